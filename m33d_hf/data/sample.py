@@ -1,0 +1,78 @@
+"""The one shape that every source yields and every transform takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+IGNORE_INDEX = 255
+
+
+@dataclass
+class RGBDSample:
+    """An image (T = 1) or a clip with its optional depth and labels; all maps share one height and width.
+
+    Attributes:
+        key: stable name of the file and frames; every random draw about this sample is a function of it.
+        rgb: (T, 3, H, W) uint8, or None for a depth-only sample.
+        depth: (T, 1, H, W) float32 in metres (unitless when the source's DepthSpec says relative or inverse),
+            NaN where invalid; None for an RGB-only sample.
+        segmentation: (T, H, W) uint8 class ids, 255 = ignore.
+        label: class id of the whole sample.
+        meta: anything a source wants to hand on (paths, intrinsics, fps); never read by the model.
+    """
+
+    key: str
+    rgb: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
+    segmentation: torch.Tensor | None = None
+    label: int | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def _any_map(self) -> torch.Tensor:
+        for map_ in (self.rgb, self.depth, self.segmentation):
+            if map_ is not None:
+                return map_
+        raise ValueError(f"sample {self.key!r} holds neither RGB, depth nor a segmentation")
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self._any_map().shape[-2])
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self._any_map().shape[-1])
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames T; 1 for an image."""
+        return int(self._any_map().shape[0])
+
+
+@runtime_checkable
+class VideoHandle(Protocol):
+    """A lazily read video; an image is a video of one frame."""
+
+    @property
+    def key(self) -> str:
+        """Stable name of the video."""
+
+    @property
+    def length(self) -> int:
+        """Number of frames."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second, None when unknown or not a video."""
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        """Read the given frames (may repeat, any order) as one sample of T = len(indices).
+
+        Raises:
+            CorruptFileError: a frame cannot be decoded.
+        """

@@ -1,0 +1,31 @@
+"""The exception tree, importable without the model code's neighbours."""
+
+from m33d_hf.modeling.errors_m33d import (
+    CheckpointError,
+    ConfigError,
+    ConversionError,
+    CorruptFileError,
+    DataError,
+    DepthUnitError,
+    LabelError,
+    M33DError,
+    MissingDependencyError,
+    NonFiniteLossError,
+    ResumeError,
+    nearest_name_hint,
+)
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ConversionError",
+    "CorruptFileError",
+    "DataError",
+    "DepthUnitError",
+    "LabelError",
+    "M33DError",
+    "MissingDependencyError",
+    "NonFiniteLossError",
+    "ResumeError",
+    "nearest_name_hint",
+]

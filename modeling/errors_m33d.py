@@ -1,0 +1,65 @@
+"""The exception tree of m33d-hf. Every message says what happened, where, and how to fix it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class M33DError(Exception):
+    """Base of every error that m33d-hf raises on purpose."""
+
+
+class ConfigError(M33DError, ValueError):
+    """A configuration, recipe or command line that cannot work."""
+
+
+class DataError(M33DError, ValueError):
+    """Data that cannot be used as it is."""
+
+
+class CorruptFileError(DataError):
+    """A file that is missing, truncated or not decodable."""
+
+    def __init__(self, path: object, reason: str) -> None:
+        self.path = str(path)
+        self.reason = reason
+        super().__init__(f"{self.path}: {reason}")
+
+    def __reduce__(self) -> tuple[type[CorruptFileError], tuple[str, str]]:
+        # Loader workers pickle exceptions; the default would call the class with the message alone.
+        return (type(self), (self.path, self.reason))
+
+
+class DepthUnitError(DataError):
+    """Depth whose unit is unknown or implausible."""
+
+
+class LabelError(DataError):
+    """Labels outside the declared classes, or of the wrong shape."""
+
+
+class CheckpointError(M33DError, RuntimeError):
+    """A checkpoint that cannot be read or does not fit."""
+
+
+class ConversionError(CheckpointError):
+    """A foreign checkpoint with keys that cannot be explained."""
+
+
+class ResumeError(CheckpointError):
+    """A run that cannot be continued from the given checkpoint."""
+
+
+class NonFiniteLossError(M33DError, RuntimeError):
+    """The loss or its gradient became NaN or infinite."""
+
+
+class MissingDependencyError(M33DError, ImportError):
+    """An optional package is needed for what was asked."""
+
+
+def nearest_name_hint(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest of `known`, or an empty string."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,1 @@
+"""Command-line entry points; also importable as `m33d_hf.scripts` so that a wheel has them."""
