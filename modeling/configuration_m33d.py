@@ -1,0 +1,524 @@
+"""Configuration of every M33D model: what the modalities are, how they are masked, encoded, decoded and tied."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .errors_m33d import ConfigError, nearest_name_hint
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_CHOICES = {
+    "role": ("input", "target", "both"),
+    "masking": ("random", "tube", "frame", "motion"),
+    "target_norm": ("none", "pooled", "per_channel"),
+    "target_space": ("input", "unit"),
+    "loss": ("mse", "l2", "l1"),
+}
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """One modality as data: a third one (thermal, normals, a second view) needs an entry, not code.
+
+    Args:
+        name: identifies embeddings, encoder, head and loss term ("rgb", "depth", ...).
+        channels: values per pixel.
+        input_name: forward argument that carries the pixels.
+        mask_name: forward argument that marks valid pixels; None when every pixel counts.
+        role: "input" is encoded only, "target" is predicted only, "both" is masked, encoded and predicted.
+        masking: "random" keeps ``int(N * (1 - ratio))`` tokens (MAE); "tube" masks ``int(ratio * N_frame)``
+            positions of every tubelet slot alike (VideoMAE); "frame" masks whole slots; "motion" shows the tokens
+            that move (the paper's "SurgMAE", REFERENCE: non-learned motion heuristic).
+        mask_ratio: share of masked tokens, 0 to 1 (Table 11). 1 only for role "target", 0 only when nothing of the
+            modality is predicted.
+        target_norm: per-patch normalisation of the target: "pooled" over all values of a patch (MAE),
+            "per_channel" (VideoMAE), "none" (MultiMAE's depth).
+        target_space: "input" takes the target from the normalised input (MAE), "unit" first undoes the input
+            normalisation (VideoMAE).
+        loss: "mse", "l1" or the literal "l2" norm of Eq. 1 and 2.
+        weight: alpha (RGB) or beta (depth) of Eq. 5 and 7; 0 removes the term and its head.
+        normalize_prediction: also normalise the predicted patch (the literal text above Eq. 1); MAE does not.
+        drop_probability: probability, per sample, that all visible latents are hidden from the decoder.
+        channel_mean, channel_std: the input normalisation; None means that the input comes standardised.
+    """
+
+    name: str
+    channels: int
+    input_name: str
+    mask_name: str | None = None
+    role: str = "both"
+    masking: str = "random"
+    mask_ratio: float = 0.8
+    target_norm: str = "none"
+    target_space: str = "input"
+    loss: str = "mse"
+    weight: float = 1.0
+    normalize_prediction: bool = False
+    drop_probability: float = 0.0
+    channel_mean: tuple[float, ...] | None = None
+    channel_std: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> ModalitySpec:
+        """Build and check a spec.
+
+        Raises:
+            ConfigError: an unknown or missing key, or a value outside its range.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in entry:
+            if key not in known:
+                raise ConfigError(
+                    f"modality {entry.get('name')!r} has an unknown key {key!r}.{nearest_name_hint(key, known)}"
+                )
+        for key in ("name", "channels", "input_name"):
+            if key not in entry:
+                raise ConfigError(f"modality {entry.get('name')!r} lacks {key!r}; every modality entry needs it.")
+        values = dict(entry)
+        for key in ("channel_mean", "channel_std"):
+            if values.get(key) is not None:
+                values[key] = tuple(float(v) for v in values[key])
+        spec = cls(**values)
+        spec._check()
+        return spec
+
+    def _check(self) -> None:
+        where = f"modality {self.name!r}"
+        for key, allowed in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in allowed:
+                raise ConfigError(
+                    f"{where}: {key} is {value!r}, expected one of {', '.join(allowed)}."
+                    f"{nearest_name_hint(str(value), allowed)}"
+                )
+        if not 0.0 <= self.mask_ratio <= 1.0:
+            raise ConfigError(f"{where}: mask_ratio is {self.mask_ratio}, expected a share between 0 and 1.")
+        if not 0.0 <= self.drop_probability < 1.0:
+            raise ConfigError(f"{where}: drop_probability is {self.drop_probability}, expected 0 <= p < 1.")
+        if self.weight < 0:
+            raise ConfigError(f"{where}: weight is {self.weight}, expected 0 or more.")
+        if self.role == "target" and self.mask_ratio != 1.0:
+            raise ConfigError(f"{where}: role 'target' is never encoded, so mask_ratio must be 1, not {self.mask_ratio}.")
+        if self.role != "target" and self.mask_ratio == 1.0:
+            raise ConfigError(
+                f"{where}: mask_ratio 1 leaves this input modality without tokens; lower it or set role 'target'."
+            )
+        if self.is_target and self.mask_ratio == 0.0:
+            raise ConfigError(
+                f"{where}: mask_ratio 0 leaves nothing to reconstruct; set weight 0 (stage 1) or mask some tokens."
+            )
+        for key in ("channel_mean", "channel_std"):
+            value = getattr(self, key)
+            if value is not None and len(value) != self.channels:
+                raise ConfigError(f"{where}: {key} has {len(value)} values for {self.channels} channels.")
+        if (self.channel_mean is None) != (self.channel_std is None):
+            raise ConfigError(f"{where}: give channel_mean and channel_std together or not at all.")
+
+    @property
+    def is_input(self) -> bool:
+        """Whether the modality is encoded."""
+        return self.role in ("input", "both")
+
+    @property
+    def is_target(self) -> bool:
+        """Whether the modality is reconstructed."""
+        return self.role in ("target", "both") and self.weight > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-friendly dict with every field."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def rgb_modality(**overrides: Any) -> dict[str, Any]:
+    """The paper's RGB entry for images: random .8, MAE target, alpha .1 (Tables 11 and 12); override any field."""
+    entry: dict[str, Any] = {
+        "name": "rgb",
+        "channels": 3,
+        "input_name": "pixel_values",
+        "mask_ratio": 0.8,
+        "target_norm": "pooled",
+        "loss": "mse",
+        "weight": 0.1,
+        "channel_mean": list(IMAGENET_MEAN),
+        "channel_std": list(IMAGENET_STD),
+    }
+    return entry | overrides
+
+
+def depth_modality(**overrides: Any) -> dict[str, Any]:
+    """The paper's depth entry for images: random .8, L1 on standardised depth, beta 1 (Tables 11 and 12)."""
+    entry: dict[str, Any] = {
+        "name": "depth",
+        "channels": 1,
+        "input_name": "depth_values",
+        "mask_name": "depth_mask",
+        "mask_ratio": 0.8,
+        "target_norm": "none",
+        "loss": "l1",
+        "weight": 1.0,
+    }
+    return entry | overrides
+
+
+def _pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    height, width = value
+    return int(height), int(width)
+
+
+@strict
+class M33DConfig(PreTrainedConfig):
+    r"""Configuration of M33D models. `M33DConfig()` is the paper's image model in stage 2, taken literally.
+
+    From the paper to a field (REFERENCE table of ambiguities; "spec" is an entry of `modalities`):
+
+    | the paper | field | literal default |
+    |---|---|---|
+    | Eq. 1, unsquared norm against "MSE" | spec.loss | "mse" (MAE); "l2" is the printed norm |
+    | "normalize the output patches as well" | spec.normalize_prediction | False (MAE code) |
+    | Eq. 2, L1 for images, MSE for video | spec.loss of depth | "l1"; video recipes "mse" |
+    | statistics of the normalised target | spec.target_norm, spec.target_space | "pooled", "input"; video "per_channel", "unit" |
+    | 1/omega, 1/lambda | loss_reduction | "batch" (pooled over the batch, MAE) |
+    | masks, Table 11 | spec.masking, spec.mask_ratio | "random", 0.8 |
+    | one mask for both modalities? | share_mask | None: shared for clips with a contrastive term and equal masking |
+    | tokens of Eq. 3 | contrastive_tokens | "visible" |
+    | negatives of Eq. 3 | contrastive_negatives | "sample" |
+    | norm bars of s_ij | contrastive_normalize | True (cosine) |
+    | direction of Eq. 3 | contrastive_symmetric | False (RGB to depth) |
+    | tau | contrastive_temperature, contrastive_learnable_temperature | 0.07, False |
+    | projection head | contrastive_projection_dim | 0 (none) |
+    | positions inside the contrasted features | contrastive_position_free | False (positions are added before the encoder) |
+    | gamma, eta of Eq. 5 | contrastive_weight, matching_weight | 0, 0 (stage 2 of Eq. 7 has neither) |
+    | alpha, beta of Eq. 5 and 7 | spec.weight | 0.1, 1.0 (Table 12) |
+    | negatives and features of Eq. 4 | matching_negatives, num_matching_negatives, matching_pool, matching_fusion | "roll", 1, "mean", "concat" |
+    | modality-specific or shared encoder | encoder_sharing | "separate" |
+    | may modalities attend to each other in the encoder | joint_encoding | False |
+    | shared decoder | decoder_fusion, decoder_attention, decoder_modality_embedding | "joint", "full", True |
+    | class token | use_cls_token | None: images yes (MAE), clips no (VideoMAE) |
+    | sine-cosine positions | position_embedding_type | None: "sincos_2d" for images, "sincos_1d" for clips |
+    | other resolutions | position_embedding_resize | "interpolate" |
+    | depth scale | depth_standardization, depth_standardization_scope | "trimmed" (10 to 90 %), "clip" |
+    | final norm before a dense head | head_norm | False (MultiMAE) |
+
+    Args:
+        image_size: height and width in pixels (one int for square).
+        patch_size: height and width of a patch in pixels.
+        num_frames: frames per sample; 1 is an image.
+        tubelet_size: frames per tubelet; must divide `num_frames`.
+        modalities: list of `ModalitySpec` entries, in order; None means RGB and depth as the paper has them.
+        position_grid: (t, h, w) grid on which the position table is defined; other grids interpolate it.
+            None takes the grid of this configuration.
+        drop_path_rate: stochastic depth, rising linearly over the encoder layers.
+        contrastive_min_valid: tokens with at most this share of valid pixels are neither positives nor negatives.
+        contrastive_tokens: "visible" contrasts the tokens that the masked pass kept; "full_forward" encodes all
+            tokens of both modalities in an extra pass.
+        contrastive_position_free: contrast features of a pass without position embeddings; with reconstruction in
+            the same step this costs one more encoder pass over the same visible tokens.
+        motion_score: "pixel_diff" (mean absolute difference of neighbouring frames).
+        motion_select: "sample" draws tokens with probability proportional to score ** motion_gamma; "topk" takes
+            the largest.
+        motion_target: "visible" shows moving tokens to the encoder, "masked" hides them.
+        motion_floor: added to every score as a share of the mean score, so that still tokens can be drawn too.
+        depth_mean, depth_std: metres; the depth head predicts (depth - mean) / std (defaults: NYUv2).
+        min_depth, max_depth: metres; valid label range and clamp of predictions.
+        depth_loss: "berhu", "l1" (both on standardised values) or "silog" (on clamped metres).
+        segmentation_head_width, segmentation_head_depth, segmentation_head_upscale: ConvNeXt head channels,
+            blocks, and sub-positions per token side.
+        depth_head_width: channels of the DPT fusion; depth_head_stem_channels: channels of its four levels;
+            depth_head_layers: the four encoder layers it reads (0-based), None spaces them evenly.
+
+    Raises:
+        ConfigError: any value that cannot work, with the field and the fix.
+    """
+
+    model_type = "m33d"
+
+    image_size: int | list[int] | tuple[int, ...] = 224
+    patch_size: int | list[int] | tuple[int, ...] = 16
+    num_frames: int = 1
+    tubelet_size: int = 1
+    modalities: list[dict] | None = None
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    initializer_range: float = 0.02
+    use_cls_token: bool | None = None
+    position_embedding_type: Literal["sincos_2d", "sincos_1d"] | None = None
+    position_embedding_resize: Literal["interpolate", "rebuild"] = "interpolate"
+    position_grid: list[int] | tuple[int, ...] | None = None
+    encoder_sharing: Literal["separate", "shared"] = "separate"
+    joint_encoding: bool = False
+
+    decoder_hidden_size: int = 512
+    decoder_num_hidden_layers: int = 8
+    decoder_num_attention_heads: int = 16
+    decoder_intermediate_size: int = 2048
+    decoder_fusion: Literal["joint", "fused", "separate"] = "joint"
+    decoder_attention: Literal["full", "cross"] = "full"
+    decoder_modality_embedding: bool = True
+    loss_reduction: Literal["batch", "sample"] = "batch"
+
+    share_mask: bool | None = None
+    contrastive_weight: float | int = 0.0
+    contrastive_temperature: float = 0.07
+    contrastive_learnable_temperature: bool = False
+    contrastive_projection_dim: int = 0
+    contrastive_symmetric: bool = False
+    contrastive_normalize: bool = True
+    contrastive_negatives: Literal["sample", "batch"] = "sample"
+    contrastive_tokens: Literal["visible", "full_forward"] = "visible"
+    contrastive_position_free: bool = False
+    contrastive_min_valid: float = 0.5
+    matching_weight: float | int = 0.0
+    matching_fusion: Literal["concat", "sum", "product"] = "concat"
+    matching_pool: Literal["mean", "cls"] = "mean"
+    matching_negatives: Literal["roll", "shuffle"] = "roll"
+    num_matching_negatives: int = 1
+    motion_score: Literal["pixel_diff"] = "pixel_diff"
+    motion_select: Literal["sample", "topk"] = "sample"
+    motion_target: Literal["visible", "masked"] = "visible"
+    motion_gamma: float | int = 1.0
+    motion_floor: float = 1e-3
+
+    depth_standardization: Literal["trimmed", "full", "none"] = "trimmed"
+    depth_standardization_scope: Literal["clip", "frame"] = "clip"
+
+    head_norm: bool = False
+    classifier_dropout: float | int = 0.0
+    semantic_loss_ignore_index: int = 255
+    segmentation_head_width: int = 384
+    segmentation_head_depth: int = 4
+    segmentation_head_upscale: int = 4
+    depth_head_width: int = 256
+    depth_head_layers: list[int] | None = None
+    depth_head_stem_channels: list[int] | None = None
+    depth_mean: float = 2.0708
+    depth_std: float = 0.7776
+    min_depth: float = 1e-3
+    max_depth: float = 10.0
+    depth_loss: Literal["berhu", "l1", "silog"] = "berhu"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._refuse_unknown(kwargs)
+        entries = self.modalities if self.modalities is not None else [rgb_modality(), depth_modality()]
+        if not isinstance(entries, list | tuple) or not all(isinstance(entry, dict) for entry in entries):
+            raise ConfigError(f"modalities must be a list of dicts, got {type(entries).__name__}.")
+        self.modalities = [ModalitySpec.from_dict(entry).to_dict() for entry in entries]
+        if self.use_cls_token is None:
+            self.use_cls_token = self.num_frames == 1
+        if self.position_embedding_type is None:
+            self.position_embedding_type = "sincos_2d" if self.num_frames == 1 else "sincos_1d"
+        self.check()
+        if self.position_grid is None:
+            self.position_grid = list(self.grid)
+        super().__post_init__(**kwargs)
+
+    def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
+        known = {f.name for f in fields(type(self))}
+        library = {"auto_map", "name_or_path", "num_labels", "torch_dtype", "attn_implementation", "output_attentions"}
+        library |= {"model_type", "custom_pipelines", "quantization_config", "use_return_dict", "experts_implementation"}
+        for key in kwargs:
+            if key not in library and not key.startswith("_") and not hasattr(PreTrainedConfig, key):
+                raise ConfigError(f"M33DConfig has no field {key!r}.{nearest_name_hint(key, known)}")
+
+    @property
+    def specs(self) -> tuple[ModalitySpec, ...]:
+        """All modalities, in order."""
+        return tuple(ModalitySpec.from_dict(entry) for entry in self.modalities or [])
+
+    @property
+    def input_specs(self) -> tuple[ModalitySpec, ...]:
+        """The modalities that are encoded."""
+        return tuple(spec for spec in self.specs if spec.is_input)
+
+    @property
+    def target_specs(self) -> tuple[ModalitySpec, ...]:
+        """The modalities that are reconstructed."""
+        return tuple(spec for spec in self.specs if spec.is_target)
+
+    @property
+    def paired_specs(self) -> tuple[ModalitySpec, ...]:
+        """The input modalities that pairwise losses tie to RGB."""
+        return tuple(spec for spec in self.input_specs if spec.name != "rgb")
+
+    def spec(self, name: str) -> ModalitySpec:
+        """Return the modality called `name`.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for spec in self.specs:
+            if spec.name == name:
+                return spec
+        names = [spec.name for spec in self.specs]
+        raise ConfigError(f"no modality {name!r} among {names}.{nearest_name_hint(name, names)}")
+
+    @property
+    def image_height_width(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return _pair(self.image_size)
+
+    @property
+    def patch_height_width(self) -> tuple[int, int]:
+        """(height, width) of a patch in pixels."""
+        return _pair(self.patch_size)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Token grid (t, h, w) at the configured frames and size."""
+        return self.grid_for(self.num_frames, *self.image_height_width)
+
+    def grid_for(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Token grid of an input of `frames` x `height` x `width` pixels.
+
+        Raises:
+            ConfigError: the frames are no multiple of the tubelet, or a side no multiple of the patch.
+        """
+        patch_h, patch_w = self.patch_height_width
+        if frames % self.tubelet_size or frames < self.tubelet_size:
+            raise ConfigError(
+                f"{frames} frames are not a multiple of the tubelet of {self.tubelet_size} frames; "
+                f"give a multiple of {self.tubelet_size} or change tubelet_size."
+            )
+        if height < patch_h or width < patch_w:
+            raise ConfigError(
+                f"an image of {height} x {width} pixels is smaller than one patch of {patch_h} x {patch_w}; "
+                "use larger images or a smaller patch_size."
+            )
+        if height % patch_h or width % patch_w:
+            raise ConfigError(
+                f"an image of {height} x {width} pixels does not divide into patches of {patch_h} x {patch_w}; "
+                f"resize to a multiple, for example {height // patch_h * patch_h} x {width // patch_w * patch_w}."
+            )
+        return frames // self.tubelet_size, height // patch_h, width // patch_w
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens N of one modality at the configured size, without class token."""
+        t, h, w = self.grid
+        return t * h * w
+
+    @property
+    def is_clip_model(self) -> bool:
+        """Whether patch embeddings are 3-D convolutions on disk."""
+        return self.num_frames > 1 or self.tubelet_size > 1
+
+    def patch_dim(self, spec: ModalitySpec) -> int:
+        """Values P of one patch (tubelet) of a modality."""
+        patch_h, patch_w = self.patch_height_width
+        return self.tubelet_size * patch_h * patch_w * spec.channels
+
+    def encoder_name(self, spec: ModalitySpec) -> str:
+        """Name of the encoder that a modality passes through."""
+        return "shared" if self.encoder_sharing == "shared" or self.joint_encoding else spec.name
+
+    @property
+    def masks_are_shared(self) -> bool:
+        """Whether all input modalities show the same positions (`share_mask`, resolved)."""
+        inputs = self.input_specs
+        if len(inputs) < 2:
+            return False
+        if self.share_mask is not None:
+            return self.share_mask
+        same = len({(spec.masking, spec.mask_ratio) for spec in inputs}) == 1
+        return same and self.num_frames > 1 and self.contrastive_weight > 0 and inputs[0].mask_ratio > 0
+
+    def check(self) -> None:
+        """Check fields against each other; models call it again because `from_pretrained` may override fields.
+
+        Raises:
+            ConfigError: with the field, its value and the fix.
+        """
+        self._check_modalities()
+        self._check_sizes()
+        self._check_decoder()
+        self._check_pair_losses()
+
+    def _check_modalities(self) -> None:
+        names = [spec.name for spec in self.specs]
+        if not self.input_specs:
+            raise ConfigError("no modality is an input; give at least one the role 'input' or 'both'.")
+        for key, values in (("name", names), ("input_name", [spec.input_name for spec in self.specs])):
+            if len(set(values)) != len(values):
+                raise ConfigError(f"two modalities share the {key} in {values}; every modality needs its own.")
+        for spec in self.specs:
+            if "." in spec.name or not spec.name.isidentifier() or not spec.input_name.isidentifier():
+                raise ConfigError(f"modality {spec.name!r} / {spec.input_name!r}: names must be Python identifiers.")
+            if spec.masking == "motion" and self.num_frames == 1:
+                raise ConfigError(f"modality {spec.name!r}: motion masking needs clips; use 'random' for images.")
+        if self.share_mask:
+            kinds = {(spec.masking, spec.mask_ratio) for spec in self.input_specs}
+            if len(kinds) > 1:
+                raise ConfigError(f"share_mask needs one masking and ratio for all inputs, got {sorted(kinds)}.")
+
+    def _check_sizes(self) -> None:
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_frames",
+                     "tubelet_size", "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        self.grid  # noqa: B018  (raises when frames or sides do not divide)
+        for width, heads in (("hidden_size", "num_attention_heads"),
+                             ("decoder_hidden_size", "decoder_num_attention_heads")):
+            if getattr(self, width) % getattr(self, heads):
+                raise ConfigError(f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}.")
+            if getattr(self, width) % 4:
+                raise ConfigError(f"{width} {getattr(self, width)} must be a multiple of 4 for sine-cosine positions.")
+        if self.position_embedding_type == "sincos_2d" and self.grid[0] > 1:
+            raise ConfigError("sincos_2d positions know no time; use position_embedding_type 'sincos_1d' for clips.")
+        if not 0.0 <= self.drop_path_rate < 1.0:
+            raise ConfigError(f"drop_path_rate is {self.drop_path_rate}, expected 0 <= rate < 1.")
+
+    def _check_decoder(self) -> None:
+        if self.joint_encoding:
+            hidden = [spec.name for spec in self.input_specs if spec.drop_probability > 0]
+            if hidden:
+                raise ConfigError(
+                    f"joint_encoding lets other latents see {hidden[0]!r} before it is hidden; "
+                    "set its drop_probability to 0 or joint_encoding to False."
+                )
+            if self.contrastive_weight > 0:
+                raise ConfigError("the contrastive term needs features that have not seen the other modality; "
+                                  "set joint_encoding to False or contrastive_weight to 0.")
+        if self.decoder_fusion == "separate" and not self.joint_encoding and len(self.specs) > 1 and self.target_specs:
+            cut = [s.name for s in self.target_specs if not s.is_input] or (
+                [s.name for s in self.specs] if self.encoder_sharing == "separate" else [])
+            if cut:
+                raise ConfigError(
+                    f"decoder_fusion 'separate' with separately encoded modalities cuts {cut} apart: no loss of one "
+                    "would reach the encoder of another. Use 'joint' or 'fused', or joint_encoding."
+                )
+        if self.decoder_fusion == "fused" and self.decoder_attention == "cross":
+            raise ConfigError("decoder_attention 'cross' has no fused form; use decoder_fusion 'joint'.")
+
+    def _check_pair_losses(self) -> None:
+        pairwise = self.contrastive_weight > 0 or self.matching_weight > 0
+        if pairwise and (not self.paired_specs or "rgb" not in [s.name for s in self.input_specs]):
+            raise ConfigError("contrastive and matching terms need 'rgb' and a second input modality.")
+        if self.contrastive_negatives == "batch" and self.contrastive_weight > 0:
+            masked = any(spec.mask_ratio > 0 for spec in self.input_specs)
+            if self.masks_are_shared and masked and self.contrastive_tokens == "visible":
+                raise ConfigError(
+                    "contrastive_negatives 'batch' with shared masks leaks the image identity through the pattern of "
+                    "visible positions; set share_mask to False."
+                )
+        if self.contrastive_temperature <= 0:
+            raise ConfigError(f"contrastive_temperature is {self.contrastive_temperature}, expected more than 0.")
+        if self.num_matching_negatives < 1:
+            raise ConfigError(f"num_matching_negatives is {self.num_matching_negatives}, expected 1 or more.")
+        if self.matching_pool == "cls" and self.matching_weight > 0 and not self.use_cls_token:
+            raise ConfigError("matching_pool 'cls' needs use_cls_token.")
