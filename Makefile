@@ -1,0 +1,41 @@
+# Every target sets itself up on a fresh machine; all share one environment.
+#   make demo    pre-train, fine-tune and report on the embedded data (outputs/demo/report.html)
+#   make test    the test suite
+#   make lint    ruff and mypy
+# PYTHON chooses the interpreter that makes the environment, VENV where it lives.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+.PHONY: demo test lint clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The markers make a second call instant; a changed setup.cfg installs again.
+$(VENV)/.m33d-test: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e ".[test]"
+	@touch $@
+
+$(VENV)/.m33d-lint: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.m33d-test
+	$(BIN)/python scripts/run_demo.py $(DEMO_ARGS)
+
+test: $(VENV)/.m33d-test
+	$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+lint: $(VENV)/.m33d-lint
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf outputs build dist

@@ -1,0 +1,176 @@
+"""The rules of the house: who may import whom, what modeling/ may contain, how long things may get."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# A room may import rooms of a lower rank and itself.
+RANKS = {
+    "modeling": 0, "errors": 1, "data": 2, "convert": 3, "evaluation": 3, "visualization": 3,
+    "recipes": 3, "training": 4, "experiments": 5, "demo": 5, "hub": 5, "scripts": 6,
+}  # fmt: skip
+OPTIONAL = ("datasets", "evaluate", "decord", "av", "gradio", "onnx", "matplotlib", "tensorboard", "h5py")
+# huggingface_hub comes with transformers, which builds its configuration classes on it.
+MODELING_PACKAGES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub"}
+TEXT = {".py", ".md", ".yaml", ".cfg", ".toml", ".json", ".cff", ""}
+MAX_FILE_LINES = 600
+MAX_FUNCTION_LINES = 60
+
+
+def _files() -> list[Path]:
+    package = [p for p in (ROOT / "m33d_hf").rglob("*.py") if not _through_link(p)]
+    return sorted([*package, *(ROOT / "modeling").glob("*.py"), *(ROOT / "scripts").glob("*.py")])
+
+
+def _through_link(path: Path) -> bool:
+    return any(parent.is_symlink() for parent in path.parents if parent.is_relative_to(ROOT))
+
+
+def _room(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    if parts[0] == "m33d_hf":
+        return "" if len(parts) == 2 and parts[1] == "__init__.py" else parts[1].removesuffix(".py")
+    return parts[0]
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _imported_names(path: Path) -> Iterator[tuple[str, int]]:
+    """Absolute dotted names of every import; relative ones are resolved against the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    module = parts if parts[0] == "m33d_hf" else ("m33d_hf", *parts)
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = list(module[: len(module) - node.level]) if node.level else []
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((f"{prefix}.{alias.name}", node.lineno) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_import_arrows_point_down(path: Path) -> None:
+    room = _room(path)
+    if not room:
+        return  # the package's own __init__ re-exports lazily
+    assert room in RANKS, f"{path}: a room this test does not know; add it to RANKS"
+    for name, line in _imported_names(path):
+        parts = name.split(".")
+        assert parts[0] not in {"modeling", "scripts"}, f"{path}:{line}: import it as m33d_hf.{name}"
+        if parts[0] != "m33d_hf" or len(parts) < 2 or parts[1] not in RANKS:
+            continue
+        target = parts[1]
+        assert target == room or RANKS[target] < RANKS[room], f"{path}:{line}: {room} may not import {target}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "modeling").glob("*.py")), ids=lambda p: p.name)
+def test_modeling_is_flat(path: Path) -> None:
+    """What travels to the Hub is copied file by file: siblings by one dot, nothing of ours, optional in try."""
+    tree = _tree(path)
+    guarded = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1 and node.module, f"{path}:{node.lineno}: only 'from .x_m33d import y'"
+            assert node.module.endswith("_m33d"), f"{path}:{node.lineno}: siblings end in _m33d"
+            continue
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+        for top in (name.split(".")[0] for name in names):
+            assert top != "m33d_hf", f"{path}:{node.lineno}: modeling/ does not know m33d_hf"
+            allowed = top in MODELING_PACKAGES or top in sys.stdlib_module_names
+            assert allowed or id(node) in guarded, f"{path}:{node.lineno}: import optional {top} in a try"
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_optional_packages_are_not_imported_at_module_level(path: Path) -> None:
+    for node in _tree(path).body:
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module or ""]
+        for name in names:
+            assert name.split(".")[0] not in OPTIONAL, f"{path}:{node.lineno}: {name} belongs in a function"
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_FILE_LINES, f"{path} has {lines} lines"
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            has_docstring = ast.get_docstring(node) is not None
+            first = node.body[1] if has_docstring and len(node.body) > 1 else node.body[0]
+            length = (node.end_lineno or node.lineno) - first.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{path}:{node.lineno}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_is_swallowed_or_left_undone(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for word in ("TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error"):
+        assert word not in text, f"{path}: contains {word}"
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{path}:{node.lineno}: bare except"
+            only_pass = len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
+            assert not only_pass, f"{path}:{node.lineno}: an exception disappears here"
+
+
+def test_errors_are_re_exported() -> None:
+    from m33d_hf import errors
+    from m33d_hf.modeling import errors_m33d
+
+    tree = ast.parse(Path(errors_m33d.__file__).read_text(encoding="utf-8"))
+    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert "M33DError" in names and len(names) > 8
+    for name in names:
+        assert getattr(errors, name) is getattr(errors_m33d, name)
+        assert issubclass(getattr(errors, name), errors.M33DError)
+
+
+def test_import_is_light() -> None:
+    heavy = ("torch", "transformers", *OPTIONAL)
+    code = f"import sys, m33d_hf; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_everything_imports_without_optional_packages() -> None:
+    """Modeling, data and training from local files work where the optional packages are not installed."""
+    modules = []
+    for path in _files():
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts if parts[0] == "m33d_hf" else ("m33d_hf", *parts)
+        modules.append(".".join(parts).removesuffix(".__init__"))
+    blocked = ("datasets", "evaluate", "decord", "gradio", "onnx", "matplotlib", "h5py")
+    code = (
+        "import importlib, sys\n"
+        f"for name in {blocked!r}: sys.modules[name] = None\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_nothing_names_a_machine() -> None:
+    """Committed files work anywhere: no absolute home of a developer's machine."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.is_file() and not path.is_symlink() and path.suffix in TEXT:
+            text = path.read_text(encoding="utf-8", errors="replace")
+            for word in ("/wo" + "rk/", "/ro" + "ot/", ".lib" + "rary"):
+                assert word not in text, f"{name} names {word}"
