@@ -1,0 +1,152 @@
+"""Which tokens stay visible (Table 11). Masks are ascending index tensors, never boolean: shapes stay static."""
+
+from __future__ import annotations
+
+import torch
+
+from .configuration_m33d import M33DConfig, ModalitySpec
+from .errors_m33d import ConfigError
+from .patches_m33d import Grid, patch_view
+
+
+def visible_count(spec: ModalitySpec, grid: Grid) -> int:
+    """Number of visible tokens V of a modality on a grid.
+
+    random and motion keep ``int(N * (1 - ratio))`` as MAE does (float truncation included); tube masks
+    ``int(ratio * N_frame)`` positions of each slot as VideoMAE does; frame masks ``int(ratio * t)`` slots.
+
+    Raises:
+        ConfigError: an input modality would keep no token, or a target would have none to predict.
+    """
+    t, h, w = grid
+    total = t * h * w
+    if not spec.is_input:
+        return 0
+    if spec.mask_ratio == 0:
+        return total
+    if spec.masking == "tube":
+        count = t * (h * w - int(spec.mask_ratio * h * w))
+    elif spec.masking == "frame":
+        count = (t - int(spec.mask_ratio * t)) * h * w
+    else:
+        count = int(total * (1 - spec.mask_ratio))
+    if count < 1:
+        raise ConfigError(
+            f"modality {spec.name!r}: mask_ratio {spec.mask_ratio} leaves no visible token of {total} "
+            f"(grid {t} x {h} x {w}, masking {spec.masking!r}); lower the ratio or use larger inputs."
+        )
+    if spec.is_target and count >= total:
+        raise ConfigError(
+            f"modality {spec.name!r}: mask_ratio {spec.mask_ratio} masks none of {total} tokens "
+            f"(grid {t} x {h} x {w}, masking {spec.masking!r}); raise the ratio or set weight 0."
+        )
+    return count
+
+
+def draw_keep(
+    config: M33DConfig,
+    batch_size: int,
+    grid: Grid | None = None,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    motion: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Draw the visible tokens of every input modality.
+
+    Args:
+        config: model configuration; its `masks_are_shared` decides whether modalities show the same positions.
+        batch_size: B.
+        grid: (t, h, w); the configured one when None.
+        generator: source of randomness (on CPU); torch's global one when None.
+        device: where the indices go.
+        motion: (B, N) motion scores, needed by masking "motion" (see `motion_scores`).
+
+    Returns:
+        name -> (B, V) int64 indices, ascending.
+
+    Raises:
+        ConfigError: a ratio leaves a modality without tokens, or motion scores are missing.
+    """
+    grid = grid or config.grid
+    keep: dict[str, torch.Tensor] = {}
+    for spec in config.input_specs:
+        if keep and config.masks_are_shared:
+            keep[spec.name] = next(iter(keep.values()))
+            continue
+        keep[spec.name] = _draw_one(spec, config, batch_size, grid, generator, motion).to(device)
+    return keep
+
+
+def _draw_one(
+    spec: ModalitySpec,
+    config: M33DConfig,
+    batch_size: int,
+    grid: Grid,
+    generator: torch.Generator | None,
+    motion: torch.Tensor | None,
+) -> torch.Tensor:
+    t, h, w = grid
+    count = visible_count(spec, grid)
+    if count == t * h * w:
+        return torch.arange(count).expand(batch_size, count)
+    if spec.masking == "motion":
+        if motion is None:
+            raise ConfigError(f"modality {spec.name!r}: masking 'motion' needs motion scores (see motion_scores).")
+        return _draw_by_motion(motion.to("cpu", torch.float32), count, config, generator)
+    if spec.masking == "tube":
+        spatial = _random_subset(batch_size, h * w, count // t, generator)
+        slots = torch.arange(t).view(1, t, 1) * (h * w)
+        return (slots + spatial[:, None, :]).flatten(1)
+    if spec.masking == "frame":
+        slots = _random_subset(batch_size, t, count // (h * w), generator)
+        return (slots[:, :, None] * (h * w) + torch.arange(h * w)).flatten(1)
+    return _random_subset(batch_size, t * h * w, count, generator)
+
+
+def _random_subset(batch: int, total: int, count: int, generator: torch.Generator | None) -> torch.Tensor:
+    noise = torch.rand(batch, total, generator=generator)
+    return noise.argsort(dim=1)[:, :count].sort(dim=1).values
+
+
+def _draw_by_motion(
+    scores_BN: torch.Tensor, count: int, config: M33DConfig, generator: torch.Generator | None
+) -> torch.Tensor:
+    if config.motion_target == "masked":
+        scores_BN = scores_BN.amax(dim=1, keepdim=True) - scores_BN
+    floor = config.motion_floor * scores_BN.mean(dim=1, keepdim=True)
+    weights = (scores_BN**config.motion_gamma + floor).clamp_min(1e-12)
+    if config.motion_select == "topk":
+        chosen = weights.topk(count, dim=1).indices
+    else:
+        # Gumbel top-k: sampling without replacement with probability proportional to the weights.
+        uniform = torch.rand(weights.shape, generator=generator).clamp_(1e-20, 1.0)
+        chosen = (weights.log() - (-uniform.log()).clamp_min(1e-20).log()).topk(count, dim=1).indices
+    return chosen.sort(dim=1).values
+
+
+def motion_scores(pixels_BTCHW: torch.Tensor, config: M33DConfig) -> torch.Tensor:
+    """Mean absolute difference to the previous frame inside each tubelet, our reading of the motion heuristic.
+
+    The first frame has no predecessor, so its tubelet is scored by its other frames (or the next frame's
+    difference when the tubelet is one frame long).
+
+    Returns:
+        (B, N) float32 scores in the unit of the pixels.
+    """
+    pixels = pixels_BTCHW.float()
+    difference = (pixels[:, 1:] - pixels[:, :-1]).abs()
+    first = difference[:, :1] if config.tubelet_size == 1 else difference[:, : config.tubelet_size - 1].mean(
+        dim=1, keepdim=True
+    )
+    difference = torch.cat([first, difference], dim=1)
+    view = patch_view(difference, config.tubelet_size, config.patch_height_width)
+    return view.mean(dim=(4, 5, 6, 7)).flatten(1)
+
+
+def complement(keep_BV: torch.Tensor, total: int) -> torch.Tensor:
+    """The masked tokens: (B, V) visible indices of `total` tokens to (B, total - V) ascending int64."""
+    batch, visible = keep_BV.shape
+    flags = torch.zeros(batch, total, dtype=torch.int64, device=keep_BV.device)
+    flags = flags.scatter(1, keep_BV, 1)
+    # A stable sort puts the masked tokens (flag 0) first, in ascending order, with a static shape.
+    return flags.argsort(dim=1, stable=True)[:, : total - visible]
