@@ -74,7 +74,7 @@ def test_import_arrows_point_down(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "modeling").glob("*.py")), ids=lambda p: p.name)
 def test_modeling_is_flat(path: Path) -> None:
-    """What travels to the Hub is copied file by file: siblings by one dot, nothing of ours, optional in try."""
+    """What travels to the Hub is copied file by file: siblings by one dot, nothing of ours."""
     tree = _tree(path)
     guarded = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
     for node in ast.walk(tree):

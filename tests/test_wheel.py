@@ -36,7 +36,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel unpacked by pip into a folder of its own."""
     target = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet"]
-    done = subprocess.run([*command, "--target", str(target), str(wheel)], capture_output=True, text=True, check=False)
+    command += ["--target", str(target), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return target
 
