@@ -55,8 +55,8 @@ class DepthSpec:
         kind: `metric` (distance along the optical axis), `inverse` (1 / distance up to a factor: disparity),
             or `relative` (an order, no unit). Only `metric` values are metres after decoding.
         unit: name of the stored unit: `metre`, `centimetre`, `millimetre`, `tum` (1/5000 m),
-            `tenth_millimetre`, `custom` (whatever `scale` says) or `none` (inverse and relative). Derived from
-            `scale` when left out.
+            `tenth_millimetre`, `custom` (whatever `scale` says) or `none` (inverse and relative). Derived
+            from `scale` when left out.
         scale: stored value / scale = metres; 1000 for millimetres. Derived from `unit` when left out.
         invalid_values: stored values that mean "nothing measured". NaN and infinity always do; so do values
             <= 0 of metric and inverse maps, whatever is listed here.
@@ -210,8 +210,8 @@ def standardize_depth(
 
     With d the valid pixels of one clip (or frame), n their number:
 
-    - `trimmed` (MultiMAE's rule, which M33D follows; there over all pixels, here over valid ones because holes
-      stored as 0 would inflate the deviation): m, v = mean and unbiased variance of the sorted
+    - `trimmed` (MultiMAE's rule, which M33D follows; there over all pixels, here over valid ones because
+      holes stored as 0 would inflate the deviation): m, v = mean and unbiased variance of the sorted
       d[n // 10 : 9 n // 10], result (d - m) / sqrt(v + 1e-6), applied to every valid pixel, trimmed or not.
     - `full`: mean and unbiased deviation of all d, result (d - mean) / max(deviation, 1e-3).
     - `none`: d as it is.
@@ -248,7 +248,7 @@ def standardize_depth(
 
 
 def resize_depth(depth: torch.Tensor, size: tuple[int, int], mode: str = "nearest") -> torch.Tensor:
-    """Resize depth (..., H, W) with NaN holes to `size` (height, width), never mixing valid and invalid pixels.
+    """Resize depth (..., H, W) with NaN holes to `size` (height, width), mixing no valid with invalid pixels.
 
     `nearest` (the default; pixel centres aligned, as torch's `nearest-exact`) invents no depth between a near
     edge and the wall behind it. `average` takes the mean of the valid pixels under each target pixel, for
