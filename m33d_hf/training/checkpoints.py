@@ -1,0 +1,269 @@
+"""Checkpoints that are either whole or not there: temporary folder, fsync, COMPLETE marker, rename.
+
+Layout below `output_dir/checkpoints`: `step_00000100/{model.safetensors, optimizer.pt, state.json, COMPLETE}`, with
+`ema.safetensors` where an average is kept and `config.json` where the model has one, and `best/` with the weights of
+the best evaluation. COMPLETE lists every file with its size, so that a folder cut short by a crash, a full disk or a
+partial copy is never picked up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+
+from m33d_hf.errors import CheckpointError
+
+MARKER = "COMPLETE"
+WEIGHTS = "model.safetensors"
+AVERAGE = "ema.safetensors"
+OPTIMIZER = "optimizer.pt"
+STATE = "state.json"
+BEST = "best"
+
+_STEP_FOLDER = re.compile(r"step_(\d{8,})")
+_TEMPORARY = ".tmp-"
+_REPLACED = ".old-"
+
+
+class CheckpointStore:
+    """The checkpoints of one run. Only the main process may call the methods that write.
+
+    Args:
+        output_dir: folder of the run; checkpoints go to its `checkpoints` folder.
+        keep_last: number of resumable checkpoints kept, at least 1; `best` is kept besides.
+    """
+
+    def __init__(self, output_dir: str | Path, keep_last: int = 2) -> None:
+        self.folder = Path(output_dir) / "checkpoints"
+        self.keep_last = keep_last
+
+    def steps(self) -> list[Path]:
+        """Complete resumable checkpoints, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
+        return sorted((path for path in found if is_complete(path)), key=lambda path: int(path.name[5:]))
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint, or None."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def best(self) -> Path | None:
+        """The weights of the best evaluation, or None."""
+        path = self.folder / BEST
+        return path if is_complete(path) else None
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer_state: dict[str, Any],
+        state: dict[str, Any],
+        average: dict[str, torch.Tensor] | None = None,
+    ) -> Path:
+        """Write the resumable checkpoint of ``state["step"]``, then drop the ones that retention no longer keeps.
+
+        Raises:
+            CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
+        """
+        path = self.folder / f"step_{state['step']:08d}"
+        with self._writing(path) as temporary:
+            write_weights(model, temporary)
+            torch.save(optimizer_state, temporary / OPTIMIZER)
+            if average is not None:
+                save_file({name: t.contiguous() for name, t in average.items()}, temporary / AVERAGE)
+            write_json(temporary / STATE, state)
+        self._retain()
+        return path
+
+    def save_best(self, model: nn.Module, state: dict[str, Any]) -> Path:
+        """Write the weights (no optimizer state) as `best`, replacing the former ones at once.
+
+        Raises:
+            CheckpointError: as `save`.
+        """
+        path = self.folder / BEST
+        with self._writing(path) as temporary:
+            write_weights(model, temporary)
+            write_json(temporary / STATE, state)
+        return path
+
+    def clean(self) -> None:
+        """Remove what a killed run left behind, and put back a checkpoint caught in the middle of its replacement."""
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.glob(f"{_REPLACED}*"):
+            original = self.folder / path.name.removeprefix(_REPLACED)
+            if is_complete(path) and not is_complete(original):
+                shutil.rmtree(original, ignore_errors=True)
+                path.rename(original)
+            else:
+                shutil.rmtree(path)
+        for path in self.folder.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(path)
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[Path]:
+        """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
+        temporary = self.folder / (_TEMPORARY + path.name)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            _complete(temporary)
+            _replace(temporary, path)
+        # torch.save reports a failed write as RuntimeError, safetensors as SafetensorError.
+        except (OSError, SafetensorError, RuntimeError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            latest = self.latest()
+            kept = f"The previous checkpoint is intact: {latest}." if latest else "There is no earlier checkpoint."
+            raise CheckpointError(
+                f"Could not write the checkpoint {path}: {error}. {kept} Free some space or make the folder "
+                "writable, then start again with --resume auto."
+            ) from error
+
+    def _retain(self) -> None:
+        for path in self.steps()[: -self.keep_last]:
+            (path / MARKER).unlink()  # first, so that a kill half way leaves nothing that looks whole
+            shutil.rmtree(path)
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether `folder` has its marker and every file in it has the size that the marker lists."""
+    try:
+        sizes = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def find_checkpoint(resume: str | None, output_dir: str | Path) -> Path | None:
+    """The checkpoint to continue from: "auto" takes the newest of `output_dir` if any; a path must hold one.
+
+    Args:
+        resume: "auto", None or "none" (start anew), a checkpoint folder, or the output folder of a run.
+        output_dir: folder of this run.
+
+    Raises:
+        CheckpointError: the path holds no complete checkpoint.
+    """
+    if resume is None or resume == "none":
+        return None
+    if resume == "auto":
+        return CheckpointStore(output_dir).latest()
+    path = Path(resume)
+    if is_complete(path) and (path / OPTIMIZER).exists():
+        return path
+    latest = CheckpointStore(path).latest()
+    if latest is None:
+        raise CheckpointError(
+            f"--resume {resume} holds no complete checkpoint: it is neither a folder with {MARKER} and {OPTIMIZER} "
+            "nor the output folder of a run with such checkpoints. A folder without the marker was cut short while "
+            "being written; take an earlier one."
+        )
+    return latest
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """Write the unwrapped model's weights, and its config where it has one, so that from_pretrained loads them."""
+    save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
+    config = getattr(model, "config", None)
+    if hasattr(config, "save_pretrained"):
+        config.save_pretrained(folder)
+
+
+def read_weights(model: nn.Module, folder: Path) -> None:
+    """Load exactly the model's weights.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or belongs to another architecture.
+    """
+    try:
+        load_model(model, str(folder / WEIGHTS), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
+
+
+def read_average(folder: Path) -> dict[str, torch.Tensor]:
+    """Load the averaged weights.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    try:
+        return load_file(folder / AVERAGE)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / AVERAGE} cannot be read: {error}") from error
+
+
+def read_optimizer(folder: Path) -> dict[str, Any]:
+    """Load the optimizer's (and the scaler's) state as tensors and plain values only.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    try:
+        return torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Load `state.json`.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with a trailing newline."""
+    path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _complete(folder: Path) -> None:
+    """Flush every file to the disk, then write and flush the marker."""
+    sizes = {}
+    for path in sorted(folder.iterdir()):
+        _fsync(path)
+        sizes[path.name] = path.stat().st_size
+    write_json(folder / MARKER, sizes)
+    _fsync(folder / MARKER)
+    _fsync(folder)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`; a former `path` steps aside first, as a folder cannot be renamed over."""
+    aside = path.parent / (_REPLACED + path.name)
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    temporary.rename(path)
+    _fsync(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    """Flush a file or folder; Windows cannot open folders, and its renames are journalled."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,93 @@
+"""What a task gives to the loop; everything else is the loop's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.training.arguments import RunArguments
+
+Batch = dict[str, Any]
+Collator = Callable[[list[Any]], Batch]
+
+
+class Task:
+    """Base class of the tasks: a model, data sets, a collator and metrics.
+
+    The model that `build_model` returns has a property ``loss_weights -> dict[str, float]``, a method
+    ``loss_counts(**batch) -> dict[str, scalar tensor]`` that needs no forward pass, and a forward whose output holds
+    ``loss_sums`` with the same keys. The loop minimises sum_k weight_k * sum_k / count_k with sums and counts over the
+    whole optimizer step: all micro-batches of all ranks.
+
+    Attributes:
+        name: word for messages and tracker runs.
+        metric: entry of `evaluate` that chooses `checkpoints/best`; None keeps no best checkpoint.
+        greater_is_better: direction of `metric`.
+    """
+
+    name: str = "task"
+    metric: str | None = None
+    greater_is_better: bool = True
+
+    def build_model(self, args: RunArguments) -> nn.Module:
+        """Build the model on the CPU, with the weights of ``args.init_from`` where given.
+
+        Called with the global generator seeded by ``args.seed``.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how to build its model")
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training data, and evaluation data or None."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its data sets")
+
+    def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
+        """Samples to a batch; entries that are no forward arguments go under "meta"."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its collator")
+
+    def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
+        """Extra forward arguments for all micro-batches of one optimizer step (berHu's maximum).
+
+        Args:
+            model: the unwrapped model, in training mode.
+            batches: this rank's micro-batches, on the device. A value that depends on them must be reduced over ranks
+                here (see `m33d_hf.training.stepping.maximum_over_ranks`).
+        """
+        return {}
+
+    def evaluate(
+        self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator
+    ) -> dict[str, float]:
+        """Metrics of the unwrapped model over this rank's share of the evaluation data, reduced over ranks.
+
+        Called in eval mode without gradients, under a fixed seed. Ranks may get different numbers of batches, so
+        nothing may synchronise per batch; batches hold "meta", are on the CPU, and may be None (all files bad).
+        """
+        return {}
+
+    def save(self, model: nn.Module, args: RunArguments) -> None:
+        """Write the final model (and processor) to ``args.output_dir``; called on the main process only."""
+        model.save_pretrained(args.output_dir)  # type: ignore[operator]
+
+    def data_digest(self, dataset: SampleDataset) -> str:
+        """Digest of the training data, stored in train_config.json and compared on resume."""
+        return dataset.source.digest()
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move every tensor of a batch, also in nested dicts; "meta" is left out, None stays None."""
+    moved: Batch = {}
+    for name, value in batch.items():
+        if name == "meta":
+            continue
+        if isinstance(value, torch.Tensor):
+            moved[name] = value.to(device, non_blocking=True)
+        elif isinstance(value, Mapping):
+            moved[name] = to_device(dict(value), device)
+        else:
+            moved[name] = value
+    return moved
