@@ -1,1 +1,15 @@
+"""Weights of other projects into our models: MAE and VideoMAE, original and transformers layouts."""
 
+from __future__ import annotations
+
+from .apply import ConversionOptions, ConversionReport, convert_state_dict
+from .files import ForeignCheckpoint, from_state_dict, load_foreign
+
+__all__ = [
+    "ConversionOptions",
+    "ConversionReport",
+    "ForeignCheckpoint",
+    "convert_state_dict",
+    "from_state_dict",
+    "load_foreign",
+]

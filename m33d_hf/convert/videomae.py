@@ -1,0 +1,42 @@
+"""VideoMAE in the layout of its original repository (REFERENCE.md §2.1, §2.2): pre-training and
+fine-tuning."""
+
+from __future__ import annotations
+
+from .layout import TIMM_BLOCK, FormatTable, Row, block_rows, parameter_rows, row
+from .mae import FINE_TUNE_REASON
+
+
+def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
+    return tuple(
+        row(rf"{foreign_layer}\.attn\.{piece}_bias", rf"{part}.layers.\g<n>.attention.qkv.bias:{piece}")
+        for piece in ("q", "v")
+    )
+
+
+_ENCODER_LAYER = r"(?:encoder\.)?blocks\.(?P<n>\d+)"
+_DECODER_LAYER = r"decoder\.blocks\.(?P<n>\d+)"
+
+TABLE = FormatTable(
+    name="VideoMAE (original)",
+    position_kind="sincos_1d",
+    zero_key_bias=True,
+    zero_fill={"decoder.embed.bias": "decoder.embed.weight"},
+    rows=(
+        row(r"mask_token", "decoder.mask_token"),
+        row(r"encoder_to_decoder\.weight", "decoder.embed.weight"),
+        *parameter_rows(
+            [
+                (r"(?:encoder\.)?patch_embed\.proj", "patch"),
+                (r"(?:encoder\.)?norm", "encoder.layernorm"),
+                (r"decoder\.norm", "decoder.layernorm"),
+                (r"decoder\.head", "decoder.head"),
+            ]
+        ),
+        *_attention_bias_rows(_ENCODER_LAYER, "encoder"),
+        *_attention_bias_rows(_DECODER_LAYER, "decoder"),
+        *block_rows(_ENCODER_LAYER, "encoder", TIMM_BLOCK),
+        *block_rows(_DECODER_LAYER, "decoder", TIMM_BLOCK),
+        row(r"(fc_norm|head)\.(weight|bias)", reason=FINE_TUNE_REASON),
+    ),
+)
