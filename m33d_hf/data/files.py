@@ -1,8 +1,8 @@
 """Reads one picture, depth map or label map from JPEG, PNG, PGM / PPM or NPY, exactly, or says why it cannot.
 
-Image libraries forgive a lot: a JPEG that ends early becomes grey at the bottom, a PGM with an unusual maximum
-is rescaled, a palette is turned into colours. Here the file's end and checksums are looked at first, and label
-and depth values come back as they were stored.
+Image libraries forgive a lot: a JPEG that ends early becomes grey at the bottom, a PGM with an unusual
+maximum is rescaled, a palette is turned into colours. Here the file's end and checksums are looked at first,
+and label and depth values come back as they were stored.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from m33d_hf.data.detection import DepthOptions, detect_depth_spec
+from m33d_hf.errors import DataError, DepthUnitError
+from m33d_hf.modeling.depth_m33d import DepthSpec
+
+RNG = np.random.default_rng(0)
+
+
+def write(folder: Path, array: np.ndarray, name: str = "0.png") -> list[Path]:
+    path = folder / name
+    if path.suffix == ".npy":
+        np.save(path, array)
+    else:
+        Image.fromarray(array).save(path)
+    return [path]
+
+
+def room(scale: float, low: float = 0.8, high: float = 4.0) -> np.ndarray:
+    """A 40 x 50 map of plausible metres, stored in 1/scale m, a tenth of it holes."""
+    metres = low + (high - low) * RNG.random((40, 50)) ** 2
+    stored = (metres * scale).astype(np.uint16)
+    stored[:4] = 0
+    return stored
+
+
+def test_millimetres_are_recognised_and_the_median_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    stored = room(1000)
+    stored[4, :25] = 65535
+    found = detect_depth_spec(write(tmp_path, stored))
+    assert found.spec.unit == "millimetre"
+    valid = stored[(stored > 0) & (stored < 65535)]
+    assert found.median == pytest.approx(np.median(valid) / 1000)
+    assert found.invalid_fraction == pytest.approx(0.1125, abs=1e-9)
+    assert found.saturated_fraction == pytest.approx(0.0125)
+    assert f"{found.median:.3g} m" in found.message and "% invalid (1.2% saturated)" in found.message
+    assert found.message in caplog.text
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(5000, "tum"), (10000, "tenth_millimetre")])
+def test_other_integer_scales(tmp_path: Path, scale: int, unit: str):
+    low, high = (0.8, 6.0) if scale == 5000 else (2.0, 6.4)
+    assert detect_depth_spec(write(tmp_path, room(scale, low, high))).spec.unit == unit
+
+
+def test_alternative_is_named_when_two_units_are_plausible(tmp_path: Path):
+    found = detect_depth_spec(write(tmp_path, room(1000, 2.5, 5.0)))
+    assert found.spec.unit == "millimetre"
+    assert "depth_unit=tum" in found.message
+
+
+def test_sun_rgbd_rotation_is_recognised(tmp_path: Path):
+    millimetres = room(1000)
+    rotated = ((millimetres << 3) | (millimetres >> 13)).astype(np.uint16)
+    found = detect_depth_spec(write(tmp_path, rotated))
+    assert found.spec.scale == 8000
+    assert found.median == pytest.approx(np.median(millimetres[millimetres > 0]) / 1000)
+
+
+def test_float_metres_and_float_millimetres(tmp_path: Path):
+    metres = 0.8 + 3 * RNG.random((20, 20)).astype(np.float32)
+    metres[0] = np.nan
+    assert detect_depth_spec(write(tmp_path, metres, "a.npy")).spec.unit == "metre"
+    assert detect_depth_spec(write(tmp_path, metres * 1000, "b.npy")).spec.unit == "millimetre"
+
+
+def test_median_of_two_thousand_metres_asks_for_millimetres(tmp_path: Path):
+    files = write(tmp_path, room(1000, 1.9, 2.1))
+    with pytest.raises(DepthUnitError, match=r"median depth is [12],.* m .*depth_unit=millimetre"):
+        detect_depth_spec(files, DepthOptions(unit="metre"))
+
+
+def test_below_a_centimetre_is_refused_with_the_fix(tmp_path: Path):
+    metres = np.full((8, 8), 2, np.uint16)  # whole metres in a 16-bit file
+    with pytest.raises(DepthUnitError, match="depth_unit"):
+        detect_depth_spec(write(tmp_path, metres))
+    assert detect_depth_spec(write(tmp_path, metres), DepthOptions(unit="metre")).median == 2.0
+    with pytest.raises(DepthUnitError, match=r"0\.002 m.*depth_unit=metre"):
+        detect_depth_spec(write(tmp_path, metres), DepthOptions(unit="mm"))
+
+
+def test_kilometres_are_refused(tmp_path: Path):
+    far = np.full((8, 8), 2e6, np.float32)
+    with pytest.raises(DepthUnitError, match="2,000"):
+        detect_depth_spec(write(tmp_path, far, "a.npy"))
+
+
+def test_eight_bit_display_depth_is_refused_unless_a_scale_is_stated(tmp_path: Path):
+    files = write(tmp_path, RNG.integers(1, 255, (20, 20), dtype=np.uint8))
+    with pytest.raises(DepthUnitError, match="8-bit"):
+        detect_depth_spec(files)
+    assert detect_depth_spec(files, DepthOptions(scale=50)).spec.scale == 50
+    relative = detect_depth_spec(files, DepthOptions(kind="inverse"))
+    assert relative.spec.kind == "inverse" and "without a unit" in relative.message
+
+
+def test_colour_coded_depth_is_refused(tmp_path: Path):
+    with pytest.raises(DepthUnitError, match="one value per pixel"):
+        detect_depth_spec(write(tmp_path, RNG.integers(0, 255, (8, 8, 3), dtype=np.uint8)))
+
+
+def test_normalised_floats_are_questioned(tmp_path: Path):
+    values = np.linspace(0.01, 1.0, 400, dtype=np.float32).reshape(20, 20)
+    with pytest.raises(DepthUnitError, match="disparity"):
+        detect_depth_spec(write(tmp_path, values, "a.npy"))
+
+
+@pytest.mark.parametrize("hint", [None, DepthOptions(unit="mm"), DepthSpec()])
+def test_all_invalid_depth_is_a_data_error(tmp_path: Path, hint: DepthOptions | DepthSpec | None):
+    stored = np.zeros((8, 8), np.uint16)
+    stored[0] = 65535
+    with pytest.raises(DataError, match="all depth is invalid"):
+        detect_depth_spec(write(tmp_path, stored), hint)
+
+
+def test_bounds_do_not_hide_a_wrong_unit(tmp_path: Path):
+    files = write(tmp_path, room(1000))
+    with pytest.raises(DepthUnitError, match="millimetre"):
+        detect_depth_spec(files, DepthOptions(unit="metre", max_depth=10))
+
+
+def test_corrupt_files_are_passed_over_until_none_is_left(tmp_path: Path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    good = write(tmp_path, room(1000), "good.png")
+    assert detect_depth_spec([tmp_path / "bad.png", *good]).spec.unit == "millimetre"
+    with pytest.raises(DataError, match=r"bad\.png"):
+        detect_depth_spec([tmp_path / "bad.png"])
+    with pytest.raises(DataError, match="no depth files"):
+        detect_depth_spec([])
+
+
+def test_mixed_kinds_of_numbers_are_refused(tmp_path: Path):
+    files = write(tmp_path, room(1000), "0.png") + write(tmp_path, np.ones((4, 4), np.float32), "1.npy")
+    with pytest.raises(DepthUnitError, match="one unit"):
+        detect_depth_spec(files)
