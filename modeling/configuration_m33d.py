@@ -39,6 +39,7 @@ class ModalitySpec:
             modality is predicted.
         target_norm: per-patch normalisation of the target: "pooled" over all values of a patch (MAE),
             "per_channel" (VideoMAE), "none" (MultiMAE's depth).
+        target_eps: added to the variance ("pooled") or to the standard deviation ("per_channel") of a patch.
         target_space: "input" takes the target from the normalised input (MAE), "unit" first undoes the input
             normalisation (VideoMAE).
         loss: "mse", "l1" or the literal "l2" norm of Eq. 1 and 2.
@@ -56,6 +57,7 @@ class ModalitySpec:
     masking: str = "random"
     mask_ratio: float = 0.8
     target_norm: str = "none"
+    target_eps: float = 1e-6
     target_space: str = "input"
     loss: str = "mse"
     weight: float = 1.0

@@ -1,0 +1,133 @@
+"""The light shared decoder: where the modalities meet. It predicts masked tokens only (paper section 3.1, App. B.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .configuration_m33d import M33DConfig
+from .encoder_m33d import M33DPositions
+from .layers_m33d import M33DLayer
+from .masking_m33d import complement
+from .patches_m33d import Grid
+
+Tensors = dict[str, torch.Tensor]
+
+
+class M33DDecoder(nn.Module):
+    """Transformer decoder with one mask token, modality embeddings and one linear head per reconstructed modality."""
+
+    def __init__(self, config: M33DConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion = config.decoder_fusion
+        # Only modalities that reach the decoder get an embedding, so that no parameter is without a gradient.
+        self.specs = [s for s in config.specs if s.is_target or (s.is_input and self.fusion != "separate")]
+        self.cross = config.decoder_attention == "cross"
+        self.num_cls = int(bool(config.use_cls_token))
+        width = config.decoder_hidden_size
+        self.embed = nn.Linear(config.hidden_size, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.modality_embeddings = nn.ParameterDict(
+            {spec.name: nn.Parameter(torch.zeros(1, 1, width)) for spec in self.specs}
+            if config.decoder_modality_embedding and len(self.specs) > 1
+            else {}
+        )
+        self.positions = M33DPositions(config, width)
+        self.layers = nn.ModuleList(
+            M33DLayer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
+            for _ in range(config.decoder_num_hidden_layers)
+        )
+        self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.heads = nn.ModuleDict({spec.name: nn.Linear(width, config.patch_dim(spec)) for spec in config.target_specs})
+
+    def forward(self, states: Tensors, keep: Tensors, grid: Grid, hide: Tensors | None = None) -> tuple[Tensors, Tensors]:
+        """Predict the masked tokens of every target.
+
+        Args:
+            states: name -> (B, cls + V, D) encoded visible tokens.
+            keep: name -> (B, V) their positions.
+            grid: (t, h, w) tokens.
+            hide: name -> (B,) bool, samples whose latents of that modality become mask tokens.
+
+        Returns:
+            name -> (B, K, P) predictions and name -> (B, K) their positions.
+        """
+        total = grid[0] * grid[1] * grid[2]
+        batch = next(iter(states.values())).shape[0]
+        latents = {name: self._hidden(self.embed(tokens), (hide or {}).get(name)) for name, tokens in states.items()}
+        masked = {}
+        for spec in self.config.target_specs:
+            everything = torch.arange(total, device=self.mask_token.device).expand(batch, total)
+            masked[spec.name] = complement(keep[spec.name], total) if spec.name in states else everything
+        table = self.positions(grid).to(self.mask_token.dtype)
+        if self.fusion == "fused":
+            return self._fused(latents, keep, masked, table), masked
+        if self.fusion == "separate":
+            predictions: Tensors = {}
+            for name in masked:
+                own = {name: latents[name]} if name in latents else {}
+                predictions |= self._sequence(own, keep, {name: masked[name]}, table)
+            return predictions, masked
+        return self._sequence(latents, keep, masked, table), masked
+
+    def _hidden(self, latents_BVE: torch.Tensor, hide_B: torch.Tensor | None) -> torch.Tensor:
+        if hide_B is None:
+            return latents_BVE
+        return torch.where(hide_B[:, None, None], self.mask_token.to(latents_BVE.dtype), latents_BVE)
+
+    def _modality(self, name: str) -> torch.Tensor | float:
+        return self.modality_embeddings[name] if name in self.modality_embeddings else 0.0
+
+    def _placed(self, tokens_BVE: torch.Tensor, index_BV: torch.Tensor, table: torch.Tensor, num_cls: int) -> torch.Tensor:
+        positions = table[index_BV]
+        if num_cls:
+            positions = nn.functional.pad(positions, (0, 0, num_cls, 0))
+        return tokens_BVE + positions
+
+    def _sequence(self, latents: Tensors, keep: Tensors, masked: Tensors, table: torch.Tensor) -> Tensors:
+        """One sequence [visible of all modalities, masked of all targets]; an input-only modality has no mask tokens."""
+        context = [
+            self._placed(tokens, keep[name], table, self.num_cls) + self._modality(name) for name, tokens in latents.items()
+        ]
+        queries = [
+            self._placed(self.mask_token, index, table, 0) + self._modality(name) for name, index in masked.items()
+        ]
+        lengths = [index.shape[1] for index in masked.values()]
+        tokens = torch.cat(queries, dim=1)
+        if self.cross:
+            visible = torch.cat(context, dim=1)
+            for layer in self.layers:
+                tokens = layer(tokens, context_BND=visible)
+        else:
+            tokens = torch.cat([*context, tokens.to(context[0].dtype) if context else tokens], dim=1)
+            for layer in self.layers[:-1]:
+                tokens = layer(tokens)
+            # Only masked tokens are read, so the last layer computes nothing but them: exact, and cheaper.
+            tokens = self.layers[-1](tokens, num_queries=sum(lengths))
+        parts = self.layernorm(tokens).split(lengths, dim=1)
+        return {name: self.heads[name](part) for name, part in zip(masked, parts)}
+
+    def _fused(self, latents: Tensors, keep: Tensors, masked: Tensors, table: torch.Tensor) -> Tensors:
+        """One token per position: the sum over modalities of latent or mask token, plus one class token."""
+        batch = next(iter(latents.values())).shape[0]
+        tokens: torch.Tensor = table[None].expand(batch, -1, -1)
+        classes = []
+        for spec in self.specs:
+            full = self.mask_token.expand(batch, table.shape[0], -1)
+            if spec.name in latents:
+                visible = latents[spec.name][:, self.num_cls :]
+                index = keep[spec.name][..., None].expand(-1, -1, visible.shape[-1])
+                full = full.to(visible.dtype).scatter(1, index, visible)
+                classes += [latents[spec.name][:, : self.num_cls] + self._modality(spec.name)]
+            tokens = tokens + full + self._modality(spec.name)
+        if self.num_cls:
+            tokens = torch.cat([torch.stack(classes).sum(dim=0), tokens], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        tokens = self.layernorm(tokens)[:, self.num_cls :]
+        predictions = {}
+        for name, index in masked.items():
+            chosen = torch.gather(tokens, 1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+            predictions[name] = self.heads[name](chosen)
+        return predictions

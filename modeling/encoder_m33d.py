@@ -1,0 +1,126 @@
+"""From pixels to encoded tokens: patch embedding of the visible patches, positions, encoder stacks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .configuration_m33d import M33DConfig, ModalitySpec
+from .errors_m33d import DataError
+from .layers_m33d import M33DLayer
+from .patches_m33d import Grid, gather_patches, interpolate_table, position_table
+
+
+def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> torch.Tensor:
+    """Bring (B, C, H, W) or (B, T, C, H, W) to (B, T, C, H, W); an image becomes one tubelet of repeated frames.
+
+    Raises:
+        DataError: wrong number of dimensions or channels.
+        ConfigError: frames or sides do not fit tubelet and patch.
+    """
+    if pixels.ndim == 4:
+        pixels = pixels[:, None].expand(-1, config.tubelet_size, -1, -1, -1)
+    if pixels.ndim != 5:
+        raise DataError(f"{spec.input_name} has shape {tuple(pixels.shape)}; expected (B, C, H, W) or (B, T, C, H, W).")
+    if pixels.shape[2] != spec.channels:
+        raise DataError(
+            f"{spec.input_name} has {pixels.shape[2]} channels, modality {spec.name!r} has {spec.channels}; "
+            "expected (B, C, H, W) or (B, T, C, H, W)."
+        )
+    config.grid_for(pixels.shape[1], *pixels.shape[-2:])
+    return pixels
+
+
+def gather_tokens(tokens_ND: torch.Tensor, index_BK: torch.Tensor | None) -> torch.Tensor:
+    """Rows of a shared (N, D) table per sample: (B, K, D), or (1, N, D) without an index."""
+    return tokens_ND[None] if index_BK is None else tokens_ND[index_BK]
+
+
+class M33DPositions(nn.Module):
+    """The fixed position table on the configured grid; other grids interpolate it or build their own."""
+
+    def __init__(self, config: M33DConfig, width: int) -> None:
+        super().__init__()
+        self.kind = config.position_embedding_type
+        self.resize = config.position_embedding_resize
+        self.base_grid: Grid = tuple(config.position_grid)
+        self.width = width
+        self.register_buffer("table", self.build(), persistent=False)
+
+    def build(self) -> torch.Tensor:
+        """Compute the (N, D) table on the CPU, whatever the default device is."""
+        with torch.device("cpu"):
+            return position_table(self.kind, self.base_grid, self.width)
+
+    def forward(self, grid: Grid) -> torch.Tensor:
+        """Return the (N, D) table of a grid."""
+        if grid == self.base_grid:
+            return self.table
+        if self.resize == "rebuild":
+            return position_table(self.kind, grid, self.width).to(self.table)
+        return interpolate_table(self.table, self.base_grid, grid)
+
+
+class M33DEmbeddings(nn.Module):
+    """Patch embedding of one modality; projects only the visible patches, keeps a convolution's weights on disk."""
+
+    def __init__(self, config: M33DConfig, spec: ModalitySpec) -> None:
+        super().__init__()
+        self.tubelet = config.tubelet_size
+        self.patch = config.patch_height_width
+        kernel = (self.tubelet, *self.patch) if config.is_clip_model else self.patch
+        convolution = nn.Conv3d if config.is_clip_model else nn.Conv2d
+        self.projection = convolution(spec.channels, config.hidden_size, kernel_size=kernel, stride=kernel)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.use_cls_token else None
+
+    def forward(
+        self, pixels_BTCHW: torch.Tensor, keep_BV: torch.Tensor | None, positions_ND: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Embed the patches at `keep_BV` (all when None), add positions (none when None), prepend the class token."""
+        patches = gather_patches(pixels_BTCHW, self.tubelet, self.patch, keep_BV).flatten(2)
+        weight = self.projection.weight.flatten(1)
+        tokens = nn.functional.linear(patches.to(weight.dtype), weight, self.projection.bias)
+        if positions_ND is not None:
+            tokens = tokens + gather_tokens(positions_ND, keep_BV).to(tokens.dtype)
+        if self.cls_token is not None:
+            # MAE's position row of the class token is zero, so nothing is added to it.
+            tokens = torch.cat([self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1)
+        return tokens
+
+
+class M33DEncoder(nn.Module):
+    """A stack of pre-norm blocks with an optional final norm."""
+
+    def __init__(self, config: M33DConfig, final_norm: bool) -> None:
+        super().__init__()
+        depth = config.num_hidden_layers
+        self.layers = nn.ModuleList(
+            M33DLayer(
+                config,
+                config.hidden_size,
+                config.num_attention_heads,
+                config.intermediate_size,
+                drop_path=config.drop_path_rate * index / max(depth - 1, 1),
+            )
+            for index in range(depth)
+        )
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if final_norm else None
+
+    def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) to (B, N, D), normed when the encoder has a final norm."""
+        for layer in self.layers:
+            tokens_BND = layer(tokens_BND)
+        return self.normed(tokens_BND)
+
+    def intermediates(self, tokens_BND: torch.Tensor, layers: list[int]) -> list[torch.Tensor]:
+        """Raw outputs (no final norm) of the blocks listed, 0-based."""
+        outputs = {}
+        for index, layer in enumerate(self.layers[: max(layers) + 1]):
+            tokens_BND = layer(tokens_BND)
+            if index in layers:
+                outputs[index] = tokens_BND
+        return [outputs[index] for index in layers]
+
+    def normed(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        """Apply the final norm where there is one."""
+        return tokens_BND if self.layernorm is None else self.layernorm(tokens_BND)

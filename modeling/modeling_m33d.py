@@ -1,0 +1,663 @@
+"""M33DModel and M33DForPreTraining: encoders of visible tokens, and everything that pre-training adds to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_m33d import M33DConfig, ModalitySpec
+from .decoder_m33d import M33DDecoder
+from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
+from .errors_m33d import ConfigError, nearest_name_hint
+from .layers_m33d import M33DAttention, M33DLayer
+from .losses_m33d import (
+    batch_contrastive_loss,
+    contrastive_loss,
+    fuse_pair,
+    matching_loss,
+    matching_pairs,
+    mismatched_partners,
+    normalize_patches,
+    positive_pairs,
+    reconstruction_count,
+    reconstruction_loss,
+    retrieval_hits,
+    weighted_total,
+)
+from .masking_m33d import complement, draw_keep, motion_scores
+from .patches_m33d import Grid, channels_last_patches, gather_patches, patch_view
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class M33DModelOutput(ModelOutput):
+    """Encoded tokens.
+
+    Args:
+        last_hidden_state: (B, N, D), the modalities one after the other in the configuration's order, each with its
+            class token first where the model has one.
+        modality_states: name -> (B, V, D) without class token.
+        hidden_states: input of every block and the last output; with several modalities the tuples run modality by
+            modality.
+        attentions: (B, heads, N, N) of every block, likewise.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    modality_states: dict[str, torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class M33DForPreTrainingOutput(ModelOutput):
+    """Pre-training terms. Terms are "rgb", "depth" (any reconstructed modality), "contrastive", "matching".
+
+    Args:
+        loss: scalar, the weighted sum of Eq. 5, 6 or 7.
+        losses: term -> unweighted mean.
+        weighted_losses: term -> its part of `loss`.
+        loss_sums, loss_counts: term -> numerator and denominator, so that ranks and accumulation steps can be pooled.
+        keep: name -> (B, V) visible positions that were used.
+        masked: name -> (B, K) predicted positions.
+        diagnostics: on request, scalars without gradient (retrieval and matching accuracy, loss with hidden depth).
+        features: on request, name -> (B, V, D) encoded visible tokens.
+        reconstructions: on request, name -> (B, K, P) predictions in the space of the target.
+    """
+
+    loss: torch.Tensor | None = None
+    losses: dict[str, torch.Tensor] | None = None
+    weighted_losses: dict[str, torch.Tensor] | None = None
+    loss_sums: dict[str, torch.Tensor] | None = None
+    loss_counts: dict[str, torch.Tensor] | None = None
+    keep: dict[str, torch.Tensor] | None = None
+    masked: dict[str, torch.Tensor] | None = None
+    diagnostics: dict[str, torch.Tensor] | None = None
+    features: dict[str, torch.Tensor] | None = None
+    reconstructions: dict[str, torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class M33DPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and the habits shared by every M33D model."""
+
+    config: M33DConfig
+    config_class = M33DConfig
+    base_model_prefix = "m33d"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "video")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["M33DEmbeddings", "M33DLayer"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": M33DLayer, "attentions": M33DAttention}  # noqa: RUF012
+
+    def __init__(self, config: M33DConfig, *args: Any, **kwargs: Any) -> None:
+        # from_pretrained may have overridden fields after the configuration was built.
+        config.check()
+        super().__init__(config, *args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Xavier for linear layers and flattened patch kernels, as MAE; position tables are made anew.
+
+        Leaf modules may ask otherwise through an attribute `m33d_init`: "trunc_normal" (std `initializer_range`) or
+        "default" (torch's own).
+        """
+        wanted = getattr(module, "m33d_init", None)
+        if wanted == "default":
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            if module.bias is not None:
+                bound = module.weight[0].numel() ** -0.5
+                init.uniform_(module.bias, -bound, bound)
+        elif wanted == "trunc_normal":
+            init.trunc_normal_(module.weight, std=self.config.initializer_range)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, M33DPositions):
+            init.copy_(module.table, module.build())
+        elif isinstance(module, M33DEmbeddings):
+            fan_out, fan_in = module.projection.weight.flatten(1).shape
+            bound = (6.0 / (fan_in + fan_out)) ** 0.5
+            init.uniform_(module.projection.weight, -bound, bound)
+            init.uniform_(module.projection.bias, -(fan_in**-0.5), fan_in**-0.5)
+            if module.cls_token is not None:
+                init.normal_(module.cls_token, std=0.02)
+        elif isinstance(module, M33DDecoder):
+            init.normal_(module.mask_token, std=0.02)
+            for embedding in module.modality_embeddings.values():
+                init.normal_(embedding, std=0.02)
+        elif isinstance(module, nn.Conv2d | nn.Conv3d):
+            pass  # patch kernels: their M33DEmbeddings initialises them
+        else:
+            super()._init_weights(module)
+
+
+def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
+    """Raise for forward arguments that would vanish in ``**kwargs``.
+
+    Raises:
+        ConfigError: naming the argument and the nearest known one.
+    """
+    library = set(TransformersKwargs.__annotations__)
+    library |= {"output_attentions", "output_hidden_states", "return_dict", "num_items_in_batch"}
+    for name in kwargs:
+        if name not in library:
+            raise ConfigError(f"forward has no argument {name!r}.{nearest_name_hint(name, [*known, *library])}")
+
+
+class M33DModel(M33DPreTrainedModel):
+    """The encoders. Given RGB alone it is a plain vision transformer; it masks only what `keep` says.
+
+    Args:
+        config: the configuration.
+        modalities: names of the input modalities to build; all when None. Task models build "rgb" alone.
+        final_norm: whether encoders end in a layer norm; heads that read raw blocks have none.
+    """
+
+    def __init__(self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool = True) -> None:
+        super().__init__(config)
+        specs = config.input_specs if modalities is None else tuple(config.spec(name) for name in modalities)
+        self.input_specs: tuple[ModalitySpec, ...] = specs
+        self.embeddings = nn.ModuleDict({spec.name: M33DEmbeddings(config, spec) for spec in specs})
+        self.encoders = nn.ModuleDict({config.encoder_name(spec): M33DEncoder(config, final_norm) for spec in specs})
+        self.positions = M33DPositions(config, config.hidden_size)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The first modality's patch projection."""
+        return self.embeddings[self.input_specs[0].name].projection
+
+    def collect_inputs(self, given: dict[str, Any], kwargs: dict[str, Any]) -> Tensors:
+        """Pick the modality inputs out of the forward arguments as name -> (B, T, C, H, W).
+
+        Raises:
+            ConfigError: no input at all, or an argument nobody knows.
+            DataError: an input of the wrong shape.
+        """
+        known = [n for spec in self.config.specs for n in (spec.input_name, spec.mask_name) if n]
+        refuse_unknown_arguments({k: v for k, v in kwargs.items() if k not in known}, [*known, "keep"])
+        values = {**given, **kwargs}
+        inputs = {
+            spec.name: as_clip(values[spec.input_name], spec, self.config)
+            for spec in self.input_specs
+            if values.get(spec.input_name) is not None
+        }
+        if not inputs:
+            names = [spec.input_name for spec in self.input_specs]
+            raise ConfigError(f"forward got none of the inputs {names}; give at least one.")
+        return inputs
+
+    def grid_of(self, pixels_BTCHW: torch.Tensor) -> Grid:
+        """Token grid (t, h, w) of an input."""
+        return self.config.grid_for(pixels_BTCHW.shape[1], *pixels_BTCHW.shape[-2:])
+
+    def encode(self, inputs: Tensors, keep: Tensors | None = None, use_positions: bool = True) -> Tensors:
+        """Encode the visible tokens of every input: name -> (B, cls + V, D).
+
+        Modalities pass separately (unless `joint_encoding`), because contrastive and matching terms need features
+        that have not seen the other modality; passes through one shared encoder are batched when their lengths agree.
+        """
+        tokens = {}
+        for name, pixels in inputs.items():
+            positions = self.positions(self.grid_of(pixels)) if use_positions else None
+            tokens[name] = self.embeddings[name](pixels, None if keep is None else keep[name], positions)
+        if len(tokens) == 1 or (self.config.encoder_sharing == "separate" and not self.config.joint_encoding):
+            return {name: self._encoder(name)(sequence) for name, sequence in tokens.items()}
+        encoder = self.encoders["shared"]
+        lengths = [sequence.shape[1] for sequence in tokens.values()]
+        if self.config.joint_encoding:
+            parts = encoder(torch.cat(list(tokens.values()), dim=1)).split(lengths, dim=1)
+        elif len(set(lengths)) == 1:
+            parts = encoder(torch.cat(list(tokens.values()))).chunk(len(tokens))
+        else:
+            return {name: encoder(sequence) for name, sequence in tokens.items()}
+        return dict(zip(tokens, parts))
+
+    def _encoder(self, name: str) -> M33DEncoder:
+        return self.encoders[self.config.encoder_name(self.config.spec(name))]
+
+    def without_cls(self, states_BND: torch.Tensor) -> torch.Tensor:
+        """Drop the class token where there is one."""
+        return states_BND[:, int(bool(self.config.use_cls_token)) :]
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        depth_values: torch.Tensor | None = None,
+        depth_mask: torch.Tensor | None = None,
+        keep: dict[str, torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> M33DModelOutput:
+        """Encode one or several modalities.
+
+        Args:
+            pixel_values: (B, 3, H, W) or (B, T, 3, H, W) normalised RGB.
+            depth_values: (B, 1, H, W) or (B, T, 1, H, W) standardised depth, 0 where invalid.
+            depth_mask: valid pixels of the depth; the encoder does not need it.
+            keep: name -> (B, V) int64 visible tokens; all tokens when None.
+            kwargs: inputs of further modalities under their `input_name`.
+        """
+        inputs = self.collect_inputs(
+            {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}, kwargs
+        )
+        states = self.encode(inputs, keep)
+        return M33DModelOutput(
+            last_hidden_state=torch.cat(list(states.values()), dim=1),
+            modality_states={name: self.without_cls(tokens) for name, tokens in states.items()},
+        )
+
+    def forward_intermediates(self, pixel_values: torch.Tensor, layers: list[int]) -> tuple[list[torch.Tensor], Grid]:
+        """Raw outputs of RGB encoder blocks for dense heads.
+
+        Args:
+            pixel_values: (B, 3, H, W) or (B, T, 3, H, W).
+            layers: block indices, 0-based.
+
+        Returns:
+            One (B, N, D) per layer without class token, and the token grid.
+        """
+        pixels = as_clip(pixel_values, self.config.spec("rgb"), self.config)
+        grid = self.grid_of(pixels)
+        tokens = self.embeddings["rgb"](pixels, None, self.positions(grid))
+        outputs = self._encoder("rgb").intermediates(tokens, layers)
+        return [self.without_cls(output) for output in outputs], grid
+
+    def extract_features(self, pixel_values: torch.Tensor | None = None, **inputs: Any) -> Tensors:
+        """Encode every token of the given modalities, never masked: name -> (B, N, D)."""
+        return self(pixel_values=pixel_values, **inputs).modality_states
+
+
+class M33DContrastiveHead(nn.Module):
+    """Temperature and optional projections of the contrastive term."""
+
+    def __init__(self, config: M33DConfig) -> None:
+        super().__init__()
+        names = ["rgb", *(spec.name for spec in config.paired_specs)]
+        dim = config.contrastive_projection_dim
+        self.projections = nn.ModuleDict({n: nn.Linear(config.hidden_size, dim) for n in names} if dim else {})
+        self.temperature = config.contrastive_temperature
+        self.log_temperature = (
+            nn.Parameter(torch.tensor(self.temperature).log()) if config.contrastive_learnable_temperature else None
+        )
+
+    def project(self, name: str, features_BVD: torch.Tensor) -> torch.Tensor:
+        """Map features to the contrasted space (identity without projection)."""
+        return self.projections[name](features_BVD) if name in self.projections else features_BVD
+
+    def current_temperature(self) -> float | torch.Tensor:
+        """tau of Eq. 3."""
+        return self.temperature if self.log_temperature is None else self.log_temperature.exp()
+
+
+class M33DForPreTraining(M33DPreTrainedModel):
+    """Masked modelling, contrastive and matching terms. Only the parts that a configuration's losses need exist."""
+
+    def __init__(self, config: M33DConfig) -> None:
+        super().__init__(config)
+        if not (config.target_specs or config.contrastive_weight > 0 or config.matching_weight > 0):
+            raise ConfigError("no loss term is active: give a modality a weight, or set contrastive_weight.")
+        self.m33d = M33DModel(config)
+        self.decoder = M33DDecoder(config) if config.target_specs else None
+        self.contrastive_head = M33DContrastiveHead(config) if config.contrastive_weight > 0 else None
+        self.matching_head = None
+        if config.matching_weight > 0:
+            width = config.hidden_size * (2 if config.matching_fusion == "concat" else 1)
+            self.matching_head = nn.ModuleDict({spec.name: nn.Linear(width, 2) for spec in config.paired_specs})
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, M33DContrastiveHead) and module.log_temperature is not None:
+            init.constant_(module.log_temperature, float(torch.tensor(module.temperature).log()))
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The first modality's patch projection."""
+        return self.m33d.get_input_embeddings()
+
+    def extract_features(self, pixel_values: torch.Tensor | None = None, **inputs: Any) -> Tensors:
+        """Encode every token of the given modalities, never masked: name -> (B, N, D)."""
+        return self.m33d.extract_features(pixel_values, **inputs)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Term -> weight: alpha and beta of the modalities, gamma, eta (Eq. 5)."""
+        weights = {spec.name: float(spec.weight) for spec in self.config.target_specs}
+        if self.contrastive_head is not None:
+            weights["contrastive"] = float(self.config.contrastive_weight)
+        if self.matching_head is not None:
+            weights["matching"] = float(self.config.matching_weight)
+        return weights
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        depth_values: torch.Tensor | None = None,
+        depth_mask: torch.Tensor | None = None,
+        keep: dict[str, torch.Tensor] | None = None,
+        hide: dict[str, torch.Tensor] | None = None,
+        output_diagnostics: bool = False,
+        output_features: bool = False,
+        output_reconstruction: bool = False,
+        **kwargs: Any,
+    ) -> M33DForPreTrainingOutput:
+        """Compute the pre-training loss.
+
+        Args:
+            pixel_values: (B, 3, H, W) or (B, T, 3, H, W) normalised RGB.
+            depth_values: (B, 1, H, W) or (B, T, 1, H, W) standardised depth, finite everywhere, 0 where invalid.
+            depth_mask: bool like `depth_values`, True where valid; all valid when None.
+            keep: name -> (B, V) int64 visible tokens, ascending; drawn here when None.
+            hide: name -> (B,) bool, samples whose latents of that modality are hidden from the decoder; drawn from
+                `drop_probability` when None and training.
+            output_diagnostics: also compute accuracies and the losses with a modality hidden.
+            output_features: also return encoded visible tokens.
+            output_reconstruction: also return the predictions.
+            kwargs: inputs and masks of further modalities.
+
+        Raises:
+            ConfigError: a missing modality or an argument nobody knows.
+        """
+        given = {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}
+        batch = self._prepare({**given, "keep": keep, "hide": hide}, kwargs)
+        states = self._main_states(batch)
+        sums: Tensors = {}
+        counts: Tensors = {}
+        predictions, masked = {}, {}
+        if self.decoder is not None:
+            predictions, masked = self.decoder(states, batch.keep, batch.grid, batch.hide)
+            self._add_reconstruction(batch, predictions, masked, sums, counts)
+        pair_states = self._pair_states(batch, states)
+        if self.contrastive_head is not None:
+            self._add_contrastive(batch, pair_states, sums, counts)
+        if self.matching_head is not None:
+            self._add_matching(states or pair_states, sums, counts)
+        losses = {name: sums[name] / counts[name].clamp_min(1) for name in sums}
+        weights = self.loss_weights
+        return M33DForPreTrainingOutput(
+            loss=weighted_total(sums, counts, weights),
+            losses=losses,
+            weighted_losses={name: weights[name] * losses[name] for name in losses},
+            loss_sums=sums,
+            loss_counts=counts,
+            keep=batch.keep,
+            masked=masked,
+            diagnostics=self._diagnostics(batch, states, pair_states) if output_diagnostics else None,
+            features=self._features(states or pair_states) if output_features else None,
+            reconstructions=predictions if output_reconstruction else None,
+        )
+
+    def loss_counts(self, **batch: Any) -> dict[str, torch.Tensor]:
+        """The denominators of all terms, from the batch alone and before any forward pass.
+
+        Raises:
+            ConfigError: the batch holds no `keep` (masks drawn inside forward cannot be counted before it).
+        """
+        if batch.get("keep") is None:
+            raise ConfigError("loss_counts needs 'keep' in the batch; let the collator draw the masks.")
+        known = {"pixel_values", "depth_values", "depth_mask", "keep", "hide"}
+        given = {key: value for key, value in batch.items() if key in known}
+        prepared = self._prepare(given, {key: value for key, value in batch.items() if key not in known})
+        rows = prepared.batch_size
+        counts: Tensors = {}
+        for spec in self.config.target_specs:
+            index = prepared.masked_index(spec)
+            shape = torch.Size((rows, index.shape[1], self.config.patch_dim(spec)))
+            valid = prepared.valid_patches(spec, index)
+            counts[spec.name] = reconstruction_count(
+                shape, spec.loss, valid, self.config.loss_reduction, prepared.device
+            )
+        if self.contrastive_head is not None:
+            counts["contrastive"] = sum(
+                prepared.pairs_with_rgb(spec).any(dim=2).sum().float() for spec in self.config.paired_specs
+            )
+        if self.matching_head is not None:
+            pairs = matching_pairs(rows, self.config.num_matching_negatives) * len(self.config.paired_specs)
+            counts["matching"] = torch.tensor(float(pairs), device=prepared.device)
+        return counts
+
+    # -- parts of the forward pass -------------------------------------------------------------------------------
+
+    def _prepare(self, given: dict[str, Any], kwargs: dict[str, Any]) -> _PreTrainingBatch:
+        named = {key: value for key, value in given.items() if key not in ("keep", "hide")}
+        inputs = self.m33d.collect_inputs(named, kwargs)
+        values = {**named, **kwargs}
+        for spec in self.config.specs:
+            if values.get(spec.input_name) is None and (spec.is_input or spec.is_target):
+                raise ConfigError(
+                    f"forward lacks {spec.input_name!r}: modality {spec.name!r} is part of this pre-training model. "
+                    "Give it, or take the modality out of the configuration."
+                )
+        targets = {s.name: as_clip(values[s.input_name], s, self.config) for s in self.config.target_specs}
+        valid = {}
+        for spec in self.config.specs:
+            mask = values.get(spec.mask_name) if spec.mask_name else None
+            if mask is not None:
+                valid[spec.name] = mask[:, None].expand(-1, self.config.tubelet_size, -1, -1, -1) if mask.ndim == 4 else mask
+        pixels = next(iter(inputs.values()))
+        grid = self.m33d.grid_of(pixels)
+        keep = given.get("keep")
+        if keep is None:
+            motion = None
+            if any(spec.masking == "motion" for spec in self.config.input_specs):
+                motion = motion_scores(inputs["rgb"], self.config)
+            keep = draw_keep(self.config, pixels.shape[0], grid, device=pixels.device, motion=motion)
+        missing = [name for name in inputs if name not in keep]
+        if missing:
+            raise ConfigError(f"keep lacks the visible tokens of {missing}; it has {sorted(keep)}.")
+        hide = given.get("hide")
+        if hide is None and self.training:
+            hide = {
+                spec.name: torch.rand(pixels.shape[0], device=pixels.device) < spec.drop_probability
+                for spec in self.config.input_specs
+                if spec.drop_probability > 0
+            }
+        return _PreTrainingBatch(self.config, grid, inputs, targets, valid, keep, hide or None)
+
+    def _main_states(self, batch: _PreTrainingBatch) -> Tensors:
+        """The encoder pass with positions; empty when only a position-free contrastive term wants features."""
+        needed = self.decoder is not None or self.matching_head is not None
+        if not needed and (self.config.contrastive_position_free or self.config.contrastive_tokens == "full_forward"):
+            return {}
+        return self.m33d.encode(batch.inputs, batch.keep)
+
+    def _pair_states(self, batch: _PreTrainingBatch, states: Tensors) -> Tensors:
+        """Features for the contrastive term: the main pass, or a pass of their own where the configuration says so."""
+        if self.contrastive_head is None:
+            return states
+        if not self.config.contrastive_position_free and self.config.contrastive_tokens == "visible":
+            return states
+        keep = None if self.config.contrastive_tokens == "full_forward" else batch.keep
+        return self.m33d.encode(batch.inputs, keep, use_positions=not self.config.contrastive_position_free)
+
+    def _add_reconstruction(
+        self, batch: _PreTrainingBatch, predictions: Tensors, masked: Tensors, sums: Tensors, counts: Tensors
+    ) -> None:
+        for spec in self.config.target_specs:
+            sums[spec.name], counts[spec.name] = self._reconstruction(batch, spec, predictions[spec.name], masked[spec.name])
+
+    def _reconstruction(
+        self, batch: _PreTrainingBatch, spec: ModalitySpec, prediction: torch.Tensor, index: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        valid = batch.valid_patches(spec, index)
+        target = batch.target_patches(spec, index, valid)
+        if spec.normalize_prediction:
+            prediction = normalize_patches(prediction.float(), "pooled", spec.channels, spec.target_eps, valid)
+        return reconstruction_loss(prediction, target, spec.loss, valid, self.config.loss_reduction)
+
+    def _add_contrastive(self, batch: _PreTrainingBatch, states: Tensors, sums: Tensors, counts: Tensors) -> None:
+        head, config = self.contrastive_head, self.config
+        rgb = head.project("rgb", self.m33d.without_cls(states["rgb"]))
+        temperature = head.current_temperature()
+        for spec in config.paired_specs:
+            other = head.project(spec.name, self.m33d.without_cls(states[spec.name]))
+            places = (*batch.contrast_positions(spec), batch.valid_tokens(spec))
+            if config.contrastive_negatives == "batch":
+                term = batch_contrastive_loss(rgb, other, *places, temperature, config.contrastive_normalize)
+            else:
+                term = contrastive_loss(
+                    rgb, other, *places, temperature, config.contrastive_normalize, config.contrastive_symmetric
+                )
+            sums["contrastive"] = sums.get("contrastive", 0.0) + term[0]
+            counts["contrastive"] = counts.get("contrastive", 0.0) + term[1]
+
+    def _pooled(self, states_BND: torch.Tensor) -> torch.Tensor:
+        if self.config.matching_pool == "cls":
+            return states_BND[:, 0]
+        return self.m33d.without_cls(states_BND).mean(dim=1)
+
+    def _matching_logits(self, states: Tensors, spec: ModalitySpec) -> tuple[torch.Tensor, torch.Tensor]:
+        rgb, other = self._pooled(states["rgb"]), self._pooled(states[spec.name])
+        size = rgb.shape[0]
+        negatives = min(self.config.num_matching_negatives, size - 1)
+        partners = mismatched_partners(size, negatives, self.config.matching_negatives, rgb.device)
+        fused = [fuse_pair(rgb, other[partner], self.config.matching_fusion) for partner in partners]
+        fused.insert(0, fuse_pair(rgb, other, self.config.matching_fusion))
+        labels = torch.zeros(size * len(fused), dtype=torch.long, device=rgb.device)
+        labels[:size] = 1
+        return self.matching_head[spec.name](torch.cat(fused)), labels
+
+    def _add_matching(self, states: Tensors, sums: Tensors, counts: Tensors) -> None:
+        for spec in self.config.paired_specs:
+            logits, labels = self._matching_logits(states, spec)
+            total, count = matching_loss(logits, labels)
+            if states["rgb"].shape[0] < 2:
+                # One sample has no mismatched partner; the head stays in the graph with a zero gradient.
+                total, count = total * 0.0, count * 0.0
+            sums["matching"] = sums.get("matching", 0.0) + total
+            counts["matching"] = counts.get("matching", 0.0) + count
+
+    def _features(self, states: Tensors) -> Tensors:
+        return {name: self.m33d.without_cls(tokens) for name, tokens in states.items()}
+
+    @torch.no_grad()
+    def _diagnostics(self, batch: _PreTrainingBatch, states: Tensors, pair_states: Tensors) -> Tensors:
+        """What the losses do not say: is matching solved by position, can the matching head learn, is depth copied."""
+        results: Tensors = {}
+        features = self._features(pair_states)
+        for spec in self.config.paired_specs:
+            if "rgb" in features:
+                results |= self._retrieval(batch, spec, features)
+            if self.matching_head is not None:
+                logits, labels = self._matching_logits(states or pair_states, spec)
+                results[f"matching_accuracy_{spec.name}"] = (logits.argmax(dim=-1) == labels).float().mean()
+        for spec in self.config.target_specs:
+            if self.decoder is None or spec.name not in states or len(states) < 2:
+                continue
+            for word, hidden in (("hidden", True), ("visible", False)):
+                flags = torch.full((batch.batch_size,), hidden, dtype=torch.bool, device=batch.device)
+                predictions, masked = self.decoder(states, batch.keep, batch.grid, {spec.name: flags})
+                total, count = self._reconstruction(batch, spec, predictions[spec.name], masked[spec.name])
+                results[f"{spec.name}_loss_{word}"] = total / count.clamp_min(1)
+        return results
+
+    def _retrieval(self, batch: _PreTrainingBatch, spec: ModalitySpec, features: Tensors) -> Tensors:
+        rgb, other = features["rgb"], features[spec.name]
+        if self.contrastive_head is not None:
+            rgb, other = self.contrastive_head.project("rgb", rgb), self.contrastive_head.project(spec.name, other)
+        keep_rgb, keep_other = batch.contrast_positions(spec)
+        valid = batch.valid_tokens(spec)
+        hits, rows = retrieval_hits(rgb, other, keep_rgb, keep_other, valid)
+        columns = valid.float().sum(dim=1).mean() if valid is not None else torch.tensor(float(keep_other.shape[1]))
+        results = {
+            f"retrieval_accuracy_{spec.name}": hits / rows.clamp_min(1),
+            f"retrieval_chance_{spec.name}": 1.0 / columns.clamp_min(1).to(hits.device),
+        }
+        if batch.batch_size > 1:
+            rolled = None if valid is None else valid.roll(1, dims=0)
+            hits, rows = retrieval_hits(rgb, other.roll(1, dims=0), keep_rgb, keep_other.roll(1, dims=0), rolled)
+            results[f"retrieval_accuracy_mismatched_{spec.name}"] = hits / rows.clamp_min(1)
+        return results
+
+
+@dataclass
+class _PreTrainingBatch:
+    """One batch, its masks, and the views of it that losses and counts share."""
+
+    config: M33DConfig
+    grid: Grid
+    inputs: Tensors
+    targets: Tensors
+    valid: Tensors
+    keep: Tensors
+    hide: Tensors | None
+
+    @property
+    def batch_size(self) -> int:
+        return next(iter(self.inputs.values())).shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.inputs.values())).device
+
+    @property
+    def num_tokens(self) -> int:
+        t, h, w = self.grid
+        return t * h * w
+
+    def masked_index(self, spec: ModalitySpec) -> torch.Tensor:
+        """(B, K) positions to predict."""
+        if spec.name in self.keep and spec.is_input:
+            return complement(self.keep[spec.name], self.num_tokens)
+        return torch.arange(self.num_tokens, device=self.device).expand(self.batch_size, -1)
+
+    def _patches(self, pixels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        patches = gather_patches(pixels, self.config.tubelet_size, self.config.patch_height_width, index)
+        return channels_last_patches(patches)
+
+    def valid_patches(self, spec: ModalitySpec, index: torch.Tensor) -> torch.Tensor | None:
+        """(B, K, P) bool of valid values, None when all are."""
+        mask = self.valid.get(spec.name)
+        if mask is None:
+            return None
+        patches = self._patches(mask.bool(), index)
+        if mask.shape[2] == spec.channels:
+            return patches
+        return patches.repeat_interleave(spec.channels, dim=-1)
+
+    def target_patches(self, spec: ModalitySpec, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """(B, K, P) float32 reconstruction target of the masked patches."""
+        patches = self._patches(self.targets[spec.name], index).float()
+        if spec.target_space == "unit" and spec.channel_mean is not None:
+            mean = torch.tensor(spec.channel_mean, device=patches.device)
+            std = torch.tensor(spec.channel_std, device=patches.device)
+            patches = (patches.unflatten(-1, (-1, spec.channels)) * std + mean).flatten(-2)
+        return normalize_patches(patches, spec.target_norm, spec.channels, spec.target_eps, valid)
+
+    def contrast_positions(self, spec: ModalitySpec) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, V) positions of the contrasted RGB tokens and of the other modality's."""
+        if self.config.contrastive_tokens == "full_forward" and self.config.contrastive_weight > 0:
+            everything = torch.arange(self.num_tokens, device=self.device).expand(self.batch_size, -1)
+            return everything, everything
+        return self.keep["rgb"], self.keep[spec.name]
+
+    def valid_tokens(self, spec: ModalitySpec) -> torch.Tensor | None:
+        """(B, V) bool: contrasted tokens with more than `contrastive_min_valid` of their pixels valid."""
+        mask = self.valid.get(spec.name)
+        if mask is None:
+            return None
+        view = patch_view(mask.float().contiguous(), self.config.tubelet_size, self.config.patch_height_width)
+        share = view.mean(dim=(4, 5, 6, 7)).flatten(1)
+        return torch.gather(share, 1, self.contrast_positions(spec)[1]) > self.config.contrastive_min_valid
+
+    def pairs_with_rgb(self, spec: ModalitySpec) -> torch.Tensor:
+        """(B, V, U) bool positives of the contrastive term."""
+        return positive_pairs(*self.contrast_positions(spec), self.valid_tokens(spec))
