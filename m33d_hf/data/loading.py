@@ -1,0 +1,354 @@
+"""From a source to batches: which frames, in which order, and what happens to unreadable files.
+
+The order is a pure function of (seed, epoch, step, rank), so resuming is an offset and nothing is replayed;
+the loader must not be prepared by Accelerate, which would shard it a second time.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from m33d_hf.data.randomness import Draw, generator_of, seed_of
+from m33d_hf.data.sample import RGBDSample, VideoHandle
+from m33d_hf.data.skips import SkippedFile
+from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
+
+__all__ = [
+    "EvaluationSampler",
+    "SampleDataset",
+    "SkippedFile",
+    "StepSampler",
+    "build_loader",
+    "frame_indices",
+]
+
+Transform = Callable[[RGBDSample], RGBDSample]
+Row = tuple[int, int]
+
+# One unreadable file leads to another only in a broken data set; this many in a row stop the run.
+MAX_ATTEMPTS = 10
+
+
+def frame_indices(
+    length: int, num_frames: int, stride: int, generator: torch.Generator | None = None
+) -> list[int]:
+    """Choose `num_frames` frames, `stride` apart, from a video of `length` frames.
+
+    The span is ``num_frames * stride`` (VideoMAE, REFERENCE 2.8): the start is drawn in [0, length - span],
+    or is the middle of that range without a generator. A video shorter than that starts at 0 and repeats its
+    last reachable frame.
+    """
+    spare = max(length - num_frames * stride, 0)
+    if generator is None:
+        start = spare // 2
+    else:
+        start = int(torch.randint(spare + 1, (), generator=generator))
+    reachable = (length - 1 - start) // stride
+    return [start + stride * min(frame, reachable) for frame in range(num_frames)]
+
+
+class SampleDataset(Dataset[RGBDSample]):
+    """Reads, transforms and labels with their draw the samples of a source; indexed by (epoch, index).
+
+    A file that cannot be read is never fatal by itself. In training another sample takes its place, drawn
+    from (seed, epoch, key, attempt); in evaluation the sample is dropped (a stand-in would be counted
+    twice): it comes back without maps and with ``meta["dropped"] = True``, which the collators leave out of
+    the batch. Either way ``meta["skipped"]`` lists the files. Errors that concern the whole data set (a
+    wrong depth unit, labels out of range, anything a transform raises) are not swallowed.
+
+    Args:
+        source: anything with ``__len__`` and ``__getitem__(i) -> VideoHandle`` (m33d_hf.data.sources).
+        transform: sample in, sample out; reads its randomness from ``sample.meta["draw"]``. None for none.
+        num_frames: frames of a sample; 1 for images.
+        frame_stride: distance in frames between two of them.
+        train: random clip starts and replacement; otherwise the centre clip and dropping.
+        seed: seed of the run.
+        indices: use only these rows of the source, in this order (label subsets).
+        max_attempts: unreadable files in a row before giving up.
+
+    Raises:
+        ConfigError: no frames asked for, or a stride below 1.
+        DataError: the source is empty.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        transform: Transform | None = None,
+        *,
+        num_frames: int = 1,
+        frame_stride: int = 1,
+        train: bool = False,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+        max_attempts: int = MAX_ATTEMPTS,
+    ) -> None:
+        if num_frames < 1 or frame_stride < 1:
+            raise ConfigError(
+                f"num_frames is {num_frames} and frame_stride is {frame_stride}; both are at least 1"
+            )
+        self.source = source
+        self.transform = transform
+        self.num_frames = num_frames
+        self.frame_stride = frame_stride
+        self.train = train
+        self.seed = seed
+        self.indices = list(range(len(source))) if indices is None else [int(index) for index in indices]
+        self.max_attempts = max_attempts
+        if not self.indices:
+            raise DataError(f"source {getattr(source, 'name', source)!r} holds no samples to read")
+        outside = [index for index in self.indices if not 0 <= index < len(source)]
+        if outside:
+            raise DataError(f"indices {outside[:5]} are outside the source's {len(source)} samples")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, row: Row) -> RGBDSample:
+        """Return the sample `index` as it looks in `epoch`.
+
+        Raises:
+            DataError: `max_attempts` files in a row could not be read.
+        """
+        epoch, index = row
+        skipped: list[SkippedFile] = []
+        candidate = index
+        for attempt in range(self.max_attempts):
+            sample = self._try_read(epoch, candidate, skipped)
+            if sample is not None:
+                sample.meta.update(draw=Draw(self.seed, epoch), skipped=skipped, index=index)
+                return sample if self.transform is None else self.transform(sample)
+            if not self.train:
+                return RGBDSample(
+                    skipped[-1].key, meta={"dropped": True, "skipped": skipped, "index": index}
+                )
+            candidate = self._replacement(epoch, skipped[0].key, attempt, candidate)
+        raise DataError(
+            f"{len(skipped)} files in a row could not be read, the last one {skipped[-1].path}: "
+            f"{skipped[-1].reason}. Check the data set's root and format."
+        )
+
+    def _try_read(self, epoch: int, index: int, skipped: list[SkippedFile]) -> RGBDSample | None:
+        """Read one sample, or note why it cannot be read and return None."""
+        key = f"sample {self.indices[index]}"
+        try:
+            handle: VideoHandle = self.source[self.indices[index]]
+            key = handle.key
+            return handle.read(self._choose_frames(epoch, handle))
+        except (DepthUnitError, LabelError):
+            raise  # these say that the data set was described wrongly; skipping would hide it file by file
+        except (DataError, OSError) as error:
+            path = getattr(error, "path", None) or getattr(error, "filename", None) or key
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            skipped.append(SkippedFile(str(path), str(reason), key))
+            return None
+
+    def _choose_frames(self, epoch: int, handle: VideoHandle) -> list[int]:
+        if handle.length < 1:
+            raise DataError(f"{handle.key}: the video has no frames")
+        generator = None
+        if self.train and handle.length > self.num_frames * self.frame_stride:
+            generator = Draw(self.seed, epoch).generator(handle.key, "frames")
+        return frame_indices(handle.length, self.num_frames, self.frame_stride, generator)
+
+    def _replacement(self, epoch: int, key: str, attempt: int, failed: int) -> int:
+        """Draw a stand-in for the sample `key`, never the one that has just failed."""
+        if len(self) == 1:
+            return failed
+        drawn = seed_of(self.seed, epoch, key, "replacement", attempt) % (len(self) - 1)
+        return drawn + (drawn >= failed)
+
+
+class StepSampler(Sampler[list[Row]]):
+    """Yields this rank's micro-batches of (epoch, index), a pure function of its arguments.
+
+    The rows of optimizer step s are one slice of an epoch's permutation; micro-batch m of it is the m-th
+    part of that slice, and rank r takes the rows r::world_size of that part. So one process with batch 2B,
+    two processes with batch B, and one process with batch B accumulated twice see the same rows in the same
+    step.
+
+    The ragged tail of an epoch is dropped (another one each epoch, as the order changes). A data set smaller
+    than one optimizer step is repeated instead: the step then spans several epochs, so that the repetitions
+    differ in augmentation and masks; `repeats` says so.
+
+    Args:
+        length: size of the data set.
+        batch_size: rows per micro-batch and process.
+        rank: this process, in [0, world_size).
+        world_size: number of processes.
+        seed: seed of the run.
+        start_step: optimizer steps already done.
+        total_steps: optimizer step to stop before; None goes on for ever.
+        accumulation: micro-batches per optimizer step.
+        shuffle: False keeps the data set's order in every epoch.
+
+    Raises:
+        ConfigError: a size below 1, or a rank outside the world.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        start_step: int = 0,
+        total_steps: int | None = None,
+        *,
+        accumulation: int = 1,
+        shuffle: bool = True,
+    ) -> None:
+        _check_sizes(length=length, batch_size=batch_size, world_size=world_size, accumulation=accumulation)
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank {rank} is outside a world of {world_size} processes")
+        self.length = length
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.start_step = start_step
+        self.total_steps = total_steps
+        self.accumulation = accumulation
+        self.shuffle = shuffle
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of one optimizer step over all ranks and micro-batches: the effective batch."""
+        return self.batch_size * self.world_size * self.accumulation
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the data, at least 1."""
+        return max(self.length // self.rows_per_step, 1)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the data set is smaller than one optimizer step, so that rows repeat within it."""
+        return self.length < self.rows_per_step
+
+    def step_rows(self, step: int) -> list[Row]:
+        """Return the (epoch, index) rows of one optimizer step, over all ranks and micro-batches."""
+        size = self.rows_per_step
+        if not self.repeats:
+            epoch, place = divmod(step, self.steps_per_epoch)
+            return [(epoch, index) for index in self._epoch_order(epoch)[place * size : (place + 1) * size]]
+        stream = range(step * size, (step + 1) * size)
+        return [(at // self.length, self._epoch_order(at // self.length)[at % self.length]) for at in stream]
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        step = self.start_step
+        part = self.batch_size * self.world_size
+        while self.total_steps is None or step < self.total_steps:
+            rows = self.step_rows(step)
+            for micro in range(self.accumulation):
+                yield rows[micro * part : (micro + 1) * part][self.rank :: self.world_size]
+            step += 1
+
+    def __len__(self) -> int:
+        if self.total_steps is None:
+            raise TypeError("a StepSampler without total_steps has no length")
+        return max(self.total_steps - self.start_step, 0) * self.accumulation
+
+    def _epoch_order(self, epoch: int) -> list[int]:
+        if self._order[0] != epoch:
+            order = list(range(self.length))
+            if self.shuffle:
+                order = torch.randperm(
+                    self.length, generator=generator_of(self.seed, epoch, "order")
+                ).tolist()
+            self._order = (epoch, order)
+        return self._order[1]
+
+
+class EvaluationSampler(Sampler[list[Row]]):
+    """Yields every index exactly once over all ranks, in order, without padding; the epoch is always 0.
+
+    Ranks may get different numbers of batches, so evaluation must not synchronise per batch.
+
+    Raises:
+        ConfigError: a size below 1, or a rank outside the world.
+    """
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        _check_sizes(length=length, batch_size=batch_size, world_size=world_size)
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank {rank} is outside a world of {world_size} processes")
+        self.batch_size = batch_size
+        self.rows = [(0, index) for index in range(rank, length, world_size)]
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        for start in range(0, len(self.rows), self.batch_size):
+            yield self.rows[start : start + self.batch_size]
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+
+def build_loader(
+    dataset: SampleDataset,
+    collator: Callable[[list[RGBDSample]], dict[str, Any]],
+    sampler: StepSampler | EvaluationSampler,
+    *,
+    num_workers: int = 0,
+    pin_memory: bool | None = None,
+    prefetch_factor: int = 2,
+    multiprocessing_context: str | None = None,
+) -> DataLoader[dict[str, Any]]:
+    """Build the loader of one rank. Results do not depend on `num_workers`.
+
+    Args:
+        dataset: indexed by the sampler's rows.
+        collator: list of samples to a batch (m33d_hf.data.collation).
+        sampler: yields the rows of whole batches.
+        num_workers: reading processes; 0 reads in the caller.
+        pin_memory: None pins where CUDA is available.
+        prefetch_factor: batches each worker keeps ready.
+        multiprocessing_context: "fork", "forkserver" or "spawn"; None takes fork where the system has it.
+            Workers never touch an accelerator, so forking after CUDA has started is safe.
+    """
+    options: dict[str, Any] = {}
+    if num_workers > 0:
+        if multiprocessing_context is None:
+            multiprocessing_context = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+        options.update(
+            persistent_workers=True,
+            prefetch_factor=prefetch_factor,
+            multiprocessing_context=multiprocessing_context,
+            worker_init_fn=_start_worker,
+        )
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,  # type: ignore[arg-type]  # rows are (epoch, index), not int
+        collate_fn=collator,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        # The loader draws a base seed per iterator; without its own generator that would advance the global
+        # one.
+        generator=torch.Generator(),
+        **options,
+    )
+
+
+def _start_worker(worker_id: int) -> None:
+    """Give a worker one thread, and leave signals to the process that owns it.
+
+    A signal sent to the whole process group would otherwise kill the workers first, and the training process
+    would die of that instead of saving. Workers end with their parent (the loader's watchdog).
+    """
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{name} is {size}; it is at least 1")

@@ -1,0 +1,134 @@
+"""The ledger of unusable files: each counted and listed once, and a budget past which the run must stop."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from m33d_hf.errors import ConfigError, DataError
+
+FILE_NAME = "skipped_files.csv"
+HEADER = ("path", "reason", "key")
+# A fraction of the first few samples says little: on larger data sets the budget is that of this many
+# samples.
+MINIMUM_SEEN = 1000
+
+
+class SkippedFile(NamedTuple):
+    """One unusable file: its path, what was wrong with it, and the key of the sample that needed it."""
+
+    path: str
+    reason: str
+    key: str
+
+
+class SkipLedger:
+    """Collects the skipped files of the batches that one process consumed.
+
+    Every rank keeps one; all may append to the same CSV (one write call per flush, existing paths are not
+    repeated). The budget counts only what this process has seen since it started, so that a resumed run is
+    not judged by its predecessor's list over a handful of new samples.
+
+    Args:
+        path: the CSV, or None to keep the list in memory only. It is created with the first skipped file.
+        max_bad_fraction: share of unusable samples that a run tolerates, in [0, 1].
+        data_size: number of samples in the data set.
+    """
+
+    def __init__(self, path: str | Path | None, max_bad_fraction: float, data_size: int) -> None:
+        if not 0.0 <= max_bad_fraction <= 1.0:
+            raise ConfigError(f"data.max_bad_fraction is {max_bad_fraction}; it is a share between 0 and 1")
+        self.path = None if path is None else Path(path)
+        self.max_bad_fraction = max_bad_fraction
+        self.data_size = data_size
+        self.files: dict[str, SkippedFile] = {}
+        self._seen: set[int] = set()
+        self._unwritten: list[SkippedFile] = []
+
+    def record(self, meta: Mapping[str, Any]) -> None:
+        """Take note of a batch's ``meta`` ("indices" and "skipped") and append new files to the CSV."""
+        self._seen.update(meta.get("indices", ()))
+        for file in meta.get("skipped", ()):
+            if file.path not in self.files:
+                self.files[file.path] = file
+                self._unwritten.append(file)
+        if self._unwritten and self.path is not None:
+            append_skipped(self.path, self._unwritten)
+        self._unwritten.clear()
+
+    @property
+    def bad(self) -> int:
+        """Number of distinct unusable files met so far by this process."""
+        return len(self.files)
+
+    @property
+    def seen(self) -> int:
+        """Number of distinct samples used so far by this process, the unusable ones included."""
+        return max(len(self._seen), self.bad)
+
+    @property
+    def bad_fraction(self) -> float:
+        """`bad` / `seen`; 0 before the first batch."""
+        return self.bad / self.seen if self.seen else 0.0
+
+    def over_budget(self, bad: int | None = None, seen: int | None = None) -> bool:
+        """Tell whether `bad` of `seen` samples (sums over ranks; default: this process) exceed the budget.
+
+        Below `MINIMUM_SEEN` samples the fraction is taken of `MINIMUM_SEEN` or of the whole data set,
+        whichever
+        is smaller: one bad file in the first batch of a million is no reason to stop.
+        """
+        bad = self.bad if bad is None else bad
+        seen = self.seen if seen is None else seen
+        return bad > self.max_bad_fraction * max(seen, min(self.data_size, MINIMUM_SEEN), 1)
+
+    def check(self, bad: int | None = None, seen: int | None = None) -> None:
+        """Raise on every rank alike when the (reduced) counts are over the budget.
+
+        Raises:
+            DataError: too many unusable files; names the CSV and the first of them.
+        """
+        if not self.over_budget(bad, seen):
+            return
+        bad = self.bad if bad is None else bad
+        seen = self.seen if seen is None else seen
+        examples = "".join(f"\n  {file.path}: {file.reason}" for file in list(self.files.values())[:3])
+        listed = f"They are listed in {self.path}. " if self.path is not None else ""
+        raise DataError(
+            f"{bad} unusable files among the {seen} samples used so far (data set of {self.data_size}) are "
+            f"more than data.max_bad_fraction = {self.max_bad_fraction:g} allows. {listed}"
+            f"Repair or remove them, or raise --data.max_bad_fraction.{examples}"
+        )
+
+
+def read_skipped(path: str | Path) -> list[SkippedFile]:
+    """Read a skipped-files CSV; an absent file is an empty list."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = [tuple(row) for row in csv.reader(stream)]
+    return [SkippedFile(*row) for row in rows if row != HEADER and len(row) == len(HEADER)]
+
+
+def append_skipped(path: Path, files: Iterable[SkippedFile]) -> None:
+    """Append the files not listed yet, as one write, so that ranks do not tear each other's lines."""
+    known = {file.path for file in read_skipped(path)}
+    fresh = [file for file in files if file.path not in known]
+    if not fresh:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        if os.fstat(descriptor).st_size == 0:
+            writer.writerow(HEADER)
+        writer.writerows(fresh)
+        os.write(descriptor, text.getvalue().encode("utf-8"))
+    finally:
+        os.close(descriptor)
