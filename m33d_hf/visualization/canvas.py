@@ -1,0 +1,68 @@
+"""Figures without global state: what every picture of the package is drawn on."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GREY, GRID = "#1f2933", "#6b7785", "#e4e8ed"
+# Distinguishable with the common colour-vision deficiencies (Okabe and Ito), darkest contrast first.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b7785", "#f0e442")
+INVALID = (0.85, 0.85, 0.85)
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any
+) -> tuple[Figure, Any]:
+    """A figure of `width` x `height` inches with a (rows, columns) array of axes.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure as MatplotlibFigure
+    except ImportError as error:
+        from m33d_hf.errors import MissingDependencyError
+
+        raise MissingDependencyError("figures need matplotlib: pip install matplotlib") from error
+    with matplotlib.rc_context({"font.family": ["DejaVu Sans"], "font.size": 8.5}):
+        figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **grid)
+    return figure, axes
+
+
+def bare(axis: Axes) -> None:
+    """Take away ticks and frame: an axis that shows an image."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def plain(axis: Axes) -> None:
+    """A plot with a light grid and two axes."""
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_color(GREY)
+    axis.tick_params(colors=GREY, labelsize=8)
+    axis.grid(color=GRID, linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 130) -> Path:
+    """Write a PNG; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi, facecolor="white")
+    return path
+
+
+def data_uri(path: Path) -> str:
+    """A PNG as a data URI, for HTML that carries its pictures."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

@@ -1,0 +1,112 @@
+"""Pictures of dense predictions: depth maps with a colour bar, label maps with a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m33d_hf.visualization.canvas import INVALID, bare, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IGNORE_INDEX = 255
+
+
+def label_colors(count: int) -> np.ndarray:
+    """(count, 3) colours in [0, 1], spread over hue and lightness; those of lower ids never change."""
+    import colorsys
+
+    golden = 0.61803398875
+    return np.array(
+        [
+            colorsys.hls_to_rgb((i * golden) % 1.0, (0.45, 0.65, 0.3)[i % 3], (0.75, 0.55)[i % 2])
+            for i in range(count)
+        ]
+    )
+
+
+def color_labels(labels_HW: np.ndarray, count: int) -> np.ndarray:
+    """(H, W) class ids to (H, W, 3) colours in [0, 1]; ids outside [0, count), such as 255, become grey."""
+    colors = np.vstack([label_colors(count), INVALID])
+    known = (labels_HW >= 0) & (labels_HW < count)
+    return colors[np.where(known, labels_HW, count).astype(np.int64)]
+
+
+def segmentation_figure(
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    predictions: dict[str, Sequence[np.ndarray]],
+    class_names: Sequence[str],
+    title: str,
+) -> Figure:
+    """A row per image: RGB, label, then one column per entry of `predictions`; legend of the classes below.
+
+    Args:
+        images: (H, W, 3) in [0, 1] or uint8.
+        labels: (H, W) ids, 255 = ignore.
+        predictions: column name -> (H, W) ids per image.
+    """
+    from matplotlib.patches import Patch
+
+    columns = 2 + len(predictions)
+    figure, axes = new_figure(1.35 * columns, 1.35 * len(images) + 1.0, len(images), columns)
+    for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+        maps = [image, color_labels(label, len(class_names))]
+        maps += [color_labels(prediction[row], len(class_names)) for prediction in predictions.values()]
+        for axis, map_ in zip(axes[row], maps, strict=True):
+            bare(axis)
+            axis.imshow(map_, interpolation="nearest")
+    _headers(axes[0], ["RGB", "label", *predictions])
+    colors = label_colors(len(class_names))
+    handles = [
+        Patch(facecolor=tuple(color), label=name) for color, name in zip(colors, class_names, strict=True)
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=7.5
+    )
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def depth_figure(
+    images: Sequence[np.ndarray],
+    depths: Sequence[np.ndarray],
+    predictions: dict[str, Sequence[np.ndarray]],
+    title: str,
+    unit: str = "m",
+) -> Figure:
+    """A row per image: RGB, true depth (invalid grey), a column per entry of `predictions`, a colour bar.
+
+    Args:
+        images: (H, W, 3) in [0, 1] or uint8.
+        depths: (H, W) metres, NaN = invalid.
+        predictions: column name -> (H, W) metres per image.
+    """
+    columns = 2 + len(predictions)
+    figure, axes = new_figure(1.35 * columns + 0.6, 1.35 * len(images) + 0.4, len(images), columns)
+    for row, (image, depth) in enumerate(zip(images, depths, strict=True)):
+        valid = depth[np.isfinite(depth)]
+        # One scale per row, set by the truth: a prediction outside of it must look wrong.
+        low, high = (float(valid.min()), float(valid.max())) if valid.size else (0.0, 1.0)
+        bare(axes[row, 0])
+        axes[row, 0].imshow(image, interpolation="nearest")
+        shown: Any = None
+        for axis, map_ in zip(axes[row, 1:], [depth, *(p[row] for p in predictions.values())], strict=True):
+            bare(axis)
+            axis.set_facecolor(INVALID)
+            masked = np.ma.masked_invalid(map_)
+            shown = axis.imshow(masked, cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
+        bar = figure.colorbar(shown, ax=list(axes[row]), fraction=0.02, pad=0.01)
+        bar.set_label(unit, fontsize=7.5)
+        bar.ax.tick_params(labelsize=7)
+    _headers(axes[0], ["RGB", "depth", *predictions])
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _headers(axes: Sequence[Any], names: Sequence[str]) -> None:
+    for axis, name in zip(axes, names, strict=True):
+        axis.set_title(name, fontsize=8)

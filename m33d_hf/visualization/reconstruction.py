@@ -1,0 +1,183 @@
+"""Masked images, what the model saw of them, and what it made of the rest.
+
+A model trained on normalised patches predicts no brightness and no contrast: to look at its output, the
+statistics of the true patch must be put back, and then part of what one sees is the truth.
+`reconstruction_views` does this and says so in `statistics_from_truth`; captions have to repeat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
+from m33d_hf.modeling.masking_m33d import complement
+from m33d_hf.modeling.patches_m33d import patchify, unpatchify
+from m33d_hf.visualization.canvas import INVALID, bare, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CAPTION = (
+    "Per modality: input, the visible patches, and the reconstruction with the visible patches kept."
+    " Where the target is a normalised patch (norm-pix), mean and deviation of the true patch are put back:"
+    " brightness and contrast of those patches come from the ground truth, only their structure is predicted."
+)
+
+
+@dataclass
+class ReconstructionViews:
+    """One sample and modality, (T, C, H, W) float32 in the units of the model's input.
+
+    Attributes:
+        target: what went in.
+        visible: the same with NaN where tokens were masked.
+        reconstruction: predictions at masked tokens, the input at visible ones.
+        valid: (T, H, W) bool, False where the modality has no value (holes of a depth map).
+        statistics_from_truth: mean and deviation of the predicted patches were taken from the truth.
+    """
+
+    target: np.ndarray
+    visible: np.ndarray
+    reconstruction: np.ndarray
+    valid: np.ndarray
+    statistics_from_truth: bool
+
+
+def undo_target_normalisation(
+    prediction_BKP: torch.Tensor, truth_BKP: torch.Tensor, spec: ModalitySpec
+) -> torch.Tensor:
+    """Put mean and deviation of the true patches back into predicted ones; the inverse of the target's norm.
+
+    Args:
+        prediction_BKP: in the space of the loss.
+        truth_BKP: the true patches, before normalisation, channels fastest.
+    """
+    if spec.target_norm == "none":
+        return prediction_BKP
+    if spec.target_norm == "pooled":
+        mean = truth_BKP.mean(-1, keepdim=True)
+        return prediction_BKP * (truth_BKP.var(-1, keepdim=True) + 1e-6).sqrt() + mean
+    truth = truth_BKP.unflatten(-1, (-1, spec.channels))
+    scale, mean = truth.std(-2, keepdim=True) + 1e-6, truth.mean(-2, keepdim=True)
+    return (prediction_BKP.unflatten(-1, (-1, spec.channels)) * scale + mean).flatten(-2)
+
+
+def _to_target_space(pixels_BTCHW: torch.Tensor, spec: ModalitySpec, back: bool = False) -> torch.Tensor:
+    """Normalised input to [0, 1] pixels, or back, for targets in "unit" space."""
+    if spec.target_space != "unit" or spec.channel_mean is None or spec.channel_std is None:
+        return pixels_BTCHW
+    mean = torch.tensor(spec.channel_mean)[:, None, None]
+    std = torch.tensor(spec.channel_std)[:, None, None]
+    return (pixels_BTCHW - mean) / std if back else pixels_BTCHW * std + mean
+
+
+def reconstruction_views(
+    pixels: torch.Tensor,
+    keep_BV: torch.Tensor,
+    prediction_BKP: torch.Tensor,
+    spec: ModalitySpec,
+    config: M33DConfig,
+    valid: torch.Tensor | None = None,
+) -> list[ReconstructionViews]:
+    """Lay predictions back onto the image grid.
+
+    Args:
+        pixels: (B, C, H, W) or (B, T, C, H, W), the model's input of this modality.
+        keep_BV: visible tokens.
+        prediction_BKP: predictions of the masked tokens, ascending, in the space of the loss.
+        valid: like `pixels` with one channel, bool; None = all.
+    """
+    clips = pixels if pixels.dim() == 5 else pixels[:, None]
+    clips = clips.detach().float().cpu()
+    valid_clips = torch.ones_like(clips[:, :, :1], dtype=torch.bool) if valid is None else valid.bool().cpu()
+    valid_clips = valid_clips.reshape(clips.shape[0], clips.shape[1], 1, *clips.shape[-2:])
+    grid, tubelet = config.grid, config.tubelet_size
+    patch = (clips.shape[-2] // grid[1], clips.shape[-1] // grid[2])
+    drop_BK = complement(keep_BV.cpu(), grid[0] * grid[1] * grid[2])
+    truth = patchify(_to_target_space(clips, spec), tubelet, patch)
+    index = drop_BK[..., None].expand(-1, -1, truth.shape[-1])
+    predicted = undo_target_normalisation(prediction_BKP.detach().float().cpu(), truth.gather(1, index), spec)
+    filled = unpatchify(truth.scatter(1, index, predicted), grid, tubelet, patch)
+    hidden = patchify(clips, tubelet, patch).scatter(1, index, torch.nan)
+    visible = unpatchify(hidden, grid, tubelet, patch)
+    filled = _to_target_space(filled, spec, back=True)
+    return [
+        ReconstructionViews(
+            *(maps[i].numpy() for maps in (clips, visible, filled)),
+            valid=valid_clips[i, :, 0].numpy(),
+            statistics_from_truth=spec.target_norm != "none",
+        )
+        for i in range(len(clips))
+    ]
+
+
+def rgb_image(
+    pixels_CHW: np.ndarray, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> np.ndarray:
+    """Normalised (3, H, W) to a displayable (H, W, 3) in [0, 1]; NaN (masked) becomes grey."""
+    image = pixels_CHW.transpose(1, 2, 0).astype(np.float64)
+    if mean is not None and std is not None:
+        image = image * np.asarray(std) + np.asarray(mean)
+    masked = ~np.isfinite(image).all(-1, keepdims=True)
+    return np.clip(np.where(masked, np.asarray(INVALID), image), 0, 1)
+
+
+def reconstruction_figure(
+    samples: Sequence[dict[str, ReconstructionViews]],
+    config: M33DConfig,
+    title: str,
+    frame: int | None = None,
+) -> Figure:
+    """A row per sample; input, visible and reconstruction of every modality side by side.
+
+    Args:
+        samples: per sample, modality name -> views.
+        frame: which frame of a clip; None = the middle one.
+    """
+    names = [spec.name for spec in config.specs if spec.name in samples[0]]
+    figure, axes = new_figure(
+        1.25 * 3 * len(names) + 0.5, 1.25 * len(samples) + 0.55, len(samples), 3 * len(names)
+    )
+    for row, sample in enumerate(samples):
+        for column, name in enumerate(names):
+            _draw(
+                axes[row, 3 * column : 3 * column + 3],
+                sample[name],
+                config.spec(name),
+                frame,
+                header=row == 0,
+            )
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _draw(
+    axes: np.ndarray, views: ReconstructionViews, spec: ModalitySpec, frame: int | None, header: bool
+) -> None:
+    shown = views.target.shape[0] // 2 if frame is None else frame
+    valid = views.valid[shown]
+    truth = views.target[shown][:, valid]
+    low, high = np.percentile(truth, (1, 99)) if truth.size else (0.0, 1.0)
+    what = f"{spec.name}, truth's mean and contrast" if views.statistics_from_truth else f"{spec.name}"
+    for axis, maps, word in zip(
+        axes,
+        (views.target, views.visible, views.reconstruction),
+        (f"{spec.name}: input", f"{spec.name}: visible", f"reconstruction\n({what})"),
+        strict=True,
+    ):
+        bare(axis)
+        if header:
+            axis.set_title(word, fontsize=7.5)
+        if spec.channels == 3:
+            axis.imshow(rgb_image(maps[shown], spec.channel_mean, spec.channel_std), interpolation="nearest")
+            continue
+        image = maps[shown][0].astype(np.float64)
+        if maps is not views.reconstruction:
+            image = np.where(valid, image, np.nan)
+        axis.set_facecolor(INVALID)
+        axis.imshow(np.ma.masked_invalid(image), cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
