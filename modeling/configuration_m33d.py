@@ -106,7 +106,9 @@ class ModalitySpec:
         if self.weight < 0:
             raise ConfigError(f"{where}: weight is {self.weight}, expected 0 or more.")
         if self.role == "target" and self.mask_ratio != 1.0:
-            raise ConfigError(f"{where}: role 'target' is never encoded, so mask_ratio must be 1, not {self.mask_ratio}.")
+            raise ConfigError(
+                f"{where}: role 'target' is never encoded, so mask_ratio must be 1, not {self.mask_ratio}."
+            )
         if self.role != "target" and self.mask_ratio == 1.0:
             raise ConfigError(
                 f"{where}: mask_ratio 1 leaves this input modality without tokens; lower it or set role 'target'."
@@ -186,7 +188,7 @@ class M33DConfig(PreTrainedConfig):
     | Eq. 1, unsquared norm against "MSE" | spec.loss | "mse" (MAE); "l2" is the printed norm |
     | "normalize the output patches as well" | spec.normalize_prediction | False (MAE code) |
     | Eq. 2, L1 for images, MSE for video | spec.loss of depth | "l1"; video recipes "mse" |
-    | statistics of the normalised target | spec.target_norm, spec.target_space | "pooled", "input"; video "per_channel", "unit" |
+    | statistics of the target | spec.target_norm, spec.target_space | "pooled", "input"; video "per_channel", "unit" |
     | 1/omega, 1/lambda | loss_reduction | "batch" (pooled over the batch, MAE) |
     | masks, Table 11 | spec.masking, spec.mask_ratio | "random", 0.8 |
     | one mask for both modalities? | share_mask | None: shared for clips with a contrastive term and equal masking |
@@ -196,10 +198,11 @@ class M33DConfig(PreTrainedConfig):
     | direction of Eq. 3 | contrastive_symmetric | False (RGB to depth) |
     | tau | contrastive_temperature, contrastive_learnable_temperature | 0.07, False |
     | projection head | contrastive_projection_dim | 0 (none) |
-    | positions inside the contrasted features | contrastive_position_free | False (positions are added before the encoder) |
+    | positions in the contrasted features | contrastive_position_free | False (added before the encoder) |
     | gamma, eta of Eq. 5 | contrastive_weight, matching_weight | 0, 0 (stage 2 of Eq. 7 has neither) |
     | alpha, beta of Eq. 5 and 7 | spec.weight | 0.1, 1.0 (Table 12) |
-    | negatives and features of Eq. 4 | matching_negatives, num_matching_negatives, matching_pool, matching_fusion | "roll", 1, "mean", "concat" |
+    | negatives of Eq. 4 | matching_negatives, num_matching_negatives | "roll", 1 |
+    | features of Eq. 4 | matching_pool, matching_fusion | "mean", "concat" |
     | modality-specific or shared encoder | encoder_sharing | "separate" |
     | may modalities attend to each other in the encoder | joint_encoding | False |
     | shared decoder | decoder_fusion, decoder_attention, decoder_modality_embedding | "joint", "full", True |
@@ -332,8 +335,21 @@ class M33DConfig(PreTrainedConfig):
 
     def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
         known = {f.name for f in fields(type(self))}
-        library = {"auto_map", "name_or_path", "num_labels", "torch_dtype", "attn_implementation", "output_attentions"}
-        library |= {"model_type", "custom_pipelines", "quantization_config", "use_return_dict", "experts_implementation"}
+        library = {
+            "auto_map",
+            "name_or_path",
+            "num_labels",
+            "torch_dtype",
+            "attn_implementation",
+            "output_attentions",
+        }
+        library |= {
+            "model_type",
+            "custom_pipelines",
+            "quantization_config",
+            "use_return_dict",
+            "experts_implementation",
+        }
         for key in kwargs:
             if key not in library and not key.startswith("_") and not hasattr(PreTrainedConfig, key):
                 raise ConfigError(f"M33DConfig has no field {key!r}.{nearest_name_hint(key, known)}")
@@ -469,15 +485,28 @@ class M33DConfig(PreTrainedConfig):
                 raise ConfigError(f"share_mask needs one masking and ratio for all inputs, got {sorted(kinds)}.")
 
     def _check_sizes(self) -> None:
-        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_frames",
-                     "tubelet_size", "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads"):
+        for name in (
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "num_frames",
+            "tubelet_size",
+            "decoder_hidden_size",
+            "decoder_num_hidden_layers",
+            "decoder_num_attention_heads",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
         self.grid  # noqa: B018  (raises when frames or sides do not divide)
-        for width, heads in (("hidden_size", "num_attention_heads"),
-                             ("decoder_hidden_size", "decoder_num_attention_heads")):
+        for width, heads in (
+            ("hidden_size", "num_attention_heads"),
+            ("decoder_hidden_size", "decoder_num_attention_heads"),
+        ):
             if getattr(self, width) % getattr(self, heads):
-                raise ConfigError(f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}.")
+                raise ConfigError(
+                    f"{width} {getattr(self, width)} is not a multiple of {heads} {getattr(self, heads)}."
+                )
             if getattr(self, width) % 4:
                 raise ConfigError(f"{width} {getattr(self, width)} must be a multiple of 4 for sine-cosine positions.")
         if self.position_embedding_type == "sincos_2d" and self.grid[0] > 1:
@@ -494,11 +523,14 @@ class M33DConfig(PreTrainedConfig):
                     "set its drop_probability to 0 or joint_encoding to False."
                 )
             if self.contrastive_weight > 0:
-                raise ConfigError("the contrastive term needs features that have not seen the other modality; "
-                                  "set joint_encoding to False or contrastive_weight to 0.")
+                raise ConfigError(
+                    "the contrastive term needs features that have not seen the other modality; "
+                    "set joint_encoding to False or contrastive_weight to 0."
+                )
         if self.decoder_fusion == "separate" and not self.joint_encoding and len(self.specs) > 1 and self.target_specs:
             cut = [s.name for s in self.target_specs if not s.is_input] or (
-                [s.name for s in self.specs] if self.encoder_sharing == "separate" else [])
+                [s.name for s in self.specs] if self.encoder_sharing == "separate" else []
+            )
             if cut:
                 raise ConfigError(
                     f"decoder_fusion 'separate' with separately encoded modalities cuts {cut} apart: no loss of one "

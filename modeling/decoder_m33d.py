@@ -39,9 +39,13 @@ class M33DDecoder(nn.Module):
             for _ in range(config.decoder_num_hidden_layers)
         )
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.heads = nn.ModuleDict({spec.name: nn.Linear(width, config.patch_dim(spec)) for spec in config.target_specs})
+        self.heads = nn.ModuleDict(
+            {spec.name: nn.Linear(width, config.patch_dim(spec)) for spec in config.target_specs}
+        )
 
-    def forward(self, states: Tensors, keep: Tensors, grid: Grid, hide: Tensors | None = None) -> tuple[Tensors, Tensors]:
+    def forward(
+        self, states: Tensors, keep: Tensors, grid: Grid, hide: Tensors | None = None
+    ) -> tuple[Tensors, Tensors]:
         """Predict the masked tokens of every target.
 
         Args:
@@ -77,18 +81,21 @@ class M33DDecoder(nn.Module):
         return torch.where(hide_B[:, None, None], self.mask_token.to(latents_BVE.dtype), latents_BVE)
 
     def _modality(self, name: str) -> torch.Tensor | float:
-        return self.modality_embeddings[name] if name in self.modality_embeddings else 0.0
+        return self.modality_embeddings[name] if name in self.modality_embeddings else 0.0  # noqa: SIM401
 
-    def _placed(self, tokens_BVE: torch.Tensor, index_BV: torch.Tensor, table: torch.Tensor, num_cls: int) -> torch.Tensor:
+    def _placed(
+        self, tokens_BVE: torch.Tensor, index_BV: torch.Tensor, table: torch.Tensor, num_cls: int
+    ) -> torch.Tensor:
         positions = table[index_BV]
         if num_cls:
             positions = nn.functional.pad(positions, (0, 0, num_cls, 0))
         return tokens_BVE + positions
 
     def _sequence(self, latents: Tensors, keep: Tensors, masked: Tensors, table: torch.Tensor) -> Tensors:
-        """One sequence [visible of all modalities, masked of all targets]; an input-only modality has no mask tokens."""
+        """One sequence [visible of all, masked of all targets]; an input-only modality has no mask tokens."""
         context = [
-            self._placed(tokens, keep[name], table, self.num_cls) + self._modality(name) for name, tokens in latents.items()
+            self._placed(tokens, keep[name], table, self.num_cls) + self._modality(name)
+            for name, tokens in latents.items()
         ]
         queries = [
             self._placed(self.mask_token, index, table, 0) + self._modality(name) for name, index in masked.items()

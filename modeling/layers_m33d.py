@@ -126,7 +126,10 @@ class M33DLayer(GradientCheckpointingLayer):
         self.drop_path = M33DDropPath(drop_path)
 
     def forward(
-        self, tokens_BND: torch.Tensor, context_BND: torch.Tensor | None = None, num_queries: int | None = None
+        self,
+        tokens_BND: torch.Tensor,
+        context_BND: torch.Tensor | None = None,
+        num_queries: int | None = None,
     ) -> torch.Tensor:
         """Apply the block.
 

@@ -14,7 +14,11 @@ Term = tuple[torch.Tensor, torch.Tensor]
 
 
 def normalize_patches(
-    patches_BKP: torch.Tensor, mode: str, channels: int, eps: float = 1e-6, valid_BKP: torch.Tensor | None = None
+    patches_BKP: torch.Tensor,
+    mode: str,
+    channels: int,
+    eps: float = 1e-6,
+    valid_BKP: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Normalise every patch by its own statistics.
 
@@ -109,7 +113,9 @@ def positive_pairs(
     return pairs if valid_other_BU is None else pairs & valid_other_BU[:, None, :]
 
 
-def similarity(rgb: torch.Tensor, other: torch.Tensor, normalize: bool, temperature: float | torch.Tensor) -> torch.Tensor:
+def similarity(
+    rgb: torch.Tensor, other: torch.Tensor, normalize: bool, temperature: float | torch.Tensor
+) -> torch.Tensor:
     """s_ij / tau of Eq. 3 in float32; cosine similarity with `normalize`."""
     rgb, other = rgb.float(), other.float()
     if normalize:

@@ -135,8 +135,10 @@ def motion_scores(pixels_BTCHW: torch.Tensor, config: M33DConfig) -> torch.Tenso
     """
     pixels = pixels_BTCHW.float()
     difference = (pixels[:, 1:] - pixels[:, :-1]).abs()
-    first = difference[:, :1] if config.tubelet_size == 1 else difference[:, : config.tubelet_size - 1].mean(
-        dim=1, keepdim=True
+    first = (
+        difference[:, :1]
+        if config.tubelet_size == 1
+        else difference[:, : config.tubelet_size - 1].mean(dim=1, keepdim=True)
     )
     difference = torch.cat([first, difference], dim=1)
     view = patch_view(difference, config.tubelet_size, config.patch_height_width)

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .batch_m33d import PreTrainingBatch
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .decoder_m33d import M33DDecoder
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
@@ -26,14 +27,13 @@ from .losses_m33d import (
     matching_pairs,
     mismatched_partners,
     normalize_patches,
-    positive_pairs,
     reconstruction_count,
     reconstruction_loss,
     retrieval_hits,
     weighted_total,
 )
-from .masking_m33d import complement, draw_keep, motion_scores
-from .patches_m33d import Grid, channels_last_patches, gather_patches, patch_view
+from .masking_m33d import draw_keep, motion_scores
+from .patches_m33d import Grid
 
 Tensors = dict[str, torch.Tensor]
 
@@ -436,7 +436,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
 
     # -- parts of the forward pass -------------------------------------------------------------------------------
 
-    def _prepare(self, given: dict[str, Any], kwargs: dict[str, Any]) -> _PreTrainingBatch:
+    def _prepare(self, given: dict[str, Any], kwargs: dict[str, Any]) -> PreTrainingBatch:
         named = {key: value for key, value in given.items() if key not in ("keep", "hide")}
         inputs = self.m33d.collect_inputs(named, kwargs)
         values = {**named, **kwargs}
@@ -451,7 +451,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
         for spec in self.config.specs:
             mask = values.get(spec.mask_name) if spec.mask_name else None
             if mask is not None:
-                valid[spec.name] = mask[:, None].expand(-1, self.config.tubelet_size, -1, -1, -1) if mask.ndim == 4 else mask
+                valid[spec.name] = (
+                    mask[:, None].expand(-1, self.config.tubelet_size, -1, -1, -1) if mask.ndim == 4 else mask
+                )
         pixels = next(iter(inputs.values()))
         grid = self.m33d.grid_of(pixels)
         keep = given.get("keep")
@@ -470,16 +472,16 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 for spec in self.config.input_specs
                 if spec.drop_probability > 0
             }
-        return _PreTrainingBatch(self.config, grid, inputs, targets, valid, keep, hide or None)
+        return PreTrainingBatch(self.config, grid, inputs, targets, valid, keep, hide or None)
 
-    def _main_states(self, batch: _PreTrainingBatch) -> Tensors:
+    def _main_states(self, batch: PreTrainingBatch) -> Tensors:
         """The encoder pass with positions; empty when only a position-free contrastive term wants features."""
         needed = self.decoder is not None or self.matching_head is not None
         if not needed and (self.config.contrastive_position_free or self.config.contrastive_tokens == "full_forward"):
             return {}
         return self.m33d.encode(batch.inputs, batch.keep)
 
-    def _pair_states(self, batch: _PreTrainingBatch, states: Tensors) -> Tensors:
+    def _pair_states(self, batch: PreTrainingBatch, states: Tensors) -> Tensors:
         """Features for the contrastive term: the main pass, or a pass of their own where the configuration says so."""
         if self.contrastive_head is None:
             return states
@@ -489,13 +491,15 @@ class M33DForPreTraining(M33DPreTrainedModel):
         return self.m33d.encode(batch.inputs, keep, use_positions=not self.config.contrastive_position_free)
 
     def _add_reconstruction(
-        self, batch: _PreTrainingBatch, predictions: Tensors, masked: Tensors, sums: Tensors, counts: Tensors
+        self, batch: PreTrainingBatch, predictions: Tensors, masked: Tensors, sums: Tensors, counts: Tensors
     ) -> None:
         for spec in self.config.target_specs:
-            sums[spec.name], counts[spec.name] = self._reconstruction(batch, spec, predictions[spec.name], masked[spec.name])
+            sums[spec.name], counts[spec.name] = self._reconstruction(
+                batch, spec, predictions[spec.name], masked[spec.name]
+            )
 
     def _reconstruction(
-        self, batch: _PreTrainingBatch, spec: ModalitySpec, prediction: torch.Tensor, index: torch.Tensor
+        self, batch: PreTrainingBatch, spec: ModalitySpec, prediction: torch.Tensor, index: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         valid = batch.valid_patches(spec, index)
         target = batch.target_patches(spec, index, valid)
@@ -503,7 +507,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
             prediction = normalize_patches(prediction.float(), "pooled", spec.channels, spec.target_eps, valid)
         return reconstruction_loss(prediction, target, spec.loss, valid, self.config.loss_reduction)
 
-    def _add_contrastive(self, batch: _PreTrainingBatch, states: Tensors, sums: Tensors, counts: Tensors) -> None:
+    def _add_contrastive(self, batch: PreTrainingBatch, states: Tensors, sums: Tensors, counts: Tensors) -> None:
         head, config = self.contrastive_head, self.config
         rgb = head.project("rgb", self.m33d.without_cls(states["rgb"]))
         temperature = head.current_temperature()
@@ -514,7 +518,12 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 term = batch_contrastive_loss(rgb, other, *places, temperature, config.contrastive_normalize)
             else:
                 term = contrastive_loss(
-                    rgb, other, *places, temperature, config.contrastive_normalize, config.contrastive_symmetric
+                    rgb,
+                    other,
+                    *places,
+                    temperature,
+                    config.contrastive_normalize,
+                    config.contrastive_symmetric,
                 )
             sums["contrastive"] = sums.get("contrastive", 0.0) + term[0]
             counts["contrastive"] = counts.get("contrastive", 0.0) + term[1]
@@ -549,7 +558,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
         return {name: self.m33d.without_cls(tokens) for name, tokens in states.items()}
 
     @torch.no_grad()
-    def _diagnostics(self, batch: _PreTrainingBatch, states: Tensors, pair_states: Tensors) -> Tensors:
+    def _diagnostics(self, batch: PreTrainingBatch, states: Tensors, pair_states: Tensors) -> Tensors:
         """What the losses do not say: is matching solved by position, can the matching head learn, is depth copied."""
         results: Tensors = {}
         features = self._features(pair_states)
@@ -569,10 +578,13 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 results[f"{spec.name}_loss_{word}"] = total / count.clamp_min(1)
         return results
 
-    def _retrieval(self, batch: _PreTrainingBatch, spec: ModalitySpec, features: Tensors) -> Tensors:
+    def _retrieval(self, batch: PreTrainingBatch, spec: ModalitySpec, features: Tensors) -> Tensors:
         rgb, other = features["rgb"], features[spec.name]
         if self.contrastive_head is not None:
-            rgb, other = self.contrastive_head.project("rgb", rgb), self.contrastive_head.project(spec.name, other)
+            rgb, other = (
+                self.contrastive_head.project("rgb", rgb),
+                self.contrastive_head.project(spec.name, other),
+            )
         keep_rgb, keep_other = batch.contrast_positions(spec)
         valid = batch.valid_tokens(spec)
         hits, rows = retrieval_hits(rgb, other, keep_rgb, keep_other, valid)
@@ -586,78 +598,3 @@ class M33DForPreTraining(M33DPreTrainedModel):
             hits, rows = retrieval_hits(rgb, other.roll(1, dims=0), keep_rgb, keep_other.roll(1, dims=0), rolled)
             results[f"retrieval_accuracy_mismatched_{spec.name}"] = hits / rows.clamp_min(1)
         return results
-
-
-@dataclass
-class _PreTrainingBatch:
-    """One batch, its masks, and the views of it that losses and counts share."""
-
-    config: M33DConfig
-    grid: Grid
-    inputs: Tensors
-    targets: Tensors
-    valid: Tensors
-    keep: Tensors
-    hide: Tensors | None
-
-    @property
-    def batch_size(self) -> int:
-        return next(iter(self.inputs.values())).shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self.inputs.values())).device
-
-    @property
-    def num_tokens(self) -> int:
-        t, h, w = self.grid
-        return t * h * w
-
-    def masked_index(self, spec: ModalitySpec) -> torch.Tensor:
-        """(B, K) positions to predict."""
-        if spec.name in self.keep and spec.is_input:
-            return complement(self.keep[spec.name], self.num_tokens)
-        return torch.arange(self.num_tokens, device=self.device).expand(self.batch_size, -1)
-
-    def _patches(self, pixels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        patches = gather_patches(pixels, self.config.tubelet_size, self.config.patch_height_width, index)
-        return channels_last_patches(patches)
-
-    def valid_patches(self, spec: ModalitySpec, index: torch.Tensor) -> torch.Tensor | None:
-        """(B, K, P) bool of valid values, None when all are."""
-        mask = self.valid.get(spec.name)
-        if mask is None:
-            return None
-        patches = self._patches(mask.bool(), index)
-        if mask.shape[2] == spec.channels:
-            return patches
-        return patches.repeat_interleave(spec.channels, dim=-1)
-
-    def target_patches(self, spec: ModalitySpec, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-        """(B, K, P) float32 reconstruction target of the masked patches."""
-        patches = self._patches(self.targets[spec.name], index).float()
-        if spec.target_space == "unit" and spec.channel_mean is not None:
-            mean = torch.tensor(spec.channel_mean, device=patches.device)
-            std = torch.tensor(spec.channel_std, device=patches.device)
-            patches = (patches.unflatten(-1, (-1, spec.channels)) * std + mean).flatten(-2)
-        return normalize_patches(patches, spec.target_norm, spec.channels, spec.target_eps, valid)
-
-    def contrast_positions(self, spec: ModalitySpec) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, V) positions of the contrasted RGB tokens and of the other modality's."""
-        if self.config.contrastive_tokens == "full_forward" and self.config.contrastive_weight > 0:
-            everything = torch.arange(self.num_tokens, device=self.device).expand(self.batch_size, -1)
-            return everything, everything
-        return self.keep["rgb"], self.keep[spec.name]
-
-    def valid_tokens(self, spec: ModalitySpec) -> torch.Tensor | None:
-        """(B, V) bool: contrasted tokens with more than `contrastive_min_valid` of their pixels valid."""
-        mask = self.valid.get(spec.name)
-        if mask is None:
-            return None
-        view = patch_view(mask.float().contiguous(), self.config.tubelet_size, self.config.patch_height_width)
-        share = view.mean(dim=(4, 5, 6, 7)).flatten(1)
-        return torch.gather(share, 1, self.contrast_positions(spec)[1]) > self.config.contrastive_min_valid
-
-    def pairs_with_rgb(self, spec: ModalitySpec) -> torch.Tensor:
-        """(B, V, U) bool positives of the contrastive term."""
-        return positive_pairs(*self.contrast_positions(spec), self.valid_tokens(spec))

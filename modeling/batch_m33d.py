@@ -1,0 +1,97 @@
+"""One pre-training batch, its masks, and the views of it that losses and their denominators share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .configuration_m33d import M33DConfig, ModalitySpec
+from .losses_m33d import normalize_patches, positive_pairs
+from .masking_m33d import complement
+from .patches_m33d import Grid, channels_last_patches, gather_patches, patch_view
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class PreTrainingBatch:
+    """Inputs and targets as (B, T, C, H, W), validity masks alike, and the positions that are visible.
+
+    Attributes:
+        inputs, targets: name -> pixels; valid: name -> bool pixels (absent when all count).
+        keep: name -> (B, V) visible positions; hide: name -> (B,) samples hidden from the decoder.
+    """
+
+    config: M33DConfig
+    grid: Grid
+    inputs: Tensors
+    targets: Tensors
+    valid: Tensors
+    keep: Tensors
+    hide: Tensors | None
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return next(iter(self.inputs.values())).shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are."""
+        return next(iter(self.inputs.values())).device
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens N of one modality on this batch's grid."""
+        t, h, w = self.grid
+        return t * h * w
+
+    def masked_index(self, spec: ModalitySpec) -> torch.Tensor:
+        """(B, K) positions to predict."""
+        if spec.name in self.keep and spec.is_input:
+            return complement(self.keep[spec.name], self.num_tokens)
+        return torch.arange(self.num_tokens, device=self.device).expand(self.batch_size, -1)
+
+    def _patches(self, pixels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        patches = gather_patches(pixels, self.config.tubelet_size, self.config.patch_height_width, index)
+        return channels_last_patches(patches)
+
+    def valid_patches(self, spec: ModalitySpec, index: torch.Tensor) -> torch.Tensor | None:
+        """(B, K, P) bool of valid values, None when all are."""
+        mask = self.valid.get(spec.name)
+        if mask is None:
+            return None
+        patches = self._patches(mask.bool(), index)
+        if mask.shape[2] == spec.channels:
+            return patches
+        return patches.repeat_interleave(spec.channels, dim=-1)
+
+    def target_patches(self, spec: ModalitySpec, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """(B, K, P) float32 reconstruction target of the masked patches."""
+        patches = self._patches(self.targets[spec.name], index).float()
+        if spec.target_space == "unit" and spec.channel_mean is not None:
+            mean = torch.tensor(spec.channel_mean, device=patches.device)
+            std = torch.tensor(spec.channel_std, device=patches.device)
+            patches = (patches.unflatten(-1, (-1, spec.channels)) * std + mean).flatten(-2)
+        return normalize_patches(patches, spec.target_norm, spec.channels, spec.target_eps, valid)
+
+    def contrast_positions(self, spec: ModalitySpec) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, V) positions of the contrasted RGB tokens and of the other modality's."""
+        if self.config.contrastive_tokens == "full_forward" and self.config.contrastive_weight > 0:
+            everything = torch.arange(self.num_tokens, device=self.device).expand(self.batch_size, -1)
+            return everything, everything
+        return self.keep["rgb"], self.keep[spec.name]
+
+    def valid_tokens(self, spec: ModalitySpec) -> torch.Tensor | None:
+        """(B, V) bool: contrasted tokens with more than `contrastive_min_valid` of their pixels valid."""
+        mask = self.valid.get(spec.name)
+        if mask is None:
+            return None
+        view = patch_view(mask.float().contiguous(), self.config.tubelet_size, self.config.patch_height_width)
+        share = view.mean(dim=(4, 5, 6, 7)).flatten(1)
+        return torch.gather(share, 1, self.contrast_positions(spec)[1]) > self.config.contrastive_min_valid
+
+    def pairs_with_rgb(self, spec: ModalitySpec) -> torch.Tensor:
+        """(B, V, U) bool positives of the contrastive term."""
+        return positive_pairs(*self.contrast_positions(spec), self.valid_tokens(spec))
