@@ -1,0 +1,241 @@
+"""Rendered rooms on disk: one folder of memory-mapped arrays per set of parameters, with a digest of its content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m33d_hf.data.sources.rooms.generate import RoomsSpec, render_chunks
+from m33d_hf.errors import CorruptFileError, DataError
+
+logger = logging.getLogger(__name__)
+
+INDEX_NAME = "rooms.json"
+_DTYPES = {"rgb": "uint8", "sensor": "uint16", "clean": "float32", "segmentation": "uint8", "action": "uint8"}
+_PROGRESS_EVERY = 2.0  # seconds between progress lines
+_HASH_BLOCK = 1 << 20
+
+
+def default_cache_dir() -> Path:
+    """`$M33D_CACHE/rooms`, else `~/.cache/m33d_hf/rooms`."""
+    root = os.environ.get("M33D_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "m33d_hf") / "rooms"
+
+
+def array_shapes(spec: RoomsSpec) -> dict[str, tuple[int, ...]]:
+    """Shape of every array of the cache."""
+    lead = (spec.count, spec.clip_length)
+    map_shape = (*lead, spec.height, spec.width)
+    shapes = {"rgb": (*lead, 3, spec.height, spec.width), "action": (spec.count,)}
+    return {name: shapes.get(name, map_shape) for name in _DTYPES}
+
+
+def folder_name(spec: RoomsSpec) -> str:
+    """Readable start and a digest of all parameters, renderer version included."""
+    text = json.dumps(spec.parameters(), sort_keys=True)
+    size = f"{spec.height}x{spec.width}"
+    return f"{spec.unit}-{spec.split}-{spec.count}-{size}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def prepare(spec: RoomsSpec, cache_dir: Path) -> Path:
+    """Folder with the rendered `spec`, rendered now if there is none or if the one there does not verify.
+
+    Several processes may ask at once: one renders and the others wait; where the file system knows no locks each
+    renders and the first to finish wins, all with the same content.
+
+    Raises:
+        DataError: the cache folder cannot be written.
+    """
+    folder = cache_dir / folder_name(spec)
+    if _usable(folder, spec):
+        return folder
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with _locked(cache_dir / f".{folder.name}.lock") as alone:
+            if not _usable(folder, spec):
+                if alone:
+                    _remove_leftovers(folder)
+                _render_into(folder, spec)
+    except OSError as error:
+        raise DataError(
+            f"cannot write rendered rooms into {cache_dir}: {error}. Free some space, or choose another place with "
+            "the option cache_dir or the environment variable M33D_CACHE"
+        ) from error
+    return folder
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Parameters, digest and file stamps of a rendered folder.
+
+    Raises:
+        CorruptFileError: the index is missing or not what `prepare` wrote.
+    """
+    path = folder / INDEX_NAME
+    try:
+        index = json.loads(path.read_text())
+        return {"parameters": index["parameters"], "digest": str(index["digest"]), "files": dict(index["files"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptFileError(path, f"not a complete index of rendered rooms ({error})") from error
+
+
+def verify(folder: Path, spec: RoomsSpec, full: bool = False) -> str:
+    """Check a rendered folder and return its content digest.
+
+    Cheap when every file still has the size and modification time written in the index; any other file is read and
+    hashed. `full` hashes all of them anyway.
+
+    Raises:
+        CorruptFileError: index or array missing, of other parameters, or of other content than was rendered.
+    """
+    index = read_index(folder)
+    if index["parameters"] != spec.parameters():
+        raise CorruptFileError(folder / INDEX_NAME, "rendered with other parameters")
+    if set(index["files"]) != set(_DTYPES) or _combined(index["files"]) != index["digest"]:
+        raise CorruptFileError(folder / INDEX_NAME, "the digest does not match the listed files")
+    for name, entry in index["files"].items():
+        path = folder / f"{name}.npy"
+        try:
+            status = path.stat()
+            same = not full and [status.st_size, status.st_mtime_ns] == [entry["size"], entry["mtime_ns"]]
+            intact = same or (status.st_size == entry["size"] and _sha256(path) == entry["sha256"])
+        except OSError as error:
+            raise CorruptFileError(path, f"missing or unreadable ({error})") from error
+        if not intact:
+            raise CorruptFileError(path, "its content is not what was rendered")
+    return index["digest"]
+
+
+def open_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Memory-map the arrays of a rendered folder, read-only.
+
+    Raises:
+        CorruptFileError: an array is missing or truncated.
+    """
+    arrays = {}
+    for name in _DTYPES:
+        path = folder / f"{name}.npy"
+        try:
+            arrays[name] = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise CorruptFileError(path, f"cannot be mapped ({error}); delete the folder to render it again") from error
+    return arrays
+
+
+def _usable(folder: Path, spec: RoomsSpec) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        verify(folder, spec)
+    except CorruptFileError as error:
+        logger.warning("rendered rooms are damaged and will be rendered again: %s", error)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold an exclusive lock if the platform has one; yields whether it is held. The kernel frees a dead holder's."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: the atomic rename alone has to do
+        yield False
+        return
+    with path.open("a") as handle:
+        held = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            held = False
+        yield held
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what interrupted processes left; only called by the holder of the lock."""
+    for leftover in folder.parent.glob(f".{folder.name}.tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _render_into(folder: Path, spec: RoomsSpec) -> None:
+    """Render into a temporary folder beside `folder`, then rename it."""
+    temporary = folder.parent / f".{folder.name}.tmp-{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        _write_arrays(temporary, spec)
+        _write_index(temporary, spec)
+        if folder.exists() and not _usable(folder, spec):
+            os.replace(folder, temporary.with_name(temporary.name + "-damaged"))
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            # Another process without a lock was first; a folder that verifies is as good as ours.
+            if not _usable(folder, spec):
+                raise
+    finally:
+        for leftover in (temporary, temporary.with_name(temporary.name + "-damaged")):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write_arrays(folder: Path, spec: RoomsSpec) -> None:
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=_DTYPES[name], shape=shape)
+        for name, shape in array_shapes(spec).items()
+    }
+    start = shown = time.monotonic()
+    done = 0
+    for rendered in render_chunks(spec):
+        count = len(rendered.action)
+        for name, array in arrays.items():
+            array[done : done + count] = getattr(rendered, name)
+        done += count
+        now = time.monotonic()
+        if now - shown >= _PROGRESS_EVERY:
+            _show_progress(spec, done, now - start)
+            shown = now
+    for array in arrays.values():
+        array.flush()
+    if shown > start:
+        _show_progress(spec, done, time.monotonic() - start)
+
+
+def _show_progress(spec: RoomsSpec, done: int, seconds: float) -> None:
+    """One line to stderr with rate and remaining time."""
+    rate = done / max(seconds, 1e-9)
+    left = (spec.count - done) / max(rate, 1e-9)
+    line = f"rendering rooms, {spec.split}: {done}/{spec.count} {spec.unit}, {rate:.0f}/s, {left:.0f} s left"
+    print(line, file=sys.stderr, flush=True)
+
+
+def _write_index(folder: Path, spec: RoomsSpec) -> None:
+    files = {}
+    for name in _DTYPES:
+        path = folder / f"{name}.npy"
+        status = path.stat()
+        files[name] = {"sha256": _sha256(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    index = {"parameters": spec.parameters(), "digest": _combined(files), "files": files}
+    (folder / INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _combined(files: dict[str, Any]) -> str:
+    """Digest of the whole folder out of those of its files."""
+    listing = "\n".join(f"{name} {files[name].get('sha256')}" for name in sorted(files))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

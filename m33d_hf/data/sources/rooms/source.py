@@ -1,0 +1,221 @@
+"""The source `rooms`: procedural RGB-D rooms, frames or clips, rendered once and then read from the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sources.rooms.cache import default_cache_dir, open_arrays, prepare, verify
+from m33d_hf.data.sources.rooms.constants import CLASS_NAMES, DEPTHS, MOTION_NAMES, SPLITS, UNITS
+from m33d_hf.data.sources.rooms.generate import RoomsSpec
+from m33d_hf.errors import ConfigError, nearest_name_hint
+
+if TYPE_CHECKING:
+    from m33d_hf.modeling.depth_m33d import DepthSpec
+
+DEFAULT_COUNT = {
+    "frames": {"train": 4096, "validation": 512, "test": 512},
+    "clips": {"train": 512, "validation": 128, "test": 128},
+}
+CLIP_FPS = 8.0
+_SMALLEST_SIDE = 16  # pixels; below that chairs and tables are no longer there
+_MILLIMETRE = 1e-3
+
+
+class RoomsSource:
+    """Rooms with ten geometric classes whose colours tell nothing about them, with exact or measured depth.
+
+    Args:
+        split: "train", "validation" or "test"; splits are drawn from different seeds.
+        unit: "frames" (images with `segmentation`) or "clips" (`label` = motion class, `segmentation` too).
+        num_frames: number of frames with unit="frames"; num_clips: number of clips with unit="clips". None takes
+            4096 (512 outside train) frames or 512 (128) clips. The first items do not depend on the number.
+        image_size: pixels, an int or [height, width].
+        clip_length: frames per clip, at least 2; ignored for frames.
+        seed: any int.
+        depth: "sensor" (Kinect-like noise, disparity steps and holes) or "clean" (exact everywhere).
+        cache_dir: folder for the rendered arrays; None is $M33D_CACHE/rooms or ~/.cache/m33d_hf/rooms.
+        device: where to render, "cpu" or "cuda"; reading never needs it.
+
+    Rendering happens in the constructor, unless the cache has the same data already.
+
+    Raises:
+        ConfigError: an option that cannot be.
+        DataError: the cache cannot be written.
+    """
+
+    name = "rooms"
+
+    def __init__(
+        self,
+        split: str = "train",
+        *,
+        unit: str = "frames",
+        num_frames: int | None = None,
+        num_clips: int | None = None,
+        image_size: int | Sequence[int] = 48,
+        clip_length: int = 8,
+        seed: int = 0,
+        depth: str = "sensor",
+        cache_dir: str | Path | None = None,
+        device: str = "cpu",
+    ) -> None:
+        _check_choice("split", split, SPLITS)
+        _check_choice("unit", unit, UNITS)
+        _check_choice("depth", depth, DEPTHS)
+        height, width = _check_size(image_size)
+        self.depth = depth
+        self.class_names: list[str] | None = list(CLASS_NAMES)
+        self.action_names: list[str] | None = list(MOTION_NAMES) if unit == "clips" else None
+        self.spec = RoomsSpec(
+            split=split,
+            seed=_check_int("seed", seed),
+            unit=unit,
+            count=_count(split, unit, num_frames, num_clips),
+            clip_length=1 if unit == "frames" else _check_int("clip_length", clip_length, 2),
+            height=height,
+            width=width,
+            device=_check_device(device),
+        )
+        self.folder = prepare(self.spec, Path(cache_dir).expanduser() if cache_dir else default_cache_dir())
+        self._digest = verify(self.folder, self.spec)
+        self._arrays: dict[str, np.ndarray] | None = None
+
+    @property
+    def depth_spec(self) -> DepthSpec | None:
+        """Metric depth in metres."""
+        from m33d_hf.modeling.depth_m33d import DepthSpec
+
+        return DepthSpec(unit="metre", kind="metric")
+
+    def __len__(self) -> int:
+        return self.spec.count
+
+    def __getitem__(self, index: int) -> RoomsHandle:
+        """Handle number `index`; nothing is read yet.
+
+        Raises:
+            IndexError: `index` is not in [0, len).
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"rooms has {len(self)} {self.spec.unit}, there is no number {index}")
+        return RoomsHandle(self, int(index))
+
+    def digest(self) -> str:
+        """sha256 over the rendered arrays and the choice of depth."""
+        return hashlib.sha256(f"{self._digest} {self.depth}".encode()).hexdigest()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The memory-mapped arrays of the cache, opened at first use in each process.
+
+        Names as in `generate.Rendered`: rgb, sensor (uint16 millimetres), clean (float32 metres), segmentation, action.
+
+        Raises:
+            CorruptFileError: an array has gone or is damaged.
+        """
+        if self._arrays is None:
+            self._arrays = open_arrays(self.folder)
+        return self._arrays
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map would be pickled as its whole content; loader workers map the files themselves.
+        return {**self.__dict__, "_arrays": None}
+
+
+@dataclass(frozen=True)
+class RoomsHandle:
+    """One frame (length 1) or clip of the rooms."""
+
+    source: RoomsSource
+    index: int
+
+    @property
+    def key(self) -> str:
+        """For example "rooms/train/0/frames/17": split, seed, unit and number."""
+        spec = self.source.spec
+        return f"rooms/{spec.split}/{spec.seed}/{spec.unit}/{self.index}"
+
+    @property
+    def length(self) -> int:
+        """Number of frames."""
+        return self.source.spec.clip_length
+
+    @property
+    def fps(self) -> float | None:
+        """Nominal rate of clips, None for frames."""
+        return None if self.source.spec.unit == "frames" else CLIP_FPS
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        """Frames `indices` as one sample: rgb, depth in metres with NaN for holes, segmentation, motion label.
+
+        Raises:
+            IndexError: an index is not in [0, length).
+            CorruptFileError: the cache is damaged.
+        """
+        chosen = [int(index) for index in indices]
+        if not chosen or min(chosen) < 0 or max(chosen) >= self.length:
+            raise IndexError(f"{self.key} has {self.length} frames, cannot read {chosen}")
+        arrays, spec = self.source.arrays(), self.source.spec
+        return RGBDSample(
+            key=self.key,
+            rgb=torch.from_numpy(arrays["rgb"][self.index][chosen]),
+            depth=torch.from_numpy(self._depth(arrays, chosen)[:, None]),
+            segmentation=torch.from_numpy(arrays["segmentation"][self.index][chosen]),
+            label=int(arrays["action"][self.index]) if spec.unit == "clips" else None,
+            meta={"source": "rooms", "split": spec.split, "index": self.index, "frames": chosen},
+        )
+
+    def _depth(self, arrays: dict[str, np.ndarray], chosen: list[int]) -> np.ndarray:
+        if self.source.depth == "clean":
+            return arrays["clean"][self.index][chosen]
+        raw = arrays["sensor"][self.index][chosen]
+        depth = raw.astype(np.float32) * np.float32(_MILLIMETRE)
+        depth[raw == 0] = np.nan
+        return depth
+
+
+def _check_choice(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        hint = nearest_name_hint(str(value), known)
+        raise ConfigError(f"rooms: {option} is {value!r}; it must be one of {', '.join(known)}.{hint}")
+
+
+def _check_int(option: str, value: int, lowest: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"rooms: {option} is {value!r}; give a whole number")
+    if lowest is not None and value < lowest:
+        raise ConfigError(f"rooms: {option} is {value}; it must be at least {lowest}")
+    return value
+
+
+def _check_size(image_size: int | Sequence[int]) -> tuple[int, int]:
+    sides = [image_size, image_size] if isinstance(image_size, int) else image_size
+    if isinstance(sides, str) or len(sides) != 2:
+        raise ConfigError(f"rooms: image_size is {image_size!r}; give one number or [height, width]")
+    height, width = (_check_int("image_size", side, _SMALLEST_SIDE) for side in sides)
+    return height, width
+
+
+def _count(split: str, unit: str, num_frames: int | None, num_clips: int | None) -> int:
+    """Number of items; the other unit's number must not be given, or it would silently mean nothing."""
+    given, wrong = (num_frames, num_clips) if unit == "frames" else (num_clips, num_frames)
+    if wrong is not None:
+        other = "num_clips" if unit == "frames" else "num_frames"
+        fix = "clips" if unit == "frames" else "frames"
+        raise ConfigError(f"rooms: {other} is given but unit is {unit!r}; use num_{unit}, or set unit to {fix!r}")
+    return DEFAULT_COUNT[unit][split] if given is None else _check_int(f"num_{unit}", given, 1)
+
+
+def _check_device(device: str) -> str:
+    kind = str(device).split(":")[0]
+    _check_choice("device", kind, ("cpu", "cuda"))
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("rooms: device is 'cuda' but torch sees no CUDA device; use device='cpu'")
+    return kind
