@@ -1,0 +1,245 @@
+"""Floating-point operations per sample, counted from the configuration: matrix products only, 2 per multiply-add.
+
+A training step costs three forward passes' worth, as every product has two gradients; only the patch projection, whose
+input is data, has one. Softmax, norms, activations and optimizer are left out, as `torch.utils.flop_counter` does. It
+misses attention kernels on CPU, so compare with `attn_implementation="eager"`; and it multiplies the weight gradient
+of a grouped convolution by the number of groups, so compare the segmentation head without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.heads_m33d import evenly_spaced_layers, scaled_stem_channels
+from m33d_hf.modeling.masking_m33d import visible_count
+
+TASKS = ("pretraining", "features", "semantic_segmentation", "depth_estimation")
+
+
+@dataclass
+class FlopCount:
+    """Forward operations per sample by part.
+
+    `parts` maps a part ("encoder", "decoder", ...) to its operations; `first` counts those of them whose input needs no
+    gradient.
+    """
+
+    parts: dict[str, float] = field(default_factory=dict)
+    first: float = 0.0
+
+    def add(self, part: str, operations: float, first: bool = False) -> None:
+        """Add forward operations to a part."""
+        self.parts[part] = self.parts.get(part, 0.0) + operations
+        self.first += operations if first else 0.0
+
+    @property
+    def forward(self) -> float:
+        """Operations of a forward pass."""
+        return sum(self.parts.values())
+
+    @property
+    def training(self) -> float:
+        """Operations of a forward and a backward pass."""
+        return 3.0 * self.forward - self.first
+
+
+def linear(rows: float, inputs: int, outputs: int) -> float:
+    """Operations of a linear layer on `rows` vectors."""
+    return 2.0 * rows * inputs * outputs
+
+
+def block(width: int, inner: int, context: int, queries: int | None = None) -> float:
+    """Operations of one transformer block.
+
+    Args:
+        width, inner: of the block and of its MLP.
+        context: tokens that give keys and values.
+        queries: tokens that are updated; None = all of the context.
+    """
+    updated = context if queries is None else queries
+    project = linear(updated, width, width) + linear(context, width, 2 * width) + linear(updated, width, width)
+    attend = 4.0 * updated * context * width
+    return project + attend + linear(updated, width, inner) + linear(updated, inner, width)
+
+
+def count_pretraining(config: M33DConfig, batch_size: int = 1, customary: bool = False) -> FlopCount:
+    """Count one sample of pre-training.
+
+    Args:
+        config: the model; its `grid` and mask ratios decide the tokens.
+        batch_size: matters for `contrastive_negatives: batch` alone.
+        customary: count as MAE and VideoMAE are written: all patches projected, masked tokens not singled out in the
+            last decoder layer (nor, in MAE, in the prediction head). For comparison with published figures.
+    """
+    count = FlopCount()
+    passes = _encoder_passes(config)
+    for lengths in passes:
+        _add_encoder(count, config, lengths, customary)
+    if config.target_specs:
+        _add_decoder(count, config, customary)
+    _add_pair_losses(count, config, batch_size)
+    return count
+
+
+def _visible(config: M33DConfig) -> dict[str, int]:
+    return {spec.name: visible_count(spec, config.grid) for spec in config.input_specs}
+
+
+def _encoder_passes(config: M33DConfig) -> list[dict[str, int]]:
+    """Tokens by modality (without class token) of every encoder pass of a step."""
+    visible = _visible(config)
+    contrasts = config.contrastive_weight > 0
+    own_pass = contrasts and (config.contrastive_position_free or config.contrastive_tokens == "full_forward")
+    main = bool(config.target_specs) or config.matching_weight > 0 or not own_pass
+    everything = {name: config.num_tokens for name in visible}
+    passes = [visible] if main else []
+    if own_pass:
+        passes.append(everything if config.contrastive_tokens == "full_forward" else visible)
+    return passes
+
+
+def _add_encoder(count: FlopCount, config: M33DConfig, lengths: dict[str, int], customary: bool = False) -> None:
+    """Add patch projection and encoder blocks for one pass over the given tokens."""
+    cls = int(bool(config.use_cls_token))
+    for name, visible in lengths.items():
+        projected = config.num_tokens if customary else visible
+        patch = linear(projected, config.patch_dim(config.spec(name)), config.hidden_size)
+        count.add("patch projection", patch, first=True)
+    sequences = [tokens + cls for tokens in lengths.values()]
+    if config.joint_encoding:
+        sequences = [sum(sequences)]
+    for tokens in sequences:
+        one = block(config.hidden_size, config.intermediate_size, tokens)
+        count.add("encoder", config.num_hidden_layers * one)
+
+
+def _add_decoder(count: FlopCount, config: M33DConfig, customary: bool) -> None:
+    width, inner, depth = (
+        config.decoder_hidden_size,
+        config.decoder_intermediate_size,
+        config.decoder_num_hidden_layers,
+    )
+    cls = int(bool(config.use_cls_token))
+    visible = _visible(config)
+    masked = {spec.name: config.num_tokens - visible.get(spec.name, 0) for spec in config.target_specs}
+    for tokens in visible.values():
+        count.add("decoder", linear(tokens + cls, config.hidden_size, width))
+    for name, tokens in masked.items():
+        predicted = config.num_tokens if customary and not config.is_clip_model else tokens
+        count.add("prediction heads", linear(predicted, width, config.patch_dim(config.spec(name))))
+    if config.decoder_fusion == "fused":
+        count.add("decoder", depth * block(width, inner, config.num_tokens + cls))
+        return
+    if config.decoder_fusion == "separate":
+        sequences = [(visible.get(name, -cls) + cls, tokens) for name, tokens in masked.items()]
+    else:
+        sequences = [(sum(tokens + cls for tokens in visible.values()), sum(masked.values()))]
+    for context, queries in sequences:
+        if config.decoder_attention == "cross":
+            count.add("decoder", depth * block(width, inner, context, queries))
+            continue
+        whole = context + queries
+        last = block(width, inner, whole, None if customary else queries)
+        count.add("decoder", (depth - 1) * block(width, inner, whole) + last)
+
+
+def _add_pair_losses(count: FlopCount, config: M33DConfig, batch_size: int) -> None:
+    visible = _visible(config)
+    if config.contrastive_tokens == "full_forward":
+        visible = {name: config.num_tokens for name in visible}
+    for spec in config.paired_specs:
+        if config.contrastive_weight > 0:
+            dim = config.contrastive_projection_dim
+            if dim:
+                count.add("pair losses", linear(visible["rgb"] + visible[spec.name], config.hidden_size, dim))
+            others = batch_size if config.contrastive_negatives == "batch" else 1
+            columns = visible[spec.name] * others
+            count.add("pair losses", linear(visible["rgb"], dim or config.hidden_size, columns))
+        if config.matching_weight > 0:
+            pairs = 1 + config.num_matching_negatives
+            width = config.hidden_size * (2 if config.matching_fusion == "concat" else 1)
+            count.add("pair losses", linear(pairs, width, 2))
+
+
+def count_task(config: M33DConfig, task: str, num_labels: int | None = None) -> FlopCount:
+    """Count one sample of a model that sees all RGB tokens: "features", "semantic_segmentation", "depth_estimation".
+
+    Raises:
+        ConfigError: an unknown task.
+    """
+    _check_task(task)
+    count = FlopCount()
+    _add_encoder(count, config, {"rgb": config.num_tokens})
+    frames, height, width = config.grid
+    if task == "semantic_segmentation":
+        labels = config.num_labels if num_labels is None else num_labels
+        count.add("head", frames * _segmentation_head(config, height, width, labels))
+    elif task == "depth_estimation":
+        layers = config.depth_head_layers or evenly_spaced_layers(config.num_hidden_layers)
+        skipped = config.num_hidden_layers - 1 - max(layers)
+        count.parts["encoder"] *= 1 - skipped / config.num_hidden_layers
+        count.add("head", frames * _depth_head(config, height, width))
+    return count
+
+
+def _convolution(pixels: float, inputs: int, outputs: int, kernel: int) -> float:
+    """Operations of a kernel x kernel convolution with `pixels` output pixels."""
+    return 2.0 * pixels * inputs * outputs * kernel * kernel
+
+
+def _segmentation_head(config: M33DConfig, height: int, width: int, labels: int) -> float:
+    channels, up = config.segmentation_head_width, config.segmentation_head_upscale
+    pixels = height * up * width * up
+    refine = _convolution(pixels, 1, channels, 7) + 2 * linear(pixels, channels, 4 * channels)
+    projection = linear(height * width, config.hidden_size, channels * up * up)
+    return projection + config.segmentation_head_depth * refine + linear(pixels, channels, labels)
+
+
+def _depth_head(config: M33DConfig, height: int, width: int) -> float:
+    stems = config.depth_head_stem_channels or scaled_stem_channels(config.hidden_size)
+    fine, middle, _, coarse = stems
+    tokens, size = height * width, config.depth_head_width
+    half = ((height + 1) // 2) * ((width + 1) // 2)
+    maps = (16 * tokens, 4 * tokens, tokens, half)
+    total = sum(linear(tokens, config.hidden_size, channels) for channels in stems)
+    total += linear(tokens, fine, 16 * fine) + linear(tokens, middle, 4 * middle)
+    total += _convolution(half, coarse, coarse, 3)
+    total += sum(_convolution(pixels, channels, size, 3) for pixels, channels in zip(maps, stems, strict=True))
+    outputs: Sequence[int] = (64 * tokens, *maps[:3])
+    for level in range(4):
+        units = 2 if level < 3 else 1  # the coarsest has nothing to add
+        total += units * 2 * _convolution(maps[level], size, size, 3) + linear(outputs[level], size, size)
+    rows, columns = config.image_height_width
+    reduced = max(1, size // 2)
+    total += _convolution(64 * tokens, size, reduced, 3)
+    total += _convolution(rows * columns, reduced, max(1, size // 8), 3)
+    return total + linear(rows * columns, max(1, size // 8), 1)
+
+
+def _check_task(task: str) -> None:
+    if task not in TASKS:
+        raise ConfigError(f"no FLOP count for task {task!r}.{nearest_name_hint(task, TASKS)}")
+
+
+def flops_per_sample(
+    config: M33DConfig,
+    task: str = "pretraining",
+    *,
+    training: bool = True,
+    batch_size: int = 1,
+    num_labels: int | None = None,
+) -> float:
+    """Operations per sample: forward and backward when `training`, else forward alone.
+
+    Raises:
+        ConfigError: an unknown task, or masks that leave no token.
+    """
+    _check_task(task)
+    if task == "pretraining":
+        count = count_pretraining(config, batch_size)
+    else:
+        count = count_task(config, task, num_labels)
+    return count.training if training else count.forward
