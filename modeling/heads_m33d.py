@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import initialization as init
 
 from .errors_m33d import ConfigError
 
@@ -35,15 +34,15 @@ def tokens_to_map(tokens_BND: Tensor, grid: Sequence[int]) -> Tensor:
     return tokens_BND.transpose(1, 2).reshape(tokens_BND.shape[0], tokens_BND.shape[2], height, width)
 
 
-def _init_convolutions(head: nn.Module) -> None:
-    """Give convolutions torch's default initialisation, which the head recipes were tuned with."""
+def _mark_initialisation(head: nn.Module) -> None:
+    """Ask M33DPreTrainedModel for the originals' initialisation: linear truncated normal, convolutions
+    torch's.
+    """
     for module in head.modules():
-        if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            continue
-        init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-        if module.bias is not None:
-            bound = 1 / math.sqrt(module.weight[0].numel())
-            init.uniform_(module.bias, -bound, bound)
+        if isinstance(module, nn.Linear):
+            module.m33d_init = "trunc_normal"
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.m33d_init = "default"
 
 
 class ConvNeXtBlock(nn.Module):
@@ -82,14 +81,7 @@ class ConvNeXtSegmentationHead(nn.Module):
         self.projection = nn.Linear(hidden_size, width * upscale**2)
         self.blocks = nn.ModuleList(ConvNeXtBlock(width) for _ in range(depth))
         self.classifier = nn.Conv2d(width, num_labels, kernel_size=1)
-
-    def init_weights(self) -> None:
-        """Linear layers truncated normal .02, convolutions as torch does."""
-        _init_convolutions(self)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                init.trunc_normal_(module.weight, std=0.02)
-                init.zeros_(module.bias)
+        _mark_initialisation(self)
 
     def forward(self, tokens_BND: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
         """Return logits (B, L, H, W) for tokens of a (h, w) `grid` at the image `size` (H, W)."""
@@ -175,10 +167,7 @@ class DPTDepthHead(nn.Module):
         self.reduce = nn.Conv2d(width, max(1, width // 2), 3, padding=1)
         self.refine = nn.Conv2d(max(1, width // 2), max(1, width // 8), 3, padding=1)
         self.predict = nn.Conv2d(max(1, width // 8), 1, kernel_size=1)
-
-    def init_weights(self) -> None:
-        """Convolutions as torch does; there is nothing else in this head."""
-        _init_convolutions(self)
+        _mark_initialisation(self)
 
     def forward(self, tokens: Sequence[Tensor], grid: Sequence[int], size: Sequence[int]) -> Tensor:
         """Return the standardised depth (B, H, W) at the image `size`.

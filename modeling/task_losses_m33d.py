@@ -19,8 +19,8 @@ SILOG_VARIANCE_FOCUS = 0.5  # Eigen et al. 2014: 0 is the plain squared log erro
 
 
 def valid_depth(depth: Tensor) -> Tensor:
-    """Return where a depth map holds a measurement: finite and above zero. Any shape in, bool of that shape
-    out.""" return torch.isfinite(depth) & (depth > 0)
+    """Return where a depth map holds a measurement (finite, above zero), as bool of the same shape."""
+    return torch.isfinite(depth) & (depth > 0)
 
 
 def _masked_error(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:

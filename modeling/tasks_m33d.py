@@ -1,0 +1,270 @@
+"""Fine-tuning models on RGB alone: semantic segmentation and depth estimation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import DepthEstimatorOutput, SemanticSegmenterOutput
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_m33d import M33DConfig
+from .errors_m33d import ConfigError, DataError
+from .heads_m33d import (
+    DPT_LEVELS,
+    ConvNeXtSegmentationHead,
+    DPTDepthHead,
+    evenly_spaced_layers,
+    scaled_stem_channels,
+)
+from .modeling_m33d import M33DModel, M33DPreTrainedModel, refuse_unknown_arguments
+from .task_losses_m33d import (
+    berhu_loss,
+    berhu_threshold,
+    cross_entropy_loss,
+    l1_loss,
+    silog_loss,
+    valid_depth,
+)
+
+
+@dataclass
+class M33DSemanticSegmenterOutput(SemanticSegmenterOutput):
+    """Segmentation output.
+
+    Args:
+        loss: scalar, mean cross-entropy over the labelled pixels.
+        logits: (B, L, H, W) at the size of the image.
+        loss_sums, loss_counts: {"cross_entropy": scalar}, numerator and denominator of the loss.
+    """
+
+    loss_sums: dict[str, Tensor] | None = None
+    loss_counts: dict[str, Tensor] | None = None
+
+
+@dataclass
+class M33DDepthEstimatorOutput(DepthEstimatorOutput):
+    """Depth output.
+
+    Args:
+        loss: scalar.
+        predicted_depth: (B, H, W) metres; in eval mode clamped to [min_depth, max_depth].
+        standardized_depth: (B, H, W), (metres - depth_mean) / depth_std, what the head predicts; never
+            clamped.
+        loss_sums, loss_counts: {config.depth_loss: scalar}, numerator and denominator of the loss.
+    """
+
+    standardized_depth: Tensor | None = None
+    loss_sums: dict[str, Tensor] | None = None
+    loss_counts: dict[str, Tensor] | None = None
+
+
+class M33DDenseModel(M33DPreTrainedModel):
+    """What dense task models share: the RGB encoder without the rest of a pre-training checkpoint.
+
+    Loading a pre-training checkpoint takes the RGB encoder; other modalities, decoder and pre-training heads
+    are left out by name, the task head is reported as new.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
+        r"^m33d\.embeddings\.(?!rgb\.)",
+        r"^m33d\.encoders\.(?!rgb\.|shared\.)",
+        r"^m33d\.encoders\.\w+\.layernorm\.",
+        r"^(decoder|contrastive_head|matching_head)\.",
+    ]
+
+    def __init__(self, config: M33DConfig) -> None:
+        super().__init__(config)
+        self.m33d = M33DModel(config, modalities=["rgb"], final_norm=config.head_norm)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The patch projection."""
+        return self.m33d.get_input_embeddings()
+
+    def extract_features(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Encode every token: {"rgb": (B, N, D)}."""
+        return self.m33d.extract_features(pixel_values)
+
+    def _encode(self, pixel_values: Tensor, layers: list[int]) -> tuple[list[Tensor], tuple[int, int]]:
+        """Return the block outputs (B, N, D) that the head reads, and the (h, w) grid.
+
+        Raises:
+            DataError: a clip instead of images.
+        """
+        if pixel_values.ndim == 5:
+            if pixel_values.shape[1] != 1:
+                raise DataError(
+                    f"pixel_values has {pixel_values.shape[1]} frames, {type(self).__name__} reads images: "
+                    "give (B, 3, H, W), one frame of the clip."
+                )
+            pixel_values = pixel_values[:, 0]
+        states, (_, height, width) = self.m33d.forward_intermediates(pixel_values, layers)
+        if self.config.head_norm:
+            encoder = self.m33d.encoders[self.config.encoder_name(self.config.spec("rgb"))]
+            states = [encoder.normed(state) for state in states]
+        return states, (height, width)
+
+
+def _check_labels(labels: Tensor, size: torch.Size) -> Tensor:
+    """Return labels as (B, H, W).
+
+    Raises:
+        DataError: labels of another size than the images.
+    """
+    if labels.ndim == 4 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 3 or labels.shape[-2:] != size:
+        raise DataError(f"labels have shape {tuple(labels.shape)}, expected (B, {size[0]}, {size[1]}) like the images.")
+    return labels
+
+
+class M33DForSemanticSegmentation(M33DDenseModel):
+    """RGB encoder with the ConvNeXt segmentation head on the last block's raw output."""
+
+    def __init__(self, config: M33DConfig) -> None:
+        super().__init__(config)
+        self.segmentation_head = ConvNeXtSegmentationHead(
+            config.hidden_size,
+            config.num_labels,
+            config.segmentation_head_width,
+            config.segmentation_head_depth,
+            config.segmentation_head_upscale,
+        )
+        self.post_init()
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """One term."""
+        return {"cross_entropy": 1.0}
+
+    def loss_counts(self, labels: Tensor, **batch: Any) -> dict[str, Tensor]:
+        """Number of labelled pixels, without a forward pass."""
+        return {"cross_entropy": (labels != self.config.semantic_loss_ignore_index).sum().float()}
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any
+    ) -> M33DSemanticSegmenterOutput:
+        """Segment images.
+
+        Args:
+            pixel_values: (B, 3, H, W) normalised RGB, sides multiples of the patch; (B, 1, 3, H, W) is the
+                same.
+            labels: (B, H, W) int64 class ids, `semantic_loss_ignore_index` where unlabelled.
+
+        Raises:
+            ConfigError: an argument nobody knows.
+            DataError: clips, or labels of another size.
+        """
+        refuse_unknown_arguments(kwargs, ["pixel_values", "labels"])
+        size = pixel_values.shape[-2:]
+        states, grid = self._encode(pixel_values, [self.config.num_hidden_layers - 1])
+        logits = self.segmentation_head(states[0], grid, size)
+        if labels is None:
+            return M33DSemanticSegmenterOutput(logits=logits)
+        labels = _check_labels(labels, size)
+        total, count = cross_entropy_loss(logits.float(), labels, self.config.semantic_loss_ignore_index)
+        count = count.float()
+        return M33DSemanticSegmenterOutput(
+            loss=total / count.clamp_min(1),
+            logits=logits,
+            loss_sums={"cross_entropy": total},
+            loss_counts={"cross_entropy": count},
+        )
+
+
+class M33DForDepthEstimation(M33DDenseModel):
+    """RGB encoder with the DPT head on four blocks' raw outputs; predicts standardised depth, reports
+    metres.
+    """
+
+    def __init__(self, config: M33DConfig) -> None:
+        super().__init__(config)
+        layers = config.depth_head_layers or evenly_spaced_layers(config.num_hidden_layers)
+        if len(layers) != DPT_LEVELS or not all(0 <= layer < config.num_hidden_layers for layer in layers):
+            raise ConfigError(
+                f"depth_head_layers is {layers}; give {DPT_LEVELS} block indices from 0 to "
+                f"{config.num_hidden_layers - 1}."
+            )
+        self.layers = list(layers)
+        stems = config.depth_head_stem_channels or scaled_stem_channels(config.hidden_size)
+        self.depth_head = DPTDepthHead(config.hidden_size, config.depth_head_width, stems)
+        self.post_init()
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """One term, named after `config.depth_loss`."""
+        return {self.config.depth_loss: 1.0}
+
+    def loss_counts(self, labels: Tensor, **batch: Any) -> dict[str, Tensor]:
+        """Number of valid pixels (of images with one, for "silog"), without a forward pass."""
+        valid = valid_depth(labels)
+        if self.config.depth_loss == "silog":
+            valid = valid.flatten(1).any(dim=1)
+        return {self.config.depth_loss: valid.sum().float()}
+
+    def standardize(self, depth: Tensor) -> Tensor:
+        """Metres to the values that the head predicts; NaN stays NaN."""
+        return (depth.float() - self.config.depth_mean) / self.config.depth_std
+
+    def berhu_threshold(self, standardized_depth: Tensor, labels: Tensor) -> Tensor:
+        """berHu's threshold over a batch: a trainer takes the maximum over parts and passes it to
+        `forward`.
+        """
+        labels = _check_labels(labels, standardized_depth.shape[-2:])
+        return berhu_threshold(standardized_depth.float(), self.standardize(labels), valid_depth(labels))
+
+    def _loss(self, values: Tensor, labels: Tensor, threshold: Tensor | float | None) -> tuple[Tensor, Tensor]:
+        valid, config = valid_depth(labels), self.config
+        if config.depth_loss == "silog":
+            metres = values * config.depth_std + config.depth_mean
+            return silog_loss(metres, labels.float(), valid, config.min_depth, config.max_depth)
+        target = self.standardize(labels)
+        if config.depth_loss == "l1":
+            return l1_loss(values, target, valid)
+        return berhu_loss(values, target, valid, threshold)
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        berhu_threshold: Tensor | float | None = None,
+        **kwargs: Any,
+    ) -> M33DDepthEstimatorOutput:
+        """Estimate depth.
+
+        Args:
+            pixel_values: (B, 3, H, W) normalised RGB, sides multiples of the patch; (B, 1, 3, H, W) is the
+                same.
+            labels: (B, H, W) metres; not finite or not above 0 is invalid and takes no part in the loss.
+            berhu_threshold: threshold of the berHu loss in standardised units; None takes this batch's own.
+
+        Raises:
+            ConfigError: an argument nobody knows.
+            DataError: clips, or labels of another size.
+        """
+        refuse_unknown_arguments(kwargs, ["pixel_values", "labels", "berhu_threshold"])
+        size, config = pixel_values.shape[-2:], self.config
+        states, grid = self._encode(pixel_values, self.layers)
+        values = self.depth_head(states, grid, size)
+        metres = values.float() * config.depth_std + config.depth_mean
+        if not self.training:  # while training a clamp would hide pixels from whoever builds a loss on the metres
+            metres = metres.clamp(config.min_depth, config.max_depth)
+        predicted = metres.to(values.dtype)
+        if labels is None:
+            return M33DDepthEstimatorOutput(predicted_depth=predicted, standardized_depth=values)
+        total, count = self._loss(values.float(), _check_labels(labels, size), berhu_threshold)
+        count = count.float()
+        return M33DDepthEstimatorOutput(
+            loss=total / count.clamp_min(1),
+            predicted_depth=predicted,
+            standardized_depth=values,
+            loss_sums={config.depth_loss: total},
+            loss_counts={config.depth_loss: count},
+        )

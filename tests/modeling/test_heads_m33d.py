@@ -1,0 +1,120 @@
+"""The dense heads: sizes of the original models, functions written out, odd and non-square grids."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.heads_m33d import (
+    ConvNeXtSegmentationHead,
+    DPTDepthHead,
+    FusionBlock,
+    evenly_spaced_layers,
+    scaled_stem_channels,
+    tokens_to_map,
+)
+
+VIT_BASE_BLOCKS = 12 * 7_087_872  # qkv, proj, MLP and two norms at width 768
+PATCH_EMBEDDING = 768 * 3 * 16 * 16 + 768
+IDLE_UNIT = 2 * (9 * 256 * 256 + 256)  # of the original; nothing reads it, we leave it out
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_hooks_are_evenly_spaced_and_end_at_the_last_block() -> None:
+    assert evenly_spaced_layers(12) == [2, 5, 8, 11]
+    assert evenly_spaced_layers(24) == [5, 11, 17, 23]
+    assert evenly_spaced_layers(4) == [0, 1, 2, 3]
+    assert evenly_spaced_layers(2) == [0, 0, 1, 1]
+    assert scaled_stem_channels(768) == [96, 192, 384, 768]
+
+
+def test_segmentation_model_size_is_the_originals() -> None:
+    head = ConvNeXtSegmentationHead(768, num_labels=40, width=384, depth=4, upscale=4)
+    trainable = VIT_BASE_BLOCKS + PATCH_EMBEDDING + 768 + _size(head)  # 768: the class token
+    assert trainable == 95_192_104  # REFERENCE 3.2: 95.192 M trainable
+    assert round((trainable + 40 * 40 * 768) / 1e6, 3) == 96.421  # with the frozen table of a 640-pixel image
+
+
+def test_depth_model_size_is_the_originals_without_its_idle_unit() -> None:
+    head = DPTDepthHead(768, 256, [96, 192, 384, 768])
+    total = VIT_BASE_BLOCKS + PATCH_EMBEDDING + 768 + 16 * 16 * 768 + _size(head)
+    assert round((total + IDLE_UNIT) / 1e6, 3) == 105.908  # REFERENCE 3.3
+
+
+def test_sub_positions_are_slow_and_channels_fast() -> None:
+    head = ConvNeXtSegmentationHead(4, num_labels=2, width=3, depth=0, upscale=2)
+    tokens = torch.randn(1, 6, 4)  # grid 2 x 3
+    values = head.projection(tokens)  # (1, 6, 12)
+    expected = torch.zeros(1, 3, 4, 6)
+    for row in range(2):
+        for column in range(3):
+            for sub in range(4):
+                piece = values[0, row * 3 + column, sub * 3 : sub * 3 + 3]
+                expected[0, :, row * 2 + sub // 2, column * 2 + sub % 2] = piece
+    logits = head(tokens, (2, 3), (4, 6))
+    torch.testing.assert_close(logits, head.classifier(expected))
+
+
+def test_convnext_block_written_out() -> None:
+    head = ConvNeXtSegmentationHead(4, num_labels=2, width=8, depth=1, upscale=2)
+    block, x = head.blocks[0], torch.randn(2, 8, 5, 6)
+    y = F.conv2d(x, block.depthwise.weight, block.depthwise.bias, padding=3, groups=8).permute(0, 2, 3, 1)
+    mean, variance = y.mean(-1, keepdim=True), y.var(-1, unbiased=False, keepdim=True)
+    y = (y - mean) / (variance + 1e-6).sqrt() * block.norm.weight + block.norm.bias
+    y = y @ block.fc1.weight.T + block.fc1.bias
+    y = y * 0.5 * (1 + torch.erf(y / 2**0.5)) @ block.fc2.weight.T + block.fc2.bias
+    torch.testing.assert_close(block(x), x + y.permute(0, 3, 1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_dpt_at_an_even_grid_equals_doubling_at_every_level() -> None:
+    """Where every side is even, resizing to the next map's size is the original's 'times two'."""
+    torch.manual_seed(0)
+    head = DPTDepthHead(8, 16, [1, 2, 4, 8]).eval()
+    tokens = [torch.randn(2, 4 * 6, 8) for _ in range(4)]
+    maps = [f(s(tokens_to_map(t, (4, 6)))) for t, s, f in zip(tokens, head.stems, head.laterals)]
+    assert [tuple(m.shape[-2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+    def unit(u: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return x + u.conv2(torch.relu(u.conv1(torch.relu(x))))
+
+    path = head.fusions[3].projection(double(unit(head.fusions[3].unit, maps[3])))
+    for level in (2, 1, 0):
+        block: FusionBlock = head.fusions[level]
+        path = block.projection(double(unit(block.unit, path + unit(block.skip_unit, maps[level]))))
+    expected = head.predict(torch.relu(head.refine(double(head.reduce(path)))))[:, 0]
+    torch.testing.assert_close(head(tokens, (4, 6), (64, 96)), expected)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (3, 5), (15, 20), (1, 4)])
+@pytest.mark.parametrize("patch", [4, 8, 16])
+def test_any_grid_and_patch_size_reaches_full_resolution(grid: tuple[int, int], patch: int) -> None:
+    size = (grid[0] * patch, grid[1] * patch)
+    depth_head = DPTDepthHead(8, 8, scaled_stem_channels(8))
+    number = grid[0] * grid[1]
+    tokens = [torch.randn(2, number, 8) for _ in range(4)]
+    assert depth_head(tokens, grid, size).shape == (2, *size)
+    segmentation_head = ConvNeXtSegmentationHead(8, 3, width=4, depth=1, upscale=2)
+    assert segmentation_head(tokens[0], grid, size).shape == (2, 3, *size)
+
+
+def test_every_parameter_of_both_heads_gets_a_gradient() -> None:
+    depth_head = DPTDepthHead(8, 8, scaled_stem_channels(8))
+    tokens = [torch.randn(2, 15, 8) for _ in range(4)]
+    depth_head(tokens, (3, 5), (24, 40)).sum().backward()
+    segmentation_head = ConvNeXtSegmentationHead(8, 3, width=4, depth=2, upscale=2)
+    segmentation_head(tokens[0], (3, 5), (24, 40)).square().sum().backward()
+    for head in (depth_head, segmentation_head):
+        assert [name for name, p in head.named_parameters() if p.grad is None] == []
+
+
+def test_a_wrong_number_of_levels_is_refused() -> None:
+    with pytest.raises(ConfigError, match="4 stem channels"):
+        DPTDepthHead(8, 8, [1, 2])
