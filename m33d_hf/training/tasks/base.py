@@ -55,7 +55,7 @@ class Task:
         Args:
             model: the unwrapped model, in training mode.
             batches: this rank's micro-batches, on the device. A value that depends on them must be reduced over ranks
-                here (see `m33d_hf.training.stepping.maximum_over_ranks`).
+                here (see `m33d_hf.training.launch.maximum_over_ranks`).
         """
         return {}
 

@@ -1,0 +1,131 @@
+"""What stops a run in an orderly way, and what keeps two runs out of one folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from m33d_hf.errors import ConfigError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+WATCH_PARENT = "M33D_WATCH_PARENT"
+LOCK_FILE = ".lock"
+
+# Set by `accelerate launch` and `torchrun` for the processes that they start.
+_LAUNCHER_MARKS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", WATCH_PARENT)
+
+
+class StopSignals:
+    """Notes SIGTERM, SIGINT and the death of the launcher; the loop asks once per step and stops all ranks together.
+
+    A second SIGINT or SIGTERM acts as if we were not here (KeyboardInterrupt, or death), for those who cannot wait.
+    The handlers are installed only in the main thread, the one place where Python allows it, and put back at the end.
+
+    `accelerate launch` with one process starts a child and dies of a SIGTERM without telling it; a changed parent
+    process is how the child finds out. Only processes that a launcher started look at their parent: `nohup` and
+    closed terminals must not stop a run. The environment variable M33D_WATCH_PARENT=1 asks for it too.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._former: dict[int, Any] = {}
+        self._parent = os.getppid() if any(os.environ.get(mark) for mark in _LAUNCHER_MARKS) else None
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def requested(self) -> int | None:
+        """The signal to act upon: the one received, SIGTERM when the launcher has died, or None."""
+        if self.received is None and self._parent is not None and os.getppid() != self._parent:
+            self.received = int(signal.SIGTERM)
+        return self.received
+
+    def join(self) -> None:
+        """Stop because another rank must; this one may not have received anything."""
+        self.received = self.received or int(signal.SIGTERM)
+
+
+def exit_code(received: int | None) -> int:
+    """The shell's convention: 128 + signal number (143 for SIGTERM, 130 for SIGINT), 0 without a signal."""
+    return 0 if received is None else 128 + received
+
+
+def check_world_size(asked: int | None, found: int) -> None:
+    """Compare the world that was found with what the user and the launcher asked for.
+
+    Args:
+        asked: `num_processes` of the run, None for whatever was started.
+        found: processes that actually take part.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if found != launched:
+        raise ConfigError(
+            f"The launcher started WORLD_SIZE={launched} processes, but this one works alone or in another group "
+            f"(found {found}): they would train as strangers. On machines without an accelerator pass --cpu true."
+        )
+    if asked is not None and asked != found:
+        raise ConfigError(
+            f"num_processes is {asked}, but {found} process(es) take part. `accelerate launch --cpu --num_processes "
+            f"{asked}` starts a single process; on CPU start the run with `torchrun --nproc_per_node {asked} "
+            f"scripts/run_....py ... --num_processes {asked}`."
+        )
+
+
+@contextmanager
+def output_lock(output_dir: str | Path) -> Iterator[None]:
+    """Hold the output folder for this run; the lock goes with the process, however that ends.
+
+    Raises:
+        ConfigError: another process writes to the folder.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:
+        _lock(file, folder)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        raise ConfigError(
+            f"{folder} is being written by {file.read() or 'another process'}. If one launch was meant to be one run, "
+            "its processes did not find each other (on CPU use torchrun and --cpu true, not `accelerate launch`); "
+            "otherwise give each run its own --output_dir."
+        ) from error

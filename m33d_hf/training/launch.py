@@ -1,0 +1,163 @@
+"""Opening and closing of the process environment of a run: Accelerator, threads, ranks; nothing is left behind."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import ProjectConfiguration
+
+from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.guards import check_world_size
+
+
+@contextmanager
+def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
+    """Build the Accelerator of a run; afterwards threads, RNG, environment and Accelerate's singletons are as before.
+
+    Raises:
+        ConfigError: a precision the device lacks, or a world other than asked for.
+        MissingDependencyError: a tracker whose package is not installed.
+    """
+    threads, environment = torch.get_num_threads(), dict(os.environ)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() and not args.cpu else []
+    with torch.random.fork_rng(devices=devices):
+        _reset_accelerate()
+        grouped = dist.is_available() and dist.is_initialized()
+        try:
+            accelerator = _accelerator(args)
+            check_world_size(args.num_processes, accelerator.num_processes)
+            if args.cpu_threads is not None:
+                torch.set_num_threads(args.cpu_threads)
+            yield accelerator
+        finally:
+            _reset_accelerate()
+            torch.set_num_threads(threads)
+            if not grouped and dist.is_available() and dist.is_initialized():
+                # A second run of this process joins the same group, so it is destroyed at the very end.
+                atexit.register(_leave_group)
+            else:
+                os.environ.clear()
+                os.environ.update(environment)
+
+
+def _accelerator(args: RunArguments) -> Accelerator:
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    # Without this, torchrun on a machine without accelerators starts several runs of one process each.
+    cpu = args.cpu or (launched > 1 and not torch.accelerator.is_available())
+    logging_dir = Path(args.output_dir) / "tensorboard"
+    try:
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision=args.train.precision,
+            log_with=list(args.logging.trackers) or None,
+            project_config=ProjectConfiguration(args.output_dir, logging_dir=str(logging_dir)),
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(
+                    find_unused_parameters=False, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
+            ],
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"train.precision={args.train.precision} with logging.trackers={args.logging.trackers} does not work "
+            f"here: {error}"
+        ) from error
+    available = {str(tracker) for tracker in accelerator.log_with}
+    missing = [tracker for tracker in args.logging.trackers if tracker not in available]
+    if missing:
+        raise MissingDependencyError(
+            f"The package of logging.trackers {', '.join(missing)} is not installed; `pip install {missing[0]}` or "
+            "choose other trackers."
+        )
+    return accelerator
+
+
+def _reset_accelerate() -> None:
+    """Forget the singletons, which refuse a second run with another precision or device in the same process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def _leave_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Ranks:
+    """The processes of a run as seen by the host: agreement on small numbers, and work for the main one.
+
+    Where the devices talk through NCCL, host numbers go through a gloo group of their own, so that agreeing never
+    waits for the device.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.size = accelerator.num_processes
+        self.rank = accelerator.process_index
+        self.main = accelerator.is_main_process
+        self._group = None
+        if self.size > 1 and dist.get_backend() != "gloo":
+            self._group = dist.new_group(backend="gloo")
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Element-wise sums over all ranks."""
+        if self.size == 1:
+            return list(values)
+        reduced = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(reduced, group=self._group)
+        return reduced.tolist()
+
+    def gather(self, value: float) -> list[float]:
+        """The value of every rank, in order."""
+        return self.sums([value if rank == self.rank else 0.0 for rank in range(self.size)])
+
+    def gather_objects(self, value: object) -> list[Any]:
+        """A small picklable value of every rank, in order; for rare events."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self._group)
+        return found
+
+    def on_main(self, work: Callable[[], object]) -> None:
+        """Run `work` on the main process while the others wait; when it fails, all of them raise.
+
+        Raises:
+            Exception: what `work` raised, on the main process.
+            CheckpointError: on the others.
+        """
+        failure: Exception | None = None
+        if self.main:
+            try:
+                work()
+            except Exception as error:
+                failure = error
+        failed = self.sums([float(failure is not None)])[0] > 0
+        if failure is not None:
+            raise failure
+        if failed:
+            raise CheckpointError("The main process could not write to the output folder; its message says why.")
+
+
+def sum_over_ranks(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+    """Sum a device tensor over ranks in place, without waiting for it."""
+    if ranks.size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def maximum_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Largest value over ranks, for tasks whose loss needs one (berHu); no gradient, any number of processes."""
+    value = value.detach().clone()
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value

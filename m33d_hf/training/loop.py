@@ -1,0 +1,221 @@
+"""The one training loop that every task shares. Read it from the top: step, log, save, evaluate, finish."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m33d_hf.errors import ConfigError, NonFiniteLossError, nearest_name_hint
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.checkpoints import read_state, write_json
+from m33d_hf.training.guards import StopSignals, exit_code, output_lock
+from m33d_hf.training.launch import open_accelerator
+from m33d_hf.training.preparation import Run
+from m33d_hf.training.replay import capture
+from m33d_hf.training.reporting import CONFIG, provenance
+from m33d_hf.training.resume import checkpoint_state, optimizer_state
+from m33d_hf.training.stepping import seed_step
+from m33d_hf.training.tasks.base import Task
+
+
+@dataclass
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        step: optimizer steps done in all.
+        metrics: of the last evaluation ("eval/<name>"), empty where there was none.
+        output_dir: folder with the model and everything else.
+        history: rows of metrics.jsonl, those of the run that it continued included.
+        interrupted_by: the signal that stopped it, None when it ran to its end.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    output_dir: Path
+    history: list[dict[str, Any]] = field(default_factory=list)
+    interrupted_by: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """For scripts: 0, or 128 + signal number (143 after SIGTERM, 130 after SIGINT)."""
+        return exit_code(self.interrupted_by)
+
+
+def train(args: RunArguments, task: Task) -> TrainResult:
+    """Train `task` as `args` say, continuing from the newest checkpoint of the output folder where there is one.
+
+    SIGTERM, SIGINT and the death of the launcher end the run early, with a checkpoint saved and `interrupted_by` set.
+    May be called any number of times in one process; signal handlers, threads and generators are left as found.
+
+    Raises:
+        ConfigError: arguments that cannot work here (precision, world size, an output folder in use).
+        DataError: too many unusable files.
+        CheckpointError: a checkpoint that cannot be read or written.
+        ResumeError: a checkpoint of a run with another recipe.
+        NonFiniteLossError: NaN or infinity, captured below output_dir/nonfinite.
+    """
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopSignals())
+        accelerator = stack.enter_context(open_accelerator(args))
+        if accelerator.is_main_process:
+            stack.enter_context(output_lock(args.output_dir))
+        run = Run(args, task, accelerator, stop)
+        stack.enter_context(run.report)
+        _announce(run)
+        finished = _steps(run)
+        if finished:
+            _finish(run)
+        return TrainResult(
+            step=run.step,
+            metrics=_last_metrics(run),
+            output_dir=Path(args.output_dir),
+            history=run.report.history,
+            interrupted_by=None if finished else stop.received,
+        )
+
+
+def _steps(run: Run) -> bool:
+    """Step to the end of the plan, or until all ranks must stop; tells which of the two it was."""
+    if run.plan.evaluates(run.step) and not _last_metrics(run, at=run.step):
+        _evaluate(run)  # the run that we continue was stopped between its checkpoint and its evaluation
+    clock = Clock(run)
+    while run.step < run.plan.total_steps:
+        batches = run.feed.draw(run.step)
+        if batches is None:
+            _save(run)
+            run.report.say([f"stopped by signal {run.stop.received}; checkpoint saved at step {run.step}"])
+            return False
+        run.engine.update(run.step, batches, run.plan.learning_rate(run.step))
+        run.step += 1
+        if run.average is not None:
+            run.average.update()
+        if run.plan.logs(run.step):
+            _log(run, clock)
+        # Saved before it is evaluated: an evaluation may outlast the patience of whoever sends signals.
+        if run.plan.saves(run.step):
+            _save(run)
+            clock.restart()
+        if run.plan.evaluates(run.step):
+            _evaluate(run)
+            clock.restart()
+    return True
+
+
+class Clock:
+    """Seconds of training and of waiting for data since the last log, without evaluations and checkpoints."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.restart()
+
+    def restart(self) -> None:
+        """Start counting anew."""
+        self.started, self.step = time.perf_counter(), self.run.step
+        self.run.feed.wait_seconds = 0.0
+
+    def speed(self) -> dict[str, float]:
+        """Samples per second over all ranks, and the share of the time spent waiting for data."""
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        samples = (self.run.step - self.step) * self.run.plan.effective_batch
+        return {"samples_per_second": samples / seconds, "data_wait": self.run.feed.wait_seconds / seconds}
+
+
+def _check_finite(run: Run) -> None:
+    """Capture and raise where a step since the last look went wrong; all ranks raise together."""
+    step = run.engine.bad_step()
+    if step is None:
+        return
+    folder = capture(run, step)
+    raise NonFiniteLossError(
+        f"The loss or its gradient became NaN or infinite in step {step}; no update has been applied since. Keys, "
+        f"seed and weights are in {folder}: reproduce it with --replay {folder}. What helps: bf16 or no instead of "
+        "fp16, a lower learning rate, a longer warm-up, optim.clip_grad_norm; then --resume auto."
+    )
+
+
+def _log(run: Run, clock: Clock) -> None:
+    _check_finite(run)
+    terms = run.engine.read_window()
+    weights = run.model.loss_weights
+    row = {
+        "loss": sum(weights[name] * value for name, value in terms.items()),
+        **{f"loss/{name}": value for name, value in terms.items()},
+        "learning_rate": run.plan.learning_rate(run.step - 1),
+        "grad_norm": float(run.engine.grad_norm),
+        **clock.speed(),
+    }
+    run.report.add("train", run.step, row)
+    clock.restart()
+
+
+def _save(run: Run) -> None:
+    _check_finite(run)
+    state = checkpoint_state(run.facts, run.step, run.engine)
+    average = run.average.state_dict() if run.average is not None else None
+    run.ranks.on_main(lambda: run.store.save(run.model, optimizer_state(run.engine), state, average))
+
+
+def _evaluate(run: Run) -> None:
+    """Evaluate, record, and keep the weights where they are the best so far."""
+    if run.eval_loader is None:
+        return
+    _check_finite(run)
+    started = time.perf_counter()
+    seed_step(run.args.seed, -1, run.ranks.rank)
+    run.model.eval()
+    with torch.no_grad(), run.averaged():
+        found = run.task.evaluate(run.model, run.eval_loader, run.accelerator)
+        metrics = {_eval_name(name): float(value) for name, value in found.items()}
+        _keep_best(run, metrics)
+    run.model.train()
+    run.report.add("eval", run.step, {**metrics, "seconds": time.perf_counter() - started})
+
+
+def _keep_best(run: Run, metrics: dict[str, float]) -> None:
+    chosen = run.args.evaluation.metric or run.task.metric
+    if chosen is None or not run.args.checkpoint.save_best:
+        return
+    name = _eval_name(chosen)
+    if name not in metrics:
+        hint = nearest_name_hint(name, metrics)
+        raise ConfigError(f"evaluation.metric {chosen!r} is none of {', '.join(metrics)}.{hint}")
+    greater = run.args.evaluation.greater_is_better
+    sign = 1 if (run.task.greater_is_better if greater is None else greater) else -1
+
+    def save_if_best() -> None:
+        former = run.store.best()
+        known = read_state(former)["metrics"].get(name) if former else None
+        if known is None or sign * metrics[name] > sign * known:
+            run.store.save_best(run.model, {"step": run.step, "metrics": metrics, **run.facts})
+
+    run.ranks.on_main(save_if_best)
+
+
+def _eval_name(name: str) -> str:
+    return name if name.startswith("eval/") else f"eval/{name}"
+
+
+def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
+    """Metrics of the last evaluation, or of the one after step `at`; empty where there is none."""
+    rows = [row for row in run.report.history if row["kind"] == "eval" and at in (None, row["step"])]
+    return {name: value for name, value in rows[-1].items() if name.startswith("eval/")} if rows else {}
+
+
+def _announce(run: Run) -> None:
+    """Write train_config.json and tell the numbers of the run."""
+    config = {**run.facts, "plan": run.plan.to_dict(), "device": str(run.accelerator.device), **provenance()}
+    run.ranks.on_main(lambda: write_json(Path(run.args.output_dir) / CONFIG, config))
+    resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
+    run.report.say([*run.plan.describe(run.args, run.ranks.size), *resumed])
+
+
+def _finish(run: Run) -> None:
+    """Leave the model as from_pretrained wants it; the averaged weights where an average is kept."""
+    with run.averaged():
+        run.ranks.on_main(lambda: run.task.save(run.model, run.args))

@@ -1,0 +1,160 @@
+"""The parts of a run, built in order: model, data, plan, optimizer, the checkpoint it continues, loaders, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
+from m33d_hf.data.randomness import seeded
+from m33d_hf.data.skips import FILE_NAME, SkipLedger
+from m33d_hf.errors import ConfigError
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
+from m33d_hf.training.ema import WeightAverage
+from m33d_hf.training.feeding import BatchFeed
+from m33d_hf.training.guards import StopSignals
+from m33d_hf.training.launch import Ranks
+from m33d_hf.training.optimization import build_optimizer
+from m33d_hf.training.plan import plan_run
+from m33d_hf.training.reporting import Reporter
+from m33d_hf.training.resume import check_resumable, restore, run_facts
+from m33d_hf.training.stepping import StepEngine
+from m33d_hf.training.tasks.base import Task
+
+
+class Run:
+    """One run and its parts.
+
+    Attributes:
+        step: optimizer steps done.
+        model: the bare model, without DDP.
+        engine: takes the steps.
+        feed: draws the micro-batches.
+        plan: numbers of the run.
+        store: checkpoints.
+        report: metrics and progress; a context manager that the loop enters.
+        average: averaged weights, or None.
+        eval_loader: this rank's evaluation data, or None.
+        facts: what checkpoints and train_config.json remember.
+        resumed_from: the checkpoint that this run continues, or None.
+    """
+
+    def __init__(self, args: RunArguments, task: Task, accelerator: Accelerator, stop: StopSignals) -> None:
+        self.args, self.task, self.accelerator, self.stop = args, task, accelerator, stop
+        self.ranks = Ranks(accelerator)
+        self.store = CheckpointStore(args.output_dir, args.checkpoint.keep_last)
+        self.ranks.on_main(self.store.clean)
+
+        self.model = build_model(args, task)
+        train_set, eval_set = task.build_datasets(args, self.model)
+        self.plan = plan_run(args, len(train_set), self.ranks.size)
+        if args.train.compile:
+            self.model.compile()  # in place: the names of the weights stay as they are
+        self.model.to(accelerator.device)
+        prepared, optimizer = accelerator.prepare(self.model, build_optimizer(self.model, args.optim))
+        self.engine = StepEngine(
+            accelerator, prepared, optimizer, task, self.ranks, args.seed, args.optim.clip_grad_norm
+        )
+        self.average = WeightAverage(self.model, args.train.ema_decay) if args.train.ema_decay else None
+
+        self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
+        self.step = 0
+        self.resumed_from = self._resume()
+        self.feed = self._build_feed(train_set)
+        self.eval_loader = self._build_eval_loader(eval_set)
+        self.report = Reporter(
+            args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, start_step=self.step
+        )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in the model for the block, where an average is kept."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.applied():
+                yield
+
+    def _resume(self) -> Path | None:
+        folder = find_checkpoint(self.args.resume, self.args.output_dir)
+        if folder is None:
+            if self.store.latest() is not None:
+                raise ConfigError(
+                    f"{self.args.output_dir} holds checkpoints of an earlier run, and --resume none asks to start "
+                    "anew. Remove the folder, give another --output_dir, or continue with --resume auto."
+                )
+            return None
+        check_resumable(read_state(folder), folder, self.facts)
+        state = restore(folder, self.engine, self.average)
+        self.step = int(state["step"])
+        return folder
+
+    def _build_feed(self, dataset: SampleDataset) -> BatchFeed:
+        args, ranks = self.args, self.ranks
+        sampler = step_sampler(args, len(dataset), ranks.rank, ranks.size, self.step, self.plan.total_steps)
+        loader = build_loader(
+            dataset,
+            self.task.build_collator(args, self.model, train=True),
+            sampler,
+            num_workers=args.data.num_workers,
+            prefetch_factor=args.data.prefetch_factor,
+        )
+        ledger = SkipLedger(Path(args.output_dir) / FILE_NAME, args.data.max_bad_fraction, len(dataset))
+        return BatchFeed(
+            loader,
+            args.train.accumulation,
+            self.accelerator.device,
+            ranks,
+            self.stop,
+            ledger,
+            remember=args.logging.every_steps,
+        )
+
+    def _build_eval_loader(self, dataset: SampleDataset | None) -> DataLoader[dict[str, Any]] | None:
+        if dataset is None:
+            return None
+        args = self.args
+        return build_loader(
+            dataset,
+            self.task.build_collator(args, self.model, train=False),
+            EvaluationSampler(
+                len(dataset),
+                args.evaluation.batch_size or args.train.batch_size,
+                self.ranks.rank,
+                self.ranks.size,
+            ),
+            num_workers=args.data.num_workers,
+            prefetch_factor=args.data.prefetch_factor,
+        )
+
+
+def build_model(args: RunArguments, task: Task) -> nn.Module:
+    """The task's model with its initial weights, the same on every rank."""
+    with seeded(args.seed, "model"):
+        model = task.build_model(args)
+    if args.train.grad_checkpointing:
+        model.gradient_checkpointing_enable()  # type: ignore[operator]
+    return model
+
+
+def step_sampler(
+    args: RunArguments, length: int, rank: int, world_size: int, start_step: int, total_steps: int
+) -> StepSampler:
+    """The order of the training data as one rank sees it, from `start_step` on."""
+    return StepSampler(
+        length,
+        args.train.batch_size,
+        rank,
+        world_size,
+        args.seed,
+        start_step,
+        total_steps,
+        accumulation=args.train.accumulation,
+    )

@@ -1,0 +1,173 @@
+"""What a run tells: metrics.jsonl, trackers, a progress line with the expected time of arrival."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from m33d_hf.training.arguments import RunArguments
+
+METRICS = "metrics.jsonl"
+CONFIG = "train_config.json"
+PACKAGES = ("m33d-hf", "torch", "torchvision", "transformers", "accelerate", "safetensors", "numpy")
+
+# Between two progress lines; the first, the last and the evaluations are always printed.
+SECONDS_BETWEEN_LINES = 5.0
+
+Row = dict[str, Any]
+
+
+class Reporter:
+    """Writes the rows of one run; every rank keeps the history, the main process alone writes.
+
+    Rows of metrics.jsonl are {"kind": "train", "step", "epoch", "loss", "loss/<term>", "learning_rate", "grad_norm",
+    "samples_per_second", "data_wait"} (means since the last row; data_wait is a share of the time, 0 to 1) and
+    {"kind": "eval", "step", "epoch", "eval/<metric>", "seconds"}.
+
+    Args:
+        args: of the run.
+        accelerator: knows the main process and the trackers.
+        total_steps: optimizer steps of the run.
+        steps_per_epoch: to turn steps into epochs.
+        start_step: steps done before; rows beyond it, left by a killed run, are dropped.
+    """
+
+    def __init__(
+        self,
+        args: RunArguments,
+        accelerator: Accelerator,
+        total_steps: int,
+        steps_per_epoch: int,
+        start_step: int,
+    ) -> None:
+        self.accelerator = accelerator
+        self.total_steps = total_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.start_step = start_step
+        self.history: list[Row] = []
+        self._path = Path(args.output_dir) / METRICS
+        self._progress = args.logging.progress and accelerator.is_main_process
+        self._trackers = bool(args.logging.trackers)
+        self._config = args.to_dict()
+        self._task = args.task
+        self._started = time.perf_counter()
+        self._last_line = 0.0
+
+    def __enter__(self) -> Reporter:
+        self.history = [row for row in read_rows(self._path) if 0 < row["step"] <= self.start_step]
+        if self._trackers:
+            purge = {"tensorboard": {"purge_step": self.start_step + 1}} if self.start_step else {}
+            self.accelerator.init_trackers(self._task, config=flatten(self._config), init_kwargs=purge)
+        if self.accelerator.is_main_process:
+            self._file = self._path.open("w", encoding="utf-8")
+            self._file.writelines(json.dumps(row) + "\n" for row in self.history)
+            self._file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.accelerator.is_main_process:
+            self._file.close()
+        # Not accelerator.end_training(): it would also dissolve the process group, which later runs may need.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
+    def say(self, lines: Sequence[str]) -> None:
+        """Print lines on the main process, unless progress is off."""
+        if self._progress:
+            print("\n".join(lines), file=sys.stderr, flush=True)
+
+    def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Record a row of `kind` "train" or "eval" after `step` completed updates."""
+        row: Row = {"kind": kind, "step": step, "epoch": round(step / self.steps_per_epoch, 4), **values}
+        self.history.append(row)
+        if self.accelerator.is_main_process:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        if self._trackers:
+            self.accelerator.log(dict(values), step=step)
+        self._progress_line(kind, row)
+
+    def _progress_line(self, kind: str, row: Row) -> None:
+        now = time.perf_counter()
+        step, first = row["step"], not self._last_line
+        if not self._progress:
+            return
+        if kind == "train" and not first and step < self.total_steps and now - self._last_line < SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        shown = {k: v for k, v in row.items() if k not in ("kind", "step", "epoch", "seconds", "data_wait")}
+        values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        waiting = f"  data wait {row['data_wait']:.0%}" if "data_wait" in row else ""
+        per_step = (now - self._started) / max(step - self.start_step, 1)
+        eta = _clock(per_step * (self.total_steps - step))
+        print(f"step {step}/{self.total_steps}  {values}{waiting}  ETA {eta}", file=sys.stderr, flush=True)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a metrics.jsonl; an absent file has none, and a last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dict to dotted keys; values that trackers cannot hold become text."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            plain = isinstance(value, int | float | str | bool)
+            flat[prefix + name] = value if plain else json.dumps(value, default=str)
+    return flat
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of the packages that decide the numbers, Python's, and the commit of this package's checkout, if any."""
+    versions: dict[str, str | None] = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {"versions": versions, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """Commit of the checkout that tracks this very file, with "-dirty" where it was changed; None elsewhere."""
+    here = Path(__file__).resolve()
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here.parent), *words], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    # An installed package may lie inside somebody else's checkout: only tracked files count.
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
