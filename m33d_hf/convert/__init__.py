@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .apply import ConversionOptions, ConversionReport, convert_state_dict
+from .apply import ConversionOptions, ConversionReport, config_for, convert_state_dict
 from .files import ForeignCheckpoint, from_state_dict, load_foreign
 
 __all__ = [
     "ConversionOptions",
     "ConversionReport",
     "ForeignCheckpoint",
+    "config_for",
     "convert_state_dict",
     "from_state_dict",
     "load_foreign",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from m33d_hf.errors import ConfigError, ConversionError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 
-from .architecture import check_encoder, decoder_obstacle
+from .architecture import check_encoder, decoder_obstacle, infer_config
 from .detect import FORMATS
 from .files import ForeignCheckpoint
 from .layout import FormatTable, Neutral, Weight, translate
@@ -103,6 +104,12 @@ class _Plan:
             self.used.setdefault(source, []).append(target)
 
 
+def config_for(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
+    """`M33DConfig` arguments of an RGB-only `M33DForPreTraining` that the checkpoint fits."""
+    table = FORMATS[checkpoint.format]
+    return infer_config(translate(checkpoint.tensors, table), table, checkpoint.config)
+
+
 def convert_state_dict(
     checkpoint: ForeignCheckpoint, model: nn.Module, options: ConversionOptions | None = None
 ) -> ConversionReport:
@@ -137,9 +144,7 @@ def _config_of(model: nn.Module) -> M33DConfig:
     if not isinstance(config, M33DConfig):
         raise ConversionError(f"{type(model).__name__} is no M33D model: it has no M33DConfig.")
     if any(parameter.is_meta for parameter in model.parameters()):
-        raise ConversionError(
-            f"{type(model).__name__} is on the meta device; give it memory before converting."
-        )
+        raise ConversionError(f"{type(model).__name__} is on the meta device; give it memory before converting.")
     return config
 
 
@@ -188,9 +193,7 @@ def _settle_positions(
             reason = f"the inflated model has {config.position_embedding_type} positions instead"
         ignored[key] = reason
         if part == "decoder" and cls_row is not None and bool(cls_row.any()):
-            raise ConversionError(
-                f"{key!r}: row 0 (class token) is not zero, but our decoder adds nothing there."
-            )
+            raise ConversionError(f"{key!r}: row 0 (class token) is not zero, but our decoder adds nothing there.")
         if part == "encoder":
             note = grid_note(entry.tensor, table.cls_position_row, config)
             notes.extend([note] if note else [])
@@ -343,9 +346,7 @@ def _reason_for_unused(name: str, decoder_reason: str | None, targets: Mapping[s
         return None
     if name == "cls_token" and not any(target.endswith("cls_token") for target in targets):
         return "the model has no class token (use_cls_token)"
-    if name.startswith("encoder.layernorm.") and not any(
-        ".layernorm." in t for t in targets if "encoders." in t
-    ):
+    if name.startswith("encoder.layernorm.") and not any(".layernorm." in t for t in targets if "encoders." in t):
         return "the model's head reads the raw blocks, before any final norm"
     return None
 

@@ -58,9 +58,7 @@ def check_encoder(
     activation = foreign_config.get("hidden_act")
     if isinstance(activation, str):
         wanted["hidden_act"] = (activation, config.hidden_act)
-    wrong = [
-        f"{name}={found!r} (the model has {own!r})" for name, (found, own) in wanted.items() if found != own
-    ]
+    wrong = [f"{name}={found!r} (the model has {own!r})" for name, (found, own) in wanted.items() if found != own]
     if wrong:
         own_kernel = _own_kernel(config)
         raise ConversionError(
@@ -99,9 +97,7 @@ def _own_kernel(config: M33DConfig) -> tuple[int, ...]:
 def _need(neutral: Neutral, name: str, table: FormatTable) -> Tensor:
     weight = neutral.weights.get(name)
     if weight is None:
-        raise ConversionError(
-            f"{table.name}: the checkpoint has no weight for {name!r}; the file is incomplete."
-        )
+        raise ConversionError(f"{table.name}: the checkpoint has no weight for {name!r}; the file is incomplete.")
     return weight.tensor
 
 
@@ -149,9 +145,7 @@ def infer_config(neutral: Neutral, table: FormatTable, foreign_config: Mapping[s
     }
     if clip:
         result["modalities"] = [
-            rgb_modality(
-                masking="tube", mask_ratio=0.9, target_norm="per_channel", target_space="unit", weight=1.0
-            )
+            rgb_modality(masking="tube", mask_ratio=0.9, target_norm="per_channel", target_space="unit", weight=1.0)
         ]
     else:
         result["modalities"] = [rgb_modality(mask_ratio=0.75, weight=1.0)]
@@ -159,12 +153,17 @@ def infer_config(neutral: Neutral, table: FormatTable, foreign_config: Mapping[s
         width = _need(neutral, "decoder.embed.weight", table).shape[0]
         result["decoder_hidden_size"] = width
         result["decoder_num_hidden_layers"] = neutral.depth("decoder")
-        result["decoder_num_attention_heads"] = _heads_or_rule(
-            neutral, table, foreign_config, "decoder", width
-        )
-        result["decoder_intermediate_size"] = _need(neutral, "decoder.layers.0.mlp.fc1.weight", table).shape[
-            0
-        ]
+        result["decoder_num_attention_heads"] = _heads_or_rule(neutral, table, foreign_config, "decoder", width)
+        result["decoder_intermediate_size"] = _need(neutral, "decoder.layers.0.mlp.fc1.weight", table).shape[0]
+    elif clip:
+        # VideoMAE-B's decoder for encoder-only files; its factories halve the width and keep 64 per head.
+        width = kernel[0] // 2
+        result |= {
+            "decoder_hidden_size": width,
+            "decoder_num_hidden_layers": 4,
+            "decoder_num_attention_heads": max(1, width // _WIDTH_PER_HEAD),
+            "decoder_intermediate_size": 4 * width,
+        }
     return result
 
 

@@ -103,9 +103,7 @@ def from_state_dict(
     return ForeignCheckpoint(detect_format(tensors, origin), tensors, origin, notes, ignored, config or {})
 
 
-def _unwrap(
-    content: Mapping[str, Any], origin: str, ignored: dict[str, str], notes: list[str]
-) -> dict[str, Tensor]:
+def _unwrap(content: Mapping[str, Any], origin: str, ignored: dict[str, str], notes: list[str]) -> dict[str, Tensor]:
     inner: Mapping[str, Any] = content
     for wrapper in WRAPPER_KEYS:
         candidate = content.get(wrapper)
@@ -114,9 +112,7 @@ def _unwrap(
             notes.append(f"weights taken from the entry {wrapper!r}")
             for key, value in content.items():
                 if key != wrapper:
-                    ignored[key] = _TRAINING_STATE.get(
-                        key, f"{_kind(value)} beside {wrapper!r}, not its weights"
-                    )
+                    ignored[key] = _TRAINING_STATE.get(key, f"{_kind(value)} beside {wrapper!r}, not its weights")
             break
     tensors: dict[str, Tensor] = {}
     strangers: list[str] = []
@@ -234,9 +230,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
     match = _REPOSITORY.fullmatch(repository)
     if not match or Path(repository).suffix in WEIGHT_SUFFIXES:
-        raise CheckpointError(
-            f"{repository}: no such file or folder, and not a Hub repository id (org/name)."
-        )
+        raise CheckpointError(f"{repository}: no such file or folder, and not a Hub repository id (org/name).")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -244,15 +238,11 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
         try:
             return Path(hf_hub_download(match["repo"], name, revision=match["revision"]))
         except RepositoryNotFoundError as error:
-            raise CheckpointError(
-                f"{repository}: neither a local path nor a repository you can read."
-            ) from error
+            raise CheckpointError(f"{repository}: neither a local path nor a repository you can read.") from error
         except EntryNotFoundError:
             return None
         except (HfHubHTTPError, OSError) as error:
-            raise CheckpointError(
-                f"{repository}: could not fetch {name!r} from the Hub ({error})."
-            ) from error
+            raise CheckpointError(f"{repository}: could not fetch {name!r} from the Hub ({error}).") from error
 
     config_file = fetch("config.json")
     for name in STANDARD_NAMES:

@@ -165,9 +165,7 @@ def translate(tensors: Mapping[str, Tensor], table: FormatTable) -> Neutral:
     for name, weight_name in table.zero_fill.items():
         if weight_name in result.weights and name not in result.weights:
             rows_count = result.weights[weight_name].tensor.shape[0]
-            result.weights[name] = Weight(
-                torch.zeros(rows_count), (), "zeros: the original layer has no bias"
-            )
+            result.weights[name] = Weight(torch.zeros(rows_count), (), "zeros: the original layer has no bias")
     return result
 
 

@@ -17,9 +17,7 @@ FLOAT32_TOLERANCE = 1e-5
 HALF_TOLERANCE = 5e-3
 
 
-def verify_table(
-    key: str, table: Tensor, kind: str, cls_row: bool, config: M33DConfig
-) -> tuple[str, Tensor | None]:
+def verify_table(key: str, table: Tensor, kind: str, cls_row: bool, config: M33DConfig) -> tuple[str, Tensor | None]:
     """Compare a foreign table (1, N or 1 + N, D) with the one rebuilt on the same grid.
 
     Returns the reason under which `key` is ignored, and the class-token row (D,) or None.
@@ -39,9 +37,13 @@ def verify_table(
                 cls,
             )
         smallest = min(smallest, difference)
+    if not bool(patches.any()):
+        raise ConversionError(
+            f"{key!r} is all zeros. transformers 5 leaves it so in a ViTMAE built from a config instead of from"
+            f" released weights; our models have the fixed {kind} table, so features would differ."
+        )
     raise ConversionError(
-        f"{key!r}, shape {tuple(table.shape)}, is not the fixed {kind} table (largest difference"
-        f" {smallest:.3g})."
+        f"{key!r}, shape {tuple(table.shape)}, is not the fixed {kind} table (off by up to {smallest:.3g})."
         " Our models rebuild that table, so learned or fine-tuned positions would be lost;"
         " convert the pre-training checkpoint instead."
     )

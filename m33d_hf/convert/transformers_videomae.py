@@ -13,8 +13,7 @@ from .mae import FINE_TUNE_REASON
 def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
     target = rf"{part}.layers.\g<n>.attention.qkv.bias"
     return tuple(
-        row(rf"{foreign_layer}\.attention\.attention\.{piece}_bias", f"{target}:{piece}")
-        for piece in ("q", "v")
+        row(rf"{foreign_layer}\.attention\.attention\.{piece}_bias", f"{target}:{piece}") for piece in ("q", "v")
     )
 
 

@@ -1,0 +1,77 @@
+"""Turn an MAE or VideoMAE checkpoint into an M33D checkpoint folder and say what became of every weight."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from m33d_hf.errors import ConfigError, M33DError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--input", required=True, help="file, folder or Hub repository id (org/name[@revision])")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    parser.add_argument(
+        "--config_overrides",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="fields of M33DConfig (YAML values); the rest is inferred from the checkpoint",
+    )
+    parser.add_argument("--no_decoder", action="store_true", help="take the encoder only")
+    parser.add_argument("--depth_encoder_init", default="copy", choices=("copy", "random"))
+    parser.add_argument("--depth_patch_init", default="sum", choices=("sum", "mean", "random"))
+    parser.add_argument("--inflate", default="none", choices=("none", "average", "center"))
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is already there")
+    return parser
+
+
+def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    result = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise ConfigError(f"--config_overrides {pair!r}: expected KEY=VALUE, for example image_size=[240,320].")
+        try:
+            result[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--config_overrides {key}: {value!r} is not YAML ({error}).") from error
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    from m33d_hf.convert import ConversionOptions, config_for, convert_state_dict, load_foreign
+    from m33d_hf.modeling.configuration_m33d import M33DConfig
+    from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+
+    try:
+        if (arguments.output / "config.json").exists() and not arguments.overwrite:
+            raise ConfigError(f"{arguments.output} already holds a checkpoint; pass --overwrite to replace it.")
+        checkpoint = load_foreign(arguments.input)
+        model = M33DForPreTraining(M33DConfig(**(config_for(checkpoint) | _overrides(arguments.config_overrides))))
+        options = ConversionOptions(
+            init_decoder=not arguments.no_decoder,
+            depth_encoder_init=arguments.depth_encoder_init,
+            depth_patch_init=arguments.depth_patch_init,
+            inflate=arguments.inflate,
+        )
+        report = convert_state_dict(checkpoint, model, options)
+    except M33DError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    model.save_pretrained(arguments.output)
+    print(report.summary())
+    print(f"written to {arguments.output}. The weights keep the licence of their origin (see WEIGHTS.md).")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
