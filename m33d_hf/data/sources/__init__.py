@@ -1,1 +1,55 @@
+"""Readers of on-disk formats, found by name. A source is imported when it is asked for."""
 
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from m33d_hf.data.sources.base import Source
+from m33d_hf.errors import ConfigError, nearest_name_hint
+
+# name -> (module, class)
+SOURCES = {
+    "rooms": ("m33d_hf.data.sources.rooms", "RoomsSource"),
+    "folder": ("m33d_hf.data.sources.folder", "FolderSource"),
+    "tum": ("m33d_hf.data.sources.tum", "TumSource"),
+}
+
+__all__ = ["SOURCES", "Source", "build_source", "source_options"]
+
+
+def _source_class(name: str) -> type:
+    if name not in SOURCES:
+        raise ConfigError(
+            f"no data source is called {name!r}; there are {', '.join(SOURCES)}."
+            f"{nearest_name_hint(name, SOURCES)}"
+        )
+    module, attribute = SOURCES[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def source_options(name: str) -> dict[str, Any]:
+    """Options of a source with their defaults (`inspect.Parameter.empty` = required)."""
+    parameters = inspect.signature(_source_class(name)).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def build_source(name: str, **options: Any) -> Source:
+    """Build the source called `name` from its options.
+
+    Raises:
+        ConfigError: unknown source or option (with the nearest known name), or a required option left out.
+        DataError: data that cannot be used, as the source says.
+    """
+    known = source_options(name)
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"source {name!r} has no option {option!r}; it knows {', '.join(known)}."
+                f"{nearest_name_hint(option, known)}"
+            )
+    for option, default in known.items():
+        if default is inspect.Parameter.empty and options.get(option) is None:
+            raise ConfigError(f"source {name!r} needs the option {option!r} (--data.{option})")
+    return _source_class(name)(**options)

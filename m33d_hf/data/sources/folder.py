@@ -1,0 +1,190 @@
+"""The `folder` source: one's own frames, paired by name or by an association file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from m33d_hf.data.detection import DepthOptions
+from m33d_hf.data.sources.frames import Frame, FrameSource
+from m33d_hf.data.sources.labels import build_label_rules
+from m33d_hf.data.sources.layouts import (
+    Listing,
+    find_associations,
+    find_columns,
+    list_files,
+    rows_of_association,
+)
+from m33d_hf.data.sources.pairing import Unpaired, pair_by_name
+from m33d_hf.data.sources.splits import Sequences, select_split
+from m33d_hf.errors import ConfigError, DataError
+
+_HOW_TO_FIX = (
+    "Expected, for example, color/7.jpg + depth/7.png (+ label/7.png), at the root or in a folder per "
+    "sequence, or frame-000007.color.jpg + frame-000007.depth.png. Otherwise name them: rgb=FOLDER depth=FOLDER, "
+    "patterns such as rgb='*_left.png' depth='*_disp.png', or association=FILE with two names a line. Frames "
+    "without depth: require_depth=false; RGB alone: depth=none; depth alone: rgb=none."
+)
+
+
+class FolderSource(FrameSource):
+    """RGB, depth and labels in files under one root.
+
+    Args:
+        root: folder of the data; every sub-folder with frames is a sequence.
+        split: `train`, `validation` (`val`), `test`, or None / `all`; see `splits.select_split`.
+        unit: `frames` (each frame an item) or `clips` (each sequence an item).
+        rgb, depth, labels: `auto`, `none`, the name of a folder (it may lie in every sequence), or a pattern with
+            `*` (`*_left.png`), whose stars stand for the frame's name.
+        association: `auto` (rgb.match, associations.txt and the like where present), `none`, or a file's name.
+        depth_unit, depth_scale, depth_kind: what stored depth means; guessed, loudly, when left out.
+        invalid_values: stored values without a measurement; default 0 and the type's maximum.
+        min_depth, max_depth: metres outside of which depth counts as invalid.
+        align: `refuse`, `depth_to_rgb` or `rgb_to_depth` for sizes that differ.
+        num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped: see `labels.LabelRules`;
+            class_names is a list or a file. Labels found by themselves are only read when these say how many
+            classes there are.
+        require_depth: drop (and list) frames without depth; false keeps them as RGB-only samples.
+        require_labels: drop (and list) frames without labels, where labels are read.
+        every: keep every k-th frame of a sequence.
+        min_frames: with `clips`, drop (and list) shorter sequences.
+        split_list, split_fractions: see `splits.select_split`.
+        fps: frames per second of the sequences, if known.
+
+    Raises:
+        ConfigError: options that contradict each other or have unknown values.
+        DataError: nothing to pair, ambiguous names, sizes that differ; DepthUnitError and LabelError as found.
+    """
+
+    name = "folder"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        unit: str = "frames",
+        rgb: str | None = "auto",
+        depth: str | None = "auto",
+        labels: str | None = "auto",
+        association: str | None = "auto",
+        depth_unit: str | None = None,
+        depth_scale: float | None = None,
+        depth_kind: str | None = None,
+        invalid_values: Iterable[float] | None = None,
+        min_depth: float | None = None,
+        max_depth: float | None = None,
+        align: str = "refuse",
+        num_classes: int | None = None,
+        class_names: str | Sequence[str] | None = None,
+        label_offset: int = 0,
+        label_ignore: Iterable[int] | int = (),
+        label_map: Mapping[Any, Any] | Sequence[int] | str | None = None,
+        label_unmapped: str = "refuse",
+        require_depth: bool = True,
+        require_labels: bool = True,
+        every: int = 1,
+        min_frames: int = 1,
+        split_list: str | Mapping[str, str] | None = None,
+        split_fractions: Mapping[str, float] | None = None,
+        fps: float | None = None,
+    ) -> None:
+        root = Path(root).expanduser()
+        if every < 1 or min_frames < 1:
+            raise ConfigError(f"every is {every} and min_frames {min_frames}; both must be at least 1")
+        listing = list_files(root)
+        rules = build_label_rules(
+            root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped
+        )
+        if rules is None and labels not in (None, "none", "auto"):
+            raise ConfigError(f"labels={labels!r} needs num_classes, class_names or label_map")
+        wanted = {"rgb": rgb, "depth": depth, "labels": labels if rules is not None else None}
+        chosen = {name: how for name, how in wanted.items() if how not in (None, "none")}
+        required = {name for name in chosen if name == "rgb"}
+        required |= {"depth"} if require_depth and "depth" in chosen else set()
+        required |= {"labels"} if require_labels and "labels" in chosen else set()
+        sequences, unpaired, notes = find_frames(listing, chosen, required, association or "none")
+        sequences, how = select_split(root, sequences, split, split_list, split_fractions)
+        notes.append(how)
+        sequences = {key: frames[::every] for key, frames in sequences.items()}
+        if unit == "clips":
+            short = [key for key, frames in sequences.items() if len(frames) < min_frames]
+            unpaired += [Unpaired(key, f"sequence of fewer than {min_frames} frames") for key in short]
+            sequences = {key: frames for key, frames in sequences.items() if key not in short}
+            if not sequences:
+                raise DataError(f"{root}: no sequence has min_frames={min_frames} frames (every={every})")
+        super().__init__(
+            root,
+            sequences,
+            unit=unit,
+            depth_options=DepthOptions(
+                depth_unit,
+                depth_scale,
+                depth_kind,
+                None if invalid_values is None else tuple(invalid_values),
+                min_depth,
+                max_depth,
+            ),
+            label_rules=rules if "labels" in chosen else None,
+            align=align,
+            fps=fps,
+            unpaired=unpaired,
+            notes=notes,
+        )
+
+
+def find_frames(
+    listing: Listing, chosen: dict[str, str], required: set[str], association: str
+) -> tuple[Sequences, list[Unpaired], list[str]]:
+    """Frames by sequence, the files left over, and notes on how they were found.
+
+    Raises:
+        DataError: no frame has all of `required`; the message lists what was found and how to name it.
+    """
+    if not chosen:
+        raise ConfigError("rgb and depth are both 'none': nothing to read")
+    rows: dict[str, dict[str, str]] = {}
+    unpaired: list[Unpaired] = []
+    notes: list[str] = []
+    associations = find_associations(listing, association)
+    covered = []
+    for file in associations:
+        found, missing = rows_of_association(listing, file, list(chosen))
+        rows.update(found)
+        unpaired += missing
+        covered.append(PurePosixPath(file).parent)
+        notes.append(f"{len(found)} frames paired by {file}" + (f", {len(missing)} missing" if missing else ""))
+    rest = [f for f in listing.files if not any(folder in PurePosixPath(f).parents for folder in covered)]
+    if rest:
+        columns = find_columns(Listing(listing.root, tuple(rest)), chosen)
+        found, leftovers = pair_by_name(columns)
+        counts = ", ".join(f"{len(entries)} {name}" for name, entries in columns.items())
+        notes.append(f"{len(found)} frames by name from {counts} files")
+        rows.update(found)
+        unpaired += [entry for entry in leftovers if not _is_kept(entry, found, required)]
+    complete = {name: row for name, row in rows.items() if required <= set(row)}
+    if not complete:
+        raise DataError(
+            f"no frame under {listing.root} has {' and '.join(sorted(required)) or 'RGB or depth'}. "
+            f"{'; '.join(notes)}. Found:\n{listing.summary()}\n{_HOW_TO_FIX}"
+        )
+    return _in_sequences(complete), unpaired, notes
+
+
+def _is_kept(entry: Unpaired, rows: dict[str, dict[str, str]], required: set[str]) -> bool:
+    """Whether a file without all partners still belongs to a frame that has what is required."""
+    return any(entry.path in row.values() and required <= set(row) for row in rows.values())
+
+
+# Frames that lie in no sequence's folder. A fixed word: the root's own name must not change keys and draws.
+ROOT_SEQUENCE = "frames"
+
+
+def _in_sequences(rows: dict[str, dict[str, str]]) -> Sequences:
+    sequences: Sequences = {}
+    for name, row in rows.items():
+        folder = PurePosixPath(name).parent.as_posix()
+        folder = ROOT_SEQUENCE if folder == "." else folder
+        frame = Frame(name, row.get("rgb"), row.get("depth"), row.get("labels"))
+        sequences.setdefault(folder, []).append(frame)
+    return sequences

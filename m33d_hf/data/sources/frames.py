@@ -1,0 +1,257 @@
+"""What the file-based sources share: a frame is a few files; a source lists frames, or sequences of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from m33d_hf.data.detection import DepthOptions, Detection, detect_depth_spec, evenly_spaced
+from m33d_hf.data.files import map_size, read_map, read_rgb
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sources.labels import LabelRules, check_label_files
+from m33d_hf.data.sources.pairing import Unpaired
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint
+from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
+
+ALIGNMENTS = ("refuse", "depth_to_rgb", "rgb_to_depth")
+_CHECKED_FRAMES = 6
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The files of one moment, relative to the root, and its stable name."""
+
+    key: str
+    rgb: str | None = None
+    depth: str | None = None
+    labels: str | None = None
+
+
+@dataclass(frozen=True)
+class FrameReader:
+    """Reads frames into samples: units, labels and sizes are settled here and nowhere later.
+
+    Attributes:
+        align: what to do when RGB and depth (or labels) differ in size. `refuse` raises; `depth_to_rgb` resizes
+            depth and labels to RGB; `rgb_to_depth` resizes RGB and labels to depth. Resizing does not register two
+            cameras: use it only where both see the same picture.
+    """
+
+    root: Path
+    depth_spec: DepthSpec | None
+    label_rules: LabelRules | None
+    align: str = "refuse"
+
+    def read(self, frames: Sequence[Frame], key: str, meta: dict[str, Any]) -> RGBDSample:
+        """Read `frames` (all with the same modalities) as one sample of T = len(frames).
+
+        Raises:
+            CorruptFileError: a file that cannot be decoded.
+            DataError: sizes that differ within a frame (with `refuse`) or between frames; LabelError for labels.
+        """
+        maps = [self._read_frame(frame) for frame in frames]
+        stacked: dict[str, torch.Tensor | None] = {}
+        for name in ("rgb", "depth", "labels"):
+            parts = [part[name] for part in maps if part[name] is not None]
+            if parts and len(parts) < len(maps):
+                raise DataError(f"{key}: {len(maps) - len(parts)} of {len(maps)} frames have no {name}")
+            sizes = {tuple(part.shape[-2:]) for part in parts}
+            if len(sizes) > 1:
+                raise DataError(f"{key}: the {name} of its frames differ in size: {sorted(sizes)}")
+            stacked[name] = torch.stack(parts) if parts else None
+        return RGBDSample(
+            key=key, rgb=stacked["rgb"], depth=stacked["depth"], segmentation=stacked["labels"], meta=meta
+        )
+
+    def _read_frame(self, frame: Frame) -> dict[str, torch.Tensor | None]:
+        rgb = depth = labels = None
+        if frame.rgb is not None:
+            rgb = torch.from_numpy(read_rgb(self.root / frame.rgb)).permute(2, 0, 1).contiguous()
+        if frame.depth is not None and self.depth_spec is not None:
+            depth = torch.from_numpy(self.depth_spec.decode(read_map(self.root / frame.depth)))[None]
+        if frame.labels is not None and self.label_rules is not None:
+            path = self.root / frame.labels
+            labels = torch.from_numpy(self.label_rules.apply(read_map(path), path))
+        return self._aligned(frame, rgb, depth, labels)
+
+    def _aligned(
+        self,
+        frame: Frame,
+        rgb: torch.Tensor | None,
+        depth: torch.Tensor | None,
+        labels: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor | None]:
+        first, second = (depth, rgb) if self.align == "rgb_to_depth" else (rgb, depth)
+        reference = first if first is not None else second
+        if reference is None:
+            raise DataError(f"{frame.key}: neither RGB nor depth to read")
+        size = (int(reference.shape[-2]), int(reference.shape[-1]))
+        if self.align == "refuse":
+            files = {frame.rgb: rgb, frame.depth: depth, frame.labels: labels}
+            refuse_sizes(self.root, {str(f): tuple(m.shape[-2:]) for f, m in files.items() if m is not None})
+        if rgb is not None and rgb.shape[-2:] != size:
+            resized = F.interpolate(rgb[None].float(), size=size, mode="bilinear", antialias=True)[0]
+            rgb = resized.round().clamp(0, 255).to(torch.uint8)
+        if depth is not None:
+            depth = resize_depth(depth, size)
+        if labels is not None and labels.shape != size:
+            nearest = F.interpolate(labels[None, None].float(), size=size, mode="nearest-exact")
+            labels = nearest[0, 0].to(labels.dtype)
+        return {"rgb": rgb, "depth": depth, "labels": labels}
+
+
+def refuse_sizes(root: Path, sizes: dict[str, tuple[int, ...]]) -> None:
+    """Raise a DataError naming every file of a frame when they differ in (height, width)."""
+    if len(set(sizes.values())) <= 1:
+        return
+    listing = ", ".join(f"{root / file} is {height}x{width}" for file, (height, width) in sizes.items())
+    raise DataError(
+        f"the files of one frame differ in size (height x width): {listing}. If all show the same picture, pass "
+        "align=depth_to_rgb or align=rgb_to_depth; if two cameras took them, register depth to RGB first."
+    )
+
+
+@dataclass(frozen=True)
+class FrameSequence:
+    """A `VideoHandle` over frames on disk; one frame is an image."""
+
+    key: str
+    frames: tuple[Frame, ...]
+    reader: FrameReader = field(repr=False)
+    fps: float | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        """Read the given frames; see `FrameReader.read` for what it raises."""
+        for index in indices:
+            if not 0 <= index < len(self.frames):
+                raise IndexError(f"{self.key}: frame {index} of a sequence of {len(self.frames)}")
+        chosen = [self.frames[index] for index in indices]
+        numbers = ",".join(str(int(index)) for index in indices)
+        key = self.key if self.length == 1 else f"{self.key}[{numbers}]"
+        meta = {"frames": [frame.key for frame in chosen], "root": str(self.reader.root)}
+        return self.reader.read(chosen, key, meta)
+
+
+class FrameSource:
+    """A `Source` over frames on disk. Subclasses find the files; everything after that is here.
+
+    Attributes:
+        root: the folder that every path is relative to.
+        sequences: what `__getitem__` serves, in order.
+        detection: what was assumed about depth; None without depth.
+        unpaired: files that take no part, with the reason.
+        notes: sentences about the layout found and assumptions made, for logs and the dry run.
+    """
+
+    name = "frames"
+
+    def __init__(
+        self,
+        root: Path,
+        sequences: dict[str, list[Frame]],
+        *,
+        unit: str,
+        depth_options: DepthOptions,
+        label_rules: LabelRules | None,
+        align: str,
+        fps: float | None,
+        unpaired: list[Unpaired],
+        notes: list[str],
+    ) -> None:
+        choose("align", align, ALIGNMENTS)
+        choose("unit", unit, ("frames", "clips"))
+        self.root = root
+        self.unpaired = unpaired
+        self.notes = notes
+        self.align = align
+        self.label_rules = label_rules
+        frames = [frame for sequence in sequences.values() for frame in sequence]
+        self.detection: Detection | None = None
+        depth_files = [root / frame.depth for frame in frames if frame.depth is not None]
+        if depth_files:
+            self.detection = detect_depth_spec(depth_files, depth_options)
+            notes.append(self.detection.message)
+        self.depth_spec: DepthSpec | None = self.detection.spec if self.detection else None
+        self.class_names: list[str] | None = class_names_of(label_rules)
+        self.action_names: list[str] | None = None
+        reader = FrameReader(root, self.depth_spec, label_rules, align)
+        if unit == "clips":
+            items = [FrameSequence(key, tuple(part), reader, fps) for key, part in sequences.items() if part]
+        else:
+            items = [FrameSequence(frame.key, (frame,), reader) for frame in frames]
+        self.sequences: list[FrameSequence] = items
+        self._check_some(frames)
+
+    def _check_some(self, frames: list[Frame]) -> None:
+        """Sizes and labels of a few frames, spread from first to last, before anything is trained."""
+        chosen = [frames[i] for i in spread_indices(len(frames), _CHECKED_FRAMES)]
+        if self.align == "refuse":
+            for frame in chosen:
+                files = [file for file in (frame.rgb, frame.depth, frame.labels) if file is not None]
+                try:
+                    sizes = {file: map_size(self.root / file) for file in files}
+                except CorruptFileError:
+                    continue  # counted and listed where samples are read
+                refuse_sizes(self.root, dict(sizes))
+        if self.label_rules is not None:
+            paths = [self.root / frame.labels for frame in chosen if frame.labels is not None]
+            check_label_files(paths, self.label_rules)
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> FrameSequence:
+        if not -len(self.sequences) <= index < len(self.sequences):
+            raise IndexError(f"item {index} of a source of {len(self.sequences)}")
+        return self.sequences[index]
+
+    def digest(self) -> str:
+        """Digest of names, sizes in bytes and reading rules; times and the place of the root do not count."""
+        state = hashlib.sha256()
+        rules = {
+            "source": self.name,
+            "align": self.align,
+            "depth": self.depth_spec.to_dict() if self.depth_spec else None,
+            "labels": self.label_rules.to_dict() if self.label_rules else None,
+        }
+        state.update(json.dumps(rules, sort_keys=True).encode())
+        for sequence in self.sequences:
+            state.update(f"\n{sequence.key}".encode())
+            for frame in sequence.frames:
+                for file in (frame.rgb, frame.depth, frame.labels):
+                    if file is not None:
+                        path = self.root / file
+                        size = path.stat().st_size if path.is_file() else -1
+                        state.update(f"\n {file} {size}".encode())
+        return state.hexdigest()
+
+
+def spread_indices(length: int, count: int) -> list[int]:
+    """At most `count` indices below `length`, from first to last."""
+    return [int(path.name) for path in evenly_spaced([Path(str(i)) for i in range(length)], count)]
+
+
+def class_names_of(rules: LabelRules | None) -> list[str] | None:
+    """The given names, or `class 0` .. when only their number is known; None without labels."""
+    if rules is None:
+        return None
+    return rules.names or [f"class {i}" for i in range(rules.num_classes)]
+
+
+def choose(option: str, value: str, known: Sequence[str]) -> None:
+    """Refuse an option's value that is not one of `known`."""
+    if value not in known:
+        hint = nearest_name_hint(str(value), known)
+        raise ConfigError(f"{option} is {value!r}; it must be one of {', '.join(known)}.{hint}")

@@ -1,0 +1,199 @@
+"""Turns stored label values into class ids 0 .. C - 1 and 255 = ignore, and refuses values that are neither."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m33d_hf.data.files import read_map
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.errors import ConfigError, CorruptFileError, LabelError
+
+_VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "invalid", "background/void"}
+
+
+def _existing(path: str | Path, root: Path) -> Path:
+    for candidate in (Path(path), root / path):
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(f"file {str(path)!r} is neither here nor in {root}")
+
+
+def read_class_names(path: Path) -> tuple[list[str], dict[int, int] | None, list[int]]:
+    """Read class names: one a line, or a table whose first column is the stored value and second the name.
+
+    Returns:
+        (names, mapping of stored value -> class id or None, stored values that the table calls void).
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptFileError(path, f"is not a readable text file ({error})") from error
+    cells = [[cell.strip() for cell in line.replace(",", "\t").split("\t")] for line in lines]
+    table = [row for row in cells if len(row) >= 2 and row[0].lstrip("-").isdigit()]
+    if not table or len(table) < len(cells) - 1:  # at most one header line
+        return [line.strip() for line in lines], None, []
+    void = [int(row[0]) for row in table if row[1].lower() in _VOID_NAMES]
+    named = [(int(row[0]), row[1]) for row in table if int(row[0]) not in void]
+    return [name for _, name in named], {value: i for i, (value, _) in enumerate(named)}, void
+
+
+def read_label_map(value: Mapping[Any, Any] | Sequence[int] | str | Path, root: Path) -> dict[int, int]:
+    """Stored value -> class id, from a mapping, a list (position = class) or a file of either (JSON or text)."""
+    if isinstance(value, str | Path):
+        path = _existing(value, root)
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".json":
+            value = json.loads(text)
+        else:
+            rows = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
+            pairs = all(len(row) == 2 and row[1].lstrip("-").isdigit() for row in rows)
+            value = {row[0]: row[1] for row in rows} if pairs else [row[0] for row in rows]  # type: ignore[assignment]
+    try:
+        if isinstance(value, Mapping):
+            return {int(stored): int(class_id) for stored, class_id in value.items()}
+        return {int(stored): class_id for class_id, stored in enumerate(value)}
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"label_map must map stored values to class ids, both whole numbers ({error})") from error
+
+
+class LabelRules:
+    """How stored label values become class ids.
+
+    A stored value in `ignore` (and 255) becomes 255; otherwise `mapping`, or without one `value - offset`, gives
+    the class id, which must lie in 0 .. num_classes - 1.
+
+    Args:
+        num_classes: C, at most 255 (255 means ignore).
+        names: class names in id order, or None.
+        offset: subtracted from stored values; 1 for labels that count from one.
+        ignore: stored values without a class.
+        mapping: stored value -> class id; excludes `offset`.
+        unmapped: `refuse` or `ignore` stored values that `mapping` does not hold.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        names: list[str] | None = None,
+        offset: int = 0,
+        ignore: Iterable[int] = (),
+        mapping: Mapping[int, int] | None = None,
+        unmapped: str = "refuse",
+    ) -> None:
+        if not 1 <= num_classes <= IGNORE_INDEX:
+            raise ConfigError(f"num_classes is {num_classes}; label maps hold 1 to {IGNORE_INDEX} classes")
+        if mapping is not None and offset:
+            raise ConfigError("give label_map or label_offset, not both")
+        if unmapped not in ("refuse", "ignore"):
+            raise ConfigError(f"label_unmapped is {unmapped!r}; it must be 'refuse' or 'ignore'")
+        if mapping and not all(0 <= i < num_classes or i == IGNORE_INDEX for i in mapping.values()):
+            raise ConfigError(f"label_map leads outside 0 .. {num_classes - 1}: {dict(mapping)}")
+        self.num_classes = num_classes
+        self.names = names
+        self.offset = offset
+        self.ignore = frozenset(int(value) for value in ignore)
+        self.mapping = None if mapping is None else dict(mapping)
+        self.unmapped = unmapped
+
+    def apply(self, stored: np.ndarray, where: object) -> np.ndarray:
+        """Stored (H, W) -> (H, W) uint8.
+
+        Raises:
+            LabelError: values outside the classes; names `where` and the histogram.
+        """
+        if stored.dtype.kind == "f":
+            raise LabelError(f"{where}: labels are stored as {stored.dtype}; whole numbers are needed")
+        values, inverse, counts = np.unique(stored, return_inverse=True, return_counts=True)
+        ids = np.array([self._class_of(int(value)) for value in values])
+        if (ids < 0).any():
+            wrong = [int(value) for value in values[ids < 0]]
+            histogram = ", ".join(f"{value}: {count}" for value, count in zip(values, counts))
+            raise LabelError(
+                f"{where}: label values {_short(wrong)} are outside the {self.num_classes} classes"
+                f"{f' (label_offset {self.offset})' if self.offset else ''} and not ignored. Pixels per stored "
+                f"value: {{{_short_text(histogram)}}}. Set num_classes, label_offset (1 if labels count from one), "
+                "label_ignore (values without a class, for example 0 = void) or label_map."
+            )
+        return ids.astype(np.uint8)[inverse].reshape(stored.shape)
+
+    def _class_of(self, value: int) -> int:
+        """Class id of a stored value, 255 = ignore, -1 = refused."""
+        if value in self.ignore or (value == IGNORE_INDEX and value not in (self.mapping or {})):
+            return IGNORE_INDEX
+        if self.mapping is not None:
+            return self.mapping.get(value, IGNORE_INDEX if self.unmapped == "ignore" else -1)
+        class_id = value - self.offset
+        return class_id if 0 <= class_id < self.num_classes else -1
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the digest of a source should depend on."""
+        mapping = None if self.mapping is None else sorted(self.mapping.items())
+        return {
+            "num_classes": self.num_classes,
+            "offset": self.offset,
+            "ignore": sorted(self.ignore),
+            "mapping": mapping,
+            "unmapped": self.unmapped,
+        }
+
+
+def _short(values: list[int]) -> str:
+    return str(values) if len(values) <= 12 else f"{values[:12]} and {len(values) - 12} more"
+
+
+def _short_text(text: str, limit: int = 600) -> str:
+    return text if len(text) <= limit else text[:limit] + " ..."
+
+
+def build_label_rules(
+    root: Path,
+    num_classes: int | None = None,
+    class_names: str | Path | Sequence[str] | None = None,
+    label_offset: int = 0,
+    label_ignore: Iterable[int] = (),
+    label_map: Mapping[Any, Any] | Sequence[int] | str | Path | None = None,
+    label_unmapped: str = "refuse",
+) -> LabelRules | None:
+    """Rules from a source's options; None when nothing says how many classes there are.
+
+    Raises:
+        ConfigError: options that contradict each other.
+    """
+    mapping = None if label_map is None else read_label_map(label_map, root)
+    ignore = [label_ignore] if isinstance(label_ignore, int) else list(label_ignore)
+    names: list[str] | None = None
+    if isinstance(class_names, str | Path):
+        names, table, void = read_class_names(_existing(class_names, root))
+        if mapping is None and not label_offset and num_classes in (None, len(names)):
+            mapping, ignore = table, ignore + void
+    elif class_names is not None:
+        names = [str(name) for name in class_names]
+    if num_classes is None:
+        if names is not None:
+            num_classes = len(names)
+        elif mapping:
+            num_classes = 1 + max((i for i in mapping.values() if i != IGNORE_INDEX), default=0)
+        else:
+            return None
+    if names is not None and len(names) != num_classes:
+        raise ConfigError(f"num_classes is {num_classes}, but class_names holds {len(names)} names")
+    return LabelRules(num_classes, names, label_offset, ignore, mapping, label_unmapped)
+
+
+def check_label_files(files: Iterable[Path], rules: LabelRules) -> None:
+    """Read some label maps before the first step, so that a wrong class count is not met in hour three.
+
+    Raises:
+        LabelError: values outside the classes. Unreadable files are left to the reader's own account.
+    """
+    for file in files:
+        try:
+            stored = read_map(file)
+        except CorruptFileError:
+            continue
+        rules.apply(stored, file)

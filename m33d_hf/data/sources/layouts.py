@@ -1,0 +1,227 @@
+"""Finds RGB, depth and label files under a root: common layouts by themselves, any other by a folder or pattern.
+
+Known without options: `color/ depth/ label/` (and the like) side by side, at the root or in every sequence's
+folder; siblings that differ by a word (`frame-000000.color.jpg` and `frame-000000.depth.png`, `1.png` and
+`1_depth.png`); association files (`rgb.match`, `associations.txt`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from m33d_hf.data.files import MAP_SUFFIXES, RGB_SUFFIXES
+from m33d_hf.data.sources.pairing import (
+    MODALITY_WORDS,
+    Unpaired,
+    modality_of,
+    natural_key,
+    read_association,
+    strip_modality,
+    words_of,
+)
+from m33d_hf.errors import DataError
+
+ASSOCIATION_NAMES = ("associations.txt", "association.txt", "associate.txt", "rgb.match", "rgbd.match")
+_SUFFIXES = {"rgb": RGB_SUFFIXES, "depth": MAP_SUFFIXES, "labels": (".png", ".pgm", ".npy")}
+_FOLDER_EXTRAS = ("gt", "raw", "filt", "map", "maps", "left", "registered", "aligned")
+
+Columns = dict[str, list[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Every file under a root, relative and with forward slashes, in natural order."""
+
+    root: Path
+    files: tuple[str, ...]
+
+    def images(self) -> list[str]:
+        """Files of any readable kind."""
+        suffixes = {suffix for group in _SUFFIXES.values() for suffix in group}
+        return [file for file in self.files if PurePosixPath(file).suffix.lower() in suffixes]
+
+    def summary(self, limit: int = 8) -> str:
+        """What lies where: folders with the number of files of each kind."""
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for file in self.files:
+            path = PurePosixPath(file)
+            counts[str(path.parent)][path.suffix.lower() or "no suffix"] += 1
+        lines = [
+            f"  {'(root)' if folder == '.' else folder}: "
+            + ", ".join(f"{number} {suffix}" for suffix, number in sorted(kinds.items()))
+            for folder, kinds in list(counts.items())[:limit]
+        ]
+        if len(counts) > limit:
+            lines.append(f"  ... and {len(counts) - limit} more folders")
+        return "\n".join(lines) or "  (no files)"
+
+
+def list_files(root: Path) -> Listing:
+    """List a tree once, hidden files and folders left out.
+
+    Raises:
+        DataError: the root is not a folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"data root {str(root)!r} is not a folder")
+    files = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        relative = Path(folder).relative_to(root).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
+        files += [prefix + name for name in names if not name.startswith(".")]
+    return Listing(root, tuple(sorted(files, key=natural_key)))
+
+
+def _folder_modality(name: str) -> str | None:
+    """Modality of a folder whose name says nothing but that: `depth`, `label-filt`, not `color_original_png`."""
+    words = [word for word in words_of(name) if word not in _FOLDER_EXTRAS and not word.isdigit()]
+    known = {word for group in MODALITY_WORDS.values() for word in group}
+    return modality_of(name) if words and all(word in known for word in words) else None
+
+
+def _has_suffix(file: str, modality: str) -> bool:
+    return PurePosixPath(file).suffix.lower() in _SUFFIXES[modality]
+
+
+def _without(parts: Sequence[str], index: int | None) -> str:
+    kept = [part for i, part in enumerate(parts) if i != index]
+    return "/".join(kept)
+
+
+def _frame_of(file: str, folder_index: int | None) -> str:
+    """Name of the frame a file belongs to: its path without the modality's folder and words."""
+    path = PurePosixPath(file)
+    folder = _without(path.parts[:-1], folder_index)
+    stem = strip_modality(path.stem)
+    return f"{folder}/{stem}" if folder else stem
+
+
+def _discover(files: Sequence[str], wanted: Sequence[str]) -> Columns:
+    """Sort files into modalities by the words in their folders and names."""
+    by_folder: dict[PurePosixPath, list[str]] = defaultdict(list)
+    for file in files:
+        by_folder[PurePosixPath(file).parent].append(file)
+    columns: Columns = {name: [] for name in wanted}
+    unmarked: list[str] = []
+    for folder, members in by_folder.items():
+        marks = [_folder_modality(part) for part in folder.parts]
+        index = next((i for i in reversed(range(len(marks))) if marks[i] is not None), None)
+        stems = {file: modality_of(PurePosixPath(file).stem) for file in members}
+        siblings = len({stem or "rgb" for stem in stems.values()}) > 1
+        for file in members:
+            # A folder's name decides, unless several modalities lie in it side by side.
+            modality = marks[index] if index is not None and not siblings else stems[file]
+            if modality is None and siblings and not file.endswith(".npy"):
+                modality = "rgb"
+            if modality is None:
+                unmarked.append(file)
+            elif modality in columns and _has_suffix(file, modality):
+                columns[modality].append((_frame_of(file, index), file))
+    if "rgb" in columns and not columns["rgb"] and not columns.get("depth"):
+        # Nothing says what it holds: a plain folder of pictures.
+        pictures = [file for file in unmarked if _has_suffix(file, "rgb") and not file.endswith(".npy")]
+        columns["rgb"] = [(_frame_of(file, None), file) for file in pictures]
+    return columns
+
+
+def _by_folder(files: Sequence[str], folder: str, modality: str) -> list[tuple[str, str]]:
+    """Files below a folder of that name, which may have several levels and lie in every sequence."""
+    wanted = PurePosixPath(folder).parts
+    found = []
+    for file in files:
+        parts = PurePosixPath(file).parts[:-1]
+        for start in range(len(parts) - len(wanted) + 1):
+            if parts[start : start + len(wanted)] == wanted and _has_suffix(file, modality):
+                rest = "/".join(parts[:start] + parts[start + len(wanted) :])
+                stem = strip_modality(PurePosixPath(file).stem)
+                found.append((f"{rest}/{stem}" if rest else stem, file))
+                break
+    return found
+
+
+def _by_pattern(files: Sequence[str], pattern: str, modality: str) -> list[tuple[str, str]]:
+    """Files whose last path parts match `pattern`; what its stars stand for is the name of the frame."""
+    depth = pattern.count("/") + 1
+    expression = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)") + r"\Z")
+    found = []
+    for file in files:
+        parts = file.split("/")
+        match = expression.match("/".join(parts[-depth:])) if len(parts) >= depth else None
+        if match and _has_suffix(file, modality):
+            folder = "/".join(parts[:-depth])
+            stem = ".".join(group for group in match.groups() if group)
+            found.append((f"{folder}/{stem}" if folder else stem, file))
+    return found
+
+
+def find_columns(listing: Listing, chosen: dict[str, str]) -> Columns:
+    """Files of each modality with the name of their frame.
+
+    Args:
+        chosen: modality -> `auto`, a folder name, or a pattern with `*`; modalities left out are not looked for.
+
+    Raises:
+        DataError: a folder or pattern that was asked for and matches nothing.
+    """
+    files = listing.images()
+    columns = _discover(files, [name for name, how in chosen.items() if how == "auto"])
+    for name, how in chosen.items():
+        if how == "auto":
+            continue
+        columns[name] = _by_pattern(files, how, name) if "*" in how else _by_folder(files, how.strip("/"), name)
+        if not columns[name]:
+            raise DataError(
+                f"option {name}={how!r} matches no {' / '.join(_SUFFIXES[name])} file under {listing.root}. "
+                f"Found:\n{listing.summary()}"
+            )
+    return {name: columns[name] for name in chosen}
+
+
+def find_associations(listing: Listing, association: str) -> list[str]:
+    """Association files under the root: those of a known name (`auto`), or of the given name in any folder.
+
+    Raises:
+        DataError: a name that was asked for and is not there.
+    """
+    if association == "none":
+        return []
+    if association != "auto":
+        found = [file for file in listing.files if file == association or file.endswith(f"/{association}")]
+        if not found:
+            raise DataError(f"association file {association!r} is nowhere under {listing.root}")
+        return found
+    best: dict[PurePosixPath, str] = {}
+    for file in listing.files:
+        path = PurePosixPath(file)
+        if path.name in ASSOCIATION_NAMES:
+            held = best.get(path.parent, file)
+            best[path.parent] = min(held, file, key=lambda f: ASSOCIATION_NAMES.index(PurePosixPath(f).name))
+    return list(best.values())
+
+
+def rows_of_association(
+    listing: Listing, association: str, wanted: Sequence[str]
+) -> tuple[dict[str, dict[str, str]], list[Unpaired]]:
+    """Frames that an association file names: name -> files that exist; lines with a missing file are left over."""
+    folder = PurePosixPath(association).parent
+    present = set(listing.files)
+    rows: dict[str, dict[str, str]] = {}
+    missing: list[Unpaired] = []
+    for row in read_association(listing.root / association):
+        files = {name: (folder / file).as_posix() for name, file in row.items() if name in wanted}
+        absent = [file for file in files.values() if file not in present]
+        missing += [Unpaired(file, f"named in {association} but not there") for file in absent]
+        if absent or not files:
+            continue
+        first = PurePosixPath(next(files[name] for name in ("rgb", "depth", "labels") if name in files))
+        name = (folder / strip_modality(first.stem)).as_posix()
+        if name in rows and rows[name] != files:
+            raise DataError(f"{listing.root / association}: two lines name the frame {name!r}")
+        rows[name] = files
+    return rows, missing
