@@ -1,6 +1,6 @@
 import pytest
-from helpers.tiny import SMALL, both, tiny_config
 
+from helpers.tiny import SMALL, both, tiny_config
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec, depth_modality, rgb_modality
 

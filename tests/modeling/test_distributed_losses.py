@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from helpers.tiny import VARIANTS, random_batch, tiny_config
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers.tiny import VARIANTS, random_batch, tiny_config
 from m33d_hf.modeling.losses_m33d import weighted_total
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from helpers.tiny import CLIP, both, tiny_config
 
+from helpers.tiny import CLIP, both, tiny_config
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec, rgb_modality
 from m33d_hf.modeling.masking_m33d import complement, draw_keep, motion_scores, visible_count

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from helpers.tiny import CLIP, UNMASKED, VARIANTS, both, random_batch, tiny_config
 
+from helpers.tiny import CLIP, UNMASKED, VARIANTS, both, random_batch, tiny_config
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import depth_modality, rgb_modality
 from m33d_hf.modeling.losses_m33d import normalize_patches
