@@ -1,0 +1,245 @@
+"""Images (with depth and label maps, where given) in, model inputs out; logits and depth back to image size.
+
+`M33DImageProcessor` computes with torchvision, `M33DImageProcessorPil` with PIL and numpy where torchvision is not
+installed; `AutoImageProcessor` takes the first that works. Depth and labels take the same path in both: nearest
+neighbours only, so that no valid pixel mixes with an invalid one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.image_processing_backends import PilBackend, TorchvisionBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_transforms import get_resize_output_image_size
+from transformers.image_utils import PILImageResampling
+from transformers.processing_utils import ImagesKwargs
+
+from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
+from .depth_m33d import DepthSpec, resize_depth, standardize_depth
+from .errors_m33d import ConfigError, DataError, DepthUnitError
+
+
+class M33DImageProcessorKwargs(ImagesKwargs, total=False):
+    """Options beyond those of every image processor.
+
+    Args:
+        depth_unit: unit of integer depth maps ("millimetre", "tum", ...); float maps are metres whatever it says.
+        depth_standardization: "trimmed", "full" or "none", as the model was pre-trained.
+        min_depth, max_depth: metres; `post_process_depth_estimation` clamps to them, None does not.
+    """
+
+    depth_unit: str | None
+    depth_standardization: str
+    min_depth: float | None
+    max_depth: float | None
+
+
+def _as_list(maps: Any) -> list[Any]:
+    """A single (H, W) map or a batch of them, as a list."""
+    if isinstance(maps, list | tuple):
+        return list(maps)
+    array_like = isinstance(maps, np.ndarray | Tensor)
+    return list(maps) if array_like and maps.ndim == 3 and 1 not in (maps.shape[0], maps.shape[-1]) else [maps]
+
+
+def _as_map(value: Any) -> np.ndarray:
+    """PIL image, array or tensor of (H, W), (1, H, W) or (H, W, 1) to an (H, W) array of the stored dtype."""
+    array = value.cpu().numpy() if isinstance(value, Tensor) else np.array(value)
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+        array = array.squeeze(0 if array.shape[0] == 1 else -1)
+    if array.ndim != 2:
+        raise DataError(f"a depth or label map must have one channel, got shape {array.shape}.")
+    return array
+
+
+class _M33DImageProcessing:
+    """What both backends share; comes before the backend in the bases."""
+
+    valid_kwargs = M33DImageProcessorKwargs
+    model_input_names = ["pixel_values", "depth_values"]  # noqa: RUF012
+    resample = PILImageResampling.BILINEAR
+    image_mean = list(IMAGENET_MEAN)  # noqa: RUF012
+    image_std = list(IMAGENET_STD)  # noqa: RUF012
+    size = {"height": 224, "width": 224}  # noqa: RUF012
+    default_to_square = True
+    do_resize = True
+    do_center_crop = False
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    do_convert_rgb = True
+    depth_unit: str | None = None
+    depth_standardization = "trimmed"
+    min_depth: float | None = None
+    max_depth: float | None = None
+
+    @classmethod
+    def from_model_config(cls, config: M33DConfig, **overrides: Any) -> Any:
+        """Build the processor that fits a model: its image size, RGB normalisation, depth range."""
+        height, width = config.image_height_width
+        options: dict[str, Any] = {
+            "size": {"height": height, "width": width},
+            "depth_standardization": config.depth_standardization,
+            "min_depth": config.min_depth,
+            "max_depth": config.max_depth,
+        }
+        spec = config.spec("rgb")
+        if spec.channel_mean is not None and spec.channel_std is not None:
+            options |= {"image_mean": list(spec.channel_mean), "image_std": list(spec.channel_std)}
+        return cls(**{**options, **overrides})
+
+    def preprocess(
+        self, images: Any, depth_maps: Any | None = None, segmentation_maps: Any | None = None, **kwargs: Any
+    ) -> BatchFeature:
+        """Prepare images.
+
+        Args:
+            images: an image or a list of them (PIL, array, tensor, path or URL).
+            depth_maps: one map per image: float metres with NaN where invalid, or stored integers of `depth_unit`.
+            segmentation_maps: one map of class ids per image.
+            kwargs: any attribute of the processor, for this call.
+
+        Returns:
+            pixel_values (B, 3, H, W); with depth also depth_values (B, 1, H, W), standardised, 0 where invalid, and
+            depth_mask bool; with segmentation also labels (B, H, W) int64.
+
+        Raises:
+            DepthUnitError: integer depth without `depth_unit`.
+            DataError: not one map per image, or a map of another size than its image's or with channels.
+        """
+        return super().preprocess(images, depth_maps, segmentation_maps, **kwargs)  # type: ignore[misc]
+
+    def _preprocess_image_like_inputs(
+        self, images: Any, depth_maps: Any | None, segmentation_maps: Any | None, **kwargs: Any
+    ) -> BatchFeature:
+        prepared = self._prepare_image_like_inputs(images, **kwargs)  # type: ignore[attr-defined]
+        sizes = [tuple(image.shape[-2:]) for image in prepared]
+        tensor_type = kwargs.pop("return_tensors", None)
+        data: dict[str, Any] = dict(self._preprocess(prepared, return_tensors=None, **kwargs))  # type: ignore[attr-defined]
+        if depth_maps is not None:
+            pairs = [self._depth(each, kwargs) for each in self._maps(depth_maps, sizes, "depth")]
+            data["depth_values"], data["depth_mask"] = [p[0] for p in pairs], [p[1] for p in pairs]
+        if segmentation_maps is not None:
+            maps = self._maps(segmentation_maps, sizes, "segmentation")
+            placed = [self._place(torch.from_numpy(each.astype(np.float32)), kwargs) for each in maps]
+            data["labels"] = [each.long() for each in placed]
+        return BatchFeature(data=data, tensor_type=tensor_type)
+
+    @staticmethod
+    def _maps(maps: Any, sizes: list[tuple[int, ...]], word: str) -> list[np.ndarray]:
+        arrays = [_as_map(each) for each in _as_list(maps)]
+        if len(arrays) != len(sizes):
+            raise DataError(f"{len(arrays)} {word} maps for {len(sizes)} images; give one for each.")
+        for number, (array, size) in enumerate(zip(arrays, sizes)):
+            if array.shape != size:
+                raise DataError(
+                    f"{word} map {number} is {array.shape[0]} x {array.shape[1]}, its image {size[0]} x {size[1]}; "
+                    "align them before, a processor cannot know how."
+                )
+        return arrays
+
+    def _place(self, map_HW: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Resize (nearest) and crop a map as its image was."""
+        if kwargs["do_resize"]:
+            map_HW = resize_depth(map_HW, self._resized(map_HW, kwargs["size"]))
+        if kwargs["do_center_crop"]:
+            height, width = kwargs["crop_size"].height, kwargs["crop_size"].width
+            top, left = int((map_HW.shape[0] - height) / 2), int((map_HW.shape[1] - width) / 2)
+            if top < 0 or left < 0:
+                raise ConfigError(f"crop_size {height} x {width} is larger than the map {tuple(map_HW.shape)}.")
+            map_HW = map_HW[top : top + height, left : left + width]
+        return map_HW
+
+    @staticmethod
+    def _resized(map_HW: Tensor, size: Any) -> tuple[int, int]:
+        if size.height and size.width:
+            return size.height, size.width
+        if size.shortest_edge and not size.longest_edge:
+            return get_resize_output_image_size(
+                map_HW[None].numpy(), size.shortest_edge, default_to_square=False, input_data_format="channels_first"
+            )
+        raise ConfigError(f"maps can be resized to height and width or to shortest_edge, not to {size}.")
+
+    def _depth(self, stored: np.ndarray, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        if stored.dtype.kind in "ui":
+            if kwargs["depth_unit"] is None:
+                raise DepthUnitError(
+                    f"a depth map holds integers ({stored.dtype}) and depth_unit is not set; set it "
+                    "('millimetre', 'tum', ...) or give float metres."
+                )
+            metres = DepthSpec(unit=kwargs["depth_unit"]).decode(stored)
+        else:
+            metres = DepthSpec(unit="metre", invalid_values=()).decode(stored)
+        placed = self._place(torch.from_numpy(metres), kwargs)
+        values, mask = standardize_depth(placed[None, None], kwargs["depth_standardization"], "frame")
+        return values[0], mask[0]
+
+    def post_process_semantic_segmentation(
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
+        return_segmentation_scores: bool = False,
+    ) -> list[Any]:
+        """Turn logits into label maps.
+
+        Args:
+            outputs: of `M33DForSemanticSegmentation`.
+            target_sizes: (H, W) per image; None keeps the size of the logits.
+            return_segmentation_scores: return dicts of `segmentation` and `segmentation_scores` (L, H, W) instead.
+
+        Returns:
+            One (H, W) int64 map per image.
+        """
+        results: list[Any] = []
+        for logits, size in zip(outputs.logits, _sizes(target_sizes, len(outputs.logits))):
+            if size is not None:
+                logits = F.interpolate(logits[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+            labels = logits.argmax(dim=0)
+            if return_segmentation_scores:
+                results.append(BatchFeature({"segmentation": labels, "segmentation_scores": logits}))
+            else:
+                results.append(labels)
+        return results
+
+    def post_process_depth_estimation(
+        self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | Tensor | None = None
+    ) -> list[dict[str, Tensor]]:
+        """Bring predicted depth to image size and clamp it to [min_depth, max_depth] where these are set.
+
+        Args:
+            outputs: of `M33DForDepthEstimation`.
+            target_sizes: (H, W) per image; None keeps the model's size.
+
+        Returns:
+            One {"predicted_depth": (H, W) metres} per image.
+        """
+        results = []
+        for depth, size in zip(outputs.predicted_depth, _sizes(target_sizes, len(outputs.predicted_depth))):
+            if size is not None:
+                depth = F.interpolate(depth[None, None].float(), size=size, mode="bilinear", align_corners=False)[0, 0]
+            if self.min_depth is not None or self.max_depth is not None:
+                depth = depth.clamp(self.min_depth, self.max_depth)
+            results.append({"predicted_depth": depth})
+        return results
+
+
+def _sizes(target_sizes: Sequence[tuple[int, int]] | Tensor | None, number: int) -> list[tuple[int, int] | None]:
+    if target_sizes is None:
+        return [None] * number
+    if len(target_sizes) != number:
+        raise DataError(f"{len(target_sizes)} target_sizes for {number} predictions; give one for each.")
+    return [(int(height), int(width)) for height, width in target_sizes]
+
+
+class M33DImageProcessor(_M33DImageProcessing, TorchvisionBackend):
+    """Image processor of M33D models, computing with torchvision."""
+
+
+class M33DImageProcessorPil(_M33DImageProcessing, PilBackend):
+    """Image processor of M33D models, computing with PIL and numpy."""

@@ -1,0 +1,119 @@
+"""Image processors: both backends, depth and label maps, saving, and the way back to image size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from m33d_hf.errors import DataError, DepthUnitError
+from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
+from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
+
+BACKENDS = [M33DImageProcessor, M33DImageProcessorPil]
+
+
+def _image(height: int = 20, width: int = 30) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pixels_are_resized_and_normalised(backend: type) -> None:
+    image = _image()
+    processor = backend(size={"height": 20, "width": 30})
+    pixels = processor(images=[image, image], return_tensors="pt")["pixel_values"]
+    expected = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    expected = (expected - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+    assert pixels.dtype == torch.float32
+    torch.testing.assert_close(pixels[1], expected, atol=1e-5, rtol=1e-5)
+    assert backend(size={"height": 16, "width": 24})(image, return_tensors="pt")["pixel_values"].shape == (1, 3, 16, 24)
+
+
+def test_the_backends_agree_within_rounding() -> None:
+    image = _image(40, 60)
+    one, two = (b(size={"height": 16, "width": 24})(image, return_tensors="pt")["pixel_values"] for b in BACKENDS)
+    assert (one - two).abs().max() < 2 / 255 / min(IMAGENET_STD)
+
+
+def test_grey_and_transparent_images_become_rgb() -> None:
+    for mode in ("L", "RGBA"):
+        for backend in BACKENDS:
+            assert backend()(_image().convert(mode), return_tensors="pt")["pixel_values"].shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_depth_is_standardised_over_valid_pixels_and_zero_elsewhere(backend: type) -> None:
+    depth = np.random.default_rng(1).uniform(1, 3, (20, 30)).astype(np.float32)
+    depth[:4] = np.nan
+    processor = backend(size={"height": 20, "width": 30}, depth_standardization="full")
+    batch = processor(_image(), depth_maps=depth, return_tensors="pt")
+    valid = torch.from_numpy(np.isfinite(depth))
+    assert torch.equal(batch["depth_mask"][0, 0], valid)
+    values = batch["depth_values"][0, 0]
+    assert not values[~valid].any()
+    good = torch.from_numpy(depth)[valid]
+    torch.testing.assert_close(values[valid], (good - good.mean()) / good.std(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_stored_depth_needs_its_unit(backend: type) -> None:
+    stored = Image.fromarray(np.full((20, 30), 1500, dtype=np.uint16))
+    with pytest.raises(DepthUnitError, match="depth_unit"):
+        backend()(_image(), depth_maps=stored)
+    processor = backend(depth_unit="millimetre", depth_standardization="none")
+    values = processor(_image(), depth_maps=stored, return_tensors="pt")["depth_values"]
+    assert values.shape == (1, 1, 224, 224) and values.eq(1.5).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_maps_follow_the_crop_and_never_mix_classes(backend: type) -> None:
+    labels = np.zeros((20, 40), dtype=np.uint8)
+    labels[:, 10:30] = 255
+    processor = backend(size={"shortest_edge": 10}, do_center_crop=True, crop_size={"height": 10, "width": 10})
+    batch = processor(_image(20, 40), segmentation_maps=Image.fromarray(labels), return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 3, 10, 10)
+    assert batch["labels"].shape == (1, 10, 10) and batch["labels"].dtype == torch.int64
+    assert batch["labels"].eq(255).all()  # the 10 central of 20 columns show columns 10 to 29
+
+
+def test_maps_that_do_not_fit_are_refused() -> None:
+    processor = M33DImageProcessorPil()
+    with pytest.raises(DataError, match="one for each"):
+        processor([_image(), _image()], depth_maps=[np.ones((20, 30), np.float32)])
+    with pytest.raises(DataError, match="19 x 30, its image 20 x 30"):
+        processor(_image(), depth_maps=np.ones((19, 30), np.float32))
+    with pytest.raises(DataError, match="one channel"):
+        processor(_image(), segmentation_maps=[np.ones((20, 30, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_saved_processors_come_back(backend: type, tmp_path: Path) -> None:
+    config = M33DConfig(image_size=[32, 48], patch_size=16, min_depth=0.5, max_depth=4.0)
+    processor = backend.from_model_config(config, depth_unit="tum")
+    processor.save_pretrained(tmp_path)
+    again = backend.from_pretrained(tmp_path)
+    assert again.to_dict() == processor.to_dict()
+    assert again(_image(), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 48)
+    assert (again.min_depth, again.max_depth, again.depth_unit) == (0.5, 4.0, "tum")
+
+
+def test_predictions_return_to_image_size() -> None:
+    processor = M33DImageProcessor(min_depth=1.0, max_depth=3.0)
+    logits = torch.zeros(2, 3, 4, 4)
+    logits[0, 1], logits[1, 2] = 1.0, 1.0
+    outputs = SimpleNamespace(logits=logits, predicted_depth=torch.tensor([0.0, 2.0])[:, None, None].expand(2, 4, 4))
+    maps = processor.post_process_semantic_segmentation(outputs, target_sizes=[(8, 6), (5, 5)])
+    assert [tuple(m.shape) for m in maps] == [(8, 6), (5, 5)]
+    assert maps[0].eq(1).all() and maps[1].eq(2).all()
+    scored = processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
+    assert scored[0]["segmentation_scores"].shape == (3, 4, 4)
+    depths = processor.post_process_depth_estimation(outputs, torch.tensor([[8, 6], [5, 5]]))
+    assert depths[0]["predicted_depth"].shape == (8, 6) and depths[0]["predicted_depth"].eq(1.0).all()
+    assert depths[1]["predicted_depth"].eq(2.0).all()
+    with pytest.raises(DataError, match="target_sizes"):
+        processor.post_process_depth_estimation(outputs, [(8, 6)])
