@@ -1,0 +1,395 @@
+"""Weights from `init_from` into a fresh model, with an account of every weight on both sides.
+
+Own checkpoints (a folder, its model.safetensors, or a hub id whose config.json says model_type m33d) are matched here;
+everything else is a foreign checkpoint and goes to `m33d_hf.convert`. Nothing is written unless every weight of the
+checkpoint is used or ignored for a reason, and every weight of the model is filled or new for a reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from m33d_hf.convert import ConversionOptions, convert_state_dict, load_foreign
+from m33d_hf.errors import CheckpointError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.arguments import InitArguments, RunArguments
+
+Tensors = dict[str, torch.Tensor]
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+# Fields that no shape tells but that change what the same weights compute.
+_SILENT_FIELDS = ("num_attention_heads", "hidden_act", "layer_norm_eps", "position_embedding_type")
+_DECODER_FIELDS = ("decoder_num_attention_heads", "decoder_fusion")
+_PART = re.compile(r"(embeddings|encoders)\.(\w+)\.(.+)")
+_DECODER_CORE = re.compile(r"decoder\.(embed|mask_token|layers|layernorm)\b")
+_HEADS = {
+    "contrastive_head": "the contrastive head",
+    "matching_head": "the matching head",
+    "segmentation_head": "the segmentation head",
+    "depth_head": "the depth head",
+    "classifier": "the classifier",
+}
+
+
+@dataclass
+class LoadReport:
+    """What became of every weight.
+
+    Attributes:
+        origin: what was asked for.
+        format: "m33d", or the foreign format.
+        loaded: weight of the model -> where it came from.
+        new: weight of the model -> why it keeps its fresh initialisation.
+        ignored: weight of the checkpoint -> why it was not used.
+        notes: remarks for the user.
+    """
+
+    origin: str
+    format: str
+    loaded: dict[str, str] = field(default_factory=dict)
+    new: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """A few lines: counts, then new and ignored weights grouped by part and reason."""
+        lines = [
+            f"{self.origin} ({self.format}): {len(self.loaded)} weights loaded, {len(self.new)} new, "
+            f"{len(self.ignored)} ignored"
+        ]
+        for title, entries in (("new", self.new), ("ignored", self.ignored)):
+            groups: dict[tuple[str, str], int] = {}
+            for key, reason in entries.items():
+                part = ".".join(key.split(".")[:3]) if key.startswith("m33d.") else key.split(".")[0]
+                groups[part, reason] = groups.get((part, reason), 0) + 1
+            lines += [f"  {title}: {part}.* ({number}): {reason}" for (part, reason), number in groups.items()]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dict(vars(self))
+
+
+def initialise(model: nn.Module, init_from: str | Path, init: InitArguments | None = None) -> LoadReport:
+    """Fill `model` in place from a checkpoint.
+
+    Args:
+        model: any M33D model with memory (not on the meta device).
+        init_from: own folder (also checkpoints/step_... and checkpoints/best), own or foreign weight file, hub id.
+        init: what to take and how to fill what the checkpoint lacks.
+
+    Raises:
+        CheckpointError: nothing readable, another architecture (both shapes are named), or a weight nobody can explain.
+        ConversionError: the same for foreign formats.
+    """
+    init = init or InitArguments()
+    own = find_own(str(init_from))
+    if own is None:
+        options = ConversionOptions(
+            init_decoder=init.init_decoder,
+            depth_encoder_init=init.depth_encoder_init,
+            depth_patch_init=init.depth_patch_init,
+        )
+        found = convert_state_dict(load_foreign(init_from), model, options)
+        return LoadReport(str(init_from), found.format, found.filled, found.new, found.ignored, found.notes)
+    return _Matching(model, own, str(init_from), init).apply()
+
+
+@dataclass(frozen=True)
+class OwnCheckpoint:
+    """An own checkpoint: its weight files and its configuration (empty when only a weight file is there)."""
+
+    files: tuple[Path, ...]
+    config: dict[str, Any]
+
+
+def find_own(init_from: str) -> OwnCheckpoint | None:
+    """The own checkpoint behind `init_from`; None when it is foreign.
+
+    Raises:
+        CheckpointError: a folder or hub id of ours without weights.
+    """
+    path = Path(init_from).expanduser()
+    if path.is_file():
+        config = _read_config(path.parent)
+        if config.get("model_type") == "m33d" and path.suffix == ".safetensors":
+            return OwnCheckpoint((path,), config)
+        return None
+    folder = path if path.is_dir() else _fetch(init_from)
+    if folder is None:
+        return None
+    config = _read_config(folder)
+    if config.get("model_type") != "m33d":
+        return None
+    if (folder / WEIGHTS).is_file():
+        return OwnCheckpoint((folder / WEIGHTS,), config)
+    if (folder / INDEX).is_file():
+        names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        return OwnCheckpoint(tuple(folder / Path(name).name for name in sorted(set(names))), config)
+    raise CheckpointError(
+        f"{init_from} has a config.json of ours but no {WEIGHTS}; a run that has not finished keeps its weights in "
+        "checkpoints/step_XXXXXXXX: name that folder."
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} is not readable as JSON: {error}.") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _fetch(name: str) -> Path | None:
+    """Local folder of a hub id of ours; None for anything that is no such id (the converters say what it is)."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name) or Path(name).suffix in (
+        ".pth",
+        ".pt",
+        ".bin",
+        ".safetensors",
+    ):
+        return None
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, _, revision = name.partition("@")
+    try:
+        config = Path(hf_hub_download(repo, "config.json", revision=revision or None))
+        if _read_config(config.parent).get("model_type") != "m33d":
+            return None
+        patterns = ["config.json", "model*.safetensors*"]
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None  # load_foreign asks again and says precisely what is wrong
+
+
+def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
+    """The configuration of a run's model; positions stay those of the own checkpoint it starts from.
+
+    With `position_embedding_resize: interpolate`, a model that starts from an own checkpoint of another input size
+    keeps the checkpoint's position grid and interpolates it, unless the arguments give `position_grid`.
+
+    Raises:
+        ConfigError: values that cannot work.
+    """
+    config = M33DConfig(**{**args.model, **overrides})
+    if args.init_from is None or "position_grid" in args.model or "position_grid" in overrides:
+        return config
+    own = find_own(args.init_from)
+    grid = own.config.get("position_grid") if own else None
+    kind = own.config.get("position_embedding_type") if own else None
+    if grid is None or kind != config.position_embedding_type or config.position_embedding_resize != "interpolate":
+        return config
+    return M33DConfig(**{**args.model, **overrides, "position_grid": list(grid)})
+
+
+class _Matching:
+    """One own checkpoint against one model."""
+
+    def __init__(self, model: nn.Module, own: OwnCheckpoint, origin: str, init: InitArguments) -> None:
+        config = model.config
+        if not isinstance(config, M33DConfig):
+            raise CheckpointError(f"{type(model).__name__} is no M33D model.")
+        self.config, self.init, self.origin, self.own = config, init, origin, own
+        self.target = {_canonical(name): tensor for name, tensor in model.state_dict().items()}
+        self.source = {_canonical(name): tensor for name, tensor in _read(own.files).items()}
+        self.report = LoadReport(origin, "m33d")
+        self.plan: Tensors = {}
+        self.used: set[str] = set()
+
+    def apply(self) -> LoadReport:
+        """Plan, check that nothing is unexplained, copy."""
+        self._check_silent_fields()
+        decoder_obstacle = self._decoder_obstacle()
+        for name, tensor in self.target.items():
+            self._plan_one(name, tensor, decoder_obstacle)
+        for name in self.source:
+            if name not in self.used:
+                self.report.ignored[_full(name)] = self._why_unused(name, decoder_obstacle)
+        with torch.no_grad():
+            for name, value in self.plan.items():
+                self.target[name].copy_(value)
+        return self.report
+
+    def _check_silent_fields(self) -> None:
+        for name in _SILENT_FIELDS:
+            theirs, ours = self.own.config.get(name), getattr(self.config, name)
+            if theirs is not None and theirs != ours:
+                raise CheckpointError(
+                    f"{self.origin} is of another architecture: {name} is {theirs!r} there and {ours!r} in this model. "
+                    f"Set model.{name} to {theirs!r}, or start from another checkpoint."
+                )
+
+    def _decoder_obstacle(self) -> str | None:
+        """Why the decoder is not taken; None when it is."""
+        if "decoder.mask_token" not in self.target:
+            return "the model has no decoder"
+        if "decoder.mask_token" not in self.source:
+            return "the checkpoint has no decoder"
+        if not self.init.init_decoder:
+            return "init.init_decoder is false"
+        for name in _DECODER_FIELDS:
+            theirs, ours = self.own.config.get(name), getattr(self.config, name)
+            if theirs is not None and theirs != ours:
+                return f"another decoder: {name} is {theirs!r} in the checkpoint and {ours!r} here"
+        core = [{k for k in side if _DECODER_CORE.match(k)} for side in (self.source, self.target)]
+        if core[0] != core[1]:
+            return "another decoder: the numbers of layers differ"
+        for name in sorted(core[0]):
+            if self.source[name].shape != self.target[name].shape:
+                return f"another decoder: {name} is {_shapes(self.source[name], self.target[name])}"
+        return None
+
+    def _plan_one(self, name: str, tensor: torch.Tensor, decoder_obstacle: str | None) -> None:
+        """Decide for one weight of the model."""
+        part = name.split(".")[0]
+        if part == "decoder" and decoder_obstacle is not None:
+            self.report.new[_full(name)] = decoder_obstacle
+        elif name in self.source:
+            self._take(name, name, tensor)
+        elif part == "decoder":
+            self.report.new[_full(name)] = "the checkpoint's decoder does not know this modality"
+        elif part in _HEADS:
+            self.report.new[_full(name)] = f"{_HEADS[part]} is not in the checkpoint"
+        else:
+            self._fill_missing(name, tensor)
+
+    def _take(self, name: str, source: str, tensor: torch.Tensor) -> None:
+        value = self.source[source]
+        if value.shape == tensor.shape:
+            self._fill(name, source, value, _full(source))
+            return
+        part = name.split(".")[0]
+        if part in _HEADS or part == "decoder":
+            self.report.new[_full(name)] = f"another shape: {_shapes(value, tensor)}"
+            self.report.ignored[_full(source)] = f"another shape: {_shapes(value, tensor)}"
+            self.used.add(source)
+            return
+        raise CheckpointError(
+            f"{self.origin} is of another architecture: {_full(source)} is {_shapes(value, tensor)}. "
+            f"{self._architectures()}"
+        )
+
+    def _fill(self, name: str, source: str, value: torch.Tensor, how: str) -> None:
+        self.plan[name] = value
+        self.used.add(source)
+        self.report.loaded[_full(name)] = how
+
+    def _fill_missing(self, name: str, tensor: torch.Tensor) -> None:
+        """A weight of embeddings or encoders that the checkpoint lacks under this name."""
+        match = _PART.fullmatch(name)
+        stand_in = self._stand_in(match) if match else None
+        if match and match[1] == "encoders" and match[3].startswith("layernorm.") and stand_in not in self.source:
+            self.report.new[_full(name)] = "the checkpoint has no final norm; it starts as the identity"
+        elif match and match[2] not in ("rgb", "shared") and self.init.depth_encoder_init == "random":
+            self.report.new[_full(name)] = "init.depth_encoder_init is random"
+        elif match and match[1] == "embeddings" and match[3] == "projection.weight" and stand_in in self.source:
+            self._fill_patch(name, str(stand_in), tensor)
+        elif stand_in in self.source and self.source[str(stand_in)].shape == tensor.shape:
+            self._fill(name, str(stand_in), self.source[str(stand_in)], f"copied from {_full(str(stand_in))}")
+        elif match and match[3] == "cls_token":
+            self.report.new[_full(name)] = "the checkpoint has no class token"
+        else:
+            raise CheckpointError(
+                f"{self.origin} is of another architecture: it has no {_full(name)}, which is {tuple(tensor.shape)} in "
+                f"this model. {self._architectures()}"
+            )
+
+    def _stand_in(self, match: re.Match[str]) -> str | None:
+        """The weight of the checkpoint's RGB (or shared) part that can take this place."""
+        for owner in ("rgb", "shared"):
+            name = f"{match[1]}.{owner}.{match[3]}"
+            if owner != match[2] and name in self.source:
+                return name
+        return None
+
+    def _fill_patch(self, name: str, source: str, tensor: torch.Tensor) -> None:
+        """A patch kernel of a modality that the checkpoint lacks, from the RGB kernel (REFERENCE.md §4)."""
+        if self.init.depth_patch_init == "random":
+            self.report.new[_full(name)] = "init.depth_patch_init is random"
+            return
+        total = self.source[source].sum(dim=1, keepdim=True)
+        if self.init.depth_patch_init == "mean":
+            total = total / self.source[source].shape[1]
+        kernel = (total / tensor.shape[1]).expand(-1, tensor.shape[1], *total.shape[2:])
+        if kernel.shape != tensor.shape:
+            raise CheckpointError(
+                f"{self.origin} is of another architecture: the patch kernel is "
+                f"{_shapes(self.source[source], tensor)}. {self._architectures()}"
+            )
+        self._fill(name, source, kernel, f"{self.init.depth_patch_init} over the channels of {_full(source)}")
+
+    def _why_unused(self, name: str, decoder_obstacle: str | None) -> str:
+        """The reason why a weight of the checkpoint has no place in the model."""
+        part = name.split(".")[0]
+        if part == "decoder":
+            return decoder_obstacle or "this model does not reconstruct or embed this modality"
+        if part in _HEADS:
+            return f"this model has not {_HEADS[part]}"
+        match = _PART.fullmatch(name)
+        if match and not any(key.startswith(f"{match[1]}.{match[2]}.") for key in self.target):
+            return f"this model has no {match[1]} of {match[2]!r}"
+        if match and match[1] == "encoders" and match[3].startswith("layernorm."):
+            return "this model's head reads raw blocks, before any final norm"
+        if match and match[3] == "cls_token":
+            return "this model has no class token"
+        raise CheckpointError(
+            f"{self.origin} is of another architecture: its {_full(name)}, {tuple(self.source[name].shape)}, has no "
+            f"place in this model. {self._architectures()}"
+        )
+
+    def _architectures(self) -> str:
+        """The sizes of both sides."""
+        names = (
+            "hidden_size",
+            "num_hidden_layers",
+            "intermediate_size",
+            "patch_size",
+            "tubelet_size",
+            "encoder_sharing",
+        )
+        differ = [
+            f"{name} {self.own.config[name]!r} there, {getattr(self.config, name)!r} here"
+            for name in names
+            if name in self.own.config and self.own.config[name] != getattr(self.config, name)
+        ]
+        return f"Different: {'; '.join(differ)}." if differ else "The configurations agree, so the file may be damaged."
+
+
+def _read(files: tuple[Path, ...]) -> Tensors:
+    tensors: Tensors = {}
+    for file in files:
+        try:
+            tensors.update(load_file(file))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} cannot be read: {error}.") from error
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise CheckpointError(f"{files[0]}: {len(broken)} tensors hold NaN or infinity, the first is {broken[0]!r}.")
+    return tensors
+
+
+def _canonical(name: str) -> str:
+    """Names without the base model's prefix, so that M33DModel and the models around it agree."""
+    return name.removeprefix("m33d.")
+
+
+def _full(name: str) -> str:
+    return f"m33d.{name}" if name.startswith(("embeddings.", "encoders.")) else name
+
+
+def _shapes(theirs: torch.Tensor, ours: torch.Tensor) -> str:
+    return f"{tuple(theirs.shape)} in the checkpoint and {tuple(ours.shape)} in this model"
