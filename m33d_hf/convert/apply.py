@@ -233,12 +233,16 @@ def _plan_target(
             plan.new[target] = "depth_encoder_init is 'random'"
         elif source is not None:
             plan.fill(target, source)
-        elif encoder["leaf"].startswith("layernorm."):
+        elif encoder["leaf"].startswith("layernorm.") and not _has_final_norm(neutral):
             plan.new[target] = "the checkpoint has no final norm; it stays the identity"
     elif target.startswith("decoder."):
         _plan_decoder(target, neutral, decoder_reason, plan)
     elif not target.startswith(("m33d.", "embeddings.", "encoders.")):
         plan.new[target] = "this head has no counterpart in the checkpoint"
+
+
+def _has_final_norm(neutral: Neutral) -> bool:
+    return any(name.startswith("encoder.layernorm.") for name in neutral.weights)
 
 
 def _plan_embedding(

@@ -133,7 +133,7 @@ def _unwrap(content: Mapping[str, Any], origin: str, ignored: dict[str, str], no
 
 
 def _kind(value: object) -> str:
-    return "a dict" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    return "dict" if isinstance(value, Mapping) else type(value).__name__
 
 
 def _strip_prefixes(tensors: dict[str, Tensor], origin: str, notes: list[str]) -> dict[str, Tensor]:
@@ -175,7 +175,7 @@ def _read_weights(file: Path) -> dict[str, Any]:
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(f"{file}: not a readable torch file ({error}).") from error
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{file}: holds {_kind(content)}, not a dict of tensors.")
+        raise CheckpointError(f"{file}: holds a value of type {_kind(content)}, not a dict of tensors.")
     return dict(content)
 
 
@@ -232,7 +232,12 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
     if not match or Path(repository).suffix in WEIGHT_SUFFIXES:
         raise CheckpointError(f"{repository}: no such file or folder, and not a Hub repository id (org/name).")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
 
     def fetch(name: str) -> Path | None:
         try:
@@ -241,7 +246,7 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
             raise CheckpointError(f"{repository}: neither a local path nor a repository you can read.") from error
         except EntryNotFoundError:
             return None
-        except (HfHubHTTPError, OSError) as error:
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
             raise CheckpointError(f"{repository}: could not fetch {name!r} from the Hub ({error}).") from error
 
     config_file = fetch("config.json")

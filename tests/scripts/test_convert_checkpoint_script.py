@@ -1,0 +1,52 @@
+"""scripts/convert_checkpoint.py: a foreign file in, one of our folders and the report out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.foreign import original_mae, tiny_videomae, tiny_vitmae
+from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.scripts.convert_checkpoint import main
+
+
+def test_mae_file_to_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = tiny_vitmae()
+    torch.save({"model": original_mae(theirs)}, tmp_path / "mae.pth")
+    heads = ["num_attention_heads=4", "decoder_num_attention_heads=3"]
+    arguments = ["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--config_overrides", *heads]) == 0
+    text = capsys.readouterr().out
+    assert "MAE (original)" in text and "rebuilt, identical" in text and "licence" in text
+    model = M33DForPreTraining.from_pretrained(tmp_path / "out").eval()
+    pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    noise = torch.arange(16.0)[None]
+    with torch.no_grad():
+        found = model(pixels, keep={"rgb": torch.arange(4)[None]}).loss
+        expected = theirs(pixels, noise=noise).loss
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert main(arguments) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_transformers_folder_needs_no_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_videomae().save_pretrained(tmp_path / "in")
+    assert main(["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
+    assert "0 new" in capsys.readouterr().out
+    config = M33DForPreTraining.from_pretrained(tmp_path / "out").config
+    assert (config.num_frames, config.tubelet_size, config.num_attention_heads) == (4, 2, 4)
+
+
+def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = ["--input", str(tmp_path / "nothing.pth"), "--output", str(tmp_path / "out")]
+    assert main(missing) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    torch.save({"model": original_mae(tiny_vitmae())}, tmp_path / "mae.pth")
+    wrong = ["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out")]
+    assert main([*wrong, "--config_overrides", "hiden_size=64"]) == 1
+    assert "Did you mean 'hidden_size'" in capsys.readouterr().err
+    assert main([*wrong, "--config_overrides", "hidden_size"]) == 1
+    assert "KEY=VALUE" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
