@@ -1,0 +1,147 @@
+"""The pictures of the report, drawn from results.json and the arrays that rows left under pictures/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m33d_hf.experiments.document import Block, Heading, Paragraph, Picture
+from m33d_hf.experiments.results import Column, Results, columns, methods
+from m33d_hf.visualization.canvas import save_figure
+from m33d_hf.visualization.curves import Curve, curves_figure, smooth
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SMOOTHING = 5
+
+
+def picture_blocks(results: Results, folder: Path) -> list[Block]:
+    """Curves, reconstructions and predictions with their captions; what is missing is said."""
+    blocks: list[Block] = [Heading("Learning curves")]
+    blocks += _one(folder, "curves_pretraining", _pretraining_curves, results)
+    blocks += _one(folder, "curves_finetuning", _finetuning_curves, results)
+    blocks.append(Heading("Reconstructions"))
+    for entry in _with_pictures(results["pretraining"]):
+        blocks += _one(folder, f"reconstruction_{entry['method']}", _reconstruction, entry, folder)
+    blocks.append(Heading("Predictions on test frames"))
+    for column in _pictured_columns(results):
+        blocks += _one(folder, f"predictions_{column.task}", _predictions, results, column, folder)
+    return blocks
+
+
+def _one(folder: Path, name: str, draw: Callable[..., tuple[Figure, str] | None], *arguments: Any) -> list[Block]:
+    drawn = draw(*arguments)
+    if drawn is None:
+        return [Paragraph(f"There is nothing to draw for {name.replace('_', ' ')}.")]
+    figure, caption = drawn
+    return [Picture(save_figure(figure, folder / "figures" / f"{name}.png"), caption)]
+
+
+def _with_pictures(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [entry for entry in entries if entry["status"] == "done" and entry.get("picture")]
+
+
+def _pretraining_curves(results: Results) -> tuple[Figure, str] | None:
+    """One panel per loss term; a second stage continues at the step where the first ended."""
+    panels: dict[str, list[Curve]] = {}
+    seeds = results["seeds"]
+    for entry in results["pretraining"]:
+        offset = 0
+        for stage in entry.get("stages", []):
+            for term, points in stage.get("curve", {}).items():
+                steps = [offset + step for step, _ in points]
+                values = smooth([value for _, value in points], SMOOTHING)
+                variant = seeds.index(entry["seed"])
+                panels.setdefault(f"{term} loss", []).append(Curve(steps, values, entry["method"], variant))
+            offset += stage["steps"]
+    if not panels:
+        return None
+    caption = (
+        "Pre-training losses by term (unweighted, smoothed over 5 log points), seed 0 solid, seed 1 dashed; the second"
+        " stage of a method starts where its first ended. Losses of different targets cannot be compared."
+    )
+    order = [method for method in methods(results) if method != "scratch"]
+    return curves_figure(panels, groups=order), caption
+
+
+def _finetuning_curves(results: Results) -> tuple[Figure, str] | None:
+    """The validation metric of every row, a panel per column with its floor."""
+    panels: dict[str, list[Curve]] = {}
+    levels: dict[str, tuple[str, float]] = {}
+    for column in columns(results):
+        curves = []
+        for row in results["rows"]:
+            if (row["task"], row["labels"]) == (column.task, column.labels) and row.get("curve"):
+                steps, values = zip(*row["curve"], strict=True)
+                variant = results["seeds"].index(row["seed"])
+                curves.append(Curve(steps, [100 * value for value in values], row["method"], variant))
+        panels[column.title] = curves
+        floor = results.get("floors", {}).get(column.task)
+        if floor is not None:
+            levels[column.title] = ("trivial floor (test)", 100 * floor["value"])
+    if not any(panels.values()):
+        return None
+    caption = (
+        "Fine-tuning from RGB alone: metric on the validation split while training, one line per seed. Nothing was"
+        " chosen by these curves; the table holds the last step, on the test split."
+    )
+    return curves_figure(panels, groups=methods(results), levels=levels), caption
+
+
+def _reconstruction(entry: Mapping[str, Any], folder: Path) -> tuple[Figure, str] | None:
+    from m33d_hf.modeling.configuration_m33d import M33DConfig
+    from m33d_hf.visualization.reconstruction import CAPTION, ReconstructionViews, reconstruction_figure
+
+    with np.load(folder / entry["picture"]) as arrays:
+        config = M33DConfig.from_dict(json.loads(str(arrays["config"])))
+        names = [spec.name for spec in config.specs if f"{spec.name}/target" in arrays]
+        count = len(arrays[f"{names[0]}/target"])
+        samples = [
+            {
+                name: ReconstructionViews(
+                    *(arrays[f"{name}/{part}"][i] for part in ("target", "visible", "reconstruction", "valid")),
+                    statistics_from_truth=bool(arrays[f"{name}/statistics_from_truth"]),
+                )
+                for name in names
+            }
+            for i in range(count)
+        ]
+    figure = reconstruction_figure(samples, config, f"{entry['method']}, seed {entry['seed']}: test frames")
+    unit = " Depth is shown in the standardised values the model works on, holes in grey." if "depth" in names else ""
+    return figure, f"**{entry['method']}.** {CAPTION}{unit}"
+
+
+def _pictured_columns(results: Results) -> list[Column]:
+    """One column per task: the one with most labels."""
+    best: dict[str, Column] = {}
+    for column in columns(results):
+        if column.task not in best or column.labels > best[column.task].labels:
+            best[column.task] = column
+    return list(best.values())
+
+
+def _predictions(results: Results, column: Column, folder: Path) -> tuple[Figure, str] | None:
+    from m33d_hf.visualization.dense import depth_figure, segmentation_figure
+
+    rows = [
+        row for row in _with_pictures(results["rows"]) if (row["task"], row["labels"]) == (column.task, column.labels)
+    ]
+    if not rows:
+        return None
+    predictions: dict[str, Any] = {}
+    for row in rows:
+        with np.load(folder / row["picture"]) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+            predictions[row["method"]] = arrays["predictions"]
+    seed = rows[0]["seed"]
+    title = f"{column.name}, seed {seed}"
+    if column.task == "depth_estimation":
+        figure = depth_figure(images, labels, predictions, title)
+        return figure, "Depth in metres predicted from RGB; one colour scale per row, set by the truth; holes are grey."
+    figure = segmentation_figure(images, labels, predictions, results["class_names"], title)
+    return figure, "Classes predicted from RGB. Colours of objects are drawn independently of their class."
