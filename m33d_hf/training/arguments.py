@@ -44,7 +44,7 @@ class DataArguments:
 
     source: str = _f("rooms", "Name of the reader: rooms, folder, tum (m33d_hf.data.sources).")
     root: str | None = _f(None, "Folder of the training data; rooms needs none.")
-    eval_root: str | None = _f(None, "Folder of the evaluation data; None = `root` with `eval_split`.")
+    eval_root: str | None = _f(None, "Folder of the evaluation data; `root` and it are then read whole, without splits.")
     train_split: str = _f("train", "Split used for training.")
     eval_split: str | None = _f("validation", "Split used while training to evaluate; None = no evaluation.")
     options: dict[str, Any] = _f(
@@ -59,7 +59,7 @@ class DataArguments:
     max_train_samples: int | None = _f(
         None, "Use only that many training samples, drawn by `subset_seed`; None = all."
     )
-    max_eval_samples: int | None = _f(None, "Evaluate on the first that many samples; None = all.")
+    max_eval_samples: int | None = _f(None, "Evaluate on that many samples, evenly spread; None = all.")
     subset_seed: int = _f(0, "Seed of the draw of `max_train_samples` (low-label protocol).")
     num_workers: int = _f(2, "Loader processes per training process, >= 0.")
     prefetch_factor: int = _f(2, "Batches that each loader process keeps ready, >= 1.")

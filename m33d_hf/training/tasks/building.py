@@ -1,0 +1,119 @@
+"""What all tasks build alike: sources and data sets from the arguments, models with their initial weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sources import Source, build_source, source_options
+from m33d_hf.data.transforms import TransformOptions, build_transform
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.initialisation import LoadReport, initialise
+
+
+def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Source:
+    """The training or the evaluation source of a run.
+
+    Options that the source knows and the arguments leave open follow the model: `unit` is clips for a clip model;
+    rooms are rendered at the model's size and with as many frames as a clip spans. With `data.eval_root` both folders
+    are read whole, and `train_split` and `eval_split` do not apply.
+
+    Raises:
+        ConfigError: an option that the source does not have.
+        DataError: data that cannot be used; for evaluation, with the way to train without it.
+    """
+    data = args.data
+    known = source_options(data.source)
+    options = dict(data.options) if train else {**data.options, **data.eval_options}
+    split = data.train_split if train else data.eval_split
+    root = data.root if train or data.eval_root is None else data.eval_root
+    offered: dict[str, Any] = {
+        "root": root,
+        "split": "all" if data.eval_root is not None else split,
+        "unit": "clips" if config.num_frames > 1 else "frames",
+        "cache_dir": data.cache_dir,
+    }
+    if data.source == "rooms":
+        offered["image_size"] = list(config.image_height_width)
+        offered["clip_length"] = max(2, config.num_frames * data.frame_stride)
+    for name, value in offered.items():
+        if name in known and value is not None:
+            options.setdefault(name, value)
+    if root is not None and "root" not in known:
+        raise ConfigError(
+            f"The source {data.source!r} reads no folder; take data.root away or set data.source to folder."
+        )
+    try:
+        return build_source(data.source, **options)
+    except DataError as error:
+        if train:
+            raise
+        raise DataError(f"Evaluation data: {error} To train without evaluation give --data.eval_split null.") from error
+
+
+def subset(length: int, count: int | None, seed: int | None) -> list[int] | None:
+    """`count` of `length` row numbers, ascending; None for all of them.
+
+    With a seed they are drawn, and a smaller draw is part of a larger one (low-label protocol); without, they are
+    evenly spaced.
+
+    Raises:
+        ConfigError: more rows asked for than there are.
+    """
+    if count is None:
+        return None
+    if count > length:
+        raise ConfigError(f"{count} samples are asked for (data.max_train_samples), the data has {length}.")
+    if seed is None:
+        return [index * length // count for index in range(count)]
+    generator = torch.Generator().manual_seed(seed)
+    return sorted(torch.randperm(length, generator=generator)[:count].tolist())
+
+
+def build_run_datasets(args: RunArguments, config: M33DConfig) -> tuple[SampleDataset, SampleDataset | None]:
+    """Training data, and evaluation data unless `data.eval_split` is null and there is no `data.eval_root`."""
+    train_set = build_dataset(args, config, True)
+    if args.data.eval_split is None and args.data.eval_root is None:
+        return train_set, None
+    return train_set, build_dataset(args, config, False)
+
+
+def build_dataset(args: RunArguments, config: M33DConfig, train: bool) -> SampleDataset:
+    """One data set: source, subset, transform."""
+    source = build_run_source(args, config, train)
+    if train:
+        indices = subset(len(source), args.data.max_train_samples, args.data.subset_seed)
+    else:
+        limit = args.data.max_eval_samples
+        indices = subset(len(source), None if limit is None else min(limit, len(source)), None)
+    options = TransformOptions(**dataclasses.asdict(args.transforms))
+    transform = build_transform(options, train, config.image_height_width, config.patch_height_width)
+    return SampleDataset(
+        source,
+        transform,
+        num_frames=config.num_frames,
+        frame_stride=args.data.frame_stride,
+        train=train,
+        seed=args.seed,
+        indices=indices,
+    )
+
+
+def build_initialised(
+    args: RunArguments, model_class: type[PreTrainedModel], config: M33DConfig
+) -> tuple[PreTrainedModel, LoadReport | None]:
+    """A fresh model, filled from `init_from` where given; the main process prints what was loaded."""
+    model = model_class._from_config(config, attn_implementation=args.train.attn_implementation)
+    if args.init_from is None:
+        return model, None
+    report = initialise(model, args.init_from, args.init)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(report.summary(), flush=True)
+    return model, report

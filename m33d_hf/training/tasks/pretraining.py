@@ -1,0 +1,109 @@
+"""Pre-training: reconstruction, contrastive and matching terms on RGB-D images or clips."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from m33d_hf.data.collation import PretrainingCollator
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.initialisation import LoadReport, starting_config
+from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
+from m33d_hf.training.tasks.building import build_initialised, build_run_datasets
+
+
+class PretrainingTask(Task):
+    """Pre-trains `M33DForPreTraining` with the modalities and losses that method and recipe say.
+
+    Attributes:
+        load_report: what `init_from` filled; None without.
+    """
+
+    name = "pretraining"
+    metric = "loss"
+    greater_is_better = False
+
+    def __init__(self) -> None:
+        self.load_report: LoadReport | None = None
+
+    def build_model(self, args: RunArguments) -> nn.Module:
+        """The model with the weights of `init_from`.
+
+        Raises:
+            ConfigError: a configuration that cannot work.
+            CheckpointError: weights that do not fit.
+        """
+        model, self.load_report = build_initialised(args, M33DForPreTraining, starting_config(args))
+        return model
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training data, and evaluation data or None."""
+        return build_run_datasets(args, model.config)
+
+    def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
+        """Samples to pixels, standardised depth and drawn masks."""
+        return PretrainingCollator(model.config)
+
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
+        """Losses as Eq. 5 to 7 weigh them, with nothing hidden, and the diagnostics of every batch of two or more.
+
+        Returns:
+            "loss", "loss/<term>" (unweighted means), and the model's diagnostics: accuracy of retrieving an RGB token's
+            depth token among the matching and among another sample's, matching accuracy, depth loss with depth hidden
+            and with depth visible. Diagnostics are means over batches, weighted by their samples.
+        """
+        totals: dict[str, Tensor] = {}
+        names = list(model.loss_weights)
+        zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+
+        def add(name: str, value: Tensor) -> None:
+            totals[name] = totals.get(name, zero) + value.to(torch.float64)
+
+        for batch in loader:
+            inputs = to_device(batch or {}, accelerator.device)
+            if not inputs:
+                continue
+            inputs.pop("hide", None)  # drawn for training; the diagnostics hide whole modalities themselves
+            with accelerator.autocast():
+                output = model(**inputs, output_diagnostics=True)
+            for name in names:
+                add(f"sum/{name}", output.loss_sums[name])
+                add(f"count/{name}", output.loss_counts[name])
+            rows = next(iter(inputs["keep"].values())).shape[0]
+            for name, value in (output.diagnostics or {}).items():
+                add(f"diagnostic/{name}", value * rows)
+                add(f"rows/{name}", torch.full_like(value, rows))
+        return self._reduce(totals, model, accelerator)
+
+    def _reduce(self, totals: dict[str, Tensor], model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
+        """Sum over ranks (which may have seen different diagnostics, or nothing) and divide."""
+        weights: dict[str, float] = model.loss_weights
+        keys = sorted({*totals, *(f"{kind}/{name}" for name in weights for kind in ("sum", "count"))})
+        if accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            keys = sorted(set(gather_object(keys)))
+        zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+        summed = accelerator.reduce(torch.stack([totals.get(key, zero) for key in keys]), reduction="sum")
+        found = dict(zip(keys, summed.tolist(), strict=True))
+        metrics = {f"loss/{name}": found[f"sum/{name}"] / max(found[f"count/{name}"], 1.0) for name in weights}
+        metrics["loss"] = sum(weight * metrics[f"loss/{name}"] for name, weight in weights.items())
+        for key, value in found.items():
+            if key.startswith("diagnostic/"):
+                name = key.removeprefix("diagnostic/")
+                metrics[name] = value / found[f"rows/{name}"]
+        return metrics
+
+    def save(self, model: nn.Module, args: RunArguments) -> None:
+        """Final model, and what it was started from."""
+        super().save(model, args)
+        if self.load_report is not None:
+            report = json.dumps(self.load_report.to_dict(), indent=1)
+            (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
