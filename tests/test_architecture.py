@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A room may import rooms of a lower rank and itself.
 RANKS = {
-    "modeling": 0, "errors": 1, "data": 2, "convert": 3, "evaluation": 3, "visualization": 3,
+    "modeling": 0, "errors": 1, "registration": 1, "data": 2, "convert": 3, "evaluation": 3, "visualization": 3,
     "recipes": 3, "training": 4, "experiments": 5, "demo": 5, "hub": 5, "scripts": 6,
 }  # fmt: skip
 OPTIONAL = ("datasets", "evaluate", "decord", "av", "gradio", "onnx", "matplotlib", "tensorboard", "h5py")
