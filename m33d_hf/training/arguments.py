@@ -3,6 +3,7 @@
 Every field carries a sentence with its unit and range; `scripts/run_*.py --help` prints them. How the values come
 together (extends, methods, precedence) is in `recipes.py`; the paper's tables are in `m33d_hf/recipes/*.yaml`.
 """
+# ruff: noqa: RUF009 - `_f` builds a field, so that every default carries its sentence.
 
 from __future__ import annotations
 
@@ -26,9 +27,7 @@ def _f(default: Any, help: str) -> Any:
 class InitArguments:
     """How weights given by `init_from` enter the model (REFERENCE.md §4)."""
 
-    init_decoder: bool = _f(
-        True, "Also load the decoder where shapes match (only when pre-training; §6 row 30)."
-    )
+    init_decoder: bool = _f(True, "Also load the decoder where shapes match (only when pre-training; §6 row 30).")
     depth_encoder_init: Literal["copy", "random"] = _f(
         "copy", "A depth encoder that the checkpoint lacks: copy the RGB encoder, or leave it random."
     )
@@ -44,21 +43,13 @@ class DataArguments:
 
     source: str = _f("rooms", "Name of the reader: rooms, folder, tum (m33d_hf.data.sources).")
     root: str | None = _f(None, "Folder of the training data; rooms needs none.")
-    eval_root: str | None = _f(None, "Folder of the evaluation data; `root` and it are then read whole, without splits.")
+    eval_root: str | None = _f(None, "Folder of evaluation data; it and `root` are then read whole, no splits.")
     train_split: str = _f("train", "Split used for training.")
     eval_split: str | None = _f("validation", "Split used while training to evaluate; None = no evaluation.")
-    options: dict[str, Any] = _f(
-        {}, "Further options of the source, passed to it by name (train and evaluation)."
-    )
-    eval_options: dict[str, Any] = _f(
-        {}, "Options of the source that differ for evaluation (laid over `options`)."
-    )
-    frame_stride: int = _f(
-        1, "Source frames from one frame of a clip to the next, >= 1 (Table 9 'sampling rate')."
-    )
-    max_train_samples: int | None = _f(
-        None, "Use only that many training samples, drawn by `subset_seed`; None = all."
-    )
+    options: dict[str, Any] = _f({}, "Further options of the source, passed to it by name (train and evaluation).")
+    eval_options: dict[str, Any] = _f({}, "Options of the source that differ for evaluation (laid over `options`).")
+    frame_stride: int = _f(1, "Source frames from one frame of a clip to the next, >= 1 (Table 9 'sampling rate').")
+    max_train_samples: int | None = _f(None, "Use only that many training samples, drawn by `subset_seed`; None = all.")
     max_eval_samples: int | None = _f(None, "Evaluate on that many samples, evenly spread; None = all.")
     subset_seed: int = _f(0, "Seed of the draw of `max_train_samples` (low-label protocol).")
     num_workers: int = _f(2, "Loader processes per training process, >= 0.")
@@ -73,21 +64,17 @@ class TransformArguments:
 
     train_crop: Literal["random_resized", "multiscale", "random", "scale_jitter", "resize", "center"] = _f(
         "random_resized",
-        "random_resized: torchvision's; multiscale: VideoMAE's MultiScaleCrop; random: short side to size, then a random"
-        " crop; scale_jitter: large scale jitter of `scale`, then pad and crop; resize: straight to size;"
+        "random_resized: torchvision's; multiscale: VideoMAE's MultiScaleCrop; random: short side to size, then a"
+        " random crop; scale_jitter: large scale jitter of `scale`, then pad and crop; resize: straight to size;"
         " center: short side to size, centre crop.",
     )
     eval_crop: Literal["center", "resize", "pad"] = _f(
         "center",
         "center: short side to size, centre crop; resize: straight to size; pad: long side to size, then pad.",
     )
-    scale: list[float] = _f(
-        [0.2, 1.0], "Area range (random_resized) or side range (scale_jitter), two numbers."
-    )
+    scale: list[float] = _f([0.2, 1.0], "Area range (random_resized) or side range (scale_jitter), two numbers.")
     ratio: list[float] = _f([0.75, 4.0 / 3.0], "Aspect ratio range of random_resized, two numbers > 0.")
-    multiscale_scales: list[float] = _f(
-        [1.0, 0.875, 0.75, 0.66], "Scales of the short side for multiscale, in (0, 1]."
-    )
+    multiscale_scales: list[float] = _f([1.0, 0.875, 0.75, 0.66], "Scales of the short side for multiscale, in (0, 1].")
     flip: float = _f(0.5, "Probability of a horizontal flip of RGB, depth and labels together, 0 to 1.")
     color_jitter: float = _f(0.0, "Probability of colour jitter, 0 to 1 (RGB only).")
     brightness: float = _f(0.4, "Colour jitter: brightness strength, >= 0.")
@@ -97,12 +84,8 @@ class TransformArguments:
     grayscale: float = _f(0.0, "Probability of turning RGB grey, 0 to 1.")
     blur: float = _f(0.0, "Probability of Gaussian blur, 0 to 1 (RGB only).")
     blur_kernel: int = _f(5, "Side of the blur kernel in pixels, odd.")
-    blur_sigma: list[float] = _f(
-        [0.1, 2.0], "Range of the blur's standard deviation in pixels, two numbers > 0."
-    )
-    resize_mode: Literal["bilinear", "bicubic"] = _f(
-        "bilinear", "Interpolation of RGB (depth and labels: nearest)."
-    )
+    blur_sigma: list[float] = _f([0.1, 2.0], "Range of the blur's standard deviation in pixels, two numbers > 0.")
+    resize_mode: Literal["bilinear", "bicubic"] = _f("bilinear", "Interpolation of RGB (depth and labels: nearest).")
 
 
 @dataclass
@@ -110,14 +93,10 @@ class OptimArguments:
     """AdamW and its schedule."""
 
     learning_rate: float = _f(1e-4, "Base learning rate, > 0; with scale_lr per 256 samples.")
-    scale_lr: bool = _f(
-        True, "Multiply learning_rate, warmup_lr and min_lr by effective batch / 256 (§6 row 24)."
-    )
+    scale_lr: bool = _f(True, "Multiply learning_rate, warmup_lr and min_lr by effective batch / 256 (§6 row 24).")
     betas: list[float] = _f([0.9, 0.95], "AdamW betas, two numbers in [0, 1).")
     eps: float = _f(1e-8, "AdamW epsilon, > 0.")
-    weight_decay: float = _f(
-        0.05, "AdamW weight decay, >= 0; none on norms, biases, tokens and other 1-D weights."
-    )
+    weight_decay: float = _f(0.05, "AdamW weight decay, >= 0; none on norms, biases, tokens and other 1-D weights.")
     layer_decay: float | None = _f(None, "Layer-wise learning-rate decay in (0, 1]; None = off.")
     schedule: Literal["cosine", "constant"] = _f("cosine", "Shape after the warm-up.")
     warmup_epochs: float = _f(0.0, "Linear warm-up in epochs, >= 0; used where warmup_steps is None.")
@@ -131,23 +110,15 @@ class OptimArguments:
 class TrainArguments:
     """Length, batch and arithmetic."""
 
-    epochs: float | None = _f(
-        None, "Passes over the training data, > 0; exactly one of epochs and max_steps."
-    )
+    epochs: float | None = _f(None, "Passes over the training data, > 0; exactly one of epochs and max_steps.")
     max_steps: int | None = _f(None, "Optimizer steps, > 0; exactly one of epochs and max_steps.")
     batch_size: int = _f(32, "Samples per process and micro-batch, >= 1.")
     accumulation: int = _f(1, "Micro-batches per optimizer step, >= 1.")
     precision: Literal["no", "bf16", "fp16"] = _f("no", "Autocast arithmetic; 'no' is float32.")
-    ema_decay: float | None = _f(
-        None, "Decay of an exponential moving average of the weights, (0, 1); None = off."
-    )
+    ema_decay: float | None = _f(None, "Decay of an exponential moving average of the weights, (0, 1); None = off.")
     compile: bool = _f(False, "torch.compile the model.")
-    grad_checkpointing: bool = _f(
-        False, "Recompute activations in the backward pass: less memory, more time."
-    )
-    attn_implementation: str | None = _f(
-        None, "Attention kernel: eager, sdpa, ...; None = transformers' choice."
-    )
+    grad_checkpointing: bool = _f(False, "Recompute activations in the backward pass: less memory, more time.")
+    attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; None = transformers' choice.")
 
 
 @dataclass
@@ -166,12 +137,8 @@ class EvaluationArguments:
 class CheckpointArguments:
     """What is kept on disk while training."""
 
-    every_steps: int | None = _f(
-        None, "Save a resumable checkpoint every that many steps; wins over every_epochs."
-    )
-    every_epochs: float | None = _f(
-        None, "Save every that many epochs; both None = only on a signal and at the end."
-    )
+    every_steps: int | None = _f(None, "Save a resumable checkpoint every that many steps; wins over every_epochs.")
+    every_epochs: float | None = _f(None, "Save every that many epochs; both None = only on a signal and at the end.")
     keep_last: int = _f(2, "Resumable checkpoints to keep, >= 1.")
     save_best: bool = _f(True, "Keep checkpoints/best by evaluation.metric.")
     save_final: bool = _f(True, "Also leave a resumable checkpoint after the last step.")
@@ -192,9 +159,7 @@ class RunArguments:
 
     task: str = _f("pretraining", "pretraining, semantic_segmentation or depth_estimation.")
     recipe: str | None = _f(None, "Recipe name (m33d_hf/recipes) or path of a YAML file.")
-    method: str | None = _f(
-        None, "Method name (m33d_hf/recipes/methods) or path of a YAML file; pre-training only."
-    )
+    method: str | None = _f(None, "Method name (m33d_hf/recipes/methods) or path of a YAML file; pre-training only.")
     stage: int | None = _f(
         None, "1 (contrastive) or 2 (masked modelling) of an image method in two stages; None = one stage."
     )
@@ -203,18 +168,12 @@ class RunArguments:
     init_from: str | None = _f(
         None, "Weights to start from: own folder or hub id, MAE or VideoMAE file, folder or hub id."
     )
-    resume: str | None = _f(
-        "auto", "auto: newest complete checkpoint of output_dir; a path; none: start anew."
-    )
+    resume: str | None = _f("auto", "auto: newest complete checkpoint of output_dir; a path; none: start anew.")
     replay: str | None = _f(None, "Folder of a non-finite capture to reproduce instead of training.")
     dry_run: bool = _f(False, "Print the resolved run and check the first samples, then stop.")
-    num_processes: int | None = _f(
-        None, "World size that must be found; None = whatever the launcher started."
-    )
+    num_processes: int | None = _f(None, "World size that must be found; None = whatever the launcher started.")
     cpu: bool = _f(False, "Train on CPU even where an accelerator is present.")
-    cpu_threads: int | None = _f(
-        None, "Threads per process on CPU; None = torch's choice (launchers set one)."
-    )
+    cpu_threads: int | None = _f(None, "Threads per process on CPU; None = torch's choice (launchers set one).")
     init: InitArguments = dataclasses.field(default_factory=InitArguments)
     model: dict[str, Any] = _f({}, "M33DConfig fields by name; `modalities` ends up here as a list.")
     data: DataArguments = dataclasses.field(default_factory=DataArguments)
@@ -238,8 +197,8 @@ class RunArguments:
         _check_choice("task", self.task, TASKS)
         if (self.train.epochs is None) == (self.train.max_steps is None):
             raise ConfigError(
-                f"Exactly one of train.epochs ({self.train.epochs}) and train.max_steps ({self.train.max_steps}) must be"
-                " given; set the other to null."
+                f"Exactly one of train.epochs ({self.train.epochs}) and train.max_steps ({self.train.max_steps}) must"
+                " be given; set the other to null."
             )
         if self.stage not in (None, 1, 2):
             raise ConfigError(f"stage must be 1, 2 or null, not {self.stage}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
 from dataclasses import dataclass
@@ -37,9 +38,7 @@ def read_overrides(argv: list[str]) -> dict[str, Any]:
         word = argv[position]
         position += 1
         if not word.startswith("--") or len(word) == 2:
-            raise ConfigError(
-                f"Cannot place {word!r} on the command line: arguments read --key value or --key=value."
-            )
+            raise ConfigError(f"Cannot place {word!r} on the command line: arguments read --key value or --key=value.")
         key, equals, value = word[2:].partition("=")
         key = key.replace("-", "_")
         if key in flat:
@@ -48,9 +47,7 @@ def read_overrides(argv: list[str]) -> dict[str, Any]:
         while not equals and position < len(argv) and not argv[position].startswith("--"):
             values.append(argv[position])
             position += 1
-        flat[key] = (
-            True if not values else _Text(values[0]) if len(values) == 1 else [_Text(v) for v in values]
-        )
+        flat[key] = True if not values else _Text(values[0]) if len(values) == 1 else [_Text(v) for v in values]
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         node = tree
@@ -87,7 +84,8 @@ def resolve(argv: list[str], task: str) -> Resolved:
     merged.setdefault("task", task)
     if merged["task"] != task:
         raise ConfigError(
-            f"The recipe {recipe} is for {merged['task']}, not for {task}: use scripts/run_{_door(str(merged['task']))}.py."
+            f"The recipe {recipe} is for {merged['task']}, not for {task}: use"
+            f" scripts/run_{_door(str(merged['task']))}.py."
         )
     if merged.get("method") is not None and task != "pretraining":
         raise ConfigError(
@@ -161,7 +159,7 @@ def model_hints() -> dict[str, Any]:
 
     # Its own annotations only: those of the library's base class need names that exist for type checkers alone.
     scope = vars(sys.modules[M33DConfig.__module__])
-    own = M33DConfig.__dict__["__annotations__"].items()
+    own = inspect.get_annotations(M33DConfig).items()
     hints = {name: eval(hint, scope) if isinstance(hint, str) else hint for name, hint in own}
     return hints | {"num_labels": int, "id2label": dict, "label2id": dict}
 
@@ -317,9 +315,7 @@ def help_text(task: str) -> str:
             missing = item.default is dataclasses.MISSING
             factory = typing.cast(Any, item.default_factory)
             default = factory() if missing else item.default
-            lines.append(
-                f"  --{prefix}{item.name} (default {default})\n      {item.metadata.get('help', '')}"
-            )
+            lines.append(f"  --{prefix}{item.name} (default {default})\n      {item.metadata.get('help', '')}")
 
     visit(RunArguments, "")
     lines.append("  --model.FIELD and --modalities.NAME.FIELD: see M33DConfig and ModalitySpec.")

@@ -37,9 +37,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, expr) for tag, expr in pairs if not tag.endswith((":bool", ":float", ":timestamp"))]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"),
@@ -54,10 +52,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
             raise ConfigError(
                 f"{node.start_mark.name}, line {node.start_mark.line + 1}: the key {key!r} is given twice."
             )
-    return {
-        key: loader.construct_object(value, deep=True)
-        for key, (_, value) in zip(keys, node.value, strict=True)
-    }
+    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
@@ -96,7 +91,8 @@ def _find(name: str, folder: Path, known: list[str], kind: str, beside: Path | N
         if path.is_file():
             return path
     raise ConfigError(
-        f"There is no {kind} {name!r}: neither a name nor a file.{nearest_name_hint(name, known)} Known: {', '.join(known)}."
+        f"There is no {kind} {name!r}: neither a name nor a file."
+        f"{nearest_name_hint(name, known)} Known: {', '.join(known)}."
     )
 
 
@@ -122,9 +118,7 @@ def recipe_chain(name: str) -> list[tuple[str, dict[str, Any]]]:
     while following is not None:
         path = _find(following, RECIPES, recipe_names(), "recipe", beside)
         if path in seen:
-            raise ConfigError(
-                f"The recipe {name!r} extends itself: {' -> '.join(p.name for p in [*seen, path])}."
-            )
+            raise ConfigError(f"The recipe {name!r} extends itself: {' -> '.join(p.name for p in [*seen, path])}.")
         seen.append(path)
         tree = _read_tree(path)
         chain.append((f"recipe {following}", tree))
@@ -151,9 +145,7 @@ def method_layer(name: str, stage: int | None, num_frames: int) -> tuple[str, di
     if num_frames > 1:
         section = "clips"
         if stage is not None:
-            raise ConfigError(
-                f"Clips are pre-trained in one stage (Eq. 5); set stage to null instead of {stage}."
-            )
+            raise ConfigError(f"Clips are pre-trained in one stage (Eq. 5); set stage to null instead of {stage}.")
     elif stage == 1:
         section = "stage_1"
     elif stage == 2 and "stage_2" in tree:
@@ -198,9 +190,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def resolve_modalities(
-    layers: list[tuple[str, dict[str, Any]]], default: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def resolve_modalities(layers: list[tuple[str, dict[str, Any]]], default: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The list for `M33DConfig.modalities` from the `modalities` mappings of all layers, weakest layer first.
 
     The strongest method layer decides which modalities exist; names of `default` (rgb, depth) that a recipe patches
@@ -215,9 +205,7 @@ def resolve_modalities(
     for label, tree in layers:
         given = tree.get("modalities") or {}
         if not isinstance(given, dict) or not all(isinstance(v, dict) or v is None for v in given.values()):
-            raise ConfigError(
-                f"{label}: modalities must map names to fields, such as {{rgb: {{mask_ratio: 0.8}}}}."
-            )
+            raise ConfigError(f"{label}: modalities must map names to fields, such as {{rgb: {{mask_ratio: 0.8}}}}.")
         for name, fields in given.items():
             patches[name] = merge(patches.get(name, {}), fields or {})
         if label.startswith("method ") and given:

@@ -1,0 +1,176 @@
+"""What a run would do, before it does it: configuration, sizes, costs, and a look at the first samples."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from torch import nn
+
+from m33d_hf.data.doctor import check_source
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.errors import DataError
+from m33d_hf.evaluation.flops import flops_per_sample
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.masking_m33d import visible_count
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.plan import plan_run
+from m33d_hf.training.preparation import build_model
+from m33d_hf.training.recipes import leaves
+from m33d_hf.training.tasks.base import Task
+
+FRAMES_CHECKED = 16
+SAMPLES_COLLATED = 2
+GIB = 1024**3
+
+
+def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = None) -> str:
+    """Describe the run and check its first samples; trains nothing and writes nothing into output_dir.
+
+    Args:
+        args: the resolved arguments.
+        task: what would be trained.
+        origins: dotted key -> layer that set it, printed beside the values.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: whatever would stop the run at its start.
+    """
+    model = build_model(args, task)
+    config: M33DConfig = model.config
+    train_set, eval_set = task.build_datasets(args, model)
+    world = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
+    sections = {
+        "arguments": _describe_arguments(args, origins or {}),
+        "model": [*describe_parameters(model), *describe_tokens(config, args.task), *_describe_cost(config, args)],
+        "run": plan_run(args, len(train_set), world).describe(args, world),
+        "training data": check_first_samples(args, task, model, train_set, train=True),
+    }
+    if eval_set is not None:
+        sections["evaluation data"] = check_first_samples(args, task, model, eval_set, train=False)
+    lines = []
+    for title, body in sections.items():
+        lines += [f"== {title}", *(f"  {line}" for text in body for line in text.splitlines())]
+    return "\n".join(lines)
+
+
+def _describe_arguments(args: RunArguments, origins: dict[str, str]) -> list[str]:
+    """Every key with its value, and where it comes from unless it is a default."""
+    lines = []
+    for key, value in leaves(args.to_dict()):
+        if key == "model.modalities":
+            for entry in value:
+                said = {name: v for name, v in entry.items() if v is not None}
+                lines.append(f"modalities.{entry['name']}: {json.dumps(said)}")
+            continue
+        origin = f"   ({origins[key]})" if key in origins else ""
+        lines.append(f"{key}: {json.dumps(value)}{origin}")
+    return lines
+
+
+def describe_parameters(model: nn.Module) -> list[str]:
+    """Parameters per part: each encoder and embedding by itself, decoder, heads."""
+    parts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        words = name.removeprefix("m33d.").split(".")
+        part = ".".join(words[:2]) if words[0] in ("embeddings", "encoders") else words[0]
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    lines = [f"{part}: {number:,}" for part, number in parts.items()]
+    return [f"parameters: {sum(parts.values()):,}", *(f"  {line}" for line in lines)]
+
+
+def describe_tokens(config: M33DConfig, task: str) -> list[str]:
+    """Tokens per modality, visible and masked."""
+    frames, height, width = config.grid
+    grid = f"{frames} x {height} x {width}"
+    if task != "pretraining":
+        return [f"tokens: rgb {config.num_tokens} (grid {grid}), all visible"]
+    lines = [f"tokens: {config.num_tokens} per modality (grid {grid})"]
+    for spec in config.specs:
+        visible = visible_count(spec, config.grid)
+        fate = "predicted" if spec.is_target else "not predicted"
+        lines.append(f"  {spec.name}: {visible} visible, {config.num_tokens - visible} masked and {fate}")
+    return lines
+
+
+def _describe_cost(config: M33DConfig, args: RunArguments) -> list[str]:
+    training = flops_per_sample(config, args.task, batch_size=args.train.batch_size)
+    forward = flops_per_sample(config, args.task, training=False, batch_size=args.train.batch_size)
+    weights, activations = estimate_memory(config, args)
+    return [
+        f"cost: {training / 1e9:.4g} GFLOP per sample forward and backward, {forward / 1e9:.4g} forward",
+        f"memory: about {(weights + activations) / GIB:.2g} GiB per process ({weights / GIB:.2g} weights, gradients and"
+        f" AdamW, {activations / GIB:.2g} activations of {args.train.batch_size} samples; an estimate)",
+    ]
+
+
+def estimate_memory(config: M33DConfig, args: RunArguments) -> tuple[float, float]:
+    """Bytes for (weights, gradients and optimizer state; saved activations) of one process. Rough: within a third.
+
+    A block keeps about 6 token widths of its input, norms, queries, keys, values and attention output, twice its MLP
+    width, and, with eager attention, two score matrices.
+    """
+    parameters = _parameter_count(config, args.task)
+    weights = 16.0 * parameters + (4.0 * parameters if args.train.ema_decay else 0.0)
+    bytes_per_value = 4.0 if args.train.precision == "no" else 2.6  # norms and softmax stay in float32
+    values = 0.0
+    for depth, width, inner, heads, tokens in _stacks(config, args.task):
+        block = tokens * (8.0 * width + 2.0 * inner)
+        if args.train.attn_implementation == "eager":
+            block += 2.0 * heads * tokens * tokens
+        values += depth * tokens * width + block if args.train.grad_checkpointing else depth * block
+    return weights, args.train.batch_size * values * bytes_per_value
+
+
+def _stacks(config: M33DConfig, task: str) -> list[tuple[int, int, int, int, int]]:
+    """(blocks, width, MLP width, heads, tokens) of every sequence that passes through a stack of blocks."""
+    cls = int(bool(config.use_cls_token))
+    encoder = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)
+    if task != "pretraining":
+        return [(*encoder, config.num_tokens + cls)]
+    visible = {spec.name: visible_count(spec, config.grid) + cls for spec in config.input_specs}
+    stacks = [(*encoder, tokens) for tokens in visible.values()]
+    if config.contrastive_weight > 0 and config.contrastive_position_free and config.target_specs:
+        stacks *= 2
+    if config.target_specs:
+        masked = sum(config.num_tokens + cls - visible.get(spec.name, cls) for spec in config.target_specs)
+        fused = config.decoder_fusion == "fused"
+        tokens = config.num_tokens + cls if fused else sum(visible.values()) + masked
+        decoder = (
+            config.decoder_num_hidden_layers,
+            config.decoder_hidden_size,
+            config.decoder_intermediate_size,
+            config.decoder_num_attention_heads,
+        )
+        stacks.append((*decoder, tokens))
+    return stacks
+
+
+def _parameter_count(config: M33DConfig, task: str) -> int:
+    """Weights of all blocks: what counts for memory."""
+    separate = len(config.input_specs) if task == "pretraining" and config.encoder_sharing == "separate" else 1
+    width, inner = config.hidden_size, config.intermediate_size
+    total = separate * config.num_hidden_layers * (4 * width * width + 2 * width * inner)
+    if task == "pretraining" and config.target_specs:
+        width, inner = config.decoder_hidden_size, config.decoder_intermediate_size
+        total += config.decoder_num_hidden_layers * (4 * width * width + 2 * width * inner)
+    return total
+
+
+def check_first_samples(
+    args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, train: bool
+) -> list[str]:
+    """Read frames across the source, then transform and collate the first samples as training would.
+
+    Raises:
+        DataError: the first samples cannot be used.
+    """
+    patch = min(model.config.patch_height_width)
+    lines = [f"{len(dataset)} samples in use", check_source(dataset.source, FRAMES_CHECKED, patch).summary()]
+    rows = [(0, index) for index in range(min(SAMPLES_COLLATED, len(dataset)))]
+    batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])
+    keys = batch.get("meta", {}).get("keys", [])
+    if not keys:
+        raise DataError(f"None of the first {len(rows)} samples can be read; check the root and the format.")
+    shapes = [f"{name} {tuple(value.shape)}" for name, value in batch.items() if hasattr(value, "shape")]
+    return [*lines, f"first batch of {len(keys)}: {', '.join(shapes)}", f"first keys: {', '.join(map(str, keys))}"]

@@ -1,0 +1,62 @@
+"""The door of all run_* scripts: parse, then dry-run, replay or train; expected errors end without traceback."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from m33d_hf.errors import M33DError
+from m33d_hf.training.tasks.base import Task
+
+TASKS = {
+    "pretraining": ("m33d_hf.training.tasks.pretraining", "PretrainingTask"),
+    "semantic_segmentation": ("m33d_hf.training.tasks.semantic_segmentation", "SemanticSegmentationTask"),
+    "depth_estimation": ("m33d_hf.training.tasks.depth_estimation", "DepthEstimationTask"),
+}
+ERROR = 2
+
+
+def build_task(name: str) -> Task:
+    """The task called `name`, a key of TASKS."""
+    module, attribute = TASKS[name]
+    return getattr(importlib.import_module(module), attribute)()
+
+
+def main(task_name: str, argv: list[str] | None = None) -> int:
+    """Run a task from the command line.
+
+    Returns:
+        0; 1 after a replay that did not reproduce; 2 after an error of ours (its message is on stderr); 128 + signal number after an interruption.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(task_name, words)
+    except M33DError as error:
+        rank = f"[rank {os.environ['RANK']}] " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+        print(f"{rank}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return ERROR
+
+
+def _run(task_name: str, words: list[str]) -> int:
+    from m33d_hf.training.parsing import help_text, resolve
+
+    if "-h" in words or "--help" in words:
+        print(help_text(task_name))
+        return 0
+    resolved = resolve(words, task_name)
+    task = build_task(task_name)
+    if resolved.args.replay is not None:
+        from m33d_hf.training.replay import replay
+
+        result = replay(resolved.args.replay, task)
+        print("\n".join(result.describe()))
+        return 0 if result.reproduced else 1
+    if resolved.args.dry_run:
+        from m33d_hf.training.dry_run import dry_run
+
+        print(dry_run(resolved.args, task, resolved.origins))
+        return 0
+    from m33d_hf.training.loop import train
+
+    return train(resolved.args, task).exit_code
