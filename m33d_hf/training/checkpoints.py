@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -215,7 +216,7 @@ def read_optimizer(folder: Path) -> dict[str, Any]:
     """
     try:
         return torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
 
 

@@ -103,9 +103,7 @@ def encoder_depth(model: nn.Module) -> int:
     return max((int(match.group(1)) + 1 for match in found if match), default=0)
 
 
-def parameter_groups(
-    model: nn.Module, weight_decay: float, layer_decay: float | None = None
-) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> list[dict[str, Any]]:
     """Group the trainable parameters by weight decay and by learning-rate scale.
 
     Returns:
@@ -147,5 +145,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set every group to value * its lr_scale."""
     for group in optimizer.param_groups:
         group["lr"] = value * group["lr_scale"]
-
-

@@ -59,9 +59,7 @@ class StepEngine:
         self.clip_grad_norm = clip_grad_norm
         self.names = list(self.plain.loss_weights)
         device = accelerator.device
-        self.weights = torch.tensor(
-            [float(self.plain.loss_weights[name]) for name in self.names], device=device
-        )
+        self.weights = torch.tensor([float(self.plain.loss_weights[name]) for name in self.names], device=device)
         self.poison = torch.zeros((), device=device)
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
         self.window = torch.zeros(len(self.names), device=device)

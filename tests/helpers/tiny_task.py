@@ -64,9 +64,7 @@ class TinySource:
         return self.size
 
     def __getitem__(self, index: int) -> TinyHandle:
-        return TinyHandle(
-            f"tiny/{index}", index, index in self.bad, index in self.explosive, self.delay
-        )
+        return TinyHandle(f"tiny/{index}", index, index in self.bad, index in self.explosive, self.delay)
 
     def digest(self) -> str:
         return f"tiny-{self.size}"
@@ -156,9 +154,7 @@ class TinyTask(Task):
     def build_model(self, args: RunArguments) -> nn.Module:
         return TinyModel(**args.model)
 
-    def build_datasets(
-        self, args: RunArguments, model: nn.Module
-    ) -> tuple[SampleDataset, SampleDataset | None]:
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         train = SampleDataset(TinySource(**args.data.options), random_flip, train=True, seed=args.seed)
         held_out = SampleDataset(TinySource(7), None, train=False, seed=args.seed)
         return train, held_out if args.data.eval_split else None
@@ -170,9 +166,7 @@ class TinyTask(Task):
         largest = max(batch["labels"].nan_to_num(0.0, posinf=0.0).max() for batch in batches)
         return {"scale": maximum_over_ranks(largest)}
 
-    def evaluate(
-        self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator
-    ) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         # The global generator is used on purpose: an evaluation must not disturb the training after it.
         torch.rand(3)
         totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)

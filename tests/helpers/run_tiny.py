@@ -1,0 +1,63 @@
+"""Runs jobs of the tiny task in this process, one after the other; the launchers of the tests start it.
+
+Usage: run_tiny.py JOBS.json OUT_DIR: a list of {"name", "changes", "signal": [update, number, rank] | absent}. For
+every job and rank OUT_DIR/<name>.<rank>.json holds what came out. The exit code is that of the last job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from helpers.tiny_task import TinyTask, tiny_arguments  # noqa: E402
+
+from m33d_hf.errors import M33DError  # noqa: E402
+from m33d_hf.training.loop import train  # noqa: E402
+
+
+class SelfSignallingTask(TinyTask):
+    """Sends its own process a signal in the middle of one update."""
+
+    def __init__(self, update: int, number: int, rank: int) -> None:
+        self.countdown, self.number = update, number
+        self.active = int(os.environ.get("RANK", "0")) == rank
+
+    def prepare_step(self, model: Any, batches: Any) -> dict[str, Any]:
+        self.countdown -= 1
+        if self.active and self.countdown == 0:
+            os.kill(os.getpid(), self.number)
+        return super().prepare_step(model, batches)
+
+
+def run_job(job: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Train once; returns what is worth comparing, and the exit code."""
+    task = SelfSignallingTask(*job["signal"]) if "signal" in job else TinyTask()
+    try:
+        result = train(tiny_arguments(**job["changes"]), task)
+    except M33DError as error:
+        return {"error": type(error).__name__, "message": str(error)}, 1
+    return {
+        "step": result.step,
+        "history": result.history,
+        "metrics": result.metrics,
+        "interrupted_by": result.interrupted_by,
+    }, result.exit_code
+
+
+def main(jobs_file: str, out_dir: str) -> int:
+    """Run all jobs; every rank leaves a file for each."""
+    code = 0
+    for job in json.loads(Path(jobs_file).read_text()):
+        outcome, code = run_job(job)
+        rank = os.environ.get("RANK", "0")
+        Path(out_dir, f"{job['name']}.{rank}.json").write_text(json.dumps(outcome))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))
