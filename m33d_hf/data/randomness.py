@@ -71,11 +71,30 @@ class Draw(NamedTuple):
         return generator_of(self.seed, self.epoch, key, self.view, purpose)
 
 
-def uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
-    """Draw one float in [low, high)."""
-    return low + (high - low) * float(torch.rand((), generator=generator))
+class Uniforms:
+    """Many small draws from one generator at the price of few: values come from blocks of `torch.rand`."""
 
+    BLOCK = 32
 
-def integer(generator: torch.Generator, high: int) -> int:
-    """Draw one int in [0, high)."""
-    return int(torch.randint(high, (), generator=generator))
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+        self._block: list[float] = []
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        """Draw one float in [low, high)."""
+        if not self._block:
+            self._block = torch.rand(self.BLOCK, generator=self._generator).tolist()
+        return low + (high - low) * self._block.pop()
+
+    def integer(self, high: int) -> int:
+        """Draw one int in [0, high)."""
+        return min(int(self.uniform() * high), high - 1)
+
+    def chance(self, probability: float) -> bool:
+        """Be true with the given probability; 0 never is, 1 always."""
+        return self.uniform() < probability
+
+    def order(self, count: int) -> list[int]:
+        """Draw a permutation of range(count)."""
+        left = list(range(count))
+        return [left.pop(self.integer(len(left))) for _ in range(count)]

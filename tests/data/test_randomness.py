@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from m33d_hf.data.randomness import Draw, generator_of, integer, seed_of, seeded, uniform
+from m33d_hf.data.randomness import Draw, Uniforms, generator_of, seed_of, seeded
 
 
 def test_seed_is_the_same_in_another_process():
@@ -38,11 +38,20 @@ def test_seeded_repeats_and_restores_the_global_generator():
         assert not torch.equal(torch.rand(3), first)
 
 
-def test_generators_leave_the_global_generator_alone():
+def test_uniforms_repeat_and_leave_the_global_generator_alone():
     before = torch.get_rng_state()
-    assert uniform(generator_of(1), 2.0, 3.0) == uniform(generator_of(1), 2.0, 3.0)
-    assert {integer(generator_of(seed), 3) for seed in range(50)} == {0, 1, 2}
+    first, second = Uniforms(generator_of(1)), Uniforms(generator_of(1))
+    assert [first.uniform() for _ in range(70)] == [second.uniform() for _ in range(70)]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_uniforms_stay_in_range():
+    draws = Uniforms(generator_of(2))
+    assert {draws.integer(3) for _ in range(60)} == {0, 1, 2}
+    assert all(2.0 <= draws.uniform(2.0, 3.0) < 3.0 for _ in range(60))
+    assert not any(draws.chance(0.0) for _ in range(60)) and all(draws.chance(1.0) for _ in range(60))
+    orders = {tuple(draws.order(3)) for _ in range(90)}
+    assert len(orders) == 6 and all(sorted(order) == [0, 1, 2] for order in orders)
 
 
 def test_draw_depends_on_every_part():

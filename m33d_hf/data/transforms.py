@@ -1,0 +1,253 @@
+"""Joint augmentation of RGB, depth and labels, and the deterministic path of evaluation.
+
+One geometry is drawn per sample and applied to every frame and every map: RGB with antialiasing, depth and labels by
+the nearest pixel, so that no valid depth is mixed with a hole. Padding is mid-grey in RGB, NaN in depth, 255 (ignored)
+in labels. Colour touches RGB only. Draws are functions of the sample's draw and key; geometry and colour have their
+own, so that switching one off leaves the other as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from m33d_hf.data.color import color_jitter, gaussian_blur, grey
+from m33d_hf.data.crops import multi_scale_crop, random_crop, random_resized_crop, scale_jitter
+from m33d_hf.data.randomness import Draw, Uniforms
+from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
+from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
+from m33d_hf.modeling.preprocessing_m33d import (
+    PLACEMENT_MODES,
+    RESIZE_MODES,
+    RGB_FILL,
+    Placement,
+    Size,
+    place,
+    size_pair,
+)
+
+TRAIN_CROPS = ("random_resized", "multiscale", "random", "scale_jitter", "resize", "center")
+
+
+@dataclass
+class TransformOptions:
+    """Augmentation of training samples and geometry of evaluation samples; the recipe's `transforms` section.
+
+    Attributes:
+        train_crop: "random_resized" (torchvision's), "multiscale" (VideoMAE's), "random" (canvas covered, then a
+            random cut), "scale_jitter" (large scale jitter by `scale`, pad, cut), "resize" (each axis to size),
+            "center" (canvas covered, central cut).
+        eval_crop: "center", "resize" or "pad" (see `preprocessing_m33d.place`).
+        scale: area range of "random_resized", factor range of "scale_jitter".
+        ratio: range of width / height of "random_resized".
+        multiscale_scales: shares of the short side, in (0, 1].
+        flip: probability of a horizontal flip.
+        color_jitter: probability of colour jitter with strengths `brightness`, `contrast`, `saturation`, `hue`.
+        grayscale: probability of grey RGB.
+        blur: probability of a Gaussian blur with `blur_kernel` (odd, pixels) and a deviation in `blur_sigma`.
+        resize_mode: interpolation of RGB, "bilinear" or "bicubic".
+
+    Raises:
+        ConfigError: a value outside its range, with the field's name.
+    """
+
+    train_crop: str = "random_resized"
+    eval_crop: str = "center"
+    scale: Sequence[float] = (0.2, 1.0)
+    ratio: Sequence[float] = (0.75, 4.0 / 3.0)
+    multiscale_scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66)
+    flip: float = 0.5
+    color_jitter: float = 0.0
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grayscale: float = 0.0
+    blur: float = 0.0
+    blur_kernel: int = 5
+    blur_sigma: Sequence[float] = (0.1, 2.0)
+    resize_mode: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("train_crop", TRAIN_CROPS),
+            ("eval_crop", PLACEMENT_MODES),
+            ("resize_mode", RESIZE_MODES),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                hint = nearest_name_hint(str(value), known)
+                raise ConfigError(f"transforms.{name} is {value!r}; it is one of {', '.join(known)}.{hint}")
+        for name in ("flip", "color_jitter", "grayscale", "blur"):
+            _check(name, getattr(self, name), 0.0 <= getattr(self, name) <= 1.0, "a probability, 0 to 1")
+        for name in ("brightness", "contrast", "saturation"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "a strength of 0 or more")
+        _check("hue", self.hue, 0.0 <= self.hue <= 0.5, "a share of the colour circle, 0 to 0.5")
+        odd = self.blur_kernel % 2 == 1 and self.blur_kernel > 0
+        _check("blur_kernel", self.blur_kernel, odd, "an odd number of pixels")
+        for name in ("scale", "ratio", "blur_sigma"):
+            pair = getattr(self, name)
+            sensible = len(pair) == 2 and 0 < pair[0] <= pair[1] < math.inf
+            _check(name, pair, sensible, "two positive numbers, the smaller one first")
+        area = self.train_crop != "random_resized" or self.scale[1] <= 1.0
+        _check("scale", self.scale, area, "a share of the image area, at most 1, for random_resized")
+        shares = len(self.multiscale_scales) > 0 and all(0 < share <= 1 for share in self.multiscale_scales)
+        _check("multiscale_scales", self.multiscale_scales, shares, "a list of shares in (0, 1]")
+
+
+def _check(name: str, value: object, good: bool, what: str) -> None:
+    if not good:
+        raise ConfigError(f"transforms.{name} is {value!r}; it is {what}")
+
+
+def build_transform(
+    options: TransformOptions, train: bool, size: int | Sequence[int], patch_size: int | Sequence[int] = 1
+) -> Callable[[RGBDSample], RGBDSample]:
+    """Build the transform of one split.
+
+    Args:
+        options: what to do.
+        train: augment; otherwise the deterministic evaluation path.
+        size: side or [height, width] of the result, in pixels.
+        patch_size: side or [height, width] of the model's patch; smaller images are refused, for enlarging them to
+            a canvas would only feign detail.
+
+    Raises:
+        ConfigError: a senseless size.
+    """
+    canvas, patch = size_pair(size), size_pair(patch_size)
+    return TrainTransform(options, canvas, patch) if train else EvaluationTransform(options, canvas, patch)
+
+
+@dataclass
+class EvaluationTransform:
+    """Brings every sample onto the canvas without randomness, bit-equal to what the processors do.
+
+    Raises (when called):
+        DataError: maps of different sizes, or an image smaller than a patch.
+    """
+
+    options: TransformOptions
+    size: Size
+    patch_size: Size = (1, 1)
+
+    def __call__(self, sample: RGBDSample) -> RGBDSample:
+        image = checked_size(sample, self.patch_size)
+        placement = place(image, self.size, self.options.eval_crop)
+        rgb = None
+        if sample.rgb is not None:
+            rgb = placement.place_rgb(sample.rgb, self.options.resize_mode)
+        return _with_maps(sample, rgb, placement, flip=False)
+
+
+@dataclass
+class TrainTransform:
+    """Augments a sample as a function of ``sample.meta["draw"]`` and its key; one draw for the whole clip.
+
+    Raises (when called):
+        DataError: maps of different sizes, or an image smaller than a patch.
+    """
+
+    options: TransformOptions
+    size: Size
+    patch_size: Size = (1, 1)
+
+    def __call__(self, sample: RGBDSample) -> RGBDSample:
+        image = checked_size(sample, self.patch_size)
+        draw: Draw = sample.meta["draw"]
+        draws = Uniforms(draw.generator(sample.key, "geometry"))
+        flip = draws.chance(self.options.flip)
+        placement = self._place(image, draws)
+        rgb = None
+        if sample.rgb is not None:
+            view = placement.view(sample.rgb, self.options.resize_mode)
+            # Before padding, so that padding keeps its colour.
+            rgb = placement.pad(self._color(view, draw, sample.key), RGB_FILL)
+            rgb = rgb.flip(-1) if flip else rgb
+        return _with_maps(sample, rgb, placement, flip)
+
+    def _place(self, image: Size, draws: Uniforms) -> Placement:
+        options = self.options
+        if options.train_crop == "random_resized":
+            return random_resized_crop(image, self.size, options.scale, options.ratio, draws)
+        if options.train_crop == "multiscale":
+            return multi_scale_crop(image, self.size, options.multiscale_scales, draws)
+        if options.train_crop == "random":
+            return random_crop(image, self.size, draws)
+        if options.train_crop == "scale_jitter":
+            return scale_jitter(image, self.size, options.scale, draws)
+        return place(image, self.size, options.train_crop)
+
+    def _color(self, rgb: torch.Tensor, draw: Draw, key: str) -> torch.Tensor:
+        options = self.options
+        if not (options.color_jitter or options.grayscale or options.blur):
+            return rgb
+        draws = Uniforms(draw.generator(key, "color"))
+        jitter, whiten, blur = (
+            draws.chance(probability)
+            for probability in (options.color_jitter, options.grayscale, options.blur)
+        )
+        if not (jitter or whiten or blur):
+            return rgb
+        frames = rgb.float()
+        if jitter:
+            frames = color_jitter(
+                frames, options.brightness, options.contrast, options.saturation, options.hue, draws
+            )
+        if whiten:
+            frames = grey(frames).expand_as(frames)
+        if blur:
+            frames = gaussian_blur(frames, options.blur_kernel, draws.uniform(*options.blur_sigma))
+        return frames.round().clamp_(0, 255).to(torch.uint8)
+
+
+def checked_size(sample: RGBDSample, patch_size: Size) -> Size:
+    """Return (height, width) of a sample whose maps agree.
+
+    Raises:
+        DataError: maps of different sizes or frame counts, or an image smaller than a patch.
+    """
+    maps = {"rgb": sample.rgb, "depth": sample.depth, "segmentation": sample.segmentation}
+    shapes = {
+        name: (map_.shape[0], map_.shape[-2], map_.shape[-1]) for name, map_ in maps.items() if map_ is not None
+    }
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} {t} frames of {h} x {w}" for name, (t, h, w) in shapes.items())
+        raise DataError(
+            f"{sample.key}: the maps do not fit each other ({listed}); align them when reading, for example with "
+            "the source's alignment option"
+        )
+    height, width = sample.height, sample.width
+    if height < patch_size[0] or width < patch_size[1]:
+        raise DataError(
+            f"{sample.key}: the image has {height} x {width} pixels and is smaller than one patch of "
+            f"{patch_size[0]} x {patch_size[1]}; remove it or use a smaller patch_size"
+        )
+    return height, width
+
+
+def _with_maps(
+    sample: RGBDSample, rgb: torch.Tensor | None, placement: Placement, flip: bool
+) -> RGBDSample:
+    """Return the sample with its RGB replaced and every other map placed (and flipped) alike."""
+
+    def moved(values: torch.Tensor | None, fill: float) -> torch.Tensor | None:
+        if values is None:
+            return None
+        placed = placement.place_map(values, fill)
+        return placed.flip(-1) if flip else placed
+
+    meta = sample.meta
+    if "modalities" in meta:
+        meta = meta | {"modalities": {name: moved(map_, math.nan) for name, map_ in meta["modalities"].items()}}
+    return dataclasses.replace(
+        sample,
+        rgb=rgb,
+        depth=moved(sample.depth, math.nan),
+        segmentation=moved(sample.segmentation, IGNORE_INDEX),
+        meta=meta,
+    )

@@ -1,0 +1,207 @@
+"""The deterministic image path shared by processors and evaluation transforms, so that both give bit-equal tensors.
+
+Pure functions on torch tensors (NumPy arrays and PIL images are converted first); torchvision is not needed.
+RGB is uint8 and resized with antialiasing; depth, labels and every other map take the nearest pixel, so that no
+value is ever a mixture of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .errors_m33d import ConfigError, DataError, nearest_name_hint
+
+Size = tuple[int, int]
+
+PLACEMENT_MODES = ("center", "resize", "pad")
+RESIZE_MODES = ("bilinear", "bicubic")
+RGB_FILL = 128
+
+
+def size_pair(size: int | Sequence[int]) -> Size:
+    """Return (height, width) of a size given as one side or two.
+
+    Raises:
+        ConfigError: not one or two positive integers.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or any(int(side) != side or side < 1 for side in sides):
+        raise ConfigError(f"an image size is one side or [height, width] in whole pixels, not {size!r}")
+    return int(sides[0]), int(sides[1])
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How an image lands on the model's canvas: cut a box, resize it, look at a window of it, pad the rest.
+
+    Attributes:
+        box: (top, left, height, width) in pixels of the original image.
+        resized: (height, width) that the box is resized to.
+        offset: (top, left) of the window inside the resized box.
+        size: (height, width) of the canvas; where the resized box ends before it does, it is padded at the bottom
+            and the right.
+    """
+
+    box: tuple[int, int, int, int]
+    resized: Size
+    offset: Size
+    size: Size
+
+    def view(self, pixels: torch.Tensor, interpolation: str = "bilinear") -> torch.Tensor:
+        """Cut, resize and window uint8 RGB (..., 3, H, W); not padded yet."""
+        return self._window(resize_rgb(self._cut(pixels), self.resized, interpolation))
+
+    def view_map(self, values: torch.Tensor) -> torch.Tensor:
+        """Cut, resize (nearest) and window a map (..., H, W) of any dtype; not padded yet."""
+        return self._window(resize_map(self._cut(values), self.resized))
+
+    def pad(self, values: torch.Tensor, fill: float) -> torch.Tensor:
+        """Pad (..., h, w) at the bottom and the right to `size` with `fill`."""
+        missing = (self.size[0] - values.shape[-2], self.size[1] - values.shape[-1])
+        if missing == (0, 0):
+            return values
+        return F.pad(values, (0, missing[1], 0, missing[0]), value=fill)
+
+    def place_rgb(self, pixels: torch.Tensor, interpolation: str = "bilinear") -> torch.Tensor:
+        """Bring uint8 RGB (..., 3, H, W) onto the canvas; padding is mid-grey."""
+        return self.pad(self.view(pixels, interpolation), RGB_FILL)
+
+    def place_map(self, values: torch.Tensor, fill: float) -> torch.Tensor:
+        """Bring a map (..., H, W) onto the canvas; pad depth with NaN, labels with the ignored index."""
+        return self.pad(self.view_map(values), fill)
+
+    def _cut(self, values: torch.Tensor) -> torch.Tensor:
+        top, left, height, width = self.box
+        return values[..., top : top + height, left : left + width]
+
+    def _window(self, values: torch.Tensor) -> torch.Tensor:
+        (top, left), (height, width) = self.offset, self.size
+        return values[..., top : top + height, left : left + width]
+
+
+def place(image: Size, size: int | Sequence[int], mode: str = "center") -> Placement:
+    """Plan how an image of (height, width) `image` fills a canvas of `size`.
+
+    `center` scales until the canvas is covered (for a square: shortest side to size) and cuts out the centre;
+    `resize` scales each axis to fit; `pad` scales until the image fits (for a square: longest side to size) and
+    pads the bottom and the right (MultiMAE's segmentation protocol).
+
+    Raises:
+        ConfigError: an unknown mode or a senseless size.
+    """
+    if mode not in PLACEMENT_MODES:
+        hint = nearest_name_hint(mode, PLACEMENT_MODES)
+        raise ConfigError(f"image placement is {mode!r}; it is one of {', '.join(PLACEMENT_MODES)}.{hint}")
+    size = size_pair(size)
+    whole = (0, 0, *image)
+    if mode == "resize":
+        return Placement(whole, size, (0, 0), size)
+    if mode == "pad":
+        return Placement(whole, fitting_size(image, size), (0, 0), size)
+    resized = covering_size(image, size)
+    offset = ((resized[0] - size[0]) // 2, (resized[1] - size[1]) // 2)
+    return Placement(whole, resized, offset, size)
+
+
+def covering_size(image: Size, size: Size) -> Size:
+    """The smallest size of the image's aspect ratio that covers `size`."""
+    scale = max(size[0] / image[0], size[1] / image[1])
+    return max(round(image[0] * scale), size[0]), max(round(image[1] * scale), size[1])
+
+
+def fitting_size(image: Size, size: Size, factor: float = 1.0) -> Size:
+    """The largest size of the image's aspect ratio that fits into `size`, times `factor`; at least one pixel."""
+    scale = factor * min(size[0] / image[0], size[1] / image[1])
+    return max(round(image[0] * scale), 1), max(round(image[1] * scale), 1)
+
+
+def resize_rgb(pixels: torch.Tensor, size: Size, interpolation: str = "bilinear") -> torch.Tensor:
+    """Resize uint8 (..., C, H, W) to uint8 (..., C, *size) with antialiasing.
+
+    Raises:
+        ConfigError: an unknown interpolation.
+    """
+    if interpolation not in RESIZE_MODES:
+        hint = nearest_name_hint(interpolation, RESIZE_MODES)
+        raise ConfigError(f"interpolation is {interpolation!r}; it is bilinear or bicubic.{hint}")
+    if pixels.shape[-2:] == size:
+        return pixels
+    images = pixels.reshape(-1, *pixels.shape[-3:])
+    if images.device.type == "cpu":
+        # The integer kernel is three times faster than the float one and rounds as PIL does, but for a level or two.
+        resized = F.interpolate(images, size, mode=interpolation, antialias=True)
+    else:
+        resized = F.interpolate(images.float(), size, mode=interpolation, antialias=True)
+        resized = resized.round().clamp_(0, 255).to(torch.uint8)
+    return resized.reshape(*pixels.shape[:-2], *size)
+
+
+@lru_cache(maxsize=1024)
+def _nearest_indices(source: int, target: int) -> torch.Tensor:
+    """(target,) int64: the source pixel under the centre of each target pixel, in exact integer arithmetic."""
+    return ((2 * torch.arange(target) + 1) * source).div(2 * target, rounding_mode="floor")
+
+
+def resize_map(values: torch.Tensor, size: Size) -> torch.Tensor:
+    """Resize (..., H, W) of any dtype to (..., *size) by the nearest pixel (torch's "nearest-exact")."""
+    height, width = values.shape[-2:]
+    if height != size[0]:
+        values = values.index_select(-2, _nearest_indices(height, size[0]).to(values.device))
+    if width != size[1]:
+        values = values.index_select(-1, _nearest_indices(width, size[1]).to(values.device))
+    return values
+
+
+def normalize_rgb(
+    pixels: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> torch.Tensor:
+    """Turn uint8 (..., C, H, W) into float32 ``(pixels / 255 - mean) / std``; without mean and std, [0, 1]."""
+    values = pixels.to(torch.float32)
+    if mean is None or std is None:
+        return values.div_(255.0)
+    # One multiply and one add per pixel; the constants are folded in float64.
+    scale = [1.0 / (255.0 * float(deviation)) for deviation in std]
+    shift = [-float(centre) / float(deviation) for centre, deviation in zip(mean, std)]
+    column = {"dtype": torch.float32, "device": pixels.device}
+    return values.mul_(torch.tensor(scale, **column).view(-1, 1, 1)).add_(
+        torch.tensor(shift, **column).view(-1, 1, 1)
+    )
+
+
+def rgb_tensor(image: Any) -> torch.Tensor:
+    """Turn a PIL image, a uint8 array (..., H, W, 3) or (H, W), or a uint8 tensor (..., 3, H, W) into uint8 RGB.
+
+    Returns:
+        (..., 3, H, W) uint8; grey images are repeated over three channels, alpha is dropped.
+
+    Raises:
+        DataError: another dtype or layout.
+    """
+    if hasattr(image, "convert"):  # PIL
+        image = np.array(image.convert("RGB"))
+    if isinstance(image, torch.Tensor):
+        pixels = image
+    else:
+        array = np.asarray(image)
+        if array.ndim == 2:
+            array = array[..., None].repeat(3, axis=-1)
+        if array.ndim >= 3 and array.shape[-1] in (1, 3, 4):
+            array = np.moveaxis(array, -1, -3)
+        pixels = torch.from_numpy(np.ascontiguousarray(array))
+    if pixels.dim() >= 3 and pixels.shape[-3] == 1:
+        pixels = pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
+    if pixels.dim() >= 3 and pixels.shape[-3] == 4:
+        pixels = pixels[..., :3, :, :]
+    if pixels.dtype != torch.uint8 or pixels.dim() < 3 or pixels.shape[-3] != 3:
+        raise DataError(
+            f"an image is uint8 RGB in 0 to 255: PIL, array (H, W, 3) or tensor (3, H, W); got {pixels.dtype} "
+            f"of shape {tuple(pixels.shape)}. Multiply [0, 1] floats by 255 and round them first."
+        )
+    return pixels

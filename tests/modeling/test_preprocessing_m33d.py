@@ -1,0 +1,128 @@
+"""The deterministic image path."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.preprocessing_m33d import (
+    normalize_rgb,
+    place,
+    resize_map,
+    resize_rgb,
+    rgb_tensor,
+    size_pair,
+)
+
+
+def random_rgb(height, width, frames=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (frames, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(20, 31), (90, 100)])
+def test_resize_agrees_with_pil_up_to_rounding(mode, size):
+    pixels = random_rgb(60, 80)
+    resample = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[mode]
+    wanted = Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).resize(size[::-1], resample)
+    got = resize_rgb(pixels, size, mode)[0].permute(1, 2, 0).numpy()
+    assert np.abs(got.astype(int) - np.asarray(wanted, dtype=int)).max() <= 2
+
+
+def test_resize_gives_a_frame_what_it_gives_the_clip():
+    clip = random_rgb(30, 40, frames=5)
+    assert torch.equal(resize_rgb(clip, (16, 16))[2:3], resize_rgb(clip[2:3], (16, 16)))
+
+
+def test_resize_of_the_same_size_is_the_same_tensor():
+    pixels = random_rgb(8, 9)
+    assert resize_rgb(pixels, (8, 9)) is pixels and resize_map(pixels, (8, 9)) is pixels
+
+
+@pytest.mark.parametrize("size", [(7, 5), (30, 33), (12, 80)])
+def test_maps_take_the_nearest_pixel(size):
+    depth = torch.rand(2, 1, 24, 40)
+    wanted = torch.nn.functional.interpolate(depth, size, mode="nearest-exact")
+    assert torch.equal(resize_map(depth, size), wanted)
+
+
+def test_resized_maps_hold_only_values_that_were_there():
+    depth = torch.full((1, 1, 31, 17), 2.0)
+    depth[..., ::3] = 5.0
+    depth[..., 1::4, :] = float("nan")
+    small = resize_map(depth, (10, 40))
+    assert set(small[~small.isnan()].tolist()) == {2.0, 5.0} and small.isnan().any()
+    labels = torch.tensor([[0, 200], [255, 3]], dtype=torch.int64)
+    assert set(resize_map(labels, (5, 5)).unique().tolist()) == {0, 3, 200, 255}
+
+
+def test_center_covers_the_canvas_and_cuts_the_middle():
+    plan = place((480, 640), 256)
+    assert plan.resized == (256, 341) and plan.offset == (0, 42) and plan.size == (256, 256)
+    assert place((100, 100), (240, 320)).resized == (320, 320)
+    ramp = torch.arange(640).repeat(480, 1)
+    middle = plan.place_map(ramp, 0)
+    assert middle.shape == (256, 256) and abs(float(middle.float().mean()) - 319.5) < 2
+
+
+def test_resize_mode_fits_each_axis():
+    plan = place((480, 640), (240, 320), "resize")
+    assert plan.place_rgb(random_rgb(480, 640)).shape == (1, 3, 240, 320)
+
+
+def test_pad_fits_and_fills_the_rest():
+    plan = place((20, 40), 30, "pad")
+    assert plan.resized == (15, 30)
+    rgb = plan.place_rgb(random_rgb(20, 40))
+    assert rgb.shape == (1, 3, 30, 30) and (rgb[..., 15:, :] == 128).all()
+    depth = plan.place_map(torch.ones(1, 1, 20, 40), float("nan"))
+    assert depth[..., 15:, :].isnan().all() and (depth[..., :15, :] == 1).all()
+    labels = plan.place_map(torch.zeros(1, 20, 40, dtype=torch.uint8), 255)
+    assert (labels[:, 15:] == 255).all() and labels.dtype == torch.uint8
+
+
+def test_normalize_agrees_with_the_float64_formula():
+    pixels = random_rgb(5, 6, frames=2)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    wanted = (pixels.double() / 255 - torch.tensor(mean).double().view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    got = normalize_rgb(pixels, mean, std)
+    assert got.dtype == torch.float32 and torch.allclose(got.double(), wanted, atol=1e-6)
+    assert torch.equal(normalize_rgb(pixels, None, None), pixels.float() / 255)
+    assert torch.equal(normalize_rgb(pixels[1:], mean, std), got[1:])
+
+
+def test_every_image_type_gives_the_same_tensor():
+    pixels = random_rgb(6, 7)[0]
+    array = pixels.permute(1, 2, 0).numpy()
+    for image in (pixels, array, Image.fromarray(array)):
+        assert torch.equal(rgb_tensor(image), pixels)
+    assert torch.equal(rgb_tensor(np.dstack([array, array[..., 0]])), pixels)
+    assert rgb_tensor(array[..., 0]).shape == (3, 6, 7)
+    assert rgb_tensor(np.stack([array, array])).shape == (2, 3, 6, 7)
+
+
+def test_floats_and_odd_layouts_are_refused():
+    with pytest.raises(DataError, match="uint8"):
+        rgb_tensor(torch.rand(3, 4, 4))
+    with pytest.raises(DataError, match=r"\(5, 4, 4\)"):
+        rgb_tensor(torch.zeros(5, 4, 4, dtype=torch.uint8))
+
+
+def test_senseless_arguments_are_refused():
+    with pytest.raises(ConfigError, match=r"'centre'.*Did you mean 'center'"):
+        place((4, 4), 4, "centre")
+    with pytest.raises(ConfigError, match="bilinaer"):
+        resize_rgb(random_rgb(4, 4), (2, 2), "bilinaer")
+    for size in (0, (1, 2, 3), (4, -1), (2.5, 3)):
+        with pytest.raises(ConfigError, match="image size"):
+            size_pair(size)
+
+
+def test_torchvision_is_not_needed():
+    code = "import sys, m33d_hf.modeling.preprocessing_m33d; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
