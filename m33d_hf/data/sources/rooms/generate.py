@@ -20,7 +20,8 @@ from m33d_hf.data.sources.rooms.sensor import draw_sensor_noise, sense
 from m33d_hf.data.sources.rooms.shading import shade, to_uint8
 
 # Draws are made per chunk, always for a full one: a longer data set begins with the shorter one.
-CHUNK = {"frames": 32, "clips": 8}
+# Ten clips make each motion appear once per chunk.
+CHUNK = {"frames": 32, "clips": 10}
 _CAMERA_NOISE = (0.005, 0.015)  # standard deviation of the colour noise, in 0..1
 
 
@@ -105,12 +106,13 @@ def render_scenes(
     """One frame of each scene: rgb (B,3,H,W) uint8, measured depth (B,H,W) int32 millimetres with 0 for holes,
     exact depth (B,H,W) float32 metres and class ids (B,H,W) uint8, on `device`. Noise is drawn on the CPU."""
     batch = scenes.batch
-    sensor_noise = draw_sensor_noise(generator, batch, height, width)
+    pixel_BHW, blob_B1GG, speckle_BHW = draw_sensor_noise(generator, batch, height, width)
     camera_noise_B3HW = torch.randn(batch, 3, height, width, generator=generator)
     strength_B = uniform(generator, *_CAMERA_NOISE, batch)
     scenes = scenes.to(device)
     rays = make_rays(scenes, height, width)
     hits = cast_rays(scenes, rays)
     rgb_B3HW = to_uint8(shade(scenes, rays, hits), camera_noise_B3HW.to(device), strength_B.to(device))
-    sensor_BHW = sense(hits, rays, scenes.focal_B, tuple(value.to(device) for value in sensor_noise))
+    sensor_noise = (pixel_BHW.to(device), blob_B1GG.to(device), speckle_BHW.to(device))
+    sensor_BHW = sense(hits, rays, scenes.focal_B, sensor_noise)
     return rgb_B3HW, sensor_BHW, hits.depth_BHW, hits.label_BHW.to(torch.uint8)

@@ -62,8 +62,8 @@ def draw_clips(
     Raises:
         DataError: no acceptable clip in 96 attempts (a picture shape in which the hero cannot be seen).
     """
-    shuffled = torch.rand(count, generator=generator_of(*name, "action"))
-    action_B = (shuffled * len(MOTION_NAMES)).long()
+    # Every ten clips hold every motion once, in random order.
+    action_B = torch.rand(count, generator=generator_of(*name, "action")).argsort() % len(MOTION_NAMES)
     chosen: list[Scenes | None] = [None] * count
     for attempt in range(_ATTEMPTS):
         open_slots = torch.tensor([slot for slot in range(count) if chosen[slot] is None])

@@ -6,7 +6,9 @@ Everything is drawn for B rooms at once from one CPU generator, so that a batch 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,18 +29,19 @@ from m33d_hf.data.sources.rooms.constants import (
 )
 from m33d_hf.data.sources.rooms.materials import Materials, sample_materials, uniform
 
-_FURNITURE = ((TABLE, 3.0), (SHELF, 2.5), (CHAIR, 3.5), (BOX, 0.5), (EMPTY, 2.0))
-_SIMPLE = ((BOX, 2.0), (SPHERE, 5.0), (CYLINDER, 3.0), (EMPTY, 0.5))
+_FURNITURE = ((TABLE, 3.0), (SHELF, 2.0), (CHAIR, 3.5), (BOX, 0.5), (EMPTY, 3.0))
+_SIMPLE = ((BOX, 2.5), (SPHERE, 4.5), (CYLINDER, 3.5), (EMPTY, 0.3))
 
 # Half extents in metres, (x, y, z) lowest and highest, by class id; a sphere and a cylinder use x as the radius.
 _HALF_RANGES = {
     BOX: ((0.20, 0.15, 0.20), (0.42, 0.45, 0.42)),
-    SPHERE: ((0.24, 0.24, 0.24), (0.46, 0.46, 0.46)),
-    CYLINDER: ((0.18, 0.18, 0.18), (0.38, 0.50, 0.38)),
+    SPHERE: ((0.28, 0.28, 0.28), (0.50, 0.50, 0.50)),
+    CYLINDER: ((0.22, 0.20, 0.22), (0.42, 0.55, 0.42)),
     TABLE: ((0.40, 0.30, 0.30), (0.80, 0.42, 0.50)),
     SHELF: ((0.30, 0.50, 0.14), (0.60, 1.00, 0.24)),
     CHAIR: ((0.20, 0.40, 0.20), (0.27, 0.55, 0.27)),
 }
+_Record = TypeVar("_Record", bound=Any)
 _CANDIDATES = 12  # places tried for an object before it is left out
 _EYE_CLEARANCE = 0.55  # metres between the eye and the nearest object's bounding circle
 
@@ -95,7 +98,7 @@ class Scenes:
         return _zip_tensors(parts)
 
 
-def _map_tensors(record, function):
+def _map_tensors(record: _Record, function: Callable[[Tensor], Tensor]) -> _Record:
     """Apply `function` to every tensor of a (nested) dataclass of tensors."""
     values = {}
     for entry in fields(record):
@@ -104,7 +107,8 @@ def _map_tensors(record, function):
     return type(record)(**values)
 
 
-def _zip_tensors(records: list):
+def _zip_tensors(records: list[_Record]) -> _Record:
+    """Concatenate every tensor of (nested) dataclasses of tensors."""
     values = {}
     for entry in fields(records[0]):
         column = [getattr(record, entry.name) for record in records]
@@ -157,8 +161,8 @@ def _sample_kinds(generator: torch.Generator, batch: int) -> Tensor:
 def _sample_halves(generator: torch.Generator, kind_BO: Tensor) -> Tensor:
     low_C3 = torch.full((len(CLASS_NAMES), 3), 0.1)
     high_C3 = low_C3.clone()
-    for kind, (low, high) in _HALF_RANGES.items():
-        low_C3[kind], high_C3[kind] = torch.tensor(low), torch.tensor(high)
+    for class_id, (low, high) in _HALF_RANGES.items():
+        low_C3[class_id], high_C3[class_id] = torch.tensor(low), torch.tensor(high)
     kind = kind_BO.clamp_min(0)
     share_BO3 = uniform(generator, 0, 1, *kind_BO.shape, 3)
     half_BO3 = low_C3[kind] + share_BO3 * (high_C3[kind] - low_C3[kind])
@@ -226,7 +230,7 @@ def _stand_on_tables(
     half_B3, base_B3, yaw_B = half_BO3[rows, table_B], base_BO3[rows, table_B], yaw_BO[rows, table_B]
     for number in range(SIMPLE_SLOTS):
         slot = FURNITURE_SLOTS + number
-        moves_B = is_table_BF.any(1) & (uniform(generator, 0, 1, batch) < 0.3) & (kind_BO[:, slot] != EMPTY)
+        moves_B = is_table_BF.any(1) & (uniform(generator, 0, 1, batch) < 0.2) & (kind_BO[:, slot] != EMPTY)
         scale_B = uniform(generator, 0.4, 0.6, batch)
         # A third of the table top each, so that two objects never stand inside one another.
         third_B = (2 * (number + 0.5) / SIMPLE_SLOTS - 1) * (half_B3[:, 0] - 0.1)

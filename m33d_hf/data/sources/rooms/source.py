@@ -197,7 +197,7 @@ def _check_int(option: str, value: int, lowest: int | None = None) -> int:
 
 def _check_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     sides = [image_size, image_size] if isinstance(image_size, int) else image_size
-    if isinstance(sides, str) or len(sides) != 2:
+    if isinstance(sides, str) or not isinstance(sides, Sequence) or len(sides) != 2:
         raise ConfigError(f"rooms: image_size is {image_size!r}; give one number or [height, width]")
     height, width = (_check_int("image_size", side, _SMALLEST_SIDE) for side in sides)
     return height, width
