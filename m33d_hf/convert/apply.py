@@ -131,6 +131,8 @@ def convert_state_dict(
     ignored = dict(checkpoint.ignored) | dict(neutral.ignored)
     notes = list(checkpoint.notes)
     neutral = _settle_positions(neutral, table, config, decoder_reason, ignored, notes)
+    if decoder_reason is None and not _has_final_norm(neutral):
+        notes.append("the checkpoint's decoder read features without a final norm; ours norms them first")
     plan = _Plan(random_encoders=_random_encoders(config, options))
     for target in targets:
         _plan_target(target, targets[target], neutral, options, decoder_reason, plan)
@@ -234,7 +236,7 @@ def _plan_target(
         elif source is not None:
             plan.fill(target, source)
         elif encoder["leaf"].startswith("layernorm.") and not _has_final_norm(neutral):
-            plan.new[target] = "the checkpoint has no final norm; it stays the identity"
+            plan.new[target] = "the checkpoint has no final norm; ours starts at weight 1, bias 0"
     elif target.startswith("decoder."):
         _plan_decoder(target, neutral, decoder_reason, plan)
     elif not target.startswith(("m33d.", "embeddings.", "encoders.")):

@@ -138,7 +138,7 @@ def infer_config(neutral: Neutral, table: FormatTable, foreign_config: Mapping[s
         "num_attention_heads": _heads_or_rule(neutral, table, foreign_config, "encoder", kernel[0]),
         "intermediate_size": _need(neutral, "encoder.layers.0.mlp.fc1.weight", table).shape[0],
         "patch_size": patch,
-        "image_size": _image_size(neutral, table, foreign_config, tuple(kernel[-2:])),
+        "image_size": _image_size(neutral, table, foreign_config, (kernel[-2], kernel[-1])),
         "num_frames": int(foreign_config.get("num_frames", 16)) if clip else 1,
         "tubelet_size": kernel[2] if clip else 1,
         "decoder_modality_embedding": False,

@@ -79,6 +79,7 @@ def test_a_checkpoint_without_final_norm_lists_it_as_new(mae_weights: dict[str, 
     weights = {name: tensor for name, tensor in mae_weights.items() if not name.startswith("norm.")}
     report = _convert(weights, M33DForPreTraining(mae_config()))
     assert {name.partition("encoders.rgb.")[2] for name in report.new} == {"layernorm.weight", "layernorm.bias"}
+    assert any("without a final norm" in note for note in report.notes)
 
 
 def test_half_of_a_bias_fails(videomae_weights: dict[str, Tensor]) -> None:
