@@ -30,6 +30,7 @@ STANDARD_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+MODEL_TYPES = ("vit_mae", "videomae", "vit")
 WRAPPER_KEYS = ("model", "module", "state_dict")
 # Shared by all keys of a state dict saved from a wrapped model.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "backbone.")
@@ -100,7 +101,10 @@ def from_state_dict(
     broken = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise CheckpointError(f"{origin}: {len(broken)} tensors hold NaN or infinity, first {broken[0]!r}.")
-    return ForeignCheckpoint(detect_format(tensors, origin), tensors, origin, notes, ignored, config or {})
+    # A config.json of something else may lie beside a bare .pth file.
+    known = (config or {}).get("model_type", MODEL_TYPES[0]) in MODEL_TYPES
+    kept = dict(config or {}) if known else {}
+    return ForeignCheckpoint(detect_format(tensors, origin), tensors, origin, notes, ignored, kept)
 
 
 def _unwrap(content: Mapping[str, Any], origin: str, ignored: dict[str, str], notes: list[str]) -> dict[str, Tensor]:

@@ -147,3 +147,11 @@ def test_unknown_entries_beside_the_weights_are_listed(weights: dict[str, Tensor
     checkpoint = from_state_dict({"model": weights, "model_ema": dict(weights), "mystery": 3})
     assert "moving average" in checkpoint.ignored["model_ema"]
     assert checkpoint.ignored["mystery"] == "int beside 'model', not its weights"
+
+
+def test_a_config_of_something_else_is_not_believed(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "mae.pth")
+    for model_type, believed in (("bert", False), ("vit_mae", True)):
+        config = {"model_type": model_type, "num_attention_heads": 2}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert load_foreign(tmp_path / "mae.pth").config == (config if believed else {})
