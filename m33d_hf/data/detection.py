@@ -24,6 +24,8 @@ NEAREST_MEDIAN, FARTHEST_MEDIAN = 0.01, 100.0
 # What indoor sensors give: the limits inside which a unit is believed without being told.
 _BELIEVABLE_MEDIAN, _BELIEVABLE_FAR = 6.0, 15.0
 _PIXELS_PER_FILE = 20_000
+# The common units differ by factors of 5 and 10; the scenes of one data set seldom by as much.
+_MIXED_UNITS = 5.0
 _SUN_ROTATION = 8  # SUN RGB-D rotates by 3 bits: stored = 8 x millimetres below 8.192 m
 _FIX = (
     "Pass depth_unit (metre, centimetre, millimetre, tum = 1/5000 m, tenth_millimetre) or depth_scale "
@@ -74,6 +76,7 @@ class _Sample:
     values: np.ndarray
     names: list[str]
     total: int
+    medians: list[float]
 
     @property
     def saturated_fraction(self) -> float:
@@ -117,9 +120,12 @@ def _take_sample(files: Sequence[Path], max_files: int) -> _Sample:
     if len({"f" if part.dtype.kind == "f" else part.dtype.itemsize == 1 for part in parts}) > 1:
         dtypes = ", ".join(sorted({str(part.dtype) for part in parts}))
         raise DepthUnitError(
-            f"the depth files hold different kinds of numbers ({dtypes}; for example {names[0]}); one data set needs one unit. Keep them apart, or convert them."
+            f"the depth files hold different kinds of numbers ({dtypes}; for example {names[0]}); one data set "
+            "needs one unit. Keep them apart, or convert them."
         )
-    return _Sample(np.concatenate(parts), names, len(files))
+    valid = [part[np.isfinite(part) & (part > 0) & (part != _saturation(part.dtype))] for part in parts]
+    medians = [float(np.median(part)) for part in valid if part.size]
+    return _Sample(np.concatenate(parts), names, len(files), medians)
 
 
 def _guess_scale(sample: _Sample) -> tuple[float, str, list[float]]:
@@ -272,6 +278,9 @@ def _describe(
     if sample.saturated_fraction > 0:
         message += f" ({sample.saturated_fraction:.1%} saturated)"
     message += f", over {len(sample.names)} of {sample.total} files."
+    if sample.medians and max(sample.medians) > _MIXED_UNITS * min(sample.medians):
+        near, far = (median / (spec.scale or 1.0) for median in (min(sample.medians), max(sample.medians)))
+        message += f" The medians of single files lie between {near:.3g} and {far:.3g}{unit}: are their units mixed?"
     for scale in others:
         other = DepthSpec(scale=scale)
         option = f"depth_unit={other.unit}" if other.unit != "custom" else f"depth_scale={scale:g}"

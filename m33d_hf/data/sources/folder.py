@@ -161,7 +161,9 @@ def find_frames(
         counts = ", ".join(f"{len(entries)} {name}" for name, entries in columns.items())
         notes.append(f"{len(found)} frames by name from {counts} files")
         rows.update(found)
-        unpaired += [entry for entry in leftovers if not _is_kept(entry, found, required)]
+        # A file without all partners still belongs to a frame that has what is required.
+        kept = {file for row in found.values() if required <= set(row) for file in row.values()}
+        unpaired += [entry for entry in leftovers if entry.path not in kept]
     complete = {name: row for name, row in rows.items() if required <= set(row)}
     if not complete:
         raise DataError(
@@ -169,11 +171,6 @@ def find_frames(
             f"{'; '.join(notes)}. Found:\n{listing.summary()}\n{_HOW_TO_FIX}"
         )
     return _in_sequences(complete), unpaired, notes
-
-
-def _is_kept(entry: Unpaired, rows: dict[str, dict[str, str]], required: set[str]) -> bool:
-    """Whether a file without all partners still belongs to a frame that has what is required."""
-    return any(entry.path in row.values() and required <= set(row) for row in rows.values())
 
 
 # Frames that lie in no sequence's folder. A fixed word: the root's own name must not change keys and draws.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from m33d_hf.data.sources.labels import LabelRules, check_label_files
 from m33d_hf.data.sources.pairing import Unpaired
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint
 from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
+
+logger = logging.getLogger(__name__)
 
 ALIGNMENTS = ("refuse", "depth_to_rgb", "rgb_to_depth")
 _CHECKED_FRAMES = 6
@@ -177,6 +180,10 @@ class FrameSource:
         self.notes = notes
         self.align = align
         self.label_rules = label_rules
+        if unpaired:
+            first = unpaired[0]
+            count = len(unpaired)
+            logger.warning("%s: %d files take no part; the first: %s (%s)", root, count, first.path, first.reason)
         frames = [frame for sequence in sequences.values() for frame in sequence]
         self.detection: Detection | None = None
         depth_files = [root / frame.depth for frame in frames if frame.depth is not None]

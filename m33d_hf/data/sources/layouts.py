@@ -61,6 +61,14 @@ class Listing:
         return "\n".join(lines) or "  (no files)"
 
 
+def _leads_upwards(folder: str) -> bool:
+    """Whether a link leads to a folder that it lies in."""
+    if not os.path.islink(folder):
+        return False
+    above = os.path.realpath(os.path.dirname(folder))
+    return os.path.commonpath([above, os.path.realpath(folder)]) == os.path.realpath(folder)
+
+
 def list_files(root: Path) -> Listing:
     """List a tree once, hidden files and folders left out.
 
@@ -71,7 +79,10 @@ def list_files(root: Path) -> Listing:
         raise DataError(f"data root {str(root)!r} is not a folder")
     files = []
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        # Data sets are often assembled from links; a link to a folder above would be walked for ever.
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and not _leads_upwards(os.path.join(folder, name))
+        ]
         relative = Path(folder).relative_to(root).as_posix()
         prefix = "" if relative == "." else f"{relative}/"
         files += [prefix + name for name in names if not name.startswith(".")]

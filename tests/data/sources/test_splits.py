@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from helpers.frames_on_disk import write_frames
+from m33d_hf.data.sources.folder import FolderSource
+from m33d_hf.errors import ConfigError, DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+def frame_keys(root: Path, split: str | None, **options: object) -> list[str]:
+    source = FolderSource(root, split=split, **options)
+    return [source[i].key for i in range(len(source))]
+
+
+def test_one_sequence_is_cut_into_stretches(tmp_path: Path):
+    write_frames(tmp_path, 20)
+    parts = [frame_keys(tmp_path, split) for split in SPLITS]
+    assert [len(part) for part in parts] == [16, 2, 2]
+    assert parts[0] + parts[1] + parts[2] == [str(i) for i in range(20)]
+    assert frame_keys(tmp_path, None) == frame_keys(tmp_path, "all") == [str(i) for i in range(20)]
+    assert frame_keys(tmp_path, "val") == parts[1]
+
+
+def test_many_sequences_stay_whole(tmp_path: Path):
+    for scene in range(10):
+        write_frames(tmp_path, 2, f"s{scene}/rgb/{{i}}.png", f"s{scene}/depth/{{i}}.png")
+    scenes = [{key.split("/")[0] for key in frame_keys(tmp_path, split)} for split in SPLITS]
+    assert [len(part) for part in scenes] == [8, 1, 1]
+    assert len(set.union(*scenes)) == 10
+
+
+def test_fractions_are_an_option(tmp_path: Path):
+    write_frames(tmp_path, 10)
+    assert len(frame_keys(tmp_path, "train", split_fractions={"train": 0.5, "test": 0.5})) == 5
+    with pytest.raises(ConfigError, match="no share"):
+        frame_keys(tmp_path, "validation", split_fractions={"train": 0.5, "test": 0.5})
+    with pytest.raises(ConfigError, match="at most 1"):
+        frame_keys(tmp_path, "train", split_fractions={"train": 0.9, "test": 0.5})
+
+
+@pytest.mark.parametrize(
+    "layout", ["{split}/rgb/{i}.png {split}/depth/{i}.png", "rgb/{split}/{i}.png depth/{split}/{i}.png"]
+)
+def test_folders_named_after_splits(tmp_path: Path, layout: str):
+    for split, count in (("train", 3), ("val", 2)):
+        rgb, depth = (part.replace("{split}", split) for part in layout.split())
+        write_frames(tmp_path, count, rgb, depth)
+    assert frame_keys(tmp_path, "train") == ["train/0", "train/1", "train/2"]
+    assert frame_keys(tmp_path, "validation") == ["val/0", "val/1"]
+    with pytest.raises(DataError, match="none for the split 'test'"):
+        frame_keys(tmp_path, "test")
+
+
+def test_list_files_name_sequences_frames_or_files(tmp_path: Path):
+    for scene in ("kitchen", "office"):
+        write_frames(tmp_path, 3, f"{scene}/rgb/{{i}}.png", f"{scene}/depth/{{i}}.png")
+    (tmp_path / "train.txt").write_text("kitchen\noffice/2\n")
+    assert frame_keys(tmp_path, "train") == ["kitchen/0", "kitchen/1", "kitchen/2", "office/2"]
+    (tmp_path / "mine.txt").write_text("office/rgb/0.png\n")
+    assert frame_keys(tmp_path, "test", split_list={"test": "mine.txt"}) == ["office/0"]
+    (tmp_path / "odd.txt").write_text("garage\n")
+    with pytest.raises(DataError, match="none of its 1 entries"):
+        frame_keys(tmp_path, "train", split_list="odd.txt")
+    with pytest.raises(DataError, match="neither here"):
+        frame_keys(tmp_path, "train", split_list="nowhere.txt")
+
+
+def test_unknown_and_empty_splits(tmp_path: Path):
+    write_frames(tmp_path, 1)
+    with pytest.raises(ConfigError, match="Did you mean 'train'"):
+        frame_keys(tmp_path, "trian")
+    with pytest.raises(DataError, match="'test' is empty"):
+        frame_keys(tmp_path, "test")
