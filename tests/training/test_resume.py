@@ -3,11 +3,11 @@ import os
 import signal
 
 import pytest
-from helpers.launching import ALONE, assert_same_weights, finish, outcome, start, without_timing
+from helpers.launching import ALONE, assert_same_weights, finish, start, without_timing
 from helpers.tiny_task import TinyTask, tiny_arguments
 
 from m33d_hf.errors import CheckpointError, ConfigError, ResumeError
-from m33d_hf.training.checkpoints import CheckpointStore, read_state
+from m33d_hf.training.checkpoints import CheckpointStore
 from m33d_hf.training.loop import train
 from m33d_hf.training.resume import recipe_differences
 
@@ -159,11 +159,3 @@ def test_damaged_optimizer_state_is_a_clear_error(tmp_path):
     (path / "optimizer.pt").write_bytes(b"x" * size)
     with pytest.raises(CheckpointError, match=r"optimizer\.pt cannot be read"):
         run(tmp_path)
-
-
-def test_outcome_of_an_interrupted_script_is_its_exit_code(tmp_path):
-    job = {"name": "job", "changes": {"output_dir": str(tmp_path / "run")}, "signal": [3, int(signal.SIGINT), 0]}
-    code, output = finish(start(ALONE, [job], tmp_path))
-    assert code == 130, output
-    assert outcome(tmp_path, "job")["step"] == 3
-    assert read_state(CheckpointStore(tmp_path / "run").latest())["step"] == 3
