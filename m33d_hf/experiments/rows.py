@@ -1,0 +1,255 @@
+"""What the demo's jobs do in their worker processes; every function returns a JSON dict, the row."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m33d_hf.data.loading import EvaluationSampler, SampleDataset, build_loader
+from m33d_hf.data.sources import build_source
+from m33d_hf.errors import M33DError
+from m33d_hf.evaluation.flops import flops_per_sample
+from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
+from m33d_hf.experiments.results import METRICS
+from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
+from m33d_hf.training.arguments import RunArguments, parse_arguments
+from m33d_hf.training.launch import open_accelerator
+from m33d_hf.training.loop import TrainResult, train
+from m33d_hf.training.tasks.base import Task, to_device
+from m33d_hf.training.tasks.pretraining import PretrainingTask
+from m33d_hf.visualization.reconstruction import reconstruction_views, rgb_image
+
+Row = dict[str, Any]
+FLOOR_FRAMES = 1000
+
+
+def start_worker() -> None:
+    """Once per worker: one thread, and an end when the parent is gone."""
+    torch.set_num_threads(1)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)  # the thread cannot raise in the main thread, and nobody is left to be told
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def render(frames: Mapping[str, int], cache_dir: str | None) -> Row:
+    """Render all splits into the cache."""
+    started = time.perf_counter()
+    digests = {}
+    names: Sequence[str] = ()
+    for split, count in frames.items():
+        source = _rooms(split, count, cache_dir)
+        digests[split], names = source.digest(), source.class_names or ()
+    seconds = time.perf_counter() - started
+    total = sum(frames.values())
+    return {
+        "seconds": seconds,
+        "digests": digests,
+        "class_names": list(names),
+        "headline": f"{total} frames, {total / max(seconds, 1e-9):.0f} frames/s",
+    }
+
+
+def _rooms(split: str, count: int, cache_dir: str | None) -> Any:
+    return build_source("rooms", split=split, num_frames=count, cache_dir=cache_dir)
+
+
+def pretrain(
+    argv: Sequence[str],
+    output_dir: str,
+    steps: int,
+    picture: str | None = None,
+    folder: str = "",
+    pictures: int = 0,
+) -> Row:
+    """One stage of a pre-training, evaluated at its end on the test split (losses and diagnostics)."""
+    args = parse_arguments([*argv, "--output_dir", output_dir], "pretraining")
+    task = PretrainingTask()
+    result, seconds = _timed_training(args, task)
+    model = M33DForPreTraining.from_pretrained(output_dir)
+    batch = args.train.batch_size * args.train.accumulation
+    if picture:
+        _save_reconstructions(model, task, args, pictures, Path(folder) / picture)
+    return {
+        **_cost(args, seconds, flops_per_sample(model.config, "pretraining", batch_size=batch)),
+        "stage": args.stage,
+        "curve": _loss_curves(result.history),
+        "diagnostics": {name.removeprefix("eval/"): value for name, value in result.metrics.items()},
+        "encoder_parameters": _rgb_parameters(model),
+        "image_size": list(model.config.image_height_width),
+        "picture": picture,
+        "headline": f"test loss {result.metrics['eval/loss']:.3f}",
+    }
+
+
+def finetune(
+    task: str,
+    argv: Sequence[str],
+    test_argv: Sequence[str],
+    output_dir: str,
+    steps: int,
+    picture: str | None = None,
+    folder: str = "",
+    pictures: int = 0,
+) -> Row:
+    """One fine-tuning from RGB: validated while training for the curve, its last weights evaluated once on test."""
+    args = parse_arguments([*argv, "--output_dir", output_dir], task)
+    worker, model_class = _finetuning_task(task)
+    result, seconds = _timed_training(args, worker)
+    test_args = parse_arguments([*test_argv, "--output_dir", output_dir], task)
+    model = model_class.from_pretrained(output_dir).eval()
+    metrics = _evaluate(model, worker, test_args)
+    name = METRICS[task]
+    if picture:
+        _save_predictions(model, worker, test_args, pictures, Path(folder) / picture)
+    validation = [row for row in result.history if row["kind"] == "eval"]
+    return {
+        **_cost(args, seconds, flops_per_sample(model.config, task)),
+        "metric": name,
+        "value": metrics[name],
+        "metrics": metrics,
+        "curve": [[row["step"], row[f"eval/{name}"]] for row in validation],
+        "picture": picture,
+        "headline": f"test {name} {100 * metrics[name]:.1f} %",
+    }
+
+
+def _finetuning_task(name: str) -> tuple[Task, type[M33DForDepthEstimation] | type[M33DForSemanticSegmentation]]:
+    from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
+    from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
+
+    if name == "depth_estimation":
+        return DepthEstimationTask(), M33DForDepthEstimation
+    return SemanticSegmentationTask(), M33DForSemanticSegmentation
+
+
+def _timed_training(args: RunArguments, task: Task) -> tuple[TrainResult, float]:
+    started = time.perf_counter()
+    result = train(args, task)
+    if result.interrupted_by is not None:
+        raise M33DError(f"stopped by signal {result.interrupted_by} at step {result.step}; run again to continue")
+    return result, time.perf_counter() - started
+
+
+def _cost(args: RunArguments, seconds: float, flops: float) -> Row:
+    steps = args.train.max_steps or 0
+    batch = args.train.batch_size * args.train.accumulation
+    return {"steps": steps, "batch_size": batch, "seconds": seconds, "flops": flops * batch * steps}
+
+
+def _loss_curves(history: Iterable[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
+    """Term -> [[step, unweighted loss], ...]."""
+    curves: dict[str, list[list[float]]] = {}
+    for row in history:
+        if row["kind"] != "train":
+            continue
+        for key, value in row.items():
+            if key.startswith("loss/"):
+                curves.setdefault(key.removeprefix("loss/"), []).append([row["step"], value])
+    return curves
+
+
+def _rgb_parameters(model: M33DForPreTraining) -> int:
+    """Parameters of the RGB branch, which is what fine-tuning takes."""
+    named = model.m33d.named_parameters()
+    encoder = model.config.encoder_name(model.config.spec("rgb"))
+    return sum(p.numel() for name, p in named if name.startswith(("embeddings.rgb.", f"encoders.{encoder}.")))
+
+
+def _evaluate(model: Any, task: Task, args: RunArguments) -> dict[str, float]:
+    """The task's metrics over the evaluation split of `args`."""
+    with open_accelerator(args) as accelerator, torch.no_grad():
+        found = task.evaluate(model, _loader(model, task, args), accelerator)
+    return {name.removeprefix("eval/"): float(value) for name, value in found.items()}
+
+
+def _loader(model: Any, task: Task, args: RunArguments) -> Iterable[dict[str, Any]]:
+    dataset = task.build_datasets(args, model)[1]
+    assert dataset is not None, "the demo's rows all have an evaluation split"
+    size = args.evaluation.batch_size or args.train.batch_size
+    return build_loader(dataset, task.build_collator(args, model, False), EvaluationSampler(len(dataset), size, 0, 1))
+
+
+def _first_batch(model: Any, task: Task, args: RunArguments, count: int) -> dict[str, Any]:
+    """The first `count` test frames as forward arguments."""
+    dataset: SampleDataset | None = task.build_datasets(args, model)[1]
+    assert dataset is not None, "the demo's rows all have an evaluation split"
+    samples = [dataset[(0, index)] for index in range(min(count, len(dataset)))]
+    return to_device(task.build_collator(args, model, False)(samples), torch.device("cpu"))
+
+
+@torch.no_grad()
+def _save_reconstructions(model: M33DForPreTraining, task: Task, args: RunArguments, count: int, path: Path) -> None:
+    """Views of every reconstructed modality for the report."""
+    batch = _first_batch(model, task, args, count)
+    batch.pop("hide", None)
+    output = model.eval()(**batch, output_reconstruction=True)
+    arrays: dict[str, Any] = {"config": np.array(json.dumps(model.config.to_dict()))}
+    for spec in model.config.specs:
+        if spec.name not in (output.reconstructions or {}):
+            continue
+        valid = batch.get(spec.mask_name) if spec.mask_name else None
+        prediction, keep = output.reconstructions[spec.name], output.keep[spec.name]
+        views = reconstruction_views(batch[spec.input_name], keep, prediction, spec, model.config, valid)
+        for part in ("target", "visible", "reconstruction", "valid"):
+            arrays[f"{spec.name}/{part}"] = np.stack([getattr(view, part) for view in views])
+        arrays[f"{spec.name}/statistics_from_truth"] = np.array(views[0].statistics_from_truth)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **arrays)
+
+
+@torch.no_grad()
+def _save_predictions(model: Any, task: Task, args: RunArguments, count: int, path: Path) -> None:
+    """RGB, truth and prediction of the first test frames."""
+    batch = _first_batch(model, task, args, count)
+    output = model(pixel_values=batch["pixel_values"])
+    depth = args.task == "depth_estimation"
+    predictions = output.predicted_depth if depth else output.logits.argmax(1)
+    spec = model.config.spec("rgb")
+    images = [rgb_image(pixels.numpy(), spec.channel_mean, spec.channel_std) for pixels in batch["pixel_values"]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, images=np.stack(images), labels=batch["labels"].numpy(), predictions=predictions.numpy())
+
+
+def floors(frames: Mapping[str, int], cache_dir: str | None) -> Row:
+    """What a model that ignores the image can reach: per pixel the commonest class and the mean depth of train."""
+    train, test = (_rooms(split, frames[split], cache_dir) for split in ("train", "test"))
+    used = min(FLOOR_FRAMES, len(train))
+    classes = len(train.class_names)
+    votes, total, count = (torch.zeros(()) for _ in range(3))
+    for index in range(used):
+        sample = train[index].read([0])
+        labels, depth = sample.segmentation[0].long(), sample.depth[0, 0]
+        votes = votes + torch.nn.functional.one_hot(labels.clamp_max(classes), classes + 1)[..., :classes]
+        total = total + depth.nan_to_num(0.0)
+        count = count + depth.isfinite()
+    majority, mean_depth = votes.argmax(-1), total / count.clamp_min(1)
+    confusion, metrics = ConfusionMatrix(classes), DepthMetrics()
+    for index in range(len(test)):
+        sample = test[index].read([0])
+        confusion.update(majority[None], sample.segmentation[:1].long())
+        metrics.update(mean_depth[None], sample.depth[:1, 0])
+    values = {
+        "semantic_segmentation": confusion.compute()["mean_iou"],
+        "depth_estimation": metrics.compute()["delta1"],
+    }
+    how = {
+        "semantic_segmentation": f"the commonest class per position over {used} training frames",
+        "depth_estimation": f"the mean depth per position over {used} training frames",
+    }
+    rows = {task: {"metric": METRICS[task], "value": value, "how": how[task]} for task, value in values.items()}
+    text = ", ".join(f"{METRICS[task]} {100 * value:.1f} %" for task, value in values.items())
+    return {"floors": rows, "headline": text}

@@ -1,0 +1,35 @@
+"""Pre-train, fine-tune and report on the embedded rooms: `python scripts/run_demo.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and call; return the exit code (1 when a row failed)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="where everything goes")
+    parser.add_argument("--budget", default="full", help="full, or smoke: a test of the machinery in about a minute")
+    parser.add_argument("--workers", type=int, help="one-thread processes; default: one per core, at most 8")
+    parser.add_argument("--cache_dir", help="where rooms are rendered; default: the user's cache")
+    parser.add_argument("--fresh", action="store_true", help="repeat finished rows")
+    parser.add_argument("--report_only", action="store_true", help="write the reports again from results.json")
+    options = parser.parse_args(argv)
+
+    from m33d_hf.errors import M33DError
+    from m33d_hf.experiments.demo import report, run_demo
+
+    try:
+        if options.report_only:
+            return report(options.output_dir)
+        return run_demo(options.output_dir, options.budget, options.workers, options.fresh, options.cache_dir)
+    except M33DError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
