@@ -7,8 +7,11 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from .errors_m33d import ConfigError, nearest_name_hint
+
+logger = logging.get_logger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -351,8 +354,13 @@ class M33DConfig(PreTrainedConfig):
             "experts_implementation",
         }
         for key in kwargs:
-            if key not in library and not key.startswith("_") and not hasattr(PreTrainedConfig, key):
-                raise ConfigError(f"M33DConfig has no field {key!r}.{nearest_name_hint(key, known)}")
+            if key in library or key.startswith("_") or hasattr(PreTrainedConfig, key):
+                continue
+            message = f"M33DConfig has no field {key!r}.{nearest_name_hint(key, known)}"
+            if self.transformers_version is None:
+                raise ConfigError(message)
+            # A saved configuration may come from a newer version or carry somebody's own attribute.
+            logger.warning("%s It is kept as a plain attribute.", message)
 
     @property
     def specs(self) -> tuple[ModalitySpec, ...]:

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, TransformersKwargs
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .batch_m33d import PreTrainingBatch
 from .configuration_m33d import M33DConfig, ModalitySpec
@@ -101,7 +101,11 @@ class M33DPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _can_record_outputs = {"hidden_states": M33DLayer, "attentions": M33DAttention}  # noqa: RUF012
+    # "encoders": the decoder is made of the same blocks, and its states are nobody's hidden states.
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": OutputRecorder(M33DLayer, index=0, layer_name="encoders"),
+        "attentions": OutputRecorder(M33DAttention, index=1, layer_name="encoders"),
+    }
 
     def __init__(self, config: M33DConfig, *args: Any, **kwargs: Any) -> None:
         # from_pretrained may have overridden fields after the configuration was built.
@@ -155,7 +159,7 @@ def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
         ConfigError: naming the argument and the nearest known one.
     """
     library = set(TransformersKwargs.__annotations__)
-    library |= {"output_attentions", "output_hidden_states", "return_dict", "num_items_in_batch"}
+    library |= {"output_attentions", "output_hidden_states", "return_dict", "num_items_in_batch", "use_cache"}
     for name in kwargs:
         if name not in library:
             raise ConfigError(f"forward has no argument {name!r}.{nearest_name_hint(name, [*known, *library])}")
@@ -346,7 +350,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
             weights["matching"] = float(self.config.matching_weight)
         return weights
 
-    @can_return_tuple
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
