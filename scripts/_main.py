@@ -27,7 +27,8 @@ def main(task_name: str, argv: list[str] | None = None) -> int:
     """Run a task from the command line.
 
     Returns:
-        0; 1 after a replay that did not reproduce; 2 after an error of ours (its message is on stderr); 128 + signal number after an interruption.
+        0; 1 after a replay that did not reproduce; 2 after an error of ours (its message is on stderr);
+        128 + signal number after an interruption.
     """
     words = sys.argv[1:] if argv is None else argv
     try:

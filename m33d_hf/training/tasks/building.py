@@ -117,3 +117,17 @@ def build_initialised(
     if int(os.environ.get("RANK", "0")) == 0:
         print(report.summary(), flush=True)
     return model, report
+
+
+def save_image_processor(config: M33DConfig, args: RunArguments) -> None:
+    """Write preprocessor_config.json: the evaluation path of this run, for users of the saved model (images only)."""
+    if config.num_frames > 1:
+        return
+    from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
+
+    height, width = config.image_height_width
+    options: dict[str, Any] = {}
+    if args.transforms.eval_crop == "center" and height == width:
+        crop = {"height": height, "width": width}
+        options = {"size": {"shortest_edge": height}, "do_center_crop": True, "crop_size": crop}
+    M33DImageProcessor.from_model_config(config, **options).save_pretrained(args.output_dir)

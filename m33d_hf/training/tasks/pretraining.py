@@ -16,7 +16,7 @@ from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, starting_config
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
-from m33d_hf.training.tasks.building import build_initialised, build_run_datasets
+from m33d_hf.training.tasks.building import build_initialised, build_run_datasets, save_image_processor
 
 
 class PretrainingTask(Task):
@@ -102,8 +102,9 @@ class PretrainingTask(Task):
         return metrics
 
     def save(self, model: nn.Module, args: RunArguments) -> None:
-        """Final model, and what it was started from."""
+        """Final model, its image processor, and what it was started from."""
         super().save(model, args)
+        save_image_processor(model.config, args)
         if self.load_report is not None:
             report = json.dumps(self.load_report.to_dict(), indent=1)
             (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")

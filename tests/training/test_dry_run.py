@@ -1,0 +1,86 @@
+"""What --dry_run prints, and that its memory estimate is of the right size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.rooms_runs import words
+from m33d_hf.data.collation import PretrainingCollator
+from m33d_hf.errors import ConfigError
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.dry_run import describe_parameters, dry_run, estimate_memory
+from m33d_hf.training.parsing import resolve
+from m33d_hf.training.tasks.building import build_run_datasets
+from m33d_hf.training.tasks.pretraining import PretrainingTask
+
+
+def arguments(recipe: str, output_dir: Path, **changes: str | None) -> tuple[RunArguments, dict[str, str]]:
+    resolved = resolve(words(recipe, output_dir, **changes), "pretraining")
+    return resolved.args, resolved.origins
+
+
+def test_it_tells_everything_and_writes_nothing(tmp_path: Path) -> None:
+    args, origins = arguments("rooms/pretrain_stage2", tmp_path / "out", num_processes="2", optim__scale_lr="true")
+    text = dry_run(args, PretrainingTask(), origins)
+    for part in (
+        "optim.learning_rate: 0.001   (recipe bases/rooms_pretrain)",
+        "train.max_steps: 2   (command line)",
+        'model.decoder_fusion: "joint"   (method m33d (stage_2))',
+        "rgb: 9 visible, 27 masked and predicted",
+        "effective batch 8 = 4 per process x 2 process(es) x 1 micro-batch(es)",
+        "2 steps = ",
+        "= 0.001 x 8 / 256",
+        "GFLOP per sample",
+        "GiB per process",
+        "depth median",
+        "labels: wall",
+        "first keys: rooms/train/0/frames/0",
+        "== evaluation data",
+    ):
+        assert part in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_parameters_add_up(tmp_path: Path) -> None:
+    model = PretrainingTask().build_model(arguments("rooms/pretrain", tmp_path, method="rgbd_mae")[0])
+    lines = describe_parameters(model)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert lines[0] == f"parameters: {total:,}"
+    assert sum(int(line.split(": ")[1].replace(",", "")) for line in lines[1:]) == total
+
+
+def test_it_stops_where_the_run_would(tmp_path: Path) -> None:
+    args, _ = arguments("rooms/pretrain", tmp_path, data__max_train_samples="13")
+    with pytest.raises(ConfigError, match="13 samples"):
+        dry_run(args, PretrainingTask())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method"),
+    [("rooms/pretrain", "mae"), ("rooms/pretrain_stage2", "m33d"), ("rooms/pretrain_stage2", "m33d_plus")],
+)
+def test_memory_estimate_against_saved_tensors(recipe: str, method: str, tmp_path: Path) -> None:
+    wide = {"model__hidden_size": "96", "model__intermediate_size": "384", "model__decoder_hidden_size": "64"}
+    args, _ = arguments(recipe, tmp_path, method=method, model__decoder_intermediate_size="256", **wide)
+    model = PretrainingTask().build_model(args).train()
+    dataset, _ = build_run_datasets(args, model.config)
+    batch = PretrainingCollator(model.config)([dataset[0, row] for row in range(args.train.batch_size)])
+    batch.pop("meta")
+    saved: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(**batch).loss
+    assert torch.isfinite(loss)
+    estimated = estimate_memory(model.config, args)
+    assert estimated[1] == pytest.approx(sum(saved.values()), rel=0.4)
+    assert estimated[0] == pytest.approx(16 * sum(p.numel() for p in model.parameters()), rel=0.35)
