@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from m33d_hf.data.detection import DepthOptions
-from m33d_hf.data.sources.frames import Frame, FrameSource
+from m33d_hf.data.sources.frames import Frame, FrameSource, thin_out
 from m33d_hf.data.sources.labels import build_label_rules
 from m33d_hf.data.sources.layouts import (
     Listing,
@@ -90,8 +90,6 @@ class FolderSource(FrameSource):
         fps: float | None = None,
     ) -> None:
         root = Path(root).expanduser()
-        if every < 1 or min_frames < 1:
-            raise ConfigError(f"every is {every} and min_frames {min_frames}; both must be at least 1")
         listing = list_files(root)
         rules = build_label_rules(
             root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped
@@ -99,32 +97,20 @@ class FolderSource(FrameSource):
         if rules is None and labels not in (None, "none", "auto"):
             raise ConfigError(f"labels={labels!r} needs num_classes, class_names or label_map")
         wanted = {"rgb": rgb, "depth": depth, "labels": labels if rules is not None else None}
-        chosen = {name: how for name, how in wanted.items() if how not in (None, "none")}
+        chosen = {name: how for name, how in wanted.items() if how is not None and how != "none"}
         required = {name for name in chosen if name == "rgb"}
         required |= {"depth"} if require_depth and "depth" in chosen else set()
         required |= {"labels"} if require_labels and "labels" in chosen else set()
         sequences, unpaired, notes = find_frames(listing, chosen, required, association or "none")
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
-        sequences = {key: frames[::every] for key, frames in sequences.items()}
-        if unit == "clips":
-            short = [key for key, frames in sequences.items() if len(frames) < min_frames]
-            unpaired += [Unpaired(key, f"sequence of fewer than {min_frames} frames") for key in short]
-            sequences = {key: frames for key, frames in sequences.items() if key not in short}
-            if not sequences:
-                raise DataError(f"{root}: no sequence has min_frames={min_frames} frames (every={every})")
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired)
+        invalid = None if invalid_values is None else tuple(invalid_values)
         super().__init__(
             root,
             sequences,
             unit=unit,
-            depth_options=DepthOptions(
-                depth_unit,
-                depth_scale,
-                depth_kind,
-                None if invalid_values is None else tuple(invalid_values),
-                min_depth,
-                max_depth,
-            ),
+            depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid, min_depth, max_depth),
             label_rules=rules if "labels" in chosen else None,
             align=align,
             fps=fps,

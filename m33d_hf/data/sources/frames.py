@@ -62,7 +62,7 @@ class FrameReader:
         maps = [self._read_frame(frame) for frame in frames]
         stacked: dict[str, torch.Tensor | None] = {}
         for name in ("rgb", "depth", "labels"):
-            parts = [part[name] for part in maps if part[name] is not None]
+            parts = [found for part in maps if (found := part[name]) is not None]
             if parts and len(parts) < len(maps):
                 raise DataError(f"{key}: {len(maps) - len(parts)} of {len(maps)} frames have no {name}")
             sizes = {tuple(part.shape[-2:]) for part in parts}
@@ -174,7 +174,6 @@ class FrameSource:
         notes: list[str],
     ) -> None:
         choose("align", align, ALIGNMENTS)
-        choose("unit", unit, ("frames", "clips"))
         self.root = root
         self.unpaired = unpaired
         self.notes = notes
@@ -243,6 +242,29 @@ class FrameSource:
                         size = path.stat().st_size if path.is_file() else -1
                         state.update(f"\n {file} {size}".encode())
         return state.hexdigest()
+
+
+def thin_out(
+    sequences: dict[str, list[Frame]], unit: str, every: int, min_frames: int, unpaired: list[Unpaired]
+) -> dict[str, list[Frame]]:
+    """Keep every k-th frame and, for clips, the sequences that are long enough; the others go to `unpaired`.
+
+    Raises:
+        ConfigError: `every` or `min_frames` below 1, or an unknown unit.
+        DataError: no sequence is long enough.
+    """
+    choose("unit", unit, ("frames", "clips"))
+    if every < 1 or min_frames < 1:
+        raise ConfigError(f"every is {every} and min_frames {min_frames}; both must be at least 1")
+    kept = {key: frames[::every] for key, frames in sequences.items()}
+    if unit == "frames":
+        return kept
+    short = [key for key, frames in kept.items() if len(frames) < min_frames]
+    unpaired += [Unpaired(key, f"sequence of fewer than {min_frames} frames") for key in short]
+    kept = {key: frames for key, frames in kept.items() if len(frames) >= min_frames}
+    if not kept:
+        raise DataError(f"no sequence has min_frames={min_frames} frames (every={every}); there are {len(short)}")
+    return kept
 
 
 def spread_indices(length: int, count: int) -> list[int]:

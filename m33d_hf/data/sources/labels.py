@@ -44,21 +44,23 @@ def read_class_names(path: Path) -> tuple[list[str], dict[int, int] | None, list
 
 def read_label_map(value: Mapping[Any, Any] | Sequence[int] | str | Path, root: Path) -> dict[int, int]:
     """Stored value -> class id, from a mapping, a list (position = class) or a file of either (JSON or text)."""
-    if isinstance(value, str | Path):
-        path = _existing(value, root)
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            value = json.loads(text)
-        else:
-            rows = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
-            pairs = all(len(row) == 2 and row[1].lstrip("-").isdigit() for row in rows)
-            value = {row[0]: row[1] for row in rows} if pairs else [row[0] for row in rows]  # type: ignore[assignment]
+    given: Any = _read_map_file(_existing(value, root)) if isinstance(value, str | Path) else value
     try:
-        if isinstance(value, Mapping):
-            return {int(stored): int(class_id) for stored, class_id in value.items()}
-        return {int(stored): class_id for class_id, stored in enumerate(value)}
+        if isinstance(given, Mapping):
+            return {int(stored): int(class_id) for stored, class_id in given.items()}
+        return {int(stored): class_id for class_id, stored in enumerate(given)}
     except (TypeError, ValueError) as error:
         raise ConfigError(f"label_map must map stored values to class ids, both whole numbers ({error})") from error
+
+
+def _read_map_file(path: Path) -> Any:
+    """JSON as it is; text as a list of its first column, or a mapping when every line holds two numbers."""
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix == ".json":
+        return json.loads(text)
+    rows = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
+    pairs = all(len(row) == 2 and row[1].lstrip("-").isdigit() for row in rows)
+    return {row[0]: row[1] for row in rows} if pairs else [row[0] for row in rows]
 
 
 class LabelRules:
@@ -155,7 +157,7 @@ def build_label_rules(
     num_classes: int | None = None,
     class_names: str | Path | Sequence[str] | None = None,
     label_offset: int = 0,
-    label_ignore: Iterable[int] = (),
+    label_ignore: Iterable[int] | int = (),
     label_map: Mapping[Any, Any] | Sequence[int] | str | Path | None = None,
     label_unmapped: str = "refuse",
 ) -> LabelRules | None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.detection import DepthOptions
-from m33d_hf.data.sources.frames import Frame, FrameSource, choose
+from m33d_hf.data.sources.frames import Frame, FrameSource, thin_out
 from m33d_hf.data.sources.layouts import ASSOCIATION_NAMES, Listing, list_files, rows_of_association
 from m33d_hf.data.sources.pairing import Unpaired, is_number, match_timestamps, read_table
 from m33d_hf.data.sources.splits import Sequences, select_split
@@ -63,27 +63,14 @@ class TumSource(FrameSource):
         fps: float | None = None,
     ) -> None:
         root = Path(root).expanduser()
-        if every < 1 or min_frames < 1 or max_difference < 0:
-            raise ConfigError(
-                f"every ({every}) and min_frames ({min_frames}) must be at least 1, max_difference "
-                f"({max_difference}) at least 0"
-            )
-        choose("unit", unit, ("clips", "frames"))
+        if max_difference < 0:
+            raise ConfigError(f"max_difference is {max_difference}; seconds, at least 0")
         if depth_unit is None and depth_scale is None and depth_kind in (None, "metric"):
             depth_scale = TUM_SCALE
         sequences, unpaired, notes = _find_sequences(list_files(root), association, max_difference)
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
-        sequences = {key: frames[::every] for key, frames in sequences.items()}
-        if unit == "clips":
-            unpaired += [
-                Unpaired(key, f"sequence of fewer than {min_frames} frames")
-                for key, frames in sequences.items()
-                if len(frames) < min_frames
-            ]
-            sequences = {key: frames for key, frames in sequences.items() if len(frames) >= min_frames}
-        if not sequences:
-            raise DataError(f"{root}: no sequence has min_frames={min_frames} pairs (every={every})")
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired)
         invalid = None if invalid_values is None else tuple(invalid_values)
         super().__init__(
             root,

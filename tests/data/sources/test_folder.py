@@ -282,3 +282,13 @@ def test_registry_hints_at_the_nearest_name(tmp_path: Path):
         build_source("folder", root=tmp_path, depth_scal=1000)
     with pytest.raises(ConfigError, match="needs the option 'root'"):
         build_source("folder", root=None)
+
+
+def test_thinning_options_are_checked(tmp_path: Path):
+    write_frames(tmp_path, 3)
+    with pytest.raises(ConfigError, match="at least 1"):
+        FolderSource(tmp_path, every=0)
+    with pytest.raises(ConfigError, match="Did you mean 'clips'"):
+        FolderSource(tmp_path, unit="clip")
+    with pytest.raises(DataError, match="min_frames=5"):
+        FolderSource(tmp_path, unit="clips", min_frames=5)
