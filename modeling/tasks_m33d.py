@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ from .task_losses_m33d import (
     silog_loss,
     valid_depth,
 )
+
+Threshold = Tensor | float | Callable[[Tensor], Tensor] | None
 
 
 @dataclass
@@ -218,7 +221,7 @@ class M33DForDepthEstimation(M33DDenseModel):
         labels = _check_labels(labels, standardized_depth.shape[-2:])
         return berhu_threshold(standardized_depth.float(), self.standardize(labels), valid_depth(labels))
 
-    def _loss(self, values: Tensor, labels: Tensor, threshold: Tensor | float | None) -> tuple[Tensor, Tensor]:
+    def _loss(self, values: Tensor, labels: Tensor, threshold: Threshold) -> tuple[Tensor, Tensor]:
         valid, config = valid_depth(labels), self.config
         if config.depth_loss == "silog":
             metres = values * config.depth_std + config.depth_mean
@@ -226,6 +229,8 @@ class M33DForDepthEstimation(M33DDenseModel):
         target = self.standardize(labels)
         if config.depth_loss == "l1":
             return l1_loss(values, target, valid)
+        if callable(threshold):
+            threshold = threshold(berhu_threshold(values, target, valid))
         return berhu_loss(values, target, valid, threshold)
 
     @merge_with_config_defaults
@@ -234,7 +239,7 @@ class M33DForDepthEstimation(M33DDenseModel):
         self,
         pixel_values: Tensor,
         labels: Tensor | None = None,
-        berhu_threshold: Tensor | float | None = None,
+        berhu_threshold: Threshold = None,
         **kwargs: Any,
     ) -> M33DDepthEstimatorOutput:
         """Estimate depth.
@@ -243,7 +248,8 @@ class M33DForDepthEstimation(M33DDenseModel):
             pixel_values: (B, 3, H, W) normalised RGB, sides multiples of the patch; (B, 1, 3, H, W) is the
                 same.
             labels: (B, H, W) metres; not finite or not above 0 is invalid and takes no part in the loss.
-            berhu_threshold: threshold of the berHu loss in standardised units; None takes this batch's own.
+            berhu_threshold: threshold of the berHu loss in standardised units; None takes this batch's own; a function
+                gets that one and returns the one to use (a maximum over ranks).
 
         Raises:
             ConfigError: an argument nobody knows.

@@ -1,0 +1,75 @@
+"""Monocular depth estimation: berHu, L1 or scale-invariant log; delta, RMSE and relative errors (REFERENCE 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from m33d_hf.data.collation import DepthCollator
+from m33d_hf.evaluation.metrics import DepthMetrics
+from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
+from m33d_hf.training.launch import maximum_over_ranks
+from m33d_hf.training.tasks.base import Batch
+from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
+
+
+class DepthEstimationTask(DenseTask):
+    """Fine-tunes `M33DForDepthEstimation`.
+
+    Evaluation sees what `transforms.eval_crop` makes of an image: "center" with image_size 256 is MultiMAE's protocol
+    (short side to 256, centre crop), "resize" judges the whole frame. Predictions are clamped to
+    [min_depth, max_depth].
+    """
+
+    name = "depth_estimation"
+    metric = "delta1"
+    greater_is_better = True
+    model_class = M33DForDepthEstimation
+    collator_class = DepthCollator
+
+    def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
+        """berHu's threshold of the whole optimizer step.
+
+        Without accumulation each forward finds its own and takes the maximum over ranks, at no cost. With
+        accumulation a pass without gradients over all micro-batches finds it first; the generators are put back, so
+        that dropout and drop path repeat themselves in the passes that follow.
+        """
+        if model.config.depth_loss != "berhu":
+            return {}
+        if len(batches) == 1:
+            return {"berhu_threshold": maximum_over_ranks}
+        device = batches[0]["pixel_values"].device
+        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            found = [self._threshold(model, batch) for batch in batches]
+        return {"berhu_threshold": maximum_over_ranks(torch.stack(found).amax())}
+
+    @staticmethod
+    def _threshold(model: nn.Module, batch: Batch) -> Tensor:
+        output = model(pixel_values=batch["pixel_values"])
+        return model.berhu_threshold(output.standardized_depth, batch["labels"])  # type: ignore[operator]
+
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
+        """Errors over the pixels with ground truth.
+
+        Returns:
+            "delta1" to "delta3" (shares in [0, 1]), "rmse" (metres), "abs_rel", "sq_rel", "rmse_log" (natural log),
+            all pooled over the pixels of the whole set; the same as "per_image/..." averaged over images; and "loss".
+            berHu's threshold is that of each evaluation batch.
+        """
+        pooled = DepthMetrics("pixels", device=accelerator.device)
+        per_image = DepthMetrics("images", device=accelerator.device)
+        loss, term = MeanLoss(accelerator.device), model.config.depth_loss
+        for output, labels in self.predictions(model, loader, accelerator):
+            predicted = output.predicted_depth.float().clamp(model.config.min_depth, model.config.max_depth)
+            pooled.update(predicted, labels)
+            per_image.update(predicted, labels)
+            loss.add(output.loss_sums[term], output.loss_counts[term])
+        metrics = pooled.reduce(accelerator).compute()
+        metrics["loss"] = loss.compute(accelerator)
+        for name, value in per_image.reduce(accelerator).compute().items():
+            metrics[f"per_image/{name}"] = value
+        return metrics

@@ -1,0 +1,71 @@
+"""Semantic segmentation from RGB: cross-entropy, mean IoU over one confusion matrix (REFERENCE 3.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from m33d_hf.data.collation import SegmentationCollator
+from m33d_hf.errors import ConfigError
+from m33d_hf.evaluation.metrics import ConfusionMatrix
+from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.initialisation import starting_config
+from m33d_hf.training.tasks.base import Batch
+from m33d_hf.training.tasks.building import build_run_source
+from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
+
+
+class SemanticSegmentationTask(DenseTask):
+    """Fine-tunes `M33DForSemanticSegmentation`; classes and their names come from the source."""
+
+    name = "semantic_segmentation"
+    metric = "miou"
+    greater_is_better = True
+    model_class = M33DForSemanticSegmentation
+    collator_class = SegmentationCollator
+
+    def config_overrides(self, args: RunArguments) -> dict[str, Any]:
+        """`id2label` and `label2id` from the source, unless the arguments give `num_labels` or `id2label`.
+
+        Raises:
+            ConfigError: neither the source nor the arguments know the classes.
+        """
+        if {"num_labels", "id2label"} & set(args.model):
+            return {}
+        names = build_run_source(args, starting_config(args), train=True).class_names
+        if names is None:
+            raise ConfigError(
+                f"The source {args.data.source!r} does not know its classes; give --data.options.class_names (a list "
+                "or a file) or --model.num_labels."
+            )
+        return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
+        """Metrics on the labels as the evaluation transform leaves them, one confusion matrix over the whole set.
+
+        Returns:
+            "miou" (mean over classes that occur in labels or predictions), "pixel_accuracy", "mean_accuracy" and
+            "iou/<class>" of the classes that occur, all in [0, 1], and "loss".
+        """
+        config = model.config
+        matrix = ConfusionMatrix(config.num_labels, config.semantic_loss_ignore_index, accelerator.device)
+        loss = MeanLoss(accelerator.device)
+        for output, labels in self.predictions(model, loader, accelerator):
+            matrix.update(output.logits, labels)
+            loss.add(output.loss_sums["cross_entropy"], output.loss_counts["cross_entropy"])
+        found = matrix.reduce(accelerator).compute()
+        metrics = {
+            "miou": found["mean_iou"],
+            "pixel_accuracy": found["pixel_accuracy"],
+            "mean_accuracy": found["mean_accuracy"],
+            "loss": loss.compute(accelerator),
+        }
+        for number, iou in enumerate(found["per_class_iou"]):
+            if not math.isnan(iou):
+                metrics[f"iou/{config.id2label[number]}"] = iou
+        return metrics
