@@ -127,15 +127,13 @@ def test_furniture_stays_inside_its_bounding_box_and_reaches_its_sides(kind):
 
 def test_nothing_in_view_is_culled():
     """Casting a wide picture and cutting out its middle must show the same as casting the middle alone."""
-    scenes = sample_scenes(24, torch.Generator().manual_seed(3))
-    wide = sample_scenes(24, torch.Generator().manual_seed(3))
+    scenes, wide = (sample_scenes(96, torch.Generator().manual_seed(3)) for _ in range(2))
     wide.focal_B = scenes.focal_B / 3
     small, large = cast_rays(scenes, make_rays(scenes, 32, 32)), cast_rays(wide, make_rays(wide, 96, 96))
     middle = (slice(None), slice(32, 64), slice(32, 64))
-    agree = (small.label_BHW == large.label_BHW[middle]).float().mean()
-    assert agree > 0.999  # grazing rays may round to either side
-    close = (small.depth_BHW - large.depth_BHW[middle]).abs() < 1e-3
-    assert close.float().mean() > 0.999
+    # A grazing ray may round to either side; a box culled by mistake costs dozens of pixels.
+    assert (small.label_BHW != large.label_BHW[middle]).sum() <= 5
+    assert ((small.depth_BHW - large.depth_BHW[middle]).abs() > 1e-3).sum() <= 5
 
 
 def test_points_lie_on_what_the_label_says():
