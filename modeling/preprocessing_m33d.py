@@ -79,10 +79,14 @@ class Placement:
 
     def _cut(self, values: torch.Tensor) -> torch.Tensor:
         top, left, height, width = self.box
+        if values.shape[-2:] == (height, width):
+            return values
         return values[..., top : top + height, left : left + width]
 
     def _window(self, values: torch.Tensor) -> torch.Tensor:
         (top, left), (height, width) = self.offset, self.size
+        if values.shape[-2:] == self.size:
+            return values
         return values[..., top : top + height, left : left + width]
 
 
@@ -169,10 +173,8 @@ def normalize_rgb(
     # One multiply and one add per pixel; the constants are folded in float64.
     scale = [1.0 / (255.0 * float(deviation)) for deviation in std]
     shift = [-float(centre) / float(deviation) for centre, deviation in zip(mean, std)]
-    column = {"dtype": torch.float32, "device": pixels.device}
-    return values.mul_(torch.tensor(scale, **column).view(-1, 1, 1)).add_(
-        torch.tensor(shift, **column).view(-1, 1, 1)
-    )
+    values.mul_(torch.tensor(scale, dtype=torch.float32, device=pixels.device).view(-1, 1, 1))
+    return values.add_(torch.tensor(shift, dtype=torch.float32, device=pixels.device).view(-1, 1, 1))
 
 
 def rgb_tensor(image: Any) -> torch.Tensor:

@@ -41,6 +41,7 @@ class Collator:
         self.specs = {spec.name: spec for spec in config.specs}
         self.num_frames = config.num_frames
         self.size = config.image_height_width
+        self.num_labels = int(config.num_labels or 0)
 
     def __call__(self, samples: Sequence[RGBDSample]) -> Batch:
         """Collate one batch.
@@ -172,7 +173,7 @@ class SegmentationCollator(Collator):
         ignored = self.config.semantic_loss_ignore_index
         rows = [_needed(sample.segmentation, sample, "a segmentation")[0].long() for sample in samples]
         for sample, row in zip(samples, rows):
-            _check_classes(sample, row, self.config.num_labels)
+            _check_classes(sample, row, self.num_labels)
         labels = torch.stack(rows)
         if ignored != IGNORE_INDEX:
             labels = labels.masked_fill(labels == IGNORE_INDEX, ignored)
@@ -193,7 +194,7 @@ class ClassificationCollator(Collator):
 
     def collate(self, samples: Sequence[RGBDSample]) -> Batch:
         """Build the forward arguments; see the class."""
-        classes = self.config.num_labels
+        classes = self.num_labels
         for sample in samples:
             if sample.label is None:
                 raise DataError(f"{sample.key}: the sample has no label; use a source that gives one")

@@ -325,7 +325,7 @@ def build_loader(
             worker_init_fn=_start_worker,
         )
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # the collator turns its samples into batches
         batch_sampler=sampler,  # type: ignore[arg-type]  # rows are (epoch, index), not int
         collate_fn=collator,
         num_workers=num_workers,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 SeedPart = int | float | str | bool | None
+_SEED_TYPES = frozenset({int, float, str, bool, type(None)})
 
 
 def seed_of(*parts: SeedPart) -> int:
@@ -25,13 +26,12 @@ def seed_of(*parts: SeedPart) -> int:
     Raises:
         TypeError: a part is not an int, float, str, bool or None (its text might change between processes).
     """
-    digest = hashlib.blake2b(digest_size=8)
     for part in parts:
-        if not isinstance(part, int | float | str | bool | None):
+        if type(part) not in _SEED_TYPES:
             raise TypeError(f"a seed is made of int, float, str, bool or None, not of {type(part).__name__}")
-        text = f"{type(part).__name__}:{part!r}".encode()
-        digest.update(len(text).to_bytes(4, "little") + text)
-    return int.from_bytes(digest.digest(), "little") >> 1
+    # The text of a tuple of these types names every value, its type and its boundaries.
+    digest = hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def generator_of(*parts: SeedPart) -> torch.Generator:
