@@ -1,7 +1,9 @@
 """Images (with depth and label maps, where given) in, model inputs out; logits and depth back to image size.
 
 `M33DImageProcessor` computes with torchvision, `M33DImageProcessorPil` with PIL and numpy where torchvision is not
-installed; `AutoImageProcessor` takes the first that works. Depth and labels take the same path in both: nearest
+installed; `AutoImageProcessor` takes the first that works. The usual case (8-bit images; resized to a height and width,
+or the shortest side to a square crop; rescaled and normalised) goes in both through `preprocessing_m33d`, as in
+evaluation, and gives bit-equal tensors; any other option goes through the backend. Depth and labels take nearest
 neighbours only, so that no valid pixel mixes with an invalid one.
 """
 
@@ -21,8 +23,11 @@ from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
 from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
-from .depth_m33d import DepthSpec, resize_depth, standardize_depth
+from .depth_m33d import DepthSpec, standardize_depth
 from .errors_m33d import ConfigError, DataError, DepthUnitError
+from .preprocessing_m33d import Placement, normalize_rgb, place, resize_map
+
+_INTERPOLATIONS = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
 
 class M33DImageProcessorKwargs(ImagesKwargs, total=False):
@@ -56,6 +61,18 @@ def _as_map(value: Any) -> np.ndarray:
     if array.ndim != 2:
         raise DataError(f"a depth or label map must have one channel, got shape {array.shape}.")
     return array
+
+
+def _placement(image: tuple[int, int], kwargs: dict[str, Any]) -> Placement | None:
+    """Plan the two usual geometries as evaluation does; None for any other combination of options."""
+    size, crop = kwargs["size"], kwargs["crop_size"]
+    if not kwargs["do_resize"]:
+        return None
+    if not kwargs["do_center_crop"]:
+        return place(image, (size.height, size.width), "resize") if size.height and size.width else None
+    if size.shortest_edge and not size.longest_edge and crop.height == crop.width == size.shortest_edge:
+        return place(image, size.shortest_edge, "center")
+    return None
 
 
 class _M33DImageProcessing:
@@ -131,6 +148,27 @@ class _M33DImageProcessing:
             data["labels"] = [each.long() for each in placed]
         return BatchFeature(data=data, tensor_type=tensor_type)
 
+    def _preprocess(self, images: list[Any], **kwargs: Any) -> BatchFeature:
+        places = [_placement(tuple(image.shape[-2:]), kwargs) for image in images]
+        usual = (
+            None not in places
+            and kwargs["do_rescale"]
+            and kwargs["do_normalize"]
+            and not kwargs.get("do_pad")
+            and kwargs["resample"] in _INTERPOLATIONS
+            and kwargs["rescale_factor"] == 1 / 255
+            and all(image.dtype in (np.uint8, torch.uint8) and image.shape[0] == 3 for image in images)
+        )
+        if not usual:
+            return super()._preprocess(images, **kwargs)  # type: ignore[misc]
+        pixels = []
+        for image, placement in zip(images, places):
+            tensor = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image))
+            placed = placement.place_rgb(tensor, _INTERPOLATIONS[kwargs["resample"]])
+            normalized = normalize_rgb(placed, kwargs["image_mean"], kwargs["image_std"])
+            pixels.append(normalized if isinstance(image, Tensor) else normalized.numpy())
+        return BatchFeature({"pixel_values": pixels}, tensor_type=kwargs.get("return_tensors"))
+
     @staticmethod
     def _maps(maps: Any, sizes: list[tuple[int, ...]], word: str) -> list[np.ndarray]:
         arrays = [_as_map(each) for each in _as_list(maps)]
@@ -146,8 +184,11 @@ class _M33DImageProcessing:
 
     def _place(self, map_HW: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Resize (nearest) and crop a map as its image was."""
+        placement = _placement((map_HW.shape[0], map_HW.shape[1]), kwargs)
+        if placement is not None:
+            return placement.view_map(map_HW)
         if kwargs["do_resize"]:
-            map_HW = resize_depth(map_HW, self._resized(map_HW, kwargs["size"]))
+            map_HW = resize_map(map_HW, self._resized(map_HW, kwargs["size"]))
         if kwargs["do_center_crop"]:
             height, width = kwargs["crop_size"].height, kwargs["crop_size"].width
             top, left = int((map_HW.shape[0] - height) / 2), int((map_HW.shape[1] - width) / 2)

@@ -10,6 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from m33d_hf.data.collation import SegmentationCollator
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import DataError, DepthUnitError
 from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
@@ -34,10 +37,34 @@ def test_pixels_are_resized_and_normalised(backend: type) -> None:
     assert backend(size={"height": 16, "width": 24})(image, return_tensors="pt")["pixel_values"].shape == (1, 3, 16, 24)
 
 
-def test_the_backends_agree_within_rounding() -> None:
+def test_backends_and_evaluation_agree_bit_for_bit() -> None:
     image = _image(40, 60)
     one, two = (b(size={"height": 16, "width": 24})(image, return_tensors="pt")["pixel_values"] for b in BACKENDS)
-    assert (one - two).abs().max() < 2 / 255 / min(IMAGENET_STD)
+    assert torch.equal(one, two)
+    rgb = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    transform = build_transform(TransformOptions(eval_crop="resize"), False, [16, 24], 8)
+    collator = SegmentationCollator(M33DConfig(image_size=[16, 24], patch_size=8))
+    assert torch.equal(collator.pixel_values([transform(RGBDSample("a", rgb=rgb))]), one)
+
+
+def test_the_centre_crop_is_that_of_evaluation() -> None:
+    image, crop = _image(37, 61), {"height": 16, "width": 16}
+    labels = np.random.default_rng(0).integers(0, 9, (37, 61)).astype(np.uint8)
+    rgb = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    sample = RGBDSample("a", rgb=rgb, segmentation=torch.from_numpy(labels)[None])
+    sample = build_transform(TransformOptions(eval_crop="center"), False, 16, 8)(sample)
+    collator = SegmentationCollator(M33DConfig(image_size=16, patch_size=8))
+    for backend in BACKENDS:
+        processor = backend(size={"shortest_edge": 16}, do_center_crop=True, crop_size=crop)
+        batch = processor(image, segmentation_maps=labels, return_tensors="pt")
+        assert torch.equal(batch["pixel_values"], collator.pixel_values([sample]))
+        assert torch.equal(batch["labels"], sample.segmentation.long())
+
+
+def test_unusual_options_take_the_backends_own_path() -> None:
+    image, options = _image(40, 60), {"size": {"height": 16, "width": 24}, "do_normalize": False}
+    one, two = (b(**options)(image, return_tensors="pt")["pixel_values"] for b in BACKENDS)
+    assert one.max() <= 1 and (one - two).abs().max() < 2 / 255
 
 
 def test_grey_and_transparent_images_become_rgb() -> None:
