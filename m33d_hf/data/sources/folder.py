@@ -140,7 +140,10 @@ def find_frames(
         unpaired += missing
         covered.append(PurePosixPath(file).parent)
         notes.append(f"{len(found)} frames paired by {file}" + (f", {len(missing)} missing" if missing else ""))
-    rest = [f for f in listing.files if not any(folder in PurePosixPath(f).parents for folder in covered)]
+    rest = list(listing.files)
+    for folder in covered:
+        prefix = "" if not folder.parts else f"{folder}/"
+        rest = [file for file in rest if not file.startswith(prefix)]
     if rest:
         columns = find_columns(Listing(listing.root, tuple(rest)), chosen)
         found, leftovers = pair_by_name(columns)

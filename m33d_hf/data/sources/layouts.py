@@ -8,6 +8,7 @@ folder; siblings that differ by a word (`frame-000000.color.jpg` and `frame-0000
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -42,8 +43,8 @@ class Listing:
 
     def images(self) -> list[str]:
         """Files of any readable kind."""
-        suffixes = {suffix for group in _SUFFIXES.values() for suffix in group}
-        return [file for file in self.files if PurePosixPath(file).suffix.lower() in suffixes]
+        suffixes = tuple({suffix for group in _SUFFIXES.values() for suffix in group})
+        return [file for file in self.files if file.lower().endswith(suffixes)]
 
     def summary(self, limit: int = 8) -> str:
         """What lies where: folders with the number of files of each kind."""
@@ -97,33 +98,31 @@ def _folder_modality(name: str) -> str | None:
 
 
 def _has_suffix(file: str, modality: str) -> bool:
-    return PurePosixPath(file).suffix.lower() in _SUFFIXES[modality]
+    return file.lower().endswith(_SUFFIXES[modality])
 
 
-def _without(parts: Sequence[str], index: int | None) -> str:
-    kept = [part for i, part in enumerate(parts) if i != index]
-    return "/".join(kept)
+def _stem(file: str) -> str:
+    """Name without folder and last suffix; path objects would take most of the time on a large tree."""
+    return posixpath.splitext(posixpath.basename(file))[0]
 
 
-def _frame_of(file: str, folder_index: int | None) -> str:
-    """Name of the frame a file belongs to: its path without the modality's folder and words."""
-    path = PurePosixPath(file)
-    folder = _without(path.parts[:-1], folder_index)
-    stem = strip_modality(path.stem)
+def _joined(folder: str, stem: str) -> str:
     return f"{folder}/{stem}" if folder else stem
 
 
 def _discover(files: Sequence[str], wanted: Sequence[str]) -> Columns:
     """Sort files into modalities by the words in their folders and names."""
-    by_folder: dict[PurePosixPath, list[str]] = defaultdict(list)
+    by_folder: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        by_folder[PurePosixPath(file).parent].append(file)
+        by_folder[posixpath.dirname(file)].append(file)
     columns: Columns = {name: [] for name in wanted}
     unmarked: list[str] = []
     for folder, members in by_folder.items():
-        marks = [_folder_modality(part) for part in folder.parts]
+        parts = folder.split("/") if folder else []
+        marks = [_folder_modality(part) for part in parts]
         index = next((i for i in reversed(range(len(marks))) if marks[i] is not None), None)
-        stems = {file: modality_of(PurePosixPath(file).stem) for file in members}
+        place = "/".join(part for i, part in enumerate(parts) if i != index)
+        stems = {file: modality_of(_stem(file)) for file in members}
         siblings = len({stem or "rgb" for stem in stems.values()}) > 1
         for file in members:
             # A folder's name decides, unless several modalities lie in it side by side.
@@ -133,25 +132,24 @@ def _discover(files: Sequence[str], wanted: Sequence[str]) -> Columns:
             if modality is None:
                 unmarked.append(file)
             elif modality in columns and _has_suffix(file, modality):
-                columns[modality].append((_frame_of(file, index), file))
+                columns[modality].append((_joined(place, strip_modality(_stem(file))), file))
     if "rgb" in columns and not columns["rgb"] and not columns.get("depth"):
         # Nothing says what it holds: a plain folder of pictures.
         pictures = [file for file in unmarked if _has_suffix(file, "rgb") and not file.endswith(".npy")]
-        columns["rgb"] = [(_frame_of(file, None), file) for file in pictures]
+        columns["rgb"] = [(_joined(posixpath.dirname(file), strip_modality(_stem(file))), file) for file in pictures]
     return columns
 
 
 def _by_folder(files: Sequence[str], folder: str, modality: str) -> list[tuple[str, str]]:
     """Files below a folder of that name, which may have several levels and lie in every sequence."""
-    wanted = PurePosixPath(folder).parts
+    wanted = folder.split("/")
     found = []
     for file in files:
-        parts = PurePosixPath(file).parts[:-1]
+        parts = file.split("/")[:-1]
         for start in range(len(parts) - len(wanted) + 1):
             if parts[start : start + len(wanted)] == wanted and _has_suffix(file, modality):
                 rest = "/".join(parts[:start] + parts[start + len(wanted) :])
-                stem = strip_modality(PurePosixPath(file).stem)
-                found.append((f"{rest}/{stem}" if rest else stem, file))
+                found.append((_joined(rest, strip_modality(_stem(file))), file))
                 break
     return found
 
@@ -165,9 +163,8 @@ def _by_pattern(files: Sequence[str], pattern: str, modality: str) -> list[tuple
         parts = file.split("/")
         match = expression.match("/".join(parts[-depth:])) if len(parts) >= depth else None
         if match and _has_suffix(file, modality):
-            folder = "/".join(parts[:-depth])
             stem = ".".join(group for group in match.groups() if group)
-            found.append((f"{folder}/{stem}" if folder else stem, file))
+            found.append((_joined("/".join(parts[:-depth]), stem), file))
     return found
 
 

@@ -21,6 +21,10 @@ MODALITY_WORDS = {
 }
 _NOISE_WORDS = ("gt", "sync", "map", "filt")
 _SEPARATORS = re.compile(r"[._\-\s]+")
+_SPLIT_KEEPING_SEPARATORS = re.compile(f"({_SEPARATORS.pattern})")
+_DIGITS = re.compile(r"\d+")
+_NUMBERS = re.compile(r"(\d+)")
+_MODALITY_OF_WORD = {word: name for name, words in MODALITY_WORDS.items() for word in words}
 
 
 @dataclass(frozen=True)
@@ -38,24 +42,25 @@ def words_of(stem: str) -> list[str]:
 
 def modality_of(stem: str) -> str | None:
     """Name of the only modality that the words of `stem` speak of; None when none or several do."""
-    found = {name for name, words in MODALITY_WORDS.items() if set(words) & set(words_of(stem))}
+    found = {_MODALITY_OF_WORD[word] for word in words_of(stem) if word in _MODALITY_OF_WORD}
     # "depth_label" is no more depth than label; "rgb_depth" could be either.
     return found.pop() if len(found) == 1 else None
 
 
 def strip_modality(stem: str) -> str:
     """What is left of a name without the words that say what it holds: `frame-03.color` -> `frame-03`."""
-    parts = re.split(f"({_SEPARATORS.pattern})", stem)
-    pairs = [(parts[i], "".join(parts[i + 1 : i + 2])) for i in range(0, len(parts), 2)]
-    drop = {word for words in MODALITY_WORDS.values() for word in words}
-    if any(word.lower() in drop for word, _ in pairs):
-        pairs = [pair for pair in pairs if pair[0].lower() not in drop and pair[0].lower() not in _NOISE_WORDS]
-    return "".join(word + separator for word, separator in pairs).strip("._- ")
+    if not any(word in _MODALITY_OF_WORD for word in words_of(stem)):
+        return stem
+    parts = _SPLIT_KEEPING_SEPARATORS.split(stem)
+    dropped = [part.lower() in _MODALITY_OF_WORD or part.lower() in _NOISE_WORDS for part in parts[::2]]
+    # A dropped word takes the separator behind it along.
+    kept = [part for i, part in enumerate(parts) if not dropped[i // 2]]
+    return "".join(kept).strip("._- ")
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Sort key under which frame 2 comes before frame 10, on every platform alike."""
-    parts = re.split(r"(\d+)", text)
+    parts = _NUMBERS.split(text)
     return [(1, int(part), part) if part.isdigit() else (0, 0, part) for part in parts]
 
 
@@ -63,7 +68,7 @@ def _frame_name(path: str, tolerant: bool) -> str:
     """Folder and bare name of a frame; with `tolerant`, digits count as numbers (`00007` is `7`)."""
     folder, _, stem = path.rpartition("/")
     if tolerant:
-        stem = re.sub(r"\d+", lambda digits: str(int(digits[0])), stem)
+        stem = _DIGITS.sub(lambda digits: str(int(digits[0])), stem)
     return f"{folder}/{stem}" if folder else stem
 
 
