@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -138,8 +139,8 @@ class ModalitySpec:
         return self.role in ("target", "both") and self.weight > 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-friendly dict with every field."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Return a dict with every field."""
+        return asdict(self)
 
 
 def rgb_modality(**overrides: Any) -> dict[str, Any]:
@@ -152,8 +153,8 @@ def rgb_modality(**overrides: Any) -> dict[str, Any]:
         "target_norm": "pooled",
         "loss": "mse",
         "weight": 0.1,
-        "channel_mean": list(IMAGENET_MEAN),
-        "channel_std": list(IMAGENET_STD),
+        "channel_mean": IMAGENET_MEAN,
+        "channel_std": IMAGENET_STD,
     }
     return entry | overrides
 
@@ -171,6 +172,12 @@ def depth_modality(**overrides: Any) -> dict[str, Any]:
         "weight": 1.0,
     }
     return entry | overrides
+
+
+@lru_cache(maxsize=64)
+def _specs_of(entries: tuple[tuple[tuple[str, Any], ...], ...]) -> tuple[ModalitySpec, ...]:
+    # Read many times a step, so each distinct list of entries is checked once.
+    return tuple(ModalitySpec.from_dict(dict(entry)) for entry in entries)
 
 
 def _pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
@@ -235,7 +242,7 @@ class M33DConfig(PreTrainedConfig):
         motion_target: "visible" shows moving tokens to the encoder, "masked" hides them.
         motion_floor: added to every score as a share of the mean score, so that still tokens can be drawn too.
         depth_mean, depth_std: metres; the depth head predicts (depth - mean) / std (defaults: NYUv2).
-        min_depth, max_depth: metres; valid label range and clamp of predictions.
+        min_depth, max_depth: metres; clamp of predictions in eval mode and of both sides of "silog".
         depth_loss: "berhu", "l1" (both on standardised values) or "silog" (on clamped metres).
         segmentation_head_width, segmentation_head_depth, segmentation_head_upscale: ConvNeXt head channels,
             blocks, and sub-positions per token side.
@@ -365,7 +372,11 @@ class M33DConfig(PreTrainedConfig):
     @property
     def specs(self) -> tuple[ModalitySpec, ...]:
         """All modalities, in order."""
-        return tuple(ModalitySpec.from_dict(entry) for entry in self.modalities or [])
+        entries = self.modalities or []
+        try:
+            return _specs_of(tuple(tuple(entry.items()) for entry in entries))
+        except TypeError:  # an entry that somebody edited holds a list, which no cache can look up
+            return tuple(ModalitySpec.from_dict(entry) for entry in entries)
 
     @property
     def input_specs(self) -> tuple[ModalitySpec, ...]:

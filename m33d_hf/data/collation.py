@@ -7,7 +7,6 @@ that a sample looks the same in whatever batch, worker or process it is collated
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -114,7 +113,6 @@ class PretrainingCollator(Collator):
         self.grid = config.grid
         self.hidden = [spec for spec in self.specs.values() if hide and spec.drop_probability > 0]
         self._needs_motion = any(spec.masking == "motion" for spec in config.input_specs)
-        self._masking = _masking_view(config)
 
     def collate(self, samples: Sequence[RGBDSample]) -> Batch:
         """Build the forward arguments; see the class."""
@@ -161,7 +159,7 @@ class PretrainingCollator(Collator):
         for row, sample in enumerate(samples):
             generator = _draw(sample).generator(sample.key, "mask")
             scores = None if motion is None else motion[row : row + 1]
-            drawn.append(draw_keep(self._masking, 1, grid=grid, generator=generator, motion=scores))
+            drawn.append(draw_keep(self.config, 1, grid=grid, generator=generator, motion=scores))
         return {name: torch.cat([keep[name] for keep in drawn]) for name in drawn[0]}
 
 
@@ -240,15 +238,4 @@ def _check_classes(sample: RGBDSample, labels: torch.Tensor, classes: int) -> No
     raise LabelError(
         f"{sample.key}: class ids outside 0 to {classes - 1} (and {IGNORE_INDEX} = ignored); pixels per id: "
         f"{histogram}. Map the labels to the model's classes or set num_labels."
-    )
-
-
-def _masking_view(config: M33DConfig) -> Any:
-    """The fields that `draw_keep` reads, resolved once: `config.specs` validates anew at every access."""
-    names = ("motion_score", "motion_select", "motion_target", "motion_gamma", "motion_floor")
-    return SimpleNamespace(
-        input_specs=config.input_specs,
-        masks_are_shared=config.masks_are_shared,
-        grid=config.grid,
-        **{name: getattr(config, name) for name in names},
     )
