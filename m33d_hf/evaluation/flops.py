@@ -175,7 +175,7 @@ def count_task(config: M33DConfig, task: str, num_labels: int | None = None) -> 
     _add_encoder(count, config, {"rgb": config.num_tokens})
     frames, height, width = config.grid
     if task == "semantic_segmentation":
-        labels = config.num_labels if num_labels is None else num_labels
+        labels = int(config.num_labels or 0) if num_labels is None else num_labels
         count.add("head", frames * _segmentation_head(config, height, width, labels))
     elif task == "depth_estimation":
         layers = config.depth_head_layers or evenly_spaced_layers(config.num_hidden_layers)

@@ -19,6 +19,7 @@ from m33d_hf.training.plan import plan_run
 from m33d_hf.training.preparation import build_model
 from m33d_hf.training.recipes import leaves
 from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.building import config_of
 
 FRAMES_CHECKED = 16
 SAMPLES_COLLATED = 2
@@ -37,7 +38,7 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
         ConfigError, DataError, CheckpointError: whatever would stop the run at its start.
     """
     model = build_model(args, task)
-    config: M33DConfig = model.config
+    config = config_of(model)
     train_set, eval_set = task.build_datasets(args, model)
     world = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
     sections = {
@@ -165,7 +166,7 @@ def check_first_samples(
     Raises:
         DataError: the first samples cannot be used.
     """
-    patch = min(model.config.patch_height_width)
+    patch = min(config_of(model).patch_height_width)
     lines = [f"{len(dataset)} samples in use", check_source(dataset.source, FRAMES_CHECKED, patch).summary()]
     rows = [(0, index) for index in range(min(SAMPLES_COLLATED, len(dataset)))]
     batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])

@@ -127,7 +127,7 @@ def _with_method(layers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, di
 def _typed_modalities(layers: list[tuple[str, dict[str, Any]]], given: Any) -> list[dict[str, Any]]:
     from m33d_hf.modeling.configuration_m33d import M33DConfig
 
-    default = given if isinstance(given, list) else M33DConfig().modalities
+    default = given if isinstance(given, list) else M33DConfig().modalities or []
     return [_plain(entry) for entry in recipes.resolve_modalities(layers, [dict(entry) for entry in default])]
 
 

@@ -43,9 +43,7 @@ def test_short_forms_and_flags() -> None:
 
 
 def test_lists_and_free_mappings() -> None:
-    args = parse(
-        "--model.image_size", "[48, 64]", "--data.options.scale", "0.001", "--data.options.names", "[a, b]"
-    )
+    args = parse("--model.image_size", "[48, 64]", "--data.options.scale", "0.001", "--data.options.names", "[a, b]")
     assert args.model["image_size"] == [48, 64]
     assert args.data.options == {"scale": 0.001, "names": ["a", "b"]}
 
@@ -116,7 +114,7 @@ def test_methods_belong_to_pretraining() -> None:
 
 
 def test_a_recipe_of_another_task_names_its_script() -> None:
-    with pytest.raises(ConfigError, match="scripts/run_depth_estimation.py"):
+    with pytest.raises(ConfigError, match=r"scripts/run_depth_estimation\.py"):
         parse_arguments(["--recipe", "rooms/depth"], "pretraining")
 
 
@@ -135,9 +133,7 @@ def test_overrides_do_not_leak_between_runs() -> None:
 def test_every_field_is_documented() -> None:
     text = help_text("pretraining")
     blank = [
-        a
-        for a, b in zip(text.splitlines(), text.splitlines()[1:], strict=False)
-        if a[:4] == "  --" and not b.strip()
+        a for a, b in zip(text.splitlines(), text.splitlines()[1:], strict=False) if a[:4] == "  --" and not b.strip()
     ]
     assert "--optim.learning_rate" in text and "rooms/pretrain" in text
     assert blank == []

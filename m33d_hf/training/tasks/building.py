@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from m33d_hf.data.loading import SampleDataset
@@ -16,6 +17,11 @@ from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, initialise
+
+
+def config_of(model: nn.Module) -> M33DConfig:
+    """The configuration of one of our models."""
+    return cast(M33DConfig, model.config)
 
 
 def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +17,7 @@ from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, starting_config
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
-from m33d_hf.training.tasks.building import build_initialised, build_run_datasets, save_image_processor
+from m33d_hf.training.tasks.building import build_initialised, build_run_datasets, config_of, save_image_processor
 
 
 class PretrainingTask(Task):
@@ -45,14 +46,14 @@ class PretrainingTask(Task):
 
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None."""
-        return build_run_datasets(args, model.config)
+        return build_run_datasets(args, config_of(model))
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels, standardised depth and drawn masks."""
-        return PretrainingCollator(model.config)
+        return PretrainingCollator(config_of(model))
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
-        """Losses as Eq. 5 to 7 weigh them, with nothing hidden, and the diagnostics of every batch of two or more.
+        """Losses as Eq. 5 to 7 weigh them, with nothing hidden, and the diagnostics.
 
         Returns:
             "loss", "loss/<term>" (unweighted means), and the model's diagnostics: accuracy of retrieving an RGB token's
@@ -60,7 +61,7 @@ class PretrainingTask(Task):
             and with depth visible. Diagnostics are means over batches, weighted by their samples.
         """
         totals: dict[str, Tensor] = {}
-        names = list(model.loss_weights)
+        names = list(cast(dict[str, float], model.loss_weights))
         zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
 
         def add(name: str, value: Tensor) -> None:
@@ -78,13 +79,15 @@ class PretrainingTask(Task):
                 add(f"count/{name}", output.loss_counts[name])
             rows = next(iter(inputs["keep"].values())).shape[0]
             for name, value in (output.diagnostics or {}).items():
+                if rows < 2 and name.startswith("matching_accuracy"):
+                    continue  # a single sample has no mismatched partner
                 add(f"diagnostic/{name}", value * rows)
                 add(f"rows/{name}", torch.full_like(value, rows))
         return self._reduce(totals, model, accelerator)
 
     def _reduce(self, totals: dict[str, Tensor], model: nn.Module, accelerator: Accelerator) -> dict[str, float]:
         """Sum over ranks (which may have seen different diagnostics, or nothing) and divide."""
-        weights: dict[str, float] = model.loss_weights
+        weights = cast(dict[str, float], model.loss_weights)
         keys = sorted({*totals, *(f"{kind}/{name}" for name in weights for kind in ("sum", "count"))})
         if accelerator.num_processes > 1:
             from accelerate.utils import gather_object
@@ -104,7 +107,7 @@ class PretrainingTask(Task):
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, its image processor, and what it was started from."""
         super().save(model, args)
-        save_image_processor(model.config, args)
+        save_image_processor(config_of(model), args)
         if self.load_report is not None:
             report = json.dumps(self.load_report.to_dict(), indent=1)
             (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
