@@ -100,6 +100,18 @@ class CheckpointStore:
             write_json(temporary / STATE, state)
         return path
 
+    def save_if_best(self, model: nn.Module, state: dict[str, Any], metric: str, greater: bool) -> None:
+        """`save_best` where ``state["metrics"][metric]`` is better than that of the best so far.
+
+        Raises:
+            CheckpointError: as `save`.
+        """
+        former = self.best()
+        known = read_state(former)["metrics"].get(metric) if former else None
+        value = state["metrics"][metric]
+        if known is None or (value > known if greater else value < known):
+            self.save_best(model, state)
+
     def clean(self) -> None:
         """Remove what a killed run left behind, and put back a checkpoint caught in the middle of its replacement."""
         if not self.folder.is_dir():

@@ -80,3 +80,30 @@ class BatchFeed:
         self.recent_keys.append((step, [list(meta.get("keys", [])) for meta in metas]))
         for meta in metas:
             self._ledger.record(meta)
+
+
+class EvaluationFeed:
+    """The evaluation loader, with the unusable files of its batches noted on the way.
+
+    Args:
+        loader: this rank's share of the evaluation data.
+        ledger: its unusable files and their budget.
+    """
+
+    def __init__(self, loader: Iterable[Batch], ledger: SkipLedger) -> None:
+        self.loader = loader
+        self.ledger = ledger
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            self.ledger.record(batch.get("meta", {}))
+            yield batch
+
+    def check(self, ranks: Ranks) -> None:
+        """Hold the evaluation to the budget of unusable files; all ranks alike.
+
+        Raises:
+            DataError: too many of them.
+        """
+        bad, seen = ranks.sums([self.ledger.bad, self.ledger.seen])
+        self.ledger.check(int(bad), int(seen))

@@ -74,7 +74,8 @@ def _accelerator(args: RunArguments) -> Accelerator:
         ) from error
     if args.train.precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError(
-            "train.precision=fp16 needs an accelerator (Accelerate would silently train in float32); on CPU take bf16 or no."
+            "train.precision=fp16 needs an accelerator (Accelerate would silently train in float32); "
+            "on CPU take bf16 or no."
         )
     available = {str(tracker) for tracker in accelerator.log_with}
     missing = [tracker for tracker in args.logging.trackers if tracker not in available]

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from m33d_hf.errors import ConfigError, NonFiniteLossError, nearest_name_hint
+from m33d_hf.errors import NonFiniteLossError
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.checkpoints import read_state, write_json
+from m33d_hf.training.checkpoints import write_json
 from m33d_hf.training.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.launch import open_accelerator
-from m33d_hf.training.preparation import Run
+from m33d_hf.training.preparation import Run, eval_name
 from m33d_hf.training.replay import capture
-from m33d_hf.training.reporting import CONFIG, provenance
+from m33d_hf.training.reporting import CONFIG, Clock, provenance
 from m33d_hf.training.resume import checkpoint_state, optimizer_state
 from m33d_hf.training.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
@@ -84,7 +84,7 @@ def _steps(run: Run) -> bool:
     """Step to the end of the plan, or until all ranks must stop; tells which of the two it was."""
     if run.plan.evaluates(run.step) and not _last_metrics(run, at=run.step):
         _evaluate(run)  # the run that we continue was stopped between its checkpoint and its evaluation
-    clock = Clock(run)
+    clock = Clock(run.feed, run.plan.effective_batch, run.step)
     while run.step < run.plan.total_steps:
         batches = run.feed.draw(run.step)
         if batches is None:
@@ -100,30 +100,11 @@ def _steps(run: Run) -> bool:
         # Saved before it is evaluated: an evaluation may outlast the patience of whoever sends signals.
         if run.plan.saves(run.step):
             _save(run)
-            clock.restart()
+            clock.restart(run.step)
         if run.plan.evaluates(run.step):
             _evaluate(run)
-            clock.restart()
+            clock.restart(run.step)
     return True
-
-
-class Clock:
-    """Seconds of training and of waiting for data since the last log, without evaluations and checkpoints."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.restart()
-
-    def restart(self) -> None:
-        """Start counting anew."""
-        self.started, self.step = time.perf_counter(), self.run.step
-        self.run.feed.wait_seconds = 0.0
-
-    def speed(self) -> dict[str, float]:
-        """Samples per second over all ranks, and the share of the time spent waiting for data."""
-        seconds = max(time.perf_counter() - self.started, 1e-9)
-        samples = (self.run.step - self.step) * self.run.plan.effective_batch
-        return {"samples_per_second": samples / seconds, "data_wait": self.run.feed.wait_seconds / seconds}
 
 
 def _check_finite(run: Run) -> None:
@@ -148,10 +129,10 @@ def _log(run: Run, clock: Clock) -> None:
         **{f"loss/{name}": value for name, value in terms.items()},
         "learning_rate": run.plan.learning_rate(run.step - 1),
         "grad_norm": float(run.engine.grad_norm),
-        **clock.speed(),
+        **clock.speed(run.step),
     }
     run.report.add("train", run.step, row)
-    clock.restart()
+    clock.restart(run.step)
 
 
 def _save(run: Run) -> None:
@@ -163,42 +144,22 @@ def _save(run: Run) -> None:
 
 def _evaluate(run: Run) -> None:
     """Evaluate, record, and keep the weights where they are the best so far."""
-    if run.eval_loader is None:
+    if run.eval_feed is None:
         return
     _check_finite(run)
     started = time.perf_counter()
     seed_step(run.args.seed, -1, run.ranks.rank)
     run.model.eval()
     with torch.no_grad(), run.averaged():
-        found = run.task.evaluate(run.model, run.eval_loader, run.accelerator)
-        metrics = {_eval_name(name): float(value) for name, value in found.items()}
-        _keep_best(run, metrics)
+        found = run.task.evaluate(run.model, run.eval_feed, run.accelerator)
+        run.eval_feed.check(run.ranks)
+        metrics = {eval_name(name): float(value) for name, value in found.items()}
+        best = run.best_metric(metrics)
+        if best is not None:
+            state = {"step": run.step, "metrics": metrics, **run.facts}
+            run.ranks.on_main(lambda: run.store.save_if_best(run.model, state, *best))
     run.model.train()
     run.report.add("eval", run.step, {**metrics, "seconds": time.perf_counter() - started})
-
-
-def _keep_best(run: Run, metrics: dict[str, float]) -> None:
-    chosen = run.args.evaluation.metric or run.task.metric
-    if chosen is None or not run.args.checkpoint.save_best:
-        return
-    name = _eval_name(chosen)
-    if name not in metrics:
-        hint = nearest_name_hint(name, metrics)
-        raise ConfigError(f"evaluation.metric {chosen!r} is none of {', '.join(metrics)}.{hint}")
-    greater = run.args.evaluation.greater_is_better
-    sign = 1 if (run.task.greater_is_better if greater is None else greater) else -1
-
-    def save_if_best() -> None:
-        former = run.store.best()
-        known = read_state(former)["metrics"].get(name) if former else None
-        if known is None or sign * metrics[name] > sign * known:
-            run.store.save_best(run.model, {"step": run.step, "metrics": metrics, **run.facts})
-
-    run.ranks.on_main(save_if_best)
-
-
-def _eval_name(name: str) -> str:
-    return name if name.startswith("eval/") else f"eval/{name}"
 
 
 def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.data import DataLoader
 
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import seeded
 from m33d_hf.data.skips import FILE_NAME, SkipLedger
-from m33d_hf.errors import ConfigError
+from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
 from m33d_hf.training.ema import WeightAverage
-from m33d_hf.training.feeding import BatchFeed
+from m33d_hf.training.feeding import BatchFeed, EvaluationFeed
 from m33d_hf.training.guards import StopSignals
 from m33d_hf.training.launch import Ranks
 from m33d_hf.training.optimization import build_optimizer
@@ -41,7 +40,7 @@ class Run:
         store: checkpoints.
         report: metrics and progress; a context manager that the loop enters.
         average: averaged weights, or None.
-        eval_loader: this rank's evaluation data, or None.
+        eval_feed: this rank's evaluation data, or None.
         facts: what checkpoints and train_config.json remember.
         resumed_from: the checkpoint that this run continues, or None.
     """
@@ -58,7 +57,10 @@ class Run:
         if args.train.compile:
             self.model.compile()  # in place: the names of the weights stay as they are
         self.model.to(accelerator.device)
-        prepared, optimizer = accelerator.prepare(self.model, build_optimizer(self.model, args.optim))
+        with warnings.catch_warnings():
+            # DDP's newer word for broadcast_buffers=False is unknown to Accelerate and to torch 2.11.
+            warnings.simplefilter("ignore", FutureWarning)
+            prepared, optimizer = accelerator.prepare(self.model, build_optimizer(self.model, args.optim))
         self.engine = StepEngine(
             accelerator, prepared, optimizer, task, self.ranks, args.seed, args.optim.clip_grad_norm
         )
@@ -68,7 +70,7 @@ class Run:
         self.step = 0
         self.resumed_from = self._resume()
         self.feed = self._build_feed(train_set)
-        self.eval_loader = self._build_eval_loader(eval_set)
+        self.eval_feed = self._build_eval_feed(eval_set)
         self.report = Reporter(
             args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, start_step=self.step
         )
@@ -81,6 +83,22 @@ class Run:
         else:
             with self.average.applied():
                 yield
+
+    def best_metric(self, metrics: Mapping[str, float]) -> tuple[str, bool] | None:
+        """Name and direction of the metric that chooses `checkpoints/best`; None where none is kept.
+
+        Raises:
+            ConfigError: the evaluation has no such metric.
+        """
+        chosen, greater = self.args.evaluation.metric, self.args.evaluation.greater_is_better
+        chosen = chosen or self.task.metric
+        if chosen is None or not self.args.checkpoint.save_best:
+            return None
+        name = eval_name(chosen)
+        if name not in metrics:
+            hint = nearest_name_hint(name, metrics)
+            raise ConfigError(f"evaluation.metric {chosen!r} is none of {', '.join(metrics)}.{hint}")
+        return name, self.task.greater_is_better if greater is None else greater
 
     def _resume(self) -> Path | None:
         folder = find_checkpoint(self.args.resume, self.args.output_dir)
@@ -106,33 +124,37 @@ class Run:
             num_workers=args.data.num_workers,
             prefetch_factor=args.data.prefetch_factor,
         )
-        ledger = SkipLedger(Path(args.output_dir) / FILE_NAME, args.data.max_bad_fraction, len(dataset))
         return BatchFeed(
             loader,
             args.train.accumulation,
             self.accelerator.device,
             ranks,
             self.stop,
-            ledger,
+            self._ledger(dataset),
             remember=args.logging.every_steps,
         )
 
-    def _build_eval_loader(self, dataset: SampleDataset | None) -> DataLoader[dict[str, Any]] | None:
+    def _build_eval_feed(self, dataset: SampleDataset | None) -> EvaluationFeed | None:
         if dataset is None:
             return None
-        args = self.args
-        return build_loader(
+        args, ranks = self.args, self.ranks
+        batch_size = args.evaluation.batch_size or args.train.batch_size
+        loader = build_loader(
             dataset,
             self.task.build_collator(args, self.model, train=False),
-            EvaluationSampler(
-                len(dataset),
-                args.evaluation.batch_size or args.train.batch_size,
-                self.ranks.rank,
-                self.ranks.size,
-            ),
+            EvaluationSampler(len(dataset), batch_size, ranks.rank, ranks.size),
             num_workers=args.data.num_workers,
             prefetch_factor=args.data.prefetch_factor,
         )
+        return EvaluationFeed(loader, self._ledger(dataset))
+
+    def _ledger(self, dataset: SampleDataset) -> SkipLedger:
+        return SkipLedger(Path(self.args.output_dir) / FILE_NAME, self.args.data.max_bad_fraction, len(dataset))
+
+
+def eval_name(name: str) -> str:
+    """A metric's name as logged: with "eval/" before it."""
+    return name if name.startswith("eval/") else f"eval/{name}"
 
 
 def build_model(args: RunArguments, task: Task) -> nn.Module:

@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.feeding import BatchFeed
 
 METRICS = "metrics.jsonl"
 CONFIG = "train_config.json"
@@ -109,6 +110,32 @@ class Reporter:
         per_step = (now - self._started) / max(step - self.start_step, 1)
         eta = _clock(per_step * (self.total_steps - step))
         print(f"step {step}/{self.total_steps}  {values}{waiting}  ETA {eta}", file=sys.stderr, flush=True)
+
+
+class Clock:
+    """Seconds of training and of waiting for data since the last row, without evaluations and checkpoints.
+
+    Args:
+        feed: counts its `wait_seconds`.
+        effective_batch: samples per step over all ranks.
+        step: steps done so far.
+    """
+
+    def __init__(self, feed: BatchFeed, effective_batch: int, step: int) -> None:
+        self._feed = feed
+        self._effective_batch = effective_batch
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Start counting anew after `step` steps."""
+        self._started, self._step = time.perf_counter(), step
+        self._feed.wait_seconds = 0.0
+
+    def speed(self, step: int) -> dict[str, float]:
+        """Samples per second over all ranks, and the share of the time spent waiting for data."""
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        samples = (step - self._step) * self._effective_batch
+        return {"samples_per_second": samples / seconds, "data_wait": self._feed.wait_seconds / seconds}
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -122,7 +122,7 @@ class StepEngine:
         return min(found) if found else None
 
     def read_window(self) -> dict[str, float]:
-        """Mean of every unweighted loss term over the steps since the last call, over all ranks; waits for the device."""
+        """Mean of every unweighted loss term since the last call, over all ranks; waits for the device."""
         sums = sum_over_ranks(self.window.clone(), self.ranks)
         means = [value / max(self.window_steps, 1) for value in sums.tolist()]
         self.window.zero_()

@@ -14,10 +14,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from helpers.tiny_task import TinyTask, tiny_arguments  # noqa: E402
-
-from m33d_hf.errors import M33DError  # noqa: E402
-from m33d_hf.training.loop import train  # noqa: E402
+from helpers.tiny_task import TinyTask, tiny_arguments
+from m33d_hf.errors import M33DError
+from m33d_hf.training.loop import train
 
 
 class SelfSignallingTask(TinyTask):

@@ -43,7 +43,7 @@ class TinyHandle:
         generator = generator_of(self.seed, "tiny")
         rgb = torch.randint(256, (1, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
         depth = rgb.float().mean(1, keepdim=True) / 255.0 + 0.5
-        holes = torch.rand(depth.shape, generator=generator) < torch.rand((), generator=generator)
+        holes = torch.rand(depth.shape, generator=generator) < 0.9 * torch.rand((), generator=generator)
         depth[holes] = torch.nan
         if self.explosive:
             depth[:] = torch.inf
@@ -70,6 +70,11 @@ class TinySource:
         return f"tiny-{self.size}"
 
 
+def valid_pixels(indices: Iterable[int]) -> int:
+    """Pixels with a target in the given images."""
+    return sum(int((~TinySource()[index].read([0]).depth.isnan()).sum()) for index in indices)
+
+
 def random_flip(sample: RGBDSample) -> RGBDSample:
     """An augmentation that depends on the draw, so that epochs differ."""
     generator = sample.meta["draw"].generator(sample.key, "flip")
@@ -80,15 +85,17 @@ def random_flip(sample: RGBDSample) -> RGBDSample:
 
 def collate(samples: list[RGBDSample]) -> Batch:
     """pixel_values (B, 3, H, W) in [0, 1], labels (B, 1, H, W) with NaN holes, and meta."""
-    return {
-        "pixel_values": torch.cat([s.rgb for s in samples]).float() / 255.0,
-        "labels": torch.cat([s.depth for s in samples]),
-        "meta": {
-            "keys": [s.key for s in samples],
-            "indices": [s.meta["index"] for s in samples],
-            "skipped": [file for s in samples for file in s.meta["skipped"]],
-        },
+    kept = [s for s in samples if not s.meta.get("dropped")]
+    batch: Batch = {}
+    if kept:
+        batch["pixel_values"] = torch.cat([s.rgb for s in kept]).float() / 255.0
+        batch["labels"] = torch.cat([s.depth for s in kept])
+    batch["meta"] = {
+        "keys": [s.key for s in kept],
+        "indices": [s.meta["index"] for s in samples],
+        "skipped": [file for s in samples for file in s.meta["skipped"]],
     }
+    return batch
 
 
 @dataclass
@@ -156,7 +163,7 @@ class TinyTask(Task):
 
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         train = SampleDataset(TinySource(**args.data.options), random_flip, train=True, seed=args.seed)
-        held_out = SampleDataset(TinySource(7), None, train=False, seed=args.seed)
+        held_out = SampleDataset(TinySource(7, **args.data.eval_options), None, train=False, seed=args.seed)
         return train, held_out if args.data.eval_split else None
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
@@ -172,6 +179,8 @@ class TinyTask(Task):
         totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
         for batch in loader:
             moved = to_device(batch, accelerator.device)
+            if not moved:
+                continue
             valid = ~moved["labels"].isnan()
             error = (model(**moved).prediction - moved["labels"])[valid].double()
             totals += torch.stack([error.square().sum(), valid.sum().double()])

@@ -5,8 +5,8 @@ import resource
 
 import pytest
 import torch
-from helpers.tiny_task import TinyModel
 
+from helpers.tiny_task import TinyModel
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training import checkpoints
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, is_complete, read_state, read_weights

@@ -5,9 +5,11 @@ import signal
 
 import pytest
 import torch
-from helpers.launching import weights_of, without_timing
-from helpers.tiny_task import TinyModel, TinyTask, tiny_arguments
+from safetensors.torch import load_file
 
+from helpers.launching import weights_of, without_timing
+from helpers.tiny_task import TinyModel, TinyTask, tiny_arguments, valid_pixels
+from m33d_hf.data.loading import StepSampler
 from m33d_hf.data.skips import read_skipped
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError, NonFiniteLossError
 from m33d_hf.training.checkpoints import CheckpointStore, read_state
@@ -30,7 +32,7 @@ def test_it_learns_and_leaves_everything_where_it_belongs(tmp_path):
     assert result.step == 60 and result.exit_code == 0 and result.interrupted_by is None
     assert [row["step"] for row in rows(result, "eval")] == [30, 60]
     assert result.metrics == {k: v for k, v in rows(result, "eval")[-1].items() if k.startswith("eval/")}
-    assert result.metrics["eval/count"] == 144  # every valid pixel of the held-out images, once
+    assert result.metrics["eval/count"] == valid_pixels(range(7))  # of every held-out image, once
     assert [p.name for p in CheckpointStore(tmp_path).steps()] == ["step_00000050", "step_00000060"]
     on_disk = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert on_disk == result.history
@@ -60,8 +62,6 @@ def test_the_first_update_follows_an_independent_reckoning(tmp_path, changes):
     reference = TinyModel()
     reference.load_state_dict(start.state_dict())
     result = train(args, task)
-
-    from m33d_hf.data.loading import StepSampler
 
     dataset, _ = task.build_datasets(args, start)
     rows_of_step = next(iter(StepSampler(len(dataset), 4, seed=args.seed)))
@@ -123,11 +123,9 @@ def test_many_runs_in_one_process_leave_nothing_behind(tmp_path):
 
 
 def test_average_is_what_is_evaluated_and_published(tmp_path):
-    result = run(tmp_path, train__ema_decay=0.5, checkpoint__every_steps=11, checkpoint__keep_last=9)
+    result = run(tmp_path, train__ema_decay=0.5, checkpoint__every_steps=11, checkpoint__keep_last=99)
     store = CheckpointStore(tmp_path)
     before, after = store.steps()
-    from safetensors.torch import load_file
-
     trained, average = load_file(after / "model.safetensors"), load_file(after / "ema.safetensors")
     earlier = load_file(before / "ema.safetensors")
     final = weights_of(tmp_path)
@@ -181,8 +179,17 @@ def test_unreadable_files_are_replaced_listed_and_budgeted(tmp_path):
         "/nowhere/tiny/3",
         "/nowhere/tiny/5",
     }
-    with pytest.raises(DataError, match="max_bad_fraction = 0.05"):
+    with pytest.raises(DataError, match=r"max_bad_fraction = 0\.05"):
         run(tmp_path / "bad", data__options={"bad": [3, 5]}, data__max_bad_fraction=0.05)
+
+
+def test_unreadable_evaluation_files_are_dropped_listed_and_budgeted(tmp_path):
+    options = {"bad": [4, 5, 6]}
+    fine = run(tmp_path / "fine", data__eval_options=options, data__max_bad_fraction=0.5)
+    assert fine.metrics["eval/count"] == valid_pixels(range(4))
+    assert len(read_skipped(tmp_path / "fine" / "skipped_files.csv")) == 3
+    with pytest.raises(DataError, match=r"max_bad_fraction = 0\.05"):
+        run(tmp_path / "bad", data__eval_options=options, data__max_bad_fraction=0.05)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -203,20 +210,13 @@ def test_a_non_finite_loss_is_captured_and_replayed(tmp_path, workers):
 
 def test_no_update_is_applied_from_the_bad_step_on(tmp_path):
     """The captured weights are those of a run that stops just before the accident."""
+    (_, index), *_ = StepSampler(24, 4, seed=3).step_rows(2)
     with pytest.raises(NonFiniteLossError):
-        run(tmp_path / "bad", data__options={"explosive": [9]}, logging__every_steps=12)
+        run(tmp_path / "bad", data__options={"explosive": [index]}, logging__every_steps=12)
     (folder,) = (tmp_path / "bad" / "nonfinite").iterdir()
-    step = read_state(folder)["step"]
-    assert step > 0
-    train(
-        tiny_arguments(
-            tmp_path / "good", logging__every_steps=12, checkpoint__every_steps=step, checkpoint__keep_last=9
-        ),
-        TinyTask(),
-    )
-    before = CheckpointStore(tmp_path / "good").folder / f"step_{step:08d}"
-    from safetensors.torch import load_file
-
+    assert read_state(folder)["step"] == 2
+    run(tmp_path / "good", logging__every_steps=12, checkpoint__every_steps=2, checkpoint__keep_last=99)
+    before = CheckpointStore(tmp_path / "good").folder / "step_00000002"
     kept, captured = load_file(before / "model.safetensors"), load_file(folder / "model.safetensors")
     assert all(torch.equal(kept[name], captured[name]) for name in kept)
 

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from helpers.tiny_task import TinyModel
 
+from helpers.tiny_task import TinyModel
 from m33d_hf.errors import ConfigError
 from m33d_hf.training.arguments import OptimArguments
 from m33d_hf.training.optimization import (

@@ -3,9 +3,9 @@ import os
 import signal
 
 import pytest
+
 from helpers.launching import ALONE, assert_same_weights, finish, start, without_timing
 from helpers.tiny_task import TinyTask, tiny_arguments
-
 from m33d_hf.errors import CheckpointError, ConfigError, ResumeError
 from m33d_hf.training.checkpoints import CheckpointStore
 from m33d_hf.training.loop import train

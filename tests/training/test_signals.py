@@ -5,8 +5,8 @@ import os
 import signal
 
 import pytest
-from helpers.launching import ACCELERATE, ALONE, TORCHRUN, finish, outcome, start, wait_for
 
+from helpers.launching import ACCELERATE, ALONE, TORCHRUN, finish, outcome, start, wait_for
 from m33d_hf.training.checkpoints import CheckpointStore
 from m33d_hf.training.guards import StopSignals
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import nn
+from transformers.utils import logging
 
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.training.arguments import RunArguments
@@ -59,19 +60,23 @@ class Task:
         """
         return {}
 
-    def evaluate(
-        self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator
-    ) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Metrics of the unwrapped model over this rank's share of the evaluation data, reduced over ranks.
 
         Called in eval mode without gradients, under a fixed seed. Ranks may get different numbers of batches, so
-        nothing may synchronise per batch; batches hold "meta", are on the CPU, and may be None (all files bad).
+        nothing may synchronise per batch; batches are on the CPU, and one whose files are all bad holds only "meta".
         """
         return {}
 
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Write the final model (and processor) to ``args.output_dir``; called on the main process only."""
-        model.save_pretrained(args.output_dir)  # type: ignore[operator]
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()  # a bar for writing one file
+        try:
+            model.save_pretrained(args.output_dir)  # type: ignore[operator]
+        finally:
+            if shown:
+                logging.enable_progress_bar()
 
     def data_digest(self, dataset: SampleDataset) -> str:
         """Digest of the training data, stored in train_config.json and compared on resume."""
@@ -79,7 +84,7 @@ class Task:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move every tensor of a batch, also in nested dicts; "meta" is left out, None stays None."""
+    """Move every tensor of a batch, also in nested dicts; "meta" is left out."""
     moved: Batch = {}
     for name, value in batch.items():
         if name == "meta":
