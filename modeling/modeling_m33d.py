@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -33,58 +32,10 @@ from .losses_m33d import (
     weighted_total,
 )
 from .masking_m33d import draw_keep, motion_scores
+from .outputs_m33d import M33DForPreTrainingOutput, M33DModelOutput
 from .patches_m33d import Grid
 
 Tensors = dict[str, torch.Tensor]
-
-
-@dataclass
-class M33DModelOutput(ModelOutput):
-    """Encoded tokens.
-
-    Args:
-        last_hidden_state: (B, N, D), the modalities one after the other in the configuration's order, each with its
-            class token first where the model has one.
-        modality_states: name -> (B, V, D) without class token.
-        hidden_states: input of every block and the last output; with several modalities the tuples run modality by
-            modality.
-        attentions: (B, heads, N, N) of every block, likewise.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    modality_states: dict[str, torch.Tensor] | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class M33DForPreTrainingOutput(ModelOutput):
-    """Pre-training terms. Terms are "rgb", "depth" (any reconstructed modality), "contrastive", "matching".
-
-    Args:
-        loss: scalar, the weighted sum of Eq. 5, 6 or 7.
-        losses: term -> unweighted mean.
-        weighted_losses: term -> its part of `loss`.
-        loss_sums, loss_counts: term -> numerator and denominator, so that ranks and accumulation steps can be pooled.
-        keep: name -> (B, V) visible positions that were used.
-        masked: name -> (B, K) predicted positions.
-        diagnostics: on request, scalars without gradient (retrieval and matching accuracy, loss with hidden depth).
-        features: on request, name -> (B, V, D) encoded visible tokens.
-        reconstructions: on request, name -> (B, K, P) predictions in the space of the target.
-    """
-
-    loss: torch.Tensor | None = None
-    losses: dict[str, torch.Tensor] | None = None
-    weighted_losses: dict[str, torch.Tensor] | None = None
-    loss_sums: dict[str, torch.Tensor] | None = None
-    loss_counts: dict[str, torch.Tensor] | None = None
-    keep: dict[str, torch.Tensor] | None = None
-    masked: dict[str, torch.Tensor] | None = None
-    diagnostics: dict[str, torch.Tensor] | None = None
-    features: dict[str, torch.Tensor] | None = None
-    reconstructions: dict[str, torch.Tensor] | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class M33DPreTrainedModel(PreTrainedModel):
