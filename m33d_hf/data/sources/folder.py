@@ -102,6 +102,7 @@ class FolderSource(FrameSource):
         required |= {"depth"} if require_depth and "depth" in chosen else set()
         required |= {"labels"} if require_labels and "labels" in chosen else set()
         sequences, unpaired, notes = find_frames(listing, chosen, required, association or "none")
+        all_depth = [frame.depth for part in sequences.values() for frame in part if frame.depth is not None]
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
         sequences = thin_out(sequences, unit, every, min_frames, unpaired)
@@ -110,6 +111,7 @@ class FolderSource(FrameSource):
             root,
             sequences,
             unit=unit,
+            all_depth=all_depth,
             depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid, min_depth, max_depth),
             label_rules=rules if "labels" in chosen else None,
             align=align,

@@ -166,6 +166,7 @@ class FrameSource:
         sequences: dict[str, list[Frame]],
         *,
         unit: str,
+        all_depth: Sequence[str],
         depth_options: DepthOptions,
         label_rules: LabelRules | None,
         align: str,
@@ -185,7 +186,8 @@ class FrameSource:
             logger.warning("%s: %d files take no part; the first: %s (%s)", root, count, first.path, first.reason)
         frames = [frame for sequence in sequences.values() for frame in sequence]
         self.detection: Detection | None = None
-        depth_files = [root / frame.depth for frame in frames if frame.depth is not None]
+        # The unit is judged over all splits: train and validation must never read the same files differently.
+        depth_files = [root / file for file in all_depth] if any(frame.depth for frame in frames) else []
         if depth_files:
             self.detection = detect_depth_spec(depth_files, depth_options)
             notes.append(self.detection.message)

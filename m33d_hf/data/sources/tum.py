@@ -68,6 +68,7 @@ class TumSource(FrameSource):
         if depth_unit is None and depth_scale is None and depth_kind in (None, "metric"):
             depth_scale = TUM_SCALE
         sequences, unpaired, notes = _find_sequences(list_files(root), association, max_difference)
+        all_depth = [frame.depth for part in sequences.values() for frame in part if frame.depth is not None]
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
         sequences = thin_out(sequences, unit, every, min_frames, unpaired)
@@ -76,6 +77,7 @@ class TumSource(FrameSource):
             root,
             sequences,
             unit=unit,
+            all_depth=all_depth,
             depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid, min_depth, max_depth),
             label_rules=None,
             align=align,

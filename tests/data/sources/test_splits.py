@@ -73,3 +73,11 @@ def test_unknown_and_empty_splits(tmp_path: Path):
         frame_keys(tmp_path, "trian")
     with pytest.raises(DataError, match="'test' is empty"):
         frame_keys(tmp_path, "test")
+
+
+def test_every_split_reads_depth_in_the_same_unit(tmp_path: Path):
+    # The last frames alone (near walls at 1/5000 m) would pass for millimetres.
+    write_frames(tmp_path, 16, scale=5000)
+    write_frames(tmp_path, 4, scale=900, start=16)
+    units = {FolderSource(tmp_path, split=split).depth_spec.unit for split in (*SPLITS, None)}
+    assert units == {"tum"}
