@@ -39,7 +39,8 @@ class BatchFeed:
         ledger: SkipLedger,
         remember: int,
     ) -> None:
-        self._iterator: Iterator[Batch] = iter(loader)
+        self._loader = loader
+        self._iterator: Iterator[Batch] | None = None
         self._accumulation = accumulation
         self._device = device
         self._ranks = ranks
@@ -59,6 +60,8 @@ class BatchFeed:
         batches: list[Batch] = []
         failure: Exception | None = None
         try:
+            if self._iterator is None:
+                self._iterator = iter(self._loader)
             batches = [next(self._iterator) for _ in range(self._accumulation)]
         except Exception as error:  # raised again below, once the other ranks know
             failure = error
@@ -75,6 +78,10 @@ class BatchFeed:
             raise DataError("Another process of this run could not read its data; its message says which file.")
         self._ledger.check(int(bad), int(seen))
         return [to_device(batch, self._device) for batch in batches]
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        stop_workers(self._loader)
 
     def _note(self, step: int, metas: list[dict[str, Any]]) -> None:
         self.recent_keys.append((step, [list(meta.get("keys", [])) for meta in metas]))
@@ -99,6 +106,10 @@ class EvaluationFeed:
             self.ledger.record(batch.get("meta", {}))
             yield batch
 
+    def close(self) -> None:
+        """End the loader's workers."""
+        stop_workers(self.loader)
+
     def check(self, ranks: Ranks) -> None:
         """Hold the evaluation to the budget of unusable files; all ranks alike.
 
@@ -107,3 +118,15 @@ class EvaluationFeed:
         """
         bad, seen = ranks.sums([self.ledger.bad, self.ledger.seen])
         self.ledger.check(int(bad), int(seen))
+
+
+def stop_workers(loader: object) -> None:
+    """End the persistent workers of a DataLoader now.
+
+    They ignore SIGTERM, which is how multiprocessing ends children when the interpreter exits: an error whose
+    traceback still holds the loader would otherwise wait for them for ever.
+    """
+    iterator = getattr(loader, "_iterator", None)
+    shut_down = getattr(iterator, "_shutdown_workers", None)
+    if shut_down is not None:
+        shut_down()

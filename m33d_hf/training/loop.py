@@ -66,6 +66,7 @@ def train(args: RunArguments, task: Task) -> TrainResult:
         if accelerator.is_main_process:
             stack.enter_context(output_lock(args.output_dir))
         run = Run(args, task, accelerator, stop)
+        stack.callback(run.close)
         stack.enter_context(run.report)
         _announce(run)
         finished = _steps(run)

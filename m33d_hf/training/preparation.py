@@ -75,6 +75,12 @@ class Run:
             args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, start_step=self.step
         )
 
+    def close(self) -> None:
+        """End the loaders' workers."""
+        self.feed.close()
+        if self.eval_feed is not None:
+            self.eval_feed.close()
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The averaged weights in the model for the block, where an average is kept."""

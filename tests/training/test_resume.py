@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 
@@ -57,8 +58,9 @@ def test_a_signal_saves_and_the_continuation_is_exact(tmp_path, uninterrupted, w
 def test_after_a_crash_the_steps_since_the_checkpoint_are_done_again(tmp_path, uninterrupted):
     whole, expected = uninterrupted
     changes = {"evaluation__every_steps": 5, "checkpoint__every_steps": 3}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as _caught:  # holds the traceback, and with it the loader
         run(tmp_path, StoppingTask(9, "crash"), **changes)
+    assert not multiprocessing.active_children(), "workers outlive the error, and Python would wait for them at exit"
     assert CheckpointStore(tmp_path).latest().name == "step_00000006"
     assert max(row["step"] for row in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())) == 8
     continued = run(tmp_path, **changes)
