@@ -20,12 +20,15 @@ from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 from m33d_hf.experiments.results import METRICS
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
-from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
-from m33d_hf.training.arguments import RunArguments, parse_arguments
+from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.launch import open_accelerator
 from m33d_hf.training.loop import TrainResult, train
+from m33d_hf.training.parsing import parse_arguments
 from m33d_hf.training.tasks.base import Task, to_device
+from m33d_hf.training.tasks.dense import DenseTask
+from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
 from m33d_hf.training.tasks.pretraining import PretrainingTask
+from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
 from m33d_hf.visualization.reconstruction import reconstruction_views, rgb_image
 
 Row = dict[str, Any]
@@ -107,10 +110,10 @@ def finetune(
 ) -> Row:
     """One fine-tuning from RGB: validated while training for the curve, its last weights evaluated once on test."""
     args = parse_arguments([*argv, "--output_dir", output_dir], task)
-    worker, model_class = _finetuning_task(task)
+    worker = _finetuning_task(task)
     result, seconds = _timed_training(args, worker)
     test_args = parse_arguments([*test_argv, "--output_dir", output_dir], task)
-    model = model_class.from_pretrained(output_dir).eval()
+    model = worker.model_class.from_pretrained(output_dir).eval()
     metrics = _evaluate(model, worker, test_args)
     name = METRICS[task]
     if picture:
@@ -127,13 +130,9 @@ def finetune(
     }
 
 
-def _finetuning_task(name: str) -> tuple[Task, type[M33DForDepthEstimation] | type[M33DForSemanticSegmentation]]:
-    from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
-    from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
-
-    if name == "depth_estimation":
-        return DepthEstimationTask(), M33DForDepthEstimation
-    return SemanticSegmentationTask(), M33DForSemanticSegmentation
+def _finetuning_task(name: str) -> DenseTask:
+    tasks = {task.name: task for task in (DepthEstimationTask, SemanticSegmentationTask)}
+    return tasks[name]()
 
 
 def _timed_training(args: RunArguments, task: Task) -> tuple[TrainResult, float]:

@@ -243,14 +243,3 @@ def _ranges(args: RunArguments) -> list[tuple[str, float | None, float, float]]:
         ("transforms.color_jitter", args.transforms.color_jitter, 0, 1),
         ("transforms.blur", args.transforms.blur, 0, 1),
     ]
-
-
-def parse_arguments(argv: list[str], task: str) -> RunArguments:
-    """Recipe (--recipe), method (--method) and `--dotted.key value` overrides, laid over the defaults.
-
-    Raises:
-        ConfigError: unknown recipe, method or key (with the nearest name), a value of the wrong type or out of range.
-    """
-    from m33d_hf.training.parsing import resolve
-
-    return resolve(argv, task).args

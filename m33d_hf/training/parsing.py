@@ -13,6 +13,14 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training import recipes
 from m33d_hf.training.arguments import RunArguments
 
+# Two ways to say one thing, of which a layer that says either takes the place of both.
+ALTERNATIVES = (
+    ("train", "epochs", "max_steps"),
+    ("optim", "warmup_epochs", "warmup_steps"),
+    ("evaluation", "every_epochs", "every_steps"),
+    ("checkpoint", "every_epochs", "every_steps"),
+)
+
 
 class _Text(str):
     """A word of the command line, not yet typed: what it becomes depends on the field that takes it."""
@@ -24,6 +32,15 @@ class Resolved:
 
     args: RunArguments
     origins: dict[str, str]
+
+
+def parse_arguments(argv: list[str], task: str) -> RunArguments:
+    """Recipe (--recipe), method (--method) and `--dotted.key value` overrides, laid over the defaults.
+
+    Raises:
+        ConfigError: unknown recipe, method or key (with the nearest name), a value of the wrong type or out of range.
+    """
+    return resolve(argv, task).args
 
 
 def read_overrides(argv: list[str]) -> dict[str, Any]:
@@ -79,7 +96,7 @@ def resolve(argv: list[str], task: str) -> Resolved:
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for label, tree in layers:
-        merged = recipes.merge(merged, tree)
+        merged = recipes.merge(_without_alternatives(merged, tree), tree)
         origins.update({key: label for key, _ in recipes.leaves(tree)})
     merged.setdefault("task", task)
     if merged["task"] != task:
@@ -97,6 +114,19 @@ def resolve(argv: list[str], task: str) -> Resolved:
         args.model["modalities"] = _typed_modalities(layers, args.model.get("modalities"))
     args.validate()
     return Resolved(args, origins)
+
+
+def _without_alternatives(merged: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
+    """Drop what a stronger layer says in another unit: `--train.max_steps` replaces a recipe's `train.epochs`."""
+    merged = dict(merged)
+    for section, *names in ALTERNATIVES:
+        said = stronger.get(section)
+        if not isinstance(said, dict) or not isinstance(merged.get(section), dict):
+            continue
+        chosen = [name for name in names if said.get(name) is not None]
+        if len(chosen) == 1:
+            merged[section] = {k: v for k, v in merged[section].items() if k not in names}
+    return merged
 
 
 def _door(task: str) -> str:

@@ -11,7 +11,7 @@ from m33d_hf.evaluation.flops import count_pretraining, count_task, flops_per_sa
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
 from m33d_hf.training import recipes
-from m33d_hf.training.arguments import parse_arguments
+from m33d_hf.training.parsing import parse_arguments
 
 GIGA = 1e9
 VIDEO = {

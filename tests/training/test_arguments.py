@@ -7,8 +7,8 @@ import json
 import pytest
 
 from m33d_hf.errors import ConfigError
-from m33d_hf.training.arguments import TASKS, RunArguments, parse_arguments
-from m33d_hf.training.parsing import help_text, read_overrides, resolve
+from m33d_hf.training.arguments import TASKS, RunArguments
+from m33d_hf.training.parsing import help_text, parse_arguments, read_overrides, resolve
 
 STEPS = ["--train.max_steps", "5"]
 
@@ -145,3 +145,12 @@ def test_read_overrides_nests() -> None:
         "a": {"b": {"c": "1"}, "d": True},
         "e": "x=y",
     }
+
+
+def test_a_stronger_layer_may_say_a_thing_in_the_other_unit():
+    words = ["--recipe", "scannet_stage1", "--train.max_steps", "3", "--optim.warmup_steps", "1"]
+    args = parse_arguments(words, "pretraining")
+    assert (args.train.max_steps, args.train.epochs) == (3, None)
+    assert (args.optim.warmup_steps, args.optim.warmup_epochs) == (1, 0.0)
+    with pytest.raises(ConfigError, match="Exactly one"):
+        parse_arguments([*words, "--train.epochs", "2"], "pretraining")

@@ -12,8 +12,9 @@ from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
-from m33d_hf.training.arguments import InitArguments, parse_arguments
+from m33d_hf.training.arguments import InitArguments
 from m33d_hf.training.initialisation import find_own, initialise, starting_config
+from m33d_hf.training.parsing import parse_arguments
 
 SMALL = ["--model.hidden_size", "16", "--model.intermediate_size", "32", "--model.num_hidden_layers", "4",
          "--model.decoder_hidden_size", "8", "--model.decoder_intermediate_size", "16"]  # fmt: skip

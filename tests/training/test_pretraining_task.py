@@ -15,8 +15,9 @@ from m33d_hf.data.loading import EvaluationSampler, build_loader
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
-from m33d_hf.training.arguments import RunArguments, parse_arguments
+from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.loop import train
+from m33d_hf.training.parsing import parse_arguments
 from m33d_hf.training.tasks.building import build_run_datasets, subset
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 

@@ -9,7 +9,8 @@ import pytest
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training import recipes
-from m33d_hf.training.arguments import RunArguments, parse_arguments
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.parsing import parse_arguments
 
 
 def parse(recipe: str, *words: str, task: str = "pretraining") -> RunArguments:
