@@ -34,6 +34,7 @@ class LearningRate:
         warmup_steps: length of the linear warm-up in optimizer steps.
         total_steps: length of the run in optimizer steps.
         schedule: "cosine" or "constant" after the warm-up.
+        warmup_asked: steps that the arguments asked for; more than `warmup_steps` where they do not fit the run.
     """
 
     peak: float
@@ -42,6 +43,7 @@ class LearningRate:
     warmup_steps: int
     total_steps: int
     schedule: str = "cosine"
+    warmup_asked: int = 0
 
     def __call__(self, step: int) -> float:
         """Return the learning rate of the update number `step`, counted from 0."""
@@ -60,25 +62,29 @@ def learning_rate_schedule(
 
     All three rates are scaled alike (REFERENCE.md 2.9); the ones that matter are 0 in most recipes.
 
+    A warm-up in epochs (as recipes have it) that outlasts a shorter run becomes a tenth of the run, and the start of
+    the run says so.
+
     Raises:
-        ConfigError: a warm-up that is longer than the run.
+        ConfigError: `warmup_steps` longer than the run.
     """
     scale = effective_batch / BASE_BATCH if optim.scale_lr else 1.0
-    warmup = optim.warmup_steps
-    if warmup is None:
-        warmup = round(optim.warmup_epochs * steps_per_epoch)
-    if warmup > total_steps:
+    asked = optim.warmup_steps
+    if asked is None:
+        asked = round(optim.warmup_epochs * steps_per_epoch)
+    elif asked > total_steps:
         raise ConfigError(
-            f"The warm-up of {warmup} steps is longer than the run of {total_steps} steps; lower optim.warmup_steps "
-            "or optim.warmup_epochs, or train longer."
+            f"The warm-up of {asked} steps is longer than the run of {total_steps} steps; lower optim.warmup_steps "
+            "or train longer."
         )
     return LearningRate(
         peak=optim.learning_rate * scale,
         warmup_start=optim.warmup_lr * scale,
         floor=optim.min_lr * scale,
-        warmup_steps=warmup,
+        warmup_steps=asked if asked <= total_steps else total_steps // 10,
         total_steps=total_steps,
         schedule=optim.schedule,
+        warmup_asked=asked,
     )
 
 

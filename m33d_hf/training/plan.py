@@ -59,6 +59,8 @@ class RunPlan:
             else "(not scaled by the batch)"
         )
         epochs = self.total_steps / self.steps_per_epoch
+        outlasts = rate.warmup_asked > rate.warmup_steps
+        shortened = f" (shortened: the {rate.warmup_asked} steps asked for outlast the run)" if outlasts else ""
         return [
             f"effective batch {self.effective_batch} = {args.train.batch_size} per process x {world_size} process(es) "
             f"x {args.train.accumulation} micro-batch(es)",
@@ -66,7 +68,7 @@ class RunPlan:
             f"({self.num_samples} samples)",
             f"learning rate {rate.peak:.4g} {scaling}, {rate.schedule} to "
             f"{rate.floor if rate.schedule == 'cosine' else rate.peak:.4g}",
-            f"warm-up {rate.warmup_steps} steps from {rate.warmup_start:.4g}",
+            f"warm-up {rate.warmup_steps} steps from {rate.warmup_start:.4g}{shortened}",
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def plan_run(args: RunArguments, num_samples: int, world_size: int) -> RunPlan:
     """Work out the plan from the arguments and the size of the training data.
 
     Raises:
-        ConfigError: no length given, or a warm-up longer than the run.
+        ConfigError: no length given, or warm-up steps that outlast the run.
     """
     effective = args.train.batch_size * args.train.accumulation * world_size
     per_epoch = max(num_samples // effective, 1)

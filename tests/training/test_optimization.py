@@ -105,3 +105,9 @@ def test_a_frozen_model_is_refused():
     model = TinyModel().requires_grad_(False)
     with pytest.raises(ConfigError, match="no trainable parameters"):
         build_optimizer(model, OptimArguments())
+
+
+def test_a_recipes_warmup_in_epochs_yields_to_a_shorter_run():
+    rate = schedule(warmup_epochs=1000.0)
+    assert rate.warmup_asked > rate.total_steps
+    assert rate.warmup_steps == rate.total_steps // 10
