@@ -40,9 +40,9 @@ def _mark_initialisation(head: nn.Module) -> None:
     """
     for module in head.modules():
         if isinstance(module, nn.Linear):
-            module.m33d_init = "trunc_normal"
+            module.m33d_init = "trunc_normal"  # type: ignore[assignment]
         elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.m33d_init = "default"
+            module.m33d_init = "default"  # type: ignore[assignment]
 
 
 class ConvNeXtBlock(nn.Module):

@@ -164,6 +164,7 @@ class _M33DImageProcessing:
         pixels = []
         for image, placement in zip(images, places):
             tensor = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image))
+            assert placement is not None  # "usual" says so
             placed = placement.place_rgb(tensor, _INTERPOLATIONS[kwargs["resample"]])
             normalized = normalize_rgb(placed, kwargs["image_mean"], kwargs["image_std"])
             pixels.append(normalized if isinstance(image, Tensor) else normalized.numpy())
@@ -278,9 +279,9 @@ def _sizes(target_sizes: Sequence[tuple[int, int]] | Tensor | None, number: int)
     return [(int(height), int(width)) for height, width in target_sizes]
 
 
-class M33DImageProcessor(_M33DImageProcessing, TorchvisionBackend):
+class M33DImageProcessor(_M33DImageProcessing, TorchvisionBackend):  # type: ignore[misc]
     """Image processor of M33D models, computing with torchvision."""
 
 
-class M33DImageProcessorPil(_M33DImageProcessing, PilBackend):
+class M33DImageProcessorPil(_M33DImageProcessing, PilBackend):  # type: ignore[misc]
     """Image processor of M33D models, computing with PIL and numpy."""

@@ -107,7 +107,7 @@ class M33DDenseModel(M33DPreTrainedModel):
         states, (_, height, width) = self.m33d.forward_intermediates(pixel_values, layers)
         if self.config.head_norm:
             encoder = self.m33d.encoders[self.config.encoder_name(self.config.spec("rgb"))]
-            states = [encoder.normed(state) for state in states]
+            states = [encoder.normed(state) for state in states]  # type: ignore[operator]
         return states, (height, width)
 
 
@@ -131,7 +131,7 @@ class M33DForSemanticSegmentation(M33DDenseModel):
         super().__init__(config)
         self.segmentation_head = ConvNeXtSegmentationHead(
             config.hidden_size,
-            config.num_labels,
+            config.num_labels,  # type: ignore[arg-type]
             config.segmentation_head_width,
             config.segmentation_head_depth,
             config.segmentation_head_upscale,

@@ -51,7 +51,7 @@ def mean_iou_metric(num_classes: int, ignore_index: int = 255, **options: Any) -
     """
     datasets, evaluate = _modules()
 
-    class MeanIoU(evaluate.Metric):
+    class MeanIoU(evaluate.Metric):  # type: ignore[name-defined]
         def _info(self) -> Any:
             return _info(datasets, evaluate, "Mean intersection over union.", "int64")
 
@@ -78,7 +78,7 @@ def depth_error_metric(average: str = "pixels", **options: Any) -> Any:
     datasets, evaluate = _modules()
     bounds = {key: options.pop(key) for key in ("min_depth", "max_depth") if key in options}
 
-    class DepthError(evaluate.Metric):
+    class DepthError(evaluate.Metric):  # type: ignore[name-defined]
         def _info(self) -> Any:
             return _info(datasets, evaluate, "Depth estimation errors.", "float32")
 

@@ -138,7 +138,7 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
         return OwnCheckpoint(tuple(folder / Path(name).name for name in sorted(set(names))), config)
     raise CheckpointError(
         f"{init_from} has a config.json of ours but no {WEIGHTS}; a run that has not finished keeps its weights in "
-        "checkpoints/step_XXXXXXXX: name that folder."
+        "checkpoints/step_NNNNNNNN: name that folder."
     )
 
 

@@ -67,7 +67,7 @@ class ReplayResult:
 
 
 def capture(run: Run, step: int) -> Path:
-    """Write what `replay` needs to output_dir/nonfinite/step_XXXXXXXX; collective, returns the folder on all ranks."""
+    """Write what `replay` needs to output_dir/nonfinite/step_NNNNNNNN; collective, returns the folder on all ranks."""
     folder = Path(run.args.output_dir) / "nonfinite" / f"step_{step:08d}"
     keys = run.ranks.gather_objects(dict(run.feed.recent_keys).get(step, []))
     seen = run.ranks.gather_objects([str(value) for value in run.engine.bad_shares.tolist()])

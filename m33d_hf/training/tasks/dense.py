@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from m33d_hf.data.collation import Collator as SampleCollator
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, starting_config
@@ -57,13 +58,18 @@ class DenseTask(Task):
         model, self.load_report = build_initialised(args, self.model_class, config)
         return model
 
+    @staticmethod
+    def config_of(model: nn.Module) -> M33DConfig:
+        """The configuration of the unwrapped model, typed."""
+        return cast(M33DConfig, model.config)
+
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None."""
-        return build_run_datasets(args, model.config)
+        return build_run_datasets(args, self.config_of(model))
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels and labels."""
-        return self.collator_class(model.config)
+        return self.collator_class(self.config_of(model))
 
     def predictions(
         self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator
@@ -85,7 +91,7 @@ class DenseTask(Task):
         """
         super().save(model, args)
         # The same file serves both backends, and the PIL one can be written without torchvision.
-        M33DImageProcessorPil.from_model_config(model.config).save_pretrained(args.output_dir)
+        M33DImageProcessorPil.from_model_config(self.config_of(model)).save_pretrained(args.output_dir)
         if self.load_report is not None:
             report = json.dumps(self.load_report.to_dict(), indent=1)
             (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")

@@ -38,7 +38,7 @@ class DepthEstimationTask(DenseTask):
         accumulation a pass without gradients over all micro-batches finds it first; the generators are put back, so
         that dropout and drop path repeat themselves in the passes that follow.
         """
-        if model.config.depth_loss != "berhu":
+        if self.config_of(model).depth_loss != "berhu":
             return {}
         if len(batches) == 1:
             return {"berhu_threshold": maximum_over_ranks}
@@ -62,12 +62,12 @@ class DepthEstimationTask(DenseTask):
         """
         pooled = DepthMetrics("pixels", device=accelerator.device)
         per_image = DepthMetrics("images", device=accelerator.device)
-        loss, term = MeanLoss(accelerator.device), model.config.depth_loss
+        config, loss = self.config_of(model), MeanLoss(accelerator.device)
         for output, labels in self.predictions(model, loader, accelerator):
-            predicted = output.predicted_depth.float().clamp(model.config.min_depth, model.config.max_depth)
+            predicted = output.predicted_depth.float().clamp(config.min_depth, config.max_depth)
             pooled.update(predicted, labels)
             per_image.update(predicted, labels)
-            loss.add(output.loss_sums[term], output.loss_counts[term])
+            loss.add(output.loss_sums[config.depth_loss], output.loss_counts[config.depth_loss])
         metrics = pooled.reduce(accelerator).compute()
         metrics["loss"] = loss.compute(accelerator)
         for name, value in per_image.reduce(accelerator).compute().items():

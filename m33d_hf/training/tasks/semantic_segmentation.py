@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from accelerate import Accelerator
 from torch import nn
@@ -52,8 +52,8 @@ class SemanticSegmentationTask(DenseTask):
             "miou" (mean over classes that occur in labels or predictions), "pixel_accuracy", "mean_accuracy" and
             "iou/<class>" of the classes that occur, all in [0, 1], and "loss".
         """
-        config = model.config
-        matrix = ConfusionMatrix(config.num_labels, config.semantic_loss_ignore_index, accelerator.device)
+        config = self.config_of(model)
+        matrix = ConfusionMatrix(int(config.num_labels or 0), config.semantic_loss_ignore_index, accelerator.device)
         loss = MeanLoss(accelerator.device)
         for output, labels in self.predictions(model, loader, accelerator):
             matrix.update(output.logits, labels)
@@ -65,7 +65,8 @@ class SemanticSegmentationTask(DenseTask):
             "mean_accuracy": found["mean_accuracy"],
             "loss": loss.compute(accelerator),
         }
+        names = cast("dict[int, str]", config.id2label)
         for number, iou in enumerate(found["per_class_iou"]):
             if not math.isnan(iou):
-                metrics[f"iou/{config.id2label[number]}"] = iou
+                metrics[f"iou/{names[number]}"] = iou
         return metrics
