@@ -101,7 +101,7 @@ def optimizer_state(engine: StepEngine) -> dict[str, Any]:
     """Content of optimizer.pt: the optimizer and, with fp16, the loss scaler."""
     scaler = engine.accelerator.scaler
     return {
-        "optimizer": engine.optimizer.optimizer.state_dict(),
+        "optimizer": engine.inner_optimizer.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
 
@@ -115,7 +115,7 @@ def restore(folder: Path, engine: StepEngine, average: WeightAverage | None) -> 
     state = read_state(folder)
     read_weights(engine.plain, folder)
     saved = read_optimizer(folder)
-    engine.optimizer.optimizer.load_state_dict(saved["optimizer"])
+    engine.inner_optimizer.load_state_dict(saved["optimizer"])
     if engine.accelerator.scaler is not None and saved["scaler"] is not None:
         engine.accelerator.scaler.load_state_dict(saved["scaler"])
     if average is not None:

@@ -53,6 +53,7 @@ class StepEngine:
         self.model = model
         self.plain = accelerator.unwrap_model(model)
         self.optimizer = optimizer
+        self.inner_optimizer: torch.optim.Optimizer = optimizer.optimizer
         self.task = task
         self.ranks = ranks
         self.seed = seed
@@ -82,7 +83,7 @@ class StepEngine:
             last = number == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 self._backward(batch, extra, counts)
-        set_learning_rate(self.optimizer, learning_rate)
+        set_learning_rate(self.inner_optimizer, learning_rate)
         self._apply(step)
 
     def _backward(self, batch: Batch, extra: dict[str, Any], counts: torch.Tensor) -> None:
@@ -105,14 +106,15 @@ class StepEngine:
             nn.utils.clip_grads_with_norm_(self._parameters, self.clip_grad_norm, self.grad_norm)
         if scaler is None:
             self.poison = self.poison + 0.0 * self.grad_norm
-            self.optimizer.optimizer.found_inf = self.poison.isnan().float()  # type: ignore[attr-defined]
+            self.inner_optimizer.found_inf = self.poison.isnan().float()  # type: ignore[attr-defined]
         newly_bad = self.poison.isnan() & (self.first_bad < 0)
         self.first_bad = torch.where(newly_bad, step, self.first_bad)
         self.bad_shares = torch.where(newly_bad, self.step_shares, self.bad_shares)
         self.bad_norm = torch.where(newly_bad, self.grad_norm, self.bad_norm)
         self.window += self.step_shares
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        # Accelerate's wrapper, which looks for packages at every step, is needed for the scaler only.
+        (self.inner_optimizer if scaler is None else self.optimizer).step()
+        self.inner_optimizer.zero_grad(set_to_none=True)
         self.window_steps += 1
 
     def bad_step(self) -> int | None:

@@ -1,7 +1,8 @@
 """Runs jobs of the tiny task in this process, one after the other; the launchers of the tests start it.
 
-Usage: run_tiny.py JOBS.json OUT_DIR: a list of {"name", "changes", "signal": [update, number, rank] | absent}. For
-every job and rank OUT_DIR/<name>.<rank>.json holds what came out. The exit code is that of the last job.
+Usage: run_tiny.py JOBS.json OUT_DIR: a list of {"name", "changes", "signal": [update, number, rank] | absent} for the
+tiny task, or of {"name", "task", "argv"} for a real one. For every job and rank OUT_DIR/<name>.<rank>.json holds what
+came out. The exit code is that of the last job.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from helpers.tiny_task import TinyTask, tiny_arguments
 from m33d_hf.errors import M33DError
+from m33d_hf.scripts._main import build_task
 from m33d_hf.training.loop import train
+from m33d_hf.training.parsing import parse_arguments
 
 
 class SelfSignallingTask(TinyTask):
@@ -35,9 +38,12 @@ class SelfSignallingTask(TinyTask):
 
 def run_job(job: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Train once; returns what is worth comparing, and the exit code."""
-    task = SelfSignallingTask(*job["signal"]) if "signal" in job else TinyTask()
     try:
-        result = train(tiny_arguments(**job["changes"]), task)
+        if "argv" in job:
+            result = train(parse_arguments(job["argv"], job["task"]), build_task(job["task"]))
+        else:
+            task = SelfSignallingTask(*job["signal"]) if "signal" in job else TinyTask()
+            result = train(tiny_arguments(**job["changes"]), task)
     except M33DError as error:
         return {"error": type(error).__name__, "message": str(error)}, 1
     return {

@@ -37,7 +37,8 @@ class TinyHandle:
     fps: float | None = None
 
     def read(self, indices: Any) -> RGBDSample:
-        time.sleep(self.delay)
+        if self.delay:
+            time.sleep(self.delay)
         if self.bad:
             raise CorruptFileError(f"/nowhere/{self.key}", "truncated")
         generator = generator_of(self.seed, "tiny")
