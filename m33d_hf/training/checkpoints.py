@@ -51,10 +51,14 @@ class CheckpointStore:
 
     def steps(self) -> list[Path]:
         """Complete resumable checkpoints, oldest first."""
+        return [path for path in self._step_folders() if is_complete(path)]
+
+    def _step_folders(self) -> list[Path]:
+        """Complete or not, oldest first."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
-        return sorted((path for path in found if is_complete(path)), key=lambda path: int(path.name[5:]))
+        return sorted(found, key=_step_of)
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint, or None."""
@@ -147,9 +151,17 @@ class CheckpointStore:
             ) from error
 
     def _retain(self) -> None:
-        for path in self.steps()[: -self.keep_last]:
+        steps = self.steps()
+        for path in steps[: -self.keep_last]:
             (path / MARKER).unlink()  # first, so that a kill half way leaves nothing that looks whole
-            shutil.rmtree(path)
+        kept = steps[-self.keep_last :]
+        for path in self._step_folders():
+            if path not in kept and _step_of(path) < _step_of(kept[-1]) and not is_complete(path):
+                shutil.rmtree(path)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
 
 
 def is_complete(folder: Path) -> bool:
@@ -191,7 +203,7 @@ def find_checkpoint(resume: str | None, output_dir: str | Path) -> Path | None:
 def write_weights(model: nn.Module, folder: Path) -> None:
     """Write the unwrapped model's weights, and its config where it has one, so that from_pretrained loads them."""
     save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if hasattr(config, "save_pretrained"):
         config.save_pretrained(folder)
 

@@ -109,9 +109,9 @@ class Ranks:
         self.size = accelerator.num_processes
         self.rank = accelerator.process_index
         self.main = accelerator.is_main_process
-        self._group = None
+        self._group: dist.ProcessGroup | None = None
         if self.size > 1 and dist.get_backend() != "gloo":
-            self._group = dist.new_group(backend="gloo")
+            self._group = dist.new_group(backend="gloo")  # type: ignore[assignment]
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """Element-wise sums over all ranks."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from m33d_hf.errors import NonFiniteLossError
+from m33d_hf.errors import CheckpointError, NonFiniteLossError
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import write_json
 from m33d_hf.training.guards import StopSignals, exit_code, output_lock
@@ -124,7 +125,7 @@ def _check_finite(run: Run) -> None:
 def _log(run: Run, clock: Clock) -> None:
     _check_finite(run)
     terms = run.engine.read_window()
-    weights = run.model.loss_weights
+    weights = run.engine.loss_weights
     row = {
         "loss": sum(weights[name] * value for name, value in terms.items()),
         **{f"loss/{name}": value for name, value in terms.items()},
@@ -179,5 +180,15 @@ def _announce(run: Run) -> None:
 
 def _finish(run: Run) -> None:
     """Leave the model as from_pretrained wants it; the averaged weights where an average is kept."""
+
+    def save() -> None:
+        try:
+            run.task.save(run.model, run.args)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"Could not write the final model to {run.args.output_dir}: {error}. Checkpoints are intact; free "
+                "some space, then start again with --resume auto."
+            ) from error
+
     with run.averaged():
-        run.ranks.on_main(lambda: run.task.save(run.model, run.args))
+        run.ranks.on_main(save)

@@ -20,7 +20,7 @@ from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import read_state, read_weights, write_json, write_weights
 from m33d_hf.training.launch import open_accelerator
 from m33d_hf.training.parsing import build
-from m33d_hf.training.stepping import loss_shares, micro_counts, seed_step
+from m33d_hf.training.stepping import loss_shares, loss_weights, micro_counts, seed_step
 from m33d_hf.training.tasks.base import Batch, Task, to_device
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _compute(
     everything = [batch for batches in per_rank for batch in batches]
     counts = micro_counts(model, names, everything)
     extra = task.prepare_step(model, everything)
-    weights = torch.tensor([float(model.loss_weights[name]) for name in names], device=counts.device)
+    weights = torch.tensor([loss_weights(model)[name] for name in names], device=counts.device)
     total, culprits = torch.zeros(len(names), device=counts.device), []
     for rank, batches in enumerate(per_rank):
         seed_step(seed, step, rank)

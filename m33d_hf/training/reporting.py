@@ -13,6 +13,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from m33d_hf.errors import CheckpointError
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.feeding import BatchFeed
 
@@ -66,11 +67,13 @@ class Reporter:
         self.history = [row for row in read_rows(self._path) if 0 < row["step"] <= self.start_step]
         if self._trackers:
             purge = {"tensorboard": {"purge_step": self.start_step + 1}} if self.start_step else {}
-            self.accelerator.init_trackers(self._task, config=flatten(self._config), init_kwargs=purge)
+            self.accelerator.init_trackers(f"m33d-{self._task}", config=flatten(self._config), init_kwargs=purge)
         if self.accelerator.is_main_process:
-            self._file = self._path.open("w", encoding="utf-8")
-            self._file.writelines(json.dumps(row) + "\n" for row in self.history)
-            self._file.flush()
+            # Replaced at once: a kill between truncating and writing would lose the history.
+            fresh = self._path.with_suffix(".tmp")
+            fresh.write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
+            fresh.replace(self._path)
+            self._file = self._path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,11 +93,20 @@ class Reporter:
         row: Row = {"kind": kind, "step": step, "epoch": round(step / self.steps_per_epoch, 4), **values}
         self.history.append(row)
         if self.accelerator.is_main_process:
-            self._file.write(json.dumps(row) + "\n")
-            self._file.flush()
+            self._write(row)
         if self._trackers:
             self.accelerator.log(dict(values), step=step)
         self._progress_line(kind, row)
+
+    def _write(self, row: Row) -> None:
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise CheckpointError(
+                f"Could not write {self._path}: {error}. Checkpoints are intact; free some space, then start again "
+                "with --resume auto."
+            ) from error
 
     def _progress_line(self, kind: str, row: Row) -> None:
         now = time.perf_counter()

@@ -58,9 +58,10 @@ class StepEngine:
         self.ranks = ranks
         self.seed = seed
         self.clip_grad_norm = clip_grad_norm
-        self.names = list(self.plain.loss_weights)
+        self.loss_weights = loss_weights(self.plain)
+        self.names = list(self.loss_weights)
         device = accelerator.device
-        self.weights = torch.tensor([float(self.plain.loss_weights[name]) for name in self.names], device=device)
+        self.weights = torch.tensor(list(self.loss_weights.values()), device=device)
         self.poison = torch.zeros((), device=device)
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
         self.window = torch.zeros(len(self.names), device=device)
@@ -130,6 +131,12 @@ class StepEngine:
         self.window.zero_()
         self.window_steps = 0
         return dict(zip(self.names, means, strict=True))
+
+
+def loss_weights(model: nn.Module) -> dict[str, float]:
+    """The model's weight of every loss term."""
+    found: Any = model.loss_weights
+    return {name: float(weight) for name, weight in found.items()}
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

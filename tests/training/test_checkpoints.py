@@ -43,6 +43,14 @@ def test_retention_keeps_the_last_ones_and_the_best(tmp_path, model):
     assert store.best() is not None and read_state(store.best())["step"] == 1
 
 
+def test_retention_finishes_what_a_kill_interrupted(tmp_path, model):
+    store = CheckpointStore(tmp_path, keep_last=1)
+    half_removed = save(store, model, 1)
+    (half_removed / "COMPLETE").unlink()
+    save(store, model, 2)
+    assert [path.name for path in store.folder.iterdir()] == ["step_00000002"]
+
+
 def test_best_is_replaced_whole(tmp_path, model):
     store = CheckpointStore(tmp_path)
     store.save_best(model, {"step": 1})

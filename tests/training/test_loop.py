@@ -153,6 +153,12 @@ def test_precision_that_the_device_lacks(tmp_path):
         run(tmp_path, train__precision="fp16")
 
 
+def test_a_world_that_the_launcher_did_not_start(tmp_path):
+    """`accelerate launch --cpu --num_processes 2` starts one process; the error says what to do instead."""
+    with pytest.raises(ConfigError, match="torchrun --nproc_per_node 2"):
+        run(tmp_path, num_processes=2)
+
+
 def test_trackers(tmp_path):
     run(tmp_path, logging__trackers=["tensorboard"])
     assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 
 import pytest
@@ -80,6 +81,27 @@ def test_sigkill_mid_epoch_with_workers(tmp_path, uninterrupted):
     assert without_timing(continued.history) == without_timing(expected.history)
     assert_same_weights(whole, tmp_path / "run")
     assert not list((tmp_path / "run" / "checkpoints").glob(".tmp-*"))
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(tmp_path, uninterrupted):
+    class DiskFillsUp(StoppingTask):
+        def prepare_step(self, model, batches):
+            self.countdown -= 1
+            if self.countdown == 0:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+            return TinyTask.prepare_step(self, model, batches)
+
+    whole, expected = uninterrupted
+    changes = {"evaluation__every_steps": 5, "checkpoint__every_steps": 3}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(CheckpointError, match="intact"):
+            run(tmp_path, DiskFillsUp(8), **changes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    continued = run(tmp_path, **changes)
+    assert without_timing(continued.history) == without_timing(expected.history)
+    assert_same_weights(whole, tmp_path)
 
 
 def test_an_evaluation_cut_short_is_made_up_for(tmp_path, uninterrupted):

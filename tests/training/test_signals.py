@@ -61,14 +61,6 @@ def test_sigterm_saves_and_leaves_no_orphan(tmp_path, launcher, codes):
     assert found["interrupted_by"] == signal.SIGTERM
 
 
-def test_sigint_in_a_script_ends_with_130_and_a_checkpoint(tmp_path):
-    job = {"name": "job", "changes": {"output_dir": str(tmp_path / "run")}, "signal": [3, int(signal.SIGINT), 0]}
-    code, output = finish(start(ALONE, [job], tmp_path))
-    assert code == 130, output
-    assert outcome(tmp_path, "job")["step"] == 3
-    assert CheckpointStore(tmp_path / "run").latest().name == "step_00000003"
-
-
 def test_a_second_signal_is_not_swallowed():
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
