@@ -39,11 +39,14 @@ def gather_tokens(tokens_ND: torch.Tensor, index_BK: torch.Tensor | None) -> tor
 class M33DPositions(nn.Module):
     """The fixed position table on the configured grid; other grids interpolate it or build their own."""
 
+    table: torch.Tensor
+
     def __init__(self, config: M33DConfig, width: int) -> None:
         super().__init__()
-        self.kind = config.position_embedding_type
+        self.kind = str(config.position_embedding_type)
         self.resize = config.position_embedding_resize
-        self.base_grid: Grid = tuple(config.position_grid)
+        slots, rows, columns = config.position_grid or config.grid
+        self.base_grid: Grid = (int(slots), int(rows), int(columns))
         self.width = width
         self.register_buffer("table", self.build(), persistent=False)
 
@@ -68,9 +71,12 @@ class M33DEmbeddings(nn.Module):
         super().__init__()
         self.tubelet = config.tubelet_size
         self.patch = config.patch_height_width
-        kernel = (self.tubelet, *self.patch) if config.is_clip_model else self.patch
-        convolution = nn.Conv3d if config.is_clip_model else nn.Conv2d
-        self.projection = convolution(spec.channels, config.hidden_size, kernel_size=kernel, stride=kernel)
+        self.projection: nn.Conv2d | nn.Conv3d
+        if config.is_clip_model:
+            kernel = (self.tubelet, *self.patch)
+            self.projection = nn.Conv3d(spec.channels, config.hidden_size, kernel_size=kernel, stride=kernel)
+        else:
+            self.projection = nn.Conv2d(spec.channels, config.hidden_size, kernel_size=self.patch, stride=self.patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.use_cls_token else None
 
     def forward(

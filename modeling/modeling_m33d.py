@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ class M33DPreTrainedModel(PreTrainedModel):
     config_class = M33DConfig
     base_model_prefix = "m33d"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "video")
+    input_modalities = ["image", "video"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _no_split_modules = ["M33DEmbeddings", "M33DLayer"]  # noqa: RUF012
     _supports_sdpa = True
@@ -71,15 +71,8 @@ class M33DPreTrainedModel(PreTrainedModel):
         "default" (torch's own).
         """
         wanted = getattr(module, "m33d_init", None)
-        if wanted == "default":
-            init.kaiming_uniform_(module.weight, a=5**0.5)
-            if module.bias is not None:
-                bound = module.weight[0].numel() ** -0.5
-                init.uniform_(module.bias, -bound, bound)
-        elif wanted == "trunc_normal":
-            init.trunc_normal_(module.weight, std=self.config.initializer_range)
-            if module.bias is not None:
-                init.zeros_(module.bias)
+        if wanted is not None:
+            _initialise_as_asked(cast(_Leaf, module), wanted, self.config.initializer_range)
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -90,7 +83,8 @@ class M33DPreTrainedModel(PreTrainedModel):
             fan_out, fan_in = module.projection.weight.flatten(1).shape
             bound = (6.0 / (fan_in + fan_out)) ** 0.5
             init.uniform_(module.projection.weight, -bound, bound)
-            init.uniform_(module.projection.bias, -(fan_in**-0.5), fan_in**-0.5)
+            if module.projection.bias is not None:
+                init.uniform_(module.projection.bias, -(fan_in**-0.5), fan_in**-0.5)
             if module.cls_token is not None:
                 init.normal_(module.cls_token, std=0.02)
         elif isinstance(module, M33DDecoder):
@@ -101,6 +95,23 @@ class M33DPreTrainedModel(PreTrainedModel):
             pass  # patch kernels: their M33DEmbeddings initialises them
         else:
             super()._init_weights(module)
+
+
+class _Leaf(Protocol):
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
+def _initialise_as_asked(module: _Leaf, wanted: str, std: float) -> None:
+    if wanted == "default":
+        init.kaiming_uniform_(module.weight, a=5**0.5)
+        if module.bias is not None:
+            bound = module.weight[0].numel() ** -0.5
+            init.uniform_(module.bias, -bound, bound)
+        return
+    init.trunc_normal_(module.weight, std=std)
+    if module.bias is not None:
+        init.zeros_(module.bias)
 
 
 def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
@@ -136,7 +147,7 @@ class M33DModel(M33DPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The first modality's patch projection."""
-        return self.embeddings[self.input_specs[0].name].projection
+        return cast(M33DEmbeddings, self.embeddings[self.input_specs[0].name]).projection
 
     def collect_inputs(self, given: dict[str, Any], kwargs: dict[str, Any]) -> Tensors:
         """Pick the modality inputs out of the forward arguments as name -> (B, T, C, H, W).
@@ -185,7 +196,7 @@ class M33DModel(M33DPreTrainedModel):
         return dict(zip(tokens, parts))
 
     def _encoder(self, name: str) -> M33DEncoder:
-        return self.encoders[self.config.encoder_name(self.config.spec(name))]
+        return cast(M33DEncoder, self.encoders[self.config.encoder_name(self.config.spec(name))])
 
     def without_cls(self, states_BND: torch.Tensor) -> torch.Tensor:
         """Drop the class token where there is one."""
@@ -343,9 +354,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
             self._add_reconstruction(batch, predictions, masked, sums, counts)
         pair_states = self._pair_states(batch, states)
         if self.contrastive_head is not None:
-            self._add_contrastive(batch, pair_states, sums, counts)
+            self._add_contrastive(self.contrastive_head, batch, pair_states, sums, counts)
         if self.matching_head is not None:
-            self._add_matching(states or pair_states, sums, counts)
+            self._add_matching(self.matching_head, states or pair_states, sums, counts)
         losses = {name: sums[name] / counts[name].clamp_min(1) for name in sums}
         weights = self.loss_weights
         return M33DForPreTrainingOutput(
@@ -382,9 +393,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 shape, spec.loss, valid, self.config.loss_reduction, prepared.device
             )
         if self.contrastive_head is not None:
-            counts["contrastive"] = sum(
-                prepared.pairs_with_rgb(spec).any(dim=2).sum().float() for spec in self.config.paired_specs
-            )
+            rows_each = [prepared.pairs_with_rgb(spec).any(dim=2).sum().float() for spec in self.config.paired_specs]
+            counts["contrastive"] = torch.stack(rows_each).sum()
         if self.matching_head is not None:
             pairs = matching_pairs(rows, self.config.num_matching_negatives) * len(self.config.paired_specs)
             counts["matching"] = torch.tensor(float(pairs), device=prepared.device)
@@ -463,8 +473,15 @@ class M33DForPreTraining(M33DPreTrainedModel):
             prediction = normalize_patches(prediction.float(), "pooled", spec.channels, spec.target_eps, valid)
         return reconstruction_loss(prediction, target, spec.loss, valid, self.config.loss_reduction)
 
-    def _add_contrastive(self, batch: PreTrainingBatch, states: Tensors, sums: Tensors, counts: Tensors) -> None:
-        head, config = self.contrastive_head, self.config
+    def _add_contrastive(
+        self,
+        head: M33DContrastiveHead,
+        batch: PreTrainingBatch,
+        states: Tensors,
+        sums: Tensors,
+        counts: Tensors,
+    ) -> None:
+        config = self.config
         rgb = head.project("rgb", self.m33d.without_cls(states["rgb"]))
         temperature = head.current_temperature()
         for spec in config.paired_specs:
@@ -489,7 +506,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
             return states_BND[:, 0]
         return self.m33d.without_cls(states_BND).mean(dim=1)
 
-    def _matching_logits(self, states: Tensors, spec: ModalitySpec) -> tuple[torch.Tensor, torch.Tensor]:
+    def _matching_logits(
+        self, heads: nn.ModuleDict, states: Tensors, spec: ModalitySpec
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         rgb, other = self._pooled(states["rgb"]), self._pooled(states[spec.name])
         size = rgb.shape[0]
         negatives = min(self.config.num_matching_negatives, size - 1)
@@ -498,11 +517,11 @@ class M33DForPreTraining(M33DPreTrainedModel):
         fused.insert(0, fuse_pair(rgb, other, self.config.matching_fusion))
         labels = torch.zeros(size * len(fused), dtype=torch.long, device=rgb.device)
         labels[:size] = 1
-        return self.matching_head[spec.name](torch.cat(fused)), labels
+        return heads[spec.name](torch.cat(fused)), labels
 
-    def _add_matching(self, states: Tensors, sums: Tensors, counts: Tensors) -> None:
+    def _add_matching(self, heads: nn.ModuleDict, states: Tensors, sums: Tensors, counts: Tensors) -> None:
         for spec in self.config.paired_specs:
-            logits, labels = self._matching_logits(states, spec)
+            logits, labels = self._matching_logits(heads, states, spec)
             total, count = matching_loss(logits, labels)
             if states["rgb"].shape[0] < 2:
                 # One sample has no mismatched partner; the head stays in the graph with a zero gradient.
@@ -522,7 +541,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
             if "rgb" in features:
                 results |= self._retrieval(batch, spec, features)
             if self.matching_head is not None:
-                logits, labels = self._matching_logits(states or pair_states, spec)
+                logits, labels = self._matching_logits(self.matching_head, states or pair_states, spec)
                 results[f"matching_accuracy_{spec.name}"] = (logits.argmax(dim=-1) == labels).float().mean()
         for spec in self.config.target_specs:
             if self.decoder is None or spec.name not in states or len(states) < 2:
