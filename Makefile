@@ -36,6 +36,7 @@ test: $(VENV)/.m33d-test
 
 lint: $(VENV)/.m33d-lint
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf outputs build dist

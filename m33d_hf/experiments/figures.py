@@ -104,7 +104,10 @@ def _reconstruction(entry: Mapping[str, Any], folder: Path) -> tuple[Figure, str
         samples = [
             {
                 name: ReconstructionViews(
-                    *(arrays[f"{name}/{part}"][i] for part in ("target", "visible", "reconstruction", "valid")),
+                    arrays[f"{name}/target"][i],
+                    arrays[f"{name}/visible"][i],
+                    arrays[f"{name}/reconstruction"][i],
+                    arrays[f"{name}/valid"][i],
                     statistics_from_truth=bool(arrays[f"{name}/statistics_from_truth"]),
                 )
                 for name in names

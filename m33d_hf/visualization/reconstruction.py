@@ -108,7 +108,9 @@ def reconstruction_views(
     filled = _to_target_space(filled, spec, back=True)
     return [
         ReconstructionViews(
-            *(maps[i].numpy() for maps in (clips, visible, filled)),
+            clips[i].numpy(),
+            visible[i].numpy(),
+            filled[i].numpy(),
             valid=valid_clips[i, :, 0].numpy(),
             statistics_from_truth=spec.target_norm != "none",
         )
