@@ -1,4 +1,4 @@
-"""SIGTERM to the script, to torchrun and to the accelerate launcher: a saved checkpoint and no orphan, each time."""
+"""SIGTERM to the script, to torchrun and to accelerate launch, and a killed torchrun: a checkpoint and no orphan."""
 
 import json
 import os
@@ -10,30 +10,35 @@ from helpers.launching import ACCELERATE, ALONE, TORCHRUN, finish, outcome, star
 from m33d_hf.training.checkpoints import CheckpointStore
 from m33d_hf.training.guards import StopSignals
 
+MARK = "M33D_TEST_MARK"
 
-def group_members(group):
-    """Living processes of a process group: the launcher, the ranks and their loader workers."""
+
+def descendants(mark):
+    """Living processes that inherited the mark: the launcher, the ranks (in sessions of their own), their workers."""
     alive = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
+    for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{entry}/stat") as file:
-                state, _, process_group = file.read().rpartition(")")[2].split()[:3]
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                marked = f"{MARK}={mark}".encode() in file.read().split(b"\0")
         except OSError:
             continue
-        if int(process_group) == group and state != "Z":
+        if marked:
             alive.append(int(entry))
     return alive
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to look for orphans")
 @pytest.mark.parametrize(
-    ("launcher", "codes"),
-    [(ALONE, {143}), (TORCHRUN, {1, -15, 143}), (ACCELERATE, {-15})],
-    ids=["script", "torchrun", "accelerate"],
+    ("launcher", "number", "codes"),
+    [
+        (ALONE, signal.SIGTERM, {143}),
+        (TORCHRUN, signal.SIGTERM, {1, -15, 143}),
+        (ACCELERATE, signal.SIGTERM, {-15}),
+        (TORCHRUN, signal.SIGKILL, {-9}),
+    ],
+    ids=["script", "torchrun", "accelerate", "torchrun killed"],
 )
-def test_sigterm_saves_and_leaves_no_orphan(tmp_path, launcher, codes):
+def test_the_end_of_the_launcher_saves_and_leaves_no_orphan(tmp_path, launcher, number, codes):
     changes = {
         "output_dir": str(tmp_path / "run"),
         "train__max_steps": 100_000,
@@ -42,17 +47,19 @@ def test_sigterm_saves_and_leaves_no_orphan(tmp_path, launcher, codes):
         "logging__every_steps": 1,
         "train__batch_size": 2,
     }
-    process = start(launcher, [{"name": "job", "changes": changes}], tmp_path)
+    mark = str(tmp_path)
+    process = start(launcher, [{"name": "job", "changes": changes}], tmp_path, **{MARK: mark})
     metrics = tmp_path / "run" / "metrics.jsonl"
     try:
         wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 3, "the first steps", 90)
-        os.kill(process.pid, signal.SIGTERM)  # the launcher alone, as a batch system does
+        assert len(descendants(mark)) >= 2, "launcher or script, and at least one loader worker"
+        os.kill(process.pid, number)  # the launcher alone, as a batch system does
         code, output = finish(process)
         assert code in codes, output
-        wait_for(lambda: not group_members(process.pid), "the processes to end", 60)
+        wait_for(lambda: not descendants(mark), "the processes to end", 60)
     finally:
-        if group_members(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
+        for orphan in descendants(mark):
+            os.kill(orphan, signal.SIGKILL)
     checkpoint = CheckpointStore(tmp_path / "run").latest()
     assert checkpoint is not None
     last_row = json.loads(metrics.read_text().splitlines()[-1])
