@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -48,7 +47,8 @@ class ModalitySpec:
             normalisation (VideoMAE).
         loss: "mse", "l1" or the literal "l2" norm of Eq. 1 and 2.
         weight: alpha (RGB) or beta (depth) of Eq. 5 and 7; 0 removes the term and its head.
-        normalize_prediction: also normalise the predicted patch (the literal text above Eq. 1); MAE does not.
+        normalize_prediction: also normalise the predicted patch, as `target_norm` says (the literal text above
+            Eq. 1); MAE does not.
         drop_probability: probability, per sample, that all visible latents are hidden from the decoder.
         channel_mean, channel_std: the input normalisation; None means that the input comes standardised.
     """
@@ -117,6 +117,11 @@ class ModalitySpec:
             raise ConfigError(
                 f"{where}: mask_ratio 1 leaves this input modality without tokens; lower it or set role 'target'."
             )
+        if self.is_target and self.normalize_prediction and self.target_norm == "none":
+            raise ConfigError(
+                f"{where}: normalize_prediction with target_norm 'none' would compare a normalised prediction with a "
+                "target that is not; set target_norm to 'pooled' or 'per_channel', or normalize_prediction to False."
+            )
         if self.is_target and self.mask_ratio == 0.0:
             raise ConfigError(
                 f"{where}: mask_ratio 0 leaves nothing to reconstruct; set weight 0 (stage 1) or mask some tokens."
@@ -174,10 +179,15 @@ def depth_modality(**overrides: Any) -> dict[str, Any]:
     return entry | overrides
 
 
-@lru_cache(maxsize=64)
+# Specs are read many times a step, so each distinct list of entries is checked once. A plain dictionary, because
+# torch.compile looks through functools' caches into `from_dict`, which it cannot trace.
+_KNOWN_SPECS: dict[tuple[tuple[tuple[str, Any], ...], ...], tuple[ModalitySpec, ...]] = {}
+
+
 def _specs_of(entries: tuple[tuple[tuple[str, Any], ...], ...]) -> tuple[ModalitySpec, ...]:
-    # Read many times a step, so each distinct list of entries is checked once.
-    return tuple(ModalitySpec.from_dict(dict(entry)) for entry in entries)
+    if entries not in _KNOWN_SPECS:
+        _KNOWN_SPECS[entries] = tuple(ModalitySpec.from_dict(dict(entry)) for entry in entries)
+    return _KNOWN_SPECS[entries]
 
 
 def _pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
@@ -199,9 +209,11 @@ class M33DConfig(PreTrainedConfig):
     | "normalize the output patches as well" | spec.normalize_prediction | False (MAE code) |
     | Eq. 2, L1 for images, MSE for video | spec.loss of depth | "l1"; video recipes "mse" |
     | statistics of the target | spec.target_norm, spec.target_space | "pooled", "input"; video "per_channel", "unit" |
+    | norm bars of Eq. 2 | spec.target_norm of depth | "none" (MultiMAE); the paper may mean a normalised target |
     | 1/omega, 1/lambda | loss_reduction | "batch" (pooled over the batch, MAE) |
     | masks, Table 11 | spec.masking, spec.mask_ratio | "random", 0.8 |
     | one mask for both modalities? | share_mask | None: shared for clips with a contrastive term and equal masking |
+    | masks in stage 1 (unsaid) | spec.mask_ratio, spec.weight | 0, 0 in the method files: every token is encoded |
     | tokens of Eq. 3 | contrastive_tokens | "visible" |
     | negatives of Eq. 3 | contrastive_negatives | "sample" |
     | norm bars of s_ij | contrastive_normalize | True (cosine) |
@@ -211,6 +223,7 @@ class M33DConfig(PreTrainedConfig):
     | positions in the contrasted features | contrastive_position_free | False (added before the encoder) |
     | gamma, eta of Eq. 5 | contrastive_weight, matching_weight | 0, 0 (stage 2 of Eq. 7 has neither) |
     | alpha, beta of Eq. 5 and 7 | spec.weight | 0.1, 1.0 (Table 12) |
+    | y of Eq. 4, as printed 1 for every pair | - | one-hot: own pairs matched, mismatched pairs not |
     | negatives of Eq. 4 | matching_negatives, num_matching_negatives | "roll", 1 |
     | features of Eq. 4 | matching_pool, matching_fusion | "mean", "concat" |
     | modality-specific or shared encoder | encoder_sharing | "separate" |
@@ -541,11 +554,12 @@ class M33DConfig(PreTrainedConfig):
                     f"joint_encoding lets other latents see {hidden[0]!r} before it is hidden; "
                     "set its drop_probability to 0 or joint_encoding to False."
                 )
-            if self.contrastive_weight > 0:
-                raise ConfigError(
-                    "the contrastive term needs features that have not seen the other modality; "
-                    "set joint_encoding to False or contrastive_weight to 0."
-                )
+            for term in ("contrastive", "matching"):
+                if getattr(self, f"{term}_weight") > 0:
+                    raise ConfigError(
+                        f"the {term} term needs features that have not seen the other modality; "
+                        f"set joint_encoding to False or {term}_weight to 0."
+                    )
         if self.decoder_fusion == "separate" and not self.joint_encoding and len(self.specs) > 1 and self.target_specs:
             cut = [s.name for s in self.target_specs if not s.is_input] or (
                 [s.name for s in self.specs] if self.encoder_sharing == "separate" else []
@@ -568,6 +582,11 @@ class M33DConfig(PreTrainedConfig):
                 raise ConfigError(
                     "contrastive_negatives 'batch' with shared masks leaks the image identity through the pattern of "
                     "visible positions; set share_mask to False."
+                )
+            if self.contrastive_symmetric:
+                raise ConfigError(
+                    "contrastive_negatives 'batch' has no symmetric form; set contrastive_symmetric to False or "
+                    "contrastive_negatives to 'sample'."
                 )
         if self.contrastive_temperature <= 0:
             raise ConfigError(f"contrastive_temperature is {self.contrastive_temperature}, expected more than 0.")

@@ -47,7 +47,11 @@ def normalize_patches(
         mean = (values * weight).sum(dim=dim, keepdim=True) / count.clamp_min(1)
         centred = (values - mean) * weight
         variance = (centred**2).sum(dim=dim, keepdim=True) / (count - 1).clamp_min(1)
-    scale = (variance + eps).sqrt() if mode == "pooled" else variance.sqrt() + eps
+    if mode == "pooled":
+        return (centred / (variance + eps).sqrt()).reshape(patches_BKP.shape)
+    # The square root of an exact zero has an infinite slope: a flat or invalid patch takes a way around it.
+    spread = variance > 0
+    scale = torch.where(spread, variance, torch.ones_like(variance)).sqrt() * spread + eps
     return (centred / scale).reshape(patches_BKP.shape)
 
 
@@ -116,11 +120,13 @@ def positive_pairs(
 def similarity(
     rgb: torch.Tensor, other: torch.Tensor, normalize: bool, temperature: float | torch.Tensor
 ) -> torch.Tensor:
-    """s_ij / tau of Eq. 3 in float32; cosine similarity with `normalize`."""
+    """s_ij / tau of Eq. 3 in float32, under autocast too; cosine similarity with `normalize`."""
     rgb, other = rgb.float(), other.float()
     if normalize:
         rgb, other = functional.normalize(rgb, dim=-1), functional.normalize(other, dim=-1)
-    return rgb @ other.transpose(-2, -1) / temperature
+    # Half precision would round logits of 1 / tau to steps of .03 to .06.
+    with torch.autocast(rgb.device.type, enabled=False):
+        return rgb @ other.transpose(-2, -1) / temperature
 
 
 def contrastive_loss(
@@ -178,9 +184,9 @@ class _GatherBatch(torch.autograd.Function):
         return gradient[start : start + ctx.rows]
 
 
-def _gather_batch(local: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """All ranks' rows, and where this rank's begin."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+def _gather_batch(local: torch.Tensor, over_ranks: bool) -> tuple[torch.Tensor, int]:
+    """All ranks' rows (this rank's without `over_ranks`), and where this rank's begin."""
+    if not (over_ranks and torch.distributed.is_available() and torch.distributed.is_initialized()):
         return local, 0
     if torch.distributed.get_world_size() == 1:
         return local, 0
@@ -196,10 +202,12 @@ def batch_contrastive_loss(
     temperature: float | torch.Tensor = 0.07,
     normalize: bool = True,
     chunk_values: int = 1 << 25,
+    over_ranks: bool = True,
 ) -> Term:
     """InfoNCE whose negatives are the visible tokens of the whole batch on all ranks (equal batch on every rank).
 
     Local rows meet gathered columns in chunks of at most `chunk_values` logits, recomputed in the backward pass.
+    Without `over_ranks` nothing is gathered: in evaluation ranks have different batches, and a collective would hang.
 
     Returns:
         Sum over the local counted rows and their number.
@@ -209,14 +217,15 @@ def batch_contrastive_loss(
         rgb_BVD = functional.normalize(rgb_BVD.float(), dim=-1)
         other_BUD = functional.normalize(other_BUD.float(), dim=-1)
     valid = torch.ones_like(keep_other_BU, dtype=torch.bool) if valid_other_BU is None else valid_other_BU
-    columns, start = _gather_batch(other_BUD.float())
-    valid_columns = _gather_batch(valid.float())[0].bool().flatten()
+    columns, start = _gather_batch(other_BUD.float(), over_ranks)
+    valid_columns = _gather_batch(valid.float(), over_ranks)[0].bool().flatten()
     pairs = positive_pairs(keep_rgb_BV, keep_other_BU, valid_other_BU)
     flat_columns = columns.flatten(0, 1)
     samples = max(1, chunk_values // (keep_rgb_BV.shape[1] * flat_columns.shape[0]))
 
     def chunk_loss(rows_CVD: torch.Tensor, pairs_CVU: torch.Tensor, first: int) -> torch.Tensor:
-        logits = rows_CVD.float() @ flat_columns.T / temperature
+        with torch.autocast(rows_CVD.device.type, enabled=False):
+            logits = rows_CVD.float() @ flat_columns.T / temperature
         own = logits.unflatten(-1, (-1, keep_other_BU.shape[1]))
         samples_here = torch.arange(rows_CVD.shape[0], device=logits.device)
         own = own[samples_here, :, first + samples_here]

@@ -16,7 +16,7 @@ from .batch_m33d import PreTrainingBatch
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .decoder_m33d import M33DDecoder
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
-from .errors_m33d import ConfigError, nearest_name_hint
+from .errors_m33d import ConfigError, DataError, nearest_name_hint
 from .layers_m33d import M33DAttention, M33DLayer
 from .losses_m33d import (
     batch_contrastive_loss,
@@ -273,6 +273,23 @@ class M33DContrastiveHead(nn.Module):
         return self.temperature if self.log_temperature is None else self.log_temperature.exp()
 
 
+def _check_alike(pixels: Tensors, valid: Tensors) -> None:
+    """Refuse modalities of different batch, frames or size, and masks that are not those of their modality.
+
+    Raises:
+        DataError: naming both. Else the patches of another place would be read, or an index would be out of range.
+    """
+    first, reference = next(iter(pixels.items()))
+    expected = (*reference.shape[:2], *reference.shape[3:])
+    named = [*pixels.items(), *((f"the mask of {name}", mask) for name, mask in valid.items())]
+    for name, values in named:
+        if values.ndim != 5 or (*values.shape[:2], *values.shape[3:]) != expected:
+            raise DataError(
+                f"{name} has shape {tuple(values.shape)}, {first} has {tuple(reference.shape)} as (B, T, C, H, W): "
+                "all modalities and masks of a batch need the same samples, frames, height and width."
+            )
+
+
 class M33DForPreTraining(M33DPreTrainedModel):
     """Masked modelling, contrastive and matching terms. Only the parts that a configuration's losses need exist."""
 
@@ -342,6 +359,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
 
         Raises:
             ConfigError: a missing modality or an argument nobody knows.
+            DataError: modalities or masks of different shapes.
         """
         given = {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}
         batch = self._prepare({**given, "keep": keep, "hide": hide}, kwargs)
@@ -421,6 +439,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
                     mask[:, None].expand(-1, self.config.tubelet_size, -1, -1, -1) if mask.ndim == 4 else mask
                 )
         pixels = next(iter(inputs.values()))
+        _check_alike({**inputs, **targets}, valid)
         grid = self.m33d.grid_of(pixels)
         keep = given.get("keep")
         if keep is None:
@@ -470,7 +489,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
         valid = batch.valid_patches(spec, index)
         target = batch.target_patches(spec, index, valid)
         if spec.normalize_prediction:
-            prediction = normalize_patches(prediction.float(), "pooled", spec.channels, spec.target_eps, valid)
+            prediction = normalize_patches(
+                prediction.float(), spec.target_norm, spec.channels, spec.target_eps, valid
+            )
         return reconstruction_loss(prediction, target, spec.loss, valid, self.config.loss_reduction)
 
     def _add_contrastive(
@@ -488,7 +509,14 @@ class M33DForPreTraining(M33DPreTrainedModel):
             other = head.project(spec.name, self.m33d.without_cls(states[spec.name]))
             places = (*batch.contrast_positions(spec), batch.valid_tokens(spec))
             if config.contrastive_negatives == "batch":
-                term = batch_contrastive_loss(rgb, other, *places, temperature, config.contrastive_normalize)
+                term = batch_contrastive_loss(
+                    rgb,
+                    other,
+                    *places,
+                    temperature,
+                    config.contrastive_normalize,
+                    over_ranks=self.training,
+                )
             else:
                 term = contrastive_loss(
                     rgb,
@@ -544,8 +572,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 logits, labels = self._matching_logits(self.matching_head, states or pair_states, spec)
                 results[f"matching_accuracy_{spec.name}"] = (logits.argmax(dim=-1) == labels).float().mean()
         for spec in self.config.target_specs:
-            if self.decoder is None or spec.name not in states or len(states) < 2:
-                continue
+            if self.decoder is None or spec.name not in states or len(states) < 2 or self.config.joint_encoding:
+                continue  # nothing to hide, nothing else to see, or the other latents have seen it already
             for word, hidden in (("hidden", True), ("visible", False)):
                 flags = torch.full((batch.batch_size,), hidden, dtype=torch.bool, device=batch.device)
                 predictions, masked = self.decoder(states, batch.keep, batch.grid, {spec.name: flags})
@@ -562,7 +590,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
             )
         keep_rgb, keep_other = batch.contrast_positions(spec)
         valid = batch.valid_tokens(spec)
-        hits, rows = retrieval_hits(rgb, other, keep_rgb, keep_other, valid)
+        cosine = self.config.contrastive_normalize
+        hits, rows = retrieval_hits(rgb, other, keep_rgb, keep_other, valid, cosine)
         columns = valid.float().sum(dim=1).mean() if valid is not None else torch.tensor(float(keep_other.shape[1]))
         results = {
             f"retrieval_accuracy_{spec.name}": hits / rows.clamp_min(1),
@@ -570,6 +599,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
         }
         if batch.batch_size > 1:
             rolled = None if valid is None else valid.roll(1, dims=0)
-            hits, rows = retrieval_hits(rgb, other.roll(1, dims=0), keep_rgb, keep_other.roll(1, dims=0), rolled)
+            hits, rows = retrieval_hits(
+                rgb, other.roll(1, dims=0), keep_rgb, keep_other.roll(1, dims=0), rolled, cosine
+            )
             results[f"retrieval_accuracy_mismatched_{spec.name}"] = hits / rows.clamp_min(1)
         return results

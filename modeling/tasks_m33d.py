@@ -262,7 +262,8 @@ class M33DForDepthEstimation(M33DDenseModel):
         metres = values.float() * config.depth_std + config.depth_mean
         if not self.training:  # while training a clamp would hide pixels from whoever builds a loss on the metres
             metres = metres.clamp(config.min_depth, config.max_depth)
-        predicted = metres.to(values.dtype)
+        # Not the head's type: under autocast bfloat16 would round eight metres to steps of three centimetres.
+        predicted = metres.to(pixel_values.dtype)
         if labels is None:
             return M33DDepthEstimatorOutput(predicted_depth=predicted, standardized_depth=values)
         total, count = self._loss(values.float(), _check_labels(labels, size), berhu_threshold)

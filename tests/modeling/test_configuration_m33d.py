@@ -51,6 +51,12 @@ def test_position_grid_survives_a_change_of_size(tmp_path):
         ({"modalities": [rgb_modality()], "contrastive_weight": 1.0}, "second input modality"),
         ({"decoder_fusion": "separate"}, "cuts"),
         ({"joint_encoding": True, "contrastive_weight": 1.0}, "have not seen"),
+        ({"joint_encoding": True, "matching_weight": 1.0}, "matching term needs features that have not seen"),
+        (
+            {"contrastive_weight": 1.0, "contrastive_negatives": "batch", "contrastive_symmetric": True},
+            "no symmetric form",
+        ),
+        ({"modalities": [rgb_modality(), depth_modality(normalize_prediction=True)]}, "normalize_prediction"),
         ({"share_mask": True, "modalities": both({"mask_ratio": 0.5})}, "share_mask"),
         ({"share_mask": True, "contrastive_weight": 1.0, "contrastive_negatives": "batch"}, "leaks"),
         ({"position_embedding_type": "sincos_2d", "num_frames": 4, "tubelet_size": 2}, "know no time"),

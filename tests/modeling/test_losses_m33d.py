@@ -200,3 +200,23 @@ def test_total_weighs_terms_and_skips_empty_ones():
     sums = {"rgb": torch.tensor(6.0), "depth": torch.tensor(0.0)}
     counts = {"rgb": torch.tensor(3.0), "depth": torch.tensor(0.0)}
     assert float(weighted_total(sums, counts, {"rgb": 0.5, "depth": 9.0})) == 1.0
+
+
+def test_half_precision_around_the_losses_does_not_touch_the_logits():
+    generator = torch.Generator().manual_seed(0)
+    rgb, other = (torch.randn(2, 9, 64, generator=generator) for _ in range(2))
+    places = torch.arange(9).expand(2, 9)
+    for loss in (contrastive_loss, batch_contrastive_loss):
+        expected = loss(rgb, other, places, places)[0]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(loss(rgb, other, places, places)[0], expected), loss.__name__
+
+
+def test_normalising_flat_and_invalid_patches_has_finite_gradients():
+    for mode in ("pooled", "per_channel"):
+        flat = torch.full((1, 2, 12), 0.5, requires_grad=True)
+        valid = torch.tensor([1, 0], dtype=torch.bool)[None, :, None].expand(1, 2, 12)
+        values = normalize_patches(flat, mode, 3, 1e-6, valid)
+        assert torch.equal(values, torch.zeros_like(values))
+        values.square().sum().backward()
+        assert torch.isfinite(flat.grad).all(), mode

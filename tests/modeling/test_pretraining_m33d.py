@@ -221,3 +221,70 @@ def test_forward_exports_as_one_graph():
         **batch, keep=output.keep, hide=hide
     )
     torch.testing.assert_close(exported.loss, model(**batch, keep=output.keep, hide=hide).loss)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("mode", ["autocast", "weights"])
+def test_bfloat16_trains_every_variant_at_other_sizes_and_without_valid_depth(variant, mode):
+    config = tiny_config(**VARIANTS[variant])
+    model = build(config)
+    tables = [model.m33d.positions.table, *([model.decoder.positions.table] if model.decoder else [])]
+    wide = random_batch(tiny_config(**{**VARIANTS[variant], "image_size": (24, 40)}), batch_size=2)
+    empty = random_batch(config, batch_size=1, holes=2.0)
+    if mode == "weights":
+        model = model.to(torch.bfloat16)
+    for batch in (wide, empty):
+        if mode == "weights":
+            batch = {k: v.bfloat16() if v.is_floating_point() else v for k, v in batch.items()}
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mode == "autocast"):
+            output = model(**batch, output_diagnostics=True)
+        output.loss.backward()
+        assert output.loss.dtype == torch.float32
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert all(torch.isfinite(table).all() for table in tables)
+
+
+@pytest.mark.parametrize("variant", ["plus", "shared_encoder"])
+def test_forward_and_losses_compile_without_a_graph_break(variant):
+    config = tiny_config(**VARIANTS[variant])
+    model, batch = build(config).eval(), random_batch(config)
+    plain = model(**batch)
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    loss = compiled(**batch, keep=plain.keep).loss
+    torch.testing.assert_close(loss, model(**batch, keep=plain.keep).loss)
+    loss.backward()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"depth_values": torch.zeros(4, 1, 64, 64), "depth_mask": None},
+        {"depth_values": torch.zeros(2, 1, 32, 32), "depth_mask": None},
+        {"depth_mask": torch.ones(4, 1, 64, 64, dtype=torch.bool)},
+        {"depth_mask": torch.ones(4, 32, 32, dtype=torch.bool)},
+    ],
+)
+def test_modalities_and_masks_of_other_shapes_are_refused(change):
+    config = tiny_config()
+    with pytest.raises(DataError, match="same samples, frames, height and width"):
+        build(config)(**{**random_batch(config), **change})
+
+
+def test_the_literal_normalisation_of_predictions_follows_the_target():
+    for norm in ("pooled", "per_channel"):
+        config = tiny_config(modalities=[rgb_modality(weight=1.0, target_norm=norm, normalize_prediction=True)])
+        output = build(config)(**random_batch(config), output_reconstruction=True)
+        pixels = random_batch(config)["pixel_values"][:, None]
+        rows = torch.arange(4)[:, None]
+        target = normalize_patches(patchify(pixels, 1, (8, 8)), norm, 3)[rows, output.masked["rgb"]]
+        prediction = normalize_patches(output.reconstructions["rgb"], norm, 3)
+        torch.testing.assert_close(output.loss, (prediction - target).square().mean())
+
+
+def test_evaluation_gathers_nothing_from_other_ranks(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: pytest.fail("a collective in evaluation"))
+    config = tiny_config(**VARIANTS["batch_negatives"])
+    output = build(config).eval()(**random_batch(config))
+    assert torch.isfinite(output.loss)

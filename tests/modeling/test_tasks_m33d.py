@@ -204,3 +204,11 @@ def test_hidden_states_and_attentions_come_on_request() -> None:
         output = model(**batch, output_hidden_states=True, output_attentions=True)
         assert [tuple(h.shape) for h in output.hidden_states] == [(3, 7, 16)] * 5
         assert [tuple(a.shape) for a in output.attentions] == [(3, 2, 7, 7)] * 4
+
+
+def test_autocast_keeps_metres_in_the_inputs_precision():
+    model = M33DForDepthEstimation(M33DConfig(**TINY)).eval()
+    pixels = _depth_batch()["pixel_values"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(pixels).predicted_depth.dtype == torch.float32
+    assert model.to(torch.bfloat16)(pixels.bfloat16()).predicted_depth.dtype == torch.bfloat16
