@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report_only", action="store_true", help="write the reports again from results.json")
     options = parser.parse_args(argv)
 
+    # The shell's `kill` ends like Ctrl-C: workers are told, save, and the next call continues.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from m33d_hf.errors import M33DError
     from m33d_hf.experiments.demo import report, run_demo
 
@@ -29,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except M33DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

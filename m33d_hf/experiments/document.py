@@ -85,7 +85,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .38rem .75rem; text-align: right; border-bottom: 1px solid #e4e8ed; vertical-align: top; }
 th { font-weight: 600; border-bottom: 2px solid #c3ccd5; vertical-align: bottom; }
 td { white-space: nowrap; }
-th.l, td.l { text-align: left; white-space: normal; }
+th.l, td.l { text-align: left; white-space: normal; min-width: 8.5rem; }
 tr.quiet td { color: #6b7785; }
 .note { color: #6b7785; font-size: .85rem; margin-top: .2rem; }
 figure { margin: 1.1rem 0 1.6rem; } figure img { max-width: 100%; height: auto; }

@@ -81,7 +81,7 @@ def _compare(results: Results, methods: Sequence[str], than: str, expect: str) -
     if not known:
         return UNKNOWN, detail
     if expect == "open":
-        return f"open: {_count(known, than)}", detail
+        return f"open: {_count(known)}", detail
     if all(verdict == "better" for verdict in verdicts):
         return HELD, detail
     if all(verdict == WITHIN for verdict in verdicts):
@@ -95,9 +95,12 @@ def _who(found: Difference, methods: Sequence[str]) -> str:
     return f"{found.method}, " if len(methods) > 1 else ""
 
 
-def _count(verdicts: Sequence[str], than: str) -> str:
-    parts = [f"{verdicts.count(word)} {word}" for word in ("better", "worse", WITHIN) if word in verdicts]
-    return ", ".join(parts) + f" (than {than}, of {len(verdicts)})"
+def _count(verdicts: Sequence[str]) -> str:
+    """Such as "better in 1, within the spread in 2"."""
+    words = [word for word in ("better", "worse", WITHIN) if word in verdicts]
+    if len(words) == 1:
+        return f"{words[0]} in all {len(verdicts)}"
+    return ", ".join(f"{word} in {verdicts.count(word)}" for word in words)
 
 
 def _check(

@@ -65,8 +65,7 @@ def _pretraining_curves(results: Results) -> tuple[Figure, str] | None:
         "Pre-training losses by term (unweighted, smoothed over 5 log points), seed 0 solid, seed 1 dashed; the second"
         " stage of a method starts where its first ended. Losses of different targets cannot be compared."
     )
-    order = [method for method in methods(results) if method != "scratch"]
-    return curves_figure(panels, groups=order), caption
+    return curves_figure(panels, groups=methods(results)), caption
 
 
 def _finetuning_curves(results: Results) -> tuple[Figure, str] | None:

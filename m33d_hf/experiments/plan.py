@@ -153,7 +153,7 @@ class DemoPlan:
     def _finetune(
         self, name: str, entry: Mapping[str, Any], labels: int, seed: int, before: Job | None, pictures: bool
     ) -> Job:
-        steps = self.budget["finetuning_steps"]
+        steps = self.budget[entry["steps"]]
         every = max(1, steps // self.budget["evaluations"])
         argv = ["--recipe", entry["recipe"], "--seed", str(seed), *_length(steps), *self._quiet()]
         argv += ["--data.max_train_samples", str(labels), "--data.subset_seed", str(seed)]
@@ -170,7 +170,7 @@ class DemoPlan:
             parameters["picture"] = f"pictures/{name}.npz"
             parameters["folder"] = str(self.folder)
             parameters["pictures"] = self.content["pictures"]
-        cost = steps * self.content["costs"]["finetuning"] + self.content["costs"]["evaluation"]
+        cost = steps * self.content["costs"][entry["task"]] + self.content["costs"]["evaluation"]
         needs = ("render",) if before is None else ("render", before.id)
         return Job(name, f"{ROWS}:finetune", parameters, needs, cost, name.replace("-", " ").replace("_", " "))
 

@@ -13,8 +13,8 @@ from typing import Any
 
 Results = Mapping[str, Any]
 
-METRICS = {"depth_estimation": "delta1", "semantic_segmentation": "mean_iou"}
-METRIC_NAMES = {"delta1": "δ1", "mean_iou": "mIoU"}
+METRICS = {"depth_estimation": "delta1", "semantic_segmentation": "miou"}
+METRIC_NAMES = {"delta1": "δ1", "miou": "mIoU"}
 TASK_NAMES = {"depth_estimation": "depth", "semantic_segmentation": "segmentation"}
 
 
@@ -30,6 +30,11 @@ class Column:
         """For table heads: metric in percent, task, labels."""
         metric = METRIC_NAMES[METRICS[self.task]]
         return f"{TASK_NAMES[self.task]} {metric} %, {self.labels} labels"
+
+    @property
+    def short(self) -> str:
+        """Task and number of labels, such as "depth 200"."""
+        return f"{TASK_NAMES[self.task]} {self.labels}"
 
     @property
     def name(self) -> str:

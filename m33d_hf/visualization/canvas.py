@@ -16,9 +16,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b
 INVALID = (0.85, 0.85, 0.85)
 
 
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any
-) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> tuple[Figure, Any]:
     """A figure of `width` x `height` inches with a (rows, columns) array of axes.
 
     Raises:

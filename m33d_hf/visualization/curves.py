@@ -48,9 +48,7 @@ def curves_figure(
         axis.set_xlabel(x_label, fontsize=8, color=GREY)
         axis.set_ylabel((y_labels or {}).get(title, ""), fontsize=8, color=GREY)
         if not curves:
-            axis.text(
-                0.5, 0.5, "nothing logged", ha="center", va="center", transform=axis.transAxes, color=GREY
-            )
+            axis.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axis.transAxes, color=GREY)
         for curve in curves:
             style = STYLES[curve.variant % len(STYLES)]
             axis.plot(curve.x, curve.y, style, color=colors[curve.group], linewidth=1.3, alpha=0.9)
@@ -66,7 +64,8 @@ def curves_figure(
                 fontsize=7,
                 color=GREY,
             )
-    _legend(figure, order, colors)
+    drawn = {curve.group for curves in panels.values() for curve in curves}
+    _legend(figure, [name for name in order if name in drawn], colors)
     return figure
 
 
@@ -75,9 +74,7 @@ def _legend(figure: Figure, order: Sequence[str], colors: Mapping[str, str]) -> 
 
     handles = [Line2D([], [], color=colors[name], label=name) for name in order]
     if handles:
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8
-        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:

@@ -21,10 +21,7 @@ def label_colors(count: int) -> np.ndarray:
 
     golden = 0.61803398875
     return np.array(
-        [
-            colorsys.hls_to_rgb((i * golden) % 1.0, (0.45, 0.65, 0.3)[i % 3], (0.75, 0.55)[i % 2])
-            for i in range(count)
-        ]
+        [colorsys.hls_to_rgb((i * golden) % 1.0, (0.45, 0.65, 0.3)[i % 3], (0.75, 0.55)[i % 2]) for i in range(count)]
     )
 
 
@@ -61,12 +58,8 @@ def segmentation_figure(
             axis.imshow(map_, interpolation="nearest")
     _headers(axes[0], ["RGB", "label", *predictions])
     colors = label_colors(len(class_names))
-    handles = [
-        Patch(facecolor=tuple(color), label=name) for color, name in zip(colors, class_names, strict=True)
-    ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=7.5
-    )
+    handles = [Patch(facecolor=tuple(color), label=name) for color, name in zip(colors, class_names, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=7.5)
     figure.suptitle(title, fontsize=10)
     return figure
 

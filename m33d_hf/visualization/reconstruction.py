@@ -118,9 +118,7 @@ def reconstruction_views(
     ]
 
 
-def rgb_image(
-    pixels_CHW: np.ndarray, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> np.ndarray:
+def rgb_image(pixels_CHW: np.ndarray, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
     """Normalised (3, H, W) to a displayable (H, W, 3) in [0, 1]; NaN (masked) becomes grey."""
     image = pixels_CHW.transpose(1, 2, 0).astype(np.float64)
     if mean is not None and std is not None:
@@ -142,9 +140,7 @@ def reconstruction_figure(
         frame: which frame of a clip; None = the middle one.
     """
     names = [spec.name for spec in config.specs if spec.name in samples[0]]
-    figure, axes = new_figure(
-        1.25 * 3 * len(names) + 0.5, 1.25 * len(samples) + 0.55, len(samples), 3 * len(names)
-    )
+    figure, axes = new_figure(1.25 * 3 * len(names) + 0.5, 1.25 * len(samples) + 0.55, len(samples), 3 * len(names))
     for row, sample in enumerate(samples):
         for column, name in enumerate(names):
             _draw(
@@ -158,14 +154,12 @@ def reconstruction_figure(
     return figure
 
 
-def _draw(
-    axes: np.ndarray, views: ReconstructionViews, spec: ModalitySpec, frame: int | None, header: bool
-) -> None:
+def _draw(axes: np.ndarray, views: ReconstructionViews, spec: ModalitySpec, frame: int | None, header: bool) -> None:
     shown = views.target.shape[0] // 2 if frame is None else frame
     valid = views.valid[shown]
     truth = views.target[shown][:, valid]
     low, high = np.percentile(truth, (1, 99)) if truth.size else (0.0, 1.0)
-    what = f"{spec.name}, truth's mean and contrast" if views.statistics_from_truth else f"{spec.name}"
+    what = "patch mean and\ncontrast of the truth" if views.statistics_from_truth else f"{spec.name}"
     for axis, maps, word in zip(
         axes,
         (views.target, views.visible, views.reconstruction),

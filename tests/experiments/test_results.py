@@ -70,8 +70,8 @@ def test_expectations_are_judged_by_rule() -> None:
     verdicts = {outcome.id: outcome.verdict for outcome in judge(results)}
     assert verdicts["pretraining_beats_scratch"] == "held"
     assert verdicts["plus_beats_m33d"] == "held"
-    assert verdicts["m33d_against_mae"] == "open: 3 within the spread (than mae, of 3)"
-    assert verdicts["plus_against_mae"] == "open: 3 better (than mae, of 3)"
+    assert verdicts["m33d_against_mae"] == "open: within the spread in all 3"
+    assert verdicts["plus_against_mae"] == "open: better in all 3"
     assert verdicts["trivial_floors"] == "held"
     assert verdicts["position_shortcut"] == "held"
     assert verdicts["shortcut_cured"] == "held"
@@ -107,7 +107,7 @@ def test_expectations_file_is_checked(tmp_path: Path) -> None:
 def test_summary_says_what_helped_and_what_did_not() -> None:
     results = fake_results()
     text = " ".join(summary(results))
-    assert "mae over scratch in depth with 200 labels (+5.0)" in text
+    assert "mae over scratch: depth 200 +5.0" in text
     assert re.search(r"no difference beyond the spread:\*\* m33d over mae", text)
     assert "worse" not in text
     for column in columns(results):

@@ -9,7 +9,7 @@ TASKS = (("depth_estimation", 200), ("semantic_segmentation", 50), ("semantic_se
 
 def fake_row(method: str, task: str, labels: int, seed: int, value: float) -> dict[str, Any]:
     """A finished row."""
-    metric = "delta1" if task == "depth_estimation" else "mean_iou"
+    metric = "delta1" if task == "depth_estimation" else "miou"
     return {
         "id": f"{task}-{labels}-{method}-s{seed}", "status": "done", "method": method, "task": task, "labels": labels,
         "seed": seed, "metric": metric, "value": value, "steps": 250, "seconds": 12.5, "flops": 2.5e11,
@@ -46,16 +46,16 @@ def fake_results() -> dict[str, Any]:
         for method, value in base.items()
         for seed in (0, 1)
     ]
-    retrieval = {"retrieval_chance_depth": 0.056, "matching_accuracy_depth": 0.5, "depth_loss_visible": 0.2}
+    common = {"retrieval_chance_depth": 0.056, "depth_loss_visible": 0.2}
+    shortcut = {"retrieval_accuracy_depth": 0.99, "retrieval_accuracy_mismatched_depth": 0.98}
+    cured = {"retrieval_accuracy_depth": 0.3, "retrieval_accuracy_mismatched_depth": 0.06}
+    literal = {**common, **shortcut, "matching_accuracy_depth": 0.5, "depth_loss_hidden": 0.7}
+    plus = {**common, **cured, "matching_accuracy_depth": 0.6, "depth_loss_hidden": 0.4}
     pretraining = []
     for seed in (0, 1):
-        pretraining += [
-            fake_pretraining("mae", seed),
-            fake_pretraining("m33d", seed, retrieval_accuracy_depth=0.99, retrieval_accuracy_mismatched_depth=0.98, depth_loss_hidden=0.7,
-                             **retrieval),
-            fake_pretraining("m33d_plus", seed, retrieval_accuracy_depth=0.3, retrieval_accuracy_mismatched_depth=0.06, depth_loss_hidden=0.4,
-                             **{**retrieval, "matching_accuracy_depth": 0.6}),
-        ]  # fmt: skip
+        pretraining.append(fake_pretraining("mae", seed))
+        pretraining.append(fake_pretraining("m33d", seed, **literal))
+        pretraining.append(fake_pretraining("m33d_plus", seed, **plus))
     return {
         "name": "demo", "budget": "full", "seeds": [0, 1], "workers": 2, "wall_seconds": 540.0,
         "rendering_seconds": 20.0, "class_names": ["wall", "floor", "box"],

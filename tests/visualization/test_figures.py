@@ -53,10 +53,7 @@ def test_a_perfect_prediction_gives_the_input_back(norm: str, space: str) -> Non
     target = pixels
     if space == "unit":
         assert spec.channel_mean is not None and spec.channel_std is not None
-        target = (
-            pixels * torch.tensor(spec.channel_std)[:, None, None]
-            + torch.tensor(spec.channel_mean)[:, None, None]
-        )
+        target = pixels * torch.tensor(spec.channel_std)[:, None, None] + torch.tensor(spec.channel_mean)[:, None, None]
     patches = patchify(target[:, None], 1, (8, 8))
     drop = complement(keep, 4)
     masked = patches.gather(1, drop[..., None].expand(-1, -1, patches.shape[-1]))
@@ -110,9 +107,7 @@ def test_dense_figures(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = [rng.random((12, 10, 3)) for _ in range(2)]
     labels = [rng.integers(0, 3, (12, 10)) for _ in range(2)]
-    figure = segmentation_figure(
-        images, labels, {"mae": labels, "m33d": labels}, ["wall", "floor", "box"], "seg"
-    )
+    figure = segmentation_figure(images, labels, {"mae": labels, "m33d": labels}, ["wall", "floor", "box"], "seg")
     assert [axis.get_title() for axis in figure.axes[:4]] == ["RGB", "label", "mae", "m33d"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["wall", "floor", "box"]
     save_figure(figure, tmp_path / "s.png")
