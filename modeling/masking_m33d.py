@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .errors_m33d import ConfigError
 from .patches_m33d import Grid, patch_view
+
+Randomness = torch.Generator | Sequence[torch.Generator] | None
 
 
 def visible_count(spec: ModalitySpec, grid: Grid) -> int:
@@ -47,7 +51,7 @@ def draw_keep(
     config: M33DConfig,
     batch_size: int,
     grid: Grid | None = None,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     device: torch.device | str | None = None,
     motion: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
@@ -57,7 +61,8 @@ def draw_keep(
         config: model configuration; its `masks_are_shared` decides whether modalities show the same positions.
         batch_size: B.
         grid: (t, h, w); the configured one when None.
-        generator: source of randomness (on CPU); torch's global one when None.
+        generator: source of randomness (on CPU); torch's global one when None. With one generator per sample, what
+            a sample shows does not depend on the batch around it.
         device: where the indices go.
         motion: (B, N) motion scores, needed by masking "motion" (see `motion_scores`).
 
@@ -82,7 +87,7 @@ def _draw_one(
     config: M33DConfig,
     batch_size: int,
     grid: Grid,
-    generator: torch.Generator | None,
+    generator: Randomness,
     motion: torch.Tensor | None,
 ) -> torch.Tensor:
     t, h, w = grid
@@ -103,13 +108,19 @@ def _draw_one(
     return _random_subset(batch_size, t * h * w, count, generator)
 
 
-def _random_subset(batch: int, total: int, count: int, generator: torch.Generator | None) -> torch.Tensor:
-    noise = torch.rand(batch, total, generator=generator)
+def _uniform(shape: tuple[int, ...], generator: Randomness) -> torch.Tensor:
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.rand(shape, generator=generator)
+    return torch.stack([torch.rand(shape[1:], generator=own) for own in generator])
+
+
+def _random_subset(batch: int, total: int, count: int, generator: Randomness) -> torch.Tensor:
+    noise = _uniform((batch, total), generator)
     return noise.argsort(dim=1)[:, :count].sort(dim=1).values
 
 
 def _draw_by_motion(
-    scores_BN: torch.Tensor, count: int, config: M33DConfig, generator: torch.Generator | None
+    scores_BN: torch.Tensor, count: int, config: M33DConfig, generator: Randomness
 ) -> torch.Tensor:
     if config.motion_target == "masked":
         scores_BN = scores_BN.amax(dim=1, keepdim=True) - scores_BN
@@ -119,7 +130,7 @@ def _draw_by_motion(
         chosen = weights.topk(count, dim=1).indices
     else:
         # Gumbel top-k: sampling without replacement with probability proportional to the weights.
-        uniform = torch.rand(weights.shape, generator=generator).clamp_(1e-20, 1.0)
+        uniform = _uniform(tuple(weights.shape), generator).clamp_(1e-20, 1.0)
         chosen = (weights.log() - (-uniform.log()).clamp_min(1e-20).log()).topk(count, dim=1).indices
     return chosen.sort(dim=1).values
 

@@ -155,12 +155,8 @@ class PretrainingCollator(Collator):
             grid = self.config.grid_for(self.num_frames, samples[0].height, samples[0].width)
         if self._needs_motion:
             motion = motion_scores(batch[self._spec("rgb").input_name], self.config)
-        drawn = []
-        for row, sample in enumerate(samples):
-            generator = _draw(sample).generator(sample.key, "mask")
-            scores = None if motion is None else motion[row : row + 1]
-            drawn.append(draw_keep(self.config, 1, grid=grid, generator=generator, motion=scores))
-        return {name: torch.cat([keep[name] for keep in drawn]) for name in drawn[0]}
+        generators = [_draw(sample).generator(sample.key, "mask") for sample in samples]
+        return draw_keep(self.config, len(samples), grid=grid, generator=generators, motion=motion)
 
 
 class SegmentationCollator(Collator):

@@ -94,3 +94,11 @@ def test_ratios_that_leave_nothing_are_refused():
         visible_count(spec(mask_ratio=0.99), (1, 4, 4))
     with pytest.raises(ConfigError, match="masks none"):
         visible_count(spec(masking="tube", mask_ratio=0.01), (1, 4, 4))
+
+
+def test_with_a_generator_per_sample_the_batch_does_not_matter():
+    config = tiny_config()
+    together = draw_keep(config, 3, generator=[torch.Generator().manual_seed(seed) for seed in (7, 8, 9)])
+    alone = draw_keep(config, 1, generator=torch.Generator().manual_seed(8))
+    for name in ("rgb", "depth"):
+        assert torch.equal(together[name][1:2], alone[name])
