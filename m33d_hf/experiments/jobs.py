@@ -185,6 +185,7 @@ class Runner:
                 row_path(self.folder, job.id).unlink(missing_ok=True)
                 (self.folder / f"{job.id}.log").unlink(missing_ok=True)
         waiting = [job for job in jobs if job.id not in rows]
+        self.progress(rows, [])
         while waiting:  # a second time only after a worker was killed
             waiting = self._run_pool(waiting, rows)
         return {job.id: rows[job.id] for job in jobs}

@@ -1,0 +1,93 @@
+"""The demo end to end with a handful of steps: real training, real rows, a report that can be made again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from m33d_hf.experiments import plan as plan_module
+from m33d_hf.experiments.demo import done_fraction, run_demo
+from m33d_hf.experiments.jobs import Job
+from m33d_hf.scripts.run_demo import main
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def small_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """demo.yaml with one seed, two pre-trainings and two kinds of rows."""
+    content = yaml.safe_load(plan_module.FILE.read_text())
+    content["seeds"] = [0]
+    content["methods"] = {name: content["methods"][name] for name in ("scratch", "mae", "m33d_plus")}
+    content["matching_probe"]["methods"] = ["m33d_plus"]
+    content["finetuning"][1]["labels"] = [50]
+    content["budgets"]["smoke"] |= {"pretraining_steps": 6, "depth_steps": 2, "segmentation_steps": 2}
+    path = tmp_path_factory.mktemp("plan") / "demo.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def outputs(small_plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module.load_plan, "__defaults__", (None, small_plan))
+        assert run_demo(folder, "smoke", workers=1, cache_dir=str(folder / "cache")) == 0
+    return folder
+
+
+def test_results_hold_a_row_per_method_task_labels_seed(outputs: Path) -> None:
+    results = json.loads((outputs / "results.json").read_text())
+    found = {(row["method"], row["task"], row["labels"], row["seed"]) for row in results["rows"]}
+    tasks = (("depth_estimation", 200), ("semantic_segmentation", 50))
+    assert found == {(m, t, n, 0) for m in ("scratch", "mae", "m33d_plus") for t, n in tasks}
+    for row in results["rows"]:
+        assert row["status"] == "done" and 0 <= row["value"] <= 1
+        assert row["steps"] == 2 and row["seconds"] > 0 and row["flops"] > 0
+        assert row["pretraining_steps"] == (0 if row["method"] == "scratch" else 6)
+    assert {entry["method"]: entry["steps"] for entry in results["pretraining"]} == {"mae": 6, "m33d_plus": 6}
+    assert 0 < results["floors"]["semantic_segmentation"]["value"] < 0.3
+    assert 0.2 < results["floors"]["depth_estimation"]["value"] < 0.8
+    plus = results["pretraining"][1]
+    keys = {"retrieval_accuracy_depth", "retrieval_accuracy_mismatched_depth", "retrieval_chance_depth",
+            "matching_accuracy_depth", "depth_loss_visible", "depth_loss_hidden"}  # fmt: skip
+    assert keys <= set(plus["diagnostics"])
+    assert len(results["expectations"]) > 8
+
+
+def test_report_has_all_pictures_and_can_be_made_again(outputs: Path) -> None:
+    html = (outputs / "report.html").read_text()
+    assert html.count("data:image/png;base64") == 2 + 2 + 2, "curves, reconstructions, predictions"
+    assert "truth" in html
+    shutil.rmtree(outputs / "figures")
+    (outputs / "report.html").unlink()
+    assert main(["--output_dir", str(outputs), "--report_only"]) == 0
+    assert (outputs / "report.html").read_text() == html
+
+
+def test_second_call_keeps_every_row(outputs: Path, small_plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (outputs / "rows").glob("*.json")}
+    seconds = json.loads((outputs / "results.json").read_text())["wall_seconds"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module.load_plan, "__defaults__", (None, small_plan))
+        assert run_demo(outputs, "smoke", workers=1, cache_dir=str(outputs / "cache")) == 0
+    assert {path: path.stat().st_mtime_ns for path in (outputs / "rows").glob("*.json")} == before
+    assert "kept" in capsys.readouterr().out
+    assert json.loads((outputs / "results.json").read_text())["wall_seconds"] == seconds
+
+
+def test_fraction_of_a_running_job(tmp_path: Path) -> None:
+    job = Job("a", "x:y", {"output_dir": str(tmp_path), "steps": 40})
+    assert done_fraction(job) == 0.0
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}\n{"ste')
+    assert done_fraction(job) == 0.5
+    assert done_fraction(Job("b", "x:y")) == 0.0
+
+
+def test_unknown_budget_is_an_error_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output_dir", str(tmp_path), "--budget", "ful"]) == 2
+    assert "Did you mean 'full'" in capsys.readouterr().err
