@@ -133,8 +133,9 @@ class DPTDepthHead(nn.Module):
     """Four block outputs brought to 4x, 2x, 1x and 1/2 of the token grid and fused coarse to fine (REFERENCE
     3.3).
 
-    Every fusion resizes to the next finer map's own size (and the last to 8x the grid), so that odd and
-    non-square grids work; the end is resized to the image, so that any patch size does.
+    Every fusion resizes to the next finer map's own size, so that odd and non-square grids work. The last one
+    ends at half the image (8x the grid at the usual patch of 16), so that small patches do not pay for maps
+    larger than the image.
 
     Args:
         hidden_size: D of the tokens.
@@ -184,7 +185,7 @@ class DPTDepthHead(nn.Module):
         fused = self.fusions[3](maps[3], None, maps[2].shape[-2:])
         fused = self.fusions[2](fused, maps[2], maps[1].shape[-2:])
         fused = self.fusions[1](fused, maps[1], maps[0].shape[-2:])
-        fused = self.fusions[0](fused, maps[0], [2 * side for side in maps[0].shape[-2:]])
+        fused = self.fusions[0](fused, maps[0], [max(side // 2, 1) for side in size])
         fused = F.interpolate(self.reduce(fused), size=tuple(size), mode="bilinear", align_corners=True)
         return self.predict(F.relu(self.refine(fused))).squeeze(1)
 
