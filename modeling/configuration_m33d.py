@@ -212,7 +212,7 @@ class M33DConfig(PreTrainedConfig):
     | norm bars of Eq. 2 | spec.target_norm of depth | "none" (MultiMAE); the paper may mean a normalised target |
     | 1/omega, 1/lambda | loss_reduction | "batch" (pooled over the batch, MAE) |
     | masks, Table 11 | spec.masking, spec.mask_ratio | "random", 0.8 |
-    | one mask for both modalities? | share_mask | None: shared for clips with a contrastive term and equal masking |
+    | one mask for both modalities? | share_mask | None: shared for clips with equal masking |
     | masks in stage 1 (unsaid) | spec.mask_ratio, spec.weight | 0, 0 in the method files: every token is encoded |
     | tokens of Eq. 3 | contrastive_tokens | "visible" |
     | negatives of Eq. 3 | contrastive_negatives | "sample" |
@@ -486,7 +486,8 @@ class M33DConfig(PreTrainedConfig):
         if self.share_mask is not None:
             return self.share_mask
         same = len({(spec.masking, spec.mask_ratio) for spec in inputs}) == 1
-        return same and self.num_frames > 1 and self.contrastive_weight > 0 and inputs[0].mask_ratio > 0
+        # Whatever the losses: an ablation without the contrastive term must not change the masks as well.
+        return same and self.num_frames > 1 and inputs[0].mask_ratio > 0
 
     def check(self) -> None:
         """Check fields against each other; models call it again because `from_pretrained` may override fields.

@@ -59,7 +59,8 @@ class M33DPositions(nn.Module):
         """Return the (N, D) table of a grid."""
         if grid == self.base_grid:
             return self.table
-        if self.resize == "rebuild":
+        # A table over the flattened index has no time axis to interpolate: other numbers of slots count anew.
+        if self.resize == "rebuild" or grid[0] != self.base_grid[0]:
             return position_table(self.kind, grid, self.width).to(self.table)
         return interpolate_table(self.table, self.base_grid, grid)
 

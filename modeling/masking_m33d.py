@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -119,9 +120,7 @@ def _random_subset(batch: int, total: int, count: int, generator: Randomness) ->
     return noise.argsort(dim=1)[:, :count].sort(dim=1).values
 
 
-def _draw_by_motion(
-    scores_BN: torch.Tensor, count: int, config: M33DConfig, generator: Randomness
-) -> torch.Tensor:
+def _draw_by_motion(scores_BN: torch.Tensor, count: int, config: M33DConfig, generator: Randomness) -> torch.Tensor:
     if config.motion_target == "masked":
         scores_BN = scores_BN.amax(dim=1, keepdim=True) - scores_BN
     floor = config.motion_floor * scores_BN.mean(dim=1, keepdim=True)
@@ -139,12 +138,14 @@ def motion_scores(pixels_BTCHW: torch.Tensor, config: M33DConfig) -> torch.Tenso
     """Mean absolute difference to the previous frame inside each tubelet, our reading of the motion heuristic.
 
     The first frame has no predecessor, so its tubelet is scored by its other frames (or the next frame's
-    difference when the tubelet is one frame long).
+    difference when the tubelet is one frame long). A single frame does not move: all scores are 0.
 
     Returns:
         (B, N) float32 scores in the unit of the pixels.
     """
     pixels = pixels_BTCHW.float()
+    if pixels.shape[1] == 1:
+        return pixels.new_zeros(pixels.shape[0], math.prod(config.grid_for(1, *pixels.shape[-2:])))
     difference = (pixels[:, 1:] - pixels[:, :-1]).abs()
     first = (
         difference[:, :1]

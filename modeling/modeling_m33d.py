@@ -347,7 +347,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
 
         Args:
             pixel_values: (B, 3, H, W) or (B, T, 3, H, W) normalised RGB.
-            depth_values: (B, 1, H, W) or (B, T, 1, H, W) standardised depth, finite everywhere, 0 where invalid.
+            depth_values: (B, 1, H, W) or (B, T, 1, H, W) standardised depth; holes may hold anything, NaN included.
             depth_mask: bool like `depth_values`, True where valid; all valid when None.
             keep: name -> (B, V) int64 visible tokens, ascending; drawn here when None.
             hide: name -> (B,) bool, samples whose latents of that modality are hidden from the decoder; drawn from
@@ -440,6 +440,10 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 )
         pixels = next(iter(inputs.values()))
         _check_alike({**inputs, **targets}, valid)
+        for name, mask in valid.items():
+            for pixels_of in (inputs, targets):
+                if name in pixels_of:  # a NaN in a hole would spread through the patch embedding
+                    pixels_of[name] = pixels_of[name].masked_fill(~mask.bool(), 0.0)
         grid = self.m33d.grid_of(pixels)
         keep = given.get("keep")
         if keep is None:
@@ -489,9 +493,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
         valid = batch.valid_patches(spec, index)
         target = batch.target_patches(spec, index, valid)
         if spec.normalize_prediction:
-            prediction = normalize_patches(
-                prediction.float(), spec.target_norm, spec.channels, spec.target_eps, valid
-            )
+            prediction = normalize_patches(prediction.float(), spec.target_norm, spec.channels, spec.target_eps, valid)
         return reconstruction_loss(prediction, target, spec.loss, valid, self.config.loss_reduction)
 
     def _add_contrastive(

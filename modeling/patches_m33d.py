@@ -105,15 +105,10 @@ def position_table(kind: str, grid: Grid, dim: int) -> torch.Tensor:
 
 
 def interpolate_table(table_ND: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
-    """Resample a table to another grid: bicubic in space (align_corners False, as MAE and MultiMAE), linear in time."""
+    """Resample a table to other heights and widths, slot by slot: bicubic, align_corners False (MAE, MultiMAE)."""
     if source == target:
         return table_ND
     dim = table_ND.shape[-1]
     maps = table_ND.float().reshape(*source, dim).permute(0, 3, 1, 2)
-    if source[1:] != target[1:]:
-        maps = functional.interpolate(maps, size=target[1:], mode="bicubic", align_corners=False)
-    if source[0] != target[0]:
-        lines = maps.permute(1, 2, 3, 0).reshape(1, -1, source[0])
-        lines = functional.interpolate(lines, size=target[0], mode="linear", align_corners=False)
-        maps = lines.reshape(dim, *target[1:], target[0]).permute(3, 0, 1, 2)
+    maps = functional.interpolate(maps, size=target[1:], mode="bicubic", align_corners=False)
     return maps.permute(0, 2, 3, 1).reshape(-1, dim).to(table_ND.dtype)

@@ -177,23 +177,36 @@ def _fetch(name: str) -> Path | None:
 
 
 def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
-    """The configuration of a run's model; positions stay those of the own checkpoint it starts from.
+    """The configuration of a run's model; positions stay those of the checkpoint it starts from.
 
-    With `position_embedding_resize: interpolate`, a model that starts from an own checkpoint of another input size
-    keeps the checkpoint's position grid and interpolates it, unless the arguments give `position_grid`.
+    With `position_embedding_resize: interpolate`, a model that starts from a checkpoint of another input size (our
+    own, or MAE's) keeps the checkpoint's position grid and interpolates it, unless the arguments give `position_grid`.
 
     Raises:
         ConfigError: values that cannot work.
+        CheckpointError: `init_from` cannot be read.
     """
     config = M33DConfig(**{**args.model, **overrides})
     if args.init_from is None or "position_grid" in args.model or "position_grid" in overrides:
         return config
-    own = find_own(args.init_from)
-    grid = own.config.get("position_grid") if own else None
-    kind = own.config.get("position_embedding_type") if own else None
-    if grid is None or kind != config.position_embedding_type or config.position_embedding_resize != "interpolate":
+    if config.position_embedding_resize != "interpolate":
         return config
-    return M33DConfig(**{**args.model, **overrides, "position_grid": list(grid)})
+    grid = _trained_grid(args.init_from, str(config.position_embedding_type))
+    if grid is None:
+        return config
+    return M33DConfig(**{**args.model, **overrides, "position_grid": grid})
+
+
+def _trained_grid(init_from: str, kind: str) -> list[int] | None:
+    """The (t, h, w) grid on which a checkpoint's positions of that kind were trained, None where there is none."""
+    own = find_own(init_from)
+    if own is None:
+        from m33d_hf.convert import config_for, load_foreign
+
+        foreign = M33DConfig(**config_for(load_foreign(init_from)))
+        return list(foreign.grid) if foreign.position_embedding_type == kind == "sincos_2d" else None
+    grid = own.config.get("position_grid")
+    return list(grid) if grid is not None and own.config.get("position_embedding_type") == kind else None
 
 
 class _Matching:

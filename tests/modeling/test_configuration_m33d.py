@@ -68,13 +68,14 @@ def test_values_that_cannot_work_are_named_with_a_fix(overrides, message):
         M33DConfig(**{**SMALL, **overrides})
 
 
-def test_masks_are_shared_by_default_only_for_contrastive_clips_with_equal_masking():
+def test_masks_are_shared_by_default_only_for_clips_with_equal_masking():
     equal = both({"masking": "tube"}, {"masking": "tube"})
     clip = {"num_frames": 4, "tubelet_size": 2, "contrastive_weight": 0.1}
     assert tiny_config(modalities=equal, **clip).masks_are_shared
     assert not tiny_config(modalities=both({"masking": "tube"}), **clip).masks_are_shared
     assert not tiny_config(contrastive_weight=0.1).masks_are_shared
     assert not tiny_config(modalities=equal, **clip, share_mask=False).masks_are_shared
+    assert tiny_config(modalities=equal, **{**clip, "contrastive_weight": 0.0}).masks_are_shared
 
 
 def test_spec_rejects_half_a_normalisation():

@@ -52,11 +52,3 @@ def test_interpolation_keeps_the_own_grid_and_matches_torch_elsewhere():
     expected = torch.nn.functional.interpolate(maps, size=(3, 6), mode="bicubic", align_corners=False)
     resized = interpolate_table(table, (1, 4, 4), (1, 3, 6))
     torch.testing.assert_close(resized, expected.permute(0, 2, 3, 1).reshape(-1, 8))
-
-
-def test_interpolation_in_time_is_linear_between_slots():
-    table = position_table("sincos_1d", (2, 2, 2), 8)
-    longer = interpolate_table(table, (2, 2, 2), (4, 2, 2)).view(4, 4, 8)
-    first, last = table.view(2, 4, 8)
-    torch.testing.assert_close(longer[0], first)
-    torch.testing.assert_close(longer[1], 0.75 * first + 0.25 * last)

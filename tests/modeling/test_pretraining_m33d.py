@@ -288,3 +288,11 @@ def test_evaluation_gathers_nothing_from_other_ranks(monkeypatch):
     config = tiny_config(**VARIANTS["batch_negatives"])
     output = build(config).eval()(**random_batch(config))
     assert torch.isfinite(output.loss)
+
+
+def test_holes_may_hold_nan():
+    config = tiny_config(**VARIANTS["plus"])
+    model, batch = build(config).eval(), random_batch(config)
+    first = model(**batch)
+    holes = {**batch, "depth_values": batch["depth_values"].masked_fill(~batch["depth_mask"], float("nan"))}
+    assert torch.equal(model(**holes, keep=first.keep).loss, first.loss)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from helpers.foreign import original_mae, tiny_vitmae
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
@@ -219,3 +220,15 @@ def test_foreign_checkpoints_are_converted(tmp_path: Path) -> None:
     report = initialise(model, tmp_path)
     assert report.format == "ViTMAE (transformers)"
     assert len(report.loaded) + len(report.new) == len(model.state_dict())
+
+
+def test_positions_of_maes_file_are_interpolated_to_other_sizes(tmp_path: Path) -> None:
+    foreign = tiny_vitmae()
+    torch.save({"model": original_mae(foreign)}, tmp_path / "mae.pth")
+    side = foreign.config.image_size // foreign.config.patch_size
+    patch, width = foreign.config.patch_size, foreign.config.hidden_size
+    sizes = {"hidden_size": width, "num_attention_heads": foreign.config.num_attention_heads, "patch_size": patch}
+    words = [word for name, value in sizes.items() for word in (f"--model.{name}", str(value))]
+    words += ["--model.image_size", f"[{2 * patch}, {5 * patch}]", "--init_from", str(tmp_path / "mae.pth")]
+    args = parse_arguments(["--recipe", "rooms/depth", *words], "depth_estimation")
+    assert starting_config(args).position_grid == [1, side, side]
