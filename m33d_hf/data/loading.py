@@ -131,7 +131,7 @@ class SampleDataset(Dataset[RGBDSample]):
             candidate = self._replacement(epoch, skipped[0].key, attempt, candidate)
         raise DataError(
             f"{len(skipped)} files in a row could not be read, the last one {skipped[-1].path}: "
-            f"{skipped[-1].reason}. Check the data set's root and format."
+            f"{skipped[-1].reason.rstrip('.')}. Check the data set's root and format."
         )
 
     def _try_read(self, epoch: int, index: int, skipped: list[SkippedFile]) -> RGBDSample | None:

@@ -105,11 +105,18 @@ def output_lock(output_dir: str | Path) -> Iterator[None]:
     """Hold the output folder for this run; the lock goes with the process, however that ends.
 
     Raises:
-        ConfigError: another process writes to the folder.
+        ConfigError: another process writes to the folder, or it cannot be written to.
     """
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir {str(folder)!r} cannot be used as a folder: {error.strerror} ({error.filename}). "
+            "Give another --output_dir."
+        ) from error
+    with file:
         _lock(file, folder)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

@@ -217,8 +217,12 @@ def _check_fields(tree: dict[str, Any], cls: type, prefix: str, where: str) -> N
 
 
 def _hint(word: str, known: list[str]) -> str:
-    """The nearest key; a bare field name (`learning_rate`) finds the section it lives in."""
+    """The nearest key; a bare field name (`learning_rate`, `depth_unit`) finds the section it lives in."""
+    from m33d_hf.data.sources import SOURCES, source_options
+
     inside = [name for name in known if name.rpartition(".")[2] == word]
+    if not inside and any(word in source_options(source) for source in SOURCES):
+        inside = [f"data.options.{word}"]
     return f" Did you mean {inside[0]!r}?" if inside else nearest_name_hint(word, known)
 
 

@@ -61,11 +61,13 @@ class RunPlan:
         epochs = self.total_steps / self.steps_per_epoch
         outlasts = rate.warmup_asked > rate.warmup_steps
         shortened = f" (shortened: the {rate.warmup_asked} steps asked for outlast the run)" if outlasts else ""
+        small = self.effective_batch > self.num_samples
+        repeats = "; fewer than the effective batch, so a step repeats samples" if small else ""
         return [
             f"effective batch {self.effective_batch} = {args.train.batch_size} per process x {world_size} process(es) "
             f"x {args.train.accumulation} micro-batch(es)",
             f"{self.total_steps} steps = {epochs:.4g} epochs of {self.steps_per_epoch} steps "
-            f"({self.num_samples} samples)",
+            f"({self.num_samples} samples{repeats})",
             f"learning rate {rate.peak:.4g} {scaling}, {rate.schedule} to "
             f"{rate.floor if rate.schedule == 'cosine' else rate.peak:.4g}",
             f"warm-up {rate.warmup_steps} steps from {rate.warmup_start:.4g}{shortened}",

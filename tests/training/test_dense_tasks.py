@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from helpers.frames_on_disk import write_frames
 from m33d_hf.data.sources.rooms.constants import CLASS_NAMES
 from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.metrics import DepthMetrics
@@ -200,3 +201,14 @@ def test_two_ranks_share_the_berhu_threshold(tmp_path: Path) -> None:
     ]
     errors = [process.communicate(timeout=180)[1] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], errors
+
+
+def test_depth_estimation_refuses_depth_that_is_no_distance(tmp_path: Path) -> None:
+    """Its metrics and `predicted_depth` are metres, and inverse depth would be trained and judged as if it were."""
+    write_frames(tmp_path / "frames", 10)
+    args = _arguments("depth_estimation", tmp_path / "out")
+    args.data.source, args.data.root = "folder", str(tmp_path / "frames")
+    args.data.options = {"depth_kind": "inverse"}
+    task = DepthEstimationTask()
+    with pytest.raises(ConfigError, match="is inverse; depth_estimation predicts and judges metres"):
+        task.build_datasets(args, task.build_model(args))

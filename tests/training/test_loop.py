@@ -14,6 +14,7 @@ from m33d_hf.data.skips import read_skipped
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError, NonFiniteLossError
 from m33d_hf.training.checkpoints import CheckpointStore, read_state
 from m33d_hf.training.loop import train
+from m33d_hf.training.plan import plan_run
 from m33d_hf.training.replay import replay
 
 
@@ -251,3 +252,10 @@ def test_warmup_longer_than_the_run(tmp_path):
 def test_epochs_become_steps(tmp_path):
     result = run(tmp_path, train__max_steps=None, train__epochs=1.5)
     assert result.step == 9 and rows(result, "train")[-1]["epoch"] == 1.5
+
+
+def test_a_batch_larger_than_the_data_is_said() -> None:
+    args = tiny_arguments("unused")
+    args.train.batch_size = 64
+    assert "a step repeats samples" in " ".join(plan_run(args, 24, 1).describe(args, 1))
+    assert "repeats" not in " ".join(plan_run(args, 64, 1).describe(args, 1))

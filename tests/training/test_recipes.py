@@ -223,6 +223,12 @@ def test_broken_recipes(tmp_path: Path, text: str, message: str) -> None:
         parse(str(path))
 
 
+def test_a_bare_source_option_finds_its_section() -> None:
+    for word in ("--depth_unit", "--data.depth_unit"):
+        with pytest.raises(ConfigError, match=r"Did you mean 'data\.options\.depth_unit'"):
+            parse("scannet_stage2", word, "tum")
+
+
 def test_configuration_mistakes_reach_the_user() -> None:
     with pytest.raises(ConfigError, match="multiple of"):
         config(parse("rooms/pretrain_clips", "--model.num_frames", "7"))

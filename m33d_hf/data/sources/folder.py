@@ -159,7 +159,7 @@ def find_frames(
     if not complete:
         raise DataError(
             f"no frame under {listing.root} has {' and '.join(sorted(required)) or 'RGB or depth'}. "
-            f"{'; '.join(notes)}. Found:\n{listing.summary()}\n{_HOW_TO_FIX}"
+            f"{''.join(f'{note}. ' for note in notes)}Found:\n{listing.summary()}\n{_HOW_TO_FIX}"
         )
     return _in_sequences(complete), unpaired, notes
 

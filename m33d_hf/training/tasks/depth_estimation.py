@@ -10,8 +10,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from m33d_hf.data.collation import DepthCollator
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.metrics import DepthMetrics
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
+from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.launch import maximum_over_ranks
 from m33d_hf.training.tasks.base import Batch
 from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
@@ -30,6 +33,22 @@ class DepthEstimationTask(DenseTask):
     greater_is_better = True
     model_class = M33DForDepthEstimation
     collator_class = DepthCollator
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training data, and evaluation data or None.
+
+        Raises:
+            ConfigError: depth that is no distance in metres (inverse, relative).
+        """
+        datasets = super().build_datasets(args, model)
+        for dataset in datasets:
+            spec = None if dataset is None else dataset.source.depth_spec
+            if spec is not None and spec.kind != "metric":
+                raise ConfigError(
+                    f"The depth of source {args.data.source!r} is {spec.kind}; {self.name} predicts and judges metres. "
+                    "Convert the files to distances; inverse and relative depth serve pre-training only."
+                )
+        return datasets
 
     def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
         """berHu's threshold of the whole optimizer step.

@@ -117,6 +117,11 @@ def test_association_that_does_not_tell_the_columns_apart(tmp_path: Path):
         FolderSource(tmp_path, association="pears.txt")
 
 
+def test_an_empty_root_is_said_in_a_clean_sentence(tmp_path: Path):
+    with pytest.raises(DataError, match=r"has depth and rgb\. Found:\n  \(no files\)"):
+        FolderSource(tmp_path)
+
+
 def test_no_pairs_lists_what_was_found_and_how_to_fix_it(tmp_path: Path):
     write_frames(tmp_path, 2, "color/a{i}.png", "depth/b{i}.png")
     with pytest.raises(DataError) as caught:
