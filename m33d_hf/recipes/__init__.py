@@ -1,1 +1,1 @@
-"""Recipes (what to train on, how long, how fast), methods (which losses, which targets), the paper's results; all YAML."""
+"""Recipes (what to train on, how long, how fast), methods (losses and targets), the paper's results; all YAML."""
