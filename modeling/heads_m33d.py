@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .configuration_m33d import M33DConfig
 from .errors_m33d import ConfigError
 
 DPT_LEVELS = 4
@@ -23,8 +25,7 @@ def evenly_spaced_layers(num_hidden_layers: int, levels: int = DPT_LEVELS) -> li
 
 
 def scaled_stem_channels(hidden_size: int) -> list[int]:
-    """Return the channels of the four DPT levels: [96, 192, 384, 768] at width 768, in proportion elsewhere.
-    """
+    """Return the channels of the four DPT levels: [96, 192, 384, 768] at width 768, in proportion elsewhere."""
     return [max(1, hidden_size // 2**level) for level in (3, 2, 1, 0)]
 
 
@@ -150,17 +151,12 @@ class DPTDepthHead(nn.Module):
         fine, middle, same, coarse = stem_channels
         self.stems = nn.ModuleList(
             [
+                nn.Sequential(nn.Conv2d(hidden_size, fine, 1), nn.ConvTranspose2d(fine, fine, kernel_size=4, stride=4)),
                 nn.Sequential(
-                    nn.Conv2d(hidden_size, fine, 1), nn.ConvTranspose2d(fine, fine, kernel_size=4, stride=4)
-                ),
-                nn.Sequential(
-                    nn.Conv2d(hidden_size, middle, 1), nn.ConvTranspose2d(middle, middle, kernel_size=2,
-                    stride=2)
+                    nn.Conv2d(hidden_size, middle, 1), nn.ConvTranspose2d(middle, middle, kernel_size=2, stride=2)
                 ),
                 nn.Sequential(nn.Conv2d(hidden_size, same, 1)),
-                nn.Sequential(
-                    nn.Conv2d(hidden_size, coarse, 1), nn.Conv2d(coarse, coarse, 3, stride=2, padding=1)
-                ),
+                nn.Sequential(nn.Conv2d(hidden_size, coarse, 1), nn.Conv2d(coarse, coarse, 3, stride=2, padding=1)),
             ]
         )
         self.laterals = nn.ModuleList(nn.Conv2d(c, width, 3, padding=1, bias=False) for c in stem_channels)
@@ -179,8 +175,7 @@ class DPTDepthHead(nn.Module):
             size: (H, W) of the image.
         """
         maps = [
-            lateral(stem(tokens_to_map(level, grid)))
-            for level, stem, lateral in zip(tokens, self.stems, self.laterals)
+            lateral(stem(tokens_to_map(level, grid))) for level, stem, lateral in zip(tokens, self.stems, self.laterals)
         ]
         fused = self.fusions[3](maps[3], None, maps[2].shape[-2:])
         fused = self.fusions[2](fused, maps[2], maps[1].shape[-2:])
@@ -190,10 +185,33 @@ class DPTDepthHead(nn.Module):
         return self.predict(F.relu(self.refine(fused))).squeeze(1)
 
 
+class M33DContrastiveHead(nn.Module):
+    """Temperature and optional projections of the contrastive term."""
+
+    def __init__(self, config: M33DConfig) -> None:
+        super().__init__()
+        names = ["rgb", *(spec.name for spec in config.paired_specs)]
+        dim = config.contrastive_projection_dim
+        self.projections = nn.ModuleDict({n: nn.Linear(config.hidden_size, dim) for n in names} if dim else {})
+        self.temperature = config.contrastive_temperature
+        self.log_temperature = (
+            nn.Parameter(torch.tensor(self.temperature).log()) if config.contrastive_learnable_temperature else None
+        )
+
+    def project(self, name: str, features_BVD: torch.Tensor) -> torch.Tensor:
+        """Map features to the contrasted space (identity without projection)."""
+        return self.projections[name](features_BVD) if name in self.projections else features_BVD
+
+    def current_temperature(self) -> float | torch.Tensor:
+        """tau of Eq. 3."""
+        return self.temperature if self.log_temperature is None else self.log_temperature.exp()
+
+
 __all__ = [
     "ConvNeXtBlock",
     "ConvNeXtSegmentationHead",
     "DPTDepthHead",
+    "M33DContrastiveHead",
     "evenly_spaced_layers",
     "scaled_stem_channels",
     "tokens_to_map",

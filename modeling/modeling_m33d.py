@@ -17,6 +17,7 @@ from .configuration_m33d import M33DConfig, ModalitySpec
 from .decoder_m33d import M33DDecoder
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
 from .errors_m33d import ConfigError, DataError, nearest_name_hint
+from .heads_m33d import M33DContrastiveHead
 from .layers_m33d import M33DAttention, M33DLayer
 from .losses_m33d import (
     batch_contrastive_loss,
@@ -249,28 +250,6 @@ class M33DModel(M33DPreTrainedModel):
     def extract_features(self, pixel_values: torch.Tensor | None = None, **inputs: Any) -> Tensors:
         """Encode every token of the given modalities, never masked: name -> (B, N, D)."""
         return self(pixel_values=pixel_values, **inputs).modality_states
-
-
-class M33DContrastiveHead(nn.Module):
-    """Temperature and optional projections of the contrastive term."""
-
-    def __init__(self, config: M33DConfig) -> None:
-        super().__init__()
-        names = ["rgb", *(spec.name for spec in config.paired_specs)]
-        dim = config.contrastive_projection_dim
-        self.projections = nn.ModuleDict({n: nn.Linear(config.hidden_size, dim) for n in names} if dim else {})
-        self.temperature = config.contrastive_temperature
-        self.log_temperature = (
-            nn.Parameter(torch.tensor(self.temperature).log()) if config.contrastive_learnable_temperature else None
-        )
-
-    def project(self, name: str, features_BVD: torch.Tensor) -> torch.Tensor:
-        """Map features to the contrasted space (identity without projection)."""
-        return self.projections[name](features_BVD) if name in self.projections else features_BVD
-
-    def current_temperature(self) -> float | torch.Tensor:
-        """tau of Eq. 3."""
-        return self.temperature if self.log_temperature is None else self.log_temperature.exp()
 
 
 def _check_alike(pixels: Tensors, valid: Tensors) -> None:

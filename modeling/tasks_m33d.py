@@ -111,6 +111,13 @@ class M33DDenseModel(M33DPreTrainedModel):
         return states, (height, width)
 
 
+def _needed(pixel_values: Tensor | None) -> Tensor:
+    """Raise where the input is missing; optional in the signature, so that a misspelt name is met first."""
+    if pixel_values is None:
+        raise ConfigError("forward lacks 'pixel_values': give (B, 3, H, W) normalised RGB.")
+    return pixel_values
+
+
 def _check_labels(labels: Tensor, size: torch.Size) -> Tensor:
     """Return labels as (B, H, W).
 
@@ -150,7 +157,7 @@ class M33DForSemanticSegmentation(M33DDenseModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs: Any
+        self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
     ) -> M33DSemanticSegmenterOutput:
         """Segment images.
 
@@ -164,6 +171,7 @@ class M33DForSemanticSegmentation(M33DDenseModel):
             DataError: clips, or labels of another size.
         """
         refuse_unknown_arguments(kwargs, ["pixel_values", "labels"])
+        pixel_values = _needed(pixel_values)
         size = pixel_values.shape[-2:]
         states, grid = self._encode(pixel_values, [self.config.num_hidden_layers - 1])
         logits = self.segmentation_head(states[0], grid, size)
@@ -237,7 +245,7 @@ class M33DForDepthEstimation(M33DDenseModel):
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         berhu_threshold: Threshold = None,
         **kwargs: Any,
@@ -256,6 +264,7 @@ class M33DForDepthEstimation(M33DDenseModel):
             DataError: clips, or labels of another size.
         """
         refuse_unknown_arguments(kwargs, ["pixel_values", "labels", "berhu_threshold"])
+        pixel_values = _needed(pixel_values)
         size, config = pixel_values.shape[-2:], self.config
         states, grid = self._encode(pixel_values, self.layers)
         values = self.depth_head(states, grid, size)

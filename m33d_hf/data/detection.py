@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,12 @@ def _refuse_implausible(spec: DepthSpec, median: float, sample: _Sample, stated:
     )
 
 
+@lru_cache(maxsize=256)
+def _announce(message: str, level: int) -> None:
+    # Training and evaluation data judge the same files; once said is enough.
+    logger.log(level, message)
+
+
 def detect_depth_spec(
     files: Iterable[Path | str], hint: DepthOptions | DepthSpec | None = None, max_files: int = 12
 ) -> Detection:
@@ -257,7 +264,7 @@ def detect_depth_spec(
         _refuse_implausible(spec, median, sample, options.states_meaning)
     invalid_fraction = 1.0 - valid.size / decoded.size
     message = _describe(spec, reason, others, valid, invalid_fraction, sample)
-    (logger.info if reason.startswith("as stated") else logger.warning)(message)
+    _announce(message, logging.INFO if reason.startswith("as stated") else logging.WARNING)
     return Detection(spec, median, invalid_fraction, sample.saturated_fraction, message)
 
 
@@ -285,5 +292,6 @@ def _describe(
         other = DepthSpec(scale=scale)
         option = f"depth_unit={other.unit}" if other.unit != "custom" else f"depth_scale={scale:g}"
         median_then = median * (spec.scale or 1.0) / scale
-        message += f" Were stored values 1/{scale:g} m, it would be {median_then:.3g} m: then pass {option}."
+        word = f"--data.options.{option.replace('=', ' ')}"
+        message += f" Were stored values 1/{scale:g} m, it would be {median_then:.3g} m: then pass {option} ({word})."
     return message

@@ -79,12 +79,13 @@ class SkipLedger:
         """Tell whether `bad` of `seen` samples (sums over ranks; default: this process) exceed the budget.
 
         Below `MINIMUM_SEEN` samples the fraction is taken of `MINIMUM_SEEN` or of the whole data set,
-        whichever
-        is smaller: one bad file in the first batch of a million is no reason to stop.
+        whichever is smaller: one bad file in the first batch of a million is no reason to stop. One bad file
+        never is, however small the data set, unless the fraction is 0.
         """
         bad = self.bad if bad is None else bad
         seen = self.seen if seen is None else seen
-        return bad > self.max_bad_fraction * max(seen, min(self.data_size, MINIMUM_SEEN), 1)
+        allowed = self.max_bad_fraction * max(seen, min(self.data_size, MINIMUM_SEEN), 1)
+        return bad > (max(allowed, 1.0) if self.max_bad_fraction > 0 else 0.0)
 
     def check(self, bad: int | None = None, seen: int | None = None) -> None:
         """Raise on every rank alike when the (reduced) counts are over the budget.

@@ -65,6 +65,10 @@ class CheckpointStore:
         steps = self.steps()
         return steps[-1] if steps else None
 
+    def passed_over(self, folder: Path) -> list[Path]:
+        """Newer step folders than `folder` that are incomplete: cut short while written, or damaged since."""
+        return [path for path in self._step_folders() if path.name > folder.name and not is_complete(path)]
+
     def best(self) -> Path | None:
         """The weights of the best evaluation, or None."""
         path = self.folder / BEST

@@ -28,7 +28,17 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 # Fields that no shape tells but that change what the same weights compute.
-_SILENT_FIELDS = ("num_attention_heads", "hidden_act", "layer_norm_eps", "position_embedding_type")
+_ARCHITECTURE_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "patch_size",
+    "tubelet_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "position_embedding_type",
+)
 _DECODER_FIELDS = ("decoder_num_attention_heads", "decoder_fusion")
 _PART = re.compile(r"(embeddings|encoders)\.(\w+)\.(.+)")
 _DECODER_CORE = re.compile(r"decoder\.(embed|mask_token|layers|layernorm)\b")
@@ -225,7 +235,7 @@ class _Matching:
 
     def apply(self) -> LoadReport:
         """Plan, check that nothing is unexplained, copy."""
-        self._check_silent_fields()
+        self._check_architecture()
         decoder_obstacle = self._decoder_obstacle()
         for name, tensor in self.target.items():
             self._plan_one(name, tensor, decoder_obstacle)
@@ -237,14 +247,20 @@ class _Matching:
                 self.target[name].copy_(value)
         return self.report
 
-    def _check_silent_fields(self) -> None:
-        for name in _SILENT_FIELDS:
-            theirs, ours = self.own.config.get(name), getattr(self.config, name)
-            if theirs is not None and theirs != ours:
-                raise CheckpointError(
-                    f"{self.origin} is of another architecture: {name} is {theirs!r} there and {ours!r} in this model. "
-                    f"Set model.{name} to {theirs!r}, or start from another checkpoint."
-                )
+    def _check_architecture(self) -> None:
+        theirs = {name: self.own.config.get(name) for name in _ARCHITECTURE_FIELDS}
+        other = {
+            name: value
+            for name, value in theirs.items()
+            if value is not None and value != getattr(self.config, name)
+        }
+        if not other:
+            return
+        differences = ", ".join(f"{n} is {v!r} there and {getattr(self.config, n)!r} here" for n, v in other.items())
+        words = " ".join(f"--model.{name} {value}" for name, value in other.items())
+        raise CheckpointError(
+            f"{self.origin} is of another architecture: {differences}. Give {words}, or start from another checkpoint."
+        )
 
     def _decoder_obstacle(self) -> str | None:
         """Why the decoder is not taken; None when it is."""

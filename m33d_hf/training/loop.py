@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from m33d_hf.data.skips import FILE_NAME, read_skipped
 from m33d_hf.errors import CheckpointError, NonFiniteLossError
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import write_json
@@ -172,10 +173,12 @@ def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
 
 def _announce(run: Run) -> None:
     """Write train_config.json and tell the numbers of the run."""
-    config = {**run.facts, "plan": run.plan.to_dict(), "device": str(run.accelerator.device), **provenance()}
+    found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
+    config = {**run.facts, **found, **provenance()}
     run.ranks.on_main(lambda: write_json(Path(run.args.output_dir) / CONFIG, config))
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
-    run.report.say([*run.plan.describe(run.args, run.ranks.size), *resumed])
+    damaged = [f"passed over {path.name}: incomplete or damaged" for path in run.passed_over]
+    run.report.say([*run.plan.describe(run.args, run.ranks.size), *resumed, *damaged])
 
 
 def _finish(run: Run) -> None:
@@ -192,3 +195,6 @@ def _finish(run: Run) -> None:
 
     with run.averaged():
         run.ranks.on_main(save)
+    skipped = read_skipped(Path(run.args.output_dir) / FILE_NAME)
+    listed = [f"{len(skipped)} unusable file(s) left out, see {FILE_NAME} there"] if skipped else []
+    run.report.say([f"model and metrics are in {run.args.output_dir}", *listed])

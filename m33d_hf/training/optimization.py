@@ -62,21 +62,12 @@ def learning_rate_schedule(
 
     All three rates are scaled alike (REFERENCE.md 2.9); the ones that matter are 0 in most recipes.
 
-    A warm-up in epochs (as recipes have it) that outlasts a shorter run becomes a tenth of the run, and the start of
-    the run says so.
-
-    Raises:
-        ConfigError: `warmup_steps` longer than the run.
+    A warm-up that outlasts the run (a recipe's, in a short trial) becomes a tenth of the run; its start says so.
     """
     scale = effective_batch / BASE_BATCH if optim.scale_lr else 1.0
     asked = optim.warmup_steps
     if asked is None:
         asked = round(optim.warmup_epochs * steps_per_epoch)
-    elif asked > total_steps:
-        raise ConfigError(
-            f"The warm-up of {asked} steps is longer than the run of {total_steps} steps; lower optim.warmup_steps "
-            "or train longer."
-        )
     return LearningRate(
         peak=optim.learning_rate * scale,
         warmup_start=optim.warmup_lr * scale,

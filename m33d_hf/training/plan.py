@@ -95,7 +95,7 @@ def plan_run(args: RunArguments, num_samples: int, world_size: int) -> RunPlan:
     """Work out the plan from the arguments and the size of the training data.
 
     Raises:
-        ConfigError: no length given, or warm-up steps that outlast the run.
+        ConfigError: no length given.
     """
     effective = args.train.batch_size * args.train.accumulation * world_size
     per_epoch = max(num_samples // effective, 1)

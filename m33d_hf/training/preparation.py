@@ -42,7 +42,9 @@ class Run:
         average: averaged weights, or None.
         eval_feed: this rank's evaluation data, or None.
         facts: what checkpoints and train_config.json remember.
+        data: what is worth knowing about the training data, for train_config.json.
         resumed_from: the checkpoint that this run continues, or None.
+        passed_over: newer checkpoints that are incomplete.
     """
 
     def __init__(self, args: RunArguments, task: Task, accelerator: Accelerator, stop: StopSignals) -> None:
@@ -54,6 +56,7 @@ class Run:
         self.model = build_model(args, task)
         train_set, eval_set = task.build_datasets(args, self.model)
         self.plan = plan_run(args, len(train_set), self.ranks.size)
+        self.data = task.describe_data(train_set)
         if args.train.compile:
             self.model.compile()  # in place: the names of the weights stay as they are
         self.model.to(accelerator.device)
@@ -68,6 +71,7 @@ class Run:
 
         self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
         self.step = 0
+        self.passed_over: list[Path] = []
         self.resumed_from = self._resume()
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
@@ -115,6 +119,7 @@ class Run:
                     "anew. Remove the folder, give another --output_dir, or continue with --resume auto."
                 )
             return None
+        self.passed_over = self.store.passed_over(folder)
         check_resumable(read_state(folder), folder, self.facts)
         state = restore(folder, self.engine, self.average)
         self.step = int(state["step"])

@@ -22,6 +22,9 @@ CONFIG = "train_config.json"
 PACKAGES = ("m33d-hf", "torch", "torchvision", "transformers", "accelerate", "safetensors", "numpy")
 
 # Between two progress lines; the first, the last and the evaluations are always printed.
+# metrics.jsonl has everything; the printed line has what a reader wants to follow.
+UNPRINTED = ("kind", "step", "epoch", "seconds", "data_wait")
+DETAILS = ("eval/per_image/", "eval/iou/")
 SECONDS_BETWEEN_LINES = 5.0
 
 Row = dict[str, Any]
@@ -116,7 +119,7 @@ class Reporter:
         if kind == "train" and not first and step < self.total_steps and now - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        shown = {k: v for k, v in row.items() if k not in ("kind", "step", "epoch", "seconds", "data_wait")}
+        shown = {k: v for k, v in row.items() if k not in UNPRINTED and not k.startswith(DETAILS)}
         values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         waiting = f"  data wait {row['data_wait']:.0%}" if "data_wait" in row else ""
         per_step = (now - self._started) / max(step - self.start_step, 1)

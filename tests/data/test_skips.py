@@ -68,3 +68,9 @@ def test_over_budget_error_says_where_to_look(tmp_path):
 def test_a_senseless_budget_is_refused():
     with pytest.raises(ConfigError, match=r"max_bad_fraction is 5"):
         SkipLedger(None, 5, 10)
+
+
+def test_one_bad_file_never_stops_a_small_data_set_unless_none_is_allowed(tmp_path):
+    assert not SkipLedger(tmp_path / "a.csv", 0.01, 24).over_budget(1, 24)
+    assert SkipLedger(tmp_path / "a.csv", 0.01, 24).over_budget(2, 24)
+    assert SkipLedger(tmp_path / "a.csv", 0.0, 24).over_budget(1, 24)

@@ -55,6 +55,7 @@ class TinySource:
     """`size` made-up images, some of which may be unreadable, explosive or slow."""
 
     name = "tiny"
+    depth_spec = None
 
     def __init__(
         self, size: int = 24, bad: Iterable[int] = (), explosive: Iterable[int] = (), delay: float = 0.0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.tiny import tiny_config
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
@@ -212,3 +213,12 @@ def test_autocast_keeps_metres_in_the_inputs_precision():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(pixels).predicted_depth.dtype == torch.float32
     assert model.to(torch.bfloat16)(pixels.bfloat16()).predicted_depth.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("model_class", [M33DForSemanticSegmentation, M33DForDepthEstimation])
+def test_a_misspelt_input_is_named(model_class):
+    model = model_class(tiny_config(segmentation_head_width=8, depth_head_width=8))
+    with pytest.raises(ConfigError, match="pixel_values"):
+        model(pixel_value=torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ConfigError, match="lacks 'pixel_values'"):
+        model()

@@ -150,3 +150,12 @@ def test_optimizer_files_that_need_arbitrary_code_are_refused(tmp_path, model):
     torch.save({"optimizer": os.system}, path / "optimizer.pt")
     with pytest.raises(CheckpointError, match=r"optimizer\.pt cannot be read"):
         checkpoints.read_optimizer(path)
+
+
+def test_damaged_newer_checkpoints_are_named(tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in (100, 200):
+        (folder / f"step_{step:08d}").mkdir(parents=True)
+    store = CheckpointStore(tmp_path)
+    assert store.latest() is None
+    assert [path.name for path in store.passed_over(folder / "step_00000100")] == ["step_00000200"]

@@ -138,10 +138,10 @@ def test_separate_encoders_from_a_shared_one_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--model.hidden_size", "32"], ["(1, 1, 16)", "(1, 1, 32)", "hidden_size 16 there, 32 here"]),
-        (["--model.num_hidden_layers", "2"], ["layers.2", "num_hidden_layers 4 there, 2 here"]),
-        (["--model.num_hidden_layers", "6"], ["layers.4", "num_hidden_layers 4 there, 6 here"]),
-        (["--model.patch_size", "16"], ["(16, 3, 8, 8)", "(16, 3, 16, 16)"]),
+        (["--model.hidden_size", "32"], ["hidden_size is 16 there and 32 here", "--model.hidden_size 16"]),
+        (["--model.num_hidden_layers", "2"], ["num_hidden_layers is 4 there and 2 here"]),
+        (["--model.num_hidden_layers", "6"], ["num_hidden_layers is 4 there and 6 here"]),
+        (["--model.patch_size", "16"], ["patch_size is 8 there and 16 here"]),
         (["--model.num_attention_heads", "2"], ["num_attention_heads", "4", "2"]),
     ],
 )

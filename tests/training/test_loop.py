@@ -244,11 +244,6 @@ def test_a_non_finite_gradient_under_a_finite_loss_is_caught_too(tmp_path):
     assert result.reproduced and not result.culprits and result.bad_gradients
 
 
-def test_warmup_longer_than_the_run(tmp_path):
-    with pytest.raises(ConfigError, match="warm-up of 99 steps"):
-        run(tmp_path, optim__warmup_steps=99)
-
-
 def test_epochs_become_steps(tmp_path):
     result = run(tmp_path, train__max_steps=None, train__epochs=1.5)
     assert result.step == 9 and rows(result, "train")[-1]["epoch"] == 1.5

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 ALIGNMENTS = ("refuse", "depth_to_rgb", "rgb_to_depth")
 _CHECKED_FRAMES = 6
+_CHECKED_LABELS = 64
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def refuse_sizes(root: Path, sizes: dict[str, tuple[int, ...]]) -> None:
     listing = ", ".join(f"{root / file} is {height}x{width}" for file, (height, width) in sizes.items())
     raise DataError(
         f"the files of one frame differ in size (height x width): {listing}. If all show the same picture, pass "
-        "align=depth_to_rgb or align=rgb_to_depth; if two cameras took them, register depth to RGB first."
+        "align=depth_to_rgb or align=rgb_to_depth (--data.options.align); if two cameras took them, register depth to "
+        "RGB first."
     )
 
 
@@ -203,7 +205,7 @@ class FrameSource:
         self._check_some(frames)
 
     def _check_some(self, frames: list[Frame]) -> None:
-        """Sizes and labels of a few frames, spread from first to last, before anything is trained."""
+        """Sizes and labels of some frames, spread from first to last, before anything is trained."""
         chosen = [frames[i] for i in spread_indices(len(frames), _CHECKED_FRAMES)]
         if self.align == "refuse":
             for frame in chosen:
@@ -214,7 +216,8 @@ class FrameSource:
                     continue  # counted and listed where samples are read
                 refuse_sizes(self.root, dict(sizes))
         if self.label_rules is not None:
-            paths = [self.root / frame.labels for frame in chosen if frame.labels is not None]
+            labelled = [self.root / frame.labels for frame in frames if frame.labels is not None]
+            paths = [labelled[i] for i in spread_indices(len(labelled), _CHECKED_LABELS)]
             check_label_files(paths, self.label_rules)
 
     def __len__(self) -> int:

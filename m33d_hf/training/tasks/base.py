@@ -78,6 +78,11 @@ class Task:
             if shown:
                 logging.enable_progress_bar()
 
+    def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
+        """What train_config.json tells about the training data: their number, and what depth values were taken for."""
+        depth = dataset.source.depth_spec
+        return {"samples": len(dataset), "depth": None if depth is None else depth.to_dict()}
+
     def data_digest(self, dataset: SampleDataset) -> str:
         """Digest of the training data, stored in train_config.json and compared on resume."""
         return dataset.source.digest()

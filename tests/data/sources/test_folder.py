@@ -247,7 +247,7 @@ def test_labels_are_read_mapped_and_checked(tmp_path: Path):
 
 
 def test_a_label_out_of_range_is_met_at_every_read(tmp_path: Path):
-    write_frames(tmp_path, 40, labels="label/{i}.png")
+    write_frames(tmp_path, 200, labels="label/{i}.png")  # more than are looked at when the source is built
     bad = label_array(1)
     bad[3, 3] = 77
     save(tmp_path / "label/1.png", bad)
