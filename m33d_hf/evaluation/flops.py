@@ -208,13 +208,14 @@ def _depth_head(config: M33DConfig, height: int, width: int) -> float:
     total += linear(tokens, fine, 16 * fine) + linear(tokens, middle, 4 * middle)
     total += _convolution(half, coarse, coarse, 3)
     total += sum(_convolution(pixels, channels, size, 3) for pixels, channels in zip(maps, stems, strict=True))
-    outputs: Sequence[int] = (64 * tokens, *maps[:3])
+    rows, columns = config.image_height_width
+    fused = (rows // 2) * (columns // 2)
+    outputs: Sequence[int] = (fused, *maps[:3])
     for level in range(4):
         units = 2 if level < 3 else 1  # the coarsest has nothing to add
         total += units * 2 * _convolution(maps[level], size, size, 3) + linear(outputs[level], size, size)
-    rows, columns = config.image_height_width
     reduced = max(1, size // 2)
-    total += _convolution(64 * tokens, size, reduced, 3)
+    total += _convolution(fused, size, reduced, 3)
     total += _convolution(rows * columns, reduced, max(1, size // 8), 3)
     return total + linear(rows * columns, max(1, size // 8), 1)
 
