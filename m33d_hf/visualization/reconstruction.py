@@ -61,9 +61,9 @@ def undo_target_normalisation(
         return prediction_BKP
     if spec.target_norm == "pooled":
         mean = truth_BKP.mean(-1, keepdim=True)
-        return prediction_BKP * (truth_BKP.var(-1, keepdim=True) + 1e-6).sqrt() + mean
+        return prediction_BKP * (truth_BKP.var(-1, keepdim=True) + spec.target_eps).sqrt() + mean
     truth = truth_BKP.unflatten(-1, (-1, spec.channels))
-    scale, mean = truth.std(-2, keepdim=True) + 1e-6, truth.mean(-2, keepdim=True)
+    scale, mean = truth.std(-2, keepdim=True) + spec.target_eps, truth.mean(-2, keepdim=True)
     return (prediction_BKP.unflatten(-1, (-1, spec.channels)) * scale + mean).flatten(-2)
 
 
