@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.expectations import judge
 from m33d_hf.experiments.jobs import DONE, Job, Runner, write_json
 from m33d_hf.experiments.plan import DemoPlan, load_plan
@@ -68,7 +69,13 @@ def run_demo(
 
 
 def report(folder: Path) -> int:
-    """Write the reports from results.json alone and print the gist; return the exit code."""
+    """Write the reports from results.json alone and print the gist; return the exit code.
+
+    Raises:
+        ConfigError: the folder holds no results.json.
+    """
+    if not (folder / "results.json").is_file():
+        raise ConfigError(f"{folder} holds no results.json; run without --report_only first, or name another folder.")
     page, text = write_report(folder)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     print("\n" + "\n".join(sentence.replace("**", "") for sentence in summary(results)))
@@ -133,6 +140,7 @@ def collect(plan: DemoPlan, jobs: Sequence[Job], rows: Rows) -> dict[str, Any]:
         "data_digests": rows["render"].get("digests", {}),
         "floors": rows["floors"].get("floors", {}),
         "matching_note": _matching_note(plan),
+        "history": plan.content.get("history", []),
         "pretraining": pretraining,
         "rows": _finetuning(plan, rows, {(e["method"], e["seed"]): e for e in pretraining}),
         "jobs": others,

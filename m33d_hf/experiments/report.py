@@ -238,13 +238,14 @@ def _spent(entry: Mapping[str, Any]) -> Sequence[str]:
 
 def _caveats(results: Results) -> list[Block]:
     items = [
+        *results.get("history", []),
         f"{len(results['seeds'])} seeds are a spread, not a confidence interval; by chance alone one of several"
         " comparisons will look larger than it is.",
         "The images are small and rendered, the encoder is tiny, fine-tuning is short: part of any gain over scratch is"
         " speed of convergence, which longer fine-tuning would take back.",
         "Steps are equal, FLOPs are not: a step on two modalities costs more than one on RGB.",
-        "The fine-tuning recipe was committed before this run and is the same for every row; nothing is chosen on the"
-        " test split.",
+        "The fine-tuning recipe was committed before this run and is the same for every row; no checkpoint is chosen on"
+        " the test split.",
         "None of this is a claim about ScanNet or NYUv2; the paper's own figures are in"
         " `m33d_hf/recipes/paper_results.yaml`, marked as the paper's.",
     ]

@@ -88,6 +88,11 @@ def test_fraction_of_a_running_job(tmp_path: Path) -> None:
     assert done_fraction(Job("b", "x:y")) == 0.0
 
 
+def test_report_without_results_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output_dir", str(tmp_path), "--report_only"]) == 2
+    assert "holds no results.json" in capsys.readouterr().err
+
+
 def test_unknown_budget_is_an_error_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--output_dir", str(tmp_path), "--budget", "ful"]) == 2
     assert "Did you mean 'full'" in capsys.readouterr().err
