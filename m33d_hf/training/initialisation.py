@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import nn
 from m33d_hf.convert import ConversionOptions, convert_state_dict, load_foreign
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.preprocessing_m33d import size_pair
 from m33d_hf.training.arguments import InitArguments, RunArguments
 
 Tensors = dict[str, torch.Tensor]
@@ -248,12 +250,7 @@ class _Matching:
         return self.report
 
     def _check_architecture(self) -> None:
-        theirs = {name: self.own.config.get(name) for name in _ARCHITECTURE_FIELDS}
-        other = {
-            name: value
-            for name, value in theirs.items()
-            if value is not None and value != getattr(self.config, name)
-        }
+        other = self._differences(_ARCHITECTURE_FIELDS)
         if not other:
             return
         differences = ", ".join(f"{n} is {v!r} there and {getattr(self.config, n)!r} here" for n, v in other.items())
@@ -380,22 +377,22 @@ class _Matching:
             f"place in this model. {self._architectures()}"
         )
 
+    def _differences(self, names: Iterable[str]) -> dict[str, Any]:
+        """The checkpoint's values of the fields that it states and this model has otherwise."""
+        found: dict[str, Any] = {}
+        for name in names:
+            theirs, ours = self.own.config.get(name), getattr(self.config, name)
+            same = size_pair(theirs) == size_pair(ours) if name == "patch_size" and theirs else theirs == ours
+            if theirs is not None and not same:
+                found[name] = theirs
+        return found
+
     def _architectures(self) -> str:
-        """The sizes of both sides."""
-        names = (
-            "hidden_size",
-            "num_hidden_layers",
-            "intermediate_size",
-            "patch_size",
-            "tubelet_size",
-            "encoder_sharing",
-        )
-        differ = [
-            f"{name} {self.own.config[name]!r} there, {getattr(self.config, name)!r} here"
-            for name in names
-            if name in self.own.config and self.own.config[name] != getattr(self.config, name)
-        ]
-        return f"Different: {'; '.join(differ)}." if differ else "The configurations agree, so the file may be damaged."
+        """What else may explain weights that do not fit, the sizes having been compared before."""
+        if self._differences(["encoder_sharing"]):
+            theirs, ours = self.own.config["encoder_sharing"], self.config.encoder_sharing
+            return f"Different: encoder_sharing {theirs!r} there, {ours!r} here."
+        return "The configurations agree, so the file may be damaged."
 
 
 def _read(files: tuple[Path, ...]) -> Tensors:

@@ -232,3 +232,9 @@ def test_positions_of_maes_file_are_interpolated_to_other_sizes(tmp_path: Path) 
     words += ["--model.image_size", f"[{2 * patch}, {5 * patch}]", "--init_from", str(tmp_path / "mae.pth")]
     args = parse_arguments(["--recipe", "rooms/depth", *words], "depth_estimation")
     assert starting_config(args).position_grid == [1, side, side]
+
+
+def test_a_patch_given_by_two_sides_is_the_same_patch(tmp_path: Path) -> None:
+    folder = saved(tmp_path, config_of("rooms/pretrain", "mae"))
+    model = fresh(config_of("rooms/pretrain", "mae", "--model.patch_size", "[8, 8]"))
+    assert initialise(model, folder).new == {}
