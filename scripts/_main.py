@@ -11,6 +11,8 @@ from m33d_hf.training.tasks.base import Task
 
 TASKS = {
     "pretraining": ("m33d_hf.training.tasks.pretraining", "PretrainingTask"),
+    "video_classification": ("m33d_hf.training.tasks.video_classification", "VideoClassificationTask"),
+    "action_detection": ("m33d_hf.training.tasks.action_detection", "ActionDetectionTask"),
     "semantic_segmentation": ("m33d_hf.training.tasks.semantic_segmentation", "SemanticSegmentationTask"),
     "depth_estimation": ("m33d_hf.training.tasks.depth_estimation", "DepthEstimationTask"),
 }

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import rooms of a lower rank and itself.
 RANKS = {
     "modeling": 0, "errors": 1, "registration": 1, "data": 2, "convert": 3, "evaluation": 3, "visualization": 3,
-    "recipes": 3, "training": 4, "experiments": 5, "demo": 5, "hub": 5, "scripts": 6,
+    "recipes": 3, "training": 4, "inference": 5, "experiments": 6, "demo": 6, "hub": 6, "scripts": 7,
 }  # fmt: skip
 OPTIONAL = ("datasets", "evaluate", "decord", "av", "gradio", "onnx", "matplotlib", "tensorboard", "h5py")
 # huggingface_hub comes with transformers, which builds its configuration classes on it.

@@ -70,6 +70,11 @@ class TransformOptions:
     blur: float = 0.0
     blur_kernel: int = 5
     blur_sigma: Sequence[float] = (0.1, 2.0)
+    randaugment_ops: int = 0
+    randaugment_magnitude: int = 7
+    erasing: float = 0.0
+    erasing_area: Sequence[float] = (0.02, 1.0 / 3.0)
+    erasing_aspect: Sequence[float] = (0.3, 3.33)
     resize_mode: str = "bilinear"
 
     def __post_init__(self) -> None:

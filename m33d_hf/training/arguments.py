@@ -13,7 +13,13 @@ from typing import Any, Literal
 
 from m33d_hf.errors import ConfigError
 
-TASKS = ("pretraining", "semantic_segmentation", "depth_estimation")
+TASKS = (
+    "pretraining",
+    "video_classification",
+    "action_detection",
+    "semantic_segmentation",
+    "depth_estimation",
+)
 
 
 def _f(default: Any, help: str) -> Any:
@@ -41,7 +47,7 @@ class InitArguments:
 class DataArguments:
     """Where samples come from and how they are read."""
 
-    source: str = _f("rooms", "Name of the reader: rooms, folder, tum (m33d_hf.data.sources).")
+    source: str = _f("rooms", "Name of the reader: rooms, procedures, folder, tum, ucf101, phases.")
     root: str | None = _f(None, "Folder of the training data; rooms needs none.")
     eval_root: str | None = _f(None, "Folder of evaluation data; it and `root` are then read whole, no splits.")
     train_split: str = _f("train", "Split used for training.")
@@ -49,6 +55,16 @@ class DataArguments:
     options: dict[str, Any] = _f({}, "Further options of the source, passed to it by name (train and evaluation).")
     eval_options: dict[str, Any] = _f({}, "Options of the source that differ for evaluation (laid over `options`).")
     frame_stride: int = _f(1, "Source frames from one frame of a clip to the next, >= 1 (Table 9 'sampling rate').")
+    clip_sampling: Literal["stride", "span"] = _f(
+        "stride",
+        "stride: num_frames frames, frame_stride apart, from a random start; span: VideoMAE's fine-tuning, num_frames"
+        " frames spread evenly over a random span of num_frames * frame_stride (REFERENCE.md §2.9).",
+    )
+    num_views: int = _f(1, "Augmented views of each training clip in a batch (repeated augmentation), >= 1.")
+    label_fraction: float | None = _f(
+        None, "Share of the labelled training videos to use, (0, 1], drawn per class by `subset_seed`; None = all."
+    )
+    allow_missing_classes: bool = _f(False, "Train although a class has no training sample (else an error names it).")
     max_train_samples: int | None = _f(None, "Use only that many training samples, drawn by `subset_seed`; None = all.")
     max_eval_samples: int | None = _f(None, "Evaluate on that many samples, evenly spread; None = all.")
     subset_seed: int = _f(0, "Seed of the draw of `max_train_samples` (low-label protocol).")
@@ -85,7 +101,33 @@ class TransformArguments:
     blur: float = _f(0.0, "Probability of Gaussian blur, 0 to 1 (RGB only).")
     blur_kernel: int = _f(5, "Side of the blur kernel in pixels, odd.")
     blur_sigma: list[float] = _f([0.1, 2.0], "Range of the blur's standard deviation in pixels, two numbers > 0.")
+    randaugment_ops: int = _f(0, "Operations of RandAugment per clip, >= 0; 0 = off (RGB-only samples).")
+    randaugment_magnitude: int = _f(7, "Magnitude of RandAugment, 0 to 30.")
+    erasing: float = _f(0.0, "Probability of random erasing, one box for all frames of a clip, 0 to 1.")
+    erasing_area: list[float] = _f([0.02, 1.0 / 3.0], "Area range of the erased box, two numbers in (0, 1].")
+    erasing_aspect: list[float] = _f([0.3, 3.33], "Aspect ratio range of the erased box, two numbers > 0.")
     resize_mode: Literal["bilinear", "bicubic"] = _f("bilinear", "Interpolation of RGB (depth and labels: nearest).")
+
+
+@dataclass
+class MixingArguments:
+    """Mixup, CutMix and label smoothing of classification batches (REFERENCE.md §2.9)."""
+
+    mixup: float = _f(0.0, "Alpha of mixup's Beta distribution, >= 0; 0 = off.")
+    cutmix: float = _f(0.0, "Alpha of CutMix's Beta distribution, >= 0; 0 = off.")
+    probability: float = _f(1.0, "Probability that a batch is mixed, 0 to 1.")
+    switch_probability: float = _f(0.5, "Probability of CutMix where both are on, 0 to 1.")
+    label_smoothing: float = _f(0.0, "Share of the target spread evenly over all classes, 0 to 1.")
+
+
+@dataclass
+class FeatureArguments:
+    """Clip features of whole videos, extracted once for the temporal model (action detection)."""
+
+    dir: str | None = _f(None, "Folder of extracted features; None = features/ in the output folder.")
+    format: Literal["parquet", "safetensors"] = _f("parquet", "File format of one video's features.")
+    batch_size: int = _f(8, "Clips per forward pass while extracting, >= 1.")
+    clip_stride: int | None = _f(None, "Source frames from one clip to the next; None = the span of a clip.")
 
 
 @dataclass
@@ -129,6 +171,8 @@ class EvaluationArguments:
     every_epochs: float | None = _f(None, "Evaluate every that many epochs; both None = only at the end.")
     at_end: bool = _f(True, "Evaluate after the last step.")
     batch_size: int | None = _f(None, "Samples per process; None = train.batch_size.")
+    num_segments: int = _f(1, "Clips taken from each video, evenly spread (classification; the paper's test: 5), >= 1.")
+    num_crops: int = _f(1, "Crops of each clip along the longer side (classification; the paper's test: 3), >= 1.")
     metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; None = the task's.")
     greater_is_better: bool | None = _f(None, "Direction of `metric`; None = the task's.")
 
@@ -157,7 +201,7 @@ class LoggingArguments:
 class RunArguments:
     """Everything that decides a run; `to_dict` of it is stored in train_config.json."""
 
-    task: str = _f("pretraining", "pretraining, semantic_segmentation or depth_estimation.")
+    task: str = _f("pretraining", f"What the run trains: {', '.join(TASKS)}.")
     recipe: str | None = _f(None, "Recipe name (m33d_hf/recipes) or path of a YAML file.")
     method: str | None = _f(None, "Method name (m33d_hf/recipes/methods) or path of a YAML file; pre-training only.")
     stage: int | None = _f(
@@ -170,6 +214,7 @@ class RunArguments:
     )
     resume: str | None = _f("auto", "auto: newest complete checkpoint of output_dir; a path; none: start anew.")
     replay: str | None = _f(None, "Folder of a non-finite capture to reproduce instead of training.")
+    eval_only: bool = _f(False, "Evaluate the weights of init_from (a trained model of this task) and stop.")
     dry_run: bool = _f(False, "Print the resolved run and check the first samples, then stop.")
     num_processes: int | None = _f(None, "World size that must be found; None = whatever the launcher started.")
     cpu: bool = _f(False, "Train on CPU even where an accelerator is present.")
@@ -178,6 +223,8 @@ class RunArguments:
     model: dict[str, Any] = _f({}, "M33DConfig fields by name; `modalities` ends up here as a list.")
     data: DataArguments = dataclasses.field(default_factory=DataArguments)
     transforms: TransformArguments = dataclasses.field(default_factory=TransformArguments)
+    mixing: MixingArguments = dataclasses.field(default_factory=MixingArguments)
+    features: FeatureArguments = dataclasses.field(default_factory=FeatureArguments)
     optim: OptimArguments = dataclasses.field(default_factory=OptimArguments)
     train: TrainArguments = dataclasses.field(default_factory=TrainArguments)
     evaluation: EvaluationArguments = dataclasses.field(default_factory=EvaluationArguments)
@@ -226,6 +273,15 @@ def _ranges(args: RunArguments) -> list[tuple[str, float | None, float, float]]:
         ("data.num_workers", args.data.num_workers, 0, big),
         ("data.max_bad_fraction", args.data.max_bad_fraction, 0, 1),
         ("data.max_train_samples", args.data.max_train_samples, 1, big),
+        ("data.num_views", args.data.num_views, 1, big),
+        ("data.label_fraction", args.data.label_fraction, tiny, 1),
+        ("features.batch_size", args.features.batch_size, 1, big),
+        ("features.clip_stride", args.features.clip_stride, 1, big),
+        ("mixing.mixup", args.mixing.mixup, 0, big),
+        ("mixing.cutmix", args.mixing.cutmix, 0, big),
+        ("mixing.probability", args.mixing.probability, 0, 1),
+        ("mixing.switch_probability", args.mixing.switch_probability, 0, 1),
+        ("mixing.label_smoothing", args.mixing.label_smoothing, 0, 1),
         ("optim.learning_rate", args.optim.learning_rate, tiny, big),
         ("optim.weight_decay", args.optim.weight_decay, 0, big),
         ("optim.layer_decay", args.optim.layer_decay, tiny, 1),
@@ -236,6 +292,8 @@ def _ranges(args: RunArguments) -> list[tuple[str, float | None, float, float]]:
         ("train.accumulation", args.train.accumulation, 1, big),
         ("train.ema_decay", args.train.ema_decay, 0, 1),
         ("evaluation.every_steps", args.evaluation.every_steps, 1, big),
+        ("evaluation.num_segments", args.evaluation.num_segments, 1, big),
+        ("evaluation.num_crops", args.evaluation.num_crops, 1, big),
         ("checkpoint.every_steps", args.checkpoint.every_steps, 1, big),
         ("checkpoint.keep_last", args.checkpoint.keep_last, 1, big),
         ("logging.every_steps", args.logging.every_steps, 1, big),

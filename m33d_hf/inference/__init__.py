@@ -1,0 +1,1 @@
+"""What trained models are used for on long inputs: depth and feature extraction, phase timelines."""

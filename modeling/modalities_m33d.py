@@ -1,0 +1,173 @@
+"""What a modality is: one entry of `M33DConfig.modalities`, checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .errors_m33d import ConfigError, nearest_name_hint
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_CHOICES = {
+    "role": ("input", "target", "both"),
+    "masking": ("random", "tube", "frame", "motion"),
+    "target_norm": ("none", "pooled", "per_channel"),
+    "target_space": ("input", "unit"),
+    "loss": ("mse", "l2", "l1"),
+}
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """One modality as data: a third one (thermal, normals, a second view) needs an entry, not code.
+
+    Args:
+        name: identifies embeddings, encoder, head and loss term ("rgb", "depth", ...).
+        channels: values per pixel.
+        input_name: forward argument that carries the pixels.
+        mask_name: forward argument that marks valid pixels; None when every pixel counts.
+        role: "input" is encoded only, "target" is predicted only, "both" is masked, encoded and predicted.
+        masking: "random" keeps ``int(N * (1 - ratio))`` tokens (MAE); "tube" masks ``int(ratio * N_frame)``
+            positions of every tubelet slot alike (VideoMAE); "frame" masks whole slots; "motion" shows the tokens
+            that move (the paper's "SurgMAE", REFERENCE: non-learned motion heuristic).
+        mask_ratio: share of masked tokens, 0 to 1 (Table 11). 1 only for role "target", 0 only when nothing of the
+            modality is predicted.
+        target_norm: per-patch normalisation of the target: "pooled" over all values of a patch (MAE),
+            "per_channel" (VideoMAE), "none" (MultiMAE's depth).
+        target_eps: added to the variance ("pooled") or to the standard deviation ("per_channel") of a patch.
+        target_space: "input" takes the target from the normalised input (MAE), "unit" first undoes the input
+            normalisation (VideoMAE).
+        loss: "mse", "l1" or the literal "l2" norm of Eq. 1 and 2.
+        weight: alpha (RGB) or beta (depth) of Eq. 5 and 7; 0 removes the term and its head.
+        normalize_prediction: also normalise the predicted patch, as `target_norm` says (the literal text above
+            Eq. 1); MAE does not.
+        drop_probability: probability, per sample, that all visible latents are hidden from the decoder.
+        channel_mean, channel_std: the input normalisation; None means that the input comes standardised.
+    """
+
+    name: str
+    channels: int
+    input_name: str
+    mask_name: str | None = None
+    role: str = "both"
+    masking: str = "random"
+    mask_ratio: float = 0.8
+    target_norm: str = "none"
+    target_eps: float = 1e-6
+    target_space: str = "input"
+    loss: str = "mse"
+    weight: float = 1.0
+    normalize_prediction: bool = False
+    drop_probability: float = 0.0
+    channel_mean: tuple[float, ...] | None = None
+    channel_std: tuple[float, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> ModalitySpec:
+        """Build and check a spec.
+
+        Raises:
+            ConfigError: an unknown or missing key, or a value outside its range.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in entry:
+            if key not in known:
+                raise ConfigError(
+                    f"modality {entry.get('name')!r} has an unknown key {key!r}.{nearest_name_hint(key, known)}"
+                )
+        for key in ("name", "channels", "input_name"):
+            if key not in entry:
+                raise ConfigError(f"modality {entry.get('name')!r} lacks {key!r}; every modality entry needs it.")
+        values = dict(entry)
+        for key in ("channel_mean", "channel_std"):
+            if values.get(key) is not None:
+                values[key] = tuple(float(v) for v in values[key])
+        spec = cls(**values)
+        spec._check()
+        return spec
+
+    def _check(self) -> None:
+        where = f"modality {self.name!r}"
+        for key, allowed in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in allowed:
+                raise ConfigError(
+                    f"{where}: {key} is {value!r}, expected one of {', '.join(allowed)}."
+                    f"{nearest_name_hint(str(value), allowed)}"
+                )
+        if not 0.0 <= self.mask_ratio <= 1.0:
+            raise ConfigError(f"{where}: mask_ratio is {self.mask_ratio}, expected a share between 0 and 1.")
+        if not 0.0 <= self.drop_probability < 1.0:
+            raise ConfigError(f"{where}: drop_probability is {self.drop_probability}, expected 0 <= p < 1.")
+        if self.weight < 0:
+            raise ConfigError(f"{where}: weight is {self.weight}, expected 0 or more.")
+        if self.role == "target" and self.mask_ratio != 1.0:
+            raise ConfigError(
+                f"{where}: role 'target' is never encoded, so mask_ratio must be 1, not {self.mask_ratio}."
+            )
+        if self.role != "target" and self.mask_ratio == 1.0:
+            raise ConfigError(
+                f"{where}: mask_ratio 1 leaves this input modality without tokens; lower it or set role 'target'."
+            )
+        if self.is_target and self.normalize_prediction and self.target_norm == "none":
+            raise ConfigError(
+                f"{where}: normalize_prediction with target_norm 'none' would compare a normalised prediction with a "
+                "target that is not; set target_norm to 'pooled' or 'per_channel', or normalize_prediction to False."
+            )
+        if self.is_target and self.mask_ratio == 0.0:
+            raise ConfigError(
+                f"{where}: mask_ratio 0 leaves nothing to reconstruct; set weight 0 (stage 1) or mask some tokens."
+            )
+        for key in ("channel_mean", "channel_std"):
+            value = getattr(self, key)
+            if value is not None and len(value) != self.channels:
+                raise ConfigError(f"{where}: {key} has {len(value)} values for {self.channels} channels.")
+        if (self.channel_mean is None) != (self.channel_std is None):
+            raise ConfigError(f"{where}: give channel_mean and channel_std together or not at all.")
+
+    @property
+    def is_input(self) -> bool:
+        """Whether the modality is encoded."""
+        return self.role in ("input", "both")
+
+    @property
+    def is_target(self) -> bool:
+        """Whether the modality is reconstructed."""
+        return self.role in ("target", "both") and self.weight > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict with every field."""
+        return asdict(self)
+
+
+def rgb_modality(**overrides: Any) -> dict[str, Any]:
+    """The paper's RGB entry for images: random .8, MAE target, alpha .1 (Tables 11 and 12); override any field."""
+    entry: dict[str, Any] = {
+        "name": "rgb",
+        "channels": 3,
+        "input_name": "pixel_values",
+        "mask_ratio": 0.8,
+        "target_norm": "pooled",
+        "loss": "mse",
+        "weight": 0.1,
+        "channel_mean": IMAGENET_MEAN,
+        "channel_std": IMAGENET_STD,
+    }
+    return entry | overrides
+
+
+def depth_modality(**overrides: Any) -> dict[str, Any]:
+    """The paper's depth entry for images: random .8, L1 on standardised depth, beta 1 (Tables 11 and 12)."""
+    entry: dict[str, Any] = {
+        "name": "depth",
+        "channels": 1,
+        "input_name": "depth_values",
+        "mask_name": "depth_mask",
+        "mask_ratio": 0.8,
+        "target_norm": "none",
+        "loss": "l1",
+        "weight": 1.0,
+    }
+    return entry | overrides
