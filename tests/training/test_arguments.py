@@ -137,7 +137,7 @@ def test_every_field_is_documented() -> None:
     ]
     assert "--optim.learning_rate" in text and "rooms/pretrain" in text
     assert blank == []
-    assert len(TASKS) == 3
+    assert len(TASKS) == 5
 
 
 def test_read_overrides_nests() -> None:
