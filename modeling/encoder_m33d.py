@@ -12,14 +12,17 @@ from .patches_m33d import Grid, gather_patches, interpolate_table, position_tabl
 
 
 def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> torch.Tensor:
-    """Bring (B, C, H, W) or (B, T, C, H, W) to (B, T, C, H, W); an image becomes one tubelet of repeated frames.
+    """Bring (B, C, H, W) or (B, T, C, H, W) to (B, T, C, H, W); an image (or a clip of one frame) becomes one tubelet
+    of repeated frames.
 
     Raises:
         DataError: wrong number of dimensions or channels.
         ConfigError: frames or sides do not fit tubelet and patch.
     """
     if pixels.ndim == 4:
-        pixels = pixels[:, None].expand(-1, config.tubelet_size, -1, -1, -1)
+        pixels = pixels[:, None]
+    if pixels.ndim == 5 and pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, config.tubelet_size, -1, -1, -1)
     if pixels.ndim != 5:
         raise DataError(f"{spec.input_name} has shape {tuple(pixels.shape)}; expected (B, C, H, W) or (B, T, C, H, W).")
     if pixels.shape[2] != spec.channels:

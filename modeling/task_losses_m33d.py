@@ -42,6 +42,24 @@ def l1_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, 
     return _masked_error(prediction, target, valid).abs().sum(), valid.sum()
 
 
+def classification_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of whole samples against class ids or soft targets (mixup, label smoothing).
+
+    Args:
+        logits: (N, L).
+        labels: (N,) class ids with `ignore_index` where unknown, or (N, L) target probabilities.
+        ignore_index: label of samples that take no part.
+
+    Returns:
+        (sum over samples, number of samples that take part), both scalars.
+    """
+    if labels.is_floating_point():
+        log_probabilities = logits.log_softmax(dim=-1)
+        return -(labels * log_probabilities).sum(), logits.new_tensor(float(len(labels)))
+    total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
+    return total, (labels != ignore_index).sum()
+
+
 def berhu_threshold(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Return a fifth of the largest absolute error over the valid pixels of the whole batch, never below
     1e-5.

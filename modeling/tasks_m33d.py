@@ -21,7 +21,8 @@ from .heads_m33d import (
     evenly_spaced_layers,
     scaled_stem_channels,
 )
-from .modeling_m33d import M33DModel, M33DPreTrainedModel, refuse_unknown_arguments
+from .modeling_m33d import refuse_unknown_arguments
+from .task_base_m33d import M33DTaskModel, needed_pixels
 from .task_losses_m33d import (
     berhu_loss,
     berhu_threshold,
@@ -65,31 +66,11 @@ class M33DDepthEstimatorOutput(DepthEstimatorOutput):
     loss_counts: dict[str, Tensor] | None = None
 
 
-class M33DDenseModel(M33DPreTrainedModel):
-    """What dense task models share: the RGB encoder without the rest of a pre-training checkpoint.
-
-    Loading a pre-training checkpoint takes the RGB encoder; other modalities, decoder and pre-training heads
-    are left out by name, the task head is reported as new.
-    """
-
-    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
-        r"^m33d\.embeddings\.(?!rgb\.)",
-        r"^m33d\.encoders\.(?!rgb\.|shared\.)",
-        r"^m33d\.encoders\.\w+\.layernorm\.",
-        r"^(decoder|contrastive_head|matching_head)\.",
-    ]
+class M33DDenseModel(M33DTaskModel):
+    """What dense task models share: they read raw blocks of the RGB encoder."""
 
     def __init__(self, config: M33DConfig) -> None:
-        super().__init__(config)
-        self.m33d = M33DModel(config, modalities=["rgb"], final_norm=config.head_norm)
-
-    def get_input_embeddings(self) -> torch.nn.Module:
-        """The patch projection."""
-        return self.m33d.get_input_embeddings()
-
-    def extract_features(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        """Encode every token: {"rgb": (B, N, D)}."""
-        return self.m33d.extract_features(pixel_values)
+        super().__init__(config, final_norm=config.head_norm)
 
     def _encode(self, pixel_values: Tensor, layers: list[int]) -> tuple[list[Tensor], tuple[int, int]]:
         """Return the block outputs (B, N, D) that the head reads, and the (h, w) grid.
@@ -109,13 +90,6 @@ class M33DDenseModel(M33DPreTrainedModel):
             encoder = self.m33d.encoders[self.config.encoder_name(self.config.spec("rgb"))]
             states = [encoder.normed(state) for state in states]  # type: ignore[operator]
         return states, (height, width)
-
-
-def _needed(pixel_values: Tensor | None) -> Tensor:
-    """Raise where the input is missing; optional in the signature, so that a misspelt name is met first."""
-    if pixel_values is None:
-        raise ConfigError("forward lacks 'pixel_values': give (B, 3, H, W) normalised RGB.")
-    return pixel_values
 
 
 def _check_labels(labels: Tensor, size: torch.Size) -> Tensor:
@@ -171,7 +145,7 @@ class M33DForSemanticSegmentation(M33DDenseModel):
             DataError: clips, or labels of another size.
         """
         refuse_unknown_arguments(kwargs, ["pixel_values", "labels"])
-        pixel_values = _needed(pixel_values)
+        pixel_values = needed_pixels(pixel_values)
         size = pixel_values.shape[-2:]
         states, grid = self._encode(pixel_values, [self.config.num_hidden_layers - 1])
         logits = self.segmentation_head(states[0], grid, size)
@@ -264,7 +238,7 @@ class M33DForDepthEstimation(M33DDenseModel):
             DataError: clips, or labels of another size.
         """
         refuse_unknown_arguments(kwargs, ["pixel_values", "labels", "berhu_threshold"])
-        pixel_values = _needed(pixel_values)
+        pixel_values = needed_pixels(pixel_values)
         size, config = pixel_values.shape[-2:], self.config
         states, grid = self._encode(pixel_values, self.layers)
         values = self.depth_head(states, grid, size)

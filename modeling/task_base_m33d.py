@@ -1,0 +1,52 @@
+"""What all fine-tuning models share: the RGB encoder without the rest of a pre-training checkpoint."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .configuration_m33d import M33DConfig
+from .errors_m33d import ConfigError
+from .modeling_m33d import M33DModel, M33DPreTrainedModel
+
+
+class M33DTaskModel(M33DPreTrainedModel):
+    """An RGB encoder and a head.
+
+    Loading a pre-training checkpoint takes the RGB encoder; other modalities, decoder and pre-training heads are left
+    out by name, the task head is reported as new.
+
+    Args:
+        config: the configuration.
+        final_norm: whether the encoder ends in a layer norm.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
+        r"^m33d\.embeddings\.(?!rgb\.)",
+        r"^m33d\.encoders\.(?!rgb\.|shared\.)",
+        r"^m33d\.encoders\.\w+\.layernorm\.",
+        r"^(decoder|contrastive_head|matching_head)\.",
+    ]
+
+    def __init__(self, config: M33DConfig, final_norm: bool) -> None:
+        super().__init__(config)
+        self.m33d = M33DModel(config, modalities=["rgb"], final_norm=final_norm)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The patch projection."""
+        return self.m33d.get_input_embeddings()
+
+    def extract_features(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Encode every token: {"rgb": (B, N, D)}."""
+        return self.m33d.extract_features(pixel_values)
+
+
+def needed_pixels(pixel_values: Tensor | None) -> Tensor:
+    """Raise where the input is missing; optional in the signature, so that a misspelt name is met first.
+
+    Raises:
+        ConfigError: no input.
+    """
+    if pixel_values is None:
+        raise ConfigError("forward lacks 'pixel_values': give (B, 3, H, W) or (B, T, 3, H, W) normalised RGB.")
+    return pixel_values
