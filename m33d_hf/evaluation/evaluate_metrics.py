@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from m33d_hf.errors import MissingDependencyError
+from m33d_hf.evaluation.detection_metrics import edit_score, frame_accuracy, mean_average_precision, segmental_f1
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 
 
@@ -89,3 +90,69 @@ def depth_error_metric(average: str = "pixels", **options: Any) -> Any:
             return metrics.compute()
 
     return DepthError(**options)
+
+
+def mean_average_precision_metric(**options: Any) -> Any:
+    """Return an `evaluate.Metric` over (L,) scores and a class id per frame: `detection_metrics`' values.
+
+    Its results are `mean_average_precision` and `per_class_average_precision` (a list, NaN for absent classes).
+
+    Args:
+        **options: handed to `evaluate.Metric`.
+
+    Raises:
+        MissingDependencyError: evaluate or datasets is not installed.
+    """
+    datasets, evaluate = _modules()
+    features = {"predictions": datasets.Sequence(datasets.Value("float32")), "references": datasets.Value("int64")}
+
+    class MeanAveragePrecision(evaluate.Metric):  # type: ignore[name-defined]
+        def _info(self) -> Any:
+            return evaluate.MetricInfo(
+                description="Macro mean of the average precision of each class.",
+                citation="",
+                inputs_description="predictions: (L,) scores of a frame; references: its class id, 255 = none",
+                features=datasets.Features(features),
+            )
+
+        def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
+            mean, per_class = mean_average_precision(np.asarray(predictions), np.asarray(references))
+            return {"mean_average_precision": mean, "per_class_average_precision": per_class}
+
+    return MeanAveragePrecision(**options)
+
+
+def segmental_metric(**options: Any) -> Any:
+    """Return an `evaluate.Metric` over (T,) class ids per video: frame accuracy, edit score and F1 of segments.
+
+    Its results are `frame_accuracy` (all frames pooled), `edit_score` (mean over videos), `f1_10`, `f1_25` and `f1_50`.
+
+    Args:
+        **options: handed to `evaluate.Metric`.
+
+    Raises:
+        MissingDependencyError: evaluate or datasets is not installed.
+    """
+    datasets, evaluate = _modules()
+    feature = datasets.Sequence(datasets.Value("int64"))
+
+    class Segmental(evaluate.Metric):  # type: ignore[name-defined]
+        def _info(self) -> Any:
+            return evaluate.MetricInfo(
+                description="Frame accuracy, segmental edit score and segmental F1.",
+                citation="",
+                inputs_description="predictions and references: (T,) class ids of a video, 255 = not annotated",
+                features=datasets.Features({"predictions": feature, "references": feature}),
+            )
+
+        def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+            videos = [(np.asarray(p, np.int64), np.asarray(r, np.int64)) for p, r in zip(predictions, references)]
+            edits = [edit for edit in (edit_score(*video) for video in videos) if not np.isnan(edit)]
+            pooled = [np.concatenate([video[side] for video in videos]) for side in (0, 1)]
+            return {
+                "frame_accuracy": frame_accuracy(*pooled),
+                "edit_score": float(np.mean(edits)) if edits else float("nan"),
+                **segmental_f1(videos),
+            }
+
+    return Segmental(**options)
