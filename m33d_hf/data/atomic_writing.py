@@ -1,0 +1,56 @@
+"""A file is there whole, or not at all: written beside its place under a hidden name, flushed, then renamed."""
+
+from __future__ import annotations
+
+import glob
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+# Hidden and in front, so that the suffix, which writers such as numpy's look at, stays last.
+TEMPORARY = ".tmp-"
+
+
+def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path:
+    """Let `writer` write a temporary file in the folder of `path`, then rename it to `path`.
+
+    A process killed at any moment leaves either the old file (or none) or the new one; what it leaves besides is
+    hidden, is never read, and goes when the same file is written again. One process at a time may write one `path`.
+
+    Args:
+        path: the file to write or replace; its folder is made.
+        writer: called with the temporary path, whose suffix is that of `path`; must write exactly that file.
+
+    Returns:
+        `path`.
+
+    Raises:
+        whatever `writer` raises; the temporary file is then removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
+        leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{path.name}")
+    try:
+        writer(temporary)
+        flush_to_disk(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text_atomically(path: str | Path, text: str) -> Path:
+    """`write_atomically` for UTF-8 text."""
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def flush_to_disk(path: Path) -> None:
+    """Ask the system to put a file's contents on the disk: a rename may otherwise survive a crash that they do not."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

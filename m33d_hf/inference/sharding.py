@@ -1,0 +1,64 @@
+"""Splits a list of items over the processes of a launcher; no process needs to hear of another.
+
+`torchrun` and `accelerate launch` set RANK and WORLD_SIZE. Work whose pieces end in files of their own needs no more:
+each process takes its share, files that are there already are done, and `write_atomically` sees to it that only whole
+files are there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+from m33d_hf.data.atomic_writing import write_atomically, write_text_atomically
+from m33d_hf.errors import ConfigError
+
+__all__ = ["Place", "launched_place", "rank_share", "write_atomically", "write_text_atomically"]
+
+Item = TypeVar("Item")
+
+
+class Place(NamedTuple):
+    """Where a process stands among those of its launcher; `local_rank` counts within one machine."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+
+
+def launched_place() -> Place:
+    """Read RANK, WORLD_SIZE and LOCAL_RANK; without a launcher this is the only process.
+
+    Raises:
+        ConfigError: values that are no numbers, or a rank outside 0 .. world size - 1.
+    """
+    words = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    if words["RANK"] is None and words["WORLD_SIZE"] not in (None, "", "1"):
+        raise ConfigError(f"WORLD_SIZE is {words['WORLD_SIZE']} but RANK is not set: every process would do all work.")
+    try:
+        rank, world_size = int(words["RANK"] or 0), int(words["WORLD_SIZE"] or 1)
+        local_rank = int(words["LOCAL_RANK"] or 0)
+    except ValueError as error:
+        listed = ", ".join(f"{name}={word!r}" for name, word in words.items())
+        raise ConfigError(f"the launcher's variables are not numbers: {listed}.") from error
+    _check_place(rank, world_size)
+    return Place(rank, world_size, local_rank)
+
+
+def rank_share(items: Sequence[Item], rank: int, world_size: int) -> list[Item]:
+    """Every `world_size`-th item from `rank` on: shares are disjoint, complete, and even to within one item.
+
+    The caller sorts `items` the same way in every process. Neighbours go to different processes, so that a folder of
+    long videos does not land on one.
+
+    Raises:
+        ConfigError: a rank outside 0 .. world_size - 1.
+    """
+    _check_place(rank, world_size)
+    return list(items[rank::world_size])
+
+
+def _check_place(rank: int, world_size: int) -> None:
+    if world_size < 1 or not 0 <= rank < world_size:
+        raise ConfigError(f"rank {rank} of {world_size} processes: a rank lies between 0 and the world size - 1.")
