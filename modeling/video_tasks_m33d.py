@@ -14,6 +14,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_m33d import M33DConfig
+from .encoder_m33d import as_clip
 from .errors_m33d import ConfigError, DataError
 from .modeling_m33d import refuse_unknown_arguments
 from .task_base_m33d import M33DTaskModel, needed_pixels
@@ -99,8 +100,9 @@ class M33DClipModel(M33DTaskModel):
         Returns:
             (B, D).
         """
-        tokens = self.m33d(pixel_values=pixel_values).modality_states["rgb"]
-        return self.fc_norm(tokens.mean(dim=1))
+        # Not through the encoder's forward: hidden states belong to the output of the model that was called.
+        tokens = self.m33d.encode({"rgb": as_clip(pixel_values, self.config.spec("rgb"), self.config)})["rgb"]
+        return self.fc_norm(self.m33d.without_cls(tokens).mean(dim=1))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """(loss, sums, counts) of rows (N, L) against class ids (N,) or soft targets (N, L).
@@ -271,8 +273,8 @@ class M33DForVideoActionDetection(M33DClipModel):
             raise ConfigError("forward takes either pixel_values (B, S, T, 3, H, W) or features (B, S, D).")
         if features is None:
             features = self._encode_videos(needed_pixels(pixel_values))
-        clip_logits = self.classifier(features.to(self.classifier.weight.dtype))
         logits, _ = self.temporal(features, attention_mask)
+        clip_logits = self.classifier(features.to(self.classifier.weight.dtype))
         if labels is None:
             return M33DVideoActionDetectionOutput(logits=logits, clip_logits=clip_logits, features=features)
         if labels.shape != logits.shape[:2]:
