@@ -1,7 +1,8 @@
 """From transformed samples to the batch that a model takes; what is no forward argument travels under "meta".
 
-Everything random (visible tokens, hidden modalities) is drawn per sample from (seed, epoch, key, view, purpose), so
-that a sample looks the same in whatever batch, worker or process it is collated.
+Everything random (visible tokens, hidden modalities, erased boxes) is drawn per sample from (seed, epoch, key, view,
+purpose), so that a sample looks the same in whatever batch, worker or process it is collated. Mixup and CutMix are the
+exception: they mix the rows of a batch (m33d_hf.data.mixing).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 
+from m33d_hf.data.clip_augmentation import ErasingOptions, erase_clip
+from m33d_hf.data.mixing import MixingOptions, draw_mix, mix_batch, soft_targets
 from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.errors import ConfigError, DataError, LabelError
@@ -25,8 +28,11 @@ Batch = dict[str, Any]
 class Collator:
     """What the collators share: samples dropped in evaluation, sizes, normalisation and "meta".
 
-    ``meta`` holds "keys" (one per row), "indices" (rows of the data set, dropped ones included) and "skipped" (list
-    of SkippedFile). A batch whose samples were all dropped holds nothing but ``meta``; an evaluation passes it over.
+    Lists of views are flattened: the rows of a batch are the views of its first sample, then those of the next.
+
+    ``meta`` holds "keys" (one per row of the batch), "indices" (rows of the data set, dropped ones included), "skipped"
+    (list of SkippedFile) and, in multi-view evaluation, "views": (index, segment, crop) per row of the batch. A batch
+    whose samples were all dropped holds nothing but ``meta``; an evaluation passes it over.
 
     Args:
         config: of the model that will take the batches; read once.
@@ -42,14 +48,16 @@ class Collator:
         self.size = config.image_height_width
         self.num_labels = int(config.num_labels or 0)
 
-    def __call__(self, samples: Sequence[RGBDSample]) -> Batch:
-        """Collate one batch.
+    def __call__(self, samples: Sequence[RGBDSample | list[RGBDSample]]) -> Batch:
+        """Collate one batch of samples or lists of views.
 
         Raises:
             DataError: a sample lacks what the model needs, or has another size; names the key.
             LabelError: labels outside the model's classes.
         """
-        kept = [sample for sample in samples if not sample.meta.get("dropped", False)]
+        items = [item if isinstance(item, list) else [item] for item in samples]
+        views = [view for item in items for view in item]
+        kept = [view for view in views if not view.meta.get("dropped", False)]
         batch: Batch = {}
         if kept:
             for sample in kept:
@@ -57,9 +65,11 @@ class Collator:
             batch = self.collate(kept)
         batch["meta"] = {
             "keys": [sample.key for sample in kept],
-            "indices": [sample.meta["index"] for sample in samples if "index" in sample.meta],
-            "skipped": [file for sample in samples for file in sample.meta.get("skipped", ())],
+            "indices": [item[0].meta["index"] for item in items if "index" in item[0].meta],
+            "skipped": [file for view in views for file in view.meta.get("skipped", ())],
         }
+        if kept and "segment" in kept[0].meta:
+            batch["meta"]["views"] = [(view.meta["index"], view.meta["segment"], view.meta["crop"]) for view in kept]
         return batch
 
     def collate(self, samples: Sequence[RGBDSample]) -> Batch:
@@ -183,21 +193,66 @@ class DepthCollator(Collator):
         return {"pixel_values": self.pixel_values(samples), "labels": labels.float()}
 
 
-class ClassificationCollator(Collator):
-    """``pixel_values`` and ``labels`` (B,) int64."""
+class ClipClassificationCollator(Collator):
+    """``pixel_values`` and ``labels``: in training (B, L) float32 soft targets, in evaluation (B,) int64 class ids.
+
+    Training erases boxes view by view, mixes the batch and smooths the labels, in this order (REFERENCE 2.9); without
+    mixing and smoothing the targets are one-hot. Evaluation takes samples without a label along as 255, which the
+    models leave out of the loss.
+
+    Args:
+        config: see Collator; its `num_labels` is L.
+        mixing: mixup, CutMix and label smoothing; None for none.
+        erasing: random erasing; None for none.
+        train: whether to do all this.
+        check_size: see Collator.
+    """
+
+    def __init__(
+        self,
+        config: M33DConfig,
+        mixing: MixingOptions | None = None,
+        erasing: ErasingOptions | None = None,
+        *,
+        train: bool,
+        check_size: bool = True,
+    ) -> None:
+        super().__init__(config, check_size)
+        self.mixing = mixing or MixingOptions()
+        self.erasing = erasing or ErasingOptions()
+        self.train = train
 
     def collate(self, samples: Sequence[RGBDSample]) -> Batch:
         """Build the forward arguments; see the class."""
-        classes = self.num_labels
-        for sample in samples:
-            if sample.label is None:
-                raise DataError(f"{sample.key}: the sample has no label; use a source that gives one")
-            if not 0 <= sample.label < classes:
-                raise LabelError(f"{sample.key}: label {sample.label} is outside the model's {classes} classes")
-        return {
-            "pixel_values": self.pixel_values(samples),
-            "labels": torch.tensor([sample.label for sample in samples], dtype=torch.int64),
-        }
+        labels = torch.tensor([self._label(sample) for sample in samples], dtype=torch.int64)
+        pixels = self.pixel_values(samples)
+        if not self.train:
+            return {"pixel_values": pixels, "labels": labels}
+        targets = soft_targets(labels, self.num_labels, self.mixing.label_smoothing)
+        if self.erasing.probability > 0:
+            for sample, frames in zip(samples, pixels, strict=True):
+                clip = frames if frames.dim() == 4 else frames[None]
+                erase_clip(clip, self.erasing, _draw(sample), sample.key)
+        if self.mixing.mixes:
+            first, draw = samples[0], _draw(samples[0])
+            drawn = draw_mix(self.mixing, *pixels.shape[-2:], draw.seed, draw.epoch, first.key, "mix")
+            pixels, targets = mix_batch(pixels, targets, drawn)
+        return {"pixel_values": pixels, "labels": targets}
+
+    def _label(self, sample: RGBDSample) -> int:
+        """Class id, or 255 for a sample without one, which only an evaluation may hold."""
+        label = IGNORE_INDEX if sample.label is None else sample.label
+        if 0 <= label < self.num_labels or (label == IGNORE_INDEX and not self.train):
+            return label
+        if label == IGNORE_INDEX:
+            raise LabelError(
+                f"{sample.key}: a training sample without a label; leave such samples out (--data.options."
+                "drop_unlabelled true where the source has it) or use a source with labels"
+            )
+        raise LabelError(
+            f"{sample.key}: label {sample.label} is outside the model's {self.num_labels} classes; set "
+            "--model.num_labels or correct the class list"
+        )
 
 
 def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.Tensor:

@@ -6,10 +6,11 @@ the loader must not be prepared by Accelerate, which would shard it a second tim
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -17,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from m33d_hf.data.randomness import Draw, generator_of, seed_of
 from m33d_hf.data.sample import RGBDSample, VideoHandle
 from m33d_hf.data.skips import SkippedFile
+from m33d_hf.data.transforms import EvaluationTransform
+from m33d_hf.data.views import check_sampling, frame_indices, segment_indices, take_frames
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
 
 __all__ = [
@@ -25,35 +28,17 @@ __all__ = [
     "SkippedFile",
     "StepSampler",
     "build_loader",
-    "frame_indices",
 ]
 
 Transform = Callable[[RGBDSample], RGBDSample]
 Row = tuple[int, int]
+Views = list[RGBDSample]
 
 # One unreadable file leads to another only in a broken data set; this many in a row stop the run.
 MAX_ATTEMPTS = 10
 
 
-def frame_indices(
-    length: int, num_frames: int, stride: int, generator: torch.Generator | None = None
-) -> list[int]:
-    """Choose `num_frames` frames, `stride` apart, from a video of `length` frames.
-
-    The span is ``num_frames * stride`` (VideoMAE, REFERENCE 2.8): the start is drawn in [0, length - span],
-    or is the middle of that range without a generator. A video shorter than that starts at 0 and repeats its
-    last reachable frame.
-    """
-    spare = max(length - num_frames * stride, 0)
-    if generator is None:
-        start = spare // 2
-    else:
-        start = int(torch.randint(spare + 1, (), generator=generator))
-    reachable = (length - 1 - start) // stride
-    return [start + stride * min(frame, reachable) for frame in range(num_frames)]
-
-
-class SampleDataset(Dataset[RGBDSample]):
+class SampleDataset(Dataset[RGBDSample | Views]):
     """Reads, transforms and labels with their draw the samples of a source; indexed by (epoch, index).
 
     A file that cannot be read is never fatal by itself. In training another sample takes its place, drawn
@@ -61,6 +46,12 @@ class SampleDataset(Dataset[RGBDSample]):
     twice): it comes back without maps and with ``meta["dropped"] = True``, which the collators leave out of
     the batch. Either way ``meta["skipped"]`` lists the files. Errors that concern the whole data set (a
     wrong depth unit, labels out of range, anything a transform raises) are not swallowed.
+
+    Several views of one video come back as a list, which the collators flatten; the video is read once for all of
+    them. In training they are `num_views` augmentations of the same frames (repeated augmentation, REFERENCE 2.9),
+    the first one equal to what a run with one view sees. In evaluation they are `num_segments` clips times
+    `num_crops` crops, with ``meta["segment"]`` and ``meta["crop"]``; 1 x 1 is the centre clip and crop. Files skipped
+    on the way are listed in the first view.
 
     Args:
         source: anything with ``__len__`` and ``__getitem__(i) -> VideoHandle`` (m33d_hf.data.sources).
@@ -71,9 +62,13 @@ class SampleDataset(Dataset[RGBDSample]):
         seed: seed of the run.
         indices: use only these rows of the source, in this order (label subsets).
         max_attempts: unreadable files in a row before giving up.
+        clip_sampling: "stride" or "span", see `m33d_hf.data.views.frame_indices`.
+        num_views: augmented views of a training sample.
+        num_segments: clips of an evaluation video; None, with `num_crops` None, gives samples instead of lists.
+        num_crops: crops of each of them along the longer side; more than one need an EvaluationTransform.
 
     Raises:
-        ConfigError: no frames asked for, or a stride below 1.
+        ConfigError: a number below 1, an unknown clip sampling, or views that do not go with `train`.
         DataError: the source is empty.
     """
 
@@ -88,11 +83,26 @@ class SampleDataset(Dataset[RGBDSample]):
         seed: int = 0,
         indices: Sequence[int] | None = None,
         max_attempts: int = MAX_ATTEMPTS,
+        clip_sampling: str = "stride",
+        num_views: int = 1,
+        num_segments: int | None = None,
+        num_crops: int | None = None,
     ) -> None:
-        if num_frames < 1 or frame_stride < 1:
-            raise ConfigError(
-                f"num_frames is {num_frames} and frame_stride is {frame_stride}; both are at least 1"
-            )
+        _check_sizes(
+            num_frames=num_frames,
+            frame_stride=frame_stride,
+            num_views=num_views,
+            num_segments=num_segments or 1,
+            num_crops=num_crops or 1,
+        )
+        check_sampling(clip_sampling)
+        self.multi_view = num_segments is not None or num_crops is not None
+        if train and self.multi_view:
+            raise ConfigError("num_segments and num_crops are views of evaluation videos; training has num_views")
+        if not train and num_views > 1:
+            raise ConfigError(f"num_views is {num_views} in evaluation, which has num_segments and num_crops")
+        if (num_crops or 1) > 1 and not isinstance(transform, EvaluationTransform):
+            raise ConfigError(f"num_crops is {num_crops}; crops need an EvaluationTransform (build_transform)")
         self.source = source
         self.transform = transform
         self.num_frames = num_frames
@@ -101,6 +111,10 @@ class SampleDataset(Dataset[RGBDSample]):
         self.seed = seed
         self.indices = list(range(len(source))) if indices is None else [int(index) for index in indices]
         self.max_attempts = max_attempts
+        self.clip_sampling = clip_sampling
+        self.num_views = num_views
+        self.num_segments = num_segments or 1
+        self.num_crops = num_crops or 1
         if not self.indices:
             raise DataError(f"source {getattr(source, 'name', source)!r} holds no samples to read")
         outside = [index for index in self.indices if not 0 <= index < len(source)]
@@ -110,8 +124,8 @@ class SampleDataset(Dataset[RGBDSample]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, row: Row) -> RGBDSample:
-        """Return the sample `index` as it looks in `epoch`.
+    def __getitem__(self, row: Row) -> RGBDSample | Views:
+        """Return the sample `index` as it looks in `epoch`, or its views.
 
         Raises:
             DataError: `max_attempts` files in a row could not be read.
@@ -120,10 +134,12 @@ class SampleDataset(Dataset[RGBDSample]):
         skipped: list[SkippedFile] = []
         candidate = index
         for attempt in range(self.max_attempts):
-            sample = self._try_read(epoch, candidate, skipped)
-            if sample is not None:
-                sample.meta.update(draw=Draw(self.seed, epoch), skipped=skipped, index=index)
-                return sample if self.transform is None else self.transform(sample)
+            clips = self._try_read(epoch, candidate, skipped)
+            if clips is not None:
+                for number, sample in enumerate(clips):
+                    files = skipped if number == 0 else []
+                    sample.meta.update(draw=Draw(self.seed, epoch), skipped=files, index=index)
+                return self._views(clips)
             if not self.train:
                 return RGBDSample(
                     skipped[-1].key, meta={"dropped": True, "skipped": skipped, "index": index}
@@ -134,13 +150,24 @@ class SampleDataset(Dataset[RGBDSample]):
             f"{skipped[-1].reason.rstrip('.')}. Check the data set's root and format."
         )
 
-    def _try_read(self, epoch: int, index: int, skipped: list[SkippedFile]) -> RGBDSample | None:
-        """Read one sample, or note why it cannot be read and return None."""
+    def _try_read(self, epoch: int, index: int, skipped: list[SkippedFile]) -> Views | None:
+        """Read the clips of one sample (one in training), or note why it cannot be read and return None."""
         key = f"sample {self.indices[index]}"
         try:
             handle: VideoHandle = self.source[self.indices[index]]
             key = handle.key
-            return handle.read(self._choose_frames(epoch, handle))
+            if handle.length < 1:
+                raise DataError(f"{key}: the video has no frames")
+            if not self.multi_view:
+                return [handle.read(self._choose_frames(epoch, handle))]
+            segments = segment_indices(
+                handle.length, self.num_frames, self.frame_stride, self.num_segments, self.clip_sampling
+            )
+            # Segments of a short video overlap: each frame is decoded once.
+            frames = sorted({frame for segment in segments for frame in segment})
+            place = {frame: number for number, frame in enumerate(frames)}
+            whole = handle.read(frames)
+            return [take_frames(whole, [place[frame] for frame in segment]) for segment in segments]
         except (DepthUnitError, LabelError):
             raise  # these say that the data set was described wrongly; skipping would hide it file by file
         except (DataError, OSError) as error:
@@ -150,12 +177,38 @@ class SampleDataset(Dataset[RGBDSample]):
             return None
 
     def _choose_frames(self, epoch: int, handle: VideoHandle) -> list[int]:
-        if handle.length < 1:
-            raise DataError(f"{handle.key}: the video has no frames")
         generator = None
         if self.train and handle.length > self.num_frames * self.frame_stride:
             generator = Draw(self.seed, epoch).generator(handle.key, "frames")
-        return frame_indices(handle.length, self.num_frames, self.frame_stride, generator)
+        return frame_indices(handle.length, self.num_frames, self.frame_stride, generator, self.clip_sampling)
+
+    def _views(self, clips: Views) -> RGBDSample | Views:
+        """Transform the clips of one video into what the loader hands on."""
+        if self.multi_view:
+            return [view for number, clip in enumerate(clips) for view in self._crops(clip, number)]
+        (sample,) = clips
+        if self.num_views == 1:
+            return self._transformed(sample)
+        views = []
+        for number in range(self.num_views):
+            meta = dict(sample.meta, draw=sample.meta["draw"]._replace(view=number))
+            if number > 0:
+                meta["skipped"] = []
+            views.append(self._transformed(dataclasses.replace(sample, meta=meta)))
+        return views
+
+    def _crops(self, clip: RGBDSample, segment: int) -> Views:
+        if self.num_crops == 1:
+            crops = [self._transformed(clip)]
+        else:
+            crops = cast(EvaluationTransform, self.transform).crops(clip, self.num_crops)
+        for number, view in enumerate(crops):
+            files = view.meta["skipped"] if number == 0 else []
+            view.meta = dict(view.meta, segment=segment, crop=number, skipped=files)
+        return crops
+
+    def _transformed(self, sample: RGBDSample) -> RGBDSample:
+        return sample if self.transform is None else self.transform(sample)
 
     def _replacement(self, epoch: int, key: str, attempt: int, failed: int) -> int:
         """Draw a stand-in for the sample `key`, never the one that has just failed."""
@@ -294,7 +347,7 @@ class EvaluationSampler(Sampler[list[Row]]):
 
 def build_loader(
     dataset: SampleDataset,
-    collator: Callable[[list[RGBDSample]], dict[str, Any]],
+    collator: Callable[[list[Any]], dict[str, Any]],
     sampler: StepSampler | EvaluationSampler,
     *,
     num_workers: int = 0,

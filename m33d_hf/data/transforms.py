@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 import torch
 
+from m33d_hf.data.clip_augmentation import ErasingOptions, rand_augment
 from m33d_hf.data.color import color_jitter, gaussian_blur, grey
 from m33d_hf.data.crops import multi_scale_crop, random_crop, random_resized_crop, scale_jitter
 from m33d_hf.data.randomness import Draw, Uniforms
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
+from m33d_hf.data.views import crop_offset
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 from m33d_hf.modeling.preprocessing_m33d import (
     PLACEMENT_MODES,
@@ -26,6 +28,7 @@ from m33d_hf.modeling.preprocessing_m33d import (
     RGB_FILL,
     Placement,
     Size,
+    covering_size,
     place,
     size_pair,
 )
@@ -49,6 +52,10 @@ class TransformOptions:
         color_jitter: probability of colour jitter with strengths `brightness`, `contrast`, `saturation`, `hue`.
         grayscale: probability of grey RGB.
         blur: probability of a Gaussian blur with `blur_kernel` (odd, pixels) and a deviation in `blur_sigma`.
+        randaugment_ops: operations of RandAugment per clip, before it is cropped; 0 for none. RGB-only samples.
+        randaugment_magnitude: their strength, 0 to 30.
+        erasing: probability of random erasing, done by ClipClassificationCollator after normalisation, with
+            `erasing_area` and `erasing_aspect` (see ErasingOptions).
         resize_mode: interpolation of RGB, "bilinear" or "bicubic".
 
     Raises:
@@ -102,6 +109,18 @@ class TransformOptions:
         _check("scale", self.scale, area, "a share of the image area, at most 1, for random_resized")
         shares = len(self.multiscale_scales) > 0 and all(0 < share <= 1 for share in self.multiscale_scales)
         _check("multiscale_scales", self.multiscale_scales, shares, "a list of shares in (0, 1]")
+        _check("randaugment_ops", self.randaugment_ops, self.randaugment_ops >= 0, "a number of operations, 0 = none")
+        magnitude = 0 <= self.randaugment_magnitude <= 30
+        _check("randaugment_magnitude", self.randaugment_magnitude, magnitude, "a strength, 0 to 30")
+        self.erasing_options()
+
+    def erasing_options(self) -> ErasingOptions:
+        """What the collator needs for random erasing.
+
+        Raises:
+            ConfigError: a value outside its range.
+        """
+        return ErasingOptions(self.erasing, tuple(self.erasing_area), tuple(self.erasing_aspect))
 
 
 def _check(name: str, value: object, good: bool, what: str) -> None:
@@ -148,6 +167,27 @@ class EvaluationTransform:
             rgb = placement.place_rgb(sample.rgb, self.options.resize_mode)
         return _with_maps(sample, rgb, placement, flip=False)
 
+    def crops(self, sample: RGBDSample, count: int) -> list[RGBDSample]:
+        """Scale until the canvas is covered and cut `count` crops, evenly spread along the side that sticks out.
+
+        `eval_crop` plays no part here (REFERENCE 2.9 "Test"); one crop is that of eval_crop "center".
+
+        Raises:
+            DataError: as for a call.
+        """
+        image = checked_size(sample, self.patch_size)
+        resized = covering_size(image, self.size)
+        wide = Placement((0, 0, *image), resized, (0, 0), resized)
+        # Resized once for all crops.
+        rgb = None if sample.rgb is None else wide.view(sample.rgb, self.options.resize_mode)
+        whole = _with_maps(sample, rgb, wide, flip=False)
+        spare = (resized[0] - self.size[0], resized[1] - self.size[1])
+        offsets = [(crop_offset(spare[0], i, count), crop_offset(spare[1], i, count)) for i in range(count)]
+        windows = [Placement((*offset, *self.size), self.size, (0, 0), self.size) for offset in offsets]
+        return [
+            _with_maps(whole, None if rgb is None else window.view(rgb), window, flip=False) for window in windows
+        ]
+
 
 @dataclass
 class TrainTransform:
@@ -164,6 +204,9 @@ class TrainTransform:
     def __call__(self, sample: RGBDSample) -> RGBDSample:
         image = checked_size(sample, self.patch_size)
         draw: Draw = sample.meta["draw"]
+        if self.options.randaugment_ops > 0:
+            frames = rand_augment(sample, self.options.randaugment_ops, self.options.randaugment_magnitude)
+            sample = dataclasses.replace(sample, rgb=frames)
         draws = Uniforms(draw.generator(sample.key, "geometry"))
         flip = draws.chance(self.options.flip)
         placement = self._place(image, draws)

@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 
+from m33d_hf.data.clip_augmentation import ErasingOptions
 from m33d_hf.data.collation import (
-    ClassificationCollator,
+    ClipClassificationCollator,
     DepthCollator,
     PretrainingCollator,
     SegmentationCollator,
 )
+from m33d_hf.data.mixing import MixingOptions, draw_mix
 from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.skips import SkippedFile
@@ -195,13 +197,73 @@ def test_depth_labels_are_metres_with_holes():
 
 
 def test_classification_labels():
-    collate = ClassificationCollator(clip_config(num_labels=2))
-    batch = collate([sample("a", 4), sample("b", 4, label=0)])
-    assert batch["labels"].tolist() == [1, 0] and batch["pixel_values"].shape == (2, 4, 3, 16, 24)
+    collate = ClipClassificationCollator(clip_config(num_labels=2), train=False)
+    batch = collate([sample("a", 4), sample("b", 4, label=0), sample("c", 4, label=None)])
+    assert batch["labels"].tolist() == [1, 0, 255] and batch["labels"].dtype == torch.int64
+    assert batch["pixel_values"].shape == (3, 4, 3, 16, 24)
     with pytest.raises(LabelError, match="b: label 2 is outside the model's 2 classes"):
         collate([sample("b", 4, label=2)])
-    with pytest.raises(DataError, match="b: the sample has no label"):
-        collate([sample("b", 4, label=None)])
+    for label in (None, 255):
+        with pytest.raises(LabelError, match=r"b: a training sample without a label.*drop_unlabelled"):
+            ClipClassificationCollator(clip_config(num_labels=2), train=True)([sample("b", 4, label=label)])
+
+
+def test_training_targets_are_smoothed_rows():
+    collate = ClipClassificationCollator(clip_config(num_labels=4), MixingOptions(label_smoothing=0.1), train=True)
+    batch = collate([sample("a", 4), sample("b", 4, label=3)])
+    expected = [[0.025, 0.925, 0.025, 0.025], [0.025, 0.025, 0.025, 0.925]]
+    torch.testing.assert_close(batch["labels"], torch.tensor(expected))
+    plain = ClipClassificationCollator(clip_config(num_labels=4), train=True)([sample("a", 4)])
+    assert plain["labels"].dtype == torch.float32 and plain["labels"].tolist() == [[0, 1, 0, 0]]
+
+
+def test_image_models_get_images_that_are_erased_and_mixed():
+    collate = ClipClassificationCollator(
+        config(num_labels=2), MixingOptions(mixup=0.8), ErasingOptions(probability=1.0), train=True
+    )
+    batch = collate([sample("a"), sample("b", label=0)])
+    assert batch["pixel_values"].shape == (2, 3, 16, 24)
+    plain = ClipClassificationCollator(config(num_labels=2), train=False)([sample("a"), sample("b")])
+    assert not torch.equal(batch["pixel_values"], plain["pixel_values"])
+
+
+def test_a_mixed_batch_is_its_rows_and_their_partners():
+    samples = [sample(key, 4, label=number % 2) for number, key in enumerate("abcde")]
+    clean = ClipClassificationCollator(clip_config(num_labels=2), train=True)(samples)
+    mixed = ClipClassificationCollator(clip_config(num_labels=2), MixingOptions(mixup=0.8), train=True)(samples)
+    drawn = draw_mix(MixingOptions(mixup=0.8), 16, 24, 0, 0, "a", "mix")
+    for row in range(5):
+        expected = drawn.share * clean["pixel_values"][row] + (1 - drawn.share) * clean["pixel_values"][4 - row]
+        torch.testing.assert_close(mixed["pixel_values"][row], expected)
+        expected = drawn.share * clean["labels"][row] + (1 - drawn.share) * clean["labels"][4 - row]
+        torch.testing.assert_close(mixed["labels"][row], expected)
+
+
+def test_erasing_does_not_depend_on_the_batch_but_on_the_view():
+    erasing = ErasingOptions(probability=1.0)
+    collate = ClipClassificationCollator(clip_config(num_labels=2), erasing=erasing, train=True)
+    together = collate([sample("a", 4), sample("b", 4)])["pixel_values"]
+    assert torch.equal(collate([sample("b", 4)])["pixel_values"][0], together[1])
+    assert not torch.equal(collate([sample("b", 4, draw=Draw(0, view=1))])["pixel_values"][0], together[1])
+    unerased = ClipClassificationCollator(clip_config(num_labels=2), train=True)([sample("b", 4)])["pixel_values"][0]
+    changed = (together[1] != unerased).all(dim=1)
+    assert changed[0].any() and torch.equal(changed[0], changed[3])
+    assert not torch.equal(together[1, 0][:, changed[0]], together[1, 3][:, changed[0]])
+
+
+def test_lists_of_views_are_flattened():
+    file = SkippedFile("x.avi", "truncated", "x")
+    views = [sample("a", 4), sample("a", 4, draw=Draw(0, view=1))]
+    views[0].meta["skipped"] = [file]
+    dropped = RGBDSample("c", meta={"dropped": True, "skipped": [], "index": 99})
+    batch = ClipClassificationCollator(clip_config(num_labels=2), train=True)([views, sample("b", 4), dropped])
+    assert batch["pixel_values"].shape[0] == 3
+    assert batch["meta"] == {"keys": ["a", "a", "b"], "indices": [97, 98, 99], "skipped": [file]}
+    test = [sample("a", 4), sample("a", 4)]
+    for crop, view in enumerate(test):
+        view.meta.update(segment=0, crop=crop)
+    batch = ClipClassificationCollator(clip_config(num_labels=2), train=False)([dropped, test])
+    assert batch["meta"]["views"] == [(97, 0, 0), (97, 0, 1)]
 
 
 # What every collator does ------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader, frame_indices
+from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import Draw, generator_of
 from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.views import frame_indices
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, LabelError
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
 from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import ConfigError, DataError
@@ -83,22 +84,49 @@ def subset(length: int, count: int | None, seed: int | None) -> list[int] | None
     return sorted(torch.randperm(length, generator=generator)[:count].tolist())
 
 
-def build_run_datasets(args: RunArguments, config: M33DConfig) -> tuple[SampleDataset, SampleDataset | None]:
-    """Training data, and evaluation data unless `data.eval_split` is null and there is no `data.eval_root`."""
-    train_set = build_dataset(args, config, True)
+def build_run_datasets(
+    args: RunArguments, config: M33DConfig, *, labelled: bool = False, multi_view: bool = False
+) -> tuple[SampleDataset, SampleDataset | None]:
+    """Training data, and evaluation data unless `data.eval_split` is null and there is no `data.eval_root`.
+
+    Args:
+        args: the run.
+        config: of the model.
+        labelled: see `build_dataset`.
+        multi_view: the task evaluates `evaluation.num_segments` x `num_crops` views of each video, in lists.
+    """
+    train_set = build_dataset(args, config, True, labelled=labelled)
     if args.data.eval_split is None and args.data.eval_root is None:
         return train_set, None
-    return train_set, build_dataset(args, config, False)
+    views = (args.evaluation.num_segments, args.evaluation.num_crops) if multi_view else (None, None)
+    return train_set, build_dataset(args, config, False, num_segments=views[0], num_crops=views[1])
 
 
-def build_dataset(args: RunArguments, config: M33DConfig, train: bool) -> SampleDataset:
-    """One data set: source, subset, transform."""
+def build_dataset(
+    args: RunArguments,
+    config: M33DConfig,
+    train: bool,
+    *,
+    labelled: bool = False,
+    num_segments: int | None = None,
+    num_crops: int | None = None,
+) -> SampleDataset:
+    """One data set: source, subset, transform.
+
+    Args:
+        args: the run.
+        config: of the model.
+        train: training or evaluation data.
+        labelled: training learns the source's clip labels: unlabelled samples are left out, and every class must have
+            a sample unless `data.allow_missing_classes`.
+        num_segments: clips of an evaluation video; None, with `num_crops` None, for single samples.
+        num_crops: crops of each of them.
+
+    Raises:
+        ConfigError: more samples, or another share of labels, asked for than the source can give.
+        DataError: data that cannot be used; classes without a sample.
+    """
     source = build_run_source(args, config, train)
-    if train:
-        indices = subset(len(source), args.data.max_train_samples, args.data.subset_seed)
-    else:
-        limit = args.data.max_eval_samples
-        indices = subset(len(source), None if limit is None else min(limit, len(source)), None)
     options = TransformOptions(**dataclasses.asdict(args.transforms))
     transform = build_transform(options, train, config.image_height_width, config.patch_height_width)
     return SampleDataset(
@@ -108,8 +136,46 @@ def build_dataset(args: RunArguments, config: M33DConfig, train: bool) -> Sample
         frame_stride=args.data.frame_stride,
         train=train,
         seed=args.seed,
-        indices=indices,
+        indices=_training_rows(args, source, labelled) if train else _evaluation_rows(args, source),
+        clip_sampling=args.data.clip_sampling,
+        num_views=args.data.num_views if train else 1,
+        num_segments=num_segments,
+        num_crops=num_crops,
     )
+
+
+def _evaluation_rows(args: RunArguments, source: Source) -> list[int] | None:
+    limit = args.data.max_eval_samples
+    return subset(len(source), None if limit is None else min(limit, len(source)), None)
+
+
+def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[int] | None:
+    """Rows of the source to train on, None for all: the share of labels first, then `data.max_train_samples`."""
+    data = args.data
+    if data.label_fraction is None and not labelled:
+        return subset(len(source), data.max_train_samples, data.subset_seed)
+    from m33d_hf.data.subsets import label_subset
+
+    offered = getattr(source, "labels", None)
+    labels = None if offered is None else offered()
+    if labels is None or source.action_names is None:
+        raise ConfigError(
+            f"The source {data.source!r} offers no label per sample, to learn or to draw data.label_fraction from; use "
+            "one with labels (unit clips where it has units), or take data.label_fraction away."
+        )
+    groups = getattr(source, "groups", None)
+    rows = label_subset(
+        labels,
+        [str(row) for row in range(len(labels))] if groups is None else groups(),
+        source.action_names,
+        1.0 if data.label_fraction is None else data.label_fraction,
+        data.subset_seed,
+        allow_missing=data.allow_missing_classes,
+    )
+    if labelled:
+        rows = [row for row in rows if labels[row] != IGNORE_INDEX]
+    chosen = subset(len(rows), data.max_train_samples, data.subset_seed)
+    return rows if chosen is None else [rows[row] for row in chosen]
 
 
 def build_initialised(

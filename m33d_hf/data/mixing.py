@@ -1,0 +1,123 @@
+"""Mixup, CutMix and label smoothing of a batch of clips (REFERENCE 2.9).
+
+The one place of the data path where what a sample looks like depends on its batch: the partner is the row from the
+other end of it. Draws are a function of (seed, epoch, key of the first row).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from m33d_hf.data.randomness import SeedPart, seeded
+from m33d_hf.errors import ConfigError
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class MixingOptions:
+    """The recipe's `mixing` section; by default nothing is mixed.
+
+    Attributes:
+        mixup: alpha of mixup's Beta(alpha, alpha), 0 = off.
+        cutmix: alpha of CutMix's, 0 = off.
+        probability: that a batch is mixed, 0 to 1.
+        switch_probability: that CutMix is chosen where both are on, 0 to 1.
+        label_smoothing: share of the target that is spread evenly over all classes, 0 to 1.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    probability: float = 1.0
+    switch_probability: float = 0.5
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("mixup", "cutmix"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"mixing.{name} is {getattr(self, name)!r}; it is 0 (off) or more")
+        for name in ("probability", "switch_probability", "label_smoothing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"mixing.{name} is {getattr(self, name)!r}; it lies between 0 and 1")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether batches are mixed at all."""
+        return (self.mixup > 0 or self.cutmix > 0) and self.probability > 0
+
+
+@dataclass(frozen=True)
+class MixDraw:
+    """What one batch's mixing is: `share` of the row itself, and for CutMix the (top, bottom, left, right) box."""
+
+    share: float
+    box: Box | None = None
+
+
+def soft_targets(labels_B: torch.Tensor, num_labels: int, smoothing: float = 0.0) -> torch.Tensor:
+    """(B,) class ids to (B, L) float32 rows of sum 1: ``smoothing / L``, and ``1 - smoothing`` more at the class."""
+    off = smoothing / num_labels
+    targets = torch.full((len(labels_B), num_labels), off, dtype=torch.float32)
+    return targets.scatter_(1, labels_B[:, None], 1.0 - smoothing + off)
+
+
+def draw_mix(options: MixingOptions, height: int, width: int, *seed: SeedPart) -> MixDraw:
+    """Draw how a batch of `height` x `width` frames is mixed; share 1 when it is not.
+
+    CutMix's box has ``1 - share`` of the frame's area before it is cut off at the border; the share is then what is
+    really left (timm's "correct_lam").
+    """
+    if not options.mixes:
+        return MixDraw(1.0)
+    with seeded(*seed):
+        # All draws in a fixed order, used or not: a changed probability leaves the other batches as they were.
+        chance, switch, centre_h, centre_w = torch.rand(4, dtype=torch.float64).tolist()
+        cut = options.cutmix > 0 and (options.mixup == 0 or switch < options.switch_probability)
+        alpha = torch.tensor(options.cutmix if cut else options.mixup, dtype=torch.float64)
+        share = float(torch.distributions.Beta(alpha, alpha).sample())
+    if chance >= options.probability:
+        return MixDraw(1.0)
+    if not cut:
+        return MixDraw(share)
+    box = cutmix_box(height, width, share, int(centre_h * height), int(centre_w * width))
+    top, bottom, left, right = box
+    return MixDraw(1.0 - (bottom - top) * (right - left) / (height * width), box)
+
+
+def cutmix_box(height: int, width: int, share: float, centre_h: int, centre_w: int) -> Box:
+    """(top, bottom, left, right) of a box around a pixel, sides sqrt(1 - share) of the frame's, cut at the border."""
+    ratio = (1.0 - share) ** 0.5
+    half_h, half_w = int(height * ratio) // 2, int(width * ratio) // 2
+    return (
+        max(centre_h - half_h, 0),
+        min(centre_h + half_h, height),
+        max(centre_w - half_w, 0),
+        min(centre_w + half_w, width),
+    )
+
+
+def mix_batch(pixels: torch.Tensor, targets_BL: torch.Tensor, drawn: MixDraw) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix every row with its partner, row B - 1 - i; the middle row of an odd batch stays as it is.
+
+    Args:
+        pixels: (B, ..., H, W) float; a box spans all frames and channels.
+        targets_BL: rows of sum 1.
+        drawn: one draw for the whole batch.
+
+    Returns:
+        Mixed pixels and targets, of the same shapes.
+    """
+    if drawn.share == 1.0:
+        return pixels, targets_BL
+    targets = targets_BL * drawn.share + targets_BL.flip(0) * (1.0 - drawn.share)
+    if drawn.box is None:
+        return torch.lerp(pixels.flip(0), pixels, drawn.share), targets
+    top, bottom, left, right = drawn.box
+    mixed = pixels.clone()
+    mixed[..., top:bottom, left:right] = pixels.flip(0)[..., top:bottom, left:right]
+    return mixed, targets
