@@ -1,0 +1,321 @@
+"""From what an annotation file says to one phase id per video frame: names to ids, label rate to video rate."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from m33d_hf.data.phase_annotations import Annotation
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.sources.labels import read_class_names
+from m33d_hf.errors import ConfigError, DataError, LabelError, nearest_name_hint
+
+CHOLEC80_PHASES = (
+    "Preparation",
+    "CalotTriangleDissection",
+    "ClippingCutting",
+    "GallbladderDissection",
+    "GallbladderPackaging",
+    "CleaningCoagulation",
+    "GallbladderRetraction",
+)
+SEGMENT_ENDS = ("auto", "exclusive", "inclusive")
+_COMMON_RATES = (1.0, 2.0, 5.0, 10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0)
+# Labels that reach less than this share of a video are taken for numbered at another rate, not for cut short.
+_LEAST_SHARE = 2 / 3
+_WHOLE_NUMBER = re.compile(r"-?\d+")
+
+
+@dataclass(frozen=True)
+class PhaseNames:
+    """Phases in id order, and how the words of annotation files become ids.
+
+    Attributes:
+        names: phases in id order.
+        numbers: stored number -> id, for annotations that hold numbers; None where no numbers are known.
+        unknown: "error" for a phase that is none of these, or "ignore" to leave its frames unannotated.
+    """
+
+    names: tuple[str, ...]
+    numbers: Mapping[int, int] | None = None
+    unknown: str = "error"
+
+    def ids(self, annotation: Annotation) -> np.ndarray:
+        """(n,) uint8 id of each line of the annotation, 255 where the phase is unknown and that is allowed.
+
+        Raises:
+            LabelError: a phase that is none of `names`: file, line, the nearest name and what to do.
+        """
+        table = [self._id_of(name, annotation) for name in annotation.names]
+        return np.array(table, dtype=np.uint8)[annotation.codes]
+
+    def _id_of(self, name: str, annotation: Annotation) -> int:
+        if name in self.names:
+            return self.names.index(name)
+        if self.numbers is not None and _WHOLE_NUMBER.fullmatch(name) and int(name) in self.numbers:
+            return self.numbers[int(name)]
+        if self.unknown == "ignore":
+            return IGNORE_INDEX
+        raise LabelError(
+            f"{annotation.path}, line {annotation.first_line(name)}: phase {name!r} is none of the {len(self.names)} "
+            f"phases {', '.join(self.names)}.{nearest_name_hint(name, self.names)} Correct the file, add the phase to "
+            "--data.options.phase_names, or leave its frames unannotated with --data.options.unknown_phase=ignore"
+        )
+
+
+def collect_names(annotations: Sequence[Annotation]) -> tuple[list[str], str]:
+    """All phases of a data set in a fixed order, and a sentence about it.
+
+    Cholec80's seven are in surgical order where they are exactly the set; any other set is in alphabetical order.
+
+    Raises:
+        LabelError: phases that are numbers, or two names that differ in case only.
+    """
+    places: dict[str, Annotation] = {}
+    for annotation in annotations:
+        for name in annotation.names:
+            places.setdefault(name, annotation)
+    folded: dict[str, str] = {}
+    for name, annotation in places.items():
+        where = f"{annotation.path}, line {annotation.first_line(name)}"
+        if _WHOLE_NUMBER.fullmatch(name):
+            raise LabelError(
+                f"{where}: the phase is the number {name}, and what a number stands for is not standard (two orders of "
+                "Cholec80's phases are in use). Name the phases in the order of their numbers from 0: "
+                "--data.options.phase_names=FILE (one a line, or 'number<TAB>name')"
+            )
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            first = places[other]
+            raise LabelError(
+                f"two phases have one name but for upper and lower case: {other!r} ({first.path}, line "
+                f"{first.first_line(other)}) and {name!r} ({where}). Write both alike, or give them names of their own"
+            )
+    if set(places) == set(CHOLEC80_PHASES):
+        return list(CHOLEC80_PHASES), "phases: the seven of Cholec80, in surgical order"
+    names = sorted(places)
+    return names, f"phases: {len(names)} names found in the annotations, in alphabetical order: {', '.join(names)}"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The frames of a video and how annotations count them.
+
+    Attributes:
+        num_frames: frames of the video.
+        fps: its frames per second, None when unknown.
+        label_fps: frames per second that annotations number; None = those of the video, checked by length.
+        tolerance: label steps by which an annotation may be longer than the video.
+        inclusive: whether the last frame of a segment is the one that its end names.
+    """
+
+    num_frames: int
+    fps: float | None = None
+    label_fps: float | None = None
+    tolerance: float = 1.0
+    inclusive: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """Video frames per number of an annotation in frames."""
+        return 1.0 if self.label_fps is None or self.fps is None else self.fps / self.label_fps
+
+    def describe(self) -> str:
+        """`1500 frames at 25 fps`."""
+        return f"{self.num_frames} frames at {f'{self.fps:g} fps' if self.fps else 'a rate that is not known'}"
+
+
+def ends_are_inclusive(annotations: Sequence[Annotation], how: str = "auto") -> tuple[bool, str | None]:
+    """Whether segments in frames include the frame that their end names; seconds never do.
+
+    "auto" looks at the segments of the whole data set: ends that always fall one frame before the next start (or on
+    their own start) are inclusive. Returns the answer and, where it was inclusive by evidence, a sentence.
+
+    Raises:
+        ConfigError: `how` is unknown.
+    """
+    if how not in SEGMENT_ENDS:
+        hint = nearest_name_hint(how, SEGMENT_ENDS)
+        raise ConfigError(f"segment_end is {how!r}; it is one of {', '.join(SEGMENT_ENDS)}.{hint}")
+    if how != "auto":
+        return how == "inclusive", None
+    touching = adjoining = single = 0
+    for annotation in annotations:
+        if annotation.stops is not None and annotation.unit == "frames":
+            gaps = annotation.starts[1:] - annotation.stops[:-1]
+            touching += int((gaps == 0).sum())
+            adjoining += int((gaps == 1).sum())
+            single += int((annotation.starts == annotation.stops).sum())
+    if touching or not adjoining + single:
+        return False, None
+    return True, "segments: every end names the last frame of its segment (the next one starts a frame later)"
+
+
+def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video: str) -> np.ndarray:
+    """The phase of every frame of a video.
+
+    Args:
+        annotation: what its file says.
+        ids: (n,) uint8 id of each line of it (`PhaseNames.ids`).
+        timing: rates and length of the video.
+        video: its key, for messages.
+
+    Returns:
+        (num_frames,) uint8, 255 where nothing is annotated: before the first line, between segments, behind the last.
+
+    Raises:
+        ConfigError: a rate that is needed and not known.
+        DataError: an annotation longer than the video, frame numbers that fit another rate, segments that overlap;
+            names both sides.
+    """
+    if annotation.unit == "seconds" and timing.fps is None:
+        raise ConfigError(
+            f"{annotation.path} is in seconds, and the frames per second of {video} are not known: pass "
+            "--data.options.fps"
+        )
+    if annotation.unit == "frames" and timing.label_fps is not None and timing.fps is None:
+        raise ConfigError(
+            f"label_fps is {timing.label_fps:g}, and the frames per second of {video} are not known: pass "
+            "--data.options.fps"
+        )
+    starts, stops, step = _spans(annotation, timing)
+    end = float(stops[-1]) if math.isfinite(stops[-1]) else float(starts[-1])
+    if annotation.unit == "frames":
+        _check_frames(annotation, end, step, timing, video)
+        # The small number keeps frames on a border that rounding puts just below it.
+        positions = np.arange(timing.num_frames) / timing.ratio + 1e-6
+    else:
+        _check_seconds(annotation, end, step, timing, video)
+        positions = (np.arange(timing.num_frames) + 0.5) / (timing.fps or 1.0)  # a time means the nearest frame
+    row = np.searchsorted(starts, positions, side="right") - 1
+    inside = (row >= 0) & (positions < stops[row])
+    return np.where(inside, ids[row], IGNORE_INDEX).astype(np.uint8)
+
+
+def _spans(annotation: Annotation, timing: Timing) -> tuple[np.ndarray, np.ndarray, float]:
+    """(starts, stops, label step) in the annotation's unit; the last stop is infinite where a phase holds for good."""
+    starts: np.ndarray = annotation.starts
+    if annotation.stops is not None:
+        stops = annotation.stops + (1 if timing.inclusive and annotation.unit == "frames" else 0)
+        _refuse_overlap(annotation, stops)
+        return starts, stops, annotation.resolution
+    if annotation.kind == "frames":
+        step = _common_step(annotation, np.diff(starts))
+        if starts[0] == 1 and step == 1 and starts[-1] >= timing.num_frames / timing.ratio:
+            starts = starts - 1  # the last number lies past the end of the video: it was counted from one
+        return starts, starts + step, step
+    # Stamps at a steady pace sample the phase, and the last one stands for one step; stamps of changes hold.
+    steps = np.diff(np.unique(starts))
+    steady = len(steps) > 1 and steps.max() <= 1.5 * np.median(steps) and (np.diff(annotation.codes) == 0).any()
+    last = starts[-1] + float(np.median(steps)) if steady else math.inf
+    step = float(np.median(steps)) if steady else 0.0
+    return starts, np.append(starts[1:], last), max(step, annotation.resolution)
+
+
+def _common_step(annotation: Annotation, steps: np.ndarray) -> float:
+    if not len(steps):
+        return 1.0
+    values, counts = np.unique(steps, return_counts=True)
+    best = int(np.argmax(counts))
+    if len(steps) > 2 and counts[best] * 2 < len(steps):
+        raise DataError(
+            f"{annotation.path}: its frame numbers have no common step ({values[0]:g} to {values[-1]:g}), so nobody "
+            "knows how long a line holds. Write a line for every k-th frame, or segments: start_frame,end_frame,phase"
+        )
+    return float(values[best])
+
+
+def _refuse_overlap(annotation: Annotation, stops: np.ndarray) -> None:
+    starts, lines = annotation.starts, annotation.lines
+    empty = stops <= starts
+    if empty.any():
+        at = int(np.argmax(empty))
+        raise DataError(
+            f"{annotation.path}, line {lines[at]}: the segment {starts[at]:g} to {stops[at]:g} holds no frame. If ends "
+            "name the last frame of a segment, pass --data.options.segment_end=inclusive"
+        )
+    overlap = starts[1:] < stops[:-1]
+    if overlap.any():
+        at = int(np.argmax(overlap))
+        raise DataError(
+            f"{annotation.path}: the segments of lines {lines[at]} ({starts[at]:g} to {stops[at]:g}) and "
+            f"{lines[at + 1]} ({starts[at + 1]:g} to {stops[at + 1]:g} {annotation.unit}) overlap; a frame has "
+            "one phase"
+        )
+
+
+def _check_frames(annotation: Annotation, end: float, step: float, timing: Timing, video: str) -> None:
+    covered, slack = end * timing.ratio, timing.tolerance * max(step * timing.ratio, 1.0)
+    rate = f"at label_fps={timing.label_fps:g}" if timing.label_fps else "at the video's own rate"
+    both = (
+        f"{annotation.path} annotates frames up to number {end - 1:g}, which {rate} is frame {covered:g} of the video; "
+        f"{video} has {timing.describe()}"
+    )
+    if covered > timing.num_frames + slack:
+        raise DataError(
+            f"{both}: the annotation is longer than the video.{_rate_hint(end, timing)} If the video is cut short, "
+            "--data.options.length_tolerance allows for so many label steps"
+        )
+    if timing.label_fps is not None or covered >= timing.num_frames - slack:
+        return
+    sparse = annotation.kind == "frames" and covered < _LEAST_SHARE * timing.num_frames
+    missing = timing.num_frames - covered
+    if sparse or (timing.fps and missing >= timing.fps and _fitting_rate(end, step, timing) is not None):
+        stated = f"{timing.fps:g}" if timing.fps else "that of the video, with --data.options.fps"
+        raise DataError(
+            f"{both}: the frame counts do not match, so the label rate and the video rate seem to differ."
+            f"{_rate_hint(end, timing)} If the annotation does end early, pass --data.options.label_fps={stated}"
+        )
+
+
+def _check_seconds(annotation: Annotation, end: float, step: float, timing: Timing, video: str) -> None:
+    fps = timing.fps or 1.0
+    duration = timing.num_frames / fps
+    if end > duration + timing.tolerance * max(step, 1.0 / fps):
+        raise DataError(
+            f"{annotation.path} annotates up to {end:g} s, {video} has {timing.describe()} = {duration:g} s: the "
+            "annotation is longer than the video. Check --data.options.fps, or, if the video is cut short, let "
+            "--data.options.length_tolerance allow for so many label steps"
+        )
+
+
+def _fitting_rate(end: float, step: float, timing: Timing) -> float | None:
+    """A usual rate other than the video's at which the annotation would be as long as the video."""
+    if not timing.fps:
+        return None
+    for rate in _COMMON_RATES:
+        ratio = timing.fps / rate
+        close = abs(end * ratio - timing.num_frames) <= max(step * ratio, 1.0, 1e-3 * timing.num_frames)
+        if close and abs(ratio - 1) > 0.01:
+            return rate
+    return None
+
+
+def _rate_hint(end: float, timing: Timing) -> str:
+    if timing.fps is None:
+        return " If labels are numbered at another rate, pass both --data.options.fps and --data.options.label_fps."
+    rate = _fitting_rate(end, 0.0, timing) or round(timing.fps * end / max(timing.num_frames, 1), 2)
+    return f" Numbered at {rate:g} fps they would fit: pass --data.options.label_fps={rate:g} if so."
+
+
+def read_phase_names(given: str | Path | Sequence[str], root: Path) -> tuple[list[str], dict[int, int]]:
+    """Names in id order, and stored number -> id, from a list or a file (one a line, or number and name a line).
+
+    Raises:
+        ConfigError: a file that is not there. CorruptFileError: a file that is no text.
+    """
+    if isinstance(given, str | Path):
+        path = next((place for place in (Path(given).expanduser(), root / given) if place.is_file()), None)
+        if path is None:
+            raise ConfigError(
+                f"phase_names={str(given)!r} is a file neither here nor under {root}, and no list of names"
+            )
+        names, table, _ = read_class_names(path)
+        return names, dict(enumerate(range(len(names)))) if table is None else table
+    names = [str(name).strip() for name in given]
+    return names, dict(enumerate(range(len(names))))
