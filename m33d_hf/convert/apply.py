@@ -15,6 +15,7 @@ from m33d_hf.errors import ConfigError, ConversionError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 
 from .architecture import check_encoder, decoder_obstacle, infer_config
+from .classes import FINE_TUNE_REASON, class_obstacle
 from .detect import FORMATS
 from .files import ForeignCheckpoint
 from .layout import FormatTable, Neutral, Weight, translate
@@ -92,6 +93,7 @@ class ConversionReport:
 @dataclass
 class _Plan:
     random_encoders: frozenset[str] = frozenset()
+    classifier_reason: str | None = None
     values: dict[str, Tensor] = field(default_factory=dict)
     used: dict[str, list[str]] = field(default_factory=dict)
     filled: dict[str, str] = field(default_factory=dict)
@@ -134,6 +136,7 @@ def convert_state_dict(
     if decoder_reason is None and not _has_final_norm(neutral):
         notes.append("the checkpoint's decoder read features without a final norm; ours norms them first")
     plan = _Plan(random_encoders=_random_encoders(config, options))
+    plan.classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
     for target in targets:
         _plan_target(target, targets[target], neutral, options, decoder_reason, plan)
     _account(neutral, plan, ignored, decoder_reason, targets, checkpoint, table)
@@ -173,6 +176,20 @@ def _decoder_reason(
     if not options.init_decoder:
         return "init_decoder is False"
     return decoder_obstacle(neutral, table, checkpoint.config, config)
+
+
+def _classifier_reason(
+    neutral: Neutral, checkpoint: ForeignCheckpoint, config: M33DConfig, targets: Mapping[str, Tensor]
+) -> str | None:
+    """Why the checkpoint's classifier is not taken; None when it is."""
+    theirs, ours = neutral.weights.get("classifier.weight"), targets.get("classifier.weight")
+    if ours is None:
+        return FINE_TUNE_REASON
+    if theirs is None:
+        return "the checkpoint has no classifier"
+    if "fc_norm.weight" not in neutral.weights:
+        return "the checkpoint's classifier reads one token, ours the normed mean of all of them"
+    return class_obstacle(theirs.tensor.shape[0], checkpoint.config.get("id2label"), ours.shape[0], config.id2label)
 
 
 def _settle_positions(
@@ -239,8 +256,25 @@ def _plan_target(
             plan.new[target] = "the checkpoint has no final norm; ours starts at weight 1, bias 0"
     elif target.startswith("decoder."):
         _plan_decoder(target, neutral, decoder_reason, plan)
+    elif target.startswith("fc_norm."):
+        _fill_or_new(
+            target, neutral, "the checkpoint has no norm of pooled features; ours starts as the identity", plan
+        )
+    elif target.startswith("classifier."):
+        if plan.classifier_reason is not None:
+            plan.new[target] = plan.classifier_reason
+        else:
+            _fill_or_new(target, neutral, "the checkpoint's classifier has no bias", plan)
     elif not target.startswith(("m33d.", "embeddings.", "encoders.")):
         plan.new[target] = "this head has no counterpart in the checkpoint"
+
+
+def _fill_or_new(target: str, neutral: Neutral, reason: str, plan: _Plan) -> None:
+    source = neutral.weights.get(target)
+    if source is None:
+        plan.new[target] = reason
+    else:
+        plan.fill(target, source)
 
 
 def _has_final_norm(neutral: Neutral) -> bool:
@@ -325,7 +359,7 @@ def _account(
     for name, weight in neutral.weights.items():
         for key in weight.sources:
             if key not in poured and key not in ignored:
-                reason = _reason_for_unused(name, decoder_reason, targets)
+                reason = _reason_for_unused(name, decoder_reason, plan.classifier_reason, targets)
                 if reason:
                     ignored[key] = reason
     unexplained = [key for key in checkpoint.tensors if key not in poured and key not in ignored]
@@ -343,7 +377,13 @@ def _account(
         )
 
 
-def _reason_for_unused(name: str, decoder_reason: str | None, targets: Mapping[str, Tensor]) -> str | None:
+def _reason_for_unused(
+    name: str, decoder_reason: str | None, classifier_reason: str | None, targets: Mapping[str, Tensor]
+) -> str | None:
+    if name.startswith("classifier."):
+        return classifier_reason
+    if name.startswith("fc_norm.") and "fc_norm.weight" not in targets:
+        return FINE_TUNE_REASON
     if name.startswith("decoder."):
         if decoder_reason is not None:
             return decoder_reason

@@ -5,6 +5,7 @@ the table and returns a `Neutral` checkpoint whose names are those of DESIGN.md'
 
     patch.{weight,bias}  cls_token  encoder.layers.N.*  encoder.layernorm.*
     decoder.embed.*  decoder.mask_token  decoder.layers.N.*  decoder.layernorm.*  decoder.head.*
+    fc_norm.*  classifier.*
 
 `m33d_hf.convert.apply` then pours a `Neutral` checkpoint into a model.
 """

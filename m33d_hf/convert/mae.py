@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from .layout import TIMM_BLOCK, FormatTable, block_rows, parameter_rows, row
 
-FINE_TUNE_REASON = "classification head of a fine-tuned model; our heads are trained anew"
-
 TABLE = FormatTable(
     name="MAE (original)",
     position_kind="sincos_2d",
@@ -23,10 +21,11 @@ TABLE = FormatTable(
                 (r"decoder_embed", "decoder.embed"),
                 (r"decoder_norm", "decoder.layernorm"),
                 (r"decoder_pred", "decoder.head"),
+                (r"fc_norm", "fc_norm"),
+                (r"head", "classifier"),
             ]
         ),
         *block_rows(r"blocks\.(?P<n>\d+)", "encoder", TIMM_BLOCK),
         *block_rows(r"decoder_blocks\.(?P<n>\d+)", "decoder", TIMM_BLOCK),
-        row(r"(fc_norm|head)\.(weight|bias)", reason=FINE_TUNE_REASON),
     ),
 )

@@ -3,8 +3,8 @@ version 5 uses in memory (REFERENCE.md §4). With or without the ``vit.`` prefix
 
 from __future__ import annotations
 
+from .classes import FINE_TUNE_REASON
 from .layout import LEGACY_TRANSFORMERS_BLOCK, FormatTable, block_rows, parameter_rows, row
-from .mae import FINE_TUNE_REASON
 
 IN_MEMORY_BLOCK = {
     "layernorm_before": "layernorm_before",

@@ -7,7 +7,6 @@ the other silently gave zero biases (USERS.md 0.2), so both are mapped here and 
 from __future__ import annotations
 
 from .layout import LEGACY_TRANSFORMERS_BLOCK, FormatTable, Row, block_rows, parameter_rows, row
-from .mae import FINE_TUNE_REASON
 
 
 def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
@@ -34,12 +33,13 @@ TABLE = FormatTable(
                 (r"(?:videomae\.)?layernorm", "encoder.layernorm"),
                 (r"decoder\.norm", "decoder.layernorm"),
                 (r"decoder\.head", "decoder.head"),
+                (r"fc_norm", "fc_norm"),
+                (r"classifier", "classifier"),
             ]
         ),
         *_attention_bias_rows(_ENCODER_LAYER, "encoder"),
         *_attention_bias_rows(_DECODER_LAYER, "decoder"),
         *block_rows(_ENCODER_LAYER, "encoder", LEGACY_TRANSFORMERS_BLOCK),
         *block_rows(_DECODER_LAYER, "decoder", LEGACY_TRANSFORMERS_BLOCK),
-        row(r"(fc_norm|classifier)\.(weight|bias)", reason=FINE_TUNE_REASON),
     ),
 )

@@ -4,7 +4,6 @@ fine-tuning."""
 from __future__ import annotations
 
 from .layout import TIMM_BLOCK, FormatTable, Row, block_rows, parameter_rows, row
-from .mae import FINE_TUNE_REASON
 
 
 def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
@@ -31,12 +30,13 @@ TABLE = FormatTable(
                 (r"(?:encoder\.)?norm", "encoder.layernorm"),
                 (r"decoder\.norm", "decoder.layernorm"),
                 (r"decoder\.head", "decoder.head"),
+                (r"fc_norm", "fc_norm"),
+                (r"head", "classifier"),
             ]
         ),
         *_attention_bias_rows(_ENCODER_LAYER, "encoder"),
         *_attention_bias_rows(_DECODER_LAYER, "decoder"),
         *block_rows(_ENCODER_LAYER, "encoder", TIMM_BLOCK),
         *block_rows(_DECODER_LAYER, "decoder", TIMM_BLOCK),
-        row(r"(fc_norm|head)\.(weight|bias)", reason=FINE_TUNE_REASON),
     ),
 )
