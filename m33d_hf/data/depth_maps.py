@@ -1,0 +1,231 @@
+"""Depth that lies beside RGB-only data: written by `extract_depth`, or made earlier by another tool.
+
+A sidecar root holds `depth_spec.json` (what the values mean, see `DepthSpec`; what made them) and, for a video whose
+path below the data's root is REL + suffix, one of
+
+- a folder REL of 16-bit PNG or .npy frames; the last number in a name is the frame's: `000012.png`, `0012_disp.npy`,
+- `REL.parquet` (columns frame, png), `REL.npy` or `REL.npz` with an array (T, h, w),
+- `REL.png`: the depth of one image.
+
+Disparity, as monodepth2 writes it, is kind "inverse". Values of kind inverse and relative written by `extract_depth`
+are stored / scale + offset with one scale and offset for all frames of a video (scale.json in the folder, metadata of
+the Parquet file, text of the PNG), so that equal predictions are equal numbers in every frame of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m33d_hf.data.depth_stores import (
+    ArrayStore,
+    DepthStore,
+    FolderStore,
+    ParquetStore,
+    PictureStore,
+    Quantization,
+)
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.depth_m33d import DepthSpec
+
+SPEC_FILE = "depth_spec.json"
+# Keys of depth_spec.json that are no fields of a DepthSpec.
+_EXTRA_KEYS = ("provenance", "first_frame")
+# What "nothing here" is stored as, where nobody says: in disparity the largest value is the nearest thing.
+_INVALID_VALUES: dict[str, tuple[float, ...]] = {"metric": (0, 65535), "inverse": (0,), "relative": ()}
+_FILE_STORES: dict[str, Callable[[Path], DepthStore]] = {
+    ".parquet": ParquetStore,
+    ".npy": ArrayStore,
+    ".npz": ArrayStore,
+    ".png": PictureStore,
+}
+
+
+@dataclass(frozen=True)
+class DepthMaps:
+    """The depth of one video, frame by frame; nothing is open between reads.
+
+    Attributes:
+        key: path below the sidecar root, without suffix.
+        spec: what stored values mean.
+        store: where the frames lie.
+    """
+
+    key: str
+    spec: DepthSpec
+    store: DepthStore
+
+    @property
+    def length(self) -> int:
+        """Number of frames, those missing in between included.
+
+        Raises:
+            DataError: files whose numbers make no sense; CorruptFileError for an unreadable file.
+        """
+        return self.store.length
+
+    def require_length(self, num_frames: int, video: object) -> None:
+        """Refuse a video with another number of frames than its depth: frame i would not be frame i.
+
+        Raises:
+            DataError: naming both numbers.
+        """
+        if self.length != num_frames:
+            raise DataError(
+                f"{video} has {num_frames} frames, its depth {self.key} {self.length}: they were not made from the "
+                "same frames. Extract the depth again (scripts/extract_depth.py), or remove it."
+            )
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """Read frames, in any order, repeated or not.
+
+        Returns:
+            (T, 1, h, w) float32: metres for metric depth, otherwise the model's unit; NaN where invalid.
+
+        Raises:
+            DataError: a frame that is not there, or frames of different sizes; CorruptFileError for a damaged one.
+        """
+        unique = sorted(set(indices))
+        if not unique or unique[0] < 0:
+            raise DataError(f"{self.key}: cannot read the depth of frames {list(indices)}.")
+        quantization = self.store.quantization
+        decoded = {
+            frame: decode_depth(stored, self.spec, quantization)
+            for frame, stored in zip(unique, self.store.stored(unique), strict=True)
+        }
+        sizes = {each.shape for each in decoded.values()}
+        if len(sizes) > 1:
+            raise DataError(f"{self.key}: its depth frames differ in size: {sorted(sizes)}.")
+        return torch.from_numpy(np.stack([decoded[frame] for frame in indices]))[:, None]
+
+
+def decode_depth(stored: np.ndarray, spec: DepthSpec, quantization: Quantization | None) -> np.ndarray:
+    """Stored values of any shape to float32, NaN = invalid; `quantization` replaces the spec's scale."""
+    if quantization is None:
+        return spec.decode(stored)
+    values = stored.astype(np.float64) / quantization.scale + quantization.offset
+    for invalid in spec.invalid_values:
+        values[stored == invalid] = np.nan
+    return spec.with_changes(scale=1.0, invalid_values=()).decode(values)
+
+
+def find_depth_maps(
+    root: str | Path, rel: str, spec: DepthSpec | None = None, first_frame: int | None = None
+) -> DepthMaps | None:
+    """The depth of the video (or image) `rel`, or None where there is none.
+
+    Args:
+        root: sidecar root.
+        rel: the video's path below the data's root, without suffix, with forward slashes.
+        spec: what the values mean; None reads depth_spec.json.
+        first_frame: number of a folder's first frame; None takes that of depth_spec.json, otherwise the lowest number
+            when it is 0 or 1.
+
+    Raises:
+        ConfigError: no spec and no depth_spec.json. DataError: the depth is there twice, in two formats.
+    """
+    root = Path(root)
+    stated = read_spec_file(root)
+    if spec is None:
+        spec = read_sidecar_spec(root)
+    if first_frame is None and stated is not None:
+        first_frame = stated.get("first_frame")
+    candidates: dict[Path, DepthStore] = {}
+    if (folder := root / rel).is_dir():
+        candidates[folder] = FolderStore(folder, first_frame)
+    for suffix, make in _FILE_STORES.items():
+        if (path := root / f"{rel}{suffix}").is_file():
+            candidates[path] = make(path)
+    if len(candidates) > 1:
+        raise DataError(f"the depth of {rel} is there more than once: {', '.join(map(str, candidates))}. Keep one.")
+    return DepthMaps(rel, spec, next(iter(candidates.values()))) if candidates else None
+
+
+def read_sidecar_spec(
+    root: str | Path,
+    kind: str | None = None,
+    scale: float | None = None,
+    unit: str | None = None,
+    invalid_values: Sequence[float] | None = None,
+    min_depth: float | None = None,
+    max_depth: float | None = None,
+) -> DepthSpec:
+    """What the depth below `root` means: from its depth_spec.json, or as stated by the arguments.
+
+    Bounds may be added to a depth_spec.json; kind, unit and scale must not contradict it.
+
+    Raises:
+        ConfigError: neither is there, or they contradict each other, or depth_spec.json is no DepthSpec.
+    """
+    root = Path(root)
+    stated = {"kind": kind, "scale": scale, "unit": unit, "min_depth": min_depth, "max_depth": max_depth}
+    stated["invalid_values"] = None if invalid_values is None else tuple(invalid_values)
+    stated = {name: value for name, value in stated.items() if value is not None}
+    written = read_spec_file(root)
+    if written is None:
+        if kind is None and scale is None and unit is None:
+            raise ConfigError(_how_to_state(root))
+        return _spec_from(stated)
+    fields = {name: value for name, value in written.items() if name not in _EXTRA_KEYS}
+    try:
+        spec = _spec_from(fields)
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"{root / SPEC_FILE}: {error}") from error
+    for name in ("kind", "unit", "scale"):
+        if name in stated and getattr(_spec_from({"kind": spec.kind, **stated}), name) != getattr(spec, name):
+            raise ConfigError(
+                f"{root / SPEC_FILE} says {name} = {getattr(spec, name)!r}, the options say {stated[name]!r}. Leave "
+                f"the option --data.options.depth_{name} out, or correct the file."
+            )
+    loose = {name: stated[name] for name in ("min_depth", "max_depth", "invalid_values") if name in stated}
+    return replace(spec, **loose)
+
+
+def read_spec_file(root: Path) -> dict[str, Any] | None:
+    """The content of depth_spec.json, or None where there is none.
+
+    Raises:
+        ConfigError: not a JSON object, or a first_frame that is no number.
+    """
+    path = root / SPEC_FILE
+    try:
+        stamp = path.stat()
+    except FileNotFoundError:
+        return None
+    return dict(_parse_spec_file(path, stamp.st_mtime_ns, stamp.st_size))
+
+
+@lru_cache(maxsize=16)
+def _parse_spec_file(path: Path, modified: int, size: int) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f'{path} holds {type(content).__name__}; expected an object such as {{"kind": "inverse"}}.')
+    first = content.get("first_frame")
+    if first is not None and (isinstance(first, bool) or not isinstance(first, int)):
+        raise ConfigError(f"{path}: first_frame is {first!r}; expected the number of a video's first frame.")
+    return content
+
+
+def _spec_from(fields: dict[str, Any]) -> DepthSpec:
+    kind = fields.get("kind", "metric")
+    return DepthSpec.from_dict({"invalid_values": _INVALID_VALUES.get(kind, ()), **fields})
+
+
+def _how_to_state(root: Path) -> str:
+    place = "does not exist" if not root.is_dir() else f"has no {SPEC_FILE}"
+    return (
+        f"the depth folder {root} {place}, so nobody knows what its values mean. Depth written by "
+        f'scripts/extract_depth.py has one. For other depth write {root / SPEC_FILE}: {{"kind": "inverse"}} for '
+        'monodepth2 disparity or {"kind": "metric", "unit": "millimetre"} (with "first_frame": 1 where files count '
+        "from 1), or state it with --data.options.depth_kind inverse."
+    )

@@ -1,0 +1,334 @@
+"""Where the depth frames of one video lie: numbered files in a folder, one Parquet file, one array, or one picture.
+
+Each store answers two questions, `length` and `stored(numbers)`, opens its files for the call and closes them after it,
+so that it may be pickled, forked and read from several processes at once.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from m33d_hf.data.files import read_map
+from m33d_hf.errors import CorruptFileError, DataError, MissingDependencyError
+
+SCALE_FILE = "scale.json"
+PNG_TEXT_KEY = "m33d_depth"
+PARQUET_KEY = b"m33d_depth"
+FRAME_SUFFIXES = (".png", ".npy")
+_MARKED = re.compile(r"[_.-](disp|disparity|depth)$", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+")
+_CACHED_LISTINGS = 64  # a few bytes per frame and video; a worker seldom stays with more videos than that
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How stored integers become a model's values: stored / scale + offset; one for all frames of a video."""
+
+    scale: float
+    offset: float
+
+    def to_dict(self) -> dict[str, float]:
+        """JSON-ready; Python writes floats so that they come back exactly."""
+        return {"scale": self.scale, "offset": self.offset}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Quantization:
+        """Inverse of `to_dict`; other keys are ignored."""
+        return cls(float(values["scale"]), float(values["offset"]))
+
+
+class DepthStore(Protocol):
+    """The stored values of one video's depth frames."""
+
+    @property
+    def length(self) -> int:
+        """Number of frames, those missing in between included."""
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """The video's own scale; None where the data set's DepthSpec says everything."""
+
+    def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
+        """(h, w) arrays of the given frames, counted from 0, as stored.
+
+        Raises:
+            DataError: a frame that is not there, named. CorruptFileError: one that cannot be decoded.
+        """
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """One file per frame; the last number in a file's name is the frame's, `first_frame` the number of frame 0."""
+
+    folder: Path
+    first_frame: int | None = None
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """From scale.json where `extract_depth` wrote the folder."""
+        record = _scale_record(self.folder)
+        return None if record is None else Quantization.from_dict(record)
+
+    @property
+    def length(self) -> int:
+        """From the first to the last number."""
+        record = _scale_record(self.folder)
+        if record is not None:
+            return int(record["num_frames"])
+        numbers = _numbered_files(self.folder, self.folder.stat().st_mtime_ns)
+        return max(numbers) - self._first(numbers) + 1
+
+    def _first(self, numbers: dict[int, str]) -> int:
+        lowest = min(numbers)
+        if self.first_frame is None:
+            if lowest in (0, 1):
+                return lowest
+            raise DataError(
+                f"{self.folder}: the lowest frame number is {lowest} ({numbers[lowest]}), neither 0 nor 1. Which "
+                'number has the video\'s first frame? Put "first_frame": NUMBER into depth_spec.json.'
+            )
+        if lowest < self.first_frame:
+            raise DataError(f"{self.folder}: {numbers[lowest]} comes before first_frame = {self.first_frame}.")
+        return self.first_frame
+
+    def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
+        """See `DepthStore`."""
+        if _scale_record(self.folder) is not None:
+            return [read_map(self.folder / frame_name(frame)) for frame in frames]
+        numbers = _numbered_files(self.folder, self.folder.stat().st_mtime_ns)
+        first = self._first(numbers)
+        maps = []
+        for frame in frames:
+            name = numbers.get(frame + first)
+            if name is None:
+                raise DataError(
+                    f"{self.folder}: no depth for frame {frame} (number {frame + first}; frame 0 has number {first}); "
+                    f"there are {len(numbers)} files, numbers {min(numbers)} to {max(numbers)}."
+                )
+            maps.append(_as_map(self.folder / name))
+        return maps
+
+
+@dataclass(frozen=True)
+class ArrayStore:
+    """One array (T, h, w), or (T, 1, h, w), in REL.npy (read frame by frame) or REL.npz (read whole each time)."""
+
+    path: Path
+    quantization: Quantization | None = None
+
+    def _open(self) -> np.ndarray:
+        try:
+            if self.path.suffix == ".npz":
+                with np.load(self.path, allow_pickle=False) as archive:
+                    if len(archive.files) != 1:
+                        raise DataError(f"{self.path} holds the arrays {archive.files}; expected one.")
+                    array = archive[archive.files[0]]
+            else:
+                array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            if isinstance(error, DataError):
+                raise
+            raise CorruptFileError(self.path, f"cannot be read as an array ({error})") from error
+        if array.ndim == 4 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "uif":
+            raise DataError(f"{self.path}: expected numbers of shape (T, h, w), found {array.dtype} {array.shape}.")
+        return array
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return len(self._open())
+
+    def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
+        """See `DepthStore`."""
+        array = self._open()
+        if not all(0 <= frame < len(array) for frame in frames):
+            raise DataError(f"{self.path}: no depth for frame {max(frames)}; it holds {len(array)} frames.")
+        return [np.array(array[frame]) for frame in frames]
+
+
+@dataclass(frozen=True)
+class PictureStore:
+    """One 16-bit PNG: the depth of one image."""
+
+    path: Path
+    length: int = 1
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """From the PNG's text, where `extract_depth` put it."""
+        return read_picture_scale(self.path)
+
+    def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
+        """See `DepthStore`."""
+        if any(frame != 0 for frame in frames):
+            raise DataError(f"{self.path}: no depth for frame {max(frames)}; it is one picture.")
+        return [read_map(self.path)] * len(frames)
+
+
+@dataclass(frozen=True)
+class ParquetStore:
+    """Columns `frame` (int32, from 0) and `png` (bytes of a 16-bit PNG); the scale is in the schema's metadata."""
+
+    path: Path
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """From the metadata."""
+        text = _parquet_index(self.path)[1]
+        return None if text is None else Quantization.from_dict(_parsed(text, self.path))
+
+    @property
+    def length(self) -> int:
+        """From frame 0 to the last."""
+        return max(_parquet_index(self.path)[0]) + 1
+
+    def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
+        """See `DepthStore`; reads only the row groups that hold the frames."""
+        rows = _parquet_index(self.path)[0]
+        for frame in frames:
+            if frame not in rows:
+                raise DataError(f"{self.path}: no depth for frame {frame}; it holds {len(rows)} frames.")
+        found: dict[int, np.ndarray] = {}
+        with _open_parquet(self.path) as file:
+            for group in sorted({rows[frame][0] for frame in frames}):
+                column = _guarded(self.path, lambda g=group: file.read_row_group(g, columns=["png"])).column(0)
+                for frame in {frame for frame in frames if rows[frame][0] == group}:
+                    found[frame] = _decode_png(column[rows[frame][1]].as_py(), f"{self.path}, frame {frame}")
+        return [found[frame] for frame in frames]
+
+
+def frame_name(frame: int) -> str:
+    """File name of a frame in a folder written by us."""
+    return f"{frame:06d}.png"
+
+
+def read_picture_scale(path: Path) -> Quantization | None:
+    """The scale that a PNG carries as text, None in a PNG that was not written by us.
+
+    Raises:
+        CorruptFileError: no readable header, or a text that is no scale.
+    """
+    try:
+        with Image.open(path) as image:
+            text = image.info.get(PNG_TEXT_KEY)
+    except OSError as error:
+        raise CorruptFileError(path, f"has no readable header ({error})") from error
+    return None if text is None else Quantization.from_dict(_parsed(text, path))
+
+
+def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+        Quantization.from_dict(record)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptFileError(path, f"its depth scale is unreadable ({error!r})") from error
+    return record
+
+
+def _scale_record(folder: Path) -> dict[str, Any] | None:
+    """scale.json of a folder written by us, None in any other folder."""
+    path = folder / SCALE_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptFileError(path, f"cannot be read ({error})") from error
+    record = _parsed(text, path)
+    if not isinstance(record.get("num_frames"), int):
+        raise CorruptFileError(path, "has no number num_frames")
+    return record
+
+
+@lru_cache(maxsize=_CACHED_LISTINGS)
+def _numbered_files(folder: Path, modified: int) -> dict[int, str]:
+    """Frame number to file name; `modified` only tells a changed folder from the cached one.
+
+    Files marked as depth (`0001_disp.npy`) are taken alone where there are any: the pictures may lie beside them.
+    """
+    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in FRAME_SUFFIXES and p.name[0] != ".")
+    names = [name for name in names if _MARKED.search(Path(name).stem)] or names
+    suffixes = {Path(name).suffix.lower() for name in names}
+    if len(suffixes) > 1:
+        raise DataError(f"{folder}: depth frames as both {' and '.join(sorted(suffixes))}; keep one kind.")
+    numbers: dict[int, str] = {}
+    for name in names:
+        digits = _NUMBER.findall(Path(name).stem)
+        if not digits:
+            raise DataError(f"{folder / name}: no frame number in the name; expected names such as 000012.png.")
+        if (number := int(digits[-1])) in numbers:
+            raise DataError(f"{folder}: {numbers[number]} and {name} have the same frame number {number}.")
+        numbers[number] = name
+    if not numbers:
+        raise DataError(f"{folder}: no depth frames (.png or .npy).")
+    return numbers
+
+
+def _as_map(path: Path) -> np.ndarray:
+    """One frame's file; leading dimensions of 1, as monodepth2 writes, are dropped."""
+    if path.suffix.lower() != ".npy":
+        return read_map(path)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CorruptFileError(path, f"cannot be read as an array ({error})") from error
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 2 or array.dtype.kind not in "uif" or 0 in array.shape:
+        raise DataError(f"{path}: expected numbers of shape (h, w) or (1, 1, h, w), found {array.dtype} {array.shape}.")
+    return array
+
+
+def _open_parquet(path: Path) -> Any:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingDependencyError(f"{path} needs pyarrow, which comes with `pip install datasets`.") from error
+    return _guarded(path, lambda: parquet.ParquetFile(path))
+
+
+def _guarded(path: Path, read: Any) -> Any:
+    """Call `read`; Arrow's many errors (all of them ValueError, OSError or KeyError) become ours."""
+    try:
+        return read()
+    except (ValueError, OSError, KeyError) as error:
+        raise CorruptFileError(path, f"cannot be read as Parquet ({error})") from error
+
+
+@lru_cache(maxsize=_CACHED_LISTINGS)
+def _parquet_index(path: Path) -> tuple[dict[int, tuple[int, int]], bytes | None]:
+    """(frame -> (row group, row in it), scale text) of one file."""
+    rows: dict[int, tuple[int, int]] = {}
+    with _open_parquet(path) as file:
+        missing = {"frame", "png"} - set(file.schema_arrow.names)
+        if missing:
+            raise DataError(f"{path}: no column {' or '.join(sorted(missing))}; columns are {file.schema_arrow.names}.")
+        for group in range(file.num_row_groups):
+            column = _guarded(path, lambda g=group: file.read_row_group(g, columns=["frame"])).column(0)
+            rows.update({int(frame): (group, row) for row, frame in enumerate(column.to_pylist())})
+        metadata = file.schema_arrow.metadata or {}
+    if not rows:
+        raise DataError(f"{path}: no rows.")
+    return rows, metadata.get(PARQUET_KEY)
+
+
+def _decode_png(data: bytes, where: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            values = np.array(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise CorruptFileError(where, f"cannot be decoded ({error})") from error
+    return values.astype(np.uint16) if values.dtype == np.int32 else values

@@ -1,0 +1,177 @@
+"""data/depth_maps.py and depth_stores.py: depth made by other tools is found by number, or refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from m33d_hf.data.depth_maps import find_depth_maps, read_sidecar_spec
+from m33d_hf.data.depth_writing import DepthVideoWriter, write_depth_image, written_spec
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+
+
+def disparities(frames: int, height: int = 4, width: int = 6) -> np.ndarray:
+    """Positive float32 (T, h, w), every value another one."""
+    return (np.arange(1, frames * height * width + 1, dtype=np.float32) / 100).reshape(frames, height, width)
+
+
+def state(root: Path, **spec: object) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "depth_spec.json").write_text(json.dumps(spec))
+
+
+def test_monodepth2_frames_beside_pictures(tmp_path: Path) -> None:
+    """(1, 1, h, w) arrays called *_disp.npy, numbered from 1, among the pictures and the coloured copies."""
+    state(tmp_path, kind="inverse")
+    values, folder = disparities(12), tmp_path / "Archery" / "v_Archery_g01_c01"
+    folder.mkdir(parents=True)
+    for i, frame in enumerate(values, start=1):
+        np.save(folder / f"frame{i}_disp.npy", frame[None, None])
+        Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(folder / f"frame{i}.png")
+        (folder / f"frame{i}_disp.jpeg").write_bytes(b"a picture of it")
+    maps = find_depth_maps(tmp_path, "Archery/v_Archery_g01_c01")
+    assert maps is not None and maps.length == 12 and maps.spec.kind == "inverse"
+    read = pickle.loads(pickle.dumps(maps)).read([9, 0, 9])
+    assert read.shape == (3, 1, 4, 6) and read.dtype == torch.float32
+    assert torch.equal(read[:, 0], torch.from_numpy(values[[9, 0, 9]]))  # frame 9 is file 10, not file 9 or "frame 2"
+    maps.require_length(12, "a.avi")
+    with pytest.raises(DataError, match=r"a\.avi has 13 frames, its depth Archery/v_Archery_g01_c01 12"):
+        maps.require_length(13, "a.avi")
+    assert find_depth_maps(tmp_path, "Archery/v_Archery_g01_c02") is None
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_one_array_per_video(tmp_path: Path, suffix: str) -> None:
+    state(tmp_path, kind="inverse")
+    values = disparities(5)
+    values[2, 0, 0], values[2, 0, 1] = 0, np.nan
+    if suffix == ".npy":
+        np.save(tmp_path / "v.npy", values[:, None])
+    else:
+        np.savez_compressed(tmp_path / "v.npz", disp=values)
+    maps = find_depth_maps(tmp_path, "v")
+    assert maps is not None and maps.length == 5
+    read = maps.read([2, 4])
+    assert torch.isnan(read[0, 0, 0, :2]).all() and torch.isfinite(read[1]).all()
+    assert torch.equal(read[1, 0], torch.from_numpy(values[4]))
+    with pytest.raises(DataError, match="no depth for frame 5; it holds 5"):
+        maps.read([5])
+    (tmp_path / f"v{suffix}").write_bytes((tmp_path / f"v{suffix}").read_bytes()[:100])
+    with pytest.raises(CorruptFileError, match="cannot be read as an array"):
+        maps.read([0])
+
+
+def test_sparse_and_shifted_numbers(tmp_path: Path) -> None:
+    state(tmp_path, kind="inverse")
+    stored = (disparities(4) * 1000).astype(np.uint16)
+    for name, numbers in {"sparse": (0, 1, 3, 4), "late": (5, 6, 7, 8), "one": (1, 2, 3, 4)}.items():
+        (tmp_path / name).mkdir()
+        for number, frame in zip(numbers, stored):
+            Image.fromarray(frame).save(tmp_path / name / f"{number:06d}.png")
+    sparse, late, one = (find_depth_maps(tmp_path, name) for name in ("sparse", "late", "one"))
+    assert sparse is not None and late is not None and one is not None
+    assert sparse.length == 5 and torch.equal(
+        sparse.read([3]), torch.from_numpy(stored[2].astype(np.float32))[None, None]
+    )
+    with pytest.raises(DataError, match=r"no depth for frame 2 \(number 2; frame 0 has number 0\)"):
+        sparse.read([2])
+    with pytest.raises(DataError, match=r"lowest frame number is 5 \(000005\.png\).*first_frame"):
+        assert late.length
+    assert one.length == 4 and one.read([0])[0, 0, 0, 0] == stored[0, 0, 0]
+    state(tmp_path, kind="inverse", first_frame=5)
+    late = find_depth_maps(tmp_path, "late")
+    assert late is not None and late.length == 4 and late.read([3])[0, 0, 0, 0] == stored[3, 0, 0]
+    with pytest.raises(DataError, match="comes before first_frame = 5"):
+        assert find_depth_maps(tmp_path, "one").length  # type: ignore[union-attr]
+
+
+def test_bad_folders_are_named(tmp_path: Path) -> None:
+    state(tmp_path, kind="inverse")
+    for name in ("both", "twice", "unnumbered", "empty", "sizes"):
+        (tmp_path / name).mkdir()
+    np.save(tmp_path / "both" / "0.npy", disparities(1)[0])
+    Image.fromarray(np.ones((4, 6), np.uint16)).save(tmp_path / "both" / "1.png")
+    np.save(tmp_path / "twice" / "a_01.npy", disparities(1)[0])
+    np.save(tmp_path / "twice" / "b_1.npy", disparities(1)[0])
+    np.save(tmp_path / "unnumbered" / "depth.npy", disparities(1)[0])
+    np.save(tmp_path / "sizes" / "0.npy", disparities(1)[0])
+    np.save(tmp_path / "sizes" / "1.npy", disparities(1, 5)[0])
+    for name, words in {
+        "both": "as both .npy and .png",
+        "twice": "a_01.npy and b_1.npy have the same frame number 1",
+        "unnumbered": "no frame number",
+        "empty": "no depth frames",
+        "sizes": "differ in size",
+    }.items():
+        with pytest.raises(DataError, match=words):
+            find_depth_maps(tmp_path, name).read([0, 1])  # type: ignore[union-attr]
+    np.save(tmp_path / "both.npy", disparities(1))
+    with pytest.raises(DataError, match="more than once"):
+        find_depth_maps(tmp_path, "both")
+
+
+def test_the_meaning_must_be_stated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"does not exist.*depth_spec\.json.*--data\.options\.depth_kind inverse"):
+        read_sidecar_spec(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"has no depth_spec\.json"):
+        find_depth_maps(tmp_path, "v")
+    assert read_sidecar_spec(tmp_path, kind="inverse").invalid_values == (0,)
+    assert read_sidecar_spec(tmp_path, scale=5000).unit == "tum"
+    np.save(tmp_path / "v.npy", disparities(2))
+    maps = find_depth_maps(tmp_path, "v", spec=read_sidecar_spec(tmp_path, kind="inverse"))
+    assert maps is not None and maps.length == 2
+
+
+def test_file_and_options_must_agree(tmp_path: Path) -> None:
+    state(tmp_path, kind="metric", unit="millimetre")
+    assert read_sidecar_spec(tmp_path, kind="metric", scale=1000, max_depth=8.0).max_depth == 8.0
+    with pytest.raises(ConfigError, match=r"says kind = 'metric', the options say 'inverse'"):
+        read_sidecar_spec(tmp_path, kind="inverse")
+    with pytest.raises(ConfigError, match="unit = 'millimetre'"):
+        read_sidecar_spec(tmp_path, unit="tum")
+    state(tmp_path, kind="inverted")
+    with pytest.raises(ConfigError, match=r"depth_spec\.json.*Did you mean 'inverse'"):
+        read_sidecar_spec(tmp_path)
+    state(tmp_path, kynd="inverse")
+    with pytest.raises(ConfigError, match="Did you mean 'kind'"):
+        read_sidecar_spec(tmp_path)
+    (tmp_path / "depth_spec.json").write_text("{")
+    with pytest.raises(ConfigError, match="cannot be read as JSON"):
+        read_sidecar_spec(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["png", "parquet"])
+def test_our_own_files_are_found(tmp_path: Path, format: str) -> None:
+    state(tmp_path, **written_spec("inverse").to_dict())
+    values = disparities(70)  # more than two row groups
+    writer = DepthVideoWriter(tmp_path, "class/video", "inverse", format)
+    writer.append(values)
+    writer.finish()
+    maps = find_depth_maps(tmp_path, "class/video")
+    assert maps is not None and maps.length == 70
+    read = pickle.loads(pickle.dumps(maps)).read([69, 0, 40])
+    torch.testing.assert_close(read[:, 0], torch.from_numpy(values[[69, 0, 40]]), rtol=0, atol=16.81 / 32767)
+
+
+def test_images_and_damaged_files(tmp_path: Path) -> None:
+    state(tmp_path, **written_spec("relative").to_dict())
+    depth = disparities(1)[0] - 0.1
+    write_depth_image(tmp_path, "a/photo.1", "relative", depth)
+    maps = find_depth_maps(tmp_path, "a/photo.1")
+    assert maps is not None and maps.length == 1
+    torch.testing.assert_close(maps.read([0])[0, 0], torch.from_numpy(depth), rtol=0, atol=1e-5)
+    with pytest.raises(DataError, match="no depth for frame 1"):
+        maps.read([1])
+    writer = DepthVideoWriter(tmp_path, "v", "relative", "parquet")
+    writer.append(disparities(3))
+    writer.finish()
+    file = tmp_path / "v.parquet"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(CorruptFileError, match="cannot be read as Parquet"):
+        find_depth_maps(tmp_path, "v").read([0])  # type: ignore[union-attr]
