@@ -14,13 +14,20 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_
 from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel, M33DPreTrainedModel
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 
 LAYERS, HEADS, WIDTH, BATCH = 3, 2, 16, 3
 SIZE = (16, 24)
 TOKENS = 2 * 3 + 1  # patches of 8 and the class token
-MODELS = [M33DModel, M33DForPreTraining, M33DForSemanticSegmentation, M33DForDepthEstimation]
+MODELS = [
+    M33DModel,
+    M33DForPreTraining,
+    M33DForSemanticSegmentation,
+    M33DForDepthEstimation,
+    M33DForVideoClassification,
+]
 TRAINED = MODELS[1:]
-DENSE = MODELS[2:]
+TASKS = MODELS[2:]
 
 
 def _config(**overrides: Any) -> M33DConfig:
@@ -63,6 +70,8 @@ def _inputs(model: M33DPreTrainedModel) -> dict[str, Any]:
         inputs["labels"] = torch.randint(0, 4, (BATCH, *SIZE), generator=generator)
     elif isinstance(model, M33DForDepthEstimation):
         inputs["labels"] = torch.rand(BATCH, *SIZE, generator=generator) * 4 + 0.5
+    elif isinstance(model, M33DForVideoClassification):
+        inputs["labels"] = torch.randint(0, 4, (BATCH,), generator=generator)
     else:
         inputs["depth_values"] = torch.randn(BATCH, 1, *SIZE, generator=generator)
     if isinstance(model, M33DForPreTraining):
@@ -71,7 +80,7 @@ def _inputs(model: M33DPreTrainedModel) -> dict[str, Any]:
 
 
 def _main_output(model: M33DPreTrainedModel, output: Any) -> torch.Tensor:
-    if isinstance(model, M33DForSemanticSegmentation):
+    if isinstance(model, M33DForSemanticSegmentation | M33DForVideoClassification):
         return output.logits
     if isinstance(model, M33DForDepthEstimation):
         return output.standardized_depth
@@ -113,7 +122,7 @@ def test_attention_implementations_agree(cls: type[M33DPreTrainedModel]) -> None
     torch.testing.assert_close(outputs["eager"], outputs["sdpa"], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("cls", DENSE)
+@pytest.mark.parametrize("cls", TASKS)
 def test_hidden_states_and_attentions_of_every_layer(cls: type[M33DPreTrainedModel]) -> None:
     model = _model(cls)
     model.set_attn_implementation("eager")
@@ -182,7 +191,7 @@ def test_activation_checkpointing_changes_nothing(cls: type[M33DPreTrainedModel]
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
 
-@pytest.mark.parametrize("cls", [M33DModel, *DENSE])
+@pytest.mark.parametrize("cls", [M33DModel, *TASKS])
 def test_a_sample_does_not_see_its_batch(cls: type[M33DPreTrainedModel]) -> None:
     model = _model(cls)
     inputs = _inputs(model)
@@ -247,7 +256,7 @@ def test_input_embeddings_are_the_patch_projection(cls: type[M33DPreTrainedModel
 
 
 def test_other_sizes_interpolate_positions_everywhere() -> None:
-    for cls in (M33DModel, *DENSE):
+    for cls in (M33DModel, *TASKS):
         model = _model(cls)
         with torch.no_grad():
             assert _main_output(model, model(torch.randn(1, 3, 24, 40))).isfinite().all()
