@@ -38,8 +38,8 @@ def rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> torch.Tensor:
     if sample.depth is not None or sample.segmentation is not None or sample.meta.get("modalities"):
         raise ConfigError(
             f"{sample.key}: RandAugment moves the RGB alone, and this sample has depth or labels per pixel that would "
-            "no longer lie on it; set --transforms.randaugment_ops 0, or read RGB only (--data.options.depth null where "
-            "the source has it)"
+            "no longer lie on it; set --transforms.randaugment_ops 0, or read RGB only (--data.options.depth null "
+            "where the source has it)"
         )
     if sample.rgb is None:
         raise ConfigError(f"{sample.key}: RandAugment needs RGB and there is none; set --transforms.randaugment_ops 0")

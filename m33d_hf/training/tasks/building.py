@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
+from m33d_hf.data.subsets import label_subset
 from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -117,8 +118,8 @@ def build_dataset(
         args: the run.
         config: of the model.
         train: training or evaluation data.
-        labelled: training learns the source's clip labels: unlabelled samples are left out, and every class must have
-            a sample unless `data.allow_missing_classes`.
+        labelled: training learns the source's clip labels. Where the source tells them beforehand (`labels()`),
+            unlabelled samples are left out, and every class must have one unless `data.allow_missing_classes`.
         num_segments: clips of an evaluation video; None, with `num_crops` None, for single samples.
         num_crops: crops of each of them.
 
@@ -152,17 +153,16 @@ def _evaluation_rows(args: RunArguments, source: Source) -> list[int] | None:
 def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[int] | None:
     """Rows of the source to train on, None for all: the share of labels first, then `data.max_train_samples`."""
     data = args.data
-    if data.label_fraction is None and not labelled:
-        return subset(len(source), data.max_train_samples, data.subset_seed)
-    from m33d_hf.data.subsets import label_subset
-
-    offered = getattr(source, "labels", None)
+    offered = getattr(source, "labels", None) if labelled or data.label_fraction is not None else None
     labels = None if offered is None else offered()
     if labels is None or source.action_names is None:
-        raise ConfigError(
-            f"The source {data.source!r} offers no label per sample, to learn or to draw data.label_fraction from; use "
-            "one with labels (unit clips where it has units), or take data.label_fraction away."
-        )
+        if data.label_fraction is not None:
+            raise ConfigError(
+                f"The source {data.source!r} does not tell the labels of its samples beforehand, from which "
+                f"data.label_fraction = {data.label_fraction:g} would be drawn; use --data.max_train_samples, or a "
+                "source with labels (unit clips where it has units)."
+            )
+        return subset(len(source), data.max_train_samples, data.subset_seed)
     groups = getattr(source, "groups", None)
     rows = label_subset(
         labels,
