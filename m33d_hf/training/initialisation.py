@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from m33d_hf.convert import ConversionOptions, convert_state_dict, load_foreign
+from m33d_hf.convert.classes import class_obstacle
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import size_pair
@@ -49,8 +50,13 @@ _HEADS = {
     "matching_head": "the matching head",
     "segmentation_head": "the segmentation head",
     "depth_head": "the depth head",
+    "fc_norm": "the norm of pooled features",
     "classifier": "the classifier",
+    "gru": "the recurrent net",
+    "temporal_classifier": "the temporal classifier",
 }
+# Heads whose rows are classes: of equal shape they are still worthless for other classes.
+_CLASS_HEADS = ("classifier", "temporal_classifier")
 
 
 @dataclass
@@ -295,19 +301,31 @@ class _Matching:
 
     def _take(self, name: str, source: str, tensor: torch.Tensor) -> None:
         value = self.source[source]
-        if value.shape == tensor.shape:
+        part = name.split(".")[0]
+        obstacle = self._other_classes(part) if part in _CLASS_HEADS else None
+        if value.shape == tensor.shape and obstacle is None:
             self._fill(name, source, value, _full(source))
             return
-        part = name.split(".")[0]
         if part in _HEADS or part == "decoder":
-            self.report.new[_full(name)] = f"another shape: {_shapes(value, tensor)}"
-            self.report.ignored[_full(source)] = f"another shape: {_shapes(value, tensor)}"
+            reason = obstacle or f"another shape: {_shapes(value, tensor)}"
+            self.report.new[_full(name)] = reason
+            self.report.ignored[_full(source)] = reason
             self.used.add(source)
             return
         raise CheckpointError(
             f"{self.origin} is of another architecture: {_full(source)} is {_shapes(value, tensor)}. "
             f"{self._architectures()}"
         )
+
+    def _other_classes(self, head: str) -> str | None:
+        """Why a classifier cannot be taken, weight and bias together: its rows mean other classes, or it is wider."""
+        theirs, ours = self.source.get(f"{head}.weight"), self.target[f"{head}.weight"]
+        if theirs is None:
+            return f"{_HEADS[head]} is not in the checkpoint"
+        obstacle = class_obstacle(theirs.shape[0], self.own.config.get("id2label"), ours.shape[0], self.config.id2label)
+        if obstacle is None and theirs.shape != ours.shape:
+            return f"another shape: {_shapes(theirs, ours)}"
+        return obstacle
 
     def _fill(self, name: str, source: str, value: torch.Tensor, how: str) -> None:
         self.plan[name] = value
@@ -364,7 +382,8 @@ class _Matching:
         if part == "decoder":
             return decoder_obstacle or "this model does not reconstruct or embed this modality"
         if part in _HEADS:
-            return f"this model has not {_HEADS[part]}"
+            there = any(key.split(".")[0] == part for key in self.target)
+            return f"{_HEADS[part]} of this model has no such weight" if there else f"this model has not {_HEADS[part]}"
         match = _PART.fullmatch(name)
         if match and not any(key.startswith(f"{match[1]}.{match[2]}.") for key in self.target):
             return f"this model has no {match[1]} of {match[2]!r}"

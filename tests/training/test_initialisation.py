@@ -13,6 +13,7 @@ from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 from m33d_hf.training.arguments import InitArguments
 from m33d_hf.training.initialisation import find_own, initialise, starting_config
 from m33d_hf.training.parsing import parse_arguments
@@ -238,3 +239,61 @@ def test_a_patch_given_by_two_sides_is_the_same_patch(tmp_path: Path) -> None:
     folder = saved(tmp_path, config_of("rooms/pretrain", "mae"))
     model = fresh(config_of("rooms/pretrain", "mae", "--model.patch_size", "[8, 8]"))
     assert initialise(model, folder).new == {}
+
+
+def clip_config(names: list[str], **changes: object) -> M33DConfig:
+    """A clip classifier of four layers."""
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    base = config_of("rooms/pretrain_clips").to_dict()
+    chosen = {key: base[key] for key in ("image_size", "patch_size", "num_frames", "tubelet_size", "modalities")}
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+    return M33DConfig(**{**chosen, **sizes, "temporal_hidden_size": 4, **labels, **changes})
+
+
+CLIP_HEAD = {"fc_norm.weight", "fc_norm.bias", "classifier.weight", "classifier.bias"}
+
+
+def test_a_pretraining_gives_a_clip_classifier_its_encoder_only(tmp_path: Path) -> None:
+    folder = saved(tmp_path, config_of("rooms/pretrain_clips"))
+    config = starting_config(parse_arguments(["--recipe", "rooms/pretrain_clips", *SMALL], "pretraining"))
+    model = fresh(config, M33DForVideoClassification)
+    report = initialise(model, folder)
+    assert set(report.new) == CLIP_HEAD
+    norm = "m33d.encoders.rgb.layernorm.weight"
+    assert report.ignored[norm] == "this model's head reads raw blocks, before any final norm"
+    assert bool((model.fc_norm.weight == 1).all()) and bool((model.fc_norm.bias == 0).all())
+    assert float(model.classifier.weight.detach().abs().max()) < 1e-3
+
+
+def test_a_classifier_is_taken_for_the_same_classes_only(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    M33DForVideoClassification(clip_config(["cut", "knot", "rest"])).save_pretrained(tmp_path)
+    same = initialise(fresh(clip_config(["cut", "knot", "rest"]), M33DForVideoClassification), tmp_path)
+    assert (same.new, same.ignored) == ({}, {})
+    cases = {
+        "has 3 classes, the model 2": ["cut", "knot"],
+        "the same classes in another order": ["knot", "cut", "rest"],
+        "class 2 is 'rest' there and 'tie' here": ["cut", "knot", "tie"],
+    }
+    for reason, names in cases.items():
+        report = initialise(fresh(clip_config(names), M33DForVideoClassification), tmp_path)
+        assert set(report.new) == {"classifier.weight", "classifier.bias"} == set(report.ignored)
+        assert all(reason in text for text in report.new.values())
+
+
+def test_detection_starts_from_the_first_stage_and_back(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    M33DForVideoClassification(clip_config(["cut", "knot"])).save_pretrained(tmp_path / "one")
+    model = fresh(clip_config(["cut", "knot"]), M33DForVideoActionDetection)
+    report = initialise(model, tmp_path / "one")
+    assert report.new and {key.split(".")[0] for key in report.new} == {"gru", "temporal_classifier"}
+    assert set(report.loaded) >= CLIP_HEAD
+    model.save_pretrained(tmp_path / "two")
+    back = initialise(fresh(clip_config(["cut", "knot"]), M33DForVideoClassification), tmp_path / "two")
+    assert not back.new and set(back.ignored.values()) == {
+        "this model has not the recurrent net", "this model has not the temporal classifier"
+    }  # fmt: skip
+    causal = fresh(clip_config(["cut", "knot"], temporal_causal=True), M33DForVideoActionDetection)
+    narrower = initialise(causal, tmp_path / "two")
+    assert set(narrower.new) == {"temporal_classifier.weight", "temporal_classifier.bias"}
+    assert narrower.ignored["gru.weight_ih_l0_reverse"] == "the recurrent net of this model has no such weight"
