@@ -1,0 +1,120 @@
+"""A video file (or folder of its frames) as a `VideoHandle`, with depth maps beside it where there are some."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.errors import CorruptFileError
+from m33d_hf.modeling.depth_m33d import resize_depth
+from m33d_hf.modeling.video_reading_m33d import VideoInfo, probe_video, read_video
+
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m2ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv",
+    ".gif",
+)  # fmt: skip
+
+
+class DepthFrames(Protocol):
+    """Depth of a video, frame by frame (`m33d_hf.data.depth_maps.DepthMaps`)."""
+
+    def require_length(self, num_frames: int, video: object) -> None:
+        """Raise a DataError unless there are as many maps as frames."""
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return (T, 1, h, w) float32, NaN where invalid."""
+
+
+@lru_cache(maxsize=16384)
+def _probed(path: str, backend: str, size: int, time_ns: int) -> VideoInfo:
+    return probe_video(path, backend)
+
+
+def cached_info(path: Path | str, backend: str = "auto") -> VideoInfo:
+    """What `probe_video` says, asked once per process and state of the file.
+
+    Raises:
+        CorruptFileError: as `probe_video`.
+    """
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise CorruptFileError(path, f"cannot be read ({error.strerror or error})") from error
+    return _probed(str(path), backend, state.st_size, state.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A `VideoHandle` over a video file; nothing is opened before its length, rate or frames are asked for.
+
+    Attributes:
+        key: stable name of the video.
+        path: the file, or a folder of pictures; relative to `root` where that is given.
+        depth: depth of its frames by the same numbers, or None.
+        label: class id of the whole video.
+        root: folder that `path` is relative to.
+        backend: of `probe_video`.
+    """
+
+    key: str
+    path: Path
+    depth: DepthFrames | None = None
+    label: int | None = None
+    root: Path | None = None
+    backend: str = "auto"
+
+    @property
+    def file(self) -> Path:
+        """Where the video lies."""
+        return Path(self.path) if self.root is None else self.root / self.path
+
+    @property
+    def info(self) -> VideoInfo:
+        """Frames, rate, size; the first call per process looks at the file.
+
+        Raises:
+            CorruptFileError: it cannot be read.
+        """
+        return cached_info(self.file, self.backend)
+
+    @property
+    def length(self) -> int:
+        """Number of frames that decode; raises as `info` does."""
+        return self.info.num_frames
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second on average, None when unknown; raises as `info` does."""
+        return self.info.fps
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        """Read the given frames.
+
+        Returns:
+            rgb (T, 3, H, W) uint8; with depth also depth (T, 1, H, W), resized to the picture without mixing valid
+            depth with holes; label; meta with path, frames and fps.
+
+        Raises:
+            IndexError: a frame outside the video.
+            CorruptFileError: a frame that cannot be decoded.
+            DataError: depth of another number of frames.
+        """
+        numbers = [int(index) for index in indices]
+        info = self.info
+        pixels = read_video(self.file, numbers, info=info)
+        rgb = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        depth = None
+        if self.depth is not None:
+            self.depth.require_length(info.num_frames, self.file)
+            depth = resize_depth(self.depth.read(numbers), (info.height, info.width))
+        listing = ",".join(map(str, numbers))
+        key = self.key if info.num_frames == 1 else f"{self.key}[{listing}]"
+        meta: dict[str, Any] = {"path": str(self.file), "frames": numbers, "fps": info.fps}
+        return RGBDSample(key=key, rgb=rgb, depth=depth, label=self.label, meta=meta)

@@ -1,0 +1,137 @@
+"""Reads video files with decord: one reader per call, closed before the call returns.
+
+decord fills frames that do not decode with copies of their neighbours; it is told to raise instead. Its random access
+is wrong in streams whose start points are numbered differently in decoding and in display order (packed or open groups
+of pictures, edit lists): there, frames are counted from the start.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors_m33d import CorruptFileError, MissingDependencyError
+
+try:
+    import decord
+except (ImportError, OSError):  # OSError: a wheel whose libraries do not load
+    decord = None
+
+# Share of frames that decord may replace by copies before it raises; 0 would mean "any".
+_NO_COPIES = 1e-9
+
+
+def available() -> bool:
+    """Whether decord is installed and loads."""
+    return decord is not None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    base = decord._ffi.base  # one of the two is not exported
+    return (RuntimeError, OSError, IndexError, base.DECORDError, base.DECORDLimitReachedError)
+
+
+def _open(path: Path) -> Any:
+    if decord is None:
+        raise MissingDependencyError("reading videos with decord needs the package `decord`: pip install decord")
+    decord.logging.set_level(decord.logging.QUIET)  # what goes wrong is in our exceptions
+    try:
+        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, fault_tol=_NO_COPIES)
+    except _errors() as error:
+        raise CorruptFileError(path, f"decord cannot open it ({_first_line(error)})") from error
+    if len(reader) < 1:
+        raise CorruptFileError(path, "holds no frames")
+    return reader
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # "[12:00:01] /their/build/machine/video_reader.cc:270: [the file] what happened" -> "what happened"
+    return re.sub(r"^\[[\d:]+\] \S+:\d+: (\[[^\]]*\])?\s*", "", lines[0])[:200]
+
+
+def _array(frames: Any) -> np.ndarray:
+    # decord.bridge.set_bridge elsewhere in the process changes what readers return.
+    return np.asarray(frames.asnumpy() if hasattr(frames, "asnumpy") else frames)
+
+
+def stamps_usable(path: Path) -> bool:
+    """Whether decord's own time stamps begin at 0 or later and ascend, as its random access needs."""
+    reader = _open(path)
+    stamps = np.asarray(reader.get_frame_timestamp(list(range(min(len(reader), 64)))))[:, 0]
+    return bool(np.isfinite(stamps).all() and stamps[0] >= 0 and (np.diff(stamps) > 0).all())
+
+
+def probe(path: Path) -> tuple[int, float | None, tuple[int, int]]:
+    """Promised frame count, frames per second and (height, width) of a file.
+
+    Raises:
+        CorruptFileError: decord cannot open it or decode its first frame.
+        MissingDependencyError: decord is not installed.
+    """
+    reader = _open(path)
+    fps = float(reader.get_avg_fps())
+    try:
+        height, width = _array(reader[0]).shape[:2]
+    except _errors() as error:
+        raise CorruptFileError(path, f"decord cannot decode its first frame ({_first_line(error)})") from error
+    return len(reader), fps if math.isfinite(fps) and fps > 0 else None, (int(height), int(width))
+
+
+def count_frames(path: Path, promised: int, seekable: bool) -> int:
+    """How many of the promised frames come: the last ones are decoded (without seeking, all of them).
+
+    Raises:
+        CorruptFileError: none comes.
+    """
+    keys = [0]
+    if seekable:
+        keys = [*(int(key) for key in reversed(_open(path).get_key_indices()[-3:])), 0]
+    for key in keys:
+        numbers = range(key, promised)
+        count = key
+        try:
+            for _ in decode(path, numbers, seekable):
+                count += 1
+        except CorruptFileError:
+            if count == key:  # not one frame of this group: look at the one before
+                continue
+        return count
+    raise CorruptFileError(path, "decord can decode not one of its frames")
+
+
+def decode(path: Path, numbers: Iterable[int], seekable: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode ascending frame numbers, each once, at constant memory.
+
+    Args:
+        path: the file.
+        numbers: ascending frame numbers.
+        seekable: decord's random access is right for this file.
+
+    Yields:
+        (number, (H, W, 3) uint8 RGB).
+
+    Raises:
+        CorruptFileError: a frame that does not decode, or of which decord would give a copy of another.
+    """
+    reader = _open(path)
+    here = -1
+    for number in numbers:
+        try:
+            while not seekable and here < number - 1:
+                here += 1
+                reader[here]
+            frame = _array(reader[number])
+        except _errors() as error:
+            raise CorruptFileError(
+                path, f"decord cannot decode frame {number} of {len(reader)} ({_first_line(error)})"
+            ) from error
+        here = number
+        yield number, frame

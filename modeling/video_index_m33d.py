@@ -1,0 +1,58 @@
+"""What is known about a video file before frames are read: its frames' time stamps and where decoding can start."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """The frames of one video stream in display order.
+
+    Attributes:
+        count: number of frames.
+        pts: time stamp of every frame, ascending (a `range` for constant frame rates); empty where stamps cannot be
+            trusted, as in AVI files with B-frames: then frames are counted from the start of the file.
+        keys: (time stamp, decoding time stamp) of the frames at which decoding can start, ascending.
+        skipped: frames that come out of the decoder before frame 0 (only used without time stamps).
+        seekable_by_number: every start point has the same number in decoding and in display order and nothing is
+            hidden by an edit list; decord's random access is right only then.
+        counted: `count` was checked by decoding the end of the file; before that it may promise too much.
+        rotation: quarter turns, counter-clockwise, that make the picture upright.
+    """
+
+    count: int
+    pts: Sequence[int] = ()
+    keys: tuple[tuple[int, int], ...] = ()
+    skipped: int = 0
+    seekable_by_number: bool = False
+    counted: bool = False
+    rotation: int = 0
+
+    def number_of(self, stamp: int | None) -> int:
+        """The frame with this time stamp, -1 when there is none."""
+        if stamp is None:
+            return -1
+        number = bisect_left(self.pts, stamp)
+        return number if number < len(self.pts) and self.pts[number] == stamp else -1
+
+    def key_before(self, number: int) -> int:
+        """Place in `keys` of the last start point at or before a frame, -1 when there is none."""
+        if not self.pts:
+            return -1
+        return bisect_right(self.keys, (self.pts[number], float("inf"))) - 1
+
+    def number_of_key(self, key: int) -> int:
+        """Number of the first frame at or after a start point."""
+        return bisect_left(self.pts, self.keys[key][0])
+
+
+def compact(stamps: Sequence[int]) -> Sequence[int]:
+    """Ascending stamps as a `range` where they are evenly spaced (an hour of video is 90,000 of them), else a tuple."""
+    if len(stamps) > 1:
+        even = range(stamps[0], stamps[-1] + 1, stamps[1] - stamps[0])
+        if len(even) == len(stamps) and all(a == b for a, b in zip(even, stamps)):
+            return even
+    return tuple(stamps)

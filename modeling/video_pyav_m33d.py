@@ -1,0 +1,307 @@
+"""Reads video files with PyAV: exact frames, damage noticed, one container per call.
+
+A scan of the packets (no decoding) gives the frames' time stamps; the last group of pictures is decoded, for headers
+and packets promise frames that never come. Reading seeks to the start point before a frame and recognises frames by
+their time stamps, so that an inaccurate seek costs time but never gives another frame. What the decoder flags as
+damaged, or what builds on damage up to the next start point, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors_m33d import CorruptFileError, MissingDependencyError
+from .video_index_m33d import VideoIndex, compact
+
+try:
+    import av
+    import av.video.reformatter
+except ImportError:
+    av = None  # type: ignore[assignment]
+
+# "Decoders" that draw text: FFmpeg plays a README as an animation.
+_TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")
+# VP8 stores frames that are never shown as packets of their own: only decoding tells how many frames there are.
+_HIDDEN_FRAME_CODECS = ("vp8",)
+# Going on is cheaper than seeking while the next start point is this close (frames).
+_NEAR = 8
+# Decoding from the start is the last resort for a frame; further into a file it would take minutes.
+_PATIENCE = 3000
+
+
+@dataclass(frozen=True)
+class _Packet:
+    pts: int | None
+    dts: int | None
+    key: bool
+    hidden: bool
+
+
+def available() -> bool:
+    """Whether PyAV is installed."""
+    return av is not None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    return (av.FFmpegError, OSError, EOFError, ValueError)
+
+
+class _File:
+    """An open container with its video stream; closes with `with`."""
+
+    def __init__(self, path: Path) -> None:
+        if av is None:
+            raise MissingDependencyError("reading videos with PyAV needs the package `av`: pip install av")
+        self.path = path
+        try:
+            # Names and comments in old files are Latin-1 or worse; they do not matter here.
+            self.container: Any = av.open(str(path), metadata_errors="ignore")
+        except _errors() as error:
+            raise CorruptFileError(path, f"cannot be opened as a video ({error})") from error
+        try:
+            self.stream: Any = self._video_stream()
+        except CorruptFileError:
+            self.container.close()
+            raise
+        self.stream.codec_context.thread_type = "NONE"  # workers are the parallelism; errors come where they belong
+        self.stream.codec_context.thread_count = 1
+
+    def _video_stream(self) -> Any:
+        cover = getattr(av.stream.Disposition, "attached_pic", 0)
+        streams = [s for s in self.container.streams.video if not (cover and s.disposition & cover)]
+        if not streams:
+            kinds = sorted({stream.type for stream in self.container.streams}) or ["nothing"]
+            raise CorruptFileError(self.path, f"holds no video stream (it holds: {', '.join(kinds)})")
+        best = self.container.streams.best("video")
+        stream = best if best in streams else streams[0]
+        if stream.codec_context is None:
+            raise CorruptFileError(self.path, "its video codec is unknown to this build of FFmpeg")
+        if stream.codec_context.name in _TEXT_CODECS:
+            raise CorruptFileError(self.path, "is text, not a video")
+        return stream
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+    def packets(self) -> Iterator[Any]:
+        """Packets up to the end of the file or the point where it breaks off; the last one flushes the decoder."""
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except _errors():
+                return  # what is missing shows as frames that do not come
+            if packet is None:
+                return
+            yield packet
+
+    def frames(self) -> Iterator[tuple[Any, bool]]:
+        """Decoded frames in display order, each with whether it is sound."""
+        sound = True
+        for packet in self.packets():
+            try:
+                frames = packet.decode()
+            except _errors():
+                sound = False  # what follows builds on what is missing
+                continue
+            for frame in frames:
+                sound = not frame.is_corrupt and (sound or frame.key_frame)
+                yield frame, sound
+
+    def seek(self, stamp: int) -> bool:
+        """Move to the start point at or before a decoding time stamp; False where the container cannot."""
+        try:
+            self.container.seek(stamp, stream=self.stream, backward=True)
+        except _errors():
+            return False
+        return True
+
+
+def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
+    """Find the frames of a file from its packets; frames are decoded only where packets do not tell.
+
+    Returns:
+        The index, frames per second on average (None when unknown), and (height, width) of the upright picture.
+
+    Raises:
+        CorruptFileError: not a video, no video stream, or no frame decodes.
+        MissingDependencyError: PyAV is not installed.
+    """
+    with _File(path) as file:
+        packets = [
+            _Packet(p.pts, p.dts, bool(p.is_keyframe), bool(getattr(p, "is_discard", False)))
+            for p in file.packets()
+            if p.size > 0
+        ]
+        rate = file.stream.average_rate or file.stream.guessed_rate
+        # FFmpeg guesses the stamps of AVI files, and with B-frames it guesses wrong.
+        guessed = file.container.format.name == "avi" and any(p.pts != p.dts for p in packets)
+        hides = file.stream.codec_context.name in _HIDDEN_FRAME_CODECS
+    shown = [p for p in packets if not p.hidden]
+    stamps = sorted({p.pts for p in shown if p.pts is not None})
+    found = None
+    if len(stamps) == len(shown) > 0 and not guessed and not hides:
+        found = _from_first_frame(path, stamps)
+    index, frame = found or _from_all_frames(path)
+    turns = round(float(getattr(frame, "rotation", 0)) / 90) % 4
+    size = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
+    keys = sorted((p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.key and p.pts is not None)
+    index = replace(index, keys=tuple(keys) if index.pts else (), rotation=turns)
+    by_number = bool(found) and index.count == len(packets)
+    by_number = by_number and all(index.number_of(p.pts) == place for place, p in enumerate(packets) if p.key)
+    return replace(index, seekable_by_number=by_number), float(rate) if rate else None, size
+
+
+def _from_first_frame(path: Path, stamps: list[int]) -> tuple[VideoIndex, Any] | None:
+    """The index when the packets' stamps are those of the frames: frame 0 is the first that decodes."""
+    with _File(path) as file:
+        frame = next((frame for frame, sound in file.frames() if sound), None)
+    if frame is None:
+        raise CorruptFileError(path, "not one of its frames decodes")
+    if frame.pts not in stamps:
+        return None
+    stamps = stamps[stamps.index(frame.pts) :]
+    return VideoIndex(len(stamps), compact(stamps)), frame
+
+
+def _from_all_frames(path: Path) -> tuple[VideoIndex, Any]:
+    """The index when only decoding tells: of everything between the first and the last sound frame."""
+    first, begin, end = None, 0, 0
+    stamps: list[Any] = []
+    with _File(path) as file:
+        for frame, sound in file.frames():
+            if sound and first is None:
+                first, begin = frame, len(stamps)
+            stamps.append(frame.pts)
+            end = len(stamps) if sound else end
+    if first is None:
+        raise CorruptFileError(path, "not one of its frames decodes")
+    stamps = stamps[begin:end]
+    ordered = None not in stamps and all(a < b for a, b in pairwise(stamps))
+    return VideoIndex(len(stamps), compact(stamps) if ordered else (), skipped=begin, counted=True), first
+
+
+def count_frames(path: Path, index: VideoIndex) -> VideoIndex:
+    """Decode the end of a file: the index without the frames at the end that do not decode.
+
+    Raises:
+        CorruptFileError: the file went bad since it was scanned.
+    """
+    if index.counted:
+        return index
+    for place in [*range(len(index.keys) - 1, -1, -1)[:3], None]:
+        with _File(path) as file:
+            if place is not None and not file.seek(index.keys[place][1]):
+                continue
+            last = max((index.number_of(frame.pts) for frame, sound in file.frames() if sound), default=-1)
+        if last >= 0:
+            return replace(index, count=last + 1, pts=index.pts[: last + 1], counted=True)
+    raise CorruptFileError(path, "not one of its frames decodes")
+
+
+class _Cursor:
+    """Walks forward through a file, seeking where that is worth it."""
+
+    def __init__(self, path: Path, index: VideoIndex, size: tuple[int, int]) -> None:
+        self.path, self.index = path, index
+        height, width = size if index.rotation % 2 == 0 else size[::-1]
+        self.coded_size = {"height": height, "width": width}
+        self.file = _File(path)
+        self.reformatter = av.video.reformatter.VideoReformatter()
+        self._rewind()
+
+    def __enter__(self) -> _Cursor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.container.close()
+
+    def _rewind(self) -> None:
+        self.frames = self._numbered()
+        self.ahead: tuple[int, Any, bool] | None = None
+        self.passed = -1  # this frame and all before it have gone by
+
+    def _numbered(self) -> Iterator[tuple[int, Any, bool]]:
+        for place, (frame, sound) in enumerate(self.file.frames()):
+            number = self.index.number_of(frame.pts) if self.index.pts else place - self.index.skipped
+            if number >= 0:
+                yield number, frame, sound
+
+    def _start_at(self, key: int | None) -> bool:
+        """Begin at a start point, or (None) at the beginning; False where the container cannot be sought."""
+        if key is None:
+            self.file.container.close()
+            self.file = _File(self.path)
+        elif not self.file.seek(self.index.keys[key][1]):
+            return False
+        self._rewind()
+        return True
+
+    def fetch(self, number: int) -> np.ndarray:
+        """Decode one frame, a later one than the last, to upright (H, W, 3) uint8.
+
+        Raises:
+            CorruptFileError: it does not decode.
+        """
+        key = self.index.key_before(number)
+        frame = None
+        if key < 0 or self.index.number_of_key(key) <= self.passed + _NEAR:
+            frame = self._walk_to(number)
+        # Seeks can land behind the target, and first frames after a seek may lack their references: start earlier.
+        starts = [place for place in (key, key - 2) if place >= 0]
+        for start in [*starts, None] if self.index.pts and number < _PATIENCE else starts:
+            if frame is None and self._start_at(start):
+                frame = self._walk_to(number)
+        if frame is None:
+            raise CorruptFileError(self.path, f"frame {number} of {self.index.count} does not decode")
+        return self._pixels(frame)
+
+    def _walk_to(self, number: int) -> Any | None:
+        """Decode forward to a frame; None when it does not come or is damaged."""
+        while True:
+            item = self.ahead or next(self.frames, None)
+            self.ahead = None
+            if item is None:
+                return None
+            found, frame, sound = item
+            if found > number:
+                self.ahead = item
+                return None
+            self.passed = found
+            if found == number:
+                return frame if sound else None
+
+    def _pixels(self, frame: Any) -> np.ndarray:
+        rgb = self.reformatter.reformat(frame, format="rgb24", **self.coded_size)
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self.index.rotation))
+
+
+def decode(
+    path: Path, index: VideoIndex, size: tuple[int, int], numbers: Iterable[int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode frames in ascending order, each once, at constant memory.
+
+    Args:
+        path: the file.
+        index: of `scan`.
+        size: (height, width) of the upright picture; frames of another size (streams may change it) are scaled to it.
+        numbers: ascending frame numbers.
+
+    Yields:
+        (number, (H, W, 3) uint8 RGB).
+
+    Raises:
+        CorruptFileError: a frame that does not decode, or only with damage.
+    """
+    with _Cursor(path, index, size) as cursor:
+        for number in numbers:
+            yield number, cursor.fetch(number)

@@ -1,0 +1,275 @@
+"""Frames of videos behind one function: decord, else PyAV, else a folder of pictures.
+
+Every call opens its own reader and closes it: readers shared between threads abort the process, and across fork they
+hang. Frame numbers count what really decodes, in display order, from the first frame that does; pictures are upright.
+
+A file is decoded or refused with a reason, never guessed. "auto" takes decord for files on which its random access is
+right (as a scan of the packets by PyAV, where installed, tells) and PyAV for every other; when decord then refuses
+frames, PyAV is asked, and the log says so. A backend asked for by name never gives way to another.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .errors_m33d import ConfigError, CorruptFileError, MissingDependencyError, nearest_name_hint
+from .video_decord_m33d import available as decord_available
+from .video_decord_m33d import count_frames as count_decord_frames
+from .video_decord_m33d import decode as decode_decord
+from .video_decord_m33d import probe as probe_decord
+from .video_decord_m33d import stamps_usable as decord_stamps_usable
+from .video_index_m33d import VideoIndex
+from .video_pyav_m33d import available as pyav_available
+from .video_pyav_m33d import count_frames as count_pyav_frames
+from .video_pyav_m33d import decode as decode_pyav
+from .video_pyav_m33d import scan as scan_pyav
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "decord", "pyav", "frames")
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video holds.
+
+    Attributes:
+        num_frames: frames that really decode, whatever the header says; a damaged one in the middle counts, and
+            raises when it is read.
+        fps: frames per second on average; None when unknown, as for a folder of pictures.
+        height, width: pixels of the upright picture.
+        backend: "decord", "pyav" or "frames": what reads it.
+        index: where the frames are; spares `read_video` a scan. None where PyAV is not installed.
+        fallback: PyAV may take over where decord refuses ("auto" was asked for).
+    """
+
+    num_frames: int
+    fps: float | None
+    height: int
+    width: int
+    backend: str
+    index: VideoIndex | None = field(default=None, repr=False, compare=False)
+    fallback: bool = field(default=False, repr=False, compare=False)
+
+
+def probe_video(path: str | Path, backend: str = "auto") -> VideoInfo:
+    """Look at a video: packets are scanned, its first and last frames decoded.
+
+    Args:
+        path: a file, or a folder of pictures (natural order of their names).
+        backend: "auto", "decord", "pyav" or "frames".
+
+    Raises:
+        CorruptFileError: missing, empty, no video, or nothing decodes.
+        ConfigError: an unknown backend.
+        MissingDependencyError: the backend, or for "auto" every backend, is not installed.
+    """
+    return _inspect(Path(path), backend, counted=True)
+
+
+def read_video(
+    path: str | Path, indices: Sequence[int], backend: str = "auto", info: VideoInfo | None = None
+) -> np.ndarray:
+    """Read frames of a video.
+
+    Args:
+        path: a file, or a folder of pictures.
+        indices: frame numbers from 0, in any order; they may repeat.
+        backend: as for `probe_video`; ignored with `info`.
+        info: of `probe_video` on the same file; spares looking at the file again.
+
+    Returns:
+        (T, H, W, 3) uint8 RGB, T = len(indices).
+
+    Raises:
+        IndexError: a number outside the video.
+        CorruptFileError: a frame that does not decode, or what `probe_video` raises.
+    """
+    path = Path(path)
+    info = _inspect(path, backend, counted=False) if info is None else _present(path, info)
+    numbers = [int(index) for index in indices]
+    for number in numbers:
+        if not 0 <= number < info.num_frames:
+            raise IndexError(f"{path}: frame {number} of a video of {info.num_frames} frames")
+    clip = np.empty((len(numbers), info.height, info.width, 3), np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, number in enumerate(numbers):
+        places.setdefault(number, []).append(place)
+    for number, frame in _decode(path, info, sorted(places)):
+        clip[places[number]] = frame
+    return clip
+
+
+def iterate_video(
+    path: str | Path, backend: str = "auto", start: int = 0, stop: int | None = None, step: int = 1
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Go through a video of any length at constant memory.
+
+    Args:
+        path: a file, or a folder of pictures.
+        backend: as for `probe_video`.
+        start, stop, step: which frames, as in `range`; `stop` None or beyond the end is the end.
+
+    Yields:
+        (frame number, (H, W, 3) uint8 RGB).
+
+    Raises:
+        ConfigError: a negative start or a step below 1.
+        CorruptFileError: a frame that does not decode, or what `probe_video` raises.
+    """
+    if start < 0 or step < 1:
+        raise ConfigError(f"start is {start} and step {step}; frames are numbered from 0, and step is at least 1")
+    path = Path(path)
+    info = _inspect(path, backend, counted=True)
+    end = info.num_frames if stop is None else min(stop, info.num_frames)
+    yield from _decode(path, info, range(start, end, step))
+
+
+def _present(path: Path, info: VideoInfo) -> VideoInfo:
+    if not path.exists():
+        raise CorruptFileError(path, "does not exist")
+    return info
+
+
+def _inspect(path: Path, backend: str, counted: bool) -> VideoInfo:
+    if backend not in BACKENDS:
+        hint = nearest_name_hint(str(backend), BACKENDS)
+        raise ConfigError(f"video backend is {backend!r}; it is one of {', '.join(BACKENDS)}.{hint}")
+    if path.is_dir():
+        if backend not in ("auto", "frames"):
+            raise ConfigError(f"{path} is a folder of pictures; the backend is 'frames' or 'auto', not {backend!r}")
+        return _inspect_folder(path)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        raise CorruptFileError(path, reason) from error
+    if size == 0:
+        raise CorruptFileError(path, "is empty (0 bytes)")
+    if backend == "frames":
+        raise ConfigError(f"{path} is a file; the backend 'frames' reads folders of pictures")
+    if backend == "pyav":
+        return _inspect_pyav(path, counted)
+    if backend == "decord":
+        return _inspect_decord(path, counted)
+    return _inspect_either(path, counted)
+
+
+def _inspect_pyav(path: Path, counted: bool) -> VideoInfo:
+    index, fps, (height, width) = scan_pyav(path)
+    index = count_pyav_frames(path, index) if counted else index
+    return VideoInfo(index.count, fps, height, width, "pyav", index)
+
+
+def _inspect_decord(path: Path, counted: bool, index: VideoIndex | None = None) -> VideoInfo:
+    promised, fps, (height, width) = probe_decord(path)
+    if index is None:
+        index = _index_for_decord(path)
+    if counted or not index.seekable_by_number:
+        promised = count_decord_frames(path, promised, index.seekable_by_number)
+    return VideoInfo(promised, fps, height, width, "decord", index)
+
+
+def _index_for_decord(path: Path) -> VideoIndex:
+    """Whether decord may seek: from PyAV's scan, or without PyAV from what decord says of time stamps."""
+    if pyav_available():
+        try:
+            return scan_pyav(path)[0]
+        except CorruptFileError:
+            return VideoIndex(0)
+    return VideoIndex(0, seekable_by_number=decord_stamps_usable(path))
+
+
+def _inspect_either(path: Path, counted: bool) -> VideoInfo:
+    if not pyav_available():
+        if not decord_available():
+            raise MissingDependencyError("reading videos needs decord or PyAV: pip install decord, or pip install av")
+        return _inspect_decord(path, counted)
+    info = _inspect_pyav(path, counted)
+    if not decord_available():
+        return info
+    assert info.index is not None
+    if not info.index.seekable_by_number:
+        logger.debug("%s: read with PyAV, for frames are not numbered as decord counts them", path)
+        return info
+    try:
+        promised, _, size = probe_decord(path)
+    except CorruptFileError as error:
+        logger.info("%s: read with PyAV, for decord refuses it (%s)", path, error.reason)
+        return info
+    if promised < info.num_frames or size != (info.height, info.width):
+        logger.info("%s: read with PyAV, for decord sees %d frames of %s", path, promised, size)
+        return info
+    return replace(info, backend="decord", fallback=True)
+
+
+def _decode(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames in ascending order from the backend of `info`, PyAV taking over where that is allowed."""
+    if info.backend == "frames":
+        yield from _decode_folder(path, info, numbers)
+        return
+    size = (info.height, info.width)
+    if info.backend == "pyav":
+        yield from decode_pyav(path, info.index or scan_pyav(path)[0], size, numbers)
+        return
+    done = 0
+    try:
+        for number, frame in decode_decord(path, numbers, info.index is not None and info.index.seekable_by_number):
+            if frame.shape[:2] != size:
+                raise CorruptFileError(path, f"frame {number} is {frame.shape[:2]}, the others are {size}")
+            yield number, frame
+            done += 1
+    except CorruptFileError as error:
+        if not info.fallback or info.index is None:
+            raise
+        logger.info("%s: PyAV takes over from decord (%s)", path, error.reason)
+    else:
+        return
+    yield from decode_pyav(path, info.index, size, numbers[done:])
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key under which frame10 comes after frame9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name.lower())]
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures of a frame folder in natural order of their names."""
+    files = (path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
+    return sorted((path for path in files if not path.name.startswith(".")), key=_natural)
+
+
+def _inspect_folder(folder: Path) -> VideoInfo:
+    files = frame_files(folder)
+    if not files:
+        raise CorruptFileError(folder, f"holds no pictures ({', '.join(FRAME_SUFFIXES)})")
+    height, width = _read_picture(files[0]).shape[:2]
+    return VideoInfo(len(files), None, height, width, "frames")
+
+
+def _decode_folder(folder: Path, info: VideoInfo, numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+    files = frame_files(folder)
+    if len(files) < info.num_frames:
+        raise CorruptFileError(folder, f"holds {len(files)} pictures, {info.num_frames} were there before")
+    for number in numbers:
+        frame = _read_picture(files[number])
+        if frame.shape[:2] != (info.height, info.width):
+            found = f"{frame.shape[0]} x {frame.shape[1]}"
+            raise CorruptFileError(files[number], f"is {found}, the first picture {info.height} x {info.width}")
+        yield number, frame
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise CorruptFileError(path, f"cannot be decoded as a picture ({error})") from error
