@@ -165,9 +165,10 @@ def read_sidecar_spec(
         ConfigError: neither is there, or they contradict each other, or depth_spec.json is no DepthSpec.
     """
     root = Path(root)
-    stated = {"kind": kind, "scale": scale, "unit": unit, "min_depth": min_depth, "max_depth": max_depth}
-    stated["invalid_values"] = None if invalid_values is None else tuple(invalid_values)
-    stated = {name: value for name, value in stated.items() if value is not None}
+    options: dict[str, Any] = {"kind": kind, "scale": scale, "unit": unit}
+    options |= {"min_depth": min_depth, "max_depth": max_depth}
+    options["invalid_values"] = None if invalid_values is None else tuple(invalid_values)
+    stated = {name: value for name, value in options.items() if value is not None}
     written = read_spec_file(root)
     if written is None:
         if kind is None and scale is None and unit is None:
