@@ -12,8 +12,11 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 # name -> (module, class)
 SOURCES = {
     "rooms": ("m33d_hf.data.sources.rooms", "RoomsSource"),
+    "procedures": ("m33d_hf.data.sources.rooms.procedures", "ProceduresSource"),
     "folder": ("m33d_hf.data.sources.folder", "FolderSource"),
     "tum": ("m33d_hf.data.sources.tum", "TumSource"),
+    "phases": ("m33d_hf.data.sources.phases", "PhasesSource"),
+    "ucf101": ("m33d_hf.data.sources.ucf101", "Ucf101Source"),
 }
 
 __all__ = ["SOURCES", "Source", "build_source", "source_options"]
@@ -22,8 +25,7 @@ __all__ = ["SOURCES", "Source", "build_source", "source_options"]
 def _source_class(name: str) -> type:
     if name not in SOURCES:
         raise ConfigError(
-            f"no data source is called {name!r}; there are {', '.join(SOURCES)}."
-            f"{nearest_name_hint(name, SOURCES)}"
+            f"no data source is called {name!r}; there are {', '.join(SOURCES)}.{nearest_name_hint(name, SOURCES)}"
         )
     module, attribute = SOURCES[name]
     return getattr(importlib.import_module(module), attribute)
