@@ -13,19 +13,50 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from m33d_hf.data.sources.rooms.generate import RoomsSpec, render_chunks
 from m33d_hf.errors import CorruptFileError, DataError
 
 logger = logging.getLogger(__name__)
 
 INDEX_NAME = "rooms.json"
-_DTYPES = {"rgb": "uint8", "sensor": "uint16", "clean": "float32", "segmentation": "uint8", "action": "uint8"}
 _PROGRESS_EVERY = 2.0  # seconds between progress lines
 _HASH_BLOCK = 1 << 20
+
+
+class RenderSpec(Protocol):
+    """What a folder of the cache holds; `generate.RoomsSpec` and `procedures.ProceduresSpec` are such."""
+
+    @property
+    def split(self) -> str:
+        """Name of the split, for the folder's name and the progress line."""
+
+    @property
+    def unit(self) -> str:
+        """What is counted: "frames", "clips", "procedures"."""
+
+    @property
+    def count(self) -> int:
+        """How many of them."""
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+
+    def parameters(self) -> dict[str, Any]:
+        """Plain values that name the content: what JSON gives back as it was."""
+
+    def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Data type and shape of every array, by name."""
+
+    def chunks(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Render: a number of items, and the rows that they add to each array, until all arrays are full."""
 
 
 def default_cache_dir() -> Path:
@@ -34,22 +65,24 @@ def default_cache_dir() -> Path:
     return (Path(root) if root else Path.home() / ".cache" / "m33d_hf") / "rooms"
 
 
-def array_shapes(spec: RoomsSpec) -> dict[str, tuple[int, ...]]:
+def array_shapes(spec: RenderSpec) -> dict[str, tuple[int, ...]]:
     """Shape of every array of the cache."""
-    lead = (spec.count, spec.clip_length)
-    map_shape = (*lead, spec.height, spec.width)
-    shapes = {"rgb": (*lead, 3, spec.height, spec.width), "action": (spec.count,)}
-    return {name: shapes.get(name, map_shape) for name in _DTYPES}
+    return {name: shape for name, (_, shape) in spec.arrays().items()}
 
 
-def folder_name(spec: RoomsSpec) -> str:
+def render_chunks(spec: RenderSpec) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The content of `spec`, rendered piece by piece."""
+    return spec.chunks()
+
+
+def folder_name(spec: RenderSpec) -> str:
     """Readable start and a digest of all parameters, renderer version included."""
     text = json.dumps(spec.parameters(), sort_keys=True)
     size = f"{spec.height}x{spec.width}"
     return f"{spec.unit}-{spec.split}-{spec.count}-{size}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def prepare(spec: RoomsSpec, cache_dir: Path) -> Path:
+def prepare(spec: RenderSpec, cache_dir: Path) -> Path:
     """Folder with the rendered `spec`, rendered now if there is none or if the one there does not verify.
 
     Several processes may ask at once: one renders and the others wait; where the file system knows no locks each
@@ -90,7 +123,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise CorruptFileError(path, f"not a complete index of rendered rooms ({error})") from error
 
 
-def verify(folder: Path, spec: RoomsSpec, full: bool = False) -> str:
+def verify(folder: Path, spec: RenderSpec, full: bool = False) -> str:
     """Check a rendered folder and return its content digest.
 
     Cheap when every file still has the size and modification time written in the index; any other file is read and
@@ -102,7 +135,7 @@ def verify(folder: Path, spec: RoomsSpec, full: bool = False) -> str:
     index = read_index(folder)
     if index["parameters"] != spec.parameters():
         raise CorruptFileError(folder / INDEX_NAME, "rendered with other parameters")
-    if set(index["files"]) != set(_DTYPES) or _combined(index["files"]) != index["digest"]:
+    if set(index["files"]) != set(spec.arrays()) or _combined(index["files"]) != index["digest"]:
         raise CorruptFileError(folder / INDEX_NAME, "the digest does not match the listed files")
     for name, entry in index["files"].items():
         path = folder / f"{name}.npy"
@@ -121,10 +154,10 @@ def open_arrays(folder: Path) -> dict[str, np.ndarray]:
     """Memory-map the arrays of a rendered folder, read-only.
 
     Raises:
-        CorruptFileError: an array is missing or truncated.
+        CorruptFileError: the index or an array is missing or truncated.
     """
     arrays = {}
-    for name in _DTYPES:
+    for name in read_index(folder)["files"]:
         path = folder / f"{name}.npy"
         try:
             arrays[name] = np.load(path, mmap_mode="r")
@@ -133,7 +166,7 @@ def open_arrays(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _usable(folder: Path, spec: RoomsSpec) -> bool:
+def _usable(folder: Path, spec: RenderSpec) -> bool:
     if not folder.exists():
         return False
     try:
@@ -167,7 +200,7 @@ def _remove_leftovers(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _render_into(folder: Path, spec: RoomsSpec) -> None:
+def _render_into(folder: Path, spec: RenderSpec) -> None:
     """Render into a temporary folder beside `folder`, then rename it."""
     temporary = folder.parent / f".{folder.name}.tmp-{uuid.uuid4().hex}"
     temporary.mkdir()
@@ -187,17 +220,18 @@ def _render_into(folder: Path, spec: RoomsSpec) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _write_arrays(folder: Path, spec: RoomsSpec) -> None:
+def _write_arrays(folder: Path, spec: RenderSpec) -> None:
     arrays = {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=_DTYPES[name], shape=shape)
-        for name, shape in array_shapes(spec).items()
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=dtype, shape=shape)
+        for name, (dtype, shape) in spec.arrays().items()
     }
+    filled = dict.fromkeys(arrays, 0)
     start = shown = time.monotonic()
     done = 0
-    for rendered in render_chunks(spec):
-        count = len(rendered.action)
-        for name, array in arrays.items():
-            array[done : done + count] = getattr(rendered, name)
+    for count, rendered in render_chunks(spec):
+        for name, rows in rendered.items():
+            arrays[name][filled[name] : filled[name] + len(rows)] = rows
+            filled[name] += len(rows)
         done += count
         now = time.monotonic()
         if now - shown >= _PROGRESS_EVERY:
@@ -209,7 +243,7 @@ def _write_arrays(folder: Path, spec: RoomsSpec) -> None:
         _show_progress(spec, done, time.monotonic() - start)
 
 
-def _show_progress(spec: RoomsSpec, done: int, seconds: float) -> None:
+def _show_progress(spec: RenderSpec, done: int, seconds: float) -> None:
     """One line to stderr with rate and remaining time."""
     rate = done / max(seconds, 1e-9)
     left = (spec.count - done) / max(rate, 1e-9)
@@ -217,9 +251,9 @@ def _show_progress(spec: RoomsSpec, done: int, seconds: float) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _write_index(folder: Path, spec: RoomsSpec) -> None:
+def _write_index(folder: Path, spec: RenderSpec) -> None:
     files = {}
-    for name in _DTYPES:
+    for name in spec.arrays():
         path = folder / f"{name}.npy"
         status = path.stat()
         files[name] = {"sha256": _sha256(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}

@@ -22,6 +22,7 @@ from m33d_hf.data.sources.rooms.shading import shade, to_uint8
 # Draws are made per chunk, always for a full one: a longer data set begins with the shorter one.
 # Ten clips make each motion appear once per chunk.
 CHUNK = {"frames": 32, "clips": 10}
+_DTYPES = {"rgb": "uint8", "sensor": "uint16", "clean": "float32", "segmentation": "uint8", "action": "uint8"}
 _CAMERA_NOISE = (0.005, 0.015)  # standard deviation of the colour noise, in 0..1
 
 
@@ -48,6 +49,18 @@ class RoomsSpec:
     def parameters(self) -> dict[str, Any]:
         """Plain values that name the content, renderer included."""
         return {**asdict(self), "renderer": RENDERER_VERSION}
+
+    def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Data type and shape of every array of the cache."""
+        lead = (self.count, self.clip_length)
+        map_shape = (*lead, self.height, self.width)
+        shapes = {"rgb": (*lead, 3, self.height, self.width), "action": (self.count,)}
+        return {name: (dtype, shapes.get(name, map_shape)) for name, dtype in _DTYPES.items()}
+
+    def chunks(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Render for the cache: number of items, and their rows of every array."""
+        for rendered in render_chunks(self):
+            yield len(rendered.action), vars(rendered)
 
 
 @dataclass

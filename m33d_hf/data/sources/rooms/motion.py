@@ -39,7 +39,7 @@ _HERO_MOTIONS = ("fall", "slide_left", "slide_right", "spin", "approach")
 
 
 @dataclass
-class _Plan:
+class Plan:
     """Numbers behind a clip of each scene: motion class, amplitude (about 1), direction of turning (1 or -1)."""
 
     action_B: Tensor
@@ -86,19 +86,19 @@ def draw_clips(
     return Scenes.concatenate(clips), action_B
 
 
-def _candidate(generator: torch.Generator, action_B: Tensor, clip_length: int, furnished: bool) -> tuple[Scenes, _Plan]:
+def _candidate(generator: torch.Generator, action_B: Tensor, clip_length: int, furnished: bool) -> tuple[Scenes, Plan]:
     """Rooms with a hero in front of the camera, posed for every frame."""
     batch = len(action_B)
     scenes = sample_scenes(batch, generator)
-    plan = _Plan(
+    plan = Plan(
         action_B=action_B,
         amplitude_B=uniform(generator, 0.75, 1.25, batch),
         sign_B=torch.where(uniform(generator, 0, 1, batch) < 0.5, -1.0, 1.0),
     )
     if not furnished:
         scenes.kind_BO = torch.full_like(scenes.kind_BO, EMPTY)
-    _set_hero(generator, scenes, plan)
-    return _pose(scenes, plan, clip_length), plan
+    set_hero(generator, scenes, plan)
+    return pose(scenes, plan, clip_length), plan
 
 
 def _ground_axes(scenes: Scenes) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ def _ground_axes(scenes: Scenes) -> tuple[Tensor, Tensor]:
     return torch.stack([sin, zero, cos], 1), torch.stack([cos, zero, -sin], 1)
 
 
-def _set_hero(generator: torch.Generator, scenes: Scenes, plan: _Plan) -> None:
+def set_hero(generator: torch.Generator, scenes: Scenes, plan: Plan) -> None:
     """Put a box, sphere or cylinder near the middle of the camera's view, in place."""
     batch = scenes.batch
     kinds = torch.tensor([BOX, SPHERE, CYLINDER])
@@ -129,7 +129,7 @@ def _set_hero(generator: torch.Generator, scenes: Scenes, plan: _Plan) -> None:
     scenes.base_BO3[:, HERO_SLOT] = base_B3
 
 
-def _pose(scenes: Scenes, plan: _Plan, clip_length: int) -> Scenes:
+def pose(scenes: Scenes, plan: Plan, clip_length: int) -> Scenes:
     """Scenes of all frames, clip-major. The scene given is the pose of the middle of the motion."""
     batch = scenes.batch
     frames = scenes.select(torch.arange(batch).repeat_interleave(clip_length))
@@ -161,7 +161,7 @@ def _pose(scenes: Scenes, plan: _Plan, clip_length: int) -> Scenes:
     return frames
 
 
-def _fall(plan: _Plan, time_T: Tensor) -> Tensor:
+def _fall(plan: Plan, time_T: Tensor) -> Tensor:
     """How far the hero has fallen below its middle height (B, T), in metres: from rest, ever faster."""
     progress_T = (time_T + 0.5).square()
     return (plan.when("fall") * plan.amplitude_B)[:, None] * (progress_T - 0.4)
@@ -176,7 +176,7 @@ def acceptable(frames: Scenes, action_B: Tensor, clip_length: int, height: int, 
         clip_length: frames per clip T.
         height, width: size of the pictures; visibility is measured on a smaller one of the same shape.
     """
-    free_B = _nothing_collides(frames).unflatten(0, (-1, clip_length)).all(1)
+    free_B = nothing_collides(frames).unflatten(0, (-1, clip_length)).all(1)
     good_B = free_B.clone()
     places = free_B.nonzero()[:, 0]
     if len(places):
@@ -184,7 +184,7 @@ def acceptable(frames: Scenes, action_B: Tensor, clip_length: int, height: int, 
     return good_B
 
 
-def _nothing_collides(frames: Scenes) -> Tensor:
+def nothing_collides(frames: Scenes) -> Tensor:
     """Per frame: the hero and the eye are inside the room and outside of each other and of everything else."""
     half_BO3, base_BO3 = frames.half_BO3, frames.base_BO3
     radius_BO = half_BO3[..., [0, 2]].norm(dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,3 +58,10 @@ def _projector_shadow(depth_BHW: Tensor, focal_B: Tensor) -> Tensor:
         nearer = disparity_BHW[..., :-shift] - disparity_BHW[..., shift:] >= shift
         shadow_BHW[..., shift:] |= nearer
     return shadow_BHW
+
+
+def sensor_metres(millimetres: np.ndarray) -> np.ndarray:
+    """What `sense` stores (uint16 millimetres, 0 = hole) as float32 metres with NaN for holes, same shape."""
+    depth = millimetres.astype(np.float32) * np.float32(1 / _MILLIMETRES)
+    depth[millimetres == 0] = np.nan
+    return depth

@@ -15,7 +15,9 @@ from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.rooms.cache import default_cache_dir, open_arrays, prepare, verify
 from m33d_hf.data.sources.rooms.constants import CLASS_NAMES, DEPTHS, MOTION_NAMES, SPLITS, UNITS
 from m33d_hf.data.sources.rooms.generate import RoomsSpec
-from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.data.sources.rooms.options import check_choice, check_device, check_int, check_size
+from m33d_hf.data.sources.rooms.sensor import sensor_metres
+from m33d_hf.errors import ConfigError
 
 if TYPE_CHECKING:
     from m33d_hf.modeling.depth_m33d import DepthSpec
@@ -25,8 +27,6 @@ DEFAULT_COUNT = {
     "clips": {"train": 512, "validation": 128, "test": 128},
 }
 CLIP_FPS = 8.0
-_SMALLEST_SIDE = 16  # pixels; below that chairs and tables are no longer there
-_MILLIMETRE = 1e-3
 
 
 class RoomsSource:
@@ -67,22 +67,22 @@ class RoomsSource:
         cache_dir: str | Path | None = None,
         device: str = "cpu",
     ) -> None:
-        _check_choice("split", split, SPLITS)
-        _check_choice("unit", unit, UNITS)
-        _check_choice("depth", depth, DEPTHS)
-        height, width = _check_size(image_size)
+        check_choice("split", split, SPLITS)
+        check_choice("unit", unit, UNITS)
+        check_choice("depth", depth, DEPTHS)
+        height, width = check_size(image_size)
         self.depth = depth
         self.class_names: list[str] | None = list(CLASS_NAMES)
         self.action_names: list[str] | None = list(MOTION_NAMES) if unit == "clips" else None
         self.spec = RoomsSpec(
             split=split,
-            seed=_check_int("seed", seed),
+            seed=check_int("seed", seed),
             unit=unit,
             count=_count(split, unit, num_frames, num_clips),
-            clip_length=1 if unit == "frames" else _check_int("clip_length", clip_length, 2),
+            clip_length=1 if unit == "frames" else check_int("clip_length", clip_length, 2),
             height=height,
             width=width,
-            device=_check_device(device),
+            device=check_device(device),
         )
         self.folder = prepare(self.spec, Path(cache_dir).expanduser() if cache_dir else default_cache_dir())
         self._digest = verify(self.folder, self.spec)
@@ -175,32 +175,7 @@ class RoomsHandle:
     def _depth(self, arrays: dict[str, np.ndarray], chosen: list[int]) -> np.ndarray:
         if self.source.depth == "clean":
             return arrays["clean"][self.index][chosen]
-        raw = arrays["sensor"][self.index][chosen]
-        depth = raw.astype(np.float32) * np.float32(_MILLIMETRE)
-        depth[raw == 0] = np.nan
-        return depth
-
-
-def _check_choice(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        hint = nearest_name_hint(str(value), known)
-        raise ConfigError(f"rooms: {option} is {value!r}; it must be one of {', '.join(known)}.{hint}")
-
-
-def _check_int(option: str, value: int, lowest: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"rooms: {option} is {value!r}; give a whole number")
-    if lowest is not None and value < lowest:
-        raise ConfigError(f"rooms: {option} is {value}; it must be at least {lowest}")
-    return value
-
-
-def _check_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    sides = [image_size, image_size] if isinstance(image_size, int) else image_size
-    if isinstance(sides, str) or not isinstance(sides, Sequence) or len(sides) != 2:
-        raise ConfigError(f"rooms: image_size is {image_size!r}; give one number or [height, width]")
-    height, width = (_check_int("image_size", side, _SMALLEST_SIDE) for side in sides)
-    return height, width
+        return sensor_metres(arrays["sensor"][self.index][chosen])
 
 
 def _count(split: str, unit: str, num_frames: int | None, num_clips: int | None) -> int:
@@ -210,12 +185,4 @@ def _count(split: str, unit: str, num_frames: int | None, num_clips: int | None)
         other = "num_clips" if unit == "frames" else "num_frames"
         fix = "clips" if unit == "frames" else "frames"
         raise ConfigError(f"rooms: {other} is given but unit is {unit!r}; use num_{unit}, or set unit to {fix!r}")
-    return DEFAULT_COUNT[unit][split] if given is None else _check_int(f"num_{unit}", given, 1)
-
-
-def _check_device(device: str) -> str:
-    kind = str(device).split(":")[0]
-    _check_choice("device", kind, ("cpu", "cuda"))
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("rooms: device is 'cuda' but torch sees no CUDA device; use device='cpu'")
-    return kind
+    return DEFAULT_COUNT[unit][split] if given is None else check_int(f"num_{unit}", given, 1)

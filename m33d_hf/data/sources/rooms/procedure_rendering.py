@@ -1,0 +1,166 @@
+"""Procedures as frames: one room and hero, filmed through the strokes of a drawn timeline.
+
+Video i is a function of (seed, split, i) alone. Every stroke begins anew from the middle pose of the video, with an
+amplitude and a direction of turning of its own, drawn alike for all phases; light, colours and camera stay as they are
+and noise is drawn per frame. So nothing in a frame or clip tells how far the procedure has got, except the motions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m33d_hf.data.randomness import generator_of
+from m33d_hf.data.sources.rooms.constants import MOTION_NAMES, RENDERER_VERSION
+from m33d_hf.data.sources.rooms.generate import render_scenes
+from m33d_hf.data.sources.rooms.materials import uniform
+from m33d_hf.data.sources.rooms.motion import Plan, acceptable, nothing_collides, pose, set_hero
+from m33d_hf.data.sources.rooms.scene import Scenes, sample_scenes
+from m33d_hf.data.sources.rooms.workflow import STROKE, WORKFLOW, activities_of, draw_timeline, phases_of
+from m33d_hf.errors import DataError
+
+# Raise it whenever the same seed gives other videos though renderer and workflow are the same.
+PROCEDURES_VERSION = 1
+_AMPLITUDE = (0.75, 1.25)  # as that of clips
+_AT_ONCE = 64  # frames rendered together: more fall out of the processor's cache
+_ATTEMPTS, _CANDIDATES = 64, 32  # rooms are drawn so many at a time, so many times
+
+
+@dataclass(frozen=True)
+class ProceduresSpec:
+    """What there is to render: split and seed, number of videos, size in pixels, "cpu" or "cuda"."""
+
+    split: str
+    seed: int
+    count: int
+    height: int
+    width: int
+    device: str = "cpu"
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "procedures"
+
+    def parameters(self) -> dict[str, Any]:
+        """Plain values that name the content, renderer and workflow included."""
+        workflow = [asdict(phase) for phase in WORKFLOW]
+        versions = {"renderer": RENDERER_VERSION, "procedures": PROCEDURES_VERSION, "stroke": STROKE}
+        return {**asdict(self), "unit": self.unit, **versions, "workflow": workflow}
+
+    def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Data type and shape of every array of the cache; frames of all videos one after the other (F).
+
+        rgb (F, 3, H, W), sensor (F, H, W) millimetres with 0 for holes, clean (F, H, W) metres, phase (F,) ids,
+        length (count,) frames of each video.
+        """
+        frames = sum(len(self.phases(index)) for index in range(self.count))
+        size = (self.height, self.width)
+        return {
+            "rgb": ("uint8", (frames, 3, *size)),
+            "sensor": ("uint16", (frames, *size)),
+            "clean": ("float32", (frames, *size)),
+            "phase": ("uint8", (frames,)),
+            "length": ("int64", (self.count,)),
+        }
+
+    def chunks(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Render for the cache, one video at a time."""
+        for index in range(self.count):
+            yield 1, render_procedure(self, index)
+
+    def name(self, index: int) -> tuple[int | str, ...]:
+        """What the draws about video `index` start from."""
+        return ("procedures", RENDERER_VERSION, PROCEDURES_VERSION, self.split, self.seed, index)
+
+    def timeline(self, index: int) -> list[tuple[int, int]]:
+        """(phase id, frames) of video `index`."""
+        return draw_timeline(generator_of(*self.name(index), "timeline"))
+
+    def phases(self, index: int) -> np.ndarray:
+        """Phase id of every frame of video `index` (T,) uint8."""
+        return phases_of(self.timeline(index))
+
+
+@torch.no_grad()
+def render_procedure(spec: ProceduresSpec, index: int) -> dict[str, np.ndarray]:
+    """Rows of video `index` for the arrays of `ProceduresSpec.arrays`.
+
+    Raises:
+        DataError: no room can be found in which all motions are in sight (a very elongated picture).
+    """
+    name = spec.name(index)
+    room = draw_room(name, spec.height, spec.width)
+    frames = pose_strokes(room, spec.timeline(index), generator_of(*name, "strokes"))
+    noise = generator_of(*name, "noise")
+    parts = [
+        render_scenes(frames.select(rows), spec.height, spec.width, noise, spec.device)
+        for rows in torch.arange(frames.batch).split(_AT_ONCE)
+    ]
+    rgb, sensor, clean, _ = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
+    return {
+        "rgb": rgb,
+        "sensor": sensor.astype(np.uint16),
+        "clean": clean,
+        "phase": spec.phases(index),
+        "length": np.array([len(rgb)], dtype=np.int64),
+    }
+
+
+def pose_strokes(room: Scenes, timeline: list[tuple[int, int]], generator: torch.Generator) -> Scenes:
+    """Scenes of all frames of a procedure (T) in one room (a batch of 1); the last stroke of a phase may be cut."""
+    strokes = [(phase, min(STROKE, frames - start)) for phase, frames in timeline for start in range(0, frames, STROKE)]
+    phase_S = np.array([phase for phase, _ in strokes])
+    plan = Plan(
+        action_B=torch.from_numpy(activities_of(phase_S)).long(),
+        amplitude_B=uniform(generator, *_AMPLITUDE, len(strokes)),
+        sign_B=torch.where(uniform(generator, 0, 1, len(strokes)) < 0.5, -1.0, 1.0),
+    )
+    frames = pose(room.select(torch.zeros(len(strokes), dtype=torch.long)), plan, STROKE)
+    shown_S = torch.tensor([shown for _, shown in strokes])
+    return frames.select((torch.arange(STROKE) < shown_S[:, None]).flatten().nonzero()[:, 0])
+
+
+def draw_room(name: tuple[int | str, ...], height: int, width: int) -> Scenes:
+    """The first room (a batch of 1) in which every motion of the workflow has space and shows the hero, a box.
+
+    Raises:
+        DataError: none in 64 x 32 candidates.
+    """
+    for attempt in range(_ATTEMPTS):
+        generator = generator_of(*name, "room", attempt)
+        rooms = sample_scenes(_CANDIDATES, generator)
+        # The hero has to be one that is seen to turn: a box, as in clips of this motion.
+        ones_B = torch.ones(_CANDIDATES)
+        set_hero(generator, rooms, Plan(torch.full((_CANDIDATES,), MOTION_NAMES.index("spin")), ones_B, ones_B))
+        good = _suitable(rooms, height, width).nonzero()[:, 0]
+        if len(good):
+            return rooms.select(good[:1])
+    raise DataError(
+        f"no room for procedures at {height} x {width} pixels shows its moving object in all motions; "
+        "use a picture that is less elongated (image_size)"
+    )
+
+
+def _suitable(rooms: Scenes, height: int, width: int) -> Tensor:
+    """Whether all motions, as far as they ever go and to both sides, are acceptable in each room (B,) bool."""
+    motions = sorted({MOTION_NAMES.index(phase.activity) for phase in WORKFLOW})
+    trials = len(motions) * 2
+
+    def trial(chosen: Scenes) -> tuple[Scenes, Tensor]:
+        action_B = torch.tensor(motions).repeat_interleave(2).repeat(chosen.batch)
+        sign_B = torch.tensor([-1.0, 1.0]).repeat(len(motions) * chosen.batch)
+        plan = Plan(action_B, torch.full_like(sign_B, _AMPLITUDE[1]), sign_B)
+        return pose(chosen.select(torch.arange(chosen.batch).repeat_interleave(trials)), plan, STROKE), action_B
+
+    good_B = nothing_collides(trial(rooms)[0]).view(rooms.batch, -1).all(1)
+    places = good_B.nonzero()[:, 0]
+    if len(places):  # pictures are drawn only of rooms with space
+        frames, action_B = trial(rooms.select(places))
+        good_B[places] = acceptable(frames, action_B, STROKE, height, width).view(-1, trials).all(1)
+    return good_B
