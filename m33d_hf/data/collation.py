@@ -257,9 +257,11 @@ class ClipClassificationCollator(Collator):
 
 def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.Tensor:
     if map_ is None:
+        what = what.removeprefix("a ")
+        extract = " Depth of RGB-only data: scripts/extract_depth.py, then --data.options.depth FOLDER."
         raise DataError(
-            f"{sample.key}: the sample has no {what.removeprefix('a ')}, which the model's configuration asks for; "
-            "use a source that yields it, or a method without it"
+            f"{sample.key}: the sample has no {what}, which the model's configuration asks for; use a source that "
+            f"yields it, or a method without it (such as --method videomae).{extract if what == 'depth' else ''}"
         )
     return map_
 
