@@ -184,6 +184,7 @@ def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video:
             "--data.options.fps"
         )
     starts, stops, step = _spans(annotation, timing)
+    positions: np.ndarray
     end = float(stops[-1]) if math.isfinite(stops[-1]) else float(starts[-1])
     if annotation.unit == "frames":
         _check_frames(annotation, end, step, timing, video)
@@ -207,7 +208,7 @@ def _spans(annotation: Annotation, timing: Timing) -> tuple[np.ndarray, np.ndarr
     if annotation.kind == "frames":
         step = _common_step(annotation, np.diff(starts))
         if starts[0] == 1 and step == 1 and starts[-1] >= timing.num_frames / timing.ratio:
-            starts = starts - 1  # the last number lies past the end of the video: it was counted from one
+            starts = np.subtract(starts, 1)  # the last number lies past the end of the video: it was counted from one
         return starts, starts + step, step
     # Stamps at a steady pace sample the phase, and the last one stands for one step; stamps of changes hold.
     steps = np.diff(np.unique(starts))
@@ -253,7 +254,7 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
     covered, slack = end * timing.ratio, timing.tolerance * max(step * timing.ratio, 1.0)
     rate = f"at label_fps={timing.label_fps:g}" if timing.label_fps else "at the video's own rate"
     both = (
-        f"{annotation.path} annotates frames up to number {end - 1:g}, which {rate} is frame {covered:g} of the video; "
+        f"{annotation.path} annotates frames up to number {end - 1:g}, which {rate} are {covered:g} frames of video; "
         f"{video} has {timing.describe()}"
     )
     if covered > timing.num_frames + slack:
@@ -288,12 +289,11 @@ def _fitting_rate(end: float, step: float, timing: Timing) -> float | None:
     """A usual rate other than the video's at which the annotation would be as long as the video."""
     if not timing.fps:
         return None
-    for rate in _COMMON_RATES:
-        ratio = timing.fps / rate
-        close = abs(end * ratio - timing.num_frames) <= max(step * ratio, 1.0, 1e-3 * timing.num_frames)
-        if close and abs(ratio - 1) > 0.01:
-            return rate
-    return None
+    others = [rate for rate in _COMMON_RATES if abs(timing.fps / rate - 1) > 0.01]
+    differences = {rate: abs(end * timing.fps / rate - timing.num_frames) for rate in others}
+    best = min(others, key=differences.__getitem__)
+    close = differences[best] <= max(step * timing.fps / best, 1.0, 1e-3 * timing.num_frames)
+    return best if close else None
 
 
 def _rate_hint(end: float, timing: Timing) -> str:

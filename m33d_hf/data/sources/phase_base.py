@@ -115,7 +115,7 @@ class PhaseSource:
 
     Args:
         videos: the videos of the split.
-        action_names: phases in id order.
+        action_names: phases in id order; None where nothing is annotated (pre-training).
         unit: "clips" (each stretch an item) or "videos" (each whole video an item, without a label: pre-training with
             random starts).
         clip_span: source frames of a clip: frames times frame stride of the model.
@@ -133,7 +133,7 @@ class PhaseSource:
     def __init__(
         self,
         videos: Sequence[PhaseVideo],
-        action_names: Sequence[str],
+        action_names: Sequence[str] | None,
         *,
         unit: str = "clips",
         clip_span: int = 64,
@@ -143,14 +143,15 @@ class PhaseSource:
     ) -> None:
         if unit not in ("clips", "videos"):
             raise ConfigError(f"unit is {unit!r}; it is clips or videos.{nearest_name_hint(unit, ('clips', 'videos'))}")
-        check_phase_names(action_names)
+        if action_names is not None:
+            check_phase_names(action_names)
         if not videos:
             raise DataError(f"source {self.name!r} holds no videos")
         for video in videos:
             if len(video.phases) != video.handle.length:
                 raise DataError(f"{video.key}: {len(video.phases)} phase labels for {video.handle.length} frames")
         self.class_names: list[str] | None = None
-        self.action_names: list[str] | None = list(action_names)
+        self.action_names: list[str] | None = None if action_names is None else list(action_names)
         self.depth_spec = depth_spec
         self.videos = list(videos)
         self.unit = unit
@@ -186,8 +187,8 @@ class PhaseSource:
         return PhaseClip(self.videos[video].handle, span)
 
     def labels(self) -> list[int] | None:
-        """Phase id of every item, 255 for none; None for whole videos."""
-        return None if self.unit == "videos" else [span.label for _, span in self._items]
+        """Phase id of every item, 255 for none; None for whole videos and where nothing is annotated."""
+        return None if self.unit == "videos" or self.action_names is None else [span.label for _, span in self._items]
 
     def groups(self) -> list[str]:
         """Key of the video behind every item: low-label protocols draw videos, not clips."""

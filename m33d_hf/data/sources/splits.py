@@ -40,6 +40,7 @@ def select_split(
     split: str | None,
     split_list: str | Mapping[str, str] | None = None,
     fractions: Mapping[str, float] | None = None,
+    whole: bool = False,
 ) -> tuple[Sequences, str]:
     """Keep one split: from a list file, else from folders named after splits, else by fractions.
 
@@ -50,6 +51,7 @@ def select_split(
         fractions: shares of train, validation and test, adding up to at most 1. Whole sequences where there are
             five or more (in an order drawn from their names), else stretches of consecutive frames: neighbours
             look alike, so that a random draw would test on what it trained on.
+        whole: never cut a sequence into stretches, however few there are.
 
     Returns:
         (sequences, one sentence on how they were chosen).
@@ -68,7 +70,7 @@ def select_split(
         aliases = SPLIT_NAMES[name]
         kept = {k: v for k, v in sequences.items() if PurePosixPath(k).parts[0].lower() in aliases}
         return kept, f"split {name} from the folder of that name"
-    return _by_fraction(sequences, name, fractions or DEFAULT_FRACTIONS)
+    return _by_fraction(sequences, name, fractions or DEFAULT_FRACTIONS, 1 if whole else _FEW_SEQUENCES)
 
 
 def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None) -> Path | None:
@@ -86,18 +88,37 @@ def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None
     return next((path for path in candidates if path.is_file()), None)
 
 
+def _entries(path: Path) -> set[str]:
+    return {line[0].strip("/") for line in read_table(path)}
+
+
+def _names_of(key: str, frame: Frame) -> set[str]:
+    """All that a list may call a frame of the sequence `key`."""
+    files = [file for file in (frame.rgb, frame.depth) if file is not None]
+    names = {frame.key, PurePosixPath(frame.key).name, *files}
+    names |= {str(PurePosixPath(file).with_suffix("")) for file in files}
+    names |= {PurePosixPath(file).name for file in files}
+    return names | {"/".join(PurePosixPath(key).parts[: i + 1]) for i in range(len(PurePosixPath(key).parts))}
+
+
+def missing_entries(
+    root: Path, sequences: Sequences, split: str | None, split_list: str | Mapping[str, str] | None = None
+) -> list[str]:
+    """Entries of the list file that `select_split` would use which name nothing in `sequences`, in order of name."""
+    if split is None or split == "all":
+        return []
+    path = _list_file(root, canonical_split(split), split_list)
+    if path is None:
+        return []
+    known: set[str] = set()
+    for key, frames in sequences.items():
+        known.update(*(_names_of(key, frame) for frame in frames))
+    return sorted(_entries(path) - known)
+
+
 def _from_list(sequences: Sequences, path: Path) -> Sequences:
-    entries = {line[0].strip("/") for line in read_table(path)}
-
-    def is_listed(key: str, frame: Frame) -> bool:
-        files = [file for file in (frame.rgb, frame.depth) if file is not None]
-        names = {frame.key, PurePosixPath(frame.key).name, *files}
-        names |= {str(PurePosixPath(file).with_suffix("")) for file in files}
-        names |= {PurePosixPath(file).name for file in files}
-        names |= {"/".join(PurePosixPath(key).parts[: i + 1]) for i in range(len(PurePosixPath(key).parts))}
-        return bool(names & entries)
-
-    kept = {key: [frame for frame in frames if is_listed(key, frame)] for key, frames in sequences.items()}
+    entries = _entries(path)
+    kept = {key: [frame for frame in frames if _names_of(key, frame) & entries] for key, frames in sequences.items()}
     kept = {key: frames for key, frames in kept.items() if frames}
     if not kept:
         example = next(iter(sequences.values()))[0].key if sequences else "none"
@@ -108,7 +129,7 @@ def _from_list(sequences: Sequences, path: Path) -> Sequences:
     return kept
 
 
-def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]) -> tuple[Sequences, str]:
+def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float], few: int) -> tuple[Sequences, str]:
     shares = {canonical_split(key): float(value) for key, value in fractions.items()}
     if name not in shares:
         raise ConfigError(f"split_fractions has no share for {name!r}: {dict(fractions)}")
@@ -117,7 +138,7 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
     before = sum(shares.get(other, 0.0) for other in list(SPLIT_NAMES)[: list(SPLIT_NAMES).index(name)])
     span = (before, before + shares[name])
     share = f"{shares[name]:.0%}"
-    if len(sequences) >= _FEW_SEQUENCES:
+    if len(sequences) >= few:
         order = sorted(sequences, key=lambda key: hashlib.sha256(key.encode()).hexdigest())
         chosen = set(_cut(order, span))
         kept = {key: frames for key, frames in sequences.items() if key in chosen}

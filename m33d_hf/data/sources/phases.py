@@ -1,0 +1,255 @@
+"""The `phases` source: long videos or folders of frames, with annotations of which phase each moment belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from m33d_hf.data.detection import DepthOptions
+from m33d_hf.data.phase_alignment import (
+    PhaseNames,
+    Timing,
+    collect_names,
+    ends_are_inclusive,
+    frame_phases,
+    read_phase_names,
+)
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.sources.frames import Frame, choose
+from m33d_hf.data.sources.pairing import Unpaired
+from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
+from m33d_hf.data.sources.phase_files import (
+    FoundAnnotations,
+    FoundVideo,
+    FoundVideos,
+    VideoOptions,
+    find_annotations,
+    find_videos,
+)
+from m33d_hf.data.sources.splits import missing_entries, select_split
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+
+logger = logging.getLogger(__name__)
+
+
+class PhasesSource(PhaseSource):
+    """Annotated long videos under one root, cut into clips with one phase each.
+
+    Videos are files (`videos/video01.mp4`) or, where there is no video file, folders of frames as the `folder` source
+    reads them (RGB, or RGB and depth). Annotations are paired with them by name, `phase_annotations/video01-phase.txt`
+    with video01: a line per frame, a line per time stamp, or segments in CSV; see `phase_annotations`. Phases are
+    told apart by name, never by number.
+
+    Args:
+        root: folder of the data set.
+        split: `train`, `validation`, `test`, or None / `all`; whole videos, see `splits.select_split`.
+        unit: `clips` (each stretch an item) or `videos` (each whole video an item without a label: pre-training).
+        videos: folder of the videos, or `auto`: `videos/` where present, else the root.
+        annotations: folder or file of the annotations, `none`, or `auto`.
+        annotation_format: `auto`, `frames`, `timestamps` or `segments`.
+        phase_names: names in id order, or a file of them (one a line, or number and name a line); needed where
+            annotations hold numbers. None collects the names of all annotation files, whatever the split.
+        unknown_phase: `error`, or `ignore` to leave frames of a phase that phase_names lacks unannotated.
+        label_fps: rate at which annotations number frames; None = the video's own, which frame counts must confirm.
+        fps: frames per second of frame folders, and of videos whose file does not say or says it wrong.
+        segment_unit: `frames` or `seconds` of segments whose columns do not say it.
+        segment_end: `exclusive`, `inclusive` (the end names the segment's last frame), or `auto` by evidence.
+        length_tolerance: label steps by which an annotation may be longer than its video.
+        rgb, depth: `auto`, `none`, and for frames a folder or pattern as in the `folder` source; for video files,
+            `depth` is a folder of depth sidecars (`auto`: `depth/` where it holds depth_spec.json).
+        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: what stored depth means.
+        align: for frames whose RGB and depth differ in size, as in the `folder` source.
+        require_depth: leave out (and list) what has no depth.
+        require_annotations: leave out (and list) videos without annotation; None does so for clips only.
+        on_unpaired: `list` videos without annotation and annotations without video in `unpaired`, or `error`.
+        clip_span, clip_stride, drop_unlabelled: see `PhaseSource`.
+        split_list, split_fractions: see `splits.select_split`.
+
+    Attributes:
+        unpaired: files that take no part, with the reason.
+        notes: sentences about what was found and assumed.
+
+    Raises:
+        ConfigError: options that contradict each other, or a rate or unit that is needed and not stated.
+        DataError: nothing to read, annotations that do not fit their video (see `frame_phases`), malformed files;
+            LabelError for a phase that is unknown, a number without names, or two phases of one name.
+    """
+
+    name = "phases"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        unit: str = "clips",
+        videos: str = "auto",
+        annotations: str = "auto",
+        annotation_format: str = "auto",
+        phase_names: str | Sequence[str] | None = None,
+        unknown_phase: str = "error",
+        label_fps: float | None = None,
+        fps: float | None = None,
+        segment_unit: str | None = None,
+        segment_end: str = "auto",
+        length_tolerance: float = 1.0,
+        rgb: str = "auto",
+        depth: str | None = "auto",
+        depth_unit: str | None = None,
+        depth_scale: float | None = None,
+        depth_kind: str | None = None,
+        invalid_values: Iterable[float] | None = None,
+        min_depth: float | None = None,
+        max_depth: float | None = None,
+        align: str = "refuse",
+        require_depth: bool = False,
+        require_annotations: bool | None = None,
+        on_unpaired: str = "list",
+        clip_span: int = 64,
+        clip_stride: int | None = None,
+        drop_unlabelled: bool = False,
+        split_list: str | Mapping[str, str] | None = None,
+        split_fractions: Mapping[str, float] | None = None,
+    ) -> None:
+        self.root = Path(root).expanduser()
+        choose("unknown_phase", unknown_phase, ("error", "ignore"))
+        choose("on_unpaired", on_unpaired, ("list", "error"))
+        for option, rate in (("label_fps", label_fps), ("fps", fps)):
+            if rate is not None and not rate > 0:
+                raise ConfigError(f"{option} is {rate}; frames per second above 0")
+        if length_tolerance < 0:
+            raise ConfigError(f"length_tolerance is {length_tolerance}; label steps, at least 0")
+        invalid = None if invalid_values is None else tuple(invalid_values)
+        stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid, min_depth, max_depth)
+        options = VideoOptions(rgb, depth or "none", stated, align, require_depth, fps)
+        found = find_videos(self.root, videos, options)
+        labels = find_annotations(self.root, list(found.videos), annotations, annotation_format, segment_unit)
+        self.notes = list(found.notes)
+        self.unpaired = [*found.unpaired, *labels.unpaired]
+        rules = self._phase_names(labels, phase_names, unknown_phase)
+        inclusive, how = ends_are_inclusive(labels.all, segment_end)
+        self.notes += [how] if how else []
+        chosen = self._select(found, split, split_list, split_fractions)
+        needed = (unit == "clips") if require_annotations is None else require_annotations
+        chosen = self._annotated(chosen, labels, needed)
+        if on_unpaired == "error" and self.unpaired:
+            first = self.unpaired[0]
+            raise DataError(
+                f"{self.root}: {len(self.unpaired)} files have no partner; the first: {first.path} ({first.reason}). "
+                "on_unpaired=list leaves them out"
+            )
+        timing = Timing(0, fps, label_fps, length_tolerance, inclusive)
+        laid = self._lay_out(chosen, labels, rules, timing)
+        self._files = {key: found.videos[key].files for key in laid}
+        super().__init__(
+            list(laid.values()),
+            rules.names if rules is not None else None,
+            unit=unit,
+            clip_span=clip_span,
+            clip_stride=clip_stride,
+            drop_unlabelled=drop_unlabelled,
+            depth_spec=found.depth_spec,
+        )
+        self._say()
+
+    def _phase_names(
+        self, labels: FoundAnnotations, given: str | Sequence[str] | None, unknown: str
+    ) -> PhaseNames | None:
+        """Names as stated, else of all annotations; None without either."""
+        if given is not None:
+            names, numbers = read_phase_names(given, self.root)
+            self.notes.append(f"phases: {len(names)} names as stated")
+            return PhaseNames(tuple(names), numbers, unknown)
+        if not labels.all:
+            return None
+        names, how = collect_names(labels.all)
+        self.notes.append(how)
+        return PhaseNames(tuple(names), None, unknown)
+
+    def _select(
+        self,
+        found: FoundVideos,
+        split: str | None,
+        split_list: str | Mapping[str, str] | None,
+        fractions: Mapping[str, float] | None,
+    ) -> dict[str, FoundVideo]:
+        sequences = {key: [Frame(key, rgb=found.names[key])] for key in found.videos}
+        kept, how = select_split(self.root, sequences, split, split_list, fractions, whole=True)
+        self.notes.append(how if split not in (None, "all") else "all videos, not split")
+        for entry in missing_entries(self.root, sequences, split, split_list):
+            self.unpaired.append(Unpaired(entry, f"listed for the split {split}, but no video of that name"))
+        return {key: found.videos[key] for key in kept}
+
+    def _annotated(
+        self, videos: dict[str, FoundVideo], labels: FoundAnnotations, needed: bool
+    ) -> dict[str, FoundVideo]:
+        """List the videos without annotation, and leave them out where one is needed."""
+        bare = [key for key in videos if key not in labels.by_key]
+        if not needed:
+            self.notes += [f"{len(bare)} of {len(videos)} videos are not annotated"] if bare else []
+            return videos
+        self.unpaired += [Unpaired(key, "no annotation for it") for key in bare]
+        if len(bare) == len(videos):
+            reasons = [f"  {entry.path}: {entry.reason}" for entry in self.unpaired[:5]]
+            raise DataError(
+                f"{self.root}: none of the {len(videos)} videos (first: {next(iter(videos))}) is annotated. "
+                "Annotations bear the name of their video (phase_annotations/video01-phase.txt); name their folder or "
+                "file with --data.options.annotations, or, to pre-train, pass require_annotations=false. Left over:\n"
+                + "\n".join(reasons)
+            )
+        return {key: video for key, video in videos.items() if key in labels.by_key}
+
+    def _lay_out(
+        self,
+        videos: dict[str, FoundVideo],
+        labels: FoundAnnotations,
+        rules: PhaseNames | None,
+        timing: Timing,
+    ) -> dict[str, PhaseVideo]:
+        """Each video with the phase of each frame; a video that cannot be read is listed and left out."""
+        laid: dict[str, PhaseVideo] = {}
+        tails: list[str] = []
+        for key, video in videos.items():
+            try:
+                length, rate = video.handle.length, video.handle.fps
+            except CorruptFileError as error:
+                self.unpaired.append(Unpaired(error.path, error.reason))
+                continue
+            phases = np.full(length, IGNORE_INDEX, dtype=np.uint8)
+            annotation = labels.by_key.get(key)
+            if annotation is not None and rules is not None:
+                own = Timing(length, timing.fps or rate, timing.label_fps, timing.tolerance, timing.inclusive)
+                phases = frame_phases(annotation, rules.ids(annotation), own, key)
+                if (annotated := np.flatnonzero(phases != IGNORE_INDEX)).size and annotated[-1] < length - 1:
+                    tails.append(f"{key} from frame {annotated[-1] + 1} of {length}")
+            laid[key] = PhaseVideo(video.handle, phases)
+        if not laid:
+            last = self.unpaired[-1]
+            raise DataError(f"{self.root}: not one of {len(videos)} videos can be read; {last.path}: {last.reason}")
+        if tails:
+            self.notes.append(f"the ends of {len(tails)} videos are not annotated; the first: {tails[0]}")
+        return laid
+
+    def _say(self) -> None:
+        frames = sum(len(video.phases) for video in self.videos)
+        labelled = sum(int((video.phases != IGNORE_INDEX).sum()) for video in self.videos)
+        self.notes.append(f"{len(self.videos)} videos, {frames} frames, {labelled / max(frames, 1):.1%} annotated")
+        if self.unpaired:
+            first, count = self.unpaired[0], len(self.unpaired)
+            logger.warning("%s: %d files take no part; the first: %s (%s)", self.root, count, first.path, first.reason)
+
+    def digest(self) -> str:
+        """Digest of names and sizes of all files, depth rules, phases and clip rules; the place of the root and times
+        of change do not count."""
+        state = hashlib.sha256(super().digest().encode())
+        spec = self.depth_spec.to_dict() if self.depth_spec is not None else None
+        state.update(json.dumps(spec, sort_keys=True).encode())
+        for key, files in self._files.items():
+            state.update(f"\n{key}".encode())
+            for name, path in files:
+                state.update(f"\n {name} {path.stat().st_size if path.is_file() else -1}".encode())
+        return state.hexdigest()
