@@ -1,0 +1,134 @@
+"""What came out for each video of a detection data set: scores, tables, and timelines to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m33d_hf.data.atomic_writing import write_text_atomically
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.evaluation.detection_metrics import detection_scores, edit_score, frame_accuracy, segmental_f1
+from m33d_hf.evaluation.frame_votes import frame_phases
+
+MODELS = ("temporal", "clipwise")
+
+
+@dataclass
+class VideoResult:
+    """Predictions for one video and what is true of it.
+
+    Attributes:
+        row: its number in the data set.
+        key, fps: of the video.
+        temporal, clipwise: (S, L) float32 probabilities per clip, of the temporal model and of the clip classifier.
+        labels: (S,) ids of the clips, 255 = not annotated.
+        valid: (S,) bool, False for clips that could not be read.
+        starts, stops: (S,) frames [start, stop) of each clip.
+        phases: (T,) uint8 ids of the frames, 255 = not annotated.
+    """
+
+    row: int
+    key: str
+    fps: float | None
+    temporal: np.ndarray
+    clipwise: np.ndarray
+    labels: np.ndarray
+    valid: np.ndarray
+    starts: np.ndarray
+    stops: np.ndarray
+    phases: np.ndarray
+
+    def frames(self, model: str) -> np.ndarray:
+        """(T,) uint8 ids that "temporal" or "clipwise" predicts for the frames."""
+        return frame_phases(getattr(self, model), self.starts, self.stops, self.valid, len(self.phases))
+
+
+def detection_metrics(results: Sequence[VideoResult], names: Sequence[str]) -> tuple[dict[str, float], list[str]]:
+    """Scores of the temporal model, and of the clip classifier under "clipwise/...", all shares in [0, 1].
+
+    Average precision is that of the softmax of readable, annotated clips, all videos pooled (REFERENCE 5e); clip
+    accuracy is over the same clips. Frame accuracy, edit and F1 judge the frames, see `frame_votes`.
+
+    Args:
+        results: of all videos.
+        names: classes in id order.
+
+    Returns:
+        ({"map", "clip_accuracy", "frame_accuracy", "edit", "f1_10", "f1_25", "f1_50", "ap/<class>", "clipwise/..."},
+        names of the classes that no clip is annotated with, which have no "ap/..." and leave the mean).
+    """
+    metrics: dict[str, float] = {}
+    absent: list[str] = []
+    for model, prefix in zip(MODELS, ("", "clipwise/")):
+        scores = detection_scores([(getattr(r, model)[r.valid], r.labels[r.valid]) for r in results], names)
+        absent = scores["absent_classes"]
+        frames = [(r.frames(model), r.phases) for r in results]
+        found = {
+            "map": scores["mean_average_precision"],
+            "clip_accuracy": scores["frame_accuracy"],
+            **frame_scores(frames),
+        }
+        metrics.update({f"{prefix}{name}": value for name, value in found.items()})
+        per_class = scores["per_class_average_precision"]
+        metrics.update({f"{prefix}ap/{name}": per_class[name] for name in names if name not in absent})
+    return metrics, absent
+
+
+def frame_scores(videos: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Frame accuracy and F1 pooled over videos, edit as their mean, from (predicted, true) ids (T,) per video."""
+    edits = [value for value in (edit_score(*pair) for pair in videos) if not math.isnan(value)]
+    predicted, truth = (np.concatenate([pair[side] for pair in videos]) for side in (0, 1))
+    return {
+        "frame_accuracy": frame_accuracy(predicted, truth),
+        "edit": float(np.mean(edits)) if edits else math.nan,
+        **segmental_f1(videos),
+    }
+
+
+def video_rows(results: Sequence[VideoResult]) -> list[dict[str, Any]]:
+    """One row per video: sizes, and the scores of both models; empty where nothing is annotated."""
+    rows = []
+    for result in results:
+        annotated = result.valid & (result.labels != IGNORE_INDEX)
+        row: dict[str, Any] = {
+            "video": result.key,
+            "clips": len(result.valid),
+            "unreadable_clips": int((~result.valid).sum()),
+            "frames": len(result.phases),
+            "annotated_frames": int((result.phases != IGNORE_INDEX).sum()),
+        }
+        for model, prefix in zip(MODELS, ("", "clipwise/")):
+            right = getattr(result, model)[annotated].argmax(axis=1) == result.labels[annotated]
+            row[f"{prefix}clip_accuracy"] = float(right.mean()) if len(right) else math.nan
+            found = frame_scores([(result.frames(model), result.phases)])
+            row.update({f"{prefix}{name}": value for name, value in found.items()})
+        rows.append(row)
+    return rows
+
+
+def write_results(
+    folder: Path, results: Sequence[VideoResult], names: Sequence[str], metrics: dict[str, float], absent: list[str]
+) -> None:
+    """Write `videos.csv` and `scores.json` into `folder`, replacing those of an earlier evaluation."""
+    rows = video_rows(results)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _shown(value) for name, value in row.items()} for row in rows)
+    write_text_atomically(folder / "videos.csv", text.getvalue())
+    summary = {"classes": list(names), "absent_classes": absent, "metrics": metrics, "videos": len(rows)}
+    write_text_atomically(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4f}"
+    return value

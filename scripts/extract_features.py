@@ -1,0 +1,48 @@
+"""Extract the clip features of all videos: extract_features.py --recipe orar_temporal --init_from STAGE_1_OUTPUT.
+
+Videos of both splits. Takes the arguments of run_action_detection.py, which does the same for the videos that it needs.
+With torchrun or accelerate launch the processes share the videos; a run that was stopped continues.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from m33d_hf.errors import M33DError
+from m33d_hf.scripts._main import ERROR
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line; returns 0, or 2 after an error whose message is on stderr."""
+    words = sys.argv[1:] if argv is None else argv
+    from m33d_hf.training.parsing import help_text, parse_arguments
+
+    if "-h" in words or "--help" in words:
+        print(__doc__, help_text("action_detection"), sep="\n")
+        return 0
+    try:
+        args = parse_arguments(_with_length(words), "action_detection")
+        from m33d_hf.training.launch import open_accelerator
+        from m33d_hf.training.preparation import build_model
+        from m33d_hf.training.tasks.action_detection import ActionDetectionTask
+
+        args.logging.trackers = []
+        task = ActionDetectionTask()
+        with open_accelerator(args) as accelerator:
+            folders = task.extract(args, build_model(args, task))
+            if accelerator.is_main_process:
+                print("\n".join(f"features are in {folder}" for folder in folders))
+    except M33DError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return ERROR
+    return 0
+
+
+def _with_length(words: list[str]) -> list[str]:
+    """The length of a training, which every run must state, does not matter here."""
+    stated = any(word.startswith(("--train.epochs", "--train.max_steps", "--recipe")) for word in words)
+    return words if stated else [*words, "--train.epochs", "1"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""Detect phases in long videos: run_action_detection.py --recipe rooms/phases_temporal --init_from STAGE_1_OUTPUT.
+
+Trains the recurrent net over the clip features of whole videos; features that are not in --features.dir yet are
+extracted first. With python, torchrun or accelerate launch. --help lists recipes and every key; --dry_run shows what a
+run would do.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from m33d_hf.scripts._main import main
+
+if __name__ == "__main__":
+    sys.exit(main("action_detection"))

@@ -1,0 +1,145 @@
+"""Long videos that exist only as numbers: every frame is a colour of its phase under noise of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m33d_hf.data.randomness import generator_of
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
+from m33d_hf.errors import CorruptFileError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
+from m33d_hf.training.arguments import RunArguments
+
+SIDE = 16
+NAMES = ["rest", "cut", "sew"]
+MODEL: dict[str, Any] = {
+    "image_size": SIDE,
+    "patch_size": 8,
+    "num_frames": 2,
+    "tubelet_size": 2,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "classifier_init_scale": 50.0,
+}
+
+
+@dataclass(frozen=True)
+class MemoryVideo:
+    """A `VideoHandle`; frames in `bad` cannot be read, and reading any frame >= `killer` ends the process."""
+
+    key: str
+    phases: tuple[int, ...]
+    bad: frozenset[int] = frozenset()
+    killer: int | None = None
+    fps: float | None = 10.0
+
+    @property
+    def length(self) -> int:
+        return len(self.phases)
+
+    def frame(self, index: int) -> torch.Tensor:
+        noise = torch.randint(0, 40, (3, SIDE, SIDE), generator=generator_of(self.key, index), dtype=torch.uint8)
+        noise[self.phases[index] % 3] += 120
+        return noise
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        if self.killer is not None and max(indices) >= self.killer:
+            os._exit(9)
+        for index in indices:
+            if index in self.bad:
+                raise CorruptFileError(f"/videos/{self.key}.avi", f"frame {index} is damaged")
+        return RGBDSample(self.key, rgb=torch.stack([self.frame(int(index)) for index in indices]))
+
+
+class MemorySource(PhaseSource):
+    """`videos` per split: a dict split -> list of phases, each a text like "0001122" (9 = not annotated)."""
+
+    name = "memory"
+
+    def __init__(
+        self,
+        split: str = "train",
+        videos: dict[str, list[str]] | None = None,
+        names: list[str] | None = None,
+        bad: dict[str, list[int]] | None = None,
+        killer: int | None = None,
+        unit: str = "clips",
+        clip_span: int = 4,
+        clip_stride: int | None = None,
+        drop_unlabelled: bool = False,
+    ) -> None:
+        texts = (videos or DEFAULT)[split]
+        handles = [
+            MemoryVideo(
+                f"{split}/v{i}",
+                tuple(int(letter) for letter in text),
+                frozenset((bad or {}).get(f"{split}/v{i}", ())),
+                killer if i == len(texts) - 1 else None,
+            )
+            for i, text in enumerate(texts)
+        ]
+        labelled = [
+            PhaseVideo(handle, np.array([255 if p == 9 else p for p in handle.phases], np.uint8)) for handle in handles
+        ]
+        super().__init__(
+            labelled, names or NAMES, unit=unit, clip_span=clip_span, clip_stride=clip_stride,
+            drop_unlabelled=drop_unlabelled,
+        )  # fmt: skip
+
+
+DEFAULT = {
+    "train": ["0" * 12 + "1" * 9 + "2" * 12, "1" * 8 + "2" * 14 + "0" * 5, "2" * 6 + "9" * 8 + "0" * 9 + "1" * 8],
+    "validation": ["0" * 10 + "2" * 9 + "1" * 11, "1" * 9 + "0" * 4],
+}
+
+
+def first_stage(folder: Path, names: Sequence[str] = NAMES, **changes: Any) -> str:
+    """The output folder of a first stage that never saw any training."""
+    torch.manual_seed(0)
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    M33DForVideoClassification(M33DConfig(**{**MODEL, **labels, **changes})).save_pretrained(folder)
+    return str(folder)
+
+
+def arguments(folder: Path, init_from: str, **options: Any) -> RunArguments:
+    """A short run of the second stage on CPU; `options` go to the source."""
+    args = RunArguments(task="action_detection", output_dir=str(folder), init_from=init_from, cpu=True)
+    args.model = {"temporal_hidden_size": 8}
+    args.data.source, args.data.frame_stride, args.data.num_workers = "memory", 2, 0
+    args.data.options = options
+    args.transforms.eval_crop = "resize"
+    args.features.batch_size = 3
+    args.optim.learning_rate, args.optim.scale_lr = 1e-2, False
+    args.train.max_steps, args.train.batch_size = 3, 1
+    args.logging.every_steps, args.logging.trackers, args.logging.progress = 1, [], False
+    return args
+
+
+def register() -> None:
+    """Let `build_source` know the videos as "memory" in this process."""
+    from m33d_hf.data.sources import SOURCES
+
+    SOURCES["memory"] = (__name__, "MemorySource")
+
+
+if __name__ == "__main__":  # a run in a process of its own: phases_in_memory.py FOLDER INIT_FROM OPTIONS(json)
+    import sys
+
+    from m33d_hf.training.loop import train
+    from m33d_hf.training.tasks.action_detection import ActionDetectionTask
+
+    register()
+    run = arguments(Path(sys.argv[1]), sys.argv[2], **json.loads(sys.argv[3]))
+    sys.exit(train(run, ActionDetectionTask()).exit_code)
