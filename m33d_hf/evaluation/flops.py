@@ -16,7 +16,14 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.heads_m33d import evenly_spaced_layers, scaled_stem_channels
 from m33d_hf.modeling.masking_m33d import visible_count
 
-TASKS = ("pretraining", "features", "semantic_segmentation", "depth_estimation")
+TASKS = (
+    "pretraining",
+    "features",
+    "video_classification",
+    "action_detection",
+    "semantic_segmentation",
+    "depth_estimation",
+)
 
 
 @dataclass
@@ -165,7 +172,10 @@ def _add_pair_losses(count: FlopCount, config: M33DConfig, batch_size: int) -> N
 
 
 def count_task(config: M33DConfig, task: str, num_labels: int | None = None) -> FlopCount:
-    """Count one sample of a model that sees all RGB tokens: "features", "semantic_segmentation", "depth_estimation".
+    """Count one sample of a model that sees all RGB tokens: "features" or a fine-tuning task.
+
+    A sample of "action_detection" is one clip, encoder included (its features are extracted once, then only "temporal"
+    is trained).
 
     Raises:
         ConfigError: an unknown task.
@@ -174,8 +184,12 @@ def count_task(config: M33DConfig, task: str, num_labels: int | None = None) -> 
     count = FlopCount()
     _add_encoder(count, config, {"rgb": config.num_tokens})
     frames, height, width = config.grid
-    if task == "semantic_segmentation":
-        labels = int(config.num_labels or 0) if num_labels is None else num_labels
+    labels = int(config.num_labels or 0) if num_labels is None else num_labels
+    if task in ("video_classification", "action_detection"):
+        count.add("head", linear(1, config.hidden_size, labels))
+        if task == "action_detection":
+            count.add("temporal", _recurrent(config, labels))
+    elif task == "semantic_segmentation":
         count.add("head", frames * _segmentation_head(config, height, width, labels))
     elif task == "depth_estimation":
         layers = config.depth_head_layers or evenly_spaced_layers(config.num_hidden_layers)
@@ -183,6 +197,16 @@ def count_task(config: M33DConfig, task: str, num_labels: int | None = None) -> 
         count.parts["encoder"] *= 1 - skipped / config.num_hidden_layers
         count.add("head", frames * _depth_head(config, height, width))
     return count
+
+
+def _recurrent(config: M33DConfig, labels: int) -> float:
+    """Operations of the recurrent net and its classifier per clip: three gates of input and state in each direction."""
+    directions, width = (1 if config.temporal_causal else 2), config.temporal_hidden_size
+    total = linear(1, directions * width, labels)
+    for layer in range(config.temporal_num_layers):
+        inputs = config.hidden_size if layer == 0 else directions * width
+        total += directions * linear(1, inputs + width, 3 * width)
+    return total
 
 
 def _convolution(pixels: float, inputs: int, outputs: int, kernel: int) -> float:

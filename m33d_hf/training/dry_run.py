@@ -44,7 +44,7 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     sections = {
         "arguments": _describe_arguments(args, origins or {}),
         "model": [*describe_parameters(model), *describe_tokens(config, args.task), *_describe_cost(config, args)],
-        "run": plan_run(args, len(train_set), world).describe(args, world),
+        "run": [*plan_run(args, len(train_set), world).describe(args, world), *task.describe(args, model, train_set)],
         "training data": check_first_samples(args, task, model, train_set, train=True),
     }
     if eval_set is not None:
@@ -101,7 +101,8 @@ def _describe_cost(config: M33DConfig, args: RunArguments) -> list[str]:
     return [
         f"cost: {training / 1e9:.4g} GFLOP per sample forward and backward, {forward / 1e9:.4g} forward",
         f"memory: about {(weights + activations) / GIB:.2g} GiB per process ({weights / GIB:.2g} weights, gradients and"
-        f" AdamW, {activations / GIB:.2g} activations of {args.train.batch_size} samples; an estimate)",
+        f" AdamW, {activations / GIB:.2g} activations of {args.train.batch_size * args.data.num_views} samples; an"
+        " estimate)",
     ]
 
 
@@ -120,7 +121,7 @@ def estimate_memory(config: M33DConfig, args: RunArguments) -> tuple[float, floa
         if args.train.attn_implementation == "eager":
             block += 2.0 * heads * tokens * tokens
         values += depth * tokens * width + block if args.train.grad_checkpointing else depth * block
-    return weights, args.train.batch_size * values * bytes_per_value
+    return weights, args.train.batch_size * args.data.num_views * values * bytes_per_value
 
 
 def _stacks(config: M33DConfig, task: str) -> list[tuple[int, int, int, int, int]]:

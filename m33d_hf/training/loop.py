@@ -178,7 +178,7 @@ def _announce(run: Run) -> None:
     run.ranks.on_main(lambda: write_json(Path(run.args.output_dir) / CONFIG, config))
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
     damaged = [f"passed over {path.name}: incomplete or damaged" for path in run.passed_over]
-    run.report.say([*run.plan.describe(run.args, run.ranks.size), *resumed, *damaged])
+    run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed, *damaged])
 
 
 def _finish(run: Run) -> None:

@@ -43,6 +43,7 @@ class Run:
         eval_feed: this rank's evaluation data, or None.
         facts: what checkpoints and train_config.json remember.
         data: what is worth knowing about the training data, for train_config.json.
+        description: the task's lines about itself, printed at the start.
         resumed_from: the checkpoint that this run continues, or None.
         passed_over: newer checkpoints that are incomplete.
     """
@@ -57,6 +58,7 @@ class Run:
         train_set, eval_set = task.build_datasets(args, self.model)
         self.plan = plan_run(args, len(train_set), self.ranks.size)
         self.data = task.describe_data(train_set)
+        self.description = task.describe(args, self.model, train_set)
         if args.train.compile:
             self.model.compile()  # in place: the names of the weights stay as they are
         self.model.to(accelerator.device)
@@ -141,26 +143,12 @@ class Run:
             self.accelerator.device,
             ranks,
             self.stop,
-            self._ledger(dataset),
+            skip_ledger(args, dataset),
             remember=args.logging.every_steps,
         )
 
     def _build_eval_feed(self, dataset: SampleDataset | None) -> EvaluationFeed | None:
-        if dataset is None:
-            return None
-        args, ranks = self.args, self.ranks
-        batch_size = args.evaluation.batch_size or args.train.batch_size
-        loader = build_loader(
-            dataset,
-            self.task.build_collator(args, self.model, train=False),
-            EvaluationSampler(len(dataset), batch_size, ranks.rank, ranks.size),
-            num_workers=args.data.num_workers,
-            prefetch_factor=args.data.prefetch_factor,
-        )
-        return EvaluationFeed(loader, self._ledger(dataset))
-
-    def _ledger(self, dataset: SampleDataset) -> SkipLedger:
-        return SkipLedger(Path(self.args.output_dir) / FILE_NAME, self.args.data.max_bad_fraction, len(dataset))
+        return None if dataset is None else build_eval_feed(self.args, self.task, self.model, dataset, self.ranks)
 
 
 def eval_name(name: str) -> str:
@@ -175,6 +163,25 @@ def build_model(args: RunArguments, task: Task) -> nn.Module:
     if args.train.grad_checkpointing:
         model.gradient_checkpointing_enable()  # type: ignore[operator]
     return model
+
+
+def build_eval_feed(
+    args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, ranks: Ranks
+) -> EvaluationFeed:
+    """This rank's share of the evaluation data, every sample once over all ranks."""
+    loader = build_loader(
+        dataset,
+        task.build_collator(args, model, train=False),
+        EvaluationSampler(len(dataset), args.evaluation.batch_size or args.train.batch_size, ranks.rank, ranks.size),
+        num_workers=args.data.num_workers,
+        prefetch_factor=args.data.prefetch_factor,
+    )
+    return EvaluationFeed(loader, skip_ledger(args, dataset))
+
+
+def skip_ledger(args: RunArguments, dataset: SampleDataset) -> SkipLedger:
+    """The account of a data set's unusable files, in the output folder."""
+    return SkipLedger(Path(args.output_dir) / FILE_NAME, args.data.max_bad_fraction, len(dataset))
 
 
 def step_sampler(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from helpers.tiny import tiny_config
 from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.flops import count_pretraining, count_task, flops_per_sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
@@ -175,3 +176,14 @@ def test_every_pretraining_recipe_can_be_counted() -> None:
         if tree["task"] == "pretraining":
             config = M33DConfig(**parse_arguments(["--recipe", name], "pretraining").model)
             assert flops_per_sample(config) > flops_per_sample(config, training=False) > 0
+
+
+def test_video_tasks_add_their_heads() -> None:
+    config = tiny_config(num_frames=4, tubelet_size=2, num_labels=7, temporal_hidden_size=8)
+    features = count_task(config, "features").forward
+    assert count_task(config, "video_classification").forward - features == 2 * 32 * 7
+    gates = 2 * 2 * (32 + 8) * 3 * 8
+    assert count_task(config, "action_detection").parts["temporal"] == gates + 2 * 16 * 7
+    config.temporal_causal, config.temporal_num_layers = True, 2
+    gates = 2 * (32 + 8) * 3 * 8 + 2 * (8 + 8) * 3 * 8
+    assert count_task(config, "action_detection").parts["temporal"] == gates + 2 * 8 * 7

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.initialisation import LoadReport
 
 Batch = dict[str, Any]
 Collator = Callable[[list[Any]], Batch]
@@ -29,11 +30,13 @@ class Task:
         name: word for messages and tracker runs.
         metric: entry of `evaluate` that chooses `checkpoints/best`; None keeps no best checkpoint.
         greater_is_better: direction of `metric`.
+        load_report: what `init_from` filled; None without. An evaluation without training refuses new weights.
     """
 
     name: str = "task"
     metric: str | None = None
     greater_is_better: bool = True
+    load_report: LoadReport | None = None
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """Build the model on the CPU, with the weights of ``args.init_from`` where given.
@@ -45,6 +48,14 @@ class Task:
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None."""
         raise TypeError(f"{type(self).__name__} does not say how to build its data sets")
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data alone, for runs that do not train; None without an evaluation split."""
+        return self.build_datasets(args, model)[1]
+
+    def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
+        """Lines about the task and its training data, printed at the start of a run and by --dry_run."""
+        return []
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to a batch; entries that are no forward arguments go under "meta"."""

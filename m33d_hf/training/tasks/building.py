@@ -97,10 +97,15 @@ def build_run_datasets(
         multi_view: the task evaluates `evaluation.num_segments` x `num_crops` views of each video, in lists.
     """
     train_set = build_dataset(args, config, True, labelled=labelled)
+    return train_set, build_eval_dataset(args, config, multi_view=multi_view)
+
+
+def build_eval_dataset(args: RunArguments, config: M33DConfig, *, multi_view: bool = False) -> SampleDataset | None:
+    """Evaluation data alone, None unless `data.eval_split` or `data.eval_root` says where; see `build_run_datasets`."""
     if args.data.eval_split is None and args.data.eval_root is None:
-        return train_set, None
+        return None
     views = (args.evaluation.num_segments, args.evaluation.num_crops) if multi_view else (None, None)
-    return train_set, build_dataset(args, config, False, num_segments=views[0], num_crops=views[1])
+    return build_dataset(args, config, False, num_segments=views[0], num_crops=views[1])
 
 
 def build_dataset(

@@ -20,7 +20,7 @@ from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, starting_config
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
-from m33d_hf.training.tasks.building import build_initialised, build_run_datasets
+from m33d_hf.training.tasks.building import build_eval_dataset, build_initialised, build_run_datasets
 
 
 class DenseTask(Task):
@@ -66,6 +66,10 @@ class DenseTask(Task):
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None."""
         return build_run_datasets(args, self.config_of(model))
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data alone, or None."""
+        return build_eval_dataset(args, self.config_of(model))
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels and labels."""

@@ -40,15 +40,28 @@ class DepthEstimationTask(DenseTask):
         Raises:
             ConfigError: depth that is no distance in metres (inverse, relative).
         """
-        datasets = super().build_datasets(args, model)
-        for dataset in datasets:
-            spec = None if dataset is None else dataset.source.depth_spec
-            if spec is not None and spec.kind != "metric":
-                raise ConfigError(
-                    f"The depth of source {args.data.source!r} is {spec.kind}; {self.name} predicts and judges metres. "
-                    "Convert the files to distances; inverse and relative depth serve pre-training only."
-                )
-        return datasets
+        train_set, eval_set = super().build_datasets(args, model)
+        self._check_depth(args, train_set)
+        self._check_depth(args, eval_set)
+        return train_set, eval_set
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data alone, or None.
+
+        Raises:
+            ConfigError: see `build_datasets`.
+        """
+        dataset = super().build_eval_dataset(args, model)
+        self._check_depth(args, dataset)
+        return dataset
+
+    def _check_depth(self, args: RunArguments, dataset: SampleDataset | None) -> None:
+        spec = None if dataset is None else dataset.source.depth_spec
+        if spec is not None and spec.kind != "metric":
+            raise ConfigError(
+                f"The depth of source {args.data.source!r} is {spec.kind}; {self.name} predicts and judges metres. "
+                "Convert the files to distances; inverse and relative depth serve pre-training only."
+            )
 
     def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
         """berHu's threshold of the whole optimizer step.

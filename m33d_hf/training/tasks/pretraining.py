@@ -17,7 +17,13 @@ from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, starting_config
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
-from m33d_hf.training.tasks.building import build_initialised, build_run_datasets, config_of, save_image_processor
+from m33d_hf.training.tasks.building import (
+    build_eval_dataset,
+    build_initialised,
+    build_run_datasets,
+    config_of,
+    save_image_processor,
+)
 
 
 class PretrainingTask(Task):
@@ -47,6 +53,10 @@ class PretrainingTask(Task):
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None."""
         return build_run_datasets(args, config_of(model))
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data alone, or None."""
+        return build_eval_dataset(args, config_of(model))
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels, standardised depth and drawn masks."""
