@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 # Hidden and in front, so that the suffix, which writers such as numpy's look at, stays last.
 TEMPORARY = ".tmp-"
+_ABANDONED_SECONDS = 3600.0
 
 
 def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path:
     """Let `writer` write a temporary file in the folder of `path`, then rename it to `path`.
 
     A process killed at any moment leaves either the old file (or none) or the new one; what it leaves besides is
-    hidden, is never read, and goes when the same file is written again. One process at a time may write one `path`.
+    hidden, is never read, and goes when the same file is written again, an hour later or more. Of several processes
+    that write one `path` at once, the last one wins.
 
     Args:
         path: the file to write or replace; its folder is made.
@@ -31,7 +35,7 @@ def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
-        leftover.unlink(missing_ok=True)
+        _remove_if_old(leftover)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{path.name}")
     try:
         writer(temporary)
@@ -40,6 +44,13 @@ def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _remove_if_old(leftover: Path) -> None:
+    """A young one may belong to another rank that is writing this very moment."""
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
+            leftover.unlink()
 
 
 def write_text_atomically(path: str | Path, text: str) -> Path:

@@ -1,0 +1,339 @@
+"""Runs a depth model over images or videos and writes sidecars that `m33d_hf.data.depth_maps` reads.
+
+Every process of a launcher takes its share of the list and needs no other. What is there whole is not done again; a
+video cut short is continued after the last batch that was recorded. `depth_spec.json` remembers which model and which
+rules made a folder; another model, or other rules, may not add to it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m33d_hf.data.depth_maps import SPEC_FILE, read_spec_file
+from m33d_hf.data.depth_writing import (
+    FORMATS,
+    DepthVideoWriter,
+    depth_is_written,
+    write_depth_image,
+    written_spec,
+)
+from m33d_hf.data.files import read_rgb
+from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError
+from m33d_hf.inference.depth_items import DepthItem, list_items
+from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
+from m33d_hf.inference.sharding import Place, launched_place, rank_share, write_text_atomically
+from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
+
+# What must be alike for two runs to write into one folder.
+_RULES = ("model_digest", "kind", "format", "items", "short_side")
+
+
+@dataclass(frozen=True)
+class DepthExtractionOptions:
+    """What to run on what; the fields are the command line's flags.
+
+    Attributes:
+        model: folder or Hub id of a depth estimation model of transformers.
+        input: a tree of images, of video files or of folders of frames, or one file.
+        output: sidecar root; it may lie inside the input.
+        format: of videos: `png` (16 bits, a folder per video) or `parquet`; single images are always PNG.
+        kind: `metric`, `inverse`, `relative`, or `auto` = as the model's configuration says.
+        items: `images`, `videos` (a folder of pictures is a video), or `auto` where it is clear.
+        batch_size: pictures that go through the model together.
+        device: of torch, or `auto`.
+        short_side: depth is stored with at most this many pixels on its short side; None keeps the pictures' size.
+        limit: stop after so many inputs (of all ranks together).
+        max_bad_fraction: share of unreadable inputs, 0 to 1, past which the run stops.
+        report_seconds: time between two lines of progress.
+    """
+
+    model: str
+    input: Path
+    output: Path
+    format: str = "png"
+    kind: str = "auto"
+    items: str = "auto"
+    batch_size: int = 8
+    device: str = "auto"
+    short_side: int | None = None
+    limit: int | None = None
+    max_bad_fraction: float = 0.01
+    report_seconds: float = 10.0
+
+    def check(self) -> None:
+        """Raise a ConfigError for a value that cannot be, a MissingDependencyError for Parquet without pyarrow."""
+        if self.format not in FORMATS:
+            raise ConfigError(f"--format {self.format!r} must be one of {', '.join(FORMATS)}.")
+        if self.format == "parquet" and find_spec("pyarrow") is None:
+            raise MissingDependencyError("--format parquet needs pyarrow, which comes with `pip install datasets`.")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(f"--max_bad_fraction {self.max_bad_fraction} is a share between 0 and 1.")
+        for name in ("batch_size", "short_side", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} {value} must be at least 1.")
+        if self.output.resolve() == self.input.resolve():
+            raise ConfigError(f"--output is the input itself ({self.input}); depth needs a folder of its own.")
+
+
+@dataclass
+class DepthExtractionSummary:
+    """What this process did; `counts` of pixels as in `Quantizer`, over what was written."""
+
+    items: int
+    written: int = 0
+    already_there: int = 0
+    frames: int = 0
+    skipped: list[SkippedFile] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def describe(self) -> str:
+        """The closing lines."""
+        lines = [
+            f"{self.written} of {self.items} inputs written ({self.frames} frames in {_clock(self.seconds)}), "
+            f"{self.already_there} were there already, {len(self.skipped)} skipped."
+        ]
+        pixels = max(1, self.counts["pixels"])
+        for name, words in {
+            "not_finite": "were not finite and are stored as invalid",
+            "not_positive": "were not above 0 and are stored as invalid",
+            "too_far": "lay beyond 65.534 m, which 16-bit millimetres cannot hold, and are stored as invalid",
+        }.items():
+            if count := self.counts[name]:
+                lines.append(f"{count / pixels:.2%} of the predicted pixels ({count}) {words}.")
+        lines += [f"skipped {file.path}: {file.reason}" for file in self.skipped[:5]]
+        if len(self.skipped) > 5:
+            lines.append(f".. and {len(self.skipped) - 5} more, listed in {FILE_NAME} of the output.")
+        return "\n".join(lines)
+
+
+def extract_depth(
+    options: DepthExtractionOptions,
+    place: Place | None = None,
+    predictor: DepthPredictor | None = None,
+    say: Callable[[str], None] = print,
+) -> DepthExtractionSummary:
+    """Write the depth of this rank's share of the inputs; files that are there whole are left alone.
+
+    Args:
+        options: what to do.
+        place: rank and world size; None takes the launcher's.
+        predictor: a loaded model; None loads `options.model`.
+        say: receives lines of progress.
+
+    Raises:
+        ConfigError: options that cannot be, or an output folder made by another model or with other rules.
+        CheckpointError: no usable model. DataError: no input, or too many unreadable ones.
+    """
+    options.check()
+    place = place or launched_place()
+    predictor = predictor or load_depth_predictor(options.model, options.kind, options.device, place.local_rank)
+    metric = predictor.kind == "metric"
+    found = list_items(options.input, options.items, options.output, metric)[: options.limit]
+    claim_output(options, predictor, "videos" if found[0].is_video else "images")
+    share = rank_share(found, place.rank, place.world_size)
+    name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
+    say(
+        f"{name}{predictor.kind} depth by {predictor.name} ({predictor.model_type}) on {predictor.device}: "
+        f"{len(share)} of {len(found)} inputs below {options.input}, to {options.output}"
+    )
+    run = _Run(options, predictor, share, lambda line: say(f"{name}{line}"))
+    return run.all()
+
+
+def claim_output(options: DepthExtractionOptions, predictor: DepthPredictor, items: str) -> None:
+    """Write depth_spec.json, or check that the one that is there was written for the same model and rules.
+
+    Raises:
+        ConfigError: it was not; the message names every difference.
+    """
+    from m33d_hf import __version__
+
+    path = options.output / SPEC_FILE
+    provenance: dict[str, Any] = {
+        "made_by": f"m33d-hf {__version__} extract_depth",
+        "model": predictor.name,
+        "model_type": predictor.model_type,
+        "model_digest": predictor.digest,
+        "kind": predictor.kind,
+        "format": options.format,
+        "items": items,
+        "short_side": options.short_side,
+    }
+    if read_spec_file(options.output) is None:
+        content = {**written_spec(predictor.kind).to_dict(), "provenance": provenance}
+        write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+    # Read back: another rank, or another run, may have been faster.
+    before = (read_spec_file(options.output) or {}).get("provenance")
+    if not isinstance(before, dict):
+        raise ConfigError(f"{path} was not written by depth extraction; choose another --output.")
+    differing = [name for name in _RULES if before.get(name) != provenance[name]]
+    if differing:
+        listed = "; ".join(f"{name}: {before.get(name)} there, {provenance[name]} now" for name in differing)
+        raise ConfigError(
+            f"{options.output} holds depth by {before.get('model')} made with other rules ({listed}). Depth of one "
+            "folder must mean one thing: choose another --output, or repeat the former call."
+        )
+
+
+class _Run:
+    """One rank's pass over its share."""
+
+    def __init__(
+        self,
+        options: DepthExtractionOptions,
+        predictor: DepthPredictor,
+        share: list[DepthItem],
+        say: Callable[[str], None],
+    ) -> None:
+        self.options, self.predictor, self.share, self.say = options, predictor, share, say
+        self.ledger = SkipLedger(options.output / FILE_NAME, options.max_bad_fraction, len(share))
+        self.summary = DepthExtractionSummary(len(share))
+        self.started = self.reported = time.monotonic()
+        self.progress = 0.0  # inputs done, the part of a running video included
+        self.resumed = 0.0  # the part of `progress` that earlier runs did
+
+    def all(self) -> DepthExtractionSummary:
+        """Everything that is not there yet."""
+        waiting: list[tuple[int, DepthItem]] = []
+        for index, item in enumerate(self.share):
+            format = self.options.format if item.is_video else "image"
+            if depth_is_written(self.options.output, item.rel, format):
+                self.summary.already_there += 1
+                self.progress += 1
+                self.resumed += 1
+            else:
+                waiting.append((index, item))
+        images = [entry for entry in waiting if not entry[1].is_video]
+        for group in _in_chunks(images, self.options.batch_size):
+            self._images(group)
+        for index, item in waiting:
+            if item.is_video:
+                self._guarded(index, item, self._video)
+        self.summary.seconds = time.monotonic() - self.started
+        return self.summary
+
+    def _guarded(self, index: int, item: DepthItem, work: Callable[[DepthItem], Any]) -> Any:
+        """Do one input's work; an unreadable input goes to the list of skipped ones.
+
+        Raises:
+            DataError: the budget of unreadable inputs is used up.
+        """
+        before, skipped, result = self.progress, [], None
+        try:
+            result = work(item)
+        except DataError as error:
+            reason = error.reason if isinstance(error, CorruptFileError) else str(error)
+            skipped = [SkippedFile(str(item.path), reason, item.rel)]
+            self.say(f"skipped {item.path}: {reason}")
+        if item.is_video or skipped:
+            self.progress = before + 1
+        self.ledger.record({"indices": [index], "skipped": skipped})
+        self.summary.skipped += skipped
+        if self.ledger.over_budget():
+            raise DataError(
+                f"{self.ledger.bad} unreadable inputs among {self.ledger.seen} are more than --max_bad_fraction "
+                f"{self.options.max_bad_fraction:g} allows; they are listed in {self.ledger.path}. Repair or remove "
+                f"them, or raise --max_bad_fraction. The last: {item.path}"
+            )
+        return result
+
+    def _images(self, group: list[tuple[int, DepthItem]]) -> None:
+        """Read a few images, and predict together those of one size."""
+        by_size: dict[tuple[int, ...], list[tuple[DepthItem, np.ndarray]]] = defaultdict(list)
+        for index, item in group:
+            pixels = self._guarded(index, item, lambda each: read_rgb(each.path))
+            if pixels is not None:
+                by_size[pixels.shape].append((item, pixels))
+        for members in by_size.values():
+            depths = self._predict([pixels for _, pixels in members])
+            for (item, _), depth in zip(members, depths):
+                record = write_depth_image(self.options.output, item.rel, self.predictor.kind, depth)
+                self._count(record["counts"])
+            self.progress += len(members)
+            self._report()
+
+    def _video(self, item: DepthItem) -> None:
+        """Predict a video batch by batch, from where an earlier run stopped.
+
+        Raises:
+            CorruptFileError: it cannot be read to its end; nothing of it is kept.
+        """
+        try:
+            info = probe_video(item.path)
+        except FileNotFoundError as error:
+            raise CorruptFileError(item.path, "does not exist") from error
+        writer = DepthVideoWriter(self.options.output, item.rel, self.predictor.kind, self.options.format)
+        start, base = writer.next_frame, self.progress
+        if start:
+            self.say(f"{item.rel}: continuing at frame {start} of {info.num_frames}")
+            self.resumed += start / info.num_frames
+        try:
+            if start < info.num_frames:
+                frames = (frame for _, frame in iterate_video(item.path, start=start))
+                for batch in _in_chunks(frames, self.options.batch_size):
+                    writer.append(self._predict(batch))
+                    self.progress = base + writer.next_frame / info.num_frames
+                    self._report()
+            if writer.next_frame != info.num_frames:
+                reason = f"{writer.next_frame} frames were decoded where {info.num_frames} were announced"
+                raise CorruptFileError(item.path, reason)
+        except DataError:
+            writer.discard()
+            raise
+        record = writer.finish()
+        self.summary.frames -= start
+        self._count(record["counts"], record["num_frames"])
+
+    def _predict(self, images: list[np.ndarray]) -> np.ndarray:
+        return self.predictor.predict(images, stored_size(images[0].shape[:2], self.options.short_side))
+
+    def _count(self, counts: dict[str, int], frames: int = 1) -> None:
+        self.summary.written += 1
+        self.summary.frames += frames
+        self.summary.counts.update(counts)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now - self.reported < self.options.report_seconds:
+            return
+        self.reported = now
+        elapsed, done = now - self.started, self.progress - self.resumed
+        left = elapsed * (len(self.share) - self.progress) / done if done > 0 else float("nan")
+        share = self.progress / max(1, len(self.share))
+        self.say(f"{self.progress:.1f} of {len(self.share)} inputs ({share:.0%}), {_clock(elapsed)} so far, "
+                 f"about {_clock(left)} left")  # fmt: skip
+
+
+def stored_size(size: tuple[int, ...], short_side: int | None) -> tuple[int, int]:
+    """(height, width) of the stored depth of a picture of that size."""
+    height, width = size
+    if short_side is None or min(height, width) <= short_side:
+        return height, width
+    factor = short_side / min(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _in_chunks(items: Any, size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _clock(seconds: float) -> str:
+    if seconds != seconds:
+        return "an unknown time"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

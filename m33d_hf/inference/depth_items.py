@@ -1,0 +1,124 @@
+"""What to extract depth from: single images, or videos (files, and folders of frames), below one root."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from m33d_hf.data.sources.pairing import natural_key
+from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES
+from m33d_hf.errors import ConfigError, DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm")
+ITEMS = ("auto", "images", "videos")
+_NUMBERED = re.compile(r"\d+(?=\D*$)")
+_LOOSE_NUMBERED = 3  # so many pictures whose names differ in a number alone look like frames
+
+
+@dataclass(frozen=True)
+class DepthItem:
+    """One image or video: `rel` is its path below the root without suffix, the name of its depth."""
+
+    rel: str
+    path: Path
+    is_video: bool
+
+
+def list_items(
+    root: str | Path, items: str = "auto", exclude: Path | None = None, metric: bool = False
+) -> list[DepthItem]:
+    """Everything below `root`, in natural order of the names; hidden files and `exclude` are left out.
+
+    Args:
+        root: a folder, or a single file.
+        items: `images` (each picture by itself), `videos` (video files; a folder of pictures is one video), or `auto`:
+            whatever of pictures and video files is there, if only one of them is.
+        exclude: a folder that is no input: the output.
+        metric: the depth has a unit, so that frames taken as single images cost nothing but the file layout.
+
+    Raises:
+        ConfigError: an unknown word; `auto` where it is not clear what is meant.
+        DataError: nothing there, or two inputs whose depth would have the same name.
+    """
+    root = Path(root)
+    if items not in ITEMS:
+        raise ConfigError(f"--items {items!r} must be one of {', '.join(ITEMS)}.")
+    if root.is_file():
+        found = [DepthItem(root.stem, root, _is(root, VIDEO_SUFFIXES))]
+        if not found[0].is_video and not _is(root, IMAGE_SUFFIXES):
+            raise DataError(f"--input {root} is neither a picture nor a video (by its suffix).")
+        return found
+    if not root.is_dir():
+        raise DataError(f"--input {root} does not exist.")
+    files = _files(root, exclude)
+    images = [file for file in files if _is(file, IMAGE_SUFFIXES)]
+    videos = [file for file in files if _is(file, VIDEO_SUFFIXES)]
+    if items == "auto":
+        items = _settle(root, images, videos, metric)
+    if items == "images":
+        found = [DepthItem(_rel(root, file), file, False) for file in images]
+    else:
+        folders = {file.parent for file in images}
+        found = [DepthItem(_rel(root, file), file, True) for file in videos]
+        found += [DepthItem(root.name if f == root else f.relative_to(root).as_posix(), f, True) for f in folders]
+    if not found:
+        raise DataError(f"--input {root} holds no {items}: {len(files)} files, none with a suffix that is known.")
+    _refuse_twins(found)
+    return sorted(found, key=lambda item: natural_key(item.rel))
+
+
+def _files(root: Path, exclude: Path | None) -> list[Path]:
+    excluded = None if exclude is None else exclude.resolve()
+    files: list[Path] = []
+    for folder, subfolders, names in os.walk(root):
+        here = Path(folder)
+        subfolders[:] = [name for name in subfolders if name[0] != "." and (here / name).resolve() != excluded]
+        files += [here / name for name in names if name[0] != "."]
+    return files
+
+
+def _is(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.suffix.lower() in suffixes
+
+
+def _rel(root: Path, file: Path) -> str:
+    return file.relative_to(root).with_suffix("").as_posix()
+
+
+def _settle(root: Path, images: list[Path], videos: list[Path], metric: bool) -> str:
+    if images and videos:
+        raise ConfigError(
+            f"--input {root} holds {len(images)} pictures and {len(videos)} video files. Say what is meant: --items "
+            "images, or --items videos (folders of pictures then count as videos too)."
+        )
+    if videos:
+        return "videos"
+    if not metric:
+        _refuse_frames(images)
+    return "images"
+
+
+def _refuse_frames(images: list[Path]) -> None:
+    """Frames of a video share one scale, single images do not: where it matters, the user says which they are."""
+    series: dict[tuple[Path, str], int] = defaultdict(int)
+    for file in images:
+        series[file.parent, _NUMBERED.sub("#", file.stem)] += _NUMBERED.search(file.stem) is not None
+    for (folder, _), count in series.items():
+        if count >= _LOOSE_NUMBERED:
+            raise ConfigError(
+                f"{folder} holds {count} numbered pictures: frames of a video, whose depth needs one scale, or single "
+                "images? Say --items videos or --items images."
+            )
+
+
+def _refuse_twins(items: list[DepthItem]) -> None:
+    counts = Counter(item.rel for item in items)
+    twins = [str(item.path) for item in items if counts[item.rel] > 1]
+    if twins:
+        raise DataError(
+            f"{len(twins)} inputs share a name but for the suffix, and so would their depth: {', '.join(twins[:4])}. "
+            "Rename or move some of them."
+        )

@@ -1,0 +1,56 @@
+"""Estimate the depth of RGB images or videos with any depth model of transformers, ours included.
+
+Writes 16-bit PNG or Parquet below --output with one depth_spec.json; the sources ucf101 and phases read it
+(--data.options.depth). Start it with torchrun or accelerate launch to share the work; start it again to continue.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", required=True, help="folder or Hub id: Depth Anything, DPT, ZoeDepth, M33DForDepthEstimation, ..")
+    add("--input", required=True, type=Path, help="a tree of images, video files or frame folders, or one file")
+    add("--output", required=True, type=Path, help="folder of the depth; may lie inside --input")
+    add("--format", default="png", help="of videos: png (a folder of 16-bit PNG each) or parquet (a file each)")
+    add("--kind", default="auto", help="metric, inverse, relative, or auto: what the model's configuration says")
+    add(
+        "--items", default="auto", help="images, videos (folders of pictures are videos too), or auto where it is clear"
+    )
+    add("--batch_size", type=int, default=8, help="pictures that go through the model together")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ..; auto: the GPU of the local rank, otherwise the CPU")
+    add("--short_side", type=int, help="store depth with at most this short side; default: as large as the pictures")
+    add("--limit", type=int, help="only the first so many inputs")
+    add("--max_bad_fraction", type=float, default=0.01, help="share of unreadable inputs past which the run stops")
+    add("--report_seconds", type=float, default=10.0, help="seconds between two lines of progress")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and call; return the exit code: 0, 2 after an error of ours, 130 when interrupted."""
+    arguments = vars(_parser().parse_args(argv))
+    from m33d_hf.errors import M33DError
+    from m33d_hf.inference.depth_extraction import DepthExtractionOptions, extract_depth
+
+    rank = f"[rank {os.environ.get('RANK', '0')}] " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    try:
+        summary = extract_depth(DepthExtractionOptions(**arguments), say=lambda line: print(line, flush=True))
+    except (M33DError, OSError) as error:  # a full disk, a folder that may not be written
+        print(f"{rank}error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{rank}interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    print(f"{rank}{summary.describe()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""inference/depth_extraction.py: models to sidecars, resumable, by rank, with one scale per video."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.depth_models import RedPredictor, red_depth, save_depth_anything, save_dpt, save_ours, write_pictures
+from helpers.shared_data import shared
+from m33d_hf.data.depth_maps import DepthMaps, find_depth_maps, read_sidecar_spec
+from m33d_hf.data.skips import read_skipped
+from m33d_hf.errors import CheckpointError, ConfigError, DataError
+from m33d_hf.inference.depth_extraction import DepthExtractionOptions, extract_depth, stored_size
+from m33d_hf.inference.depth_items import list_items
+from m33d_hf.inference.depth_models import load_depth_predictor
+from m33d_hf.inference.sharding import Place
+from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
+from m33d_hf.modeling.video_reading_m33d import iterate_video
+
+ALONE = Place(0, 1, 0)
+
+
+def options(root: Path, **changes: Any) -> DepthExtractionOptions:
+    values = {
+        "model": "red",
+        "input": root / "in",
+        "output": root / "out",
+        "items": "videos",
+        "batch_size": 4,
+        **changes,
+    }
+    return DepthExtractionOptions(**values)
+
+
+def maps_of(root: Path, rel: str) -> DepthMaps:
+    maps = find_depth_maps(root, rel)
+    assert maps is not None, f"no depth of {rel}"
+    return maps
+
+
+@pytest.mark.parametrize("format", ["png", "parquet"])
+def test_a_real_video_keeps_equal_predictions_equal(tmp_path: Path, format: str) -> None:
+    """Time consistency: every frame's values come back at one scale, so ratios between frames survive."""
+    video = shared("videos/hmdb51/wave/RATRACE_wave_f_nm_np1_fr_goo_37.avi")
+    summary = extract_depth(options(tmp_path, input=video, format=format, batch_size=7), ALONE, RedPredictor())
+    expected = red_depth(np.stack([frame for _, frame in iterate_video(video)]))
+    maps = maps_of(tmp_path / "out", video.stem)
+    assert maps.length == len(expected) == summary.frames and maps.spec.kind == "inverse"
+    found = maps.read(range(maps.length))[:, 0].numpy()
+    assert np.abs(found - expected).max() < 16 / 32767
+    stored = np.stack(maps.store.stored(range(maps.length)))
+    for value in np.unique(expected)[::16]:
+        assert len(np.unique(stored[expected == value])) == 1
+    means = found.mean((1, 2)) / found[0].mean()
+    assert np.allclose(means, expected.mean((1, 2)) / expected[0].mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("save", "stated", "kind"),
+    [
+        (save_depth_anything, "auto", "inverse"),
+        (lambda folder: save_depth_anything(folder, "metric"), "auto", "metric"),
+        (save_dpt, "inverse", "inverse"),
+        (save_dpt, "relative", "relative"),
+        (save_ours, "auto", "metric"),
+    ],
+    ids=["depth_anything", "depth_anything_metric", "dpt_inverse", "dpt_relative", "ours"],
+)
+def test_models_of_transformers(tmp_path: Path, save: Callable[[Path], Path], stated: str, kind: str) -> None:
+    """What is read back is what the model and its processor give when called by hand."""
+    frames = write_pictures(tmp_path / "in" / "clip", 6)
+    model = str(save(tmp_path / "model"))
+    summary = extract_depth(options(tmp_path, model=model, kind=stated), ALONE)
+    assert (summary.written, summary.frames) == (1, 6)
+    maps = maps_of(tmp_path / "out", "clip")
+    assert maps.spec.kind == kind
+    predictor = load_depth_predictor(model, stated)
+    inputs = predictor.processor(images=list(frames), return_tensors="pt")
+    with torch.no_grad():
+        outputs = predictor.model(**inputs)
+    results = predictor.processor.post_process_depth_estimation(outputs, target_sizes=[(24, 30)] * 6)
+    expected = torch.stack([result["predicted_depth"] for result in results])[:, None]
+    assert expected.std() > 1e-3
+    quantization = maps.store.quantization
+    assert quantization is not None
+    torch.testing.assert_close(maps.read(range(6)), expected, rtol=0, atol=0.51 / quantization.scale + 1e-5)
+    assert summary.counts["pixels"] == 6 * 24 * 30
+
+
+def test_kind_is_never_guessed(tmp_path: Path) -> None:
+    model = str(save_dpt(tmp_path / "dpt"))
+    with pytest.raises(ConfigError, match=r"'dpt' model does not say.*--kind metric.*--kind inverse.*--kind relative"):
+        load_depth_predictor(model)
+    relative = str(save_depth_anything(tmp_path / "anything"))
+    with pytest.raises(ConfigError, match=r"said to predict metric depth.*says inverse"):
+        load_depth_predictor(relative, "metric")
+    with pytest.raises(ConfigError, match=r"Did you mean 'inverse'"):
+        load_depth_predictor(relative, "inversed")
+    assert load_depth_predictor(relative, "inverse").kind == "inverse"
+
+
+def test_models_that_cannot_work_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be loaded as a depth estimation model"):
+        load_depth_predictor(str(tmp_path / "nothing"))
+    folder = save_ours(tmp_path / "model")
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json"):
+        load_depth_predictor(str(folder))
+    whole = M33DForDepthEstimation.from_pretrained(folder)
+    state = {name: value for name, value in whole.state_dict().items() if not name.startswith("depth_head")}
+    whole.save_pretrained(folder, state_dict=state)
+    with pytest.raises(CheckpointError, match=r"no weights for \d+ parameters.*noise"):
+        load_depth_predictor(str(folder))
+
+
+def test_images_of_different_sizes(tmp_path: Path) -> None:
+    pictures = {}
+    for name, (height, width) in {"a/one": (20, 30), "a/two": (31, 17), "b": (20, 30)}.items():
+        pictures[name] = write_pictures(tmp_path / "scratch" / name, 1, height, width, seed=height)[0]
+        path = tmp_path / "in" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pictures[name]).save(path)
+    chosen = options(tmp_path, items="auto", output=tmp_path / "in" / "depth")
+    summary = extract_depth(chosen, ALONE, RedPredictor())
+    assert summary.written == 3
+    for name, pixels in pictures.items():
+        found = maps_of(tmp_path / "in" / "depth", name).read([0])[0, 0].numpy()
+        assert found.shape == pixels.shape[:2] and np.abs(found - red_depth(pixels)).max() < 16 / 32767
+    again = extract_depth(chosen, ALONE, RedPredictor())  # the depth below the input is no input
+    assert (again.items, again.written, again.already_there) == (3, 0, 3)
+
+
+def test_ranks_share_the_work(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        write_pictures(tmp_path / "in" / name, 3)
+    predictors = [RedPredictor() for _ in range(2)]
+    summaries = [extract_depth(options(tmp_path), Place(rank, 2, rank), predictors[rank]) for rank in range(2)]
+    assert [summary.written for summary in summaries] == [3, 2]
+    assert [predictor.seen for predictor in predictors] == [9, 6]
+    assert all(maps_of(tmp_path / "out", name).length == 3 for name in "abcde")
+    limited = extract_depth(options(tmp_path, limit=2, output=tmp_path / "few"), ALONE, RedPredictor())
+    assert limited.written == limited.items == 2
+
+
+class Killed(Exception):
+    """Stands for a signal."""
+
+
+class Mortal(RedPredictor):
+    """Dies after a number of pictures."""
+
+    def __init__(self, lifetime: int) -> None:
+        super().__init__()
+        self.lifetime = lifetime
+
+    def predict(self, images: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+        if self.seen + len(images) > self.lifetime:
+            raise Killed
+        return super().predict(images, size)
+
+
+@pytest.mark.parametrize("format", ["png", "parquet"])
+def test_a_killed_run_continues_in_the_middle_of_a_video(tmp_path: Path, format: str) -> None:
+    for name in ("first", "second"):
+        write_pictures(tmp_path / "in" / name, 10, seed=len(name))
+    with pytest.raises(Killed):
+        extract_depth(options(tmp_path, format=format), ALONE, Mortal(15))
+    assert find_depth_maps(tmp_path / "out", "second") is None
+    second, lines = RedPredictor(), list[str]()
+    summary = extract_depth(options(tmp_path, format=format), ALONE, second, lines.append)
+    assert (summary.already_there, summary.written, summary.frames, second.seen) == (1, 1, 6, 6)
+    assert any("second: continuing at frame 4 of 10" in line for line in lines)
+    extract_depth(options(tmp_path, format=format, output=tmp_path / "at_once"), ALONE, RedPredictor())
+    for name in ("first", "second"):
+        whole = maps_of(tmp_path / "at_once", name).read(range(10))
+        assert torch.equal(maps_of(tmp_path / "out", name).read(range(10)), whole)
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+def test_another_model_or_rule_may_not_add(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in" / "a", 2)
+    extract_depth(options(tmp_path), ALONE, RedPredictor())
+    written = json.loads((tmp_path / "out" / "depth_spec.json").read_text())
+    assert written["kind"] == "inverse" and written["provenance"]["model_digest"] == "red"
+    assert read_sidecar_spec(tmp_path / "out").invalid_values == (0,)
+    for words, changes, predictor in (
+        ("model_digest: red there, blue now", {}, RedPredictor(digest="blue")),
+        ("kind: inverse there, relative now", {}, RedPredictor("relative")),
+        ("format: png there, parquet now", {"format": "parquet"}, RedPredictor()),
+        ("short_side: None there, 8 now", {"short_side": 8}, RedPredictor()),
+        ("items: videos there, images now", {"items": "images"}, RedPredictor()),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            extract_depth(options(tmp_path, **changes), ALONE, predictor)
+    (tmp_path / "out" / "depth_spec.json").write_text('{"kind": "inverse"}')
+    with pytest.raises(ConfigError, match="not written by depth extraction"):
+        extract_depth(options(tmp_path), ALONE, RedPredictor())
+
+
+def test_weights_are_what_tells_models_apart(tmp_path: Path) -> None:
+    one, two, three = (
+        load_depth_predictor(str(save_ours(tmp_path / name, seed))).digest
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert one == two != three
+
+
+def test_unreadable_inputs_are_listed_and_budgeted(tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        write_pictures(tmp_path / "in" / name, 3)
+    (tmp_path / "in" / "b.avi").write_bytes(b"no video")
+    truncated = tmp_path / "in" / "d" / "frame_002.png"
+    write_pictures(truncated.parent, 4)
+    truncated.write_bytes(truncated.read_bytes()[:60])
+    summary = extract_depth(options(tmp_path, max_bad_fraction=0.5), ALONE, RedPredictor())
+    assert (summary.written, len(summary.skipped)) == (2, 2)
+    listed = read_skipped(tmp_path / "out" / "skipped_files.csv")
+    assert [file.key for file in listed] == ["b", "d"] and all(file.reason for file in listed)
+    assert find_depth_maps(tmp_path / "out", "d") is None and not list((tmp_path / "out").rglob(".*"))
+    assert "skipped" in summary.describe() and "b.avi" in summary.describe()
+    with pytest.raises(DataError, match=r"1 unreadable inputs.*--max_bad_fraction 0 allows.*b\.avi"):
+        extract_depth(options(tmp_path, max_bad_fraction=0.0), ALONE, RedPredictor())
+
+
+def test_what_auto_means(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in" / "walk", 4)
+    with pytest.raises(ConfigError, match=r"4 numbered pictures.*--items videos or --items images"):
+        list_items(tmp_path / "in")
+    assert [item.rel for item in list_items(tmp_path / "in", metric=True)][:2] == ["walk/frame_000", "walk/frame_001"]
+    assert [(item.rel, item.is_video) for item in list_items(tmp_path / "in", "videos")] == [("walk", True)]
+    assert [item.rel for item in list_items(tmp_path / "in" / "walk", "videos")] == ["walk"]
+    (tmp_path / "in" / "run.avi").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"4 pictures and 1 video files"):
+        list_items(tmp_path / "in")
+    (tmp_path / "in" / "walk.mp4").write_bytes(b"")
+    with pytest.raises(DataError, match=r"2 inputs share a name"):
+        list_items(tmp_path / "in", "videos")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        list_items(tmp_path / "empty")
+    with pytest.raises(DataError, match="does not exist"):
+        list_items(tmp_path / "nowhere")
+
+
+def test_options_that_cannot_be(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in" / "a", 2)
+    for words, changes in (
+        ("--format 'tiff'", {"format": "tiff"}),
+        ("--batch_size 0", {"batch_size": 0}),
+        ("--output is the input", {"output": tmp_path / "in"}),
+        ("--max_bad_fraction 2", {"max_bad_fraction": 2.0}),
+        ("--items 'frames'", {"items": "frames"}),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            extract_depth(options(tmp_path, **changes), ALONE, RedPredictor())
+
+
+def test_depth_may_be_stored_small(tmp_path: Path) -> None:
+    assert stored_size((480, 640), 240) == (240, 320) and stored_size((100, 60), 240) == (100, 60)
+    write_pictures(tmp_path / "in" / "a", 2)
+    model = str(save_ours(tmp_path / "model"))
+    extract_depth(options(tmp_path, model=model, short_side=12), ALONE)
+    assert maps_of(tmp_path / "out", "a").read([0]).shape == (1, 1, 12, 15)
