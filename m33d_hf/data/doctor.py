@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
+from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
 from m33d_hf.data.skips import HEADER, SkippedFile
 from m33d_hf.data.sources.base import Source
+from m33d_hf.data.sources.video_files import VideoFile
 from m33d_hf.errors import DataError
 
 _VALUES_PER_FRAME = 4096
@@ -25,7 +26,7 @@ class Report:
     """What `check_source` found. Depth figures are metres, or unitless for inverse and relative depth.
 
     Attributes:
-        items, frames: size of the source; `frames` counts those of all items.
+        items, frames: size of the source; `frames` counts those of all items, None where not all videos were opened.
         checked: frames that were read, the unreadable ones included.
         sizes: (height, width) -> number of frames.
         depth_median, depth_low, depth_high: median, 1 % and 99 % quantile of valid depth; None without any.
@@ -41,7 +42,7 @@ class Report:
 
     source: str
     items: int
-    frames: int
+    frames: int | None
     checked: int = 0
     with_rgb: int = 0
     with_depth: int = 0
@@ -80,7 +81,8 @@ class Report:
     def summary(self) -> str:
         """The report as lines of text."""
         lines = [
-            f"source {self.source}: {self.items} items, {self.frames} frames; checked {self.checked} "
+            f"source {self.source}: {self.items} items, {'?' if self.frames is None else self.frames} frames; "
+            f"checked {self.checked} "
             f"(RGB {self.with_rgb}, depth {self.with_depth}, labels {self.with_labels})",
             "sizes: " + (", ".join(f"{h}x{w} ({n})" for (h, w), n in self.sizes.most_common(5)) or "none"),
         ]
@@ -113,7 +115,8 @@ def check_source(source: Source, limit: int | None = None, min_size: int | None 
 
     Args:
         source: any source.
-        limit: read at most that many frames, spread evenly over the source; None = all of them.
+        limit: read at most that many frames, spread evenly over the source; None = all of them. Of more video files
+            than that, only as many are opened.
         min_size: warn about frames with a side below this many pixels (a model's patch size).
     """
     items = [source[i] for i in range(len(source))]
@@ -121,7 +124,7 @@ def check_source(source: Source, limit: int | None = None, min_size: int | None 
     report = Report(
         source=source.name,
         items=len(items),
-        frames=sum(item.length for item in items),
+        frames=None,
         depth_spec=spec.describe() if spec is not None else None,
         class_names=source.class_names,
         notes=list(getattr(source, "notes", [])),
@@ -129,20 +132,47 @@ def check_source(source: Source, limit: int | None = None, min_size: int | None 
     )
     values: list[np.ndarray] = []
     pixels = [0, 0]
-    for item_index, frame_index in _spread([item.length for item in items], limit):
+    opened = _rows_to_open(items, limit)
+    lengths = _lengths(items, opened, report)
+    if len(opened) == len(items):
+        report.frames = sum(lengths)
+    for item_index, frame_index in _spread(lengths, limit):
         item = items[item_index]
         report.checked += 1
         try:
             sample = item.read([frame_index])
         except (DataError, OSError) as error:
-            path = getattr(error, "path", None) or getattr(error, "filename", None) or item.key
-            reason = getattr(error, "reason", None) or str(error)
-            report.unreadable.append(SkippedFile(str(path), str(reason), item.key))
+            report.unreadable.append(_skipped(item, error))
             continue
         _take_note(report, sample, values, pixels)
     _finish_depth(report, values, pixels)
     _warn(report, min_size)
     return report
+
+
+def _rows_to_open(items: Sequence[VideoHandle], limit: int | None) -> Sequence[int]:
+    """Rows whose length is asked for: all, but only `limit` of video files, which must be opened to be counted."""
+    count = len(items)
+    if limit is None or count <= limit or not any(isinstance(item, VideoFile) for item in items):
+        return range(count)
+    return [row * count // limit for row in range(limit)]
+
+
+def _lengths(items: Sequence[VideoHandle], rows: Sequence[int], report: Report) -> list[int]:
+    """Frames of every item, 0 for those not in `rows` and for those that cannot be opened, which are reported."""
+    lengths = [0] * len(items)
+    for row in rows:
+        try:
+            lengths[row] = items[row].length
+        except (DataError, OSError) as error:
+            report.checked += 1
+            report.unreadable.append(_skipped(items[row], error))
+    return lengths
+
+
+def _skipped(item: VideoHandle, error: Exception) -> SkippedFile:
+    path = getattr(error, "path", None) or getattr(error, "filename", None) or item.key
+    return SkippedFile(str(path), str(getattr(error, "reason", None) or error), item.key)
 
 
 def _spread(lengths: Sequence[int], limit: int | None) -> list[tuple[int, int]]:

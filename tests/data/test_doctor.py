@@ -8,6 +8,7 @@ import pytest
 from helpers.frames_on_disk import depth_array, label_array, save, write_frames
 from m33d_hf.data.doctor import check_source, write_skipped_csv
 from m33d_hf.data.sources.folder import FolderSource
+from m33d_hf.data.sources.video_files import VideoFile
 
 
 def test_report_counts_sizes_depth_and_labels(tmp_path: Path):
@@ -49,3 +50,26 @@ def test_limit_spreads_over_the_source_and_small_frames_are_warned_about(tmp_pat
     assert report.blank_depth == ["frames[5]"]
     assert any("smaller than 32" in warning for warning in report.warnings)
     assert any("no valid depth" in warning for warning in report.warnings)
+
+
+def test_of_many_videos_only_some_are_opened_and_bad_ones_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    videos = [VideoFile(f"v{row}", Path(f"v{row}"), root=tmp_path) for row in range(9)]
+    for row, video in enumerate(videos):
+        for frame in range(3):
+            save(video.file / f"{frame}.png", np.full((24, 32, 3), 10 * row, np.uint8))
+    (tmp_path / "v3" / "1.png").unlink()
+    (tmp_path / "v3" / "0.png").unlink()
+    (tmp_path / "v3" / "2.png").write_bytes(b"")
+    opened: list[str] = []
+    length = VideoFile.length.fget
+    monkeypatch.setattr(VideoFile, "length", property(lambda self: opened.append(self.key) or length(self)))
+
+    class Videos(list[VideoFile]):
+        name, class_names, action_names, depth_spec = "videos", None, None, None
+
+    report = check_source(Videos(videos), limit=3)
+    assert opened == ["v0", "v3", "v6"] and report.items == 9 and report.frames is None
+    assert "9 items, ? frames" in report.summary()
+    assert len(report.unreadable) == 1 and str(tmp_path / "v3") in report.unreadable[0].path
+    assert report.with_rgb == report.checked - 1 > 0
+    assert check_source(Videos(videos)).frames in (24, 25)  # the bad one counts for none, or for the file it has
