@@ -129,14 +129,18 @@ def parse_seconds(text: str) -> tuple[float, int] | None:
 
 
 def _rows(path: Path, limit: int | None = None) -> list[Row]:
-    """The lines that are not empty, cut into cells at tabs, else at semicolons or commas, else at blanks."""
+    """The lines that are not empty, cut into cells at tabs, else at semicolons or commas, else at blanks.
+
+    Blanks around cells stay: a film has a line for each of its hundred thousand frames, so that every step counts.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise CorruptFileError(path, "does not exist") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptFileError(path, f"is not a readable UTF-8 text file ({error}); save it as UTF-8") from error
-    lines = [(number, line) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1) if line.strip()]
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line and not line.isspace()]
     if not lines:
         raise DataError(f"{path}: is empty. {_EXPECTED}")
     lines = lines[:limit]
@@ -145,12 +149,12 @@ def _rows(path: Path, limit: int | None = None) -> list[Row]:
         return [(number, line.split()) for number, line in lines]
     if any('"' in line for _, line in lines):
         return [(number, _unquoted(path, number, line, delimiter)) for number, line in lines]
-    return [(number, [cell.strip() for cell in line.split(delimiter)]) for number, line in lines]
+    return [(number, line.split(delimiter)) for number, line in lines]
 
 
 def _unquoted(path: Path, number: int, line: str, delimiter: str) -> list[str]:
     try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, strict=True))]
+        return next(csv.reader([line], delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise DataError(f"{path}, line {number}: quotation marks that do not match ({error}): {line!r}") from error
 
@@ -162,9 +166,9 @@ def _kind_of(path: Path, rows: Sequence[Row]) -> str:
     # The first line may be a header of any wording: the second one is data in any case.
     number, shown = rows[min(1, len(rows) - 1)]
     for cells in (shown, rows[0][1]):
-        if _STAMP.fullmatch(cells[0]):
+        if _STAMP.fullmatch(cells[0].strip()):
             return "timestamps"
-        if re.fullmatch(r"-?\d+", cells[0]):
+        if re.fullmatch(r"-?\d+", cells[0].strip()):
             return "frames"
     raise DataError(
         f"{path}, line {number}: {' | '.join(shown)!r} is neither a frame number nor a time stamp with a phase, and "
@@ -200,7 +204,9 @@ def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def _checked_cells(path: Path, rows: Sequence[Row], columns: int, phase: int) -> Iterator[Row]:
-    for number, cells in rows:
+    """Rows with the right number of cells and a phase, blanks around cells removed."""
+    for number, row in rows:
+        cells = [cell.strip() for cell in row]
         if len(cells) != columns:
             text = " | ".join(cells)
             raise DataError(f"{path}, line {number}: {len(cells)} columns where {columns} are expected: {text!r}")
@@ -225,27 +231,31 @@ def _read_lines(path: Path, rows: Sequence[Row], kind: str) -> Annotation:
     body = rows[1:] if titled else rows
     if not body:
         raise DataError(f"{path}: has a header and no line below it")
-    starts, names, lines, decimals = [], [], [], 0
-    for number, cells in _checked_cells(path, body, len(header), phase):
+    starts, names, decimals = _columns(path, body, len(header), moment, phase, kind)
+    known, codes = _coded(names)
+    lines = np.array([number for number, _ in body], dtype=np.int32)
+    unit = "frames" if kind == "frames" else "seconds"
+    annotation = Annotation(path, kind, unit, known, codes, starts, lines, resolution=10.0**-decimals)
+    _refuse_falling(annotation)
+    return annotation
+
+
+def _columns(
+    path: Path, rows: Sequence[Row], columns: int, moment: int, phase: int, kind: str
+) -> tuple[np.ndarray, list[str], int]:
+    """(moments, phases, decimals of the moments) of all lines."""
+    if kind == "frames" and {len(cells) for _, cells in rows} == {columns}:
+        texts, names = [cells[moment] for _, cells in rows], [cells[phase] for _, cells in rows]
+        # Nothing to find fault with, which is the rule: all lines at once.
+        if all(map(str.isdecimal, texts)) and all(name and name == name.strip() for name in set(names)):
+            return np.array(list(map(int, texts)), dtype=np.float64), names, 0
+    starts, names, decimals = [], [], 0
+    for number, cells in _checked_cells(path, rows, columns, phase):
         value, digits = _moment(path, number, cells[moment], kind)
         decimals = max(decimals, digits)
         starts.append(value)
         names.append(cells[phase])
-        lines.append(number)
-    known, codes = _coded(names)
-    moments = np.array(starts, dtype=np.float64)
-    annotation = Annotation(
-        path,
-        kind,
-        "frames" if kind == "frames" else "seconds",
-        known,
-        codes,
-        moments,
-        np.array(lines, dtype=np.int32),
-        resolution=10.0**-decimals,
-    )
-    _refuse_falling(annotation)
-    return annotation
+    return np.array(starts, dtype=np.float64), names, decimals
 
 
 def _moment(path: Path, number: int, text: str, kind: str) -> tuple[float, int]:
