@@ -174,7 +174,7 @@ class DepthVideoWriter:
                 "--output, or move it away."
             )
         self.format = format
-        self.partial = self.target.with_name(f"{_PARTIAL}{self.target.name}")
+        self.partial = _partial(self.target)
         self.next_frame = 0
         self.size: tuple[int, int] | None = None
         self.quantizer = Quantizer(kind)
@@ -299,9 +299,16 @@ def depth_target(root: str | Path, rel: str, format: str) -> Path:
 
 
 def depth_is_written(root: str | Path, rel: str, format: str) -> bool:
-    """Whether the depth of `rel` is there whole."""
+    """Whether the depth of `rel` is there whole; if so, what a process killed while tidying up left behind goes."""
     target = depth_target(root, rel, format)
-    return (target / SCALE_FILE).is_file() if format == "png" else target.is_file()
+    written = (target / SCALE_FILE).is_file() if format == "png" else target.is_file()
+    if written and _partial(target).is_dir():
+        shutil.rmtree(_partial(target))
+    return written
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f"{_PARTIAL}{target.name}")
 
 
 def encode_png(stored: np.ndarray, quantization: Quantization) -> bytes:

@@ -11,8 +11,8 @@ from pathlib import Path
 from m33d_hf.data.sources.pairing import natural_key
 from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm")
 ITEMS = ("auto", "images", "videos")
 _NUMBERED = re.compile(r"\d+(?=\D*$)")
 _LOOSE_NUMBERED = 3  # so many pictures whose names differ in a number alone look like frames
@@ -48,13 +48,13 @@ def list_items(
         raise ConfigError(f"--items {items!r} must be one of {', '.join(ITEMS)}.")
     if root.is_file():
         found = [DepthItem(root.stem, root, _is(root, VIDEO_SUFFIXES))]
-        if not found[0].is_video and not _is(root, IMAGE_SUFFIXES):
+        if not found[0].is_video and not _is(root, FRAME_SUFFIXES):
             raise DataError(f"--input {root} is neither a picture nor a video (by its suffix).")
         return found
     if not root.is_dir():
         raise DataError(f"--input {root} does not exist.")
     files = _files(root, exclude)
-    images = [file for file in files if _is(file, IMAGE_SUFFIXES)]
+    images = [file for file in files if _is(file, FRAME_SUFFIXES)]
     videos = [file for file in files if _is(file, VIDEO_SUFFIXES)]
     if items == "auto":
         items = _settle(root, images, videos, metric)

@@ -143,7 +143,8 @@ def _load_model(name: str) -> Any:
     from transformers import AutoModelForDepthEstimation
 
     try:
-        model, report = AutoModelForDepthEstimation.from_pretrained(name, output_loading_info=True)
+        # Weights saved in half precision come back as float32: the processors' pictures are that, and so is depth.
+        model, report = AutoModelForDepthEstimation.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"--model {name!r} cannot be loaded as a depth estimation model: {str(error).splitlines()[0]} Give a "

@@ -10,12 +10,16 @@ import torch
 from PIL import Image
 from torch import nn
 from transformers import (
+    BeitConfig,
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
     Dinov2Config,
     DPTConfig,
     DPTForDepthEstimation,
     DPTImageProcessor,
+    ZoeDepthConfig,
+    ZoeDepthForDepthEstimation,
+    ZoeDepthImageProcessor,
 )
 
 from helpers.tiny import tiny_config
@@ -92,6 +96,34 @@ def save_ours(folder: Path, seed: int = 0) -> Path:
     _shake(model, seed)
     model.save_pretrained(folder)
     M33DImageProcessor.from_model_config(config).save_pretrained(folder)
+    return folder
+
+
+def save_zoe(folder: Path, seed: int = 0) -> Path:
+    """ZoeDepth, 4 layers of 16, metres up to 10; its processor pads, and takes the padding off afterwards."""
+    backbone = BeitConfig(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        use_relative_position_bias=True,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+        reshape_hidden_states=False,
+    )
+    config = ZoeDepthConfig(
+        backbone_config=backbone,
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        bottleneck_features=8,
+        num_attractors=[4, 2, 2, 1],
+        bin_embedding_dim=8,
+        bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0, "name": "indoor"}],
+    )
+    model = ZoeDepthForDepthEstimation(config)
+    _shake(model, seed)
+    model.save_pretrained(folder)
+    ZoeDepthImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 

@@ -12,10 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.depth_models import RedPredictor, red_depth, save_depth_anything, save_dpt, save_ours, write_pictures
+from helpers.depth_models import (
+    RedPredictor,
+    red_depth,
+    save_depth_anything,
+    save_dpt,
+    save_ours,
+    save_zoe,
+    write_pictures,
+)
 from helpers.shared_data import shared
 from m33d_hf.data.depth_maps import DepthMaps, find_depth_maps, read_sidecar_spec
 from m33d_hf.data.skips import read_skipped
+from m33d_hf.data.sources.video_files import VideoFile
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.inference.depth_extraction import DepthExtractionOptions, extract_depth, stored_size
 from m33d_hf.inference.depth_items import list_items
@@ -69,9 +78,10 @@ def test_a_real_video_keeps_equal_predictions_equal(tmp_path: Path, format: str)
         (lambda folder: save_depth_anything(folder, "metric"), "auto", "metric"),
         (save_dpt, "inverse", "inverse"),
         (save_dpt, "relative", "relative"),
+        (save_zoe, "auto", "metric"),
         (save_ours, "auto", "metric"),
     ],
-    ids=["depth_anything", "depth_anything_metric", "dpt_inverse", "dpt_relative", "ours"],
+    ids=["depth_anything", "depth_anything_metric", "dpt_inverse", "dpt_relative", "zoe", "ours"],
 )
 def test_models_of_transformers(tmp_path: Path, save: Callable[[Path], Path], stated: str, kind: str) -> None:
     """What is read back is what the model and its processor give when called by hand."""
@@ -85,7 +95,8 @@ def test_models_of_transformers(tmp_path: Path, save: Callable[[Path], Path], st
     inputs = predictor.processor(images=list(frames), return_tensors="pt")
     with torch.no_grad():
         outputs = predictor.model(**inputs)
-    results = predictor.processor.post_process_depth_estimation(outputs, target_sizes=[(24, 30)] * 6)
+    sizes = {"target_sizes": [(24, 30)] * 6} | ({"source_sizes": [(24, 30)] * 6} if save is save_zoe else {})
+    results = predictor.processor.post_process_depth_estimation(outputs, **sizes)
     expected = torch.stack([result["predicted_depth"] for result in results])[:, None]
     assert expected.std() > 1e-3
     quantization = maps.store.quantization
@@ -184,6 +195,17 @@ def test_a_killed_run_continues_in_the_middle_of_a_video(tmp_path: Path, format:
     assert not list((tmp_path / "out").rglob(".*"))
 
 
+def test_a_video_file_continues_at_the_right_frame(tmp_path: Path) -> None:
+    video = shared("videos/hmdb51/wave/RATRACE_wave_f_nm_np1_fr_goo_37.avi")
+    with pytest.raises(Killed):
+        extract_depth(options(tmp_path, input=video), ALONE, Mortal(22))
+    extract_depth(options(tmp_path, input=video), ALONE, RedPredictor())
+    extract_depth(options(tmp_path, input=video, output=tmp_path / "at_once"), ALONE, RedPredictor())
+    cut, whole = maps_of(tmp_path / "out", video.stem), maps_of(tmp_path / "at_once", video.stem)
+    assert cut.length == whole.length > 22
+    assert torch.equal(cut.read(range(cut.length)), whole.read(range(whole.length)))
+
+
 def test_another_model_or_rule_may_not_add(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in" / "a", 2)
     extract_depth(options(tmp_path), ALONE, RedPredictor())
@@ -202,6 +224,24 @@ def test_another_model_or_rule_may_not_add(tmp_path: Path) -> None:
     (tmp_path / "out" / "depth_spec.json").write_text('{"kind": "inverse"}')
     with pytest.raises(ConfigError, match="not written by depth extraction"):
         extract_depth(options(tmp_path), ALONE, RedPredictor())
+
+
+def test_half_precision_weights_are_run_in_full(tmp_path: Path) -> None:
+    folder = save_ours(tmp_path / "model")
+    M33DForDepthEstimation.from_pretrained(folder).half().save_pretrained(folder)
+    predictor = load_depth_predictor(str(folder))
+    assert {parameter.dtype for parameter in predictor.model.parameters()} == {torch.float32}
+    assert np.isfinite(predictor.predict([np.full((5, 7, 3), 90, np.uint8)])).all()
+
+
+def test_a_source_reads_video_and_depth_together(tmp_path: Path) -> None:
+    """By the way that ucf101 and phases take: frame i of the depth belongs to frame i of the video."""
+    video = shared("videos/hmdb51/wave/RATRACE_wave_f_nm_np1_fr_goo_37.avi")
+    extract_depth(options(tmp_path, input=video, format="parquet"), ALONE, RedPredictor())
+    sample = VideoFile("wave", video, depth=maps_of(tmp_path / "out", video.stem)).read([30, 3])
+    assert sample.rgb is not None and sample.depth is not None
+    expected = torch.from_numpy(red_depth(sample.rgb.permute(0, 2, 3, 1).numpy()))[:, None]
+    torch.testing.assert_close(sample.depth, expected, rtol=0, atol=16 / 32767)
 
 
 def test_weights_are_what_tells_models_apart(tmp_path: Path) -> None:
