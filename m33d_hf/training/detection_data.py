@@ -71,7 +71,8 @@ def training_share(args: RunArguments, model: M33DForVideoActionDetection) -> Sh
         data.subset_seed,
         data.allow_missing_classes,
     )
-    rows = sorted({clips[number][0] for number in chosen})
+    # Videos without a label teach nothing; extracting their features would only take time.
+    rows = sorted({row for row, label in (clips[number] for number in chosen) if label != IGNORE_INDEX})
     part = subset(len(rows), data.max_train_samples, data.subset_seed)
     return Share(source, rows if part is None else [rows[i] for i in part], _split_name(args, True))
 
@@ -126,6 +127,8 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
             )
     known = source_options(args.data.source)
     options = {"unit": "videos", "drop_unlabelled": False, **wanted}
+    if args.data.source == "phases" and not given.get("require_depth"):
+        options["depth"] = given.get("depth") or "none"  # the encoder takes RGB only
     fixed = {name: value for name, value in options.items() if name in known}
     data = dataclasses.replace(
         args.data,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,8 @@ from torch import nn
 
 from m33d_hf.data.feature_dataset import FeatureCollator, FeatureDataset, FeatureSample
 from m33d_hf.data.loading import SampleDataset
-from m33d_hf.errors import DataError
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.errors import DataError, MissingDependencyError
 from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics, write_results
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.arguments import RunArguments
@@ -32,6 +34,7 @@ from m33d_hf.training.detection_data import (
     training_share,
     whole_share,
 )
+from m33d_hf.training.feature_extraction import tell
 from m33d_hf.training.first_stage import clip_rule, known_phases, load_first_stage
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
 from m33d_hf.training.tasks.building import config_of
@@ -50,6 +53,7 @@ class ActionDetectionTask(Task):
     def __init__(self) -> None:
         self.load_report = None
         self.args: RunArguments | None = None
+        self._last: list[VideoResult] = []
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """The first stage of `init_from` under a fresh recurrent net; of a trained second stage, that one.
@@ -129,11 +133,23 @@ class ActionDetectionTask(Task):
         if accelerator.is_main_process and self.args is not None:
             folder = Path(self.args.output_dir) / EVALUATION
             write_results(folder, results, names, metrics, absent)
+            self._last = results
+            if self.args.eval_only:
+                self._draw(folder, names)
         return metrics
+
+    def _draw(self, folder: Path, names: Sequence[str]) -> None:
+        """Timelines of the last evaluation: after a training only those of the final model are wanted."""
+        try:
+            draw_timelines(folder, self._last, names)
+        except MissingDependencyError as error:
+            tell(f"no timelines: {error}")
 
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, whole, and what it was started from."""
         super().save(model, args)
+        if self._last:
+            self._draw(Path(args.output_dir) / EVALUATION, list(known_phases(config_of(model))))
         if self.load_report is not None:
             report = json.dumps(self.load_report.to_dict(), indent=1)
             (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
@@ -186,3 +202,26 @@ def _result(sample: FeatureSample, temporal: torch.Tensor) -> VideoResult:
         stops=video.stops.numpy(),
         phases=phases,
     )
+
+
+def draw_timelines(folder: Path, results: Sequence[VideoResult], names: Sequence[str], count: int = 4) -> list[Path]:
+    """Draw the first annotated videos: what is true, what the temporal model and the clip classifier say.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    from m33d_hf.visualization.timeline import timeline_figure
+
+    annotated = [result for result in results if (result.phases != IGNORE_INDEX).any()]
+    written = []
+    for number, result in enumerate(annotated[:count]):
+        rows = {
+            "annotation": result.phases,
+            "temporal model": result.frames("temporal"),
+            "clip by clip": result.frames("clipwise"),
+        }
+        safe = re.sub(r"[^\w.-]+", "_", result.key)[-60:]
+        path = folder / f"timeline_{number}_{safe}.png"
+        timeline_figure(rows, names, result.fps, path, result.temporal, title=result.key)
+        written.append(path)
+    return written

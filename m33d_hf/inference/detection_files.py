@@ -1,0 +1,140 @@
+"""Long-video detection from the command line: which videos, and a timeline, segments and clips of each on disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from m33d_hf.data.atomic_writing import write_text_atomically
+from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES
+from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
+from m33d_hf.inference.timeline import ActionDetector, Detection
+from m33d_hf.modeling.video_reading_m33d import frame_files
+
+SEGMENT_COLUMNS = ("segment", "phase", "start_frame", "end_frame", "start_time", "end_time", "mean_probability")
+CLIP_COLUMNS = ("clip", "start_frame", "end_frame", "start_time", "end_time", "readable", "phase", "clipwise_phase")
+
+
+def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
+    """Name for the output -> video file or folder of frames.
+
+    A file is a video; a folder with pictures in it is one; any other folder is searched for both. Names are file names
+    without suffix, preceded by folders below the one that was given; where two would be equal, with suffix.
+
+    Raises:
+        ConfigError: a path without a video, or two videos of one name.
+    """
+    found: dict[str, Path] = {}
+    for given in map(Path, paths):
+        videos = _below(given)
+        if not videos:
+            raise ConfigError(f"{given} is no video, no folder of frames, and holds neither; see --video.")
+        bare = [_name(given, path, suffix=False) for path in videos]
+        for path, name in zip(videos, bare):
+            chosen = name if bare.count(name) == 1 else _name(given, path, suffix=True)
+            if chosen in found:
+                raise ConfigError(f"{found[chosen]} and {path} would both be written as {chosen!r}; give them apart.")
+            found[chosen] = path
+    return found
+
+
+def _below(given: Path) -> list[Path]:
+    if not given.exists():
+        raise ConfigError(f"{given} does not exist; --video takes video files, folders of frames, or folders of both.")
+    if given.is_file() or frame_files(given):
+        return [given]
+    inside = sorted(path for path in given.rglob("*") if not any(part.startswith(".") for part in path.parts[1:]))
+    files = [path for path in inside if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES]
+    return sorted([*files, *(path for path in inside if path.is_dir() and frame_files(path))])
+
+
+def _name(given: Path, path: Path, suffix: bool) -> str:
+    relative = Path(path.name) if path == given else path.relative_to(given)
+    shown = relative if suffix or path.is_dir() else relative.with_suffix("")
+    return "_".join(shown.parts) or path.resolve().name
+
+
+def time_text(frame: int, fps: float | None) -> str:
+    """ "mm:ss" at the start of a frame, minutes past 59 going on; empty where the rate is unknown."""
+    if fps is None:
+        return ""
+    minutes, seconds = divmod(int(frame / fps), 60)
+    return f"{minutes:02d}:{seconds:02d}"
+
+
+def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]:
+    """Write `<name>_segments.csv`, `<name>_clips.csv` and `<name>_timeline.png`; returns what was written.
+
+    `end_frame` is the last frame that belongs; times are those of the first frame and of the end of the last one. The
+    picture is left out, and said to be, where matplotlib is missing.
+    """
+    fps = detection.fps
+    segment_rows = [
+        (number, phase, start, stop - 1, time_text(start, fps), time_text(stop, fps), f"{mean:.4f}")
+        for number, (start, stop, phase, mean) in enumerate(detection.segments())
+    ]
+    clip_rows = []
+    for number, clip in enumerate(detection.clips):
+        phases = [detection.names[int(row.argmax())] for row in (clip.probabilities, clip.clipwise)]
+        times = (time_text(clip.start, fps), time_text(clip.stop, fps))
+        told = phases if clip.readable else ["", ""]
+        shares = [f"{value:.6f}" for value in clip.probabilities]
+        clip_rows.append((number, clip.start, clip.stop - 1, *times, int(clip.readable), *told, *shares))
+    written = [folder / f"{name}_segments.csv", folder / f"{name}_clips.csv"]
+    write_text_atomically(written[0], _table(SEGMENT_COLUMNS, segment_rows))
+    write_text_atomically(written[1], _table((*CLIP_COLUMNS, *detection.names), clip_rows))
+    return [*written, *_picture(folder / f"{name}_timeline.png", name, detection)]
+
+
+def _picture(path: Path, name: str, detection: Detection) -> list[Path]:
+    import numpy as np
+
+    from m33d_hf.visualization.timeline import timeline_figure
+
+    rows = {"whole video": detection.frame_phases(), "clip by clip": detection.frame_phases(clipwise=True)}
+    # As many columns as a picture can show; a row per frame of hours would be a large table.
+    columns = np.linspace(0, detection.length - 1, min(detection.length, 2000)).astype(np.int64)
+    try:
+        timeline_figure(
+            rows, detection.names, detection.fps, path, np.nan_to_num(detection.frame_probabilities()[columns]), name
+        )
+    except MissingDependencyError as error:
+        print(f"no timeline picture: {error}", file=sys.stderr, flush=True)
+        return []
+    return [path]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def detect_all(
+    detector: ActionDetector, videos: dict[str, Path], folder: Path, fps: float | None = None
+) -> list[tuple[Path, str]]:
+    """Detect and write one video after the other; one that cannot be read does not stop the others.
+
+    Returns:
+        (video, reason) of those that nothing could be said about.
+    """
+    failed: list[tuple[Path, str]] = []
+    for name, path in videos.items():
+        try:
+            detection = detector.detect(path, fps)
+        except DataError as error:
+            failed.append((path, str(error)))
+            print(f"{path}: left out: {error}", file=sys.stderr, flush=True)
+            continue
+        written = write_detection(folder, name, detection)
+        runs = detection.segments()
+        print(f"{path}: {detection.length} frames, {len(detection.clips)} clips, {len(runs)} segments; {written[0]}")
+        for stretch in detection.unreadable:
+            where = f"frames {stretch.start} to {stretch.stop - 1}"
+            print(f"{path}: {where} cannot be read: {stretch.reason}", file=sys.stderr, flush=True)
+    return failed

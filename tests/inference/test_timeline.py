@@ -1,0 +1,234 @@
+"""Long-video detection: streamed equals whole, causal equals offline, bad stretches are told, memory stays flat."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import json
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.phases_in_memory import MODEL, NAMES, SIDE
+from m33d_hf.data.features import ClipRule
+from m33d_hf.data.randomness import generator_of
+from m33d_hf.data.sources.phase_base import cut_clips
+from m33d_hf.data.transforms import TransformOptions
+from m33d_hf.errors import ConfigError, CorruptFileError
+from m33d_hf.inference import timeline
+from m33d_hf.inference.detection_files import find_videos, time_text, write_detection
+from m33d_hf.inference.timeline import ActionDetector, ClipAssembler, Stretch
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.video_reading_m33d import VideoInfo
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.scripts import detect_actions
+
+
+def _model(**changes: Any) -> M33DForVideoActionDetection:
+    torch.manual_seed(0)
+    labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
+    config = M33DConfig(**{**MODEL, **labels, "temporal_hidden_size": 8, "temporal_frame_stride": 2, **changes})
+    return M33DForVideoActionDetection(config).eval()
+
+
+def _frames(folder: Path, count: int) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = torch.randint(0, 256, (SIDE, SIDE, 3), generator=generator_of(number // 5, "f"), dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 9, 16, 17])
+@pytest.mark.parametrize("rule", [ClipRule(2, 2, 4), ClipRule(3, 2, 2), ClipRule(2, 1, 5), ClipRule(1, 1, 1)])
+def test_streamed_clips_are_those_of_the_whole_video(rule: ClipRule, length: int) -> None:
+    assembler, found = ClipAssembler(rule), []
+    for number in range(length):
+        frame = torch.full((3, 1, 1), number, dtype=torch.uint8) if assembler.wants(number) else None
+        found += assembler.push(number, frame)
+    found += assembler.finish(length)
+    wanted = cut_clips(np.zeros(length, np.uint8), rule.span, rule.clip_stride)
+    assert [(clip.start, clip.stop) for clip in found] == [(span.start, span.stop) for span in wanted]
+    for clip in found:
+        expected = [clip.start + offset for offset in rule.frames(clip.stop - clip.start)]
+        assert clip.frames is not None and clip.frames[:, 0, 0, 0].tolist() == expected
+
+
+def test_detection_equals_the_model_on_all_clips_at_once(tmp_path: Path) -> None:
+    folder, model = _frames(tmp_path / "video", 23), _model(temporal_clip_stride=3)
+    detection = ActionDetector(model, TransformOptions(eval_crop="resize"), batch_size=3).detect(folder, fps=5.0)
+    from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
+    from m33d_hf.modeling.video_reading_m33d import read_video
+
+    rule = ClipRule(2, 2, 3)
+    spans = cut_clips(np.zeros(23, np.uint8), rule.span, rule.clip_stride)
+    clips = [read_video(folder, [s.start + o for o in rule.frames(s.stop - s.start)]) for s in spans]
+    spec = model.config.spec("rgb")
+    pixels = normalize_rgb(torch.from_numpy(np.stack(clips)).movedim(-1, 2), spec.channel_mean, spec.channel_std)
+    with torch.no_grad():
+        output = model(pixel_values=pixels[None])
+    assert [(c.start, c.stop) for c in detection.clips] == [(s.start, s.stop) for s in spans]
+    found = torch.from_numpy(np.stack([clip.probabilities for clip in detection.clips]))
+    torch.testing.assert_close(found, output.logits[0].softmax(-1), atol=1e-5, rtol=1e-5)
+    clipwise = torch.from_numpy(np.stack([clip.clipwise for clip in detection.clips]))
+    torch.testing.assert_close(clipwise, output.clip_logits[0].softmax(-1), atol=1e-5, rtol=1e-5)
+    assert detection.length == 23 and not detection.unreadable
+    runs = detection.segments()
+    assert runs[0][0] == 0 and runs[-1][1] == 23
+    assert all(a[1] == b[0] and a[2] != b[2] for a, b in zip(runs, runs[1:]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_following_a_video_says_what_detection_says(tmp_path: Path, batch_size: int) -> None:
+    folder = _frames(tmp_path / "video", 23)
+    (folder / "9.png").write_bytes(b"no picture")  # one damaged frame that a clip needs
+    (folder / "9.png").rename(folder / "8.png")
+    _write_picture(folder / "9.png")
+    detector = ActionDetector(_model(temporal_causal=True), batch_size=batch_size)
+    offline, online = detector.detect(folder), list(detector.follow(folder))
+    assert [clip.readable for clip in online] == [True, True, False, True, True, True]
+    for one, other in zip(offline.clips, online, strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+        assert np.array_equal(one.clipwise, other.clipwise) and one.stop == other.stop
+
+
+def _write_picture(path: Path) -> None:
+    Image.new("RGB", (SIDE, SIDE), (9, 9, 9)).save(path)
+
+
+def test_predictions_come_before_the_video_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    reader = _fake_reader(monkeypatch, total=40, given=given)
+    stream = ActionDetector(_model(temporal_causal=True), batch_size=1, frames=reader).follow("live")
+    assert next(stream).stop == 4 and given[-1] == 3
+    assert next(stream).stop == 8 and given[-1] == 7
+
+
+def test_only_causal_models_follow(tmp_path: Path) -> None:
+    detector = ActionDetector(_model())
+    with pytest.raises(ConfigError, match="temporal_causal"):
+        next(detector.follow(_frames(tmp_path / "video", 5)))
+
+
+def _fake_reader(
+    monkeypatch: pytest.MonkeyPatch,
+    total: int,
+    given: list[int] | None = None,
+    bad: frozenset[int] = frozenset(),
+    live: list[Any] | None = None,
+) -> Any:
+    monkeypatch.setattr(timeline, "probe_video", lambda path: VideoInfo(total, 10.0, SIDE, SIDE, "fake"))
+
+    def read(path: Path, start: int) -> Iterator[tuple[int, np.ndarray]]:
+        for number in range(start, total):
+            if number in bad:
+                raise CorruptFileError(path, "damaged")
+            frame = np.full((SIDE, SIDE, 3), number % 251, np.uint8)
+            if live is not None:
+                live.append(weakref.ref(frame))
+            if given is not None:
+                given.append(number)
+            yield number, frame
+
+    return read
+
+
+def test_unreadable_stretches_are_told_and_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = frozenset(range(10, 17))
+    given: list[int] = []
+    reader = _fake_reader(monkeypatch, total=60, bad=bad, given=given)
+    found = ActionDetector(_model(), frames=reader).detect("film.avi")
+    assert found.length == 60
+    assert found.unreadable == [Stretch(10, 17, "damaged")]  # 1 + 2 + 4 frames given up
+    lost = [(clip.start, clip.stop) for clip in found.clips if not clip.readable]
+    assert lost == [(8, 12), (12, 16), (16, 20)]
+    phases = found.frame_phases()
+    assert (phases[8:20] == 255).all() and (phases[:8] != 255).all() and (phases[20:] != 255).all()
+    assert all(stop <= 8 or start >= 20 for start, stop, *_ in found.segments())
+
+
+def test_a_video_of_which_nothing_can_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = _fake_reader(monkeypatch, total=12, bad=frozenset(range(12)))
+    with pytest.raises(CorruptFileError, match="no clip of it can be read.*damaged"):
+        ActionDetector(_model(), frames=reader).detect("film.avi")
+
+
+def test_memory_does_not_grow_with_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At no time are more frames alive than a clip and a batch hold, however long the video is."""
+    live: list[Any] = []
+    most = 0
+    reader = _fake_reader(monkeypatch, total=3000, live=live)
+    detector = ActionDetector(_model(temporal_clip_stride=2), batch_size=2, frames=reader)
+    push = ClipAssembler.push
+
+    def counted(self: ClipAssembler, number: int, frame: Any) -> Any:
+        nonlocal most
+        if number % 100 == 0:
+            gc.collect()
+            live[:] = [reference for reference in live if reference() is not None]
+            kept = sum(tensor is not None for frames in self._open.values() for tensor in frames)
+            most = max(most, len(live) + kept)
+        return push(self, number, frame)
+
+    monkeypatch.setattr(ClipAssembler, "push", counted)
+    assert len(detector.detect("film.avi").clips) == 1499
+    assert most <= 8
+
+
+def test_files_of_a_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = _fake_reader(monkeypatch, total=700)
+    detection = ActionDetector(_model(), frames=reader).detect("film.avi")
+    written = write_detection(tmp_path, "film", detection)
+    assert [path.name for path in written] == ["film_segments.csv", "film_clips.csv", "film_timeline.png"]
+    with written[0].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["start_frame"] == "0" and rows[0]["start_time"] == "00:00"
+    assert rows[-1]["end_frame"] == "699" and rows[-1]["end_time"] == "01:10"
+    assert all(int(a["end_frame"]) + 1 == int(b["start_frame"]) for a, b in zip(rows, rows[1:]))
+    with written[1].open(newline="") as file:
+        clips = list(csv.DictReader(file))
+    assert len(clips) == 175
+    assert all(abs(sum(float(clip[name]) for name in NAMES) - 1) < 1e-5 for clip in clips)
+    with Image.open(written[2]) as image:
+        assert image.width > 400
+
+
+def test_time_text_counts_minutes_past_the_hour() -> None:
+    assert time_text(0, 25.0) == "00:00"
+    assert time_text(25 * 4503, 25.0) == "75:03"
+    assert time_text(7, None) == ""
+
+
+def test_find_videos_takes_files_frames_and_folders_of_both(tmp_path: Path) -> None:
+    _frames(tmp_path / "all" / "day1" / "frames", 1)
+    for name in ("all/a.mp4", "all/day1/a.mp4", "all/b.avi", "all/b.mp4", "all/notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    found = find_videos([tmp_path / "all"])
+    assert set(found) == {"a", "day1_a", "day1_frames", "b.avi", "b.mp4"}
+    assert set(find_videos([tmp_path / "all/day1/frames", tmp_path / "all/a.mp4"])) == {"frames", "a"}
+    with pytest.raises(ConfigError, match="would both be written as 'a'"):
+        find_videos([tmp_path / "all/a.mp4", tmp_path / "all/day1/a.mp4"])
+    with pytest.raises(ConfigError, match="does not exist"):
+        find_videos([tmp_path / "nowhere"])
+
+
+def test_the_command_goes_on_past_a_bad_video(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    _model().save_pretrained(tmp_path / "model")
+    said = {"args": {"transforms": {"eval_crop": "resize", "resize_mode": "bilinear"}}}
+    (tmp_path / "model" / "train_config.json").write_text(json.dumps(said))
+    _frames(tmp_path / "videos" / "good", 12)
+    (tmp_path / "videos" / "bad.mp4").write_bytes(b"this is no video")
+    words = ["--model", str(tmp_path / "model"), "--video", str(tmp_path / "videos"), "--device", "cpu"]
+    assert detect_actions.main([*words, "--output", str(tmp_path / "out"), "--fps", "4"]) == 1
+    captured = capfd.readouterr()
+    assert "bad.mp4: left out" in captured.err and "12 frames, 3 clips" in captured.out
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["good_clips.csv", "good_segments.csv", "good_timeline.png"]
+    assert detect_actions.main([*words, "--output", str(tmp_path / "out"), "--model", str(tmp_path)]) == 2
+    assert "holds no trained action detection" in capfd.readouterr().err
