@@ -148,10 +148,10 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
         kept = {key: frames for key, frames in kept.items() if frames}
         how = f"split {name}: {share} of each sequence, as one stretch of frames"
     if not kept:
-        total = sum(len(frames) for frames in sequences.values())
+        total = f"{sum(len(frames) for frames in sequences.values())} frames in "
         raise DataError(
-            f"split {name!r} is empty: {share} of {total} frames in {len(sequences)} sequences. Pass "
-            "split_fractions, split_list, or split=all."
+            f"split {name!r} is empty: {share} of {'' if len(sequences) >= few else total}{len(sequences)} sequences. "
+            "Pass split_fractions, split_list, or split=all."
         )
     return kept, how
 
