@@ -114,7 +114,7 @@ def test_table_10_temporal_model() -> None:
         1,
     )
     assert (made.temporal_hidden_size, made.temporal_dropout, made.temporal_causal) == (256, 0.2, False)
-    assert (made.num_frames, args.data.frame_stride, args.data.options["clip_span"]) == (16, 4, 64)
+    assert (args.data.frame_stride, args.data.options["clip_span"], args.features.clip_stride) == (4, 64, None)
 
 
 def test_fine_tuning_on_ucf101_is_videomae_where_the_paper_is_silent() -> None:
@@ -227,9 +227,9 @@ def test_table_2_is_fine_tuned_alike() -> None:
         words = ("--data.label_fraction", fraction)
         assert parse("orar_finetune", *words, task="video_classification").data.label_fraction == float(fraction)
         assert parse("orar_temporal", *words, task="action_detection").data.label_fraction == float(fraction)
-    first, second = config(stage_1), config(stage_2)
-    for name in ("image_size", "patch_size", "num_frames", "tubelet_size", "hidden_size", "num_hidden_layers"):
-        assert getattr(first, name) == getattr(second, name)
+    # The encoder is the first stage's, whatever that was: the recipe says nothing that could contradict it.
+    assert all(name.startswith("temporal_") for name in stage_2.model)
+    assert config(stage_1).num_frames * stage_1.data.frame_stride == stage_2.data.options["clip_span"]
     assert stage_1.data.options["clip_span"] == stage_2.data.options["clip_span"]
     assert stage_1.data.frame_stride == stage_2.data.frame_stride
 
