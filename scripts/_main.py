@@ -1,4 +1,4 @@
-"""The door of all run_* scripts: parse, then dry-run, replay or train; expected errors end without traceback."""
+"""The door of all run_* scripts: parse, then dry-run, replay, evaluate or train; expected errors end without traceback."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def _run(task_name: str, words: list[str]) -> int:
         from m33d_hf.training.dry_run import dry_run
 
         print(dry_run(resolved.args, task, resolved.origins))
+        return 0
+    if resolved.args.eval_only:
+        from m33d_hf.training.evaluation_run import evaluate_run
+
+        evaluate_run(resolved.args, task)
         return 0
     from m33d_hf.training.loop import train
 

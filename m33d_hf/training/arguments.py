@@ -242,7 +242,8 @@ class RunArguments:
             ConfigError: a value out of range, or values that contradict each other.
         """
         _check_choice("task", self.task, TASKS)
-        if (self.train.epochs is None) == (self.train.max_steps is None):
+        trains = not self.eval_only or self.train.epochs is not None or self.train.max_steps is not None
+        if trains and (self.train.epochs is None) == (self.train.max_steps is None):
             raise ConfigError(
                 f"Exactly one of train.epochs ({self.train.epochs}) and train.max_steps ({self.train.max_steps}) must"
                 " be given; set the other to null."

@@ -175,4 +175,5 @@ def check_first_samples(
     if not keys:
         raise DataError(f"None of the first {len(rows)} samples can be read; check the root and the format.")
     shapes = [f"{name} {tuple(value.shape)}" for name, value in batch.items() if hasattr(value, "shape")]
-    return [*lines, f"first batch of {len(keys)}: {', '.join(shapes)}", f"first keys: {', '.join(map(str, keys))}"]
+    first = ", ".join(map(str, dict.fromkeys(keys)))  # views of one video share its key
+    return [*lines, f"first batch of {len(keys)}: {', '.join(shapes)}", f"first keys: {first}"]

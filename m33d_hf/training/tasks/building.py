@@ -208,3 +208,16 @@ def save_image_processor(config: M33DConfig, args: RunArguments) -> None:
         crop = {"height": height, "width": width}
         options = {"size": {"shortest_edge": height}, "do_center_crop": True, "crop_size": crop}
     M33DImageProcessor.from_model_config(config, **options).save_pretrained(args.output_dir)
+
+
+def save_processor(config: M33DConfig, args: RunArguments) -> None:
+    """Write the preprocessing of this run's evaluation (its centre view) for users of the saved model.
+
+    An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json.
+    """
+    if config.num_frames == 1:
+        save_image_processor(config, args)
+        return
+    from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
+
+    M33DVideoProcessor.from_model_config(config).save_pretrained(args.output_dir)

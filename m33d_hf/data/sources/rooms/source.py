@@ -108,6 +108,14 @@ class RoomsSource:
             raise IndexError(f"rooms has {len(self)} {self.spec.unit}, there is no number {index}")
         return RoomsHandle(self, int(index))
 
+    def labels(self) -> list[int] | None:
+        """Motion class of every clip; None for frames."""
+        return [int(label) for label in self.arrays()["action"]] if self.spec.unit == "clips" else None
+
+    def groups(self) -> list[str]:
+        """Key of every item: each is a video of its own, which low-label protocols draw."""
+        return [self[index].key for index in range(len(self))]
+
     def digest(self) -> str:
         """sha256 over the rendered arrays and the choice of depth."""
         return hashlib.sha256(f"{self._digest} {self.depth}".encode()).hexdigest()

@@ -1,0 +1,251 @@
+"""Clip classification: action recognition, and the first stage of surgical action detection (Tables 1, 2 and 10)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from m33d_hf.data.clip_augmentation import ErasingOptions
+from m33d_hf.data.collation import ClipClassificationCollator
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.mixing import MixingOptions
+from m33d_hf.data.sources.phase_base import PhaseSource
+from m33d_hf.errors import CheckpointError, MissingDependencyError
+from m33d_hf.evaluation.classification_metrics import (
+    CONFUSION,
+    PREDICTIONS,
+    ScoreTable,
+    VideoScores,
+    write_confusion,
+    write_predictions,
+)
+from m33d_hf.evaluation.detection_metrics import mean_average_precision
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.classes import (
+    check_every_class,
+    check_same_classes,
+    class_facts,
+    clip_arguments,
+    describe_classes,
+    training_classes,
+)
+from m33d_hf.training.initialisation import starting_config
+from m33d_hf.training.tasks.base import Batch, Collator, Task
+from m33d_hf.training.tasks.building import (
+    build_eval_dataset,
+    build_initialised,
+    build_run_datasets,
+    config_of,
+    save_processor,
+)
+
+CONFUSION_FIGURE = "confusion_matrix.png"
+
+
+class VideoClassificationTask(Task):
+    """Fine-tunes `M33DForVideoClassification` on clips (or images) with one label each.
+
+    The classes and their names are those of the training source; a checkpoint's classifier is taken over only where
+    its classes are the same. Evaluation averages the softmax over the views of each video and leaves, in the output
+    folder, predictions.csv (one line per video), confusion.csv and confusion_matrix.png of the last evaluation.
+    """
+
+    name = "video_classification"
+    metric = "top1"
+    greater_is_better = True
+
+    def __init__(self) -> None:
+        self.load_report = None
+        self._folder: Path | None = None
+        self._rows = 0
+        self._phases = False
+
+    def build_model(self, args: RunArguments) -> nn.Module:
+        """The model with the encoder of `init_from`, and its head where that knows the same classes.
+
+        Raises:
+            ConfigError: a configuration that cannot work, or data without classes.
+            DataError: two classes of one name.
+            CheckpointError: weights that do not fit.
+        """
+        self._folder = Path(args.output_dir)
+        self._rows = args.evaluation.batch_size or args.train.batch_size
+        config = starting_config(args)
+        names = training_classes(args, config)
+        labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        kept = {key: value for key, value in args.model.items() if key not in ("num_labels", "id2label", "label2id")}
+        config = starting_config(dataclasses.replace(args, model=kept), **labels)
+        model, self.load_report = build_initialised(args, M33DForVideoClassification, config)
+        return model
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training data, and evaluation data or None.
+
+        Raises:
+            ConfigError: training or evaluation data whose classes are not the model's.
+            DataError: a class without a training sample, unless `data.allow_missing_classes`.
+        """
+        config, names = config_of(model), names_of(model)
+        adapted = clip_arguments(args, config, names)
+        train_set, eval_set = build_run_datasets(adapted, config, labelled=True, multi_view=True)
+        check_same_classes(names, train_set, "training")
+        check_every_class(args, train_set, names)
+        self._check_evaluation(names, eval_set)
+        return train_set, eval_set
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data alone, or None.
+
+        Raises:
+            ConfigError: its classes are not the model's.
+        """
+        config, names = config_of(model), names_of(model)
+        eval_set = build_eval_dataset(clip_arguments(args, config, names), config, multi_view=True)
+        self._check_evaluation(names, eval_set)
+        return eval_set
+
+    def _check_evaluation(self, names: list[str], dataset: SampleDataset | None) -> None:
+        if dataset is not None:
+            check_same_classes(names, dataset, "evaluation")
+            self._phases = isinstance(dataset.source, PhaseSource)
+
+    def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
+        """Views to pixels and targets; training erases, mixes and smooths."""
+        mixing = MixingOptions(**dataclasses.asdict(args.mixing))
+        return ClipClassificationCollator(config_of(model), mixing, erasing_options(args), train=train)
+
+    def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
+        """Classes, share of the labels, views and mixing."""
+        data, mixing, views = args.data, args.mixing, args.data.num_views
+        batch = f"batch: {args.train.batch_size} clips"
+        if views > 1:
+            batch += f" x {views} views = {args.train.batch_size * views} rows"
+        mixed = [f"{name} {value:g}" for name, value in (("mixup", mixing.mixup), ("cutmix", mixing.cutmix)) if value]
+        said = f"{' or '.join(mixed)} with probability {mixing.probability:g}" if mixed else "no mixing"
+        segments, crops = args.evaluation.num_segments, args.evaluation.num_crops
+        return [
+            *describe_classes(args, dataset, names_of(model)),
+            f"{batch}; {said}; label smoothing {mixing.label_smoothing:g}; random erasing {args.transforms.erasing:g}",
+            f"clips: {config_of(model).num_frames} frames, {data.clip_sampling} sampling with stride "
+            f"{data.frame_stride}; evaluation of {segments} segment(s) x {crops} crop(s) per video",
+        ]
+
+    def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
+        """As the base, with the number of clips of each class."""
+        return {**super().describe_data(dataset), **class_facts(dataset, dataset.source.action_names or [])}
+
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
+        """Each video once, by the mean softmax of its views; whatever the number of processes.
+
+        Returns:
+            See `ScoreTable.metrics`; for clips of phases also "map", the mean over the phases that occur of their
+            average precision, and "ap/<phase>" of each.
+        """
+        names = names_of(model)
+        scores = VideoScores(len(names))
+        for batch in loader:
+            self._add_batch(model, batch, scores, accelerator)
+        table = scores.gather(accelerator).table()
+        metrics = table.metrics()
+        if self._phases:
+            metrics |= _average_precisions(table, names)
+        if self._folder is not None:
+            _on_main(accelerator, lambda folder: write_results(table, names, folder), self._folder)
+        return metrics
+
+    def _add_batch(self, model: nn.Module, batch: Batch, scores: VideoScores, accelerator: Accelerator) -> None:
+        """Score the views of a batch, as many at once as `evaluation.batch_size` says."""
+        if "pixel_values" not in batch:
+            return
+        pixels, labels, meta = batch["pixel_values"], batch["labels"], batch["meta"]
+        rows = meta["views"]
+        step = self._rows or len(pixels)
+        for start in range(0, len(pixels), step):
+            part = slice(start, start + step)
+            with accelerator.autocast():
+                logits = model(pixel_values=pixels[part].to(accelerator.device)).logits
+            scores.update(
+                [row[0] for row in rows[part]],
+                [(row[1], row[2]) for row in rows[part]],
+                meta["keys"][part],
+                labels[part].numpy(),
+                logits.float().cpu().numpy(),
+            )
+
+    def save(self, model: nn.Module, args: RunArguments) -> None:
+        """Final model, its processor, and what it was started from."""
+        super().save(model, args)
+        save_processor(config_of(model), args)
+        if self.load_report is not None:
+            report = json.dumps(self.load_report.to_dict(), indent=1)
+            (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
+
+
+def names_of(model: nn.Module) -> list[str]:
+    """The model's classes in id order."""
+    config: M33DConfig = config_of(model)
+    labels: dict[int, str] = dict(config.id2label or {})
+    return [labels[number] for number in range(len(labels))]
+
+
+def erasing_options(args: RunArguments) -> ErasingOptions:
+    """Random erasing as the transform arguments say."""
+    chosen = args.transforms
+    low, high = chosen.erasing_area
+    least, most = chosen.erasing_aspect
+    return ErasingOptions(chosen.erasing, (low, high), (least, most))
+
+
+def write_results(table: ScoreTable, names: list[str], folder: Path) -> None:
+    """Leave predictions, confusion counts and their picture in a folder.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    write_predictions(table, names, folder / PREDICTIONS)
+    matrix = table.confusion()
+    write_confusion(matrix, names, folder / CONFUSION)
+    from m33d_hf.visualization.confusion import confusion_figure
+
+    try:
+        confusion_figure(matrix, names, folder / CONFUSION_FIGURE)
+    except MissingDependencyError as error:
+        print(f"no {CONFUSION_FIGURE}: {error}", file=sys.stderr)
+
+
+def _average_precisions(table: ScoreTable, names: list[str]) -> dict[str, float]:
+    chosen = table.labelled
+    if not chosen.any():
+        return {"map": math.nan}
+    mean, per_class = mean_average_precision(table.probabilities[chosen], table.labels[chosen])
+    found = {f"ap/{name}": value for name, value in zip(names, per_class, strict=True) if not math.isnan(value)}
+    return {"map": mean, **found}
+
+
+def _on_main(accelerator: Accelerator, work: Any, folder: Path) -> None:
+    """Run `work(folder)` on the main process; where it fails, all of them raise.
+
+    Raises:
+        CheckpointError: the files cannot be written.
+    """
+    failures: list[str] = []
+    if accelerator.is_main_process:
+        try:
+            work(folder)
+        except OSError as error:
+            failures = [str(error)]
+    if accelerator.num_processes > 1:
+        failures = gather_object(failures)
+    if failures:
+        raise CheckpointError(f"Could not write the evaluation's files to {folder}: {failures[0]}; free some space.")
