@@ -276,13 +276,14 @@ def _write_parquet(path: Path, video: VideoFeatures) -> None:
     for name, rows in (("features", video.features), ("clip_logits", video.clip_logits)):
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(rows.contiguous().numpy().ravel()), rows.shape[1])
     table = pa.table(columns).replace_schema_metadata({"notes": json.dumps(video.notes())})
-    _parquet().write_table(table, path, use_dictionary=False, compression="zstd")
+    _parquet().write_table(table, path, use_dictionary=False, compression="zstd", write_page_checksum=True)
 
 
 def _read_parquet(path: Path, names: Sequence[str] | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     columns = {"starts": "start", "stops": "stop", "labels": "label"}
     wanted = list(names or ("features", "clip_logits", *_NUMBERS))
-    table = _parquet().read_table(path, columns=[columns.get(name, name) for name in wanted])
+    asked = [columns.get(name, name) for name in wanted]
+    table = _parquet().read_table(path, columns=asked, page_checksum_verification=True)
     tensors: dict[str, Tensor] = {}
     for name in wanted:
         column = table[columns.get(name, name)].combine_chunks()

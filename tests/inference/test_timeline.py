@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import itertools
 import json
 import weakref
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def test_detection_equals_the_model_on_all_clips_at_once(tmp_path: Path) -> None
     assert detection.length == 23 and not detection.unreadable
     runs = detection.segments()
     assert runs[0][0] == 0 and runs[-1][1] == 23
-    assert all(a[1] == b[0] and a[2] != b[2] for a, b in zip(runs, runs[1:]))
+    assert all(a[1] == b[0] and a[2] != b[2] for a, b in itertools.pairwise(runs))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -155,7 +156,7 @@ def test_unreadable_stretches_are_told_and_passed(monkeypatch: pytest.MonkeyPatc
 
 def test_a_video_of_which_nothing_can_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = _fake_reader(monkeypatch, total=12, bad=frozenset(range(12)))
-    with pytest.raises(CorruptFileError, match="no clip of it can be read.*damaged"):
+    with pytest.raises(CorruptFileError, match=r"no clip of it can be read \(damaged\)"):
         ActionDetector(_model(), frames=reader).detect("film.avi")
 
 
@@ -190,7 +191,7 @@ def test_files_of_a_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         rows = list(csv.DictReader(file))
     assert rows[0]["start_frame"] == "0" and rows[0]["start_time"] == "00:00"
     assert rows[-1]["end_frame"] == "699" and rows[-1]["end_time"] == "01:10"
-    assert all(int(a["end_frame"]) + 1 == int(b["start_frame"]) for a, b in zip(rows, rows[1:]))
+    assert all(int(a["end_frame"]) + 1 == int(b["start_frame"]) for a, b in itertools.pairwise(rows))
     with written[1].open(newline="") as file:
         clips = list(csv.DictReader(file))
     assert len(clips) == 175
