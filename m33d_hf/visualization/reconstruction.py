@@ -20,6 +20,7 @@ from m33d_hf.modeling.patches_m33d import patchify, unpatchify
 from m33d_hf.visualization.canvas import INVALID, bare, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CAPTION = (
@@ -154,26 +155,40 @@ def reconstruction_figure(
     return figure
 
 
+def value_range(target_TCHW: np.ndarray, valid_THW: np.ndarray) -> tuple[float, float]:
+    """First and 99th percentile of the valid values; (0, 1) where nothing is valid."""
+    values = np.moveaxis(target_TCHW, 1, -1)[valid_THW]
+    low, high = np.percentile(values, (1, 99)) if values.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
+def show_view(
+    axis: Axes, views: ReconstructionViews, which: str, frame: int, spec: ModalitySpec, limits: tuple[float, float]
+) -> None:
+    """Draw one frame of `target`, `visible` or `reconstruction`; what is masked or has no value stays background."""
+    values = getattr(views, which)[frame]
+    if spec.channels == 3:
+        axis.imshow(rgb_image(values, spec.channel_mean, spec.channel_std), interpolation="nearest")
+        return
+    image = values[0].astype(np.float64)
+    if which != "reconstruction":
+        image = np.where(views.valid[frame], image, np.nan)
+    axis.set_facecolor(INVALID)
+    low, high = limits
+    axis.imshow(np.ma.masked_invalid(image), cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
+
+
 def _draw(axes: np.ndarray, views: ReconstructionViews, spec: ModalitySpec, frame: int | None, header: bool) -> None:
     shown = views.target.shape[0] // 2 if frame is None else frame
-    valid = views.valid[shown]
-    truth = views.target[shown][:, valid]
-    low, high = np.percentile(truth, (1, 99)) if truth.size else (0.0, 1.0)
+    limits = value_range(views.target[shown : shown + 1], views.valid[shown : shown + 1])
     what = "patch mean and\ncontrast of the truth" if views.statistics_from_truth else f"{spec.name}"
-    for axis, maps, word in zip(
+    for axis, which, word in zip(
         axes,
-        (views.target, views.visible, views.reconstruction),
+        ("target", "visible", "reconstruction"),
         (f"{spec.name}: input", f"{spec.name}: visible", f"reconstruction\n({what})"),
         strict=True,
     ):
         bare(axis)
         if header:
             axis.set_title(word, fontsize=7.5)
-        if spec.channels == 3:
-            axis.imshow(rgb_image(maps[shown], spec.channel_mean, spec.channel_std), interpolation="nearest")
-            continue
-        image = maps[shown][0].astype(np.float64)
-        if maps is not views.reconstruction:
-            image = np.where(valid, image, np.nan)
-        axis.set_facecolor(INVALID)
-        axis.imshow(np.ma.masked_invalid(image), cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
+        show_view(axis, views, which, shown, spec, limits)
