@@ -126,6 +126,10 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
                 f"{rule.clip_stride} (--features.clip_stride); take data.options.{name} away."
             )
     known = source_options(args.data.source)
+    if not wanted.keys() <= known.keys():
+        raise ConfigError(
+            f"data.source {args.data.source!r} has no videos annotated frame by frame; take phases or procedures."
+        )
     options = {"unit": "videos", "drop_unlabelled": False, **wanted}
     if args.data.source == "phases" and not given.get("require_depth"):
         options["depth"] = given.get("depth") or "none"  # the encoder takes RGB only
@@ -137,9 +141,7 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
     )
     source = build_run_source(dataclasses.replace(args, data=data), config, train)
     if not isinstance(source, PhaseSource):
-        raise ConfigError(
-            f"data.source {args.data.source!r} has no videos annotated frame by frame; take phases or procedures."
-        )
+        raise ConfigError(f"data.source {args.data.source!r} is no PhaseSource; take phases or procedures.")
     return source
 
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
 
-from helpers.phases_in_memory import arguments, first_stage, register
+from helpers.launching import assert_same_weights, without_timing
+from helpers.phases_in_memory import DEFAULT, MODEL, NAMES, arguments, first_stage, register
+from m33d_hf.data.feature_dataset import FeatureCollator
+from m33d_hf.errors import CheckpointError, ConfigError, DataError
+from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics
+from m33d_hf.evaluation.frame_votes import frame_phases, frame_probabilities
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.training.dry_run import dry_run
 from m33d_hf.training.loop import train
+from m33d_hf.training.preparation import build_model
 from m33d_hf.training.tasks.action_detection import ActionDetectionTask
 
 
@@ -18,10 +34,258 @@ def _memory() -> None:
     register()
 
 
-def test_a_run_leaves_a_whole_model_and_scores(tmp_path: Path) -> None:
-    stage = first_stage(tmp_path / "stage1")
-    result = train(arguments(tmp_path / "out", stage), ActionDetectionTask())
-    print(result.metrics)
-    model = M33DForVideoActionDetection.from_pretrained(tmp_path / "out")
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return first_stage(tmp_path_factory.mktemp("stage") / "one")
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory, stage: str) -> str:
+    """Features of the default videos, extracted once for all tests that do not look at the extraction."""
+    register()
+    folder = tmp_path_factory.mktemp("features")
+    args, task = arguments(folder, stage), ActionDetectionTask()
+    task.extract(args, build_model(args, task))
+    return str(folder / "features")
+
+
+def _datasets(args: Any) -> tuple[Any, Any, ActionDetectionTask, Any]:
+    task = ActionDetectionTask()
+    model = build_model(args, task)
+    return *task.build_datasets(args, model), task, model
+
+
+def test_a_run_leaves_a_whole_model_scores_and_timelines(tmp_path: Path, stage: str) -> None:
+    result = train(arguments(tmp_path, stage), ActionDetectionTask())
+    model = M33DForVideoActionDetection.from_pretrained(tmp_path)
     assert model.config.temporal_frame_stride == 2 and model.config.temporal_clip_stride == 4
-    assert torch.isfinite(torch.tensor(list(result.metrics.values()))).all()
+    assert list(model.config.id2label.values()) == NAMES and model.config.temporal_hidden_size == 8
+    before, after = load_file(Path(stage) / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(after[name], value) for name, value in before.items())  # the first stage is as it was
+    assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"gru", "temporal_classifier"}
+    assert json.loads((tmp_path / "initialisation.json").read_text())["new"].keys() == after.keys() - before.keys()
+    wanted = {"map", "clip_accuracy", "frame_accuracy", "edit", "f1_10", "f1_25", "f1_50"}
+    names = {f"eval/{prefix}{name}" for prefix in ("", "clipwise/") for name in wanted}
+    assert names <= result.metrics.keys() and {"eval/ap/cut", "eval/loss"} <= result.metrics.keys()
+    assert all(0 <= result.metrics[name] <= 1 for name in names)
+    with (tmp_path / "evaluation" / "videos.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["video"] for row in rows] == ["validation/v0", "validation/v1"]
+    assert [(row["clips"], row["annotated_frames"]) for row in rows] == [("8", "30"), ("4", "13")]
+    scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    assert scores["metrics"]["map"] == result.metrics["eval/map"] and scores["absent_classes"] == []
+    assert len(list((tmp_path / "evaluation").glob("timeline_*.png"))) == 2
+    told = json.loads((tmp_path / "train_config.json").read_text())["data"]
+    assert told["clips"] == 9 + 7 + 8 and told["features"]["clip"]["clip_stride"] == 4
+
+
+def test_only_the_recurrent_net_learns(tmp_path: Path, stage: str, features: str) -> None:
+    args = arguments(tmp_path, stage)
+    args.features.dir, args.train.max_steps, args.data.eval_split = features, 30, None
+    result = train(args, ActionDetectionTask())
+    losses = [row["loss"] for row in result.history]
+    assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
+    trained = M33DForVideoActionDetection.from_pretrained(tmp_path)
+    fresh = build_model(args, ActionDetectionTask())
+    moved = {n for n, p in fresh.named_parameters() if not torch.equal(p, trained.get_parameter(n))}
+    assert moved == {n for n, p in fresh.named_parameters() if p.requires_grad}
+    assert {name.split(".")[0] for name in moved} == {"gru", "temporal_classifier"}
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path, stage: str, features: str) -> None:
+    args = arguments(tmp_path / "whole", stage)
+    args.features.dir, args.train.max_steps, args.checkpoint.every_steps = features, 5, 2
+    whole = train(args, ActionDetectionTask())
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for name in ("model.safetensors", "checkpoints/step_00000005", "checkpoints/step_00000004/COMPLETE"):
+        path = tmp_path / "cut" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    kept = tmp_path / "whole" / "checkpoints"
+    assert [path.name for path in sorted(kept.glob("step_*"))] == ["step_00000004", "step_00000005"]
+    args.checkpoint.keep_last, args.output_dir = 9, str(tmp_path / "again")
+    train(args, ActionDetectionTask())
+    for late in ("step_00000004", "step_00000005"):
+        shutil.rmtree(tmp_path / "again" / "checkpoints" / late)
+    resumed = train(args, ActionDetectionTask())
+    assert resumed.step == 5
+    assert_same_weights(tmp_path / "whole", tmp_path / "again")
+    assert without_timing(resumed.history) == without_timing(whole.history)
+
+
+def test_padding_and_batches_change_nothing(tmp_path: Path, stage: str, features: str) -> None:
+    outcomes = []
+    for name, batch, accumulation in (("padded", 3, 1), ("single", 1, 3)):
+        args = arguments(tmp_path / name, stage)
+        args.features.dir, args.train.batch_size, args.train.accumulation = features, batch, accumulation
+        args.model["temporal_dropout"] = 0.0
+        args.evaluation.batch_size = batch
+        outcomes.append(train(args, ActionDetectionTask()))
+    for name, value in outcomes[0].metrics.items():
+        assert outcomes[1].metrics[name] == pytest.approx(value, abs=1e-5), name
+    first, second = (load_file(outcome.output_dir / "model.safetensors") for outcome in outcomes)
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, atol=2e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_order_matters_and_causal_models_never_see_the_future(
+    tmp_path: Path, stage: str, features: str, causal: bool
+) -> None:
+    args = arguments(tmp_path, stage)
+    args.features.dir, args.model["temporal_causal"] = features, causal
+    dataset, _, _, model = _datasets(args)
+    model.eval()
+    batch = FeatureCollator(train=True)([dataset[0, 0]])
+    inputs = {name: batch[name] for name in ("features", "attention_mask")}
+    with torch.no_grad():
+        plain = model(**inputs).logits
+        clips = plain.shape[1]
+        order = torch.randperm(clips, generator=torch.Generator().manual_seed(0))
+        shuffled = model(features=inputs["features"][:, order], attention_mask=inputs["attention_mask"]).logits
+        changed = inputs["features"].clone()
+        changed[:, 5:] += 1.0
+        later = model(features=changed, attention_mask=inputs["attention_mask"]).logits
+    # Put back in order, the logits of the shuffled clips would be the same if order did not matter.
+    assert (shuffled - plain[:, order]).abs().max() > 1e-4
+    assert (later[:, 5:] - plain[:, 5:]).abs().min() > 0
+    assert torch.equal(later[:, :5], plain[:, :5]) == causal
+
+
+def test_label_fractions_take_whole_videos(tmp_path: Path, stage: str) -> None:
+    videos = {**DEFAULT, "train": [text * 2 for text in DEFAULT["train"]] + ["9" * 12]}
+    args = arguments(tmp_path, stage, videos=videos)
+    dataset, *_ = _datasets(args)
+    assert dataset.indices == [0, 1, 2]  # the last has no label
+    args.data.label_fraction = 0.34
+    few, *_ = _datasets(args)
+    assert len(few) == 1 and set(few.indices) < {0, 1, 2}
+    # The unlabelled video never had to be extracted.
+    assert len(list((tmp_path / "features" / "train").glob("*.parquet"))) == 3
+
+
+def test_a_phase_never_seen_in_training_is_named(tmp_path: Path, stage: str) -> None:
+    names = [*NAMES, "Suture!"]
+    videos = {**DEFAULT, "validation": ["0011", "0033"]}
+    with pytest.raises(DataError, match=r"'Suture!' \(in validation/v1\).*knows 'rest', 'cut', 'sew'"):
+        _datasets(arguments(tmp_path, stage, names=names, videos=videos))
+    assert not (tmp_path / "features").exists()  # found out before anything is extracted
+    _datasets(arguments(tmp_path, stage, names=names))  # a name that no frame has does not matter
+
+
+def test_a_class_without_a_training_clip_is_named(tmp_path: Path, stage: str) -> None:
+    videos = {**DEFAULT, "train": ["0" * 8 + "1" * 8]}
+    args = arguments(tmp_path, stage, videos=videos)
+    with pytest.raises(DataError, match=r"sew.*data\.allow_missing_classes"):
+        _datasets(args)
+    args.data.allow_missing_classes = True
+    assert len(_datasets(args)[0]) == 1
+
+
+def test_evaluation_data_without_annotation_is_refused(tmp_path: Path, stage: str) -> None:
+    with pytest.raises(DataError, match="None of the 1 evaluation videos"):
+        _datasets(arguments(tmp_path, stage, videos={**DEFAULT, "validation": ["9999"]}))
+
+
+def test_absent_classes_are_listed_and_leave_the_mean(tmp_path: Path, stage: str) -> None:
+    args = arguments(tmp_path, stage, videos={**DEFAULT, "validation": ["0" * 8 + "1" * 8]})
+    metrics = train(args, ActionDetectionTask()).metrics
+    assert metrics["eval/absent_classes"] == 1 and "eval/ap/sew" not in metrics
+    mean = (metrics["eval/ap/rest"] + metrics["eval/ap/cut"]) / 2
+    assert metrics["eval/map"] == pytest.approx(mean)
+    assert json.loads((tmp_path / "evaluation" / "scores.json").read_text())["absent_classes"] == ["sew"]
+
+
+def test_what_the_second_stage_cannot_start_from(tmp_path: Path, stage: str) -> None:
+    args = arguments(tmp_path, stage)
+    args.init_from = None
+    with pytest.raises(ConfigError, match="run_video_classification"):
+        build_model(args, ActionDetectionTask())
+    M33DForPreTraining(M33DConfig(**MODEL)).save_pretrained(tmp_path / "pre")
+    with pytest.raises(CheckpointError, match="no model of the first stage"):
+        build_model(arguments(tmp_path, str(tmp_path / "pre")), ActionDetectionTask())
+    args = arguments(tmp_path, stage)
+    args.model.update(hidden_size=32, patch_size=[8, 8], num_frames=2)
+    with pytest.raises(ConfigError, match=r"hidden_size is 16 there, 32 here\..*take model\.hidden_size away"):
+        build_model(args, ActionDetectionTask())
+
+
+def test_a_trained_second_stage_is_taken_whole(tmp_path: Path, stage: str, features: str) -> None:
+    args = arguments(tmp_path / "a", stage)
+    args.features.dir = features
+    train(args, ActionDetectionTask())
+    again = arguments(tmp_path / "b", str(tmp_path / "a"))
+    trained = load_file(tmp_path / "a" / "model.safetensors")
+    model = build_model(again, ActionDetectionTask())
+    assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
+    again.model["temporal_hidden_size"] = 16
+    with pytest.raises(CheckpointError, match="must be those it was trained with"):
+        build_model(again, ActionDetectionTask())
+
+
+def test_sources_and_clip_options_that_do_not_fit_are_refused(tmp_path: Path, stage: str) -> None:
+    with pytest.raises(ConfigError, match=r"clip_span is 6, but the clips .* span 4"):
+        _datasets(arguments(tmp_path, stage, clip_span=6))
+    with pytest.raises(ConfigError, match=r"--features\.clip_stride"):
+        _datasets(arguments(tmp_path, stage, clip_stride=2))
+    _datasets(arguments(tmp_path, stage, clip_span=4, unit="clips", drop_unlabelled=True))  # as the first stage had it
+    args = arguments(tmp_path, stage)
+    args.data.source, args.data.options = "rooms", {"num_frames": 2, "image_size": 16}
+    args.data.cache_dir = str(tmp_path / "cache")
+    with pytest.raises(ConfigError, match="annotated frame by frame"):
+        _datasets(args)
+
+
+def test_a_dry_run_tells_what_is_missing_and_writes_nothing(tmp_path: Path, stage: str) -> None:
+    args = arguments(tmp_path / "out", stage)
+    args.dry_run = True
+    told = dry_run(args, ActionDetectionTask())
+    assert "24 clips of 2 frames" in told and "not extracted yet" in told and "features (2, 9, 16)" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_clips_have_no_label_and_no_vote(tmp_path: Path, stage: str) -> None:
+    bad = {"train/v0": [0], "validation/v1": [10, 12]}
+    args = arguments(tmp_path, stage, bad=bad)
+    args.data.max_bad_fraction = 0.5
+    train_set, eval_set, task, model = _datasets(args)
+    batch = FeatureCollator(train=True)([train_set[0, 0]])
+    assert not batch["attention_mask"][0, 0] and batch["labels"][0, 0] == 255
+    loader = [FeatureCollator(train=False)([eval_set[0, index]]) for index in range(2)]
+    model.eval()
+    with torch.no_grad():
+        task.evaluate(model, loader, Accelerator(cpu=True))
+    with (tmp_path / "evaluation" / "videos.csv").open(newline="") as file:
+        assert [row["unreadable_clips"] for row in csv.DictReader(file)] == ["0", "2"]
+
+
+def test_scores_of_both_models_against_plain_counting() -> None:
+    """Overlapping clips, an unreadable one, and unannotated frames."""
+    rng = np.random.default_rng(0)
+    starts = np.arange(0, 20, 2)
+    stops = np.minimum(starts + 4, 21)
+    valid = np.ones(10, bool)
+    valid[4] = False
+    phases = np.repeat(np.array([0, 1, 255, 2], np.uint8), [6, 6, 3, 6])
+    labels = np.array([np.bincount(phases[a:b], minlength=256).argmax() for a, b in zip(starts, stops)])
+    temporal, clipwise = (rng.dirichlet(np.ones(3), 10).astype(np.float32) for _ in range(2))
+    result = VideoResult(0, "v", 5.0, temporal, clipwise, labels, valid, starts, stops, phases)
+    metrics, absent = detection_metrics([result], NAMES)
+    assert absent == []
+    for prefix, rows in (("", temporal), ("clipwise/", clipwise)):
+        votes = [[clip for clip in range(10) if valid[clip] and starts[clip] <= t < stops[clip]] for t in range(21)]
+        ids = np.array([rows[clips].astype(np.float64).mean(0).argmax() for clips in votes])
+        known = phases != 255
+        assert metrics[f"{prefix}frame_accuracy"] == pytest.approx((ids[known] == phases[known]).mean())
+        used = valid & (labels != 255)
+        hits = rows[used].argmax(1) == labels[used]
+        assert metrics[f"{prefix}clip_accuracy"] == pytest.approx(hits.mean())
+
+
+def test_frames_that_no_clip_covers_follow_the_nearest() -> None:
+    rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    starts, stops = np.array([0, 6, 12]), np.array([2, 8, 14])
+    found = frame_phases(rows, starts, stops, np.array([True, True, False]), 16)
+    assert found.tolist() == [0] * 4 + [1] * 12  # frame 3 is 2 from frame 1 and 3 from frame 6
+    assert (frame_phases(rows, starts, stops, np.zeros(3, bool), 16) == 255).all()
+    with pytest.raises(ConfigError, match="of a video of 10"):
+        frame_probabilities(rows, starts, stops, np.ones(3, bool), 10)
