@@ -10,6 +10,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -127,33 +128,18 @@ class ArrayStore:
     path: Path
     quantization: Quantization | None = None
 
-    def _open(self) -> np.ndarray:
-        try:
-            if self.path.suffix == ".npz":
-                with np.load(self.path, allow_pickle=False) as archive:
-                    if len(archive.files) != 1:
-                        raise DataError(f"{self.path} holds the arrays {archive.files}; expected one.")
-                    array = archive[archive.files[0]]
-            else:
-                array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, DataError):
-                raise
-            raise CorruptFileError(self.path, f"cannot be read as an array ({error})") from error
-        if array.ndim == 4 and array.shape[1] == 1:
-            array = array[:, 0]
-        if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "uif":
-            raise DataError(f"{self.path}: expected numbers of shape (T, h, w), found {array.dtype} {array.shape}.")
-        return array
-
     @property
     def length(self) -> int:
         """T."""
-        return len(self._open())
+        try:
+            state = self.path.stat()
+        except OSError as error:
+            raise CorruptFileError(self.path, f"cannot be read ({error.strerror or error})") from error
+        return _array_length(self.path, state.st_mtime_ns, state.st_size)
 
     def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
         """See `DepthStore`."""
-        array = self._open()
+        array = _open_array(self.path)
         if not all(0 <= frame < len(array) for frame in frames):
             raise DataError(f"{self.path}: no depth for frame {max(frames)}; it holds {len(array)} frames.")
         return [np.array(array[frame]) for frame in frames]
@@ -227,6 +213,33 @@ def read_picture_scale(path: Path) -> Quantization | None:
     except OSError as error:
         raise CorruptFileError(path, f"has no readable header ({error})") from error
     return None if text is None else Quantization.from_dict(_parsed(text, path))
+
+
+def _open_array(path: Path) -> np.ndarray:
+    """(T, h, w): .npy stays on the disk until a frame is taken."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                if len(archive.files) != 1:
+                    raise DataError(f"{path} holds the arrays {archive.files}; expected one.")
+                array = archive[archive.files[0]]
+        else:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CorruptFileError(path, f"cannot be read as an array ({error})") from error
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "uif":
+        raise DataError(f"{path}: expected numbers of shape (T, h, w), found {array.dtype} {array.shape}.")
+    return array
+
+
+@lru_cache(maxsize=4096)
+def _array_length(path: Path, modified: int, size: int) -> int:
+    """T, asked before every read; an .npz has to be unpacked for it."""
+    return len(_open_array(path))
 
 
 def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:

@@ -20,7 +20,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +228,9 @@ class DepthVideoWriter:
         for number in range(self.next_frame):
             path = self.partial / frame_name(number)
             if read_picture_scale(path) != final:
-                write_atomically(path, partial(Path.write_bytes, data=self._final_png(path)))
+                new = path.with_suffix(".new")
+                new.write_bytes(self._final_png(path))
+                os.replace(new, path)
         for path in self.partial.iterdir():  # frames past the end: written, but never recorded
             if path.name != _STATE_FILE and path.name not in self._names():
                 path.unlink()
