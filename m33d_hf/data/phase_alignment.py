@@ -313,7 +313,8 @@ def read_phase_names(given: str | Path | Sequence[str], root: Path) -> tuple[lis
         path = next((place for place in (Path(given).expanduser(), root / given) if place.is_file()), None)
         if path is None:
             raise ConfigError(
-                f"phase_names={str(given)!r} is a file neither here nor under {root}, and no list of names"
+                f"phase_names={str(given)!r} is a file neither here nor under {root}; a list of names is written in "
+                "brackets: --data.options.phase_names '[Preparation, ClippingCutting]'"
             )
         names, table, _ = read_class_names(path)
         return names, dict(enumerate(range(len(names)))) if table is None else table

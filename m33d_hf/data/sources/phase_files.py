@@ -13,7 +13,7 @@ from m33d_hf.data.detection import DepthOptions
 from m33d_hf.data.phase_annotations import FORMATS, Annotation, detect_format, read_annotations
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.sources.folder import ROOT_SEQUENCE, FolderSource
-from m33d_hf.data.sources.layouts import Listing, list_files
+from m33d_hf.data.sources.layouts import list_files
 from m33d_hf.data.sources.pairing import Unpaired
 from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES, VideoFile
 from m33d_hf.errors import ConfigError, DataError
@@ -280,11 +280,16 @@ def _annotation_files(root: Path, annotations: str) -> tuple[Path, list[str], bo
             )
         if place.is_file():
             return place.parent, [place.name], True
+        files = _text_files(place)
     else:
-        place = next((root / name for name in ANNOTATION_FOLDERS if (root / name).is_dir()), None)
-    listing: Listing = list_files(place or root)
-    files = [file for file in listing.files if file.lower().endswith(_ANNOTATION_SUFFIXES)]
+        folders = (root / name for name in ANNOTATION_FOLDERS if (root / name).is_dir())
+        place = next((folder for folder in folders if _text_files(folder)), None)
+        files = _text_files(place or root)
     return place or root, files, place is not None
+
+
+def _text_files(folder: Path) -> list[str]:
+    return [file for file in list_files(folder).files if file.lower().endswith(_ANNOTATION_SUFFIXES)]
 
 
 def _key_of_file(file: str, keys: Sequence[str]) -> str | None:

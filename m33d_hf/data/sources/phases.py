@@ -50,7 +50,8 @@ class PhasesSource(PhaseSource):
         split: `train`, `validation`, `test`, or None / `all`; whole videos, see `splits.select_split`.
         unit: `clips` (each stretch an item) or `videos` (each whole video an item without a label: pre-training).
         videos: folder of the videos, or `auto`: `videos/` where present, else the root.
-        annotations: folder or file of the annotations, `none`, or `auto`.
+        annotations: folder or file of the annotations, `none`, or `auto`: `phase_annotations/` and the like, or files
+            beside the videos; not looked for when whole videos are the items, unless require_annotations is true.
         annotation_format: `auto`, `frames`, `timestamps` or `segments`.
         phase_names: names in id order, or a file of them (one a line, or number and name a line); needed where
             annotations hold numbers. None collects the names of all annotation files, whatever the split.
@@ -127,6 +128,8 @@ class PhasesSource(PhaseSource):
         stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid, min_depth, max_depth)
         options = VideoOptions(rgb, depth or "none", stated, align, require_depth, fps)
         found = find_videos(self.root, videos, options)
+        if unit == "videos" and annotations == "auto" and not require_annotations:
+            annotations = "none"  # pre-training: what is wrong with labels must not stop it
         labels = find_annotations(self.root, list(found.videos), annotations, annotation_format, segment_unit)
         self.notes = list(found.notes)
         self.unpaired = [*found.unpaired, *labels.unpaired]

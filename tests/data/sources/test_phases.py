@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from helpers.frames_on_disk import write_frames
+from helpers.shared_data import shared
 from m33d_hf.data.phase_alignment import CHOLEC80_PHASES
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.phases import PhasesSource
@@ -87,8 +88,9 @@ def test_cholec80_layout(cholec: Path) -> None:
 
 
 def test_whole_videos_need_no_annotation(cholec: Path, tmp_path: Path) -> None:
-    source = _source(cholec, unit="videos")
+    source = _source(cholec, unit="videos", require_annotations=True)
     assert len(source) == 2 and source[0].length == 20 and source.labels() is None
+    assert source.action_names == ["cut", "sew", "wash"]
     shutil.copytree(cholec / "videos", tmp_path / "videos")
     bare = _source(tmp_path, unit="videos")
     assert bare.action_names is None and len(bare) == 2
@@ -96,7 +98,10 @@ def test_whole_videos_need_no_annotation(cholec: Path, tmp_path: Path) -> None:
     assert clips.labels() is None and len(clips) == 4 and clips[0].read([0]).label is None
     with pytest.raises(DataError, match=r"none of the 2 videos \(first: video01\) is annotated"):
         _source(tmp_path)
-    assert len(_source(cholec, annotations="none", unit="videos").videos) == 2
+    write_phases(tmp_path / "phase_annotations/video01-phase.txt", ["cut"] * 200)  # no matter when labels are not used
+    assert len(_source(tmp_path, unit="videos").videos) == 2
+    with pytest.raises(DataError, match="longer than the video"):
+        _source(tmp_path, unit="videos", require_annotations=True)
 
 
 def test_surgical_order_and_stated_names(cholec: Path, tmp_path: Path) -> None:
@@ -170,9 +175,10 @@ def test_frame_folders(frames: Path) -> None:
 
 
 def test_rgbd_frame_folders(tmp_path: Path) -> None:
+    write_frames(tmp_path / "labels", 1, rgb="{i}.png", depth=None)  # a folder of that name without annotations
     for number in (1, 2):
         write_frames(tmp_path / f"v{number}", 4, rgb="color/{i}.png", depth="depth/{i}.png")
-        write_phases(tmp_path / f"annotations/v{number}-phase.txt", ["cut", "cut", "sew", "sew"])
+        write_phases(tmp_path / f"v{number}-phase.txt", ["cut", "cut", "sew", "sew"])
     source = _source(tmp_path, clip_span=2)
     assert [video.key for video in source.videos] == ["v1", "v2"] and source.depth_spec is not None
     sample = source[1].read([0, 1])
@@ -329,6 +335,19 @@ def test_two_videos_or_annotations_of_one_name(cholec: Path, tmp_path: Path) -> 
     shutil.copy(tmp_path / "videos/video02.mp4", tmp_path / "videos/video02.avi")
     with pytest.raises(DataError, match="would both be the video 'video02'"):
         _source(tmp_path)
+
+
+def test_a_real_clip(tmp_path: Path) -> None:
+    clip = shared("videos/ucf101/SoccerJuggling/v_SoccerJuggling_g23_c01.avi")
+    (tmp_path / "clip.avi").symlink_to(clip)
+    (tmp_path / "clip-timestamp.txt").write_text("Time\tPhase\n00:00:00.00\tjuggle\n00:00:02.00\trest\n")
+    source = _source(tmp_path, clip_span=16)
+    video = source.videos[0]
+    change = round(2.0 * (video.handle.fps or 0))
+    assert 0 < change < video.handle.length
+    assert video.phases.tolist() == [0] * change + [1] * (video.handle.length - change)
+    sample = source[len(source) - 1].read([0])
+    assert sample.label == 1 and sample.rgb is not None and sample.rgb.shape == (1, 3, 240, 320)
 
 
 def test_sources_travel_to_workers(cholec: Path) -> None:
