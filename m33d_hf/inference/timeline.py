@@ -272,8 +272,8 @@ class ActionDetector:
         assembler = ClipAssembler(self.rule)
         number = -1
         for number, frame in video:
-            wanted = frame is not None and assembler.wants(number)
-            yield from assembler.push(number, self._prepared(frame) if wanted else None)
+            prepared = self._prepared(frame) if frame is not None and assembler.wants(number) else None
+            yield from assembler.push(number, prepared)
         yield from assembler.finish(number + 1)
 
     def _prepared(self, frame: np.ndarray) -> Tensor:

@@ -18,6 +18,7 @@ from m33d_hf.training.initialisation import LoadReport, find_own
 
 # What a run may set beside what the first stage has settled.
 _OWN_FIELDS = ("temporal_", "classifier_", "attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate")
+_SECOND_STAGE = "M33DForVideoActionDetection"
 _NEW_WEIGHTS = ("gru.", "temporal_classifier.")
 
 
@@ -28,13 +29,14 @@ def known_phases(config: M33DConfig) -> dict[str, int]:
 
 
 def clip_rule(args: RunArguments, config: M33DConfig) -> ClipRule:
-    """How a run cuts videos into clips.
+    """How a run cuts videos into clips; where it does not say, as the model remembers it, or without overlap.
 
     Raises:
         ConfigError: a stride below 1.
     """
     stride = args.data.frame_stride
-    return ClipRule(config.num_frames, stride, args.features.clip_stride or config.num_frames * stride)
+    every = args.features.clip_stride or config.temporal_clip_stride or config.num_frames * stride
+    return ClipRule(config.num_frames, stride, every)
 
 
 def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, LoadReport]:
@@ -83,6 +85,11 @@ def _config(args: RunArguments, theirs: dict[str, Any]) -> M33DConfig:
             f"as it is: take {', '.join(f'model.{name}' for name in different)} away, or give another --init_from."
         )
     rule = clip_rule(args, base)
+    if _SECOND_STAGE in (theirs.get("architectures") or []) and base.temporal_frame_stride != rule.frame_stride:
+        raise ConfigError(
+            f"{args.init_from} was trained on frames {base.temporal_frame_stride} apart, the run reads them "
+            f"{rule.frame_stride} apart: give --data.frame_stride {base.temporal_frame_stride}."
+        )
     remembered = {"temporal_frame_stride": rule.frame_stride, "temporal_clip_stride": rule.clip_stride}
     return M33DConfig.from_dict({**theirs, **own, **remembered})
 

@@ -34,6 +34,8 @@ FREE = (
     "data.prefetch_factor",
     "data.cache_dir",
     "data.max_bad_fraction",
+    "features.dir",
+    "features.format",
     "train.batch_size",
     "train.accumulation",
     "train.compile",

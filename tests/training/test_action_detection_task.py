@@ -24,6 +24,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.dry_run import dry_run
+from m33d_hf.training.evaluation_run import evaluate_run
 from m33d_hf.training.loop import train
 from m33d_hf.training.preparation import build_model
 from m33d_hf.training.tasks.action_detection import ActionDetectionTask
@@ -220,6 +221,24 @@ def test_a_trained_second_stage_is_taken_whole(tmp_path: Path, stage: str, featu
     again.model["temporal_hidden_size"] = 16
     with pytest.raises(CheckpointError, match="must be those it was trained with"):
         build_model(again, ActionDetectionTask())
+
+
+def test_evaluating_the_saved_model_gives_the_scores_of_the_training(tmp_path: Path, stage: str) -> None:
+    args = arguments(tmp_path / "run", stage)
+    args.features.clip_stride = 3
+    trained = train(args, ActionDetectionTask()).metrics
+    again = arguments(tmp_path / "judged", str(tmp_path / "run"))
+    again.model, again.eval_only = {}, True
+    found = evaluate_run(again, ActionDetectionTask())  # the clip stride is remembered
+    assert {f"eval/{name}": value for name, value in found.items()} == pytest.approx(trained)
+    assert not (tmp_path / "judged" / "features" / "train").exists()
+    assert list((tmp_path / "judged" / "evaluation").glob("timeline_*.png"))
+    again.data.frame_stride = 1
+    with pytest.raises(ConfigError, match=r"frames 2 apart.*--data\.frame_stride 2"):
+        evaluate_run(again, ActionDetectionTask())
+    untrained = arguments(tmp_path / "judged", stage)
+    with pytest.raises(CheckpointError, match="lacks 10 weights"):
+        evaluate_run(untrained, ActionDetectionTask())
 
 
 def test_sources_and_clip_options_that_do_not_fit_are_refused(tmp_path: Path, stage: str) -> None:
