@@ -1,4 +1,4 @@
-"""The door of all run_* scripts: parse, then dry-run, replay, evaluate or train; expected errors end without traceback."""
+"""The door of all run_* scripts: parse, then dry-run, replay, evaluate or train; our errors end without traceback."""
 
 from __future__ import annotations
 

@@ -96,8 +96,8 @@ def check_same_classes(names: Sequence[str], dataset: SampleDataset, what: str) 
     where = "" if place is None else f" (class {place} is {found[place]!r} there and {names[place]!r} here)"
     raise ConfigError(
         f"The {what} data have other classes than the model{where}: {len(found)} there ({_listing(found)}), "
-        f"{len(names)} here ({_listing(names)}). Give both sides the same class list (--data.options.phase_names where the source "
-        "has it)."
+        f"{len(names)} here ({_listing(names)}). Give both sides the same class list (--data.options.phase_names "
+        "where the source has it)."
     )
 
 
@@ -112,9 +112,15 @@ def check_every_class(args: RunArguments, dataset: SampleDataset, names: Sequenc
     """Refuse training data in which a class has no sample, after all subsets were drawn.
 
     Raises:
+        ConfigError: the source gives no labels (whole videos).
         DataError: classes without a sample, by name, unless `data.allow_missing_classes`.
     """
     labels = labels_in_use(dataset)
+    if labels is None and hasattr(dataset.source, "labels"):
+        raise ConfigError(
+            f"The samples of the source {args.data.source!r} have no labels as it is asked for them; take clips "
+            "(--data.options.unit clips)."
+        )
     missing = [] if labels is None else missing_classes(labels, names)
     if missing and not args.data.allow_missing_classes:
         raise DataError(
