@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from helpers.shared_data import shared
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import visible_count
+from m33d_hf.scripts._main import main
 from m33d_hf.training import recipes
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.optimization import build_optimizer
@@ -251,3 +256,46 @@ def test_every_clip_method_runs_on_every_clip_recipe(recipe: str, method: str) -
     groups = build_optimizer(model, args.optim).param_groups
     assert sum(parameter.numel() for group in groups for parameter in group["params"]) > 86_000_000
     assert "depth" in dict(model.m33d.encoders) or method in ("videomae", "mae_st_random", "mae_st_frame")
+
+
+SIZES = {
+    "model.image_size": 32, "model.hidden_size": 32, "model.num_hidden_layers": 2, "model.num_attention_heads": 2,
+    "model.intermediate_size": 64, "model.decoder_hidden_size": 16, "model.decoder_num_hidden_layers": 1,
+    "model.decoder_num_attention_heads": 2, "model.decoder_intermediate_size": 32, "modalities.rgb.mask_ratio": 0.5,
+    "modalities.depth.mask_ratio": 0.5, "data.num_workers": 0,
+}  # fmt: skip
+TINY = [*[word for key, value in SIZES.items() for word in (f"--{key}", str(value))], "--cpu"]
+
+
+def test_without_data_a_recipe_says_what_it_needs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for recipe in ("ucf101_pretrain", "orar_pretrain"):
+        assert main("pretraining", ["--recipe", recipe, "--dry_run", *TINY]) == 2
+        assert "needs the option 'root' (--data.root)" in capsys.readouterr().err
+    assert main("pretraining", ["--recipe", "ucf101_pretrain", "--data.root", str(tmp_path), "--dry_run", *TINY]) == 2
+    assert "no classInd.txt in" in capsys.readouterr().err
+
+
+def test_ucf101_pretrain_on_real_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recipe at toy size: without depth it says how to make it, with depth beside the videos it trains."""
+    clip = shared("videos/ucf101/SoccerJuggling/v_SoccerJuggling_g23_c01.avi")
+    root, key = tmp_path / "ucf", "SoccerJuggling/v_SoccerJuggling_g23_c0"
+    (root / "UCF-101" / "SoccerJuggling").mkdir(parents=True)
+    for number in (1, 2):
+        (root / "UCF-101" / f"{key}{number}.avi").symlink_to(clip)
+    (root / "classInd.txt").write_text("1 SoccerJuggling\r\n")
+    (root / "trainlist01.txt").write_text(f"{key}1.avi 1\r\n")
+    (root / "testlist01.txt").write_text(f"{key}2.avi\n")
+    words = ["--recipe", "ucf101_pretrain", "--data.root", str(root), *TINY, "--train.batch_size", "2"]
+    words += ["--train.accumulation", "1", "--train.max_steps", "1", "--logging.trackers", "[]"]
+    assert main("pretraining", [*words, "--dry_run"]) == 2
+    assert "scripts/extract_depth.py, then --data.options.depth" in capsys.readouterr().err
+    (root / "depth" / "SoccerJuggling").mkdir(parents=True)
+    depth = np.random.default_rng(0).random((240, 12, 16), dtype=np.float32)
+    for number in (1, 2):
+        np.save(root / "depth" / f"{key}{number}.npy", depth)
+    (root / "depth" / "depth_spec.json").write_text('{"kind": "inverse"}')
+    assert main("pretraining", [*words, "--dry_run"]) == 0
+    assert "pixel_values (1, 16, 3, 32, 32), depth_values (1, 16, 1, 32, 32)" in capsys.readouterr().out
+    assert main("pretraining", [*words, "--output_dir", str(tmp_path / "out")]) == 0
+    trained = json.loads((tmp_path / "out" / "train_config.json").read_text())
+    assert trained["plan"]["effective_batch"] == 2
