@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -29,7 +29,6 @@ from m33d_hf.evaluation.classification_metrics import (
     write_predictions,
 )
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
-from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.classes import (
@@ -194,8 +193,7 @@ class VideoClassificationTask(Task):
 
 def names_of(model: nn.Module) -> list[str]:
     """The model's classes in id order."""
-    config: M33DConfig = config_of(model)
-    labels: dict[int, str] = dict(config.id2label or {})
+    labels = cast("dict[int, str]", config_of(model).id2label)
     return [labels[number] for number in range(len(labels))]
 
 
