@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -119,11 +120,7 @@ class PhasesSource(PhaseSource):
         self.root = Path(root).expanduser()
         choose("unknown_phase", unknown_phase, ("error", "ignore"))
         choose("on_unpaired", on_unpaired, ("list", "error"))
-        for option, rate in (("label_fps", label_fps), ("fps", fps)):
-            if rate is not None and not rate > 0:
-                raise ConfigError(f"{option} is {rate}; frames per second above 0")
-        if length_tolerance < 0:
-            raise ConfigError(f"length_tolerance is {length_tolerance}; label steps, at least 0")
+        _check_rates(length_tolerance, fps=fps, label_fps=label_fps)
         invalid = None if invalid_values is None else tuple(invalid_values)
         stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid, min_depth, max_depth)
         options = VideoOptions(rgb, depth or "none", stated, align, require_depth, fps)
@@ -139,25 +136,14 @@ class PhasesSource(PhaseSource):
         chosen = self._select(found, split, split_list, split_fractions)
         needed = (unit == "clips") if require_annotations is None else require_annotations
         chosen = self._annotated(chosen, labels, needed)
-        if on_unpaired == "error" and self.unpaired:
-            first = self.unpaired[0]
-            raise DataError(
-                f"{self.root}: {len(self.unpaired)} files have no partner; the first: {first.path} ({first.reason}). "
-                "on_unpaired=list leaves them out"
-            )
-        timing = Timing(0, fps, label_fps, length_tolerance, inclusive)
-        laid = self._lay_out(chosen, labels, rules, timing)
+        laid = self._lay_out(chosen, labels, rules, Timing(0, fps, label_fps, length_tolerance, inclusive))
+        self._account_for_unpaired(on_unpaired)
         self._files = {key: found.videos[key].files for key in laid}
+        names = None if rules is None else rules.names
+        cut: dict[str, Any] = {"unit": unit, "clip_span": clip_span, "clip_stride": clip_stride}
         super().__init__(
-            list(laid.values()),
-            rules.names if rules is not None else None,
-            unit=unit,
-            clip_span=clip_span,
-            clip_stride=clip_stride,
-            drop_unlabelled=drop_unlabelled,
-            depth_spec=found.depth_spec,
+            list(laid.values()), names, drop_unlabelled=drop_unlabelled, depth_spec=found.depth_spec, **cut
         )
-        self._say()
 
     def _phase_names(
         self, labels: FoundAnnotations, given: str | Sequence[str] | None, unknown: str
@@ -233,17 +219,26 @@ class PhasesSource(PhaseSource):
         if not laid:
             last = self.unpaired[-1]
             raise DataError(f"{self.root}: not one of {len(videos)} videos can be read; {last.path}: {last.reason}")
+        frames = sum(len(video.phases) for video in laid.values())
+        labelled = sum(int((video.phases != IGNORE_INDEX).sum()) for video in laid.values())
+        self.notes.append(f"{len(laid)} videos, {frames} frames, {labelled / max(frames, 1):.1%} annotated")
         if tails:
             self.notes.append(f"the ends of {len(tails)} videos are not annotated; the first: {tails[0]}")
         return laid
 
-    def _say(self) -> None:
-        frames = sum(len(video.phases) for video in self.videos)
-        labelled = sum(int((video.phases != IGNORE_INDEX).sum()) for video in self.videos)
-        self.notes.append(f"{len(self.videos)} videos, {frames} frames, {labelled / max(frames, 1):.1%} annotated")
-        if self.unpaired:
-            first, count = self.unpaired[0], len(self.unpaired)
-            logger.warning("%s: %d files take no part; the first: %s (%s)", self.root, count, first.path, first.reason)
+    def _account_for_unpaired(self, how: str) -> None:
+        """Log that files take no part, or refuse it.
+
+        Raises:
+            DataError: some do, and `how` is "error".
+        """
+        if not self.unpaired:
+            return
+        first, count = self.unpaired[0], len(self.unpaired)
+        what = f"{self.root}: {count} files take no part; the first: {first.path} ({first.reason})"
+        if how == "error":
+            raise DataError(f"{what}. With --data.options.on_unpaired=list they are left out")
+        logger.warning("%s", what)
 
     def digest(self) -> str:
         """Digest of names and sizes of all files, depth rules, phases and clip rules; the place of the root and times
@@ -256,3 +251,11 @@ class PhasesSource(PhaseSource):
             for name, path in files:
                 state.update(f"\n {name} {path.stat().st_size if path.is_file() else -1}".encode())
         return state.hexdigest()
+
+
+def _check_rates(length_tolerance: float, **rates: float | None) -> None:
+    for option, rate in rates.items():
+        if rate is not None and not rate > 0:
+            raise ConfigError(f"{option} is {rate}; frames per second above 0")
+    if length_tolerance < 0:
+        raise ConfigError(f"length_tolerance is {length_tolerance}; label steps, at least 0")

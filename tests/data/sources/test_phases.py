@@ -286,7 +286,7 @@ def test_what_has_no_partner_is_listed_or_refused(frames: Path) -> None:
     assert listed["v8-phase.txt"] == "no video of that name" and listed["v3"] == "no annotation for it"
     assert "no annotation" in listed["README.txt"]
     assert source.action_names == ["cut", "knot", "sew", "wash"]
-    with pytest.raises(DataError, match=r"3 files have no partner; the first: "):
+    with pytest.raises(DataError, match=r"3 files take no part; the first: "):
         _source(frames, on_unpaired="error")
 
 
