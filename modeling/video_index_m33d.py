@@ -19,6 +19,8 @@ class VideoIndex:
         skipped: frames that come out of the decoder before frame 0 (only used without time stamps).
         seekable_by_number: every start point has the same number in decoding and in display order and nothing is
             hidden by an edit list; decord's random access is right only then.
+        container: FFmpeg's name of the file format.
+        whole: the container is as its header says and no packet is damaged; on others decord can abort the process.
         counted: `count` was checked by decoding the end of the file; before that it may promise too much.
         rotation: quarter turns, counter-clockwise, that make the picture upright.
     """
@@ -28,6 +30,8 @@ class VideoIndex:
     keys: tuple[tuple[int, int], ...] = ()
     skipped: int = 0
     seekable_by_number: bool = False
+    container: str = ""
+    whole: bool = False
     counted: bool = False
     rotation: int = 0
 

@@ -25,10 +25,17 @@ try:
 except ImportError:
     av = None  # type: ignore[assignment]
 
+_VERSION = int(av.__version__.split(".")[0]) if av is not None else 0
+# Names and comments in old files are Latin-1 or worse; from 19 on PyAV takes them as they are.
+_OPEN_OPTIONS = {"metadata_errors": "ignore"} if _VERSION < 19 else {}
+# From 17 on PyAV converts colours with a pool of threads by default: a child forked beside it hangs.
+_CONVERT_OPTIONS = {"threads": 1} if _VERSION >= 17 else {}
 # "Decoders" that draw text: FFmpeg plays a README as an animation.
 _TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")
 # VP8 stores frames that are never shown as packets of their own: only decoding tells how many frames there are.
 _HIDDEN_FRAME_CODECS = ("vp8",)
+# Containers with an index of their own, in which decord's seeks are right (those in MPEG-TS are not).
+_INDEXED = ("avi", "matroska", "mov")
 # Going on is cheaper than seeking while the next start point is this close (frames).
 _NEAR = 8
 # Decoding from the start is the last resort for a frame; further into a file it would take minutes.
@@ -41,6 +48,7 @@ class _Packet:
     dts: int | None
     key: bool
     hidden: bool
+    damaged: bool
 
 
 def available() -> bool:
@@ -59,9 +67,9 @@ class _File:
         if av is None:
             raise MissingDependencyError("reading videos with PyAV needs the package `av`: pip install av")
         self.path = path
+        self.broken = False
         try:
-            # Names and comments in old files are Latin-1 or worse; they do not matter here.
-            self.container: Any = av.open(str(path), metadata_errors="ignore")
+            self.container: Any = av.open(str(path), **_OPEN_OPTIONS)
         except _errors() as error:
             raise CorruptFileError(path, f"cannot be opened as a video ({error})") from error
         try:
@@ -99,15 +107,25 @@ class _File:
             try:
                 packet = next(packets, None)
             except _errors():
-                return  # what is missing shows as frames that do not come
+                self.broken = True  # what is missing shows as frames that do not come
+                return
             if packet is None:
                 return
             yield packet
 
-    def frames(self) -> Iterator[tuple[Any, bool]]:
-        """Decoded frames in display order, each with whether it is sound."""
+    def frames(self, cut: bool = False) -> Iterator[tuple[Any, bool]]:
+        """Decoded frames in display order, each with whether it is sound.
+
+        Args:
+            cut: the file breaks off somewhere: leave out what the last packet gives, which decoders take for whole.
+        """
         sound = True
+        held: list[tuple[Any, bool]] = []
         for packet in self.packets():
+            if cut and packet.size == 0:
+                return
+            yield from held
+            held = []
             try:
                 frames = packet.decode()
             except _errors():
@@ -115,7 +133,9 @@ class _File:
                 continue
             for frame in frames:
                 sound = not frame.is_corrupt and (sound or frame.key_frame)
-                yield frame, sound
+                held.append((frame, sound))
+        if not cut:
+            yield from held
 
     def seek(self, stamp: int) -> bool:
         """Move to the start point at or before a decoding time stamp; False where the container cannot."""
@@ -138,27 +158,38 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     """
     with _File(path) as file:
         packets = [
-            _Packet(p.pts, p.dts, bool(p.is_keyframe), bool(getattr(p, "is_discard", False)))
+            _Packet(p.pts, p.dts, bool(p.is_keyframe), bool(p.is_discard), bool(p.is_corrupt))
             for p in file.packets()
             if p.size > 0
         ]
+        whole = not file.broken and file.stream.frames in (0, len(packets)) and not any(p.damaged for p in packets)
         rate = file.stream.average_rate or file.stream.guessed_rate
         # FFmpeg guesses the stamps of AVI files, and with B-frames it guesses wrong.
-        guessed = file.container.format.name == "avi" and any(p.pts != p.dts for p in packets)
+        container = file.container.format.name.split(",")[0]
+        guessed = container == "avi" and any(p.pts != p.dts for p in packets)
         hides = file.stream.codec_context.name in _HIDDEN_FRAME_CODECS
     shown = [p for p in packets if not p.hidden]
     stamps = sorted({p.pts for p in shown if p.pts is not None})
+    if container == "gif":  # counts its frames as it goes; what a whole one has is a last byte
+        whole = whole and _last_byte(path) == b";"
     found = None
     if len(stamps) == len(shown) > 0 and not guessed and not hides:
         found = _from_first_frame(path, stamps)
-    index, frame = found or _from_all_frames(path)
-    turns = round(float(getattr(frame, "rotation", 0)) / 90) % 4
+    index, frame = found or _from_all_frames(path, whole)
+    turns = round(frame.rotation / 90) % 4
     size = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
     keys = sorted((p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.key and p.pts is not None)
     index = replace(index, keys=tuple(keys) if index.pts else (), rotation=turns)
-    by_number = bool(found) and index.count == len(packets)
+    by_number = bool(found) and whole and index.count == len(packets) and container in _INDEXED
     by_number = by_number and all(index.number_of(p.pts) == place for place, p in enumerate(packets) if p.key)
-    return replace(index, seekable_by_number=by_number), float(rate) if rate else None, size
+    index = replace(index, seekable_by_number=by_number, whole=whole, container=container)
+    return index, float(rate) if rate else None, size
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1)
 
 
 def _from_first_frame(path: Path, stamps: list[int]) -> tuple[VideoIndex, Any] | None:
@@ -173,12 +204,12 @@ def _from_first_frame(path: Path, stamps: list[int]) -> tuple[VideoIndex, Any] |
     return VideoIndex(len(stamps), compact(stamps)), frame
 
 
-def _from_all_frames(path: Path) -> tuple[VideoIndex, Any]:
+def _from_all_frames(path: Path, whole: bool) -> tuple[VideoIndex, Any]:
     """The index when only decoding tells: of everything between the first and the last sound frame."""
     first, begin, end = None, 0, 0
     stamps: list[Any] = []
     with _File(path) as file:
-        for frame, sound in file.frames():
+        for frame, sound in file.frames(cut=not whole):
             if sound and first is None:
                 first, begin = frame, len(stamps)
             stamps.append(frame.pts)
@@ -202,7 +233,8 @@ def count_frames(path: Path, index: VideoIndex) -> VideoIndex:
         with _File(path) as file:
             if place is not None and not file.seek(index.keys[place][1]):
                 continue
-            last = max((index.number_of(frame.pts) for frame, sound in file.frames() if sound), default=-1)
+            frames = file.frames(cut=not index.whole)
+            last = max((index.number_of(frame.pts) for frame, sound in frames if sound), default=-1)
         if last >= 0:
             return replace(index, count=last + 1, pts=index.pts[: last + 1], counted=True)
     raise CorruptFileError(path, "not one of its frames decodes")
@@ -281,7 +313,7 @@ class _Cursor:
                 return frame if sound else None
 
     def _pixels(self, frame: Any) -> np.ndarray:
-        rgb = self.reformatter.reformat(frame, format="rgb24", **self.coded_size)
+        rgb = self.reformatter.reformat(frame, format="rgb24", **_CONVERT_OPTIONS, **self.coded_size)
         return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self.index.rotation))
 
 

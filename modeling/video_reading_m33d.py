@@ -34,6 +34,7 @@ from .video_pyav_m33d import scan as scan_pyav
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "decord", "pyav", "frames")
+_NOT_FOR_DECORD = ("mpegts",)
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -165,27 +166,26 @@ def _inspect(path: Path, backend: str, counted: bool) -> VideoInfo:
 
 def _inspect_pyav(path: Path, counted: bool) -> VideoInfo:
     index, fps, (height, width) = scan_pyav(path)
-    index = count_pyav_frames(path, index) if counted else index
+    if counted or not index.whole:
+        index = count_pyav_frames(path, index)
     return VideoInfo(index.count, fps, height, width, "pyav", index)
 
 
-def _inspect_decord(path: Path, counted: bool, index: VideoIndex | None = None) -> VideoInfo:
-    promised, fps, (height, width) = probe_decord(path)
-    if index is None:
-        index = _index_for_decord(path)
+def _inspect_decord(path: Path, counted: bool) -> VideoInfo:
+    if pyav_available():
+        index = scan_pyav(path)[0]
+        if not index.whole:
+            reason = "its container is damaged, on which decord can abort the process; backend 'pyav' may read the rest"
+            raise CorruptFileError(path, reason)
+        if index.container in _NOT_FOR_DECORD:
+            raise CorruptFileError(path, "decord misnumbers the frames of transport streams; backend 'pyav' reads them")
+        promised, fps, (height, width) = probe_decord(path)
+    else:
+        promised, fps, (height, width) = probe_decord(path)
+        index = VideoIndex(promised, seekable_by_number=decord_stamps_usable(path))
     if counted or not index.seekable_by_number:
         promised = count_decord_frames(path, promised, index.seekable_by_number)
     return VideoInfo(promised, fps, height, width, "decord", index)
-
-
-def _index_for_decord(path: Path) -> VideoIndex:
-    """Whether decord may seek: from PyAV's scan, or without PyAV from what decord says of time stamps."""
-    if pyav_available():
-        try:
-            return scan_pyav(path)[0]
-        except CorruptFileError:
-            return VideoIndex(0)
-    return VideoIndex(0, seekable_by_number=decord_stamps_usable(path))
 
 
 def _inspect_either(path: Path, counted: bool) -> VideoInfo:

@@ -1,0 +1,79 @@
+"""Small videos made on the spot, whose frames say which number they are."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+BITS = 12
+SIZE = (64, 96)
+
+
+def numbered_frame(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """(H, W, 3) uint8: the number in black and white blocks over the upper half, colour below that changes slowly."""
+    height, width = size
+    frame = np.empty((height, width, 3), np.uint8)
+    block = width // BITS
+    frame[:] = (40, 40 + number % 160, 200)
+    frame[: height // 2] = 0
+    for bit in range(BITS):
+        if number >> bit & 1:
+            frame[: height // 2, bit * block : (bit + 1) * block] = 255
+    return frame
+
+
+def number_in(frame: np.ndarray) -> int:
+    """The number that a decoded `numbered_frame` shows."""
+    height, width = frame.shape[:2]
+    block = width // BITS
+    rows = frame[height // 8 : height // 2 - height // 8].astype(float)
+    means = [rows[:, bit * block + block // 4 : (bit + 1) * block - block // 4].mean() for bit in range(BITS)]
+    return sum(1 << bit for bit, mean in enumerate(means) if mean > 127)
+
+
+def write_video(
+    path: Path,
+    num_frames: int,
+    *,
+    codec: str = "mpeg4",
+    size: tuple[int, int] = SIZE,
+    rate: int = 25,
+    pts: Sequence[int] | None = None,
+    gop: int = 12,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    frames: Any = None,
+) -> Path:
+    """Encode `num_frames` numbered frames (or those given); `pts` in units of 1 / (4 * rate) seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p"
+        stream.gop_size = gop
+        stream.codec_context.thread_count = 1
+        if pts is not None:
+            stream.codec_context.time_base = Fraction(1, 4 * rate)
+        for number in range(num_frames):
+            pixels = numbered_frame(number, size) if frames is None else frames[number]
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = number if pts is None else pts[number]
+            frame.time_base = Fraction(1, rate) if pts is None else Fraction(1, 4 * rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_sound(path: Path, seconds: float = 0.5) -> Path:
+    """A file with nothing but sound."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        samples = np.zeros((1, int(8000 * seconds)), np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
