@@ -61,9 +61,9 @@ def _run(task_name: str, words: list[str]) -> int:
         print(dry_run(resolved.args, task, resolved.origins))
         return 0
     if resolved.args.eval_only:
-        from m33d_hf.training.evaluation_run import evaluate
+        from m33d_hf.training.evaluation_run import evaluate_run
 
-        evaluate(resolved.args, task)
+        evaluate_run(resolved.args, task)
         return 0
     from m33d_hf.training.loop import train
 

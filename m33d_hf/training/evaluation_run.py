@@ -35,7 +35,7 @@ RESULTS = "eval_results.json"
 _FIELDS = frozenset(M33DConfig.__dataclass_fields__) - frozenset(PreTrainedConfig.__dataclass_fields__)
 
 
-def evaluate(args: RunArguments, task: Task) -> dict[str, float]:
+def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
     """Evaluate the model of `args.init_from`; prints the metrics and writes eval_results.json into `output_dir`.
 
     The model is the trained one, configuration and classes included; `model` fields that the arguments give win, and

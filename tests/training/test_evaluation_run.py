@@ -24,7 +24,7 @@ from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticS
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.scripts._main import build_task, main
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.evaluation_run import as_trained, evaluate
+from m33d_hf.training.evaluation_run import as_trained, evaluate_run
 from m33d_hf.training.loop import train
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
@@ -79,7 +79,7 @@ def test_what_training_measured_is_measured_again(tmp_path: Path, capsys: pytest
     args.train.max_steps, args.optim.learning_rate, args.optim.scale_lr = 6, 3e-3, False
     measured = train(args, VideoClassificationTask()).metrics
     again = arguments(tmp_path / "judged", init_from=str(tmp_path / "run"))
-    found = evaluate(again, VideoClassificationTask())
+    found = evaluate_run(again, VideoClassificationTask())
     assert {f"eval/{name}": value for name, value in found.items()} == pytest.approx(measured)
     results = json.loads((tmp_path / "judged" / "eval_results.json").read_text())
     assert results["metrics"] == found and results["samples"] == 12
@@ -105,7 +105,7 @@ def test_every_task_is_judged(tmp_path: Path, name: str) -> None:
     args.data.options = {"num_frames": 6}
     args.transforms.eval_crop = "resize"
     task = build_task(name)
-    metrics = evaluate(args, task)
+    metrics = evaluate_run(args, task)
     assert task.metric in metrics
     written = json.loads((tmp_path / "out" / "eval_results.json").read_text())["metrics"]
     assert written == {name: value if value == value else None for name, value in metrics.items()}
@@ -116,30 +116,30 @@ def test_a_head_that_nobody_trained_is_never_judged(tmp_path: Path) -> None:
     M33DForPreTraining(M33DConfig(**CLIP)).save_pretrained(tmp_path / "pre")
     args = arguments(tmp_path / "out", init_from=str(tmp_path / "pre"))
     with pytest.raises(CheckpointError, match=r"lacks 4 weights .*fc_norm: .*classifier: the classifier is not in the"):
-        evaluate(args, VideoClassificationTask())
+        evaluate_run(args, VideoClassificationTask())
     assert not (tmp_path / "out" / "eval_results.json").exists()
     M33DForDepthEstimation(M33DConfig(**IMAGE)).save_pretrained(tmp_path / "depth")
     args = arguments(tmp_path / "out", "semantic_segmentation", "rooms", init_from=str(tmp_path / "depth"))
     args.model = {"num_labels": 10}
     with pytest.raises(CheckpointError, match="segmentation_head: the segmentation head is not in the checkpoint"):
-        evaluate(args, build_task("semantic_segmentation"))
+        evaluate_run(args, build_task("semantic_segmentation"))
 
 
 def test_a_model_of_other_classes_than_the_data(tmp_path: Path) -> None:
     names = ["cut", "tie", "rest"]
     trained(tmp_path / "m", id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
     with pytest.raises(ConfigError, match="class 1 is 'knot' there and 'tie' here"):
-        evaluate(arguments(tmp_path / "out", init_from=str(tmp_path / "m")), VideoClassificationTask())
+        evaluate_run(arguments(tmp_path / "out", init_from=str(tmp_path / "m")), VideoClassificationTask())
 
 
 def test_a_model_without_names_takes_those_of_the_source(tmp_path: Path) -> None:
     trained(tmp_path / "m", num_labels=3)
     assert (
-        evaluate(arguments(tmp_path / "out", init_from=str(tmp_path / "m")), VideoClassificationTask())["top1"] >= 0
+        evaluate_run(arguments(tmp_path / "out", init_from=str(tmp_path / "m")), VideoClassificationTask())["top1"] >= 0
     )
     trained(tmp_path / "five", num_labels=5)
     with pytest.raises(ConfigError, match="num_labels is 5, the source 'clips' has 3 classes"):
-        evaluate(arguments(tmp_path / "out", init_from=str(tmp_path / "five")), VideoClassificationTask())
+        evaluate_run(arguments(tmp_path / "out", init_from=str(tmp_path / "five")), VideoClassificationTask())
 
 
 def test_only_evaluation_data_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_only_evaluation_data_are_read(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("m33d_hf.training.tasks.video_classification.build_run_datasets", refuse)
     args = arguments(tmp_path / "out", init_from=str(tmp_path / "m"))
     args.data.eval_split = "test"
-    evaluate(args, VideoClassificationTask())
+    evaluate_run(args, VideoClassificationTask())
     with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
         assert {row["key"].split("/")[0] for row in csv.DictReader(file)} == {"test"}
 
@@ -160,7 +160,7 @@ def test_what_differs_from_training_is_said(tmp_path: Path, capsys: pytest.Captu
     trained(tmp_path / "m")
     args = arguments(tmp_path / "out", init_from=str(tmp_path / "m"))
     args.model = {"image_size": [32, 32], "patch_size": [8, 8], "num_labels": 3}
-    evaluate(args, VideoClassificationTask())
+    evaluate_run(args, VideoClassificationTask())
     said = capsys.readouterr().err
     assert "note: model.image_size is [32, 32] here and 24 in" in said and "patch_size" not in said
     args.model = {"num_labels": 4}
@@ -175,7 +175,7 @@ def test_a_fine_tuned_videomae_is_judged_as_it_is(tmp_path: Path) -> None:
     torch.nn.init.normal_(theirs.classifier.weight)
     theirs.save_pretrained(tmp_path / "theirs")
     task = VideoClassificationTask()
-    metrics = evaluate(arguments(tmp_path / "out", init_from=str(tmp_path / "theirs")), task)
+    metrics = evaluate_run(arguments(tmp_path / "out", init_from=str(tmp_path / "theirs")), task)
     assert task.load_report is not None and not task.load_report.new
     args, _ = as_trained(arguments(tmp_path / "out", init_from=str(tmp_path / "theirs")))
     eval_set = task.build_eval_dataset(args, model := task.build_model(args).eval())
@@ -205,7 +205,7 @@ def test_a_task_that_loads_nothing_is_refused(tmp_path: Path) -> None:
             return torch.nn.Linear(1, 1)
 
     with pytest.raises(CheckpointError, match="nothing was loaded"):
-        evaluate(arguments(tmp_path / "out", init_from=str(tmp_path / "m")), Idle())
+        evaluate_run(arguments(tmp_path / "out", init_from=str(tmp_path / "m")), Idle())
 
 
 def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
