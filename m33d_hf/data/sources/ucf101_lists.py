@@ -183,18 +183,30 @@ def select_entries(
                 "Add it, choose another pair of lists with --data.options.split_index, or name the folder of the "
                 "lists with --data.options.lists."
             )
+    entries, how = _part_of(train, test, wanted, validation_fraction)
+    shared = {entry.group for entry in train} & {entry.group for entry in test}
+    if shared:
+        example = min(shared)
+        how += f"; WARNING: {len(shared)} groups ({example} ...), clips of one longer video, are in both lists"
+    return entries, how
+
+
+def _part_of(
+    train: list[Listed], test: list[Listed], wanted: str | None, validation_fraction: float | None
+) -> tuple[list[Listed], str]:
+    """The lines of `wanted` (None: all) of lists that are there, and a sentence on them."""
     if wanted is None:
-        return [*train, *test], f"{len(train) + len(test)} videos of {train_file.name} and {test_file.name}"
+        return [*train, *test], f"{len(train) + len(test)} videos of {train[0].file} and {test[0].file}"
     if wanted == "test" or (wanted == "validation" and validation_fraction is None):
-        how = f"split {wanted}: {len(test)} videos of {test_file.name}"
+        how = f"split {wanted}: {len(test)} videos of {test[0].file}"
         return test, how + (" (the official lists have no validation part)" if wanted == "validation" else "")
     if validation_fraction is None:
-        return train, f"split train: {len(train)} videos of {train_file.name}"
+        return train, f"split train: {len(train)} videos of {train[0].file}"
     held = hold_out(train, validation_fraction)
     kept = [entry for entry in train if (entry.group in held) == (wanted == "validation")]
     if not kept:
-        raise DataError(f"split {wanted!r} is empty: {train_file.name} has too few groups for {validation_fraction}")
-    return kept, f"split {wanted}: {len(kept)} of {len(train)} videos of {train_file.name}, drawn by whole groups"
+        raise DataError(f"split {wanted!r} is empty: {train[0].file} has too few groups for {validation_fraction}")
+    return kept, f"split {wanted}: {len(kept)} of {len(train)} videos of {train[0].file}, drawn by whole groups"
 
 
 def hold_out(entries: Iterable[Listed], fraction: float) -> set[str]:

@@ -251,6 +251,13 @@ def test_a_video_in_both_lists(root: Path) -> None:
             Ucf101Source(root, split=split)
 
 
+def test_clips_of_one_video_in_both_lists_are_told(root: Path) -> None:
+    """Clips of a group look alike; the official lists keep them apart."""
+    assert "WARNING" not in " ".join(Ucf101Source(root).notes)
+    write_lists(root, TRAIN[1:], [*TEST, TRAIN[0]])
+    assert "WARNING: 1 groups (Archery/g03 ...)" in " ".join(Ucf101Source(root, split="test").notes)
+
+
 def test_nothing_where_it_should_be(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not a folder.*--data\.root"):
         Ucf101Source(tmp_path / "nowhere")
