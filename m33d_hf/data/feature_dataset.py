@@ -12,7 +12,7 @@ from torch import Tensor
 
 from m33d_hf.data.features import ClipRule, FeatureStore, VideoFeatures
 from m33d_hf.data.loading import Row, SampleDataset
-from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
+from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
 from m33d_hf.data.sources.phase_base import PhaseSource
 from m33d_hf.errors import DataError
 
@@ -28,6 +28,30 @@ class FeatureSample(RGBDSample):
 
     video: VideoFeatures | None = None
     phases: np.ndarray | None = None
+
+
+class WholeVideos:
+    """The videos of a phase source as items; `unit` "videos" would leave out their annotation (pre-training).
+
+    Args:
+        source: annotated videos.
+    """
+
+    def __init__(self, source: PhaseSource) -> None:
+        self.source, self.videos = source, source.videos
+        self.name, self.depth_spec = source.name, source.depth_spec
+        self.class_names, self.action_names = source.class_names, source.action_names
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> VideoHandle:
+        """Whole video number `index`."""
+        return self.videos[index].handle
+
+    def digest(self) -> str:
+        """That of the source."""
+        return self.source.digest()
 
 
 def phase_table(names: Sequence[str], known: Mapping[str, int]) -> np.ndarray:
@@ -73,7 +97,7 @@ class FeatureDataset(SampleDataset):
     Videos without a clip that could be read are left out, and in training those without a labelled one.
 
     Args:
-        source: the videos, as items (`unit` "videos").
+        source: the videos.
         store: their features; None gives zeros of the right shapes (a dry run before extraction).
         rule: how they were cut.
         known: name -> class of the model.
@@ -100,6 +124,7 @@ class FeatureDataset(SampleDataset):
         train: bool,
     ) -> None:
         self.store, self.rule, self.known, self.feature_size = store, rule, dict(known), feature_size
+        self.phases = source
         self.table = phase_table(source.action_names or [], known)
         self.clips = self.bad_clips = 0
         kept = [row for row in rows if self._usable(source, row, train)]
@@ -107,7 +132,7 @@ class FeatureDataset(SampleDataset):
             what = "labelled clip" if train else "clip"
             raise DataError(f"none of the {len(rows)} videos of source {source.name!r} has a readable {what}")
         super().__init__(
-            source, num_frames=rule.num_frames, frame_stride=rule.frame_stride, train=train, indices=kept
+            WholeVideos(source), num_frames=rule.num_frames, frame_stride=rule.frame_stride, train=train, indices=kept
         )
 
     def _usable(self, source: PhaseSource, row: int, train: bool) -> bool:
@@ -128,7 +153,7 @@ class FeatureDataset(SampleDataset):
         """
         _, index = row
         number = self.indices[index]
-        video = self.source.videos[number]
+        video = self.phases.videos[number]
         features = self._planned(number) if self.store is None else self.store.read(video.key)
         sample = FeatureSample(video.key, video=features, phases=self.table[video.phases])
         sample.meta.update(index=index, skipped=[])
@@ -136,7 +161,7 @@ class FeatureDataset(SampleDataset):
 
     def _planned(self, number: int) -> VideoFeatures:
         """Zeros where features will be."""
-        video, spans = self.source.videos[number], self.source.clips(number)
+        video, spans = self.phases.videos[number], self.phases.clips(number)
         count = len(spans)
         labels = self.table[np.array([span.label for span in spans])]
         return VideoFeatures(

@@ -130,7 +130,7 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
         raise ConfigError(
             f"data.source {args.data.source!r} has no videos annotated frame by frame; take phases or procedures."
         )
-    options = {"unit": "videos", "drop_unlabelled": False, **wanted}
+    options = {"unit": "clips", "drop_unlabelled": False, **wanted}
     if args.data.source == "phases" and not given.get("require_depth"):
         options["depth"] = given.get("depth") or "none"  # the encoder takes RGB only
     fixed = {name: value for name, value in options.items() if name in known}
