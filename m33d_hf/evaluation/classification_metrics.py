@@ -163,12 +163,12 @@ class ScoreTable:
             "top1"; "top5", the label is among the five most probable classes (among all of them where there are
             fewer, so that it is 1 with up to five classes); "mean_class_accuracy", the mean over the classes that
             occur of the share of their videos found (top-1); "loss", the mean over videos of the mean cross-entropy
-            of their views; "videos", how many counted.
+            of their views; "samples", how many counted.
         """
         chosen = self.labelled
         number = int(chosen.sum())
         if not number:
-            return {**dict.fromkeys(("top1", "top5", "mean_class_accuracy", "loss"), math.nan), "videos": 0.0}
+            return {**dict.fromkeys(("top1", "top5", "mean_class_accuracy", "loss"), math.nan), "samples": 0.0}
         ranks = label_ranks(self.probabilities[chosen], self.labels[chosen])
         matrix = self.confusion()
         occurring = matrix.sum(axis=1) > 0
@@ -178,7 +178,7 @@ class ScoreTable:
             "top5": float((ranks < TOP).mean()),
             "mean_class_accuracy": float(recalls.mean()),
             "loss": float(self.losses[chosen].mean()),
-            "videos": float(number),
+            "samples": float(number),
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import sys
@@ -26,11 +27,19 @@ from m33d_hf.training.guards import output_lock
 from m33d_hf.training.initialisation import find_own
 from m33d_hf.training.launch import Ranks, open_accelerator
 from m33d_hf.training.preparation import build_eval_feed, build_model
-from m33d_hf.training.reporting import provenance
+from m33d_hf.training.reporting import CONFIG, flatten, provenance
 from m33d_hf.training.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
 
 RESULTS = "eval_results.json"
+# What changes how samples look: said where it is not as it was in training.
+_LOOKS = (
+    "data.source",
+    "data.frame_stride",
+    "data.clip_sampling",
+    "transforms.eval_crop",
+    "transforms.resize_mode",
+)
 # What a trained model is; the rest of its config.json is the library's.
 _FIELDS = frozenset(M33DConfig.__dataclass_fields__) - frozenset(PreTrainedConfig.__dataclass_fields__)
 
@@ -98,6 +107,7 @@ def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
         for name, value in said.items()
         if name in trained and name != "modalities" and _plain(trained[name]) != _plain(value)
     ]
+    notes += _other_looks(args, trained)
     changed = copy.deepcopy(args)
     changed.model = {**trained, **said}
     return changed, notes
@@ -117,6 +127,27 @@ def _trained(init_from: str) -> tuple[dict[str, Any], list[str] | None]:
     if names is None and isinstance(labels, Mapping):
         fields["num_labels"] = len(labels)
     return fields, names
+
+
+def _other_looks(args: RunArguments, trained: Mapping[str, Any]) -> list[str]:
+    """Lines on what the samples look like here and did not in training, as far as `init_from` tells."""
+    folder = Path(str(args.init_from)).expanduser()
+    # A checkpoint lies in OUTPUT/checkpoints/NAME.
+    config = next((path for path in (folder / CONFIG, folder.parent.parent / CONFIG) if path.is_file()), None)
+    before: dict[str, Any] = {}
+    if config is not None:
+        try:
+            before = flatten(json.loads(config.read_text(encoding="utf-8"))["args"])
+        except (ValueError, KeyError, OSError) as error:
+            return [f"{config} cannot be read ({error!r}): whether samples look as in training is not known"]
+    elif trained.get("num_frames", 1) > 1 and "temporal_frame_stride" in trained:
+        before = {"data.frame_stride": trained["temporal_frame_stride"]}
+    now = flatten(args.to_dict())
+    return [
+        f"{key} is {now[key]!r} here and was {before[key]!r} in training"
+        for key in _LOOKS
+        if key in before and before[key] != now[key]
+    ]
 
 
 def _plain(value: Any) -> Any:

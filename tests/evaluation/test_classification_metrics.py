@@ -52,7 +52,7 @@ def test_against_torch_in_one_formula() -> None:
     assert found["mean_class_accuracy"] == pytest.approx(torch.stack(per_class).mean().item())
     loss = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(3)).item()
     assert found["loss"] == pytest.approx(loss)
-    assert found["videos"] == 40
+    assert found["samples"] == 40
 
 
 def test_duplicates_count_once_and_order_does_not_matter() -> None:
@@ -98,7 +98,7 @@ def test_videos_without_a_label_are_predicted_but_not_judged(tmp_path: Path) -> 
     logits = np.log([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.2, 0.5, 0.3]])
     scores.update([4, 2, 0], [(0, 0)] * 3, ["d", "c", 'a,"x"'], [0, 255, 2], logits)
     table = scores.table()
-    assert table.metrics()["videos"] == 2 and table.metrics()["top1"] == 0.5
+    assert table.metrics()["samples"] == 2 and table.metrics()["top1"] == 0.5
     assert table.metrics()["loss"] == pytest.approx(-(math.log(0.7) + math.log(0.3)) / 2)
     write_predictions(table, ["left", "up", "down"], tmp_path / "predictions.csv")
     with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
@@ -125,7 +125,7 @@ def test_confusion_counts_and_its_file(tmp_path: Path) -> None:
 
 def test_nothing_seen_is_nan_and_wrong_labels_are_refused() -> None:
     empty = VideoScores(3).table()
-    assert math.isnan(empty.metrics()["top1"]) and empty.metrics()["videos"] == 0
+    assert math.isnan(empty.metrics()["top1"]) and empty.metrics()["samples"] == 0
     assert empty.confusion().sum() == 0
     with pytest.raises(LabelError, match="label 3 is outside the 3 classes"):
         VideoScores(3).update([0], [(0, 0)], ["a"], [3], np.zeros((1, 3)))

@@ -163,6 +163,14 @@ def test_what_differs_from_training_is_said(tmp_path: Path, capsys: pytest.Captu
     evaluate_run(args, VideoClassificationTask())
     said = capsys.readouterr().err
     assert "note: model.image_size is [32, 32] here and 24 in" in said and "patch_size" not in said
+    (tmp_path / "m" / "train_config.json").write_text(
+        json.dumps({"args": {"data": {"frame_stride": 4, "source": "clips"}, "transforms": {"eval_crop": "resize"}}})
+    )
+    _, notes = as_trained(arguments(tmp_path / "out", init_from=str(tmp_path / "m")))
+    assert notes == [
+        "data.frame_stride is 1 here and was 4 in training",
+        "transforms.eval_crop is 'center' here and was 'resize' in training",
+    ]
     args.model = {"num_labels": 4}
     with pytest.raises(ConfigError, match=r"num_labels is 4, the model of .* has 3 classes"):
         as_trained(args)
@@ -231,7 +239,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
     found = [json.loads((folder / "eval_results.json").read_text()) for folder in (one, two)]
     assert [entry["num_processes"] for entry in found] == [1, 2]
     assert found[0]["metrics"] == pytest.approx(found[1]["metrics"], abs=1e-6)
-    assert found[0]["metrics"]["videos"] == 11
+    assert found[0]["metrics"]["samples"] == 11
     tables = []
     for folder in (one, two):
         with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:

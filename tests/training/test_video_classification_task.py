@@ -72,7 +72,7 @@ def test_a_run_from_a_pretraining_leaves_everything(tmp_path: Path) -> None:
     args = arguments(
         tmp_path / "out", data__num_views=2, mixing__mixup=0.8, mixing__cutmix=1.0, mixing__label_smoothing=0.1,
         transforms__erasing=0.5, transforms__randaugment_ops=2, evaluation__num_segments=2, evaluation__num_crops=3,
-        data__clip_sampling="span",
+        data__clip_sampling="span", data__frame_stride=3,
     )  # fmt: skip
     args.init_from = str(tmp_path / "pre")
     result = train(args, VideoClassificationTask())
@@ -81,9 +81,10 @@ def test_a_run_from_a_pretraining_leaves_everything(tmp_path: Path) -> None:
     model = M33DForVideoClassification.from_pretrained(tmp_path / "out")
     assert [model.config.id2label[i] for i in range(3)] == list(NAMES)
     assert model.config.label2id == {name: i for i, name in enumerate(NAMES)}
+    assert model.config.temporal_frame_stride == 3
     assert (tmp_path / "out" / "video_preprocessor_config.json").exists()
     rows = table(tmp_path / "out")
-    assert len(rows) == 12 == result.metrics["eval/videos"]
+    assert len(rows) == 12 == result.metrics["eval/samples"]
     assert {row["views"] for row in rows} == {"6"} and {row["label"] for row in rows} == set(NAMES)
     assert np.mean([int(row["correct"]) for row in rows]) == pytest.approx(result.metrics["eval/top1"])
     assert result.metrics["eval/top5"] == 1.0 and "eval/map" not in result.metrics
@@ -140,14 +141,14 @@ def test_videos_of_one_frame_train_and_are_evaluated(tmp_path: Path) -> None:
     args.data.options = {"lengths": [1], "per_class": 2}
     args.data.frame_stride = 4
     result = train(args, VideoClassificationTask())
-    assert result.metrics["eval/videos"] == 6
+    assert result.metrics["eval/samples"] == 6
 
 
 def test_an_image_model_classifies_single_frames(tmp_path: Path) -> None:
     args = arguments(tmp_path)
     args.model |= {"num_frames": 1, "tubelet_size": 1}
     result = train(args, VideoClassificationTask())
-    assert result.metrics["eval/videos"] == 12
+    assert result.metrics["eval/samples"] == 12
     assert (tmp_path / "preprocessor_config.json").exists()
 
 
@@ -182,7 +183,7 @@ def test_a_share_of_the_labels_says_how_much_it_is(tmp_path: Path, capfd: pytest
     )
     facts = json.loads((tmp_path / "train_config.json").read_text())["data"]
     assert (facts["samples"], facts["videos"], facts["videos_in_source"]) == (3, 3, 60)
-    assert result.metrics["eval/videos"] == 60  # all labels of the evaluation data
+    assert result.metrics["eval/samples"] == 60  # all labels of the evaluation data
 
 
 def test_a_class_without_a_sample_at_the_share(tmp_path: Path) -> None:

@@ -82,7 +82,12 @@ class VideoClassificationTask(Task):
         self._rows = args.evaluation.batch_size or args.train.batch_size
         config = starting_config(args)
         names = training_classes(args, config)
-        labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        labels: dict[str, Any] = {
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+        }
+        if config.num_frames > 1 and "temporal_frame_stride" not in args.model:
+            labels["temporal_frame_stride"] = args.data.frame_stride  # users of the saved model sample alike
         kept = {key: value for key, value in args.model.items() if key not in ("num_labels", "id2label", "label2id")}
         config = starting_config(dataclasses.replace(args, model=kept), **labels)
         model, self.load_report = build_initialised(args, M33DForVideoClassification, config)
