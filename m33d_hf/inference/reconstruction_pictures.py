@@ -1,0 +1,119 @@
+"""Pictures of what a pre-trained model reconstructs and of what its masks leave visible, from its own data."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.errors import CheckpointError, ConfigError, DataError
+from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.parsing import build
+from m33d_hf.training.reporting import CONFIG
+from m33d_hf.training.tasks.base import to_device
+from m33d_hf.training.tasks.building import build_dataset
+from m33d_hf.training.tasks.pretraining import PretrainingTask
+from m33d_hf.visualization.canvas import save_figure
+from m33d_hf.visualization.clips import clip_reconstruction_figure, motion_mask_figure
+from m33d_hf.visualization.reconstruction import ReconstructionViews, reconstruction_figure, reconstruction_views
+
+Views = list[dict[str, ReconstructionViews]]
+
+
+def run_arguments(folder: Path, root: str | None = None, split: str | None = None) -> RunArguments:
+    """The arguments that a pre-training was started with, from its train_config.json.
+
+    Args:
+        folder: output folder of run_pretrain.py.
+        root: data folder to read instead of the recorded one.
+        split: split to read instead of the one that evaluated the run.
+
+    Raises:
+        CheckpointError: no readable train_config.json.
+        ConfigError: the run was no pre-training.
+    """
+    file = folder / CONFIG
+    try:
+        recorded = json.loads(file.read_text(encoding="utf-8"))["args"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}); name the output folder of run_pretrain.py.") from error
+    args: RunArguments = build(RunArguments, copy.deepcopy(recorded), "")
+    if args.task != "pretraining":
+        raise ConfigError(f"{folder} holds a {args.task} run; only pre-trainings reconstruct anything.")
+    if root is not None:
+        args.data.root, args.data.eval_root = root, None
+    if split is not None:
+        args.data.eval_split = split
+    return args
+
+
+@torch.no_grad()
+def save_pictures(folder: Path, output: Path, args: RunArguments, count: int) -> list[Path]:
+    """Write PNGs of the first `count` samples of the evaluation data (of the training data where there is none).
+
+    One picture of all samples for image models; per clip a strip of its frames and one of its visible tokens for clip
+    models. Masks are those that an evaluation draws.
+
+    Raises:
+        CheckpointError: no model in `folder`.
+        DataError: none of the samples can be read.
+    """
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no model (config.json); the run has not finished.")
+    model = M33DForPreTraining.from_pretrained(folder).eval()
+    dataset = build_dataset(args, model.config, args.data.eval_split is None and args.data.eval_root is None)
+    batch = _batch(model, dataset, args, count)
+    keys = batch.pop("meta")["keys"]
+    batch.pop("hide", None)
+    inputs = to_device(batch, torch.device("cpu"))
+    result = model(**inputs, output_reconstruction=True)
+    views = _views(model, inputs, result, len(keys))
+    if model.config.num_frames == 1:
+        figure = reconstruction_figure(views, model.config, folder.name)
+        return [save_figure(figure, output / "reconstructions.png")]
+    return _clip_pictures(model, inputs, result, views, keys, output)
+
+
+def _batch(model: M33DForPreTraining, dataset: SampleDataset, args: RunArguments, count: int) -> dict[str, Any]:
+    samples = [dataset[(0, index)] for index in range(min(count, len(dataset)))]
+    flat = [view for sample in samples for view in (sample if isinstance(sample, list) else [sample])]
+    batch = PretrainingTask().build_collator(args, model, train=False)(flat)
+    if not batch["meta"]["keys"]:
+        reasons = "; ".join(f"{file.path}: {file.reason}" for file in batch["meta"]["skipped"][:3])
+        raise DataError(f"none of the first {len(flat)} samples can be read ({reasons})")
+    return batch
+
+
+def _views(model: M33DForPreTraining, inputs: dict[str, Any], result: Any, count: int) -> Views:
+    """Per sample: modality name -> views of the reconstructed modalities."""
+    views: Views = [{} for _ in range(count)]
+    for spec in model.config.specs:
+        if spec.name not in (result.reconstructions or {}):
+            continue
+        valid = inputs.get(spec.mask_name) if spec.mask_name else None
+        keep = result.keep[spec.name] if spec.name in result.keep else torch.empty(count, 0, dtype=torch.int64)
+        prediction = result.reconstructions[spec.name]
+        laid = reconstruction_views(inputs[spec.input_name], keep, prediction, spec, model.config, valid)
+        for sample, view in zip(views, laid, strict=True):
+            sample[spec.name] = view
+    return views
+
+
+def _clip_pictures(
+    model: M33DForPreTraining, inputs: dict[str, Any], result: Any, views: Views, keys: list[str], output: Path
+) -> list[Path]:
+    paths = []
+    for number, (key, view) in enumerate(zip(keys, views, strict=True)):
+        if view:
+            figure = clip_reconstruction_figure(view, model.config, key)
+            paths.append(save_figure(figure, output / f"clip_{number}_reconstruction.png"))
+        if "rgb" in result.keep:
+            pixels, keep = inputs["pixel_values"][number], result.keep["rgb"][number]
+            figure = motion_mask_figure(model.config, pixels, key, keep_V=keep)
+            paths.append(save_figure(figure, output / f"clip_{number}_visible.png"))
+    return paths

@@ -1,0 +1,39 @@
+"""Picture what a pre-trained model reconstructs and what its masks show it: visualize.py --model OUTPUT.
+
+Takes the output folder of run_pretrain.py and the data that the run was evaluated on, as its train_config.json says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from m33d_hf.errors import M33DError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line: 0, or 2 after an error of ours."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, type=Path, help="output folder of run_pretrain.py")
+    parser.add_argument("--output", type=Path, help="folder to write; default: pictures/ in the model's folder")
+    parser.add_argument("--samples", type=int, default=4, help="how many images or clips (default 4)")
+    parser.add_argument("--data_root", help="read this folder instead of the one of the run")
+    parser.add_argument("--split", help="split to read; default: the one that evaluated the run")
+    options = parser.parse_args(argv)
+    if options.samples < 1:
+        parser.error(f"--samples is {options.samples}; give 1 or more")
+    try:
+        from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures
+
+        args = run_arguments(options.model, options.data_root, options.split)
+        paths = save_pictures(options.model, options.output or options.model / "pictures", args, options.samples)
+    except M33DError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 2
+    print("\n".join(str(path) for path in paths))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Pictures of a pre-training, from its own folder and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from helpers.rooms_runs import words
+from m33d_hf.errors import CheckpointError, ConfigError
+from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures
+from m33d_hf.scripts._main import main
+from m33d_hf.training.reporting import CONFIG
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    assert main("pretraining", words("rooms/pretrain_clips", folder, method="m33d")) == 0
+    return folder
+
+
+def test_a_clip_model_gets_two_pictures_per_clip(clips: Path, tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "scripts/visualize.py", "--model", clips, "--output", tmp_path, "--samples", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = {f"clip_{number}_{what}.png" for number in (0, 1) for what in ("reconstruction", "visible")}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert set(done.stdout.split()) == {str(tmp_path / name) for name in names}
+    # Six rows of eight frames against three rows of four tubelets.
+    strip, mask = (Image.open(tmp_path / f"clip_0_{what}.png") for what in ("reconstruction", "visible"))
+    assert strip.height > 1.5 * mask.height and strip.width > 1.5 * mask.width
+
+
+def test_an_image_model_gets_one_picture(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert main("pretraining", words("rooms/pretrain", folder, method="mask3d")) == 0
+    paths = save_pictures(folder, tmp_path / "pictures", run_arguments(folder), 3)
+    assert [path.name for path in paths] == ["reconstructions.png"] and paths[0].stat().st_size > 10_000
+
+
+def test_what_cannot_be_pictured_is_named(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        run_arguments(tmp_path)
+    recorded = (clips / CONFIG).read_text(encoding="utf-8")
+    (tmp_path / CONFIG).write_text(recorded, encoding="utf-8")
+    with pytest.raises(CheckpointError, match="has not finished"):
+        save_pictures(tmp_path, tmp_path, run_arguments(tmp_path), 1)
+    other = recorded.replace('"task": "pretraining"', '"task": "video_classification"')
+    (tmp_path / CONFIG).write_text(other, encoding="utf-8")
+    with pytest.raises(ConfigError, match="only pre-trainings"):
+        run_arguments(tmp_path)
