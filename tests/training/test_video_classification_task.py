@@ -18,6 +18,7 @@ from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.dry_run import dry_run
@@ -150,6 +151,21 @@ def test_an_image_model_classifies_single_frames(tmp_path: Path) -> None:
     result = train(args, VideoClassificationTask())
     assert result.metrics["eval/samples"] == 12
     assert (tmp_path / "preprocessor_config.json").exists()
+
+
+@pytest.mark.parametrize(("crop", "mode"), [("center", "bilinear"), ("resize", "bicubic")])
+def test_the_saved_processor_prepares_as_the_evaluation_did(tmp_path: Path, crop: str, mode: str) -> None:
+    args = arguments(tmp_path, data__frame_stride=2, transforms__eval_crop=crop, transforms__resize_mode=mode)
+    args.train.max_steps, args.evaluation.at_end = 1, False
+    task = VideoClassificationTask()
+    train(args, task)
+    processor = M33DVideoProcessor.from_pretrained(tmp_path)
+    _, eval_set = task.build_datasets(args, model := task.build_model(args))
+    expected = task.build_collator(args, model, train=False)([eval_set[0, 3]])["pixel_values"]
+    clip = eval_set.source[3]
+    frames = clip.read(range(clip.length)).rgb.permute(0, 2, 3, 1).numpy()
+    found = processor(list(frames), do_sample_frames=True, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_phases_are_judged_by_clip_with_average_precision(tmp_path: Path) -> None:

@@ -213,11 +213,17 @@ def save_image_processor(config: M33DConfig, args: RunArguments) -> None:
 def save_processor(config: M33DConfig, args: RunArguments) -> None:
     """Write the preprocessing of this run's evaluation (its centre view) for users of the saved model.
 
-    An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json.
+    An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json. Processors cannot pad:
+    after an evaluation with eval_crop "pad" theirs is the centre crop.
     """
     if config.num_frames == 1:
         save_image_processor(config, args)
         return
     from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 
-    M33DVideoProcessor.from_model_config(config).save_pretrained(args.output_dir)
+    chosen = args.transforms
+    resample = {"bilinear": 2, "bicubic": 3}[chosen.resize_mode]  # PIL's numbers, which configurations carry
+    processor = M33DVideoProcessor.from_model_config(
+        config, do_center_crop=chosen.eval_crop != "resize", resample=resample
+    )
+    processor.save_pretrained(args.output_dir)
