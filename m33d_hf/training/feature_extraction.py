@@ -29,6 +29,7 @@ from m33d_hf.data.loading import Transform
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.skips import SkipLedger, SkippedFile
 from m33d_hf.data.sources.phase_base import ClipSpan, PhaseClip, PhaseSource
+from m33d_hf.data.views import take_frames
 from m33d_hf.errors import DataError, DepthUnitError, LabelError
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
@@ -38,6 +39,7 @@ from m33d_hf.training.guards import SIGNALS, exit_code
 # A rank that has finished waits for the others this long; the default of half an hour is less than one long video.
 PATIENCE = timedelta(days=7)
 SECONDS_BETWEEN_LINES = 5.0
+FRAMES_AT_ONCE = 64
 STAGE_ONE = ("m33d.", "fc_norm.", "classifier.")
 _COMPUTING_FIELDS = (
     "hidden_act",
@@ -76,6 +78,9 @@ class ClipRow(NamedTuple):
 class ClipDataset(Dataset[RGBDSample]):
     """Reads and transforms clips. One that cannot be read comes back without frames, with ``meta["skipped"]``.
 
+    Clips of one video that are asked for together are read together, FRAMES_AT_ONCE frames at most: opening a video and
+    finding a frame in it costs more than the frames of a clip. Where that fails they are read one by one.
+
     Args:
         source: the videos.
         rule: which frames of a clip are taken.
@@ -87,8 +92,7 @@ class ClipDataset(Dataset[RGBDSample]):
 
     def __getitem__(self, row: ClipRow) -> RGBDSample:
         """Read one clip; errors that concern the whole data set are raised."""
-        video, _, span = row
-        clip = PhaseClip(self.source.videos[video].handle, span)
+        clip = PhaseClip(self.source.videos[row.video].handle, row.span)
         try:
             sample = clip.read(self.rule.frames(clip.length))
         except (DepthUnitError, LabelError):
@@ -96,13 +100,33 @@ class ClipDataset(Dataset[RGBDSample]):
         except (DataError, OSError) as error:
             path = getattr(error, "path", None) or getattr(error, "filename", None) or clip.video.key
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            frames = f"frames {span.start} to {span.stop - 1}"
+            frames = f"frames {row.span.start} to {row.span.stop - 1}"
             skipped = SkippedFile(f"{path} ({frames})", str(reason), clip.key)
             return RGBDSample(clip.key, meta={"row": row, "skipped": skipped})
-        sample = self.transform(sample)
-        if sample.rgb is None:
-            raise DataError(f"{clip.key}: the sample has no RGB, which the encoder takes")
-        return RGBDSample(clip.key, rgb=sample.rgb, meta={"row": row})
+        return self._prepared(sample, row)
+
+    def __getitems__(self, rows: Sequence[ClipRow]) -> list[RGBDSample]:
+        """Read the clips of a batch, all of one video."""
+        together = max(FRAMES_AT_ONCE // self.rule.num_frames, 1)
+        parts = [rows[i : i + together] for i in range(0, len(rows), together)]
+        return [sample for part in parts for sample in self._read_together(part)]
+
+    def _read_together(self, rows: Sequence[ClipRow]) -> list[RGBDSample]:
+        clips = [[row.span.start + i for i in self.rule.frames(row.span.stop - row.span.start)] for row in rows]
+        numbers = sorted({number for clip in clips for number in clip})
+        try:
+            whole = self.source.videos[rows[0].video].handle.read(numbers)
+        except (DataError, OSError):
+            return [self[row] for row in rows]  # which says what is wrong with which of them
+        place = {number: i for i, number in enumerate(numbers)}
+        samples = [take_frames(whole, [place[number] for number in clip]) for clip in clips]
+        return [self._prepared(sample, row) for sample, row in zip(samples, rows)]
+
+    def _prepared(self, sample: RGBDSample, row: ClipRow) -> RGBDSample:
+        rgb = self.transform(sample).rgb
+        if rgb is None:
+            raise DataError(f"{sample.key}: the sample has no RGB, which the encoder takes")
+        return RGBDSample(sample.key, rgb=rgb, meta={"row": row})
 
 
 @dataclass

@@ -24,7 +24,7 @@ PACKAGES = ("m33d-hf", "torch", "torchvision", "transformers", "accelerate", "sa
 # Between two progress lines; the first, the last and the evaluations are always printed.
 # metrics.jsonl has everything; the printed line has what a reader wants to follow.
 UNPRINTED = ("kind", "step", "epoch", "seconds", "data_wait")
-DETAILS = ("eval/per_image/", "eval/iou/", "eval/ap/")
+DETAILS = ("eval/per_image/", "eval/iou/", "eval/ap/", "eval/clipwise/ap/")
 SECONDS_BETWEEN_LINES = 5.0
 
 Row = dict[str, Any]

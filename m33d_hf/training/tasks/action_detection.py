@@ -37,7 +37,7 @@ from m33d_hf.training.detection_data import (
 from m33d_hf.training.feature_extraction import tell
 from m33d_hf.training.first_stage import clip_rule, known_phases, load_first_stage
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
-from m33d_hf.training.tasks.building import config_of
+from m33d_hf.training.tasks.building import config_of, save_processor
 from m33d_hf.training.tasks.dense import MeanLoss
 
 EVALUATION = "evaluation"
@@ -148,6 +148,7 @@ class ActionDetectionTask(Task):
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, whole, and what it was started from."""
         super().save(model, args)
+        save_processor(config_of(model), args)
         if self._last:
             self._draw(Path(args.output_dir) / EVALUATION, list(known_phases(config_of(model))))
         if self.load_report is not None:
