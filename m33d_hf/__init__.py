@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
     from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
     from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
+    from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
+    from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 
 __version__ = "0.1.0"
 
@@ -32,9 +34,12 @@ _HOMES = {
     "M33DForDepthEstimation": "modeling.tasks_m33d",
     "M33DForPreTraining": "modeling.modeling_m33d",
     "M33DForSemanticSegmentation": "modeling.tasks_m33d",
+    "M33DForVideoActionDetection": "modeling.video_tasks_m33d",
+    "M33DForVideoClassification": "modeling.video_tasks_m33d",
     "M33DImageProcessor": "modeling.image_processing_m33d",
     "M33DImageProcessorPil": "modeling.image_processing_m33d",
     "M33DModel": "modeling.modeling_m33d",
+    "M33DVideoProcessor": "modeling.video_processing_m33d",
     "ModalitySpec": "modeling.configuration_m33d",
     "RGBDSample": "data.sample",
     "VideoHandle": "data.sample",
@@ -49,9 +54,12 @@ __all__ = [
     "M33DForDepthEstimation",
     "M33DForPreTraining",
     "M33DForSemanticSegmentation",
+    "M33DForVideoActionDetection",
+    "M33DForVideoClassification",
     "M33DImageProcessor",
     "M33DImageProcessorPil",
     "M33DModel",
+    "M33DVideoProcessor",
     "ModalitySpec",
     "RGBDSample",
     "VideoHandle",

@@ -18,7 +18,12 @@ _AUTO = "transformers.models.auto"
 _OURS = "m33d_hf.modeling"
 _CONFIGURATION = f"{_OURS}.configuration_m33d"
 # Our modules build on these; while one of them is half imported, importing ours would fail.
-_BASES = ("transformers.modeling_utils", "transformers.processing_utils", "transformers.image_processing_utils")
+_BASES = (
+    "transformers.modeling_utils",
+    "transformers.processing_utils",
+    "transformers.image_processing_utils",
+    "transformers.video_processing_utils",
+)
 
 
 def _register_configuration(auto: ModuleType, configuration: ModuleType) -> None:
@@ -42,11 +47,23 @@ def _register_image_processors(auto: ModuleType, processing: ModuleType) -> None
     auto.AutoImageProcessor.register(processing.M33DConfig, image_processor_classes=classes, exist_ok=True)
 
 
+def _register_videos(auto: ModuleType, videos: ModuleType) -> None:
+    config = videos.M33DConfig
+    auto.AutoModelForVideoClassification.register(config, videos.M33DForVideoClassification, exist_ok=True)
+
+
+def _register_video_processor(auto: ModuleType, processing: ModuleType) -> None:
+    processor = processing.M33DVideoProcessor
+    auto.AutoVideoProcessor.register(processing.M33DConfig, video_processor_class=processor, exist_ok=True)
+
+
 # auto module, our module, what to register; done entries leave the list.
 _PENDING: list[tuple[str, str, Callable[[ModuleType, ModuleType], None]]] = [
     (f"{_AUTO}.configuration_auto", _CONFIGURATION, _register_configuration),
     (f"{_AUTO}.modeling_auto", f"{_OURS}.modeling_m33d", _register_models),
     (f"{_AUTO}.modeling_auto", f"{_OURS}.tasks_m33d", _register_tasks),
+    (f"{_AUTO}.modeling_auto", f"{_OURS}.video_tasks_m33d", _register_videos),
+    (f"{_AUTO}.video_processing_auto", f"{_OURS}.video_processing_m33d", _register_video_processor),
     (f"{_AUTO}.image_processing_auto", f"{_OURS}.image_processing_m33d", _register_image_processors),
 ]
 _WATCHED = {name for auto, ours, _ in _PENDING for name in (auto, ours)} | set(_BASES)

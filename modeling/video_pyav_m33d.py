@@ -27,9 +27,9 @@ except ImportError:
 
 _VERSION = int(av.__version__.split(".")[0]) if av is not None else 0
 # Names and comments in old files are Latin-1 or worse; from 19 on PyAV takes them as they are.
-_OPEN_OPTIONS = {"metadata_errors": "ignore"} if _VERSION < 19 else {}
+_OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if _VERSION < 19 else {}
 # From 17 on PyAV converts colours with a pool of threads by default: a child forked beside it hangs.
-_CONVERT_OPTIONS = {"threads": 1} if _VERSION >= 17 else {}
+_CONVERT_OPTIONS: dict[str, Any] = {"threads": 1} if _VERSION >= 17 else {}
 # "Decoders" that draw text: FFmpeg plays a README as an animation.
 _TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")
 # VP8 stores frames that are never shown as packets of their own: only decoding tells how many frames there are.

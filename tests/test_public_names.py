@@ -47,16 +47,19 @@ def test_auto_classes_know_us_whatever_is_imported_first(first: str) -> None:
     code = f"""
 {first}
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForDepthEstimation
-from transformers import AutoModelForPreTraining, AutoModelForSemanticSegmentation
+from transformers import AutoModelForPreTraining, AutoModelForSemanticSegmentation, AutoModelForVideoClassification
+from transformers import AutoVideoProcessor
 from m33d_hf import registration
 assert not registration._PENDING, registration._PENDING
 config = AutoConfig.for_model("m33d", image_size=16, patch_size=8, hidden_size=8, num_hidden_layers=1,
     num_attention_heads=1, intermediate_size=8, decoder_hidden_size=8, decoder_num_hidden_layers=1,
     decoder_num_attention_heads=1, decoder_intermediate_size=8, segmentation_head_width=4, depth_head_width=8)
-for auto in (AutoModel, AutoModelForPreTraining, AutoModelForDepthEstimation, AutoModelForSemanticSegmentation):
+for auto in (AutoModel, AutoModelForPreTraining, AutoModelForDepthEstimation, AutoModelForSemanticSegmentation,
+        AutoModelForVideoClassification):
     print(type(auto.from_config(config)).__name__)
 """
     expected = ["M33DModel", "M33DForPreTraining", "M33DForDepthEstimation", "M33DForSemanticSegmentation"]
+    expected.append("M33DForVideoClassification")
     assert _run(code).split() == expected
 
 

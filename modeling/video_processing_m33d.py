@@ -1,0 +1,266 @@
+"""Videos in, model inputs out: frames are sampled, placed and normalised as in evaluation, bit for bit.
+
+transformers' usual base class for this needs torchvision, and for files a decoder that is seldom installed; this class
+builds on the part below it, computes with torch alone and reads files through `video_reading_m33d`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub.dataclasses import validate_typed_dict
+from torch import Tensor
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import PILImageResampling
+from transformers.processing_utils import VideosKwargs
+from transformers.video_processing_utils import VideoProcessorMixin
+from transformers.video_utils import VideoMetadata, load_video
+
+from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
+from .errors_m33d import ConfigError, DataError, nearest_name_hint
+from .preprocessing_m33d import normalize_rgb, place, rgb_tensor
+from .video_reading_m33d import probe_video, read_video
+
+_INTERPOLATIONS = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
+
+
+class M33DVideoProcessorKwargs(VideosKwargs, total=False):
+    """Options beyond those of every video processor.
+
+    Args:
+        frame_stride: frames from one sampled frame to the next.
+        video_backend: what reads files: "auto", "decord", "pyav" or "frames" (folders of pictures).
+    """
+
+    frame_stride: int | None
+    video_backend: str | None
+
+
+class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
+    """Video processor of M33D models: uint8 clips, or files, to normalised (B, T, 3, H, W).
+
+    Geometry is `place` of `preprocessing_m33d`: with `do_center_crop` the picture is scaled until it covers `size` and
+    its centre is cut out (as evaluation does by default), without, each axis is resized to `size`. `size` is height and
+    width; one side (or `shortest_edge`) means a square.
+
+    From files, `num_frames` frames `frame_stride` apart are taken from the middle, as evaluation does with one
+    segment; too short a video repeats its last frame. Clips given as frames are taken whole unless
+    `do_sample_frames=True`.
+    """
+
+    valid_kwargs = M33DVideoProcessorKwargs
+    model_input_names = ["pixel_values"]  # noqa: RUF012
+    resample = PILImageResampling.BILINEAR
+    image_mean = list(IMAGENET_MEAN)  # noqa: RUF012
+    image_std = list(IMAGENET_STD)  # noqa: RUF012
+    size = {"height": 224, "width": 224}  # noqa: RUF012
+    do_resize = True
+    do_center_crop = True
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    do_convert_rgb = True
+    do_sample_frames: bool | None = None
+    num_frames: int | None = None
+    frame_stride = 1
+    video_backend = "auto"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._set_attributes(**kwargs)
+
+    @classmethod
+    def from_model_config(cls, config: M33DConfig, **overrides: Any) -> M33DVideoProcessor:
+        """Build the processor that fits a model: its image size, RGB normalisation, frames and their distance."""
+        height, width = config.image_height_width
+        options: dict[str, Any] = {
+            "size": {"height": height, "width": width},
+            "num_frames": config.num_frames,
+            "frame_stride": config.temporal_frame_stride,
+        }
+        spec = config.spec("rgb")
+        if spec.channel_mean is not None and spec.channel_std is not None:
+            options |= {"image_mean": list(spec.channel_mean), "image_std": list(spec.channel_std)}
+        return cls(**{**options, **overrides})
+
+    def sample_frames(
+        self, metadata: VideoMetadata, num_frames: int | None = None, frame_stride: int | None = None, **_: Any
+    ) -> np.ndarray:
+        """Frame numbers of the clip in the middle of a video.
+
+        Args:
+            metadata: with `total_num_frames`.
+            num_frames: frames of the clip; None for this processor's, and if that is None too, all frames.
+            frame_stride: distance between two of them; None for this processor's.
+
+        Returns:
+            (num_frames,) int64.
+
+        Raises:
+            ConfigError: a stride below 1.
+            DataError: a video without frames.
+        """
+        length = int(metadata.total_num_frames)
+        stride = self.frame_stride if frame_stride is None else frame_stride
+        count = self.num_frames if num_frames is None else num_frames
+        if stride < 1:
+            raise ConfigError(f"frame_stride is {stride}; it is at least 1")
+        if length < 1:
+            raise DataError("a video without frames cannot be sampled")
+        count = -(-length // stride) if count is None else count
+        start = max(length - count * stride, 0) // 2
+        reachable = (length - 1 - start) // stride
+        return start + stride * np.minimum(np.arange(count), reachable)
+
+    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
+        """Prepare videos.
+
+        Args:
+            videos: a video or a list of them. A video is a file (path, or URL), a folder of pictures, an array
+                (T, H, W, 3), a tensor (T, 3, H, W) or a list of frames (PIL, arrays, tensors), all 8-bit; a single
+                image is a clip of one frame. A 5-dimensional array or tensor is a batch.
+            kwargs: any attribute of the processor, for this call; `return_tensors`.
+
+        Returns:
+            pixel_values (B, T, 3, H, W) float32, stacked with `return_tensors`, else a list of clips; with
+            `return_metadata` also video_metadata.
+
+        Raises:
+            ConfigError: unknown options, or geometry and sampling that cannot be.
+            DataError: inputs that are not 8-bit RGB, frames of several sizes in a clip, or clips of several lengths to
+                stack; CorruptFileError for files.
+        """
+        options = self._options(kwargs)
+        device, tensor_type = options.get("device"), options.get("return_tensors")
+        clips, metadata = [], []
+        for video in _videos(videos):
+            frames, facts = self._frames(video, options)
+            clips.append(self._prepare(frames.to(device) if device is not None else frames, options))
+            metadata.append(facts)
+        lengths = sorted({len(clip) for clip in clips})
+        if tensor_type is not None and len(lengths) > 1:
+            raise DataError(f"clips of {lengths} frames cannot be stacked; pass num_frames and do_sample_frames=True")
+        data: dict[str, Any] = {"pixel_values": clips}
+        batch = BatchFeature(data, tensor_type=tensor_type)
+        if options.get("return_metadata"):
+            batch["video_metadata"] = metadata
+        return batch
+
+    def _options(self, given: dict[str, Any]) -> dict[str, Any]:
+        names = [*self.valid_kwargs.__annotations__, *VideosKwargs.__annotations__]
+        for name in given:
+            if name not in names:
+                raise ConfigError(f"a video processor has no option {name!r}.{nearest_name_hint(name, names)}")
+        validate_typed_dict(self.valid_kwargs, given)  # type: ignore[type-var]
+        options = {name: getattr(self, name, None) for name in names} | given
+        if options["fps"] is not None:
+            raise ConfigError("frames are sampled by num_frames and frame_stride, not by fps")
+        return self._standardize_kwargs(**options)
+
+    def _frames(self, video: Any, options: dict[str, Any]) -> tuple[Tensor, VideoMetadata]:
+        """(T, 3, H, W) uint8 of one video, sampled where that is asked for."""
+        sampled = options["do_sample_frames"]
+        counts = {"num_frames": options["num_frames"], "frame_stride": options["frame_stride"]}
+        if not isinstance(video, str | Path):
+            frames = _clip(video, options["input_data_format"])
+            facts = VideoMetadata(len(frames), height=frames.shape[-2], width=frames.shape[-1])
+            numbers = self.sample_frames(facts, **counts) if sampled else np.arange(len(frames))
+            facts.frames_indices = numbers.tolist()
+            return frames[torch.from_numpy(numbers)], facts
+
+        def choose(metadata: VideoMetadata, **_: Any) -> np.ndarray:
+            return np.arange(metadata.total_num_frames) if sampled is False else self.sample_frames(metadata, **counts)
+
+        if str(video).startswith(("http://", "https://")):
+            address: Any = str(video)
+            pixels, facts = load_video(address, backend="pyav", sample_indices_fn=choose)
+        else:
+            info = probe_video(video, options["video_backend"] or "auto")
+            duration = info.num_frames / info.fps if info.fps else None
+            facts = VideoMetadata(info.num_frames, info.fps, info.width, info.height, duration, info.backend)
+            facts.frames_indices = choose(facts).tolist()
+            pixels = read_video(video, facts.frames_indices, info=info)
+        return rgb_tensor(pixels), facts
+
+    @staticmethod
+    def _prepare(frames: Tensor, options: dict[str, Any]) -> Tensor:
+        """Place and normalise (T, 3, H, W) uint8."""
+        if options["resample"] not in _INTERPOLATIONS:
+            raise ConfigError(f"resample is {options['resample']!r}; videos are resized bilinear (2) or bicubic (3)")
+        if options["do_resize"]:
+            mode = "center" if options["do_center_crop"] else "resize"
+            placement = place((frames.shape[-2], frames.shape[-1]), _canvas(options), mode)
+            frames = placement.place_rgb(frames, _INTERPOLATIONS[options["resample"]])
+        mean, std = (options["image_mean"], options["image_std"]) if options["do_normalize"] else (None, None)
+        if not options["do_rescale"]:
+            if options["do_normalize"]:
+                raise ConfigError("do_normalize needs do_rescale: mean and std are those of values in 0 to 1")
+            return frames.float()
+        if options["rescale_factor"] != 1 / 255:
+            raise ConfigError(f"rescale_factor is {options['rescale_factor']}; 8-bit values are divided by 255")
+        return normalize_rgb(frames, mean, std)
+
+
+def _canvas(options: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) of the result from `size` and, where given, `crop_size`."""
+    size, crop = options["size"], options["crop_size"]
+    if size.height and size.width:
+        canvas = (size.height, size.width)
+    elif size.shortest_edge and not size.longest_edge:
+        canvas = (size.shortest_edge, size.shortest_edge)
+    else:
+        raise ConfigError(f"size is {dict(size)}; it is height and width, or shortest_edge for a square")
+    if options["do_center_crop"] and crop is not None and (crop.height, crop.width) != canvas:
+        raise ConfigError(
+            f"crop_size is {crop.height} x {crop.width} and size {canvas[0]} x {canvas[1]}: the picture is scaled "
+            "until it covers size, and its centre is cut out; leave crop_size out or give the same"
+        )
+    return canvas
+
+
+def _is_frame(value: Any) -> bool:
+    """A single picture: PIL, or an array or tensor of two or three dimensions."""
+    return hasattr(value, "convert") or getattr(value, "ndim", 0) in (2, 3)
+
+
+def _videos(videos: Any) -> list[Any]:
+    """What the caller gave, as a list of videos."""
+    if isinstance(videos, str | Path) or _is_frame(videos):
+        return [videos]
+    if isinstance(videos, np.ndarray | Tensor):
+        return list(videos) if videos.ndim == 5 else [videos]
+    if not isinstance(videos, list | tuple) or not videos:
+        raise DataError(f"expected videos, got {type(videos).__name__} {videos!r:.80}")
+    if _is_frame(videos[0]):
+        return [videos]
+    return [video for part in videos for video in (_videos(part) if isinstance(part, list | tuple) else [part])]
+
+
+def _clip(video: Any, layout: Any) -> Tensor:
+    """(T, 3, H, W) uint8 of a clip that is not a file."""
+    if _is_frame(video):
+        video = [video]
+    if isinstance(video, list | tuple):
+        frames = [rgb_tensor(_channels_first(frame, layout)) for frame in video]
+        sizes = sorted({tuple(frame.shape[-2:]) for frame in frames})
+        if len(sizes) > 1:
+            raise DataError(f"the frames of a clip differ in size: {sizes}")
+        return torch.stack(frames)
+    clip = rgb_tensor(_channels_first(video, layout))
+    if clip.dim() != 4 or len(clip) == 0:
+        raise DataError(f"a clip has shape (T, H, W, 3) or (T, 3, H, W) with at least one frame, got {video.shape}")
+    return clip
+
+
+def _channels_first(pixels: Any, layout: Any) -> Any:
+    """Obey `input_data_format` where an array or tensor could be read both ways."""
+    if layout is None or not hasattr(pixels, "ndim") or pixels.ndim < 3:
+        return pixels
+    tensor = torch.as_tensor(pixels)
+    return tensor.movedim(-1, -3) if str(getattr(layout, "value", layout)) == "channels_last" else tensor
+
+
+__all__ = ["M33DVideoProcessor"]
