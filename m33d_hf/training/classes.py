@@ -40,6 +40,8 @@ def clip_arguments(args: RunArguments, config: M33DConfig, names: Sequence[str] 
 def training_classes(args: RunArguments, config: M33DConfig) -> list[str]:
     """Names of the classes in id order: `model.id2label` where given, else those of the training source.
 
+    A run that does not train takes those of the evaluation source.
+
     Raises:
         ConfigError: a source without clip labels, or `model.num_labels` that is not their number.
         DataError: two classes of one name.
@@ -47,7 +49,7 @@ def training_classes(args: RunArguments, config: M33DConfig) -> list[str]:
     given = class_names(args.model.get("id2label"))
     if given is not None:
         return given
-    names = build_run_source(clip_arguments(args, config), config, train=True).action_names
+    names = build_run_source(clip_arguments(args, config), config, train=not args.eval_only).action_names
     if names is None:
         raise ConfigError(
             f"The source {args.data.source!r} has no clip labels to learn; classification takes ucf101, phases, "

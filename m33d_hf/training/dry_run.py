@@ -15,6 +15,7 @@ from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import visible_count
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.evaluation_run import as_trained, check_all_loaded, evaluation_data
 from m33d_hf.training.plan import plan_run
 from m33d_hf.training.preparation import build_model
 from m33d_hf.training.recipes import leaves
@@ -37,6 +38,8 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     Raises:
         ConfigError, DataError, CheckpointError: whatever would stop the run at its start.
     """
+    if args.eval_only:
+        return _lines(_evaluation_sections(args, task, origins or {}))
     model = build_model(args, task)
     config = config_of(model)
     train_set, eval_set = task.build_datasets(args, model)
@@ -49,6 +52,23 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     }
     if eval_set is not None:
         sections["evaluation data"] = check_first_samples(args, task, model, eval_set, train=False)
+    return _lines(sections)
+
+
+def _evaluation_sections(args: RunArguments, task: Task, origins: dict[str, str]) -> dict[str, list[str]]:
+    """What `--eval_only` would judge; training data and plan play no part."""
+    args, notes = as_trained(args)
+    model = build_model(args, task)
+    check_all_loaded(task, args)
+    dataset = evaluation_data(args, task, model)
+    return {
+        "arguments": _describe_arguments(args, origins),
+        "model": [*describe_parameters(model), *describe_tokens(config_of(model), args.task), *notes],
+        "evaluation data": check_first_samples(args, task, model, dataset, train=False),
+    }
+
+
+def _lines(sections: dict[str, list[str]]) -> str:
     lines = []
     for title, body in sections.items():
         lines += [f"== {title}", *(f"  {line}" for text in body for line in text.splitlines())]

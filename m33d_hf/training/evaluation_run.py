@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedConfig
 
 from m33d_hf.convert import config_for, load_foreign
 from m33d_hf.convert.classes import class_names
+from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.skips import FILE_NAME, read_skipped
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -67,9 +69,7 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         args, notes = as_trained(args)
         model = build_model(args, task)
         check_all_loaded(task, args)
-        dataset = task.build_eval_dataset(args, model)
-        if dataset is None:
-            raise ConfigError("There are no evaluation data: give --data.eval_split (or --data.eval_root).")
+        dataset = evaluation_data(args, task, model)
         model.to(accelerator.device).eval()
         feed = build_eval_feed(args, task, model, dataset, ranks)
         stack.callback(feed.close)
@@ -156,6 +156,18 @@ def _plain(value: Any) -> Any:
         plain = [_plain(entry) for entry in value]
         return plain[0] if len(plain) == 2 and plain[0] == plain[1] else plain
     return value
+
+
+def evaluation_data(args: RunArguments, task: Task, model: nn.Module) -> SampleDataset:
+    """The task's evaluation data.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    dataset = task.build_eval_dataset(args, model)
+    if dataset is None:
+        raise ConfigError("There are no evaluation data: give --data.eval_split (or --data.eval_root).")
+    return dataset
 
 
 def check_all_loaded(task: Task, args: RunArguments) -> None:

@@ -201,6 +201,9 @@ def test_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "results are in" in capsys.readouterr().out
     assert main("video_classification", words) == 2
     assert "give the output folder of a trained model" in capsys.readouterr().err
+    assert main("video_classification", [*words, "--init_from", str(tmp_path / "m"), "--dry_run"]) == 0
+    shown = capsys.readouterr().out
+    assert "== evaluation data" in shown and "classifier: 51" in shown and "training data" not in shown
     code = main("video_classification", [*words, "--init_from", str(tmp_path / "m"), "--data.eval_split", "null"])
     assert code == 2 and "give --data.eval_split" in capsys.readouterr().err
 
