@@ -26,6 +26,7 @@ from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.feature_extraction import encode
 from m33d_hf.training.first_stage import known_phases
+from m33d_hf.training.reporting import CONFIG
 
 Frames = Callable[[Path, int], Iterable[tuple[int, np.ndarray]]]
 """(path, first frame) -> (frame number, (H, W, 3) uint8 RGB) to the end; CorruptFileError at a frame that fails."""
@@ -201,12 +202,18 @@ class ActionDetector:
         """Load the output folder of `run_action_detection.py`, with the frame geometry of that run.
 
         Raises:
-            CheckpointError: the folder holds no model of ours.
+            CheckpointError: the folder holds no trained detection; a first stage alone is none.
         """
         try:
-            model = M33DForVideoActionDetection.from_pretrained(folder)
+            model, info = M33DForVideoActionDetection.from_pretrained(folder, output_loading_info=True)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder} holds no trained action detection: {error}") from error
+        if info["missing_keys"]:
+            first = sorted(info["missing_keys"])[0]
+            raise CheckpointError(
+                f"{folder} holds no trained action detection: it lacks {len(info['missing_keys'])} weights, such as "
+                f"{first!r}. Train one with run_action_detection.py --init_from {folder}."
+            )
         return cls(model, _trained_geometry(Path(folder)), **options)
 
     def detect(self, path: str | Path, fps: float | None = None) -> Detection:
@@ -341,8 +348,9 @@ def _stacked(rows: list[Tensor | None], width: int) -> tuple[Tensor, Tensor]:
 
 def _trained_geometry(folder: Path) -> TransformOptions:
     """`eval_crop` and `resize_mode` of the run that left the folder; the defaults where it says nothing."""
-    file = folder / "train_config.json"
-    if not file.is_file():
+    # A checkpoint lies in OUTPUT/checkpoints/NAME.
+    file = next((p for p in (folder / CONFIG, folder.parent.parent / CONFIG) if p.is_file()), None)
+    if file is None:
         return TransformOptions()
     try:
         said = json.loads(file.read_text(encoding="utf-8"))["args"]["transforms"]

@@ -18,7 +18,6 @@ from m33d_hf.training.initialisation import LoadReport, find_own
 
 # What a run may set beside what the first stage has settled.
 _OWN_FIELDS = ("temporal_", "classifier_", "attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate")
-_SECOND_STAGE = "M33DForVideoActionDetection"
 _NEW_WEIGHTS = ("gru.", "temporal_classifier.")
 
 
@@ -60,19 +59,19 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, L
             f"{args.init_from} is no output folder of ours; the second stage starts from the folder that "
             "run_video_classification.py left (config.json and model.safetensors)."
         )
-    config = _config(args, own.config)
-    model = M33DForVideoActionDetection._from_config(config, attn_implementation=args.train.attn_implementation)
     weights: dict[str, torch.Tensor] = {}
     for file in own.files:
         try:
             weights.update(load_file(file))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{file} cannot be read: {error}.") from error
-    return model, _fill(model, weights, args.init_from)
+    config, notes = _config(args, own.config, trained=any(name.startswith(_NEW_WEIGHTS) for name in weights))
+    model = M33DForVideoActionDetection._from_config(config, attn_implementation=args.train.attn_implementation)
+    return model, _fill(model, weights, LoadReport(args.init_from, "m33d", notes=notes))
 
 
-def _config(args: RunArguments, theirs: dict[str, Any]) -> M33DConfig:
-    """The first stage's configuration with the temporal fields of the run."""
+def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[M33DConfig, list[str]]:
+    """The first stage's (or a trained second one's) configuration with the temporal fields of the run, and remarks."""
     base = M33DConfig.from_dict(dict(theirs))
     own = {name: value for name, value in args.model.items() if name.startswith(_OWN_FIELDS)}
     stated = {name: value for name, value in args.model.items() if name not in own and name != "modalities"}
@@ -84,14 +83,14 @@ def _config(args: RunArguments, theirs: dict[str, Any]) -> M33DConfig:
             f"{args.init_from} is another model than the run describes: {listed}. The second stage takes the encoder "
             f"as it is: take {', '.join(f'model.{name}' for name in different)} away, or give another --init_from."
         )
-    rule = clip_rule(args, base)
-    if _SECOND_STAGE in (theirs.get("architectures") or []) and base.temporal_frame_stride != rule.frame_stride:
-        raise ConfigError(
-            f"{args.init_from} was trained on frames {base.temporal_frame_stride} apart, the run reads them "
-            f"{rule.frame_stride} apart: give --data.frame_stride {base.temporal_frame_stride}."
-        )
+    rule, before = clip_rule(args, base), base.temporal_frame_stride
+    apart = f"{args.init_from} was trained on frames {before} apart, the run reads them {rule.frame_stride} apart"
+    if trained and before != rule.frame_stride:
+        raise ConfigError(f"{apart}: give --data.frame_stride {before}.")
     remembered = {"temporal_frame_stride": rule.frame_stride, "temporal_clip_stride": rule.clip_stride}
-    return M33DConfig.from_dict({**theirs, **own, **remembered})
+    # 1 is also what a first stage says that does not remember.
+    notes = [f"{apart} (--data.frame_stride)"] if before not in (1, rule.frame_stride) else []
+    return M33DConfig.from_dict({**theirs, **own, **remembered}), notes
 
 
 def _plain(value: Any) -> Any:
@@ -101,9 +100,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _fill(model: M33DForVideoActionDetection, weights: dict[str, torch.Tensor], origin: str) -> LoadReport:
+def _fill(model: M33DForVideoActionDetection, weights: dict[str, torch.Tensor], report: LoadReport) -> LoadReport:
     """Copy the weights; nothing but the recurrent net and its classifier may be missing, and nothing left over."""
-    own = model.state_dict()
+    own, origin = model.state_dict(), report.origin
     new = [name for name in own if name not in weights]
     foreign = [name for name in new if not name.startswith(_NEW_WEIGHTS)] + [n for n in weights if n not in own]
     if foreign:
@@ -119,7 +118,7 @@ def _fill(model: M33DForVideoActionDetection, weights: dict[str, torch.Tensor], 
             "the fields model.temporal_* of a trained second stage must be those it was trained with."
         )
     model.load_state_dict({**own, **weights})
-    report = LoadReport(origin, "m33d", loaded=dict.fromkeys(weights, "the first stage, or a trained second one"))
+    report.loaded = dict.fromkeys(weights, "the same weight there")
     report.new = dict.fromkeys(new, "the first stage has no recurrent net")
     if int(os.environ.get("RANK", "0")) == 0:
         print(report.summary(), flush=True)

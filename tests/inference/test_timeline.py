@@ -16,12 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.phases_in_memory import MODEL, NAMES, SIDE
+from helpers.phases_in_memory import MODEL, NAMES, SIDE, first_stage
 from m33d_hf.data.features import ClipRule
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sources.phase_base import cut_clips
 from m33d_hf.data.transforms import TransformOptions
-from m33d_hf.errors import ConfigError, CorruptFileError
+from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.inference import timeline
 from m33d_hf.inference.detection_files import find_videos, time_text, write_detection
 from m33d_hf.inference.timeline import ActionDetector, ClipAssembler, Stretch
@@ -217,6 +217,25 @@ def test_find_videos_takes_files_frames_and_folders_of_both(tmp_path: Path) -> N
         find_videos([tmp_path / "all/a.mp4", tmp_path / "all/day1/a.mp4"])
     with pytest.raises(ConfigError, match="does not exist"):
         find_videos([tmp_path / "nowhere"])
+
+
+def test_a_first_stage_alone_detects_nothing(tmp_path: Path) -> None:
+    stage = first_stage(tmp_path / "stage1")
+    with pytest.raises(CheckpointError, match=r"lacks 10 weights, such as 'gru.*run_action_detection\.py --init_from"):
+        ActionDetector.from_pretrained(stage)
+
+
+def test_the_geometry_is_that_of_the_training(tmp_path: Path) -> None:
+    best = tmp_path / "checkpoints" / "best"
+    _model().save_pretrained(best)
+    assert ActionDetector.from_pretrained(best).transform.options.eval_crop == "center"
+    said = {"args": {"transforms": {"eval_crop": "pad", "resize_mode": "bicubic"}}}
+    (tmp_path / "train_config.json").write_text(json.dumps(said))
+    options = ActionDetector.from_pretrained(best).transform.options
+    assert (options.eval_crop, options.resize_mode) == ("pad", "bicubic")
+    (tmp_path / "train_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        ActionDetector.from_pretrained(best)
 
 
 def test_the_command_goes_on_past_a_bad_video(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

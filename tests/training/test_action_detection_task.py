@@ -210,6 +210,13 @@ def test_what_the_second_stage_cannot_start_from(tmp_path: Path, stage: str) -> 
         build_model(args, ActionDetectionTask())
 
 
+def test_another_frame_stride_than_the_first_stage_had_is_noted(tmp_path: Path) -> None:
+    stage = first_stage(tmp_path / "stage", temporal_frame_stride=4)
+    task = ActionDetectionTask()
+    build_model(arguments(tmp_path, stage), task)
+    assert task.load_report is not None and "frames 4 apart, the run reads them 2 apart" in task.load_report.notes[0]
+
+
 def test_a_trained_second_stage_is_taken_whole(tmp_path: Path, stage: str, features: str) -> None:
     args = arguments(tmp_path / "a", stage)
     args.features.dir = features
