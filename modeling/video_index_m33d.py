@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,9 +55,9 @@ class VideoIndex:
 
 
 def compact(stamps: Sequence[int]) -> Sequence[int]:
-    """Ascending stamps as a `range` where they are evenly spaced (an hour of video is 90,000 of them), else a tuple."""
+    """Ascending stamps as a `range` where they are evenly spaced (an hour of video has 90,000), else an array."""
     if len(stamps) > 1:
         even = range(stamps[0], stamps[-1] + 1, stamps[1] - stamps[0])
         if len(even) == len(stamps) and all(a == b for a, b in zip(even, stamps)):
             return even
-    return tuple(stamps)
+    return array("q", stamps)

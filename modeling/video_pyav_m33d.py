@@ -8,8 +8,9 @@ damaged, or what builds on damage up to the next start point, is refused.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,6 @@ _INDEXED = ("avi", "matroska", "mov")
 _NEAR = 8
 # Decoding from the start is the last resort for a frame; further into a file it would take minutes.
 _PATIENCE = 3000
-
-
-@dataclass(frozen=True)
-class _Packet:
-    pts: int | None
-    dts: int | None
-    key: bool
-    hidden: bool
-    damaged: bool
 
 
 def available() -> bool:
@@ -146,6 +138,41 @@ class _File:
         return True
 
 
+@dataclass
+class _Packets:
+    """What a walk over the packets of a stream tells; small, for an hour of video has 100,000 of them.
+
+    Attributes:
+        count: packets with content.
+        stamps: time stamps of those that are shown, in decoding order.
+        unstamped: number of those shown that have none.
+        keys: (time stamp, decoding time stamp, place in decoding order) of packets at which decoding can start.
+        reordered: decoding time stamps differ from time stamps.
+        damaged: a packet is flagged as damaged, or the file breaks off.
+    """
+
+    count: int = 0
+    stamps: array[int] = field(default_factory=lambda: array("q"))
+    unstamped: int = 0
+    keys: list[tuple[int | None, int | None, int]] = field(default_factory=list)
+    reordered: bool = False
+    damaged: bool = False
+
+    def add(self, packet: Any) -> None:
+        """Take note of a packet."""
+        if packet.size == 0:  # the one that flushes the decoder
+            return
+        if packet.is_keyframe:
+            self.keys.append((packet.pts, packet.dts, self.count))
+        if packet.pts is None:
+            self.unstamped += 1
+        elif not packet.is_discard:
+            self.stamps.append(packet.pts)
+        self.reordered |= packet.pts != packet.dts
+        self.damaged |= packet.is_corrupt
+        self.count += 1
+
+
 def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     """Find the frames of a file from its packets; frames are decoded only where packets do not tell.
 
@@ -156,33 +183,38 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
         CorruptFileError: not a video, no video stream, or no frame decodes.
         MissingDependencyError: PyAV is not installed.
     """
+    packets = _Packets()
     with _File(path) as file:
-        packets = [
-            _Packet(p.pts, p.dts, bool(p.is_keyframe), bool(p.is_discard), bool(p.is_corrupt))
-            for p in file.packets()
-            if p.size > 0
-        ]
-        whole = not file.broken and file.stream.frames in (0, len(packets)) and not any(p.damaged for p in packets)
+        for packet in file.packets():
+            packets.add(packet)
+        packets.damaged |= file.broken or file.stream.frames not in (0, packets.count)
         rate = file.stream.average_rate or file.stream.guessed_rate
-        # FFmpeg guesses the stamps of AVI files, and with B-frames it guesses wrong.
         container = file.container.format.name.split(",")[0]
-        guessed = container == "avi" and any(p.pts != p.dts for p in packets)
         hides = file.stream.codec_context.name in _HIDDEN_FRAME_CODECS
-    shown = [p for p in packets if not p.hidden]
-    stamps = sorted({p.pts for p in shown if p.pts is not None})
     if container == "gif":  # counts its frames as it goes; what a whole one has is a last byte
-        whole = whole and _last_byte(path) == b";"
+        packets.damaged |= _last_byte(path) != b";"
+    whole = not packets.damaged
+    # FFmpeg guesses the stamps of AVI files, and with B-frames it guesses wrong.
+    guessed = container == "avi" and packets.reordered
+    stamps = sorted(packets.stamps)
+    distinct = all(a < b for a, b in pairwise(stamps))
     found = None
-    if len(stamps) == len(shown) > 0 and not guessed and not hides:
+    if stamps and distinct and not packets.unstamped and not guessed and not hides:
         found = _from_first_frame(path, stamps)
     index, frame = found or _from_all_frames(path, whole)
+    by_number = bool(found) and whole and index.count == packets.count and container in _INDEXED
+    by_number = by_number and all(index.number_of(pts) == place for pts, _, place in packets.keys)
+    keys = sorted((pts, pts if dts is None else dts) for pts, dts, _ in packets.keys if pts is not None)
     turns = round(frame.rotation / 90) % 4
+    index = replace(
+        index,
+        keys=tuple(keys) if index.pts else (),
+        seekable_by_number=by_number,
+        container=container,
+        whole=whole,
+        rotation=turns,
+    )
     size = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
-    keys = sorted((p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.key and p.pts is not None)
-    index = replace(index, keys=tuple(keys) if index.pts else (), rotation=turns)
-    by_number = bool(found) and whole and index.count == len(packets) and container in _INDEXED
-    by_number = by_number and all(index.number_of(p.pts) == place for place, p in enumerate(packets) if p.key)
-    index = replace(index, seekable_by_number=by_number, whole=whole, container=container)
     return index, float(rate) if rate else None, size
 
 
@@ -206,18 +238,19 @@ def _from_first_frame(path: Path, stamps: list[int]) -> tuple[VideoIndex, Any] |
 
 def _from_all_frames(path: Path, whole: bool) -> tuple[VideoIndex, Any]:
     """The index when only decoding tells: of everything between the first and the last sound frame."""
-    first, begin, end = None, 0, 0
-    stamps: list[Any] = []
+    first, begin, end, stamped = None, 0, 0, True
+    stamps = array("q")
     with _File(path) as file:
         for frame, sound in file.frames(cut=not whole):
             if sound and first is None:
                 first, begin = frame, len(stamps)
-            stamps.append(frame.pts)
+            stamped &= frame.pts is not None
+            stamps.append(frame.pts or 0)
             end = len(stamps) if sound else end
     if first is None:
         raise CorruptFileError(path, "not one of its frames decodes")
     stamps = stamps[begin:end]
-    ordered = None not in stamps and all(a < b for a, b in pairwise(stamps))
+    ordered = stamped and all(a < b for a, b in pairwise(stamps))
     return VideoIndex(len(stamps), compact(stamps) if ordered else (), skipped=begin, counted=True), first
 
 

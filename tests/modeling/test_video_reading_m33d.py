@@ -116,8 +116,9 @@ def test_damaged_samples_decode_or_are_refused(relative: str, tmp_path: Path) ->
     path = shared(relative)
     _, intact = read_all(path, "pyav")
     still = sum(np.array_equal(intact[number], intact[number - 1]) for number in range(1, len(intact)))
+    large = path.stat().st_size > 200_000  # "auto" has decord in it
     for copy in damaged(path, tmp_path):
-        for backend in BACKENDS:
+        for backend in ["pyav", "auto"] if large else BACKENDS:
             try:
                 info = probe_video(copy, backend)
             except CorruptFileError as error:
