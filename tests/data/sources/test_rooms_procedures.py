@@ -15,12 +15,13 @@ from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.base import Source
 from m33d_hf.data.sources.phase_base import cut_clips
 from m33d_hf.data.sources.rooms import cache as rooms_cache
-from m33d_hf.data.sources.rooms.constants import HERO_SLOT, MOTION_NAMES
+from m33d_hf.data.sources.rooms.constants import HERO_MATERIAL, HERO_SLOT, MOTION_NAMES, SPHERE
 from m33d_hf.data.sources.rooms.motion import hero_coverage
 from m33d_hf.data.sources.rooms.procedure_rendering import ProceduresSpec, draw_room, pose_strokes
 from m33d_hf.data.sources.rooms.procedures import ProceduresSource, clipwise_ceiling, clipwise_oracle
 from m33d_hf.data.sources.rooms.workflow import (
     AMBIGUOUS_PAIRS,
+    INSTRUMENTS,
     PHASE_NAMES,
     STROKE,
     WORKFLOW,
@@ -197,6 +198,21 @@ def test_strokes_begin_anew_and_show_their_motion():
     assert (away[:8].diff() < 0).all() and (away[8:11].diff() < 0).all() and away[8] > away[7]
     assert torch.equal(frames.eye_B3[11:], room.eye_B3.expand(16, 3)), "only the hero moves"
     assert frames.yaw_BO[11:, HERO_SLOT].diff()[:7].abs().min() > 0.2
+
+
+def test_instruments_are_those_of_the_activity_and_above_the_hero():
+    spec = ProceduresSpec("test", 2, 1, 48, 48)
+    frames = pose_strokes(draw_room(spec.name(0), 48, 48), spec.timeline(0), generator_of("strokes"))
+    motions = [MOTION_NAMES[number] for number in activities_of(spec.phases(0))]
+    tool, material = HERO_SLOT + 1, HERO_MATERIAL + 1
+    for row, motion in enumerate(motions):
+        assert (int(frames.kind_BO[row, tool]) == SPHERE) == (motion in INSTRUMENTS), motion
+        if motion in INSTRUMENTS:
+            assert torch.equal(frames.materials.first_BM3[row, material], torch.tensor(INSTRUMENTS[motion]))
+    top = frames.base_BO3[:, HERO_SLOT, 1] + 2 * frames.half_BO3[:, HERO_SLOT, 1]
+    assert (frames.base_BO3[:, tool, 1] > top).all()
+    assert (frames.base_BO3[:, tool, 1] + 2 * frames.half_BO3[:, tool, 1] < frames.room_B3[:, 1]).all()
+    assert INSTRUMENTS["slide_left"] == INSTRUMENTS["slide_right"], "which way is for the motion to say"
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=[a for a, _ in AMBIGUOUS_PAIRS])

@@ -101,7 +101,7 @@ def _candidate(generator: torch.Generator, action_B: Tensor, clip_length: int, f
     return pose(scenes, plan, clip_length), plan
 
 
-def _ground_axes(scenes: Scenes) -> tuple[Tensor, Tensor]:
+def ground_axes(scenes: Scenes) -> tuple[Tensor, Tensor]:
     """Level unit vectors of the camera, forward and to the right (B, 3)."""
     sin, cos = scenes.angles_B3[:, 0].sin(), scenes.angles_B3[:, 0].cos()
     zero = torch.zeros_like(sin)
@@ -117,7 +117,7 @@ def set_hero(generator: torch.Generator, scenes: Scenes, plan: Plan) -> None:
     kind_B = torch.where(plan.when("spin") > 0, BOX, kind_B)
     half_B3 = make_round(uniform(generator, 0.18, 0.32, batch, 3), kind_B)
     distance_B = uniform(generator, 1.3, 2.1, batch)
-    forward_B3, right_B3 = _ground_axes(scenes)
+    forward_B3, right_B3 = ground_axes(scenes)
     aside_B = uniform(generator, -0.25, 0.25, batch) * distance_B
     scenes.angles_B3[:, 1] = scenes.angles_B3[:, 1].clamp(-0.35, 0.25)
     middle_B = scenes.eye_B3[:, 1] + scenes.angles_B3[:, 1].tan() * distance_B
@@ -135,7 +135,7 @@ def pose(scenes: Scenes, plan: Plan, clip_length: int) -> Scenes:
     frames = scenes.select(torch.arange(batch).repeat_interleave(clip_length))
     time_T = torch.linspace(-0.5, 0.5, clip_length)
     phase_BT1 = (plan.amplitude_B[:, None] * time_T)[..., None]
-    forward_B13, right_B13 = (axis[:, None] for axis in _ground_axes(scenes))
+    forward_B13, right_B13 = (axis[:, None] for axis in ground_axes(scenes))
 
     def amount(name: str, opposite: str | None = None) -> Tensor:
         value_B = plan.when(name) - (plan.when(opposite) if opposite else 0)

@@ -1,8 +1,9 @@
 """Procedures as frames: one room and hero, filmed through the strokes of a drawn timeline.
 
 Video i is a function of (seed, split, i) alone. Every stroke begins anew from the middle pose of the video, with an
-amplitude and a direction of turning of its own, drawn alike for all phases; light, colours and camera stay as they are
-and noise is drawn per frame. So nothing in a frame or clip tells how far the procedure has got, except the motions.
+amplitude, a direction of turning and a place of the activity's instrument of its own, drawn alike for all phases;
+light, colours and camera stay as they are and noise is drawn per frame. So nothing in a frame or clip tells how far the
+procedure has got, except the activity.
 """
 
 from __future__ import annotations
@@ -16,17 +17,27 @@ import torch
 from torch import Tensor
 
 from m33d_hf.data.randomness import generator_of
-from m33d_hf.data.sources.rooms.constants import MOTION_NAMES, RENDERER_VERSION
+from m33d_hf.data.sources.rooms.constants import EMPTY, HERO_MATERIAL, HERO_SLOT, MOTION_NAMES, RENDERER_VERSION, SPHERE
 from m33d_hf.data.sources.rooms.generate import render_scenes
 from m33d_hf.data.sources.rooms.materials import uniform
-from m33d_hf.data.sources.rooms.motion import Plan, acceptable, nothing_collides, pose, set_hero
+from m33d_hf.data.sources.rooms.motion import Plan, acceptable, ground_axes, nothing_collides, pose, set_hero
 from m33d_hf.data.sources.rooms.scene import Scenes, sample_scenes
-from m33d_hf.data.sources.rooms.workflow import STROKE, WORKFLOW, activities_of, draw_timeline, phases_of
+from m33d_hf.data.sources.rooms.workflow import (
+    INSTRUMENTS,
+    STROKE,
+    WORKFLOW,
+    activities_of,
+    draw_timeline,
+    phases_of,
+)
 from m33d_hf.errors import DataError
 
 # Raise it whenever the same seed gives other videos though renderer and workflow are the same.
 PROCEDURES_VERSION = 1
 _AMPLITUDE = (0.75, 1.25)  # as that of clips
+_TOOL_SLOT, _TOOL_MATERIAL = HERO_SLOT + 1, HERO_MATERIAL + 1
+_TOOL_RADIUS = (0.11, 0.15)  # metres
+_TOOL_GAP = 0.04  # metres of air between hero and instrument
 _AT_ONCE = 64  # frames rendered together: more fall out of the processor's cache
 _ATTEMPTS, _CANDIDATES = 64, 32  # rooms are drawn so many at a time, so many times
 
@@ -51,7 +62,8 @@ class ProceduresSpec:
         """Plain values that name the content, renderer and workflow included."""
         workflow = [asdict(phase) for phase in WORKFLOW]
         versions = {"renderer": RENDERER_VERSION, "procedures": PROCEDURES_VERSION, "stroke": STROKE}
-        return {**asdict(self), "unit": self.unit, **versions, "workflow": workflow}
+        tools = {name: list(colour) for name, colour in INSTRUMENTS.items()}
+        return {**asdict(self), "unit": self.unit, **versions, "workflow": workflow, "instruments": tools}
 
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Data type and shape of every array of the cache; frames of all videos one after the other (F).
@@ -122,8 +134,29 @@ def pose_strokes(room: Scenes, timeline: list[tuple[int, int]], generator: torch
         sign_B=torch.where(uniform(generator, 0, 1, len(strokes)) < 0.5, -1.0, 1.0),
     )
     frames = pose(room.select(torch.zeros(len(strokes), dtype=torch.long)), plan, STROKE)
+    _hold_instruments(generator, frames, plan.action_B)
     shown_S = torch.tensor([shown for _, shown in strokes])
     return frames.select((torch.arange(STROKE) < shown_S[:, None]).flatten().nonzero()[:, 0])
+
+
+def _hold_instruments(generator: torch.Generator, frames: Scenes, action_S: Tensor) -> None:
+    """Put each activity's instrument above the hero, at a place of each stroke's own, in place (S * STROKE scenes)."""
+    strokes = len(action_S)
+    radius_S = uniform(generator, *_TOOL_RADIUS, strokes)
+    aside_S = uniform(generator, -0.5, 0.5, strokes)  # of the hero's half width
+    _, right_B3 = ground_axes(frames)
+    radius_B, aside_B, action_B = (value.repeat_interleave(STROKE) for value in (radius_S, aside_S, action_S))
+    half_B3 = frames.half_BO3[:, HERO_SLOT]
+    base_B3 = frames.base_BO3[:, HERO_SLOT] + right_B3 * (aside_B * half_B3[:, 0])[:, None]
+    base_B3[:, 1] += 2 * half_B3[:, 1] + _TOOL_GAP
+    frames.kind_BO[:, _TOOL_SLOT] = EMPTY
+    frames.half_BO3[:, _TOOL_SLOT] = radius_B[:, None].expand(-1, 3)
+    frames.base_BO3[:, _TOOL_SLOT] = base_B3
+    for name, colour in INSTRUMENTS.items():
+        held_B = action_B == MOTION_NAMES.index(name)
+        frames.kind_BO[held_B, _TOOL_SLOT] = SPHERE
+        for colour_BM3 in (frames.materials.first_BM3, frames.materials.second_BM3):
+            colour_BM3[held_B, _TOOL_MATERIAL] = torch.tensor(colour)
 
 
 def draw_room(name: tuple[int | str, ...], height: int, width: int) -> Scenes:
@@ -137,6 +170,7 @@ def draw_room(name: tuple[int | str, ...], height: int, width: int) -> Scenes:
         rooms = sample_scenes(_CANDIDATES, generator)
         # The hero has to be one that is seen to turn: a box, as in clips of this motion.
         ones_B = torch.ones(_CANDIDATES)
+        rooms.kind_BO[:, _TOOL_SLOT] = EMPTY
         set_hero(generator, rooms, Plan(torch.full((_CANDIDATES,), MOTION_NAMES.index("spin")), ones_B, ones_B))
         good = _suitable(rooms, height, width).nonzero()[:, 0]
         if len(good):
@@ -159,6 +193,9 @@ def _suitable(rooms: Scenes, height: int, width: int) -> Tensor:
         return pose(chosen.select(torch.arange(chosen.batch).repeat_interleave(trials)), plan, STROKE), action_B
 
     good_B = nothing_collides(trial(rooms)[0]).view(rooms.batch, -1).all(1)
+    # An instrument is above the hero, as wide as it at most: only the ceiling can be in its way.
+    top_B = rooms.base_BO3[:, HERO_SLOT, 1] + 2 * rooms.half_BO3[:, HERO_SLOT, 1]
+    good_B &= top_B + _TOOL_GAP + 2 * _TOOL_RADIUS[1] <= rooms.room_B3[:, 1]
     places = good_B.nonzero()[:, 0]
     if len(places):  # pictures are drawn only of rooms with space
         frames, action_B = trial(rooms.select(places))

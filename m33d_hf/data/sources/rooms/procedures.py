@@ -27,25 +27,26 @@ DEFAULT_COUNT = {"train": 48, "validation": 16, "test": 32}
 class ProceduresSource(PhaseSource):
     """Procedures: in one room, a camera and a box go through nine phases in fixed order, 160 to 311 frames at 8 fps.
 
-    ================  ===========  ======  =====================================
-    phase             motion       frames
-    ================  ===========  ======  =====================================
-    enter             dolly_in      8..23
-    inspect_before    orbit        32..47
-    fetch             slide_left    8..23  left out in 3 of 10 videos
-    first_treatment   spin         32..47
-    look_around       pan_right    16..31
-    second_treatment  spin         32..47
-    put_back          slide_right   8..23  left out in 3 of 10 videos
-    inspect_after     orbit        32..47
-    leave             dolly_out     8..23
-    ================  ===========  ======  =====================================
+    ================  ===========  ==========  ======  =============================
+    phase             motion       instrument  frames
+    ================  ===========  ==========  ======  =============================
+    enter             dolly_in     none         8..23
+    inspect_before    orbit        green       32..47
+    fetch             slide_left   blue         8..23  left out in 3 of 10 videos
+    first_treatment   spin         red         32..47
+    look_around       pan_right    yellow      16..31
+    second_treatment  spin         red         32..47
+    put_back          slide_right  blue         8..23  left out in 3 of 10 videos
+    inspect_after     orbit        green       32..47
+    leave             dolly_out    none         8..23
+    ================  ===========  ==========  ======  =============================
 
     A motion is repeated in strokes of 8 frames, the last one of a phase cut short where it has to be, so that phases
-    rarely begin where clips do. Orbit and spin occur in two phases each, and nothing else in the frames tells where
-    in the video they are: one clip is ambiguous by construction. Whoever sees the motion of every frame of a clip of 8
-    without a mistake, and nothing else, names the phase of 73 % of the clips on average (`clipwise_ceiling` has the
-    figure of given videos); the rest needs the order of the clips.
+    rarely begin where clips do. The instrument is a coloured ball above the box: a coarse cue that is quickly learnt;
+    entering from leaving, and fetching from putting back, only the motion tells. Orbit and spin occur in two phases
+    each, and nothing else in the frames tells where in the video they are: one clip is ambiguous by construction.
+    Whoever sees the activity of every frame of a clip of 8 without a mistake, and nothing around it, names the phase
+    of 73 % of the clips on average (`clipwise_ceiling` has the figure of given videos); the rest needs their order.
 
     Args:
         split: "train", "validation" or "test"; splits are drawn from different seeds.

@@ -25,7 +25,7 @@ class Phase:
 
     Attributes:
         name: unique.
-        activity: a name of `MOTION_NAMES`.
+        activity: a name of `MOTION_NAMES`, shown with the instrument that `INSTRUMENTS` gives it, if any.
         shortest, longest: frames; every number from one to the other is equally likely. They span a multiple of
             `STROKE` numbers, so that the next phase begins at any place of a stroke or clip with equal chance: how a
             phase lies to a grid of clips tells nothing.
@@ -50,6 +50,15 @@ WORKFLOW = (
     Phase("inspect_after", "orbit", 32, 47),
     Phase("leave", "dolly_out", 8, 23),
 )
+# Activity -> colour of the ball above the hero, 0..1. Told by a glance, as instruments are in surgery, while a motion
+# takes a long training to be told. Motions there and back share one: which way, only the motion says.
+INSTRUMENTS = {
+    "orbit": (0.05, 0.95, 0.05),
+    "spin": (0.95, 0.05, 0.05),
+    "slide_left": (0.05, 0.05, 0.95),
+    "slide_right": (0.05, 0.05, 0.95),
+    "pan_right": (0.95, 0.95, 0.05),
+}
 PHASE_NAMES = tuple(phase.name for phase in WORKFLOW)
 AMBIGUOUS_PAIRS = (("inspect_before", "inspect_after"), ("first_treatment", "second_treatment"))
 _ACTIVITY_L = np.array([MOTION_NAMES.index(phase.activity) for phase in WORKFLOW], dtype=np.uint8)
