@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.frames_on_disk import write_frames
 from helpers.shared_data import shared
 from m33d_hf.scripts._main import main
 
@@ -84,6 +85,38 @@ def test_five_percent_of_the_labels_of_too_few_videos(ucf: Path, capfd: pytest.C
     assert "1 of 2 classes have no sample at data.label_fraction 0.05" in capfd.readouterr().err
     assert main("video_classification", [*given, "--data.allow_missing_classes", "true"]) == 0
     assert "labels: 1 of 2 videos (data.label_fraction 0.05)" in capfd.readouterr().out
+
+
+def _surgery(root: Path, videos: dict[str, list[str]]) -> Path:
+    """Frame folders with one phase name per frame."""
+    (root / "phase_annotations").mkdir(parents=True)
+    for name, phases in videos.items():
+        write_frames(root / "videos" / name, len(phases), rgb="{i:03}.png", depth=None)
+        lines = "".join(f"{number}\t{phase}\n" for number, phase in enumerate(phases))
+        (root / "phase_annotations" / f"{name}-phase.txt").write_text(f"Frame\tPhase\n{lines}")
+    return root
+
+
+def test_the_orar_recipe_on_frame_folders(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train_root = _surgery(tmp_path / "a", {"v1": ["cut"] * 10 + ["sew"] * 10, "v2": ["sew"] * 6 + ["wash"] * 6})
+    # The first phase met is another one here: phases are told by name.
+    eval_root = _surgery(tmp_path / "b", {"w1": ["wash"] * 8 + ["cut"] * 8})
+    given = {
+        "recipe": "orar_finetune", "data__root": train_root, "data__eval_root": eval_root, "data__frame_stride": "1",
+        "data__options__clip_span": "4", "train__accumulation": "1", "cpu": "true",
+    }  # fmt: skip
+    chosen = {"train__max_steps": "2", "optim__warmup_epochs": "0", "output_dir": tmp_path / "out"}
+    assert main("video_classification", words(**given, **chosen)) == 0, capfd.readouterr().err
+    with (tmp_path / "out" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["wash", "wash", "cut", "cut"]
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["id2label"] == {"0": "cut", "1": "sew", "2": "wash"}
+    last = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"eval/map", "eval/ap/cut", "eval/ap/wash"} <= set(last) and "eval/ap/sew" not in last  # no clip of it
+    capfd.readouterr()
+    given["data__eval_root"] = _surgery(tmp_path / "c", {"w1": ["wash"] * 8 + ["close"] * 8})
+    assert main("video_classification", words(**given, **chosen | {"output_dir": tmp_path / "other"})) == 2
+    assert "phase 'close' is none of the 3 phases cut, sew, wash" in capfd.readouterr().err
 
 
 def test_under_accelerate_launch(repository: Path, tmp_path: Path) -> None:
