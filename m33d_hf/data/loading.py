@@ -6,6 +6,7 @@ the loader must not be prepared by Accelerate, which would shard it a second tim
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import multiprocessing
 import signal
@@ -50,8 +51,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
     Several views of one video come back as a list, which the collators flatten; the video is read once for all of
     them. In training they are `num_views` augmentations of the same frames (repeated augmentation, REFERENCE 2.9),
     the first one equal to what a run with one view sees. In evaluation they are `num_segments` clips times
-    `num_crops` crops, with ``meta["segment"]`` and ``meta["crop"]``; 1 x 1 is the centre clip and crop. Files skipped
-    on the way are listed in the first view.
+    `num_crops` crops, with ``meta["segment"]`` and ``meta["crop"]`` and the video's key; 1 x 1 is the centre clip and
+    crop. Files skipped on the way are listed in the first view.
 
     Args:
         source: anything with ``__len__`` and ``__getitem__(i) -> VideoHandle`` (m33d_hf.data.sources).
@@ -167,6 +168,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             frames = sorted({frame for segment in segments for frame in segment})
             place = {frame: number for number, frame in enumerate(frames)}
             whole = handle.read(frames)
+            whole.key = key  # views of a video share its name; sources add the frames that were read
             return [take_frames(whole, [place[frame] for frame in segment]) for segment in segments]
         except (DepthUnitError, LabelError):
             raise  # these say that the data set was described wrongly; skipping would hide it file by file
@@ -369,6 +371,9 @@ def build_loader(
     """
     options: dict[str, Any] = {}
     if num_workers > 0:
+        # Registered again and again it still runs once, and before multiprocessing's own exit.
+        atexit.unregister(_end_children)
+        atexit.register(_end_children)
         if multiprocessing_context is None:
             multiprocessing_context = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
         options.update(
@@ -388,6 +393,18 @@ def build_loader(
         generator=torch.Generator(),
         **options,
     )
+
+
+def _end_children() -> None:
+    """End what is left of the daemonic children when the interpreter exits.
+
+    multiprocessing would ask them with SIGTERM, which our workers ignore, and wait for ever: so would a script that
+    leaves its loader alone in the middle of an epoch.
+    """
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+            child.join()
 
 
 def _start_worker(worker_id: int) -> None:

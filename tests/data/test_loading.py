@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -252,3 +256,18 @@ def test_an_error_in_a_worker_keeps_its_type():
     loader = build_loader(dataset, collate, StepSampler(5, 2, total_steps=1), num_workers=1, pin_memory=False)
     with pytest.raises(DataError, match="files in a row"):
         next(iter(loader))
+
+
+def test_a_script_that_leaves_its_loader_in_the_middle_ends():
+    code = (
+        "from test_loading import Clips, EvaluationSampler, SampleDataset, build_loader, collate\n"
+        "sampler = EvaluationSampler(9, 2)\n"
+        "loader = build_loader(SampleDataset(Clips(9)), collate, sampler, num_workers=2, pin_memory=False)\n"
+        "print(len(next(iter(loader))['rgb']))\n"
+    )
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr

@@ -33,7 +33,7 @@ class Video:
         frames[:, 0] = torch.tensor(list(indices), dtype=torch.uint8)[:, None, None]
         frames[:, 1] = torch.arange(48, dtype=torch.uint8)
         frames[:, 2] = torch.arange(32, dtype=torch.uint8)[:, None]
-        return RGBDSample(self.key, frames, label=1)
+        return RGBDSample(f"{self.key}{list(indices)}", frames, label=1)
 
 
 class Videos:
@@ -195,6 +195,7 @@ def test_five_by_three_views_with_their_names_from_one_read():
     views = evaluation(source, 5, 3)[(0, 0)]
     assert [(view.meta["segment"], view.meta["crop"]) for view in views] == [(s, c) for s in range(5) for c in range(3)]
     assert {view.meta["index"] for view in views} == {0} and {view.label for view in views} == {1}
+    assert {view.key for view in views} == {"v0"}, "one name for all views of a video"
     (read,) = source.reads
     assert max(Counter(read).values()) == 1 and read == sorted(read)
     for view in views:
