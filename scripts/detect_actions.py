@@ -1,7 +1,7 @@
 """Find the phases of long videos with a trained detection model: timeline PNG, segments CSV and clips CSV of each.
 
 Frames are streamed, so that the length of a video does not matter to memory. Stretches and videos that cannot be read
-are reported on stderr and do not stop the others.
+are reported on stderr and do not stop the others. Under torchrun the processes share the videos.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
         "--video", required=True, nargs="+", help="video files, folders of frames, or folders of either"
     )
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
-    parser.add_argument("--device", default=None, help="cpu, cuda, ...; the accelerator where there is one")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU, if any")
     parser.add_argument("--batch_size", type=int, default=8, help="clips per forward pass (default 8)")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="autocast of the encoder")
     parser.add_argument("--fps", type=float, default=None, help="frames per second, where the video does not say")
@@ -31,23 +31,24 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line: 0; 1 when some videos were left out; 2 when all were, or after an error of ours."""
     args = _parser().parse_args(argv)
     try:
-        import torch
-
         from m33d_hf.errors import ConfigError
-        from m33d_hf.inference.detection_files import detect_all, find_videos
+        from m33d_hf.inference.detection_files import detect_all, find_videos, usable_device
+        from m33d_hf.inference.sharding import launched_place, rank_share
         from m33d_hf.inference.timeline import ActionDetector
 
-        if args.fps is not None and args.fps <= 0:
+        if args.fps is not None and not args.fps > 0:
             raise ConfigError(f"--fps is {args.fps}; it is a positive number of frames per second")
-        videos = find_videos(args.video)
-        device = args.device or (torch.accelerator.current_accelerator() or "cpu")
+        place = launched_place()
+        found = find_videos(args.video)
+        videos = {name: found[name] for name in rank_share(sorted(found), place.rank, place.world_size)}
+        device = usable_device(args.device, place.local_rank)
         options = {"device": device, "batch_size": args.batch_size, "precision": args.precision}
         detector = ActionDetector.from_pretrained(args.model, **options)
         failed = detect_all(detector, videos, args.output, args.fps)
     except M33DError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 2
-    return 0 if not failed else 1 if len(failed) < len(videos) else 2
+    return 0 if not failed else (1 if len(failed) < len(videos) else 2)
 
 
 if __name__ == "__main__":

@@ -205,9 +205,10 @@ class ActionDetector:
             CheckpointError: the folder holds no trained detection; a first stage alone is none.
         """
         try:
-            model, info = M33DForVideoActionDetection.from_pretrained(folder, output_loading_info=True)
+            loaded: Any = M33DForVideoActionDetection.from_pretrained(folder, output_loading_info=True)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder} holds no trained action detection: {error}") from error
+        model, info = loaded
         if info["missing_keys"]:
             first = sorted(info["missing_keys"])[0]
             raise CheckpointError(
@@ -301,8 +302,8 @@ class ActionDetector:
 class _Video:
     """Every frame of a video in order, None for those that cannot be read.
 
-    After a failure reading goes on behind the bad frame; where that fails too, the step doubles, so that a long damaged
-    stretch costs few attempts and at most as many good frames as it is long.
+    After a failure the next frame that can be read is looked for in doubling steps, then halved back, so that a long
+    damaged stretch costs few attempts.
 
     Attributes:
         length: frames told so far.
@@ -317,20 +318,39 @@ class _Video:
         self.unreadable: list[Stretch] = []
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray | None]]:
-        step = 1
         while self.length < self.total:
             try:
                 for number, frame in self.frames(self.path, self.length):
-                    self.length, step = number + 1, 1
+                    self.length = number + 1
                     yield number, frame
                 if self.length < self.total:
                     self._note(Stretch(self.length, self.total, "the video ends before its announced length"))
                 return
             except CorruptFileError as error:
-                first, stop = self.length, min(self.length + step, self.total)
-                self._note(Stretch(first, stop, error.reason))
-                self.length, step = stop, 2 * step
-                yield from ((number, None) for number in range(first, stop))
+                first, reason = self.length, error.reason
+            self.length = self._next_readable(first + 1)
+            self._note(Stretch(first, self.length, reason))
+            yield from ((number, None) for number in range(first, self.length))
+
+    def _next_readable(self, first: int) -> int:
+        """The first frame from `first` on that can be read, as far as probing tells; the end where none can."""
+        low, place, step = first, first, 1
+        while place < self.total and not self._reads(place):
+            low, place, step = place + 1, min(place + step, max(self.total - 1, place + 1)), 2 * step
+        high = min(place, self.total)
+        while low < high and high < self.total:
+            middle = (low + high) // 2
+            if self._reads(middle):
+                high = middle
+            else:
+                low = middle + 1
+        return high
+
+    def _reads(self, number: int) -> bool:
+        try:
+            return next(iter(self.frames(self.path, number)), None) is not None
+        except CorruptFileError:
+            return False
 
     def _note(self, stretch: Stretch) -> None:
         """Stretches that touch are one."""

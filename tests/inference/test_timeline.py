@@ -23,7 +23,7 @@ from m33d_hf.data.sources.phase_base import cut_clips
 from m33d_hf.data.transforms import TransformOptions
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.inference import timeline
-from m33d_hf.inference.detection_files import find_videos, time_text, write_detection
+from m33d_hf.inference.detection_files import find_videos, time_text, usable_device, write_detection
 from m33d_hf.inference.timeline import ActionDetector, ClipAssembler, Stretch
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_reading_m33d import VideoInfo
@@ -146,12 +146,23 @@ def test_unreadable_stretches_are_told_and_passed(monkeypatch: pytest.MonkeyPatc
     reader = _fake_reader(monkeypatch, total=60, bad=bad, given=given)
     found = ActionDetector(_model(), frames=reader).detect("film.avi")
     assert found.length == 60
-    assert found.unreadable == [Stretch(10, 17, "damaged")]  # 1 + 2 + 4 frames given up
+    assert found.unreadable == [Stretch(10, 17, "damaged")]  # probed at 11, 12, 14, 18, then halved back
     lost = [(clip.start, clip.stop) for clip in found.clips if not clip.readable]
     assert lost == [(8, 12), (12, 16), (16, 20)]
     phases = found.frame_phases()
     assert (phases[8:20] == 255).all() and (phases[:8] != 255).all() and (phases[20:] != 255).all()
     assert all(stop <= 8 or start >= 20 for start, stop, *_ in found.segments())
+
+
+@pytest.mark.parametrize("bad", [[0, 1, 2], [37], [20, 21, 22, 39], [5, 7, 9], list(range(30, 40)), [0, 38]])
+def test_every_readable_frame_outside_a_stretch_is_read(monkeypatch: pytest.MonkeyPatch, bad: list[int]) -> None:
+    given: list[int] = []
+    reader = _fake_reader(monkeypatch, total=40, bad=frozenset(bad), given=given)
+    video = timeline._Video(Path("film.avi"), reader)
+    frames = dict(video)
+    assert list(frames) == list(range(40))
+    assert [number for number, frame in frames.items() if frame is None] == bad
+    assert [n for stretch in video.unreadable for n in range(stretch.start, stretch.stop)] == bad
 
 
 def test_a_video_of_which_nothing_can_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +228,13 @@ def test_find_videos_takes_files_frames_and_folders_of_both(tmp_path: Path) -> N
         find_videos([tmp_path / "all/a.mp4", tmp_path / "all/day1/a.mp4"])
     with pytest.raises(ConfigError, match="does not exist"):
         find_videos([tmp_path / "nowhere"])
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="--device 'nonsense'"):
+        usable_device("nonsense")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert usable_device("auto").type in ("cpu", "mps", "xpu")
 
 
 def test_a_first_stage_alone_detects_nothing(tmp_path: Path) -> None:
