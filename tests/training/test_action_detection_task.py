@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from safetensors.torch import load_file
 
 from helpers.launching import assert_same_weights, without_timing
-from helpers.phases_in_memory import DEFAULT, MODEL, NAMES, arguments, first_stage, register
+from helpers.phases_in_memory import DEFAULT, MODEL, NAMES, SIDE, arguments, first_stage, register
 from m33d_hf.data.feature_dataset import FeatureCollator
+from m33d_hf.data.skips import read_skipped
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics
 from m33d_hf.evaluation.frame_votes import frame_phases, frame_probabilities
@@ -282,6 +284,31 @@ def test_unreadable_clips_have_no_label_and_no_vote(tmp_path: Path, stage: str) 
         task.evaluate(model, loader, Accelerator(cpu=True))
     with (tmp_path / "evaluation" / "videos.csv").open(newline="") as file:
         assert [row["unreadable_clips"] for row in csv.DictReader(file)] == ["0", "2"]
+
+
+def test_videos_on_disk_with_their_annotation(tmp_path: Path, stage: str) -> None:
+    """Source phases, as the first stage had it; one picture is damaged, one video has no annotation."""
+    (tmp_path / "data" / "phase_annotations").mkdir(parents=True)
+    for video, text in (("v1", "0001112222"), ("v2", "2221110000"), ("v3", "")):
+        folder = tmp_path / "data" / "videos" / video
+        folder.mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (SIDE, SIDE), (25 * number, 9, 9)).save(folder / f"{number:03}.png")
+        lines = [f"{number}\t{NAMES[int(letter)]}" for number, letter in enumerate(text)]
+        if lines:
+            file = tmp_path / "data" / "phase_annotations" / f"{video}-phase.txt"
+            file.write_text("\n".join(["Frame\tPhase", *lines, ""]))
+    (tmp_path / "data" / "videos" / "v2" / "004.png").write_bytes(b"damaged")
+    args = arguments(tmp_path / "out", stage, fps=5.0)
+    args.data.source, args.data.root = "phases", str(tmp_path / "data")
+    args.data.train_split = args.data.eval_split = "all"
+    args.data.options["clip_span"], args.data.max_bad_fraction = 4, 0.5
+    result = train(args, ActionDetectionTask())
+    with (tmp_path / "out" / "evaluation" / "videos.csv").open(newline="") as file:
+        rows = {row["video"]: (row["clips"], row["unreadable_clips"]) for row in csv.DictReader(file)}
+    assert {Path(key).name: value for key, value in rows.items()} == {"v1": ("3", "0"), "v2": ("3", "1")}
+    (skipped,) = read_skipped(tmp_path / "out" / "skipped_files.csv")
+    assert "004.png (frames 4 to 7)" in skipped.path and result.metrics["eval/absent_classes"] == 0
 
 
 def test_scores_of_both_models_against_plain_counting() -> None:
