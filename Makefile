@@ -1,5 +1,6 @@
 # Every target sets itself up on a fresh machine; all share one environment.
 #   make demo    pre-train, fine-tune and report on the embedded data (outputs/demo/report.html)
+#   make demo-video  the same for clips: actions, and phases of whole videos (outputs/demo-video/video.html)
 #   make test    the test suite
 #   make lint    ruff and mypy
 # PYTHON chooses the interpreter that makes the environment, VENV where it lives.
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 DEMO_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: demo test lint clean help
+.PHONY: demo demo-video test lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +31,9 @@ $(VENV)/.m33d-lint: setup.cfg pyproject.toml | $(BIN)/python
 
 demo: $(VENV)/.m33d-test
 	$(BIN)/python scripts/run_demo.py $(DEMO_ARGS)
+
+demo-video: $(VENV)/.m33d-test
+	$(BIN)/python scripts/run_demo.py --part video $(DEMO_ARGS)
 
 test: $(VENV)/.m33d-test
 	$(BIN)/python -m pytest -n 2 $(TEST_ARGS)

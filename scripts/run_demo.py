@@ -12,7 +12,8 @@ from pathlib import Path
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and call; return the exit code (1 when a row failed)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/demo"), help="where everything goes")
+    parser.add_argument("--part", choices=("images", "video"), default="images", help="frames, or clips and videos")
+    parser.add_argument("--output_dir", type=Path, help="where everything goes; default: outputs/demo or demo-video")
     parser.add_argument("--budget", default="full", help="full, or smoke: a test of the machinery in about a minute")
     parser.add_argument("--workers", type=int, help="one-thread processes; default: one per core, at most 8")
     parser.add_argument("--cache_dir", help="where rooms are rendered; default: the user's cache")
@@ -24,11 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from m33d_hf.errors import M33DError
     from m33d_hf.experiments.demo import report, run_demo
+    from m33d_hf.experiments.video import report_video, run_video
 
+    video = options.part == "video"
+    folder = options.output_dir or Path("outputs/demo-video" if video else "outputs/demo")
     try:
         if options.report_only:
-            return report(options.output_dir)
-        return run_demo(options.output_dir, options.budget, options.workers, options.fresh, options.cache_dir)
+            return (report_video if video else report)(folder)
+        run = run_video if video else run_demo
+        return run(folder, options.budget, options.workers, options.fresh, options.cache_dir)
     except M33DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
