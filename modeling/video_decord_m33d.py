@@ -18,6 +18,10 @@ import numpy as np
 from .errors_m33d import CorruptFileError, MissingDependencyError
 
 try:
+    import av  # before decord, whose old FFmpeg would otherwise lend PyAV's its symbols: encoders break
+except ImportError:
+    av = None  # type: ignore[assignment]
+try:
     import decord
 except (ImportError, OSError):  # OSError: a wheel whose libraries do not load
     decord = None

@@ -76,8 +76,8 @@ class _File:
         cover = getattr(av.stream.Disposition, "attached_pic", 0)
         streams = [s for s in self.container.streams.video if not (cover and s.disposition & cover)]
         if not streams:
-            kinds = sorted({stream.type for stream in self.container.streams}) or ["nothing"]
-            raise CorruptFileError(self.path, f"holds no video stream (it holds: {', '.join(kinds)})")
+            kinds = sorted({"cover picture" if s.type == "video" else s.type for s in self.container.streams})
+            raise CorruptFileError(self.path, f"holds no video stream (it holds: {', '.join(kinds) or 'nothing'})")
         best = self.container.streams.best("video")
         stream = best if best in streams else streams[0]
         if stream.codec_context is None:

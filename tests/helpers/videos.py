@@ -67,12 +67,19 @@ def write_video(
     return path
 
 
-def write_sound(path: Path, seconds: float = 0.5) -> Path:
-    """A file with nothing but sound."""
+def write_sound(path: Path, seconds: float = 0.5, cover: bool = False) -> Path:
+    """A file with nothing but sound (.wav; .mp4 with a cover picture)."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-        samples = np.zeros((1, int(8000 * seconds)), np.int16)
-        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        stream = container.add_stream("aac" if cover else "pcm_s16le", rate=8000, layout="mono")
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.height, picture.width, picture.pix_fmt = *SIZE, "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(numbered_frame(0), format="rgb24")))
+            container.mux(picture.encode())
+        kind, code = (np.float32, "fltp") if cover else (np.int16, "s16")
+        samples = np.zeros((1, int(8000 * seconds)), kind)
+        frame = av.AudioFrame.from_ndarray(samples, format=code, layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -236,7 +236,9 @@ def test_files_that_are_no_videos(backend: str, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "noise.mp4").write_bytes(random.Random(0).randbytes(5000))
     write_sound(tmp_path / "sound.wav")
+    write_sound(tmp_path / "cover.mp4", cover=True)
     reasons = {"missing.mp4": "does not exist", "empty.mp4": "is empty", "noise.mp4": "open", "sound.wav": "stream"}
+    reasons["cover.mp4"] = "no video stream .it holds: audio, cover picture"
     for name, reason in reasons.items():
         for call in (lambda path: probe_video(path, backend), lambda path: read_video(path, [0], backend)):
             with pytest.raises(CorruptFileError, match=reason) as caught:
