@@ -37,12 +37,16 @@ MODEL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class MemoryVideo:
-    """A `VideoHandle`; frames in `bad` cannot be read, and reading any frame >= `killer` ends the process."""
+    """A `VideoHandle`; frames in `bad` cannot be read, and reading any frame >= `killer` ends the process.
+
+    It ends at once, or with `signal` by way of that signal.
+    """
 
     key: str
     phases: tuple[int, ...]
     bad: frozenset[int] = frozenset()
     killer: int | None = None
+    signal: int | None = None
     fps: float | None = 10.0
 
     @property
@@ -56,7 +60,9 @@ class MemoryVideo:
 
     def read(self, indices: Sequence[int]) -> RGBDSample:
         if self.killer is not None and max(indices) >= self.killer:
-            os._exit(9)
+            if self.signal is None:
+                os._exit(9)
+            os.kill(os.getpid(), self.signal)
         for index in indices:
             if index in self.bad:
                 raise CorruptFileError(f"/videos/{self.key}.avi", f"frame {index} is damaged")
@@ -75,6 +81,7 @@ class MemorySource(PhaseSource):
         names: list[str] | None = None,
         bad: dict[str, list[int]] | None = None,
         killer: int | None = None,
+        signal: int | None = None,
         unit: str = "clips",
         clip_span: int = 4,
         clip_stride: int | None = None,
@@ -87,6 +94,7 @@ class MemorySource(PhaseSource):
                 tuple(int(letter) for letter in text),
                 frozenset((bad or {}).get(f"{split}/v{i}", ())),
                 killer if i == len(texts) - 1 else None,
+                signal,
             )
             for i, text in enumerate(texts)
         ]

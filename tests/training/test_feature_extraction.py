@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,13 @@ def test_a_killed_extraction_goes_on_where_it_was(tmp_path: Path, stage: str) ->
     resumed = _extract(tmp_path / "cut", stage)
     assert {name: data for name, data in resumed.items() if ".tmp-" not in name} == whole
     assert all((folder / name).stat().st_mtime_ns == time for name, time in done.items())
+
+
+def test_sigterm_ends_an_extraction_in_order(tmp_path: Path, stage: str) -> None:
+    code, output = _launch(tmp_path, stage, killer=20, signal=int(signal.SIGTERM))
+    assert code == 143 and "Traceback" not in output, output
+    assert len(list((tmp_path / "features" / "train").glob("*.parquet"))) == 2
+    assert not list((tmp_path / "features" / "train").glob(".tmp-*"))
 
 
 def test_unreadable_clips_are_marked_listed_and_counted(tmp_path: Path, stage: str) -> None:
