@@ -81,3 +81,9 @@ def test_every_split_reads_depth_in_the_same_unit(tmp_path: Path):
     write_frames(tmp_path, 4, scale=900, start=16)
     units = {FolderSource(tmp_path, split=split).depth_spec.unit for split in (*SPLITS, None)}
     assert units == {"tum"}
+
+
+def test_fractions_are_a_share_per_split(tmp_path: Path) -> None:
+    write_frames(tmp_path, 4)
+    with pytest.raises(ConfigError, match="a share per split"):
+        frame_keys(tmp_path, "train", split_fractions=[0.5, 0.5])
