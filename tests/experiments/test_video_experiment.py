@@ -34,7 +34,7 @@ def test_the_jobs_hang_together(tmp_path: Path) -> None:
     assert few.parameters["temporal_argv"][-4:-2] == ["--data.eval_split", "test"]
     assert "test" not in argv and "validation" in argv
     assert jobs["actions-1-scratch-s0"].needs == ("render",)
-    assert "--init_from" not in jobs["actions-1-m33d-s0"].parameters["test_argv"]
+    assert "--init_from" not in jobs["actions-1-videomae-s0"].parameters["test_argv"]
     with pytest.raises(ConfigError, match="full"):
         load_video_plan("ful", tmp_path)
 
@@ -72,7 +72,7 @@ def _results(tmp_path: Path) -> dict[str, Any]:
         metrics |= {"top1": value, "map": value + 0.3}
         rows[job.id] = {"status": "done", "metrics": metrics, "seconds": 1.0, "steps": 5, "folder": str(tmp_path)}
     rows["render"] |= {"ceiling": 0.7}
-    rows["actions-1-m33d-s0"] = {"status": "failed", "error": "out of luck"}
+    rows["actions-1-videomae-s0"] = {"status": "failed", "error": "out of luck"}
     results = collect(plan, jobs, rows)
     return {**results, "workers": 2, "wall_seconds": 61.0, "environment": {"machine": "test"}}
 
@@ -86,7 +86,7 @@ def test_the_report_says_what_the_numbers_say(tmp_path: Path, capsys: pytest.Cap
     assert "scratch 41.0 to 71.0" in sentences and "70.0 %" in sentences
     (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
     assert report_video(tmp_path) == 1  # one row failed
-    assert "FAILED actions-1-m33d-s0: out of luck" in capsys.readouterr().out
+    assert "FAILED actions-1-videomae-s0: out of luck" in capsys.readouterr().out
     page, text = (tmp_path / name for name in ("video.html", "video.md"))
     assert "1 jobs did not finish" in page.read_text(encoding="utf-8")
     assert "**61.0** (60.0 / 62.0)" in text.read_text(encoding="utf-8")
