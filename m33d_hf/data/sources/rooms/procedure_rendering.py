@@ -39,6 +39,8 @@ _TOOL_SLOT, _TOOL_MATERIAL = HERO_SLOT + 1, HERO_MATERIAL + 1
 _TOOL_RADIUS = (0.11, 0.15)  # metres
 _TOOL_GAP = 0.04  # metres of air between hero and instrument
 _AT_ONCE = 64  # frames rendered together: more fall out of the processor's cache
+_BACK = {"dolly_out": "dolly_in", "pan_left": "pan_right", "slide_left": "slide_right"}
+_TRIED = sorted({_BACK.get(phase.activity, phase.activity) for phase in WORKFLOW})
 _ATTEMPTS, _CANDIDATES = 64, 32  # rooms are drawn so many at a time, so many times
 
 
@@ -182,14 +184,16 @@ def draw_room(name: tuple[int | str, ...], height: int, width: int) -> Scenes:
 
 
 def _suitable(rooms: Scenes, height: int, width: int) -> Tensor:
-    """Whether all motions, as far as they ever go and to both sides, are acceptable in each room (B,) bool."""
-    motions = sorted({MOTION_NAMES.index(phase.activity) for phase in WORKFLOW})
-    trials = len(motions) * 2
+    """Whether all motions, as far as they ever go, are acceptable in each room (B,) bool.
+
+    A motion back, or turning the other way, goes through the same poses in the other order: one of each is tried.
+    """
+    trials = len(_TRIED)
 
     def trial(chosen: Scenes) -> tuple[Scenes, Tensor]:
-        action_B = torch.tensor(motions).repeat_interleave(2).repeat(chosen.batch)
-        sign_B = torch.tensor([-1.0, 1.0]).repeat(len(motions) * chosen.batch)
-        plan = Plan(action_B, torch.full_like(sign_B, _AMPLITUDE[1]), sign_B)
+        action_B = torch.tensor([MOTION_NAMES.index(name) for name in _TRIED]).repeat(chosen.batch)
+        ones_B = torch.ones(len(action_B))
+        plan = Plan(action_B, ones_B * _AMPLITUDE[1], ones_B)
         return pose(chosen.select(torch.arange(chosen.batch).repeat_interleave(trials)), plan, STROKE), action_B
 
     good_B = nothing_collides(trial(rooms)[0]).view(rooms.batch, -1).all(1)
