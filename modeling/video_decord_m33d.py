@@ -62,8 +62,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def _array(frames: Any) -> np.ndarray:
+    """(H, W, 3) uint8 of one frame."""
     # decord.bridge.set_bridge elsewhere in the process changes what readers return.
-    return np.asarray(frames.asnumpy() if hasattr(frames, "asnumpy") else frames)
+    array = np.asarray(frames.asnumpy() if hasattr(frames, "asnumpy") else frames)
+    height, width, channels = array.shape
+    if channels > 3:  # decord counts channels by the length of a row in memory: padding (width 16, 24, 48, ...) counts
+        array = array.reshape(height, width * channels)[:, : width * 3].reshape(height, width, 3)
+    return array
 
 
 def stamps_usable(path: Path) -> bool:

@@ -55,13 +55,13 @@ def _errors() -> tuple[type[Exception], ...]:
 class _File:
     """An open container with its video stream; closes with `with`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, options: dict[str, str] | None = None) -> None:
         if av is None:
             raise MissingDependencyError("reading videos with PyAV needs the package `av`: pip install av")
         self.path = path
         self.broken = False
         try:
-            self.container: Any = av.open(str(path), **_OPEN_OPTIONS)
+            self.container: Any = av.open(str(path), options=options, **_OPEN_OPTIONS)
         except _errors() as error:
             raise CorruptFileError(path, f"cannot be opened as a video ({error})") from error
         try:
@@ -149,6 +149,7 @@ class _Packets:
         keys: (time stamp, decoding time stamp, place in decoding order) of packets at which decoding can start.
         reordered: decoding time stamps differ from time stamps.
         damaged: a packet is flagged as damaged, or the file breaks off.
+        gradual: decoding can start at a packet that is no whole picture (H.264 that refreshes gradually).
     """
 
     count: int = 0
@@ -157,12 +158,14 @@ class _Packets:
     keys: list[tuple[int | None, int | None, int]] = field(default_factory=list)
     reordered: bool = False
     damaged: bool = False
+    gradual: bool = False
 
     def add(self, packet: Any) -> None:
         """Take note of a packet."""
         if packet.size == 0:  # the one that flushes the decoder
             return
         if packet.is_keyframe:
+            self.gradual |= packet.stream.codec_context.name == "h264" and not _has_whole_picture(packet)
             self.keys.append((packet.pts, packet.dts, self.count))
         if packet.pts is None:
             self.unstamped += 1
@@ -171,6 +174,24 @@ class _Packets:
         self.reordered |= packet.pts != packet.dts
         self.damaged |= packet.is_corrupt
         self.count += 1
+
+
+def _has_whole_picture(packet: Any) -> bool:
+    """Whether an H.264 packet holds a picture from which decoding starts clean (IDR), as its NAL units say."""
+    data, extra = bytes(packet), packet.stream.codec_context.extradata or b""
+    place, size = 0, (extra[4] & 3) + 1 if extra[:1] == b"\x01" and len(extra) > 4 else 0
+    while place < len(data):
+        if size:
+            start = place + size
+            place = start + int.from_bytes(data[place:start], "big")
+        else:
+            start = data.find(b"\0\0\1", place) + 3
+            if start == 2:
+                return False
+            place = start
+        if start < len(data) and data[start] & 31 == 5:
+            return True
+    return False
 
 
 def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
@@ -187,10 +208,13 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     with _File(path) as file:
         for packet in file.packets():
             packets.add(packet)
-        packets.damaged |= file.broken or file.stream.frames not in (0, packets.count)
+        packets.damaged |= file.broken
+        promised = file.stream.frames
         rate = file.stream.average_rate or file.stream.guessed_rate
         container = file.container.format.name.split(",")[0]
         hides = file.stream.codec_context.name in _HIDDEN_FRAME_CODECS
+    if promised not in (0, packets.count):
+        packets.damaged |= container != "mov" or promised != _count_without_edits(path)
     if container == "gif":  # counts its frames as it goes; what a whole one has is a last byte
         packets.damaged |= _last_byte(path) != b";"
     whole = not packets.damaged
@@ -203,6 +227,7 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
         found = _from_first_frame(path, stamps)
     index, frame = found or _from_all_frames(path, whole)
     by_number = bool(found) and whole and index.count == packets.count and container in _INDEXED
+    by_number &= not packets.gradual
     by_number = by_number and all(index.number_of(pts) == place for pts, _, place in packets.keys)
     keys = sorted((pts, pts if dts is None else dts) for pts, dts, _ in packets.keys if pts is not None)
     turns = round(frame.rotation / 90) % 4
@@ -216,6 +241,13 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     )
     size = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
     return index, float(rate) if rate else None, size
+
+
+def _count_without_edits(path: Path) -> int:
+    """Packets of a file with its edit list left aside, which drops whole groups of pictures from trimmed files."""
+    with _File(path, {"ignore_editlist": "1"}) as file:
+        count = sum(packet.size > 0 and not packet.is_corrupt for packet in file.packets())
+        return -1 if file.broken else count
 
 
 def _last_byte(path: Path) -> bytes:
@@ -324,11 +356,19 @@ class _Cursor:
         # Seeks can land behind the target, and first frames after a seek may lack their references: start earlier.
         starts = [place for place in (key, key - 2) if place >= 0]
         for start in [*starts, None] if self.index.pts and number < _PATIENCE else starts:
-            if frame is None and self._start_at(start):
+            if frame is None and self._start_at(start) and not (start == key and self._starts_late(key)):
                 frame = self._walk_to(number)
         if frame is None:
             raise CorruptFileError(self.path, f"frame {number} of {self.index.count} does not decode")
         return self._pixels(frame)
+
+    def _starts_late(self, key: int) -> bool:
+        """Whether the frame of a start point itself does not come: the picture builds up over the frames behind it.
+
+        Decoders keep those frames back, but may give the first ones too early; by the next start point all is well.
+        """
+        self.ahead = self.ahead or next(self.frames, None)
+        return self.ahead is not None and self.ahead[0] > self.index.number_of_key(key)
 
     def _walk_to(self, number: int) -> Any | None:
         """Decode forward to a frame; None when it does not come or is damaged."""

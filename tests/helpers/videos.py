@@ -46,13 +46,14 @@ def write_video(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     frames: Any = None,
+    pix_fmt: str = "yuv420p",
 ) -> Path:
     """Encode `num_frames` numbered frames (or those given); `pts` in units of 1 / (4 * rate) seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = size
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pix_fmt
         stream.gop_size = gop
         stream.codec_context.thread_count = 1
         if pts is not None:

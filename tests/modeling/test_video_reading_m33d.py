@@ -176,6 +176,38 @@ def test_frame_numbers_are_those_shown(name: str, backend: str, tmp_path: Path) 
     assert all(number == number_in(frame) for number, frame in iterate_video(path, backend, 3, 99, 9))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("width", [2, 8, 16, 17, 24, 48, 50, 72])
+def test_widths_whose_rows_are_padded(width: int, backend: str, tmp_path: Path) -> None:
+    # decord counts the padding of a row as further channels.
+    colours = np.random.default_rng(0).integers(0, 256, (4, 20, width, 3), np.uint8)
+    path = write_video(tmp_path / "narrow.avi", 4, codec="huffyuv", size=(20, width), pix_fmt="rgb24", frames=colours)
+    info = probe_video(path, backend)
+    assert (info.height, info.width) == (20, width)
+    assert np.array_equal(read_video(path, [3, 0], backend, info), colours[[3, 0]])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pictures_that_build_up_over_frames(backend: str, tmp_path: Path) -> None:
+    # At frame numbers that are multiples of 16 the decoder hands such pictures out before they are whole.
+    options = {"x264-params": "intra-refresh=1:keyint=12:bframes=0"}
+    path = write_video(tmp_path / "gradual.mp4", 60, codec="libx264", options=options)
+    info = probe_video(path, backend)
+    assert info.num_frames == 60
+    for chosen in ([59], [52, 30], [16, 4], [58, 49, 2]):
+        assert [number_in(frame) for frame in read_video(path, chosen, info=info)] == chosen
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_trimmed_file_keeps_its_last_frames(backend: str, tmp_path: Path) -> None:
+    # The edit list hides the first 26 of 60 frames, and with them two whole groups of pictures.
+    stamps = [4 * (number - 26) for number in range(60)]
+    path = write_video(tmp_path / "trimmed.mp4", 60, codec="libx264", pts=stamps)
+    info, frames = read_all(path, backend)
+    assert [number_in(frame) for frame in frames] == list(range(26, 60))
+    assert [number_in(frame) for frame in read_video(path, [33, 0, 12], info=info)] == [59, 26, 38]
+
+
 def test_truncated_file_with_an_index_in_front(tmp_path: Path) -> None:
     options = {"movflags": "faststart"}
     path = write_video(tmp_path / "whole.mp4", 120, codec="libx264", container_options=options)
