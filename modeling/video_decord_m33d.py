@@ -45,7 +45,10 @@ def _open(path: Path) -> Any:
         raise MissingDependencyError("reading videos with decord needs the package `decord`: pip install decord")
     decord.logging.set_level(decord.logging.QUIET)  # what goes wrong is in our exceptions
     try:
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, fault_tol=_NO_COPIES)
+        # An absolute path, for FFmpeg takes a name such as "concat:a.mp4" for an address.
+        reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0), num_threads=1, fault_tol=_NO_COPIES)
+    except UnicodeEncodeError as error:
+        raise CorruptFileError(path, "decord cannot open it (its name is not UTF-8)") from error
     except _errors() as error:
         raise CorruptFileError(path, f"decord cannot open it ({_first_line(error)})") from error
     if len(reader) < 1:

@@ -61,7 +61,8 @@ class _File:
         self.path = path
         self.broken = False
         try:
-            self.container: Any = av.open(str(path), options=options, **_OPEN_OPTIONS)
+            # An absolute path, for FFmpeg takes a name such as "concat:a.mp4" for an address.
+            self.container: Any = av.open(str(path.absolute()), options=options, **_OPEN_OPTIONS)
         except _errors() as error:
             raise CorruptFileError(path, f"cannot be opened as a video ({error})") from error
         try:

@@ -270,6 +270,8 @@ def _decode_folder(folder: Path, info: VideoInfo, numbers: Iterable[int]) -> Ite
 def _read_picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
+            if image.mode[:1] in ("I", "F"):  # conversion would cut off what is above 255
+                raise CorruptFileError(path, f"is no 8-bit picture (mode {image.mode}); is it a depth map?")
             return np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise CorruptFileError(path, f"cannot be decoded as a picture ({error})") from error

@@ -111,7 +111,7 @@ def read_skipped(path: str | Path) -> list[SkippedFile]:
     path = Path(path)
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
         rows = [tuple(row) for row in csv.reader(stream)]
     return [SkippedFile(*row) for row in rows if row != HEADER and len(row) == len(HEADER)]
 
@@ -130,6 +130,6 @@ def append_skipped(path: Path, files: Iterable[SkippedFile]) -> None:
         if os.fstat(descriptor).st_size == 0:
             writer.writerow(HEADER)
         writer.writerows(fresh)
-        os.write(descriptor, text.getvalue().encode("utf-8"))
+        os.write(descriptor, text.getvalue().encode("utf-8", "surrogateescape"))
     finally:
         os.close(descriptor)

@@ -1,8 +1,9 @@
 import csv
+import os
 
 import pytest
 
-from m33d_hf.data.skips import SkipLedger, SkippedFile, append_skipped, read_skipped
+from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped, read_skipped
 from m33d_hf.errors import ConfigError, DataError
 
 FILES = [SkippedFile(f"{index}.png", "truncated, at byte 7", f"key{index}") for index in range(20)]
@@ -74,3 +75,11 @@ def test_one_bad_file_never_stops_a_small_data_set_unless_none_is_allowed(tmp_pa
     assert not SkipLedger(tmp_path / "a.csv", 0.01, 24).over_budget(1, 24)
     assert SkipLedger(tmp_path / "a.csv", 0.01, 24).over_budget(2, 24)
     assert SkipLedger(tmp_path / "a.csv", 0.0, 24).over_budget(1, 24)
+
+
+def test_file_names_that_are_not_utf8_are_listed(tmp_path):
+    file = SkippedFile(os.fsdecode(b"/videos/caf\xe9.avi"), "is empty", os.fsdecode(b"caf\xe9"))
+    ledger = SkipLedger(tmp_path / FILE_NAME, 0.5, 10)
+    ledger.record({"indices": [0], "skipped": [file]})
+    assert read_skipped(tmp_path / FILE_NAME) == [file]
+    assert b"caf\xe9.avi" in (tmp_path / FILE_NAME).read_bytes()

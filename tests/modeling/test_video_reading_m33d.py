@@ -263,6 +263,20 @@ def test_metadata_that_is_not_utf8(backend: str, tmp_path: Path) -> None:
     assert [number_in(frame) for frame in read_video(path, range(4), backend)] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9.mp4", b"concat:a|b.mp4", b"a%d\n.mp4"])
+def test_file_names_that_are_not_utf8_or_look_like_addresses(
+    name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", 3).rename(os.fsdecode(name))
+    path = Path(os.fsdecode(name))
+    for backend in ("pyav", "auto"):
+        assert number_in(read_video(path, [2], backend)[0]) == 2
+    if "decord" in READERS and name[3] == 0xE9:  # decord takes no such name
+        with pytest.raises(CorruptFileError, match="not UTF-8"):
+            probe_video(path, "decord")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_files_that_are_no_videos(backend: str, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
@@ -307,6 +321,12 @@ def test_folder_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     with pytest.raises(CorruptFileError, match="holds no pictures"):
         probe_video(tmp_path / "bare")
+
+
+def test_depth_maps_are_no_frames(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(tmp_path / "0.png")
+    with pytest.raises(CorruptFileError, match="depth map"):
+        probe_video(tmp_path)
 
 
 def test_unknown_words(tmp_path: Path) -> None:

@@ -239,13 +239,13 @@ class FrameSource:
         }
         state.update(json.dumps(rules, sort_keys=True).encode())
         for sequence in self.sequences:
-            state.update(f"\n{sequence.key}".encode())
+            state.update(f"\n{sequence.key}".encode("utf-8", "surrogatepass"))
             for frame in sequence.frames:
                 for file in (frame.rgb, frame.depth, frame.labels):
                     if file is not None:
                         path = self.root / file
                         size = path.stat().st_size if path.is_file() else -1
-                        state.update(f"\n {file} {size}".encode())
+                        state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
 
 

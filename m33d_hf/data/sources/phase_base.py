@@ -201,7 +201,7 @@ class PhaseSource:
         state = hashlib.sha256(f"{self.name} {self.unit} {self.clip_span} {self.clip_stride}".encode())
         state.update("\n".join(self.action_names or []).encode())
         for video in self.videos:
-            state.update(f"\n{video.key} {video.handle.length} ".encode())
+            state.update(f"\n{video.key} {video.handle.length} ".encode("utf-8", "surrogatepass"))
             state.update(np.ascontiguousarray(video.phases, dtype=np.uint8).tobytes())
         return state.hexdigest()
 

@@ -247,9 +247,10 @@ class PhasesSource(PhaseSource):
         spec = self.depth_spec.to_dict() if self.depth_spec is not None else None
         state.update(json.dumps(spec, sort_keys=True).encode())
         for key, files in self._files.items():
-            state.update(f"\n{key}".encode())
+            state.update(f"\n{key}".encode("utf-8", "surrogatepass"))
             for name, path in files:
-                state.update(f"\n {name} {path.stat().st_size if path.is_file() else -1}".encode())
+                size = path.stat().st_size if path.is_file() else -1
+                state.update(f"\n {name} {size}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
 
 

@@ -141,7 +141,7 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
     span = (before, before + shares[name])
     share = f"{shares[name]:.0%}"
     if len(sequences) >= few:
-        order = sorted(sequences, key=lambda key: hashlib.sha256(key.encode()).hexdigest())
+        order = sorted(sequences, key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
         chosen = set(_cut(order, span))
         kept = {key: frames for key, frames in sequences.items() if key in chosen}
         how = f"split {name}: {len(kept)} of {len(sequences)} sequences ({share}, drawn from their names)"

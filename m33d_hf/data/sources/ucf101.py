@@ -145,7 +145,7 @@ class Ucf101Source:
         for video, label in zip(self._videos, self._labels, strict=True):
             path = video.file
             size = path.stat().st_size if path.is_file() else len(list(path.iterdir())) if path.is_dir() else -1
-            state.update(f"\n{video.key} {label} {size} {video.depth is not None}".encode())
+            state.update(f"\n{video.key} {label} {size} {video.depth is not None}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
 
     def _note_strangers(self, tree: VideoTree) -> None:
