@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint
+from m33d_hf.data.text_files import read_text
+from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
 FORMATS = ("frames", "timestamps", "segments")
 UNITS = ("frames", "seconds")
@@ -133,13 +134,7 @@ def _rows(path: Path, limit: int | None = None) -> list[Row]:
 
     Blanks around cells stay: a film has a line for each of its hundred thousand frames, so that every step counts.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise CorruptFileError(path, "does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorruptFileError(path, f"is not a readable UTF-8 text file ({error}); save it as UTF-8") from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = read_text(path)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line and not line.isspace()]
     if not lines:
         raise DataError(f"{path}: is empty. {_EXPECTED}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from m33d_hf.data.files import read_map
 from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, CorruptFileError, LabelError
 
 _VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "invalid", "background/void"}
@@ -29,10 +30,7 @@ def read_class_names(path: Path) -> tuple[list[str], dict[int, int] | None, list
     Returns:
         (names, mapping of stored value -> class id or None, stored values that the table calls void).
     """
-    try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorruptFileError(path, f"is not a readable text file ({error})") from error
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     cells = [[cell.strip() for cell in line.replace(",", "\t").split("\t")] for line in lines]
     table = [row for row in cells if len(row) >= 2 and row[0].lstrip("-").isdigit()]
     if not table or len(table) < len(cells) - 1:  # at most one header line
@@ -55,9 +53,12 @@ def read_label_map(value: Mapping[Any, Any] | Sequence[int] | str | Path, root: 
 
 def _read_map_file(path: Path) -> Any:
     """JSON as it is; text as a list of its first column, or a mapping when every line holds two numbers."""
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path)
     if path.suffix == ".json":
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CorruptFileError(path, f"is not valid JSON ({error})") from error
     rows = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
     pairs = all(len(row) == 2 and row[1].lstrip("-").isdigit() for row in rows)
     return {row[0]: row[1] for row in rows} if pairs else [row[0] for row in rows]

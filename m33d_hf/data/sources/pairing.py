@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from m33d_hf.errors import CorruptFileError, DataError
+from m33d_hf.data.text_files import read_text
+from m33d_hf.errors import DataError
 
 # Words in a file or folder name that say what it holds.
 MODALITY_WORDS = {
@@ -125,13 +126,7 @@ def read_table(path: Path) -> list[list[str]]:
     Raises:
         CorruptFileError: missing or not text.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise CorruptFileError(path, "does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorruptFileError(path, f"is not a readable text file ({error})") from error
-    lines = (line.split("#", 1)[0].replace(",", " ").split() for line in text.splitlines())
+    lines = (line.split("#", 1)[0].replace(",", " ").split() for line in read_text(path).splitlines())
     return [line for line in lines if line]
 
 

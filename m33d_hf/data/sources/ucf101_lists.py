@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from m33d_hf.data.randomness import seed_of
 from m33d_hf.data.sources.splits import canonical_split
 from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES
-from m33d_hf.errors import CorruptFileError, DataError, nearest_name_hint
+from m33d_hf.data.text_files import read_text
+from m33d_hf.errors import DataError, nearest_name_hint
 
 CLASS_FILE = "classInd.txt"
 # Where the official archive lands beside the videos, seen from the root or from the folder of the videos itself.
@@ -246,11 +247,5 @@ def _check_label(path: Path, line: int, stated: int, label: int, names: Sequence
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """(1-based number, text) of the lines that hold something, without blanks around it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise CorruptFileError(path, "does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorruptFileError(path, f"is not a readable text file ({error})") from error
-    stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    stripped = ((number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1))
     return [(number, line) for number, line in stripped if line]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from m33d_hf.data.sources.labels import LabelRules, build_label_rules
-from m33d_hf.errors import ConfigError, LabelError
+from m33d_hf.errors import ConfigError, CorruptFileError, LabelError
 
 STORED = np.array([[0, 1, 2], [3, 255, 40]], np.uint16)
 
@@ -48,6 +48,13 @@ def test_label_map_files(tmp_path: Path, suffix: str):
     rules = build_label_rules(tmp_path, label_map=path.name)
     assert rules.num_classes == 2
     np.testing.assert_array_equal(rules.apply(np.array([[7, 5]]), "f"), [[1, 0]])
+
+
+@pytest.mark.parametrize(("name", "content"), [("map.json", b'{"5": 0,'), ("map.txt", b"5 0\n7 \xff\n")])
+def test_label_map_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorruptFileError, match=name):
+        build_label_rules(tmp_path, label_map=name)
 
 
 def test_contradictions_are_config_errors(tmp_path: Path):

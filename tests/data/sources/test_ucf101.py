@@ -240,7 +240,7 @@ def test_lists_that_are_no_lists(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lists no video"):
         read_list(path, CLASSES)
     path.write_bytes(b"\xff\xfeA\x00")
-    with pytest.raises(CorruptFileError, match="not a readable text file"):
+    with pytest.raises(CorruptFileError, match="not a readable UTF-8 text file"):
         read_list(path, CLASSES)
 
 
