@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import LabelError
 
@@ -227,15 +228,11 @@ def write_confusion(matrix: np.ndarray, names: Sequence[str], path: Path) -> Non
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """At once, so that a reader never meets half a file."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    fresh = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh.write_text(text.getvalue(), encoding="utf-8")
-    fresh.replace(path)
+    write_text_atomically(path, text.getvalue())
 
 
 def _log_softmax(values: np.ndarray) -> np.ndarray:

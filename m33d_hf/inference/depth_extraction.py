@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.depth_maps import SPEC_FILE, read_spec_file
 from m33d_hf.data.depth_writing import (
     FORMATS,
@@ -32,7 +33,7 @@ from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError
 from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
-from m33d_hf.inference.sharding import Place, launched_place, rank_share, write_text_atomically
+from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
 
 # What must be alike for two runs to write into one folder.

@@ -1,8 +1,8 @@
 """Splits a list of items over the processes of a launcher; no process needs to hear of another.
 
 `torchrun` and `accelerate launch` set RANK and WORLD_SIZE. Work whose pieces end in files of their own needs no more:
-each process takes its share, files that are there already are done, and `write_atomically` sees to it that only whole
-files are there.
+each process takes its share, files that are there already are done, and `data.atomic_writing` sees to it that only
+whole files are there.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-from m33d_hf.data.atomic_writing import write_atomically, write_text_atomically
 from m33d_hf.errors import ConfigError
-
-__all__ = ["Place", "launched_place", "rank_share", "write_atomically", "write_text_atomically"]
 
 Item = TypeVar("Item")
 

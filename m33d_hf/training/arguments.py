@@ -302,3 +302,15 @@ def _ranges(args: RunArguments) -> list[tuple[str, float | None, float, float]]:
         ("transforms.color_jitter", args.transforms.color_jitter, 0, 1),
         ("transforms.blur", args.transforms.blur, 0, 1),
     ]
+
+
+def same_setting(first: Any, second: Any) -> bool:
+    """Whether two values of one field mean the same: a tuple equals the list, and a square size its side."""
+    return _comparable(first) == _comparable(second)
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        entries = [_comparable(entry) for entry in value]
+        return entries[0] if len(entries) == 2 and entries[0] == entries[1] else entries
+    return value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -19,12 +18,12 @@ from transformers import PreTrainedConfig
 
 from m33d_hf.convert import config_for, load_foreign
 from m33d_hf.convert.classes import class_names
+from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.skips import FILE_NAME, read_skipped
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.checkpoints import write_json
+from m33d_hf.training.arguments import RunArguments, same_setting
 from m33d_hf.training.guards import output_lock
 from m33d_hf.training.initialisation import find_own
 from m33d_hf.training.launch import Ranks, open_accelerator
@@ -105,7 +104,7 @@ def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
     notes = [
         f"model.{name} is {value!r} here and {trained[name]!r} in {args.init_from}"
         for name, value in said.items()
-        if name in trained and name != "modalities" and _plain(trained[name]) != _plain(value)
+        if name in trained and name != "modalities" and not same_setting(trained[name], value)
     ]
     notes += _other_looks(args, trained)
     changed = copy.deepcopy(args)
@@ -148,14 +147,6 @@ def _other_looks(args: RunArguments, trained: Mapping[str, Any]) -> list[str]:
         for key in _LOOKS
         if key in before and before[key] != now[key]
     ]
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, and a square size as its side: equal settings compare equal."""
-    if isinstance(value, list | tuple):
-        plain = [_plain(entry) for entry in value]
-        return plain[0] if len(plain) == 2 and plain[0] == plain[1] else plain
-    return value
 
 
 def evaluation_data(args: RunArguments, task: Task, model: nn.Module) -> SampleDataset:
@@ -213,10 +204,8 @@ def _results(
 
 def _write(results: dict[str, Any], args: RunArguments, notes: list[str]) -> None:
     path = Path(args.output_dir) / RESULTS
-    fresh = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        write_json(fresh, results)
-        fresh.replace(path)
+        write_text_atomically(path, json.dumps(results, indent=2, default=str) + "\n")
     except OSError as error:
         raise CheckpointError(f"Could not write {path}: {error}; free some space.") from error
     for note in notes:

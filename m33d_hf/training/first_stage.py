@@ -13,7 +13,7 @@ from m33d_hf.data.features import ClipRule
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
-from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.arguments import RunArguments, same_setting
 from m33d_hf.training.initialisation import LoadReport, find_own
 
 # What a run may set beside what the first stage has settled.
@@ -76,7 +76,7 @@ def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[
     own = {name: value for name, value in args.model.items() if name.startswith(_OWN_FIELDS)}
     stated = {name: value for name, value in args.model.items() if name not in own and name != "modalities"}
     there = {name: getattr(base, name, None) for name in stated}
-    different = [name for name, value in stated.items() if _plain(value) != _plain(there[name])]
+    different = [name for name, value in stated.items() if not same_setting(value, there[name])]
     if different:
         listed = ", ".join(f"{name} is {there[name]!r} there, {stated[name]!r} here" for name in different)
         raise ConfigError(
@@ -91,13 +91,6 @@ def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[
     # 1 is also what a first stage says that does not remember.
     notes = [f"{apart} (--data.frame_stride)"] if before not in (1, rule.frame_stride) else []
     return M33DConfig.from_dict({**theirs, **own, **remembered}), notes
-
-
-def _plain(value: Any) -> Any:
-    """Sizes written as one number or as two are the same."""
-    if isinstance(value, (list, tuple)):
-        return value[0] if len(set(value)) == 1 else list(value)
-    return value
 
 
 def _fill(model: M33DForVideoActionDetection, weights: dict[str, torch.Tensor], report: LoadReport) -> LoadReport:

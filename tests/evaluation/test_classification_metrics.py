@@ -131,3 +131,18 @@ def test_nothing_seen_is_nan_and_wrong_labels_are_refused() -> None:
         VideoScores(3).update([0], [(0, 0)], ["a"], [3], np.zeros((1, 3)))
     with pytest.raises(LabelError, match="expected \\(1, 3\\)"):
         VideoScores(3).update([0], [(0, 0)], ["a"], [1], np.zeros((1, 4)))
+
+
+def test_a_write_that_fails_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_confusion(np.eye(2, dtype=int), ["a", "b"], tmp_path / "confusion.csv")
+    before = (tmp_path / "confusion.csv").read_text()
+
+    def full(path: Path, text: str, **_: object) -> int:
+        path.write_bytes(text.encode()[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_confusion(np.ones((2, 2), dtype=int), ["a", "b"], tmp_path / "confusion.csv")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["confusion.csv"]
+    assert (tmp_path / "confusion.csv").read_text() == before

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from m33d_hf.errors import ConfigError
-from m33d_hf.training.arguments import TASKS, RunArguments
+from m33d_hf.training.arguments import TASKS, RunArguments, same_setting
 from m33d_hf.training.parsing import help_text, parse_arguments, read_overrides, resolve
 
 STEPS = ["--train.max_steps", "5"]
@@ -154,3 +154,9 @@ def test_a_stronger_layer_may_say_a_thing_in_the_other_unit():
     assert (args.optim.warmup_steps, args.optim.warmup_epochs) == (1, 0.0)
     with pytest.raises(ConfigError, match="Exactly one"):
         parse_arguments([*words, "--train.epochs", "2"], "pretraining")
+
+
+def test_settings_are_equal_whatever_their_spelling() -> None:
+    assert same_setting((224, 224), 224) and same_setting([0.9, 0.95], (0.9, 0.95)) and same_setting("a", "a")
+    assert same_setting([[8, 8]], [8]) and same_setting(None, None)
+    assert not same_setting([224, 192], 224) and not same_setting([3, 3, 3], 3) and not same_setting(None, 0)

@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from m33d_hf.data.clip_augmentation import ErasingOptions
 from m33d_hf.data.collation import ClipClassificationCollator
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.mixing import MixingOptions
 from m33d_hf.data.sources.phase_base import PhaseSource
+from m33d_hf.data.transforms import TransformOptions
 from m33d_hf.errors import CheckpointError, MissingDependencyError
 from m33d_hf.evaluation.classification_metrics import (
     CONFUSION,
@@ -127,7 +127,8 @@ class VideoClassificationTask(Task):
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Views to pixels and targets; training erases, mixes and smooths."""
         mixing = MixingOptions(**dataclasses.asdict(args.mixing))
-        return ClipClassificationCollator(config_of(model), mixing, erasing_options(args), train=train)
+        erasing = TransformOptions(**dataclasses.asdict(args.transforms)).erasing_options()
+        return ClipClassificationCollator(config_of(model), mixing, erasing, train=train)
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
         """Classes, share of the labels, views and mixing."""
@@ -200,14 +201,6 @@ def names_of(model: nn.Module) -> list[str]:
     """The model's classes in id order."""
     labels = cast("dict[int, str]", config_of(model).id2label)
     return [labels[number] for number in range(len(labels))]
-
-
-def erasing_options(args: RunArguments) -> ErasingOptions:
-    """Random erasing as the transform arguments say."""
-    chosen = args.transforms
-    low, high = chosen.erasing_area
-    least, most = chosen.erasing_aspect
-    return ErasingOptions(chosen.erasing, (low, high), (least, most))
 
 
 def write_results(table: ScoreTable, names: list[str], folder: Path) -> None:

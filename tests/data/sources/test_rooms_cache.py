@@ -200,6 +200,6 @@ def test_progress_names_rate_and_remaining_time(tmp_path, monkeypatch, capsys):
 def test_arrays_have_the_announced_shapes(tmp_path):
     spec = RoomsSpec("test", 0, "clips", 3, 4, 16, 24)
     arrays = cache.open_arrays(cache.prepare(spec, tmp_path))
-    assert {name: array.shape for name, array in arrays.items()} == cache.array_shapes(spec)
+    assert {name: (str(array.dtype), array.shape) for name, array in arrays.items()} == spec.arrays()
     assert arrays["rgb"].shape == (3, 4, 3, 16, 24) and arrays["sensor"].dtype == np.uint16
     assert not arrays["rgb"].flags.writeable

@@ -112,7 +112,7 @@ def test_videos_lie_one_after_the_other(source):
     joined = torch.cat([frames_of(source, number) for number in range(len(source.videos))])
     assert np.array_equal(joined.numpy(), arrays["rgb"])
     assert np.array_equal(np.concatenate([video.phases for video in source.videos]), arrays["phase"])
-    assert {name: array.shape for name, array in arrays.items()} == rooms_cache.array_shapes(source.spec)
+    assert {name: (str(array.dtype), array.shape) for name, array in arrays.items()} == source.spec.arrays()
 
 
 def test_depth_is_measured_or_exact(source, cache):

@@ -65,11 +65,6 @@ def default_cache_dir() -> Path:
     return (Path(root) if root else Path.home() / ".cache" / "m33d_hf") / "rooms"
 
 
-def array_shapes(spec: RenderSpec) -> dict[str, tuple[int, ...]]:
-    """Shape of every array of the cache."""
-    return {name: shape for name, (_, shape) in spec.arrays().items()}
-
-
 def render_chunks(spec: RenderSpec) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """The content of `spec`, rendered piece by piece."""
     return spec.chunks()
