@@ -1,8 +1,8 @@
 """One optimizer step: counts of the whole step, backward over its micro-batches, gated update. No host waits.
 
 The gradient is that of sum_k weight_k * (sum_k over all micro-batches and ranks) / (count_k over the same), whatever
-way the batch is cut: 1 x 2B, 2 x B and B + B accumulated agree up to rounding (exempt: dropout, drop path, and
-negatives that are drawn within a rank).
+way the batch is cut: 1 x 2B, 2 x B and B + B accumulated agree up to rounding (exempt: dropout, drop path,
+negatives that are drawn within a rank, and mixup and CutMix, which mix the rows of one micro-batch).
 """
 
 from __future__ import annotations
