@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -152,53 +151,27 @@ def segmental_f1(
     return result
 
 
-def detection_scores(
-    videos: Sequence[tuple[ArrayLike, ArrayLike]],
-    action_names: Sequence[str],
-    overlaps: Sequence[float] = OVERLAPS,
-) -> dict[str, Any]:
-    """All scores of a set of videos at once.
+def frame_scores(videos: Sequence[tuple[ArrayLike, ArrayLike]]) -> dict[str, float]:
+    """All scores of predicted ids at once.
 
     Args:
-        videos: (probabilities (T, L), labels (T,)) per video, one row per frame or clip; the predicted id of a row is
-            its argmax.
-        action_names: L names in id order.
+        videos: (predictions (T,), labels (T,)) ids per video.
 
     Returns:
-        `mean_average_precision`, `frame_accuracy` (both over the rows of all videos), `edit_score` (mean over the
-        videos with an annotated row), `f1_10`, `f1_25`, `f1_50`, `per_class_average_precision` (name -> share or NaN),
-        `absent_classes` (names that no row is annotated with), `num_rows` (annotated ones), `num_videos` (those with
-        such a row).
+        "frame_accuracy" and "f1_10", "f1_25", "f1_50", pooled over the videos, and "edit", the mean of the videos with
+        an annotated frame; NaN where no frame is annotated.
 
     Raises:
-        LabelError: shapes that do not agree, or a label outside the classes.
+        LabelError: the shapes of a video do not agree.
     """
-    number = len(action_names)
-    checked = [_checked_video(scores, labels, number) for scores, labels in videos]
-    scores = np.concatenate([np.empty((0, number)), *(pair[0] for pair in checked)])
-    labels = np.concatenate([np.empty(0, np.int64), *(pair[1] for pair in checked)])
-    mean, per_class = mean_average_precision(scores, labels)
-    pairs = [(values.argmax(axis=1), truth) for values, truth in checked]
-    edits = [edit for edit in (edit_score(*pair) for pair in pairs) if not math.isnan(edit)]
+    pairs = [_annotated(*video) for video in videos]
+    predicted, truth = (np.concatenate([np.empty(0, np.int64), *(pair[side] for pair in pairs)]) for side in (0, 1))
+    edits = [edit_score(*pair) for pair in pairs if len(pair[1])]
     return {
-        "mean_average_precision": mean,
-        "frame_accuracy": frame_accuracy(scores.argmax(axis=1), labels),
-        "edit_score": float(np.mean(edits)) if edits else math.nan,
-        **segmental_f1(pairs, overlaps),
-        "per_class_average_precision": dict(zip(action_names, per_class)),
-        "absent_classes": [name for c, name in enumerate(action_names) if not (labels == c).any()],
-        "num_rows": int((labels != IGNORE_INDEX).sum()),
-        "num_videos": len(edits),
+        "frame_accuracy": frame_accuracy(predicted, truth),
+        "edit": float(np.mean(edits)) if edits else math.nan,
+        **segmental_f1(pairs),
     }
-
-
-def _checked_video(scores: ArrayLike, labels: ArrayLike, number: int) -> tuple[np.ndarray, np.ndarray]:
-    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(np.int64)
-    if values.shape != (len(truth), number) or truth.ndim != 1:
-        raise LabelError(
-            f"a video has scores {values.shape} and labels {truth.shape}; they must be (T, {number}) and (T,)"
-        )
-    return values, truth
 
 
 def _annotated(predictions: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.sample import IGNORE_INDEX
-from m33d_hf.evaluation.detection_metrics import detection_scores, edit_score, frame_accuracy, segmental_f1
+from m33d_hf.evaluation.detection_metrics import frame_accuracy, frame_scores, mean_average_precision
 from m33d_hf.evaluation.frame_votes import frame_phases
 
 MODELS = ("temporal", "clipwise")
@@ -65,32 +65,20 @@ def detection_metrics(results: Sequence[VideoResult], names: Sequence[str]) -> t
         ({"map", "clip_accuracy", "frame_accuracy", "edit", "f1_10", "f1_25", "f1_50", "ap/<class>", "clipwise/..."},
         names of the classes that no clip is annotated with, which have no "ap/..." and leave the mean).
     """
+    labels = np.concatenate([result.labels[result.valid] for result in results])
+    absent = [name for number, name in enumerate(names) if not (labels == number).any()]
     metrics: dict[str, float] = {}
-    absent: list[str] = []
     for model, prefix in zip(MODELS, ("", "clipwise/")):
-        scores = detection_scores([(getattr(r, model)[r.valid], r.labels[r.valid]) for r in results], names)
-        absent = scores["absent_classes"]
-        frames = [(r.frames(model), r.phases) for r in results]
+        scores = np.concatenate([getattr(result, model)[result.valid] for result in results])
+        mean, per_class = mean_average_precision(scores, labels)
         found = {
-            "map": scores["mean_average_precision"],
-            "clip_accuracy": scores["frame_accuracy"],
-            **frame_scores(frames),
+            "map": mean,
+            "clip_accuracy": frame_accuracy(scores.argmax(axis=1), labels),
+            **frame_scores([(result.frames(model), result.phases) for result in results]),
         }
+        found |= {f"ap/{name}": value for name, value in zip(names, per_class, strict=True) if name not in absent}
         metrics.update({f"{prefix}{name}": value for name, value in found.items()})
-        per_class = scores["per_class_average_precision"]
-        metrics.update({f"{prefix}ap/{name}": per_class[name] for name in names if name not in absent})
     return metrics, absent
-
-
-def frame_scores(videos: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Frame accuracy and F1 pooled over videos, edit as their mean, from (predicted, true) ids (T,) per video."""
-    edits = [value for value in (edit_score(*pair) for pair in videos) if not math.isnan(value)]
-    predicted, truth = (np.concatenate([pair[side] for pair in videos]) for side in (0, 1))
-    return {
-        "frame_accuracy": frame_accuracy(predicted, truth),
-        "edit": float(np.mean(edits)) if edits else math.nan,
-        **segmental_f1(videos),
-    }
 
 
 def video_rows(results: Sequence[VideoResult]) -> list[dict[str, Any]]:

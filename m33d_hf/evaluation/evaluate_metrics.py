@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from m33d_hf.errors import MissingDependencyError
-from m33d_hf.evaluation.detection_metrics import edit_score, frame_accuracy, mean_average_precision, segmental_f1
+from m33d_hf.evaluation.detection_metrics import frame_scores, mean_average_precision
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 
 
@@ -125,7 +125,7 @@ def mean_average_precision_metric(**options: Any) -> Any:
 def segmental_metric(**options: Any) -> Any:
     """Return an `evaluate.Metric` over (T,) class ids per video: frame accuracy, edit score and F1 of segments.
 
-    Its results are `frame_accuracy` (all frames pooled), `edit_score` (mean over videos), `f1_10`, `f1_25` and `f1_50`.
+    Its results are those of `detection_metrics.frame_scores`.
 
     Args:
         **options: handed to `evaluate.Metric`.
@@ -147,12 +147,6 @@ def segmental_metric(**options: Any) -> Any:
 
         def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
             videos = [(np.asarray(p, np.int64), np.asarray(r, np.int64)) for p, r in zip(predictions, references)]
-            edits = [edit for edit in (edit_score(*video) for video in videos) if not np.isnan(edit)]
-            pooled = [np.concatenate([video[side] for video in videos]) for side in (0, 1)]
-            return {
-                "frame_accuracy": frame_accuracy(*pooled),
-                "edit_score": float(np.mean(edits)) if edits else float("nan"),
-                **segmental_f1(videos),
-            }
+            return frame_scores(videos)
 
     return Segmental(**options)
