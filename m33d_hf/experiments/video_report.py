@@ -116,7 +116,7 @@ def _setting(results: Results) -> list[Block]:
         f"procedures for the test. Pre-training: {budget['pretraining_steps']} steps on RGB-D clips without labels. "
         f"Fine-tuning from RGB alone: {budget['action_steps']} steps on actions, {budget['phase_steps']} on phases of "
         "single clips, then the Bi-GRU over the features of all clips of a video. One recipe for every row; the last "
-        "weights are evaluated once on the test split. Phases are labelled by whole videos, actions by clips."
+        "weights count, and nothing is chosen on the test split. Phases are labelled by whole videos, actions by clips."
     )
     return [Heading("Setting"), Paragraph(text)]
 
