@@ -322,9 +322,11 @@ class _Cursor:
 
     def __exit__(self, *_: object) -> None:
         self.file.container.close()
+        # The generator refers to this object, which would keep FFmpeg's memory until the next collection of cycles.
+        self.frames, self.ahead = iter(()), None
 
     def _rewind(self) -> None:
-        self.frames = self._numbered()
+        self.frames: Iterator[tuple[int, Any, bool]] = self._numbered()
         self.ahead: tuple[int, Any, bool] | None = None
         self.passed = -1  # this frame and all before it have gone by
 

@@ -110,14 +110,20 @@ def read_video(
 
 
 def iterate_video(
-    path: str | Path, backend: str = "auto", start: int = 0, stop: int | None = None, step: int = 1
+    path: str | Path,
+    backend: str = "auto",
+    start: int = 0,
+    stop: int | None = None,
+    step: int = 1,
+    info: VideoInfo | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Go through a video of any length at constant memory.
 
     Args:
         path: a file, or a folder of pictures.
-        backend: as for `probe_video`.
+        backend: as for `probe_video`; ignored with `info`.
         start, stop, step: which frames, as in `range`; `stop` None or beyond the end is the end.
+        info: of `probe_video` on the same file; spares walking through hours of it again.
 
     Yields:
         (frame number, (H, W, 3) uint8 RGB).
@@ -129,7 +135,7 @@ def iterate_video(
     if start < 0 or step < 1:
         raise ConfigError(f"start is {start} and step {step}; frames are numbered from 0, and step is at least 1")
     path = Path(path)
-    info = _inspect(path, backend, counted=True)
+    info = _inspect(path, backend, counted=True) if info is None else _present(path, info)
     end = info.num_frames if stop is None else min(stop, info.num_frames)
     yield from _decode(path, info, range(start, end, step))
 

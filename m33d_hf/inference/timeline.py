@@ -18,11 +18,12 @@ from torch import Tensor
 
 from m33d_hf.data.features import ClipRule
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
+from m33d_hf.data.sources.video_files import cached_info
 from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.evaluation.detection_metrics import segments
 from m33d_hf.evaluation.frame_votes import frame_probabilities
-from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
+from m33d_hf.modeling.video_reading_m33d import iterate_video
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.feature_extraction import encode
 from m33d_hf.training.first_stage import known_phases
@@ -195,7 +196,7 @@ class ActionDetector:
         self.transform = build_transform(
             options or TransformOptions(), False, config.image_height_width, config.patch_height_width
         )
-        self.frames = frames or (lambda path, start: iterate_video(path, start=start))
+        self.frames = frames or (lambda path, start: iterate_video(path, start=start, info=cached_info(path)))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> ActionDetector:
@@ -312,7 +313,7 @@ class _Video:
 
     def __init__(self, path: Path, frames: Frames) -> None:
         self.path, self.frames = path, frames
-        info = probe_video(path)
+        info = cached_info(path)
         self.total, self.fps = info.num_frames, info.fps
         self.length = 0
         self.unreadable: list[Stretch] = []

@@ -6,6 +6,7 @@ import csv
 import gc
 import itertools
 import json
+import re
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from helpers.phases_in_memory import MODEL, NAMES, SIDE, first_stage
+from helpers.videos import write_video
 from m33d_hf.data.features import ClipRule
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sources.phase_base import cut_clips
@@ -25,6 +27,7 @@ from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.inference import timeline
 from m33d_hf.inference.detection_files import find_videos, time_text, usable_device, write_detection
 from m33d_hf.inference.timeline import ActionDetector, ClipAssembler, Stretch
+from m33d_hf.modeling import video_reading_m33d
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_reading_m33d import VideoInfo
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
@@ -124,7 +127,7 @@ def _fake_reader(
     bad: frozenset[int] = frozenset(),
     live: list[Any] | None = None,
 ) -> Any:
-    monkeypatch.setattr(timeline, "probe_video", lambda path: VideoInfo(total, 10.0, SIDE, SIDE, "fake"))
+    monkeypatch.setattr(timeline, "cached_info", lambda path: VideoInfo(total, 10.0, SIDE, SIDE, "fake"))
 
     def read(path: Path, start: int) -> Iterator[tuple[int, np.ndarray]]:
         for number in range(start, total):
@@ -165,6 +168,26 @@ def test_every_readable_frame_outside_a_stretch_is_read(monkeypatch: pytest.Monk
     assert [n for stretch in video.unreadable for n in range(stretch.start, stretch.stop)] == bad
 
 
+def test_a_damaged_video_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = write_video(tmp_path / "film.avi", 60, codec="mjpeg", pix_fmt="yuvj420p")
+    data = bytearray(film.read_bytes())
+    places = [found.start() for found in re.finditer(b"00dc", bytes(data)) if found.start() > data.index(b"movi")]
+    for number in (20, 21, 40):
+        data[places[number] + 8 : places[number + 1]] = bytes(places[number + 1] - places[number] - 8)
+    film.write_bytes(data)
+    looked: list[Path] = []
+    scan = video_reading_m33d.scan_pyav
+
+    def counted(path: Path) -> Any:
+        looked.append(path)
+        return scan(path)
+
+    monkeypatch.setattr(video_reading_m33d, "scan_pyav", counted)
+    detection = ActionDetector(_model()).detect(film)
+    assert [(stretch.start, stretch.stop) for stretch in detection.unreadable] == [(20, 22), (40, 41)]
+    assert len(looked) == 1
+
+
 def test_a_video_of_which_nothing_can_be_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = _fake_reader(monkeypatch, total=12, bad=frozenset(range(12)))
     with pytest.raises(CorruptFileError, match=r"no clip of it can be read \(damaged\)"):
@@ -200,8 +223,8 @@ def test_files_of_a_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [path.name for path in written] == ["film_segments.csv", "film_clips.csv", "film_timeline.png"]
     with written[0].open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows[0]["start_frame"] == "0" and rows[0]["start_time"] == "00:00"
-    assert rows[-1]["end_frame"] == "699" and rows[-1]["end_time"] == "01:10"
+    assert rows[0]["start_frame"] == "0" and rows[0]["start_time"] == "00:00.00"
+    assert rows[-1]["end_frame"] == "699" and rows[-1]["end_time"] == "01:10.00"
     assert all(int(a["end_frame"]) + 1 == int(b["start_frame"]) for a, b in itertools.pairwise(rows))
     with written[1].open(newline="") as file:
         clips = list(csv.DictReader(file))
@@ -212,8 +235,10 @@ def test_files_of_a_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_time_text_counts_minutes_past_the_hour() -> None:
-    assert time_text(0, 25.0) == "00:00"
-    assert time_text(25 * 4503, 25.0) == "75:03"
+    assert time_text(0, 25.0) == "00:00.00"
+    assert time_text(25 * 4503, 25.0) == "75:03.00"
+    assert time_text(16, 25.0) == "00:00.64"
+    assert time_text(1499, 25.0) == "00:59.96"
     assert time_text(7, None) == ""
 
 

@@ -453,6 +453,20 @@ def test_forked_workers(backend: str, tmp_path: Path) -> None:
     assert number_in(next(unfinished)[1]) == 1
 
 
+def test_readers_go_without_the_garbage_collector(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 30, codec="libx264")
+    info = probe_video(path, "pyav")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            read_video(path, [29, 3], info=info)
+        left = [each for each in gc.get_objects() if isinstance(each, video_pyav_m33d._File | video_pyav_m33d._Cursor)]
+    finally:
+        gc.enable()
+    assert not left
+
+
 def test_reading_leaves_no_file_open(tmp_path: Path) -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("open files are counted in /proc")
