@@ -161,6 +161,31 @@ def open_arrays(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+class MappedArrays:
+    """Whoever reads the arrays of a rendered folder: mapped at first use in each process, never pickled.
+
+    Attributes:
+        folder: in the cache; set by the subclass.
+    """
+
+    folder: Path
+    _arrays: dict[str, np.ndarray] | None = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The memory-mapped arrays, by the names of the spec's `arrays`.
+
+        Raises:
+            CorruptFileError: an array has gone or is damaged.
+        """
+        if self._arrays is None:
+            self._arrays = open_arrays(self.folder)
+        return self._arrays
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map would be pickled as its whole content; loader workers map the files themselves.
+        return {**self.__dict__, "_arrays": None}
+
+
 def _usable(folder: Path, spec: RenderSpec) -> bool:
     if not folder.exists():
         return False

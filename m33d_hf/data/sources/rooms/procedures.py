@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
-from m33d_hf.data.sources.rooms.cache import default_cache_dir, open_arrays, prepare, verify
+from m33d_hf.data.sources.rooms.cache import MappedArrays, default_cache_dir, prepare, verify
 from m33d_hf.data.sources.rooms.constants import DEPTHS, SPLITS
 from m33d_hf.data.sources.rooms.options import check_choice, check_device, check_int, check_size
 from m33d_hf.data.sources.rooms.procedure_rendering import ProceduresSpec
@@ -115,8 +114,8 @@ class ProceduresSource(PhaseSource):
 
 
 @dataclass
-class Recording:
-    """The rendered arrays of a split, mapped at first use in each process.
+class Recording(MappedArrays):
+    """The rendered arrays of a split, as `ProceduresSpec.arrays` names them.
 
     Attributes:
         folder: in the cache.
@@ -127,21 +126,6 @@ class Recording:
     folder: Path
     spec: ProceduresSpec
     depth: str
-    _arrays: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The memory-mapped arrays, as `ProceduresSpec.arrays` names them.
-
-        Raises:
-            CorruptFileError: an array has gone or is damaged.
-        """
-        if self._arrays is None:
-            self._arrays = open_arrays(self.folder)
-        return self._arrays
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be pickled as its whole content; loader workers map the files themselves.
-        return {**self.__dict__, "_arrays": None}
 
 
 @dataclass(frozen=True)

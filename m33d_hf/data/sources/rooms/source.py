@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.data.sources.rooms.cache import default_cache_dir, open_arrays, prepare, verify
+from m33d_hf.data.sources.rooms.cache import MappedArrays, default_cache_dir, prepare, verify
 from m33d_hf.data.sources.rooms.constants import CLASS_NAMES, DEPTHS, MOTION_NAMES, SPLITS, UNITS
 from m33d_hf.data.sources.rooms.generate import RoomsSpec
 from m33d_hf.data.sources.rooms.options import check_choice, check_device, check_int, check_size
@@ -29,7 +29,7 @@ DEFAULT_COUNT = {
 CLIP_FPS = 8.0
 
 
-class RoomsSource:
+class RoomsSource(MappedArrays):
     """Rooms with ten geometric classes whose colours tell nothing about them, with exact or measured depth.
 
     Args:
@@ -86,7 +86,6 @@ class RoomsSource:
         )
         self.folder = prepare(self.spec, Path(cache_dir).expanduser() if cache_dir else default_cache_dir())
         self._digest = verify(self.folder, self.spec)
-        self._arrays: dict[str, np.ndarray] | None = None
 
     @property
     def depth_spec(self) -> DepthSpec | None:
@@ -119,22 +118,6 @@ class RoomsSource:
     def digest(self) -> str:
         """sha256 over the rendered arrays and the choice of depth."""
         return hashlib.sha256(f"{self._digest} {self.depth}".encode()).hexdigest()
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The memory-mapped arrays of the cache, opened at first use in each process.
-
-        Names as in `generate.Rendered`: rgb, sensor (uint16 millimetres), clean (float32 metres), segmentation, action.
-
-        Raises:
-            CorruptFileError: an array has gone or is damaged.
-        """
-        if self._arrays is None:
-            self._arrays = open_arrays(self.folder)
-        return self._arrays
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be pickled as its whole content; loader workers map the files themselves.
-        return {**self.__dict__, "_arrays": None}
 
 
 @dataclass(frozen=True)
