@@ -309,6 +309,9 @@ def count_frames(path: Path, index: VideoIndex) -> VideoIndex:
 class _Cursor:
     """Walks forward through a file, seeking where that is worth it."""
 
+    frames: Iterator[tuple[int, Any, bool]]
+    ahead: tuple[int, Any, bool] | None
+
     def __init__(self, path: Path, index: VideoIndex, size: tuple[int, int]) -> None:
         self.path, self.index = path, index
         height, width = size if index.rotation % 2 == 0 else size[::-1]
@@ -326,8 +329,8 @@ class _Cursor:
         self.frames, self.ahead = iter(()), None
 
     def _rewind(self) -> None:
-        self.frames: Iterator[tuple[int, Any, bool]] = self._numbered()
-        self.ahead: tuple[int, Any, bool] | None = None
+        self.frames = self._numbered()
+        self.ahead = None
         self.passed = -1  # this frame and all before it have gone by
 
     def _numbered(self) -> Iterator[tuple[int, Any, bool]]:
