@@ -283,7 +283,7 @@ class _Run:
             self.resumed += start / info.num_frames
         try:
             if start < info.num_frames:
-                frames = (frame for _, frame in iterate_video(item.path, start=start))
+                frames = (frame for _, frame in iterate_video(item.path, start=start, info=info))
                 for batch in _in_chunks(frames, self.options.batch_size):
                     writer.append(self._predict(batch))
                     self.progress = base + writer.next_frame / info.num_frames

@@ -355,6 +355,14 @@ def test_a_named_backend_never_gives_way(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif("decord" not in READERS, reason="decord is not installed")
+def test_long_films_are_not_walked_through_for_every_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "film.mp4", 50, codec="libx264")
+    short = probe_video(path).backend
+    monkeypatch.setattr(video_reading_m33d, "_LONG", 49)
+    assert (short, probe_video(path).backend) == (READERS[-1], "pyav")
+    assert number_in(read_video(path, [30])[0]) == 30
+
+
 def test_decord_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video_pyav_m33d, "av", None)
     path = write_video(tmp_path / "b.avi", 50, options={"bf": "2"})
