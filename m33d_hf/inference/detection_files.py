@@ -78,11 +78,14 @@ def usable_device(word: str, local_rank: int = 0) -> torch.device:
 
 
 def time_text(frame: int, fps: float | None) -> str:
-    """ "mm:ss" at the start of a frame, minutes past 59 going on; empty where the rate is unknown."""
+    """ "mm:ss.ss" at the start of a frame, minutes past 59 going on; empty where the rate is unknown.
+
+    Hundredths, because a clip is often shorter than a second.
+    """
     if fps is None:
         return ""
-    minutes, seconds = divmod(int(frame / fps), 60)
-    return f"{minutes:02d}:{seconds:02d}"
+    minutes, hundredths = divmod(round(100 * frame / fps), 6000)
+    return f"{minutes:02d}:{hundredths / 100:05.2f}"
 
 
 def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]:
