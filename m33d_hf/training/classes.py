@@ -30,8 +30,8 @@ def clip_arguments(args: RunArguments, config: M33DConfig, names: Sequence[str] 
     known = source_options(args.data.source)
     offered = {"unit": "clips", "drop_unlabelled": True, "clip_span": config.num_frames * args.data.frame_stride}
     for option, value in offered.items():
-        if option in known:
-            changed.data.options.setdefault(option, value)
+        if option in known and changed.data.options.get(option) is None:
+            changed.data.options[option] = value
     if names is not None and "phase_names" in known:
         changed.data.eval_options.setdefault("phase_names", list(names))
     return changed
@@ -146,6 +146,13 @@ def describe_classes(args: RunArguments, dataset: SampleDataset, names: Sequence
         f"labels: {videos} of {whole} videos{share}, {len(labels)} clips of {len(per_class)} classes, "
         f"{min(per_class, default=0)} to {max(per_class, default=0)} clips per class"
     )
+    span, read = getattr(dataset.source, "clip_span", None), dataset.num_frames * dataset.frame_stride
+    if span is not None and span != read:
+        lines.append(
+            f"WARNING: clips are stretches of {span} source frames, the model reads {read} of them "
+            f"({dataset.num_frames} frames, {dataset.frame_stride} apart); the second stage asks for "
+            f"--data.options.clip_span {read}"
+        )
     missing = missing_classes(labels, names)
     if missing:
         lines.append(f"classes without a training sample: {_listing(missing)}")

@@ -123,7 +123,7 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
             raise ConfigError(
                 f"data.options.{name} is {given[name]}, but the clips whose features are extracted span {rule.span} "
                 f"frames (num_frames {rule.num_frames} x data.frame_stride {rule.frame_stride}), one every "
-                f"{rule.clip_stride} (--features.clip_stride); take data.options.{name} away."
+                f"{rule.clip_stride} (--features.clip_stride); pass --data.options.{name} {value}."
             )
     known = source_options(args.data.source)
     if not wanted.keys() <= known.keys():

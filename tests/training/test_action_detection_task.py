@@ -245,7 +245,7 @@ def test_evaluating_the_saved_model_gives_the_scores_of_the_training(tmp_path: P
 
 
 def test_sources_and_clip_options_that_do_not_fit_are_refused(tmp_path: Path, stage: str) -> None:
-    with pytest.raises(ConfigError, match=r"clip_span is 6, but the clips .* span 4"):
+    with pytest.raises(ConfigError, match=r"clip_span is 6, but the clips .* span 4.*--data\.options\.clip_span 4"):
         _datasets(arguments(tmp_path, stage, clip_span=6))
     with pytest.raises(ConfigError, match=r"--features\.clip_stride"):
         _datasets(arguments(tmp_path, stage, clip_stride=2))

@@ -288,6 +288,15 @@ def test_dry_run_shows_views_and_mixing(tmp_path: Path) -> None:
     assert not (tmp_path / "dry").exists()
 
 
+def test_clips_that_are_longer_than_what_the_model_reads_are_said_to_be(tmp_path: Path) -> None:
+    args = arguments(tmp_path / "dry", "phased")
+    args.data.options = {"clip_span": 8}
+    assert "stretches of 8 source frames, the model reads 4" in dry_run(args, VideoClassificationTask())
+    args.data.options = {"clip_span": None}  # what the model reads
+    text = dry_run(args, VideoClassificationTask())
+    assert "stretches of" not in text and "train/0@0-4" in text
+
+
 def test_layer_decay_and_weight_decay_of_the_head() -> None:
     model = M33DForVideoClassification(M33DConfig(**MODEL, num_labels=3))
     names = {parameter: name for name, parameter in model.named_parameters()}
