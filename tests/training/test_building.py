@@ -135,3 +135,14 @@ def test_a_source_that_does_not_tell_its_labels(args):
     args.data.label_fraction = 0.5
     with pytest.raises(ConfigError, match=r"'silent' does not tell the labels.*label_fraction = 0.5"):
         building.build_dataset(args, config(), True, labelled=True)
+
+
+def test_an_error_of_the_evaluation_data_is_whole_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    for told in ("it ends without a full stop", "it ends with one."):
+
+        def refuse(*_: object, told: str = told, **__: object) -> None:
+            raise DataError(told)
+
+        monkeypatch.setattr(building, "build_source", refuse)
+        with pytest.raises(DataError, match=rf"^Evaluation data: {told.rstrip('.')}\. To train without"):
+            building.build_run_source(RunArguments(), tiny_config(), train=False)

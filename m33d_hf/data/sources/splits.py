@@ -153,7 +153,8 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
         total = f"{sum(len(frames) for frames in sequences.values())} frames in "
         raise DataError(
             f"split {name!r} is empty: {share} of {'' if len(sequences) >= few else total}{len(sequences)} sequences. "
-            "Pass split_fractions, split_list, or split=all."
+            "Name its sequences in a file (--data.options.split_list), give it a larger share "
+            "(--data.options.split_fractions), or read everything (split all)."
         )
     return kept, how
 

@@ -63,7 +63,8 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
     except DataError as error:
         if train:
             raise
-        raise DataError(f"Evaluation data: {error} To train without evaluation give --data.eval_split null.") from error
+        told = str(error).rstrip().rstrip(".")
+        raise DataError(f"Evaluation data: {told}. To train without evaluation give --data.eval_split null.") from error
 
 
 def subset(length: int, count: int | None, seed: int | None) -> list[int] | None:

@@ -71,7 +71,7 @@ def test_unknown_and_empty_splits(tmp_path: Path):
     write_frames(tmp_path, 1)
     with pytest.raises(ConfigError, match="Did you mean 'train'"):
         frame_keys(tmp_path, "trian")
-    with pytest.raises(DataError, match="'test' is empty"):
+    with pytest.raises(DataError, match=r"'test' is empty.*--data\.options\.split_list"):
         frame_keys(tmp_path, "test")
 
 
