@@ -96,7 +96,7 @@ class Report:
         if self.label_pixels:
             lines.append(f"labels: {self._label_shares()}")
         lines.append(f"unreadable: {len(self.unreadable)} ({self.bad_fraction:.1%}); left out: {len(self.unpaired)}")
-        lines += [f"  {entry.path}: {entry.reason}" for entry in self.unreadable[:5]]
+        lines += [f"  {entry.path}: {entry.reason}" for entry in (self.unreadable + self.unpaired)[:5]]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"WARNING: {warning}" for warning in self.warnings]
         return "\n".join(lines)

@@ -35,6 +35,8 @@ def test_unreadable_and_unpaired_files_are_listed_and_written(tmp_path: Path):
     report = check_source(FolderSource(tmp_path))
     assert report.checked == 4 and report.bad_fraction == 0.25
     assert report.unreadable[0].path == str(broken) and "truncated" in report.unreadable[0].reason
+    told = report.summary()
+    assert "left out: 1" in told and f"{report.unpaired[0].path}: {report.unpaired[0].reason}" in told
     write_skipped_csv(report, tmp_path / "out" / "skipped_files.csv")
     with (tmp_path / "out" / "skipped_files.csv").open(newline="") as stream:
         rows = list(csv.reader(stream))
