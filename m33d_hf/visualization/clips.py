@@ -163,7 +163,7 @@ def clip_reconstruction_figure(
     words = [f"{name}\n{word}" for name in names for word in ("input", "visible", "reconstructed")]
     _name_rows(axes, words)
     if any(views[name].statistics_from_truth for name in names):
-        note = "mean and contrast of each reconstructed patch come from the truth where the target is normalised"
+        note = "mean and contrast of each reconstructed patch\ncome from the truth where the target is normalised"
         figure.supxlabel(note, fontsize=7.5, color=INK)
     if title:
         figure.suptitle(title, fontsize=9.5, color=INK)

@@ -291,7 +291,11 @@ def test_the_note_says_where_contrast_comes_from():
     keep = draw_keep(config, 1, generator=torch.Generator().manual_seed(0))["rgb"]
     masked = torch.zeros(1, config.num_tokens - keep.shape[1], 384)
     views = {"rgb": reconstruction_views(moving_square()[None], keep, masked, config.spec("rgb"), config)[0]}
-    assert "come from the truth" in clip_reconstruction_figure(views, config).get_supxlabel()
+    figure = clip_reconstruction_figure(views, config)
+    assert "come from the truth" in figure.get_supxlabel()
+    figure.canvas.draw()
+    box = figure._supxlabel.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
 def test_frames_are_spread_over_the_clip():
