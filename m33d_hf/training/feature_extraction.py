@@ -234,7 +234,8 @@ def encode(
         model: in eval mode, on `device`.
         frames: (B, T, 3, H, W) uint8 RGB at the model's size.
         device: where to compute.
-        precision: of the encoder, "no" (float32), "bf16" or "fp16"; the classifier computes in float32.
+        precision: of the encoder, "no" (that of the weights, as a rule float32), "bf16" or "fp16"; the classifier
+            always computes in that of the weights.
 
     Returns:
         (B, D) and (B, L) float32 on the CPU.
@@ -246,9 +247,9 @@ def encode(
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     with torch.no_grad():
         with torch.autocast(place.type, dtype=kind, enabled=kind is not None):
-            features = model.encode_clips(pixels)
-        features = features.float()
-        return features.cpu(), model.classifier(features).float().cpu()
+            features = model.encode_clips(pixels.to(model.dtype))
+        logits = model.classifier(features.to(model.dtype))
+        return features.float().cpu(), logits.float().cpu()
 
 
 class _Growing:
@@ -381,4 +382,3 @@ def bad_clips(store: FeatureStore, keys: Sequence[str]) -> tuple[int, int, list[
         total += len(summary.valid)
         problems += summary.problems
     return len(problems), total, problems
-

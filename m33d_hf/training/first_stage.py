@@ -72,6 +72,7 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, L
 
 def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[M33DConfig, list[str]]:
     """The first stage's (or a trained second one's) configuration with the temporal fields of the run, and remarks."""
+    theirs = {name: value for name, value in theirs.items() if name != "dtype"}  # it trains in float32, however stored
     base = M33DConfig.from_dict(dict(theirs))
     own = {name: value for name, value in args.model.items() if name.startswith(_OWN_FIELDS)}
     stated = {name: value for name, value in args.model.items() if name not in own and name != "modalities"}

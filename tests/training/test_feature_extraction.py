@@ -23,7 +23,7 @@ from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 from m33d_hf.scripts import extract_features
-from m33d_hf.training.feature_extraction import weights_digest
+from m33d_hf.training.feature_extraction import encode, weights_digest
 from m33d_hf.training.first_stage import load_first_stage
 from m33d_hf.training.preparation import build_model
 from m33d_hf.training.tasks.action_detection import ActionDetectionTask
@@ -90,6 +90,16 @@ def test_features_are_those_of_the_first_stage(tmp_path: Path, stage: str, forma
         torch.testing.assert_close(found.features, output.features, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found.clip_logits, output.logits, atol=1e-5, rtol=1e-5)
     assert found.labels.eq(255).sum() == 1
+
+
+def test_weights_in_half_precision_are_used_as_they_are(tmp_path: Path, stage: str) -> None:
+    model, _ = load_first_stage(arguments(tmp_path, stage))
+    clips = torch.randint(256, (3, 2, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    wanted = encode(model.eval(), clips, "cpu")
+    found = encode(model.to(torch.bfloat16), clips, "cpu")
+    for half, whole in zip(found, wanted, strict=True):
+        assert half.dtype == torch.float32
+        torch.testing.assert_close(half, whole, atol=0.1, rtol=0.1)
 
 
 def test_workers_and_resumption_change_nothing(tmp_path: Path, stage: str) -> None:
