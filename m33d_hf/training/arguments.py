@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from m33d_hf.errors import ConfigError
@@ -252,7 +253,9 @@ class RunArguments:
             raise ConfigError(f"stage must be 1, 2 or null, not {self.stage}.")
         for key, value, low, high in _ranges(self):
             if value is not None and not low <= value <= high:
-                raise ConfigError(f"{key} is {value}, outside {low} to {high}.")
+                least = "above 0" if 0 < low < 1 else f"at least {low:g}"
+                most = "" if high == inf else f" and at most {high:g}"
+                raise ConfigError(f"{key} is {value:g}; it must be {least}{most}.")
 
 
 def _check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
@@ -265,7 +268,7 @@ def _check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
 
 def _ranges(args: RunArguments) -> list[tuple[str, float | None, float, float]]:
     """(key, value, lowest, highest) of the numbers whose range a type cannot tell."""
-    big, tiny = float("inf"), 1e-300
+    big, tiny = inf, 1e-300  # tiny: above 0
     return [
         ("seed", args.seed, 0, big),
         ("num_processes", args.num_processes, 1, big),

@@ -160,3 +160,14 @@ def test_settings_are_equal_whatever_their_spelling() -> None:
     assert same_setting((224, 224), 224) and same_setting([0.9, 0.95], (0.9, 0.95)) and same_setting("a", "a")
     assert same_setting([[8, 8]], [8]) and same_setting(None, None)
     assert not same_setting([224, 192], 224) and not same_setting([3, 3, 3], 3) and not same_setting(None, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(5.0, r"is 5; it must be above 0 and at most 1\."), (0.0, r"is 0; it must be above 0 and at most 1\.")],
+)
+def test_a_number_out_of_its_range_is_told_the_range_in_words(value: float, message: str) -> None:
+    args = RunArguments()
+    args.data.label_fraction, args.train.max_steps = value, 1
+    with pytest.raises(ConfigError, match=f"data.label_fraction {message}"):
+        args.validate()
