@@ -27,7 +27,7 @@ from m33d_hf.training.arguments import RunArguments, same_setting
 from m33d_hf.training.guards import output_lock
 from m33d_hf.training.initialisation import find_own
 from m33d_hf.training.launch import Ranks, open_accelerator
-from m33d_hf.training.preparation import build_eval_feed, build_model
+from m33d_hf.training.preparation import build_eval_feed, build_model, list_left_out
 from m33d_hf.training.reporting import CONFIG, flatten, provenance
 from m33d_hf.training.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
@@ -69,6 +69,7 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         model = build_model(args, task)
         check_all_loaded(task, args)
         dataset = evaluation_data(args, task, model)
+        ranks.on_main(lambda: list_left_out(args, [dataset]))
         model.to(accelerator.device).eval()
         feed = build_eval_feed(args, task, model, dataset, ranks)
         stack.callback(feed.close)
@@ -212,7 +213,7 @@ def _write(results: dict[str, Any], args: RunArguments, notes: list[str]) -> Non
         print(f"note: {note}", file=sys.stderr)
     skipped = read_skipped(Path(args.output_dir) / FILE_NAME)
     if skipped:
-        print(f"{len(skipped)} unusable file(s) left out, see {FILE_NAME} there", file=sys.stderr)
+        print(f"{len(skipped)} file(s) left out, see {FILE_NAME} there", file=sys.stderr)
     for name, value in results["metrics"].items():
         print(f"{name}: {'nothing to measure' if value is None else format(value, '.4f')}")
     print(f"{results['samples']} samples; results are in {path}", flush=True)

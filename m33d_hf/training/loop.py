@@ -196,5 +196,5 @@ def _finish(run: Run) -> None:
     with run.averaged():
         run.ranks.on_main(save)
     skipped = read_skipped(Path(run.args.output_dir) / FILE_NAME)
-    listed = [f"{len(skipped)} unusable file(s) left out, see {FILE_NAME} there"] if skipped else []
+    listed = [f"{len(skipped)} file(s) left out, see {FILE_NAME} there"] if skipped else []
     run.report.say([f"model and metrics are in {run.args.output_dir}", *listed])

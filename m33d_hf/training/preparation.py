@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import seeded
-from m33d_hf.data.skips import FILE_NAME, SkipLedger
+from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
@@ -57,6 +57,7 @@ class Run:
         self.model = build_model(args, task)
         train_set, eval_set = task.build_datasets(args, self.model)
         self.plan = plan_run(args, len(train_set), self.ranks.size)
+        self.ranks.on_main(lambda: list_left_out(args, [train_set, eval_set]))
         self.data = task.describe_data(train_set)
         self.description = task.describe(args, self.model, train_set)
         if args.train.compile:
@@ -182,6 +183,19 @@ def build_eval_feed(
 def skip_ledger(args: RunArguments, dataset: SampleDataset) -> SkipLedger:
     """The account of a data set's unusable files, in the output folder."""
     return SkipLedger(Path(args.output_dir) / FILE_NAME, args.data.max_bad_fraction, len(dataset))
+
+
+def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) -> None:
+    """Add the files that sources left out from the start (no partner, unreadable) to the list in the output folder.
+
+    They do not count against the budget: what has no partner need not be broken.
+    """
+    found = []
+    for dataset in datasets:
+        source = None if dataset is None else dataset.source
+        root = Path(getattr(source, "root", ""))
+        found += [SkippedFile(str(root / file.path), file.reason, "") for file in getattr(source, "unpaired", ())]
+    append_skipped(Path(args.output_dir) / FILE_NAME, found)
 
 
 def step_sampler(

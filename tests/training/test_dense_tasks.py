@@ -212,3 +212,10 @@ def test_depth_estimation_refuses_depth_that_is_no_distance(tmp_path: Path) -> N
     task = DepthEstimationTask()
     with pytest.raises(ConfigError, match="is inverse; depth_estimation predicts and judges metres"):
         task.build_datasets(args, task.build_model(args))
+
+
+def test_weights_are_as_readable_as_their_configuration(tmp_path: Path) -> None:
+    model = M33DForDepthEstimation(M33DConfig(**MODEL))
+    Task().save(model, RunArguments(output_dir=str(tmp_path)))
+    modes = {(tmp_path / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1

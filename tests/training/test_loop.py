@@ -7,14 +7,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers.frames_on_disk import write_frames
 from helpers.launching import weights_of, without_timing
 from helpers.tiny_task import TinyModel, TinyTask, tiny_arguments, valid_pixels
-from m33d_hf.data.loading import StepSampler
+from m33d_hf.data.loading import SampleDataset, StepSampler
 from m33d_hf.data.skips import read_skipped
+from m33d_hf.data.sources.folder import FolderSource
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError, NonFiniteLossError
 from m33d_hf.training.checkpoints import CheckpointStore, read_state
 from m33d_hf.training.loop import train
 from m33d_hf.training.plan import plan_run
+from m33d_hf.training.preparation import list_left_out
 from m33d_hf.training.replay import replay
 
 
@@ -188,6 +191,17 @@ def test_unreadable_files_are_replaced_listed_and_budgeted(tmp_path):
     }
     with pytest.raises(DataError, match=r"max_bad_fraction = 0\.05"):
         run(tmp_path / "bad", data__options={"bad": [3, 5]}, data__max_bad_fraction=0.05)
+
+
+def test_files_left_out_from_the_start_are_listed_too(tmp_path):
+    write_frames(tmp_path / "data", 5)
+    (tmp_path / "data/depth/2.png").unlink()
+    args = tiny_arguments(tmp_path / "out")
+    dataset = SampleDataset(FolderSource(tmp_path / "data"))
+    for _ in range(2):  # a run that continues does not list them twice
+        list_left_out(args, [dataset, None])
+    (entry,) = read_skipped(tmp_path / "out" / "skipped_files.csv")
+    assert entry.path == str(tmp_path / "data/color/2.png") and "depth" in entry.reason
 
 
 def test_unreadable_evaluation_files_are_dropped_listed_and_budgeted(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -88,6 +90,9 @@ class Task:
         finally:
             if shown:
                 logging.enable_progress_bar()
+        # safetensors writes for its owner alone; a group that may read the configuration may read the weights.
+        for weights in Path(args.output_dir).glob("*.safetensors"):
+            shutil.copymode(Path(args.output_dir) / "config.json", weights)
 
     def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
         """What train_config.json tells about the training data: their number, and what depth values were taken for."""
