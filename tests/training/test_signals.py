@@ -68,7 +68,10 @@ def test_the_end_of_the_launcher_saves_and_leaves_no_orphan(tmp_path, launcher, 
     assert found["interrupted_by"] == signal.SIGTERM
 
 
-def test_a_second_signal_is_not_swallowed():
+def test_a_second_signal_is_not_swallowed(request):
+    # A shell starts its background jobs with SIGINT ignored, this test run perhaps among them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested() == signal.SIGINT
