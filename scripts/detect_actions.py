@@ -7,6 +7,7 @@ are reported on stderr and do not stop the others. Under torchrun the processes 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line: 0; 1 when some videos were left out; 2 when all were, or after an error of ours."""
     args = _parser().parse_args(argv)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for reading one file
     try:
         from m33d_hf.errors import ConfigError
         from m33d_hf.inference.detection_files import detect_all, find_videos, usable_device

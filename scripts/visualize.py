@@ -6,6 +6,7 @@ Takes the output folder of run_pretrain.py and the data that the run was evaluat
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.samples < 1:
         parser.error(f"--samples is {options.samples}; give 1 or more")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for reading one file
     try:
         from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures
 
