@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.experiments.jobs import Job
+from m33d_hf.training.parsing import parse_arguments
 
 FILE = Path(__file__).with_name("demo.yaml")
 ROWS = "m33d_hf.experiments.rows"
@@ -75,9 +77,8 @@ class DemoPlan:
         words = ["--cpu", "true", "--cpu_threads", "1", "--logging.progress", "false", "--logging.trackers", "[]"]
         return [*words, "--checkpoint.save_best", "false", "--checkpoint.save_final", "false"]
 
-    def _run_folder(self, name: str, argv: Sequence[str]) -> Path:
-        """Another command line gets another folder, so that nothing resumes from a run of other settings."""
-        return self.folder / "runs" / f"{name}-{hashlib.sha256(' '.join(argv).encode()).hexdigest()[:8]}"
+    def _run_folder(self, name: str, argv: Sequence[str], task: str) -> str:
+        return run_folder(self.folder, name, (argv, task))
 
     def _render(self) -> Job:
         frames = dict(self.budget["frames"])
@@ -125,7 +126,11 @@ class DemoPlan:
             argv += ["--init_from", job.parameters["output_dir"]]
         for key, value in (overrides or {}).items():
             argv += [f"--{key}", str(value)]
-        parameters: dict[str, Any] = {"argv": argv, "output_dir": str(self._run_folder(name, argv)), "steps": steps}
+        parameters: dict[str, Any] = {
+            "argv": argv,
+            "output_dir": self._run_folder(name, argv, "pretraining"),
+            "steps": steps,
+        }
         if pictures and seed == self.seeds[0]:
             parameters["picture"] = f"pictures/{name}.npz"
             parameters["folder"] = str(self.folder)
@@ -163,7 +168,7 @@ class DemoPlan:
             "task": entry["task"],
             "argv": [*argv, *self._data("validation")],
             "test_argv": [*argv, *self._data("test")],
-            "output_dir": str(self._run_folder(name, argv)),
+            "output_dir": self._run_folder(name, argv, entry["task"]),
             "steps": steps,
         }
         if pictures and seed == self.seeds[0]:
@@ -173,6 +178,21 @@ class DemoPlan:
         cost = steps * self.content["costs"][entry["task"]] + self.content["costs"]["evaluation"]
         needs = ("render",) if before is None else ("render", before.id)
         return Job(name, f"{ROWS}:finetune", parameters, needs, cost, name.replace("-", " ").replace("_", " "))
+
+
+def run_folder(folder: Path, name: str, *runs: tuple[Sequence[str], str]) -> str:
+    """Where the runs of a row go: other settings, by command line or by a changed recipe, go to another folder.
+
+    The folder is one of the row's parameters, so that a changed recipe is run again instead of taken for finished.
+
+    Args:
+        folder: outputs of the experiment.
+        name: of the row.
+        runs: (command line, task) of each.
+    """
+    settings = [parse_arguments(list(argv), task).to_dict() for argv, task in runs]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return str(folder / "runs" / f"{name}-{digest}")
 
 
 def _length(steps: int) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.experiments.jobs import Job
+from m33d_hf.experiments.plan import run_folder
 
 FILE = Path(__file__).with_name("video.yaml")
 ROWS = "m33d_hf.experiments.video_rows"
@@ -101,18 +101,17 @@ class VideoPlan:
         words += ["--checkpoint.save_best", "false", "--checkpoint.save_final", "false"]
         return words + (["--data.cache_dir", self.cache_dir] if self.cache_dir else [])
 
-    def _folder(self, name: str, argv: Sequence[str]) -> str:
-        """Another command line gets another folder, so that nothing resumes from a run of other settings."""
-        digest = hashlib.sha256(" ".join(argv).encode()).hexdigest()[:8]
-        return str(self.folder / "runs" / f"{name}-{digest}")
-
     def _pretraining(self, method: str, seed: int) -> Job | None:
         recipe = self.content["methods"][method]
         if recipe is None:
             return None
         name, steps = f"pretrain-{method}-s{seed}", self.budget["pretraining_steps"]
         argv = [*self._common(recipe, seed), "--method", method, *_length(steps), *self._clips("test")]
-        parameters: dict[str, Any] = {"argv": argv, "output_dir": self._folder(name, argv), "steps": steps}
+        parameters: dict[str, Any] = {
+            "argv": argv,
+            "output_dir": run_folder(self.folder, name, (argv, "pretraining")),
+            "steps": steps,
+        }
         cost = steps * self.content["costs"]["pretrain"] + self.content["costs"]["evaluation"]
         return Job(name, "m33d_hf.experiments.rows:pretrain", parameters, ("render",), cost, f"{method} seed {seed}")
 
@@ -122,7 +121,7 @@ class VideoPlan:
         parameters = {
             "argv": [*argv, *_start(start), *self._clips("validation")],
             "test_argv": [*argv, *self._clips("test")],
-            "output_dir": self._folder(name, [*argv, *_start(start)]),
+            "output_dir": run_folder(self.folder, name, ([*argv, *_start(start)], "video_classification")),
             "steps": steps,
         }
         cost = steps * self.content["costs"]["finetune"] + self.content["costs"]["evaluation"]
@@ -136,7 +135,7 @@ class VideoPlan:
         parameters = {
             "clip_argv": [*first, *self._videos("validation")],
             "temporal_argv": [*second, *self._videos("test")],
-            "output_dir": self._folder(name, [*first, *second]),
+            "output_dir": run_folder(self.folder, name, (first, "video_classification"), (second, "action_detection")),
             "steps": steps,
         }
         costs = self.content["costs"]

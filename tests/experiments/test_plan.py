@@ -8,7 +8,7 @@ import pytest
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.jobs import Job, check_jobs
-from m33d_hf.experiments.plan import DemoPlan, load_plan
+from m33d_hf.experiments.plan import DemoPlan, load_plan, run_folder
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.parsing import parse_arguments
 
@@ -113,3 +113,13 @@ def test_other_settings_are_other_folders_and_fingerprints(tmp_path: Path) -> No
 def test_unknown_budget(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'smoke'"):
         load_plan("smok", tmp_path)
+
+
+def test_a_changed_recipe_is_run_again(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    runs = (["--recipe", str(recipe), "--seed", "1"], "pretraining")
+    folders = []
+    for rate in (1e-3, 1e-3, 2e-3):
+        recipe.write_text(f"extends: rooms/pretrain\noptim: {{learning_rate: {rate}}}\n", encoding="utf-8")
+        folders.append(run_folder(tmp_path, "row", runs))
+    assert folders[0] == folders[1] != folders[2]
