@@ -119,7 +119,7 @@ def read_skipped(path: str | Path) -> list[SkippedFile]:
 def append_skipped(path: Path, files: Iterable[SkippedFile]) -> None:
     """Append the files not listed yet, as one write, so that ranks do not tear each other's lines."""
     known = {file.path for file in read_skipped(path)}
-    fresh = [file for file in files if file.path not in known]
+    fresh = list({file.path: file for file in reversed(list(files)) if file.path not in known}.values())[::-1]
     if not fresh:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

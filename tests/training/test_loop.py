@@ -199,7 +199,7 @@ def test_files_left_out_from_the_start_are_listed_too(tmp_path):
     args = tiny_arguments(tmp_path / "out")
     dataset = SampleDataset(FolderSource(tmp_path / "data"))
     for _ in range(2):  # a run that continues does not list them twice
-        list_left_out(args, [dataset, None])
+        list_left_out(args, [dataset, dataset, None])
     (entry,) = read_skipped(tmp_path / "out" / "skipped_files.csv")
     assert entry.path == str(tmp_path / "data/color/2.png") and "depth" in entry.reason
 
