@@ -301,7 +301,7 @@ def test_videos_on_disk_with_their_annotation(tmp_path: Path, stage: str) -> Non
     with (tmp_path / "out" / "evaluation" / "videos.csv").open(newline="") as file:
         rows = {row["video"]: (row["clips"], row["unreadable_clips"]) for row in csv.DictReader(file)}
     assert {Path(key).name: value for key, value in rows.items()} == {"v1": ("3", "0"), "v2": ("3", "1")}
-    left_out, damaged = read_skipped(tmp_path / "out" / "skipped_files.csv")
+    damaged, left_out = read_skipped(tmp_path / "out" / "skipped_files.csv")
     assert left_out.path.endswith("/v3") and "annotation" in left_out.reason
     assert "004.png (frames 4 to 7)" in damaged.path and result.metrics["eval/absent_classes"] == 0
 
