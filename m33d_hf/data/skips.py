@@ -119,7 +119,10 @@ def read_skipped(path: str | Path) -> list[SkippedFile]:
 def append_skipped(path: Path, files: Iterable[SkippedFile]) -> None:
     """Append the files not listed yet, as one write, so that ranks do not tear each other's lines."""
     known = {file.path for file in read_skipped(path)}
-    fresh = list({file.path: file for file in reversed(list(files)) if file.path not in known}.values())[::-1]
+    fresh: dict[str, SkippedFile] = {}
+    for file in files:
+        if file.path not in known:
+            fresh.setdefault(file.path, file)
     if not fresh:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +132,7 @@ def append_skipped(path: Path, files: Iterable[SkippedFile]) -> None:
         writer = csv.writer(text, lineterminator="\n")
         if os.fstat(descriptor).st_size == 0:
             writer.writerow(HEADER)
-        writer.writerows(fresh)
+        writer.writerows(fresh.values())
         os.write(descriptor, text.getvalue().encode("utf-8", "surrogateescape"))
     finally:
         os.close(descriptor)

@@ -2,80 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.experiments.base_plan import ONE_THREAD, ExperimentPlan, run_folder, training_length
 from m33d_hf.experiments.jobs import Job
-from m33d_hf.training.parsing import parse_arguments
 
 FILE = Path(__file__).with_name("demo.yaml")
 ROWS = "m33d_hf.experiments.rows"
 
 
-@dataclass(frozen=True)
-class DemoPlan:
-    """The demo's rows under one budget.
-
-    Attributes:
-        content: demo.yaml.
-        budget_name: key of `budgets`.
-        folder: outputs; runs, rows, pictures and figures are below it.
-        cache_dir: where rooms are rendered; None = the user's cache.
-    """
-
-    content: Mapping[str, Any]
-    budget_name: str
-    folder: Path
-    cache_dir: str | None = None
-
-    @property
-    def budget(self) -> Mapping[str, Any]:
-        """Frames and steps."""
-        budgets = self.content["budgets"]
-        if self.budget_name not in budgets:
-            hint = nearest_name_hint(self.budget_name, budgets)
-            raise ConfigError(f"there is no budget {self.budget_name!r}; known: {', '.join(budgets)}.{hint}")
-        return dict(budgets[self.budget_name])
-
-    @property
-    def seeds(self) -> list[int]:
-        """Each changes weights, order, masks and the labelled subset."""
-        return list(self.content["seeds"])
+class DemoPlan(ExperimentPlan):
+    """The demo's rows under one budget; pictures and figures are below its folder too."""
 
     def jobs(self) -> list[Job]:
         """Rendering first, long chains before short ones."""
         jobs = [self._render()]
-        chains = {(method, seed): self._pretraining(method, seed) for seed in self.seeds for method in self._methods()}
+        chains = {(method, seed): self._pretraining(method, seed) for seed in self.seeds for method in self.methods}
         # Interleaved by length: what other rows wait for starts first.
         jobs += [job for chain in chains.values() for job in chain]
         jobs += [self._probe(name, seed) for seed in self.seeds for name in self.content["matching_probe"]["methods"]]
         for seed in self.seeds:
-            for method in self._methods():
+            for method in self.methods:
                 before = chains[method, seed][-1] if chains[method, seed] else None
                 jobs += self._finetuning(method, seed, before)
         return [*jobs, self._floors()]
-
-    def _methods(self) -> list[str]:
-        return list(self.content["methods"])
 
     def _data(self, eval_split: str) -> list[str]:
         frames = self.budget["frames"]
         words = ["--data.options.num_frames", str(frames["train"]), "--data.num_workers", "0"]
         words += ["--data.eval_split", eval_split, "--data.eval_options.num_frames", str(frames[eval_split])]
-        return words + (["--data.cache_dir", self.cache_dir] if self.cache_dir else [])
-
-    @staticmethod
-    def _quiet() -> list[str]:
-        """Every row is one CPU process with one thread and keeps its last weights, whatever the machine has."""
-        words = ["--cpu", "true", "--cpu_threads", "1", "--logging.progress", "false", "--logging.trackers", "[]"]
-        return [*words, "--checkpoint.save_best", "false", "--checkpoint.save_final", "false"]
+        return words + self.cache_words
 
     def _run_folder(self, name: str, argv: Sequence[str], task: str) -> str:
         return run_folder(self.folder, name, (argv, task))
@@ -116,10 +74,10 @@ class DemoPlan:
     ) -> Job:
         argv = ["--recipe", stage["recipe"], "--method", stage["method"], "--seed", str(seed)]
         argv += [
-            *_length(steps),
+            *training_length(steps),
             "--logging.every_steps",
             str(max(1, steps // 40)),
-            *self._quiet(),
+            *ONE_THREAD,
             *self._data("test"),
         ]
         for job in before:
@@ -160,7 +118,7 @@ class DemoPlan:
     ) -> Job:
         steps = self.budget[entry["steps"]]
         every = max(1, steps // self.budget["evaluations"])
-        argv = ["--recipe", entry["recipe"], "--seed", str(seed), *_length(steps), *self._quiet()]
+        argv = ["--recipe", entry["recipe"], "--seed", str(seed), *training_length(steps), *ONE_THREAD]
         argv += ["--data.max_train_samples", str(labels), "--data.subset_seed", str(seed)]
         argv += ["--evaluation.every_steps", str(every), "--logging.every_steps", str(max(1, steps // 10))]
         argv += [] if before is None else ["--init_from", before.parameters["output_dir"]]
@@ -180,32 +138,10 @@ class DemoPlan:
         return Job(name, f"{ROWS}:finetune", parameters, needs, cost, name.replace("-", " ").replace("_", " "))
 
 
-def run_folder(folder: Path, name: str, *runs: tuple[Sequence[str], str]) -> str:
-    """Where the runs of a row go: other settings, by command line or by a changed recipe, go to another folder.
-
-    The folder is one of the row's parameters, so that a changed recipe is run again instead of taken for finished.
-
-    Args:
-        folder: outputs of the experiment.
-        name: of the row.
-        runs: (command line, task) of each.
-    """
-    settings = [parse_arguments(list(argv), task).to_dict() for argv, task in runs]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    return str(folder / "runs" / f"{name}-{digest}")
-
-
-def _length(steps: int) -> list[str]:
-    """Steps with the recipes' warm-up of 5 %."""
-    return ["--train.max_steps", str(steps), "--optim.warmup_steps", str(max(1, round(0.05 * steps)))]
-
-
 def load_plan(budget: str, folder: Path, cache_dir: str | None = None, path: Path = FILE) -> DemoPlan:
     """Read demo.yaml.
 
     Raises:
         ConfigError: no such budget.
     """
-    plan = DemoPlan(yaml.safe_load(path.read_text(encoding="utf-8")), budget, folder, cache_dir)
-    plan.budget  # noqa: B018 - raises where the name is wrong, before anything starts
-    return plan
+    return DemoPlan.load(path, budget, folder, cache_dir)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.errors import ConfigError
-from m33d_hf.experiments.demo import MOST_WORKERS, WORKER_ENVIRONMENT, available_cores, done_fraction, environment
-from m33d_hf.experiments.jobs import Job, Runner, write_json
-from m33d_hf.experiments.progress import ProgressLine, clock
+from m33d_hf.experiments.jobs import Job, write_json
+from m33d_hf.experiments.running import environment, run_jobs, tell
 from m33d_hf.experiments.video_plan import VideoPlan, load_video_plan
 from m33d_hf.experiments.video_report import failures, summary, write_video_report
 
@@ -39,13 +35,8 @@ def run_video(
     if fresh:
         for part in ("rows", "runs"):
             shutil.rmtree(folder / part, ignore_errors=True)
-    os.environ.update(WORKER_ENVIRONMENT)
     jobs = plan.jobs()
-    count = workers or min(MOST_WORKERS, available_cores())
-    print(f"{len(jobs)} jobs in {count} processes with one thread each; outputs in {folder}", flush=True)
-    from m33d_hf.experiments.rows import start_worker
-
-    rows = Runner(folder / "rows", count, ProgressLine(jobs, count, done_fraction), start_worker).run(jobs)
+    rows, count = run_jobs(jobs, folder, workers)
     seconds = sum(float(row.get("wall_seconds", 0.0)) for row in rows.values()) / count
     if not any(row.get("reused") for row in rows.values()):
         seconds = time.perf_counter() - started
@@ -87,13 +78,4 @@ def report_video(folder: Path) -> int:
     Raises:
         ConfigError: the folder holds no results.json.
     """
-    if not (folder / "results.json").is_file():
-        raise ConfigError(f"{folder} holds no results.json; run without --report_only first, or name another folder.")
-    page, text = write_video_report(folder)
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    print("\n" + "\n".join(sentence.replace("**", "") for sentence in summary(results)))
-    failed = failures(results)
-    for name, error in failed:
-        print(f"FAILED {name}: {error}")
-    print(f"\n{clock(results['wall_seconds'])} in all. Report: {page} (and {text.name}, results.json)", flush=True)
-    return 1 if failed else 0
+    return tell(folder, write_video_report, summary, failures)

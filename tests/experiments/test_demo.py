@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from m33d_hf.experiments import plan as plan_module
-from m33d_hf.experiments.demo import done_fraction, run_demo
+from m33d_hf.experiments.demo import run_demo
 from m33d_hf.experiments.jobs import Job
+from m33d_hf.experiments.running import done_fraction
 from m33d_hf.scripts.run_demo import main
 
 pytestmark = pytest.mark.slow

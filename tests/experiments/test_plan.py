@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.experiments.base_plan import run_folder
 from m33d_hf.experiments.jobs import Job, check_jobs
-from m33d_hf.experiments.plan import DemoPlan, load_plan, run_folder
+from m33d_hf.experiments.plan import DemoPlan, load_plan
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.parsing import parse_arguments
 

@@ -1,0 +1,119 @@
+"""Running an experiment's jobs and telling what came out: the same for every experiment."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.errors import ConfigError
+from m33d_hf.experiments.jobs import Job, Runner
+from m33d_hf.experiments.progress import ProgressLine, clock
+
+Results = Mapping[str, Any]
+MOST_WORKERS = 8
+# Inherited by the workers, before they import torch: one thread, and freed memory kept instead of handed back to the
+# system after every step (glibc; a tenth of the time of such small steps).
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "2000000000",
+    "MALLOC_MMAP_THRESHOLD_": "2000000000",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def run_jobs(jobs: Sequence[Job], folder: Path, workers: int | None) -> tuple[dict[str, dict[str, Any]], int]:
+    """Run what is not finished yet.
+
+    Args:
+        jobs: of the experiment.
+        folder: outputs; rows are kept below it.
+        workers: processes, one thread each; None = one per available core, at most 8.
+
+    Returns:
+        The rows by job id, and the number of processes.
+    """
+    os.environ.update(WORKER_ENVIRONMENT)
+    count = workers or min(MOST_WORKERS, available_cores())
+    print(f"{len(jobs)} jobs in {count} processes with one thread each; outputs in {folder}", flush=True)
+    from m33d_hf.experiments.rows import start_worker
+
+    runner = Runner(folder / "rows", count, ProgressLine(jobs, count, done_fraction), start_worker)
+    return runner.run(jobs), count
+
+
+def tell(
+    folder: Path,
+    write: Callable[[Path], tuple[Path, Path]],
+    summary: Callable[[Results], list[str]],
+    failures: Callable[[Results], list[tuple[str, str]]],
+) -> int:
+    """Write the reports from results.json alone and print the gist; return the exit code.
+
+    Args:
+        folder: outputs, with results.json.
+        write: writes page and text of the report, returns their paths.
+        summary: sentences of the gist.
+        failures: (what, error) of everything that did not finish.
+
+    Raises:
+        ConfigError: the folder holds no results.json.
+    """
+    if not (folder / "results.json").is_file():
+        raise ConfigError(f"{folder} holds no results.json; run without --report_only first, or name another folder.")
+    page, text = write(folder)
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    print("\n" + "\n".join(sentence.replace("**", "") for sentence in summary(results)))
+    failed = failures(results)
+    for name, error in failed:
+        print(f"FAILED {name}: {error}")
+    print(f"\n{clock(results['wall_seconds'])} in all. Report: {page} (and {text.name}, results.json)", flush=True)
+    return 1 if failed else 0
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def done_fraction(job: Job) -> float:
+    """Share of a running job's steps, from the metrics it writes."""
+    path = Path(str(job.parameters.get("output_dir", ""))) / "metrics.jsonl"
+    steps = job.parameters.get("steps")
+    if not steps or not path.is_file():
+        return 0.0
+    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+        try:
+            return min(1.0, float(json.loads(line)["step"]) / float(steps))
+        except (ValueError, KeyError):
+            continue  # the line being written
+    return 0.0
+
+
+def environment() -> dict[str, str]:
+    """Machine and versions, for the report."""
+    from m33d_hf.training.reporting import provenance
+
+    known = provenance()
+    versions = {name: version or "-" for name, version in known["versions"].items()}
+    return {
+        **versions,
+        "commit": str(known["commit"]),
+        "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {available_cores()} cores",
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"
