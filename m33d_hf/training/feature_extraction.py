@@ -170,7 +170,7 @@ class FeatureExtractor:
             SystemExit: SIGTERM or SIGINT; the videos finished before stay.
         """
         group = _waiting_group()
-        share = [number for number in videos[self.rank :: self.world_size]]
+        share = videos[self.rank :: self.world_size]
         todo = [number for number in share if not self.store.is_whole(source.videos[number].key)]
         if todo:
             with _stoppable():

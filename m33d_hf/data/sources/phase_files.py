@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth_maps import SPEC_FILE, find_depth_maps, read_sidecar_spec
@@ -131,7 +131,7 @@ def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoO
             raise DataError(f"{folder}: {names[key]} and {file} would both be the video {key!r}; keep one of them")
         names[key] = file
     sidecars = _sidecar_root(root, folder, options)
-    spec = None if sidecars is None else _sidecar_spec(sidecars, options.depth_options)
+    spec = None if sidecars is None else read_sidecar_spec(sidecars, **asdict(options.depth_options))
     found = FoundVideos({}, spec, names)
     for key, file in names.items():
         maps = None if sidecars is None else find_depth_maps(sidecars, key, spec)
@@ -166,18 +166,6 @@ def _sidecar_root(root: Path, folder: Path, options: VideoOptions) -> Path | Non
     usual = [base / name for base in (root, folder) for name in _DEPTH_FOLDERS]
     stated = options.depth_options.states_meaning
     return next((place for place in usual if place.is_dir() and (stated or (place / SPEC_FILE).is_file())), None)
-
-
-def _sidecar_spec(sidecars: Path, stated: DepthOptions) -> DepthSpec:
-    return read_sidecar_spec(
-        sidecars,
-        kind=stated.kind,
-        scale=stated.scale,
-        unit=stated.unit,
-        invalid_values=stated.invalid_values,
-        min_depth=stated.min_depth,
-        max_depth=stated.max_depth,
-    )
 
 
 def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:
