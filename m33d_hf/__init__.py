@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
     from m33d_hf.modeling.depth_m33d import DepthSpec
     from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
-    from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
+    from m33d_hf.modeling.modeling_m33d import M33DModel
+    from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
     from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
     from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
     from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
@@ -32,7 +33,7 @@ _HOMES = {
     "M33DConfig": "modeling.configuration_m33d",
     "M33DError": "errors",
     "M33DForDepthEstimation": "modeling.tasks_m33d",
-    "M33DForPreTraining": "modeling.modeling_m33d",
+    "M33DForPreTraining": "modeling.pretraining_m33d",
     "M33DForSemanticSegmentation": "modeling.tasks_m33d",
     "M33DForVideoActionDetection": "modeling.video_tasks_m33d",
     "M33DForVideoClassification": "modeling.video_tasks_m33d",

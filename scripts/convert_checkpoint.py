@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from m33d_hf.convert import ConversionOptions, config_for, convert_state_dict, load_foreign
     from m33d_hf.modeling.configuration_m33d import M33DConfig
-    from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+    from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
     try:
         if (arguments.output / "config.json").exists() and not arguments.overwrite:

@@ -19,7 +19,7 @@ from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 from m33d_hf.experiments.results import METRICS
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.launch import open_accelerator
 from m33d_hf.training.loop import TrainResult, train

@@ -11,7 +11,7 @@ import torch
 
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.parsing import build
 from m33d_hf.training.reporting import CONFIG

@@ -19,7 +19,8 @@ from helpers.foreign import (
 )
 from m33d_hf.convert import ConversionOptions, ConversionReport, convert_state_dict, from_state_dict
 from m33d_hf.errors import CheckpointError, ConfigError, ConversionError
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
+from m33d_hf.modeling.modeling_m33d import M33DModel
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 
 

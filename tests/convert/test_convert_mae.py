@@ -12,7 +12,7 @@ from torch import Tensor
 
 from helpers.foreign import mae_config, original_mae, tiny_vitmae
 from m33d_hf.convert import ConversionReport, convert_state_dict, load_foreign
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
 TOLERANCE = 1e-5
 

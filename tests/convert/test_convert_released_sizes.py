@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from helpers.foreign import mae_table
 from m33d_hf.convert import config_for, convert_state_dict, from_state_dict
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
 
 def _block(name: str, width: int, inner: int, split_bias: bool) -> dict[str, Tensor]:

@@ -162,7 +162,7 @@ def test_all_invalid_depth_stays_finite():
 
 
 def test_the_model_takes_the_batch():
-    from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+    from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
     model = M33DForPreTraining(config(modalities=[rgb_modality(), depth_modality(drop_probability=0.5)]))
     batch = PretrainingCollator(model.config)([sample("a"), sample("b")])

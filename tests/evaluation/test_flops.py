@@ -10,7 +10,8 @@ from helpers.tiny import tiny_config
 from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.flops import count_pretraining, count_task, flops_per_sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
+from m33d_hf.modeling.modeling_m33d import M33DModel
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training import recipes
 from m33d_hf.training.parsing import parse_arguments
 

@@ -18,7 +18,7 @@ from helpers.foreign import (
     videomae_config,
 )
 from m33d_hf.convert import convert_state_dict, from_state_dict
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
 TOLERANCE = 4e-5
 

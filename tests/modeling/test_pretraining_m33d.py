@@ -5,8 +5,9 @@ from helpers.tiny import CLIP, UNMASKED, VARIANTS, both, random_batch, tiny_conf
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import depth_modality, rgb_modality
 from m33d_hf.modeling.losses_m33d import normalize_patches
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
+from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.patches_m33d import patchify, unpatchify
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
 
 def build(config):

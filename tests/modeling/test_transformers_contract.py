@@ -12,7 +12,8 @@ import torch
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
 from m33d_hf.modeling.masking_m33d import draw_keep
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel, M33DPreTrainedModel
+from m33d_hf.modeling.modeling_m33d import M33DModel, M33DPreTrainedModel
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.foreign import original_mae, tiny_videomae, tiny_vitmae
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.scripts.convert_checkpoint import main
 
 

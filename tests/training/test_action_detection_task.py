@@ -23,7 +23,7 @@ from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics
 from m33d_hf.evaluation.frame_votes import frame_phases, frame_probabilities
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.dry_run import dry_run
 from m33d_hf.training.evaluation_run import evaluate_run

@@ -18,7 +18,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.metrics import DepthMetrics
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.loop import train

@@ -19,7 +19,7 @@ from m33d_hf.data.sources import SOURCES
 from m33d_hf.data.sources.rooms.constants import MOTION_NAMES
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.scripts._main import build_task, main

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from helpers.foreign import original_mae, tiny_vitmae
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
+from m33d_hf.modeling.modeling_m33d import M33DModel
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 from m33d_hf.training.arguments import InitArguments

@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from helpers.rooms_runs import words
 from m33d_hf.data.loading import EvaluationSampler, build_loader
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining, M33DModel
+from m33d_hf.modeling.modeling_m33d import M33DModel
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.loop import train

@@ -17,7 +17,7 @@ from m33d_hf.data.sources import SOURCES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.arguments import RunArguments

@@ -247,7 +247,7 @@ def test_every_clip_method_runs_on_every_clip_recipe(recipe: str, method: str) -
     """Each method builds its model from each recipe (on the meta device) and the optimizer takes its weights."""
     import torch
 
-    from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+    from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
     args = parse(recipe, "--method", method)
     made = config(args)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from m33d_hf.data.collation import PretrainingCollator
 from m33d_hf.data.loading import SampleDataset
-from m33d_hf.modeling.modeling_m33d import M33DForPreTraining
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, starting_config
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
