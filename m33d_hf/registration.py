@@ -31,9 +31,11 @@ def _register_configuration(auto: ModuleType, configuration: ModuleType) -> None
 
 
 def _register_models(auto: ModuleType, modeling: ModuleType) -> None:
-    config = modeling.M33DConfig
-    auto.AutoModel.register(config, modeling.M33DModel, exist_ok=True)
-    auto.AutoModelForPreTraining.register(config, modeling.M33DForPreTraining, exist_ok=True)
+    auto.AutoModel.register(modeling.M33DConfig, modeling.M33DModel, exist_ok=True)
+
+
+def _register_pretraining(auto: ModuleType, pretraining: ModuleType) -> None:
+    auto.AutoModelForPreTraining.register(pretraining.M33DConfig, pretraining.M33DForPreTraining, exist_ok=True)
 
 
 def _register_tasks(auto: ModuleType, tasks: ModuleType) -> None:
@@ -61,6 +63,7 @@ def _register_video_processor(auto: ModuleType, processing: ModuleType) -> None:
 _PENDING: list[tuple[str, str, Callable[[ModuleType, ModuleType], None]]] = [
     (f"{_AUTO}.configuration_auto", _CONFIGURATION, _register_configuration),
     (f"{_AUTO}.modeling_auto", f"{_OURS}.modeling_m33d", _register_models),
+    (f"{_AUTO}.modeling_auto", f"{_OURS}.pretraining_m33d", _register_pretraining),
     (f"{_AUTO}.modeling_auto", f"{_OURS}.tasks_m33d", _register_tasks),
     (f"{_AUTO}.modeling_auto", f"{_OURS}.video_tasks_m33d", _register_videos),
     (f"{_AUTO}.video_processing_auto", f"{_OURS}.video_processing_m33d", _register_video_processor),
