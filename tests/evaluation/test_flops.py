@@ -28,6 +28,7 @@ COMBINATIONS = [
     ("rooms/pretrain", "mae"),
     ("rooms/pretrain", "rgbd_mae"),
     ("rooms/pretrain", "mask3d"),
+    ("rooms/pretrain", "rgb_to_depth"),
     ("rooms/pretrain_stage1", "m33d"),
     ("rooms/pretrain_stage1", "m33d_plus"),
     ("rooms/pretrain_stage2", "m33d"),

@@ -26,6 +26,7 @@ RUNS = [
     ("rooms/pretrain", "mae", {"rgb"}),
     ("rooms/pretrain", "rgbd_mae", {"rgb", "depth"}),
     ("rooms/pretrain", "mask3d", {"depth"}),
+    ("rooms/pretrain", "rgb_to_depth", {"depth"}),
     ("rooms/pretrain_stage1", "m33d", {"contrastive"}),
     ("rooms/pretrain_stage2", "m33d_plus", {"rgb", "depth"}),
     ("rooms/pretrain_clips", "m33d", {"rgb", "depth", "contrastive", "matching"}),
