@@ -1,8 +1,7 @@
 """results.json of the demo: reading cells out of it, and what counts as a difference.
 
-`rows` holds one entry per method, task, number of labels and seed. With two seeds a spread is no confidence
-interval: a difference of means counts as *beyond the spread* only where it exceeds the largest difference
-between two seeds of one method in the same column (task and labels), over all methods of that column.
+`rows` holds one entry per method, task, number of labels and seed; a column is a task with a number of labels. What
+is beyond the spread of a column, `m33d_hf.experiments.comparison` says.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from m33d_hf.experiments.comparison import Cell, compare, largest_range
 
 Results = Mapping[str, Any]
 
@@ -42,32 +43,6 @@ class Column:
         return f"{TASK_NAMES[self.task]} with {self.labels} labels"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """The seeds of one method in one column, in percent; failed ones are counted."""
-
-    values: tuple[float, ...]
-    failed: int = 0
-
-    @property
-    def mean(self) -> float | None:
-        """None without a finished seed."""
-        return sum(self.values) / len(self.values) if self.values else None
-
-    @property
-    def range(self) -> float | None:
-        """Largest minus smallest; None with fewer than two seeds."""
-        return max(self.values) - min(self.values) if len(self.values) > 1 else None
-
-    def text(self) -> str:
-        """Mean, then every seed, then failures."""
-        if self.mean is None:
-            return "failed"
-        seeds = " / ".join(f"{value:.1f}" for value in self.values)
-        failed = f"; {self.failed} failed" if self.failed else ""
-        return f"**{self.mean:.1f}** ({seeds}{failed})"
-
-
 def methods(results: Results) -> list[str]:
     """In the order of the rows."""
     return list(dict.fromkeys(row["method"] for row in results["rows"]))
@@ -91,9 +66,7 @@ def cell(results: Results, method: str, column: Column) -> Cell:
 
 def column_spread(results: Results, column: Column) -> float | None:
     """Largest range between the seeds of one method, over the methods; None where no method has two seeds."""
-    ranges = [cell(results, method, column).range for method in methods(results)]
-    known = [value for value in ranges if value is not None]
-    return max(known) if known else None
+    return largest_range(cell(results, method, column) for method in methods(results))
 
 
 @dataclass(frozen=True)
@@ -117,15 +90,9 @@ class Difference:
 
 
 def difference(results: Results, method: str, other: str, column: Column) -> Difference:
-    """Compare two methods in a column by the rule in the module's docstring."""
-    left, right = cell(results, method, column), cell(results, other, column)
+    """Compare two methods in a column by the rule of `m33d_hf.experiments.comparison`."""
     spread = column_spread(results, column)
-    if left.mean is None or right.mean is None:
-        return Difference(method, other, column, None, "unknown")
-    points = left.mean - right.mean
-    if spread is None or left.failed or right.failed:
-        return Difference(method, other, column, points, "unknown")
-    verdict = "within the spread" if abs(points) <= spread else ("better" if points > 0 else "worse")
+    points, verdict = compare(cell(results, method, column), cell(results, other, column), spread)
     return Difference(method, other, column, points, verdict)
 
 

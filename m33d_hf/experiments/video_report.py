@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.experiments.comparison import BETTER, WORSE, Cell, compare, largest_range
 from m33d_hf.experiments.document import Block, Bullets, Heading, Paragraph, Picture, Table, to_html, to_markdown
 from m33d_hf.experiments.jobs import DONE
 from m33d_hf.experiments.progress import clock
-from m33d_hf.experiments.results import Cell
 
 Results = Mapping[str, Any]
 TITLE = "m33d-hf on clips: actions, and phases of whole videos, on rendered rooms"
@@ -55,18 +55,14 @@ def cell(results: Results, task: str, method: str, fraction: float, metric: str)
 
 def spread(results: Results, task: str, fraction: float, metric: str) -> float | None:
     """Largest range between the seeds of one method in a column, over the methods."""
-    ranges = [cell(results, task, method, fraction, metric).range for method in results["methods"]]
-    known = [value for value in ranges if value is not None]
-    return max(known) if known else None
+    return largest_range(cell(results, task, method, fraction, metric) for method in results["methods"])
 
 
 def _verdict(results: Results, task: str, fraction: float, metric: str, method: str, other: str) -> str | None:
     """Signed points of `method` over `other` where they exceed the column's spread."""
     left, right = (cell(results, task, name, fraction, metric) for name in (method, other))
-    limit = spread(results, task, fraction, metric)
-    if left.mean is None or right.mean is None or limit is None or abs(left.mean - right.mean) <= limit:
-        return None
-    return f"{method} over {other} {left.mean - right.mean:+.1f}"
+    points, verdict = compare(left, right, spread(results, task, fraction, metric))
+    return f"{method} over {other} {points:+.1f}" if verdict in (BETTER, WORSE) else None
 
 
 def summary(results: Results) -> list[str]:
