@@ -1,0 +1,149 @@
+"""The questions behind the reproduction, answered by rule from the rows: never more than the spread allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from m33d_hf.experiments.comparison import BETTER, UNKNOWN, WITHIN, WORSE
+from m33d_hf.experiments.document import Block, Heading, Paragraph, Table
+from m33d_hf.experiments.reproduction.results import Difference, Results, cell, column_entry, difference, labels
+
+HEADER = ("comparison", "column", "points", "paired ± std", "seeds agreeing", "spread", "verdict")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One of a question's comparisons, in all of its columns.
+
+    Attributes:
+        text: what is compared, as written in the plan.
+        differences: one per column.
+    """
+
+    text: str
+    differences: Sequence[Difference]
+
+    @property
+    def verdict(self) -> str:
+        """Over the columns; see `overall`."""
+        return overall([found.verdict for found in self.differences])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question with its comparisons."""
+
+    id: str
+    text: str
+    because: str
+    comparisons: Sequence[Comparison]
+
+    @property
+    def verdict(self) -> str:
+        """One comparison's verdict, or each one's with its text."""
+        if len(self.comparisons) == 1:
+            return self.comparisons[0].verdict
+        return "; ".join(f"{found.text}: {found.verdict}" for found in self.comparisons) or "nothing was compared"
+
+
+def overall(verdicts: Sequence[str]) -> str:
+    """Columns' verdicts in words, such as "yes, beyond the spread in 2 of 3 columns; within it in 1".
+
+    "yes" needs a column beyond the spread, none the other way round and none unknown; "no" needs one the other way
+    round and none in favour; "not shown" is all the rest that is known.
+    """
+    counts = {verdict: list(verdicts).count(verdict) for verdict in (BETTER, WORSE, WITHIN, UNKNOWN)}
+    total, columns = len(verdicts), "column" if len(verdicts) == 1 else "columns"
+    tail = [f"within it in {counts[WITHIN]}"] if counts[WITHIN] else []
+    tail += [f"unknown in {counts[UNKNOWN]}"] if counts[UNKNOWN] else []
+    if not total or counts[UNKNOWN] == total:
+        return "unknown"
+    if counts[BETTER] and counts[WORSE]:
+        first = f"mixed: better beyond the spread in {counts[BETTER]}, worse in {counts[WORSE]} of {total} {columns}"
+    elif counts[BETTER]:
+        word = "as far as known" if counts[UNKNOWN] else "yes"
+        first = f"{word}, beyond the spread in {counts[BETTER]} of {total} {columns}"
+    elif counts[WORSE]:
+        first = f"no, worse beyond the spread in {counts[WORSE]} of {total} {columns}"
+    else:
+        first, tail = f"not shown: within the spread in {counts[WITHIN]} of {total} {columns}", tail[1:]
+    return "; ".join([first, *tail])
+
+
+def answer(results: Results, question: Mapping[str, Any]) -> Answer:
+    """Compare what the question names."""
+    comparisons = []
+    for entry in question["compare"]:
+        found = [difference(results, entry["better"], entry["than"], column) for column in entry["columns"]]
+        names = labels(results)
+        text = entry.get("text") or " over ".join(names.get(entry[k], entry[k]) for k in ("better", "than"))
+        comparisons.append(Comparison(text, found))
+    return Answer(question["id"], question["text"], question.get("because", ""), comparisons)
+
+
+def answers(results: Results) -> list[Answer]:
+    """Every question of the file."""
+    return [answer(results, question) for question in results.get("questions", [])]
+
+
+def points_text(found: Difference) -> str:
+    """Signed points with the spread they were held against."""
+    if found.points is None:
+        return "unknown"
+    against = "spread unknown" if found.spread is None else f"spread {found.spread:.1f}"
+    return f"{found.points:+.1f} ({against})"
+
+
+def difference_texts(results: Results, found: Difference) -> list[str]:
+    """The cells of `HEADER` after the comparison's name."""
+    mean, std = found.paired_cell.mean, found.paired_cell.std
+    pairs = "-" if mean is None else f"{mean:+.2f}" + ("" if std is None else f" ± {std:.2f}")
+    agreeing = f"{found.agreeing} of {len(found.paired)}" if found.paired else "-"
+    points = "unknown" if found.points is None else f"{found.points:+.2f}"
+    spread = "unknown" if found.spread is None else f"{found.spread:.2f}"
+    verdict = f"**{found.verdict}**" if found.verdict in (BETTER, WORSE) else found.verdict
+    if found.verdict == UNKNOWN:
+        verdict += f" ({_why_unknown(results, found)})"
+    return [column_entry(results, found.column)["title"], points, pairs, agreeing, spread, verdict]
+
+
+def _why_unknown(results: Results, found: Difference) -> str:
+    cells = [cell(results, variant, found.column) for variant in (found.better, found.than)]
+    if any(c.failed for c in cells):
+        return "a seed failed"
+    if any(not c.n for c in cells):
+        return "not run"
+    return "one seed"
+
+
+def answer_blocks(results: Results, level: int = 2) -> list[Block]:
+    """Every question with its verdict and the numbers behind it."""
+    blocks: list[Block] = []
+    for found in answers(results):
+        blocks += [Heading(found.text, level), Paragraph(f"**{found.verdict[:1].upper()}{found.verdict[1:]}.**")]
+        if found.because:
+            blocks.append(Paragraph(f"Asked because: {found.because}"))
+        rows = [
+            [comparison.text, *difference_texts(results, d)]
+            for comparison in found.comparisons
+            for d in comparison.differences
+        ]
+        blocks.append(Table(HEADER, rows, left=(1, 6)))
+    return blocks
+
+
+def short_answers(results: Results) -> list[str]:
+    """A sentence per question: the verdict of each comparison with its points, column by column."""
+    sentences = []
+    for found in answers(results):
+        parts = []
+        for comparison in found.comparisons:
+            numbers = ", ".join(
+                f"{column_entry(results, d.column)['title']} {points_text(d)}" for d in comparison.differences
+            )
+            named = f"{comparison.text}: " if len(found.comparisons) > 1 else ""
+            parts.append(f"{named}{comparison.verdict} - {numbers}")
+        sentences.append(f"**{found.text}** {'; '.join(parts)}.")
+    return sentences

@@ -1,0 +1,175 @@
+"""tables.md, answers.md, figures/ and report.html from results.json alone, and the README's section."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from m33d_hf.errors import ConfigError
+from m33d_hf.experiments.document import Block, Bullets, Heading, Paragraph, Table, to_html, to_markdown
+from m33d_hf.experiments.progress import clock
+from m33d_hf.experiments.reproduction import figures
+from m33d_hf.experiments.reproduction.answers import answer_blocks, short_answers
+from m33d_hf.experiments.reproduction.paper import paper_blocks
+from m33d_hf.experiments.reproduction.results import Results, failures
+from m33d_hf.experiments.reproduction.tables import (
+    RULE,
+    floors_text,
+    grid_table,
+    pretraining_table,
+    result_table,
+    seeds_table,
+    table_blocks,
+)
+
+TITLE = "The paper's tables in shape, on rendered rooms"
+BEGIN, END = "<!-- rooms-results:begin -->", "<!-- rooms-results:end -->"
+README_TABLES = ("table_3", "table_5", "clips")
+CAVEAT = (
+    "Small rendered pictures, a tiny encoder and short training: part of any gain over scratch is speed of convergence"
+    " (the long fine-tuning column tells how much), equal steps are not equal FLOPs, and none of it is a claim about"
+    " ScanNet, NYUv2, UCF-101 or OR-AR."
+)
+
+
+def load_results(folder: Path) -> Results:
+    """Read `folder`/results.json.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder} holds no results.json; run without --report_only first, or name another folder.")
+    results: Results = json.loads(path.read_text(encoding="utf-8"))
+    return results
+
+
+def write_reports(folder: Path) -> tuple[Path, Path]:
+    """Write tables.md, answers.md, figures/ and report.html beside `folder`/results.json.
+
+    Returns:
+        Paths of the page and of the tables.
+
+    Raises:
+        ConfigError: the folder holds no results.json.
+    """
+    results = load_results(folder)
+    page, text, said = (folder / name for name in ("report.html", "tables.md", "answers.md"))
+    pictures = {table["id"]: figures.table_pictures(results, table, folder) for table in results["tables"]}
+    overview = figures.draw(folder, "answers", figures.answers_picture(results))
+    head = [*_warnings(results), Paragraph(_what(results))]
+    asked: list[Block] = [Paragraph(RULE), *answer_blocks(results), *overview]
+    tables: list[Block] = []
+    for table in results["tables"]:
+        tables += [*table_blocks(results, table), *pictures[table["id"]]]
+    rest = [*_recipes(results), *paper_blocks(results), *_long_form(results), *_machine(results)]
+    text.write_text(to_markdown([Heading(TITLE, 1), *head, Paragraph(RULE), *tables, *rest], folder), encoding="utf-8")
+    said.write_text(to_markdown([Heading("Questions and answers", 1), *head, *asked], folder), encoding="utf-8")
+    lead: list[Block] = [Bullets(summary(results), "lead")] if results.get("questions") else []
+    html = to_html([Heading(TITLE, 1), *lead, *head, *tables, *asked, *rest], TITLE)
+    page.write_text(html, encoding="utf-8")
+    return page, text
+
+
+def summary(results: Results) -> list[str]:
+    """A sentence per question, and how to read it."""
+    read = "Points are percentage points of means over seeds; a spread is the largest range of any row in the column."
+    return [*short_answers(results), f"*{read}*"]
+
+
+def _warnings(results: Results) -> list[Block]:
+    blocks: list[Block] = []
+    if results["budget"] in ("small", "smoke"):
+        words = "It shows that everything runs; it is too short, and has too few seeds, for its numbers to mean anything."
+        blocks.append(Paragraph(f"**Budget `{results['budget']}`.** {words}", "warning"))
+    failed = failures(results)
+    if failed:
+        words = f"**{len(failed)} of the runs did not finish;** they are listed at the end of the tables."
+        blocks.append(Paragraph(words, "warning"))
+    return blocks
+
+
+def _what(results: Results) -> str:
+    """Command, cost, seeds and commit in a sentence or two."""
+    environment = results.get("environment", {})
+    seeds = ", ".join(str(seed) for seed in results["seeds"])
+    commit = environment.get("commit", "unknown")
+    return (
+        f"`{results.get('command', 'make reproduce')}`: {clock(results['wall_seconds'])} (h:mm:ss or m:ss) with"
+        f" {results['workers']} processes, {clock(results.get('cpu_seconds', 0.0))} of CPU time in all; seeds {seeds};"
+        f" commit `{commit[:12]}`. {floors_text(results)} {CAVEAT}"
+    )
+
+
+def _recipes(results: Results) -> list[Block]:
+    blocks: list[Block] = [Heading("Pre-trainings"), pretraining_table(results)]
+    grid = grid_table(results)
+    if grid is not None:
+        blocks += [Heading("Recipes, chosen on validation"), grid]
+    if results.get("history"):
+        blocks += [Heading("What was tried"), Bullets(list(results["history"]))]
+    return blocks
+
+
+def _long_form(results: Results) -> list[Block]:
+    blocks: list[Block] = [Heading("Every seed")]
+    for table in results["tables"]:
+        blocks += [Heading(table["title"], 3), seeds_table(results, table)]
+    return blocks
+
+
+def _machine(results: Results) -> list[Block]:
+    rows = [[name, str(value)] for name, value in results.get("environment", {}).items()]
+    blocks: list[Block] = [Heading("Machine and versions"), Table(["", ""], rows, left=(1,))]
+    failed = failures(results)
+    if failed:
+        items = [f"`{name}`: {one_line(error)}" for name, error in failed]
+        blocks += [Heading("What failed"), Bullets(items)]
+    return blocks
+
+
+def one_line(text: str) -> str:
+    """An error as code on one line of Markdown: no line breaks, no backticks; shortened after 300 characters."""
+    flat = re.sub(r"\s+", " ", text).replace("`", "'").strip()
+    return f"`{flat if len(flat) <= 300 else flat[:299] + '…'}`"
+
+
+def readme_section(results: Results, folder: str = "results/rooms") -> str:
+    """The README's part between the markers, markers included.
+
+    Args:
+        folder: of the committed results, relative to the README.
+    """
+    blocks: list[Block] = [*_warnings(results), Paragraph(_what(results))]
+    for table in results["tables"]:
+        if table["id"] in README_TABLES:
+            blocks += [Paragraph(f"**{table['title']}.**"), result_table(results, table)]
+    blocks += [Bullets(short_answers(results))] if results.get("questions") else []
+    links = f"All tables, every seed and the pictures: [tables]({folder}/tables.md), [answers]({folder}/answers.md)."
+    blocks += [Paragraph(f"{RULE} {links}")]
+    return f"{BEGIN}\n{to_markdown(blocks, Path('.'))}{END}"
+
+
+def update_readme(readme: Path, results: Results) -> bool:
+    """Put `readme_section` between the markers of a README.
+
+    Returns:
+        Whether anything changed.
+
+    Raises:
+        ConfigError: the file has not exactly one pair of markers.
+    """
+    text = readme.read_text(encoding="utf-8")
+    before, _, after = text.partition(BEGIN)
+    inner, _, rest = after.partition(END)
+    markers: Sequence[int] = (text.count(BEGIN), text.count(END))
+    if tuple(markers) != (1, 1) or text.index(END) < text.index(BEGIN):
+        raise ConfigError(f"{readme} needs one line {BEGIN} and, after it, one line {END} for --update_readme.")
+    changed = before + readme_section(results) + rest
+    if changed == text:
+        return False
+    readme.write_text(changed, encoding="utf-8")
+    return True

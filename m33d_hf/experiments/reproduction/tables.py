@@ -1,0 +1,146 @@
+"""The reproduction's tables, as blocks for Markdown and HTML, and every number in them from results.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from m33d_hf.experiments.comparison import Cell
+from m33d_hf.experiments.document import Block, Heading, Paragraph, Table
+from m33d_hf.experiments.jobs import DONE
+from m33d_hf.experiments.report import flops_text
+from m33d_hf.experiments.reproduction.results import (
+    Results,
+    TableEntry,
+    best,
+    cell,
+    column_entry,
+    cost,
+    entries,
+    labels,
+    table_cells,
+    table_spread,
+)
+
+COST_HEADER = ("steps", "FLOPs", "CPU s")
+RULE = (
+    "A difference of means is **beyond the spread** where it exceeds the largest range (largest minus smallest seed) of"
+    " any row in the same column of the same table; anything else is within it. It is a rule of thumb and no test: with"
+    " many comparisons some will pass it by chance."
+)
+
+
+def cell_text(found: Cell, bold: bool = False) -> str:
+    """Mean and standard deviation (n - 1) in percent; what is missing is said.
+
+    Args:
+        bold: print the mean in bold.
+    """
+    if found.mean is None:
+        return "failed" if found.failed else "not run"
+    mean = f"**{found.mean:.1f}**" if bold else f"{found.mean:.1f}"
+    spread = f" ± {found.std:.1f}" if found.std is not None else " (one seed)"
+    return mean + spread + (f" ({found.failed} failed)" if found.failed else "")
+
+
+def result_table(results: Results, table: TableEntry) -> Table:
+    """Mean ± standard deviation of every row, floors, the spread, and what pre-training cost."""
+    columns = [column_entry(results, name) for name in table["columns"]]
+    winners = {column["id"]: best(results, table, column["id"]) for column in columns}
+    rows = []
+    for row in table["rows"]:
+        variant = row["variant"]
+        texts = [cell_text(cell(results, variant, c["id"]), winners[c["id"]] == variant) for c in columns]
+        rows.append([row["label"], *texts, *cost_texts(results, variant)])
+    quiet = [len(rows)]
+    spreads = [table_spread(results, table, column["id"]) for column in columns]
+    rows.append(["spread", *("unknown" if value is None else f"{value:.1f}" for value in spreads), "", "", ""])
+    if any(column.get("floor") is not None for column in columns):
+        quiet.append(len(rows))
+        floors = ["" if c.get("floor") is None else f"{100 * c['floor']:.1f}" for c in columns]
+        rows.append(["trivial floor", *floors, "", "", ""])
+    header = ["pre-training", *(column["title"] for column in columns), *COST_HEADER]
+    return Table(header, rows, quiet=quiet, note=_note(results, table, any(winners.values())))
+
+
+def _note(results: Results, table: TableEntry, bold: bool) -> str:
+    """How many seeds stand behind the cells, and what is bold."""
+    counts = {c.n for name in table["columns"] for c in table_cells(results, table, name).values() if c.n}
+    n = " to ".join(str(value) for value in sorted({min(counts), max(counts)})) if counts else "0"
+    said = "Bold: beyond the spread above every other row." if bold else "No row is beyond the spread above all others."
+    return f"Mean ± standard deviation, test split, n = {n}. {said}"
+
+
+def cost_texts(results: Results, variant: str) -> tuple[str, str, str]:
+    """Steps, FLOPs and seconds of a variant's own pre-training; "-" for what is not pre-trained."""
+    known = cost(results, variant)
+    if known is None:
+        trained = any(entry["variant"] == variant for entry in results["pretraining"])
+        return ("failed", "failed", "failed") if trained else ("-", "-", "-")
+    return f"{known.steps:.0f}", flops_text(known.flops), f"{known.cpu_seconds:.0f}"
+
+
+def seeds_table(results: Results, table: TableEntry) -> Table:
+    """The long form: n, range and every seed of every cell."""
+    rows = []
+    for row in table["rows"]:
+        for name in table["columns"]:
+            found = cell(results, row["variant"], name)
+            span = f"{found.min:.2f} to {found.max:.2f}" if found.n else "-"
+            numbers = ["-" if value is None else f"{value:.2f}" for value in (found.mean, found.std)]
+            seeds = " / ".join(_seed_text(entry) for entry in entries(results, row["variant"], name)) or "not run"
+            rows.append([row["label"], column_entry(results, name)["title"], str(found.n), *numbers, span, seeds])
+    return Table(["pre-training", "column", "n", "mean", "std", "range", "every seed"], rows, left=(1, 6))
+
+
+def _seed_text(entry: Mapping[str, Any]) -> str:
+    return f"{100 * entry['value']:.2f}" if entry["status"] == DONE else str(entry["status"])
+
+
+def table_blocks(results: Results, table: TableEntry, level: int = 2) -> list[Block]:
+    """Title, note and table."""
+    blocks: list[Block] = [Heading(table["title"], level)]
+    if table.get("note"):
+        blocks.append(Paragraph(table["note"]))
+    return [*blocks, result_table(results, table)]
+
+
+def floors_text(results: Results) -> str:
+    """What the trivial floors are, one sentence per kind."""
+    texts = dict.fromkeys(c["floor_text"] for c in results["columns"] if c.get("floor_text"))
+    return f"Trivial floors: {'; '.join(texts)}." if texts else ""
+
+
+def pretraining_table(results: Results) -> Table:
+    """Every pre-training: cost (mean over seeds) and diagnostics, seed by seed."""
+    names = labels(results)
+    keys = list(dict.fromkeys(key for e in results["pretraining"] for key in (e.get("diagnostics") or {})))
+    rows = []
+    for variant in dict.fromkeys(entry["variant"] for entry in results["pretraining"]):
+        found = [e for e in results["pretraining"] if e["variant"] == variant]
+        done = [e for e in found if e["status"] == DONE]
+        texts = []
+        for key in keys:
+            values = [f"{e['diagnostics'][key]:.3g}" for e in done if (e.get("diagnostics") or {}).get(key) is not None]
+            texts.append(" / ".join(values) or "-")
+        seeds = str(len(done)) + (f" ({len(found) - len(done)} failed)" if len(done) < len(found) else "")
+        rows.append([names.get(variant, variant), seeds, *cost_texts(results, variant), *texts])
+    header = ["pre-training", "n", *COST_HEADER, *(key.replace("_", " ") for key in keys)]
+    note = "Cost of the run itself, without the one it starts from. Diagnostics on test data, one figure per seed."
+    return Table(header, rows, note=note)
+
+
+def grid_table(results: Results) -> Table | None:
+    """The recipe grid on validation; None where none was run."""
+    grid = results.get("grid") or []
+    if not grid:
+        return None
+    names = labels(results)
+    titles = {column["id"]: column["title"] for column in results["columns"]}
+    rows = []
+    for entry in grid:
+        values = "; ".join(f"{titles.get(k, k)}: {100 * v:.1f}" for k, v in (entry.get("values") or {}).items())
+        text = values if entry["status"] == DONE else str(entry["status"])
+        rows.append([entry["label"], names.get(entry["variant"], entry["variant"]), str(entry["seed"]), text])
+    note = "On the validation split, with a seed that no table uses. What was chosen here is in the recipes."
+    return Table(["setting", "pre-training", "seed", "validation"], rows, left=(1, 3), note=note)

@@ -1,0 +1,225 @@
+"""Measurements of a few seeds as pictures: every seed a dot, the mean a larger one, bars from the least to the most."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m33d_hf.visualization.canvas import COLORS, GREY, GRID, INK, new_figure, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Without the yellow, which is faint on white: colour and marker change together, so neither has to be told alone.
+LINE_COLORS = COLORS[:7]
+BAND = "#dfe5ec"
+LABEL_WIDTH = 34
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The finished seeds of one row; `band` is half the width of a grey band around zero (0 = none)."""
+
+    label: str
+    values: Sequence[float]
+    band: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """NaN without a seed."""
+        return float(np.mean(self.values)) if len(self.values) else float("nan")
+
+
+def style(index: int) -> tuple[str, str]:
+    """Colour and marker of the series number `index`; 56 pairs before one comes again."""
+    return LINE_COLORS[index % len(LINE_COLORS)], MARKERS[index % len(MARKERS)]
+
+
+def rows_figure(
+    panels: Mapping[str, Sequence[Seeds]],
+    x_label: str,
+    levels: Mapping[str, tuple[str, float]] | None = None,
+    zero: bool = False,
+    panel_width: float = 3.1,
+) -> Figure:
+    """Panels side by side, the same rows in each, read from top to bottom.
+
+    Args:
+        panels: title -> rows; all panels have the same labels in the same order.
+        levels: panel title -> (name, x) of a vertical line, such as a trivial floor.
+        zero: draw a line at zero, for differences.
+    """
+    names = [row.label for row in next(iter(panels.values()), [])]
+    wrapped = [textwrap.fill(name, LABEL_WIDTH) for name in names]
+    lines = sum(text.count("\n") + 1 for text in wrapped)
+    height = 0.95 + 0.2 * lines + 0.1 * len(names)
+    figure, axes = new_figure(2.2 + panel_width * len(panels), height, 1, max(1, len(panels)), sharey=True)
+    for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
+        _plain_rows(axis, textwrap.fill(title, 38), x_label)
+        if zero:
+            axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
+        for place, row in enumerate(rows):
+            _row(axis, place, row)
+        if levels and title in levels:
+            name, value = levels[title]
+            axis.axvline(value, color=GREY, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+            axis.annotate(name, (value, len(rows) - 0.45), xytext=(3, 0), textcoords="offset points", ha="left",
+                          va="bottom", fontsize=7, color=GREY)  # fmt: skip
+        axis.set_ylim(len(rows) - 0.4, -0.6)
+        axis.set_yticks(range(len(names)), wrapped, fontsize=8, color=INK)
+        axis.margins(x=0.08)
+    return figure
+
+
+def _plain_rows(axis: Axes, title: str, x_label: str) -> None:
+    plain(axis)
+    axis.grid(visible=False, axis="y")
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)
+    axis.set_title(title, fontsize=9, color=INK)
+    axis.set_xlabel(x_label, fontsize=8, color=GREY)
+
+
+def _row(axis: Axes, place: float, row: Seeds) -> None:
+    color = LINE_COLORS[0]
+    if row.band:
+        axis.barh(place, 2 * row.band, left=-row.band, height=0.72, color=BAND, zorder=0)
+    if not len(row.values):
+        axis.text(0.02, place, "no result", transform=axis.get_yaxis_transform(), fontsize=7.5, color=GREY,
+                  va="center")  # fmt: skip
+        return
+    axis.plot([min(row.values), max(row.values)], [place, place], color=color, linewidth=1.6, zorder=2)
+    axis.plot(row.values, [place] * len(row.values), "o", markersize=4.2, markerfacecolor="white",
+              markeredgecolor=color, markeredgewidth=0.9, zorder=3)  # fmt: skip
+    axis.plot([row.mean], [place], "D", markersize=5.5, color=color, markeredgecolor="white", markeredgewidth=0.6,
+              zorder=4)  # fmt: skip
+
+
+def lines_figure(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, Sequence[float]]]]],
+    x_label: str,
+    levels: Mapping[str, tuple[str, float]] | None = None,
+) -> Figure:
+    """A line per series through the means over a logarithmic x, moved apart a little so that bars do not hide bars.
+
+    Args:
+        panels: title -> series -> (x, seeds) in order; a point without seeds is left out.
+        levels: panel title -> (name, y) of a horizontal line.
+    """
+    order = list(dict.fromkeys(name for series in panels.values() for name in series))
+    figure, axes = new_figure(max(6.4, 4.6 * len(panels)), 4.4, 1, max(1, len(panels)))
+    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+        plain(axis)
+        axis.set_xscale("log")
+        axis.set_title(title, fontsize=9, color=INK)
+        axis.set_xlabel(x_label, fontsize=8, color=GREY)
+        for name, points in series.items():
+            shift = 1.022 ** (order.index(name) - (len(order) - 1) / 2)
+            _line(axis, [(x * shift, values) for x, values in points if len(values)], order.index(name))
+        ticks = sorted({x for points in series.values() for x, _ in points})
+        axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axis.set_xticks([], minor=True)
+        if levels and title in levels:
+            name, value = levels[title]
+            axis.axhline(value, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
+            axis.annotate(name, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7,
+                          color=GREY)  # fmt: skip
+    _legend(figure, order)
+    return figure
+
+
+def _line(axis: Axes, points: Sequence[tuple[float, Sequence[float]]], index: int) -> None:
+    color, marker = style(index)
+    means = [float(np.mean(values)) for _, values in points]
+    xs = [x for x, _ in points]
+    axis.plot(xs, means, marker=marker, markersize=5.5, color=color, linewidth=1.4, markeredgecolor="white",
+              markeredgewidth=0.5, zorder=3)  # fmt: skip
+    for x, values in points:
+        axis.plot([x, x], [min(values), max(values)], color=color, linewidth=1, alpha=0.8, zorder=2)
+        axis.plot([x] * len(values), values, "_", markersize=5, color=color, markeredgewidth=1, zorder=2)
+
+
+def scatter_figure(
+    panels: Mapping[str, Mapping[str, tuple[float, Sequence[float]]]],
+    x_label: str,
+) -> Figure:
+    """A mark per series at (x, mean) with a bar from the least to the most seed.
+
+    Args:
+        panels: title -> series -> (x, seeds).
+    """
+    order = list(dict.fromkeys(name for series in panels.values() for name in series))
+    figure, axes = new_figure(max(6.4, 4.2 * len(panels)), 4.2, 1, max(1, len(panels)))
+    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+        plain(axis)
+        axis.set_title(textwrap.fill(title, 40), fontsize=9, color=INK)
+        axis.set_xlabel(x_label, fontsize=8, color=GREY)
+        for name, (x, values) in series.items():
+            if len(values):
+                _line(axis, [(x, values)], order.index(name))
+        axis.margins(x=0.08, y=0.1)
+    _legend(figure, order)
+    return figure
+
+
+def _legend(figure: Figure, order: Sequence[str], columns: int = 4) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for index, name in enumerate(order):
+        color, marker = style(index)
+        handles.append(Line2D([], [], color=color, marker=marker, markersize=5, linewidth=1.2, label=name))
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False,
+                      fontsize=8)  # fmt: skip
+
+
+def grid_figure(
+    cells: Mapping[tuple[float, float], Sequence[float]], title: str, x_label: str, y_label: str
+) -> Figure:
+    """A heat map of means with their standard deviation; combinations that were not measured stay white.
+
+    Args:
+        cells: (y, x) -> seeds.
+    """
+    ys, xs = sorted({y for y, _ in cells}), sorted({x for _, x in cells})
+    means = np.full((len(ys), len(xs)), np.nan)
+    for (y, x), values in cells.items():
+        if len(values):
+            means[ys.index(y), xs.index(x)] = np.mean(values)
+    figure, axes = new_figure(1.9 + 1.25 * len(xs), 1.5 + 0.8 * len(ys), 1, 1)
+    axis = axes[0, 0]
+    image = axis.imshow(np.ma.masked_invalid(means), cmap="cividis", aspect="auto", origin="lower")
+    middle = (np.nanmin(means) + np.nanmax(means)) / 2 if np.isfinite(means).any() else 0.0
+    for row, y in enumerate(ys):
+        for column, x in enumerate(xs):
+            values = cells.get((y, x))
+            dark = np.isfinite(means[row, column]) and means[row, column] <= middle
+            axis.text(column, row, _grid_text(values), ha="center", va="center", fontsize=8.5,
+                      color="white" if dark else (INK if values is not None else GREY))  # fmt: skip
+    axis.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
+    axis.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
+    axis.set_xlabel(x_label, fontsize=8.5, color=INK)
+    axis.set_ylabel(y_label, fontsize=8.5, color=INK)
+    axis.set_title(title, fontsize=9, color=INK)
+    axis.tick_params(length=0, colors=INK)
+    for spine in axis.spines.values():
+        spine.set_color(GRID)
+    if np.isfinite(means).any():
+        figure.colorbar(image, ax=axis, shrink=0.85).ax.tick_params(labelsize=7.5, colors=GREY)
+    return figure
+
+
+def _grid_text(values: Sequence[float] | None) -> str:
+    if values is None:
+        return "not in\nthe paper"
+    if not len(values):
+        return "no result"
+    spread = f"\n± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}"
