@@ -128,7 +128,7 @@ def _output_to(path: Path) -> Iterator[None]:
 
 def _run_in_worker(job: Job, log: str) -> dict[str, Any]:
     """Run one job; an exception becomes the row of a failed job, because pickling it could fail as well."""
-    started = time.time()
+    started, spent = time.time(), time.process_time()
     with _output_to(Path(log)):
         try:
             module, name = job.function.split(":")
@@ -139,7 +139,7 @@ def _run_in_worker(job: Job, log: str) -> dict[str, Any]:
             traceback.print_exc()
             message = f"{type(error).__name__}: {error}"
             row = {"status": FAILED, "error": message, "traceback": traceback.format_exc()}
-    row["wall_seconds"] = time.time() - started
+    row |= {"started": started, "wall_seconds": time.time() - started, "cpu_seconds": time.process_time() - spent}
     return {"id": job.id, "fingerprint": job.fingerprint(), "log": log, **row}
 
 

@@ -14,6 +14,8 @@ patch one by name. The method's mapping also says which modalities exist and in 
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,8 +98,14 @@ def _find(name: str, folder: Path, known: list[str], kind: str, beside: Path | N
     )
 
 
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str, where: str) -> Any:
+    return parse_yaml(text, where)
+
+
 def _read_tree(path: Path) -> dict[str, Any]:
-    tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    # An experiment resolves hundreds of runs from a handful of files, and parsing them is most of the work.
+    tree = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"), str(path)))
     if tree is None:
         return {}
     if not isinstance(tree, dict):

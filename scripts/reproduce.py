@@ -1,0 +1,52 @@
+"""Reproduce the tables on the embedded rooms, resumable row by row: `python scripts/reproduce.py --help`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and call; return the exit code (1 when a row failed)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--budget", default="full", help="small: minutes; full: an hour on two cores; gpu: one large GPU")
+    parser.add_argument("--plan", default="reproduction", help="reproduction, or exploration: what was tried before")
+    parser.add_argument("--output_dir", type=Path, help="where everything goes; default: outputs/PLAN-BUDGET")
+    parser.add_argument("--workers", type=int, help="processes; default: one per core, at most 8")
+    parser.add_argument("--cache_dir", help="where rooms are rendered; default: the user's cache")
+    parser.add_argument("--fresh", action="store_true", help="repeat finished rows")
+    parser.add_argument("--estimate_only", action="store_true", help="tell how long it would take, and stop")
+    parser.add_argument("--report_only", action="store_true", help="write the reports again from results.json")
+    options = parser.parse_args(argv)
+
+    # The shell's `kill` ends like Ctrl-C: workers are told, save, and the next call continues.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from m33d_hf.errors import M33DError
+    from m33d_hf.experiments.reproduction.driver import report_reproduction, run_reproduction
+
+    folder = options.output_dir or Path("outputs") / f"{options.plan}-{options.budget}"
+    try:
+        if options.report_only:
+            return report_reproduction(folder)
+        return run_reproduction(
+            folder,
+            options.budget,
+            options.plan,
+            options.workers,
+            options.fresh,
+            options.cache_dir,
+            options.estimate_only,
+        )
+    except M33DError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
