@@ -275,14 +275,14 @@ def mismatched_partners(batch_size: int, negatives: int, mode: str, device: torc
     """Index tensors (B,) without a fixed point: "roll" by 1, 2, ...; "shuffle" along a random cycle."""
     order = torch.arange(batch_size, device=device)
     if mode == "shuffle":
-        order = torch.randperm(batch_size).to(device)
+        order = torch.randperm(batch_size, device=device)
     return [torch.empty_like(order).scatter(0, order, order.roll(-k)) for k in range(1, 1 + negatives)]
 
 
 def matching_loss(logits_M2: torch.Tensor, labels_M: torch.Tensor) -> Term:
     """Two-class cross entropy over matched (1) and mismatched (0) pairs, Eq. 4 with the negatives it needs."""
     total = functional.cross_entropy(logits_M2.float(), labels_M, reduction="sum")
-    return total, torch.tensor(float(labels_M.shape[0]), device=logits_M2.device)
+    return total, torch.full((), float(labels_M.shape[0]), device=logits_M2.device)
 
 
 def weighted_total(

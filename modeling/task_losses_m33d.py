@@ -55,7 +55,7 @@ def classification_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> tu
     """
     if labels.is_floating_point():
         log_probabilities = logits.log_softmax(dim=-1)
-        return -(labels * log_probabilities).sum(), logits.new_tensor(float(len(labels)))
+        return -(labels * log_probabilities).sum(), logits.new_full((), float(len(labels)))
     total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
     return total, (labels != ignore_index).sum()
 
