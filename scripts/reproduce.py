@@ -12,7 +12,7 @@ from pathlib import Path
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and call; return the exit code (1 when a row failed)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", default="full", help="small: minutes; full: an hour on two cores; gpu: one large GPU")
+    parser.add_argument("--budget", default="full", help="small: minutes; full: an hour; gpu: one large GPU")
     parser.add_argument("--plan", default="reproduction", help="reproduction, or exploration: what was tried before")
     parser.add_argument("--output_dir", type=Path, help="where everything goes; default: outputs/PLAN-BUDGET")
     parser.add_argument("--workers", type=int, help="processes; default: one per core, at most 8")
