@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .losses_m33d import normalize_patches, positive_pairs
-from .masking_m33d import complement
+from .masking_m33d import JOINT, complement, masked_by_budget
 from .patches_m33d import Grid, channels_last_patches, gather_patches, patch_view
 
 Tensors = dict[str, torch.Tensor]
+
+
+def _on_device(values: Sequence[float], device: torch.device) -> torch.Tensor:
+    """A short float32 vector filled in on the device: a copy from the host would wait, and bars a CUDA graph."""
+    return torch.stack([torch.full((), float(value), device=device) for value in values])
 
 
 @dataclass
@@ -20,7 +26,8 @@ class PreTrainingBatch:
 
     Attributes:
         inputs, targets: name -> pixels; valid: name -> bool pixels (absent when all count).
-        keep: name -> (B, V) visible positions; hide: name -> (B,) samples hidden from the decoder.
+        keep: name -> (B, V) visible positions ("joint" with a token budget); hide: name -> (B,) samples hidden from
+            the decoder.
     """
 
     config: M33DConfig
@@ -48,10 +55,29 @@ class PreTrainingBatch:
         return t * h * w
 
     def masked_index(self, spec: ModalitySpec) -> torch.Tensor:
-        """(B, K) positions to predict."""
+        """(B, K) positions to predict: the masked ones, or all where their number varies by sample (token budget)."""
         if spec.name in self.keep and spec.is_input:
             return complement(self.keep[spec.name], self.num_tokens)
         return torch.arange(self.num_tokens, device=self.device).expand(self.batch_size, -1)
+
+    def masked_tokens(self, spec: ModalitySpec) -> torch.Tensor | None:
+        """(B, N) bool of the masked tokens where a token budget decides; None where all of `masked_index` counts."""
+        names = [source.name for source in self.config.input_specs]
+        if JOINT not in self.keep or spec.source_name not in names:
+            return None
+        masked = masked_by_budget(self.keep[JOINT], len(names), self.num_tokens)
+        return masked[:, names.index(spec.source_name)]
+
+    def counted_values(self, spec: ModalitySpec, valid: torch.Tensor | None) -> torch.Tensor | None:
+        """(B, K, P) bool of the values that a loss counts: those valid, with a token budget those masked as well.
+
+        None when all count.
+        """
+        masked = self.masked_tokens(spec)
+        if masked is None:
+            return valid
+        values = self.config.patch_dim(spec)
+        return masked[:, :, None].expand(-1, -1, values) if valid is None else valid & masked[:, :, None]
 
     def _patches(self, pixels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         patches = gather_patches(pixels, self.config.tubelet_size, self.config.patch_height_width, index)
@@ -71,8 +97,8 @@ class PreTrainingBatch:
         """(B, K, P) float32 reconstruction target of the masked patches."""
         patches = self._patches(self.targets[spec.name], index).float()
         if spec.target_space == "unit" and spec.channel_mean is not None:
-            mean = torch.tensor(spec.channel_mean, device=patches.device)
-            std = torch.tensor(spec.channel_std, device=patches.device)
+            mean = _on_device(spec.channel_mean, patches.device)
+            std = _on_device(spec.channel_std, patches.device)
             patches = (patches.unflatten(-1, (-1, spec.channels)) * std + mean).flatten(-2)
         return normalize_patches(patches, spec.target_norm, spec.channels, spec.target_eps, valid)
 

@@ -66,7 +66,8 @@ class M33DConfig(PreTrainedConfig):
     | modality-specific or shared encoder | encoder_sharing | "separate" |
     | may modalities attend to each other in the encoder | joint_encoding | False |
     | shared decoder | decoder_fusion, decoder_attention, decoder_modality_embedding | "joint", "full", True |
-    | class token | use_cls_token | None: images yes (MAE), clips no (VideoMAE) |
+    | class token | use_cls_token | None: images yes (MAE), clips no (VideoMAE), none beside a global token |
+    | MultiMAE, the method compared with | token_budget, global_token, encoder_norm, decoder_kind | off |
     | sine-cosine positions | position_embedding_type | None: "sincos_2d" for images, "sincos_1d" for clips |
     | other resolutions | position_embedding_resize | "interpolate" |
     | depth scale | depth_standardization, depth_standardization_scope | "trimmed" (10 to 90 %), "clip" |
@@ -81,6 +82,14 @@ class M33DConfig(PreTrainedConfig):
         position_grid: (t, h, w) grid on which the position table is defined; other grids interpolate it.
             None takes the grid of this configuration.
         drop_path_rate: stochastic depth, rising linearly over the encoder layers.
+        encoder_norm: whether encoders end in a layer norm (MultiMAE's has none); task models go by their head.
+        global_token: one learned token of no modality and no position at the end of the encoder's sequence (MultiMAE).
+        token_budget: visible tokens of all input modalities together, divided anew for every sample by a Dirichlet
+            draw (MultiMAE): a number from 1, or a share of all tokens below 1. None masks each modality by its ratio;
+            with a budget the ratios of the modalities mean nothing.
+        token_budget_alpha: concentration of that draw; 1 is uniform over all divisions, more is more even.
+        decoder_kind: "shared" is the paper's one decoder; "per_target" gives every target a decoder of its own that
+            reads the visible tokens by cross-attention (MultiMAE); it goes with a token budget.
         contrastive_min_valid: tokens with at most this share of valid pixels are neither positives nor negatives.
         contrastive_tokens: "visible" contrasts the tokens that the masked pass kept; "full_forward" encodes all
             tokens of both modalities in an extra pass.
@@ -136,6 +145,10 @@ class M33DConfig(PreTrainedConfig):
     position_grid: list[int] | tuple[int, ...] | None = None
     encoder_sharing: Literal["separate", "shared"] = "separate"
     joint_encoding: bool = False
+    encoder_norm: bool = True
+    global_token: bool = False
+    token_budget: int | float | None = None
+    token_budget_alpha: float | int = 1.0
 
     decoder_hidden_size: int = 512
     decoder_num_hidden_layers: int = 8
@@ -144,6 +157,7 @@ class M33DConfig(PreTrainedConfig):
     decoder_fusion: Literal["joint", "fused", "separate"] = "joint"
     decoder_attention: Literal["full", "cross"] = "full"
     decoder_modality_embedding: bool = True
+    decoder_kind: Literal["shared", "per_target"] = "shared"
     loss_reduction: Literal["batch", "sample"] = "batch"
 
     share_mask: bool | None = None
@@ -200,7 +214,7 @@ class M33DConfig(PreTrainedConfig):
             raise ConfigError(f"modalities must be a list of dicts, got {type(entries).__name__}.")
         self.modalities = [ModalitySpec.from_dict(entry).to_dict() for entry in entries]
         if self.use_cls_token is None:
-            self.use_cls_token = self.num_frames == 1
+            self.use_cls_token = self.num_frames == 1 and not self.global_token
         if self.position_embedding_type is None:
             self.position_embedding_type = "sincos_2d" if self.num_frames == 1 else "sincos_1d"
         self.check()
@@ -333,7 +347,7 @@ class M33DConfig(PreTrainedConfig):
     def masks_are_shared(self) -> bool:
         """Whether all input modalities show the same positions (`share_mask`, resolved)."""
         inputs = self.input_specs
-        if len(inputs) < 2:
+        if len(inputs) < 2 or self.token_budget is not None:
             return False
         if self.share_mask is not None:
             return self.share_mask
@@ -350,13 +364,15 @@ class M33DConfig(PreTrainedConfig):
         self._check_modalities()
         self._check_sizes()
         self._check_decoder()
+        self._check_budget()
         self._check_pair_losses()
 
     def _check_modalities(self) -> None:
         names = [spec.name for spec in self.specs]
         if not self.input_specs:
             raise ConfigError("no modality is an input; give at least one the role 'input' or 'both'.")
-        for key, values in (("name", names), ("input_name", [spec.input_name for spec in self.specs])):
+        own_pixels = [spec.input_name for spec in self.specs if spec.target_of is None]
+        for key, values in (("name", names), ("input_name", own_pixels)):
             if len(set(values)) != len(values):
                 raise ConfigError(f"two modalities share the {key} in {values}; every modality needs its own.")
         for spec in self.specs:
@@ -427,6 +443,62 @@ class M33DConfig(PreTrainedConfig):
                 )
         if self.decoder_fusion == "fused" and self.decoder_attention == "cross":
             raise ConfigError("decoder_attention 'cross' has no fused form; use decoder_fusion 'joint'.")
+
+    def _check_budget(self) -> None:
+        for spec in self.specs:
+            self._check_second_target(spec)
+        if self.global_token and self.use_cls_token:
+            raise ConfigError("global_token and use_cls_token are two tokens for one purpose; set one to False.")
+        if (self.token_budget is not None) != (self.decoder_kind == "per_target"):
+            raise ConfigError(
+                f"token_budget {self.token_budget} and decoder_kind {self.decoder_kind!r} do not go together: with a "
+                "budget the visible tokens of a modality vary by sample, which only decoder_kind 'per_target' takes, "
+                "and it takes nothing else. Give both (method multimae) or neither."
+            )
+        if self.token_budget is None:
+            return
+        if not self.joint_encoding or self.use_cls_token or self.share_mask:
+            raise ConfigError(
+                "token_budget needs one sequence for all modalities: set joint_encoding to True, use_cls_token to "
+                "False (global_token takes its place) and share_mask to None."
+            )
+        kinds = {spec.name: spec.masking for spec in self.input_specs if spec.masking != "random"}
+        if kinds:
+            raise ConfigError(f"token_budget draws at random over positions; set masking 'random' for {kinds}.")
+        if self.token_budget_alpha <= 0:
+            raise ConfigError(f"token_budget_alpha is {self.token_budget_alpha}, expected more than 0.")
+        self.budget_for(self.grid)
+
+    def _check_second_target(self, spec: ModalitySpec) -> None:
+        if spec.target_of is None:
+            return
+        sources = {other.name: other for other in self.input_specs}
+        source = sources.get(spec.target_of)
+        if source is None or (source.input_name, source.channels) != (spec.input_name, spec.channels):
+            raise ConfigError(
+                f"modality {spec.name!r}: target_of is {spec.target_of!r}; expected an input modality with the same "
+                f"input_name and channels, one of {sorted(sources)}."
+            )
+        if spec.is_target and self.decoder_kind != "per_target":
+            raise ConfigError(f"modality {spec.name!r}: target_of needs decoder_kind 'per_target'.")
+
+    def budget_for(self, grid: tuple[int, int, int]) -> int:
+        """Visible tokens of all input modalities together on a grid, from `token_budget`.
+
+        Raises:
+            ConfigError: there is no budget, or it leaves nothing visible or nothing masked.
+        """
+        total = len(self.input_specs) * grid[0] * grid[1] * grid[2]
+        budget = self.token_budget
+        if budget is None:
+            raise ConfigError("this model has no token_budget; its modalities are masked by their own ratios.")
+        count = int(budget * total) if budget < 1 else int(budget)
+        if not 1 <= count < total or (budget >= 1 and count != budget):
+            raise ConfigError(
+                f"token_budget {budget} keeps {count} of {total} tokens; expected a share between 0 and 1, or a whole "
+                f"number from 1 to {total - 1}."
+            )
+        return count
 
     def _check_pair_losses(self) -> None:
         pairwise = self.contrastive_weight > 0 or self.matching_weight > 0

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .errors_m33d import ConfigError
 from .patches_m33d import Grid, patch_view
+
+# Name of the index tensor that takes the place of one per modality where a token budget divides the visible tokens.
+JOINT = "joint"
 
 Randomness = torch.Generator | Sequence[torch.Generator] | None
 
@@ -68,12 +72,14 @@ def draw_keep(
         motion: (B, N) motion scores, needed by masking "motion" (see `motion_scores`).
 
     Returns:
-        name -> (B, V) int64 indices, ascending.
+        name -> (B, V) int64 indices, ascending; with a token budget "joint" -> (B, V) (see `draw_budget`).
 
     Raises:
         ConfigError: a ratio leaves a modality without tokens, or motion scores are missing.
     """
     grid = grid or config.grid
+    if config.token_budget is not None:
+        return {JOINT: draw_budget(config, batch_size, grid, generator).to(device)}
     keep: dict[str, torch.Tensor] = {}
     for spec in config.input_specs:
         if keep and config.masks_are_shared:
@@ -81,6 +87,44 @@ def draw_keep(
             continue
         keep[spec.name] = _draw_one(spec, config, batch_size, grid, generator, motion).to(device)
     return keep
+
+
+def draw_budget(
+    config: M33DConfig, batch_size: int, grid: Grid | None = None, generator: Randomness = None
+) -> torch.Tensor:
+    """Divide `config.token_budget` visible tokens among the input modalities, anew for every sample (MultiMAE).
+
+    Proportions ~ Dirichlet(alpha); each modality nominates round(p * V) random tokens; of all tokens in random order,
+    nominated ones first, V are taken. Rounding, and a modality with fewer tokens than its share, are settled by that
+    last step, so that exactly V stay visible (REFERENCE §3.1).
+
+    Returns:
+        (B, V) int64, ascending, into the M * N tokens of the modalities side by side: m * N + n is token n of
+        modality m.
+    """
+    grid = grid or config.grid
+    modalities, total = len(config.input_specs), math.prod(grid)
+    budget = config.budget_for(grid)
+    shares = _dirichlet(batch_size, modalities, float(config.token_budget_alpha), generator)
+    noise = _uniform((batch_size, 2, modalities, total), generator)
+    ranks = noise[:, 0].argsort(dim=-1).argsort(dim=-1)
+    passed_over = ranks >= (shares * budget).round()[:, :, None]
+    order = (noise[:, 1] + passed_over).flatten(1).argsort(dim=1)
+    return order[:, :budget].sort(dim=1).values
+
+
+def _dirichlet(rows: int, parts: int, alpha: float, generator: Randomness) -> torch.Tensor:
+    """(rows, parts) proportions. NumPy's, seeded from the generator: torch's own sampler takes no generator."""
+    sources = generator if isinstance(generator, Sequence) else [generator] * rows
+    seeds = [int(torch.randint(2**62, (), generator=source)) for source in sources]
+    drawn = np.stack([np.random.default_rng(seed).dirichlet([alpha] * parts) for seed in seeds])
+    return torch.from_numpy(drawn)
+
+
+def masked_by_budget(joint_BV: torch.Tensor, modalities: int, total: int) -> torch.Tensor:
+    """(B, M, N) bool, True where a token of a modality is masked, from the joint index of `draw_budget`."""
+    masked = torch.ones(joint_BV.shape[0], modalities * total, dtype=torch.bool, device=joint_BV.device)
+    return masked.scatter(1, joint_BV, False).unflatten(1, (modalities, total))
 
 
 def _draw_one(

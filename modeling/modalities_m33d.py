@@ -19,6 +19,11 @@ _CHOICES = {
 }
 
 
+def noise_term(name: str) -> str:
+    """Name of the loss term and of the prediction that denoising a modality adds."""
+    return f"{name}_noise"
+
+
 @dataclass(frozen=True)
 class ModalitySpec:
     """One modality as data: a third one (thermal, normals, a second view) needs an entry, not code.
@@ -44,6 +49,13 @@ class ModalitySpec:
         normalize_prediction: also normalise the predicted patch, as `target_norm` says (the literal text above
             Eq. 1); MAE does not.
         drop_probability: probability, per sample, that all visible latents are hidden from the decoder.
+        target_of: this entry is a second target of that input modality, at the same masked positions (MultiMAE's
+            "norm_rgb": RGB once more, with normalised patches). Role "target" only.
+        denoising_weight: weight of predicting Gaussian noise that is added to the input, at the visible patches with
+            an L2 loss; the targets of the masked ones stay clean. 0 adds no noise and has no head. Not in the paper:
+            the authors' follow-up (arXiv 2408.02245, known to us only from a summary).
+        denoising_std: standard deviation of that noise in units of the normalised input; what is predicted is the
+            noise divided by it, so that predicting nothing costs 1 whatever the value.
         channel_mean, channel_std: the input normalisation; None means that the input comes standardised.
     """
 
@@ -61,6 +73,9 @@ class ModalitySpec:
     weight: float = 1.0
     normalize_prediction: bool = False
     drop_probability: float = 0.0
+    target_of: str | None = None
+    denoising_weight: float = 0.0
+    denoising_std: float = 0.25
     channel_mean: tuple[float, ...] | None = None
     channel_std: tuple[float, ...] | None = None
 
@@ -103,9 +118,23 @@ class ModalitySpec:
             raise ConfigError(f"{where}: drop_probability is {self.drop_probability}, expected 0 <= p < 1.")
         if self.weight < 0:
             raise ConfigError(f"{where}: weight is {self.weight}, expected 0 or more.")
+        if self.denoising_weight < 0 or self.denoising_std <= 0:
+            raise ConfigError(
+                f"{where}: denoising_weight is {self.denoising_weight} and denoising_std {self.denoising_std}; expected "
+                "a weight of 0 or more and a deviation above 0. Weight 0 switches denoising off."
+            )
+        if self.denoising_weight > 0 and self.role == "target":
+            raise ConfigError(
+                f"{where}: role 'target' is never encoded, so it has no input to denoise; set denoising_weight to 0."
+            )
         if self.role == "target" and self.mask_ratio != 1.0:
             raise ConfigError(
                 f"{where}: role 'target' is never encoded, so mask_ratio must be 1, not {self.mask_ratio}."
+            )
+        if self.target_of is not None and (self.role != "target" or self.target_of == self.name):
+            raise ConfigError(
+                f"{where}: target_of {self.target_of!r} makes it a second target of another modality; set its role to "
+                "'target', or target_of to None."
             )
         if self.role != "target" and self.mask_ratio == 1.0:
             raise ConfigError(
@@ -131,6 +160,16 @@ class ModalitySpec:
     def is_input(self) -> bool:
         """Whether the modality is encoded."""
         return self.role in ("input", "both")
+
+    @property
+    def source_name(self) -> str:
+        """The modality whose pixels and positions this one has: itself, or `target_of`."""
+        return self.target_of or self.name
+
+    @property
+    def is_denoised(self) -> bool:
+        """Whether noise is added to the input and predicted."""
+        return self.denoising_weight > 0
 
     @property
     def is_target(self) -> bool:

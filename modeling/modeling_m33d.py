@@ -17,10 +17,15 @@ from .decoder_m33d import M33DDecoder
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
 from .errors_m33d import ConfigError, nearest_name_hint
 from .layers_m33d import M33DAttention, M33DLayer
+from .masking_m33d import JOINT
+from .multimae_decoder_m33d import M33DTargetDecoder
 from .outputs_m33d import M33DModelOutput
 from .patches_m33d import Grid
 
 Tensors = dict[str, torch.Tensor]
+
+# Under this name `encode` gives the output of the global token.
+GLOBAL = "global"
 
 
 class M33DPreTrainedModel(PreTrainedModel):
@@ -76,6 +81,13 @@ class M33DPreTrainedModel(PreTrainedModel):
             init.normal_(module.mask_token, std=0.02)
             for embedding in module.modality_embeddings.values():
                 init.normal_(embedding, std=0.02)
+        elif isinstance(module, M33DTargetDecoder):
+            init.zeros_(module.mask_token)
+            for embedding in module.task_embeddings.values():
+                init.trunc_normal_(embedding, std=0.02)
+        elif isinstance(module, M33DModel):
+            if module.global_token is not None:
+                init.trunc_normal_(module.global_token, std=0.02)
         elif isinstance(module, nn.Conv2d | nn.Conv3d):
             pass  # patch kernels: their M33DEmbeddings initialises them
         else:
@@ -118,16 +130,26 @@ class M33DModel(M33DPreTrainedModel):
     Args:
         config: the configuration.
         modalities: names of the input modalities to build; all when None. Task models build "rgb" alone.
-        final_norm: whether encoders end in a layer norm; heads that read raw blocks have none.
+        final_norm: whether encoders end in a layer norm; heads that read raw blocks have none. None goes by
+            `config.encoder_norm`.
+
+    Raises:
+        ConfigError: a global token for encoders that modalities pass separately.
     """
 
-    def __init__(self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool = True) -> None:
+    def __init__(
+        self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool | None = None
+    ) -> None:
         super().__init__(config)
+        final_norm = config.encoder_norm if final_norm is None else final_norm
         specs = config.input_specs if modalities is None else tuple(config.spec(name) for name in modalities)
         self.input_specs: tuple[ModalitySpec, ...] = specs
         self.embeddings = nn.ModuleDict({spec.name: M33DEmbeddings(config, spec) for spec in specs})
         self.encoders = nn.ModuleDict({config.encoder_name(spec): M33DEncoder(config, final_norm) for spec in specs})
         self.positions = M33DPositions(config, config.hidden_size)
+        if config.global_token and len(specs) > 1 and not config.joint_encoding:
+            raise ConfigError("global_token belongs to one joint sequence; set joint_encoding to True.")
+        self.global_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.global_token else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -163,21 +185,52 @@ class M33DModel(M33DPreTrainedModel):
 
         Modalities pass separately (unless `joint_encoding`), because contrastive and matching terms need features
         that have not seen the other modality; passes through one shared encoder are batched when their lengths agree.
+        With a token budget (`keep` holds "joint") the visible tokens of all modalities come back under "joint". A
+        global token comes back under "global", (B, 1, D).
         """
+        if keep is not None and JOINT in keep:
+            visible = self._embed_jointly(inputs, keep[JOINT], use_positions)
+            return self._encode_jointly({JOINT: visible}, self._encoder(next(iter(inputs))))
         tokens = {}
         for name, pixels in inputs.items():
             positions = self.positions(self.grid_of(pixels)) if use_positions else None
             tokens[name] = self.embeddings[name](pixels, None if keep is None else keep[name], positions)
-        if len(tokens) == 1 or (self.config.encoder_sharing == "separate" and not self.config.joint_encoding):
+        if self.config.joint_encoding or self.global_token is not None:
+            return self._encode_jointly(tokens, self._encoder(next(iter(tokens))))
+        if len(tokens) == 1 or self.config.encoder_sharing == "separate":
             return {name: self._encoder(name)(sequence) for name, sequence in tokens.items()}
         encoder = self.encoders["shared"]
         lengths = [sequence.shape[1] for sequence in tokens.values()]
-        if self.config.joint_encoding:
-            parts = encoder(torch.cat(list(tokens.values()), dim=1)).split(lengths, dim=1)
-        elif len(set(lengths)) == 1:
-            parts = encoder(torch.cat(list(tokens.values()))).chunk(len(tokens))
-        else:
-            return {name: encoder(sequence) for name, sequence in tokens.items()}
+        if len(set(lengths)) == 1:
+            return dict(zip(tokens, encoder(torch.cat(list(tokens.values()))).chunk(len(tokens))))
+        return {name: encoder(sequence) for name, sequence in tokens.items()}
+
+    def _embed_jointly(self, inputs: Tensors, joint_BV: torch.Tensor, use_positions: bool) -> torch.Tensor:
+        """(B, V, D) visible tokens of all modalities, in the order of their joint index (see `draw_budget`).
+
+        How many of the V belong to a modality varies by sample, so each modality embeds V patches, its own and (in the
+        place of others) any, and each token is taken from the modality that it belongs to: shapes stay static.
+        """
+        absent = [spec.name for spec in self.input_specs if spec.name not in inputs]
+        if absent:
+            raise ConfigError(f"'keep' is a joint index over all input modalities, but {absent} was not given.")
+        t, h, w = self.grid_of(next(iter(inputs.values())))
+        total = t * h * w
+        owner = (joint_BV // total)[..., None]
+        positions = self.positions((t, h, w)) if use_positions else None
+        tokens: torch.Tensor | None = None
+        for number, spec in enumerate(self.input_specs):
+            own = self.embeddings[spec.name](inputs[spec.name], joint_BV % total, positions)
+            tokens = own if tokens is None else torch.where(owner == number, own, tokens)
+        return cast(torch.Tensor, tokens)
+
+    def _encode_jointly(self, tokens: Tensors, encoder: M33DEncoder) -> Tensors:
+        """One sequence through one encoder, the global token (where there is one) at its end."""
+        if self.global_token is not None:
+            first = next(iter(tokens.values()))
+            tokens = {**tokens, GLOBAL: self.global_token.to(first.dtype).expand(first.shape[0], -1, -1)}
+        lengths = [sequence.shape[1] for sequence in tokens.values()]
+        parts = encoder(torch.cat(list(tokens.values()), dim=1)).split(lengths, dim=1)
         return dict(zip(tokens, parts))
 
     def _encoder(self, name: str) -> M33DEncoder:
@@ -205,6 +258,8 @@ class M33DModel(M33DPreTrainedModel):
             depth_mask: valid pixels of the depth; the encoder does not need it.
             keep: name -> (B, V) int64 visible tokens; all tokens when None.
             kwargs: inputs of further modalities under their `input_name`.
+
+        With a global token, `last_hidden_state` ends in it, and `modality_states` leaves it out.
         """
         inputs = self.collect_inputs(
             {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}, kwargs
@@ -212,7 +267,7 @@ class M33DModel(M33DPreTrainedModel):
         states = self.encode(inputs, keep)
         return M33DModelOutput(
             last_hidden_state=torch.cat(list(states.values()), dim=1),
-            modality_states={name: self.without_cls(tokens) for name, tokens in states.items()},
+            modality_states={n: self.without_cls(tokens) for n, tokens in states.items() if n != GLOBAL},
         )
 
     def forward_intermediates(self, pixel_values: torch.Tensor, layers: list[int]) -> tuple[list[torch.Tensor], Grid]:
@@ -228,8 +283,11 @@ class M33DModel(M33DPreTrainedModel):
         pixels = as_clip(pixel_values, self.config.spec("rgb"), self.config)
         grid = self.grid_of(pixels)
         tokens = self.embeddings["rgb"](pixels, None, self.positions(grid))
+        count = tokens.shape[1]
+        if self.global_token is not None:
+            tokens = torch.cat([tokens, self.global_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)], dim=1)
         outputs = self._encoder("rgb").intermediates(tokens, layers)
-        return [self.without_cls(output) for output in outputs], grid
+        return [self.without_cls(output[:, :count]) for output in outputs], grid
 
     def extract_features(self, pixel_values: torch.Tensor | None = None, **inputs: Any) -> Tensors:
         """Encode every token of the given modalities, never masked: name -> (B, N, D)."""

@@ -29,8 +29,9 @@ from .losses_m33d import (
     retrieval_hits,
     weighted_total,
 )
-from .masking_m33d import draw_keep, motion_scores
-from .modeling_m33d import M33DModel, M33DPreTrainedModel
+from .masking_m33d import JOINT, draw_keep, motion_scores
+from .modeling_m33d import GLOBAL, M33DModel, M33DPreTrainedModel
+from .multimae_decoder_m33d import M33DTargetDecoders
 from .outputs_m33d import M33DForPreTrainingOutput
 
 Tensors = dict[str, torch.Tensor]
@@ -61,7 +62,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
         if not (config.target_specs or config.contrastive_weight > 0 or config.matching_weight > 0):
             raise ConfigError("no loss term is active: give a modality a weight, or set contrastive_weight.")
         self.m33d = M33DModel(config)
-        self.decoder = M33DDecoder(config) if config.target_specs else None
+        self.decoder: M33DDecoder | M33DTargetDecoders | None = None
+        if config.target_specs:
+            self.decoder = M33DDecoder(config) if config.decoder_kind == "shared" else M33DTargetDecoders(config)
         self.contrastive_head = M33DContrastiveHead(config) if config.contrastive_weight > 0 else None
         self.matching_head = None
         if config.matching_weight > 0:
@@ -112,7 +115,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
             pixel_values: (B, 3, H, W) or (B, T, 3, H, W) normalised RGB.
             depth_values: (B, 1, H, W) or (B, T, 1, H, W) standardised depth; holes may hold anything, NaN included.
             depth_mask: bool like `depth_values`, True where valid; all valid when None.
-            keep: name -> (B, V) int64 visible tokens, ascending; drawn here when None.
+            keep: name -> (B, V) int64 visible tokens, ascending; with a token budget "joint" -> (B, V) (see
+                `draw_budget`); drawn here when None.
             hide: name -> (B,) bool, samples whose latents of that modality are hidden from the decoder; drawn from
                 `drop_probability` when None and training.
             output_diagnostics: also compute accuracies and the losses with a modality hidden.
@@ -169,16 +173,16 @@ class M33DForPreTraining(M33DPreTrainedModel):
         for spec in self.config.target_specs:
             index = prepared.masked_index(spec)
             shape = torch.Size((rows, index.shape[1], self.config.patch_dim(spec)))
-            valid = prepared.valid_patches(spec, index)
+            counted = prepared.counted_values(spec, prepared.valid_patches(spec, index))
             counts[spec.name] = reconstruction_count(
-                shape, spec.loss, valid, self.config.loss_reduction, prepared.device
+                shape, spec.loss, counted, self.config.loss_reduction, prepared.device
             )
         if self.contrastive_head is not None:
             rows_each = [prepared.pairs_with_rgb(spec).any(dim=2).sum().float() for spec in self.config.paired_specs]
             counts["contrastive"] = torch.stack(rows_each).sum()
         if self.matching_head is not None:
             pairs = matching_pairs(rows, self.config.num_matching_negatives) * len(self.config.paired_specs)
-            counts["matching"] = torch.tensor(float(pairs), device=prepared.device)
+            counts["matching"] = torch.full((), float(pairs), device=prepared.device)
         return counts
 
     # -- parts of the forward pass -------------------------------------------------------------------------------
@@ -214,7 +218,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
             if any(spec.masking == "motion" for spec in self.config.input_specs):
                 motion = motion_scores(inputs["rgb"], self.config)
             keep = draw_keep(self.config, pixels.shape[0], grid, device=pixels.device, motion=motion)
-        missing = [name for name in inputs if name not in keep]
+        expected = [JOINT] if self.config.token_budget is not None else list(inputs)
+        missing = [name for name in expected if name not in keep]
         if missing:
             raise ConfigError(f"keep lacks the visible tokens of {missing}; it has {sorted(keep)}.")
         hide = given.get("hide")
@@ -257,7 +262,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
         target = batch.target_patches(spec, index, valid)
         if spec.normalize_prediction:
             prediction = normalize_patches(prediction.float(), spec.target_norm, spec.channels, spec.target_eps, valid)
-        return reconstruction_loss(prediction, target, spec.loss, valid, self.config.loss_reduction)
+        counted = batch.counted_values(spec, valid)
+        return reconstruction_loss(prediction, target, spec.loss, counted, self.config.loss_reduction)
 
     def _add_contrastive(
         self,
@@ -309,7 +315,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
         fused = [fuse_pair(rgb, other[partner], self.config.matching_fusion) for partner in partners]
         fused.insert(0, fuse_pair(rgb, other, self.config.matching_fusion))
         labels = torch.zeros(size * len(fused), dtype=torch.long, device=rgb.device)
-        labels[:size] = 1
+        labels[:size].fill_(1)
         return heads[spec.name](torch.cat(fused)), labels
 
     def _add_matching(self, heads: nn.ModuleDict, states: Tensors, sums: Tensors, counts: Tensors) -> None:
@@ -323,7 +329,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
             counts["matching"] = counts.get("matching", 0.0) + count
 
     def _features(self, states: Tensors) -> Tensors:
-        return {name: self.m33d.without_cls(tokens) for name, tokens in states.items()}
+        return {name: self.m33d.without_cls(tokens) for name, tokens in states.items() if name != GLOBAL}
 
     @torch.no_grad()
     def _diagnostics(self, batch: PreTrainingBatch, states: Tensors, pair_states: Tensors) -> Tensors:

@@ -107,8 +107,8 @@ class PretrainingCollator(Collator):
     """Inputs and targets of every modality, the visible tokens ``keep`` and, where asked for, ``hide``.
 
     The batch: each modality under its input_name ((B, C, H, W), with T after B for clips; float32; RGB normalised,
-    depth standardised, 0 where invalid), its validity (bool) under mask_name, ``keep`` name -> (B, V) int64 and,
-    when a modality has a drop_probability, ``hide`` name -> (B,) bool.
+    depth standardised, 0 where invalid), its validity (bool) under mask_name, ``keep`` name -> (B, V) int64
+    ("joint" alone with a token budget) and, when a modality has a drop_probability, ``hide`` name -> (B,) bool.
 
     A third modality is read from ``sample.meta["modalities"][name]``, (T, C, H, W) float with NaN where invalid.
 
@@ -128,6 +128,8 @@ class PretrainingCollator(Collator):
         """Build the forward arguments; see the class."""
         batch: Batch = {}
         for spec in self.specs.values():
+            if spec.target_of is not None:
+                continue  # a second target: its pixels are in the batch already
             values, valid = self._modality(spec, samples)
             batch[spec.input_name] = self._flat(values)
             if spec.mask_name is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.heads_m33d import evenly_spaced_layers, scaled_stem_channels
-from m33d_hf.modeling.masking_m33d import visible_count
+from m33d_hf.modeling.masking_m33d import JOINT, visible_count
 
 TASKS = (
     "pretraining",
@@ -92,6 +92,8 @@ def count_pretraining(config: M33DConfig, batch_size: int = 1, customary: bool =
 
 
 def _visible(config: M33DConfig) -> dict[str, int]:
+    if config.token_budget is not None:
+        return {JOINT: config.budget_for(config.grid)}
     return {spec.name: visible_count(spec, config.grid) for spec in config.input_specs}
 
 
@@ -111,7 +113,10 @@ def _encoder_passes(config: M33DConfig) -> list[dict[str, int]]:
 def _add_encoder(count: FlopCount, config: M33DConfig, lengths: dict[str, int], customary: bool = False) -> None:
     """Add patch projection and encoder blocks for one pass over the given tokens."""
     cls = int(bool(config.use_cls_token))
-    for name, visible in lengths.items():
+    projections = lengths
+    if JOINT in lengths:  # which modality a token is of varies, so each modality projects as many as the budget
+        projections = {spec.name: lengths[JOINT] for spec in config.input_specs}
+    for name, visible in projections.items():
         projected = config.num_tokens if customary else visible
         patch = linear(projected, config.patch_dim(config.spec(name)), config.hidden_size)
         count.add("patch projection", patch, first=True)
@@ -119,7 +124,7 @@ def _add_encoder(count: FlopCount, config: M33DConfig, lengths: dict[str, int], 
     if config.joint_encoding:
         sequences = [sum(sequences)]
     for tokens in sequences:
-        one = block(config.hidden_size, config.intermediate_size, tokens)
+        one = block(config.hidden_size, config.intermediate_size, tokens + int(config.global_token))
         count.add("encoder", config.num_hidden_layers * one)
 
 
@@ -131,6 +136,9 @@ def _add_decoder(count: FlopCount, config: M33DConfig, customary: bool) -> None:
     )
     cls = int(bool(config.use_cls_token))
     visible = _visible(config)
+    if config.decoder_kind == "per_target":
+        _add_target_decoders(count, config, visible[JOINT] + int(config.global_token))
+        return
     masked = {spec.name: config.num_tokens - visible.get(spec.name, 0) for spec in config.target_specs}
     for tokens in visible.values():
         count.add("decoder", linear(tokens + cls, config.hidden_size, width))
@@ -151,6 +159,16 @@ def _add_decoder(count: FlopCount, config: M33DConfig, customary: bool) -> None:
         whole = context + queries
         last = block(width, inner, whole, None if customary else queries)
         count.add("decoder", (depth - 1) * block(width, inner, whole) + last)
+
+
+def _add_target_decoders(count: FlopCount, config: M33DConfig, context: int) -> None:
+    """Add MultiMAE's decoders: each projects the context, reads it once, then attends within its own positions."""
+    width, inner, tokens = config.decoder_hidden_size, config.decoder_intermediate_size, config.num_tokens
+    for spec in config.target_specs:
+        count.add("decoder", linear(context, config.hidden_size, width))
+        count.add("decoder", block(width, inner, context, tokens))
+        count.add("decoder", config.decoder_num_hidden_layers * block(width, inner, tokens))
+        count.add("prediction heads", linear(tokens, width, config.patch_dim(spec)))
 
 
 def _add_pair_losses(count: FlopCount, config: M33DConfig, batch_size: int) -> None:

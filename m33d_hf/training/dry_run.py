@@ -107,6 +107,11 @@ def describe_tokens(config: M33DConfig, task: str) -> list[str]:
     if task != "pretraining":
         return [f"tokens: rgb {config.num_tokens} (grid {grid}), all visible"]
     lines = [f"tokens: {config.num_tokens} per modality (grid {grid})"]
+    if config.token_budget is not None:
+        names = ", ".join(spec.name for spec in config.input_specs)
+        targets = ", ".join(spec.name for spec in config.target_specs)
+        budget = config.budget_for(config.grid)
+        return [*lines, f"  {budget} visible of {names} together, divided anew for every sample; predicted: {targets}"]
     for spec in config.specs:
         visible = visible_count(spec, config.grid)
         fate = "predicted" if spec.is_target else "not predicted"
@@ -150,6 +155,10 @@ def _stacks(config: M33DConfig, task: str) -> list[tuple[int, int, int, int, int
     encoder = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)
     if task != "pretraining":
         return [(*encoder, config.num_tokens + cls)]
+    if config.token_budget is not None:
+        decoders = len(config.target_specs) * (1 + config.decoder_num_hidden_layers)
+        sizes = (config.decoder_hidden_size, config.decoder_intermediate_size, config.decoder_num_attention_heads)
+        return [(*encoder, config.budget_for(config.grid) + 1), (decoders, *sizes, config.num_tokens)]
     visible = {spec.name: visible_count(spec, config.grid) + cls for spec in config.input_specs}
     stacks = [(*encoder, tokens) for tokens in visible.values()]
     if config.contrastive_weight > 0 and config.contrastive_position_free and config.target_specs:
@@ -170,12 +179,15 @@ def _stacks(config: M33DConfig, task: str) -> list[tuple[int, int, int, int, int
 
 def _parameter_count(config: M33DConfig, task: str) -> int:
     """Weights of all blocks: what counts for memory."""
-    separate = len(config.input_specs) if task == "pretraining" and config.encoder_sharing == "separate" else 1
+    encoders = len({config.encoder_name(spec) for spec in config.input_specs}) if task == "pretraining" else 1
     width, inner = config.hidden_size, config.intermediate_size
-    total = separate * config.num_hidden_layers * (4 * width * width + 2 * width * inner)
+    total = encoders * config.num_hidden_layers * (4 * width * width + 2 * width * inner)
     if task == "pretraining" and config.target_specs:
         width, inner = config.decoder_hidden_size, config.decoder_intermediate_size
-        total += config.decoder_num_hidden_layers * (4 * width * width + 2 * width * inner)
+        blocks = config.decoder_num_hidden_layers
+        if config.decoder_kind == "per_target":
+            blocks = len(config.target_specs) * (1 + blocks)  # the cross-attention and its MLP are as large as a block
+        total += blocks * (4 * width * width + 2 * width * inner)
     return total
 
 

@@ -42,9 +42,11 @@ _ARCHITECTURE_FIELDS = (
     "layer_norm_eps",
     "position_embedding_type",
 )
+# What a global token starts from (REFERENCE.md §3.7): MAE's class token has the position 0, so nothing is added.
+_MAE_CLASS_TOKEN = "embeddings.rgb.cls_token"
 _DECODER_FIELDS = ("decoder_num_attention_heads", "decoder_fusion")
 _PART = re.compile(r"(embeddings|encoders)\.(\w+)\.(.+)")
-_DECODER_CORE = re.compile(r"decoder\.(embed|mask_token|layers|layernorm)\b")
+_DECODER_CORE = re.compile(r"decoder\.(?:targets\.(?P<target>\w+)\.)?(?:embed|mask_token|layers|layernorm)\b")
 _HEADS = {
     "contrastive_head": "the contrastive head",
     "matching_head": "the matching head",
@@ -195,7 +197,7 @@ def _fetch(name: str) -> Path | None:
 
 
 def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
-    """The configuration of a run's model; positions stay those of the checkpoint it starts from.
+    """The configuration of a run's model; positions and a global token stay those of the checkpoint it starts from.
 
     With `position_embedding_resize: interpolate`, a model that starts from a checkpoint of another input size (our
     own, or MAE's) keeps the checkpoint's position grid and interpolates it, unless the arguments give `position_grid`.
@@ -204,6 +206,10 @@ def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
         ConfigError: values that cannot work.
         CheckpointError: `init_from` cannot be read.
     """
+    if args.init_from is not None and not {"use_cls_token", "global_token"} & {*args.model, *overrides}:
+        own = find_own(args.init_from)
+        if own is not None and own.config.get("global_token"):
+            overrides = {**overrides, "global_token": True, "use_cls_token": False}
     config = M33DConfig(**{**args.model, **overrides})
     if args.init_from is None or "position_grid" in args.model or "position_grid" in overrides:
         return config
@@ -267,17 +273,19 @@ class _Matching:
 
     def _decoder_obstacle(self) -> str | None:
         """Why the decoder is not taken; None when it is."""
-        if "decoder.mask_token" not in self.target:
-            return "the model has no decoder"
-        if "decoder.mask_token" not in self.source:
-            return "the checkpoint has no decoder"
+        for side, owner in ((self.target, "model"), (self.source, "checkpoint")):
+            if not any(name.startswith("decoder.") for name in side):
+                return f"the {owner} has no decoder"
         if not self.init.init_decoder:
             return "init.init_decoder is false"
         for name in _DECODER_FIELDS:
             theirs, ours = self.own.config.get(name), getattr(self.config, name)
             if theirs is not None and theirs != ours:
                 return f"another decoder: {name} is {theirs!r} in the checkpoint and {ours!r} here"
-        core = [{k for k in side if _DECODER_CORE.match(k)} for side in (self.source, self.target)]
+        theirs, ours = self.own.config.get("decoder_kind", "shared"), self.config.decoder_kind
+        if theirs != ours:
+            return f"another decoder: decoder_kind is {theirs!r} in the checkpoint and {ours!r} here"
+        core = [_decoder_core(side, other) for side, other in ((self.source, self.target), (self.target, self.source))]
         if core[0] != core[1]:
             return "another decoder: the numbers of layers differ"
         for name in sorted(core[0]):
@@ -335,7 +343,7 @@ class _Matching:
     def _fill_missing(self, name: str, tensor: torch.Tensor) -> None:
         """A weight of embeddings or encoders that the checkpoint lacks under this name."""
         match = _PART.fullmatch(name)
-        stand_in = self._stand_in(match) if match else None
+        stand_in = self._stand_in(match) if match else _MAE_CLASS_TOKEN
         if match and match[1] == "encoders" and match[3].startswith("layernorm.") and stand_in not in self.source:
             self.report.new[_full(name)] = "the checkpoint has no final norm; it starts as the identity"
         elif match and match[2] not in ("rgb", "shared") and self.init.depth_encoder_init == "random":
@@ -344,7 +352,9 @@ class _Matching:
             self._fill_patch(name, str(stand_in), tensor)
         elif stand_in in self.source and self.source[str(stand_in)].shape == tensor.shape:
             self._fill(name, str(stand_in), self.source[str(stand_in)], f"copied from {_full(str(stand_in))}")
-        elif match and match[3] == "cls_token":
+        elif match and match[3] == "cls_token" and "global_token" in self.source:
+            self._fill(name, "global_token", self.source["global_token"], f"copied from {_full('global_token')}")
+        elif name == "global_token" or (match and match[3] == "cls_token"):
             self.report.new[_full(name)] = "the checkpoint has no class token"
         else:
             raise CheckpointError(
@@ -389,8 +399,8 @@ class _Matching:
             return f"this model has no {match[1]} of {match[2]!r}"
         if match and match[1] == "encoders" and match[3].startswith("layernorm."):
             return "this model's head reads raw blocks, before any final norm"
-        if match and match[3] == "cls_token":
-            return "this model has no class token"
+        if name == "global_token" or (match and match[3] == "cls_token"):
+            return "this model has no class token" if match else "this model has no global token"
         raise CheckpointError(
             f"{self.origin} is of another architecture: its {_full(name)}, {tuple(self.source[name].shape)}, has no "
             f"place in this model. {self._architectures()}"
@@ -414,6 +424,13 @@ class _Matching:
         return "The configurations agree, so the file may be damaged."
 
 
+def _decoder_core(side: Tensors, other: Tensors) -> set[str]:
+    """The weights that make a decoder what it is; of decoders per target, those of the targets on both sides."""
+    there = {name.split(".")[2] for name in other if name.startswith("decoder.targets.")}
+    matches = ((name, _DECODER_CORE.match(name)) for name in side)
+    return {name for name, match in matches if match and (match["target"] is None or match["target"] in there)}
+
+
 def _read(files: tuple[Path, ...]) -> Tensors:
     tensors: Tensors = {}
     for file in files:
@@ -433,7 +450,7 @@ def _canonical(name: str) -> str:
 
 
 def _full(name: str) -> str:
-    return f"m33d.{name}" if name.startswith(("embeddings.", "encoders.")) else name
+    return f"m33d.{name}" if name.startswith(("embeddings.", "encoders.", "global_token")) else name
 
 
 def _shapes(theirs: torch.Tensor, ours: torch.Tensor) -> str:

@@ -20,7 +20,7 @@ from m33d_hf.training.arguments import OptimArguments
 BASE_BATCH = 256  # learning rates of MAE, VideoMAE and the paper are given per 256 samples
 
 _ENCODER_LAYER = re.compile(r"(?:^|\.)encoders\.[^.]+\.layers\.(\d+)\.")
-_EMBEDDINGS = re.compile(r"(?:^|\.)embeddings\.")
+_EMBEDDINGS = re.compile(r"(?:^|\.)(?:embeddings\.|global_token$)")
 
 
 @dataclass(frozen=True)
