@@ -1,0 +1,75 @@
+"""Probe a frozen encoder: run_probe.py --recipe rooms/actions --init_from PRETRAINED --output_dir outputs/probe
+
+Nearest neighbours and a linear classifier on the features of the clips, for the recipes and flags of
+run_video_classification.py: labels of --data.train_split teach, clips of --data.eval_split judge; nothing is trained in
+the encoder. Without --init_from the encoder is random. Only clips have class labels: there is no probe of images.
+
+  --knn_k 20 --knn_temperature 0.07                    the neighbours' vote
+  --linear_strengths 0.0001,0.001,0.01,0.1,1           L2 penalties to choose from
+  --linear_held_out 0.2                                share of the training features that chooses
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.errors import ConfigError, M33DError
+from m33d_hf.scripts._main import ERROR
+
+TASK = "video_classification"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line; returns 0, or 2 after an error whose message is on stderr."""
+    words = sys.argv[1:] if argv is None else argv
+    from m33d_hf.training.parsing import help_text, parse_arguments
+
+    if "-h" in words or "--help" in words:
+        print(__doc__, help_text(TASK), sep="\n")
+        return 0
+    try:
+        own, rest = _own_options(words)
+        stated = any(word.startswith(("--train.epochs", "--train.max_steps", "--recipe")) for word in rest)
+        args = parse_arguments(rest if stated else [*rest, "--train.epochs", "1"], TASK)
+        from m33d_hf.data.atomic_writing import write_text_atomically
+        from m33d_hf.evaluation.probes import STRENGTHS, KnnOptions, LinearOptions
+        from m33d_hf.training.probing import probe_run
+
+        args.logging.trackers = []
+        linear = LinearOptions(own.linear_strengths or STRENGTHS, own.linear_held_out, args.seed)
+        found = probe_run(args, KnnOptions(own.knn_k, own.knn_temperature), linear)
+        if os.environ.get("RANK", "0") == "0":
+            told = {"init_from": args.init_from, "recipe": args.recipe, "seed": args.seed, "metrics": found}
+            text = json.dumps(told, indent=2)
+            write_text_atomically(Path(args.output_dir) / "probe.json", text + "\n")
+            print(text, flush=True)
+    except M33DError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return ERROR
+    return 0
+
+
+def _own_options(words: list[str]) -> tuple[Any, list[str]]:
+    """What only probes have, and the words that are left."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--knn_k", type=int, default=20)
+    parser.add_argument("--knn_temperature", type=float, default=0.07)
+    parser.add_argument("--linear_strengths", type=_numbers)
+    parser.add_argument("--linear_held_out", type=float, default=0.2)
+    try:
+        return parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}; see --help.") from error
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""scripts/run_probe.py on tiny clips: random, pre-trained and fine-tuned encoders, one process and two."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.rooms_runs import words
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
+from m33d_hf.scripts import _main, run_probe
+from m33d_hf.training.launch import Ranks, open_accelerator
+from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.probing import frozen_features
+
+SMALL = {
+    "data__options": "{unit: clips, num_clips: 40}",
+    "data__eval_options": "{num_clips: 20}",
+    "model__num_hidden_layers": "2",
+}
+
+
+def probe_words(folder: Path, output: str, **changes: str | None) -> list[str]:
+    """Command line of a probe of tiny clips."""
+    return words("rooms/actions", folder / output, data__cache_dir=str(folder / "cache"), **{**SMALL, **changes})
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What the probe left."""
+    return json.loads((folder / "probe.json").read_text())["metrics"]
+
+
+def features(folder: Path, **changes: str | None) -> Any:
+    """Training and test features of the tiny clips."""
+    args = parse_arguments(probe_words(folder, "features", **changes), "video_classification")
+    with open_accelerator(args) as accelerator:
+        return frozen_features(args, accelerator, Ranks(accelerator))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a pre-trained and a fine-tuned model."""
+    folder = tmp_path_factory.mktemp("probe")
+    given = {**SMALL, "data__cache_dir": str(folder / "cache"), "model__num_hidden_layers": "2"}
+    assert (
+        _main.main("pretraining", words("rooms/pretrain_clips", folder / "pretrained", method="videomae", **given)) == 0
+    )
+    start = {"init_from": str(folder / "pretrained")}
+    assert _main.main("video_classification", probe_words(folder, "tuned", **start)) == 0
+    return folder
+
+
+@pytest.mark.parametrize("start", [None, "pretrained", "tuned"])
+def test_a_probe_of_each_kind_of_encoder(folder: Path, start: str | None, capfd: pytest.CaptureFixture[str]) -> None:
+    name = f"probe-{start}"
+    given = probe_words(folder, name, init_from=start and str(folder / start))
+    assert run_probe.main([*given, "--knn_k", "5", "--linear_strengths", "0.01,0.1"]) == 0, capfd.readouterr().err
+    found = result(folder / name)
+    assert found["samples/train"] == 40 and found["samples/test"] == 20
+    assert 0 <= found["knn/top1"] <= found["knn/top5"] <= 1 and found["linear/strength"] in (0.01, 0.1)
+    assert found["linear/converged"] == 1.0
+
+
+def test_features_are_those_of_the_model(folder: Path) -> None:
+    random, trained = features(folder), features(folder, init_from=str(folder / "pretrained"))
+    assert not torch.allclose(random[0].features, trained[0].features)
+    assert torch.equal(random[0].labels, trained[0].labels) and set(random[0].labels.tolist()) == set(range(10))
+    again = features(folder)
+    assert torch.equal(random[1].features, again[1].features), "no augmentation, and a seeded encoder"
+    # Training clips as an evaluation sees them: the first of both splits' items are read alike.
+    own = features(folder, data__eval_split="train", data__eval_options="{}")
+    torch.testing.assert_close(own[0].features, own[1].features)
+
+
+def test_features_of_a_classifier_are_what_it_reads(folder: Path) -> None:
+    _, test = features(folder, init_from=str(folder / "tuned"))
+    model = M33DForVideoClassification.from_pretrained(folder / "tuned")
+    with torch.no_grad():
+        logits = model.classifier(test.features)
+    top1 = float((logits.argmax(1) == test.labels).float().mean())
+    last = json.loads((folder / "tuned" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert top1 == pytest.approx(last["eval/top1"])
+
+
+def test_two_processes_find_the_same(folder: Path, repository: Path) -> None:
+    alone = probe_words(folder, "alone", init_from=str(folder / "pretrained"))
+    assert run_probe.main(alone) == 0
+    both = probe_words(folder, "both", init_from=str(folder / "pretrained"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(repository / "scripts/run_probe.py"), *both]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = result(folder / "alone"), result(folder / "both")
+    timeless = [name for name in one if not name.startswith("seconds/") and name != "linear/iterations"]
+    assert {name: two[name] for name in timeless} == pytest.approx({name: one[name] for name in timeless})
+
+
+def test_what_cannot_be_probed(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_probe.main(probe_words(folder, "no", data__eval_split="null")) == 2
+    assert "--data.eval_split" in capfd.readouterr().err
+    assert run_probe.main([*probe_words(folder, "no"), "--knn_k", "41"]) == 2
+    assert "there are 40 training features; give --knn_k" in capfd.readouterr().err
+    assert run_probe.main([*probe_words(folder, "no"), "--knn_k", "many"]) == 2
+    assert "--knn_k" in capfd.readouterr().err
+    assert run_probe.main(["--recipe", "rooms/semseg"]) == 2
+    assert "video_classification" in capfd.readouterr().err
+    assert run_probe.main(["--help"]) == 0 and "--knn_temperature" in capfd.readouterr().out
