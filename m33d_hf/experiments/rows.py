@@ -29,7 +29,7 @@ from m33d_hf.training.tasks.dense import DenseTask
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
-from m33d_hf.visualization.reconstruction import reconstruction_views, rgb_image
+from m33d_hf.visualization.reconstruction import output_views, rgb_image
 
 Row = dict[str, Any]
 FLOOR_FRAMES = 1000
@@ -197,15 +197,10 @@ def _save_reconstructions(model: M33DForPreTraining, task: Task, args: RunArgume
     batch.pop("hide", None)
     output = model.eval()(**batch, output_reconstruction=True)
     arrays: dict[str, Any] = {"config": np.array(json.dumps(model.config.to_dict()))}
-    for spec in model.config.specs:
-        if spec.name not in (output.reconstructions or {}):
-            continue
-        valid = batch.get(spec.mask_name) if spec.mask_name else None
-        prediction, keep = output.reconstructions[spec.name], output.keep[spec.name]
-        views = reconstruction_views(batch[spec.input_name], keep, prediction, spec, model.config, valid)
+    for name, views in output_views(output, batch, model.config).items():
         for part in ("target", "visible", "reconstruction", "valid"):
-            arrays[f"{spec.name}/{part}"] = np.stack([getattr(view, part) for view in views])
-        arrays[f"{spec.name}/statistics_from_truth"] = np.array(views[0].statistics_from_truth)
+            arrays[f"{name}/{part}"] = np.stack([getattr(view, part) for view in views])
+        arrays[f"{name}/statistics_from_truth"] = np.array(views[0].statistics_from_truth)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)
 

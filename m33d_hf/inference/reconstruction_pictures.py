@@ -20,7 +20,7 @@ from m33d_hf.training.tasks.building import build_dataset
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 from m33d_hf.visualization.canvas import save_figure
 from m33d_hf.visualization.clips import clip_reconstruction_figure, motion_mask_figure
-from m33d_hf.visualization.reconstruction import ReconstructionViews, reconstruction_figure, reconstruction_views
+from m33d_hf.visualization.reconstruction import ReconstructionViews, output_views, reconstruction_figure
 
 Views = list[dict[str, ReconstructionViews]]
 
@@ -92,15 +92,9 @@ def _batch(model: M33DForPreTraining, dataset: SampleDataset, args: RunArguments
 def _views(model: M33DForPreTraining, inputs: dict[str, Any], result: Any, count: int) -> Views:
     """Per sample: modality name -> views of the reconstructed modalities."""
     views: Views = [{} for _ in range(count)]
-    for spec in model.config.specs:
-        if spec.name not in (result.reconstructions or {}):
-            continue
-        valid = inputs.get(spec.mask_name) if spec.mask_name else None
-        keep = result.keep[spec.name] if spec.name in result.keep else torch.empty(count, 0, dtype=torch.int64)
-        prediction = result.reconstructions[spec.name]
-        laid = reconstruction_views(inputs[spec.input_name], keep, prediction, spec, model.config, valid)
+    for name, laid in output_views(result, inputs, model.config).items():
         for sample, view in zip(views, laid, strict=True):
-            sample[spec.name] = view
+            sample[name] = view
     return views
 
 

@@ -7,15 +7,16 @@ statistics of the true patch must be put back, and then part of what one sees is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
-from m33d_hf.modeling.masking_m33d import complement
+from m33d_hf.modeling.masking_m33d import JOINT, complement, masked_by_budget
+from m33d_hf.modeling.outputs_m33d import M33DForPreTrainingOutput
 from m33d_hf.modeling.patches_m33d import patchify, unpatchify
 from m33d_hf.visualization.canvas import INVALID, bare, new_figure
 
@@ -117,6 +118,53 @@ def reconstruction_views(
         )
         for i in range(len(clips))
     ]
+
+
+def output_views(
+    output: M33DForPreTrainingOutput, batch: Mapping[str, Any], config: M33DConfig
+) -> dict[str, list[ReconstructionViews]]:
+    """Views of every modality that a forward pass with `output_reconstruction` predicted: name -> one per sample.
+
+    Args:
+        output: of the model.
+        batch: its forward arguments.
+        config: of the model.
+    """
+    views = {}
+    for spec in config.specs:
+        if spec.name not in (output.reconstructions or {}):
+            continue
+        pixels, prediction = batch[spec.input_name], output.reconstructions[spec.name]
+        valid = batch.get(spec.mask_name) if spec.mask_name else None
+        if JOINT in output.keep:
+            views[spec.name] = _budget_views(output, pixels, prediction, spec, config, valid)
+            continue
+        nothing = torch.empty(len(pixels), 0, dtype=torch.int64)
+        keep = output.keep.get(spec.name, nothing)
+        views[spec.name] = reconstruction_views(pixels, keep, prediction, spec, config, valid)
+    return views
+
+
+def _budget_views(
+    output: M33DForPreTrainingOutput,
+    pixels: torch.Tensor,
+    prediction_BNP: torch.Tensor,
+    spec: ModalitySpec,
+    config: M33DConfig,
+    valid: torch.Tensor | None,
+) -> list[ReconstructionViews]:
+    """With a token budget: another number of visible tokens in every sample, and all positions predicted."""
+    names = [source.name for source in config.input_specs]
+    masked = torch.ones(prediction_BNP.shape[:2], dtype=torch.bool)
+    if spec.source_name in names:
+        every = masked_by_budget(output.keep[JOINT].cpu(), len(names), masked.shape[1])
+        masked = every[:, names.index(spec.source_name)]
+    views = []
+    for i, row in enumerate(masked):
+        keep, predicted = (~row).nonzero().T, prediction_BNP[i : i + 1].cpu()[:, row]
+        holes = None if valid is None else valid[i : i + 1]
+        views += reconstruction_views(pixels[i : i + 1], keep, predicted, spec, config, holes)
+    return views
 
 
 def rgb_image(pixels_CHW: np.ndarray, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
