@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -28,6 +28,8 @@ class PreTrainingBatch:
         inputs, targets: name -> pixels; valid: name -> bool pixels (absent when all count).
         keep: name -> (B, V) visible positions ("joint" with a token budget); hide: name -> (B,) samples hidden from
             the decoder.
+        noise: name -> standard normal noise, 0 where invalid; what of it went into the input, times `denoising_std`,
+            is to be predicted. Empty where nothing was added.
     """
 
     config: M33DConfig
@@ -37,6 +39,7 @@ class PreTrainingBatch:
     valid: Tensors
     keep: Tensors
     hide: Tensors | None
+    noise: Tensors = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -101,6 +104,25 @@ class PreTrainingBatch:
             std = _on_device(spec.channel_std, patches.device)
             patches = (patches.unflatten(-1, (-1, spec.channels)) * std + mean).flatten(-2)
         return normalize_patches(patches, spec.target_norm, spec.channels, spec.target_eps, valid)
+
+    def noise_patches(self, spec: ModalitySpec) -> torch.Tensor:
+        """(B, V, P) float32 noise of the visible patches."""
+        return self._patches(self.noise[spec.name], self.keep[spec.name]).float()
+
+    def noisy_values(self, spec: ModalitySpec) -> torch.Tensor | None:
+        """(B, V, P) bool: values whose noise the decoder can know; None when all of them.
+
+        Holes have none, and of a sample that is hidden from the decoder no noise can be read off.
+        """
+        index = self.keep[spec.name]
+        counted = self.valid_patches(spec, index)
+        hidden = (self.hide or {}).get(spec.name)
+        if hidden is None:
+            return counted
+        seen = ~hidden.bool()[:, None, None]
+        if counted is None:
+            return seen.expand(*index.shape, self.config.patch_dim(spec))
+        return counted & seen
 
     def contrast_positions(self, spec: ModalitySpec) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, V) positions of the contrasted RGB tokens and of the other modality's."""

@@ -73,6 +73,9 @@ class M33DConfig(PreTrainedConfig):
     | depth scale | depth_standardization, depth_standardization_scope | "trimmed" (10 to 90 %), "clip" |
     | final norm before a dense head | head_norm | False (MultiMAE) |
 
+    Not in the paper: the authors' follow-up (arXiv 2408.02245, known to us only from a summary), off by default:
+    spec.denoising_weight and spec.denoising_std; distillation_weight and distillation_tokens.
+
     Args:
         image_size: height and width in pixels (one int for square).
         patch_size: height and width of a patch in pixels.
@@ -95,6 +98,11 @@ class M33DConfig(PreTrainedConfig):
             tokens of both modalities in an extra pass.
         contrastive_position_free: contrast features of a pass without position embeddings; with reconstruction in
             the same step this costs one more encoder pass over the same visible tokens.
+        distillation_weight: weight of a smooth L1 loss between the max-pooled features of what the encoders see and
+            those of the frozen model that the training started from (the follow-up's stage-1 model). The teacher is no
+            part of this model: its features are a forward argument.
+        distillation_tokens: "all" shows the teacher whole clean inputs, as stage 1 did (ours: the summary says no
+            more than "global"); "visible" shows it the student's tokens, without the student's noise.
         motion_score: "pixel_diff" (mean absolute difference of neighbouring frames).
         motion_select: "sample" draws tokens with probability proportional to score ** motion_gamma; "topk" takes
             the largest.
@@ -176,6 +184,8 @@ class M33DConfig(PreTrainedConfig):
     matching_pool: Literal["mean", "cls"] = "mean"
     matching_negatives: Literal["roll", "shuffle"] = "roll"
     num_matching_negatives: int = 1
+    distillation_weight: float | int = 0.0
+    distillation_tokens: Literal["all", "visible"] = "all"
     motion_score: Literal["pixel_diff"] = "pixel_diff"
     motion_select: Literal["sample", "topk"] = "sample"
     motion_target: Literal["visible", "masked"] = "visible"
@@ -266,6 +276,11 @@ class M33DConfig(PreTrainedConfig):
     def target_specs(self) -> tuple[ModalitySpec, ...]:
         """The modalities that are reconstructed."""
         return tuple(spec for spec in self.specs if spec.is_target)
+
+    @property
+    def denoised_specs(self) -> tuple[ModalitySpec, ...]:
+        """The modalities whose input gets noise, which is predicted."""
+        return tuple(spec for spec in self.specs if spec.is_denoised)
 
     @property
     def paired_specs(self) -> tuple[ModalitySpec, ...]:
@@ -366,6 +381,7 @@ class M33DConfig(PreTrainedConfig):
         self._check_decoder()
         self._check_budget()
         self._check_pair_losses()
+        self._check_follow_up()
 
     def _check_modalities(self) -> None:
         names = [spec.name for spec in self.specs]
@@ -522,3 +538,15 @@ class M33DConfig(PreTrainedConfig):
             raise ConfigError(f"num_matching_negatives is {self.num_matching_negatives}, expected 1 or more.")
         if self.matching_pool == "cls" and self.matching_weight > 0 and not self.use_cls_token:
             raise ConfigError("matching_pool 'cls' needs use_cls_token.")
+
+    def _check_follow_up(self) -> None:
+        denoised = [spec.name for spec in self.denoised_specs]
+        if denoised and (not self.target_specs or self.decoder_kind != "shared"):
+            raise ConfigError(
+                f"denoising_weight of {denoised} needs the shared decoder of a reconstruction: give a modality a role "
+                "'both' and a weight, and decoder_kind 'shared'; or set denoising_weight to 0 (as in stage 1)."
+            )
+        if self.distillation_weight < 0:
+            raise ConfigError(f"distillation_weight is {self.distillation_weight}, expected 0 or more.")
+        if self.distillation_weight > 0 and self.token_budget is not None:
+            raise ConfigError("distillation needs features by modality, which a token_budget does not give; drop one.")

@@ -1,4 +1,7 @@
-"""The light shared decoder: where the modalities meet. It predicts masked tokens only (paper section 3.1, App. B.1)."""
+"""The light shared decoder: where the modalities meet. It predicts masked tokens (paper section 3.1, App. B.1).
+
+With denoising (not in the paper: the authors' follow-up, REFERENCE §5c) it also predicts the noise of visible tokens.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from .configuration_m33d import M33DConfig
 from .encoder_m33d import M33DPositions
 from .layers_m33d import M33DLayer
 from .masking_m33d import complement
+from .modalities_m33d import noise_term
 from .patches_m33d import Grid
 
 Tensors = dict[str, torch.Tensor]
@@ -22,7 +26,9 @@ class M33DDecoder(nn.Module):
         self.config = config
         self.fusion = config.decoder_fusion
         # Only modalities that reach the decoder get an embedding, so that no parameter is without a gradient.
-        self.specs = [s for s in config.specs if s.is_target or (s.is_input and self.fusion != "separate")]
+        self.specs = [
+            s for s in config.specs if s.is_target or s.is_denoised or (s.is_input and self.fusion != "separate")
+        ]
         self.cross = config.decoder_attention == "cross"
         self.num_cls = int(bool(config.use_cls_token))
         width = config.decoder_hidden_size
@@ -42,11 +48,14 @@ class M33DDecoder(nn.Module):
         self.heads = nn.ModuleDict(
             {spec.name: nn.Linear(width, config.patch_dim(spec)) for spec in config.target_specs}
         )
+        self.noise_heads = nn.ModuleDict(
+            {spec.name: nn.Linear(width, config.patch_dim(spec)) for spec in config.specs if spec.is_denoised}
+        )
 
     def forward(
         self, states: Tensors, keep: Tensors, grid: Grid, hide: Tensors | None = None
     ) -> tuple[Tensors, Tensors]:
-        """Predict the masked tokens of every target.
+        """Predict the masked tokens of every target, and the noise of the visible tokens that had some added.
 
         Args:
             states: name -> (B, cls + V, D) encoded visible tokens.
@@ -55,7 +64,8 @@ class M33DDecoder(nn.Module):
             hide: name -> (B,) bool, samples whose latents of that modality become mask tokens.
 
         Returns:
-            name -> (B, K, P) predictions and name -> (B, K) their positions.
+            name -> (B, K, P) predictions and name -> (B, K) their positions. Predicted noise is among the predictions
+            as name + "_noise" -> (B, V, P), at the positions that `keep` names.
         """
         total = grid[0] * grid[1] * grid[2]
         batch = next(iter(states.values())).shape[0]
@@ -69,9 +79,9 @@ class M33DDecoder(nn.Module):
             return self._fused(latents, keep, masked, table), masked
         if self.fusion == "separate":
             predictions: Tensors = {}
-            for name in masked:
+            for name in dict.fromkeys([*masked, *self.noise_heads]):
                 own = {name: latents[name]} if name in latents else {}
-                predictions |= self._sequence(own, keep, {name: masked[name]}, table)
+                predictions |= self._sequence(own, keep, {name: masked[name]} if name in masked else {}, table)
             return predictions, masked
         return self._sequence(latents, keep, masked, table), masked
 
@@ -92,28 +102,38 @@ class M33DDecoder(nn.Module):
         return tokens_BVE + positions
 
     def _sequence(self, latents: Tensors, keep: Tensors, masked: Tensors, table: torch.Tensor) -> Tensors:
-        """One sequence [visible of all, masked of all targets]; an input-only modality has no mask tokens."""
-        context = [
-            self._placed(tokens, keep[name], table, self.num_cls) + self._modality(name)
+        """One sequence [visible of all, masked of all targets]; an input-only modality has no mask tokens.
+
+        Visible tokens whose noise is predicted are read at the end like masked ones, so they stand beside them; with
+        cross-attention they are queries as well as context.
+        """
+        placed = {
+            name: self._placed(tokens, keep[name], table, self.num_cls) + self._modality(name)
             for name, tokens in latents.items()
-        ]
-        queries = [
+        }
+        noisy = [name for name in placed if name in self.noise_heads]
+        context = [tokens for name, tokens in placed.items() if name not in noisy]
+        queries = [placed[name] for name in noisy]
+        queries += [
             self._placed(self.mask_token, index, table, 0) + self._modality(name) for name, index in masked.items()
         ]
-        lengths = [index.shape[1] for index in masked.values()]
+        lengths = [placed[name].shape[1] for name in noisy] + [index.shape[1] for index in masked.values()]
         tokens = torch.cat(queries, dim=1)
         if self.cross:
-            visible = torch.cat(context, dim=1)
+            visible = torch.cat(list(placed.values()), dim=1)
             for layer in self.layers:
                 tokens = layer(tokens, context_BND=visible)
         else:
             tokens = torch.cat([*context, tokens.to(context[0].dtype) if context else tokens], dim=1)
             for layer in self.layers[:-1]:
                 tokens = layer(tokens)
-            # Only masked tokens are read, so the last layer computes nothing but them: exact, and cheaper.
+            # Only these tokens are read, so the last layer computes nothing but them: exact, and cheaper.
             tokens = self.layers[-1](tokens, num_queries=sum(lengths))
         parts = self.layernorm(tokens).split(lengths, dim=1)
-        return {name: self.heads[name](part) for name, part in zip(masked, parts)}
+        predictions = {name: self.heads[name](part) for name, part in zip(masked, parts[len(noisy) :])}
+        for name, part in zip(noisy, parts):
+            predictions[noise_term(name)] = self.noise_heads[name](part[:, self.num_cls :])
+        return predictions
 
     def _fused(self, latents: Tensors, keep: Tensors, masked: Tensors, table: torch.Tensor) -> Tensors:
         """One token per position: the sum over modalities of latent or mask token, plus one class token."""
@@ -137,4 +157,7 @@ class M33DDecoder(nn.Module):
         for name, index in masked.items():
             chosen = torch.gather(tokens, 1, index[..., None].expand(-1, -1, tokens.shape[-1]))
             predictions[name] = self.heads[name](chosen)
+        for name, head in self.noise_heads.items():
+            index = keep[name][..., None].expand(-1, -1, tokens.shape[-1])
+            predictions[noise_term(name)] = head(torch.gather(tokens, 1, index))
         return predictions

@@ -118,15 +118,7 @@ class ModalitySpec:
             raise ConfigError(f"{where}: drop_probability is {self.drop_probability}, expected 0 <= p < 1.")
         if self.weight < 0:
             raise ConfigError(f"{where}: weight is {self.weight}, expected 0 or more.")
-        if self.denoising_weight < 0 or self.denoising_std <= 0:
-            raise ConfigError(
-                f"{where}: denoising_weight is {self.denoising_weight} and denoising_std {self.denoising_std}; expected "
-                "a weight of 0 or more and a deviation above 0. Weight 0 switches denoising off."
-            )
-        if self.denoising_weight > 0 and self.role == "target":
-            raise ConfigError(
-                f"{where}: role 'target' is never encoded, so it has no input to denoise; set denoising_weight to 0."
-            )
+        self._check_denoising(where)
         if self.role == "target" and self.mask_ratio != 1.0:
             raise ConfigError(
                 f"{where}: role 'target' is never encoded, so mask_ratio must be 1, not {self.mask_ratio}."
@@ -155,6 +147,17 @@ class ModalitySpec:
                 raise ConfigError(f"{where}: {key} has {len(value)} values for {self.channels} channels.")
         if (self.channel_mean is None) != (self.channel_std is None):
             raise ConfigError(f"{where}: give channel_mean and channel_std together or not at all.")
+
+    def _check_denoising(self, where: str) -> None:
+        if self.denoising_weight < 0 or self.denoising_std <= 0:
+            raise ConfigError(
+                f"{where}: denoising_weight is {self.denoising_weight} and denoising_std {self.denoising_std}; give "
+                "a weight of 0 or more and a deviation above 0. Weight 0 switches denoising off."
+            )
+        if self.denoising_weight > 0 and self.role == "target":
+            raise ConfigError(
+                f"{where}: role 'target' is never encoded, so it has no input to denoise; set denoising_weight to 0."
+            )
 
     @property
     def is_input(self) -> bool:

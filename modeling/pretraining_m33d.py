@@ -19,7 +19,9 @@ from .heads_m33d import M33DContrastiveHead
 from .losses_m33d import (
     batch_contrastive_loss,
     contrastive_loss,
+    distillation_loss,
     fuse_pair,
+    global_embedding,
     matching_loss,
     matching_pairs,
     mismatched_partners,
@@ -30,11 +32,15 @@ from .losses_m33d import (
     weighted_total,
 )
 from .masking_m33d import JOINT, draw_keep, motion_scores
+from .modalities_m33d import noise_term
 from .modeling_m33d import GLOBAL, M33DModel, M33DPreTrainedModel
 from .multimae_decoder_m33d import M33DTargetDecoders
 from .outputs_m33d import M33DForPreTrainingOutput
 
 Tensors = dict[str, torch.Tensor]
+
+# Forward arguments of a batch that hold no pixels.
+_NO_PIXELS = ("keep", "hide", "noise", "teacher_features")
 
 
 def _check_alike(pixels: Tensors, valid: Tensors) -> None:
@@ -93,6 +99,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
             weights["contrastive"] = float(self.config.contrastive_weight)
         if self.matching_head is not None:
             weights["matching"] = float(self.config.matching_weight)
+        weights |= {noise_term(spec.name): float(spec.denoising_weight) for spec in self.config.denoised_specs}
+        if self.config.distillation_weight > 0:
+            weights["distillation"] = float(self.config.distillation_weight)
         return weights
 
     @merge_with_config_defaults
@@ -104,6 +113,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
         depth_mask: torch.Tensor | None = None,
         keep: dict[str, torch.Tensor] | None = None,
         hide: dict[str, torch.Tensor] | None = None,
+        noise: dict[str, torch.Tensor] | None = None,
+        teacher_features: dict[str, torch.Tensor] | None = None,
         output_diagnostics: bool = False,
         output_features: bool = False,
         output_reconstruction: bool = False,
@@ -119,6 +130,10 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 `draw_budget`); drawn here when None.
             hide: name -> (B,) bool, samples whose latents of that modality are hidden from the decoder; drawn from
                 `drop_probability` when None and training.
+            noise: name -> standard normal values like that input, for modalities that are denoised; drawn here when
+                None and training. In evaluation nothing is added without it, and the term counts nothing.
+            teacher_features: name -> (B, D) global embeddings of the distilled teacher (`embed_globally`); needed in
+                training with `distillation_weight`. In evaluation the term counts nothing without them.
             output_diagnostics: also compute accuracies and the losses with a modality hidden.
             output_features: also return encoded visible tokens.
             output_reconstruction: also return the predictions.
@@ -129,7 +144,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
             DataError: modalities or masks of different shapes.
         """
         given = {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}
-        batch = self._prepare({**given, "keep": keep, "hide": hide}, kwargs)
+        batch = self._prepare({**given, "keep": keep, "hide": hide, "noise": noise}, kwargs)
         states = self._main_states(batch)
         sums: Tensors = {}
         counts: Tensors = {}
@@ -137,11 +152,14 @@ class M33DForPreTraining(M33DPreTrainedModel):
         if self.decoder is not None:
             predictions, masked = self.decoder(states, batch.keep, batch.grid, batch.hide)
             self._add_reconstruction(batch, predictions, masked, sums, counts)
+            self._add_denoising(batch, predictions, sums, counts)
         pair_states = self._pair_states(batch, states)
         if self.contrastive_head is not None:
             self._add_contrastive(self.contrastive_head, batch, pair_states, sums, counts)
         if self.matching_head is not None:
             self._add_matching(self.matching_head, states or pair_states, sums, counts)
+        if self.config.distillation_weight > 0:
+            sums["distillation"], counts["distillation"] = self._distillation(states, teacher_features)
         losses = {name: sums[name] / counts[name].clamp_min(1) for name in sums}
         weights = self.loss_weights
         return M33DForPreTrainingOutput(
@@ -165,7 +183,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
         """
         if batch.get("keep") is None:
             raise ConfigError("loss_counts needs 'keep' in the batch; let the collator draw the masks.")
-        known = {"pixel_values", "depth_values", "depth_mask", "keep", "hide"}
+        known = {"pixel_values", "depth_values", "depth_mask", *_NO_PIXELS}
         given = {key: value for key, value in batch.items() if key in known}
         prepared = self._prepare(given, {key: value for key, value in batch.items() if key not in known})
         rows = prepared.batch_size
@@ -183,34 +201,38 @@ class M33DForPreTraining(M33DPreTrainedModel):
         if self.matching_head is not None:
             pairs = matching_pairs(rows, self.config.num_matching_negatives) * len(self.config.paired_specs)
             counts["matching"] = torch.full((), float(pairs), device=prepared.device)
+        for spec in self.config.denoised_specs:
+            if self.training and spec.drop_probability > 0 and batch.get("hide") is None:
+                raise ConfigError("loss_counts needs 'hide' in the batch; let the collator draw the hidden samples.")
+            counts[noise_term(spec.name)] = self._denoising_count(prepared, spec)
+        if self.config.distillation_weight > 0:
+            values = rows * self.config.hidden_size * len(self.config.input_specs)
+            counts["distillation"] = torch.full((), float(values), device=prepared.device)
         return counts
+
+    @torch.no_grad()
+    def embed_globally(self, keep: Tensors | None = None, use_positions: bool = True, **batch: Any) -> Tensors:
+        """The clean inputs of a batch as global embeddings, which a teacher gives to its student.
+
+        Args:
+            keep: name -> (B, V) tokens to look at; all of them when None.
+            use_positions: False for weights that were trained without position embeddings.
+            batch: forward arguments; masks of holes are minded, noise is not added.
+
+        Returns:
+            name -> (B, D) float32, the maximum of the final features over the tokens (class token left out).
+        """
+        pixels = {name: value for name, value in batch.items() if name not in _NO_PIXELS}
+        inputs = self._pixels(pixels, {})[0]
+        states = self.m33d.encode(inputs, keep, use_positions)
+        return {name: global_embedding(tokens) for name, tokens in self._features(states).items()}
 
     # -- parts of the forward pass -------------------------------------------------------------------------------
 
     def _prepare(self, given: dict[str, Any], kwargs: dict[str, Any]) -> PreTrainingBatch:
-        named = {key: value for key, value in given.items() if key not in ("keep", "hide")}
-        inputs = self.m33d.collect_inputs(named, kwargs)
-        values = {**named, **kwargs}
-        for spec in self.config.specs:
-            if values.get(spec.input_name) is None and (spec.is_input or spec.is_target):
-                raise ConfigError(
-                    f"forward lacks {spec.input_name!r}: modality {spec.name!r} is part of this pre-training model. "
-                    "Give it, or take the modality out of the configuration."
-                )
-        targets = {s.name: as_clip(values[s.input_name], s, self.config) for s in self.config.target_specs}
-        valid = {}
-        for spec in self.config.specs:
-            mask = values.get(spec.mask_name) if spec.mask_name else None
-            if mask is not None:
-                valid[spec.name] = (
-                    mask[:, None].expand(-1, self.config.tubelet_size, -1, -1, -1) if mask.ndim == 4 else mask
-                )
+        named = {key: value for key, value in given.items() if key not in _NO_PIXELS}
+        inputs, targets, valid = self._pixels(named, kwargs)
         pixels = next(iter(inputs.values()))
-        _check_alike({**inputs, **targets}, valid)
-        for name, mask in valid.items():
-            for pixels_of in (inputs, targets):
-                if name in pixels_of:  # a NaN in a hole would spread through the patch embedding
-                    pixels_of[name] = pixels_of[name].masked_fill(~mask.bool(), 0.0)
         grid = self.m33d.grid_of(pixels)
         keep = given.get("keep")
         if keep is None:
@@ -229,11 +251,57 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 for spec in self.config.input_specs
                 if spec.drop_probability > 0
             }
-        return PreTrainingBatch(self.config, grid, inputs, targets, valid, keep, hide or None)
+        noise = self._noise(given.get("noise"), inputs, valid)
+        for name, drawn in noise.items():
+            inputs[name] = inputs[name] + self.config.spec(name).denoising_std * drawn
+        return PreTrainingBatch(self.config, grid, inputs, targets, valid, keep, hide or None, noise)
+
+    def _pixels(self, named: dict[str, Any], kwargs: dict[str, Any]) -> tuple[Tensors, Tensors, Tensors]:
+        """Inputs and targets by modality as (B, T, C, H, W), 0 in holes, and the masks of valid pixels."""
+        inputs = self.m33d.collect_inputs(named, kwargs)
+        values = {**named, **kwargs}
+        for spec in self.config.specs:
+            if values.get(spec.input_name) is None and (spec.is_input or spec.is_target):
+                raise ConfigError(
+                    f"forward lacks {spec.input_name!r}: modality {spec.name!r} is part of this pre-training model. "
+                    "Give it, or take the modality out of the configuration."
+                )
+        targets = {s.name: as_clip(values[s.input_name], s, self.config) for s in self.config.target_specs}
+        valid = {}
+        for spec in self.config.specs:
+            mask = values.get(spec.mask_name) if spec.mask_name else None
+            if mask is not None:
+                valid[spec.name] = (
+                    mask[:, None].expand(-1, self.config.tubelet_size, -1, -1, -1) if mask.ndim == 4 else mask
+                )
+        _check_alike({**inputs, **targets}, valid)
+        for name, mask in valid.items():
+            for pixels_of in (inputs, targets):
+                if name in pixels_of:  # a NaN in a hole would spread through the patch embedding
+                    pixels_of[name] = pixels_of[name].masked_fill(~mask.bool(), 0.0)
+        return inputs, targets, valid
+
+    def _noise(self, given: Tensors | None, inputs: Tensors, valid: Tensors) -> Tensors:
+        """Standard normal noise of the modalities to denoise, 0 in holes; none in evaluation unless it is given."""
+        specs = self.config.denoised_specs
+        if given is None:
+            drawn = {spec.name: torch.randn_like(inputs[spec.name]) for spec in specs} if self.training else {}
+        else:
+            drawn = {spec.name: as_clip(given[spec.name], spec, self.config) for spec in specs if spec.name in given}
+            missing = [spec.name for spec in specs if spec.name not in given]
+            if missing:
+                raise ConfigError(f"noise lacks the modalities {missing}; give all that are denoised, or no noise.")
+        for name in drawn:
+            if drawn[name].shape != inputs[name].shape:
+                shapes = f"{tuple(drawn[name].shape)}, the input has {tuple(inputs[name].shape)}"
+                raise DataError(f"the noise of {name} has shape {shapes} as (B, T, C, H, W); give one value per pixel.")
+            if name in valid:
+                drawn[name] = drawn[name].masked_fill(~valid[name].bool(), 0.0)
+        return drawn
 
     def _main_states(self, batch: PreTrainingBatch) -> Tensors:
         """The encoder pass with positions; empty when only a position-free contrastive term wants features."""
-        needed = self.decoder is not None or self.matching_head is not None
+        needed = self.decoder is not None or self.matching_head is not None or self.config.distillation_weight > 0
         if not needed and (self.config.contrastive_position_free or self.config.contrastive_tokens == "full_forward"):
             return {}
         return self.m33d.encode(batch.inputs, batch.keep)
@@ -264,6 +332,43 @@ class M33DForPreTraining(M33DPreTrainedModel):
             prediction = normalize_patches(prediction.float(), spec.target_norm, spec.channels, spec.target_eps, valid)
         counted = batch.counted_values(spec, valid)
         return reconstruction_loss(prediction, target, spec.loss, counted, self.config.loss_reduction)
+
+    def _add_denoising(self, batch: PreTrainingBatch, predictions: Tensors, sums: Tensors, counts: Tensors) -> None:
+        for spec in self.config.denoised_specs:
+            term = noise_term(spec.name)
+            counts[term] = self._denoising_count(batch, spec)
+            if spec.name not in batch.noise:  # evaluation: nothing was added
+                sums[term] = torch.zeros((), device=batch.device)
+                continue
+            sums[term], _ = reconstruction_loss(
+                predictions[term],
+                batch.noise_patches(spec),
+                "mse",
+                batch.noisy_values(spec),
+                self.config.loss_reduction,
+            )
+
+    def _denoising_count(self, batch: PreTrainingBatch, spec: ModalitySpec) -> torch.Tensor:
+        if spec.name not in batch.noise:
+            return torch.zeros((), device=batch.device)
+        shape = torch.Size((*batch.keep[spec.name].shape, self.config.patch_dim(spec)))
+        return reconstruction_count(shape, "mse", batch.noisy_values(spec), self.config.loss_reduction, batch.device)
+
+    def _distillation(self, states: Tensors, teacher: Tensors | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Smooth L1 between the student's embeddings of what it sees and the teacher's, over all modalities."""
+        names = [spec.name for spec in self.config.input_specs]
+        device = states[names[0]].device
+        if teacher is None and not self.training:
+            return torch.zeros((), device=device), torch.zeros((), device=device)
+        missing = [name for name in names if name not in (teacher or {})]
+        if missing:
+            raise ConfigError(
+                f"forward lacks the teacher_features of {missing}, which distillation_weight "
+                f"{self.config.distillation_weight} asks for; give them (embed_globally of the teacher) or set it to 0."
+            )
+        features = self._features(states)
+        terms = [distillation_loss(global_embedding(features[name]), (teacher or {})[name]) for name in names]
+        return torch.stack([term[0] for term in terms]).sum(), torch.stack([term[1] for term in terms]).sum()
 
     def _add_contrastive(
         self,

@@ -108,20 +108,22 @@ class PretrainingCollator(Collator):
 
     The batch: each modality under its input_name ((B, C, H, W), with T after B for clips; float32; RGB normalised,
     depth standardised, 0 where invalid), its validity (bool) under mask_name, ``keep`` name -> (B, V) int64
-    ("joint" alone with a token budget) and, when a modality has a drop_probability, ``hide`` name -> (B,) bool.
+    ("joint" alone with a token budget); when a modality has a drop_probability, ``hide`` name -> (B,) bool; when one
+    has a denoising_weight, ``noise`` name -> standard normal values like that input.
 
     A third modality is read from ``sample.meta["modalities"][name]``, (T, C, H, W) float with NaN where invalid.
 
     Args:
         config: see Collator.
         check_size: see Collator.
-        hide: False never hides a modality (evaluation with everything shown).
+        hide: False never hides a modality nor adds noise to it (evaluation with everything shown).
     """
 
     def __init__(self, config: M33DConfig, check_size: bool = True, hide: bool = True) -> None:
         super().__init__(config, check_size)
         self.grid = config.grid
         self.hidden = [spec for spec in self.specs.values() if hide and spec.drop_probability > 0]
+        self.denoised = [spec for spec in self.specs.values() if hide and spec.is_denoised]
         self._needs_motion = any(spec.masking == "motion" for spec in config.input_specs)
 
     def collate(self, samples: Sequence[RGBDSample]) -> Batch:
@@ -137,6 +139,8 @@ class PretrainingCollator(Collator):
         batch["keep"] = self._draw_keep(samples, batch)
         if self.hidden:
             batch["hide"] = {spec.name: _draw_hidden(spec, samples) for spec in self.hidden}
+        if self.denoised:
+            batch["noise"] = {spec.name: _draw_noise(batch[spec.input_name], spec, samples) for spec in self.denoised}
         return batch
 
     def _modality(
@@ -281,6 +285,15 @@ def _draw_hidden(spec: ModalitySpec, samples: Sequence[RGBDSample]) -> torch.Ten
         torch.rand((), generator=_draw(sample).generator(sample.key, f"hide:{spec.name}")) for sample in samples
     ]
     return torch.stack(draws) < spec.drop_probability
+
+
+def _draw_noise(values: torch.Tensor, spec: ModalitySpec, samples: Sequence[RGBDSample]) -> torch.Tensor:
+    """Standard normal noise in the shape of `values`, every sample's from its own generator."""
+    draws = [
+        torch.randn(row.shape, generator=_draw(sample).generator(sample.key, f"noise:{spec.name}"))
+        for row, sample in zip(values, samples, strict=True)
+    ]
+    return torch.stack(draws)
 
 
 def _check_classes(sample: RGBDSample, labels: torch.Tensor, classes: int) -> None:
