@@ -31,11 +31,12 @@ class FlopCount:
     """Forward operations per sample by part.
 
     `parts` maps a part ("encoder", "decoder", ...) to its operations; `first` counts those of them whose input needs no
-    gradient.
+    gradient, `frozen` the gradient operations that a part without gradients does not have.
     """
 
     parts: dict[str, float] = field(default_factory=dict)
     first: float = 0.0
+    frozen: float = 0.0
 
     def add(self, part: str, operations: float, first: bool = False) -> None:
         """Add forward operations to a part."""
@@ -50,7 +51,11 @@ class FlopCount:
     @property
     def training(self) -> float:
         """Operations of a forward and a backward pass."""
-        return 3.0 * self.forward - self.first
+        return 3.0 * self.forward - self.first - self.frozen
+
+    def freeze(self) -> None:
+        """All parts so far have no backward pass."""
+        self.first, self.frozen = 0.0, 2.0 * self.forward
 
 
 def linear(rows: float, inputs: int, outputs: int) -> float:
@@ -192,8 +197,8 @@ def _add_pair_losses(count: FlopCount, config: M33DConfig, batch_size: int) -> N
 def count_task(config: M33DConfig, task: str, num_labels: int | None = None) -> FlopCount:
     """Count one sample of a model that sees all RGB tokens: "features" or a fine-tuning task.
 
-    A sample of "action_detection" is one clip, encoder included (its features are extracted once, then only "temporal"
-    is trained).
+    A sample of "action_detection" is one clip, encoder included: a forward pass extracts its features, once, and only
+    "temporal" has gradients, of the weights alone in its first layer.
 
     Raises:
         ConfigError: an unknown task.
@@ -206,7 +211,10 @@ def count_task(config: M33DConfig, task: str, num_labels: int | None = None) -> 
     if task in ("video_classification", "action_detection"):
         count.add("head", linear(1, config.hidden_size, labels))
         if task == "action_detection":
+            count.freeze()
             count.add("temporal", _recurrent(config, labels))
+            directions = 1 if config.temporal_causal else 2
+            count.first = directions * linear(1, config.hidden_size, 3 * config.temporal_hidden_size)
     elif task == "semantic_segmentation":
         count.add("head", frames * _segmentation_head(config, height, width, labels))
     elif task == "depth_estimation":
