@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.sources.base import Source
-from m33d_hf.data.sources.rooms import RoomsSource
+from m33d_hf.data.sources.rooms import RoomsSource, generate
 from m33d_hf.data.sources.rooms.constants import CLASS_NAMES, MOTION_NAMES
 from m33d_hf.data.sources.rooms.generate import CHUNK, RoomsSpec, render_chunk, render_chunks
 from m33d_hf.errors import ConfigError
@@ -162,6 +163,49 @@ def test_cuda_without_a_device_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device='cpu'"):
         RoomsSource(device="cuda:0", cache_dir=tmp_path)
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch):
+    """Renders what is asked of "cuda" on the CPU, as many chunks at once as a GPU would."""
+    real, seen = generate.render_drawn, []
+
+    def render_drawn(scenes, noise, height, width, device):
+        seen.append((device, scenes.batch))
+        return real(scenes, noise, height, width, "cpu")
+
+    monkeypatch.setattr(generate, "render_drawn", render_drawn)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return seen
+
+
+def _joined(spec: RoomsSpec) -> dict[str, np.ndarray]:
+    parts = [vars(part) for part in render_chunks(spec)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def test_chunks_rendered_together_are_those_rendered_alone(pretended_gpu, monkeypatch):
+    for unit, count in (("frames", 100), ("clips", 25)):
+        length = 1 if unit == "frames" else 4
+        alone = RoomsSpec("train", 0, unit, count, length, 16, 20)
+        together = dataclasses.replace(alone, device="cuda")
+        size = CHUNK[unit] * length
+        second = 2 * size if unit == "frames" else size  # 100 frames are four chunks, 25 clips three
+        monkeypatch.setattr(generate, "PIXELS_AT_ONCE", {"cuda": 2 * size * 16 * 20})
+        pretended_gpu.clear()
+        found, expected = _joined(together), _joined(alone)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected), unit
+        assert [batch for device, batch in pretended_gpu if device == "cuda"] == [2 * size, second]
+
+
+def test_rooms_of_a_gpu_are_read_without_one_and_never_for_those_of_a_cpu(pretended_gpu, tmp_path, monkeypatch):
+    rendered = RoomsSource(num_frames=8, image_size=16, device="cuda", cache_dir=tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    pretended_gpu.clear()
+    read = RoomsSource(num_frames=8, image_size=16, device="cuda", cache_dir=tmp_path)
+    assert read.digest() == rendered.digest() and not pretended_gpu
+    assert RoomsSource(num_frames=8, image_size=16, cache_dir=tmp_path).folder != read.folder
+    assert [device for device, _ in pretended_gpu] == ["cpu"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -49,13 +49,24 @@ def check_size(image_size: int | Sequence[int], source: str = "rooms") -> tuple[
 
 
 def check_device(device: str, source: str = "rooms") -> str:
-    """Give back the kind of device, "cpu" or "cuda", where it is there.
+    """Give back the kind of device, "cpu" or "cuda", whether it is there or not: reading what is rendered needs none.
 
     Raises:
-        ConfigError: another device, or CUDA without one.
+        ConfigError: another device.
     """
     kind = str(device).split(":")[0]
     check_choice("device", kind, ("cpu", "cuda"), source)
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"{source}: device is 'cuda' but torch sees no CUDA device; use device='cpu'")
     return kind
+
+
+def require_device(kind: str, source: str = "rooms") -> None:
+    """Refuse to render on a device that is not there.
+
+    Raises:
+        ConfigError: CUDA without one.
+    """
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"{source}: device is 'cuda' and these rooms are not in the cache yet, but torch sees no CUDA device; use "
+            "device='cpu' (--data.options.device cpu)"
+        )

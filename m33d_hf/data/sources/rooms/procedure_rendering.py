@@ -21,6 +21,7 @@ from m33d_hf.data.sources.rooms.constants import EMPTY, HERO_MATERIAL, HERO_SLOT
 from m33d_hf.data.sources.rooms.generate import render_scenes
 from m33d_hf.data.sources.rooms.materials import uniform
 from m33d_hf.data.sources.rooms.motion import Plan, acceptable, ground_axes, nothing_collides, pose, set_hero
+from m33d_hf.data.sources.rooms.options import require_device
 from m33d_hf.data.sources.rooms.scene import Scenes, sample_scenes
 from m33d_hf.data.sources.rooms.workflow import (
     INSTRUMENTS,
@@ -84,7 +85,12 @@ class ProceduresSpec:
         }
 
     def chunks(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Render for the cache, one video at a time."""
+        """Render for the cache, one video at a time.
+
+        Raises:
+            ConfigError: the device is not there.
+        """
+        require_device(self.device, "procedures")
         for index in range(self.count):
             yield 1, render_procedure(self, index)
 
