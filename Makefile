@@ -1,6 +1,7 @@
 # Every target sets itself up on a fresh machine; all share one environment.
 #   make demo    pre-train, fine-tune and report on the embedded data (outputs/demo/report.html)
 #   make demo-video  the same for clips: actions, and phases of whole videos (outputs/demo-video/video.html)
+#   make reproduce  the tables of the paper in shape, on the embedded data (about an hour; BUDGET=small: minutes)
 #   make test    the test suite
 #   make lint    ruff and mypy
 # PYTHON chooses the interpreter that makes the environment, VENV where it lives.
@@ -9,9 +10,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
+BUDGET ?= full
+REPRODUCE_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: demo demo-video test lint clean help
+.PHONY: demo demo-video reproduce test lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +37,9 @@ demo: $(VENV)/.m33d-test
 
 demo-video: $(VENV)/.m33d-test
 	$(BIN)/python scripts/run_demo.py --part video $(DEMO_ARGS)
+
+reproduce: $(VENV)/.m33d-test
+	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) $(REPRODUCE_ARGS)
 
 test: $(VENV)/.m33d-test
 	$(BIN)/python -m pytest -n 2 $(TEST_ARGS)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def method_names() -> list[str]:
     return sorted(path.stem for path in METHODS.glob("*.yaml"))
 
 
-def _find(name: str, folder: Path, known: list[str], kind: str, beside: Path | None = None) -> Path:
+def _find(name: str, folder: Path, names: Callable[[], list[str]], kind: str, beside: Path | None = None) -> Path:
     """The file of a recipe or method: a name in the package, a path, or a path beside the file that asks for it."""
     inside = folder / f"{name.removesuffix('.yaml')}.yaml"
     if inside.is_file() and not Path(name).is_absolute():
@@ -92,6 +92,7 @@ def _find(name: str, folder: Path, known: list[str], kind: str, beside: Path | N
     for path in candidates:
         if path.is_file():
             return path
+    known = names()
     raise ConfigError(
         f"There is no {kind} {name!r}: neither a name nor a file."
         f"{nearest_name_hint(name, known)} Known: {', '.join(known)}."
@@ -124,7 +125,7 @@ def recipe_chain(name: str) -> list[tuple[str, dict[str, Any]]]:
     following: str | None = name
     beside: Path | None = None
     while following is not None:
-        path = _find(following, RECIPES, recipe_names(), "recipe", beside)
+        path = _find(following, RECIPES, recipe_names, "recipe", beside)
         if path in seen:
             raise ConfigError(f"The recipe {name!r} extends itself: {' -> '.join(p.name for p in [*seen, path])}.")
         seen.append(path)
@@ -144,7 +145,7 @@ def method_layer(name: str, stage: int | None, num_frames: int) -> tuple[str, di
     Raises:
         ConfigError: no such method, an unknown section, or a method that lacks what was asked for.
     """
-    path = _find(name, METHODS, method_names(), "method")
+    path = _find(name, METHODS, method_names, "method")
     tree = _read_tree(path)
     label = tree.get("name", path.stem)
     for key in tree:

@@ -192,7 +192,7 @@ class ReproductionPlan(ExperimentPlan):
         needs, start = self._start(entry.get("after"), seed)
         argv += start
         parameters = {"argv": argv, "output_dir": self._folder(job_id, (argv, "pretraining")), "steps": steps}
-        cost = self._seconds(argv, "pretraining", steps)
+        cost = self._seconds(f"pretrain-{name}", argv, "pretraining", steps)
         return Job(job_id, f"{ROWS}:pretrain", parameters, needs, cost, f"pre-training {name}, seed {seed}")
 
     def _start(self, name: str | None, seed: int) -> tuple[tuple[str, ...], list[str]]:
@@ -238,7 +238,7 @@ class ReproductionPlan(ExperimentPlan):
         argv += self._data("frames", split)
         folder = self._folder(job_id, (argv, how["task"]))
         parameters = {"task": how["task"], "argv": argv, "test_argv": argv, "output_dir": folder, "steps": steps}
-        return parameters, self._seconds(argv, how["task"], steps)
+        return parameters, self._seconds(how["task"], argv, how["task"], steps)
 
     def _actions(
         self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str
@@ -247,7 +247,7 @@ class ReproductionPlan(ExperimentPlan):
         argv = [*words, *training_length(steps), "--evaluation.at_end", "false", *self._data("clips", split)]
         folder = self._folder(job_id, (argv, CLIP_TASK))
         parameters = {"argv": argv, "test_argv": _without_start(argv), "output_dir": folder, "steps": steps}
-        return parameters, self._seconds(argv, CLIP_TASK, steps)
+        return parameters, self._seconds("actions", argv, CLIP_TASK, steps)
 
     def _probe(
         self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str
@@ -263,15 +263,25 @@ class ReproductionPlan(ExperimentPlan):
         second = ["--recipe", how["temporal"], *_without_start(words)[2:], *self._data("videos", split)]
         folder = self._folder(job_id, (first, CLIP_TASK), (second, "action_detection"))
         parameters = {"clip_argv": first, "temporal_argv": second, "output_dir": folder, "steps": steps}
-        return parameters, self._seconds(first, CLIP_TASK, steps) + self.content["costs"]["phases"]
+        return parameters, self._seconds("phases", first, CLIP_TASK, steps) + self.content["costs"]["phases"]
 
     # -- estimate ------------------------------------------------------------------------------------------------
 
-    def _seconds(self, argv: Sequence[str], task: str, steps: int) -> float:
-        """Expected seconds on one core: a fixed part per sample, and operations at the measured rate."""
-        costs, args = self.content["costs"], parse_arguments(list(argv), task)
-        samples = args.train.batch_size * args.train.accumulation * max(1, args.model.get("num_frames", 1))
-        return steps * (samples * costs["per_frame"] + _flops_per_step(argv, task) / costs["flops_per_second"])
+    @cached_property
+    def _step_costs(self) -> dict[str, float]:
+        return {}
+
+    def _seconds(self, what: str, argv: Sequence[str], task: str, steps: int) -> float:
+        """Expected seconds on one core: a fixed part per sample, and operations at the measured rate.
+
+        `what` names runs whose steps cost the same, whatever their seed.
+        """
+        if what not in self._step_costs:
+            costs, args = self.content["costs"], parse_arguments(list(argv), task)
+            samples = args.train.batch_size * args.train.accumulation * max(1, args.model.get("num_frames", 1))
+            seconds = samples * costs["per_frame"] + _flops_per_step(argv, task) / costs["flops_per_second"]
+            self._step_costs[what] = seconds
+        return steps * self._step_costs[what]
 
 
 def _overrides(settings: Mapping[str, Any]) -> list[str]:

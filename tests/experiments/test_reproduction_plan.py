@@ -1,0 +1,144 @@
+"""The reproduction's plan: what it runs, that runs are told apart, and that its results hang together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m33d_hf.errors import ConfigError
+from m33d_hf.experiments.jobs import Job, check_jobs
+from m33d_hf.experiments.reproduction.driver import collect, estimate
+from m33d_hf.experiments.reproduction.plan import ReproductionPlan, load_plan
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> ReproductionPlan:
+    return load_plan("reproduction", "full", tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def jobs(full: ReproductionPlan) -> dict[str, Job]:
+    return {job.id: job for job in full.jobs()}
+
+
+def _option(job: Job, key: str, words: str = "argv") -> str | None:
+    argv = job.parameters[words]
+    return argv[argv.index(key) + 1] if key in argv else None
+
+
+def test_jobs_can_be_ordered_and_are_all_different(jobs: dict[str, Job]) -> None:
+    check_jobs(list(jobs.values()))
+    folders = [job.parameters["output_dir"] for job in jobs.values() if "output_dir" in job.parameters]
+    assert len(set(folders)) == len(folders)
+
+
+def test_table_six_has_exactly_the_cells_of_the_paper(full: ReproductionPlan, jobs: dict[str, Job]) -> None:
+    table = next(table for table in full.content["tables"] if table["id"] == "table_6")
+    cells = set()
+    for name in table["rows"]:
+        job = jobs[f"pretrain-{name}-s0"]
+        assert job.needs == ("render", "pretrain-m33d-1-s0")  # one unmasked stage 1 for all cells
+        cell = tuple(float(str(_option(job, f"--modalities.{m}.mask_ratio"))) for m in ("rgb", "depth"))
+        if name != "m33d-50-equal":
+            assert job.parameters["steps"] == full.steps("m33d")
+            cells.add(cell)
+    assert cells == {(0.2, 0.2), (0.2, 0.5), (0.2, 0.8), (0.5, 0.2), (0.5, 0.5), (0.8, 0.2), (0.8, 0.8)}
+
+
+def test_equal_flops_are_equal(full: ReproductionPlan) -> None:
+    for name, other in (("m33d-50-equal", "m33d"), ("mae-equal", "rgbd_mae")):
+        ours, theirs = (full.steps(entry) * full._step_flops(entry) for entry in (name, other))
+        assert ours == pytest.approx(theirs, rel=0.01)
+        assert full.steps(name) != full.steps(other)
+
+
+def test_all_rows_of_a_seed_see_the_same_labels_and_one_recipe(jobs: dict[str, Job]) -> None:
+    def settings(name: str) -> list[str]:
+        argv = list(jobs[name].parameters["argv"])
+        if "--init_from" in argv:
+            del argv[argv.index("--init_from") : argv.index("--init_from") + 2]
+        return argv
+
+    assert settings("semseg-200-scratch-s1") == settings("semseg-200-m33d_plus-s1")
+    assert settings("semseg-200-scratch-s1") != settings("semseg-200-scratch-s2")
+    assert _option(jobs["depth-200-mae-s2"], "--data.subset_seed") == "2"
+
+
+def test_nothing_is_chosen_on_the_test_split(full: ReproductionPlan, jobs: dict[str, Job]) -> None:
+    assert full.content["grid"]["seed"] not in full.seeds
+    grid = [job for job in jobs.values() if job.id.startswith("grid-")]
+    assert grid and all(_option(job, "--data.eval_split") == "validation" for job in grid)
+    assert all(_option(j, "--data.eval_split") == "validation" for j in jobs.values() if j.id.startswith("pretrain-"))
+    assert _option(jobs["semseg-200-mae-s0"], "--data.eval_split", "test_argv") == "test"
+    exploration = load_plan("exploration", "full", full.folder)
+    assert exploration.split == "validation" and not set(exploration.seeds) & set(full.seeds)
+    check_jobs(exploration.jobs())
+
+
+def test_the_stand_in_for_imagenet_is_another_set_of_rooms(jobs: dict[str, Job]) -> None:
+    assert _option(jobs["pretrain-elsewhere-s0"], "--data.options.seed") == "77"
+    after = jobs["pretrain-elsewhere-mask3d-s0"]
+    assert "pretrain-elsewhere-s0" in after.needs and _option(after, "--data.options.seed") is None
+    assert jobs["render"].parameters["seeds"] == [0, 77]
+
+
+def test_every_question_and_table_names_what_is_measured(full: ReproductionPlan) -> None:
+    measured = {(name, item) for name in full.entries for item in full.measurements(name)}
+    columns = full.columns()
+    for table in full.content["tables"]:
+        for name in table["rows"]:
+            assert all((name, columns[column]["of"]) in measured for column in table["columns"]), (table["id"], name)
+    for question in full.content["questions"]:
+        for pair in question["compare"]:
+            for name in (pair["better"], pair["than"]):
+                assert all((name, columns[column]["of"]) in measured for column in pair["columns"]), (pair, name)
+
+
+def test_the_full_budget_fits_its_hour_on_two_cores(jobs: dict[str, Job]) -> None:
+    assert sum(job.cost for job in jobs.values()) / 2 <= 60 * 60
+    assert "pre-trainings" in estimate(list(jobs.values()), 2, "full")
+
+
+def test_a_smaller_budget_keeps_what_its_rows_start_from(tmp_path: Path) -> None:
+    plan = load_plan("reproduction", "smoke", tmp_path)
+    assert "m33d-1" in plan.entries and "m33d_plus" not in plan.entries
+    check_jobs(plan.jobs())
+
+
+def test_results_keep_failures_apart_from_numbers(tmp_path: Path) -> None:
+    plan = load_plan("reproduction", "smoke", tmp_path)
+    results = collect(plan, {job.id: _row(job) for job in plan.jobs()})
+    rows = {row["id"]: row for row in results["rows"]}
+    failed = rows["semseg-200-mae-s0"]
+    assert failed["status"] == "failed" and failed["value"] is None and "out of memory" in failed["error"]
+    assert rows["semseg-200-scratch-s0"]["value"] == 0.25 and rows["semseg-200-scratch-s0"]["pretraining_flops"] == 0
+    assert rows["semseg-200-m33d-s0"]["pretraining_flops"] == 20  # both stages
+    assert {"actions", "actions-knn", "actions-linear", "phases-clip", "phases-video"} <= {r["column"] for r in rows.values()}
+    entry = next(entry for entry in results["pretraining"] if entry["variant"] == "m33d")
+    assert entry["steps"] == plan.steps("m33d") + plan.steps("m33d-1")
+    # The contrast is judged after the stage that trains it, the rest after the last stage.
+    assert entry["diagnostics"] == {"retrieval_accuracy_depth": 1.0, "depth_loss_hidden": 2.0}
+    assert {table["id"] for table in results["tables"]} >= {"table_3", "table_5", "clips", "phases"}
+    assert all(row["variant"] != "m33d_plus" for table in results["tables"] for row in table["rows"])
+
+
+def _row(job: Job) -> dict[str, Any]:
+    """What a worker would have left."""
+    row: dict[str, Any] = {"id": job.id, "status": "done", "started": 0.0, "wall_seconds": 2.0, "cpu_seconds": 1.5}
+    if job.id == "semseg-200-mae-s0":
+        return {**row, "status": "failed", "error": "MemoryError: out of memory"}
+    if job.id.startswith("pretrain-"):
+        stage = 1 if job.id.startswith("pretrain-m33d-1") else 2
+        row |= {"stage": stage, "steps": job.parameters["steps"], "seconds": 1.0, "flops": 10.0, "encoder_parameters": 5}
+        return {**row, "diagnostics": {"retrieval_accuracy_depth": float(stage), "depth_loss_hidden": float(stage)}}
+    names = ("miou", "delta1", "top1", "map", "clipwise/map", "knn/top1", "linear/top1")
+    return {**row, "metrics": dict.fromkeys(names, 0.25), "steps": 1, "seconds": 1.0}
+
+
+def test_unknown_plans_and_budgets_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="exploration"):
+        load_plan("explore", "full", tmp_path)
+    with pytest.raises(ConfigError, match="small"):
+        load_plan("reproduction", "smal", tmp_path)
