@@ -146,13 +146,19 @@ def to_html(blocks: Sequence[Block], title: str) -> str:
     )
 
 
+def _escaped(text: str) -> str:
+    """Text that Markdown would take for an HTML tag, taken for text; code is left alone."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"<(?=[A-Za-z/!?])", r"\\<", part) for part in parts)
+
+
 def _block_markdown(block: Block, folder: Path) -> str:
     if isinstance(block, Heading):
-        return f"{'#' * block.level} {block.text}"
+        return f"{'#' * block.level} {_escaped(block.text)}"
     if isinstance(block, Paragraph):
-        return f"> {block.text}" if block.kind else block.text
+        return f"> {_escaped(block.text)}" if block.kind else _escaped(block.text)
     if isinstance(block, Bullets):
-        return "\n".join(f"- {item}" for item in block.items)
+        return "\n".join(f"- {_escaped(item)}" for item in block.items)
     if isinstance(block, Picture):
         link = Path(os.path.relpath(block.path, folder)).as_posix()
         return f"![{block.caption}]({link})\n\n*{block.caption}*"
@@ -160,7 +166,7 @@ def _block_markdown(block: Block, folder: Path) -> str:
     rule = ["---" if i in left else "---:" for i in range(len(block.header))]
     lines = []
     for row in (block.header, rule, *block.rows):
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+        lines.append("| " + " | ".join(_escaped(cell).replace("|", "\\|") for cell in row) + " |")
     text = "\n".join(lines)
     return f"{text}\n\n{block.note}" if block.note else text
 

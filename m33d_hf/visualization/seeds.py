@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Without the yellow, which is faint on white: colour and marker change together, so neither has to be told alone.
-LINE_COLORS = COLORS[:7]
+LINE_COLORS = (*COLORS[:7], INK)
 BAND = "#dfe5ec"
 LABEL_WIDTH = 34
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """The finished seeds of one row; `band` is half the width of a grey band around zero (0 = none)."""
+    """The finished seeds of one row.
+
+    Attributes:
+        label: left of the row.
+        values: empty = "no result".
+        band: half the width of a grey band around zero; 0 = none.
+        heading: a row that only says its label, in bold, above those that follow.
+    """
 
     label: str
     values: Sequence[float]
     band: float = 0.0
+    heading: bool = False
 
     @property
     def mean(self) -> float:
@@ -37,8 +45,9 @@ class Seeds:
 
 
 def style(index: int) -> tuple[str, str]:
-    """Colour and marker of the series number `index`; 56 pairs before one comes again."""
-    return LINE_COLORS[index % len(LINE_COLORS)], MARKERS[index % len(MARKERS)]
+    """Colour and marker of the series number `index`; no pair comes again before the 65th."""
+    turn, place = divmod(index, len(LINE_COLORS))
+    return LINE_COLORS[place], MARKERS[(place + turn) % len(MARKERS)]
 
 
 def rows_figure(
@@ -47,6 +56,7 @@ def rows_figure(
     levels: Mapping[str, tuple[str, float]] | None = None,
     zero: bool = False,
     panel_width: float = 3.1,
+    label_width: int = LABEL_WIDTH,
 ) -> Figure:
     """Panels side by side, the same rows in each, read from top to bottom.
 
@@ -54,27 +64,50 @@ def rows_figure(
         panels: title -> rows; all panels have the same labels in the same order.
         levels: panel title -> (name, x) of a vertical line, such as a trivial floor.
         zero: draw a line at zero, for differences.
+        panel_width: inches.
+        label_width: letters on a line of a label.
     """
-    names = [row.label for row in next(iter(panels.values()), [])]
-    wrapped = [textwrap.fill(name, LABEL_WIDTH) for name in names]
+    first = next(iter(panels.values()), [])
+    wrapped = [textwrap.fill(row.label, label_width) for row in first]
     lines = sum(text.count("\n") + 1 for text in wrapped)
-    height = 0.95 + 0.2 * lines + 0.1 * len(names)
-    figure, axes = new_figure(2.2 + panel_width * len(panels), height, 1, max(1, len(panels)), sharey=True)
+    width, height = 0.4 + 0.065 * label_width + panel_width * len(panels), 0.95 + 0.16 * lines + 0.08 * len(first)
+    figure, axes = new_figure(width, height, 1, max(1, len(panels)), sharey=True)
     for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
         _plain_rows(axis, textwrap.fill(title, 38), x_label)
         if zero:
             axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for place, row in enumerate(rows):
             _row(axis, place, row)
-        if levels and title in levels:
-            name, value = levels[title]
-            axis.axvline(value, color=GREY, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-            axis.annotate(name, (value, len(rows) - 0.45), xytext=(3, 0), textcoords="offset points", ha="left",
-                          va="bottom", fontsize=7, color=GREY)  # fmt: skip
-        axis.set_ylim(len(rows) - 0.4, -0.6)
-        axis.set_yticks(range(len(names)), wrapped, fontsize=8, color=INK)
         axis.margins(x=0.08)
+        axis.set_ylim(len(rows) - 0.4, -0.6)
+        axis.set_yticks(range(len(rows)), wrapped, fontsize=8, color=INK)
+        if levels and title in levels:
+            _level(axis, *levels[title], np.concatenate([row.values for row in rows] or [[]]))
+    for text, row in zip(axes[0, 0].get_yticklabels(), first, strict=True):
+        text.set_fontweight("bold" if row.heading else "normal")
     return figure
+
+
+def _level(axis: Axes, name: str, value: float, data: np.ndarray, vertical: bool = True) -> None:
+    """A dashed line where it leaves the data room, else only its value, beside what the axis is."""
+    span = float(np.ptp(data)) if data.size else 0.0
+    if data.size and not data.min() - 0.6 * span <= value <= data.max() + 0.6 * span:
+        beside = axis.xaxis.label if vertical else axis.title
+        beside.set_text(f"{beside.get_text()} ({name} {value:.1f})")
+        return
+    draw = axis.axvline if vertical else axis.axhline
+    draw(value, color=GREY, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+    axis.annotate(
+        name,
+        (value, 0.005) if vertical else (0.99, value),
+        xycoords=("data", "axes fraction") if vertical else ("axes fraction", "data"),
+        xytext=(3, 0) if vertical else (0, 1),
+        textcoords="offset points",
+        ha="left" if vertical else "right",
+        va="bottom",
+        fontsize=7,
+        color=GREY,
+    )
 
 
 def _plain_rows(axis: Axes, title: str, x_label: str) -> None:
@@ -90,9 +123,11 @@ def _row(axis: Axes, place: float, row: Seeds) -> None:
     color = LINE_COLORS[0]
     if row.band:
         axis.barh(place, 2 * row.band, left=-row.band, height=0.72, color=BAND, zorder=0)
+    if row.heading:
+        return
     if not len(row.values):
-        axis.text(0.02, place, "no result", transform=axis.get_yaxis_transform(), fontsize=7.5, color=GREY,
-                  va="center")  # fmt: skip
+        axis.text(0.5, place, "no result", transform=axis.get_yaxis_transform(), fontsize=7.5, color=GREY,
+                  va="center", ha="center", bbox={"color": "white", "pad": 0.5})  # fmt: skip
         return
     axis.plot([min(row.values), max(row.values)], [place, place], color=color, linewidth=1.6, zorder=2)
     axis.plot(row.values, [place] * len(row.values), "o", markersize=4.2, markerfacecolor="white",
@@ -126,10 +161,8 @@ def lines_figure(
         axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axis.set_xticks([], minor=True)
         if levels and title in levels:
-            name, value = levels[title]
-            axis.axhline(value, color=GREY, linewidth=1, linestyle=(0, (2, 2)))
-            axis.annotate(name, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7,
-                          color=GREY)  # fmt: skip
+            data = np.concatenate([values for points in series.values() for _, values in points])
+            _level(axis, *levels[title], data, vertical=False)
     _legend(figure, order)
     return figure
 
@@ -168,8 +201,12 @@ def scatter_figure(
     return figure
 
 
-def _legend(figure: Figure, order: Sequence[str], columns: int = 4) -> None:
+def _legend(figure: Figure, order: Sequence[str]) -> None:
+    """Below the panels, in as many columns as the longest name leaves room for."""
     from matplotlib.lines import Line2D
+
+    longest = max((len(name) for name in order), default=1)
+    columns = max(1, int(figure.get_figwidth() / (0.5 + 0.062 * longest)))
 
     handles = []
     for index, name in enumerate(order):
@@ -180,9 +217,7 @@ def _legend(figure: Figure, order: Sequence[str], columns: int = 4) -> None:
                       fontsize=8)  # fmt: skip
 
 
-def grid_figure(
-    cells: Mapping[tuple[float, float], Sequence[float]], title: str, x_label: str, y_label: str
-) -> Figure:
+def grid_figure(cells: Mapping[tuple[float, float], Sequence[float]], title: str, x_label: str, y_label: str) -> Figure:
     """A heat map of means with their standard deviation; combinations that were not measured stay white.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,16 +20,18 @@ class Comparison:
 
     Attributes:
         text: what is compared, as written in the plan.
+        question: that it belongs to.
         differences: one per column.
     """
 
     text: str
+    question: str
     differences: Sequence[Difference]
 
     @property
     def verdict(self) -> str:
         """Over the columns; see `overall`."""
-        return overall([found.verdict for found in self.differences])
+        return _plainly(overall([found.verdict for found in self.differences]), self.question)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,13 @@ def overall(verdicts: Sequence[str]) -> str:
     return "; ".join([first, *tail])
 
 
+def _plainly(verdict: str, question: str) -> str:
+    """Without "yes" and "no" where the question asks "what", not "whether"."""
+    if re.match(r"(what|how|which)\b", question, re.IGNORECASE):
+        return verdict.replace("yes, beyond", "better beyond").replace("no, worse", "worse")
+    return verdict
+
+
 def answer(results: Results, question: Mapping[str, Any]) -> Answer:
     """Compare what the question names."""
     comparisons = []
@@ -79,7 +89,7 @@ def answer(results: Results, question: Mapping[str, Any]) -> Answer:
         found = [difference(results, entry["better"], entry["than"], column) for column in entry["columns"]]
         names = labels(results)
         text = entry.get("text") or " over ".join(names.get(entry[k], entry[k]) for k in ("better", "than"))
-        comparisons.append(Comparison(text, found))
+        comparisons.append(Comparison(text, question["text"], found))
     return Answer(question["id"], question["text"], question.get("because", ""), comparisons)
 
 
@@ -89,11 +99,10 @@ def answers(results: Results) -> list[Answer]:
 
 
 def points_text(found: Difference) -> str:
-    """Signed points with the spread they were held against."""
+    """Signed points and the spread that they were held against."""
     if found.points is None:
         return "unknown"
-    against = "spread unknown" if found.spread is None else f"spread {found.spread:.1f}"
-    return f"{found.points:+.1f} ({against})"
+    return f"{found.points:+.1f} against {'unknown' if found.spread is None else f'{found.spread:.1f}'}"
 
 
 def difference_texts(results: Results, found: Difference) -> list[str]:
@@ -135,15 +144,25 @@ def answer_blocks(results: Results, level: int = 2) -> list[Block]:
 
 
 def short_answers(results: Results) -> list[str]:
-    """A sentence per question: the verdict of each comparison with its points, column by column."""
+    """A sentence per question: each comparison's verdict, with points and spread of the columns that decide it."""
     sentences = []
     for found in answers(results):
         parts = []
         for comparison in found.comparisons:
-            numbers = ", ".join(
-                f"{column_entry(results, d.column)['title']} {points_text(d)}" for d in comparison.differences
-            )
-            named = f"{comparison.text}: " if len(found.comparisons) > 1 else ""
-            parts.append(f"{named}{comparison.verdict} - {numbers}")
-        sentences.append(f"**{found.text}** {'; '.join(parts)}.")
+            named = f"*{comparison.text}*: " if len(found.comparisons) > 1 else ""
+            parts.append(f"{named}{comparison.verdict}{_deciding(results, comparison)}")
+        sentences.append(f"**{found.text}** {'. '.join(part[:1].upper() + part[1:] for part in parts)}.")
     return sentences
+
+
+def _deciding(results: Results, comparison: Comparison) -> str:
+    """The columns beyond the spread with their points; the extremes where there is none; nothing where unknown."""
+    beyond = [d for d in comparison.differences if d.verdict in (BETTER, WORSE)]
+    if beyond:
+        named = [f"{column_entry(results, d.column)['title']} {points_text(d)}" for d in beyond]
+        return f" ({'; '.join(named)})"
+    points = [d.points for d in comparison.differences if d.points is not None and d.verdict == WITHIN]
+    if not points:
+        return ""
+    least, most = f"{min(points):+.1f}", f"{max(points):+.1f}"
+    return f" ({least})" if least == most else f" ({least} to {most})"

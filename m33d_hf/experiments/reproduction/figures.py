@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m33d_hf.experiments.document import Picture
+from m33d_hf.errors import MissingDependencyError
+from m33d_hf.experiments.document import Paragraph, Picture
 from m33d_hf.experiments.reproduction.answers import answers
 from m33d_hf.experiments.reproduction.results import (
     Results,
@@ -28,6 +29,7 @@ DOTS = "Circles: seeds; diamond: their mean; bar: from the least to the most see
 RATIOS = re.compile(r"(\d?\.\d+)\s*/\s*(\d?\.\d+)")
 MOST_PANELS = 3
 TERA = 1e12
+FLOOR = "trivial floor"
 
 
 def draw(folder: Path, name: str, drawn: Drawn | None) -> list[Picture]:
@@ -36,6 +38,20 @@ def draw(folder: Path, name: str, drawn: Drawn | None) -> list[Picture]:
         return []
     figure, caption = drawn
     return [Picture(save_figure(figure, folder / "figures" / f"{name}.png"), caption)]
+
+
+def all_pictures(results: Results, folder: Path) -> dict[str, list[Picture | Paragraph]]:
+    """Table id, or "answers" -> its pictures. Without matplotlib (a bare GPU machine) one paragraph says so instead."""
+    try:
+        found: dict[str, list[Picture | Paragraph]] = {
+            table["id"]: [*table_pictures(results, table, folder)] for table in results["tables"]
+        }
+        return {**found, "answers": [*draw(folder, "answers", answers_picture(results))]}
+    except MissingDependencyError as error:
+        words = (
+            f"There are no pictures here: {error}. `--report_only` draws them from results.json where it is installed."
+        )
+        return {"answers": [Paragraph(words, "warning")]}
 
 
 def table_pictures(results: Results, table: TableEntry, folder: Path) -> list[Picture]:
@@ -58,7 +74,7 @@ def _title(results: Results, column: str) -> str:
 
 def _levels(results: Results, columns: list[str]) -> dict[str, tuple[str, float]]:
     entries = [column_entry(results, name) for name in columns]
-    return {e["title"]: ("trivial floor", 100 * e["floor"]) for e in entries if e.get("floor") is not None}
+    return {e["title"]: (FLOOR, 100 * e["floor"]) for e in entries if e.get("floor") is not None}
 
 
 def rows_of(results: Results, table: TableEntry) -> Drawn | None:
@@ -69,7 +85,8 @@ def rows_of(results: Results, table: TableEntry) -> Drawn | None:
     }
     if not any(row.values for rows in panels.values() for row in rows):
         return None
-    figure = rows_figure(panels, "percent, test split", _levels(results, table["columns"]))
+    split = column_entry(results, table["columns"][0])["split"]
+    figure = rows_figure(panels, f"percent, {split} split", _levels(results, table["columns"]))
     return figure, f"{table['title']}. {DOTS}"
 
 
@@ -85,13 +102,13 @@ def lines_over_labels(results: Results, table: TableEntry) -> Drawn | None:
                 points = panels.setdefault(title, {}).setdefault(row["label"], [])
                 points.append((float(column["labels"]), cell(results, row["variant"], name).values))
             if column.get("floor") is not None:
-                levels[title] = ("trivial floor", 100 * column["floor"])
+                levels[title] = (FLOOR, 100 * column["floor"])
     if not any(values for series in panels.values() for points in series.values() for _, values in points):
         return None
     figure = lines_figure(panels, "labelled frames", levels)
     return figure, (
-        f"{table['title']}. Lines join means; bars reach from the least to the most seed, dashes are seeds; marks at one"
-        " number of labels are moved apart sideways to be seen."
+        f"{table['title']}. Lines join means; bars reach from the least to the most seed, dashes are seeds; marks at"
+        " one number of labels are moved apart sideways to be seen."
     )
 
 
@@ -151,13 +168,16 @@ def answers_picture(results: Results) -> Drawn | None:
     """Every comparison of every question, paired by seed, in front of its spread."""
     rows = []
     for found in answers(results):
+        rows.append(Seeds(found.text, (), heading=True))
         for comparison in found.comparisons:
             for d in comparison.differences:
                 label = f"{comparison.text}: {_title(results, d.column)}"
                 rows.append(Seeds(label, tuple(d.paired.values()), d.spread or 0.0))
     if not any(row.values for row in rows):
         return None
-    figure = rows_figure({"Differences, paired by seed": rows}, "percentage points", zero=True, panel_width=5.0)
+    figure = rows_figure(
+        {"Differences, paired by seed": rows}, "percentage points", zero=True, panel_width=4.6, label_width=78
+    )
     return figure, (
         f"The comparisons behind the answers, in their order. {DOTS} Grey band: the spread that a mean must exceed to"
         " count."

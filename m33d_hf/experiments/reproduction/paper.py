@@ -109,7 +109,11 @@ def paper_blocks(results: Results, with_numbers: bool = True, level: int = 2) ->
         " by what our rows say:"
     )
     header = ["table", "our column", "same order", "opposite order", "within our spread", "unknown"]
-    blocks: list[Block] = [Heading("The paper's order of rows", level), Paragraph(text), Table(header, order, left=(1,))]
+    blocks: list[Block] = [
+        Heading("The paper's order of rows", level),
+        Paragraph(text),
+        Table(header, order, left=(1,)),
+    ]
     if with_numbers:
         note = "The paper, ScanNet (Table 5: NYUv2), ViT-B: another protocol, for the order of the rows only."
         blocks.append(Table(["the paper's", "nearest to our row", "the paper's number"], numbers, left=(1,), note=note))

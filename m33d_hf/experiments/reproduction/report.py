@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.document import Block, Bullets, Heading, Paragraph, Table, to_html, to_markdown
 from m33d_hf.experiments.progress import clock
-from m33d_hf.experiments.reproduction import figures
 from m33d_hf.experiments.reproduction.answers import answer_blocks, short_answers
+from m33d_hf.experiments.reproduction.figures import all_pictures
 from m33d_hf.experiments.reproduction.paper import paper_blocks
 from m33d_hf.experiments.reproduction.results import Results, failures
 from m33d_hf.experiments.reproduction.tables import (
@@ -27,6 +26,7 @@ from m33d_hf.experiments.reproduction.tables import (
 TITLE = "The paper's tables in shape, on rendered rooms"
 BEGIN, END = "<!-- rooms-results:begin -->", "<!-- rooms-results:end -->"
 README_TABLES = ("table_3", "table_5", "clips")
+READ = "Numbers are percentage points of means over seeds, against the spread that they must exceed to count."
 CAVEAT = (
     "Small rendered pictures, a tiny encoder and short training: part of any gain over scratch is speed of convergence"
     " (the long fine-tuning column tells how much), equal steps are not equal FLOPs, and none of it is a claim about"
@@ -58,15 +58,14 @@ def write_reports(folder: Path) -> tuple[Path, Path]:
     """
     results = load_results(folder)
     page, text, said = (folder / name for name in ("report.html", "tables.md", "answers.md"))
-    pictures = {table["id"]: figures.table_pictures(results, table, folder) for table in results["tables"]}
-    overview = figures.draw(folder, "answers", figures.answers_picture(results))
-    head = [*_warnings(results), Paragraph(_what(results))]
-    asked: list[Block] = [Paragraph(RULE), *answer_blocks(results), *overview]
+    pictures = all_pictures(results, folder)
+    head = [*_warnings(results), Paragraph(_what(results)), Paragraph(RULE)]
+    asked: list[Block] = [*answer_blocks(results), *pictures["answers"]]
     tables: list[Block] = []
     for table in results["tables"]:
-        tables += [*table_blocks(results, table), *pictures[table["id"]]]
+        tables += [*table_blocks(results, table), *pictures.get(table["id"], [])]
     rest = [*_recipes(results), *paper_blocks(results), *_long_form(results), *_machine(results)]
-    text.write_text(to_markdown([Heading(TITLE, 1), *head, Paragraph(RULE), *tables, *rest], folder), encoding="utf-8")
+    text.write_text(to_markdown([Heading(TITLE, 1), *head, *tables, *rest], folder), encoding="utf-8")
     said.write_text(to_markdown([Heading("Questions and answers", 1), *head, *asked], folder), encoding="utf-8")
     lead: list[Block] = [Bullets(summary(results), "lead")] if results.get("questions") else []
     html = to_html([Heading(TITLE, 1), *lead, *head, *tables, *asked, *rest], TITLE)
@@ -76,14 +75,15 @@ def write_reports(folder: Path) -> tuple[Path, Path]:
 
 def summary(results: Results) -> list[str]:
     """A sentence per question, and how to read it."""
-    read = "Points are percentage points of means over seeds; a spread is the largest range of any row in the column."
-    return [*short_answers(results), f"*{read}*"]
+    return [*short_answers(results), READ]
 
 
 def _warnings(results: Results) -> list[Block]:
     blocks: list[Block] = []
     if results["budget"] in ("small", "smoke"):
-        words = "It shows that everything runs; it is too short, and has too few seeds, for its numbers to mean anything."
+        words = (
+            "It shows that everything runs; it is too short, and has too few seeds, for its numbers to mean anything."
+        )
         blocks.append(Paragraph(f"**Budget `{results['budget']}`.** {words}", "warning"))
     failed = failures(results)
     if failed:
@@ -147,7 +147,7 @@ def readme_section(results: Results, folder: str = "results/rooms") -> str:
     for table in results["tables"]:
         if table["id"] in README_TABLES:
             blocks += [Paragraph(f"**{table['title']}.**"), result_table(results, table)]
-    blocks += [Bullets(short_answers(results))] if results.get("questions") else []
+    blocks += [Bullets(short_answers(results)), Paragraph(READ)] if results.get("questions") else []
     links = f"All tables, every seed and the pictures: [tables]({folder}/tables.md), [answers]({folder}/answers.md)."
     blocks += [Paragraph(f"{RULE} {links}")]
     return f"{BEGIN}\n{to_markdown(blocks, Path('.'))}{END}"
@@ -164,9 +164,8 @@ def update_readme(readme: Path, results: Results) -> bool:
     """
     text = readme.read_text(encoding="utf-8")
     before, _, after = text.partition(BEGIN)
-    inner, _, rest = after.partition(END)
-    markers: Sequence[int] = (text.count(BEGIN), text.count(END))
-    if tuple(markers) != (1, 1) or text.index(END) < text.index(BEGIN):
+    rest = after.partition(END)[2]
+    if (text.count(BEGIN), text.count(END), after.count(END)) != (1, 1, 1):
         raise ConfigError(f"{readme} needs one line {BEGIN} and, after it, one line {END} for --update_readme.")
     changed = before + readme_section(results) + rest
     if changed == text:

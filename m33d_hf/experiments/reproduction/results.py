@@ -22,7 +22,7 @@ TableEntry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Cost:
-    """What pre-training a variant cost: sums over its own run, means over finished seeds (one process, one thread).
+    """What pre-training a variant cost, with everything it starts from; means over finished seeds.
 
     Attributes:
         steps: of the optimiser.
@@ -143,9 +143,7 @@ def spread(results: Results, better: str, than: str, column: str) -> float | Non
     return largest_range(cell(results, variant, column) for variant in everyone)
 
 
-def difference(
-    results: Results, better: str, than: str, column: str, table: TableEntry | None = None
-) -> Difference:
+def difference(results: Results, better: str, than: str, column: str, table: TableEntry | None = None) -> Difference:
     """Compare two variants in a column.
 
     Args:
@@ -187,10 +185,11 @@ def cost(results: Results, variant: str) -> Cost | None:
 
 
 def failures(results: Results) -> list[tuple[str, str]]:
-    """(what, error) of everything that did not finish: pre-trainings, then rows."""
-    return [
-        (entry.get("id") or f"{entry['variant']}-s{entry['seed']}", entry.get("error") or entry["status"])
-        for part in ("jobs", "pretraining", "rows")
-        for entry in results.get(part, [])
-        if entry["status"] != DONE
-    ]
+    """(what, error) of everything that did not finish: pre-trainings, the recipe grid, rows."""
+    found = []
+    for part, kind in (("pretraining", "pretrain"), ("grid", "grid"), ("rows", "row")):
+        for entry in results.get(part) or []:
+            if entry["status"] != DONE:
+                name = entry.get("id") or f"{kind}-{entry['variant']}-s{entry['seed']}"
+                found.append((name, entry.get("error") or str(entry["status"])))
+    return found

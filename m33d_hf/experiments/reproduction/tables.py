@@ -68,11 +68,12 @@ def _note(results: Results, table: TableEntry, bold: bool) -> str:
     counts = {c.n for name in table["columns"] for c in table_cells(results, table, name).values() if c.n}
     n = " to ".join(str(value) for value in sorted({min(counts), max(counts)})) if counts else "0"
     said = "Bold: beyond the spread above every other row." if bold else "No row is beyond the spread above all others."
-    return f"Mean ± standard deviation, test split, n = {n}. {said}"
+    splits = " and ".join(dict.fromkeys(column_entry(results, name)["split"] for name in table["columns"]))
+    return f"Mean ± standard deviation over seeds, {splits} split, n = {n}. {said}"
 
 
 def cost_texts(results: Results, variant: str) -> tuple[str, str, str]:
-    """Steps, FLOPs and seconds of a variant's own pre-training; "-" for what is not pre-trained."""
+    """Steps, FLOPs and seconds of a variant's pre-training; "-" for what is not pre-trained."""
     known = cost(results, variant)
     if known is None:
         trained = any(entry["variant"] == variant for entry in results["pretraining"])
@@ -126,7 +127,7 @@ def pretraining_table(results: Results) -> Table:
         seeds = str(len(done)) + (f" ({len(found) - len(done)} failed)" if len(done) < len(found) else "")
         rows.append([names.get(variant, variant), seeds, *cost_texts(results, variant), *texts])
     header = ["pre-training", "n", *COST_HEADER, *(key.replace("_", " ") for key in keys)]
-    note = "Cost of the run itself, without the one it starts from. Diagnostics on test data, one figure per seed."
+    note = "Cost with everything that the run starts from, mean over seeds. Diagnostics: one figure per seed."
     return Table(header, rows, note=note)
 
 
