@@ -28,6 +28,20 @@ def both(rgb: dict[str, Any] | None = None, depth: dict[str, Any] | None = None)
     return [rgb_modality(**(rgb or {})), depth_modality(**(depth or {}))]
 
 
+# MultiMAE: RGB once more with normalised patches, predicted where RGB is masked.
+NORM_RGB: dict[str, Any] = rgb_modality(
+    name="norm_rgb", role="target", target_of="rgb", mask_ratio=1.0, weight=1.0, target_norm="pooled"
+)
+MULTIMAE: dict[str, Any] = {
+    "modalities": [*both({"target_norm": "none", "weight": 1.0}), NORM_RGB],
+    "encoder_sharing": "shared",
+    "joint_encoding": True,
+    "encoder_norm": False,
+    "global_token": True,
+    "token_budget": 0.25,
+    "decoder_kind": "per_target",
+    "loss_reduction": "sample",
+}
 UNMASKED = {"mask_ratio": 0.0, "weight": 0.0}
 
 # One configuration per combination of losses and wiring that the package offers.
@@ -60,6 +74,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "contrastive_projection_dim": 8,
     },
     "joint_encoding": {"joint_encoding": True, "decoder_fusion": "separate"},
+    "multimae": MULTIMAE,
     "batch_negatives": {
         "contrastive_weight": 0.1,
         "contrastive_negatives": "batch",

@@ -13,7 +13,7 @@ from m33d_hf.modeling.losses_m33d import weighted_total
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
 # Matching draws its mismatches inside a rank, so it is exempt.
-CASES = ["stage2_literal", "stage1_literal", "batch_negatives", "video_tube", "mae", "mask3d"]
+CASES = ["stage2_literal", "stage1_literal", "batch_negatives", "video_tube", "mae", "mask3d", "multimae"]
 
 
 def case(name):

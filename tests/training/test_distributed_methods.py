@@ -17,6 +17,7 @@ RUNS = {
     "mae": ("rooms/pretrain", "mae"),
     "rgbd_mae": ("rooms/pretrain", "rgbd_mae"),
     "mask3d": ("rooms/pretrain", "mask3d"),
+    "multimae": ("rooms/pretrain", "multimae"),
     "m33d_stage1": ("rooms/pretrain_stage1", "m33d"),
     "m33d_stage2": ("rooms/pretrain_stage2", "m33d"),
     "plus_stage1": ("rooms/pretrain_stage1", "m33d_plus"),
