@@ -543,8 +543,8 @@ class M33DConfig(PreTrainedConfig):
         denoised = [spec.name for spec in self.denoised_specs]
         if denoised and (not self.target_specs or self.decoder_kind != "shared"):
             raise ConfigError(
-                f"denoising_weight of {denoised} needs the shared decoder of a reconstruction: give a modality a role "
-                "'both' and a weight, and decoder_kind 'shared'; or set denoising_weight to 0 (as in stage 1)."
+                f"denoising_weight of {denoised} needs the shared decoder of a reconstruction: give a modality the "
+                "role 'both' and a weight, and decoder_kind 'shared'; or set denoising_weight to 0 (as in stage 1)."
             )
         if self.distillation_weight < 0:
             raise ConfigError(f"distillation_weight is {self.distillation_weight}, expected 0 or more.")

@@ -93,6 +93,8 @@ def count_pretraining(config: M33DConfig, batch_size: int = 1, customary: bool =
     if config.target_specs:
         _add_decoder(count, config, customary)
     _add_pair_losses(count, config, batch_size)
+    if config.distillation_weight > 0:
+        _add_teacher(count, config)
     return count
 
 
@@ -107,7 +109,7 @@ def _encoder_passes(config: M33DConfig) -> list[dict[str, int]]:
     visible = _visible(config)
     contrasts = config.contrastive_weight > 0
     own_pass = contrasts and (config.contrastive_position_free or config.contrastive_tokens == "full_forward")
-    main = bool(config.target_specs) or config.matching_weight > 0 or not own_pass
+    main = bool(config.target_specs) or config.matching_weight > 0 or config.distillation_weight > 0 or not own_pass
     everything = {name: config.num_tokens for name in visible}
     passes = [visible] if main else []
     if own_pass:
@@ -145,6 +147,9 @@ def _add_decoder(count: FlopCount, config: M33DConfig, customary: bool) -> None:
         _add_target_decoders(count, config, visible[JOINT] + int(config.global_token))
         return
     masked = {spec.name: config.num_tokens - visible.get(spec.name, 0) for spec in config.target_specs}
+    noisy = {spec.name: visible[spec.name] + cls for spec in config.denoised_specs}
+    for spec in config.denoised_specs:
+        count.add("prediction heads", linear(visible[spec.name], width, config.patch_dim(spec)))
     for tokens in visible.values():
         count.add("decoder", linear(tokens + cls, config.hidden_size, width))
     for name, tokens in masked.items():
@@ -153,16 +158,18 @@ def _add_decoder(count: FlopCount, config: M33DConfig, customary: bool) -> None:
     if config.decoder_fusion == "fused":
         count.add("decoder", depth * block(width, inner, config.num_tokens + cls))
         return
+    # (visible, masked, visible that are read because their noise is predicted)
     if config.decoder_fusion == "separate":
-        sequences = [(visible.get(name, -cls) + cls, tokens) for name, tokens in masked.items()]
+        names = dict.fromkeys([*masked, *noisy])
+        sequences = [(visible.get(n, -cls) + cls, masked.get(n, 0), noisy.get(n, 0)) for n in names]
     else:
-        sequences = [(sum(tokens + cls for tokens in visible.values()), sum(masked.values()))]
-    for context, queries in sequences:
+        sequences = [(sum(tokens + cls for tokens in visible.values()), sum(masked.values()), sum(noisy.values()))]
+    for context, queries, noise in sequences:
         if config.decoder_attention == "cross":
-            count.add("decoder", depth * block(width, inner, context, queries))
+            count.add("decoder", depth * block(width, inner, context, queries + noise))
             continue
         whole = context + queries
-        last = block(width, inner, whole, None if customary else queries)
+        last = block(width, inner, whole, None if customary else queries + noise)
         count.add("decoder", (depth - 1) * block(width, inner, whole) + last)
 
 
@@ -174,6 +181,16 @@ def _add_target_decoders(count: FlopCount, config: M33DConfig, context: int) -> 
         count.add("decoder", block(width, inner, context, tokens))
         count.add("decoder", config.decoder_num_hidden_layers * block(width, inner, tokens))
         count.add("prediction heads", linear(tokens, width, config.patch_dim(spec)))
+
+
+def _add_teacher(count: FlopCount, config: M33DConfig) -> None:
+    """Add the forward pass of a distillation's teacher, which has no gradients."""
+    visible = _visible(config)
+    tokens = visible if config.distillation_tokens == "visible" else dict.fromkeys(visible, config.num_tokens)
+    teacher = FlopCount()
+    _add_encoder(teacher, config, tokens)
+    count.add("teacher", teacher.forward)
+    count.frozen += 2.0 * teacher.forward
 
 
 def _add_pair_losses(count: FlopCount, config: M33DConfig, batch_size: int) -> None:

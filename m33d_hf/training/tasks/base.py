@@ -66,6 +66,8 @@ class Task:
     def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
         """Extra forward arguments for all micro-batches of one optimizer step (berHu's maximum).
 
+        Arguments that differ by micro-batch (a teacher's features) are put into the batches themselves.
+
         Args:
             model: the unwrapped model, in training mode.
             batches: this rank's micro-batches, on the device. A value that depends on them must be reduced over ranks

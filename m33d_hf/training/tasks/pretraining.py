@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +15,7 @@ from m33d_hf.data.collation import PretrainingCollator
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.distillation import Teacher, build_teacher
 from m33d_hf.training.initialisation import LoadReport, starting_config
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
 from m33d_hf.training.tasks.building import (
@@ -31,6 +32,7 @@ class PretrainingTask(Task):
 
     Attributes:
         load_report: what `init_from` filled; None without.
+        teacher: what `distillation_weight` distils; None without.
     """
 
     name = "pretraining"
@@ -39,6 +41,7 @@ class PretrainingTask(Task):
 
     def __init__(self) -> None:
         self.load_report: LoadReport | None = None
+        self.teacher: Teacher | None = None
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """The model with the weights of `init_from`.
@@ -48,6 +51,7 @@ class PretrainingTask(Task):
             CheckpointError: weights that do not fit.
         """
         model, self.load_report = build_initialised(args, M33DForPreTraining, starting_config(args))
+        self.teacher = build_teacher(args, cast(M33DForPreTraining, model), self.load_report)
         return model
 
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
@@ -61,6 +65,18 @@ class PretrainingTask(Task):
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels, standardised depth and drawn masks."""
         return PretrainingCollator(config_of(model))
+
+    def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
+        """Put the teacher's features into every micro-batch."""
+        if self.teacher is not None:
+            for batch in batches:
+                batch["teacher_features"] = self.teacher.features(batch)
+        return {}
+
+    def data_digest(self, dataset: SampleDataset) -> str:
+        """Digest of the training data, and of the teacher where there is one: a continuation must find both."""
+        digest = super().data_digest(dataset)
+        return digest if self.teacher is None else f"{digest}, teacher {self.teacher.digest()}"
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Losses as Eq. 5 to 7 weigh them, with nothing hidden, and the diagnostics.
@@ -82,6 +98,8 @@ class PretrainingTask(Task):
             if not inputs:
                 continue
             inputs.pop("hide", None)  # drawn for training; the diagnostics hide whole modalities themselves
+            if self.teacher is not None:
+                inputs["teacher_features"] = self.teacher.features(inputs)
             with accelerator.autocast():
                 output = model(**inputs, output_diagnostics=True)
             for name in names:
