@@ -159,8 +159,19 @@ class TrainArguments:
     accumulation: int = _f(1, "Micro-batches per optimizer step, >= 1.")
     precision: Literal["no", "bf16", "fp16"] = _f("no", "Autocast arithmetic; 'no' is float32.")
     ema_decay: float | None = _f(None, "Decay of an exponential moving average of the weights, (0, 1); None = off.")
-    compile: bool = _f(False, "torch.compile the model.")
-    grad_checkpointing: bool = _f(False, "Recompute activations in the backward pass: less memory, more time.")
+    compile: bool = _f(
+        False, "torch.compile the training step; evaluations run eagerly. Short: --compile. See docs/scaling.md."
+    )
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = _f(
+        "default", "Mode of torch.compile; reduce-overhead and max-autotune replay CUDA graphs (GPU, accumulation 1)."
+    )
+    compile_backend: str = _f("inductor", "Backend of torch.compile: inductor; aot_eager and eager to look for faults.")
+    grad_checkpointing: bool = _f(
+        False, "Recompute every block in the backward pass: less memory, more time. Short: --grad_checkpointing."
+    )
+    sharding: Literal["auto", "none", "fsdp2"] = _f(
+        "auto", "fsdp2: cut weights and optimizer state over the processes; auto: as the accelerate configuration says."
+    )
     attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; None = transformers' choice.")
 
 

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from m33d_hf.errors import CheckpointError
+from m33d_hf.training.sharding import cut_like, local
 
 MARKER = "COMPLETE"
 WEIGHTS = "model.safetensors"
@@ -219,9 +221,30 @@ def read_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: the file is missing, damaged, or belongs to another architecture.
     """
     try:
-        load_model(model, str(folder / WEIGHTS), strict=True)
+        if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+            _read_shards(model, folder / WEIGHTS)
+        else:
+            load_model(model, str(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
+
+
+def _read_shards(model: nn.Module, path: Path) -> None:
+    """Give every process its part of the weights; one whole tensor at a time is in memory.
+
+    Raises:
+        RuntimeError: other names or shapes than the model's.
+    """
+    targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with safe_open(str(path), framework="pt") as file, torch.no_grad():
+        names = set(file.keys())
+        if names != set(model.state_dict()):
+            raise RuntimeError(f"keys differ: {sorted(names ^ set(model.state_dict()))}")
+        for name in sorted(names):
+            target, whole = targets[name].detach(), file.get_tensor(name)
+            if whole.shape != target.shape:
+                raise RuntimeError(f"{name} is {tuple(whole.shape)} in the file and {tuple(target.shape)} in the model")
+            local(target).copy_(local(cut_like(whole, target)))
 
 
 def read_average(folder: Path) -> dict[str, torch.Tensor]:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from m33d_hf.training.sharding import cut_like, full, local
+
 
 class WeightAverage:
     """Keeps shadow = decay * shadow + (1 - decay) * weight for every trainable parameter.
@@ -25,8 +27,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Take one step towards the current weights."""
-        weights = [parameter.detach() for parameter in self._parameters.values()]
-        torch._foreach_lerp_(list(self._shadow.values()), weights, 1.0 - self.decay)
+        weights = [local(parameter.detach()) for parameter in self._parameters.values()]
+        torch._foreach_lerp_([local(shadow) for shadow in self._shadow.values()], weights, 1.0 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -40,13 +42,14 @@ class WeightAverage:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, parameter in self._parameters.items():
-            trained = parameter.detach().clone()
-            parameter.copy_(self._shadow[name])
-            self._shadow[name].copy_(trained)
+            weight, shadow = local(parameter.detach()), local(self._shadow[name])
+            trained = weight.clone()
+            weight.copy_(shadow)
+            shadow.copy_(trained)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Averaged weights by parameter name."""
-        return dict(self._shadow)
+        """Averaged weights by parameter name, whole; collective where the model is sharded."""
+        return {name: full(shadow) for name, shadow in self._shadow.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -56,4 +59,4 @@ class WeightAverage:
             KeyError: a name is missing.
         """
         for name, shadow in self._shadow.items():
-            shadow.copy_(state[name])
+            local(shadow).copy_(local(cut_like(state[name], shadow)))

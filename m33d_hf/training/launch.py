@@ -18,6 +18,7 @@ from accelerate.utils import ProjectConfiguration
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.guards import check_world_size
+from m33d_hf.training.sharding import launcher_hidden, settle_sharding
 
 
 @contextmanager
@@ -30,7 +31,9 @@ def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
     """
     threads, environment = torch.get_num_threads(), dict(os.environ)
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() and not args.cpu else []
-    with torch.random.fork_rng(devices=devices):
+    check_launcher(args)
+    settle_sharding(args)
+    with launcher_hidden(), torch.random.fork_rng(devices=devices):
         _reset_accelerate()
         grouped = dist.is_available() and dist.is_initialized()
         try:
@@ -48,6 +51,27 @@ def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
             else:
                 os.environ.clear()
                 os.environ.update(environment)
+
+
+def check_launcher(args: RunArguments) -> None:
+    """Refuse settings of an accelerate configuration that the recipe decides, where the two contradict each other.
+
+    Raises:
+        ConfigError: they would have been passed over in silence.
+    """
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision not in ("no", args.train.precision):
+        raise ConfigError(
+            f"The accelerate configuration says mixed_precision: {precision}, the run train.precision: "
+            f"{args.train.precision}. The run decides: pass --train.precision {precision}, or write no there."
+        )
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+        raise ConfigError("The accelerate configuration has a dynamo_backend: write no there and pass --train.compile.")
+    if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") not in ("1", "auto"):
+        raise ConfigError(
+            "The accelerate configuration has gradient_accumulation_steps, which would divide the gradients once more: "
+            "write 1 there and pass --train.accumulation."
+        )
 
 
 def _accelerator(args: RunArguments) -> Accelerator:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from m33d_hf.data.skips import FILE_NAME, read_skipped
@@ -142,7 +141,9 @@ def _save(run: Run) -> None:
     _check_finite(run)
     state = checkpoint_state(run.facts, run.step, run.engine)
     average = run.average.state_dict() if run.average is not None else None
-    run.ranks.on_main(lambda: run.store.save(run.model, optimizer_state(run.engine), state, average))
+    optimizer = optimizer_state(run.engine)
+    with run.whole() as model:
+        run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average))
 
 
 def _evaluate(run: Run) -> None:
@@ -152,16 +153,14 @@ def _evaluate(run: Run) -> None:
     _check_finite(run)
     started = time.perf_counter()
     seed_step(run.args.seed, -1, run.ranks.rank)
-    run.model.eval()
-    with torch.no_grad(), run.averaged():
-        found = run.task.evaluate(run.model, run.eval_feed, run.accelerator)
+    with run.evaluating() as model:
+        found = run.task.evaluate(model, run.eval_feed, run.accelerator)
         run.eval_feed.check(run.ranks)
         metrics = {eval_name(name): float(value) for name, value in found.items()}
         best = run.best_metric(metrics)
         if best is not None:
             state = {"step": run.step, "metrics": metrics, **run.facts}
-            run.ranks.on_main(lambda: run.store.save_if_best(run.model, state, *best))
-    run.model.train()
+            run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best))
     run.report.add("eval", run.step, {**metrics, "seconds": time.perf_counter() - started})
 
 
@@ -186,14 +185,14 @@ def _finish(run: Run) -> None:
 
     def save() -> None:
         try:
-            run.task.save(run.model, run.args)
+            run.task.save(model, run.args)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"Could not write the final model to {run.args.output_dir}: {error}. Checkpoints are intact; free "
                 "some space, then start again with --resume auto."
             ) from error
 
-    with run.averaged():
+    with run.averaged(), run.whole() as model:
         run.ranks.on_main(save)
     skipped = read_skipped(Path(run.args.output_dir) / FILE_NAME)
     listed = [f"{len(skipped)} file(s) left out, see {FILE_NAME} there"] if skipped else []

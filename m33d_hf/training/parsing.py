@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import types
 import typing
@@ -20,6 +21,10 @@ ALTERNATIVES = (
     ("evaluation", "every_epochs", "every_steps"),
     ("checkpoint", "every_epochs", "every_steps"),
 )
+
+
+# Words without a section that other trainers use, too.
+SHORT = {"compile": "train.compile", "grad_checkpointing": "train.grad_checkpointing"}
 
 
 class _Text(str):
@@ -58,6 +63,7 @@ def read_overrides(argv: list[str]) -> dict[str, Any]:
             raise ConfigError(f"Cannot place {word!r} on the command line: arguments read --key value or --key=value.")
         key, equals, value = word[2:].partition("=")
         key = key.replace("-", "_")
+        key = SHORT.get(key, key)
         if key in flat:
             raise ConfigError(f"--{key} is given twice.")
         values = [value] if equals else []
@@ -175,7 +181,7 @@ def check_keys(tree: dict[str, Any], where: str) -> None:
     if isinstance(modalities, dict):
         from m33d_hf.modeling.configuration_m33d import ModalitySpec
 
-        hints = typing.get_type_hints(ModalitySpec)
+        hints = _hints(ModalitySpec)
         for name, values in modalities.items():
             if isinstance(values, dict):
                 modalities[name] = _check_free(f"modalities.{name}", values, hints, where)
@@ -203,7 +209,7 @@ def _check_free(prefix: str, tree: dict[str, Any], hints: dict[str, Any], where:
 
 
 def _check_fields(tree: dict[str, Any], cls: type, prefix: str, where: str) -> None:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     known = [*hints, "modalities"] if not prefix else list(hints)
     for key, value in tree.items():
         if key not in known:
@@ -226,9 +232,14 @@ def _hint(word: str, known: list[str]) -> str:
     return f" Did you mean {inside[0]!r}?" if inside else nearest_name_hint(word, known)
 
 
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
 def build(cls: type, tree: dict[str, Any], prefix: str) -> Any:
     """An instance of the dataclass `cls` from a nested mapping, every value typed."""
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     values: dict[str, Any] = {}
     for key, value in tree.items():
         hint = hints[key]
@@ -341,7 +352,7 @@ def help_text(task: str) -> str:
     ]
 
     def visit(cls: type, prefix: str) -> None:
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         for item in dataclasses.fields(cls):
             if dataclasses.is_dataclass(hints[item.name]):
                 visit(typing.cast(type, hints[item.name]), f"{prefix}{item.name}.")

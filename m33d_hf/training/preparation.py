@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
@@ -16,6 +18,7 @@ from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skippe
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
+from m33d_hf.training.compiling import checkpoint_activations, compile_model, eager_evaluation
 from m33d_hf.training.ema import WeightAverage
 from m33d_hf.training.feeding import BatchFeed, EvaluationFeed
 from m33d_hf.training.guards import StopSignals
@@ -24,6 +27,7 @@ from m33d_hf.training.optimization import build_optimizer
 from m33d_hf.training.plan import plan_run
 from m33d_hf.training.reporting import Reporter
 from m33d_hf.training.resume import check_resumable, restore, run_facts
+from m33d_hf.training.sharding import Shards, check_shardable, says_yes
 from m33d_hf.training.stepping import StepEngine
 from m33d_hf.training.tasks.base import Task
 
@@ -60,13 +64,8 @@ class Run:
         self.ranks.on_main(lambda: list_left_out(args, [train_set, eval_set]))
         self.data = task.describe_data(train_set)
         self.description = task.describe(args, self.model, train_set)
-        if args.train.compile:
-            self.model.compile()  # in place: the names of the weights stay as they are
-        self.model.to(accelerator.device)
-        with warnings.catch_warnings():
-            # DDP's newer word for broadcast_buffers=False is unknown to Accelerate and to torch 2.11.
-            warnings.simplefilter("ignore", FutureWarning)
-            prepared, optimizer = accelerator.prepare(self.model, build_optimizer(self.model, args.optim))
+        self.shards: Shards | None = None
+        prepared, optimizer = self._prepare()
         self.engine = StepEngine(
             accelerator, prepared, optimizer, task, self.ranks, args.seed, args.optim.clip_grad_norm
         )
@@ -87,6 +86,45 @@ class Run:
         self.feed.close()
         if self.eval_feed is not None:
             self.eval_feed.close()
+
+    def _prepare(self) -> tuple[nn.Module, AcceleratedOptimizer]:
+        """Compile, place and wrap the model, by DDP or in shards, and build the optimizer of what came of it."""
+        train, accelerator, model = self.args.train, self.accelerator, self.model
+        sharded = train.sharding == "fsdp2"
+        if sharded:
+            check_shardable(model, self.args, self.ranks.size)
+        if train.compile:
+            compile_model(model, self.args, accelerator.device)
+        model.to(accelerator.device)
+        if sharded:
+            self.shards = Shards(model, train.precision, says_yes("FSDP_RESHARD_AFTER_FORWARD", "true"))
+            accelerator.prepare_model(model, evaluation_mode=True)  # autocast, and no DDP around it
+            return model, accelerator.prepare_optimizer(build_optimizer(model, self.args.optim))
+        with warnings.catch_warnings():
+            # DDP's newer word for broadcast_buffers=False is unknown to Accelerate and to torch 2.11.
+            warnings.simplefilter("ignore", FutureWarning)
+            return accelerator.prepare(model, build_optimizer(model, self.args.optim))
+
+    @contextmanager
+    def whole(self, everywhere: bool = False) -> Iterator[nn.Module]:
+        """The model to write or to evaluate: itself, or where it is sharded a gathered copy; collective.
+
+        Args:
+            everywhere: every process needs it, on its device; else the main one alone, in host memory.
+        """
+        if self.shards is None:
+            yield self.model
+            return
+        device = self.accelerator.device if everywhere else torch.device("cpu")
+        yield self.shards.gather(everywhere or self.ranks.main, device) or self.model
+
+    @contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        """The model in evaluation mode: averaged weights where an average is kept, whole, eager, no gradients."""
+        with torch.no_grad(), self.averaged(), eager_evaluation(self.args.train), self.whole(everywhere=True) as model:
+            training = self.model.training
+            yield model.eval()
+            self.model.train(training)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -162,7 +200,7 @@ def build_model(args: RunArguments, task: Task) -> nn.Module:
     with seeded(args.seed, "model"):
         model = task.build_model(args)
     if args.train.grad_checkpointing:
-        model.gradient_checkpointing_enable()  # type: ignore[operator]
+        checkpoint_activations(model, args)
     return model
 
 

@@ -83,10 +83,11 @@ def capture(run: Run, step: int) -> Path:
 
     def write() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_weights(run.model, folder)
+        write_weights(model, folder)
         write_json(folder / STATE, state)
 
-    run.ranks.on_main(write)
+    with run.whole() as model:
+        run.ranks.on_main(write)
     return folder
 
 
@@ -101,7 +102,9 @@ def replay(folder: str | Path, task: Task) -> ReplayResult:
     folder = Path(folder)
     state = read_state(folder)
     args = build(RunArguments, state["args"], "")
-    args.num_processes, args.logging.trackers, args.init_from = None, [], None
+    args.num_processes, args.logging.trackers = None, []
+    if not args.model.get("distillation_weight"):  # weights come from the capture, a teacher from where it came
+        args.init_from = None
     with open_accelerator(args) as accelerator:
         from m33d_hf.training.preparation import build_model
 

@@ -13,6 +13,7 @@ from m33d_hf.training.checkpoints import read_average, read_optimizer, read_stat
 from m33d_hf.training.ema import WeightAverage
 from m33d_hf.training.plan import RunPlan
 from m33d_hf.training.reporting import flatten
+from m33d_hf.training.sharding import load_whole_state, whole_state
 from m33d_hf.training.stepping import StepEngine
 
 # May differ between a run and its continuation: they change where and how it is computed and told, not what.
@@ -39,7 +40,10 @@ FREE = (
     "train.batch_size",
     "train.accumulation",
     "train.compile",
+    "train.compile_mode",
+    "train.compile_backend",
     "train.grad_checkpointing",
+    "train.sharding",
     "evaluation.",
     "checkpoint.",
     "logging.",
@@ -100,10 +104,10 @@ def checkpoint_state(facts: Mapping[str, Any], step: int, engine: StepEngine) ->
 
 
 def optimizer_state(engine: StepEngine) -> dict[str, Any]:
-    """Content of optimizer.pt: the optimizer and, with fp16, the loss scaler."""
+    """Content of optimizer.pt: the optimizer and, with fp16, the loss scaler. Collective where the model is sharded."""
     scaler = engine.accelerator.scaler
     return {
-        "optimizer": engine.inner_optimizer.state_dict(),
+        "optimizer": whole_state(engine.inner_optimizer),
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
 
@@ -117,7 +121,7 @@ def restore(folder: Path, engine: StepEngine, average: WeightAverage | None) -> 
     state = read_state(folder)
     read_weights(engine.plain, folder)
     saved = read_optimizer(folder)
-    engine.inner_optimizer.load_state_dict(saved["optimizer"])
+    load_whole_state(engine.inner_optimizer, saved["optimizer"])
     if engine.accelerator.scaler is not None and saved["scaler"] is not None:
         engine.accelerator.scaler.load_state_dict(saved["scaler"])
     if average is not None:

@@ -19,6 +19,7 @@ from torch import nn
 from m33d_hf.data.randomness import seed_of
 from m33d_hf.training.launch import Ranks, sum_over_ranks
 from m33d_hf.training.optimization import set_learning_rate
+from m33d_hf.training.sharding import full
 from m33d_hf.training.tasks.base import Batch, Task
 
 
@@ -102,7 +103,7 @@ class StepEngine:
         if scaler is not None:
             self.accelerator.unscale_gradients(self.optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        self.grad_norm = nn.utils.get_total_norm(gradients)
+        self.grad_norm = full(nn.utils.get_total_norm(gradients))
         if self.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self.clip_grad_norm, self.grad_norm)
         if scaler is None:
