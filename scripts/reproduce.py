@@ -20,15 +20,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="repeat finished rows")
     parser.add_argument("--estimate_only", action="store_true", help="tell how long it would take, and stop")
     parser.add_argument("--report_only", action="store_true", help="write the reports again from results.json")
+    parser.add_argument(
+        "--update_readme",
+        action="store_true",
+        help="put the tables of --output_dir (default: results/rooms) into README.md of the working directory",
+    )
     options = parser.parse_args(argv)
 
     # The shell's `kill` ends like Ctrl-C: workers are told, save, and the next call continues.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from m33d_hf.errors import M33DError
     from m33d_hf.experiments.reproduction.driver import report_reproduction, run_reproduction
+    from m33d_hf.experiments.reproduction.report import load_results, update_readme
 
     folder = options.output_dir or Path("outputs") / f"{options.plan}-{options.budget}"
     try:
+        if options.update_readme:
+            changed = update_readme(Path("README.md"), load_results(options.output_dir or Path("results/rooms")))
+            print("README.md is " + ("written anew" if changed else "up to date"))
+            return 0
         if options.report_only:
             return report_reproduction(folder)
         return run_reproduction(

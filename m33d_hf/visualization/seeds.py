@@ -217,11 +217,14 @@ def _legend(figure: Figure, order: Sequence[str]) -> None:
                       fontsize=8)  # fmt: skip
 
 
-def grid_figure(cells: Mapping[tuple[float, float], Sequence[float]], title: str, x_label: str, y_label: str) -> Figure:
+def grid_figure(
+    cells: Mapping[tuple[float, float], Sequence[float]], title: str, x_label: str, y_label: str, missing: str = ""
+) -> Figure:
     """A heat map of means with their standard deviation; combinations that were not measured stay white.
 
     Args:
         cells: (y, x) -> seeds.
+        missing: what to write where a combination is not among the cells.
     """
     ys, xs = sorted({y for y, _ in cells}), sorted({x for _, x in cells})
     means = np.full((len(ys), len(xs)), np.nan)
@@ -234,10 +237,10 @@ def grid_figure(cells: Mapping[tuple[float, float], Sequence[float]], title: str
     middle = (np.nanmin(means) + np.nanmax(means)) / 2 if np.isfinite(means).any() else 0.0
     for row, y in enumerate(ys):
         for column, x in enumerate(xs):
-            values = cells.get((y, x))
+            seeds = cells.get((y, x))
             dark = np.isfinite(means[row, column]) and means[row, column] <= middle
-            axis.text(column, row, _grid_text(values), ha="center", va="center", fontsize=8.5,
-                      color="white" if dark else (INK if values is not None else GREY))  # fmt: skip
+            axis.text(column, row, _grid_text(seeds, missing), ha="center", va="center", fontsize=8.5,
+                      color="white" if dark else (INK if seeds is not None else GREY))  # fmt: skip
     axis.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
     axis.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
     axis.set_xlabel(x_label, fontsize=8.5, color=INK)
@@ -251,9 +254,9 @@ def grid_figure(cells: Mapping[tuple[float, float], Sequence[float]], title: str
     return figure
 
 
-def _grid_text(values: Sequence[float] | None) -> str:
+def _grid_text(values: Sequence[float] | None, missing: str) -> str:
     if values is None:
-        return "not in\nthe paper"
+        return missing
     if not len(values):
         return "no result"
     spread = f"\n± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""

@@ -42,9 +42,9 @@ def test_lines_go_through_the_means() -> None:
 
 
 def test_a_grid_prints_mean_and_deviation() -> None:
-    figure = grid_figure({(0.2, 0.2): (1.0, 3.0), (0.8, 0.8): (5.0,), (0.2, 0.8): ()}, "t", "x", "y")
+    figure = grid_figure({(0.2, 0.2): (1.0, 3.0), (0.8, 0.8): (5.0,), (0.2, 0.8): ()}, "t", "x", "y", "left out")
     texts = {text.get_text() for text in figure.axes[0].texts}
-    assert texts == {f"2.0\n± {np.std([1.0, 3.0], ddof=1):.1f}", "5.0", "no result", "not in\nthe paper"}
+    assert texts == {f"2.0\n± {np.std([1.0, 3.0], ddof=1):.1f}", "5.0", "no result", "left out"}
     assert grid_figure({(0.2, 0.2): ()}, "t", "x", "y").axes
 
 

@@ -125,7 +125,7 @@ def ratio_grid(results: Results, table: TableEntry) -> Drawn | None:
     if not any(cells.values()):
         return None
     title = _title(results, column)
-    figure = grid_figure(cells, title, "masked share of depth", "masked share of RGB")
+    figure = grid_figure(cells, title, "masked share of depth", "masked share of RGB", "not in\nthe paper")
     return figure, f"{table['title']}: mean ± standard deviation over seeds, {title}."
 
 

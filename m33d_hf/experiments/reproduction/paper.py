@@ -104,7 +104,7 @@ def paper_blocks(results: Results, with_numbers: bool = True, level: int = 2) ->
         numbers += [[str(table["paper"]).replace("_", " "), labels[variant], f"{value:.1f}"]
                     for variant, value in paper_values(table).items()]  # fmt: skip
     text = (
-        "The paper's numbers come from ScanNet and NYUv2 with ViT-B, from one run each, without a spread: another"
+        "The paper's numbers come from ScanNet and NYUv2 with ViT-B and are printed without a spread: another"
         " protocol. They cannot be compared with ours, only the order of rows can. Pairs of rows that the paper orders,"
         " by what our rows say:"
     )

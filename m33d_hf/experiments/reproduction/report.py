@@ -160,8 +160,10 @@ def update_readme(readme: Path, results: Results) -> bool:
         Whether anything changed.
 
     Raises:
-        ConfigError: the file has not exactly one pair of markers.
+        ConfigError: there is no such file, or not exactly one pair of markers in it.
     """
+    if not readme.is_file():
+        raise ConfigError(f"there is no {readme} for --update_readme; run it from the root of the repository.")
     text = readme.read_text(encoding="utf-8")
     before, _, after = text.partition(BEGIN)
     rest = after.partition(END)[2]

@@ -125,10 +125,10 @@ def pretraining_table(results: Results) -> Table:
             values = [f"{e['diagnostics'][key]:.3g}" for e in done if (e.get("diagnostics") or {}).get(key) is not None]
             texts.append(" / ".join(values) or "-")
         seeds = str(len(done)) + (f" ({len(found) - len(done)} failed)" if len(done) < len(found) else "")
-        rows.append([names.get(variant, variant), seeds, *cost_texts(results, variant), *texts])
-    header = ["pre-training", "n", *COST_HEADER, *(key.replace("_", " ") for key in keys)]
+        rows.append([names.get(variant, variant), f"`{variant}`", seeds, *cost_texts(results, variant), *texts])
+    header = ["pre-training", "id", "n", *COST_HEADER, *(key.replace("_", " ") for key in keys)]
     note = "Cost with everything that the run starts from, mean over seeds. Diagnostics: one figure per seed."
-    return Table(header, rows, note=note)
+    return Table(header, rows, left=(1,), note=note)
 
 
 def grid_table(results: Results) -> Table | None:

@@ -241,6 +241,27 @@ def test_a_readme_without_its_markers_is_an_error_and_stays(tmp_path: Path, text
     assert readme.read_text(encoding="utf-8") == text
 
 
+def test_the_readme_is_updated_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from m33d_hf.scripts.reproduce import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("results/rooms").mkdir(parents=True)
+    assert main(["--update_readme"]) == 2 and "results.json" in capsys.readouterr().err
+    Path("results/rooms/results.json").write_text(json.dumps(made_results()), encoding="utf-8")
+    assert main(["--update_readme"]) == 2 and "there is no README.md" in capsys.readouterr().err
+    Path("README.md").write_text(f"{BEGIN}{END}\n", encoding="utf-8")
+    assert main(["--update_readme"]) == 0 and main(["--update_readme"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["README.md is written anew", "README.md is up to date"]
+    assert Path("README.md").read_text(encoding="utf-8") == readme_section(made_results()) + "\n"
+
+
+def test_the_repositorys_readme_has_the_markers() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count(BEGIN) == text.count(END) == 1 and text.index(BEGIN) < text.index(END)
+
+
 @pytest.mark.skipif(not COMMITTED.is_file(), reason="results/rooms/results.json is not there yet")
 def test_readme_and_committed_tables_come_from_the_committed_results() -> None:
     results = load_results(COMMITTED.parent)
