@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.experiments.compute import ONE_THREAD, Compute
 from m33d_hf.training.parsing import parse_arguments
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Every row is one CPU process with one thread and keeps its last weights, whatever the machine has.
-ONE_THREAD = (
-    *("--cpu", "true", "--cpu_threads", "1", "--logging.progress", "false", "--logging.trackers", "[]"),
-    *("--checkpoint.save_best", "false", "--checkpoint.save_final", "false"),
-)
+__all__ = ["ONE_THREAD", "Compute", "ExperimentPlan", "run_folder", "training_length"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,15 @@ class ExperimentPlan:
     def seeds(self) -> list[int]:
         """Each changes weights, order, masks and the labelled subset."""
         return list(self.content["seeds"])
+
+    @property
+    def compute(self) -> Compute:
+        """Where the rows run.
+
+        Raises:
+            ConfigError: unknown keys or values in the budget's `compute`.
+        """
+        return Compute.of_budget(self.budget)
 
     @property
     def methods(self) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from m33d_hf.data.loading import EvaluationSampler, SampleDataset, build_loader
+from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sources import build_source
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import flops_per_sample
@@ -21,9 +21,10 @@ from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 from m33d_hf.experiments.results import METRICS
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.launch import open_accelerator
+from m33d_hf.training.launch import Ranks, open_accelerator
 from m33d_hf.training.loop import TrainResult, train
 from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.preparation import build_eval_feed
 from m33d_hf.training.tasks.base import Task, to_device
 from m33d_hf.training.tasks.dense import DenseTask
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
@@ -48,13 +49,13 @@ def start_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def render(frames: Mapping[str, int], cache_dir: str | None) -> Row:
-    """Render all splits into the cache."""
+def render(frames: Mapping[str, int], cache_dir: str | None, options: Mapping[str, Any] | None = None) -> Row:
+    """Render all splits into the cache; `options` are those of the source (image_size, device, seed)."""
     started = time.perf_counter()
     digests = {}
     names: Sequence[str] = ()
     for split, count in frames.items():
-        source = _rooms(split, count, cache_dir)
+        source = _rooms(split, count, cache_dir, options)
         digests[split], names = source.digest(), source.class_names or ()
     seconds = time.perf_counter() - started
     total = sum(frames.values())
@@ -66,8 +67,8 @@ def render(frames: Mapping[str, int], cache_dir: str | None) -> Row:
     }
 
 
-def _rooms(split: str, count: int, cache_dir: str | None) -> Any:
-    return build_source("rooms", split=split, num_frames=count, cache_dir=cache_dir)
+def _rooms(split: str, count: int, cache_dir: str | None, options: Mapping[str, Any] | None) -> Any:
+    return build_source("rooms", split=split, num_frames=count, cache_dir=cache_dir, **(options or {}))
 
 
 def pretrain(
@@ -171,19 +172,18 @@ def _rgb_parameters(model: M33DForPreTraining) -> int:
 def _evaluate(model: Any, task: Task, args: RunArguments) -> dict[str, float]:
     """The task's metrics over the evaluation split of `args`."""
     with open_accelerator(args) as accelerator, torch.no_grad():
-        found = task.evaluate(model, _loader(model, task, args), accelerator)
+        dataset = task.build_datasets(args, model)[1]
+        assert dataset is not None, "the demo's rows all have an evaluation split"
+        feed = build_eval_feed(args, task, model.to(accelerator.device), dataset, Ranks(accelerator))
+        try:
+            found = task.evaluate(model, feed, accelerator)
+        finally:
+            feed.close()
     return {name.removeprefix("eval/"): float(value) for name, value in found.items()}
 
 
-def _loader(model: Any, task: Task, args: RunArguments) -> Iterable[dict[str, Any]]:
-    dataset = task.build_datasets(args, model)[1]
-    assert dataset is not None, "the demo's rows all have an evaluation split"
-    size = args.evaluation.batch_size or args.train.batch_size
-    return build_loader(dataset, task.build_collator(args, model, False), EvaluationSampler(len(dataset), size, 0, 1))
-
-
 def _first_batch(model: Any, task: Task, args: RunArguments, count: int) -> dict[str, Any]:
-    """The first `count` test frames as forward arguments."""
+    """The first `count` test frames as forward arguments. A few pictures are drawn on the CPU, whatever trained."""
     dataset: SampleDataset | None = task.build_datasets(args, model)[1]
     assert dataset is not None, "the demo's rows all have an evaluation split"
     samples = [dataset[(0, index)] for index in range(min(count, len(dataset)))]
@@ -195,7 +195,7 @@ def _save_reconstructions(model: M33DForPreTraining, task: Task, args: RunArgume
     """Views of every reconstructed modality for the report."""
     batch = _first_batch(model, task, args, count)
     batch.pop("hide", None)
-    output = model.eval()(**batch, output_reconstruction=True)
+    output = model.cpu().eval()(**batch, output_reconstruction=True)
     arrays: dict[str, Any] = {"config": np.array(json.dumps(model.config.to_dict()))}
     for name, views in output_views(output, batch, model.config).items():
         for part in ("target", "visible", "reconstruction", "valid"):
@@ -209,7 +209,7 @@ def _save_reconstructions(model: M33DForPreTraining, task: Task, args: RunArgume
 def _save_predictions(model: Any, task: Task, args: RunArguments, count: int, path: Path) -> None:
     """RGB, truth and prediction of the first test frames."""
     batch = _first_batch(model, task, args, count)
-    output = model(pixel_values=batch["pixel_values"])
+    output = model.cpu()(pixel_values=batch["pixel_values"])
     depth = args.task == "depth_estimation"
     predictions = output.predicted_depth if depth else output.logits.argmax(1)
     spec = model.config.spec("rgb")
@@ -218,9 +218,9 @@ def _save_predictions(model: Any, task: Task, args: RunArguments, count: int, pa
     np.savez_compressed(path, images=np.stack(images), labels=batch["labels"].numpy(), predictions=predictions.numpy())
 
 
-def floors(frames: Mapping[str, int], cache_dir: str | None) -> Row:
+def floors(frames: Mapping[str, int], cache_dir: str | None, options: Mapping[str, Any] | None = None) -> Row:
     """What a model that ignores the image can reach: per pixel the commonest class and the mean depth of train."""
-    train, test = (_rooms(split, frames[split], cache_dir) for split in ("train", "test"))
+    train, test = (_rooms(split, frames[split], cache_dir, options) for split in ("train", "test"))
     used = min(FLOOR_FRAMES, len(train))
     classes = len(train.class_names)
     votes, total, count = (torch.zeros(()) for _ in range(3))

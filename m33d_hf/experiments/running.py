@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.experiments.compute import Compute
 from m33d_hf.experiments.jobs import Job, Runner
 from m33d_hf.experiments.progress import ProgressLine, clock
 
@@ -26,24 +27,37 @@ WORKER_ENVIRONMENT = {
 }
 
 
-def run_jobs(jobs: Sequence[Job], folder: Path, workers: int | None) -> tuple[dict[str, dict[str, Any]], int]:
+def run_jobs(
+    jobs: Sequence[Job], folder: Path, workers: int | None, compute: Compute | None = None
+) -> tuple[dict[str, dict[str, Any]], int]:
     """Run what is not finished yet.
 
     Args:
         jobs: of the experiment.
         folder: outputs; rows are kept below it.
-        workers: processes, one thread each; None = one per available core, at most 8.
+        workers: processes; None = as `compute` says.
+        compute: where the jobs run, which their command lines say; None = one-thread processes on the CPU.
 
     Returns:
         The rows by job id, and the number of processes.
+
+    Raises:
+        ConfigError: `compute` asks for a GPU and there is none.
     """
+    compute = compute or Compute()
+    compute.require()
     os.environ.update(WORKER_ENVIRONMENT)
-    count = workers or min(MOST_WORKERS, available_cores())
-    print(f"{len(jobs)} jobs in {count} processes with one thread each; outputs in {folder}", flush=True)
+    count = process_count(workers, compute)
+    print(f"{len(jobs)} jobs in {compute.describe(count)}; outputs in {folder}", flush=True)
     from m33d_hf.experiments.rows import start_worker
 
     runner = Runner(folder / "rows", count, ProgressLine(jobs, count, done_fraction), start_worker)
     return runner.run(jobs), count
+
+
+def process_count(workers: int | None, compute: Compute) -> int:
+    """Processes: as asked, else as `compute` says, else one per available core, at most 8."""
+    return workers or compute.workers or min(MOST_WORKERS, available_cores())
 
 
 def tell(
@@ -96,18 +110,26 @@ def done_fraction(job: Job) -> float:
     return 0.0
 
 
-def environment() -> dict[str, str]:
-    """Machine and versions, for the report."""
+def environment(compute: Compute | None = None) -> dict[str, str]:
+    """Machine and versions, for the report; the GPU where `compute` runs on one."""
     from m33d_hf.training.reporting import provenance
 
-    known = provenance()
+    known, cores = provenance(), available_cores()
     versions = {name: version or "-" for name, version in known["versions"].items()}
     return {
         **versions,
         "commit": str(known["commit"]),
-        "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {available_cores()} cores",
+        "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {cores} cores{_gpu(compute)}",
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
+
+
+def _gpu(compute: Compute | None) -> str:
+    if compute is None or compute.device != "cuda":
+        return ""
+    import torch
+
+    return f", {torch.cuda.get_device_name()}"
 
 
 def _processor() -> str:
