@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import ProjectConfiguration
 
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
+from m33d_hf.training.allocator import keep_freed_memory
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.guards import check_world_size
 from m33d_hf.training.sharding import launcher_hidden, settle_sharding
@@ -24,6 +25,8 @@ from m33d_hf.training.sharding import launcher_hidden, settle_sharding
 @contextmanager
 def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
     """Build the Accelerator of a run; afterwards threads, RNG, environment and Accelerate's singletons are as before.
+
+    One thing stays: on CPU the process keeps the memory that it frees (m33d_hf.training.allocator).
 
     Raises:
         ConfigError: a precision the device lacks, or a world other than asked for.
@@ -39,6 +42,8 @@ def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
         try:
             accelerator = _accelerator(args)
             check_world_size(args.num_processes, accelerator.num_processes)
+            if accelerator.device.type == "cpu":
+                keep_freed_memory()
             if args.cpu_threads is not None:
                 torch.set_num_threads(args.cpu_threads)
             yield accelerator

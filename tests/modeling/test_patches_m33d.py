@@ -29,6 +29,15 @@ def test_gathered_projection_equals_a_convolution():
     torch.testing.assert_close(projected, expected)
 
 
+@pytest.mark.parametrize("count", [2, 6, 7, 12])
+def test_few_and_many_patches_are_gathered_alike(count):
+    clip = torch.randn(3, 4, 3, 16, 24)
+    index = torch.stack([torch.randperm(12)[:count] for _ in range(3)])
+    gathered = gather_patches(clip, 2, (8, 8), index)
+    everything = gather_patches(clip, 2, (8, 8), None)
+    assert torch.equal(gathered, torch.stack([everything[b, index[b]] for b in range(3)]))
+
+
 def test_tables_have_the_published_values():
     image = position_table("sincos_2d", (1, 14, 14), 768)
     assert image[1, 0] == pytest.approx(math.sin(1), abs=1e-6)
