@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m33d_hf.experiments.comparison import BETTER, UNKNOWN, WITHIN, WORSE
-from m33d_hf.experiments.document import Block, Heading, Paragraph, Table
+from m33d_hf.experiments.document import Block, Bullets, Heading, Paragraph, Table
 from m33d_hf.experiments.reproduction.results import Difference, Results, cell, column_entry, difference, labels
 
 HEADER = ("comparison", "column", "points", "paired ± std", "seeds agreeing", "spread", "verdict")
@@ -131,7 +131,7 @@ def answer_blocks(results: Results, level: int = 2) -> list[Block]:
     """Every question with its verdict and the numbers behind it."""
     blocks: list[Block] = []
     for found in answers(results):
-        blocks += [Heading(found.text, level), Paragraph(f"**{found.verdict[:1].upper()}{found.verdict[1:]}.**")]
+        blocks += [Heading(found.text, level), _verdicts(found)]
         if found.because:
             blocks.append(Paragraph(f"Asked because: {found.because}"))
         rows = [
@@ -141,6 +141,13 @@ def answer_blocks(results: Results, level: int = 2) -> list[Block]:
         ]
         blocks.append(Table(HEADER, rows, left=(1, 6)))
     return blocks
+
+
+def _verdicts(found: Answer) -> Block:
+    """The verdict, or one line per comparison."""
+    if len(found.comparisons) == 1:
+        return Paragraph(f"**{found.verdict[:1].upper()}{found.verdict[1:]}.**")
+    return Bullets([f"{comparison.text}: **{comparison.verdict}**" for comparison in found.comparisons])
 
 
 def short_answers(results: Results) -> list[str]:

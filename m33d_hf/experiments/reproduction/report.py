@@ -15,6 +15,7 @@ from m33d_hf.experiments.reproduction.paper import paper_blocks
 from m33d_hf.experiments.reproduction.results import Results, failures
 from m33d_hf.experiments.reproduction.tables import (
     RULE,
+    diagnostics_table,
     floors_text,
     grid_table,
     pretraining_table,
@@ -75,7 +76,7 @@ def write_reports(folder: Path) -> tuple[Path, Path]:
 
 def summary(results: Results) -> list[str]:
     """A sentence per question, and how to read it."""
-    return [*short_answers(results), READ]
+    return [*short_answers(results), READ] if results.get("questions") else []
 
 
 def _warnings(results: Results) -> list[Block]:
@@ -106,6 +107,9 @@ def _what(results: Results) -> str:
 
 def _recipes(results: Results) -> list[Block]:
     blocks: list[Block] = [Heading("Pre-trainings"), pretraining_table(results)]
+    diagnosed = diagnostics_table(results)
+    if diagnosed is not None:
+        blocks += [Heading("Diagnostics of the pre-trainings", 3), diagnosed]
     grid = grid_table(results)
     if grid is not None:
         blocks += [Heading("Recipes, chosen on validation"), grid]

@@ -25,8 +25,8 @@ from m33d_hf.experiments.reproduction.results import (
 COST_HEADER = ("steps", "FLOPs", "CPU s")
 RULE = (
     "A difference of means is **beyond the spread** where it exceeds the largest range (largest minus smallest seed) of"
-    " any row in the same column of the same table; anything else is within it. It is a rule of thumb and no test: with"
-    " many comparisons some will pass it by chance."
+    " any row in the same column of the same table (for the answers: of every table that shows both rows); else it is"
+    " within it. It is a rule of thumb and no test: with many comparisons some will pass it by chance."
 )
 
 
@@ -113,22 +113,39 @@ def floors_text(results: Results) -> str:
 
 
 def pretraining_table(results: Results) -> Table:
-    """Every pre-training: cost (mean over seeds) and diagnostics, seed by seed."""
+    """What every pre-training cost, mean over seeds."""
     names = labels(results)
-    keys = list(dict.fromkeys(key for e in results["pretraining"] for key in (e.get("diagnostics") or {})))
     rows = []
-    for variant in dict.fromkeys(entry["variant"] for entry in results["pretraining"]):
-        found = [e for e in results["pretraining"] if e["variant"] == variant]
-        done = [e for e in found if e["status"] == DONE]
-        texts = []
-        for key in keys:
-            values = [f"{e['diagnostics'][key]:.3g}" for e in done if (e.get("diagnostics") or {}).get(key) is not None]
-            texts.append(" / ".join(values) or "-")
-        seeds = str(len(done)) + (f" ({len(found) - len(done)} failed)" if len(done) < len(found) else "")
-        rows.append([names.get(variant, variant), f"`{variant}`", seeds, *cost_texts(results, variant), *texts])
-    header = ["pre-training", "id", "n", *COST_HEADER, *(key.replace("_", " ") for key in keys)]
-    note = "Cost with everything that the run starts from, mean over seeds. Diagnostics: one figure per seed."
-    return Table(header, rows, left=(1,), note=note)
+    for variant, found in _pretrainings(results).items():
+        done = sum(entry["status"] == DONE for entry in found)
+        seeds = str(done) + (f" ({len(found) - done} failed)" if done < len(found) else "")
+        sizes = " / ".join(dict.fromkeys(f"{e['parameters']:,}" for e in found if e.get("parameters"))) or "-"
+        rows.append([names.get(variant, variant), f"`{variant}`", seeds, *cost_texts(results, variant), sizes])
+    header = ["pre-training", "id", "n", *COST_HEADER, "encoder parameters"]
+    return Table(header, rows, left=(1,), note="Cost with everything that the run starts from, mean over seeds.")
+
+
+def diagnostics_table(results: Results) -> Table | None:
+    """What the losses taught, seed by seed; None where nothing was diagnosed."""
+    names = labels(results)
+    keys = list(dict.fromkeys(key for entry in results["pretraining"] for key in entry.get("diagnostics") or {}))
+    rows = []
+    for variant, found in _pretrainings(results).items():
+        known = [entry.get("diagnostics") or {} for entry in found if entry["status"] == DONE]
+        texts = [" / ".join(f"{d[key]:.2g}" for d in known if d.get(key) is not None) or "-" for key in keys]
+        if any(text != "-" for text in texts):
+            rows.append([names.get(variant, variant), *texts])
+    if not rows:
+        return None
+    return Table(["pre-training", *(key.replace("_", " ") for key in keys)], rows, note="One figure per seed.")
+
+
+def _pretrainings(results: Results) -> dict[str, list[Mapping[str, Any]]]:
+    """Variant -> its entries, in order."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in results["pretraining"]:
+        found.setdefault(entry["variant"], []).append(entry)
+    return found
 
 
 def grid_table(results: Results) -> Table | None:
