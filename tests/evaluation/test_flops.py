@@ -10,6 +10,7 @@ from helpers.tiny import tiny_config
 from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.flops import count_pretraining, count_task, flops_per_sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
+from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training import recipes
@@ -34,6 +35,7 @@ COMBINATIONS = [
     ("rooms/pretrain_stage1", "m33d_plus"),
     ("rooms/pretrain_stage2", "m33d"),
     ("rooms/pretrain_stage2", "m33d_plus"),
+    ("rooms/pretrain_stage2", "m33d_followup"),
     ("rooms/pretrain_clips", "m33d"),
     ("rooms/pretrain_clips", "m33d_plus"),
     ("rooms/pretrain_clips", "videomae"),
@@ -63,8 +65,12 @@ def counted(config: M33DConfig, batch: int = 2) -> float:
     inputs = {}
     for spec in config.specs:
         inputs[spec.input_name] = torch.randn([spec.channels if side == 0 else side for side in shape])
+    keep = draw_keep(config, batch, motion=torch.rand(batch, config.num_tokens))
     with FlopCounterMode(display=False) as counter:
-        model(**inputs).loss.backward()
+        if config.distillation_weight > 0:
+            seen = keep if config.distillation_tokens == "visible" else None
+            inputs["teacher_features"] = model.embed_globally(seen, **inputs)
+        model(**inputs, keep=keep).loss.backward()
     return counter.get_total_flops() / batch
 
 
@@ -123,6 +129,21 @@ def test_every_method_against_the_counter(recipe: str, method: str) -> None:
 def test_switches_against_the_counter(words: list[str]) -> None:
     config = config_of("rooms/pretrain", "rgbd_mae", *words)
     assert flops_per_sample(config) == pytest.approx(counted(config), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--model.decoder_fusion", "joint"],
+        ["--model.decoder_fusion", "joint", "--model.decoder_attention", "cross"],
+        ["--model.distillation_tokens", "visible"],
+        ["--modalities.rgb.role", "both", "--modalities.rgb.weight", "1", "--modalities.rgb.denoising_weight", "1"],
+    ],
+)
+def test_denoising_and_a_teacher_against_the_counter(words: list[str]) -> None:
+    config = config_of("rooms/pretrain_stage2", "m33d_followup", *words)
+    assert flops_per_sample(config) == pytest.approx(counted(config), rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def counted_pretraining(config: M33DConfig) -> float:
     motion = torch.rand(BATCH, config.num_tokens)
     keep = {name: index.to("meta") for name, index in draw_keep(config, BATCH, motion=motion).items()}
     with FlopCounterMode(display=False) as counter:
+        if config.distillation_weight > 0:
+            inputs["teacher_features"] = model.embed_globally(None, **inputs)
         model(**inputs, keep=keep).loss.backward()
     return counter.get_total_flops() / BATCH
 

@@ -64,6 +64,11 @@ def whole_batch(config: M33DConfig, samples: int = 3) -> dict[str, Any]:
     dropped = [spec.name for spec in config.input_specs if spec.drop_probability > 0]
     if dropped:
         batch["hide"] = {name: torch.arange(samples) % 2 == 0 for name in dropped}
+    if config.denoised_specs:
+        batch["noise"] = {spec.name: torch.randn_like(batch[spec.input_name]) for spec in config.denoised_specs}
+    if config.distillation_weight > 0:
+        embeddings = {spec.name: torch.randn(samples, config.hidden_size) for spec in config.input_specs}
+        batch["teacher_features"] = embeddings
     return batch
 
 
