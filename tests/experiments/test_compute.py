@@ -64,6 +64,7 @@ def test_a_row_with_loader_processes(tmp_path: Path) -> None:
     given = {
         "data__cache_dir": str(tmp_path / "cache"),
         "data__num_workers": "1",
+        "data__max_train_samples": "12",
         "data__eval_options": "{num_frames: 6}",
     }
     argv = words("rooms/semseg", tmp_path / "run", **given)
