@@ -48,16 +48,31 @@ def adjust_hue(frames: torch.Tensor, shift: float) -> torch.Tensor:
     pixels = frames.numpy()
     red, green, blue = pixels[..., 0, :, :], pixels[..., 1, :, :], pixels[..., 2, :, :]
     high = np.maximum(np.maximum(red, green), blue)
-    chroma = high - np.minimum(np.minimum(red, green), blue)
+    chroma = np.minimum(np.minimum(red, green), blue)
+    np.subtract(high, chroma, out=chroma)
     safe = np.maximum(chroma, np.float32(1e-6))
-    by_green = np.where(green == high, (blue - red) / safe + 2, (red - green) / safe + 4)
-    hue = np.where(red == high, (green - blue) / safe, by_green)
-    turned = np.empty_like(pixels)
-    for channel, start in enumerate((5.0, 3.0, 1.0)):
-        k = hue + np.float32(start + 6.0 * shift)
-        k -= 6 * np.floor(k * np.float32(1 / 6))
-        turned[..., channel, :, :] = high - chroma * np.minimum(np.maximum(np.minimum(k, 4 - k), 0), 1)
-    return torch.from_numpy(turned)
+    # The sector is the last one written: red before green before blue where two channels are equally high.
+    hue = _sector(red, green, safe, 4)
+    np.copyto(hue, _sector(blue, red, safe, 2), where=green == high)
+    np.copyto(hue, _sector(green, blue, safe, 0), where=red == high)
+    starts = np.array([start + 6.0 * shift for start in (5.0, 3.0, 1.0)], np.float32)
+    k = hue[..., None, :, :] + starts[:, None, None]
+    turned = np.floor(k * np.float32(1 / 6))
+    turned *= 6
+    k -= turned
+    np.minimum(k, np.subtract(4, k, out=turned), out=turned)
+    np.minimum(np.maximum(turned, 0, out=turned), 1, out=turned)
+    turned *= chroma[..., None, :, :]
+    return torch.from_numpy(np.subtract(high[..., None, :, :], turned, out=turned))
+
+
+def _sector(first: np.ndarray, second: np.ndarray, safe: np.ndarray, start: int) -> np.ndarray:
+    """Hue in sixths of the circle where the third channel is the highest."""
+    hue = first - second
+    hue /= safe
+    if start:
+        hue += start
+    return hue
 
 
 def color_jitter(

@@ -10,14 +10,14 @@ import atexit
 import dataclasses
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from m33d_hf.data.randomness import Draw, generator_of, seed_of
-from m33d_hf.data.sample import RGBDSample, VideoHandle
+from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.skips import SkippedFile
 from m33d_hf.data.transforms import EvaluationTransform
 from m33d_hf.data.views import check_sampling, frame_indices, segment_indices, take_frames
@@ -67,6 +67,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         num_views: augmented views of a training sample.
         num_segments: clips of an evaluation video; None, with `num_crops` None, gives samples instead of lists.
         num_crops: crops of each of them along the longer side; more than one need an EvaluationTransform.
+        maps: names of the maps that the model needs ("rgb", "depth", "segmentation", other modalities); the others are
+            neither decoded, where the source can tell them apart, nor transformed. None keeps all.
 
     Raises:
         ConfigError: a number below 1, an unknown clip sampling, or views that do not go with `train`.
@@ -88,6 +90,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         num_views: int = 1,
         num_segments: int | None = None,
         num_crops: int | None = None,
+        maps: Collection[str] | None = None,
     ) -> None:
         _check_sizes(
             num_frames=num_frames,
@@ -113,6 +116,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         self.indices = list(range(len(source))) if indices is None else [int(index) for index in indices]
         self.max_attempts = max_attempts
         self.clip_sampling = clip_sampling
+        self.maps = None if maps is None else frozenset(maps)
         self.num_views = num_views
         self.num_segments = num_segments or 1
         self.num_crops = num_crops or 1
@@ -160,14 +164,14 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             if handle.length < 1:
                 raise DataError(f"{key}: the video has no frames")
             if not self.multi_view:
-                return [handle.read(self._choose_frames(epoch, handle))]
+                return [read_sample(handle, self._choose_frames(epoch, handle), self.maps)]
             segments = segment_indices(
                 handle.length, self.num_frames, self.frame_stride, self.num_segments, self.clip_sampling
             )
             # Segments of a short video overlap: each frame is decoded once.
             frames = sorted({frame for segment in segments for frame in segment})
             place = {frame: number for number, frame in enumerate(frames)}
-            whole = handle.read(frames)
+            whole = read_sample(handle, frames, self.maps)
             whole.key = key  # views of a video share its name; sources add the frames that were read
             return [take_frames(whole, [place[frame] for frame in segment]) for segment in segments]
         except (DepthUnitError, LabelError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -37,6 +37,23 @@ class RGBDSample:
             if map_ is not None:
                 return map_
         raise ValueError(f"sample {self.key!r} holds neither RGB, depth nor a segmentation")
+
+    def only(self, maps: Collection[str]) -> RGBDSample:
+        """The sample without the maps that are not named ("rgb", "depth", "segmentation", other modalities).
+
+        A sample that holds none of those named stays whole, so that whoever misses one can say what is there.
+        """
+        others = self.meta.get("modalities", {})
+        held = {"rgb": self.rgb, "depth": self.depth, "segmentation": self.segmentation}
+        if all(name in maps for name, map_ in {**held, **others}.items() if map_ is not None):
+            return self
+        kept = {name: map_ if name in maps else None for name, map_ in held.items()}
+        if all(map_ is None for map_ in kept.values()):
+            return self
+        meta = self.meta
+        if others:
+            meta = meta | {"modalities": {name: map_ for name, map_ in others.items() if name in maps}}
+        return replace(self, **kept, meta=meta)
 
     @property
     def height(self) -> int:
@@ -76,3 +93,20 @@ class VideoHandle(Protocol):
         Raises:
             CorruptFileError: a frame cannot be decoded.
         """
+
+
+@runtime_checkable
+class SelectiveHandle(VideoHandle, Protocol):
+    """A handle that can leave out maps that nobody needs, and so need not decode them."""
+
+    def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
+        """As `read`, with at least those of the named maps that there are; None for all."""
+
+
+def read_sample(handle: VideoHandle, indices: Sequence[int], maps: Collection[str] | None = None) -> RGBDSample:
+    """Read frames with no more maps than named (see `RGBDSample.only`), None for all; raises as `handle.read`."""
+    if maps is None:
+        return handle.read(indices)
+    if isinstance(handle, SelectiveHandle):
+        return handle.read_maps(indices, maps).only(maps)
+    return handle.read(indices).only(maps)

@@ -21,6 +21,14 @@ from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, initialise
 
 
+# Maps that the collator of a task puts into a batch; pre-training takes those of its modalities.
+_TASK_MAPS = {
+    "semantic_segmentation": ("rgb", "segmentation"),
+    "depth_estimation": ("rgb", "depth"),
+    "video_classification": ("rgb",),
+}
+
+
 def config_of(model: nn.Module) -> M33DConfig:
     """The configuration of one of our models."""
     return cast(M33DConfig, model.config)
@@ -148,6 +156,7 @@ def build_dataset(
         num_views=args.data.num_views if train else 1,
         num_segments=num_segments,
         num_crops=num_crops,
+        maps=[spec.name for spec in config.specs] if args.task == "pretraining" else _TASK_MAPS.get(args.task),
     )
 
 

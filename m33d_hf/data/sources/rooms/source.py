@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,15 +150,27 @@ class RoomsHandle:
             IndexError: an index is not in [0, length).
             CorruptFileError: the cache is damaged.
         """
+        return self.read_maps(indices, None)
+
+    def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
+        """As `read`, with the named maps only; None for all."""
         chosen = [int(index) for index in indices]
         if not chosen or min(chosen) < 0 or max(chosen) >= self.length:
             raise IndexError(f"{self.key} has {self.length} frames, cannot read {chosen}")
         arrays, spec = self.source.arrays(), self.source.spec
+
+        def read(name: str) -> torch.Tensor | None:
+            if maps is not None and name not in maps:
+                return None
+            if name == "depth":
+                return torch.from_numpy(self._depth(arrays, chosen)[:, None])
+            return torch.from_numpy(arrays[name][self.index][chosen])
+
         return RGBDSample(
             key=self.key,
-            rgb=torch.from_numpy(arrays["rgb"][self.index][chosen]),
-            depth=torch.from_numpy(self._depth(arrays, chosen)[:, None]),
-            segmentation=torch.from_numpy(arrays["segmentation"][self.index][chosen]),
+            rgb=read("rgb"),
+            depth=read("depth"),
+            segmentation=read("segmentation"),
             label=int(arrays["action"][self.index]) if spec.unit == "clips" else None,
             meta={"source": "rooms", "split": spec.split, "index": self.index, "frames": chosen},
         )
