@@ -11,7 +11,7 @@ from m33d_hf.experiments.jobs import DONE, Job, write_json
 from m33d_hf.experiments.progress import clock
 from m33d_hf.experiments.reproduction.plan import ReproductionPlan, load_plan
 from m33d_hf.experiments.reproduction.report import failures, summary, write_reports
-from m33d_hf.experiments.running import available_cores, environment, run_jobs, tell
+from m33d_hf.experiments.running import environment, process_count, run_jobs, tell
 
 Rows = Mapping[str, dict[str, Any]]
 
@@ -42,14 +42,14 @@ def run_reproduction(
     folder = folder.absolute()
     plan = load_plan(plan_name, budget, folder, cache_dir)
     jobs = plan.jobs()
-    print(estimate(jobs, workers or available_cores(), budget), flush=True)
+    print(estimate(jobs, process_count(workers, plan.compute), budget), flush=True)
     if estimate_only:
         return 0
     if fresh:
         for part in ("rows", "runs"):
             shutil.rmtree(folder / part, ignore_errors=True)
-    rows, count = run_jobs(jobs, folder, workers)
-    results = {**collect(plan, rows), "workers": count, "environment": environment()}
+    rows, count = run_jobs(jobs, folder, workers, plan.compute)
+    results = {**collect(plan, rows), "workers": count, "environment": environment(plan.compute)}
     write_json(folder / "results.json", results)
     return report_reproduction(folder)
 

@@ -11,7 +11,7 @@ import yaml
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.evaluation.flops import flops_per_sample
-from m33d_hf.experiments.base_plan import ONE_THREAD, ExperimentPlan, run_folder, training_length
+from m33d_hf.experiments.base_plan import ExperimentPlan, run_folder, training_length
 from m33d_hf.experiments.jobs import Job
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.parsing import parse_arguments
@@ -111,16 +111,21 @@ class ReproductionPlan(ExperimentPlan):
 
     def _render(self) -> Job:
         seeds = {int(entry.get("set", {}).get("data.options.seed", 0)) for entry in self.entries.values()}
-        parameters = {**self._sizes(), "seeds": sorted(seeds | {0})}
-        return Job("render", f"{ROWS}:render", parameters, (), self.content["costs"]["render"], "rendering rooms")
+        parameters = {**self._sizes(), **self._rendering(), "seeds": sorted(seeds | {0})}
+        return Job("render", f"{ROWS}:render", parameters, (), self._costs["render"], "rendering rooms")
 
     def _floors(self) -> Job:
-        parameters = {**self._sizes(), "split": self.split}
+        parameters = {**self._sizes(), **self._rendering(), "split": self.split}
         return Job("floors", f"{ROWS}:floors", parameters, ("render",), 8.0, "trivial floors")
 
     def _sizes(self) -> dict[str, Any]:
         parts = {name: dict(self.budget[name]) for name in ("frames", "clips", "videos") if self._uses(name)}
         return {**parts, "cache_dir": self.cache_dir}
+
+    def _rendering(self) -> dict[str, Any]:
+        """Size and device of the frames; the cache of a GPU is another than that of a CPU."""
+        size = self._model("images").get("model.image_size")
+        return {"options": {**({} if size is None else {"image_size": size}), **self.compute.source_options()}}
 
     def _uses(self, data: str) -> bool:
         part = "images" if data == "frames" else "clips"
@@ -130,9 +135,9 @@ class ReproductionPlan(ExperimentPlan):
         """Command-line words for frames, clips or videos."""
         counts, option = self.budget[data], f"num_{data}"
         return [
-            *(f"--data.options.{option}", str(counts["train"]), "--data.num_workers", "0"),
+            *(f"--data.options.{option}", str(counts["train"]), *self.compute.loader_words),
             *("--data.eval_split", eval_split, f"--data.eval_options.{option}", str(counts[eval_split])),
-            *self.cache_words,
+            *(*self.compute.source_words, *self.cache_words),
         ]
 
     # -- pre-training --------------------------------------------------------------------------------------------
@@ -187,7 +192,7 @@ class ReproductionPlan(ExperimentPlan):
     def _new_pretraining(self, name: str, seed: int) -> Job:
         entry, steps, job_id = self.content["pretraining"][name], self.steps(name), f"pretrain-{name}-s{seed}"
         data = self._data("frames" if entry["part"] == "images" else "clips", "validation")
-        argv = [*self._settings(name, seed), *training_length(steps), *ONE_THREAD, *data]
+        argv = [*self._settings(name, seed), *training_length(steps), *self.compute.words, *data]
         argv += ["--logging.every_steps", str(max(1, steps // 40))]
         needs, start = self._start(entry.get("after"), seed)
         argv += start
@@ -219,15 +224,11 @@ class ReproductionPlan(ExperimentPlan):
         needs, start = self._start(name, seed)
         part = self.content["pretraining"][name]["part"]
         own = _overrides({**self._model(f"{part}_finetuning"), **(changes or {})})
-        words = ["--recipe", how["recipe"], "--seed", str(seed), *ONE_THREAD, *own, *start]
+        words = ["--recipe", how["recipe"], "--seed", str(seed), *self.compute.words, *own, *start]
         build = getattr(self, f"_{KINDS[how['kind']]}")
         parameters, cost = build(job_id, how, words, seed, split)
         label = job_id.replace("-", " ").replace("_", " ")
-        return Job(job_id, f"{ROWS}:{how['kind']}", parameters, needs, cost + self._evaluation, label)
-
-    @property
-    def _evaluation(self) -> float:
-        return float(self.content["costs"]["evaluation"])
+        return Job(job_id, f"{ROWS}:{how['kind']}", parameters, needs, cost + self._costs["evaluation"], label)
 
     def _dense(
         self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str
@@ -253,7 +254,7 @@ class ReproductionPlan(ExperimentPlan):
         self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str
     ) -> tuple[dict[str, Any], float]:
         argv = [*words, *self._data("clips", split)]
-        return {"argv": argv, "output_dir": self._folder(job_id, (argv, CLIP_TASK))}, self.content["costs"]["probe"]
+        return {"argv": argv, "output_dir": self._folder(job_id, (argv, CLIP_TASK))}, self._costs["probe"]
 
     def _phases(
         self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str
@@ -263,9 +264,14 @@ class ReproductionPlan(ExperimentPlan):
         second = ["--recipe", how["temporal"], *_without_start(words)[2:], *self._data("videos", split)]
         folder = self._folder(job_id, (first, CLIP_TASK), (second, "action_detection"))
         parameters = {"clip_argv": first, "temporal_argv": second, "output_dir": folder, "steps": steps}
-        return parameters, self._seconds("phases", first, CLIP_TASK, steps) + self.content["costs"]["phases"]
+        return parameters, self._seconds("phases", first, CLIP_TASK, steps) + self._costs["phases"]
 
     # -- estimate ------------------------------------------------------------------------------------------------
+
+    @property
+    def _costs(self) -> dict[str, float]:
+        """Seconds in one process; a budget for another device has its own."""
+        return {**self.content["costs"], **self.budget.get("costs", {})}
 
     @cached_property
     def _step_costs(self) -> dict[str, float]:
@@ -277,7 +283,7 @@ class ReproductionPlan(ExperimentPlan):
         `what` names runs whose steps cost the same, whatever their seed.
         """
         if what not in self._step_costs:
-            costs, args = self.content["costs"], parse_arguments(list(argv), task)
+            costs, args = self._costs, parse_arguments(list(argv), task)
             samples = args.train.batch_size * args.train.accumulation * max(1, args.model.get("num_frames", 1))
             seconds = samples * costs["per_frame"] + _flops_per_step(argv, task) / costs["flops_per_second"]
             self._step_costs[what] = seconds

@@ -25,6 +25,7 @@ def render(
     frames: Counts | None = None,
     clips: Counts | None = None,
     videos: Counts | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Row:
     """Render every split into the cache, once and before anybody reads it; digests tell what was used.
 
@@ -32,18 +33,21 @@ def render(
         seeds: of the frames; the first is that of all measurements, others are disjoint sets to pre-train on.
         cache_dir: where; None = the user's cache.
         frames, clips, videos: split -> number; None = not used.
+        options: size of the frames and where all is rendered, as keyword arguments of the sources.
     """
+    device = {key: value for key, value in (options or {}).items() if key == "device"}
     started = time.perf_counter()
     digests: dict[str, str] = {}
     for seed in seeds if frames else ():
         for split, count in (frames or {}).items():
-            source = build_source("rooms", split=split, seed=seed, num_frames=count, cache_dir=cache_dir)
+            known = {"num_frames": count, "cache_dir": cache_dir, **(options or {})}
+            source = build_source("rooms", split=split, seed=seed, **known)
             digests[f"frames/{seed}/{split}"] = source.digest()
     for split, count in (clips or {}).items():
-        source = build_source("rooms", split=split, unit="clips", num_clips=count, cache_dir=cache_dir)
+        source = build_source("rooms", split=split, unit="clips", num_clips=count, cache_dir=cache_dir, **device)
         digests[f"clips/{split}"] = source.digest()
     for split, count in (videos or {}).items():
-        source = build_source("procedures", split=split, num_videos=count, cache_dir=cache_dir)
+        source = build_source("procedures", split=split, num_videos=count, cache_dir=cache_dir, **device)
         digests[f"videos/{split}"] = source.digest()
     return {"seconds": time.perf_counter() - started, "digests": digests, "headline": f"{len(digests)} sets"}
 
@@ -54,11 +58,12 @@ def floors(
     frames: Counts | None = None,
     clips: Counts | None = None,
     videos: Counts | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Row:
     """What a model that looks at nothing can reach, by metric."""
     found: dict[str, dict[str, Any]] = {}
     if frames:
-        known = image_rows.floors(_with_test(frames, split), cache_dir)["floors"]
+        known = image_rows.floors(_with_test(frames, split), cache_dir, options)["floors"]
         found = {row["metric"]: {"value": row["value"], "how": row["how"]} for row in known.values()}
     if clips:
         found["top1"] = {"value": 0.1, "how": "chance among ten motions, which are equally frequent"}
