@@ -1,4 +1,4 @@
-"""Weights of other projects into our models: MAE and VideoMAE, original and transformers layouts."""
+"""Weights of other projects into our models: MAE, VideoMAE and MultiMAE, original and transformers layouts."""
 
 from __future__ import annotations
 

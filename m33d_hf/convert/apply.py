@@ -19,6 +19,7 @@ from .classes import FINE_TUNE_REASON, class_obstacle
 from .detect import FORMATS
 from .files import ForeignCheckpoint
 from .layout import FormatTable, Neutral, Weight, translate
+from .multimae import target_obstacle
 from .positions import grid_note, verify_table
 
 _CHOICES = {
@@ -133,7 +134,7 @@ def convert_state_dict(
     ignored = dict(checkpoint.ignored) | dict(neutral.ignored)
     notes = list(checkpoint.notes)
     neutral = _settle_positions(neutral, table, config, decoder_reason, ignored, notes)
-    if decoder_reason is None and not _has_final_norm(neutral):
+    if decoder_reason is None and config.encoder_norm and not _has_final_norm(neutral):
         notes.append("the checkpoint's decoder read features without a final norm; ours norms them first")
     plan = _Plan(random_encoders=_random_encoders(config, options))
     plan.classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
@@ -169,12 +170,18 @@ def _decoder_reason(
     options: ConversionOptions,
 ) -> str | None:
     """Why the decoder is not taken from the checkpoint; None when it is."""
-    if "decoder.mask_token" not in targets:
+    if not any(target.startswith("decoder.") for target in targets):
         return "the model has no decoder"
     if not neutral.has_decoder():
         return "the checkpoint holds no decoder"
     if not options.init_decoder:
         return "init_decoder is False"
+    per_target = any(name.startswith("decoder.targets.") for name in neutral.weights)
+    if per_target != (config.decoder_kind == "per_target"):
+        theirs = "per_target" if per_target else "shared"
+        return f"a decoder of another kind: decoder_kind {theirs!r} (model: {config.decoder_kind!r})"
+    if per_target:
+        return target_obstacle(neutral, checkpoint.config, config)
     return decoder_obstacle(neutral, table, checkpoint.config, config)
 
 
@@ -202,8 +209,10 @@ def _settle_positions(
 ) -> Neutral:
     """Verify the position tables, list them as ignored, and add the class row to the class token."""
     weights = dict(neutral.weights)
+    notes_given = False  # one table per modality would say the same
     for part, entry in neutral.tables.items():
         key = entry.sources[0]
+        part = part.partition(".")[0]
         if part == "decoder" and decoder_reason is not None:
             ignored[key] = decoder_reason
             continue
@@ -213,7 +222,8 @@ def _settle_positions(
         ignored[key] = reason
         if part == "decoder" and cls_row is not None and bool(cls_row.any()):
             raise ConversionError(f"{key!r}: row 0 (class token) is not zero, but our decoder adds nothing there.")
-        if part == "encoder":
+        if part == "encoder" and not notes_given:
+            notes_given = True
             note = grid_note(entry.tensor, table.cls_position_row, config)
             notes.extend([note] if note else [])
             if cls_row is not None and "cls_token" in weights:
@@ -254,6 +264,13 @@ def _plan_target(
             plan.fill(target, source)
         elif encoder["leaf"].startswith("layernorm.") and not _has_final_norm(neutral):
             plan.new[target] = "the checkpoint has no final norm; ours starts at weight 1, bias 0"
+    elif target.removeprefix("m33d.") == "global_token":
+        # REFERENCE.md §3.7: MAE's class token with its position, or MultiMAE's own.
+        cls_token = neutral.weights.get("cls_token")
+        if cls_token is None:
+            plan.new[target] = "the checkpoint has no class token"
+        else:
+            plan.fill(target, cls_token)
     elif target.startswith("decoder."):
         _plan_decoder(target, neutral, decoder_reason, plan)
     elif target.startswith("fc_norm."):
@@ -299,7 +316,10 @@ def _plan_embedding(
         else:
             plan.fill(target, source)
         return
-    if modality != "rgb" and options.depth_patch_init == "random":
+    exact = neutral.weights.get(f"patch_{modality}.{leaf.removeprefix('projection.')}")
+    if exact is not None:
+        plan.fill(target, exact)
+    elif modality != "rgb" and options.depth_patch_init == "random":
         plan.new[target] = "depth_patch_init is 'random'"
     elif source is not None and leaf == "projection.bias":
         plan.fill(target, source)
@@ -333,6 +353,15 @@ def _fit_kernel(kernel: Tensor, own: Tensor, modality: str, options: ConversionO
 def _plan_decoder(target: str, neutral: Neutral, decoder_reason: str | None, plan: _Plan) -> None:
     if decoder_reason is not None:
         plan.new[target] = decoder_reason
+        return
+    if target.startswith("decoder.targets."):
+        source = neutral.weights.get(target)
+        if source is None and not any(n.startswith(".".join(target.split(".")[:3]) + ".") for n in neutral.weights):
+            plan.new[target] = "the checkpoint does not predict this modality"
+        elif source is not None:
+            plan.fill(target, source)
+        elif ".task_embeddings." in target:
+            plan.new[target] = "the checkpoint does not encode this modality"
         return
     if target.startswith("decoder.modality_embeddings."):
         plan.new[target] = "MAE and VideoMAE have one modality and no embedding for it"
@@ -387,11 +416,15 @@ def _reason_for_unused(
     if name.startswith("decoder."):
         if decoder_reason is not None:
             return decoder_reason
+        if name.startswith("decoder.targets."):
+            return "the model does not predict this modality, or does not encode it"
         if name.startswith("decoder.head.") and "decoder.heads.rgb.weight" not in targets:
             return "the model does not reconstruct RGB"
         return None
-    if name == "cls_token" and not any(target.endswith("cls_token") for target in targets):
-        return "the model has no class token (use_cls_token)"
+    if name == "cls_token" and not any(target.endswith(("cls_token", "global_token")) for target in targets):
+        return "the model has no class token (use_cls_token, global_token)"
+    if name.startswith("patch_") and not any(f"embeddings.{name[6:].split('.')[0]}." in target for target in targets):
+        return "the model does not take this modality"
     if name.startswith("encoder.layernorm.") and not any(".layernorm." in t for t in targets if "encoders." in t):
         return "the model's head reads the raw blocks, before any final norm"
     return None

@@ -11,6 +11,7 @@ from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, rgb_modality
 
 from .layout import FormatTable, Neutral
+from .multimae import decoder_sizes, modality_arguments
 from .positions import table_side
 
 # Head counts are in no tensor. Those of the released sizes (REFERENCE.md §1.1, §2.1; factories of the
@@ -124,7 +125,7 @@ def decoder_obstacle(
 
 
 def infer_config(neutral: Neutral, table: FormatTable, foreign_config: Mapping[str, Any]) -> dict[str, Any]:
-    """`M33DConfig` arguments of an RGB-only model (methods mae / videomae) that fits the checkpoint.
+    """`M33DConfig` arguments that fit the checkpoint: of an RGB-only model (methods mae / videomae), or of multimae.
 
     Sizes come from the tensors, head counts from config.json, the released sizes or 64 channels per head; the
     image size from the position table (MAE), config.json, or 224; frames from config.json or 16.
@@ -143,6 +144,8 @@ def infer_config(neutral: Neutral, table: FormatTable, foreign_config: Mapping[s
         "tubelet_size": kernel[2] if clip else 1,
         "decoder_modality_embedding": False,
     }
+    if "multimae" in table.name.lower():
+        return result | modality_arguments(neutral) | (decoder_sizes(neutral) or {})
     if clip:
         result["modalities"] = [
             rgb_modality(masking="tube", mask_ratio=0.9, target_norm="per_channel", target_space="unit", weight=1.0)

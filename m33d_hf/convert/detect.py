@@ -9,12 +9,13 @@ from torch import Tensor
 
 from m33d_hf.errors import ConversionError
 
-from . import mae, transformers_mae, transformers_videomae, videomae
+from . import mae, multimae, transformers_mae, transformers_videomae, videomae
 from .layout import FormatTable
 
 FORMATS: dict[str, FormatTable] = {
     "mae": mae.TABLE,
     "videomae": videomae.TABLE,
+    "multimae": multimae.TABLE,
     "transformers_mae": transformers_mae.TABLE,
     "transformers_videomae": transformers_videomae.TABLE,
 }
@@ -23,6 +24,7 @@ FORMATS: dict[str, FormatTable] = {
 _PATCH_KERNELS = (
     (re.compile(r"patch_embed\.proj\.weight"), 4, "mae"),
     (re.compile(r"(?:encoder\.)?patch_embed\.proj\.weight"), 5, "videomae"),
+    (re.compile(r"input_adapters\.rgb\.proj\.weight"), 4, "multimae"),
     (re.compile(r"(?:vit\.)?embeddings\.patch_embeddings\.projection\.weight"), 4, "transformers_mae"),
     (
         re.compile(r"(?:videomae\.)?embeddings\.patch_embeddings\.projection\.weight"),
@@ -35,7 +37,7 @@ _RECOGNISED_ELSEWHERE = (
         re.compile(r"(m33d\.)?(embeddings\.rgb\.|encoders\.)"),
         "this is an M33D checkpoint of our own: load it with from_pretrained, nothing needs converting",
     ),
-    (re.compile(r"input_adapters\."), "this is a MultiMAE checkpoint, which no converter exists for yet"),
+    (re.compile(r"input_adapters\."), "this is a MultiMAE checkpoint without an RGB adapter, which our models need"),
 )
 
 

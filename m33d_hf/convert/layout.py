@@ -6,6 +6,7 @@ the table and returns a `Neutral` checkpoint whose names are those of DESIGN.md'
     patch.{weight,bias}  cls_token  encoder.layers.N.*  encoder.layernorm.*
     decoder.embed.*  decoder.mask_token  decoder.layers.N.*  decoder.layernorm.*  decoder.head.*
     fc_norm.*  classifier.*
+    patch_depth.{weight,bias}  decoder.targets.T.*     (MultiMAE; its global token is the cls_token)
 
 `m33d_hf.convert.apply` then pours a `Neutral` checkpoint into a model.
 """
@@ -13,7 +14,7 @@ the table and returns a `Neutral` checkpoint whose names are those of DESIGN.md'
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -50,7 +51,8 @@ class Row:
 
     `pattern` must match a whole foreign key; `target` is a template for `re.Match.expand`, either a neutral
     name,
-    ``name:q|k|v`` (a part of a fused tensor), ``table:encoder`` / ``table:decoder`` (a position table), or
+    ``name:q|k|v|kv`` (a part of a fused tensor), ``table:encoder`` / ``table:decoder`` (a position table; further ones
+    after a dot), or
     empty: the key is ignored for `reason`.
     """
 
@@ -95,6 +97,7 @@ class FormatTable:
     take.
     `cls_position_row`: position tables carry a first row for the class token (MAE).
     `position_kind`: the position table every checkpoint of this format was trained with.
+    `prepare`: brings the tensors to our order of channels, key by key, before anything is renamed.
     """
 
     name: str
@@ -103,6 +106,7 @@ class FormatTable:
     zero_key_bias: bool = False
     zero_fill: Mapping[str, str] = field(default_factory=dict)
     cls_position_row: bool = False
+    prepare: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
 
 
 def row(pattern: str, target: str = "", reason: str = "") -> Row:
@@ -133,6 +137,8 @@ def block_rows(foreign_layer: str, part: str, names: Mapping[str, str]) -> tuple
 def translate(tensors: Mapping[str, Tensor], table: FormatTable) -> Neutral:
     """Send every key of `tensors` through `table`; raises `ConversionError` for keys no row explains."""
     result = Neutral()
+    if table.prepare is not None:
+        tensors = table.prepare(tensors)
     parts: dict[str, dict[str, tuple[str, Tensor]]] = {}
     unexplained: list[str] = []
     for key, tensor in tensors.items():
@@ -193,6 +199,10 @@ def _refuse_unexplained(unexplained: list[str], tensors: Mapping[str, Tensor], t
 def _fuse(name: str, pieces: Mapping[str, tuple[str, Tensor]], table: FormatTable) -> Weight:
     """Stack q, k, v along rows (head-major inside each); the only absent piece allowed is VideoMAE's key
     bias."""
+    if "kv" in pieces and not {"k", "v"} & set(pieces):
+        key, both = pieces["kv"]
+        keys, values = both.chunk(2)
+        pieces = {"k": (key, keys), "v": (key, values), **{p: pair for p, pair in pieces.items() if p != "kv"}}
     missing = [piece for piece in QKV_PARTS if piece not in pieces]
     how = "q, k, v stacked"
     tensors = {piece: tensor for piece, (_, tensor) in pieces.items()}
@@ -206,5 +216,5 @@ def _fuse(name: str, pieces: Mapping[str, tuple[str, Tensor]], table: FormatTabl
             f" {present})."
             " The file is incomplete or was renamed."
         )
-    sources = tuple(pieces[piece][0] for piece in QKV_PARTS if piece in pieces)
+    sources = tuple(dict.fromkeys(pieces[piece][0] for piece in QKV_PARTS if piece in pieces))
     return Weight(torch.cat([tensors[piece] for piece in QKV_PARTS], dim=0), sources, how)

@@ -206,31 +206,38 @@ def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
         ConfigError: values that cannot work.
         CheckpointError: `init_from` cannot be read.
     """
-    if args.init_from is not None and not {"use_cls_token", "global_token"} & {*args.model, *overrides}:
-        own = find_own(args.init_from)
-        if own is not None and own.config.get("global_token"):
-            overrides = {**overrides, "global_token": True, "use_cls_token": False}
+    origin = None if args.init_from is None else _origin_config(args.init_from)
+    given = {*args.model, *overrides}
+    if origin is not None and origin.get("global_token") and not {"use_cls_token", "global_token"} & given:
+        overrides = {**overrides, "global_token": True, "use_cls_token": False}
     config = M33DConfig(**{**args.model, **overrides})
-    if args.init_from is None or "position_grid" in args.model or "position_grid" in overrides:
+    if origin is None or "position_grid" in given or config.position_embedding_resize != "interpolate":
         return config
-    if config.position_embedding_resize != "interpolate":
-        return config
-    grid = _trained_grid(args.init_from, str(config.position_embedding_type))
-    if grid is None:
-        return config
-    return M33DConfig(**{**args.model, **overrides, "position_grid": grid})
+    grid = _trained_grid(origin, str(config.position_embedding_type))
+    return config if grid is None else M33DConfig(**{**args.model, **overrides, "position_grid": grid})
 
 
-def _trained_grid(init_from: str, kind: str) -> list[int] | None:
-    """The (t, h, w) grid on which a checkpoint's positions of that kind were trained, None where there is none."""
+def _origin_config(init_from: str) -> dict[str, Any]:
+    """The configuration of a checkpoint: its own, or what the weights of a foreign one tell."""
     own = find_own(init_from)
-    if own is None:
-        from m33d_hf.convert import config_for, load_foreign
+    if own is not None:
+        return own.config
+    from m33d_hf.convert import config_for, load_foreign
 
-        foreign = M33DConfig(**config_for(load_foreign(init_from)))
-        return list(foreign.grid) if foreign.position_embedding_type == kind == "sincos_2d" else None
-    grid = own.config.get("position_grid")
-    return list(grid) if grid is not None and own.config.get("position_embedding_type") == kind else None
+    config = M33DConfig(**config_for(load_foreign(init_from)))
+    # Positions of clips lie on a flattened index, of which the weights do not tell the grid.
+    known = config.position_embedding_type == "sincos_2d"
+    return {
+        "global_token": config.global_token,
+        "position_embedding_type": config.position_embedding_type,
+        "position_grid": list(config.grid) if known else None,
+    }
+
+
+def _trained_grid(origin: dict[str, Any], kind: str) -> list[int] | None:
+    """The (t, h, w) grid on which a checkpoint's positions of that kind were trained, None where there is none."""
+    grid = origin.get("position_grid")
+    return list(grid) if grid is not None and origin.get("position_embedding_type") == kind else None
 
 
 class _Matching:

@@ -121,8 +121,8 @@ def test_no_such_file(name: str) -> None:
 def test_unknown_layouts_name_keys_and_formats() -> None:
     with pytest.raises(ConversionError, match=r"conv1\.weight \(4, 3, 7, 7\).*MAE \(original\).*VideoMAE"):
         from_state_dict({"conv1.weight": torch.zeros(4, 3, 7, 7), "fc.bias": torch.zeros(10)})
-    with pytest.raises(ConversionError, match="MultiMAE"):
-        from_state_dict({"input_adapters.rgb.proj.weight": torch.zeros(8, 3, 4, 4)})
+    with pytest.raises(ConversionError, match="MultiMAE checkpoint without an RGB adapter"):
+        from_state_dict({"input_adapters.depth.proj.weight": torch.zeros(8, 1, 4, 4)})
     with pytest.raises(ConversionError, match="from_pretrained"):
         from_state_dict({"m33d.embeddings.rgb.projection.bias": torch.zeros(8)})
     with pytest.raises(ConversionError, match="not a state dict"):
