@@ -136,8 +136,26 @@ def test_roles_decide_what_is_drawn_and_loaded():
 
 
 def test_hiding_can_be_switched_off():
-    modalities = [rgb_modality(), depth_modality(drop_probability=0.5)]
-    assert "hide" not in PretrainingCollator(config(modalities=modalities), hide=False)([sample()])
+    modalities = [rgb_modality(), depth_modality(drop_probability=0.5, denoising_weight=0.1)]
+    batch = PretrainingCollator(config(modalities=modalities), hide=False)([sample()])
+    assert "hide" not in batch and "noise" not in batch
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_noise_does_not_depend_on_the_batch(frames):
+    modalities = [rgb_modality(mask_ratio=0.5), depth_modality(mask_ratio=0.5, denoising_weight=0.1)]
+    made = config(modalities=modalities) if frames == 1 else clip_config(modalities=modalities)
+    collate = PretrainingCollator(made)
+    together = collate([sample(key, frames) for key in "abcdefgh"])
+    noise = together["noise"]["depth"]
+    assert set(together["noise"]) == {"depth"} and noise.shape == together["depth_values"].shape
+    for row, key in enumerate("abcdefgh"):
+        assert torch.equal(collate([sample(key, frames)])["noise"]["depth"][0], noise[row])
+    assert noise.std().item() == pytest.approx(1.0, abs=0.06) and abs(noise.mean().item()) < 0.06
+    other = collate([sample("a", frames, draw=Draw(0, 1, 0))])["noise"]["depth"][0]
+    assert not torch.equal(other, noise[0])
+    plain = config() if frames == 1 else clip_config()
+    assert "noise" not in PretrainingCollator(plain)([sample("a", frames)])
 
 
 def test_a_third_modality_needs_a_config_entry_and_nothing_else():

@@ -22,6 +22,7 @@ RUNS = {
     "m33d_stage2": ("rooms/pretrain_stage2", "m33d"),
     "plus_stage1": ("rooms/pretrain_stage1", "m33d_plus"),
     "plus_stage2": ("rooms/pretrain_stage2", "m33d_plus"),
+    "followup_stage2": ("rooms/pretrain_stage2", "m33d_followup"),
     "m33d_clips": ("rooms/pretrain_clips", "m33d"),
     "plus_clips": ("rooms/pretrain_clips", "m33d_plus"),
     "videomae": ("rooms/pretrain_clips", "videomae"),
@@ -39,12 +40,17 @@ def argv(name: str, folder: Path, batch_size: int, cache: Path) -> list[str]:
         checkpoint__save_final="false",
         checkpoint__save_best="false",
         data__cache_dir=str(cache),
+        init_from=str(cache / "stage_1") if name == "followup_stage2" else None,
     )
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("rooms")
+    """Where rooms are cached, and stage 1 of the method whose stage 2 needs one."""
+    folder = tmp_path_factory.mktemp("rooms")
+    stage_1 = words("rooms/pretrain_stage1", folder / "stage_1", method="m33d_followup", data__cache_dir=str(folder))
+    train(parse_arguments(stage_1, "pretraining"), PretrainingTask())
+    return folder
 
 
 @pytest.fixture(scope="module")

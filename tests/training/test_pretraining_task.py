@@ -28,6 +28,7 @@ RUNS = [
     ("rooms/pretrain", "mask3d", {"depth"}),
     ("rooms/pretrain", "rgb_to_depth", {"depth"}),
     ("rooms/pretrain_stage1", "m33d", {"contrastive"}),
+    ("rooms/pretrain_stage1", "m33d_followup", {"contrastive"}),
     ("rooms/pretrain_stage2", "m33d_plus", {"rgb", "depth"}),
     ("rooms/pretrain_clips", "m33d", {"rgb", "depth", "contrastive", "matching"}),
     ("rooms/pretrain_clips", "m33d_plus", {"rgb", "depth", "contrastive", "matching"}),
