@@ -167,7 +167,8 @@ class ReproductionPlan(ExperimentPlan):
     def _settings(self, name: str, seed: int) -> list[str]:
         """Command-line words of a pre-training without its length, data and start."""
         entry = self.content["pretraining"][name]
-        shared = self.content["common"][entry["part"]] if entry.get("common", True) else {}
+        masks = self.content["masks"][entry["part"]] if entry.get("masked", True) else {}
+        shared = {**self.content["common"][entry["part"]], **masks}
         words = ["--recipe", entry["recipe"], "--method", entry["method"], "--seed", str(seed)]
         return [*words, *_overrides({**shared, **entry.get("set", {})}), *_overrides(self._model(entry["part"]))]
 

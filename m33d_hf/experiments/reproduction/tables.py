@@ -68,6 +68,8 @@ def _note(results: Results, table: TableEntry, bold: bool) -> str:
     counts = {c.n for name in table["columns"] for c in table_cells(results, table, name).values() if c.n}
     n = " to ".join(str(value) for value in sorted({min(counts), max(counts)})) if counts else "0"
     said = "Bold: beyond the spread above every other row." if bold else "No row is beyond the spread above all others."
+    if max(counts, default=0) < 2:
+        said = "Without two seeds nothing is said about differences."
     splits = " and ".join(dict.fromkeys(column_entry(results, name)["split"] for name in table["columns"]))
     return f"Mean ± standard deviation over seeds, {splits} split, n = {n}. {said}"
 
