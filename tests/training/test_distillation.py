@@ -1,4 +1,4 @@
-"""The teacher of a distillation in a training run: where it comes from, what it sees, and that a run can be continued."""
+"""The teacher of a distillation: where it comes from, what it sees, and that a run with one can be continued."""
 
 from __future__ import annotations
 
