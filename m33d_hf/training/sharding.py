@@ -75,6 +75,12 @@ def _check_launcher() -> None:
     for name, message in wanted.items():
         if says_yes(name):
             raise ConfigError(f"accelerate configuration: {message} (and set it to false there).")
+    units = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP") or M33DLayer.__name__
+    if units != M33DLayer.__name__:
+        raise ConfigError(
+            f"accelerate configuration: fsdp_transformer_layer_cls_to_wrap: {units}, but the units are always the "
+            f"blocks of encoders and decoder: write {M33DLayer.__name__} there."
+        )
 
 
 @contextmanager
