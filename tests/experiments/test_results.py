@@ -152,12 +152,13 @@ def test_document_escapes_and_renders_both_ways(tmp_path: Path) -> None:
         Heading("a < b", 1),
         Paragraph("**bold** and `code <x>`", "lead"),
         Bullets(["one"]),
-        Table(["", "n|m"], [["x", "1"], ["y", "2"]], quiet=(1,), note="a note"),
+        Table(["", "n|m"], [["x <b>`<i>`", "1"], ["y", "2"]], quiet=(1,), note="a note"),
     ]
     html = to_html(blocks, "t & t")
     assert "<h1>a &lt; b</h1>" in html and "<strong>bold</strong>" in html and "<code>code &lt;x&gt;</code>" in html
     assert '<tr class="quiet">' in html and "<title>t &amp; t</title>" in html
     markdown = to_markdown(blocks, tmp_path)
+    assert "x \\<b>`<i>`" in markdown, "no tags, but code is left alone"
     assert "# a < b" in markdown and "n\\|m" in markdown and "| --- | ---: |" in markdown and "- one" in markdown
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from helpers.reproduction_results import made_results
 from m33d_hf.experiments.document import Table
+from m33d_hf.experiments.reproduction import results as results_module
 from m33d_hf.experiments.reproduction.answers import answer_blocks, answers, overall, short_answers
 from m33d_hf.experiments.reproduction.paper import ROWS, order_counts, paper_blocks, paper_values
 
@@ -102,6 +105,14 @@ def test_the_papers_numbers_stand_apart_and_can_be_left_out() -> None:
     assert "another protocol" in numbers.note
     assert len([block for block in paper_blocks(results, with_numbers=False) if isinstance(block, Table)]) == 1
     assert paper_blocks(made_results()) == [], "made-up rows have no counterpart"
+
+
+def test_the_plan_has_the_rows_that_the_paper_is_held_against() -> None:
+    plan = yaml.safe_load((Path(results_module.__file__).parent / "reproduction.yaml").read_text(encoding="utf-8"))
+    tables = {table["paper"]: table["rows"] for table in plan["tables"] if table["paper"]}
+    assert tables.keys() == ROWS.keys()
+    for name, rows in ROWS.items():
+        assert rows.keys() <= set(tables[name]), name
 
 
 def test_every_named_row_of_the_paper_exists() -> None:

@@ -192,6 +192,7 @@ def test_failed_pretraining_and_one_seed_only(tmp_path: Path) -> None:
     assert "| Winner | failed | not run | failed | failed | failed |" in tables
     assert "`pretrain-win-s0`: `OSError: disk full`" in tables
     assert "beyond the spread in" not in answers and "unknown (one seed)" in answers
+    assert "Without two seeds nothing is said about differences." in tables and "No row is beyond" not in tables
     assert recompute(results, tables) == 37
 
 

@@ -1,13 +1,12 @@
-"""Cells, spreads and differences of the reproduction, against numpy and by hand."""
+"""Cells, spreads and differences of the reproduction, by hand."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from helpers.reproduction_results import made_pretraining, made_results, made_row
 from m33d_hf.errors import ConfigError
-from m33d_hf.experiments.comparison import Cell, compare, largest_range
+from m33d_hf.experiments.comparison import Cell
 from m33d_hf.experiments.reproduction.results import (
     best,
     cell,
@@ -20,35 +19,6 @@ from m33d_hf.experiments.reproduction.results import (
     table_entry,
     table_spread,
 )
-
-
-def test_a_cell_against_numpy() -> None:
-    values = (31.2, 29.9, 30.7, 33.1)
-    found = Cell(values)
-    assert found.n == 4 and found.min == 29.9 and found.max == 33.1
-    assert found.mean == pytest.approx(np.mean(values))
-    assert found.std == pytest.approx(np.std(values, ddof=1))
-    assert found.range == pytest.approx(3.2)
-    assert Cell((1.0,)).std is None and Cell((1.0,)).range is None
-    assert Cell(()).mean is None and Cell(()).min is None and Cell(()).max is None
-    assert largest_range([Cell((1.0, 2.0)), Cell((1.0, 4.0)), Cell(())]) == 3.0
-    assert largest_range([Cell((1.0,))]) is None
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "limit", "points", "verdict"),
-    [
-        (Cell((5.0, 7.0)), Cell((2.0, 4.0)), 2.0, 3.0, "better"),
-        (Cell((2.0, 4.0)), Cell((5.0, 7.0)), 2.0, -3.0, "worse"),
-        (Cell((5.0, 7.0)), Cell((2.0, 4.0)), 3.0, 3.0, "within the spread"),  # exactly the spread is not beyond it
-        (Cell((5.0, 7.0), failed=1), Cell((2.0, 4.0)), 1.0, 3.0, "unknown"),
-        (Cell((6.0,)), Cell((2.0, 4.0)), 1.0, 3.0, "unknown"),
-        (Cell((5.0, 7.0)), Cell((2.0, 4.0)), None, 3.0, "unknown"),
-        (Cell(()), Cell((2.0, 4.0)), 1.0, None, "unknown"),
-    ],
-)
-def test_the_rule(left: Cell, right: Cell, limit: float | None, points: float | None, verdict: str) -> None:
-    assert compare(left, right, limit) == (points, verdict)
 
 
 def test_differences_have_the_known_answers() -> None:
