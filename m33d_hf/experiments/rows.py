@@ -194,7 +194,8 @@ def _first_batch(model: Any, task: Task, args: RunArguments, count: int) -> dict
 def _save_reconstructions(model: M33DForPreTraining, task: Task, args: RunArguments, count: int, path: Path) -> None:
     """Views of every reconstructed modality for the report."""
     batch = _first_batch(model, task, args, count)
-    batch.pop("hide", None)
+    for drawn in ("hide", "noise"):  # a picture shows what the model is given
+        batch.pop(drawn, None)
     output = model.cpu().eval()(**batch, output_reconstruction=True)
     arrays: dict[str, Any] = {"config": np.array(json.dumps(model.config.to_dict()))}
     for name, views in output_views(output, batch, model.config).items():

@@ -69,7 +69,8 @@ def save_pictures(folder: Path, output: Path, args: RunArguments, count: int) ->
     dataset = build_dataset(args, model.config, args.data.eval_split is None and args.data.eval_root is None)
     batch = _batch(model, dataset, args, count)
     keys = batch.pop("meta")["keys"]
-    batch.pop("hide", None)
+    for drawn in ("hide", "noise"):  # a picture shows what the model is given
+        batch.pop(drawn, None)
     inputs = to_device(batch, torch.device("cpu"))
     result = model(**inputs, output_reconstruction=True)
     views = _views(model, inputs, result, len(keys))
