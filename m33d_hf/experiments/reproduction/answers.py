@@ -52,10 +52,10 @@ class Answer:
 
 
 def overall(verdicts: Sequence[str]) -> str:
-    """Columns' verdicts in words, such as "yes, beyond the spread in 2 of 3 columns; within it in 1".
+    """Columns' verdicts in words, such as "in part, better beyond the spread in 2 of 3 columns; within it in 1".
 
-    "yes" needs a column beyond the spread, none the other way round and none unknown; "no" needs one the other way
-    round and none in favour; "not shown" is all the rest that is known.
+    "yes" needs every column beyond the spread, "in part" one and none the other way round; "no" needs one the other
+    way round and none in favour; "not shown" is all the rest that is known.
     """
     counts = {verdict: list(verdicts).count(verdict) for verdict in (BETTER, WORSE, WITHIN, UNKNOWN)}
     total, columns = len(verdicts), "column" if len(verdicts) == 1 else "columns"
@@ -66,8 +66,8 @@ def overall(verdicts: Sequence[str]) -> str:
     if counts[BETTER] and counts[WORSE]:
         first = f"mixed: better beyond the spread in {counts[BETTER]}, worse in {counts[WORSE]} of {total} {columns}"
     elif counts[BETTER]:
-        word = "as far as known" if counts[UNKNOWN] else "yes"
-        first = f"{word}, beyond the spread in {counts[BETTER]} of {total} {columns}"
+        word = "yes" if counts[BETTER] == total else "in part"
+        first = f"{word}, better beyond the spread in {counts[BETTER]} of {total} {columns}"
     elif counts[WORSE]:
         first = f"no, worse beyond the spread in {counts[WORSE]} of {total} {columns}"
     else:
@@ -78,7 +78,7 @@ def overall(verdicts: Sequence[str]) -> str:
 def _plainly(verdict: str, question: str) -> str:
     """Without "yes" and "no" where the question asks "what", not "whether"."""
     if re.match(r"(what|how|which)\b", question, re.IGNORECASE):
-        return verdict.replace("yes, beyond", "better beyond").replace("no, worse", "worse")
+        return verdict.removeprefix("yes, ").removeprefix("in part, ").removeprefix("no, ")
     return verdict
 
 

@@ -18,9 +18,9 @@ from m33d_hf.experiments.reproduction.paper import ROWS, order_counts, paper_blo
 @pytest.mark.parametrize(
     ("verdicts", "text"),
     [
-        (["better", "better"], "yes, beyond the spread in 2 of 2 columns"),
-        (["better", "within the spread"], "yes, beyond the spread in 1 of 2 columns; within it in 1"),
-        (["better", "unknown"], "as far as known, beyond the spread in 1 of 2 columns; unknown in 1"),
+        (["better", "better"], "yes, better beyond the spread in 2 of 2 columns"),
+        (["better", "within the spread"], "in part, better beyond the spread in 1 of 2 columns; within it in 1"),
+        (["better", "unknown"], "in part, better beyond the spread in 1 of 2 columns; unknown in 1"),
         (["worse"], "no, worse beyond the spread in 1 of 1 column"),
         (["worse", "within the spread", "unknown"],
          "no, worse beyond the spread in 1 of 3 columns; within it in 1; unknown in 1"),
@@ -38,7 +38,7 @@ def test_words_for_verdicts(verdicts: list[str], text: str) -> None:
 
 def test_every_question_has_the_known_answer() -> None:
     found = {answer.id: answer for answer in answers(made_results())}
-    assert found["winning"].verdict == "yes, beyond the spread in 3 of 3 columns"
+    assert found["winning"].verdict == "yes, better beyond the spread in 3 of 3 columns"
     assert found["sameness"].verdict == "not shown: within the spread in 3 of 3 columns"
     assert found["losing"].verdict == "no, worse beyond the spread in 3 of 3 columns"
     assert [c.verdict for c in found["breaking"].comparisons] == ["unknown"] * 3

@@ -156,7 +156,7 @@ def test_the_page_is_self_contained_and_escaped(written: tuple[Path, str, str, s
     assert "Same \\<b>" in tables and "Base \\| plain" in tables
     assert html.count("data:image/png;base64") == len(list((folder / "figures").glob("*.png"))) == 8
     assert "](figures/table_6_grid.png)" in tables and "](figures/answers.png)" in answers
-    assert "Better" not in answers and "**Yes, beyond the spread in 3 of 3 columns.**" in answers
+    assert "**Yes, better beyond the spread in 3 of 3 columns.**" in answers
 
 
 def test_made_again_the_text_is_the_same(written: tuple[Path, str, str, str]) -> None:
