@@ -35,6 +35,7 @@ class Teacher:
     def __init__(self, model: M33DForPreTraining, use_positions: bool = True, precision: str = "no") -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.model.decoder = self.model.contrastive_head = self.model.matching_head = None  # only encoders are asked
+        self.device = next(self.model.parameters()).device
         self.use_positions = use_positions
         self.precision = precision
         self.shows_all = model.config.distillation_tokens == "all"
@@ -42,7 +43,9 @@ class Teacher:
     def features(self, batch: Batch) -> dict[str, torch.Tensor]:
         """name -> (B, D) global embeddings of a batch, without its noise; the teacher moves to the batch's device."""
         device = batch["keep"][next(iter(batch["keep"]))].device
-        self.model.to(device)
+        if device != self.device:
+            self.model.to(device)
+            self.device = device
         pixels = {name: value for name, value in batch.items() if name != "keep"}
         with torch.autocast(device.type, _DTYPES.get(self.precision), enabled=self.precision in _DTYPES):
             return self.model.embed_globally(None if self.shows_all else batch["keep"], self.use_positions, **pixels)

@@ -15,11 +15,12 @@ from torch import nn
 
 from helpers.launching import assert_same_weights, without_timing
 from helpers.rooms_runs import words
-from m33d_hf.errors import ConfigError, ResumeError
+from m33d_hf.errors import ConfigError, NonFiniteLossError, ResumeError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.loop import train
 from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.replay import replay
 from m33d_hf.training.tasks.base import Batch
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
@@ -84,6 +85,22 @@ def test_the_teacher_stays_what_training_started_from(stage_1: Path, tmp_path: P
     assert all(torch.equal(tensor, kept[name]) for name, tensor in start.items())
     assert not all(torch.equal(tensor, end[name]) for name, tensor in start.items())
     assert not any(parameter.requires_grad for parameter in task.teacher.model.parameters())
+
+
+class Exploding(PretrainingTask):
+    """Has a teacher of infinite features."""
+
+    def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
+        extra = super().prepare_step(model, batches)
+        batches[0]["teacher_features"]["rgb"].fill_(torch.inf)
+        return extra
+
+
+def test_a_replay_has_the_teacher_again(stage_1: Path, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError):
+        train(parse(tmp_path, 2, init_from=str(stage_1)), Exploding())
+    found = replay(tmp_path / "nonfinite" / "step_00000000", Exploding())
+    assert found.reproduced and (0, 0, "distillation") in found.culprits
 
 
 @pytest.mark.parametrize("tokens", ["all", "visible"])
