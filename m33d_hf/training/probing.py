@@ -98,15 +98,16 @@ def _probe(
     parts: tuple[Features, Features], classes: int, knn: KnnOptions, linear: LinearOptions, accelerator: Accelerator
 ) -> dict[str, float] | Exception:
     """Both probes; what goes wrong is handed back, so that the other processes hear of it."""
-    train, test = ([values.to(accelerator.device) for values in part] for part in parts)
+    data = [values.to(accelerator.device) for part in parts for values in part]
+    train, train_labels, test, test_labels = data
     found: dict[str, float] = {}
     try:
         started = time.perf_counter()
-        near = knn_probe(*train, *test, k=knn.k, temperature=knn.temperature, num_classes=classes)
+        near = knn_probe(train, train_labels, test, test_labels, knn.k, knn.temperature, classes)
         found |= {f"knn/{name}": value for name, value in near.items()}
         found["seconds/knn"] = time.perf_counter() - started
         started = time.perf_counter()
-        fitted = linear_probe(*train, *test, num_classes=classes, options=linear)
+        fitted = linear_probe(train, train_labels, test, test_labels, classes, linear)
         found |= {f"linear/{name}": value for name, value in fitted.items()}
         found["seconds/linear"] = time.perf_counter() - started
     except (ConfigError, DataError) as error:
