@@ -127,6 +127,21 @@ def masked_by_budget(joint_BV: torch.Tensor, modalities: int, total: int) -> tor
     return masked.scatter(1, joint_BV, False).unflatten(1, (modalities, total))
 
 
+def budget_without(joint_BV: torch.Tensor, modality: int, modalities: int, total: int) -> torch.Tensor:
+    """The same budget with one modality unseen: the others keep their visible tokens and get the rest (diagnostics).
+
+    Which further tokens they show is fixed, so that an evaluation repeats itself.
+
+    Returns:
+        (B, V) int64, ascending; fewer where the others have no V tokens.
+    """
+    masked = masked_by_budget(joint_BV, modalities, total)
+    noise = torch.rand(modalities, total, generator=torch.Generator().manual_seed(0)).to(joint_BV.device)
+    noise[modality] += 2.0
+    count = min(joint_BV.shape[1], (modalities - 1) * total)
+    return (masked + noise).flatten(1).argsort(dim=1)[:, :count].sort(dim=1).values
+
+
 def _draw_one(
     spec: ModalitySpec,
     config: M33DConfig,

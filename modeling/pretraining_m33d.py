@@ -31,7 +31,7 @@ from .losses_m33d import (
     retrieval_hits,
     weighted_total,
 )
-from .masking_m33d import JOINT, draw_keep, motion_scores
+from .masking_m33d import JOINT, budget_without, draw_keep, motion_scores
 from .modalities_m33d import noise_term
 from .modeling_m33d import GLOBAL, M33DModel, M33DPreTrainedModel
 from .multimae_decoder_m33d import M33DTargetDecoders
@@ -453,6 +453,23 @@ class M33DForPreTraining(M33DPreTrainedModel):
             for word, hidden in (("hidden", True), ("visible", False)):
                 flags = torch.full((batch.batch_size,), hidden, dtype=torch.bool, device=batch.device)
                 predictions, masked = self.decoder(states, batch.keep, batch.grid, {spec.name: flags})
+                total, count = self._reconstruction(batch, spec, predictions[spec.name], masked[spec.name])
+                results[f"{spec.name}_loss_{word}"] = total / count.clamp_min(1)
+        return results | self._budget_diagnostics(batch, states)
+
+    def _budget_diagnostics(self, batch: PreTrainingBatch, states: Tensors) -> Tensors:
+        """Loss of each modality at the same masked tokens with its visible ones, and with none of it in the budget."""
+        inputs = self.config.input_specs
+        results: Tensors = {}
+        if self.decoder is None or JOINT not in batch.keep or len(inputs) < 2:
+            return results
+        for number, spec in enumerate(inputs):
+            if not spec.is_target:
+                continue
+            unseen = {JOINT: budget_without(batch.keep[JOINT], number, len(inputs), batch.num_tokens)}
+            for word, keep in (("hidden", unseen), ("visible", batch.keep)):
+                seen = self.m33d.encode(batch.inputs, keep) if word == "hidden" else states
+                predictions, masked = self.decoder(seen, keep, batch.grid)
                 total, count = self._reconstruction(batch, spec, predictions[spec.name], masked[spec.name])
                 results[f"{spec.name}_loss_{word}"] = total / count.clamp_min(1)
         return results

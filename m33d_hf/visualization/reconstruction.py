@@ -131,22 +131,23 @@ def output_views(
         config: of the model.
     """
     views = {}
+    predictions, kept = output.reconstructions or {}, output.keep or {}
     for spec in config.specs:
-        if spec.name not in (output.reconstructions or {}):
+        if spec.name not in predictions:
             continue
-        pixels, prediction = batch[spec.input_name], output.reconstructions[spec.name]
+        pixels, prediction = batch[spec.input_name], predictions[spec.name]
         valid = batch.get(spec.mask_name) if spec.mask_name else None
-        if JOINT in output.keep:
-            views[spec.name] = _budget_views(output, pixels, prediction, spec, config, valid)
+        if JOINT in kept:
+            views[spec.name] = _budget_views(kept[JOINT], pixels, prediction, spec, config, valid)
             continue
         nothing = torch.empty(len(pixels), 0, dtype=torch.int64)
-        keep = output.keep.get(spec.name, nothing)
+        keep = kept.get(spec.name, nothing)
         views[spec.name] = reconstruction_views(pixels, keep, prediction, spec, config, valid)
     return views
 
 
 def _budget_views(
-    output: M33DForPreTrainingOutput,
+    joint_BV: torch.Tensor,
     pixels: torch.Tensor,
     prediction_BNP: torch.Tensor,
     spec: ModalitySpec,
@@ -157,7 +158,7 @@ def _budget_views(
     names = [source.name for source in config.input_specs]
     masked = torch.ones(prediction_BNP.shape[:2], dtype=torch.bool)
     if spec.source_name in names:
-        every = masked_by_budget(output.keep[JOINT].cpu(), len(names), masked.shape[1])
+        every = masked_by_budget(joint_BV.cpu(), len(names), masked.shape[1])
         masked = every[:, names.index(spec.source_name)]
     views = []
     for i, row in enumerate(masked):

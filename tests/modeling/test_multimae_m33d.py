@@ -8,7 +8,7 @@ import torch
 from helpers.tiny import MULTIMAE, NORM_RGB, both, random_batch, tiny_config
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import rgb_modality
-from m33d_hf.modeling.masking_m33d import draw_budget, draw_keep, masked_by_budget
+from m33d_hf.modeling.masking_m33d import budget_without, draw_budget, draw_keep, masked_by_budget
 from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
@@ -226,6 +226,29 @@ def test_losses_count_masked_valid_values_of_each_sample(reduction):
         assert len(means) == 2  # the second sample shows all of RGB, the third all of depth
         assert output.loss_counts[name] == counts[name]
         assert counts[name] == (len(means) if reduction == "sample" else len(torch.cat(pooled)))
+
+
+def test_diagnostics_hide_a_modality_by_giving_its_budget_to_the_other():
+    model = multimae().eval()
+    batch = random_batch(model.config)
+    keep = draw_keep(model.config, 4)["joint"]
+    for number, own in ((0, keep < 16), (1, keep >= 16)):
+        unseen = budget_without(keep, number, 2, 16)
+        assert unseen.shape == keep.shape and (unseen.diff(dim=1) > 0).all()
+        assert (unseen // 16 != number).all()
+        for row, before, gone in zip(unseen, keep, own):
+            assert set(before[~gone].tolist()) <= set(row.tolist())
+    output = model(**batch, keep={"joint": keep}, output_diagnostics=True)
+    found = output.diagnostics
+    assert sorted(found) == ["depth_loss_hidden", "depth_loss_visible", "rgb_loss_hidden", "rgb_loss_visible"]
+    torch.testing.assert_close(found["depth_loss_visible"], output.losses["depth"].detach())
+    # Depth is changed where it is visible, which no loss counts: only who saw it can tell.
+    shown = ~masked_by_budget(keep, 2, 16)[:, 1].view(4, 1, 4, 4)
+    shown = shown.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    other = dict(batch, depth_values=batch["depth_values"] + shown)
+    moved = model(**other, keep={"joint": keep}, output_diagnostics=True).diagnostics
+    torch.testing.assert_close(moved["depth_loss_hidden"], found["depth_loss_hidden"], rtol=0, atol=0)
+    assert not torch.equal(moved["depth_loss_visible"], found["depth_loss_visible"])
 
 
 def test_save_and_load_and_fine_tune(tmp_path):
