@@ -36,7 +36,8 @@ def compile_model(model: nn.Module, args: RunArguments, device: torch.device) ->
     mode = None if train.compile_mode == "default" else train.compile_mode
     # FSDP2 gathers the weights of a block in hooks around it, which no graph may contain.
     for module in blocks_of(model) if train.sharding == "fsdp2" else [model]:
-        module.compile(backend=train.compile_backend, mode=mode, dynamic=False)
+        # Shapes are static until one changes, which only a drawn number of tokens does (multimae).
+        module.compile(backend=train.compile_backend, mode=mode)
 
 
 def check_compile(model: nn.Module, args: RunArguments, device: torch.device) -> None:
