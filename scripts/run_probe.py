@@ -2,7 +2,8 @@
 
 Nearest neighbours and a linear classifier on the features of the clips, for the recipes and flags of
 run_video_classification.py: labels of --data.train_split teach, clips of --data.eval_split judge; nothing is trained in
-the encoder. Without --init_from the encoder is random. Only clips have class labels: there is no probe of images.
+the encoder. Without --init_from the encoder is random. Only clips have class labels; images have pixels' classes:
+--dense --recipe rooms/semseg (and the flags of run_semantic_segmentation.py) fits a linear classifier of patch tokens.
 
   --knn_k 20 --knn_temperature 0.07                    the neighbours' vote
   --linear_strengths 0.0001,0.001,0.01,0.1,1           L2 penalties to choose from
@@ -21,7 +22,7 @@ from typing import Any
 from m33d_hf.errors import ConfigError, M33DError
 from m33d_hf.scripts._main import ERROR
 
-TASK = "video_classification"
+TASKS = {False: "video_classification", True: "semantic_segmentation"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,19 +31,20 @@ def main(argv: list[str] | None = None) -> int:
     from m33d_hf.training.parsing import help_text, parse_arguments
 
     if "-h" in words or "--help" in words:
-        print(__doc__, help_text(TASK), sep="\n")
+        print(__doc__, help_text(TASKS["--dense" in words]), sep="\n")
         return 0
     try:
         own, rest = _own_options(words)
         stated = any(word.startswith(("--train.epochs", "--train.max_steps", "--recipe")) for word in rest)
-        args = parse_arguments(rest if stated else [*rest, "--train.epochs", "1"], TASK)
+        args = parse_arguments(rest if stated else [*rest, "--train.epochs", "1"], TASKS[own.dense])
         from m33d_hf.data.atomic_writing import write_text_atomically
         from m33d_hf.evaluation.probes import STRENGTHS, KnnOptions, LinearOptions
-        from m33d_hf.training.probing import probe_run
+        from m33d_hf.training import dense_probing, probing
 
         args.logging.trackers = []
         linear = LinearOptions(own.linear_strengths or STRENGTHS, own.linear_held_out, args.seed)
-        found = probe_run(args, KnnOptions(own.knn_k, own.knn_temperature), linear)
+        knn = KnnOptions(own.knn_k, own.knn_temperature)
+        found = dense_probing.dense_probe_run(args, linear) if own.dense else probing.probe_run(args, knn, linear)
         if os.environ.get("RANK", "0") == "0":
             told = {"init_from": args.init_from, "recipe": args.recipe, "seed": args.seed, "metrics": found}
             text = json.dumps(told, indent=2)
@@ -57,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 def _own_options(words: list[str]) -> tuple[Any, list[str]]:
     """What only probes have, and the words that are left."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--dense", action="store_true")
     parser.add_argument("--knn_k", type=int, default=20)
     parser.add_argument("--knn_temperature", type=float, default=0.07)
     parser.add_argument("--linear_strengths", type=_numbers)

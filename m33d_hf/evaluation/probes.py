@@ -129,26 +129,42 @@ def linear_probe(
     """
     options = options or LinearOptions()
     train, test, classes = _checked(train_features, train_labels, test_features, test_labels, num_classes)
+    fit, found = fit_linear(train, train_labels, classes, options)
+    return {**_shares(fit.logits(test), test_labels), **found}
+
+
+def fit_linear(
+    features: Tensor, labels: Tensor, classes: int, options: LinearOptions, held: Tensor | None = None
+) -> tuple[LinearFit, dict[str, float]]:
+    """Choose the strength and fit, as `linear_probe` describes.
+
+    Args:
+        features: (N, D) finite.
+        labels: (N,) class ids below `classes`.
+        classes: their number.
+        options: see `LinearOptions`.
+        held: (N,) bool, rows that choose the strength; None draws them, see `held_out_rows`.
+
+    Returns:
+        The fit of all rows, and what `linear_probe` reports of it.
+
+    Raises:
+        ConfigError: options out of range, or nothing held out to choose by.
+    """
     if not options.strengths or min(options.strengths) <= 0 or not 0 < options.held_out < 1:
         raise ConfigError(
             f"strengths {list(options.strengths)} and held-out share {options.held_out}: give --linear_strengths above "
             "0 and --linear_held_out between 0 and 1."
         )
-    labels = train_labels.to(train.device).long()
+    features, labels = features.double(), labels.to(features.device).long()
     chosen, found = options.strengths[0], {}
     if len(options.strengths) > 1:
-        chosen, accuracy = _choose(train, labels, classes, options)
+        held = held_out_rows(labels, options.held_out, options.seed) if held is None else held
+        chosen, accuracy = _choose(features, labels, classes, options, held.to(features.device))
         found = {"held_out_top1": accuracy}
-    fit = _Fit(train, labels, classes, chosen, options)
-    own = _shares(fit.logits(train), labels)
-    return {
-        **_shares(fit.logits(test), test_labels),
-        "strength": float(chosen),
-        "converged": float(fit.converged),
-        "iterations": float(fit.iterations),
-        "train_top1": own["top1"],
-        **found,
-    }
+    fit = LinearFit(features, labels, classes, chosen, options)
+    told = {"strength": float(chosen), "converged": float(fit.converged), "iterations": float(fit.iterations)}
+    return fit, {**told, "train_top1": _shares(fit.logits(features), labels)["top1"], **found}
 
 
 def held_out_rows(labels: Tensor, share: float, seed: int) -> Tensor:
@@ -165,9 +181,10 @@ def held_out_rows(labels: Tensor, share: float, seed: int) -> Tensor:
     return held
 
 
-def _choose(features: Tensor, labels: Tensor, classes: int, options: LinearOptions) -> tuple[float, float]:
+def _choose(
+    features: Tensor, labels: Tensor, classes: int, options: LinearOptions, held: Tensor
+) -> tuple[float, float]:
     """The strength, and its accuracy on the held-out part."""
-    held = held_out_rows(labels, options.held_out, options.seed).to(features.device)
     if not held.any():
         raise ConfigError(
             f"none of the {len(labels)} training features can be held out, as every class has one; give a single "
@@ -175,7 +192,7 @@ def _choose(features: Tensor, labels: Tensor, classes: int, options: LinearOptio
         )
     scores = []
     for strength in options.strengths:
-        fit = _Fit(features[~held], labels[~held], classes, strength, options)
+        fit = LinearFit(features[~held], labels[~held], classes, strength, options)
         logits = fit.logits(features[held])
         loss = torch.nn.functional.cross_entropy(logits, labels[held]).item()
         scores.append((_shares(logits, labels[held])["top1"], -loss, strength))
@@ -183,8 +200,8 @@ def _choose(features: Tensor, labels: Tensor, classes: int, options: LinearOptio
     return best[2], best[0]
 
 
-class _Fit:
-    """One logistic regression; `converged` says whether the gradient vanished."""
+class LinearFit:
+    """One logistic regression of float64 features; `converged` says whether the gradient vanished."""
 
     def __init__(self, features: Tensor, labels: Tensor, classes: int, strength: float, options: LinearOptions) -> None:
         self._mean = features.mean(dim=0)
@@ -224,7 +241,7 @@ class _Fit:
         return (features - self._mean) / self._deviation
 
     def logits(self, features: Tensor) -> Tensor:
-        """(M, L)."""
+        """(M, L) of features (M, D)."""
         with torch.no_grad():
             return self._standard(features) @ self._weight.T + self._bias
 

@@ -71,7 +71,7 @@ def probe_run(
     if args.task != "video_classification":
         raise ConfigError(
             f"the recipe is one of {args.task}; probes need class labels, which clips have: give --recipe one of "
-            "video classification."
+            "video classification (or --dense and one of semantic segmentation)."
         )
     knn, linear = knn or KnnOptions(), linear or LinearOptions()
     with ExitStack() as stack:
@@ -134,9 +134,9 @@ def frozen_features(args: RunArguments, accelerator: Accelerator, ranks: Ranks) 
     if test_set is None:
         raise ConfigError("There are no test clips to probe on: give --data.eval_split (or --data.eval_root).")
     model.to(accelerator.device).eval()
-    encoder = model.encode_clips if pooled else _plain_encoder(args, accelerator.device)
+    encoder = model.encode_clips if pooled else _mean_tokens(frozen_encoder(args, accelerator.device))
     train, test = (
-        _extract(args, task, model, encoder, _centre_views(args, model, dataset), accelerator, ranks)
+        _extract(args, task, model, encoder, centre_views(args, model, dataset), accelerator, ranks)
         for dataset in (train_set, test_set)
     )
     return train, test
@@ -157,8 +157,14 @@ def _has_pooled_norm(init_from: str | None) -> bool:
     return "fc_norm.weight" in names
 
 
-def _plain_encoder(args: RunArguments, device: torch.device) -> Encoder:
-    """Mean of the tokens after the encoder's final norm, whose weights are the identity where a checkpoint has none."""
+def frozen_encoder(args: RunArguments, device: torch.device) -> M33DModel:
+    """The RGB encoder of `init_from` in eval mode, or a random one, on the device.
+
+    It ends in the encoder's final norm, whose weights are the identity where a checkpoint has none.
+
+    Raises:
+        CheckpointError: `init_from` cannot be read or does not fit.
+    """
     with seeded(args.seed, "model"):
         model = M33DModel._from_config(
             starting_config(args), modalities=["rgb"], attn_implementation=args.train.attn_implementation
@@ -167,12 +173,16 @@ def _plain_encoder(args: RunArguments, device: torch.device) -> Encoder:
         report = initialise(model, args.init_from, args.init)
         if os.environ.get("RANK", "0") == "0":
             print(report.summary(), file=sys.stderr, flush=True)
-    model.to(device).eval()
+    model.to(device).eval()  # type: ignore[arg-type]  # the library's signature hides torch's
+    return model
+
+
+def _mean_tokens(model: M33DModel) -> Encoder:
     return lambda pixels: model(pixel_values=pixels).modality_states["rgb"].mean(dim=1)
 
 
-def _centre_views(args: RunArguments, model: nn.Module, dataset: SampleDataset) -> SampleDataset:
-    """The same clips as an evaluation sees them: the frames in the middle, the centre crop."""
+def centre_views(args: RunArguments, model: nn.Module, dataset: SampleDataset) -> SampleDataset:
+    """The same samples as an evaluation sees them: the frames in the middle, the centre crop, in lists of one view."""
     config = config_of(model)
     options = TransformOptions(**dataclasses.asdict(args.transforms))
     return SampleDataset(

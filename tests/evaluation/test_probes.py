@@ -83,7 +83,7 @@ def test_the_linear_fit_is_the_minimum() -> None:
     train, labels, test, truth = (part.numpy() for part in split)
     weights, bias = minimum(train.astype(np.float64), labels, 0.05, 4)
     options = LinearOptions([0.05], tolerance=1e-7)
-    fit = probes._Fit(split[0].double(), split[1], 4, 0.05, options)
+    fit = probes.LinearFit(split[0].double(), split[1], 4, 0.05, options)
     assert fit.converged
     np.testing.assert_allclose(fit._weight.detach().numpy(), weights, atol=1e-5)
     np.testing.assert_allclose((fit._bias - fit._bias.mean()).detach().numpy(), bias - bias.mean(), atol=1e-5)
