@@ -2,6 +2,7 @@
 #   make demo    pre-train, fine-tune and report on the embedded data (outputs/demo/report.html)
 #   make demo-video  the same for clips: actions, and phases of whole videos (outputs/demo-video/video.html)
 #   make reproduce  the tables of the paper in shape, on the embedded data (about an hour; BUDGET=small: minutes)
+#   make bench   speed of a pre-training step against transformers, on CPU (minutes; benchmarks/README.md)
 #   make test    the test suite
 #   make lint    ruff and mypy
 # PYTHON chooses the interpreter that makes the environment, VENV where it lives.
@@ -13,8 +14,9 @@ DEMO_ARGS ?=
 BUDGET ?= full
 REPRODUCE_ARGS ?=
 TEST_ARGS ?=
+BENCH_ARGS ?= --batch 1 --rounds 3
 
-.PHONY: demo demo-video reproduce test lint clean help
+.PHONY: demo demo-video reproduce bench test lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +42,12 @@ demo-video: $(VENV)/.m33d-test
 
 reproduce: $(VENV)/.m33d-test
 	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) $(REPRODUCE_ARGS)
+
+# The data and the cost benchmark join in where they are there.
+bench: $(VENV)/.m33d-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain_step.py $(BENCH_ARGS)
+	@for name in data_loading cost_curves; do \
+	  if [ -f benchmarks/$$name.py ]; then OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; fi; done
 
 test: $(VENV)/.m33d-test
 	$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
