@@ -6,7 +6,8 @@ from uint8 per operation costs more than the operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from m33d_hf.data.randomness import Uniforms
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
+# One number, or one per frame as (T, 1, 1, 1); bit-equal either way.
+Factor = float | torch.Tensor
+
 
 def grey(frames: torch.Tensor) -> torch.Tensor:
     """Luma (ITU-R 601) of (..., 3, H, W) float, as (..., 1, H, W)."""
@@ -22,24 +26,24 @@ def grey(frames: torch.Tensor) -> torch.Tensor:
     return (red * GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2]).unsqueeze(-3)
 
 
-def adjust_brightness(frames: torch.Tensor, factor: float) -> torch.Tensor:
+def adjust_brightness(frames: torch.Tensor, factor: Factor) -> torch.Tensor:
     """Scale (..., 3, H, W) float in 0 to 255; factor 1 changes nothing, 0 is black."""
     return (frames * factor).clamp_(0, 255)
 
 
-def adjust_contrast(frames: torch.Tensor, factor: float) -> torch.Tensor:
+def adjust_contrast(frames: torch.Tensor, factor: Factor) -> torch.Tensor:
     """Move away from (factor > 1) or towards the frame's mean luma."""
     mean = grey(frames).mean(dim=(-3, -2, -1), keepdim=True)
     return torch.lerp(mean, frames, factor).clamp_(0, 255)
 
 
-def adjust_saturation(frames: torch.Tensor, factor: float) -> torch.Tensor:
+def adjust_saturation(frames: torch.Tensor, factor: Factor) -> torch.Tensor:
     """Move away from (factor > 1) or towards each pixel's luma."""
     return torch.lerp(grey(frames), frames, factor).clamp_(0, 255)
 
 
-def adjust_hue(frames: torch.Tensor, shift: float) -> torch.Tensor:
-    """Turn the HSV hue of float32 CPU frames by `shift` of a circle, -0.5 to 0.5; value and saturation stay.
+def adjust_hue(frames: torch.Tensor, shift: Factor) -> torch.Tensor:
+    """Turn the HSV hue of (..., 3, H, W) float32 CPU frames by `shift` of a circle, -0.5 to 0.5; the rest stays.
 
     With value V, chroma C and hue h in sixths of the circle, channel n of (5, 3, 1) is
     V - C max(0, min(k, 4 - k, 1)), k = (n + h) mod 6.
@@ -55,8 +59,8 @@ def adjust_hue(frames: torch.Tensor, shift: float) -> torch.Tensor:
     hue = _sector(red, green, safe, 4)
     np.copyto(hue, _sector(blue, red, safe, 2), where=green == high)
     np.copyto(hue, _sector(green, blue, safe, 0), where=red == high)
-    starts = np.array([start + 6.0 * shift for start in (5.0, 3.0, 1.0)], np.float32)
-    k = hue[..., None, :, :] + starts[:, None, None]
+    starts = np.array((5.0, 3.0, 1.0)).reshape(3, 1, 1) + 6.0 * np.asarray(shift, np.float64)
+    k = hue[..., None, :, :] + starts.astype(np.float32)
     turned = np.floor(k * np.float32(1 / 6))
     turned *= 6
     k -= turned
@@ -75,30 +79,57 @@ def _sector(first: np.ndarray, second: np.ndarray, safe: np.ndarray, start: int)
     return hue
 
 
-def color_jitter(
-    frames: torch.Tensor, brightness: float, contrast: float, saturation: float, hue: float, draws: Uniforms
-) -> torch.Tensor:
-    """Apply torchvision's ColorJitter: factors in [1 - x, 1 + x] (hue in [-x, x]), in random order.
+class Jitter(NamedTuple):
+    """One draw of ColorJitter.
+
+    Attributes:
+        factors: of brightness, contrast and saturation, and the turn of the hue.
+        order: numbers of the steps that are taken, in their order.
+    """
+
+    factors: tuple[float, ...]
+    order: tuple[int, ...]
+
+
+UNCHANGED = Jitter((1.0, 1.0, 1.0, 0.0), ())
+
+_STEPS: tuple[Callable[[torch.Tensor, Factor], torch.Tensor], ...] = (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    adjust_hue,
+)
+
+
+def draw_jitter(brightness: float, contrast: float, saturation: float, hue: float, draws: Uniforms) -> Jitter:
+    """Draw torchvision's ColorJitter: factors in [1 - x, 1 + x] (hue in [-x, x]), in random order; 0 leaves one out."""
+    strengths = (brightness, contrast, saturation)
+    factors = [draws.uniform(max(0.0, 1 - strength), 1 + strength) for strength in strengths]
+    factors.append(draws.uniform(-hue, hue))
+    used = (*strengths, hue)
+    return Jitter(tuple(factors), tuple(step for step in draws.order(len(_STEPS)) if used[step] > 0))
+
+
+def color_jitter(frames: torch.Tensor, drawn: Sequence[Jitter]) -> torch.Tensor:
+    """Apply one draw per frame; frames that take the same step at the same place are computed together.
 
     Args:
-        frames: (T, 3, H, W) float in 0 to 255; all frames get the same factors.
-        brightness: strength, 0 for none; so are contrast and saturation.
-        contrast: see brightness.
-        saturation: see brightness.
-        hue: at most 0.5 of a circle.
-        draws: source of randomness.
+        frames: (T, 3, H, W) float32 in 0 to 255; may be overwritten.
+        drawn: T draws; the frames of a clip share theirs.
     """
-    steps: list[tuple[Callable[[torch.Tensor, float], torch.Tensor], float, float, float]] = [
-        (adjust_brightness, brightness, max(0.0, 1 - brightness), 1 + brightness),
-        (adjust_contrast, contrast, max(0.0, 1 - contrast), 1 + contrast),
-        (adjust_saturation, saturation, max(0.0, 1 - saturation), 1 + saturation),
-        (adjust_hue, hue, -hue, hue),
-    ]
-    factors = [draws.uniform(low, high) for _, _, low, high in steps]
-    for index in draws.order(len(steps)):
-        apply, strength, _, _ = steps[index]
-        if strength > 0:
-            frames = apply(frames, factors[index])
+    for place in range(len(_STEPS)):
+        groups: dict[int, list[int]] = {}
+        for row, jitter in enumerate(drawn):
+            if place < len(jitter.order):
+                groups.setdefault(jitter.order[place], []).append(row)
+        for step, rows in groups.items():
+            factors = [drawn[row].factors[step] for row in rows]
+            factor = torch.tensor(factors, dtype=torch.float64 if step == 3 else torch.float32).view(-1, 1, 1, 1)
+            if len(rows) == len(frames):
+                frames = _STEPS[step](frames, factor if len(set(factors)) > 1 else factors[0])
+            else:
+                index = torch.tensor(rows)
+                frames.index_copy_(0, index, _STEPS[step](frames.index_select(0, index), factor))
     return frames
 
 

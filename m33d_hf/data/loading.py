@@ -11,7 +11,7 @@ import dataclasses
 import multiprocessing
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from m33d_hf.data.randomness import Draw, generator_of, seed_of
 from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.skips import SkippedFile
-from m33d_hf.data.transforms import EvaluationTransform
+from m33d_hf.data.transforms import Begun, EvaluationTransform, TrainTransform
 from m33d_hf.data.views import check_sampling, frame_indices, segment_indices, take_frames
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
 
@@ -34,6 +34,7 @@ __all__ = [
 Transform = Callable[[RGBDSample], RGBDSample]
 Row = tuple[int, int]
 Views = list[RGBDSample]
+Result = TypeVar("Result")
 
 # One unreadable file leads to another only in a broken data set; this many in a row stop the run.
 MAX_ATTEMPTS = 10
@@ -135,6 +136,26 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         Raises:
             DataError: `max_attempts` files in a row could not be read.
         """
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[Row]) -> list[RGBDSample | Views]:
+        """The samples of `rows`, each as alone; DataLoader asks for a batch. Small images share their colour steps.
+
+        Raises:
+            DataError: as for a single row.
+        """
+        if self.multi_view or not isinstance(self.transform, TrainTransform):
+            return [self._read(row, self._views) for row in rows]
+        begun = [self._read(row, self._begin) for row in rows]
+        finished = iter(self.transform.finish([view for item in begun if isinstance(item, list) for view in item]))
+        found: list[RGBDSample | Views] = []
+        for item in begun:
+            views = [next(finished) for _ in item] if isinstance(item, list) else [item]
+            found.append(views if self.num_views > 1 and isinstance(item, list) else views[0])
+        return found
+
+    def _read(self, row: Row, use: Callable[[Views], Result]) -> Result | RGBDSample:
+        """What `use` makes of the clips of a row, or a dropped sample."""
         epoch, index = row
         skipped: list[SkippedFile] = []
         candidate = index
@@ -144,7 +165,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
                 for number, sample in enumerate(clips):
                     files = skipped if number == 0 else []
                     sample.meta.update(draw=Draw(self.seed, epoch), skipped=files, index=index)
-                return self._views(clips)
+                return use(clips)
             if not self.train:
                 return RGBDSample(
                     skipped[-1].key, meta={"dropped": True, "skipped": skipped, "index": index}
@@ -192,16 +213,23 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         """Transform the clips of one video into what the loader hands on."""
         if self.multi_view:
             return [view for number, clip in enumerate(clips) for view in self._crops(clip, number)]
+        views = [self._transformed(view) for view in self._repeated(clips)]
+        return views[0] if self.num_views == 1 else views
+
+    def _begin(self, clips: Views) -> list[Begun]:
+        return [cast(TrainTransform, self.transform).begin(view) for view in self._repeated(clips)]
+
+    def _repeated(self, clips: Views) -> Iterator[RGBDSample]:
+        """The untransformed views of one training sample."""
         (sample,) = clips
         if self.num_views == 1:
-            return self._transformed(sample)
-        views = []
+            yield sample
+            return
         for number in range(self.num_views):
             meta = dict(sample.meta, draw=sample.meta["draw"]._replace(view=number))
             if number > 0:
                 meta["skipped"] = []
-            views.append(self._transformed(dataclasses.replace(sample, meta=meta)))
-        return views
+            yield dataclasses.replace(sample, meta=meta)
 
     def _crops(self, clip: RGBDSample, segment: int) -> Views:
         if self.num_crops == 1:

@@ -12,11 +12,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from m33d_hf.data.clip_augmentation import ErasingOptions, rand_augment
-from m33d_hf.data.color import color_jitter, gaussian_blur, grey
+from m33d_hf.data.color import UNCHANGED, Jitter, color_jitter, draw_jitter, gaussian_blur, grey
 from m33d_hf.data.crops import multi_scale_crop, random_crop, random_resized_crop, scale_jitter
 from m33d_hf.data.randomness import Draw, Uniforms
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
@@ -32,6 +33,9 @@ from m33d_hf.modeling.preprocessing_m33d import (
     place,
     size_pair,
 )
+
+# 1 MiB of float32 is one core's share of the second-level cache.
+VALUES_AT_ONCE = 1 << 18
 
 TRAIN_CROPS = ("random_resized", "multiscale", "random", "scale_jitter", "resize", "center")
 
@@ -202,6 +206,10 @@ class TrainTransform:
     patch_size: Size = (1, 1)
 
     def __call__(self, sample: RGBDSample) -> RGBDSample:
+        return self.finish([self.begin(sample)])[0]
+
+    def begin(self, sample: RGBDSample) -> Begun:
+        """Do all but colour, which `finish` does for many samples at once; raises as a call does."""
         image = checked_size(sample, self.patch_size)
         draw: Draw = sample.meta["draw"]
         if self.options.randaugment_ops > 0:
@@ -210,13 +218,24 @@ class TrainTransform:
         draws = Uniforms(draw.generator(sample.key, "geometry"))
         flip = draws.chance(self.options.flip)
         placement = self._place(image, draws)
-        rgb = None
+        rgb = color = None
         if sample.rgb is not None:
-            view = placement.view(sample.rgb, self.options.resize_mode)
-            # Before padding, so that padding keeps its colour.
-            rgb = placement.pad(self._color(view, draw, sample.key), RGB_FILL)
-            rgb = rgb.flip(-1) if flip else rgb
-        return _with_maps(sample, rgb, placement, flip)
+            rgb = placement.view(sample.rgb, self.options.resize_mode)
+            color = self._draw_color(draw, sample.key)
+        return Begun(_with_maps(sample, rgb, placement, flip), placement, flip, color)
+
+    def finish(self, begun: Sequence[Begun]) -> list[RGBDSample]:
+        """The samples that were begun, with their colour; the same however many are finished together."""
+        colored = [each for each in begun if each.color is not None]
+        if colored:
+            change_colors(colored)
+        for each in begun:
+            rgb = each.sample.rgb
+            if rgb is not None:
+                # After colour, so that padding keeps its own.
+                rgb = each.placement.pad(rgb, RGB_FILL)
+                each.sample.rgb = rgb.flip(-1) if each.flip else rgb
+        return [each.sample for each in begun]
 
     def _place(self, image: Size, draws: Uniforms) -> Placement:
         options = self.options
@@ -230,27 +249,75 @@ class TrainTransform:
             return scale_jitter(image, self.size, options.scale, draws)
         return place(image, self.size, options.train_crop)
 
-    def _color(self, rgb: torch.Tensor, draw: Draw, key: str) -> torch.Tensor:
+    def _draw_color(self, draw: Draw, key: str) -> ColorDraw | None:
         options = self.options
         if not (options.color_jitter or options.grayscale or options.blur):
-            return rgb
+            return None
         draws = Uniforms(draw.generator(key, "color"))
         jitter, whiten, blur = (
             draws.chance(probability)
             for probability in (options.color_jitter, options.grayscale, options.blur)
         )
         if not (jitter or whiten or blur):
-            return rgb
-        frames = rgb.float()
-        if jitter:
-            frames = color_jitter(
-                frames, options.brightness, options.contrast, options.saturation, options.hue, draws
-            )
-        if whiten:
-            frames = grey(frames).expand_as(frames)
-        if blur:
-            frames = gaussian_blur(frames, options.blur_kernel, draws.uniform(*options.blur_sigma))
-        return frames.round().clamp_(0, 255).to(torch.uint8)
+            return None
+        strengths = (options.brightness, options.contrast, options.saturation, options.hue)
+        return ColorDraw(
+            draw_jitter(*strengths, draws) if jitter else None,
+            whiten,
+            (options.blur_kernel, draws.uniform(*options.blur_sigma)) if blur else None,
+        )
+
+
+class ColorDraw(NamedTuple):
+    """What changes in the colour of one sample; `blur` is (kernel, deviation)."""
+
+    jitter: Jitter | None
+    whiten: bool
+    blur: tuple[int, float] | None
+
+
+@dataclass
+class Begun:
+    """A sample without its colour yet: maps as they will be, RGB neither padded nor flipped."""
+
+    sample: RGBDSample
+    placement: Placement
+    flip: bool
+    color: ColorDraw | None
+
+
+def change_colors(begun: Sequence[Begun]) -> None:
+    """Change the RGB of samples as their colour draws say, several at a time where they are small.
+
+    A frame of 48 pixels costs less than the calls of the operations on it; large frames together leave the cache.
+    """
+    waiting: dict[torch.Size, list[tuple[Begun, torch.Tensor, ColorDraw]]] = {}
+    for each in begun:
+        if each.color is not None and each.sample.rgb is not None:
+            rgb = each.sample.rgb
+            waiting.setdefault(rgb.shape, []).append((each, rgb, each.color))
+    for shape, members in waiting.items():
+        count = max(VALUES_AT_ONCE // shape.numel(), 1)
+        for start in range(0, len(members), count):
+            some = members[start : start + count]
+            changed = _changed([rgb for _, rgb, _ in some], [color for _, _, color in some])
+            for (each, _, _), rgb in zip(some, changed, strict=True):
+                each.sample.rgb = rgb
+
+
+def _changed(clips: Sequence[torch.Tensor], draws: Sequence[ColorDraw]) -> Sequence[torch.Tensor]:
+    """Clips of one shape (T, 3, H, W) uint8 with other colours."""
+    frames = torch.cat(list(clips)).float()
+    length = len(clips[0])
+    if any(draw.jitter is not None for draw in draws):
+        frames = color_jitter(frames, [draw.jitter or UNCHANGED for draw in draws for _ in range(length)])
+    for number, draw in enumerate(draws):
+        clip = frames[number * length : (number + 1) * length]
+        if draw.whiten:
+            clip.copy_(grey(clip).expand_as(clip))
+        if draw.blur is not None:
+            clip.copy_(gaussian_blur(clip, *draw.blur))
+    return frames.round_().clamp_(0, 255).to(torch.uint8).split(length)
 
 
 def checked_size(sample: RGBDSample, patch_size: Size) -> Size:

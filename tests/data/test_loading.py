@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import torch
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import Draw, generator_of
 from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.data.views import frame_indices
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, LabelError
 
@@ -271,3 +273,56 @@ def test_a_script_that_leaves_its_loader_in_the_middle_ends():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+class DepthClip(Clip):
+    """A video with depth and labels that says which maps it was asked for."""
+
+    asked: ClassVar[list[object]] = []
+
+    def read_maps(self, indices: Sequence[int], maps: object) -> RGBDSample:
+        self.asked.append(maps)
+        return self.read(indices)
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        sample = super().read(indices)
+        sample.depth = torch.ones(len(indices), 1, 4, 4)
+        sample.segmentation = torch.zeros(len(indices), 4, 4, dtype=torch.uint8)
+        return sample
+
+
+def test_maps_that_are_not_needed_are_neither_asked_for_nor_kept():
+    class Source(Clips):
+        def __getitem__(self, index: int) -> Clip:
+            return DepthClip("clip", 3)
+
+    sample = SampleDataset(Source(2), maps=["rgb", "segmentation"])[0, 0]
+    assert sample.depth is None and sample.rgb is not None and sample.segmentation is not None
+    assert DepthClip.asked[-1] == {"rgb", "segmentation"}
+    assert SampleDataset(Source(2))[0, 0].depth is not None
+
+
+def test_a_sample_with_none_of_the_needed_maps_stays_whole():
+    sample = SampleDataset(Clips(2), maps=["depth"])[0, 0]
+    assert sample.rgb is not None and sample.depth is None
+
+
+def test_other_modalities_are_kept_by_name():
+    maps = {"flow": torch.zeros(1, 2, 4, 4), "normals": torch.zeros(1, 3, 4, 4)}
+    sample = RGBDSample("a", torch.zeros(1, 3, 4, 4, dtype=torch.uint8), meta={"modalities": maps, "fps": 2})
+    assert list(sample.only(["rgb", "flow"]).meta["modalities"]) == ["flow"]
+    assert sample.only(["rgb", "flow"]).meta["fps"] == 2 and sample.only(["rgb", "flow", "normals"]) is sample
+
+
+@pytest.mark.parametrize("num_views", [1, 2])
+def test_a_batch_of_rows_is_bit_equal_to_each_row(num_views):
+    options = TransformOptions(train_crop="resize", color_jitter=0.6, grayscale=0.3)
+    source = Clips(9, length=20, errors={3: CorruptFileError("3.png", "truncated")})
+    dataset = SampleDataset(source, build_transform(options, True, 6), num_frames=2, train=True, num_views=num_views)
+    rows = [(epoch, index) for epoch in range(2) for index in range(9)]
+    for row, found in zip(rows, dataset.__getitems__(rows), strict=True):
+        alone = dataset[row]
+        pairs = zip(found, alone, strict=True) if num_views > 1 else [(found, alone)]
+        for mine, wanted in pairs:
+            assert mine.key == wanted.key and torch.equal(mine.rgb, wanted.rgb)
+            assert mine.meta["skipped"] == wanted.meta["skipped"]

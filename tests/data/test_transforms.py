@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
 
-from m33d_hf.data import color
+from m33d_hf.data import color, transforms
 from m33d_hf.data.crops import fixed_offsets, multi_scale_crop, random_resized_crop, scale_jitter
 from m33d_hf.data.randomness import Draw, Uniforms, generator_of
 from m33d_hf.data.sample import RGBDSample
@@ -209,10 +209,31 @@ def test_jitter_draws_within_the_strengths_in_every_order():
     orders = {tuple(draws(i).order(4)) for i in range(400)}
     assert len(orders) == 24
     frames = noise_frames().float()
-    assert torch.equal(color.color_jitter(frames, 0, 0, 0, 0, draws(0)), frames)
-    flat = torch.full((1, 3, 2, 2), 100.0)
-    levels = [float(color.color_jitter(flat, 0.4, 0, 0, 0, draws(i)).mean()) for i in range(200)]
+    nothing = color.draw_jitter(0, 0, 0, 0, draws(0))
+    assert torch.equal(color.color_jitter(frames.clone(), [nothing] * len(frames)), frames)
+    flat = torch.full((200, 3, 2, 2), 100.0)
+    drawn = [color.draw_jitter(0.4, 0, 0, 0, draws(i)) for i in range(200)]
+    levels = color.color_jitter(flat, drawn).mean(dim=(1, 2, 3)).tolist()
     assert 60 <= min(levels) < 65 and 135 < max(levels) <= 140
+
+
+def test_frames_jittered_together_are_bit_equal_to_each_alone():
+    frames = torch.rand(40, 3, 17, 13, generator=torch.Generator().manual_seed(3)) * 255
+    drawn = [color.draw_jitter(0.4, 0.4, 0.2, 0.1, draws(i)) if i % 3 else color.UNCHANGED for i in range(40)]
+    alone = [color.color_jitter(frame[None].clone(), [one]) for frame, one in zip(frames, drawn, strict=True)]
+    assert torch.equal(color.color_jitter(frames.clone(), drawn), torch.cat(alone))
+
+
+@pytest.mark.parametrize("at_once", [1, 1 << 18])
+def test_samples_finished_together_are_bit_equal_to_each_alone(at_once, monkeypatch):
+    monkeypatch.setattr(transforms, "VALUES_AT_ONCE", at_once)
+    options = TransformOptions(train_crop="scale_jitter", scale=(0.5, 1.5), color_jitter=0.6, grayscale=0.3, blur=0.4)
+    transform = build_transform(options, True, (30, 26))
+    samples = [ramp_sample(epoch=i) for i in range(12)]
+    together = transform.finish([transform.begin(sample) for sample in samples])
+    for sample, found in zip(samples, together, strict=True):
+        alone = transform(sample)
+        assert torch.equal(found.rgb, alone.rgb) and torch.equal(found.segmentation, alone.segmentation)
 
 
 def test_grayscale_makes_channels_equal():

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from m33d_hf.errors import ConfigError, DataError
@@ -126,3 +128,23 @@ def test_senseless_arguments_are_refused():
 def test_torchvision_is_not_needed():
     code = "import sys, m33d_hf.modeling.preprocessing_m33d; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64, torch.float16])
+@pytest.mark.parametrize("mode", ["center", "resize", "pad"])
+def test_a_map_is_cut_resized_and_windowed_as_by_single_steps(dtype, mode):
+    values = torch.arange(2 * 40 * 50).remainder(251).view(2, 40, 50).to(dtype)
+    for size in ((16, 24), (40, 50), (64, 48)):
+        placement = replace(place((30, 41), size, mode), box=(5, 7, 30, 41))
+        resized = resize_map(values[..., 5:35, 7:48], placement.resized)
+        (top, left), (height, width) = placement.offset, size
+        assert torch.equal(placement.view_map(values), resized[..., top : top + height, left : left + width])
+
+
+def test_resizing_takes_any_memory_layout():
+    planes = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
+    pixels = planes.contiguous(memory_format=torch.channels_last)
+    for mode in ("bilinear", "bicubic"):
+        wanted = F.interpolate(planes[..., 3:33, 4:44].contiguous(), (24, 20), mode=mode, antialias=True)
+        for images in (planes, pixels):
+            assert torch.equal(resize_rgb(images[..., 3:33, 4:44], (24, 20), mode), wanted)

@@ -20,7 +20,6 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, initialise
 
-
 # Maps that the collator of a task puts into a batch; pre-training takes those of its modalities.
 _TASK_MAPS = {
     "semantic_segmentation": ("rgb", "segmentation"),
