@@ -29,7 +29,8 @@ class M33DModelOutput(ModelOutput):
 
 @dataclass
 class M33DForPreTrainingOutput(ModelOutput):
-    """Pre-training terms. Terms are "rgb", "depth" (any reconstructed modality), "contrastive", "matching".
+    """Pre-training terms: "rgb", "depth" (any reconstructed modality), "contrastive", "matching"; with the additions of
+    the follow-up "depth_noise" (any denoised modality) and "distillation".
 
     Args:
         loss: scalar, the weighted sum of Eq. 5, 6 or 7.
@@ -40,7 +41,8 @@ class M33DForPreTrainingOutput(ModelOutput):
         masked: name -> (B, K) predicted positions.
         diagnostics: on request, scalars without gradient (retrieval and matching accuracy, loss with hidden depth).
         features: on request, name -> (B, V, D) encoded visible tokens.
-        reconstructions: on request, name -> (B, K, P) predictions in the space of the target.
+        reconstructions: on request, name -> (B, K, P) predictions in the space of the target, and the predicted noise of
+            visible patches as name + "_noise" -> (B, V, P).
     """
 
     loss: torch.Tensor | None = None
