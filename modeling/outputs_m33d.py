@@ -41,8 +41,8 @@ class M33DForPreTrainingOutput(ModelOutput):
         masked: name -> (B, K) predicted positions.
         diagnostics: on request, scalars without gradient (retrieval and matching accuracy, loss with hidden depth).
         features: on request, name -> (B, V, D) encoded visible tokens.
-        reconstructions: on request, name -> (B, K, P) predictions in the space of the target, and the predicted noise of
-            visible patches as name + "_noise" -> (B, V, P).
+        reconstructions: on request, name -> (B, K, P) predictions in the space of the target, and the predicted noise
+            of visible patches as name + "_noise" -> (B, V, P).
     """
 
     loss: torch.Tensor | None = None
