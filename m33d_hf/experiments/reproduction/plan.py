@@ -170,7 +170,7 @@ class ReproductionPlan(ExperimentPlan):
         masks = self.content["masks"][entry["part"]] if entry.get("masked", True) else {}
         shared = {**self.content["common"][entry["part"]], **masks}
         words = ["--recipe", entry["recipe"], "--method", entry["method"], "--seed", str(seed)]
-        return [*words, *_overrides({**shared, **entry.get("set", {})}), *_overrides(self._model(entry["part"]))]
+        return [*words, *_overrides({**shared, **self._model(entry["part"]), **entry.get("set", {})})]
 
     def _model(self, part: str) -> Mapping[str, Any]:
         """What a budget changes of model and batch."""
