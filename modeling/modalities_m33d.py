@@ -75,7 +75,7 @@ class ModalitySpec:
     drop_probability: float = 0.0
     target_of: str | None = None
     denoising_weight: float = 0.0
-    denoising_std: float = 0.25
+    denoising_std: float = 1.0
     channel_mean: tuple[float, ...] | None = None
     channel_std: tuple[float, ...] | None = None
 
