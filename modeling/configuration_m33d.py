@@ -92,7 +92,8 @@ class M33DConfig(PreTrainedConfig):
             with a budget the ratios of the modalities mean nothing.
         token_budget_alpha: concentration of that draw; 1 is uniform over all divisions, more is more even.
         decoder_kind: "shared" is the paper's one decoder; "per_target" gives every target a decoder of its own that
-            reads the visible tokens by cross-attention (MultiMAE); it goes with a token budget.
+            reads the visible tokens by cross-attention, then has `decoder_num_hidden_layers` blocks of self-attention
+            over its own positions (MultiMAE); it goes with a token budget.
         contrastive_min_valid: tokens with at most this share of valid pixels are neither positives nor negatives.
         contrastive_tokens: "visible" contrasts the tokens that the masked pass kept; "full_forward" encodes all
             tokens of both modalities in an extra pass.

@@ -11,6 +11,7 @@ from torch import nn
 
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .encoder_m33d import M33DPositions
+from .errors_m33d import ConfigError
 from .layers_m33d import M33DMLP, M33DAttention, M33DLayer
 from .masking_m33d import JOINT
 from .patches_m33d import Grid
@@ -106,11 +107,18 @@ class M33DTargetDecoders(nn.Module):
             states: "joint" -> (B, V, D) encoded visible tokens, "global" -> (B, 1, D) where there is one.
             keep: "joint" -> (B, V) their places.
             grid: (t, h, w) tokens.
-            hide: unused, for the signature of `M33DDecoder`: joint latents have seen each other.
+            hide: must be empty; it is there for the signature of `M33DDecoder`.
 
         Returns:
             name -> (B, N, P) predictions and name -> (B, N) their positions, which are all.
+
+        Raises:
+            ConfigError: a modality is to be hidden.
         """
+        if hide:
+            raise ConfigError(
+                f"{sorted(hide)} cannot be hidden: latents encoded jointly have seen it. Give a `keep` without it."
+            )
         visible, joint = states[JOINT], keep[JOINT]
         table = self.positions(grid)
         everything = torch.arange(table.shape[0], device=joint.device).expand(joint.shape[0], -1)

@@ -37,8 +37,8 @@ class M33DForPreTrainingOutput(ModelOutput):
         losses: term -> unweighted mean.
         weighted_losses: term -> its part of `loss`.
         loss_sums, loss_counts: term -> numerator and denominator, so that ranks and accumulation steps can be pooled.
-        keep: name -> (B, V) visible positions that were used.
-        masked: name -> (B, K) predicted positions.
+        keep: name -> (B, V) visible positions that were used ("joint" with a token budget).
+        masked: name -> (B, K) predicted positions; with a token budget all of them, of which losses count the masked.
         diagnostics: on request, scalars without gradient (retrieval and matching accuracy, loss with hidden depth).
         features: on request, name -> (B, V, D) encoded visible tokens.
         reconstructions: on request, name -> (B, K, P) predictions in the space of the target, and the predicted noise

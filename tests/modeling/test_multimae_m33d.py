@@ -312,3 +312,5 @@ def test_a_second_target_and_a_global_token_ask_for_what_they_need():
     with pytest.raises(ConfigError, match="keep lacks"):
         model = multimae()
         model(**random_batch(model.config), keep=draw_keep(tiny_config(), 4))
+    with pytest.raises(ConfigError, match="cannot be hidden"):
+        model(**random_batch(model.config), hide={"depth": torch.ones(4, dtype=torch.bool)})
