@@ -172,6 +172,8 @@ def _processor() -> str:
 def header(name: str, device: torch.device) -> dict[str, Any]:
     """What makes a measurement repeatable: command, commit, versions, machine, date."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    if "--output" in words:  # where it was written is nobody's concern
+        del words[words.index("--output") : words.index("--output") + 2]
     return {
         "name": name,
         "command": " ".join(["python", f"benchmarks/{words[0]}", *words[1:]]),

@@ -78,7 +78,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="timed rounds (5 on CPU, 30 on a GPU)")
     parser.add_argument("--warmup", type=int, help="rounds before (1 on CPU, 10 on a GPU)")
     parser.add_argument("--peers", nargs="+", default=["fused", "default"], choices=["fused", "default"])
-    parser.add_argument("--tiny", dest="size", action="store_const", const="tiny", default="base", help="for tests")
+    parser.add_argument("--size", default="base", choices=["base", "small", "tiny"], help="ViT-B, ViT-S, for tests")
+    parser.add_argument("--tiny", dest="size", action="store_const", const="tiny", help="the same as --size tiny")
     parser.add_argument("--no_memory", action="store_true", help="leave out the peak memory (a process per side)")
     parser.add_argument("--name", default="pretrain_step", help="word for the file")
     parser.add_argument("--output", help="JSON file; benchmarks/<name>.json")
@@ -197,7 +198,7 @@ def measure_memory(args: argparse.Namespace, case: Case, precision: str) -> dict
         command = [sys.executable, str(Path(__file__).resolve()), "--memory_of", side, "--cases", case.name]
         command += ["--device", args.device, "--precision", precision, "--batch", str(samples_of(args, case))]
         command += ["--threads", str(args.threads)] if args.threads is not None else []
-        command += ["--tiny"] if args.size == "tiny" else []
+        command += ["--size", args.size]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"measuring the memory of {side} failed:\n{done.stderr}")

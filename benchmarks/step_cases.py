@@ -24,6 +24,14 @@ _ENCODERS: dict[str, dict[str, int]] = {
         "num_attention_heads": 12,
         "intermediate_size": 3072,
     },
+    "small": {
+        "image_size": 224,
+        "patch_size": 16,
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+    },
     "tiny": {
         "image_size": 32,
         "patch_size": 8,
@@ -42,10 +50,12 @@ _NAMES = (
 _DECODERS = {
     ("base", "image"): (512, 8, 16, 2048),
     ("base", "clip"): (384, 4, 6, 1536),
+    ("small", "image"): (256, 8, 8, 1024),
+    ("small", "clip"): (192, 4, 3, 768),
     ("tiny", "image"): (24, 2, 3, 40),
     ("tiny", "clip"): (24, 2, 3, 40),
 }
-_FRAMES = {"base": (16, 2), "tiny": (4, 2)}
+_FRAMES = {"base": (16, 2), "small": (16, 2), "tiny": (4, 2)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ CASES = {
 
 
 def sizes(size: str, kind: str) -> dict[str, Any]:
-    """Configuration arguments of a size ("base" is ViT-B with MAE's or VideoMAE's decoder, "tiny" is for tests)."""
+    """Configuration arguments: "base" is ViT-B with MAE's or VideoMAE's decoder, "small" ViT-S with half of that."""
     arguments: dict[str, Any] = dict(_ENCODERS[size])
     arguments |= dict(zip(_NAMES, _DECODERS[size, kind], strict=True))
     if kind == "clip":
@@ -90,7 +100,7 @@ def sizes(size: str, kind: str) -> dict[str, Any]:
 
 
 def our_config(case: Case, size: str) -> M33DConfig:
-    """Our configuration of a case; M3D-like cases take the recipes' masks and weights, tube masks in clips."""
+    """Our configuration of a case; other cases take the recipes' masks and weights, tube masks in clips."""
     arguments = sizes(size, case.kind)
     ratio = 0.75 if size == "tiny" else 0.9
     clip: dict[str, Any] = {"masking": "tube", "mask_ratio": ratio}

@@ -266,7 +266,10 @@ class M33DForPreTraining(M33DPreTrainedModel):
                     f"forward lacks {spec.input_name!r}: modality {spec.name!r} is part of this pre-training model. "
                     "Give it, or take the modality out of the configuration."
                 )
-        targets = {s.name: as_clip(values[s.input_name], s, self.config) for s in self.config.target_specs}
+        targets = {
+            s.name: inputs[s.name] if s.name in inputs else as_clip(values[s.input_name], s, self.config)
+            for s in self.config.target_specs
+        }
         valid = {}
         for spec in self.config.specs:
             mask = values.get(spec.mask_name) if spec.mask_name else None
@@ -276,9 +279,12 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 )
         _check_alike({**inputs, **targets}, valid)
         for name, mask in valid.items():
-            for pixels_of in (inputs, targets):
-                if name in pixels_of:  # a NaN in a hole would spread through the patch embedding
-                    pixels_of[name] = pixels_of[name].masked_fill(~mask.bool(), 0.0)
+            pixels = inputs.get(name, targets.get(name))
+            if pixels is not None:  # a NaN in a hole would spread through the patch embedding
+                filled = pixels.masked_fill(~mask.bool(), 0.0)
+                for pixels_of in (inputs, targets):
+                    if name in pixels_of:
+                        pixels_of[name] = filled
         return inputs, targets, valid
 
     def _noise(self, given: Tensors | None, inputs: Tensors, valid: Tensors) -> Tensors:
