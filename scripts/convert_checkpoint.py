@@ -1,4 +1,4 @@
-"""Turn an MAE or VideoMAE checkpoint into an M33D checkpoint folder and say what became of every weight."""
+"""Turn an MAE, VideoMAE or MultiMAE checkpoint into an M33D checkpoint folder and say what became of every weight."""
 
 from __future__ import annotations
 
