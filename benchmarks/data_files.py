@@ -1,0 +1,111 @@
+"""Videos and RGB-D frames to measure readers and loaders on, made on the spot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CODECS = {
+    "h264 GOP 250": ("libx264", 250, ".mp4"),
+    "h264 GOP 16": ("libx264", 16, ".mp4"),
+    "xvid (mpeg4)": ("mpeg4", 12, ".avi"),
+}
+CLASSES = ("Juggling", "Makeup")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is made: videos of (height, width) and some frames; pictures of (height, width); labels of classes."""
+
+    video: tuple[int, int] = (240, 320)
+    video_frames: int = 300
+    videos: int = 6
+    picture: tuple[int, int] = (480, 640)
+    small_picture: tuple[int, int] = (256, 341)
+    pictures: int = 24
+
+
+TINY = Sizes((64, 80), 40, 2, (48, 64), (32, 43), 4)
+
+
+def scene(height: int, width: int, shift: float, seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8: edges, gradients and grain in motion, which compress about as real pictures do."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    columns = columns + 2.0 * shift
+    waves = [np.sin(columns / (7 + 5 * c) + seed) * np.cos((rows + shift) / (11 + 3 * c)) for c in range(3)]
+    blocks = ((columns // 40 + rows // 30) % 3 - 1) * 35
+    grain = np.random.default_rng(int(seed * 1000 + shift)).normal(0, 3, (height, width, 1))
+    return np.clip(128 + 60 * np.stack(waves, -1) + blocks[..., None] + grain, 0, 255).astype(np.uint8)
+
+
+def depth_of(height: int, width: int, shift: float, seed: int = 0) -> np.ndarray:
+    """(H, W) uint16 millimetres, 0 for holes."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    metres = 2.0 + np.sin((columns + shift) / 50 + seed) + rows / height
+    draws = np.random.default_rng(int(seed * 1000 + shift) + 1)
+    stored = (1000 * (metres + draws.normal(0, 0.003, metres.shape))).astype(np.uint16)
+    holes = draws.random((height // 16 + 1, width // 16 + 1)) < 0.08
+    stored[np.kron(holes, np.ones((16, 16), bool))[:height, :width]] = 0
+    return stored
+
+
+def write_video(path: Path, codec: str, gop: int, size: tuple[int, int], frames: int, seed: int = 0) -> Path:
+    """Encode a moving scene.
+
+    Raises:
+        ImportError: PyAV is not installed. Others as PyAV: a codec that it lacks.
+    """
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.gop_size = gop
+        stream.codec_context.thread_count = 1
+        if codec == "libx264":
+            # Key frames at scene changes would shorten the groups.
+            stream.options = {"x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0"}
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(scene(*size, number, seed), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_action_data(root: Path, sizes: Sizes) -> Path:
+    """Videos (xvid) in the layout of UCF-101 with its lists, and metric depth at half the resolution beside them."""
+    height, width = sizes.video
+    lines = []
+    for number in range(sizes.videos):
+        label = number % len(CLASSES)
+        name = f"{CLASSES[label]}/v_{CLASSES[label]}_g{number + 1:02d}_c01"
+        write_video(root / f"{name}.avi", "mpeg4", 12, sizes.video, sizes.video_frames, seed=number)
+        lines.append(f"{name}.avi {label + 1}")
+        depth = [depth_of(height // 2, width // 2, frame, number) for frame in range(sizes.video_frames)]
+        file = root / "depth" / f"{name}.npy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, np.stack(depth))
+    (root / "depth" / "depth_spec.json").write_text('{"kind": "metric", "unit": "millimetre"}')
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("".join(f"{i + 1} {name}\n" for i, name in enumerate(CLASSES)))
+    (lists / "trainlist01.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def write_frames(root: Path, size: tuple[int, int], count: int, labels: int = 40) -> Path:
+    """color/N.jpg, depth/N.png (16-bit millimetres) and label/N.png (class ids below `labels`)."""
+    for name in ("color", "depth", "label"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        rgb, depth = scene(*size, 9 * number), depth_of(*size, 9 * number)
+        Image.fromarray(rgb).save(root / "color" / f"{number}.jpg", quality=92)
+        Image.fromarray(depth).save(root / "depth" / f"{number}.png")
+        ids = (rgb[..., 0] // 16 + depth // 400) % labels
+        Image.fromarray(ids.astype(np.uint8)).save(root / "label" / f"{number}.png")
+    return root

@@ -1,0 +1,206 @@
+"""Readers and loaders: decoding alone, and what reaches the collated batch as a share of it.
+
+    python benchmarks/data_loading.py                             # about 3 minutes of CPU time on one thread
+    python benchmarks/data_loading.py --videos FOLDER_OR_FILE...  # real videos too
+    python benchmarks/data_loading.py --tiny --output_dir /tmp/x  # seconds: a test of the machinery
+
+Writes data_loading.json into --output_dir. One thread, process CPU time; in every repetition each path decodes, then
+loads the same files, and the median of the repetitions is kept. Readers that are not installed are named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from data_files import CODECS, TINY, Sizes, write_action_data, write_frames, write_video
+from data_paths import PATHS, TrainingPath, bare_decoding, build, consume, describe_rows
+from data_readers import PICTURE_READERS, VIDEO_READERS, installed
+
+HERE = Path(__file__).resolve().parent
+NUM_FRAMES, STRIDE = 16, 4
+SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--videos", type=Path, nargs="*", default=[], help="real videos or folders of them")
+    parser.add_argument("--only", default="", help="measure the loaders whose title holds this text")
+    parser.add_argument("--tiny", action="store_true", help="a handful of small files")
+    parser.add_argument("--output_dir", type=Path, default=HERE)
+    return parser.parse_args(argv)
+
+
+def medians(calls: dict[str, Callable[[], int]], repetitions: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Samples per second of each call, medians over repetitions in which all take turns, after one turn unmeasured."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for repetition in range(repetitions + 1):
+        for name, call in calls.items():
+            started = clock()
+            count = call()
+            if repetition:
+                seconds[name].append((clock() - started) / count)
+    return {name: 1.0 / max(statistics.median(found), 1e-9) for name, found in seconds.items()}
+
+
+def measure_videos(folder: Path, given: Sequence[Path], sizes: Sizes, repetitions: int) -> list[dict[str, Any]]:
+    """Clips per second of each reader on each kind of file."""
+    files: dict[str, list[Path]] = {}
+    missing = [f"reader {name}: {module} is not installed" for name, (module, _) in VIDEO_READERS.items()
+               if not installed(module)]  # fmt: skip
+    if installed("av"):
+        for title, (codec, gop, suffix) in CODECS.items():
+            path = folder / f"{codec}-{gop}{suffix}"
+            files[title] = [write_video(path, codec, gop, sizes.video, sizes.video_frames)]
+    else:
+        missing.append("made videos: av, which encodes them, is not installed")
+    for place in given:
+        found = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.suffix.lower() in SUFFIXES)
+        files[f"real: {place.name}"] = found
+    for line in missing:
+        print(line, file=sys.stderr)
+    rows = []
+    for title, videos in files.items():
+        clips = [(video, _clip(video, number)) for video in videos for number in range(3)]
+        clips = [(video, frames) for video, frames in clips if frames]
+        calls = {
+            name: lambda read=read, clips=clips: sum(len(read(video, frames)[:1]) for video, frames in clips)
+            for name, (module, read) in VIDEO_READERS.items()
+            if installed(module)
+        }
+        if clips and calls:
+            rates = medians(calls, repetitions, time.process_time)
+            rows += [{"files": title, "reader": name, "clips_per_second": rate} for name, rate in rates.items()]
+    return rows
+
+
+def _clip(video: Path, number: int) -> list[int]:
+    """One of three clips of a video; none where it is too short or cannot be read."""
+    from m33d_hf.errors import M33DError
+    from m33d_hf.modeling.video_reading_m33d import probe_video
+
+    try:
+        length = probe_video(video).num_frames
+    except (M33DError, OSError) as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return []
+    stride = min(STRIDE, (length - 1) // NUM_FRAMES)
+    start = (length - 1 - NUM_FRAMES * stride) * number // 2
+    return [start + stride * frame for frame in range(NUM_FRAMES)] if stride > 0 else []
+
+
+def measure_pictures(roots: dict[str, Path], repetitions: int) -> list[dict[str, Any]]:
+    """RGB-D pairs (JPEG and 16-bit PNG) per second."""
+    rows = []
+    for title in ("frames", "small_frames"):
+        pairs = [[file, roots[title] / "depth" / f"{file.stem}.png"] for file in (roots[title] / "color").iterdir()]
+        calls = {
+            name: lambda read=read, pairs=pairs: sum(len(read(pair)) // 2 for pair in pairs)
+            for name, (module, read) in PICTURE_READERS.items()
+            if installed(module)
+        }
+        rates = medians(calls, repetitions, time.process_time)
+        rows += [{"files": title, "reader": name, "pairs_per_second": rate} for name, rate in rates.items()]
+    return rows
+
+
+def measure_path(path: TrainingPath, roots: dict[str, Path], repetitions: int, tiny: bool) -> list[dict[str, Any]]:
+    """Rates of one training path: decoding, the recipe, and its variants, in turns."""
+    clips = path.data == "action"
+    batch, batches = (2, 1) if tiny else (6, 1) if clips else (24, 1) if path.data != "rooms" else (48, 8)
+    batch = 16 if not tiny and "actions" in path.recipe else batch
+    variants = (("as the recipe says", ""), *path.variants)
+    loaders = {title: build(path, words, roots, batch, tiny) for title, words in variants}
+    calls = {"decoding": bare_decoding(next(iter(loaders.values())), batches)}
+    calls |= {title: consume(loader, batches) for title, loader in loaders.items()}
+    rates = medians(calls, repetitions, time.process_time)
+    return [
+        {
+            "path": path.title,
+            "variant": title,
+            "samples_per_second": rates[title],
+            "decoding_per_second": rates["decoding"],
+            "share": rates[title] / rates["decoding"],
+            "goal": path.goal,
+        }
+        for title in loaders
+    ]
+
+
+def measure_scaling(roots: dict[str, Path], repetitions: int, tiny: bool) -> list[dict[str, Any]]:
+    """Wall-clock samples per second with 0, 1 and 2 workers, of two paths."""
+    rows = []
+    for path in (path for path in PATHS if path.title in ("RGB-D images, pre-training", "rooms images, m33d")):
+        batch, batches = (2, 2) if tiny else (8, 12) if path.data != "rooms" else (48, 20)
+        loaders = {str(n): build(path, "", roots, batch, tiny, workers=n) for n in (0, 1, 2)}
+        rates = medians(
+            {name: consume(loader, batches) for name, loader in loaders.items()}, repetitions, time.perf_counter
+        )
+        rows += [{"path": path.title, "workers": int(n), "samples_per_second": rate} for n, rate in rates.items()]
+    return rows
+
+
+def environment(argv: Sequence[str]) -> dict[str, Any]:
+    """Command, commit and machine."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
+    return {
+        "command": shlex.join(["python", "benchmarks/data_loading.py", *argv]),
+        "commit": git.stdout.strip() or None,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and save."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parse(words)
+    torch.set_num_threads(1)
+    sizes, repetitions = (TINY, 1) if args.tiny else (Sizes(), args.repetitions)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        roots = {
+            "out": folder / "out",
+            "frames": write_frames(folder / "frames", sizes.picture, sizes.pictures),
+            "small_frames": write_frames(folder / "small", sizes.small_picture, sizes.pictures),
+        }
+        result: dict[str, Any] = {"environment": environment(words)}
+        result["video_readers"] = measure_videos(folder, args.videos, sizes, repetitions)
+        result["picture_readers"] = measure_pictures(roots, repetitions)
+        paths = [path for path in PATHS if args.only in path.title]
+        if installed("av"):
+            roots["action"] = write_action_data(folder / "action", sizes)
+        else:
+            paths = [path for path in paths if path.data != "action"]
+        result["loaders"] = [row for path in paths for row in measure_path(path, roots, repetitions, args.tiny)]
+        result["scaling"] = [] if args.only else measure_scaling(roots, repetitions, args.tiny)
+    for name in ("video_readers", "picture_readers", "scaling"):
+        print(f"== {name}", *(_line(row) for row in result[name]), sep="\n")
+    print("== loaders (* below the target of 60 %)", *describe_rows(result["loaders"]), sep="\n")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    (args.output_dir / "data_loading.json").write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+def _line(row: dict[str, Any]) -> str:
+    return "  ".join(f"{value:10.1f}" if isinstance(value, float) else f"{value!s:26}" for value in row.values())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

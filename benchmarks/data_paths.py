@@ -1,0 +1,182 @@
+"""The training paths whose loaders are measured: a recipe, what is bare decoding of its files, and variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from data_readers import installed, read_decord, read_pictures_pil, read_pyav
+from torch.utils.data import DataLoader
+
+from m33d_hf.data.loading import build_loader
+from m33d_hf.scripts._main import build_task
+from m33d_hf.training.parsing import resolve
+from m33d_hf.training.preparation import build_model, step_sampler
+
+NARROW = "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 2 --model.intermediate_size 64"
+NARROW_DECODER = (
+    "--model.decoder_hidden_size 32 --model.decoder_num_hidden_layers 1 --model.decoder_num_attention_heads 2 "
+    "--model.decoder_intermediate_size 64"
+)
+NO_COLOR = "--transforms.color_jitter 0 --transforms.blur 0"
+NO_RANDAUGMENT = "--transforms.randaugment_ops 0"
+PRETRAINING = "pretraining"
+LABELS = "{num_classes: 40}"
+
+
+@dataclass(frozen=True)
+class TrainingPath:
+    """One training path.
+
+    Attributes:
+        title: for the table.
+        task: name of the task.
+        recipe: and further words of the command line.
+        data: "action", "frames", "small_frames" or "rooms": which files.
+        variants: title -> words; "as the recipe says" is always one.
+        goal: whether the target of 60 % applies: decoding is what such data costs.
+    """
+
+    title: str
+    task: str
+    recipe: str
+    data: str
+    variants: tuple[tuple[str, str], ...] = ()
+    goal: bool = True
+
+
+PATHS = (
+    TrainingPath("clips, pre-training, RGB", PRETRAINING, "ucf101_pretrain --method videomae", "action"),
+    TrainingPath("clips, pre-training, RGB-D", PRETRAINING, "ucf101_pretrain", "action"),
+    TrainingPath(
+        "clips, fine-tuning (2 views)",
+        "video_classification",
+        "ucf101_finetune",
+        "action",
+        (("without RandAugment", NO_RANDAUGMENT),),
+    ),
+    TrainingPath(
+        "RGB-D images, pre-training", PRETRAINING, "scannet_stage2", "frames", (("without jitter and blur", NO_COLOR),)
+    ),
+    TrainingPath(
+        "the same, stored at 256",
+        PRETRAINING,
+        "scannet_stage2",
+        "small_frames",
+        (("without jitter and blur", NO_COLOR),),
+    ),
+    TrainingPath("depth, fine-tuning", "depth_estimation", "nyuv2_depth", "frames", (("without jitter", NO_COLOR),)),
+    TrainingPath(
+        "segmentation, fine-tuning",
+        "semantic_segmentation",
+        f"nyuv2_semseg --data.options {LABELS}",
+        "frames",
+        (("without jitter", NO_COLOR),),
+    ),
+    TrainingPath("rooms images, mae", PRETRAINING, "rooms/pretrain --method mae", "rooms", goal=False),
+    TrainingPath("rooms images, m33d", PRETRAINING, "rooms/pretrain_stage2", "rooms", goal=False),
+    TrainingPath("rooms clips, m33d", PRETRAINING, "rooms/pretrain_clips", "rooms", goal=False),
+    TrainingPath("rooms actions", "video_classification", "rooms/actions", "rooms", goal=False),
+)
+
+
+def build(
+    path: TrainingPath, words: str, roots: dict[str, Path], batch: int, tiny: bool, workers: int = 0
+) -> DataLoader[Any]:
+    """The loader that a training run of the recipe has, with a narrow model and this batch size."""
+    argv = ["--recipe", path.recipe.split()[0], *_words(path.recipe), *NARROW.split(), *_words("x " + words)]
+    argv += ["--output_dir", str(roots["out"]), "--logging.trackers", "[]", "--data.num_workers", str(workers)]
+    argv += ["--train.batch_size", str(batch), "--train.accumulation", "1", "--seed", "0"]
+    if path.task == PRETRAINING:
+        argv += NARROW_DECODER.split()
+    if path.data != "rooms":
+        argv += ["--data.root", str(roots[path.data]), "--data.eval_split", "null", "--evaluation.every_epochs", "null"]
+        argv += ["--model.image_size", "64"] if tiny else []
+    elif tiny:
+        count = "num_clips: 8" if "clips" in path.recipe or "actions" in path.recipe else "num_frames: 12"
+        argv += ["--data.options", f"{{{count}}}", "--data.max_train_samples", "null"]
+        argv += ["--data.allow_missing_classes", "true"] if "actions" in path.recipe else []
+    args = resolve(argv, path.task).args
+    task = build_task(path.task)
+    model = build_model(args, task)
+    dataset = task.build_datasets(args, model)[0]
+    sampler = step_sampler(args, len(dataset), 0, 1, 0, 10**6)
+    return build_loader(dataset, task.build_collator(args, model, train=True), sampler, num_workers=workers)
+
+
+def _words(text: str) -> list[str]:
+    """The words of a command line after the first; a value in braces is one word."""
+    words: list[str] = []
+    for word in text.split()[1:]:
+        if words and words[-1].count("{") > words[-1].count("}"):
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    return words
+
+
+def bare_decoding(loader: DataLoader[Any], batches: int) -> Callable[[], int]:
+    """A call that decodes the very frames that these batches hold with nothing but the decoding library.
+
+    It returns the number of samples. Rooms are decoded by copying from the memory map.
+    """
+    dataset: Any = loader.dataset
+    rows = [row for rows in islice(iter(loader.batch_sampler), batches) for row in rows]  # type: ignore[arg-type]
+    maps = dataset.maps
+    jobs: list[Callable[[], Any]] = []
+    for epoch, index in rows:
+        handle = dataset.source[dataset.indices[index]]
+        (clip,) = dataset._try_read(epoch, index, [])  # the frames that are drawn for this epoch
+        jobs.append(_job(handle, clip, maps))
+
+    def decode() -> int:
+        for job in jobs:
+            job()
+        return len(jobs)
+
+    return decode
+
+
+def _job(handle: Any, clip: Any, maps: Any) -> Callable[[], Any]:
+    numbers = clip.meta.get("frames")
+    if hasattr(handle, "source"):  # rooms
+        arrays = handle.source.arrays()
+        names = [{"depth": "sensor"}.get(name, name) for name in maps]
+        return lambda: [arrays[name][handle.index][numbers] for name in names]
+    if hasattr(handle, "frames"):  # pictures
+        frame, root = handle.frames[0], handle.reader.root
+        files = {"rgb": frame.rgb, "depth": frame.depth, "segmentation": frame.labels}
+        return lambda: read_pictures_pil([root / files[name] for name in maps if files[name]])
+    read = read_decord if installed("decord") else read_pyav
+    stored = handle.depth.store.path if handle.depth is not None and "depth" in maps else None
+
+    def video() -> Any:
+        pixels = read(handle.file, numbers)
+        return pixels, None if stored is None else np.load(stored, mmap_mode="r")[np.array(numbers)]
+
+    return video
+
+
+def consume(loader: DataLoader[Any], batches: int) -> Callable[[], int]:
+    """A call that draws the first batches of a loader; it returns the number of samples (views count as one)."""
+
+    def draw() -> int:
+        return sum(len(batch["meta"]["indices"]) for batch in islice(iter(loader), batches))
+
+    return draw
+
+
+def describe_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A table for people."""
+    lines = [f"{'path':32} {'variant':26} {'samples/s':>10} {'decoding':>9} {'share':>6}"]
+    for row in rows:
+        share = f"{row['share']:6.0%}" + (" *" if row["goal"] and row["share"] < 0.6 else "")
+        lines.append(
+            f"{row['path']:32} {row['variant']:26} {row['samples_per_second']:10.1f} "
+            f"{row['decoding_per_second']:9.1f} {share}"
+        )
+    return lines

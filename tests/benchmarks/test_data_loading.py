@@ -1,0 +1,35 @@
+"""The data benchmark runs, names what it leaves out, and needs no optional package to be imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+WITHOUT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+for name in ("av", "decord", "datasets", "evaluate", "torchcodec", "cv2"):
+    sys.modules[name] = None
+import data_loading
+assert data_loading.parse(["--tiny"]).tiny
+"""
+
+
+def test_a_tiny_run_measures_every_path(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "data_loading.py"), "--tiny", "--output_dir", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=BENCHMARKS.parent, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "data_loading.json").read_text())
+    assert {row["path"] for row in found["loaders"]} >= {"RGB-D images, pre-training", "rooms images, mae"}
+    rates = [row["samples_per_second"] for row in found["loaders"] + found["scaling"]]
+    assert all(rate > 0 for rate in rates) and {row["workers"] for row in found["scaling"]} == {0, 1, 2}
+    assert all(row["share"] > 0 for row in found["loaders"])
+    assert found["environment"]["commit"] and "--tiny" in found["environment"]["command"]
+    assert "as the recipe says" in done.stdout
+
+
+def test_it_is_imported_without_optional_packages():
+    subprocess.run([sys.executable, "-c", WITHOUT, str(BENCHMARKS)], check=True, timeout=120)
