@@ -13,6 +13,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.experiments import rows, running
 from m33d_hf.experiments.compute import ONE_THREAD, Compute
 from m33d_hf.experiments.plan import load_plan
+from m33d_hf.experiments.reproduction.plan import load_plan as reproduction_plan
 from m33d_hf.training.parsing import parse_arguments
 
 
@@ -73,3 +74,13 @@ def test_a_row_with_loader_processes(tmp_path: Path) -> None:
         "semantic_segmentation", argv, argv, str(tmp_path / "run"), 2, "picture.npz", str(tmp_path), 2
     )
     assert 0 <= found["value"] <= 1 and (tmp_path / "picture.npz").is_file()
+
+
+def test_every_run_of_the_gpu_budget_is_on_the_gpu(tmp_path: Path) -> None:
+    jobs = reproduction_plan("reproduction", "gpu", tmp_path).jobs()
+    render, floors = jobs[:2]
+    assert render.parameters["options"] == floors.parameters["options"] == {"image_size": 128, "device": "cuda"}
+    for job in {job.id.rsplit("-s", 1)[0]: job for job in jobs[2:]}.values():  # one seed of each
+        args = parse_arguments(job.parameters["argv"], job.parameters.get("task", "pretraining"))
+        assert not args.cpu and args.train.precision == "bf16" and args.data.options["device"] == "cuda", job.id
+        assert args.model["image_size"] == 128 and args.data.num_workers > 0, job.id
