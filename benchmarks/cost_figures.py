@@ -67,12 +67,13 @@ def curves_picture(rows: Sequence[dict[str, Any]], fits: dict[str, Any], path: P
             if all("peak" in row for row in line):
                 memory.plot(x, [row["peak_formula"] / 2**20 for row in line], "--", color=color, linewidth=1.1)
                 memory.plot(x, [row["peak"] / 2**20 for row in line], marker, color=color, markersize=5)
-        _dress(time, f"step time over {curve}", curve, f"{unit} per step")
+        logarithmic = curve in ("frames", "batch")
+        _dress(time, f"step time over {curve}", curve, f"{unit} per step", None if logarithmic else 0.0)
         _dress(rate, f"achieved rate over {curve}", curve, "GFLOP/s (formula / time)")
         _dress(memory, f"peak memory over {curve}", curve, "MiB")
-        if curve in ("frames", "batch"):
-            time.set_yscale("log")
-            memory.set_yscale("log")
+        if logarithmic:
+            time.set_yscale("log", base=2)
+            time.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     _legend(figure)
     return save_figure(figure, path)
 
