@@ -24,6 +24,7 @@ from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
+from m33d_hf.training import recipes
 
 SMALL = ("num_hidden_layers", "decoder_num_hidden_layers")
 NAMED = [  # what T6 names; the other methods need only be one graph
@@ -137,6 +138,13 @@ def test_no_second_graph_for_a_second_batch() -> None:
     assert len(graphs) == 1
 
 
+def configured(name: str) -> M33DConfig:
+    """A variant of the tests' helpers, or a method on disk with its last kind."""
+    if name in VARIANTS:
+        return tiny_config(**VARIANTS[name])
+    return small({method: recipe for recipe, method in methods_with_rooms()}[name], name)
+
+
 class HostTraffic(TorchDispatchMode):
     """Notes every operation that touches the host's memory, where all tensors should be on the device."""
 
@@ -166,31 +174,37 @@ def moved(model: nn.Module, device: str) -> None:
 
 
 def on(device: str, batch: dict[str, Any]) -> dict[str, Any]:
-    return {key: on(device, v) if isinstance(v, dict) else v.to(device) for key, v in batch.items()}
+    """Fake tensors of the same shapes; to be called under FakeTensorMode."""
+    return {
+        key: on(device, v) if isinstance(v, dict) else torch.empty(v.shape, dtype=v.dtype, device=device)
+        for key, v in batch.items()
+    }
 
 
-@pytest.mark.parametrize("name", list(VARIANTS))
+@pytest.mark.parametrize("name", [*VARIANTS, *recipes.method_names()])
 def test_nothing_moves_between_host_and_device(name: str) -> None:
-    config = tiny_config(**VARIANTS[name])
+    config = configured(name)
     model = M33DForPreTraining(config).train()
+    real = whole_batch(config)  # masks are drawn on the host, by the collator
     with FakeTensorMode():
         moved(model, "cuda")
-        batch = on("cuda", whole_batch(config))
+        batch = on("cuda", real)
         with HostTraffic() as traffic:
             model.loss_counts(**batch)
             assert model(**batch).loss.device.type == "cuda"
     assert not traffic.found
 
 
-@pytest.mark.parametrize("name", list(VARIANTS))
+@pytest.mark.parametrize("name", [*VARIANTS, *recipes.method_names()])
 def test_no_operation_depends_on_values(name: str) -> None:
     """Fake tensors have no values: .item(), nonzero or a boolean index would raise. Backward and optimizer included."""
-    config = tiny_config(**VARIANTS[name])
+    config = configured(name)
     model = M33DForPreTraining(config).train()
+    real = whole_batch(config)
     with FakeTensorMode():
         moved(model, "cpu")
         optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor(1e-3), fused=True)
-        batch = whole_batch(config)
+        batch = on("cpu", real)
         model.loss_counts(**batch)
         model(**batch).loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
