@@ -168,7 +168,7 @@ def resize_rgb(pixels: torch.Tensor, size: Size, interpolation: str = "bilinear"
         # The integer kernel is three times faster than the float one and rounds as PIL does, but for a level or two.
         if images.stride(-3) != 1:
             images = images.contiguous()  # of planes, it reads a cut-out at half the speed; of pixels, at full speed
-        resized = _KERNELS[interpolation](images, size, False)
+        resized = _KERNELS[interpolation](images, size, False).contiguous()
     else:
         resized = F.interpolate(images.float(), size, mode=interpolation, antialias=True)
         resized = resized.round().clamp_(0, 255).to(torch.uint8)

@@ -69,7 +69,7 @@ class FrameReader:
             sizes = {tuple(part.shape[-2:]) for part in parts}
             if len(sizes) > 1:
                 raise DataError(f"{key}: the {name} of its frames differ in size: {sorted(sizes)}")
-            stacked[name] = torch.stack(parts) if parts else None
+            stacked[name] = (parts[0][None] if len(parts) == 1 else torch.stack(parts)) if parts else None
         return RGBDSample(
             key=key, rgb=stacked["rgb"], depth=stacked["depth"], segmentation=stacked["labels"], meta=meta
         )
@@ -77,7 +77,8 @@ class FrameReader:
     def _read_frame(self, frame: Frame) -> dict[str, torch.Tensor | None]:
         rgb = depth = labels = None
         if frame.rgb is not None:
-            rgb = torch.from_numpy(read_rgb(self.root / frame.rgb)).permute(2, 0, 1).contiguous()
+            # As decoded, pixel by pixel: resizing reads that faster than planes, which would cost a copy first.
+            rgb = torch.from_numpy(read_rgb(self.root / frame.rgb)).permute(2, 0, 1)
         if frame.depth is not None and self.depth_spec is not None:
             depth = torch.from_numpy(self.depth_spec.decode(read_map(self.root / frame.depth)))[None]
         if frame.labels is not None and self.label_rules is not None:

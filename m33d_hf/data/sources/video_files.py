@@ -109,7 +109,8 @@ class VideoFile:
         numbers = [int(index) for index in indices]
         info = self.info
         pixels = read_video(self.file, numbers, info=info)
-        rgb = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        # As decoded, pixel by pixel: resizing reads that faster than planes, and a copy of a clip costs as much again.
+        rgb = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         depth = None
         if self.depth is not None:
             self.depth.require_length(info.num_frames, self.file)
