@@ -99,7 +99,7 @@ class PreTrainingBatch:
     def target_patches(self, spec: ModalitySpec, index: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
         """(B, K, P) float32 reconstruction target of the masked patches."""
         patches = self._patches(self.targets[spec.name], index).float()
-        if spec.target_space == "unit" and spec.channel_mean is not None:
+        if spec.target_space == "unit" and spec.channel_mean is not None and spec.channel_std is not None:
             mean = _on_device(spec.channel_mean, patches.device)
             std = _on_device(spec.channel_std, patches.device)
             patches = (patches.unflatten(-1, (-1, spec.channels)) * std + mean).flatten(-2)
