@@ -53,7 +53,7 @@ class RGBDSample:
         meta = self.meta
         if others:
             meta = meta | {"modalities": {name: map_ for name, map_ in others.items() if name in maps}}
-        return replace(self, **kept, meta=meta)
+        return replace(self, rgb=kept["rgb"], depth=kept["depth"], segmentation=kept["segmentation"], meta=meta)
 
     @property
     def height(self) -> int:

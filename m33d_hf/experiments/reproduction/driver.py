@@ -169,7 +169,7 @@ def _grid(plan: ReproductionPlan, rows: Rows) -> list[dict[str, Any]]:
             row = rows[f"grid-{number}-{start}"]
             values = _values(plan, entry["measurement"], row)
             seed = int(plan.content["grid"]["seed"])
-            status = {key: row[key] for key in ("status", "error") if key in row}
+            status: dict[str, Any] = {key: row[key] for key in ("status", "error") if key in row}
             found.append({"variant": start, "label": entry["label"], "seed": seed, "values": values, **status})
     return found
 
@@ -205,7 +205,8 @@ def _measured(plan: ReproductionPlan, rows: Rows) -> list[dict[str, Any]]:
             for item in plan.measurements(name):
                 row = rows[f"{item}-{name}-s{seed}"]
                 values = _values(plan, item, row)
-                kept = {k: row[k] for k in ("status", "error", "steps", "seconds", "cpu_seconds", "flops") if k in row}
+                names = ("status", "error", "steps", "seconds", "cpu_seconds", "flops")
+                kept: dict[str, Any] = {key: row[key] for key in names if key in row}
                 for column, definition in plan.columns().items():
                     if definition["of"] == item:
                         what = {"id": f"{column}-{name}-s{seed}", "variant": name, "column": column, "seed": seed}
