@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_LARGEST_KEPT = 1 << 30
+_LARGEST_KEPT = (1 << 30, 32 << 20)  # 32 MiB is the limit of older glibc (mallopt(3))
 _NEVER = 2**31 - 1
+_OWN_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc keep freed buffers of up to 1 GiB instead of returning every one of them to the kernel.
+    """Make glibc keep freed buffers of up to 1 GiB (old ones: 32 MiB) instead of returning all of them to the kernel.
 
     By default each large temporary of a step is mapped, zeroed page by page on first touch, and unmapped: 3 to 8 % of a
     step on CPU. Only where memory comes from changes, no number. It holds for the rest of the process: glibc can be
     told, not asked, so there is nothing to put back. Memory held in between is what the largest step needs anyway.
 
+    An environment that decides these thresholds itself (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_, or glibc.malloc
+    in GLIBC_TUNABLES) is left its choice.
+
     Returns:
-        Whether it was done; False on systems without glibc, which have allocators of their own.
+        Whether it was done; False also on systems without glibc, which have allocators of their own.
     """
-    if not sys.platform.startswith("linux"):
+    decided = any(name in os.environ for name in _OWN_VARIABLES)
+    if decided or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or not sys.platform.startswith("linux"):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    done = [library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT), library.mallopt(_M_TRIM_THRESHOLD, _NEVER)]
-    return all(done)
+    # The trim threshold alone would harm: glibc then no longer raises the other one, which starts at 128 KiB.
+    if not any(library.mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST_KEPT):
+        return False
+    return bool(library.mallopt(_M_TRIM_THRESHOLD, _NEVER))
