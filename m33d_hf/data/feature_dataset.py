@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from m33d_hf.data.features import ClipRule, FeatureStore, VideoFeatures
-from m33d_hf.data.loading import Row, SampleDataset
+from m33d_hf.data.loading import Row, SampleDataset, Views
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
 from m33d_hf.data.sources.phase_base import PhaseSource
 from m33d_hf.errors import DataError
@@ -146,13 +146,15 @@ class FeatureDataset(SampleDataset):
         labelled = summary.labels != IGNORE_INDEX
         return bool((summary.valid & labelled).any() if train else summary.valid.any())
 
-    def __getitem__(self, row: Row) -> FeatureSample:
-        """Video number `index`; the same in every epoch.
+    def __getitems__(self, rows: Sequence[Row]) -> list[RGBDSample | Views]:
+        """The videos of `rows` as `FeatureSample`; the same in every epoch.
 
         Raises:
-            CorruptFileError: its file has been damaged since the run began.
+            CorruptFileError: the file of one has been damaged since the run began.
         """
-        _, index = row
+        return [self._sample(index) for _, index in rows]
+
+    def _sample(self, index: int) -> FeatureSample:
         number = self.indices[index]
         video = self.phases.videos[number]
         features = self._planned(number) if self.store is None else self.store.read(video.key)
