@@ -2,6 +2,7 @@
 
     python benchmarks/pretrain_step.py                       # CPU, ViT-B, float32: minutes
     python benchmarks/pretrain_step.py --device cuda --precision no bf16 --compiled both --batch 64
+    python benchmarks/pretrain_step.py --report              # the tables of benchmarks/README.md, from the JSON files
 
 Before a comparison of the same model is timed, loss and every gradient are proved equal; else nothing is timed. What
 the figures mean, and what was found: benchmarks/README.md.
@@ -27,6 +28,7 @@ import torch  # noqa: E402
 from measuring import MatmulCeiling, header, interleaved, peak_memory, summary  # noqa: E402
 from step_cases import CASES, Batch, Case, build_peer, our_batch, our_config, peer_batch, peer_config  # noqa: E402
 from step_contenders import OurStep, ParityError, PeerStep, check_parity, transplant  # noqa: E402
+from step_report import write_report  # noqa: E402
 from torch import nn  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
@@ -41,6 +43,9 @@ Row = dict[str, Any]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; 1 where parity failed."""
     args = parse(argv)
+    if args.report:
+        print(write_report(ROOT / "benchmarks"))
+        return 0
     logging.set_verbosity_error()
     device = torch.device(args.device)
     if args.threads is not None:
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if device.type == "cpu":
         keep_freed_memory()  # as the training loop does; both sides gain
-    content = {**header(args.name, device), "size": args.size, "cases": []}
+    content = {**header(args.name, device), "load_average": [os.getloadavg()[0]], "size": args.size, "cases": []}
     failed = False
     for name in args.cases:
         for precision in args.precision:
@@ -61,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     print(f"{name}: {error}", file=sys.stderr)
                     row, failed = {"case": name, "precision": precision, "parity_error": str(error)}, True
                 content["cases"].append(row)
+                content["load_average"].append(os.getloadavg()[0])
                 write(Path(args.output), content)
                 print("\n".join(described(row)), flush=True)
     return int(failed)
@@ -74,7 +80,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="threads of the CPU (1 there, else torch's)")
     parser.add_argument("--precision", nargs="+", default=["no"], choices=["no", "bf16"], help="float32 or autocast")
     parser.add_argument("--compiled", default="eager", choices=["eager", "compiled", "both"], help="torch.compile")
-    parser.add_argument("--batch", type=int, help="samples per step; by case on CPU, 64 on a GPU")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", help="samples per step, of all cases or one each; by case on CPU, 64 on a GPU"
+    )
     parser.add_argument("--rounds", type=int, help="timed rounds (5 on CPU, 30 on a GPU)")
     parser.add_argument("--warmup", type=int, help="rounds before (1 on CPU, 10 on a GPU)")
     parser.add_argument("--peers", nargs="+", default=["fused", "default"], choices=["fused", "default"])
@@ -83,8 +91,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no_memory", action="store_true", help="leave out the peak memory (a process per side)")
     parser.add_argument("--name", default="pretrain_step", help="word for the file")
     parser.add_argument("--output", help="JSON file; benchmarks/<name>.json")
+    parser.add_argument("--report", action="store_true", help="measure nothing; renew the tables in the README")
     parser.add_argument("--memory_of", choices=["ours", "peer"], help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.batch is not None and len(args.batch) not in (1, len(args.cases)):
+        parser.error(f"--batch takes one number or one for each of the {len(args.cases)} --cases.")
     on_cpu = torch.device(args.device).type == "cpu"
     args.threads = args.threads if args.threads is not None else (1 if on_cpu else None)
     args.rounds = args.rounds if args.rounds is not None else (5 if on_cpu else 30)
@@ -96,7 +107,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def samples_of(args: argparse.Namespace, case: Case) -> int:
     """Samples per step."""
     if args.batch is not None:
-        return int(args.batch)
+        return int(args.batch[args.cases.index(case.name)] if len(args.batch) > 1 else args.batch[0])
     return case.batch if torch.device(args.device).type == "cpu" else 64
 
 
@@ -109,8 +120,8 @@ def measure(args: argparse.Namespace, case: Case, precision: str, compiled: bool
     samples = samples_of(args, case)
     config = our_config(case, args.size)
     ours, peers, inputs = build(args, case, config, samples, device)
-    row: Row = {"case": case.name, "precision": precision, "mode": "compiled" if compiled else "eager"}
-    row["batch"] = samples
+    mode = "compiled" if compiled else "eager"
+    row: Row = {"case": case.name, "precision": precision, "mode": mode, "batch": samples}
     if case.same_model:
         row["parity"] = parity(case, ours, peers[0], inputs, config)
     contenders: dict[Any, Callable[[], None]] = {}
@@ -124,6 +135,12 @@ def measure(args: argparse.Namespace, case: Case, precision: str, compiled: bool
     calls = {name: contenders[name] for name in order} | ceiling.calls()
     seconds = interleaved(calls, args.rounds, args.warmup, device)
     row["steps"] = {name: summary(seconds[name]) for name in order}
+    if case.same_model:
+        row["ratio_by_round"] = {
+            name: [peer / own for peer, own in zip(seconds[name], seconds["ours"], strict=True)]
+            for name in order
+            if name != "ours"
+        }
     row |= rates(case, config, samples, row["steps"], ceiling.rate(seconds))
     if not args.no_memory:
         del contenders, calls, ours, peers, ceiling

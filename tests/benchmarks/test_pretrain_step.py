@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,3 +100,75 @@ def test_matmul_shapes_are_those_of_the_formula(benchmark: ModuleType) -> None:
     shapes = measuring.matmul_shapes(config, 2)
     assert shapes[2 * 160, 768, 3072] == 12
     assert shapes[2 * 1568, 384, 1152] == 4
+
+
+@pytest.fixture
+def report(benchmark: ModuleType) -> ModuleType:
+    return sys.modules["step_report"]
+
+
+def test_batch_is_one_for_all_or_one_for_each_case(benchmark: ModuleType) -> None:
+    args = benchmark.parse(["--cases", "videomae", "mae", "--batch", "4", "8"])
+    assert [benchmark.samples_of(args, benchmark.CASES[name]) for name in args.cases] == [4, 8]
+    with pytest.raises(SystemExit):
+        benchmark.parse(["--cases", "videomae", "mae", "--batch", "4", "8", "16"])
+
+
+def _results(folder: Path, name: str, default: list[float], fused: list[float], date: str) -> None:
+    """A result file of `videomae` whose own steps take 1 s."""
+    medians = {"peer_default": statistics.median(default), "peer_fused": statistics.median(fused)}
+    case = {
+        "case": "videomae",
+        "precision": "no",
+        "mode": "eager",
+        "batch": 4,
+        "steps": {"ours": {"median_ms": 1000.0, "spread": 0.01, "rounds": len(default)}},
+        "ratio": medians,
+        "ratio_by_round": {"peer_default": default, "peer_fused": fused},
+        "gflop_per_sample": 200.0,
+        "gflop_per_sample_customary": 209.2,
+        "share_of_ceiling": 0.86,
+    }
+    machine = {"processor": "a processor", "threads": 1, "vector_instructions": "AVX2"}
+    content = {"machine": machine, "versions": {"torch": "2", "transformers": "5"}, "commit": "0123456789"}
+    content |= {"date": date, "size": "base", "cases": [case, {"case": "mae", "parity_error": "they differ"}]}
+    (folder / f"pretrain_step{name}.json").write_text(json.dumps(content))
+
+
+def test_report_takes_the_newest_run_and_judges_against_the_default_optimizer(
+    report: ModuleType, tmp_path: Path
+) -> None:
+    _results(tmp_path, "_old", [1.2, 1.2, 1.2], [1.2, 1.2, 1.2], "2026-01-01T00:00:00+00:00")
+    _results(tmp_path, "", [1.07, 1.09, 1.10], [1.05, 1.06, 1.07], "2026-01-02T00:00:00+00:00")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    for _ in range(2):  # writing again changes nothing
+        text = report.write_report(tmp_path)
+    assert readme.read_text() == f"before\n{report.BEGIN}\n\n{text}\n\n{report.END}\nafter\n"
+    (line,) = [line for line in text.splitlines() if "`videomae`" in line]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[3:6] == ["1.090 (1.070 to 1.100)", "1.060 (1.050 to 1.070)", "1.046"]
+    assert cells[7] == "1.08x: met (single rounds on either side); 85 %: met"
+
+
+def test_report_does_not_judge_speed_without_the_default_optimizer(report: ModuleType, tmp_path: Path) -> None:
+    _results(tmp_path, "", [1.2], [1.2], "2026-01-01T00:00:00+00:00")
+    (row,) = report.collect(tmp_path)
+    del row["ratio"]["peer_default"]
+    assert "1.08x: not judged" in report.tables([row])
+    assert "1.08" not in report.tables([{**row, "mode": "compiled"}])
+
+
+def test_report_needs_results_and_marks(report: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no pretrain_step"):
+        report.write_report(tmp_path)
+    _results(tmp_path, "", [1.2], [1.2], "2026-01-01T00:00:00+00:00")
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(ValueError, match="lacks the lines"):
+        report.write_report(tmp_path)
+
+
+def test_the_readme_shows_the_results_that_are_there(report: ModuleType, repository: Path) -> None:
+    text = (repository / "benchmarks" / "README.md").read_text()
+    between = text.split(report.BEGIN)[1].split(report.END)[0]
+    assert between.strip() == report.tables(report.collect(repository / "benchmarks"))
