@@ -491,10 +491,11 @@ class M33DConfig(PreTrainedConfig):
             return
         sources = {other.name: other for other in self.input_specs}
         source = sources.get(spec.target_of)
-        if source is None or (source.input_name, source.channels) != (spec.input_name, spec.channels):
+        same = ("input_name", "mask_name", "channels")
+        if source is None or any(getattr(source, name) != getattr(spec, name) for name in same):
             raise ConfigError(
                 f"modality {spec.name!r}: target_of is {spec.target_of!r}; expected an input modality with the same "
-                f"input_name and channels, one of {sorted(sources)}."
+                f"{', '.join(same)}, one of {sorted(sources)}."
             )
         if spec.is_target and self.decoder_kind != "per_target":
             raise ConfigError(f"modality {spec.name!r}: target_of needs decoder_kind 'per_target'.")

@@ -67,6 +67,11 @@ class M33DForPreTraining(M33DPreTrainedModel):
         super().__init__(config)
         if not (config.target_specs or config.contrastive_weight > 0 or config.matching_weight > 0):
             raise ConfigError("no loss term is active: give a modality a weight, or set contrastive_weight.")
+        if config.target_specs and config.global_token and config.decoder_kind == "shared":
+            raise ConfigError(
+                "global_token has no place in the shared decoder; set it to False, or give decoder_kind 'per_target' "
+                "and a token_budget (method multimae)."
+            )
         self.m33d = M33DModel(config)
         self.decoder: M33DDecoder | M33DTargetDecoders | None = None
         if config.target_specs:
@@ -146,20 +151,11 @@ class M33DForPreTraining(M33DPreTrainedModel):
         given = {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}
         batch = self._prepare({**given, "keep": keep, "hide": hide, "noise": noise}, kwargs)
         states = self._main_states(batch)
-        sums: Tensors = {}
-        counts: Tensors = {}
         predictions, masked = {}, {}
         if self.decoder is not None:
             predictions, masked = self.decoder(states, batch.keep, batch.grid, batch.hide)
-            self._add_reconstruction(batch, predictions, masked, sums, counts)
-            self._add_denoising(batch, predictions, sums, counts)
         pair_states = self._pair_states(batch, states)
-        if self.contrastive_head is not None:
-            self._add_contrastive(self.contrastive_head, batch, pair_states, sums, counts)
-        if self.matching_head is not None:
-            self._add_matching(self.matching_head, states or pair_states, sums, counts)
-        if self.config.distillation_weight > 0:
-            sums["distillation"], counts["distillation"] = self._distillation(states, teacher_features)
+        sums, counts = self._terms(batch, predictions, masked, states, pair_states, teacher_features)
         losses = {name: sums[name] / counts[name].clamp_min(1) for name in sums}
         weights = self.loss_weights
         return M33DForPreTrainingOutput(
@@ -297,6 +293,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
             missing = [spec.name for spec in specs if spec.name not in given]
             if missing:
                 raise ConfigError(f"noise lacks the modalities {missing}; give all that are denoised, or no noise.")
+            idle = [name for name in given if name not in drawn]
+            if idle:
+                raise ConfigError(f"noise is given for {idle}, which are not denoised: set their denoising_weight.")
         for name in drawn:
             if drawn[name].shape != inputs[name].shape:
                 shapes = f"{tuple(drawn[name].shape)}, the input has {tuple(inputs[name].shape)}"
@@ -320,6 +319,31 @@ class M33DForPreTraining(M33DPreTrainedModel):
             return states
         keep = None if self.config.contrastive_tokens == "full_forward" else batch.keep
         return self.m33d.encode(batch.inputs, keep, use_positions=not self.config.contrastive_position_free)
+
+    def _terms(
+        self,
+        batch: PreTrainingBatch,
+        predictions: Tensors,
+        masked: Tensors,
+        states: Tensors,
+        pair_states: Tensors,
+        teacher_features: Tensors | None,
+    ) -> tuple[Tensors, Tensors]:
+        """Numerators and denominators of all loss terms, by term."""
+        sums: Tensors = {}
+        counts: Tensors = {}
+        if self.decoder is not None:
+            self._add_reconstruction(batch, predictions, masked, sums, counts)
+            self._add_denoising(batch, predictions, sums, counts)
+        if self.contrastive_head is not None:
+            self._add_contrastive(self.contrastive_head, batch, pair_states, sums, counts)
+        if self.matching_head is not None:
+            self._add_matching(self.matching_head, states or pair_states, sums, counts)
+        if self.config.distillation_weight > 0:
+            sums["distillation"], counts["distillation"] = self._distillation(states, teacher_features)
+        elif teacher_features is not None:
+            raise ConfigError("forward got teacher_features, but distillation_weight is 0: set it, or leave them out.")
+        return sums, counts
 
     def _add_reconstruction(
         self, batch: PreTrainingBatch, predictions: Tensors, masked: Tensors, sums: Tensors, counts: Tensors

@@ -258,3 +258,7 @@ def test_noise_of_another_shape_or_modality_is_refused():
         model(**batch, noise={"depth": torch.zeros(4, 1, 16, 16)})
     with pytest.raises(ConfigError, match="noise lacks"):
         model(**batch, noise={})
+    with pytest.raises(ConfigError, match=r"\['rgb'\], which are not denoised"):
+        model(**batch, noise=noise_for(batch) | {"rgb": torch.zeros(4, 3, 32, 32)})
+    with pytest.raises(ConfigError, match="distillation_weight is 0"):
+        model(**batch, teacher_features=model.embed_globally(**batch))

@@ -297,6 +297,7 @@ def test_pictures_keep_what_was_visible_and_predict_the_rest():
         ({"token_budget_alpha": 0.0}, "token_budget_alpha"),
         ({"modalities": [*both(), {**NORM_RGB, "target_of": "rbg"}]}, "target_of is 'rbg'"),
         ({"modalities": [*both(), {**NORM_RGB, "role": "both", "mask_ratio": 0.5}]}, "second target"),
+        ({"modalities": [*both(), {**NORM_RGB, "mask_name": "rgb_mask"}]}, "the same input_name, mask_name, channels"),
     ],
 )
 def test_what_cannot_work_is_refused(overrides, words):
@@ -309,6 +310,8 @@ def test_a_second_target_and_a_global_token_ask_for_what_they_need():
         tiny_config(modalities=[*both(), NORM_RGB])
     with pytest.raises(ConfigError, match="one joint sequence"):
         M33DModel(tiny_config(global_token=True))
+    with pytest.raises(ConfigError, match="no place in the shared decoder"):
+        M33DForPreTraining(tiny_config(global_token=True, joint_encoding=True))
     with pytest.raises(ConfigError, match="keep lacks"):
         model = multimae()
         model(**random_batch(model.config), keep=draw_keep(tiny_config(), 4))
