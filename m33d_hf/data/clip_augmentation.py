@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
+from m33d_hf.data.rand_augmentation import augment_clip
 from m33d_hf.data.randomness import Draw, Uniforms, seeded
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.errors import ConfigError, MissingDependencyError
-from m33d_hf.modeling.preprocessing_m33d import RGB_FILL
+from m33d_hf.errors import ConfigError
 
 ERASING_ATTEMPTS = 10
 
@@ -43,16 +43,9 @@ def rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> torch.Tensor:
         )
     if sample.rgb is None:
         raise ConfigError(f"{sample.key}: RandAugment needs RGB and there is none; set --transforms.randaugment_ops 0")
-    try:
-        from torchvision.transforms import v2
-    except ImportError as error:
-        raise MissingDependencyError("RandAugment needs torchvision: pip install torchvision") from error
     draw: Draw = sample.meta["draw"]
-    augment = v2.RandAugment(
-        num_ops=ops, magnitude=magnitude, interpolation=v2.InterpolationMode.BILINEAR, fill=[RGB_FILL] * 3
-    )
     with seeded(draw.seed, draw.epoch, sample.key, draw.view, "randaugment"):
-        return augment(sample.rgb)
+        return augment_clip(sample.rgb, ops, magnitude)
 
 
 @dataclass(frozen=True)
