@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,25 @@ class FrameReader:
             key=key, rgb=stacked["rgb"], depth=stacked["depth"], segmentation=stacked["labels"], meta=meta
         )
 
+    def narrowed(self, frames: Sequence[Frame], maps: Collection[str]) -> Sequence[Frame]:
+        """The frames without the files of maps that are not named; all files where no RGB or depth would be left.
+
+        Where sizes are aligned, the map whose size counts stays.
+        """
+        needed = set(maps)
+        if self.align != "refuse":
+            needed.add("depth" if self.align == "rgb_to_depth" else "rgb")
+        kept = [
+            replace(
+                frame,
+                rgb=frame.rgb if "rgb" in needed else None,
+                depth=frame.depth if "depth" in needed and self.depth_spec is not None else None,
+                labels=frame.labels if "segmentation" in needed else None,
+            )
+            for frame in frames
+        ]
+        return kept if any(frame.rgb or frame.depth for frame in kept) else frames
+
     def _read_frame(self, frame: Frame) -> dict[str, torch.Tensor | None]:
         rgb = depth = labels = None
         if frame.rgb is not None:
@@ -140,6 +159,14 @@ class FrameSequence:
 
     def read(self, indices: Sequence[int]) -> RGBDSample:
         """Read the given frames; see `FrameReader.read` for what it raises."""
+        return self.read_maps(indices, None)
+
+    def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
+        """As `read`, without opening the files of maps that are not named; None for all.
+
+        What is wrong with those files (damage, another size, a frame that has none) then goes unnoticed: an RGB-only
+        run keeps a frame whose depth cannot be read.
+        """
         for index in indices:
             if not 0 <= index < len(self.frames):
                 raise IndexError(f"{self.key}: frame {index} of a sequence of {len(self.frames)}")
@@ -147,7 +174,7 @@ class FrameSequence:
         numbers = ",".join(str(int(index)) for index in indices)
         key = self.key if self.length == 1 else f"{self.key}[{numbers}]"
         meta = {"frames": [frame.key for frame in chosen], "root": str(self.reader.root)}
-        return self.reader.read(chosen, key, meta)
+        return self.reader.read(chosen if maps is None else self.reader.narrowed(chosen, maps), key, meta)
 
 
 class FrameSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -106,13 +106,26 @@ class VideoFile:
             CorruptFileError: a frame that cannot be decoded.
             DataError: depth of another number of frames.
         """
+        return self.read_maps(indices, None)
+
+    def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
+        """As `read`, with the named maps only, of RGB and depth; None, or names of neither, for both.
+
+        Depth that is not named is not opened, so that an RGB-only run keeps a video whose depth is damaged or of
+        another length. Without RGB the picture is not decoded, which alone would tell damaged frames.
+        """
         numbers = [int(index) for index in indices]
         info = self.info
-        pixels = read_video(self.file, numbers, info=info)
-        # As decoded, pixel by pixel: resizing reads that faster than planes, and a copy of a clip costs as much again.
-        rgb = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        depth = None
-        if self.depth is not None:
+        held = {"rgb"} if self.depth is None else {"rgb", "depth"}
+        wanted = held if maps is None else held & set(maps) or held
+        rgb = depth = None
+        for number in numbers:
+            if not 0 <= number < info.num_frames:
+                raise IndexError(f"{self.file}: frame {number} of a video of {info.num_frames} frames")
+        if "rgb" in wanted:
+            # As decoded, pixel by pixel: resizing reads that faster than planes, and a copy of a clip costs as much.
+            rgb = torch.from_numpy(read_video(self.file, numbers, info=info)).permute(0, 3, 1, 2)
+        if self.depth is not None and "depth" in wanted:
             self.depth.require_length(info.num_frames, self.file)
             depth = resize_depth(self.depth.read(numbers), (info.height, info.width))
         listing = ",".join(map(str, numbers))

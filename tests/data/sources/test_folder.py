@@ -297,3 +297,23 @@ def test_thinning_options_are_checked(tmp_path: Path):
         FolderSource(tmp_path, unit="clip")
     with pytest.raises(DataError, match="min_frames=5"):
         FolderSource(tmp_path, unit="clips", min_frames=5)
+
+
+def test_files_of_maps_that_are_not_named_are_not_opened(tmp_path: Path):
+    write_frames(tmp_path, 3, labels="label/{i}.png")
+    source = FolderSource(tmp_path, num_classes=4)
+    aligned = FolderSource(tmp_path, num_classes=4, align="rgb_to_depth")
+    whole = source[1].read([0])
+    for name in ("depth/1.png", "label/1.png"):
+        (tmp_path / name).unlink()
+    alone = source[1].read_maps([0], {"rgb"})
+    assert torch.equal(alone.rgb, whole.rgb) and alone.depth is None and alone.segmentation is None
+    with pytest.raises(CorruptFileError, match=r"depth.1\.png"):
+        source[1].read_maps([0], {"rgb", "depth"})
+    with pytest.raises(CorruptFileError):  # the size that counts is that of the depth
+        aligned[1].read_maps([0], {"rgb"})
+    (tmp_path / "color/2.png").unlink()
+    sample = source[2].read_maps([0], {"depth", "segmentation"})
+    assert sample.rgb is None and sample.depth is not None and sample.segmentation is not None
+    with pytest.raises(CorruptFileError, match="color"):  # labels have no size of their own to go by
+        source[2].read_maps([0], {"segmentation"})

@@ -63,6 +63,30 @@ def test_depth_comes_by_frame_number_and_at_the_pictures_size(tmp_path: Path) ->
         VideoFile("a", path, depth=RampDepth(13)).read([0])
 
 
+class NoDepth(RampDepth):
+    """Depth that must not be opened."""
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        raise AssertionError("depth was read")
+
+
+def test_maps_that_are_not_named_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", 12)
+    sample = VideoFile("a", path, depth=NoDepth(7)).read_maps([3], {"rgb"})  # of another length, too
+    assert sample.depth is None and sample.rgb is not None and sample.key == "a[3]"
+    batch = SampleDataset([VideoFile("a", path, depth=NoDepth(12))], num_frames=2, maps=["rgb"])[0, 0]
+    assert batch.depth is None and batch.rgb is not None
+    video = VideoFile("a", path, depth=RampDepth(12))
+    both = video.read([3, 5])
+    assert video.read_maps([3, 5], {"segmentation"}).depth is not None  # whoever misses a map hears what is there
+    monkeypatch.setattr(video_files, "read_video", None)
+    alone = video.read_maps([3, 5], {"depth"})
+    assert alone.rgb is None and alone.depth is not None and both.depth is not None
+    torch.testing.assert_close(alone.depth, both.depth, rtol=0, atol=0, equal_nan=True)
+    with pytest.raises(IndexError, match="frame 12"):
+        video.read_maps([12], {"depth"})
+
+
 def test_nothing_is_opened_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", 5)
     asked: list[str] = []
