@@ -3,7 +3,7 @@
 #   make demo-video  the same for clips: actions, and phases of whole videos (outputs/demo-video/video.html)
 #   make reproduce  the tables of the paper in shape, on the embedded data (about an hour; BUDGET=small: minutes)
 #   make bench   speed of a pre-training step against transformers, on CPU (minutes; benchmarks/README.md)
-#   make test    the test suite
+#   make test    the test suite, without the tests marked slow; make test-slow runs those
 #   make lint    ruff and mypy
 # PYTHON chooses the interpreter that makes the environment, VENV where it lives.
 
@@ -16,7 +16,7 @@ REPRODUCE_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?= --batch 1 --rounds 3
 
-.PHONY: demo demo-video reproduce bench test lint clean help
+.PHONY: demo demo-video reproduce bench test test-slow lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -50,7 +50,10 @@ bench: $(VENV)/.m33d-test
 	  if [ -f benchmarks/$$name.py ]; then OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; fi; done
 
 test: $(VENV)/.m33d-test
-	$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(TEST_ARGS)
+
+test-slow: $(VENV)/.m33d-test
+	$(BIN)/python -m pytest -m slow $(TEST_ARGS)
 
 lint: $(VENV)/.m33d-lint
 	$(BIN)/ruff check .

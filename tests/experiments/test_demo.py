@@ -15,8 +15,6 @@ from m33d_hf.experiments.jobs import Job
 from m33d_hf.experiments.running import done_fraction
 from m33d_hf.scripts.run_demo import main
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def small_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -39,7 +39,7 @@ def start(launcher: list[str], jobs: list[dict[str, Any]], folder: Path, **env: 
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120.0) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 300.0) -> tuple[int, str]:
     """Wait; returns exit code and output."""
     output, _ = process.communicate(timeout=timeout)
     return process.returncode, output

@@ -27,7 +27,6 @@ def start(rank: int, arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.slow
 def test_two_ranks_one_killed_and_continued(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "d"):
         write_pictures(tmp_path / "in" / name, FRAMES if name == "a" else 4)

@@ -98,7 +98,7 @@ def bytes_kept(model: Any, args: RunArguments) -> int:
     return sum(found.values())
 
 
-@pytest.mark.parametrize("name", ["stage2", "segmentation"])
+@pytest.mark.parametrize("name", ["stage2", pytest.param("segmentation", marks=pytest.mark.slow)])
 def test_a_compiled_run_trains_evaluates_and_saves_like_another(name: str, tmp_path: Path, cache: str) -> None:
     """aot_eager runs the graph's operations one by one, so that even the numbers are the same."""
     changes = {"model__hidden_dropout_prob": "0.0", "model__drop_path_rate": "0.0", "evaluation__batch_size": "3"}
@@ -111,6 +111,7 @@ def test_a_compiled_run_trains_evaluates_and_saves_like_another(name: str, tmp_p
     assert ours.keys() == theirs.keys() and not any("_orig_mod" in key for key in ours)
 
 
+@pytest.mark.slow
 def test_a_compiled_run_continues_exactly(tmp_path: Path, cache: str) -> None:
     """Also with dropout, and with the blocks recomputed."""
     changes = {**AOT, "train__grad_checkpointing": "true", "checkpoint__every_steps": "1", "checkpoint__keep_last": "9"}
