@@ -285,8 +285,8 @@ class ReproductionPlan(ExperimentPlan):
         """
         if what not in self._step_costs:
             costs, args = self._costs, parse_arguments(list(argv), task)
-            samples = args.train.batch_size * args.train.accumulation * max(1, args.model.get("num_frames", 1))
-            seconds = samples * costs["per_frame"] + _flops_per_step(argv, task) / costs["flops_per_second"]
+            samples = args.train.batch_size * args.train.accumulation
+            seconds = samples * costs["per_sample"] + _flops_per_step(argv, task) / costs["flops_per_second"]
             self._step_costs[what] = seconds
         return steps * self._step_costs[what]
 
