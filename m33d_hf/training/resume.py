@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from m33d_hf.errors import ResumeError
+from m33d_hf.modeling.configuration_m33d import ModalitySpec
 from m33d_hf.training.checkpoints import read_average, read_optimizer, read_state, read_weights
 from m33d_hf.training.ema import WeightAverage
 from m33d_hf.training.plan import RunPlan
@@ -51,14 +53,27 @@ FREE = (
 
 
 def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Lines "key: before -> now" for every argument outside `FREE` that differs; arguments as nested dicts."""
-    old, new = flatten(before), flatten(now)
+    """Lines "key: before -> now" for every argument outside `FREE` that differs; arguments as nested dicts.
+
+    What an entry of `model.modalities` leaves out has its default, so that checkpoints older than a field continue.
+    """
+    old, new = flatten(_spelt_out(before)), flatten(_spelt_out(now))
     absent = "(absent)"
     return [
         f"{key}: {old.get(key, absent)} -> {new.get(key, absent)}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key, absent) != new.get(key, absent) and not _free(key)
     ]
+
+
+def _spelt_out(args: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = args.get("model")
+    if not isinstance(model, Mapping) or not isinstance(model.get("modalities"), list):
+        return args
+    fields = dataclasses.fields(ModalitySpec)
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    entries = [dict(sorted({**defaults, **entry}.items())) for entry in model["modalities"]]
+    return {**args, "model": {**model, "modalities": entries}}
 
 
 def _free(key: str) -> bool:

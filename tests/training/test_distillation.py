@@ -18,6 +18,7 @@ from helpers.rooms_runs import words
 from m33d_hf.errors import ConfigError, NonFiniteLossError, ResumeError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.evaluation_run import evaluate_run
 from m33d_hf.training.loop import train
 from m33d_hf.training.parsing import parse_arguments
 from m33d_hf.training.replay import replay
@@ -138,6 +139,13 @@ def test_without_a_teacher_there_is_nothing_to_distil(stage_1: Path, tmp_path: P
     random = parse(tmp_path, 2, init_from=str(tmp_path / "mae"), init__depth_encoder_init="random")
     with pytest.raises(ConfigError, match="partly random"):
         PretrainingTask().build_model(random)
-    evaluated = PretrainingTask()
-    evaluated.build_model(parse(tmp_path, 2, init_from=str(stage_1), eval_only="true"))
-    assert evaluated.teacher is None
+
+
+def test_an_evaluation_without_training_leaves_distillation_out(stage_1: Path, tmp_path: Path) -> None:
+    train(parse(tmp_path / "run", 2, init_from=str(stage_1)), PretrainingTask())
+    task = PretrainingTask()
+    found = evaluate_run(parse(tmp_path, 2, init_from=str(tmp_path / "run"), eval_only="true"), task)
+    assert task.teacher is None
+    assert {"loss/depth", "loss/depth_noise"} <= set(found) and "loss/distillation" not in found
+    weights = {"depth": 1.0, "depth_noise": 0.1}
+    assert found["loss"] == pytest.approx(sum(weight * found[f"loss/{name}"] for name, weight in weights.items()))

@@ -183,3 +183,12 @@ def test_damaged_optimizer_state_is_a_clear_error(tmp_path):
     (path / "optimizer.pt").write_bytes(b"x" * size)
     with pytest.raises(CheckpointError, match=r"optimizer\.pt cannot be read"):
         run(tmp_path)
+
+
+def test_a_checkpoint_older_than_a_field_of_a_modality_continues() -> None:
+    entry = {"name": "rgb", "channels": 3, "input_name": "pixel_values", "mask_ratio": 0.5}
+    now = {"model": {"modalities": [{**entry, "denoising_weight": 0.0, "channel_mean": None}]}}
+    assert recipe_differences({"model": {"modalities": [entry]}}, now) == []
+    now["model"]["modalities"][0]["denoising_weight"] = 0.1
+    (line,) = recipe_differences({"model": {"modalities": [entry]}}, now)
+    assert line.startswith("model.modalities: ")

@@ -82,7 +82,8 @@ class PretrainingTask(Task):
         """Losses as Eq. 5 to 7 weigh them, with nothing hidden, and the diagnostics.
 
         Returns:
-            "loss", "loss/<term>" (unweighted means), and the model's diagnostics: accuracy of retrieving an RGB token's
+            "loss", "loss/<term>" (unweighted means; left out of both is a term that counted nothing, as distillation
+            under --eval_only, where no teacher is), and the model's diagnostics: accuracy of retrieving an RGB token's
             depth token among the matching and among another sample's, matching accuracy, depth loss with depth hidden
             and with depth visible. Diagnostics are means over batches, weighted by their samples.
         """
@@ -124,8 +125,9 @@ class PretrainingTask(Task):
         zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
         summed = accelerator.reduce(torch.stack([totals.get(key, zero) for key in keys]), reduction="sum")
         found = dict(zip(keys, summed.tolist(), strict=True))
-        metrics = {f"loss/{name}": found[f"sum/{name}"] / max(found[f"count/{name}"], 1.0) for name in weights}
-        metrics["loss"] = sum(weight * metrics[f"loss/{name}"] for name, weight in weights.items())
+        means = {name: found[f"sum/{name}"] / found[f"count/{name}"] for name in weights if found[f"count/{name}"] > 0}
+        metrics = {f"loss/{name}": mean for name, mean in means.items()}
+        metrics["loss"] = sum(weights[name] * mean for name, mean in means.items())
         for key, value in found.items():
             if key.startswith("diagnostic/"):
                 name = key.removeprefix("diagnostic/")
