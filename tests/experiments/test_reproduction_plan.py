@@ -11,6 +11,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.jobs import Job, check_jobs
 from m33d_hf.experiments.reproduction.driver import collect, estimate
 from m33d_hf.experiments.reproduction.plan import ReproductionPlan, load_plan
+from m33d_hf.experiments.reproduction.results import failures
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,19 @@ def test_results_keep_failures_apart_from_numbers(tmp_path: Path) -> None:
     assert entry["diagnostics"] == {"retrieval_accuracy_depth": 1.0, "depth_loss_hidden": 2.0}
     assert {table["id"] for table in results["tables"]} >= {"table_3", "table_5", "clips", "phases"}
     assert all(row["variant"] != "m33d_plus" for table in results["tables"] for row in table["rows"])
+    # One row is left of the mask ratios, which is no table; what the budget cuts from others is said.
+    assert "table_6" not in {table["id"] for table in results["tables"]}
+    (table,) = (table for table in results["tables"] if table["id"] == "table_3")
+    assert "Not in this budget: MultiMAE" in table["note"] and "long fine-tuning." in table["note"]
+
+
+def test_floors_that_failed_are_told(tmp_path: Path) -> None:
+    plan = load_plan("reproduction", "smoke", tmp_path)
+    rows = {job.id: _row(job) for job in plan.jobs()}
+    rows["floors"] |= {"status": "failed", "error": "ValueError: no frames"}
+    results = collect(plan, rows)
+    assert ("floors", "ValueError: no frames") in failures(results)
+    assert all(column["floor"] is None for column in results["columns"])
 
 
 def _row(job: Job) -> dict[str, Any]:

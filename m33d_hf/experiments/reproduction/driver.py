@@ -87,6 +87,7 @@ def collect(plan: ReproductionPlan, rows: Rows) -> dict[str, Any]:
         "jobs": count,
         "settings": plan.settings(),
         "data_digests": rows["render"].get("digests", {}),
+        "data": [{"id": name, **_status(rows[name])} for name in ("render", "floors")],
         "columns": _columns(plan, rows),
         "variants": [
             {"id": name, "part": entry["part"], "label": entry["label"], "note": entry.get("note", "")}
@@ -138,15 +139,24 @@ def _columns(plan: ReproductionPlan, rows: Rows) -> list[dict[str, Any]]:
 
 
 def _tables(plan: ReproductionPlan) -> list[dict[str, Any]]:
+    """Tables of this budget; what it leaves out of one is said, and one row alone is no table."""
     known, found = plan.columns(), []
     for table in plan.content["tables"]:
         columns = [name for name in table["columns"] if name in known]
         names = [name for name in table["rows"] if name in plan.entries]
         labels = table.get("labels", {})
         rows = [{"variant": n, "label": labels.get(n, plan.entries[n]["label"]), "group": ""} for n in names]
-        if columns and rows:
-            found.append({**{k: table[k] for k in ("id", "title", "paper", "note")}, "columns": columns, "rows": rows})
+        if columns and len(rows) > 1:
+            kept = {**{key: table[key] for key in ("id", "title", "paper")}, "note": table["note"] + _cut(plan, table)}
+            found.append({**kept, "columns": columns, "rows": rows})
     return found
+
+
+def _cut(plan: ReproductionPlan, table: Mapping[str, Any]) -> str:
+    """A sentence on rows and columns of a table that the budget leaves out; empty where there are none."""
+    rows = [plan.content["pretraining"][name]["label"] for name in table["rows"] if name not in plan.entries]
+    columns = [plan.content["columns"][name]["title"] for name in table["columns"] if name not in plan.columns()]
+    return f" Not in this budget: {'; '.join([*rows, *columns])}." if rows or columns else ""
 
 
 def _questions(plan: ReproductionPlan) -> list[dict[str, Any]]:
@@ -169,9 +179,12 @@ def _grid(plan: ReproductionPlan, rows: Rows) -> list[dict[str, Any]]:
             row = rows[f"grid-{number}-{start}"]
             values = _values(plan, entry["measurement"], row)
             seed = int(plan.content["grid"]["seed"])
-            status: dict[str, Any] = {key: row[key] for key in ("status", "error") if key in row}
-            found.append({"variant": start, "label": entry["label"], "seed": seed, "values": values, **status})
+            found.append({"variant": start, "label": entry["label"], "seed": seed, "values": values, **_status(row)})
     return found
+
+
+def _status(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("status", "error") if key in row}
 
 
 def _values(plan: ReproductionPlan, item: str, row: Mapping[str, Any]) -> dict[str, float]:

@@ -185,9 +185,9 @@ def cost(results: Results, variant: str) -> Cost | None:
 
 
 def failures(results: Results) -> list[tuple[str, str]]:
-    """(what, error) of everything that did not finish: pre-trainings, the recipe grid, rows."""
+    """(what, error) of everything that did not finish: data and floors, pre-trainings, the recipe grid, rows."""
     found = []
-    for part, kind in (("pretraining", "pretrain"), ("grid", "grid"), ("rows", "row")):
+    for part, kind in (("data", "data"), ("pretraining", "pretrain"), ("grid", "grid"), ("rows", "row")):
         for entry in results.get(part) or []:
             if entry["status"] != DONE:
                 name = entry.get("id") or f"{kind}-{entry['variant']}-s{entry['seed']}"
