@@ -262,6 +262,11 @@ class RunArguments:
             )
         if self.stage not in (None, 1, 2):
             raise ConfigError(f"stage must be 1, 2 or null, not {self.stage}.")
+        if not self.train.compile and (self.train.compile_mode, self.train.compile_backend) != ("default", "inductor"):
+            raise ConfigError(
+                f"train.compile_mode {self.train.compile_mode} and train.compile_backend {self.train.compile_backend} "
+                "do nothing without --train.compile true; give it, or leave them out."
+            )
         for key, value, low, high in _ranges(self):
             if value is not None and not low <= value <= high:
                 least = "above 0" if 0 < low < 1 else f"at least {low:g}"

@@ -130,6 +130,14 @@ def test_the_short_words_are_the_long_ones() -> None:
         read_overrides(["--compile", "--train.compile", "false"])
 
 
+@pytest.mark.parametrize("word", ["--train.compile_mode reduce-overhead", "--train.compile_backend aot_eager"])
+def test_how_to_compile_without_compiling_is_refused(word: str) -> None:
+    given = ["--recipe", "rooms/pretrain", *word.split()]
+    with pytest.raises(ConfigError, match="do nothing without"):
+        parse_arguments(given, "pretraining")
+    assert parse_arguments([*given, "--compile"], "pretraining").train.compile
+
+
 def test_a_run_may_be_continued_with_other_means() -> None:
     now = RunArguments().to_dict()
     before = RunArguments().to_dict()
