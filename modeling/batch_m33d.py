@@ -100,9 +100,11 @@ class PreTrainingBatch:
         """(B, K, P) float32 reconstruction target of the masked patches."""
         patches = self._patches(self.targets[spec.name], index).float()
         if spec.target_space == "unit" and spec.channel_mean is not None and spec.channel_std is not None:
-            mean = _on_device(spec.channel_mean, patches.device)
-            std = _on_device(spec.channel_std, patches.device)
-            patches = (patches.unflatten(-1, (-1, spec.channels)) * std + mean).flatten(-2)
+            # Repeated to the length of a patch: products with vectors of three values are twice as slow on CPU.
+            pixels = patches.shape[-1] // spec.channels
+            mean = _on_device(spec.channel_mean, patches.device).repeat(pixels)
+            std = _on_device(spec.channel_std, patches.device).repeat(pixels)
+            patches = patches * std + mean
         return normalize_patches(patches, spec.target_norm, spec.channels, spec.target_eps, valid)
 
     def noise_patches(self, spec: ModalitySpec) -> torch.Tensor:

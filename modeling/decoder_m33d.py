@@ -112,28 +112,71 @@ class M33DDecoder(nn.Module):
             for name, tokens in latents.items()
         }
         noisy = [name for name in placed if name in self.noise_heads]
-        context = [tokens for name, tokens in placed.items() if name not in noisy]
-        queries = [placed[name] for name in noisy]
-        queries += [
-            self._placed(self.mask_token, index, table, 0) + self._modality(name) for name, index in masked.items()
-        ]
         lengths = [placed[name].shape[1] for name in noisy] + [index.shape[1] for index in masked.values()]
-        tokens = torch.cat(queries, dim=1)
+        read = [placed[name] for name in noisy]
         if self.cross:
             visible = torch.cat(list(placed.values()), dim=1)
+            tokens = torch.cat([*read, *self._mask_tokens(masked, table)], dim=1)
             for layer in self.layers:
                 tokens = layer(tokens, context_BND=visible)
         else:
-            tokens = torch.cat([*context, tokens.to(context[0].dtype) if context else tokens], dim=1)
-            for layer in self.layers[:-1]:
-                tokens = layer(tokens)
-            # Only these tokens are read, so the last layer computes nothing but them: exact, and cheaper.
-            tokens = self.layers[-1](tokens, num_queries=sum(lengths))
+            seen = [tokens for name, tokens in placed.items() if name not in noisy] + read
+            tokens = self._self_attended(seen, masked, table, sum(lengths))
         parts = self.layernorm(tokens).split(lengths, dim=1)
         predictions = {name: self.heads[name](part) for name, part in zip(masked, parts[len(noisy) :])}
         for name, part in zip(noisy, parts):
             predictions[noise_term(name)] = self.noise_heads[name](part[:, self.num_cls :])
         return predictions
+
+    def _mask_tokens(self, places: Tensors, table: torch.Tensor) -> list[torch.Tensor]:
+        """(B, K, E) mask tokens at their places, of every target."""
+        return [self._placed(self.mask_token, index, table, 0) + self._modality(name) for name, index in places.items()]
+
+    def _self_attended(
+        self, seen: list[torch.Tensor], masked: Tensors, table: torch.Tensor, num_queries: int
+    ) -> torch.Tensor:
+        """Run the layers over [seen, mask tokens]; of the last one, the last `num_queries` tokens."""
+        index_BN: torch.Tensor | None = None
+        if self._shares_mask_tokens(seen, masked, table):
+            tokens, index_BN = self._distinct(seen, masked, table)
+        else:
+            masks = self._mask_tokens(masked, table)
+            tokens = torch.cat([*seen, *(mask.to(seen[0].dtype) for mask in masks)] if seen else masks, dim=1)
+        for layer in self.layers[:-1]:
+            tokens, index_BN = layer(tokens, index_BN=index_BN), None
+        # Only these tokens are read, so the last layer computes nothing but them: exact, and cheaper.
+        return self.layers[-1](tokens, num_queries=num_queries)
+
+    def _shares_mask_tokens(self, seen: list[torch.Tensor], masked: Tensors, table: torch.Tensor) -> bool:
+        """Whether the first layer norms and projects a mask token once instead of once per sample.
+
+        Until they attend, mask tokens depend on position and modality alone. For float32 training on CPU, where it was
+        measured: gradients summed over samples in bfloat16 would lose digits. Eager attention keeps the plain form,
+        which m33d_hf/evaluation/flops.py counts.
+        """
+        return (
+            self.training
+            and table.device.type == "cpu"
+            and self.config._attn_implementation == "sdpa"
+            and not torch.is_autocast_enabled("cpu")
+            and all(tokens.dtype == torch.float32 for tokens in seen)
+            and len(self.layers) > 1
+            and len(seen) > 0
+            and sum(index.numel() for index in masked.values()) > len(masked) * table.shape[0]
+        )
+
+    def _distinct(
+        self, seen: list[torch.Tensor], masked: Tensors, table: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(R, E) visible tokens of all samples and one mask token per position and target; (B, N) where they stand."""
+        visible = torch.cat(seen, dim=1)
+        batch, length = visible.shape[:2]
+        everywhere = torch.arange(table.shape[0], device=table.device)[None]
+        masks = self._mask_tokens(dict.fromkeys(masked, everywhere), table)
+        index = [torch.arange(batch * length, device=table.device).view(batch, length)]
+        for number, places in enumerate(masked.values()):
+            index.append(batch * length + number * table.shape[0] + places)
+        return torch.cat([visible.flatten(0, 1), *(mask[0] for mask in masks)]), torch.cat(index, dim=1)
 
     def _fused(self, latents: Tensors, keep: Tensors, masked: Tensors, table: torch.Tensor) -> Tensors:
         """One token per position: the sum over modalities of latent or mask token, plus one class token."""

@@ -32,6 +32,11 @@ def eager_attention(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
+def rows_at(rows_RD: torch.Tensor, index_BN: torch.Tensor) -> torch.Tensor:
+    """(B, N, D) rows of a table; the backward pass adds up in one go, unlike that of indexing on CPU."""
+    return nn.functional.embedding(index_BN, rows_RD)
+
+
 class M33DAttention(nn.Module):
     """Multi-head attention with a fused query-key-value projection (rows [q; k; v], head-major)."""
 
@@ -58,11 +63,20 @@ class M33DAttention(nn.Module):
         return nn.functional.linear(tokens_BND, self.qkv.weight[rows], bias)
 
     def forward(
-        self, context_BND: torch.Tensor, queries_BKD: torch.Tensor | None = None
+        self,
+        context_BND: torch.Tensor,
+        queries_BKD: torch.Tensor | None = None,
+        index_BN: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend from `queries_BKD` (from the context itself when None) to `context_BND`."""
+        """Attend from `queries_BKD` (from the context itself when None) to `context_BND`.
+
+        With `index_BN` the context is (R, D) distinct tokens, and the index says which of them stand where.
+        """
         if queries_BKD is None:
-            query, key, value = self.qkv(context_BND).chunk(3, dim=-1)
+            projected = self.qkv(context_BND)
+            if index_BN is not None:
+                projected = rows_at(projected, index_BN)
+            query, key, value = projected.chunk(3, dim=-1)
         else:
             query = self._project(queries_BKD, 0, 1)
             key, value = self._project(context_BND, 1, 3).chunk(2, dim=-1)
@@ -130,6 +144,7 @@ class M33DLayer(GradientCheckpointingLayer):
         tokens_BND: torch.Tensor,
         context_BND: torch.Tensor | None = None,
         num_queries: int | None = None,
+        index_BN: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Apply the block.
 
@@ -137,6 +152,8 @@ class M33DLayer(GradientCheckpointingLayer):
             tokens_BND: the residual stream.
             context_BND: attend to these tokens instead of to `tokens_BND` (cross attention).
             num_queries: update and return only the last K tokens, which still attend to all of them.
+            index_BN: `tokens_BND` are (R, D) distinct tokens, of which samples share some; the sequence is these rows.
+                Norm and projection are computed once for each.
 
         Returns:
             (B, N, D), or (B, K, D) with `num_queries`.
@@ -148,6 +165,8 @@ class M33DLayer(GradientCheckpointingLayer):
             tokens_BND = tokens_BND[:, -num_queries:]
             attended, _ = self.attention(normed, normed[:, -num_queries:])
         else:
-            attended, _ = self.attention(self.layernorm_before(tokens_BND))
+            attended, _ = self.attention(self.layernorm_before(tokens_BND), index_BN=index_BN)
+            if index_BN is not None:
+                tokens_BND = rows_at(tokens_BND, index_BN)
         tokens_BND = tokens_BND + self.drop_path(self.dropout(attended))
         return tokens_BND + self.drop_path(self.dropout(self.mlp(self.layernorm_after(tokens_BND))))

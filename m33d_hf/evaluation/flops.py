@@ -2,7 +2,8 @@
 
 A training step costs three forward passes' worth, as every product has two gradients; only the patch projection, whose
 input is data, has one. Softmax, norms, activations and optimizer are left out, as `torch.utils.flop_counter` does. It
-misses attention kernels on CPU, so compare with `attn_implementation="eager"`; and it multiplies the weight gradient
+misses attention kernels on CPU, so compare with `attn_implementation="eager"`, which also keeps mask tokens from being
+shared among samples; and it multiplies the weight gradient
 of a grouped convolution by the number of groups, so compare the segmentation head without gradients.
 """
 
@@ -77,14 +78,18 @@ def block(width: int, inner: int, context: int, queries: int | None = None) -> f
     return project + attend + linear(updated, width, inner) + linear(updated, inner, width)
 
 
-def count_pretraining(config: M33DConfig, batch_size: int = 1, customary: bool = False) -> FlopCount:
+def count_pretraining(
+    config: M33DConfig, batch_size: int = 1, customary: bool = False, shared_masks: bool = False
+) -> FlopCount:
     """Count one sample of pre-training.
 
     Args:
         config: the model; its `grid` and mask ratios decide the tokens.
-        batch_size: matters for `contrastive_negatives: batch` alone.
+        batch_size: matters for `contrastive_negatives: batch` and `shared_masks` alone.
         customary: count as MAE and VideoMAE are written: all patches projected, masked tokens not singled out in the
             last decoder layer (nor, in MAE, in the prediction head). For comparison with published figures.
+        shared_masks: count the first decoder layer as float32 training on CPU computes it with sdpa attention: mask
+            tokens are projected once per position instead of once per sample.
     """
     count = FlopCount()
     passes = _encoder_passes(config)
@@ -92,6 +97,8 @@ def count_pretraining(config: M33DConfig, batch_size: int = 1, customary: bool =
         _add_encoder(count, config, lengths, customary)
     if config.target_specs:
         _add_decoder(count, config, customary)
+        if shared_masks:
+            count.add("decoder", -_shared_projections(config, batch_size))
     _add_pair_losses(count, config, batch_size)
     if config.distillation_weight > 0:
         _add_teacher(count, config)
@@ -171,6 +178,22 @@ def _add_decoder(count: FlopCount, config: M33DConfig, customary: bool) -> None:
         whole = context + queries
         last = block(width, inner, whole, None if customary else queries + noise)
         count.add("decoder", (depth - 1) * block(width, inner, whole) + last)
+
+
+def _shared_projections(config: M33DConfig, batch_size: int) -> float:
+    """Operations per sample that the first decoder layer saves by projecting mask tokens once per position."""
+    if config.decoder_kind == "per_target" or config.decoder_fusion == "fused":
+        return 0.0
+    if config.decoder_attention == "cross" or config.decoder_num_hidden_layers < 2:
+        return 0.0
+    visible = _visible(config)
+    masked = [config.num_tokens - visible.get(spec.name, 0) for spec in config.target_specs]
+    if config.decoder_fusion == "separate":
+        masked = [config.num_tokens - visible[spec.name] for spec in config.target_specs if spec.name in visible]
+        saved = sum(max(tokens - config.num_tokens / batch_size, 0.0) for tokens in masked)
+    else:
+        saved = max(sum(masked) - len(masked) * config.num_tokens / batch_size, 0.0)
+    return linear(saved, config.decoder_hidden_size, 3 * config.decoder_hidden_size)
 
 
 def _add_target_decoders(count: FlopCount, config: M33DConfig, context: int) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from m33d_hf.modeling.losses_m33d import (
+    _variance,
     batch_contrastive_loss,
     contrastive_loss,
     fuse_pair,
@@ -73,6 +74,19 @@ def test_pooled_normalisation_is_maes_and_per_channel_is_videomaes():
     split = values.reshape(2, 3, 4, 3)
     channel = (split - split.mean(2, keepdims=True)) / (split.std(2, ddof=1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(normalize_patches(patches, "per_channel", 3), channel.reshape(2, 3, 12), rtol=1e-9)
+
+
+def test_flat_patches_have_no_variance_and_nearly_flat_ones_have():
+    generator = torch.Generator().manual_seed(0)
+    flat = (10 * torch.randn(2000, 1, generator=generator)).expand(-1, 512).contiguous()
+    nearly = flat.clone()
+    nearly[:, 7] = torch.nextafter(nearly[:, 7], torch.tensor(torch.inf))
+    for values, expected in ((flat, 0.0), (nearly, nearly.double().var(-1, keepdim=True))):
+        found = _variance(values - values.mean(-1, keepdim=True), -1)
+        torch.testing.assert_close(found.double(), torch.zeros_like(found.double()) + expected, rtol=0.1, atol=0.0)
+    values = torch.randn(50, 512, generator=generator) + 3.0
+    found = _variance(values - values.mean(-1, keepdim=True), -1)
+    torch.testing.assert_close(found.double(), values.double().var(-1, keepdim=True), rtol=1e-6, atol=0.0)
 
 
 @pytest.mark.parametrize("mode", ["pooled", "per_channel"])
