@@ -198,7 +198,8 @@ def _trimmed_moments(values_GN: torch.Tensor, valid_GN: torch.Tensor) -> tuple[t
             kept = np.partition(kept, (low, high - 1))[low:high]
         if len(kept):
             moments[0, row] = kept.mean(dtype=np.float64)
-            moments[1, row] = np.square(kept - moments[0, row]).sum() / max(1, len(kept) - 1)
+            spread = kept - moments[0, row]
+            moments[1, row] = np.square(spread, out=spread).sum() / max(1, len(kept) - 1)
     mean, variance = torch.from_numpy(moments).to(values_GN.dtype)
     return mean, variance
 
@@ -243,7 +244,7 @@ def standardize_depth(
     else:
         mean, variance = _moments(values, valid)
         deviation = variance.sqrt().clamp(min=STD_FLOOR)
-    standardized = ((values - mean) / deviation).masked_fill(~valid, 0.0)
+    standardized = (values - mean).div_(deviation).masked_fill_(~valid, 0.0)
     return standardized.reshape(depth.shape).to(depth.dtype), mask
 
 

@@ -15,6 +15,8 @@ import torch
 from m33d_hf.data.randomness import Uniforms
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
+# Pixels of a plane whose hue is turned at once; more of them leave the second-level cache.
+_HUE_PIXELS = 1 << 15
 
 # One number, or one per frame as (T, 1, 1, 1); bit-equal either way.
 Factor = float | torch.Tensor
@@ -48,8 +50,22 @@ def adjust_hue(frames: torch.Tensor, shift: Factor) -> torch.Tensor:
     With value V, chroma C and hue h in sixths of the circle, channel n of (5, 3, 1) is
     V - C max(0, min(k, 4 - k, 1)), k = (n + h) mod 6.
     """
-    # NumPy: a third of torch's time for so many small elementwise steps on one thread.
     pixels = frames.numpy()
+    turns = np.asarray(shift, np.float64)
+    height, width = pixels.shape[-2:]
+    if pixels.ndim != 4 or 2 * height * width <= _HUE_PIXELS or len(pixels) * height * width <= 2 * _HUE_PIXELS:
+        return torch.from_numpy(_turned(pixels, turns))
+    # Clips of large frames in strips: a dozen temporary planes of a whole clip would leave the cache.
+    found = np.empty(pixels.shape, np.float32)
+    rows = max(_HUE_PIXELS // width, 1)
+    for frame, turn, place in zip(pixels, np.broadcast_to(turns, (len(pixels), 1, 1, 1)), found, strict=True):
+        for top in range(0, height, rows):
+            place[:, top : top + rows] = _turned(frame[:, top : top + rows], turn)
+    return torch.from_numpy(found)
+
+
+def _turned(pixels: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """`adjust_hue` of (..., 3, h, w); NumPy takes a third of torch's time for so many small steps on one thread."""
     red, green, blue = pixels[..., 0, :, :], pixels[..., 1, :, :], pixels[..., 2, :, :]
     high = np.maximum(np.maximum(red, green), blue)
     chroma = np.minimum(np.minimum(red, green), blue)
@@ -59,7 +75,7 @@ def adjust_hue(frames: torch.Tensor, shift: Factor) -> torch.Tensor:
     hue = _sector(red, green, safe, 4)
     np.copyto(hue, _sector(blue, red, safe, 2), where=green == high)
     np.copyto(hue, _sector(green, blue, safe, 0), where=red == high)
-    starts = np.array((5.0, 3.0, 1.0)).reshape(3, 1, 1) + 6.0 * np.asarray(shift, np.float64)
+    starts = np.array((5.0, 3.0, 1.0)).reshape(3, 1, 1) + 6.0 * turns
     k = hue[..., None, :, :] + starts.astype(np.float32)
     turned = np.floor(k * np.float32(1 / 6))
     turned *= 6
@@ -67,7 +83,7 @@ def adjust_hue(frames: torch.Tensor, shift: Factor) -> torch.Tensor:
     np.minimum(k, np.subtract(4, k, out=turned), out=turned)
     np.minimum(np.maximum(turned, 0, out=turned), 1, out=turned)
     turned *= chroma[..., None, :, :]
-    return torch.from_numpy(np.subtract(high[..., None, :, :], turned, out=turned))
+    return np.subtract(high[..., None, :, :], turned, out=turned)
 
 
 def _sector(first: np.ndarray, second: np.ndarray, safe: np.ndarray, start: int) -> np.ndarray:
