@@ -84,12 +84,13 @@ def apply_operation(frames: torch.Tensor, name: str, strength: float, v2: Any) -
         return _shifted(frames, 0, int(strength))
     by_value: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "Brightness": lambda values: F.adjust_brightness(values, 1.0 + strength),
-        "Posterize": lambda values: F.posterize(values, int(strength)),
         "Solarize": lambda values: F.solarize(values, 255 * strength),
     }
     if name in by_value:
         table = by_value[name](torch.arange(_VALUES, dtype=torch.uint8).view(1, 16, 16))
         return _looked_up(frames, table.view(1, -1).numpy())
+    if name == "Posterize":
+        return F.posterize(frames, int(strength))
     if name == "AutoContrast":
         return _looked_up(frames, _stretching(frames))
     if name == "Equalize":
