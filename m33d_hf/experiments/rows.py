@@ -20,6 +20,7 @@ from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 from m33d_hf.experiments.results import METRICS
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
+from m33d_hf.training.allocator import keep_freed_memory
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.launch import Ranks, open_accelerator
 from m33d_hf.training.loop import TrainResult, train
@@ -37,8 +38,9 @@ FLOOR_FRAMES = 1000
 
 
 def start_worker() -> None:
-    """Once per worker: one thread, and an end when the parent is gone."""
+    """Once per worker: one thread, freed memory kept for all that follows, and an end when the parent is gone."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     parent = os.getppid()
 
     def watch() -> None:

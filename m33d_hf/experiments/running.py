@@ -17,14 +17,8 @@ from m33d_hf.experiments.progress import ProgressLine, clock
 
 Results = Mapping[str, Any]
 MOST_WORKERS = 8
-# Inherited by the workers, before they import torch: one thread, and freed memory kept instead of handed back to the
-# system after every step (glibc; a tenth of the time of such small steps).
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_TRIM_THRESHOLD_": "2000000000",
-    "MALLOC_MMAP_THRESHOLD_": "2000000000",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-}
+# Inherited by the workers, before they import torch.
+WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def run_jobs(
