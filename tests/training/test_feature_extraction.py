@@ -64,7 +64,7 @@ def _launch(folder: Path, stage: str, processes: int = 1, **options: Any) -> tup
     done = subprocess.run(
         [*launcher, str(Path(phases_in_memory.__file__)), str(folder), stage, json.dumps(options)],
         env={**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=180,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
     )  # fmt: skip
     return done.returncode, done.stdout
 
