@@ -24,9 +24,6 @@ from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 
 Batch = dict[str, Any]
 
-# Values of a frame from which a batch is normalised frame by frame, in the cache, instead of all at once.
-_LARGE_FRAME = 1 << 16
-
 
 class Collator:
     """What the collators share: samples dropped in evaluation, sizes, normalisation and "meta".
@@ -82,7 +79,8 @@ class Collator:
     def pixel_values(self, samples: Sequence[RGBDSample]) -> torch.Tensor:
         """Normalised RGB, (B, 3, H, W) float32, with T after B for clips."""
         spec = self._spec("rgb")
-        return self._flat(_normalized(samples, spec))
+        frames = torch.stack([_needed(sample.rgb, sample, "RGB") for sample in samples])
+        return self._flat(normalize_rgb(frames, spec.channel_mean, spec.channel_std))
 
     def _spec(self, name: str) -> ModalitySpec:
         return self.specs[name] if name in self.specs else self.config.spec(name)
@@ -150,7 +148,8 @@ class PretrainingCollator(Collator):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, C, H, W) values and bool validity of one modality."""
         if spec.name == "rgb":
-            values = _normalized(samples, spec)
+            frames = torch.stack([_needed(sample.rgb, sample, "RGB") for sample in samples])
+            values = normalize_rgb(frames, spec.channel_mean, spec.channel_std)
             return values, torch.ones_like(values[:, :, :1], dtype=torch.bool)
         if spec.name == "depth":
             depth = torch.stack([_needed(sample.depth, sample, "depth") for sample in samples])
@@ -271,18 +270,6 @@ def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.T
             f"yields it, or a method without it (such as --method videomae).{extract if what == 'depth' else ''}"
         )
     return map_
-
-
-def _normalized(samples: Sequence[RGBDSample], spec: ModalitySpec) -> torch.Tensor:
-    """(B, T, 3, H, W) float32: the RGB of samples of one size, normalised."""
-    clips = [_needed(sample.rgb, sample, "RGB") for sample in samples]
-    if clips[0].shape[1:].numel() < _LARGE_FRAME:
-        return normalize_rgb(torch.stack(clips), spec.channel_mean, spec.channel_std)
-    found = torch.empty((len(clips), *clips[0].shape))
-    for place, clip in zip(found, clips, strict=True):
-        for target, frame in zip(place, clip, strict=True):
-            target.copy_(normalize_rgb(frame, spec.channel_mean, spec.channel_std))
-    return found
 
 
 def _draw(sample: RGBDSample) -> Draw:
