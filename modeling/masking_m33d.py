@@ -202,16 +202,14 @@ def motion_scores(pixels_BTCHW: torch.Tensor, config: M33DConfig) -> torch.Tenso
     Returns:
         (B, N) float32 scores in the unit of the pixels.
     """
-    pixels = pixels_BTCHW.float()
+    pixels = pixels_BTCHW.detach().float()
     if pixels.shape[1] == 1:
         return pixels.new_zeros(pixels.shape[0], math.prod(config.grid_for(1, *pixels.shape[-2:])))
-    difference = (pixels[:, 1:] - pixels[:, :-1]).abs()
-    first = (
-        difference[:, :1]
-        if config.tubelet_size == 1
-        else difference[:, : config.tubelet_size - 1].mean(dim=1, keepdim=True)
-    )
-    difference = torch.cat([first, difference], dim=1)
+    # In place: new memory costs more than the arithmetic.
+    difference = pixels.clone(memory_format=torch.contiguous_format)
+    difference[:, 1:].sub_(pixels[:, :-1]).abs_()
+    first = difference[:, 1 : max(config.tubelet_size, 2)]
+    difference[:, :1] = first if config.tubelet_size <= 2 else first.mean(dim=1, keepdim=True)
     view = patch_view(difference, config.tubelet_size, config.patch_height_width)
     return view.mean(dim=(4, 5, 6, 7)).flatten(1)
 
