@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +19,21 @@ CLASSES = ("Juggling", "Makeup")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is made: videos of (height, width) and some frames; pictures of (height, width); labels of classes."""
+    """How much is made: videos of (height, width), long ones for readers and short ones to train on; pictures."""
 
     video: tuple[int, int] = (240, 320)
-    video_frames: int = 300
-    videos: int = 6
+    long_video: int = 300
+    video_frames: int = 120
+    videos: int = 4
     picture: tuple[int, int] = (480, 640)
     small_picture: tuple[int, int] = (256, 341)
     pictures: int = 24
 
 
-TINY = Sizes((64, 80), 40, 2, (48, 64), (32, 43), 4)
+TINY = Sizes((64, 80), 40, 40, 2, (48, 64), (32, 43), 4)
 
 
+@lru_cache(maxsize=300)  # the same pictures go through several codecs
 def scene(height: int, width: int, shift: float, seed: int = 0) -> np.ndarray:
     """(H, W, 3) uint8: edges, gradients and grain in motion, which compress about as real pictures do."""
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)

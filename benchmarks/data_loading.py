@@ -4,8 +4,9 @@
     python benchmarks/data_loading.py --videos FOLDER_OR_FILE...  # real videos too
     python benchmarks/data_loading.py --tiny --output_dir /tmp/x  # seconds: a test of the machinery
 
-Writes data_loading.json into --output_dir. One thread, process CPU time; in every repetition each path decodes, then
-loads the same files, and the median of the repetitions is kept. Readers that are not installed are named and left out.
+Writes data_loading.json into --output_dir, and again after every measurement ("complete" says whether it is the last).
+One thread, process CPU time; in every round each path decodes, then loads the same files; medians over rounds, of which
+there are as many as --seconds allow, at least two. Readers that are not installed are named and left out.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
 import shlex
 import statistics
 import subprocess
@@ -28,16 +28,18 @@ import torch
 from data_files import CODECS, TINY, Sizes, write_action_data, write_frames, write_video
 from data_paths import PATHS, TrainingPath, bare_decoding, build, consume, describe_rows
 from data_readers import PICTURE_READERS, VIDEO_READERS, installed
+from measuring import machine
 
 HERE = Path(__file__).resolve().parent
 NUM_FRAMES, STRIDE = 16, 4
+MOST = 9
 SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=6.0, help="per measurement; each takes two rounds at least")
     parser.add_argument("--videos", type=Path, nargs="*", default=[], help="real videos or folders of them")
     parser.add_argument("--only", default="", help="measure the loaders whose title holds this text")
     parser.add_argument("--tiny", action="store_true", help="a handful of small files")
@@ -45,19 +47,25 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def medians(calls: dict[str, Callable[[], int]], repetitions: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Samples per second of each call, medians over repetitions in which all take turns, after one turn unmeasured."""
+def medians(calls: dict[str, Callable[[], int]], limit: float, clock: Callable[[], float]) -> dict[str, float]:
+    """Samples per second of each call, medians over rounds in which all take turns, after one round unmeasured.
+
+    Rounds go on until `limit` seconds are over or there are MOST of them: at least two, or one for a limit of 0.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repetition in range(repetitions + 1):
+    begun = clock()
+    for number in range(MOST + 1):
         for name, call in calls.items():
             started = clock()
             count = call()
-            if repetition:
+            if number:
                 seconds[name].append((clock() - started) / count)
+        if number >= (2 if limit else 1) and clock() - begun > limit:
+            break
     return {name: 1.0 / max(statistics.median(found), 1e-9) for name, found in seconds.items()}
 
 
-def measure_videos(folder: Path, given: Sequence[Path], sizes: Sizes, repetitions: int) -> list[dict[str, Any]]:
+def measure_videos(folder: Path, given: Sequence[Path], sizes: Sizes, limit: float) -> list[dict[str, Any]]:
     """Clips per second of each reader on each kind of file."""
     files: dict[str, list[Path]] = {}
     missing = [f"reader {name}: {module} is not installed" for name, (module, _) in VIDEO_READERS.items()
@@ -65,7 +73,7 @@ def measure_videos(folder: Path, given: Sequence[Path], sizes: Sizes, repetition
     if installed("av"):
         for title, (codec, gop, suffix) in CODECS.items():
             path = folder / f"{codec}-{gop}{suffix}"
-            files[title] = [write_video(path, codec, gop, sizes.video, sizes.video_frames)]
+            files[title] = [write_video(path, codec, gop, sizes.video, sizes.long_video)]
     else:
         missing.append("made videos: av, which encodes them, is not installed")
     for place in given:
@@ -83,7 +91,7 @@ def measure_videos(folder: Path, given: Sequence[Path], sizes: Sizes, repetition
             if installed(module)
         }
         if clips and calls:
-            rates = medians(calls, repetitions, time.process_time)
+            rates = medians(calls, limit, time.process_time)
             rows += [{"files": title, "reader": name, "clips_per_second": rate} for name, rate in rates.items()]
     return rows
 
@@ -103,7 +111,7 @@ def _clip(video: Path, number: int) -> list[int]:
     return [start + stride * frame for frame in range(NUM_FRAMES)] if stride > 0 else []
 
 
-def measure_pictures(roots: dict[str, Path], repetitions: int) -> list[dict[str, Any]]:
+def measure_pictures(roots: dict[str, Path], limit: float) -> list[dict[str, Any]]:
     """RGB-D pairs (JPEG and 16-bit PNG) per second."""
     rows = []
     for title in ("frames", "small_frames"):
@@ -113,43 +121,42 @@ def measure_pictures(roots: dict[str, Path], repetitions: int) -> list[dict[str,
             for name, (module, read) in PICTURE_READERS.items()
             if installed(module)
         }
-        rates = medians(calls, repetitions, time.process_time)
+        rates = medians(calls, limit, time.process_time)
         rows += [{"files": title, "reader": name, "pairs_per_second": rate} for name, rate in rates.items()]
     return rows
 
 
-def measure_path(path: TrainingPath, roots: dict[str, Path], repetitions: int, tiny: bool) -> list[dict[str, Any]]:
-    """Rates of one training path: decoding, the recipe, and its variants, in turns."""
+def measure_path(path: TrainingPath, roots: dict[str, Path], limit: float, tiny: bool) -> dict[str, Any]:
+    """Rates of one training path in turns: decoding, batches with geometry only, and as the recipe says."""
     clips = path.data == "action"
-    batch, batches = (2, 1) if tiny else (6, 1) if clips else (24, 1) if path.data != "rooms" else (48, 8)
-    batch = 16 if not tiny and "actions" in path.recipe else batch
-    variants = (("as the recipe says", ""), *path.variants)
-    loaders = {title: build(path, words, roots, batch, tiny) for title, words in variants}
-    calls = {"decoding": bare_decoding(next(iter(loaders.values())), batches)}
-    calls |= {title: consume(loader, batches) for title, loader in loaders.items()}
-    rates = medians(calls, repetitions, time.process_time)
-    return [
-        {
-            "path": path.title,
-            "variant": title,
-            "samples_per_second": rates[title],
-            "decoding_per_second": rates["decoding"],
-            "share": rates[title] / rates["decoding"],
-            "goal": path.goal,
-        }
-        for title in loaders
-    ]
+    batch, batches = (2, 1) if tiny else (4, 1) if clips else (24, 1) if path.data != "rooms" else (48, 8)
+    if path.data == "rooms" and not tiny and ("clips" in path.recipe or "actions" in path.recipe):
+        batch, batches = 16, 4
+    loaders = {"geometry": build(path, path.geometry, roots, batch, tiny)}
+    if path.geometry:
+        loaders["recipe"] = build(path, "", roots, batch, tiny)
+    calls = {"decoding": bare_decoding(loaders["geometry"], batches)}
+    calls |= {name: consume(loader, batches) for name, loader in loaders.items()}
+    rates = medians(calls, limit, time.process_time)
+    recipe = rates.get("recipe")
+    return {
+        "path": path.title,
+        "decoding_per_second": rates["decoding"],
+        "geometry_per_second": rates["geometry"],
+        "geometry_share": rates["geometry"] / rates["decoding"],
+        "recipe_per_second": recipe,
+        "recipe_share": None if recipe is None else recipe / rates["decoding"],
+        "goal": path.goal,
+    }
 
 
-def measure_scaling(roots: dict[str, Path], repetitions: int, tiny: bool) -> list[dict[str, Any]]:
+def measure_scaling(roots: dict[str, Path], limit: float, tiny: bool) -> list[dict[str, Any]]:
     """Wall-clock samples per second with 0, 1 and 2 workers, of two paths."""
     rows = []
     for path in (path for path in PATHS if path.title in ("RGB-D images, pre-training", "rooms images, m33d")):
-        batch, batches = (2, 2) if tiny else (8, 12) if path.data != "rooms" else (48, 20)
+        batch, batches = (2, 2) if tiny else (8, 8) if path.data != "rooms" else (48, 20)
         loaders = {str(n): build(path, "", roots, batch, tiny, workers=n) for n in (0, 1, 2)}
-        rates = medians(
-            {name: consume(loader, batches) for name, loader in loaders.items()}, repetitions, time.perf_counter
-        )
+        rates = medians({name: consume(loader, batches) for name, loader in loaders.items()}, limit, time.perf_counter)
         rows += [{"path": path.title, "workers": int(n), "samples_per_second": rate} for n, rate in rates.items()]
     return rows
 
@@ -161,9 +168,8 @@ def environment(argv: Sequence[str]) -> dict[str, Any]:
         "command": shlex.join(["python", "benchmarks/data_loading.py", *argv]),
         "commit": git.stdout.strip() or None,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {platform.system()}",
+        "machine": machine(torch.device("cpu")),
         "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
     }
 
 
@@ -172,7 +178,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     args = parse(words)
     torch.set_num_threads(1)
-    sizes, repetitions = (TINY, 1) if args.tiny else (Sizes(), args.repetitions)
+    sizes, limit = (TINY, 0.0) if args.tiny else (Sizes(), args.seconds)
+    result: dict[str, Any] = {"environment": environment(words), "complete": False}
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+
+    def keep(name: str, rows: list[dict[str, Any]]) -> None:
+        result[name] = rows
+        (args.output_dir / "data_loading.json").write_text(json.dumps(result, indent=1) + "\n")
+        if name != "loaders":
+            print(f"== {name}", *(_line(row) for row in rows), sep="\n", flush=True)
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         roots = {
@@ -180,21 +195,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             "frames": write_frames(folder / "frames", sizes.picture, sizes.pictures),
             "small_frames": write_frames(folder / "small", sizes.small_picture, sizes.pictures),
         }
-        result: dict[str, Any] = {"environment": environment(words)}
-        result["video_readers"] = measure_videos(folder, args.videos, sizes, repetitions)
-        result["picture_readers"] = measure_pictures(roots, repetitions)
         paths = [path for path in PATHS if args.only in path.title]
         if installed("av"):
             roots["action"] = write_action_data(folder / "action", sizes)
         else:
             paths = [path for path in paths if path.data != "action"]
-        result["loaders"] = [row for path in paths for row in measure_path(path, roots, repetitions, args.tiny)]
-        result["scaling"] = [] if args.only else measure_scaling(roots, repetitions, args.tiny)
-    for name in ("video_readers", "picture_readers", "scaling"):
-        print(f"== {name}", *(_line(row) for row in result[name]), sep="\n")
-    print("== loaders (* below the target of 60 %)", *describe_rows(result["loaders"]), sep="\n")
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    (args.output_dir / "data_loading.json").write_text(json.dumps(result, indent=1) + "\n")
+        rows: list[dict[str, Any]] = []
+        for path in paths:
+            rows.append(measure_path(path, roots, limit, args.tiny))
+            print(describe_rows(rows)[-1], flush=True)
+            keep("loaders", rows)
+        if not args.only:
+            keep("picture_readers", measure_pictures(roots, limit))
+            keep("video_readers", measure_videos(folder, args.videos, sizes, limit))
+            keep("scaling", measure_scaling(roots, limit, args.tiny))
+    result["complete"], result["cpu_seconds"] = True, time.process_time()
+    keep("loaders", rows)
+    print("== loaders; the target is 60 % with geometry only", *describe_rows(rows), sep="\n")
     return 0
 
 

@@ -24,11 +24,15 @@ def test_a_tiny_run_measures_every_path(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((tmp_path / "data_loading.json").read_text())
     assert {row["path"] for row in found["loaders"]} >= {"RGB-D images, pre-training", "rooms images, mae"}
-    rates = [row["samples_per_second"] for row in found["loaders"] + found["scaling"]]
-    assert all(rate > 0 for rate in rates) and {row["workers"] for row in found["scaling"]} == {0, 1, 2}
-    assert all(row["share"] > 0 for row in found["loaders"])
+    assert found["complete"] and {row["workers"] for row in found["scaling"]} == {0, 1, 2}
+    for row in found["loaders"]:
+        assert row["decoding_per_second"] > 0 and row["geometry_share"] > 0
+        assert row["geometry_share"] == row["geometry_per_second"] / row["decoding_per_second"]
+        assert row["recipe_share"] is None or row["recipe_share"] > 0
+    assert any(row["recipe_share"] is not None for row in found["loaders"])
+    assert all(row["samples_per_second"] > 0 for row in found["scaling"])
     assert found["environment"]["commit"] and "--tiny" in found["environment"]["command"]
-    assert "as the recipe says" in done.stdout
+    assert "| RGB-D images, pre-training | " in done.stdout
 
 
 def test_it_is_imported_without_optional_packages():
