@@ -75,7 +75,6 @@ def report_reproduction(folder: Path) -> int:
 
 def collect(plan: ReproductionPlan, rows: Rows) -> dict[str, Any]:
     """results.json without machine and number of workers."""
-    count = max(1, len(rows))
     spent = sum(float(row.get("cpu_seconds", 0.0)) for row in rows.values())
     return {
         "name": plan.name,
@@ -84,7 +83,7 @@ def collect(plan: ReproductionPlan, rows: Rows) -> dict[str, Any]:
         "seeds": plan.seeds,
         "wall_seconds": _wall(rows),
         "cpu_seconds": spent,
-        "jobs": count,
+        "jobs": len(rows),
         "settings": plan.settings(),
         "data_digests": rows["render"].get("digests", {}),
         "data": [{"id": name, **_status(rows[name])} for name in ("render", "floors")],
@@ -187,12 +186,16 @@ def _status(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in ("status", "error") if key in row}
 
 
+def _metrics_of(plan: ReproductionPlan, item: str) -> dict[str, str]:
+    """Column -> metric of what one measurement fills."""
+    return {name: column["metric"] for name, column in plan.columns().items() if column["of"] == item}
+
+
 def _values(plan: ReproductionPlan, item: str, row: Mapping[str, Any]) -> dict[str, float]:
     """Column -> value of one measurement."""
     if row["status"] != DONE:
         return {}
-    columns = {name: column for name, column in plan.columns().items() if column["of"] == item}
-    return {name: float(row["metrics"][column["metric"]]) for name, column in columns.items()}
+    return {name: float(row["metrics"][metric]) for name, metric in _metrics_of(plan, item).items()}
 
 
 def _pretraining(plan: ReproductionPlan, rows: Rows, name: str, seed: int) -> dict[str, Any]:
@@ -220,9 +223,8 @@ def _measured(plan: ReproductionPlan, rows: Rows) -> list[dict[str, Any]]:
                 values = _values(plan, item, row)
                 names = ("status", "error", "steps", "seconds", "cpu_seconds", "flops")
                 kept: dict[str, Any] = {key: row[key] for key in names if key in row}
-                for column, definition in plan.columns().items():
-                    if definition["of"] == item:
-                        what = {"id": f"{column}-{name}-s{seed}", "variant": name, "column": column, "seed": seed}
-                        found.append({**what, **kept, "value": values.get(column), "metrics": row.get("metrics", {}),
-                                      "pretraining_flops": before.get("flops")})  # fmt: skip
+                for column in _metrics_of(plan, item):
+                    what = {"id": f"{column}-{name}-s{seed}", "variant": name, "column": column, "seed": seed}
+                    found.append({**what, **kept, "value": values.get(column), "metrics": row.get("metrics", {}),
+                                  "pretraining_flops": before.get("flops")})  # fmt: skip
     return found

@@ -19,7 +19,6 @@ from m33d_hf.training.parsing import parse_arguments
 FOLDER = Path(__file__).parent
 PLANS = ("reproduction", "exploration")
 ROWS = "m33d_hf.experiments.reproduction.rows"
-KINDS = {"dense": "dense", "actions": "actions", "probe": "probe", "phases": "phases"}
 CLIP_TASK = "video_classification"
 
 
@@ -226,7 +225,7 @@ class ReproductionPlan(ExperimentPlan):
         part = self.content["pretraining"][name]["part"]
         own = _overrides({**self._model(f"{part}_finetuning"), **(changes or {})})
         words = ["--recipe", how["recipe"], "--seed", str(seed), *self.compute.words, *own, *start]
-        build = getattr(self, f"_{KINDS[how['kind']]}")
+        build = getattr(self, f"_{how['kind']}")
         parameters, cost = build(job_id, how, words, seed, split)
         label = job_id.replace("-", " ").replace("_", " ")
         return Job(job_id, f"{ROWS}:{how['kind']}", parameters, needs, cost + self._costs["evaluation"], label)
