@@ -124,9 +124,15 @@ def stop_workers(loader: object) -> None:
     """End the persistent workers of a DataLoader now.
 
     They ignore SIGTERM, which is how multiprocessing ends children when the interpreter exits: an error whose
-    traceback still holds the loader would otherwise wait for them for ever.
+    traceback still holds the loader would otherwise wait for them for ever. For the same reason one that is still
+    reading after the loader's own patience (5 s), after which it is sent SIGTERM, is killed.
     """
     iterator = getattr(loader, "_iterator", None)
     shut_down = getattr(iterator, "_shutdown_workers", None)
-    if shut_down is not None:
-        shut_down()
+    if shut_down is None:
+        return
+    shut_down()
+    for worker in getattr(iterator, "_workers", []):
+        if worker.is_alive():
+            worker.kill()
+        worker.join()
