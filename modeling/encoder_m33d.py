@@ -8,6 +8,7 @@ from torch import nn
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .errors_m33d import DataError
 from .layers_m33d import M33DLayer
+from .linear_m33d import linear
 from .patches_m33d import Grid, gather_patches, interpolate_table, position_table
 
 
@@ -89,7 +90,7 @@ class M33DEmbeddings(nn.Module):
         """Embed the patches at `keep_BV` (all when None), add positions (none when None), prepend the class token."""
         patches = gather_patches(pixels_BTCHW, self.tubelet, self.patch, keep_BV).flatten(2)
         weight = self.projection.weight.flatten(1)
-        tokens = nn.functional.linear(patches.to(weight.dtype), weight, self.projection.bias)
+        tokens = linear(patches.to(weight.dtype), weight, self.projection.bias)
         if positions_ND is not None:
             tokens = tokens + gather_tokens(positions_ND, keep_BV).to(tokens.dtype)
         if self.cls_token is not None:
