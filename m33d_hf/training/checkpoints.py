@@ -221,16 +221,21 @@ def read_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: the file is missing, damaged, or belongs to another architecture.
     """
     try:
-        if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
-            _read_shards(model, folder / WEIGHTS)
+        if any(_is_part(parameter) for parameter in model.parameters()):
+            _read_parts(model, folder / WEIGHTS)
         else:
             load_model(model, str(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
 
 
-def _read_shards(model: nn.Module, path: Path) -> None:
-    """Give every process its part of the weights; one whole tensor at a time is in memory.
+def _is_part(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is this process's shard, or shares its memory with others."""
+    return isinstance(tensor, DTensor) or tensor.untyped_storage().nbytes() > tensor.nbytes
+
+
+def _read_parts(model: nn.Module, path: Path) -> None:
+    """Fill weights that are sharded, or lie in one flat memory, in place; one whole tensor at a time is in memory.
 
     Raises:
         RuntimeError: other names or shapes than the model's.
