@@ -208,7 +208,12 @@ def find_checkpoint(resume: str | None, output_dir: str | Path) -> Path | None:
 
 def write_weights(model: nn.Module, folder: Path) -> None:
     """Write the unwrapped model's weights, and its config where it has one, so that from_pretrained loads them."""
-    save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
+    if any(_is_part(parameter) for parameter in model.parameters()):
+        # DeepSpeed keeps the weights of a group in one flat memory, which safetensors takes for tied weights.
+        copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+        save_file(copies, folder / WEIGHTS, metadata={"format": "pt"})
+    else:
+        save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
     config: Any = getattr(model, "config", None)
     if hasattr(config, "save_pretrained"):
         config.save_pretrained(folder)

@@ -7,7 +7,6 @@ files, which are those of a run without DeepSpeed. Every process holds the whole
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import importlib.util
 import os
@@ -22,8 +21,7 @@ from torch import nn
 
 from m33d_hf.errors import ConfigError, MissingDependencyError
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.deepspeed_config import LAUNCHED, buckets_asked_for
-from m33d_hf.training.sharding import says_yes
+from m33d_hf.training.deepspeed_config import buckets_asked_for
 from m33d_hf.training.updating import Updater
 
 PREFIX = "deepspeed_zero"
@@ -114,14 +112,8 @@ class ZeroUpdater(Updater):
         self._engine.step()
 
     def whole(self, everywhere: bool) -> nn.Module:
-        """The model itself to evaluate; to write, on the main process, a copy: its weights share one flat memory."""
-        if everywhere or dist.get_rank() != 0:
-            return self.plain
-        memo: dict[int, Any] = {
-            id(p): nn.Parameter(p.detach().to("cpu", copy=True), requires_grad=p.requires_grad)
-            for p in self.plain.parameters()
-        }
-        return copy.deepcopy(self.plain, memo).to("cpu")
+        """The model itself, which is whole on every process."""
+        return self.plain
 
     def state(self) -> dict[str, Any]:
         """Content of optimizer.pt as without DeepSpeed; collective, and whole on the main process only."""
@@ -166,7 +158,7 @@ def _engine_config(args: RunArguments) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": args.train.batch_size,
         "gradient_accumulation_steps": args.train.accumulation,
         "gradient_clipping": 0.0,
-        "zero_optimization": {**zero, **(buckets_asked_for(args) if says_yes(LAUNCHED) else {})},
+        "zero_optimization": {**zero, **buckets_asked_for(args)},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "timers": {"throughput": {"enabled": False}},  # it would wait for the device at every step

@@ -111,7 +111,7 @@ class Run:
 
     @contextmanager
     def whole(self, everywhere: bool = False) -> Iterator[nn.Module]:
-        """The model to write or to evaluate: itself, or where it is cut or kept in pieces a copy; collective.
+        """The model to write or to evaluate: itself, or where it is sharded a gathered copy; collective.
 
         Args:
             everywhere: every process needs it, on its device; else the main one alone, in host memory.

@@ -50,15 +50,14 @@ def settle_sharding(args: RunArguments) -> None:
     for name, what in (("MEGATRON_LM", "Megatron-LM"), ("PARALLELISM_CONFIG", "a parallelism_config")):
         if says_yes(f"ACCELERATE_USE_{name}"):
             raise ConfigError(f"The launcher asks for {what}; this loop knows DDP, FSDP2 and ZeRO 1 and 2.")
-    deepspeed = says_yes(deepspeed_config.LAUNCHED)
     if args.train.sharding == "auto":
-        if deepspeed:
+        if says_yes(deepspeed_config.LAUNCHED):
             args.train.sharding = deepspeed_config.launched_sharding()
         else:
             args.train.sharding = "fsdp2" if says_yes(LAUNCHED) else "none"
     if args.train.sharding == "fsdp2" and says_yes(LAUNCHED):
         _check_launcher()
-    if args.train.sharding.startswith("deepspeed") and deepspeed:
+    if args.train.sharding.startswith("deepspeed"):
         deepspeed_config.buckets_asked_for(args)
 
 

@@ -5,8 +5,11 @@ What needs DeepSpeed is skipped where it is not installed; refusals and what is 
 
 from __future__ import annotations
 
+import configparser
+import importlib.metadata
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,14 +25,14 @@ from helpers.rooms_runs import words
 from helpers.tiny_task import TinyTask
 from m33d_hf.errors import ConfigError, MissingDependencyError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training import deepspeed, deepspeed_config, launch
+from m33d_hf.training import deepspeed, launch
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import read_state
 from m33d_hf.training.compiling import check_compile
 from m33d_hf.training.loop import train
 from m33d_hf.training.parsing import parse_arguments
 from m33d_hf.training.replay import replay
-from m33d_hf.training.sharding import settle_sharding
+from m33d_hf.training.sharding import launcher_hidden, settle_sharding
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 CONFIGURATIONS = Path(launch.__file__).parent / "accelerate"
@@ -37,7 +40,7 @@ LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGURATION
 ZERO2: dict[str, str] = {}  # the configuration says so
 ZERO1 = {"train__sharding": "deepspeed_zero1"}
 DDP = {"train__sharding": "none"}
-EXACT = {"checkpoint__every_steps": "2", "checkpoint__keep_last": "9"}
+EXACT = {"checkpoint__every_steps": "2", "checkpoint__keep_last": "9", "evaluation__greater_is_better": "false"}
 HARD = {
     **EXACT,
     "model__hidden_dropout_prob": "0.1",
@@ -69,16 +72,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch_all(folder: Path, cache: Path, runs: dict[str, dict[str, str]], *more: dict[str, Any]) -> Path:
-    """One launch of two processes for all jobs; the last one must leave its outcome."""
-    if importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("deepspeed is not installed")
+    """One launch of two processes for all jobs."""
     jobs: list[dict[str, Any]] = [
         {"name": name, "task": "pretraining", "argv": argv(folder, name, cache, **changes)}
         for name, changes in runs.items()
     ]
-    jobs += more
-    process = start([sys.executable, *LAUNCH, "--num_processes", "2"], jobs, folder, DS_ACCELERATOR="cpu")
-    _, output = finish(process, timeout=500)
+    return launch_jobs(folder, [*jobs, *more])
+
+
+def launch_jobs(folder: Path, jobs: list[dict[str, Any]], processes: int = 2) -> Path:
+    """The last job must leave its outcome."""
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
+    launcher = [sys.executable, *LAUNCH, "--num_processes", str(processes)]
+    _, output = finish(start(launcher, jobs, folder, DS_ACCELERATOR="cpu"), timeout=500)
     assert (folder / f"{jobs[-1]['name']}.1.json").exists(), output
     return folder
 
@@ -99,7 +106,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
         "twice_ddp": {**TWICE, **DDP},
         "twice_zero1": {**TWICE, **ZERO1},
         "twice_zero2": {**TWICE, **ZERO2},
-        "exact": {**EXACT, **ZERO2},
+        "exact": {**EXACT, **ZERO2, "checkpoint__save_best": "true", "evaluation__metric": "eval/loss"},
         "once": {**EXPLODING, **ZERO2, "train__max_steps": "1"},
         "exploded": {**EXPLODING, **ZERO2, "logging__every_steps": "4"},
     }
@@ -191,6 +198,12 @@ def test_files_are_those_of_a_run_without_deepspeed(launched: Path, stage: str) 
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
 
 
+def test_the_best_weights_are_kept_from_within_an_evaluation(launched: Path) -> None:
+    best = load_file(launched / "exact" / "checkpoints/best/model.safetensors")
+    expected = weights_of(launched / "exact")
+    assert best.keys() == expected.keys() and all(torch.equal(best[key], expected[key]) for key in best)
+
+
 @pytest.mark.parametrize(("name", "before"), [("zero2_from_ddp", "ddp"), ("ddp_from_zero2", "zero2")])
 def test_runs_take_over_from_each_other(launched: Path, name: str, before: str) -> None:
     """The state of AdamW goes with the weights, in both directions."""
@@ -242,6 +255,27 @@ def test_it_goes_with_bfloat16_and_recomputing(launched_more: Path, what: str, s
     assert_trained_alike(launched_more, f"{what}_{stage}", f"{what}_ddp")
 
 
+@pytest.mark.slow
+def test_three_processes_take_over_from_two(tmp_path: Path) -> None:
+    """The flat parts are cut and padded elsewhere."""
+    fixed = {"checkpoint__every_steps": 4, "checkpoint__keep_last": 9, "logging__every_steps": 1}
+    whole = {**fixed, "output_dir": str(tmp_path / "whole"), "train__batch_size": 6}
+    launch_jobs(tmp_path / "two", [{"name": "whole", "changes": {**whole, "train__sharding": "auto"}}])
+    resume = {"resume": str(tmp_path / "whole/checkpoints/step_00000004"), "train__batch_size": 4}
+    jobs = [
+        {
+            "name": sharding,
+            "changes": {**fixed, **resume, "output_dir": str(tmp_path / sharding), "train__sharding": sharding},
+        }
+        for sharding in ("deepspeed_zero1", "deepspeed_zero2")
+    ]
+    launch_jobs(tmp_path / "three", jobs, processes=3)
+    expected = history(tmp_path / "two", "whole", "train")[4:]
+    for job in jobs:
+        for a, b in zip(expected, history(tmp_path / "three", job["name"], "train"), strict=True):
+            assert b["loss"] == pytest.approx(a["loss"], rel=1e-5) and b["step"] == a["step"]
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_accelerate_reads_the_configurations(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the launcher would give its processes is what the run understands; without DeepSpeed, too."""
@@ -272,6 +306,12 @@ def test_a_version_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.10.0")
     with pytest.raises(MissingDependencyError, match=f"0.10.0 is too old, {deepspeed.MINIMUM}"):
         deepspeed.load_deepspeed(torch.device("cpu"))
+
+
+def test_the_extra_asks_for_the_version_that_is_checked() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(Path(__file__).resolve().parents[2] / "setup.cfg")
+    assert settings["options.extras_require"]["deepspeed"].split() == [f"deepspeed>={deepspeed.MINIMUM}"]
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, **variables: str) -> RunArguments:
@@ -344,7 +384,9 @@ def test_a_json_file_of_autos_is_followed(monkeypatch: pytest.MonkeyPatch, tmp_p
     args = asked(monkeypatch, ACCELERATE_DEEPSPEED_CONFIG_FILE=str(tmp_path / "ds.json"))
     settle_sharding(args)
     assert args.train.sharding == "deepspeed_zero1"
-    assert deepspeed_config.buckets_asked_for(args) == {"reduce_bucket_size": 100_000_000}
+    with launcher_hidden():  # as while a run is prepared
+        told = deepspeed._engine_config(args)["zero_optimization"]
+    assert told == {"stage": 1, "compute_grad_norm": False, "reduce_bucket_size": 100_000_000}
 
 
 def test_compiling_is_refused() -> None:
@@ -357,11 +399,5 @@ def test_compiling_is_refused() -> None:
 def test_loading_the_package_leaves_deepspeed_alone() -> None:
     """Where it is installed, too: it is slow to import, and looks for compilers."""
     code = "import sys, m33d_hf.training.deepspeed, m33d_hf.training.sharding; assert 'deepspeed' not in sys.modules"
-    finished, output = finish(_python(code))
-    assert finished == 0, output
-
-
-def _python(code: str) -> Any:
-    import subprocess
-
-    return subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=subprocess.STDOUT, text=True)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
