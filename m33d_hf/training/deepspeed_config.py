@@ -67,7 +67,11 @@ def buckets_asked_for(args: RunArguments) -> dict[str, int]:
         if key not in ("stage", *_BUCKETS) and value != "auto" and (offloads or not key.startswith("offload_")):
             why = "states stay on the device; take more processes" if offloads else "it is not followed: leave it out"
             raise ConfigError(f"{path}: zero_optimization.{key}: {why}.")
-    return {key: int(zero[key]) for key in _BUCKETS if zero.get(key, "auto") != "auto"}
+    asked = {key: zero[key] for key in _BUCKETS if zero.get(key, "auto") != "auto"}
+    for key, value in asked.items():
+        if not isinstance(value, (int, float)) or value < 1:
+            raise ConfigError(f'{path}: zero_optimization.{key}: {value} is no number of values: write "auto" there.')
+    return {key: int(value) for key, value in asked.items()}
 
 
 def _check_environment(args: RunArguments) -> None:

@@ -50,6 +50,7 @@ HARD = {
     "optim__layer_decay": "0.75",
 }
 TWICE = {**EXACT, "train__accumulation": "2", "optim__clip_grad_norm": "0.2"}
+NEGATIVES = {"model__contrastive_weight": "0.1", "model__contrastive_negatives": "batch"}
 EXPLODING = {"optim__learning_rate": "1e30", "optim__warmup_steps": "0", "evaluation__at_end": "false"}
 STAGES = ["zero1", "zero2"]
 
@@ -122,6 +123,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 def launched_more(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """What is combined with it, for the slow tests."""
     runs: dict[str, dict[str, str]] = {
+        "negatives_ddp": {**NEGATIVES, **DDP},
+        "negatives_zero1": {**NEGATIVES, **ZERO1},
+        "negatives_zero2": {**NEGATIVES, **ZERO2},
         "half_ddp": {"train__precision": "bf16", **DDP},
         "half_zero1": {"train__precision": "bf16", **ZERO1},
         "half_zero2": {"train__precision": "bf16", **ZERO2},
@@ -250,8 +254,9 @@ def test_a_loss_that_explodes_on_one_rank_stops_all_and_is_replayed_without_deep
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("what", ["half", "recomputed"])
-def test_it_goes_with_bfloat16_and_recomputing(launched_more: Path, what: str, stage: str) -> None:
+@pytest.mark.parametrize("what", ["negatives", "half", "recomputed"])
+def test_it_goes_with_what_ddp_goes_with(launched_more: Path, what: str, stage: str) -> None:
+    """Negatives of all processes, bfloat16, recomputing."""
     assert_trained_alike(launched_more, f"{what}_{stage}", f"{what}_ddp")
 
 
@@ -349,6 +354,7 @@ def test_what_the_configuration_would_not_get_is_refused(
         ({"zero_optimization": {"stage": 3}}, "zero_stage 3"),
         ({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}, "offload_optimizer.*processes"),
         ({"zero_optimization": {"stage": 2, "overlap_comm": True}}, "zero_optimization.overlap_comm.*leave it out"),
+        ({"zero_optimization": {"stage": 2, "reduce_bucket_size": -1}}, 'reduce_bucket_size: -1.*"auto"'),
         ({"train_micro_batch_size_per_gpu": 8}, 'train.batch_size 4: write "auto"'),
         ({"train_batch_size": 16}, "effective batch 8"),
         ({"gradient_accumulation_steps": 2}, "train.accumulation 1"),
