@@ -19,6 +19,7 @@ from m33d_hf.training.launch import Ranks
 from m33d_hf.training.optimization import build_optimizer
 from m33d_hf.training.stepping import StepEngine
 from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.updating import Updater
 
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
@@ -57,7 +58,8 @@ class OurStep:
         if compiled:
             model.compile(dynamic=False)
         prepared, optimizer = accelerator.prepare(model, build_optimizer(model, optim))
-        self.engine = StepEngine(accelerator, prepared, optimizer, _NothingMore(), Ranks(accelerator), seed=0)
+        updater = Updater(accelerator, prepared, optimizer)
+        self.engine = StepEngine(updater, _NothingMore(), Ranks(accelerator), seed=0)
         self.batch = batch
         self.number = 0
 

@@ -169,8 +169,10 @@ class TrainArguments:
     grad_checkpointing: bool = _f(
         False, "Recompute every block in the backward pass: less memory, more time. Short: --grad_checkpointing."
     )
-    sharding: Literal["auto", "none", "fsdp2"] = _f(
-        "auto", "fsdp2: cut weights and optimizer state over the processes; auto: as the accelerate configuration says."
+    sharding: Literal["auto", "none", "fsdp2", "deepspeed_zero1", "deepspeed_zero2"] = _f(
+        "auto",
+        "fsdp2: cut weights and optimizer state over the processes; deepspeed_zero1 or 2: optimizer state (and "
+        "gradients), by DeepSpeed; auto: as the accelerate configuration says.",
     )
     attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; None = transformers' choice.")
 

@@ -208,7 +208,12 @@ def find_checkpoint(resume: str | None, output_dir: str | Path) -> Path | None:
 
 def write_weights(model: nn.Module, folder: Path) -> None:
     """Write the unwrapped model's weights, and its config where it has one, so that from_pretrained loads them."""
-    save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
+    if any(_is_part(parameter) for parameter in model.parameters()):
+        # DeepSpeed keeps the weights of a group in one flat memory, which safetensors takes for tied weights.
+        copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+        save_file(copies, folder / WEIGHTS, metadata={"format": "pt"})
+    else:
+        save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
     config: Any = getattr(model, "config", None)
     if hasattr(config, "save_pretrained"):
         config.save_pretrained(folder)
@@ -221,16 +226,21 @@ def read_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: the file is missing, damaged, or belongs to another architecture.
     """
     try:
-        if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
-            _read_shards(model, folder / WEIGHTS)
+        if any(_is_part(parameter) for parameter in model.parameters()):
+            _read_parts(model, folder / WEIGHTS)
         else:
             load_model(model, str(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
 
 
-def _read_shards(model: nn.Module, path: Path) -> None:
-    """Give every process its part of the weights; one whole tensor at a time is in memory.
+def _is_part(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is this process's shard, or shares its memory with others."""
+    return isinstance(tensor, DTensor) or tensor.untyped_storage().nbytes() > tensor.nbytes
+
+
+def _read_parts(model: nn.Module, path: Path) -> None:
+    """Fill weights that are sharded, or lie in one flat memory, in place; one whole tensor at a time is in memory.
 
     Raises:
         RuntimeError: other names or shapes than the model's.

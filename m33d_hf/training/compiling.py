@@ -44,9 +44,14 @@ def check_compile(model: nn.Module, args: RunArguments, device: torch.device) ->
     """Refuse what cannot be compiled here.
 
     Raises:
-        ConfigError: an unknown backend, a missing compiler, a recurrent model, or CUDA graphs where they cannot be.
+        ConfigError: an unknown backend, a missing compiler, DeepSpeed, a recurrent model, or CUDA graphs where
+            they cannot be.
     """
     train = args.train
+    if train.sharding.startswith("deepspeed"):
+        raise ConfigError(
+            f"train.compile with train.sharding={train.sharding} was never tried: take fsdp2, or neither."
+        )
     known = torch.compiler.list_backends(exclude_tags=())
     if train.compile_backend not in known:
         hint = nearest_name_hint(train.compile_backend, known)

@@ -19,7 +19,7 @@ from m33d_hf.training.launch import open_accelerator
 from m33d_hf.training.preparation import Run, eval_name
 from m33d_hf.training.replay import capture
 from m33d_hf.training.reporting import CONFIG, Clock, provenance
-from m33d_hf.training.resume import checkpoint_state, optimizer_state
+from m33d_hf.training.resume import checkpoint_state
 from m33d_hf.training.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
 
@@ -141,7 +141,7 @@ def _save(run: Run) -> None:
     _check_finite(run)
     state = checkpoint_state(run.facts, run.step, run.engine)
     average = run.average.state_dict() if run.average is not None else None
-    optimizer = optimizer_state(run.engine)
+    optimizer = run.engine.updater.state()
     with run.whole() as model:
         run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average))
 

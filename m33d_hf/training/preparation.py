@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
@@ -19,6 +18,7 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
 from m33d_hf.training.compiling import checkpoint_activations, compile_model, eager_evaluation
+from m33d_hf.training.deepspeed import ZeroUpdater
 from m33d_hf.training.ema import WeightAverage
 from m33d_hf.training.feeding import BatchFeed, EvaluationFeed
 from m33d_hf.training.guards import StopSignals
@@ -30,6 +30,7 @@ from m33d_hf.training.resume import check_resumable, restore, run_facts
 from m33d_hf.training.sharding import Shards, check_shardable, says_yes
 from m33d_hf.training.stepping import StepEngine
 from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.updating import Updater
 
 
 class Run:
@@ -64,11 +65,7 @@ class Run:
         self.ranks.on_main(lambda: list_left_out(args, [train_set, eval_set]))
         self.data = task.describe_data(train_set)
         self.description = task.describe(args, self.model, train_set)
-        self.shards: Shards | None = None
-        prepared, optimizer = self._prepare()
-        self.engine = StepEngine(
-            accelerator, prepared, optimizer, task, self.ranks, args.seed, args.optim.clip_grad_norm
-        )
+        self.engine = StepEngine(self._prepare(), task, self.ranks, args.seed)
         self.average = WeightAverage(self.model, args.train.ema_decay) if args.train.ema_decay else None
 
         self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
@@ -82,28 +79,35 @@ class Run:
         )
 
     def close(self) -> None:
-        """End the loaders' workers."""
+        """End the loaders' workers, and take away what was hung on the model."""
+        self.engine.updater.close()
         self.feed.close()
         if self.eval_feed is not None:
             self.eval_feed.close()
 
-    def _prepare(self) -> tuple[nn.Module, AcceleratedOptimizer]:
-        """Compile, place and wrap the model, by DDP or in shards, and build the optimizer of what came of it."""
+    def _prepare(self) -> Updater:
+        """Compile, place and wrap the model, by DDP, in shards or by DeepSpeed, and build its optimizer."""
         train, accelerator, model = self.args.train, self.accelerator, self.model
-        sharded = train.sharding == "fsdp2"
-        if sharded:
+        if train.sharding != "none":
             check_shardable(model, self.args, self.ranks.size)
         if train.compile:
             compile_model(model, self.args, accelerator.device)
         model.to(accelerator.device)
-        if sharded:
-            self.shards = Shards(model, train.precision, says_yes("FSDP_RESHARD_AFTER_FORWARD", "true"))
-            accelerator.prepare_model(model, evaluation_mode=True)  # autocast, and no DDP around it
-            return model, accelerator.prepare_optimizer(build_optimizer(model, self.args.optim))
-        with warnings.catch_warnings():
-            # DDP's newer word for broadcast_buffers=False is unknown to Accelerate and to torch 2.11.
-            warnings.simplefilter("ignore", FutureWarning)
-            return accelerator.prepare(model, build_optimizer(model, self.args.optim))
+        if train.sharding == "none":
+            with warnings.catch_warnings():
+                # DDP's newer word for broadcast_buffers=False is unknown to Accelerate and to torch 2.11.
+                warnings.simplefilter("ignore", FutureWarning)
+                prepared, optimizer = accelerator.prepare(model, build_optimizer(model, self.args.optim))
+            return Updater(accelerator, prepared, optimizer, self.args.optim.clip_grad_norm)
+        shards = None
+        if train.sharding == "fsdp2":
+            shards = Shards(model, train.precision, says_yes("FSDP_RESHARD_AFTER_FORWARD", "true"))
+        accelerator.prepare_model(model, evaluation_mode=True)  # autocast, and no DDP around it
+        adamw = build_optimizer(model, self.args.optim)
+        if shards is None:
+            return ZeroUpdater(model, adamw, self.args, accelerator.device)
+        optimizer = accelerator.prepare_optimizer(adamw)
+        return Updater(accelerator, model, optimizer, self.args.optim.clip_grad_norm, shards)
 
     @contextmanager
     def whole(self, everywhere: bool = False) -> Iterator[nn.Module]:
@@ -112,11 +116,7 @@ class Run:
         Args:
             everywhere: every process needs it, on its device; else the main one alone, in host memory.
         """
-        if self.shards is None:
-            yield self.model
-            return
-        device = self.accelerator.device if everywhere else torch.device("cpu")
-        yield self.shards.gather(everywhere or self.ranks.main, device) or self.model
+        yield self.engine.updater.whole(everywhere)
 
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:

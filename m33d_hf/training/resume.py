@@ -15,7 +15,6 @@ from m33d_hf.training.checkpoints import read_average, read_optimizer, read_stat
 from m33d_hf.training.ema import WeightAverage
 from m33d_hf.training.plan import RunPlan
 from m33d_hf.training.reporting import flatten
-from m33d_hf.training.sharding import load_whole_state, whole_state
 from m33d_hf.training.stepping import StepEngine
 
 # May differ between a run and its continuation: they change where and how it is computed and told, not what.
@@ -118,15 +117,6 @@ def checkpoint_state(facts: Mapping[str, Any], step: int, engine: StepEngine) ->
     }
 
 
-def optimizer_state(engine: StepEngine) -> dict[str, Any]:
-    """Content of optimizer.pt: the optimizer and, with fp16, the loss scaler. Collective where the model is sharded."""
-    scaler = engine.accelerator.scaler
-    return {
-        "optimizer": whole_state(engine.inner_optimizer),
-        "scaler": scaler.state_dict() if scaler is not None else None,
-    }
-
-
 def restore(folder: Path, engine: StepEngine, average: WeightAverage | None) -> dict[str, Any]:
     """Put weights, optimizer, scaler, average and running means back; returns the checkpoint's state.
 
@@ -135,10 +125,7 @@ def restore(folder: Path, engine: StepEngine, average: WeightAverage | None) -> 
     """
     state = read_state(folder)
     read_weights(engine.plain, folder)
-    saved = read_optimizer(folder)
-    load_whole_state(engine.inner_optimizer, saved["optimizer"])
-    if engine.accelerator.scaler is not None and saved["scaler"] is not None:
-        engine.accelerator.scaler.load_state_dict(saved["scaler"])
+    engine.updater.load_state(read_optimizer(folder))
     if average is not None:
         average.load_state_dict(read_average(folder))
     restore_window(engine, state)

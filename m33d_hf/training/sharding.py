@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.layers_m33d import M33DLayer
+from m33d_hf.training import deepspeed_config
 from m33d_hf.training.arguments import RunArguments
 
 # Set by `accelerate launch` from the fsdp_config of its file.
@@ -40,24 +41,24 @@ def says_yes(name: str, default: str = "false") -> bool:
 
 
 def settle_sharding(args: RunArguments) -> None:
-    """Turn ``train.sharding = auto`` into what the launcher asks for, "fsdp2" or "none".
+    """Turn ``train.sharding = auto`` into what the launcher asks for: "fsdp2", "deepspeed_zero1", ... or "none".
 
     Raises:
-        ConfigError: the launcher asks for a way of sharding that the loop does not know.
+        ConfigError: the launcher asks for a way of sharding that the loop does not know, or for details it would not
+            follow.
     """
-    if says_yes("ACCELERATE_USE_DEEPSPEED"):
-        raise ConfigError(
-            "The launcher asks for DeepSpeed, whose engine takes the optimizer step itself: neither the gate that "
-            "keeps NaN out of the weights nor exact resumption would hold. FSDP2 saves the same memory: start with the "
-            "accelerate configuration fsdp2.yaml (ZeRO-3) or fsdp2_zero2.yaml, or pass --train.sharding fsdp2."
-        )
     for name, what in (("MEGATRON_LM", "Megatron-LM"), ("PARALLELISM_CONFIG", "a parallelism_config")):
         if says_yes(f"ACCELERATE_USE_{name}"):
-            raise ConfigError(f"The launcher asks for {what}; this loop knows DDP and FSDP2 only (--train.sharding).")
+            raise ConfigError(f"The launcher asks for {what}; this loop knows DDP, FSDP2 and ZeRO 1 and 2.")
     if args.train.sharding == "auto":
-        args.train.sharding = "fsdp2" if says_yes(LAUNCHED) else "none"
+        if says_yes(deepspeed_config.LAUNCHED):
+            args.train.sharding = deepspeed_config.launched_sharding()
+        else:
+            args.train.sharding = "fsdp2" if says_yes(LAUNCHED) else "none"
     if args.train.sharding == "fsdp2" and says_yes(LAUNCHED):
         _check_launcher()
+    if args.train.sharding.startswith("deepspeed"):
+        deepspeed_config.buckets_asked_for(args)
 
 
 def _check_launcher() -> None:
@@ -89,12 +90,12 @@ def launcher_hidden() -> Iterator[None]:
 
     transformers, seeing the variable, loads weights on the first process only and leaves the others without.
     """
-    former = os.environ.pop(LAUNCHED, None)
+    names = (LAUNCHED, deepspeed_config.LAUNCHED)
+    former = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield
     finally:
-        if former is not None:
-            os.environ[LAUNCHED] = former
+        os.environ.update(former)
 
 
 def blocks_of(model: nn.Module) -> list[M33DLayer]:
@@ -108,17 +109,18 @@ def check_shardable(model: nn.Module, args: RunArguments, processes: int) -> Non
     Raises:
         ConfigError: a single process, fp16, or a recurrent model.
     """
+    asked = f"train.sharding={args.train.sharding}"
     if processes == 1:
         raise ConfigError(
-            "train.sharding=fsdp2 cuts the model over processes, but there is one only: start several (torchrun "
+            f"{asked} cuts the model over processes, but there is one only: start several (torchrun "
             "--nproc_per_node N or accelerate launch --num_processes N), or pass --train.sharding none."
         )
     if args.train.precision == "fp16":
-        raise ConfigError("train.sharding=fsdp2 with train.precision=fp16 is not supported; take bf16 or no.")
+        raise ConfigError(f"{asked} with train.precision=fp16 is not supported; take bf16 or no.")
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         raise ConfigError(
             f"The recurrent model of {args.task} cannot be sharded (torch's GRU keeps its own list of weights), and is "
-            "far too small to need it: pass --train.sharding none, or launch without an FSDP configuration."
+            "far too small to need it: pass --train.sharding none, or launch without FSDP or DeepSpeed."
         )
 
 

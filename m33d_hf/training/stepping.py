@@ -8,19 +8,16 @@ negatives that are drawn within a rank, and mixup and CutMix, which mix the rows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from m33d_hf.data.randomness import seed_of
 from m33d_hf.training.launch import Ranks, sum_over_ranks
 from m33d_hf.training.optimization import set_learning_rate
-from m33d_hf.training.sharding import full
 from m33d_hf.training.tasks.base import Batch, Task
+from m33d_hf.training.updating import Updater
 
 
 class StepEngine:
@@ -31,37 +28,21 @@ class StepEngine:
     that produced the bad value, and looking only there is early enough.
 
     Args:
-        accelerator: that prepared `model` and `optimizer`.
-        model: the prepared model.
-        optimizer: the prepared fused AdamW.
+        updater: holds the prepared model and its optimizer.
         task: for `prepare_step`.
         ranks: the processes.
         seed: seed of the run.
-        clip_grad_norm: largest gradient norm, None for no clipping.
     """
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: nn.Module,
-        optimizer: AcceleratedOptimizer,
-        task: Task,
-        ranks: Ranks,
-        seed: int,
-        clip_grad_norm: float | None = None,
-    ) -> None:
-        self.accelerator = accelerator
-        self.model = model
-        self.plain = accelerator.unwrap_model(model)
-        self.optimizer = optimizer
-        self.inner_optimizer: torch.optim.Optimizer = optimizer.optimizer
+    def __init__(self, updater: Updater, task: Task, ranks: Ranks, seed: int) -> None:
+        self.updater = updater
+        self.plain = updater.plain
         self.task = task
         self.ranks = ranks
         self.seed = seed
-        self.clip_grad_norm = clip_grad_norm
         self.loss_weights = loss_weights(self.plain)
         self.names = list(self.loss_weights)
-        device = accelerator.device
+        device = next(self.plain.parameters()).device
         self.weights = torch.tensor(list(self.loss_weights.values()), device=device)
         self.poison = torch.zeros((), device=device)
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
@@ -71,52 +52,41 @@ class StepEngine:
         self.step_shares = torch.zeros_like(self.window)
         self.bad_shares = torch.zeros_like(self.window)
         self.bad_norm = torch.zeros_like(self.grad_norm)
-        self._parameters = [p for p in self.plain.parameters() if p.requires_grad]
 
     def update(self, step: int, batches: Sequence[Batch], learning_rate: float) -> None:
         """Take update number `step` (from 0) on this rank's micro-batches, which are on the device already."""
         seed_step(self.seed, step, self.ranks.rank)
         if not self.plain.training:
-            self.model.train()
+            self.updater.model.train()
         counts = sum_over_ranks(micro_counts(self.plain, self.names, batches), self.ranks)
         extra = self.task.prepare_step(self.plain, batches)
         self.step_shares = torch.zeros_like(self.window)
         for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
+            with self.updater.accumulating(last=number == len(batches) - 1):
                 self._backward(batch, extra, counts)
-        set_learning_rate(self.inner_optimizer, learning_rate)
+        set_learning_rate(self.updater.optimizer, learning_rate)
         self._apply(step)
 
     def _backward(self, batch: Batch, extra: dict[str, Any], counts: torch.Tensor) -> None:
-        shares = loss_shares(self.model(**batch, **extra), self.names, counts)
+        shares = loss_shares(self.updater.model(**batch, **extra), self.names, counts)
         total = (shares * self.weights).sum()
         self.step_shares += shares.detach()
         # 0 * inf and 0 * nan are nan: a bad loss makes every gradient nan, on all ranks, in this and all later steps.
         self.poison = self.poison + 0.0 * total.detach()
         # Gradients are averaged over ranks; the shares are parts of a sum.
-        self.accelerator.backward(total * (self.ranks.size * (1.0 + self.poison)))
+        self.updater.backward(total * (self.ranks.size * (1.0 + self.poison)))
 
     def _apply(self, step: int) -> None:
         """Clip, gate and update; with fp16 the scaler gates instead, as an overflow there is no error."""
-        scaler = self.accelerator.scaler
-        if scaler is not None:
-            self.accelerator.unscale_gradients(self.optimizer)
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        self.grad_norm = full(nn.utils.get_total_norm(gradients))
-        if self.clip_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, self.clip_grad_norm, self.grad_norm)
-        if scaler is None:
+        self.grad_norm = self.updater.clip()
+        if not self.updater.scaled:
             self.poison = self.poison + 0.0 * self.grad_norm
-            self.inner_optimizer.found_inf = self.poison.isnan().float()  # type: ignore[attr-defined]
         newly_bad = self.poison.isnan() & (self.first_bad < 0)
         self.first_bad = torch.where(newly_bad, step, self.first_bad)
         self.bad_shares = torch.where(newly_bad, self.step_shares, self.bad_shares)
         self.bad_norm = torch.where(newly_bad, self.grad_norm, self.bad_norm)
         self.window += self.step_shares
-        # Accelerate's wrapper, which looks for packages at every step, is needed for the scaler only.
-        (self.inner_optimizer if scaler is None else self.optimizer).step()
-        self.inner_optimizer.zero_grad(set_to_none=True)
+        self.updater.step(gate=self.poison.isnan().float())
         self.window_steps += 1
 
     def bad_step(self) -> int | None:
