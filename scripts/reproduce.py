@@ -13,7 +13,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse and call; return the exit code (1 when a row failed)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget", default="full", help="small: minutes; full: an hour; gpu: one large GPU")
-    parser.add_argument("--plan", default="reproduction", help="reproduction, or exploration: what was tried before")
+    parser.add_argument(
+        "--plan",
+        default="reproduction",
+        help="reproduction; exploration: what was tried before; longer: the main rows with five times the samples",
+    )
     parser.add_argument("--output_dir", type=Path, help="where everything goes; default: outputs/PLAN-BUDGET")
     parser.add_argument("--workers", type=int, help="processes; default: one per core, at most 8")
     parser.add_argument("--cache_dir", help="where rooms are rendered; default: the user's cache")

@@ -77,6 +77,23 @@ def test_nothing_is_chosen_on_the_test_split(full: ReproductionPlan, jobs: dict[
     check_jobs(exploration.jobs())
 
 
+def test_the_longer_plan_differs_in_length_alone(full: ReproductionPlan) -> None:
+    longer = load_plan("longer", "full", full.folder)
+    assert longer.split == full.split and longer.seeds == full.seeds
+    check_jobs(longer.jobs())
+    assert set(longer.entries) <= set(full.entries)
+    for name in longer.entries:
+        ours, theirs = (dict(plan.content["pretraining"][name], columns=None) for plan in (longer, full))
+        assert ours == theirs, f"{name} is pre-trained otherwise"
+    for name in ("segmentation_steps", "depth_steps", "long_steps", "frames"):
+        assert longer.budget[name] == full.budget[name]
+    longer_samples, samples = (
+        plan.budget["pretraining_steps"]["images"] * plan.content["common"]["images"]["train.batch_size"]
+        for plan in (longer, full)
+    )
+    assert longer_samples == 5 * samples
+
+
 def test_the_stand_in_for_imagenet_is_another_set_of_rooms(jobs: dict[str, Job]) -> None:
     assert _option(jobs["pretrain-elsewhere-s0"], "--data.options.seed") == "77"
     after = jobs["pretrain-elsewhere-mask3d-s0"]
@@ -84,13 +101,15 @@ def test_the_stand_in_for_imagenet_is_another_set_of_rooms(jobs: dict[str, Job])
     assert jobs["render"].parameters["seeds"] == [0, 77]
 
 
-def test_every_question_and_table_names_what_is_measured(full: ReproductionPlan) -> None:
-    measured = {(name, item) for name in full.entries for item in full.measurements(name)}
-    columns = full.columns()
-    for table in full.content["tables"]:
+@pytest.mark.parametrize("name", ["reproduction", "longer"])
+def test_every_question_and_table_names_what_is_measured(full: ReproductionPlan, name: str) -> None:
+    plan = load_plan(name, "full", full.folder)
+    measured = {(entry, item) for entry in plan.entries for item in plan.measurements(entry)}
+    columns = plan.columns()
+    for table in plan.content["tables"]:
         for name in table["rows"]:
             assert all((name, columns[column]["of"]) in measured for column in table["columns"]), (table["id"], name)
-    for question in full.content["questions"]:
+    for question in plan.content["questions"]:
         for pair in question["compare"]:
             for name in (pair["better"], pair["than"]):
                 assert all((name, columns[column]["of"]) in measured for column in pair["columns"]), (pair, name)

@@ -30,7 +30,8 @@ def run_reproduction(
     Args:
         folder: outputs.
         budget: key of the plan's budgets.
-        plan_name: "reproduction", or "exploration" (what was tried on the validation split).
+        plan_name: "reproduction", "exploration" (what was tried on the validation split) or "longer" (the main rows,
+            five times the samples).
         workers: processes; None = one per available core, at most 8.
         fresh: throw away what earlier calls left.
         cache_dir: where rooms are rendered; None = the user's cache.

@@ -17,7 +17,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.parsing import parse_arguments
 
 FOLDER = Path(__file__).parent
-PLANS = ("reproduction", "exploration")
+PLANS = ("reproduction", "exploration", "longer")
 ROWS = "m33d_hf.experiments.reproduction.rows"
 CLIP_TASK = "video_classification"
 
