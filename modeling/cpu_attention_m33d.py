@@ -32,10 +32,10 @@ def prefers_blocks() -> bool:
 def attends_in_blocks(query_BHNd: torch.Tensor, dropout: float) -> bool:
     """Whether `blockwise_attention` is the faster way for these queries."""
     return (
-        query_BHNd.device.type == "cpu"
+        not torch.compiler.is_compiling()  # first: nothing after it is to be traced
+        and query_BHNd.device.type == "cpu"
         and query_BHNd.dtype == torch.bfloat16
         and dropout == 0.0
-        and not torch.compiler.is_compiling()
         and prefers_blocks()
     )
 

@@ -60,14 +60,14 @@ class _Linear(torch.autograd.Function):
 
 def _goes_to_onednn(tokens: torch.Tensor, weight_OI: torch.Tensor) -> bool:
     return (
-        tokens.device.type == "cpu"
+        not torch.compiler.is_compiling()  # first: nothing after it is to be traced
+        and tokens.device.type == "cpu"
         and tokens.dtype == weight_OI.dtype == torch.float32
         and min(weight_OI.shape) >= MIN_WIDTH
         and tokens.numel() * weight_OI.shape[0] >= MIN_MULTIPLY_ADDS
         and has_fast_products()
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 
