@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
+from m33d_hf.data.collation import deferring
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import seeded
 from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped
@@ -171,7 +172,7 @@ class Run:
         sampler = step_sampler(args, len(dataset), ranks.rank, ranks.size, self.step, self.plan.total_steps)
         loader = build_loader(
             dataset,
-            self.task.build_collator(args, self.model, train=True),
+            deferring(self.task.build_collator(args, self.model, train=True)),
             sampler,
             num_workers=args.data.num_workers,
             prefetch_factor=args.data.prefetch_factor,
@@ -210,7 +211,7 @@ def build_eval_feed(
     """This rank's share of the evaluation data, every sample once over all ranks."""
     loader = build_loader(
         dataset,
-        task.build_collator(args, model, train=False),
+        deferring(task.build_collator(args, model, train=False)),
         EvaluationSampler(len(dataset), args.evaluation.batch_size or args.train.batch_size, ranks.rank, ranks.size),
         num_workers=args.data.num_workers,
         prefetch_factor=args.data.prefetch_factor,

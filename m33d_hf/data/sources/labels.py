@@ -102,6 +102,7 @@ class LabelRules:
         self.ignore = frozenset(int(value) for value in ignore)
         self.mapping = None if mapping is None else dict(mapping)
         self.unmapped = unmapped
+        self._tables: tuple[bytes, bytes] | None = None
 
     def apply(self, stored: np.ndarray, where: object) -> np.ndarray:
         """Stored (H, W) -> (H, W) uint8.
@@ -111,6 +112,22 @@ class LabelRules:
         """
         if stored.dtype.kind == "f":
             raise LabelError(f"{where}: labels are stored as {stored.dtype}; whole numbers are needed")
+        looked_up = self._look_up(stored) if stored.dtype == np.uint8 else None
+        return self._searched(stored, where) if looked_up is None else looked_up
+
+    def _look_up(self, stored: np.ndarray) -> np.ndarray | None:
+        """`apply` of uint8 by a table, a fiftieth of the time of sorting; None where a value is refused."""
+        if self._tables is None:
+            ids = [self._class_of(value) for value in range(256)]
+            refused = bytes(value for value in range(256) if ids[value] < 0)
+            self._tables = bytes(max(each, 0) for each in ids), refused
+        table, refused = self._tables
+        values = bytearray(np.ascontiguousarray(stored))
+        if refused and len(values.translate(None, refused)) < len(values):
+            return None
+        return np.frombuffer(values.translate(table), np.uint8).reshape(stored.shape)
+
+    def _searched(self, stored: np.ndarray, where: object) -> np.ndarray:
         values, inverse, counts = np.unique(stored, return_inverse=True, return_counts=True)
         ids = np.array([self._class_of(int(value)) for value in values])
         if (ids < 0).any():
