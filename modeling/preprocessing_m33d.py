@@ -57,7 +57,11 @@ class Placement:
 
     def view(self, pixels: torch.Tensor, interpolation: str = "bilinear") -> torch.Tensor:
         """Cut, resize and window uint8 RGB (..., 3, H, W); not padded yet."""
-        return self._window(resize_rgb(self._cut(pixels), self.resized, interpolation))
+        cut = self._cut(pixels)
+        if cut.shape[-2:] == self.resized:
+            return self._window(cut)
+        # The window first: putting pixels into planes takes as long as resizing them.
+        return _in_planes(self._window(_resized(cut, self.resized, interpolation)))
 
     def view_map(self, values: torch.Tensor) -> torch.Tensor:
         """Cut, resize (nearest) and window a map (..., H, W) of any dtype; not padded yet."""
@@ -158,21 +162,39 @@ def resize_rgb(pixels: torch.Tensor, size: Size, interpolation: str = "bilinear"
     Raises:
         ConfigError: an unknown interpolation.
     """
+    return pixels if pixels.shape[-2:] == size else _in_planes(_resized(pixels, size, interpolation))
+
+
+def _resized(pixels: torch.Tensor, size: Size, interpolation: str) -> torch.Tensor:
+    """`resize_rgb` to another size, in planes or pixel by pixel."""
     if interpolation not in RESIZE_MODES:
         hint = nearest_name_hint(interpolation, RESIZE_MODES)
         raise ConfigError(f"interpolation is {interpolation!r}; it is bilinear or bicubic.{hint}")
-    if pixels.shape[-2:] == size:
-        return pixels
     images = pixels.reshape(-1, *pixels.shape[-3:])
     if images.device.type == "cpu":
         # The integer kernel is three times faster than the float one and rounds as PIL does, but for a level or two.
         if images.stride(-3) != 1:
             images = images.contiguous()  # of planes, it reads a cut-out at half the speed; of pixels, at full speed
-        resized = _KERNELS[interpolation](images, size, False).contiguous()
+        elif len(images) == 1:
+            # Any stride is right for one image, and reshape gives one by which torch does not see pixels: half the speed.
+            rows = images.stride(-2) * images.shape[-2]
+            images = images.as_strided(images.shape, (rows, *images.stride()[1:]))
+        resized = _KERNELS[interpolation](images, size, False)
     else:
         resized = F.interpolate(images.float(), size, mode=interpolation, antialias=True)
         resized = resized.round().clamp_(0, 255).to(torch.uint8)
     return resized.reshape(*pixels.shape[:-2], *size)
+
+
+def _in_planes(images: torch.Tensor) -> torch.Tensor:
+    """Contiguous uint8 (..., C, H, W), in half the time of ``contiguous()`` where they lie pixel by pixel."""
+    if images.device.type != "cpu" or images.dim() < 3 or images.stride(-3) != 1 or images.shape[-3] == 1:
+        return images.contiguous()
+    pixels = images.numpy()
+    planes = np.empty(pixels.shape, np.uint8)
+    for channel in range(pixels.shape[-3]):
+        planes[..., channel, :, :] = pixels[..., channel, :, :]
+    return torch.from_numpy(planes)
 
 
 @lru_cache(maxsize=1024)
