@@ -110,18 +110,28 @@ class DepthSpec:
         """Turn stored values of any shape and real dtype into float32 metres (or unitless), NaN = invalid."""
         stored = np.asarray(stored)
         # float32 holds every 16-bit integer exactly; wider values are divided before they are rounded.
-        exact = np.float32 if stored.dtype.itemsize <= 2 and stored.dtype.kind in "ui" else np.float64
-        decoded = (stored.astype(exact) / exact(self.scale or 1.0)).astype(np.float32)
-        invalid = ~np.isfinite(decoded)
-        for value in self.invalid_values:
-            invalid |= stored == value
-        if self.kind != "relative":
-            invalid |= decoded <= 0
+        small = stored.dtype.itemsize <= 2 and stored.dtype.kind in "ui"
+        exact = np.float32 if small else np.float64
+        decoded = stored.astype(exact)
+        decoded /= exact(self.scale or 1.0)
+        decoded = decoded.astype(np.float32, copy=False)
+        if small and 1e-30 < (self.scale or 1.0) < 1e30:
+            # Neither infinite nor rounded to 0: integers tell what is invalid, in a fraction of the time.
+            invalid = stored <= 0 if self.kind != "relative" else np.zeros(stored.shape, bool)
+            marks = [int(value) for value in self.invalid_values if float(value).is_integer()]
+        else:
+            invalid = ~np.isfinite(decoded)
+            if self.kind != "relative":
+                invalid |= decoded <= 0
+            marks = list(self.invalid_values)
+        for value in marks:
+            if value or self.kind == "relative":
+                invalid |= stored == value
         if self.min_depth is not None:
             invalid |= decoded < self.min_depth
         if self.max_depth is not None:
             invalid |= decoded > self.max_depth
-        decoded[invalid] = np.nan
+        np.copyto(decoded, np.float32(np.nan), where=invalid)
         return decoded
 
     def describe(self) -> str:

@@ -37,6 +37,7 @@ from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.errors import ConfigError, DataError, LabelError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
 from m33d_hf.modeling.masking_m33d import MotionChoice, prepare_keep
+from m33d_hf.modeling.preprocessing_m33d import in_planes
 
 Collating = TypeVar("Collating", bound=Callable[..., Batch])
 
@@ -100,10 +101,17 @@ class Collator:
         """Stack the maps of at least one sample, and say what makes forward arguments of them."""
         raise TypeError(f"{type(self).__name__} does not say how to collate")
 
-    def pixel_values(self, samples: Sequence[RGBDSample]) -> tuple[torch.Tensor, Step]:
+    def pixel_values(self, samples: Sequence[RGBDSample]) -> torch.Tensor:
+        """Normalised RGB, (B, 3, H, W) float32, with T after B for clips."""
+        frames, normalization = self._rgb(samples)
+        batch: Batch = {"pixel_values": frames}
+        normalization.apply(batch)
+        return batch["pixel_values"]
+
+    def _rgb(self, samples: Sequence[RGBDSample]) -> tuple[torch.Tensor, Step]:
         """RGB, (B, 3, H, W) uint8, with T after B for clips, and its normalisation."""
         spec = self._spec("rgb")
-        frames = torch.stack([_needed(sample.rgb, sample, "RGB") for sample in samples])
+        frames = _stacked([_needed(sample.rgb, sample, "RGB") for sample in samples])
         return self._flat(frames), NormalizeRgb("pixel_values", spec.channel_mean, spec.channel_std)
 
     def _spec(self, name: str) -> ModalitySpec:
@@ -175,7 +183,7 @@ class PretrainingCollator(Collator):
     def _modality(self, spec: ModalitySpec, samples: Sequence[RGBDSample]) -> tuple[torch.Tensor, Step]:
         """(B, T, C, H, W) of one modality as it was read, and what makes values and validity of it."""
         if spec.name == "rgb":
-            frames = torch.stack([_needed(sample.rgb, sample, "RGB") for sample in samples])
+            frames = _stacked([_needed(sample.rgb, sample, "RGB") for sample in samples])
             return frames, NormalizeRgb(spec.input_name, spec.channel_mean, spec.channel_std, spec.mask_name)
         if spec.name == "depth":
             depth = torch.stack([_needed(sample.depth, sample, "depth") for sample in samples])
@@ -202,7 +210,7 @@ class SegmentationCollator(Collator):
         rows = [_needed(sample.segmentation, sample, "a segmentation")[0] for sample in samples]
         for sample, row in zip(samples, rows):
             _check_classes(sample, row, self.num_labels)
-        pixels, normalization = self.pixel_values(samples)
+        pixels, normalization = self._rgb(samples)
         widening = WidenLabels("labels", self.config.semantic_loss_ignore_index)
         return {"pixel_values": pixels, "labels": torch.stack(rows)}, [normalization, widening]
 
@@ -213,7 +221,7 @@ class DepthCollator(Collator):
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
         """See the class."""
         labels = torch.stack([_needed(sample.depth, sample, "depth")[0, 0] for sample in samples])
-        pixels, normalization = self.pixel_values(samples)
+        pixels, normalization = self._rgb(samples)
         return {"pixel_values": pixels, "labels": labels.float()}, [normalization]
 
 
@@ -249,7 +257,7 @@ class ClipClassificationCollator(Collator):
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
         """See the class."""
         labels = torch.tensor([self._label(sample) for sample in samples], dtype=torch.int64)
-        pixels, normalization = self.pixel_values(samples)
+        pixels, normalization = self._rgb(samples)
         steps: list[Step] = [normalization]
         if not self.train:
             return {"pixel_values": pixels, "labels": labels}, steps
@@ -292,6 +300,13 @@ def deferring(collator: Collating) -> Collating:
     if isinstance(collator, Collator):
         collator.deferred = True
     return collator
+
+
+def _stacked(clips: Sequence[torch.Tensor]) -> torch.Tensor:
+    """uint8 RGB (T, 3, H, W) of samples to (B, T, 3, H, W), pixel by pixel in memory where that of all of them is."""
+    if all(clip.stride(1) == 1 for clip in clips):
+        return torch.stack([clip.permute(0, 2, 3, 1) for clip in clips]).permute(0, 1, 4, 2, 3)
+    return torch.stack([in_planes(clip) for clip in clips])
 
 
 def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.Tensor:

@@ -14,6 +14,8 @@ from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, CorruptFileError, LabelError
 
+# In tables, of stored values without a class; where there are 255 classes also the last of them.
+_REFUSED = 254
 _VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "invalid", "background/void"}
 
 
@@ -102,7 +104,7 @@ class LabelRules:
         self.ignore = frozenset(int(value) for value in ignore)
         self.mapping = None if mapping is None else dict(mapping)
         self.unmapped = unmapped
-        self._tables: tuple[bytes, bytes] | None = None
+        self._table: bytes | None = None
 
     def apply(self, stored: np.ndarray, where: object) -> np.ndarray:
         """Stored (H, W) -> (H, W) uint8.
@@ -116,16 +118,12 @@ class LabelRules:
         return self._searched(stored, where) if looked_up is None else looked_up
 
     def _look_up(self, stored: np.ndarray) -> np.ndarray | None:
-        """`apply` of uint8 by a table, a fiftieth of the time of sorting; None where a value is refused."""
-        if self._tables is None:
+        """`apply` of uint8 by a table, a fiftieth of the time of sorting; None where a value is or may be refused."""
+        if self._table is None:
             ids = [self._class_of(value) for value in range(256)]
-            refused = bytes(value for value in range(256) if ids[value] < 0)
-            self._tables = bytes(max(each, 0) for each in ids), refused
-        table, refused = self._tables
-        values = bytearray(np.ascontiguousarray(stored))
-        if refused and len(values.translate(None, refused)) < len(values):
-            return None
-        return np.frombuffer(values.translate(table), np.uint8).reshape(stored.shape)
+            self._table = bytes(_REFUSED if each < 0 else each for each in ids)
+        values = bytearray(np.ascontiguousarray(stored)).translate(self._table)
+        return None if _REFUSED in values else np.frombuffer(values, np.uint8).reshape(stored.shape)
 
     def _searched(self, stored: np.ndarray, where: object) -> np.ndarray:
         values, inverse, counts = np.unique(stored, return_inverse=True, return_counts=True)
