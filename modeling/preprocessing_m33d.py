@@ -197,7 +197,7 @@ def _resized(pixels: torch.Tensor, size: Size, interpolation: str) -> torch.Tens
         if images.stride(-3) != 1:
             images = images.contiguous()  # of planes, it reads a cut-out at half the speed; of pixels, at full speed
         elif len(images) == 1:
-            # Any stride is right for one image, and reshape gives one by which torch does not see pixels: half the speed.
+            # Of one image any stride is right, and reshape gives one from which torch infers planes: half the speed.
             rows = images.stride(-2) * images.shape[-2]
             images = images.as_strided(images.shape, (rows, *images.stride()[1:]))
         resized = _KERNELS[interpolation](images, size, False)

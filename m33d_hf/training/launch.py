@@ -132,9 +132,14 @@ class Ranks:
 
     Where the devices talk through NCCL, host numbers go through a gloo group of their own, so that agreeing never
     waits for the device.
+
+    Attributes:
+        size, rank, main: number of processes, which of them this is, and whether it is the main one.
+        device: where this process computes.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
+        self.device = accelerator.device
         self.size = accelerator.num_processes
         self.rank = accelerator.process_index
         self.main = accelerator.is_main_process
