@@ -257,8 +257,8 @@ def tubelet_motion(pixels_BTCHW: torch.Tensor, tubelet_size: int, patch: tuple[i
     """`motion_scores` of float32 clips of several frames."""
     pixels = pixels_BTCHW
     # In place: new memory costs more than the arithmetic.
-    difference = pixels.clone(memory_format=torch.contiguous_format)
-    difference[:, 1:].sub_(pixels[:, :-1]).abs_()
+    difference = torch.empty_like(pixels, memory_format=torch.contiguous_format)
+    torch.sub(pixels[:, 1:], pixels[:, :-1], out=difference[:, 1:]).abs_()
     first = difference[:, 1 : max(tubelet_size, 2)]
     difference[:, :1] = first if tubelet_size <= 2 else first.mean(dim=1, keepdim=True)
     view = patch_view(difference, tubelet_size, patch)

@@ -77,7 +77,7 @@ def _check_jpeg(path: Path, data: bytes) -> None:
         (length,) = struct.unpack_from(">H", data, position + 2)
         position += 2 + length
         if marker == 0xDA:
-            if data.find(b"\xff\xd9", position) >= 0:
+            if data.rfind(b"\xff\xd9", position) >= 0:  # from behind, where it lies
                 return
             break
     raise CorruptFileError(path, f"truncated JPEG: ends after {len(data)} bytes without its end marker")

@@ -52,6 +52,8 @@ DENOISED = [rgb_modality(mask_ratio=0.5), depth_modality(mask_ratio=0.5, denoisi
 HIDDEN = [rgb_modality(mask_ratio=0.5), depth_modality(mask_ratio=0.5, drop_probability=0.5)]
 BUDGET = {"token_budget": 6, "decoder_kind": "per_target", "joint_encoding": True, "use_cls_token": False}
 MOVING = [rgb_modality(mask_ratio=0.5, masking="motion"), depth_modality(mask_ratio=0.5, masking="motion")]
+SHARED = {"motion_select": "topk", "share_mask": True, "modalities": MOVING}
+VALID = rgb_modality(mask_ratio=0.5, mask_name="rgb_mask")
 COLLATORS = {
     "images": lambda: PretrainingCollator(config()),
     "clips": lambda: PretrainingCollator(config(4)),
@@ -59,12 +61,12 @@ COLLATORS = {
     "full statistics": lambda: PretrainingCollator(config(depth_standardization="full")),
     "raw depth": lambda: PretrainingCollator(config(depth_standardization="none")),
     "motion": lambda: PretrainingCollator(motion()),
-    "motion, largest, shared": lambda: PretrainingCollator(motion(motion_select="topk", share_mask=True, modalities=MOVING)),
+    "motion, largest, shared": lambda: PretrainingCollator(motion(**SHARED)),
     "motion hidden": lambda: PretrainingCollator(motion(motion_target="masked", motion_gamma=2)),
     "denoised": lambda: PretrainingCollator(config(modalities=DENOISED)),
     "hidden": lambda: PretrainingCollator(config(modalities=HIDDEN)),
     "a third modality": lambda: PretrainingCollator(config(modalities=[rgb_modality(mask_ratio=0.5), THERMAL])),
-    "validity of rgb": lambda: PretrainingCollator(config(modalities=[rgb_modality(mask_ratio=0.5, mask_name="rgb_mask")])),
+    "validity of rgb": lambda: PretrainingCollator(config(modalities=[VALID])),
     "budget": lambda: PretrainingCollator(config(**BUDGET)),
     "segmentation": lambda: SegmentationCollator(config(num_labels=3)),
     "segmentation, -100": lambda: SegmentationCollator(config(num_labels=3, semantic_loss_ignore_index=-100)),
