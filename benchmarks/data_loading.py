@@ -1,11 +1,12 @@
-"""Readers and loaders: decoding alone, and what reaches the collated batch as a share of it.
+"""Readers and loaders: decoding alone, what leaves the loader as a share of it, and what is then left to finish.
 
     python benchmarks/data_loading.py                             # about 3 minutes of CPU time on one thread
     python benchmarks/data_loading.py --videos FOLDER_OR_FILE...  # real videos too
     python benchmarks/data_loading.py --tiny --output_dir /tmp/x  # seconds: a test of the machinery
 
 Writes data_loading.json into --output_dir, and again after every measurement ("complete" says whether it is the last).
-One thread, process CPU time; in every round each path decodes, then loads the same files; medians over rounds, of which
+Batches leave the loader as on their way to a device, unfinished (m33d_hf.data.finishing); finishing them on this CPU is
+timed by itself. One thread, process CPU time, freed memory kept, as in workers; in every round each path decodes, then loads the same files; medians over rounds, of which
 there are as many as --seconds allow, at least two. Readers that are not installed are named and left out.
 """
 
@@ -129,7 +130,7 @@ def measure_pictures(roots: dict[str, Path], limit: float) -> list[dict[str, Any
 
 
 def measure_path(path: TrainingPath, roots: dict[str, Path], limit: float, tiny: bool) -> dict[str, Any]:
-    """Rates of one training path in turns: decoding, batches with geometry only, and as the recipe says."""
+    """Rates of one training path in turns: decoding, batches with geometry only, as the recipe says, and finishing."""
     clips = path.data == "action"
     batch, batches = (2, 1) if tiny else (4, 1) if clips else (24, 1) if path.data != "rooms" else (48, 8)
     if path.data == "rooms" and not tiny and ("clips" in path.recipe or "actions" in path.recipe):
