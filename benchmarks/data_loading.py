@@ -6,8 +6,9 @@
 
 Writes data_loading.json into --output_dir, and again after every measurement ("complete" says whether it is the last).
 Batches leave the loader as on their way to a device, unfinished (m33d_hf.data.finishing); finishing them on this CPU is
-timed by itself. One thread, process CPU time, freed memory kept, as in workers; in every round each path decodes, then loads the same files; medians over rounds, of which
-there are as many as --seconds allow, at least two. Readers that are not installed are named and left out.
+timed by itself. One thread, process CPU time, freed memory kept, as in workers. In every round each path decodes, then
+loads the same files; medians over rounds, of which there are as many as --seconds allow, at least two. Readers that
+are not installed are named and left out.
 """
 
 from __future__ import annotations
