@@ -120,7 +120,7 @@ class DepthSpec:
         if small and 1e-30 < (self.scale or 1.0) < 1e30:
             # Neither infinite nor rounded to 0: integers tell what is invalid, in a fraction of the time.
             invalid = stored <= 0 if self.kind != "relative" else np.zeros(stored.shape, bool)
-            marks = [int(value) for value in self.invalid_values if float(value).is_integer()]
+            marks: list[float] = [int(value) for value in self.invalid_values if float(value).is_integer()]
         else:
             invalid = ~np.isfinite(decoded)
             if self.kind != "relative":
@@ -207,7 +207,7 @@ def _trimmed_moments(values_GN: torch.Tensor, valid_GN: torch.Tensor) -> tuple[t
         low, high = len(kept) // 10, 9 * len(kept) // 10
         ends = _order_statistics(kept, low, high - 1) if len(kept) >= _MANY else None
         if ends is not None:
-            moments[:, row, 0] = _moments_between(kept, *ends, low, high)
+            moments[:, row, 0] = _moments_between(kept, ends, low, high)
             continue
         if high > low:
             # Linear, and ten times faster than sorting.
@@ -220,8 +220,8 @@ def _trimmed_moments(values_GN: torch.Tensor, valid_GN: torch.Tensor) -> tuple[t
     return mean, variance
 
 
-def _order_statistics(values: np.ndarray, *ranks: int) -> list[float] | None:
-    """The values of these ranks among many, a sixth of the time of partitioning; None for types and signs it cannot do.
+def _order_statistics(values: np.ndarray, low: int, high: int) -> tuple[float, float] | None:
+    """The values of two ranks among many, in a sixth of the time of partitioning; None for other types and signs.
 
     Floats that are not negative are ordered as their bits are: counting by the upper half tells where a rank lies, and
     only what shares its upper half is sorted.
@@ -234,30 +234,30 @@ def _order_statistics(values: np.ndarray, *ranks: int) -> list[float] | None:
         return None  # a sign bit
     reached = counts.cumsum()
     found = []
-    for rank in ranks:
+    for rank in (low, high):
         half = int(np.searchsorted(reached, rank, side="right"))
         sharing = np.sort(values[upper == half])
         found.append(float(sharing[rank - int(reached[half] - counts[half])]))
-    return found
+    return found[0], found[1]
 
 
-def _moments_between(values: np.ndarray, first: float, last: float, low: int, high: int) -> tuple[float, float]:
-    """Mean and unbiased variance of the values of rank [low, high), of which `first` and `last` are the ends.
+def _moments_between(values: np.ndarray, ends: tuple[float, float], low: int, high: int) -> tuple[float, float]:
+    """Mean and unbiased variance of the values of rank [low, high), the first and the last of which are `ends`.
 
     In float64, in another order than that of partitioning: after rounding to float32 the same but for one clip in
     millions, whose last bit may differ.
     """
-    above, below = values > first, values < last
+    above, below = values > ends[0], values < ends[1]
     inside = values[above & below]
-    if first == last:
-        return first, 0.0
+    if ends[0] == ends[1]:
+        return ends[0], 0.0
     # Equal values at the ends, of which some ranks lie outside.
-    ends = np.array([first, last])
+    both = np.array(ends)
     repeated = np.array([len(values) - np.count_nonzero(above) - low, high - np.count_nonzero(below)])
     count = high - low
-    mean = (inside.sum(dtype=np.float64) + (ends * repeated).sum()) / count
+    mean = (inside.sum(dtype=np.float64) + (both * repeated).sum()) / count
     spread = inside - mean
-    return mean, (np.square(spread, out=spread).sum() + ((ends - mean) ** 2 * repeated).sum()) / max(1, count - 1)
+    return mean, (np.square(spread, out=spread).sum() + ((both - mean) ** 2 * repeated).sum()) / max(1, count - 1)
 
 
 def standardize_depth(
