@@ -38,6 +38,8 @@ STANDARDIZATION_MODES = ("trimmed", "full", "none")
 STANDARDIZATION_SCOPES = ("clip", "frame")
 TRIM_EPSILON = 1e-6
 STD_FLOOR = 1e-3
+# Values from which counting pays; below, it costs more than partitioning.
+_MANY = 1 << 17
 
 
 def _choice(value: str, known: Sequence[str], what: str) -> str:
@@ -110,18 +112,28 @@ class DepthSpec:
         """Turn stored values of any shape and real dtype into float32 metres (or unitless), NaN = invalid."""
         stored = np.asarray(stored)
         # float32 holds every 16-bit integer exactly; wider values are divided before they are rounded.
-        exact = np.float32 if stored.dtype.itemsize <= 2 and stored.dtype.kind in "ui" else np.float64
-        decoded = (stored.astype(exact) / exact(self.scale or 1.0)).astype(np.float32)
-        invalid = ~np.isfinite(decoded)
-        for value in self.invalid_values:
-            invalid |= stored == value
-        if self.kind != "relative":
-            invalid |= decoded <= 0
+        small = stored.dtype.itemsize <= 2 and stored.dtype.kind in "ui"
+        exact = np.float32 if small else np.float64
+        decoded = stored.astype(exact)
+        decoded /= exact(self.scale or 1.0)
+        decoded = decoded.astype(np.float32, copy=False)
+        if small and 1e-30 < (self.scale or 1.0) < 1e30:
+            # Neither infinite nor rounded to 0: integers tell what is invalid, in a fraction of the time.
+            invalid = stored <= 0 if self.kind != "relative" else np.zeros(stored.shape, bool)
+            marks: list[float] = [int(value) for value in self.invalid_values if float(value).is_integer()]
+        else:
+            invalid = ~np.isfinite(decoded)
+            if self.kind != "relative":
+                invalid |= decoded <= 0
+            marks = list(self.invalid_values)
+        for value in marks:
+            if value or self.kind == "relative":
+                invalid |= stored == value
         if self.min_depth is not None:
             invalid |= decoded < self.min_depth
         if self.max_depth is not None:
             invalid |= decoded > self.max_depth
-        decoded[invalid] = np.nan
+        np.copyto(decoded, np.float32(np.nan), where=invalid)
         return decoded
 
     def describe(self) -> str:
@@ -189,12 +201,16 @@ def _trimmed_moments(values_GN: torch.Tensor, valid_GN: torch.Tensor) -> tuple[t
     """Moments (G, 1) of the valid values whose rank is in [n // 10, 9 n // 10), n valid values per row."""
     if values_GN.device.type != "cpu":
         return _trimmed_moments_by_sort(values_GN, valid_GN)
-    # A clip has 800,000 pixels: partitioning is linear, and ten times faster than sorting them.
     moments = np.zeros((2, len(values_GN), 1))
     for row, (values, valid) in enumerate(zip(values_GN.numpy(), valid_GN.numpy(), strict=True)):
         kept = values[valid]
         low, high = len(kept) // 10, 9 * len(kept) // 10
+        ends = _order_statistics(kept, low, high - 1) if len(kept) >= _MANY else None
+        if ends is not None:
+            moments[:, row, 0] = _moments_between(kept, ends, low, high)
+            continue
         if high > low:
+            # Linear, and ten times faster than sorting.
             kept = np.partition(kept, (low, high - 1))[low:high]
         if len(kept):
             moments[0, row] = kept.mean(dtype=np.float64)
@@ -202,6 +218,46 @@ def _trimmed_moments(values_GN: torch.Tensor, valid_GN: torch.Tensor) -> tuple[t
             moments[1, row] = np.square(spread, out=spread).sum() / max(1, len(kept) - 1)
     mean, variance = torch.from_numpy(moments).to(values_GN.dtype)
     return mean, variance
+
+
+def _order_statistics(values: np.ndarray, low: int, high: int) -> tuple[float, float] | None:
+    """The values of two ranks among many, in a sixth of the time of partitioning; None for other types and signs.
+
+    Floats that are not negative are ordered as their bits are: counting by the upper half tells where a rank lies, and
+    only what shares its upper half is sorted.
+    """
+    if values.dtype != np.float32:
+        return None
+    upper = (values.view(np.uint32) >> 16).astype(np.uint16)
+    counts = np.bincount(upper, minlength=1 << 16)
+    if counts[1 << 15 :].any():
+        return None  # a sign bit
+    reached = counts.cumsum()
+    found = []
+    for rank in (low, high):
+        half = int(np.searchsorted(reached, rank, side="right"))
+        sharing = np.sort(values[upper == half])
+        found.append(float(sharing[rank - int(reached[half] - counts[half])]))
+    return found[0], found[1]
+
+
+def _moments_between(values: np.ndarray, ends: tuple[float, float], low: int, high: int) -> tuple[float, float]:
+    """Mean and unbiased variance of the values of rank [low, high), the first and the last of which are `ends`.
+
+    In float64, in another order than that of partitioning: after rounding to float32 the same but for one clip in
+    millions, whose last bit may differ.
+    """
+    above, below = values > ends[0], values < ends[1]
+    inside = values[above & below]
+    if ends[0] == ends[1]:
+        return ends[0], 0.0
+    # Equal values at the ends, of which some ranks lie outside.
+    both = np.array(ends)
+    repeated = np.array([len(values) - np.count_nonzero(above) - low, high - np.count_nonzero(below)])
+    count = high - low
+    mean = (inside.sum(dtype=np.float64) + (both * repeated).sum()) / count
+    spread = inside - mean
+    return mean, (np.square(spread, out=spread).sum() + ((both - mean) ** 2 * repeated).sum()) / max(1, count - 1)
 
 
 def standardize_depth(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,41 @@ from .patches_m33d import Grid, patch_view
 JOINT = "joint"
 
 Randomness = torch.Generator | Sequence[torch.Generator] | None
+
+
+@dataclass(frozen=True)
+class MotionChoice:
+    """Visible tokens of masking "motion" whose randomness is drawn, while the motion is not known yet.
+
+    Attributes:
+        count: V.
+        shows_motion: moving tokens are shown; otherwise they are hidden.
+        gamma, floor: see M33DConfig's `motion_gamma` and `motion_floor`.
+        uniform_BN: draws in [0, 1); None takes the tokens of the largest weights.
+    """
+
+    count: int
+    shows_motion: bool
+    gamma: float
+    floor: float
+    uniform_BN: torch.Tensor | None
+
+    def indices(self, scores_BN: torch.Tensor) -> torch.Tensor:
+        """(B, V) int64, ascending, on the device of the scores, where the draws must be too."""
+        if not self.shows_motion:
+            scores_BN = scores_BN.amax(dim=1, keepdim=True) - scores_BN
+        floor = self.floor * scores_BN.mean(dim=1, keepdim=True)
+        weights = (scores_BN**self.gamma + floor).clamp_min(1e-12)
+        if self.uniform_BN is None:
+            chosen = weights.topk(self.count, dim=1).indices
+        else:
+            # Gumbel top-k: sampling without replacement with probability proportional to the weights.
+            uniform = self.uniform_BN.clamp(1e-20, 1.0)
+            chosen = (weights.log() - (-uniform.log()).clamp_min(1e-20).log()).topk(self.count, dim=1).indices
+        return chosen.sort(dim=1).values
+
+
+Keep = Mapping[str, torch.Tensor | MotionChoice]
 
 
 def visible_count(spec: ModalitySpec, grid: Grid) -> int:
@@ -77,16 +113,40 @@ def draw_keep(
     Raises:
         ConfigError: a ratio leaves a modality without tokens, or motion scores are missing.
     """
+    keep = prepare_keep(config, batch_size, grid, generator)
+    scores = None if motion is None else motion.to("cpu", torch.float32)
+    return {name: index.to(device) for name, index in settle_keep(keep, scores).items()}
+
+
+def prepare_keep(
+    config: M33DConfig, batch_size: int, grid: Grid | None = None, generator: Randomness = None
+) -> Keep:
+    """All randomness of `draw_keep`, whose arguments these are; what depends on motion waits for `settle_keep`."""
     grid = grid or config.grid
     if config.token_budget is not None:
-        return {JOINT: draw_budget(config, batch_size, grid, generator).to(device)}
-    keep: dict[str, torch.Tensor] = {}
+        return {JOINT: draw_budget(config, batch_size, grid, generator)}
+    keep: dict[str, torch.Tensor | MotionChoice] = {}
     for spec in config.input_specs:
         if keep and config.masks_are_shared:
             keep[spec.name] = next(iter(keep.values()))
             continue
-        keep[spec.name] = _draw_one(spec, config, batch_size, grid, generator, motion).to(device)
+        keep[spec.name] = _draw_one(spec, config, batch_size, grid, generator)
     return keep
+
+
+def settle_keep(keep: Keep, scores_BN: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """name -> (B, V) visible tokens, those that depend on motion by its scores; each equal choice is made once.
+
+    Raises:
+        ConfigError: motion scores are missing.
+    """
+    made: dict[int, torch.Tensor] = {}
+    for name, choice in keep.items():
+        if isinstance(choice, MotionChoice) and id(choice) not in made:
+            if scores_BN is None:
+                raise ConfigError(f"modality {name!r}: masking 'motion' needs motion scores (see motion_scores).")
+            made[id(choice)] = choice.indices(scores_BN)
+    return {name: made[id(choice)] if isinstance(choice, MotionChoice) else choice for name, choice in keep.items()}
 
 
 def draw_budget(
@@ -148,16 +208,15 @@ def _draw_one(
     batch_size: int,
     grid: Grid,
     generator: Randomness,
-    motion: torch.Tensor | None,
-) -> torch.Tensor:
+) -> torch.Tensor | MotionChoice:
     t, h, w = grid
     count = visible_count(spec, grid)
     if count == t * h * w:
         return torch.arange(count).expand(batch_size, count)
     if spec.masking == "motion":
-        if motion is None:
-            raise ConfigError(f"modality {spec.name!r}: masking 'motion' needs motion scores (see motion_scores).")
-        return _draw_by_motion(motion.to("cpu", torch.float32), count, config, generator)
+        drawn = _uniform((batch_size, t * h * w), generator) if config.motion_select == "sample" else None
+        shown = config.motion_target == "visible"
+        return MotionChoice(count, shown, float(config.motion_gamma), config.motion_floor, drawn)
     if spec.masking == "tube":
         spatial = _random_subset(batch_size, h * w, count // t, generator)
         slots = torch.arange(t).view(1, t, 1) * (h * w)
@@ -179,20 +238,6 @@ def _random_subset(batch: int, total: int, count: int, generator: Randomness) ->
     return noise.argsort(dim=1)[:, :count].sort(dim=1).values
 
 
-def _draw_by_motion(scores_BN: torch.Tensor, count: int, config: M33DConfig, generator: Randomness) -> torch.Tensor:
-    if config.motion_target == "masked":
-        scores_BN = scores_BN.amax(dim=1, keepdim=True) - scores_BN
-    floor = config.motion_floor * scores_BN.mean(dim=1, keepdim=True)
-    weights = (scores_BN**config.motion_gamma + floor).clamp_min(1e-12)
-    if config.motion_select == "topk":
-        chosen = weights.topk(count, dim=1).indices
-    else:
-        # Gumbel top-k: sampling without replacement with probability proportional to the weights.
-        uniform = _uniform(tuple(weights.shape), generator).clamp_(1e-20, 1.0)
-        chosen = (weights.log() - (-uniform.log()).clamp_min(1e-20).log()).topk(count, dim=1).indices
-    return chosen.sort(dim=1).values
-
-
 def motion_scores(pixels_BTCHW: torch.Tensor, config: M33DConfig) -> torch.Tensor:
     """Mean absolute difference to the previous frame inside each tubelet, our reading of the motion heuristic.
 
@@ -205,12 +250,18 @@ def motion_scores(pixels_BTCHW: torch.Tensor, config: M33DConfig) -> torch.Tenso
     pixels = pixels_BTCHW.detach().float()
     if pixels.shape[1] == 1:
         return pixels.new_zeros(pixels.shape[0], math.prod(config.grid_for(1, *pixels.shape[-2:])))
+    return tubelet_motion(pixels, config.tubelet_size, config.patch_height_width)
+
+
+def tubelet_motion(pixels_BTCHW: torch.Tensor, tubelet_size: int, patch: tuple[int, int]) -> torch.Tensor:
+    """`motion_scores` of float32 clips of several frames."""
+    pixels = pixels_BTCHW
     # In place: new memory costs more than the arithmetic.
-    difference = pixels.clone(memory_format=torch.contiguous_format)
-    difference[:, 1:].sub_(pixels[:, :-1]).abs_()
-    first = difference[:, 1 : max(config.tubelet_size, 2)]
-    difference[:, :1] = first if config.tubelet_size <= 2 else first.mean(dim=1, keepdim=True)
-    view = patch_view(difference, config.tubelet_size, config.patch_height_width)
+    difference = torch.empty_like(pixels, memory_format=torch.contiguous_format)
+    torch.sub(pixels[:, 1:], pixels[:, :-1], out=difference[:, 1:]).abs_()
+    first = difference[:, 1 : max(tubelet_size, 2)]
+    difference[:, :1] = first if tubelet_size <= 2 else first.mean(dim=1, keepdim=True)
+    view = patch_view(difference, tubelet_size, patch)
     return view.mean(dim=(4, 5, 6, 7)).flatten(1)
 
 

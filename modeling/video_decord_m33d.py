@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ except (ImportError, OSError):  # OSError: a wheel whose libraries do not load
 
 # Share of frames that decord may replace by copies before it raises; 0 would mean "any".
 _NO_COPIES = 1e-9
+# Decoded frames that wait to be copied, and their bytes.
+_MOST_HELD, _BYTES_HELD = 16, 1 << 25
 
 
 def available() -> bool:
@@ -134,16 +137,26 @@ def decode(path: Path, numbers: Iterable[int], seekable: bool) -> Iterator[tuple
         CorruptFileError: a frame that does not decode, or of which decord would give a copy of another.
     """
     reader = _open(path)
-    here = -1
-    for number in numbers:
-        try:
-            while not seekable and here < number - 1:
-                here += 1
-                reader[here]
-            frame = _array(reader[number])
-        except _errors() as error:
-            raise CorruptFileError(
-                path, f"decord cannot decode frame {number} of {len(reader)} ({_first_line(error)})"
-            ) from error
-        here = number
-        yield number, frame
+    here, at_once, rest = -1, 1, iter(numbers)
+    while chunk := list(islice(rest, at_once)):
+        frames: list[Any] = []
+        failure: CorruptFileError | None = None
+        # Nothing between two frames: decord's thread would meanwhile decode ahead what the next seek throws away.
+        for number in chunk:
+            try:
+                while not seekable and here < number - 1:
+                    here += 1
+                    reader[here]
+                frames.append(reader[number])
+            except _errors() as error:
+                reason = f"decord cannot decode frame {number} of {len(reader)} ({_first_line(error)})"
+                failure = CorruptFileError(path, reason)
+                failure.__cause__ = error
+                break
+            here = number
+        for number, frame in zip(chunk, frames, strict=False):
+            array = _array(frame)
+            at_once = max(1, min(_MOST_HELD, _BYTES_HELD // array.nbytes))
+            yield number, array
+        if failure is not None:
+            raise failure

@@ -108,7 +108,8 @@ def read_video(
     for place, number in enumerate(numbers):
         places.setdefault(number, []).append(place)
     for number, frame in _decode(path, info, sorted(places)):
-        clip[places[number]] = frame
+        for place in places[number]:
+            clip[place] = frame
     return clip
 
 

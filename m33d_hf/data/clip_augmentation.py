@@ -90,18 +90,21 @@ def erase_box(height: int, width: int, options: ErasingOptions, draws: Uniforms)
     return None
 
 
-def erase_clip(frames: torch.Tensor, options: ErasingOptions, draw: Draw, key: str) -> torch.Tensor:
-    """Erase a box of normalised (T, 3, H, W) frames in place, as a function of (seed, epoch, key, view).
+def draw_erasing(
+    frames: int, height: int, width: int, options: ErasingOptions, draw: Draw, key: str
+) -> tuple[int, int, torch.Tensor] | None:
+    """Draw what a clip of T x 3 x H x W normalised pixels loses, as a function of (seed, epoch, key, view).
 
     Noise is standard normal for every value: on normalised RGB, it has the mean and deviation of the data.
+
+    Returns:
+        (top, left, noise (T, 3, h, w) float32 that takes the box's place); None where nothing is erased.
     """
     if options.probability == 0:
-        return frames
+        return None
     generator = draw.generator(key, "erase")
-    box = erase_box(frames.shape[-2], frames.shape[-1], options, Uniforms(generator))
+    box = erase_box(height, width, options, Uniforms(generator))
     if box is None:
-        return frames
-    top, left, height, width = box
-    noise = torch.randn((*frames.shape[:2], height, width), generator=generator, dtype=frames.dtype)
-    frames[..., top : top + height, left : left + width] = noise
-    return frames
+        return None
+    top, left, box_h, box_w = box
+    return top, left, torch.randn((frames, 3, box_h, box_w), generator=generator)

@@ -3,26 +3,43 @@
 Everything random (visible tokens, hidden modalities, erased boxes) is drawn per sample from (seed, epoch, key, view,
 purpose), so that a sample looks the same in whatever batch, worker or process it is collated. Mixup and CutMix are the
 exception: they mix the rows of a batch (m33d_hf.data.mixing).
+
+Normalisation, and what depends on it, is the business of m33d_hf.data.finishing. A collator finishes its batches itself
+unless it is told to leave that to whoever takes them (`deferring`), as training and evaluation do on their device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 
-from m33d_hf.data.clip_augmentation import ErasingOptions, erase_clip
-from m33d_hf.data.mixing import MixingOptions, draw_mix, mix_batch, soft_targets
+from m33d_hf.data.clip_augmentation import ErasingOptions, draw_erasing
+from m33d_hf.data.finishing import (
+    FINISHING,
+    Batch,
+    ChooseByMotion,
+    EraseBoxes,
+    Finishing,
+    Mix,
+    NormalizeMap,
+    NormalizeRgb,
+    StandardizeDepth,
+    Step,
+    WidenLabels,
+    finish,
+)
+from m33d_hf.data.mixing import MixingOptions, draw_mix, soft_targets
 from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.errors import ConfigError, DataError, LabelError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
-from m33d_hf.modeling.depth_m33d import standardize_depth
-from m33d_hf.modeling.masking_m33d import draw_keep, motion_scores
-from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
+from m33d_hf.modeling.masking_m33d import MotionChoice, prepare_keep
+from m33d_hf.modeling.preprocessing_m33d import in_planes
 
-Batch = dict[str, Any]
+Collating = TypeVar("Collating", bound=Callable[..., Batch])
 
 
 class Collator:
@@ -38,7 +55,12 @@ class Collator:
         config: of the model that will take the batches; read once.
         check_size: refuse samples whose height and width are not the configured ones. Switch it off to run a model
             at another resolution; the frame count is always checked.
+
+    Attributes:
+        deferred: leave a `Finishing` in ``meta["finishing"]`` instead of finishing the batch; see `deferring`.
     """
+
+    deferred = False
 
     def __init__(self, config: M33DConfig, check_size: bool = True) -> None:
         self.config = config
@@ -59,10 +81,11 @@ class Collator:
         views = [view for item in items for view in item]
         kept = [view for view in views if not view.meta.get("dropped", False)]
         batch: Batch = {}
+        steps: list[Step] = []
         if kept:
             for sample in kept:
                 self._check_shape(sample)
-            batch = self.collate(kept)
+            batch, steps = self.collate(kept)
         batch["meta"] = {
             "keys": [sample.key for sample in kept],
             "indices": [item[0].meta["index"] for item in items if "index" in item[0].meta],
@@ -70,17 +93,26 @@ class Collator:
         }
         if kept and "segment" in kept[0].meta:
             batch["meta"]["views"] = [(view.meta["index"], view.meta["segment"], view.meta["crop"]) for view in kept]
-        return batch
+        if steps:
+            batch["meta"][FINISHING] = Finishing(tuple(steps))
+        return batch if self.deferred else finish(batch)
 
-    def collate(self, samples: Sequence[RGBDSample]) -> Batch:
-        """Build the forward arguments of at least one sample."""
+    def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
+        """Stack the maps of at least one sample, and say what makes forward arguments of them."""
         raise TypeError(f"{type(self).__name__} does not say how to collate")
 
     def pixel_values(self, samples: Sequence[RGBDSample]) -> torch.Tensor:
         """Normalised RGB, (B, 3, H, W) float32, with T after B for clips."""
+        frames, normalization = self._rgb(samples)
+        batch: Batch = {"pixel_values": frames}
+        normalization.apply(batch)
+        return batch["pixel_values"]
+
+    def _rgb(self, samples: Sequence[RGBDSample]) -> tuple[torch.Tensor, Step]:
+        """RGB, (B, 3, H, W) uint8, with T after B for clips, and its normalisation."""
         spec = self._spec("rgb")
-        frames = torch.stack([_needed(sample.rgb, sample, "RGB") for sample in samples])
-        return self._flat(normalize_rgb(frames, spec.channel_mean, spec.channel_std))
+        frames = _stacked([_needed(sample.rgb, sample, "RGB") for sample in samples])
+        return self._flat(frames), NormalizeRgb("pixel_values", spec.channel_mean, spec.channel_std)
 
     def _spec(self, name: str) -> ModalitySpec:
         return self.specs[name] if name in self.specs else self.config.spec(name)
@@ -124,79 +156,73 @@ class PretrainingCollator(Collator):
         self.grid = config.grid
         self.hidden = [spec for spec in self.specs.values() if hide and spec.drop_probability > 0]
         self.denoised = [spec for spec in self.specs.values() if hide and spec.is_denoised]
-        self._needs_motion = any(spec.masking == "motion" for spec in config.input_specs)
 
-    def collate(self, samples: Sequence[RGBDSample]) -> Batch:
-        """Build the forward arguments; see the class."""
+    def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
+        """See the class."""
         batch: Batch = {}
+        steps: list[Step] = []
         for spec in self.specs.values():
             if spec.target_of is not None:
                 continue  # a second target: its pixels are in the batch already
-            values, valid = self._modality(spec, samples)
+            values, step = self._modality(spec, samples)
             batch[spec.input_name] = self._flat(values)
-            if spec.mask_name is not None:
-                batch[spec.mask_name] = self._flat(valid)
-        batch["keep"] = self._draw_keep(samples, batch)
+            steps.append(step)
+        keep = self._prepare_keep(samples)
+        settled = {name: choice for name, choice in keep.items() if isinstance(choice, torch.Tensor)}
+        if len(settled) == len(keep):
+            batch["keep"] = settled
+        else:
+            patch = self.config.patch_height_width
+            steps.append(ChooseByMotion(self._spec("rgb").input_name, self.config.tubelet_size, patch, keep))
         if self.hidden:
             batch["hide"] = {spec.name: _draw_hidden(spec, samples) for spec in self.hidden}
         if self.denoised:
             batch["noise"] = {spec.name: _draw_noise(batch[spec.input_name], spec, samples) for spec in self.denoised}
-        return batch
+        return batch, steps
 
-    def _modality(
-        self, spec: ModalitySpec, samples: Sequence[RGBDSample]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, C, H, W) values and bool validity of one modality."""
+    def _modality(self, spec: ModalitySpec, samples: Sequence[RGBDSample]) -> tuple[torch.Tensor, Step]:
+        """(B, T, C, H, W) of one modality as it was read, and what makes values and validity of it."""
         if spec.name == "rgb":
-            frames = torch.stack([_needed(sample.rgb, sample, "RGB") for sample in samples])
-            values = normalize_rgb(frames, spec.channel_mean, spec.channel_std)
-            return values, torch.ones_like(values[:, :, :1], dtype=torch.bool)
+            frames = _stacked([_needed(sample.rgb, sample, "RGB") for sample in samples])
+            return frames, NormalizeRgb(spec.input_name, spec.channel_mean, spec.channel_std, spec.mask_name)
         if spec.name == "depth":
             depth = torch.stack([_needed(sample.depth, sample, "depth") for sample in samples])
-            config = self.config
-            return standardize_depth(depth, config.depth_standardization, config.depth_standardization_scope)
+            mode, scope = self.config.depth_standardization, self.config.depth_standardization_scope
+            return depth, StandardizeDepth(spec.input_name, spec.mask_name, mode, scope)
         maps = [
             _needed(sample.meta.get("modalities", {}).get(spec.name), sample, spec.name) for sample in samples
         ]
-        values = torch.stack(maps).float()
-        valid = torch.isfinite(values).all(dim=2, keepdim=True)
-        if spec.channel_mean is not None and spec.channel_std is not None:
-            mean, std = (torch.tensor(row).view(-1, 1, 1) for row in (spec.channel_mean, spec.channel_std))
-            values = (values - mean) / std
-        return values.masked_fill(~valid, 0.0), valid
+        return torch.stack(maps), NormalizeMap(spec.input_name, spec.mask_name, spec.channel_mean, spec.channel_std)
 
-    def _draw_keep(self, samples: Sequence[RGBDSample], batch: Batch) -> dict[str, torch.Tensor]:
-        grid, motion = self.grid, None
+    def _prepare_keep(self, samples: Sequence[RGBDSample]) -> Mapping[str, torch.Tensor | MotionChoice]:
+        grid = self.grid
         if not self.check_size:
             grid = self.config.grid_for(self.num_frames, samples[0].height, samples[0].width)
-        if self._needs_motion:
-            motion = motion_scores(batch[self._spec("rgb").input_name], self.config)
         generators = [_draw(sample).generator(sample.key, "mask") for sample in samples]
-        return draw_keep(self.config, len(samples), grid=grid, generator=generators, motion=motion)
+        return prepare_keep(self.config, len(samples), grid, generators)
 
 
 class SegmentationCollator(Collator):
     """``pixel_values`` and ``labels`` (B, H, W) int64, with the config's ignore index where nothing is labelled."""
 
-    def collate(self, samples: Sequence[RGBDSample]) -> Batch:
-        """Build the forward arguments; see the class."""
-        ignored = self.config.semantic_loss_ignore_index
-        rows = [_needed(sample.segmentation, sample, "a segmentation")[0].long() for sample in samples]
+    def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
+        """See the class."""
+        rows = [_needed(sample.segmentation, sample, "a segmentation")[0] for sample in samples]
         for sample, row in zip(samples, rows):
             _check_classes(sample, row, self.num_labels)
-        labels = torch.stack(rows)
-        if ignored != IGNORE_INDEX:
-            labels = labels.masked_fill(labels == IGNORE_INDEX, ignored)
-        return {"pixel_values": self.pixel_values(samples), "labels": labels}
+        pixels, normalization = self._rgb(samples)
+        widening = WidenLabels("labels", self.config.semantic_loss_ignore_index)
+        return {"pixel_values": pixels, "labels": torch.stack(rows)}, [normalization, widening]
 
 
 class DepthCollator(Collator):
     """``pixel_values`` and ``labels`` (B, H, W) float32 metres, NaN where invalid."""
 
-    def collate(self, samples: Sequence[RGBDSample]) -> Batch:
-        """Build the forward arguments; see the class."""
+    def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
+        """See the class."""
         labels = torch.stack([_needed(sample.depth, sample, "depth")[0, 0] for sample in samples])
-        return {"pixel_values": self.pixel_values(samples), "labels": labels.float()}
+        pixels, normalization = self._rgb(samples)
+        return {"pixel_values": pixels, "labels": labels.float()}, [normalization]
 
 
 class ClipClassificationCollator(Collator):
@@ -228,22 +254,30 @@ class ClipClassificationCollator(Collator):
         self.erasing = erasing or ErasingOptions()
         self.train = train
 
-    def collate(self, samples: Sequence[RGBDSample]) -> Batch:
-        """Build the forward arguments; see the class."""
+    def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
+        """See the class."""
         labels = torch.tensor([self._label(sample) for sample in samples], dtype=torch.int64)
-        pixels = self.pixel_values(samples)
+        pixels, normalization = self._rgb(samples)
+        steps: list[Step] = [normalization]
         if not self.train:
-            return {"pixel_values": pixels, "labels": labels}
-        targets = soft_targets(labels, self.num_labels, self.mixing.label_smoothing)
+            return {"pixel_values": pixels, "labels": labels}, steps
         if self.erasing.probability > 0:
-            for sample, frames in zip(samples, pixels, strict=True):
-                clip = frames if frames.dim() == 4 else frames[None]
-                erase_clip(clip, self.erasing, _draw(sample), sample.key)
+            steps += self._erasing(samples, pixels)
         if self.mixing.mixes:
             first, draw = samples[0], _draw(samples[0])
             drawn = draw_mix(self.mixing, *pixels.shape[-2:], draw.seed, draw.epoch, first.key, "mix")
-            pixels, targets = mix_batch(pixels, targets, drawn)
-        return {"pixel_values": pixels, "labels": targets}
+            steps.append(Mix("pixel_values", "labels", drawn))
+        targets = soft_targets(labels, self.num_labels, self.mixing.label_smoothing)
+        return {"pixel_values": pixels, "labels": targets}, steps
+
+    def _erasing(self, samples: Sequence[RGBDSample], pixels: torch.Tensor) -> list[Step]:
+        frames, (height, width) = self.num_frames, pixels.shape[-2:]
+        drawn = [draw_erasing(frames, height, width, self.erasing, _draw(one), one.key) for one in samples]
+        found = [(row, *box) for row, box in enumerate(drawn) if box is not None]
+        if not found:
+            return []
+        places = [(row, top, left) for row, top, left, _ in found]
+        return [EraseBoxes("pixel_values", places, [noise for *_, noise in found])]
 
     def _label(self, sample: RGBDSample) -> int:
         """Class id, or 255 for a sample without one, which only an evaluation may hold."""
@@ -259,6 +293,20 @@ class ClipClassificationCollator(Collator):
             f"{sample.key}: label {sample.label} is outside the model's {self.num_labels} classes; set "
             "--model.num_labels or correct the class list"
         )
+
+
+def deferring(collator: Collating) -> Collating:
+    """The same collator, made to leave finishing to `training.tasks.base.to_device` where it knows how to."""
+    if isinstance(collator, Collator):
+        collator.deferred = True
+    return collator
+
+
+def _stacked(clips: Sequence[torch.Tensor]) -> torch.Tensor:
+    """uint8 RGB (T, 3, H, W) of samples to (B, T, 3, H, W), pixel by pixel in memory where that of all of them is."""
+    if all(clip.stride(1) == 1 for clip in clips):
+        return torch.stack([clip.permute(0, 2, 3, 1) for clip in clips]).permute(0, 1, 4, 2, 3)
+    return torch.stack([in_planes(clip) for clip in clips])
 
 
 def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.Tensor:
@@ -298,6 +346,12 @@ def _draw_noise(values: torch.Tensor, spec: ModalitySpec, samples: Sequence[RGBD
 
 def _check_classes(sample: RGBDSample, labels: torch.Tensor, classes: int) -> None:
     """Refuse class ids that the model has no logit for, before they become an index error on a device."""
+    if labels.dtype == torch.uint8:
+        # Without a copy of the labels: a hundredth of the time of what follows, which is needed for the message only.
+        values = labels.numpy()
+        above = np.count_nonzero(values >= min(classes, IGNORE_INDEX))
+        if above == np.count_nonzero(values == IGNORE_INDEX):
+            return
     ids = labels[labels != IGNORE_INDEX]
     if ids.numel() == 0 or (int(ids.max()) < classes and int(ids.min()) >= 0):
         return

@@ -95,15 +95,18 @@ class DepthMaps:
         unique = sorted(set(indices))
         if not unique or unique[0] < 0:
             raise DataError(f"{self.key}: cannot read the depth of frames {list(indices)}.")
-        quantization = self.store.quantization
-        decoded = {
-            frame: decode_depth(stored, self.spec, quantization)
-            for frame, stored in zip(unique, self.store.stored(unique), strict=True)
-        }
-        sizes = {each.shape for each in decoded.values()}
-        if len(sizes) > 1:
-            raise DataError(f"{self.key}: its depth frames differ in size: {sorted(sizes)}.")
-        return torch.from_numpy(np.stack([decoded[frame] for frame in indices]))[:, None]
+        maps = self.store.stored(unique)
+        if not isinstance(maps, np.ndarray):
+            sizes = {each.shape for each in maps}
+            if len(sizes) > 1:
+                raise DataError(f"{self.key}: its depth frames differ in size: {sorted(sizes)}.")
+            maps = np.stack(maps)
+        # Decoded together: a frame of a clip is small, and costs calls.
+        decoded = decode_depth(maps, self.spec, self.store.quantization)
+        if list(indices) != unique:
+            place = {frame: number for number, frame in enumerate(unique)}
+            decoded = decoded[[place[frame] for frame in indices]]
+        return torch.from_numpy(decoded)[:, None]
 
 
 def decode_depth(stored: np.ndarray, spec: DepthSpec, quantization: Quantization | None) -> np.ndarray:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import mmap
 import re
 import zipfile
 import zlib
@@ -60,8 +62,8 @@ class DepthStore(Protocol):
     def quantization(self) -> Quantization | None:
         """The video's own scale; None where the data set's DepthSpec says everything."""
 
-    def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
-        """(h, w) arrays of the given frames, counted from 0, as stored.
+    def stored(self, frames: Sequence[int]) -> Sequence[np.ndarray] | np.ndarray:
+        """(h, w) arrays of the given frames, counted from 0, as stored; or the same stacked.
 
         Raises:
             DataError: a frame that is not there, named. CorruptFileError: one that cannot be decoded.
@@ -137,12 +139,26 @@ class ArrayStore:
             raise CorruptFileError(self.path, f"cannot be read ({error.strerror or error})") from error
         return _array_length(self.path, state.st_mtime_ns, state.st_size)
 
-    def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
+    def stored(self, frames: Sequence[int]) -> np.ndarray:
         """See `DepthStore`."""
-        array = _open_array(self.path)
+        array = self._mapped()
         if not all(0 <= frame < len(array) for frame in frames):
             raise DataError(f"{self.path}: no depth for frame {max(frames)}; it holds {len(array)} frames.")
-        return [np.array(array[frame]) for frame in frames]
+        return np.array(array[list(frames)])
+
+    def _mapped(self) -> np.ndarray:
+        """`_open_array`; of an .npy the header is read once per file, for that takes as long as reading a clip."""
+        try:
+            state = self.path.stat()
+            layout = _array_layout(self.path, state.st_mtime_ns, state.st_size)
+            if layout is None:
+                return _open_array(self.path)
+            shape, dtype, offset = layout
+            with self.path.open("rb") as file:
+                held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return np.frombuffer(held, dtype, math.prod(shape), offset).reshape(shape)
+        except (OSError, ValueError) as error:
+            raise CorruptFileError(self.path, f"cannot be read as an array ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -240,6 +256,15 @@ def _open_array(path: Path) -> np.ndarray:
 def _array_length(path: Path, modified: int, size: int) -> int:
     """T, asked before every read; an .npz has to be unpacked for it."""
     return len(_open_array(path))
+
+
+@lru_cache(maxsize=4096)
+def _array_layout(path: Path, modified: int, size: int) -> tuple[tuple[int, ...], np.dtype, int] | None:
+    """(T, h, w), type and first byte of an .npy whose values lie frame by frame; None for others and for .npz."""
+    array = _open_array(path)
+    if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
+        return None
+    return array.shape, array.dtype, int(array.offset)
 
 
 def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _check_jpeg(path: Path, data: bytes) -> None:
         (length,) = struct.unpack_from(">H", data, position + 2)
         position += 2 + length
         if marker == 0xDA:
-            if data.find(b"\xff\xd9", position) >= 0:
+            if data.rfind(b"\xff\xd9", position) >= 0:  # from behind, where it lies
                 return
             break
     raise CorruptFileError(path, f"truncated JPEG: ends after {len(data)} bytes without its end marker")
@@ -129,10 +129,9 @@ def _decode(path: Path, colour: bool) -> np.ndarray:
             raise CorruptFileError(path, "neither JPEG, PNG, PGM / PPM nor NPY")
         with Image.open(io.BytesIO(data)) as image:
             wide = image.mode.startswith("I") or image.mode == "F"
-            if colour and not wide:
+            if image.mode != "RGB" and (not wide if colour else image.mode not in _MAP_MODES):
                 return np.array(image.convert("RGB"))
-            if not colour and image.mode not in _MAP_MODES:
-                return np.array(image.convert("RGB"))
+            image.load()  # NumPy would hide what goes wrong
             return np.array(image)
     except CorruptFileError:
         raise
@@ -179,7 +178,7 @@ def read_map(path: Path | str) -> np.ndarray:
         )
     if values.dtype == bool:
         return values.astype(np.uint8)
-    return values.astype(values.dtype.newbyteorder("="))
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def map_size(path: Path | str) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from m33d_hf.data.allocator import keep_freed_memory
 from m33d_hf.data.randomness import Draw, generator_of, seed_of
 from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.skips import SkippedFile
@@ -393,7 +394,8 @@ def build_loader(
 
     Args:
         dataset: indexed by the sampler's rows.
-        collator: list of samples to a batch (m33d_hf.data.collation).
+        collator: list of samples to a batch (m33d_hf.data.collation); a `deferring` one where the batches go through
+            `to_device`.
         sampler: yields the rows of whole batches.
         num_workers: reading processes; 0 reads in the caller.
         pin_memory: None pins where CUDA is available.
@@ -440,12 +442,13 @@ def _end_children() -> None:
 
 
 def _start_worker(worker_id: int) -> None:
-    """Give a worker one thread, and leave signals to the process that owns it.
+    """Give a worker one thread and memory that it keeps, and leave signals to the process that owns it.
 
     A signal sent to the whole process group would otherwise kill the workers first, and the training process
     would die of that instead of saving. Workers end with their parent (the loader's watchdog).
     """
     torch.set_num_threads(1)
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

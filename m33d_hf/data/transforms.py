@@ -220,8 +220,9 @@ class TrainTransform:
         placement = self._place(image, draws)
         rgb = color = None
         if sample.rgb is not None:
-            rgb = placement.view(sample.rgb, self.options.resize_mode)
             color = self._draw_color(draw, sample.key)
+            # Colour works on planes; otherwise the device may put pixels into planes while it normalises them.
+            rgb = placement.view(sample.rgb, self.options.resize_mode, planes=color is not None)
         return Begun(_with_maps(sample, rgb, placement, flip), placement, flip, color)
 
     def finish(self, begun: Sequence[Begun]) -> list[RGBDSample]:

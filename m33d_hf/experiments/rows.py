@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from m33d_hf.data.allocator import keep_freed_memory
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sources import build_source
 from m33d_hf.errors import M33DError
@@ -20,7 +21,6 @@ from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 from m33d_hf.experiments.results import METRICS
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training.allocator import keep_freed_memory
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.launch import Ranks, open_accelerator
 from m33d_hf.training.loop import TrainResult, train

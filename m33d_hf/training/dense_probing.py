@@ -27,6 +27,7 @@ from m33d_hf.training.guards import output_lock
 from m33d_hf.training.launch import Ranks, open_accelerator
 from m33d_hf.training.preparation import build_eval_feed, build_model
 from m33d_hf.training.probing import centre_views, frozen_encoder
+from m33d_hf.training.tasks.base import to_device
 from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
 
@@ -131,12 +132,13 @@ def _extract(
         for batch in feed:
             if "pixel_values" not in batch:
                 continue
-            pixels = batch["pixel_values"].to(accelerator.device)
+            inputs = to_device(batch, accelerator.device)
+            pixels = inputs["pixel_values"]
             with accelerator.autocast():
                 found = encoder(pixel_values=pixels).modality_states["rgb"]
             _, height, width = encoder.grid_of(pixels[:, None])
             tokens.append(found.float().unflatten(1, (height, width)).cpu())
-            labels.append(batch["labels"])
+            labels.append(inputs["labels"].cpu())
         feed.check(ranks)
     features = torch.cat(tokens)
     if not features.isfinite().all():

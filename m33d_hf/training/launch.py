@@ -15,8 +15,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import ProjectConfiguration
 
+from m33d_hf.data.allocator import keep_freed_memory
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
-from m33d_hf.training.allocator import keep_freed_memory
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.guards import check_world_size
 from m33d_hf.training.sharding import launcher_hidden, settle_sharding
@@ -26,7 +26,7 @@ from m33d_hf.training.sharding import launcher_hidden, settle_sharding
 def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
     """Build the Accelerator of a run; afterwards threads, RNG, environment and Accelerate's singletons are as before.
 
-    One thing stays: on CPU the process keeps the memory that it frees (m33d_hf.training.allocator).
+    One thing stays: on CPU the process keeps the memory that it frees (m33d_hf.data.allocator).
 
     Raises:
         ConfigError: a precision the device lacks, or a world other than asked for.
@@ -132,9 +132,14 @@ class Ranks:
 
     Where the devices talk through NCCL, host numbers go through a gloo group of their own, so that agreeing never
     waits for the device.
+
+    Attributes:
+        size, rank, main: number of processes, which of them this is, and whether it is the main one.
+        device: where this process computes.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
+        self.device = accelerator.device
         self.size = accelerator.num_processes
         self.rank = accelerator.process_index
         self.main = accelerator.is_main_process

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from m33d_hf.data.collation import deferring
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import seeded
 from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped
@@ -29,7 +30,7 @@ from m33d_hf.training.reporting import Reporter
 from m33d_hf.training.resume import check_resumable, restore, run_facts
 from m33d_hf.training.sharding import Shards, check_shardable, says_yes
 from m33d_hf.training.stepping import StepEngine
-from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.base import Collator, Task
 from m33d_hf.training.updating import Updater
 
 
@@ -171,7 +172,7 @@ class Run:
         sampler = step_sampler(args, len(dataset), ranks.rank, ranks.size, self.step, self.plan.total_steps)
         loader = build_loader(
             dataset,
-            self.task.build_collator(args, self.model, train=True),
+            run_collator(args, self.task, self.model, self.ranks, train=True),
             sampler,
             num_workers=args.data.num_workers,
             prefetch_factor=args.data.prefetch_factor,
@@ -210,12 +211,21 @@ def build_eval_feed(
     """This rank's share of the evaluation data, every sample once over all ranks."""
     loader = build_loader(
         dataset,
-        task.build_collator(args, model, train=False),
+        run_collator(args, task, model, ranks, train=False),
         EvaluationSampler(len(dataset), args.evaluation.batch_size or args.train.batch_size, ranks.rank, ranks.size),
         num_workers=args.data.num_workers,
         prefetch_factor=args.data.prefetch_factor,
     )
     return EvaluationFeed(loader, skip_ledger(args, dataset))
+
+
+def run_collator(args: RunArguments, task: Task, model: nn.Module, ranks: Ranks, train: bool) -> Collator:
+    """The task's collator; on a device, or in the process that computes, it leaves finishing to `to_device`.
+
+    Workers beside a CPU finish what they collate: there the process that computes is the one that others wait for.
+    """
+    collator = task.build_collator(args, model, train=train)
+    return deferring(collator) if ranks.device.type != "cpu" or args.data.num_workers == 0 else collator
 
 
 def skip_ledger(args: RunArguments, dataset: SampleDataset) -> SkipLedger:

@@ -32,6 +32,7 @@ from m33d_hf.training.guards import output_lock
 from m33d_hf.training.initialisation import find_own, initialise, starting_config
 from m33d_hf.training.launch import Ranks, open_accelerator
 from m33d_hf.training.preparation import build_eval_feed, build_model
+from m33d_hf.training.tasks.base import to_device
 from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 
@@ -215,8 +216,9 @@ def _extract(
         for batch in feed:
             if "pixel_values" not in batch:
                 continue
+            pixels = to_device(batch, accelerator.device)["pixel_values"]
             with accelerator.autocast():
-                features = encoder(batch["pixel_values"].to(accelerator.device)).float().cpu()
+                features = encoder(pixels).float().cpu()
             numbers = [view[0] for view in batch["meta"]["views"]]
             found = zip(numbers, batch["labels"].tolist(), features, strict=True)
             own += [row for row in found if row[1] != IGNORE_INDEX]

@@ -28,6 +28,9 @@ def test_a_tiny_run_measures_every_path(tmp_path):
     for row in found["loaders"]:
         assert row["decoding_per_second"] > 0 and row["geometry_share"] > 0
         assert row["geometry_share"] == row["geometry_per_second"] / row["decoding_per_second"]
+        together = 1e3 / row["geometry_per_second"] + row["finishing_ms"]
+        assert row["finishing_ms"] > 0 and row["share_with_finishing"] < row["geometry_share"]
+        assert abs(row["share_with_finishing"] * row["decoding_per_second"] * together / 1e3 - 1) < 1e-9
         assert row["recipe_share"] is None or row["recipe_share"] > 0
     assert any(row["recipe_share"] is not None for row in found["loaders"])
     assert all(row["samples_per_second"] > 0 for row in found["scaling"])

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from m33d_hf.data.depth_maps import find_depth_maps, read_sidecar_spec
+from m33d_hf.data.depth_stores import ArrayStore
 from m33d_hf.data.depth_writing import DepthVideoWriter, write_depth_image, written_spec
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 
@@ -175,3 +176,16 @@ def test_images_and_damaged_files(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(CorruptFileError, match="cannot be read as Parquet"):
         find_depth_maps(tmp_path, "v").read([0])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<f4"])
+def test_arrays_of_any_layout_are_read_as_numpy_reads_them(tmp_path: Path, dtype: str, order: str):
+    stored = np.random.default_rng(0).integers(1, 9000, (5, 4, 6)).astype(dtype)
+    np.save(tmp_path / "v.npy", np.asarray(stored, order=order))
+    store = ArrayStore(tmp_path / "v.npy")
+    for frames in ([0, 1, 2], [3, 3, 0], [4]):
+        assert np.array_equal(store.stored(frames), stored[frames])
+    (tmp_path / "v.npy").write_bytes((tmp_path / "v.npy").read_bytes()[:-20])
+    with pytest.raises(CorruptFileError, match="cannot be read as an array"):
+        store.stored([0])

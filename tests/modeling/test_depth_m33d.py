@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling import depth_m33d
 from m33d_hf.modeling.depth_m33d import (
     DepthSpec,
     _trimmed_moments,
@@ -177,3 +178,23 @@ def test_average_resize_takes_the_mean_of_valid_pixels_only():
     resized = resize_depth(depth, (1, 2), mode="average")
     assert resized[0, 0].item() == pytest.approx(3.0)
     assert math.isnan(resized[0, 1].item())
+
+
+@pytest.mark.parametrize("kind", ["millimetres", "continuous", "few values", "flat", "negative"])
+def test_many_values_are_trimmed_as_few_are(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(3)
+    depth = {
+        "millimetres": lambda: draws.normal(2500, 500, 30000).astype(np.uint16) / 1000,
+        "continuous": lambda: draws.lognormal(0, 2, 30000),
+        "few values": lambda: draws.integers(0, 4, 30000),
+        "flat": lambda: np.where(draws.random(30000) < 0.95, 2.0, draws.random(30000)),
+        "negative": lambda: draws.normal(0, 1, 30000),
+    }[kind]()
+    clip = torch.from_numpy(depth.astype(np.float32)).reshape(1, 3, 1, 100, 100)
+    clip[..., :7] = math.nan
+    partitioned = standardize_depth(clip)
+    monkeypatch.setattr(depth_m33d, "_MANY", 1)
+    if kind != "negative":
+        monkeypatch.setattr(np, "partition", None)
+    counted = standardize_depth(clip)
+    assert torch.equal(counted[0], partitioned[0]) and torch.equal(counted[1], partitioned[1])

@@ -12,6 +12,7 @@ from PIL import Image
 
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.preprocessing_m33d import (
+    Placement,
     normalize_rgb,
     place,
     resize_map,
@@ -148,3 +149,35 @@ def test_resizing_takes_any_memory_layout():
         wanted = F.interpolate(planes[..., 3:33, 4:44].contiguous(), (24, 20), mode=mode, antialias=True)
         for images in (planes, pixels):
             assert torch.equal(resize_rgb(images[..., 3:33, 4:44], (24, 20), mode), wanted)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_view_is_the_window_of_what_the_kernel_makes(mode):
+    draws = np.random.default_rng(5)
+    for _ in range(200):
+        frames, height, width = draws.integers(1, 4), draws.integers(5, 90), draws.integers(5, 90)
+        pixels = torch.from_numpy(draws.integers(0, 256, (frames, height, width, 3), dtype=np.uint8))
+        pixels = pixels.permute(0, 3, 1, 2)
+        resized, size = tuple(map(int, draws.integers(1, 120, 2))), tuple(map(int, draws.integers(1, 100, 2)))
+        offset = tuple(int(draws.integers(max(have - want, 0) + 1)) for have, want in zip(resized, size))
+        placement = Placement((0, 0, int(height), int(width)), resized, offset, size)
+        whole = pixels
+        if resized != (height, width):
+            kernel = {"bilinear": "_upsample_bilinear2d_aa", "bicubic": "_upsample_bicubic2d_aa"}[mode]
+            whole = getattr(torch.ops.aten, kernel)(pixels.contiguous(), list(resized), False)
+        wanted = whole[..., offset[0] : offset[0] + size[0], offset[1] : offset[1] + size[1]]
+        found = placement.view(pixels, mode)
+        assert torch.equal(found, wanted)
+        by_pixel = placement.view(pixels, mode, planes=False)
+        assert torch.equal(by_pixel, wanted)
+        missing = (size[0] - wanted.shape[-2], size[1] - wanted.shape[-1])
+        padded = F.pad(wanted, (0, missing[1], 0, missing[0]), value=128)
+        assert torch.equal(placement.pad(found, 128), padded) and torch.equal(placement.pad(by_pixel, 128), padded)
+
+
+def test_one_image_is_resized_as_a_clip_is():
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8))
+    pixels = pixels.permute(0, 3, 1, 2)
+    for cut in (pixels, pixels[..., 3:40, 5:50]):
+        together = resize_rgb(cut, (30, 70))
+        assert all(torch.equal(resize_rgb(cut[number], (30, 70)), together[number]) for number in range(2))

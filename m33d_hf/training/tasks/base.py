@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers.utils import logging
 
+from m33d_hf.data.finishing import FINISHING, finish
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport
@@ -79,7 +80,8 @@ class Task:
         """Metrics of the unwrapped model over this rank's share of the evaluation data, reduced over ranks.
 
         Called in eval mode without gradients, under a fixed seed. Ranks may get different numbers of batches, so
-        nothing may synchronise per batch; batches are on the CPU, and one whose files are all bad holds only "meta".
+        nothing may synchronise per batch; batches are on the CPU and unfinished (see `to_device`), and one whose files
+        are all bad holds only "meta".
         """
         return {}
 
@@ -107,7 +109,20 @@ class Task:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move every tensor of a batch, also in nested dicts; "meta" is left out."""
+    """The forward arguments of a batch on a device, finished there where the collator left that to us.
+
+    Every tensor is moved, also in nested dicts; "meta" is left out.
+    """
+    moved = _moved(batch, device)
+    finishing = batch.get("meta", {}).get(FINISHING)
+    if finishing is None:
+        return moved
+    finished = finish({**moved, "meta": {FINISHING: finishing.to(device)}})
+    del finished["meta"]
+    return finished
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
     moved: Batch = {}
     for name, value in batch.items():
         if name == "meta":
@@ -115,7 +130,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         if isinstance(value, torch.Tensor):
             moved[name] = value.to(device, non_blocking=True)
         elif isinstance(value, Mapping):
-            moved[name] = to_device(dict(value), device)
+            moved[name] = _moved(dict(value), device)
         else:
             moved[name] = value
     return moved

@@ -40,7 +40,7 @@ from m33d_hf.training.classes import (
     training_classes,
 )
 from m33d_hf.training.initialisation import starting_config
-from m33d_hf.training.tasks.base import Batch, Collator, Task
+from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
 from m33d_hf.training.tasks.building import (
     build_eval_dataset,
     build_initialised,
@@ -178,8 +178,9 @@ class VideoClassificationTask(Task):
         step = self._rows or len(pixels)
         for start in range(0, len(pixels), step):
             part = slice(start, start + step)
+            inputs = to_device({"pixel_values": pixels[part], "meta": meta}, accelerator.device)
             with accelerator.autocast():
-                logits = model(pixel_values=pixels[part].to(accelerator.device)).logits
+                logits = model(**inputs).logits
             scores.update(
                 [row[0] for row in rows[part]],
                 [(row[1], row[2]) for row in rows[part]],

@@ -69,3 +69,26 @@ def test_contradictions_are_config_errors(tmp_path: Path):
         build_label_rules(tmp_path, num_classes=2, label_map={1: 5})
     with pytest.raises(ConfigError, match="neither"):
         build_label_rules(tmp_path, class_names="nowhere.txt")
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        LabelRules(40),
+        LabelRules(255),
+        LabelRules(254, offset=1, ignore=[0]),
+        LabelRules(3, mapping={7: 0, 9: 2, 200: 255}, unmapped="ignore"),
+        LabelRules(3, mapping={7: 0, 254: 2}),
+    ],
+)
+def test_the_table_gives_what_the_search_gives(rules: LabelRules):
+    every = np.arange(256, dtype=np.uint8)
+    for stored in (every, *every[:, None]):
+        try:
+            wanted = rules._searched(stored, "x")
+        except LabelError:
+            with pytest.raises(LabelError):
+                rules.apply(stored, "x")
+        else:
+            found = rules.apply(stored, "x")
+            assert found.dtype == np.uint8 and found.tolist() == wanted.tolist() and found.flags.writeable

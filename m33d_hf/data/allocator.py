@@ -1,4 +1,4 @@
-"""Memory that the host's allocator keeps: a training step asks for the same buffers again and again."""
+"""Memory that the host's allocator keeps: training steps and loaders ask for the same buffers again and again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def keep_freed_memory() -> bool:
     """Make glibc keep freed buffers of up to 1 GiB (old ones: 32 MiB) instead of returning all of them to the kernel.
 
     By default each large temporary of a step is mapped, zeroed page by page on first touch, and unmapped: 3 to 8 % of a
-    step on CPU. Only where memory comes from changes, no number. It holds for the rest of the process: glibc can be
-    told, not asked, so there is nothing to put back. Memory held in between is what the largest step needs anyway.
+    step on CPU, a fifth of reading a clip. Only where memory comes from changes, no number. It holds for the rest of
+    the process: glibc can be told, not asked, so there is nothing to put back. Memory held in between is what the
+    largest step needs anyway.
 
     An environment that decides these thresholds itself (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_, or glibc.malloc
     in GLIBC_TUNABLES) is left its choice.

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from m33d_hf.training.allocator import keep_freed_memory
+from m33d_hf.data.allocator import keep_freed_memory
 
 PROGRAM = """
 import resource, torch
-from m33d_hf.training.allocator import keep_freed_memory
+from m33d_hf.data.allocator import keep_freed_memory
 print(int(keep_freed_memory()))
 def faults(mebibytes):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
