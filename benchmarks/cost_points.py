@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from measuring import memory_status
 
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
@@ -286,11 +287,6 @@ def saved_bytes(workload: Workload) -> float:
     return held
 
 
-def _status(field: str) -> int:
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
 def visit(point: Point, device: str, first: bool) -> dict[str, Any]:
     """One visit to a point: memory, one warm-up step, two timed steps; on the first also what takes the time.
 
@@ -304,7 +300,7 @@ def visit(point: Point, device: str, first: bool) -> dict[str, Any]:
     else:
         gc.collect()
         torch.cuda.empty_cache()
-    before = _status("VmRSS") if on_cpu else 0
+    before = memory_status("VmRSS") if on_cpu else 0
     workload = Workload(point, device)
     batch = sum(v.nbytes for v in workload.batch.values() if isinstance(v, torch.Tensor))
     workload.step()
@@ -313,7 +309,7 @@ def visit(point: Point, device: str, first: bool) -> dict[str, Any]:
     steps = [timed_step(workload) for _ in range(2)]
     result: dict[str, Any] = {key: [step[key] for step in steps] for key in steps[0]}
     if on_cpu:
-        result["peak"] = float(_status("VmHWM") - before - batch - Workload._pool.nbytes)
+        result["peak"] = float(memory_status("VmHWM") - before - batch - Workload._pool.nbytes)
     else:
         result["peak"] = float(torch.cuda.max_memory_allocated() - batch)
     if first:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import mmap
+import os
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +95,17 @@ def test_equal_losses_with_another_gradient_are_refused(benchmark: ModuleType, m
 def test_memory_is_measured_in_a_process_of_its_own(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(["--tiny", "--cases", "mae", "--batch", "2", "--memory_of", "ours"]) == 0
     assert json.loads(capsys.readouterr().out)["bytes"] >= 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_memory_of_the_parent_is_not_counted() -> None:
+    held = bytearray(2 << 30)
+    held[:: mmap.PAGESIZE] = b"x" * len(range(0, len(held), mmap.PAGESIZE))
+    code = "import torch; from measuring import peak_memory; print(peak_memory(torch.device('cpu')))"
+    folder = str(Path(__file__).resolve().parents[2] / "benchmarks")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([folder, str(Path(folder).parent)])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < len(held)
 
 
 def test_matmul_shapes_are_those_of_the_formula(benchmark: ModuleType) -> None:
