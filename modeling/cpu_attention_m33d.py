@@ -8,9 +8,9 @@ gradients of keys and values are summed in float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,9 +18,9 @@ import torch
 # Scores of a block: 2 MiB of bfloat16, about what a core's second-level cache holds.
 SCORES_AT_ONCE = 1 << 20
 # Fewer rows than this make thin products.
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 512
 
-Block = tuple[slice, slice, slice]  # samples, heads, rows of the queries
+Block = tuple[slice, slice]  # of the heads of all samples, of their queries
 
 
 @lru_cache(maxsize=1)
@@ -40,65 +40,64 @@ def attends_in_blocks(query_BHNd: torch.Tensor, dropout: float) -> bool:
     )
 
 
-def blocks(samples: int, heads: int, rows: int, columns: int) -> Iterator[Block]:
-    """Cut (samples, heads, rows) into parts whose scores fit: samples while whole ones do, then heads, then rows."""
-    per_sample = heads * rows * columns
-    if per_sample <= SCORES_AT_ONCE:
-        for some in _parts(samples, SCORES_AT_ONCE // per_sample):
-            yield some, slice(heads), slice(rows)
-        return
-    few_heads = min(heads, max(SCORES_AT_ONCE // (ROWS_AT_ONCE * columns), 1))
+def blocks(heads: int, rows: int, columns: int) -> Iterator[Block]:
+    """Cut (heads of all samples, rows) into parts whose scores fit: heads while whole ones do, then rows as well."""
+    few_heads = min(heads, max(SCORES_AT_ONCE // (min(rows, ROWS_AT_ONCE) * columns), 1))
     few_rows = max(SCORES_AT_ONCE // (few_heads * columns), 1)
-    for sample in _parts(samples, 1):
-        for head in _parts(heads, few_heads):
-            for row in _parts(rows, few_rows):
-                yield sample, head, row
-
-
-def _blocks_of(query: torch.Tensor, key: torch.Tensor) -> Iterator[Block]:
-    samples, heads, rows, _ = query.shape
-    return blocks(samples, heads, rows, key.shape[2])
+    for head in _parts(heads, few_heads):
+        for row in _parts(rows, few_rows):
+            yield head, row
 
 
 def _parts(length: int, most: int) -> Iterator[slice]:
-    """Slices of nearly equal length, none longer than `most`."""
-    count = -(-length // most)
-    edges = [length * number // count for number in range(count + 1)]
-    return (slice(start, stop) for start, stop in pairwise(edges))
+    """Slices of equal length, as few as there can be with none longer than `most`; the last may be shorter."""
+    size = -(-length // -(-length // most))
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
 
 
-def _probabilities(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    return torch.softmax(query @ key.transpose(-1, -2), dim=-1)
+def _scratch(query_GNd: torch.Tensor, key_GMd: torch.Tensor) -> torch.Tensor:
+    """Memory for the scores of any block, used again and again: new memory would not be in the cache."""
+    (heads, rows, _), columns = query_GNd.shape, key_GMd.shape[1]
+    return query_GNd.new_empty(min(heads * rows * columns, max(SCORES_AT_ONCE, columns)))
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    shape = (left.shape[0], left.shape[1], right.shape[2])
+    return torch.bmm(left, right, out=scratch[: math.prod(shape)].view(shape))
+
+
+def _probabilities(query: torch.Tensor, key: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    scores = _product(query, key.transpose(1, 2), scratch)
+    return torch.softmax(scores, dim=-1, out=scores)
 
 
 class _BlockwiseAttention(torch.autograd.Function):
+    """From contiguous (G, N, d) queries, (G, M, d) keys and values of G heads of samples to (G, N, d)."""
+
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        # Products of strided heads would copy them again for every block.
-        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         ctx.save_for_backward(query, key, value)
-        output = torch.empty_like(query)
-        for sample, head, row in _blocks_of(query, key):
-            chosen = _probabilities(query[sample, head, row], key[sample, head])
-            output[sample, head, row] = chosen @ value[sample, head]
+        output, scratch = torch.empty_like(query), _scratch(query, key)
+        for head, row in blocks(query.shape[0], query.shape[1], key.shape[1]):
+            output[head, row] = torch.bmm(_probabilities(query[head, row], key[head], scratch), value[head])
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         query, key, value = ctx.saved_tensors
-        gradient = gradient.contiguous()
         into_query = torch.empty_like(query)
         into_key = torch.zeros_like(key, dtype=torch.float32)
         into_value = torch.zeros_like(value, dtype=torch.float32)
-        for sample, head, row in _blocks_of(query, key):
-            queries, keys, from_above = query[sample, head, row], key[sample, head], gradient[sample, head, row]
-            chosen = _probabilities(queries, keys)
-            into_value[sample, head] += chosen.transpose(-1, -2) @ from_above
-            into_chosen = from_above @ value[sample, head].transpose(-1, -2)
-            into_scores = torch.ops.aten._softmax_backward_data(into_chosen, chosen, -1, chosen.dtype)
-            into_query[sample, head, row] = into_scores @ keys
-            into_key[sample, head] += into_scores.transpose(-1, -2) @ queries
+        scratch, another = _scratch(query, key), _scratch(query, key)
+        for head, row in blocks(query.shape[0], query.shape[1], key.shape[1]):
+            queries, from_above = query[head, row], gradient[head, row]
+            chosen = _probabilities(queries, key[head], scratch)
+            into_value[head] += torch.bmm(chosen.transpose(1, 2), from_above)
+            into_chosen = _product(from_above, value[head].transpose(1, 2), another)
+            into_scores = torch._softmax_backward_data(into_chosen, chosen, -1, chosen.dtype, grad_input=into_chosen)
+            into_query[head, row] = torch.bmm(into_scores, key[head])
+            into_key[head] += torch.bmm(into_scores.transpose(1, 2), queries)
         return into_query, into_key.to(key.dtype), into_value.to(value.dtype)
 
 
@@ -106,4 +105,8 @@ def blockwise_attention(
     query_BHNd: torch.Tensor, key_BHMd: torch.Tensor, value_BHMd: torch.Tensor, scaling: float
 ) -> torch.Tensor:
     """Attend from N queries to M keys and values without a mask: (B, heads, N, d) in, (B, N, heads, d) out."""
-    return _BlockwiseAttention.apply(query_BHNd * scaling, key_BHMd, value_BHMd).transpose(1, 2)
+    samples, heads, rows, width = query_BHNd.shape
+    # Products of strided heads would copy them again for every block.
+    grouped = (each.reshape(samples * heads, -1, width) for each in (query_BHNd * scaling, key_BHMd, value_BHMd))
+    output: torch.Tensor = _BlockwiseAttention.apply(*(each.contiguous() for each in grouped))
+    return output.view(samples, heads, rows, width).transpose(1, 2)

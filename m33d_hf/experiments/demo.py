@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,11 +36,8 @@ def run_demo(
     started = time.perf_counter()
     folder = folder.absolute()
     plan = load_plan(budget, folder, cache_dir)
-    if fresh:
-        for part in ("rows", "runs", "pictures", "figures"):
-            shutil.rmtree(folder / part, ignore_errors=True)
     jobs = plan.jobs()
-    rows, count = run_jobs(jobs, folder, workers)
+    rows, count = run_jobs(jobs, folder, workers, discard=("rows", "runs", "pictures", "figures") if fresh else ())
     results = collect(plan, jobs, rows)
     seconds = time.perf_counter() - started
     results |= {"workers": count, "wall_seconds": _all_seconds(folder, seconds, rows), "environment": environment()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.compute import Compute
 from m33d_hf.experiments.jobs import Job, Runner
 from m33d_hf.experiments.progress import ProgressLine, clock
+from m33d_hf.training.guards import output_lock
 
 Results = Mapping[str, Any]
 MOST_WORKERS = 8
@@ -22,7 +24,11 @@ WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1
 
 
 def run_jobs(
-    jobs: Sequence[Job], folder: Path, workers: int | None, compute: Compute | None = None
+    jobs: Sequence[Job],
+    folder: Path,
+    workers: int | None,
+    compute: Compute | None = None,
+    discard: Sequence[str] = (),
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Run what is not finished yet.
 
@@ -31,12 +37,13 @@ def run_jobs(
         folder: outputs; rows are kept below it.
         workers: processes; None = as `compute` says.
         compute: where the jobs run, which their command lines say; None = one-thread processes on the CPU.
+        discard: parts of the folder to throw away first.
 
     Returns:
         The rows by job id, and the number of processes.
 
     Raises:
-        ConfigError: `compute` asks for a GPU and there is none.
+        ConfigError: `compute` asks for a GPU and there is none, or another process runs jobs in this folder.
     """
     compute = compute or Compute()
     compute.require()
@@ -45,8 +52,12 @@ def run_jobs(
     print(f"{len(jobs)} jobs in {compute.describe(count)}; outputs in {folder}", flush=True)
     from m33d_hf.experiments.rows import start_worker
 
-    runner = Runner(folder / "rows", count, ProgressLine(jobs, count, done_fraction), start_worker)
-    return runner.run(jobs), count
+    # Two runners in one folder would take each other's runs for failures.
+    with output_lock(folder):
+        for part in discard:
+            shutil.rmtree(folder / part, ignore_errors=True)
+        runner = Runner(folder / "rows", count, ProgressLine(jobs, count, done_fraction), start_worker)
+        return runner.run(jobs), count
 
 
 def process_count(workers: int | None, compute: Compute) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,11 +31,8 @@ def run_video(
     started = time.perf_counter()
     folder = folder.absolute()
     plan = load_video_plan(budget, folder, cache_dir)
-    if fresh:
-        for part in ("rows", "runs"):
-            shutil.rmtree(folder / part, ignore_errors=True)
     jobs = plan.jobs()
-    rows, count = run_jobs(jobs, folder, workers)
+    rows, count = run_jobs(jobs, folder, workers, discard=("rows", "runs") if fresh else ())
     seconds = sum(float(row.get("wall_seconds", 0.0)) for row in rows.values()) / count
     if not any(row.get("reused") for row in rows.values()):
         seconds = time.perf_counter() - started

@@ -43,15 +43,13 @@ def test_blocks_change_nothing_but_the_order(monkeypatch, most, shape):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 1), (7, 3, 10, 20), (2, 6, 1568, 1568), (3, 12, 49, 49), (1, 2, 4000, 9000)]
-)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (21, 10, 20), (12, 1568, 1568), (36, 49, 49), (2, 4000, 9000)])
 def test_blocks_cover_everything_once_and_fit(shape):
-    samples, heads, rows, columns = shape
-    seen = torch.zeros(samples, heads, rows, dtype=torch.int64)
-    for sample, head, row in blocks(*shape):
-        seen[sample, head, row] += 1
-        assert seen[sample, head, row].numel() * columns <= cpu_attention_m33d.SCORES_AT_ONCE
+    heads, rows, columns = shape
+    seen = torch.zeros(heads, rows, dtype=torch.int64)
+    for head, row in blocks(*shape):
+        seen[head, row] += 1
+        assert seen[head, row].numel() * columns <= cpu_attention_m33d.SCORES_AT_ONCE
     assert (seen == 1).all()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,10 +45,7 @@ def run_reproduction(
     print(estimate(jobs, process_count(workers, plan.compute), budget), flush=True)
     if estimate_only:
         return 0
-    if fresh:
-        for part in ("rows", "runs"):
-            shutil.rmtree(folder / part, ignore_errors=True)
-    rows, count = run_jobs(jobs, folder, workers, plan.compute)
+    rows, count = run_jobs(jobs, folder, workers, plan.compute, discard=("rows", "runs") if fresh else ())
     results = {**collect(plan, rows), "workers": count, "environment": environment(plan.compute)}
     write_json(folder / "results.json", results)
     return report_reproduction(folder)
