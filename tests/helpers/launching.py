@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -77,3 +78,36 @@ def assert_same_weights(first: str | Path, second: str | Path) -> None:
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different, f"weights differ: {different}"
+
+
+def history(folder: Path, name: str, kind: str | None = None) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl that a job of `start` came to, without timing."""
+    found = outcome(folder, name)
+    assert "error" not in found, found
+    return [row for row in without_timing(found["history"]) if kind in (None, row["kind"])]
+
+
+def assert_trained_alike(folder: Path, name: str, reference: str, norm: float = 2e-6) -> None:
+    """Four steps and an evaluation of two jobs: only the order of sums differs, parts of the gradient's norm above all.
+
+    `norm` is the relative tolerance of that norm.
+    """
+    theirs, ours = history(folder, reference), history(folder, name)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == [1, 2, 3, 4, 4]
+    for a, b in zip(theirs, ours, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            if isinstance(a[key], float):
+                tolerance = {"rel": norm if key == "grad_norm" else 2e-6, "abs": 1e-7}
+                assert b[key] == pytest.approx(a[key], **tolerance), key
+
+
+def assert_same_checkpoint(first: Path, second: Path) -> None:
+    """Weights, averaged weights and the whole state of the optimizer, to the last bit."""
+    for name in ("model", "ema"):
+        a, b = (load_file(folder / f"{name}.safetensors") for folder in (first, second))
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    a, b = (torch.load(folder / "optimizer.pt", weights_only=True)["optimizer"] for folder in (first, second))
+    assert a["param_groups"] == b["param_groups"] and a["state"].keys() == b["state"].keys()
+    for number, entries in a["state"].items():
+        assert all(torch.equal(value, b["state"][number][name]) for name, value in entries.items())

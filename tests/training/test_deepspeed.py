@@ -20,7 +20,16 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env
 from safetensors.torch import load_file
 
-from helpers.launching import assert_same_weights, finish, outcome, start, weights_of, without_timing
+from helpers.launching import (
+    assert_same_checkpoint,
+    assert_same_weights,
+    assert_trained_alike,
+    finish,
+    history,
+    outcome,
+    start,
+    weights_of,
+)
 from helpers.rooms_runs import words
 from helpers.tiny_task import TinyTask
 from m33d_hf.errors import ConfigError, MissingDependencyError
@@ -136,23 +145,6 @@ def launched_more(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path
     return launch_all(tmp_path_factory.mktemp("deepspeed_more"), cache, runs)
 
 
-def history(folder: Path, name: str, kind: str | None = None) -> list[dict[str, Any]]:
-    found = outcome(folder, name)
-    assert "error" not in found, found
-    return [row for row in without_timing(found["history"]) if kind in (None, row["kind"])]
-
-
-def assert_trained_alike(folder: Path, name: str, reference: str) -> None:
-    """Only the order of sums differs: parts of the gradient's norm."""
-    theirs, ours = history(folder, reference), history(folder, name)
-    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == [1, 2, 3, 4, 4]
-    for a, b in zip(theirs, ours, strict=True):
-        assert a.keys() == b.keys()
-        for key in a:
-            if isinstance(a[key], float):
-                assert b[key] == pytest.approx(a[key], rel=2e-6, abs=1e-7), key
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_training_is_that_of_ddp(launched: Path, stage: str) -> None:
     """Losses, norms before clipping, learning rates by layer, dropout, drop path, average and evaluation."""
@@ -173,13 +165,7 @@ def test_continuing_is_exact(launched: Path, stage: str) -> None:
     assert history(launched, f"{stage}_again") == history(launched, stage)[2:]
     assert_same_weights(launched / stage, launched / f"{stage}_again")
     last = [launched / run / "checkpoints/step_00000004" for run in (stage, f"{stage}_again")]
-    for name in ("model", "ema"):
-        a, b = (load_file(folder / f"{name}.safetensors") for folder in last)
-        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-    a, b = (torch.load(folder / "optimizer.pt", weights_only=True)["optimizer"] for folder in last)
-    assert a["param_groups"] == b["param_groups"]
-    for number, entries in a["state"].items():
-        assert all(torch.equal(value, b["state"][number][name]) for name, value in entries.items())
+    assert_same_checkpoint(*last)
 
 
 @pytest.mark.parametrize("stage", STAGES)
