@@ -17,7 +17,8 @@ SPEED_TARGETS = {("videomae", "no"): 1.08, ("videomae", "bf16"): 1.25, ("mae", "
 SHARE_TARGETS = {"no": 0.85, "bf16": 0.5}  # least share of the matmul ceiling (T3)
 COST_TARGETS = {("m33d_video", "bf16"): 2.6}  # largest ours / peer (T4)
 
-_HEAD = ("case", "batch", "ours, ms", "default peer / ours", "fused peer / ours", "FLOPs", "ceiling", "targets", "run")
+_RATIOS = ("default peer / ours", "fused peer / ours", "FLOPs")
+_HEAD = ("case", "batch", "ours, ms", *_RATIOS, "ceiling", "memory, MiB", "targets", "run")
 
 
 def collect(folder: Path) -> list[Row]:
@@ -79,9 +80,22 @@ def _cells(row: Row) -> list[str]:
         _compared(row, "peer_fused"),
         f"{row['gflop_per_sample_customary'] / row['gflop_per_sample']:.3f}" if "ratio" in row else "-",
         f"{100 * row['share_of_ceiling']:.1f} %",
+        _memory(row),
         "; ".join(_judged(row)) or "none",
-        f"{row['date'][:10]}, {row['commit'][:7]}, {ours['rounds']} rounds",
+        f"{row['date'][:10]}, {_short(row['commit'])}, {ours['rounds']} rounds",
     ]
+
+
+def _memory(row: Row) -> str:
+    """MiB that three steps add to a process, ours / peer."""
+    peaks = row.get("peak_memory_bytes", {})
+    return " / ".join(f"{peaks[side] / 2**20:,.0f}" for side in ("ours", "peer") if side in peaks) or "-"
+
+
+def _short(commit: str) -> str:
+    """Seven digits, and what says that more than the commit was run."""
+    digits, dash, dirty = commit.partition("-")
+    return digits[:7] + dash + dirty
 
 
 def _compared(row: Row, peer: str) -> str:

@@ -33,6 +33,7 @@ def attends_in_blocks(query_BHNd: torch.Tensor, dropout: float) -> bool:
     """Whether `blockwise_attention` is the faster way for these queries."""
     return (
         not torch.compiler.is_compiling()  # first: nothing after it is to be traced
+        and not torch.jit.is_tracing()
         and query_BHNd.device.type == "cpu"
         and query_BHNd.dtype == torch.bfloat16
         and dropout == 0.0

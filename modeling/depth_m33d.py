@@ -256,7 +256,7 @@ def _moments_between(values: np.ndarray, ends: tuple[float, float], low: int, hi
     repeated = np.array([len(values) - np.count_nonzero(above) - low, high - np.count_nonzero(below)])
     count = high - low
     mean = (inside.sum(dtype=np.float64) + (both * repeated).sum()) / count
-    spread = inside - mean
+    spread = np.subtract(inside, mean, dtype=np.float64)  # NumPy 1 would stay in float32
     return mean, (np.square(spread, out=spread).sum() + ((both - mean) ** 2 * repeated).sum()) / max(1, count - 1)
 
 

@@ -17,9 +17,14 @@ def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> tor
     of repeated frames.
 
     Raises:
-        DataError: wrong number of dimensions or channels.
+        DataError: integers, or a wrong number of dimensions or channels.
         ConfigError: frames or sides do not fit tubelet and patch.
     """
+    if not pixels.is_floating_point():
+        raise DataError(
+            f"{spec.input_name} is {pixels.dtype}; the model takes normalised floats: use the processor, or, for "
+            "batches of a loader, m33d_hf.training.tasks.base.to_device."
+        )
     if pixels.ndim == 4:
         pixels = pixels[:, None]
     if pixels.ndim == 5 and pixels.shape[1] == 1:

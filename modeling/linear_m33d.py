@@ -42,7 +42,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        ctx.save_for_backward(inputs[0], inputs[1])
+        into_tokens, into_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(inputs[0] if into_weight else None, inputs[1] if into_tokens else None)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -61,6 +62,7 @@ class _Linear(torch.autograd.Function):
 def _goes_to_onednn(tokens: torch.Tensor, weight_OI: torch.Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()  # first: nothing after it is to be traced
+        and not torch.jit.is_tracing()
         and tokens.device.type == "cpu"
         and tokens.dtype == weight_OI.dtype == torch.float32
         and min(weight_OI.shape) >= MIN_WIDTH

@@ -250,8 +250,13 @@ def normalize_rgb(
     # One multiply and one add per pixel; the constants are folded in float64.
     scale = [1.0 / (255.0 * float(deviation)) for deviation in std]
     shift = [-float(centre) / float(deviation) for centre, deviation in zip(mean, std)]
-    values.mul_(torch.tensor(scale, dtype=torch.float32, device=pixels.device).view(-1, 1, 1))
-    return values.add_(torch.tensor(shift, dtype=torch.float32, device=pixels.device).view(-1, 1, 1))
+    if pixels.device.type != "cpu":
+        # Numbers travel with the kernels; a tensor of them would make the host wait for all that the device has to do.
+        for channel, (factor, summand) in enumerate(zip(scale, shift, strict=True)):
+            values[..., channel, :, :].mul_(factor).add_(summand)
+        return values
+    values.mul_(torch.tensor(scale, dtype=torch.float32).view(-1, 1, 1))
+    return values.add_(torch.tensor(shift, dtype=torch.float32).view(-1, 1, 1))
 
 
 def rgb_tensor(image: Any) -> torch.Tensor:

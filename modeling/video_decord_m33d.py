@@ -155,7 +155,10 @@ def decode(path: Path, numbers: Iterable[int], seekable: bool) -> Iterator[tuple
                 break
             here = number
         for number, frame in zip(chunk, frames, strict=False):
-            array = _array(frame)
+            try:
+                array = _array(frame)
+            except _errors() as error:
+                raise CorruptFileError(path, f"decord cannot copy frame {number} ({_first_line(error)})") from error
             at_once = max(1, min(_MOST_HELD, _BYTES_HELD // array.nbytes))
             yield number, array
         if failure is not None:

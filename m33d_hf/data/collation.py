@@ -10,6 +10,7 @@ unless it is told to leave that to whoever takes them (`deferring`), as training
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -85,7 +86,7 @@ class Collator:
         if kept:
             for sample in kept:
                 self._check_shape(sample)
-            batch, steps = self.collate(kept)
+            batch, steps = self._collated(kept)
         batch["meta"] = {
             "keys": [sample.key for sample in kept],
             "indices": [item[0].meta["index"] for item in items if "index" in item[0].meta],
@@ -96,6 +97,15 @@ class Collator:
         if steps:
             batch["meta"][FINISHING] = Finishing(tuple(steps))
         return batch if self.deferred else finish(batch)
+
+    def _collated(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
+        collated = self.collate(samples)
+        if not isinstance(collated, tuple):
+            raise ConfigError(
+                f"{type(self).__name__}.collate returned a {type(collated).__name__}; it returns (batch, steps), with "
+                "[] for steps where nothing is left to do"
+            )
+        return collated
 
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
         """Stack the maps of at least one sample, and say what makes forward arguments of them."""
@@ -296,10 +306,15 @@ class ClipClassificationCollator(Collator):
 
 
 def deferring(collator: Collating) -> Collating:
-    """The same collator, made to leave finishing to `training.tasks.base.to_device` where it knows how to."""
-    if isinstance(collator, Collator):
-        collator.deferred = True
-    return collator
+    """A collator that leaves finishing to `training.tasks.base.to_device`, where it knows how to.
+
+    One that changes finished batches, in a `__call__` of its own, comes back as it is: it would change unfinished ones.
+    """
+    if not isinstance(collator, Collator) or type(collator).__call__ is not Collator.__call__:
+        return collator
+    changed = copy.copy(collator)
+    changed.deferred = True
+    return changed
 
 
 def _stacked(clips: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -157,6 +157,8 @@ class ArrayStore:
             with self.path.open("rb") as file:
                 held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             return np.frombuffer(held, dtype, math.prod(shape), offset).reshape(shape)
+        except DataError:
+            raise
         except (OSError, ValueError) as error:
             raise CorruptFileError(self.path, f"cannot be read as an array ({error})") from error
 

@@ -9,7 +9,7 @@ on another device equal up to that device's rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,7 @@ import torch
 from m33d_hf.data.mixing import MixDraw, mix_batch
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.modeling.depth_m33d import standardize_depth
-from m33d_hf.modeling.masking_m33d import Keep, MotionChoice, settle_keep, tubelet_motion
+from m33d_hf.modeling.masking_m33d import Keep, settle_keep, tubelet_motion
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 
 Batch = dict[str, Any]
@@ -80,8 +80,10 @@ class NormalizeMap:
         values = batch[self.name].float()
         valid = torch.isfinite(values).all(dim=-3, keepdim=True)
         if self.mean is not None and self.std is not None:
-            mean, std = (torch.tensor(row, device=values.device).view(-1, 1, 1) for row in (self.mean, self.std))
-            values = (values - mean) / std
+            values = values.clone()
+            # By numbers: a tensor of them would make the host wait for the device.
+            for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+                values[..., channel, :, :].sub_(mean).div_(std)
         batch[self.name] = values.masked_fill(~valid, 0.0)
         if self.mask_name is not None:
             batch[self.mask_name] = valid
@@ -183,8 +185,9 @@ def _changed(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         return change(value)
     if isinstance(value, Mapping):
         return {name: _changed(each, change) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_changed(each, change) for each in value]
-    if isinstance(value, EraseBoxes | ChooseByMotion | MotionChoice):
+    if isinstance(value, list | tuple):
+        changed = [_changed(each, change) for each in value]
+        return type(value)(*changed) if hasattr(value, "_fields") else type(value)(changed)
+    if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{field.name: _changed(getattr(value, field.name), change) for field in fields(value)})
     return value

@@ -8,6 +8,7 @@ work. A failed job is a result too: its error is kept, jobs that need it are blo
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -150,7 +151,8 @@ class Runner:
         folder: rows are kept here as `<id>.json`, what a job prints as `<id>.log`.
         workers: processes at a time, >= 1.
         progress: called about every `interval` seconds with the rows so far and the running jobs.
-        start_worker: called once in every worker process; a function of a module, so that it can be pickled.
+        start_worker: called once in every worker process with the number of this one; a function of a module, so that
+            it can be pickled.
     """
 
     def __init__(
@@ -158,7 +160,7 @@ class Runner:
         folder: Path,
         workers: int,
         progress: Progress | None = None,
-        start_worker: Callable[[], None] | None = None,
+        start_worker: Callable[[int], None] | None = None,
         interval: float = 5.0,
     ) -> None:
         if workers < 1:
@@ -194,7 +196,8 @@ class Runner:
         """Work with one pool until all is done or the pool breaks; return what is left."""
         running: dict[Future[dict[str, Any]], Job] = {}
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=self.start_worker)
+        start = None if self.start_worker is None else functools.partial(self.start_worker, os.getpid())
+        pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=start)
         try:
             while waiting or running:
                 waiting = self._block(waiting, rows)

@@ -37,11 +37,13 @@ Row = dict[str, Any]
 FLOOR_FRAMES = 1000
 
 
-def start_worker() -> None:
-    """Once per worker: one thread, freed memory kept for all that follows, and an end when the parent is gone."""
+def start_worker(parent: int) -> None:
+    """Once per worker: one thread, freed memory kept for all that follows, and an end when the parent is gone.
+
+    `parent` is told, not asked for: it may be gone before this is called.
+    """
     torch.set_num_threads(1)
     keep_freed_memory()
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

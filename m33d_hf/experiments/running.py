@@ -61,7 +61,13 @@ def run_jobs(
 
 
 def process_count(workers: int | None, compute: Compute) -> int:
-    """Processes: as asked, else as `compute` says, else one per available core, at most 8."""
+    """Processes: as asked, else as `compute` says, else one per available core, at most 8.
+
+    Raises:
+        ConfigError: fewer than one were asked for.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}; it is at least 1 (leave it out for one process per core)")
     return workers or compute.workers or min(MOST_WORKERS, available_cores())
 
 

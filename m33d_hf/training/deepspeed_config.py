@@ -7,6 +7,7 @@ is what the run has anyway is accepted.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -63,13 +64,14 @@ def buckets_asked_for(args: RunArguments) -> dict[str, int]:
         _check_setting(key, value, args, path)
     zero = _section(settings, "zero_optimization")
     for key, value in zero.items():
-        offloads = key.startswith("offload_") and value not in (None, {}, {"device": "none"})
+        kept = value is None or (isinstance(value, dict) and value.get("device", "none") == "none")
+        offloads = key.startswith("offload_") and not kept
         if key not in ("stage", *_BUCKETS) and value != "auto" and (offloads or not key.startswith("offload_")):
             why = "states stay on the device; take more processes" if offloads else "it is not followed: leave it out"
             raise ConfigError(f"{path}: zero_optimization.{key}: {why}.")
     asked = {key: zero[key] for key in _BUCKETS if zero.get(key, "auto") != "auto"}
     for key, value in asked.items():
-        if not isinstance(value, (int, float)) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < math.inf:
             raise ConfigError(f'{path}: zero_optimization.{key}: {value} is no number of values: write "auto" there.')
     return {key: int(value) for key, value in asked.items()}
 

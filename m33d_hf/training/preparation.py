@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
 from m33d_hf.training.compiling import checkpoint_activations, compile_model, eager_evaluation
-from m33d_hf.training.deepspeed import ZeroUpdater
+from m33d_hf.training.deepspeed import PREFIX, ZeroUpdater, load_deepspeed
 from m33d_hf.training.ema import WeightAverage
 from m33d_hf.training.feeding import BatchFeed, EvaluationFeed
 from m33d_hf.training.guards import StopSignals
@@ -60,6 +60,8 @@ class Run:
         self.store = CheckpointStore(args.output_dir, args.checkpoint.keep_last)
         self.ranks.on_main(self.store.clean)
 
+        if args.train.sharding.startswith(PREFIX):
+            load_deepspeed(accelerator.device)  # what is missing is said before any data is rendered or read
         self.model = build_model(args, task)
         train_set, eval_set = task.build_datasets(args, self.model)
         self.plan = plan_run(args, len(train_set), self.ranks.size)
@@ -81,10 +83,11 @@ class Run:
 
     def close(self) -> None:
         """End the loaders' workers, and take away what was hung on the model."""
-        self.engine.updater.close()
-        self.feed.close()
-        if self.eval_feed is not None:
-            self.eval_feed.close()
+        with ExitStack() as closing:  # each, whatever the others raise; the last one first
+            closing.callback(self.engine.updater.close)
+            if self.eval_feed is not None:
+                closing.callback(self.eval_feed.close)
+            closing.callback(self.feed.close)
 
     def _prepare(self) -> Updater:
         """Compile, place and wrap the model, by DDP, in shards or by DeepSpeed, and build its optimizer."""

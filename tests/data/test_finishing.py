@@ -19,15 +19,17 @@ from m33d_hf.data.collation import (
     SegmentationCollator,
     deferring,
 )
-from m33d_hf.data.finishing import FINISHING, finish
+from m33d_hf.data.finishing import FINISHING, Finishing, finish
 from m33d_hf.data.loading import SampleDataset, StepSampler, build_loader
 from m33d_hf.data.mixing import MixingOptions, draw_mix, mix_batch, soft_targets
 from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.transforms import TransformOptions, build_transform
+from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
 from m33d_hf.modeling.depth_m33d import standardize_depth
 from m33d_hf.modeling.masking_m33d import draw_keep, motion_scores
+from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.training.tasks.base import to_device
 
@@ -232,3 +234,44 @@ def test_unfinished_batches_pass_the_loader(workers: int, crop: str) -> None:
     for left, right in zip(found, wanted, strict=True):
         assert FINISHING in left["meta"]
         assert_same(finish(left), right)
+
+
+def test_a_collator_that_changes_finished_batches_finishes_them() -> None:
+    class Halved(DepthCollator):
+        def __call__(self, samples: Any) -> Any:
+            batch = super().__call__(samples)
+            batch["pixel_values"] = batch["pixel_values"] * 0.5
+            return batch
+
+    collator = Halved(config())
+    assert deferring(collator) is collator and not collator.deferred
+    plain = DepthCollator(config())
+    assert deferring(plain).deferred and not plain.deferred, "the task's own collator stays as it was"
+
+
+def test_tensors_of_a_step_of_somebody_else_move() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Add:
+        values: tuple[torch.Tensor, ...]
+
+        def apply(self, batch: Any) -> None:
+            batch["pixel_values"] = batch["pixel_values"] + self.values[0]
+
+    (step,) = Finishing((Add((torch.ones(2),)),)).to(torch.device("meta")).steps
+    assert step.values[0].device.type == "meta"
+
+
+def test_a_collator_written_for_batches_alone_is_told_so() -> None:
+    class Old(DepthCollator):
+        def collate(self, samples: Any) -> Any:
+            return super().collate(samples)[0]
+
+    sample = RGBDSample("old", rgb=torch.zeros(1, 3, 16, 24, dtype=torch.uint8), depth=torch.ones(1, 1, 16, 24))
+    with pytest.raises(ConfigError, match=r"Old.collate returned a dict.*\(batch, steps\)"):
+        Old(config())([sample])
+
+
+def test_unfinished_pixels_are_refused_by_the_model() -> None:
+    model = M33DModel(config())
+    with pytest.raises(DataError, match=r"uint8.*to_device"):
+        model(pixel_values=torch.zeros(1, 3, 16, 24, dtype=torch.uint8), depth_values=torch.zeros(1, 1, 16, 24))

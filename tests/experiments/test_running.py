@@ -1,9 +1,13 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from m33d_hf.errors import ConfigError
-from m33d_hf.experiments.running import run_jobs
+from m33d_hf.experiments.compute import Compute
+from m33d_hf.experiments.running import process_count, run_jobs
 from m33d_hf.training.guards import output_lock
 
 
@@ -22,3 +26,18 @@ def test_only_what_is_named_is_thrown_away(tmp_path: Path) -> None:
     rows, count = run_jobs([], tmp_path, 1, discard=("rows", "runs"))
     assert (rows, count) == ({}, 1)
     assert not list(tmp_path.rglob("r*/file")) and (tmp_path / "figures" / "file").is_file()
+
+
+@pytest.mark.parametrize("workers", [0, -3])
+def test_fewer_than_one_process_is_an_error(workers: int) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        process_count(workers, Compute())
+
+
+def test_a_worker_whose_parent_died_before_it_started_ends(repository: Path) -> None:
+    """Told the number of a process that is gone, it does not wait for whoever has adopted it."""
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    started = f"from m33d_hf.experiments.rows import start_worker; start_worker({gone.stdout})"
+    code = f"{started}; import time; time.sleep(60)"
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=50).returncode == 1

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 
-def mark_worker() -> None:
+def mark_worker(parent: int) -> None:
     """What a worker does once at its start."""
+    assert parent == os.getppid()
     os.environ["FAKE_WORKER_STARTED"] = "1"
 
 

@@ -76,6 +76,26 @@ def test_only_wanted_gradients_are_computed(calls):
 
 
 @needs_onednn
+def test_a_frozen_layer_keeps_no_tokens():
+    layer, tokens = layer_and_tokens(*WIDE)
+    kept = {}
+    for frozen in (True, False):
+        layer.requires_grad_(not frozen)
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t) or t, lambda t: t):
+            layer(tokens)
+        kept[frozen] = [tensor.shape for tensor in saved]
+    assert kept[True] == [layer.weight.shape] and set(kept[False]) == {layer.weight.shape, tokens.shape}
+
+
+@needs_onednn
+def test_tracing_sees_the_plain_layer(tmp_path):
+    layer, tokens = layer_and_tokens(*WIDE)
+    torch.jit.trace(layer, tokens.detach()).save(str(tmp_path / "layer.pt"))
+    assert torch.allclose(torch.jit.load(str(tmp_path / "layer.pt"))(tokens), layer(tokens), atol=1e-5)
+
+
+@needs_onednn
 def test_a_gradient_can_be_derived_again():
     layer, tokens = layer_and_tokens(*WIDE)
     (first,) = torch.autograd.grad(layer(tokens).square().sum(), tokens, create_graph=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,7 +70,7 @@ class VideoFile:
     root: Path | None = None
     backend: str = "auto"
 
-    @cached_property
+    @property
     def file(self) -> Path:
         """Where the video lies."""
         return Path(self.path) if self.root is None else self.root / self.path

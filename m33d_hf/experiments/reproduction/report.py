@@ -101,8 +101,14 @@ def _what(results: Results) -> str:
     return (
         f"`{results.get('command', 'make reproduce')}`: {clock(results['wall_seconds'])} (h:mm:ss or m:ss) with"
         f" {results['workers']} processes, {clock(results.get('cpu_seconds', 0.0))} of CPU time in all; seeds {seeds};"
-        f" commit `{commit[:12]}`. {floors_text(results)} {CAVEAT}"
+        f" commit `{_short(commit)}`. {floors_text(results)} {CAVEAT}"
     )
+
+
+def _short(commit: str) -> str:
+    """Twelve digits, and what says that more than the commit was run."""
+    digits, dash, dirty = commit.partition("-")
+    return digits[:12] + dash + dirty
 
 
 def _recipes(results: Results) -> list[Block]:
