@@ -131,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     path = args.output_dir / "cost_curves.json"
     if args.plot_only:
+        if not path.is_file():
+            sys.exit(f"{path} is not there: measure first, without --plot_only, or name the folder with --output_dir.")
         document = json.loads(path.read_text(encoding="utf-8"))
     else:
         rows = measured_rows(args)

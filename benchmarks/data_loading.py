@@ -188,6 +188,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()  # as the loader's workers and training on a CPU do; decoding alone gains by it too
     sizes, limit = (TINY, 0.0) if args.tiny else (Sizes(), args.seconds)
     result: dict[str, Any] = {"environment": environment(words), "complete": False}
+    if not any(args.only in path.title for path in PATHS):
+        known = "; ".join(path.title for path in PATHS)
+        print(f"--only {args.only!r} names no path; they are: {known}", file=sys.stderr)
+        return 2
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
     def keep(name: str, rows: list[dict[str, Any]]) -> None:

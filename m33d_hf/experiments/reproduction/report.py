@@ -43,7 +43,10 @@ def load_results(folder: Path) -> Results:
     """
     path = folder / "results.json"
     if not path.is_file():
-        raise ConfigError(f"{folder} holds no results.json; run without --report_only first, or name another folder.")
+        raise ConfigError(
+            f"{folder} holds no results.json: let a run finish first, name its folder with --output_dir, or start in "
+            "the folder that it is relative to."
+        )
     results: Results = json.loads(path.read_text(encoding="utf-8"))
     return results
 
