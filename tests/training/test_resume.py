@@ -62,7 +62,8 @@ def test_after_a_crash_the_steps_since_the_checkpoint_are_done_again(tmp_path, u
     others = set(multiprocessing.active_children())  # of tests before, which nobody has collected yet
     with pytest.raises(KeyboardInterrupt) as _caught:  # holds the traceback, and with it the loader
         run(tmp_path, StoppingTask(9, "crash"), **changes)
-    assert not set(multiprocessing.active_children()) - others, "workers outlive the error, and Python would wait for them at exit"
+    left = set(multiprocessing.active_children()) - others
+    assert not left, "workers outlive the error, and Python would wait for them at exit"
     assert CheckpointStore(tmp_path).latest().name == "step_00000006"
     assert max(row["step"] for row in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())) == 8
     continued = run(tmp_path, **changes)
