@@ -2,7 +2,7 @@
 
     python benchmarks/data_loading.py                             # about 3 minutes of CPU time on one thread
     python benchmarks/data_loading.py --videos FOLDER_OR_FILE...  # real videos too
-    python benchmarks/data_loading.py --tiny --output_dir /tmp/x  # seconds: a test of the machinery
+    python benchmarks/data_loading.py --tiny --output_dir outputs/x # seconds: a test of the machinery
 
 Writes data_loading.json into --output_dir, and again after every measurement ("complete" says whether it is the last).
 Batches leave the loader as on their way to a device, unfinished (m33d_hf.data.finishing); finishing them on this CPU is

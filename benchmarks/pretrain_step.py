@@ -96,6 +96,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.batch is not None and len(args.batch) not in (1, len(args.cases)):
         parser.error(f"--batch takes one number or one for each of the {len(args.cases)} --cases.")
+    if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device {args.device}: torch sees no GPU here.")
+    if args.rounds is not None and args.rounds < 1:
+        parser.error(f"--rounds {args.rounds}: at least one.")
     on_cpu = torch.device(args.device).type == "cpu"
     args.threads = args.threads if args.threads is not None else (1 if on_cpu else None)
     args.rounds = args.rounds if args.rounds is not None else (5 if on_cpu else 30)

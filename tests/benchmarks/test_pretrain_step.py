@@ -97,6 +97,16 @@ def test_memory_is_measured_in_a_process_of_its_own(benchmark: ModuleType, capsy
     assert json.loads(capsys.readouterr().out)["bytes"] >= 0
 
 
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+
+
+@pytest.mark.parametrize("words", [["--rounds", "0"], pytest.param(["--device", "cuda"], marks=NO_GPU)])
+def test_what_cannot_be_measured_is_refused_first(benchmark: ModuleType, words: list[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        benchmark.main(["--tiny", *words])
+    assert refused.value.code == 2
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_memory_of_the_parent_is_not_counted() -> None:
     held = bytearray(2 << 30)
