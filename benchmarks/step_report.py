@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.training.reporting import short_commit
+
 Row = dict[str, Any]
 
 BEGIN = "<!-- step results: written by pretrain_step.py --report -->"
@@ -82,7 +84,7 @@ def _cells(row: Row) -> list[str]:
         f"{100 * row['share_of_ceiling']:.1f} %",
         _memory(row),
         "; ".join(_judged(row)) or "none",
-        f"{row['date'][:10]}, {_short(row['commit'])}, {ours['rounds']} rounds",
+        f"{row['date'][:10]}, {short_commit(row['commit'], 7)}, {ours['rounds']} rounds",
     ]
 
 
@@ -90,12 +92,6 @@ def _memory(row: Row) -> str:
     """MiB that three steps add to a process, ours / peer."""
     peaks = row.get("peak_memory_bytes", {})
     return " / ".join(f"{peaks[side] / 2**20:,.0f}" for side in ("ours", "peer") if side in peaks) or "-"
-
-
-def _short(commit: str) -> str:
-    """Seven digits, and what says that more than the commit was run."""
-    digits, dash, dirty = commit.partition("-")
-    return digits[:7] + dash + dirty
 
 
 def _compared(row: Row, peer: str) -> str:

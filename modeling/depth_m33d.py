@@ -247,10 +247,10 @@ def _moments_between(values: np.ndarray, ends: tuple[float, float], low: int, hi
     In float64, in another order than that of partitioning: after rounding to float32 the same but for one clip in
     millions, whose last bit may differ.
     """
-    above, below = values > ends[0], values < ends[1]
-    inside = values[above & below]
     if ends[0] == ends[1]:
         return ends[0], 0.0
+    above, below = values > ends[0], values < ends[1]
+    inside = values[above & below]
     # Equal values at the ends, of which some ranks lie outside.
     both = np.array(ends)
     repeated = np.array([len(values) - np.count_nonzero(above) - low, high - np.count_nonzero(below)])

@@ -19,6 +19,7 @@ from torch import nn
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments, TrainArguments
+from m33d_hf.training.deepspeed_config import PREFIX
 from m33d_hf.training.sharding import blocks_of
 
 # Modes of torch.compile whose kernels are replayed as CUDA graphs, from memory that the next replay overwrites.
@@ -48,7 +49,7 @@ def check_compile(model: nn.Module, args: RunArguments, device: torch.device) ->
             they cannot be.
     """
     train = args.train
-    if train.sharding.startswith("deepspeed"):
+    if train.sharding.startswith(PREFIX):
         raise ConfigError(
             f"train.compile with train.sharding={train.sharding} was never tried: take fsdp2, or neither."
         )

@@ -21,10 +21,9 @@ from torch import nn
 
 from m33d_hf.errors import ConfigError, MissingDependencyError
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.deepspeed_config import buckets_asked_for
+from m33d_hf.training.deepspeed_config import PREFIX, buckets_asked_for
 from m33d_hf.training.updating import Updater
 
-PREFIX = "deepspeed_zero"
 # The first version tried. Older ones cannot leave norm and clipping to us (compute_grad_norm).
 MINIMUM = "0.19.8"
 

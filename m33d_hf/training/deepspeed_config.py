@@ -15,6 +15,8 @@ from typing import Any, Literal
 from m33d_hf.errors import ConfigError
 from m33d_hf.training.arguments import RunArguments
 
+# Of the values of `train.sharding` that mean DeepSpeed; the stage follows.
+PREFIX = "deepspeed_zero"
 # Set by `accelerate launch` from the deepspeed_config of its file.
 LAUNCHED = "ACCELERATE_USE_DEEPSPEED"
 _FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"

@@ -19,7 +19,8 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
 from m33d_hf.training.compiling import checkpoint_activations, compile_model, eager_evaluation
-from m33d_hf.training.deepspeed import PREFIX, ZeroUpdater, load_deepspeed
+from m33d_hf.training.deepspeed import ZeroUpdater, load_deepspeed
+from m33d_hf.training.deepspeed_config import PREFIX
 from m33d_hf.training.ema import WeightAverage
 from m33d_hf.training.feeding import BatchFeed, EvaluationFeed
 from m33d_hf.training.guards import StopSignals

@@ -189,6 +189,12 @@ def provenance() -> dict[str, Any]:
     return {"versions": versions, "commit": _commit()}
 
 
+def short_commit(commit: str, digits: int) -> str:
+    """The first digits of `provenance`'s commit, and what says that more than the commit was run."""
+    number, dash, dirty = commit.partition("-")
+    return number[:digits] + dash + dirty
+
+
 def _commit() -> str | None:
     """Commit of the checkout that tracks this very file, with "-dirty" where it was changed; None elsewhere."""
     here = Path(__file__).resolve()

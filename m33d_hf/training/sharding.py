@@ -57,7 +57,7 @@ def settle_sharding(args: RunArguments) -> None:
             args.train.sharding = "fsdp2" if says_yes(LAUNCHED) else "none"
     if args.train.sharding == "fsdp2" and says_yes(LAUNCHED):
         _check_launcher()
-    if args.train.sharding.startswith("deepspeed"):
+    if args.train.sharding.startswith(deepspeed_config.PREFIX):
         deepspeed_config.buckets_asked_for(args)
 
 

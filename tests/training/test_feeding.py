@@ -37,4 +37,5 @@ def test_a_loader_without_workers_has_nothing_to_stop():
     loader = DataLoader(torch.zeros(2))
     list(loader)
     stop_workers(loader)
+    assert len(list(loader)) == 2, "it goes on serving"
     stop_workers([])

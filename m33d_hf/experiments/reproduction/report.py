@@ -23,6 +23,7 @@ from m33d_hf.experiments.reproduction.tables import (
     seeds_table,
     table_blocks,
 )
+from m33d_hf.training.reporting import short_commit
 
 TITLE = "The paper's tables in shape, on rendered rooms"
 BEGIN, END = "<!-- rooms-results:begin -->", "<!-- rooms-results:end -->"
@@ -104,14 +105,8 @@ def _what(results: Results) -> str:
     return (
         f"`{results.get('command', 'make reproduce')}`: {clock(results['wall_seconds'])} (h:mm:ss or m:ss) with"
         f" {results['workers']} processes, {clock(results.get('cpu_seconds', 0.0))} of CPU time in all; seeds {seeds};"
-        f" commit `{_short(commit)}`. {floors_text(results)} {CAVEAT}"
+        f" commit `{short_commit(commit, 12)}`. {floors_text(results)} {CAVEAT}"
     )
-
-
-def _short(commit: str) -> str:
-    """Twelve digits, and what says that more than the commit was run."""
-    digits, dash, dirty = commit.partition("-")
-    return digits[:12] + dash + dirty
 
 
 def _recipes(results: Results) -> list[Block]:
