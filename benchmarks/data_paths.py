@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data_readers import installed, read_decord, read_pictures_pil, read_pyav
+from data_readers import read_pictures_pil, read_pyav
 from torch.utils.data import DataLoader
 
 from m33d_hf.data.collation import deferring
@@ -145,11 +145,10 @@ def _job(handle: Any, clip: Any, maps: Any) -> Callable[[], Any]:
         frame, root = handle.frames[0], handle.reader.root
         files = {"rgb": frame.rgb, "depth": frame.depth, "segmentation": frame.labels}
         return lambda: read_pictures_pil([root / files[name] for name in maps if files[name]])
-    read = read_decord if installed("decord") else read_pyav
     stored = handle.depth.store.path if handle.depth is not None and "depth" in maps else None
 
     def video() -> Any:
-        pixels = read(handle.file, numbers)
+        pixels = read_pyav(handle.file, numbers)
         return pixels, None if stored is None else np.load(stored, mmap_mode="r")[np.array(numbers)]
 
     return video

@@ -22,8 +22,11 @@ def read_decord(path: Path, frames: Sequence[int]) -> np.ndarray:
 def read_pyav(path: Path, frames: Sequence[int]) -> np.ndarray:
     """(T, H, W, 3) uint8 by PyAV: seek to the key frame before the first, decode up to the last."""
     import av
+    from av.video.reformatter import VideoReformatter
 
-    wanted, found = set(frames), {}
+    # The frames' own `to_ndarray(format=...)` prepares the conversion for each frame anew: half as much time again.
+    wanted, found, reformatter = set(frames), {}, VideoReformatter()
+    options = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
@@ -34,7 +37,7 @@ def read_pyav(path: Path, frames: Sequence[int]) -> np.ndarray:
         for frame in container.decode(stream):
             number = round(frame.pts / step)
             if number in wanted:
-                found[number] = frame.to_ndarray(format="rgb24")
+                found[number] = reformatter.reformat(frame, format="rgb24", **options).to_ndarray()
             if number >= max(wanted):
                 break
     return np.stack([found[number] for number in frames])

@@ -393,7 +393,8 @@ class _Cursor:
 
     def _pixels(self, frame: Any) -> np.ndarray:
         rgb = self.reformatter.reformat(frame, format="rgb24", **_CONVERT_OPTIONS, **self.coded_size)
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), self.index.rotation))
+        pixels = rgb.to_ndarray()
+        return np.ascontiguousarray(np.rot90(pixels, self.index.rotation)) if self.index.rotation else pixels
 
 
 def decode(

@@ -1,19 +1,18 @@
-"""Frames of videos behind one function: decord, else PyAV, else a folder of pictures.
+"""Frames of videos behind one function: PyAV, else decord, else a folder of pictures.
 
 Every call opens its own reader and closes it: readers shared between threads abort the process, and across fork they
 hang. Frame numbers count what really decodes, in display order, from the first frame that does; pictures are upright.
 
-A file is decoded or refused with a reason, never guessed. "auto" takes decord for short files on which its random
-access is right (as a scan of the packets by PyAV, where installed, tells) and PyAV for every other; when
-decord then refuses frames, PyAV is asked, and the log says so. A backend asked for by name never gives way to another.
+A file is decoded or refused with a reason, never guessed. "auto" is PyAV, which reads all files that decord does, more
+besides, and each of them faster (`benchmarks/data_loading.py`), and decord where PyAV is not installed. No backend
+gives way to another for a file that it refuses.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +30,8 @@ from .video_pyav_m33d import count_frames as count_pyav_frames
 from .video_pyav_m33d import decode as decode_pyav
 from .video_pyav_m33d import scan as scan_pyav
 
-logger = logging.getLogger(__name__)
-
 BACKENDS = ("auto", "decord", "pyav", "frames")
 _NOT_FOR_DECORD = ("mpegts",)
-# decord walks through the whole file whenever it opens one, and every clip opens one; PyAV goes by our index. Of 20,000
-# frames (64 x 48, cached) a clip takes it 30 ms against 1 ms; of an hour of film that is gigabytes read per clip.
-_LONG = 3000
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -52,7 +46,6 @@ class VideoInfo:
         height, width: pixels of the upright picture.
         backend: "decord", "pyav" or "frames": what reads it.
         index: where the frames are; spares `read_video` a scan. None where PyAV is not installed.
-        fallback: PyAV may take over where decord refuses ("auto" was asked for).
     """
 
     num_frames: int
@@ -61,7 +54,6 @@ class VideoInfo:
     width: int
     backend: str
     index: VideoIndex | None = field(default=None, repr=False, compare=False)
-    fallback: bool = field(default=False, repr=False, compare=False)
 
 
 def probe_video(path: str | Path, backend: str = "auto") -> VideoInfo:
@@ -167,11 +159,18 @@ def _inspect(path: Path, backend: str, counted: bool) -> VideoInfo:
         raise CorruptFileError(path, "is empty (0 bytes)")
     if backend == "frames":
         raise ConfigError(f"{path} is a file; the backend 'frames' reads folders of pictures")
-    if backend == "pyav":
-        return _inspect_pyav(path, counted)
-    if backend == "decord":
-        return _inspect_decord(path, counted)
-    return _inspect_either(path, counted)
+    if backend == "auto":
+        backend = _installed()
+    return _inspect_pyav(path, counted) if backend == "pyav" else _inspect_decord(path, counted)
+
+
+def _installed() -> str:
+    """The backend that "auto" is for files."""
+    if pyav_available():
+        return "pyav"
+    if decord_available():
+        return "decord"
+    raise MissingDependencyError("reading videos needs PyAV or decord: pip install av, or pip install decord")
 
 
 def _inspect_pyav(path: Path, counted: bool) -> VideoInfo:
@@ -198,55 +197,18 @@ def _inspect_decord(path: Path, counted: bool) -> VideoInfo:
     return VideoInfo(promised, fps, height, width, "decord", index)
 
 
-def _inspect_either(path: Path, counted: bool) -> VideoInfo:
-    if not pyav_available():
-        if not decord_available():
-            raise MissingDependencyError("reading videos needs decord or PyAV: pip install decord, or pip install av")
-        return _inspect_decord(path, counted)
-    info = _inspect_pyav(path, counted)
-    if not decord_available():
-        return info
-    assert info.index is not None
-    if not info.index.seekable_by_number:
-        logger.debug("%s: read with PyAV, for frames are not numbered as decord counts them", path)
-        return info
-    if info.num_frames > _LONG:
-        logger.debug("%s: read with PyAV, for it has %d frames", path, info.num_frames)
-        return info
-    try:
-        promised, _, size = probe_decord(path)
-    except CorruptFileError as error:
-        logger.info("%s: read with PyAV, for decord refuses it (%s)", path, error.reason)
-        return info
-    if promised < info.num_frames or size != (info.height, info.width):
-        logger.info("%s: read with PyAV, for decord sees %d frames of %s", path, promised, size)
-        return info
-    return replace(info, backend="decord", fallback=True)
-
-
 def _decode(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Frames in ascending order from the backend of `info`, PyAV taking over where that is allowed."""
+    """Frames in ascending order from the backend of `info`."""
+    size = (info.height, info.width)
     if info.backend == "frames":
         yield from _decode_folder(path, info, numbers)
-        return
-    size = (info.height, info.width)
-    if info.backend == "pyav":
+    elif info.backend == "pyav":
         yield from decode_pyav(path, info.index or scan_pyav(path)[0], size, numbers)
-        return
-    done = 0
-    try:
+    else:
         for number, frame in decode_decord(path, numbers, info.index is not None and info.index.seekable_by_number):
             if frame.shape[:2] != size:
                 raise CorruptFileError(path, f"frame {number} is {frame.shape[:2]}, the others are {size}")
             yield number, frame
-            done += 1
-    except CorruptFileError as error:
-        if not info.fallback or info.index is None:
-            raise
-        logger.info("%s: PyAV takes over from decord (%s)", path, error.reason)
-    else:
-        return
-    yield from decode_pyav(path, info.index, size, numbers[done:])
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

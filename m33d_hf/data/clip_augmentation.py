@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -90,15 +91,29 @@ def erase_box(height: int, width: int, options: ErasingOptions, draws: Uniforms)
     return None
 
 
-def draw_erasing(
-    frames: int, height: int, width: int, options: ErasingOptions, draw: Draw, key: str
-) -> tuple[int, int, torch.Tensor] | None:
+class Erasing(NamedTuple):
+    """What a clip loses: a box (top, left, height, width) in pixels, and the generator of the noise in its place."""
+
+    box: tuple[int, int, int, int]
+    generator: torch.Generator
+
+    def noise(self, frames: int, device: torch.device) -> torch.Tensor:
+        """Draw (T, 3, h, w) float32, the same at every call; on another device than the CPU other numbers.
+
+        Noise is standard normal for every value: on normalised RGB, it has the mean and deviation of the data.
+        """
+        on_cpu = device.type == "cpu"
+        generator = self.generator.clone_state() if on_cpu else torch.Generator(device)
+        if not on_cpu:
+            generator.manual_seed(self.generator.initial_seed())
+        return torch.randn((frames, 3, *self.box[2:]), generator=generator, device=device)
+
+
+def draw_erasing(height: int, width: int, options: ErasingOptions, draw: Draw, key: str) -> Erasing | None:
     """Draw what a clip of T x 3 x H x W normalised pixels loses, as a function of (seed, epoch, key, view).
 
-    Noise is standard normal for every value: on normalised RGB, it has the mean and deviation of the data.
-
     Returns:
-        (top, left, noise (T, 3, h, w) float32 that takes the box's place); None where nothing is erased.
+        None where nothing is erased.
     """
     if options.probability == 0:
         return None
@@ -106,5 +121,4 @@ def draw_erasing(
     box = erase_box(height, width, options, Uniforms(generator))
     if box is None:
         return None
-    top, left, box_h, box_w = box
-    return top, left, torch.randn((frames, 3, box_h, box_w), generator=generator)
+    return Erasing(box, generator)

@@ -281,13 +281,10 @@ class ClipClassificationCollator(Collator):
         return {"pixel_values": pixels, "labels": targets}, steps
 
     def _erasing(self, samples: Sequence[RGBDSample], pixels: torch.Tensor) -> list[Step]:
-        frames, (height, width) = self.num_frames, pixels.shape[-2:]
-        drawn = [draw_erasing(frames, height, width, self.erasing, _draw(one), one.key) for one in samples]
-        found = [(row, *box) for row, box in enumerate(drawn) if box is not None]
-        if not found:
-            return []
-        places = [(row, top, left) for row, top, left, _ in found]
-        return [EraseBoxes("pixel_values", places, [noise for *_, noise in found])]
+        height, width = pixels.shape[-2:]
+        drawn = [draw_erasing(height, width, self.erasing, _draw(one), one.key) for one in samples]
+        found = [(row, erasing) for row, erasing in enumerate(drawn) if erasing is not None]
+        return [EraseBoxes("pixel_values", found)] if found else []
 
     def _label(self, sample: RGBDSample) -> int:
         """Class id, or 255 for a sample without one, which only an evaluation may hold."""

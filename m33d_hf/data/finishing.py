@@ -1,9 +1,10 @@
 """What a batch still needs when it has reached its device: normalisation, and all that depends on normalised pixels.
 
 Loaders hand on uint8 RGB, raw depth and uint8 labels (a quarter of the memory, and nothing that a device does faster),
-with a `Finishing` in ``meta`` that says what is left. Everything random in it was drawn by the collator, so that the
-finished batch does not depend on who finishes it: on a CPU it is bit-equal to that of a collator which finishes itself,
-on another device equal up to that device's rounding.
+with a `Finishing` in ``meta`` that says what is left. Everything random in it was drawn by the collator, or is drawn
+from a generator that came with it, so that the finished batch does not depend on who finishes it: on a CPU it is
+bit-equal to that of a collator which finishes itself, on another device equal up to that device's rounding and, in
+erased boxes, its own noise of the same seed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from m33d_hf.data.clip_augmentation import Erasing
 from m33d_hf.data.mixing import MixDraw, mix_batch
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.modeling.depth_m33d import standardize_depth
@@ -120,17 +122,18 @@ class WidenLabels:
 
 @dataclass(frozen=True)
 class EraseBoxes:
-    """Put noise over boxes: (row of the batch, top, left) of each, and its (T, 3, h, w) normal noise."""
+    """Put noise over boxes: (row of the batch, what it loses) of each; noise is drawn where the batch is."""
 
     name: str
-    places: Sequence[tuple[int, int, int]]
-    noise: Sequence[torch.Tensor]
+    erased: Sequence[tuple[int, Erasing]]
 
     def apply(self, batch: Batch) -> None:
         """See the class; it follows the normalisation, whose fresh memory it writes to."""
-        for (row, top, left), noise in zip(self.places, self.noise, strict=True):
-            height, width = noise.shape[-2:]
-            batch[self.name][row, ..., top : top + height, left : left + width] = noise
+        for row, erasing in self.erased:
+            pixels, (top, left, height, width) = batch[self.name][row], erasing.box
+            frames = pixels.shape[0] if pixels.dim() == 4 else 1
+            noise = erasing.noise(frames, pixels.device)
+            pixels[..., top : top + height, left : left + width] = noise
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -97,10 +98,10 @@ def test_boxes_come_as_often_as_asked_and_never_fill_a_frame():
 
 def test_noise_is_standard_normal_fresh_in_every_frame_and_only_in_the_box():
     options = ErasingOptions(1.0, (0.2, 0.3), (1.0, 1.0))
-    drawn = draw_erasing(8, 64, 64, options, Draw(3), "k")
+    drawn = draw_erasing(64, 64, options, Draw(3), "k")
     assert drawn is not None
     batch = {"pixels": torch.full((2, 8, 3, 64, 64), 9.0)}
-    EraseBoxes("pixels", [(1, *drawn[:2])], [drawn[2]]).apply(batch)
+    EraseBoxes("pixels", [(1, drawn)]).apply(batch)
     untouched, erased = batch["pixels"]
     assert (untouched == 9).all()
     box = (erased != 9).all(dim=1)
@@ -110,8 +111,12 @@ def test_noise_is_standard_normal_fresh_in_every_frame_and_only_in_the_box():
     noise = erased.transpose(1, 2).transpose(2, 3)[box].flatten()
     assert abs(float(noise.mean())) < 0.03 and abs(float(noise.std()) - 1) < 0.03
     assert not torch.equal(erased[0], erased[1])
-    again = draw_erasing(8, 64, 64, options, Draw(3), "k")
-    assert again is not None and again[:2] == drawn[:2] and torch.equal(again[2], drawn[2])
+    again = draw_erasing(64, 64, options, Draw(3), "k")
+    assert again is not None and again.box == drawn.box
+    cpu = torch.device("cpu")
+    top, left, height, width = drawn.box
+    for found in (again, drawn, pickle.loads(pickle.dumps(drawn))):  # drawn: asked a second time
+        assert torch.equal(found.noise(8, cpu), erased[..., top : top + height, left : left + width])
 
 
 @pytest.mark.parametrize(
