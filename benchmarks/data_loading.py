@@ -133,7 +133,7 @@ def measure_pictures(roots: dict[str, Path], limit: float) -> list[dict[str, Any
 def measure_path(path: TrainingPath, roots: dict[str, Path], limit: float, tiny: bool) -> dict[str, Any]:
     """Rates of one training path in turns: decoding, batches with geometry only, as the recipe says, and finishing."""
     clips = path.data == "action"
-    batch, batches = (2, 1) if tiny else (4, 1) if clips else (24, 1) if path.data != "rooms" else (48, 8)
+    batch, batches = (2, 1) if tiny else (4, 4) if clips else (24, 1) if path.data != "rooms" else (48, 8)
     if path.data == "rooms" and not tiny and ("clips" in path.recipe or "actions" in path.recipe):
         batch, batches = 16, 4
     loaders = {"geometry": build(path, path.geometry, roots, batch, tiny)}

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .depth_m33d import resize_depth
 from .errors_m33d import ConfigError, DataError, nearest_name_hint
 
 Size = tuple[int, int]
@@ -67,14 +68,23 @@ class Placement:
         window = self._window(_resized(cut, self.resized, interpolation))
         return in_planes(window) if planes else window
 
-    def view_map(self, values: torch.Tensor) -> torch.Tensor:
-        """Cut, resize (nearest) and window a map (..., H, W) of any dtype; not padded yet."""
+    def view_map(self, values: torch.Tensor, image: Size | None = None) -> torch.Tensor:
+        """Cut, resize (nearest) and window a map (..., H, W) of any dtype; not padded yet.
+
+        Args:
+            values: the map.
+            image: (height, width) of the image where the map covers it at another resolution: the result is that of
+                `resize_depth` to the image first.
+        """
         if values.device.type == "cpu" and values.dtype in _NUMPY_DTYPES:
             # One gather per axis of what the window shows, in NumPy: small maps cost nothing but calls.
+            height, width = values.shape[-2:] if image is None else image
             chosen = values.numpy()
             for axis in (0, 1) if self._rows_first(*values.shape[-2:]) else (1, 0):
-                chosen = self._along(chosen, axis)
+                chosen = self._along(chosen, axis, (height, width)[axis])
             return torch.from_numpy(chosen)
+        if image is not None:
+            values = resize_depth(values, image)
         return self._window(resize_map(self._cut(values), self.resized))
 
     def pad(self, values: torch.Tensor, fill: float) -> torch.Tensor:
@@ -95,9 +105,9 @@ class Placement:
         """Bring uint8 RGB (..., 3, H, W) onto the canvas; padding is mid-grey."""
         return self.pad(self.view(pixels, interpolation), RGB_FILL)
 
-    def place_map(self, values: torch.Tensor, fill: float) -> torch.Tensor:
-        """Bring a map (..., H, W) onto the canvas; pad depth with NaN, labels with the ignored index."""
-        return self.pad(self.view_map(values), fill)
+    def place_map(self, values: torch.Tensor, fill: float, image: Size | None = None) -> torch.Tensor:
+        """Bring a map onto the canvas (see `view_map`); pad depth with NaN, labels with the ignored index."""
+        return self.pad(self.view_map(values, image), fill)
 
     def _rows_first(self, height: int, width: int) -> bool:
         """Which order moves less: whole rows are copied, pixels of a row gathered at three times the price."""
@@ -108,16 +118,20 @@ class Placement:
         """The pixels [start, stop) of the resized box that the window shows along one axis, 0 for rows."""
         return self.offset[axis], min(self.offset[axis] + self.size[axis], self.resized[axis])
 
-    def _along(self, values: np.ndarray, axis: int) -> np.ndarray:
-        """The pixels (..., H, W) that the window shows along one axis, 0 for rows."""
+    def _along(self, values: np.ndarray, axis: int, side: int) -> np.ndarray:
+        """The pixels (..., H, W) that the window shows along one axis, 0 for rows, of an image with this `side`."""
         first, length = self.box[axis], self.box[2 + axis]
         start, stop = self._shown(axis)
-        if length == self.resized[axis]:
-            chosen: Any = slice(first + start, first + stop)
-            return values[..., chosen, :] if axis == 0 else values[..., chosen]
+        own = values.shape[axis - 2]
+        if length == self.resized[axis] and own == side:
+            shown = slice(first + start, first + stop)
+            return values[..., shown, :] if axis == 0 else values[..., shown]
         chosen = _nearest_pixels(length, self.resized[axis])[start:stop]
+        chosen = chosen + first if first else chosen
+        if own != side:
+            chosen = _aligned_pixels(own, side)[chosen]
         # No index lies outside: "clip" is the mode without a check of each.
-        return values.take(chosen + first if first else chosen, axis=axis - 2, mode="clip")
+        return values.take(chosen, axis=axis - 2, mode="clip")
 
     def _cut(self, values: torch.Tensor) -> torch.Tensor:
         top, left, height, width = self.box
@@ -221,6 +235,12 @@ def in_planes(images: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=1024)
 def _nearest_pixels(source: int, target: int) -> np.ndarray:
     return _nearest_indices(source, target).numpy()
+
+
+@lru_cache(maxsize=1024)
+def _aligned_pixels(source: int, target: int) -> np.ndarray:
+    """(target,) int64: the source pixels that `resize_depth` takes."""
+    return resize_depth(torch.arange(source, dtype=torch.float32)[:, None], (target, 1))[:, 0].long().numpy()
 
 
 @lru_cache(maxsize=1024)

@@ -119,6 +119,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         self.max_attempts = max_attempts
         self.clip_sampling = clip_sampling
         self.maps = None if maps is None else frozenset(maps)
+        self._align = not isinstance(transform, TrainTransform | EvaluationTransform)
         self.num_views = num_views
         self.num_segments = num_segments or 1
         self.num_crops = num_crops or 1
@@ -186,14 +187,14 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             if handle.length < 1:
                 raise DataError(f"{key}: the video has no frames")
             if not self.multi_view:
-                return [read_sample(handle, self._choose_frames(epoch, handle), self.maps)]
+                return [read_sample(handle, self._choose_frames(epoch, handle), self.maps, self._align)]
             segments = segment_indices(
                 handle.length, self.num_frames, self.frame_stride, self.num_segments, self.clip_sampling
             )
             # Segments of a short video overlap: each frame is decoded once.
             frames = sorted({frame for segment in segments for frame in segment})
             place = {frame: number for number, frame in enumerate(frames)}
-            whole = read_sample(handle, frames, self.maps)
+            whole = read_sample(handle, frames, self.maps, self._align)
             whole.key = key  # views of a video share its name; sources add the frames that were read
             return [take_frames(whole, [place[frame] for frame in segment]) for segment in segments]
         except (DepthUnitError, LabelError):

@@ -8,12 +8,16 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from m33d_hf.modeling.depth_m33d import resize_depth
+
 IGNORE_INDEX = 255
 
 
 @dataclass
 class RGBDSample:
     """An image (T = 1) or a clip with its optional depth and labels; all maps share one height and width.
+
+    Depth alone may differ until it is aligned, because a transform that places it anyway spares that step.
 
     Attributes:
         key: stable name of the file and frames; every random draw about this sample is a function of it.
@@ -23,6 +27,7 @@ class RGBDSample:
         segmentation: (T, H, W) uint8 class ids, 255 = ignore.
         label: class id of the whole sample.
         meta: anything a source wants to hand on (paths, intrinsics, fps); never read by the model.
+        aligned: False where the depth covers the picture of `rgb` at another resolution (T, 1, h, w); see `align`.
     """
 
     key: str
@@ -31,6 +36,14 @@ class RGBDSample:
     segmentation: torch.Tensor | None = None
     label: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    aligned: bool = True
+
+    def align(self) -> RGBDSample:
+        """The sample with its depth at the resolution of its RGB, by the nearest pixel."""
+        if self.aligned:
+            return self
+        depth = None if self.depth is None else resize_depth(self.depth, (self.height, self.width))
+        return replace(self, depth=depth, aligned=True)
 
     def _any_map(self) -> torch.Tensor:
         for map_ in (self.rgb, self.depth, self.segmentation):
@@ -100,15 +113,21 @@ class SelectiveHandle(VideoHandle, Protocol):
     """A handle that can leave out maps that nobody needs, and so need not decode them."""
 
     def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
-        """As `read`, with at least those of the named maps that there are; None for all."""
+        """As `read`, with at least those of the named maps that there are, None for all; maybe not yet aligned."""
 
 
-def read_sample(handle: VideoHandle, indices: Sequence[int], maps: Collection[str] | None = None) -> RGBDSample:
-    """Read frames with no more maps than named (see `RGBDSample.only`), None for all; raises as `handle.read`."""
+def read_sample(
+    handle: VideoHandle, indices: Sequence[int], maps: Collection[str] | None = None, align: bool = True
+) -> RGBDSample:
+    """Read frames with no more maps than named (see `RGBDSample.only`), None for all; raises as `handle.read`.
+
+    Without `align` the depth may be at its own resolution.
+    """
     if maps is None:
         return handle.read(indices)
     # What isinstance(handle, SelectiveHandle) asks takes as long as resizing a small picture.
     selective = getattr(handle, "read_maps", None)
     if selective is not None:
-        return selective(indices, maps).only(maps)
+        sample = selective(indices, maps).only(maps)
+        return sample.align() if align else sample
     return handle.read(indices).only(maps)

@@ -327,17 +327,19 @@ def checked_size(sample: RGBDSample, patch_size: Size) -> Size:
     Raises:
         DataError: maps of different sizes or frame counts, or an image smaller than a patch.
     """
+    height, width = sample.height, sample.width
     maps = {"rgb": sample.rgb, "depth": sample.depth, "segmentation": sample.segmentation}
     shapes = {
         name: (map_.shape[0], map_.shape[-2], map_.shape[-1]) for name, map_ in maps.items() if map_ is not None
     }
+    if not sample.aligned and "depth" in shapes:
+        shapes["depth"] = (shapes["depth"][0], height, width)
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {t} frames of {h} x {w}" for name, (t, h, w) in shapes.items())
         raise DataError(
             f"{sample.key}: the maps do not fit each other ({listed}); align them when reading, for example with "
             "the source's alignment option"
         )
-    height, width = sample.height, sample.width
     if height < patch_size[0] or width < patch_size[1]:
         raise DataError(
             f"{sample.key}: the image has {height} x {width} pixels and is smaller than one patch of "
@@ -354,10 +356,10 @@ def _with_maps(
     def moved(values: torch.Tensor | None, fill: float) -> torch.Tensor | None:
         if values is None:
             return None
-        placed = placement.place_map(values, fill)
+        placed = placement.place_map(values, fill, image)
         return placed.flip(-1) if flip else placed
 
-    meta = sample.meta
+    meta, image = sample.meta, (sample.height, sample.width)
     if "modalities" in meta:
         meta = meta | {"modalities": {name: moved(map_, math.nan) for name, map_ in meta["modalities"].items()}}
     return dataclasses.replace(
@@ -366,4 +368,5 @@ def _with_maps(
         depth=moved(sample.depth, math.nan),
         segmentation=moved(sample.segmentation, IGNORE_INDEX),
         meta=meta,
+        aligned=True,
     )

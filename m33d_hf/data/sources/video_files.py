@@ -106,13 +106,14 @@ class VideoFile:
             CorruptFileError: a frame that cannot be decoded.
             DataError: depth of another number of frames.
         """
-        return self.read_maps(indices, None)
+        return self.read_maps(indices, None).align()
 
     def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
         """As `read`, with the named maps only, of RGB and depth; None, or names of neither, for both.
 
         Depth that is not named is not opened, so that an RGB-only run keeps a video whose depth is damaged or of
-        another length. Without RGB the picture is not decoded, which alone would tell damaged frames.
+        another length. Without RGB the picture is not decoded, which alone would tell damaged frames. Beside RGB, depth
+        of another resolution is left at that (`RGBDSample.aligned`).
         """
         numbers = [int(index) for index in indices]
         info = self.info
@@ -127,8 +128,11 @@ class VideoFile:
             rgb = torch.from_numpy(read_video(self.file, numbers, info=info)).permute(0, 3, 1, 2)
         if self.depth is not None and "depth" in wanted:
             self.depth.require_length(info.num_frames, self.file)
-            depth = resize_depth(self.depth.read(numbers), (info.height, info.width))
+            depth = self.depth.read(numbers)
+            if rgb is None:
+                depth = resize_depth(depth, (info.height, info.width))
         listing = ",".join(map(str, numbers))
         key = self.key if info.num_frames == 1 else f"{self.key}[{listing}]"
         meta: dict[str, Any] = {"path": str(self.file), "frames": numbers, "fps": info.fps}
-        return RGBDSample(key=key, rgb=rgb, depth=depth, label=self.label, meta=meta)
+        aligned = depth is None or depth.shape[-2:] == (info.height, info.width)
+        return RGBDSample(key=key, rgb=rgb, depth=depth, label=self.label, meta=meta, aligned=aligned)

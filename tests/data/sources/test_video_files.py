@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import pickle
@@ -17,9 +18,10 @@ from PIL import Image
 from helpers.shared_data import shared
 from helpers.videos import number_in, numbered_frame, write_video
 from m33d_hf.data.loading import SampleDataset
-from m33d_hf.data.sample import VideoHandle
+from m33d_hf.data.sample import VideoHandle, read_sample
 from m33d_hf.data.sources import video_files
 from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES, VideoFile, cached_info
+from m33d_hf.data.transforms import TransformOptions, build_transform, checked_size
 from m33d_hf.errors import CorruptFileError, DataError
 
 
@@ -85,6 +87,40 @@ def test_maps_that_are_not_named_are_not_decoded(tmp_path: Path, monkeypatch: py
     torch.testing.assert_close(alone.depth, both.depth, rtol=0, atol=0, equal_nan=True)
     with pytest.raises(IndexError, match="frame 12"):
         video.read_maps([12], {"depth"})
+
+
+class NoisyDepth(RampDepth):
+    """Every pixel differs, one in ten is a hole."""
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        maps = [torch.rand((1, 32, 48), generator=torch.Generator().manual_seed(index)) for index in indices]
+        return torch.stack([each.masked_fill(each < 0.1, math.nan) for each in maps])
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_depth_placed_from_its_own_resolution_is_that_aligned_first(tmp_path: Path, train: bool) -> None:
+    path = write_video(tmp_path / "a.mp4", 12)
+    video = VideoFile("a", path, depth=NoisyDepth(12))
+    coarse = video.read_maps([3, 5], {"rgb", "depth"})
+    assert coarse.depth is not None
+    assert not coarse.aligned and coarse.depth.shape == (2, 1, 32, 48) and (coarse.height, coarse.width) == (64, 96)
+    again, whole = coarse.align(), video.read([3, 5])
+    for sample in (again, whole, read_sample(video, [3, 5], {"rgb", "depth"})):
+        assert sample.aligned and sample.depth.shape == (2, 1, 64, 96)
+        assert torch.equal(sample.depth.nan_to_num(-1), whole.depth.nan_to_num(-1))
+    transform = build_transform(TransformOptions(), train, (32, 40))
+    found, wanted = (
+        SampleDataset([video], transform, num_frames=4, train=train, maps=maps)[1, 0]
+        for maps in (["rgb", "depth"], None)  # without names everything is read, and aligned
+    )
+    assert found.aligned and found.depth.shape == (4, 1, 32, 40) and torch.equal(found.rgb, wanted.rgb)
+    assert torch.equal(found.depth.nan_to_num(-1), wanted.depth.nan_to_num(-1)) and found.depth.isnan().any()
+    # A transform of somebody else's gets what the documentation of samples says.
+    foreign = SampleDataset([video], lambda sample: sample, num_frames=4, maps=["rgb", "depth"])[0, 0]
+    assert foreign.aligned and foreign.depth.shape[-2:] == foreign.rgb.shape[-2:]
+    short = dataclasses.replace(coarse, depth=coarse.depth[:1])
+    with pytest.raises(DataError, match="do not fit each other"):
+        checked_size(short, (1, 1))
 
 
 def test_nothing_is_opened_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
