@@ -14,15 +14,13 @@ are not installed are named and left out.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ import torch
 from data_files import CODECS, TINY, Sizes, write_action_data, write_frames, write_video
 from data_paths import PATHS, TrainingPath, bare_decoding, build, consume, describe_rows, finishing
 from data_readers import PICTURE_READERS, VIDEO_READERS, installed
-from measuring import machine
+from measuring import header
 
 from m33d_hf.data.allocator import keep_freed_memory
 
@@ -168,26 +166,21 @@ def measure_scaling(roots: dict[str, Path], limit: float, tiny: bool) -> list[di
     return rows
 
 
-def environment(argv: Sequence[str]) -> dict[str, Any]:
-    """Command, commit and machine."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return {
-        "command": shlex.join(["python", "benchmarks/data_loading.py", *argv]),
-        "commit": git.stdout.strip() or None,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(torch.device("cpu")),
-        "torch": torch.__version__,
-    }
+def environment() -> dict[str, Any]:
+    """Command, commit, machine and versions, those of the readers too."""
+    modules = {module for module, _ in (*VIDEO_READERS.values(), *PICTURE_READERS.values()) if installed(module)}
+    names = metadata.packages_distributions()
+    readers = {module: metadata.version(names[module][0]) for module in sorted(modules & names.keys())}
+    return {**header("data_loading", torch.device("cpu")), "readers": readers}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and save."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    args = parse(words)
+    args = parse(sys.argv[1:] if argv is None else argv)
     torch.set_num_threads(1)
     keep_freed_memory()  # as the loader's workers and training on a CPU do; decoding alone gains by it too
     sizes, limit = (TINY, 0.0) if args.tiny else (Sizes(), args.seconds)
-    result: dict[str, Any] = {"environment": environment(words), "complete": False}
+    result: dict[str, Any] = {"environment": environment(), "complete": False}
     if not any(args.only in path.title for path in PATHS):
         known = "; ".join(path.title for path in PATHS)
         print(f"--only {args.only!r} names no path; they are: {known}", file=sys.stderr)

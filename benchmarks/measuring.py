@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import shlex
 import statistics
 import sys
 import time
@@ -183,11 +184,12 @@ def _processor() -> str:
 def header(name: str, device: torch.device) -> dict[str, Any]:
     """What makes a measurement repeatable: command, commit, versions, machine, date."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    if "--output" in words:  # where it was written is nobody's concern
-        del words[words.index("--output") : words.index("--output") + 2]
+    for option in ("--output", "--output_dir"):  # where it was written is nobody's concern
+        if option in words:
+            del words[words.index(option) : words.index(option) + 2]
     return {
         "name": name,
-        "command": " ".join(["python", f"benchmarks/{words[0]}", *words[1:]]),
+        "command": shlex.join(["python", f"benchmarks/{words[0]}", *words[1:]]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(device),
         **provenance(),

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from m33d_hf.errors import M33DError
     from m33d_hf.experiments.reproduction.driver import report_reproduction, run_reproduction
-    from m33d_hf.experiments.reproduction.report import load_results, update_readme
+    from m33d_hf.experiments.reproduction.report import update_readme
+    from m33d_hf.experiments.running import load_results
 
     folder = options.output_dir or Path("outputs") / f"{options.plan}-{options.budget}"
     try:

@@ -71,6 +71,22 @@ def process_count(workers: int | None, compute: Compute) -> int:
     return workers or compute.workers or min(MOST_WORKERS, available_cores())
 
 
+def load_results(folder: Path) -> Results:
+    """Read `folder`/results.json.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} holds no results.json: let a run finish first, name its folder with --output_dir, or start in "
+            "the folder that it is relative to."
+        )
+    results: Results = json.loads(path.read_text(encoding="utf-8"))
+    return results
+
+
 def tell(
     folder: Path,
     write: Callable[[Path], tuple[Path, Path]],
@@ -88,10 +104,8 @@ def tell(
     Raises:
         ConfigError: the folder holds no results.json.
     """
-    if not (folder / "results.json").is_file():
-        raise ConfigError(f"{folder} holds no results.json; run without --report_only first, or name another folder.")
+    results = load_results(folder)
     page, text = write(folder)
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     print("\n" + "\n".join(sentence.replace("**", "") for sentence in summary(results)))
     failed = failures(results)
     for name, error in failed:

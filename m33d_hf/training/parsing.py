@@ -7,6 +7,7 @@ import functools
 import inspect
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,7 +205,7 @@ def _check_free(prefix: str, tree: dict[str, Any], hints: dict[str, Any], where:
     """The mapping with its values typed; for `model` and for one entry of `modalities`."""
     for key in tree:
         if key not in hints:
-            raise ConfigError(f"Unknown key {prefix}.{key} in {where}.{nearest_name_hint(str(key), hints)}")
+            raise ConfigError(f"Unknown key {prefix}.{key} in {where}.{_hint(str(key), hints)}")
     return {key: coerce(value, hints[key], f"{prefix}.{key}") for key, value in tree.items()}
 
 
@@ -213,23 +214,29 @@ def _check_fields(tree: dict[str, Any], cls: type, prefix: str, where: str) -> N
     known = [*hints, "modalities"] if not prefix else list(hints)
     for key, value in tree.items():
         if key not in known:
-            everywhere = known + [f"{section}.{f.name}" for section, t in hints.items()
-                                  if dataclasses.is_dataclass(t) for f in dataclasses.fields(t)]  # fmt: skip
-            raise ConfigError(f"Unknown key {prefix}{key} in {where}.{_hint(str(key), everywhere)}")
+            near = known if prefix else known + _dotted_keys()
+            raise ConfigError(f"Unknown key {prefix}{key} in {where}.{_hint(str(key), near)}")
         if dataclasses.is_dataclass(hints.get(key)):
             if not isinstance(value, dict):
                 raise ConfigError(f"{prefix}{key} in {where} must be a mapping, not {value!r}.")
             _check_fields(value, hints[key], f"{prefix}{key}.", where)
 
 
-def _hint(word: str, known: list[str]) -> str:
-    """The nearest key; a bare field name (`learning_rate`, `depth_unit`) finds the section it lives in."""
+def _dotted_keys() -> list[str]:
+    """Every "section.field", those of the model included."""
+    keys = [f"{section}.{name}" for section, hint in _hints(RunArguments).items()
+            if dataclasses.is_dataclass(hint) for name in _hints(typing.cast(type, hint))]  # fmt: skip
+    return keys + [f"model.{name}" for name in model_hints()]
+
+
+def _hint(word: str, near: Iterable[str]) -> str:
+    """What may have been meant: a field of this name in whatever section it lives, else the nearest of `near`."""
     from m33d_hf.data.sources import SOURCES, source_options
 
-    inside = [name for name in known if name.rpartition(".")[2] == word]
+    inside = [name for name in _dotted_keys() if name.rpartition(".")[2] == word]
     if not inside and any(word in source_options(source) for source in SOURCES):
         inside = [f"data.options.{word}"]
-    return f" Did you mean {inside[0]!r}?" if inside else nearest_name_hint(word, known)
+    return f" Did you mean {' or '.join(map(repr, inside))}?" if inside else nearest_name_hint(word, near)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,24 @@ def test_a_bare_source_option_finds_its_section() -> None:
     for word in ("--depth_unit", "--data.depth_unit"):
         with pytest.raises(ConfigError, match=r"Did you mean 'data\.options\.depth_unit'"):
             parse("scannet_stage2", word, "tum")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("train.learning_rate", "optim.learning_rate"),
+        ("learning_rate", "optim.learning_rate"),
+        ("hidden_size", "model.hidden_size"),
+        ("model.max_steps", "train.max_steps"),
+        ("every_steps", "evaluation.every_steps' or 'checkpoint.every_steps"),
+        ("modalities.depth.num_labels", "model.num_labels"),
+        ("modalities.depth.mask_rato", "mask_ratio"),
+        ("optim.learnin_rate", "learning_rate"),
+    ],
+)
+def test_a_key_in_the_wrong_section_finds_its_own(given: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Unknown key {re.escape(given)} .*Did you mean '{re.escape(meant)}'"):
+        parse("scannet_stage2", f"--{given}", "1")
 
 
 def test_configuration_mistakes_reach_the_user() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from m33d_hf.experiments.reproduction.tables import (
     seeds_table,
     table_blocks,
 )
+from m33d_hf.experiments.running import load_results
 from m33d_hf.training.reporting import short_commit
 
 TITLE = "The paper's tables in shape, on rendered rooms"
@@ -34,22 +34,6 @@ CAVEAT = (
     " (the long fine-tuning column tells how much), equal steps are not equal FLOPs, and none of it is a claim about"
     " ScanNet, NYUv2, UCF-101 or OR-AR."
 )
-
-
-def load_results(folder: Path) -> Results:
-    """Read `folder`/results.json.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    path = folder / "results.json"
-    if not path.is_file():
-        raise ConfigError(
-            f"{folder} holds no results.json: let a run finish first, name its folder with --output_dir, or start in "
-            "the folder that it is relative to."
-        )
-    results: Results = json.loads(path.read_text(encoding="utf-8"))
-    return results
 
 
 def write_reports(folder: Path) -> tuple[Path, Path]:

@@ -17,7 +17,6 @@ from m33d_hf.experiments.reproduction import figures, report
 from m33d_hf.experiments.reproduction.report import (
     BEGIN,
     END,
-    load_results,
     one_line,
     readme_section,
     summary,
@@ -25,6 +24,7 @@ from m33d_hf.experiments.reproduction.report import (
     write_reports,
 )
 from m33d_hf.experiments.reproduction.tables import grid_table, pretraining_table, result_table, seeds_table
+from m33d_hf.experiments.running import load_results
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMITTED = ROOT / "results" / "rooms" / "results.json"
