@@ -184,12 +184,13 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         try:
             handle: VideoHandle = self.source[self.indices[index]]
             key = handle.key
-            if handle.length < 1:
+            length = handle.length  # asked once: a file is looked at for it
+            if length < 1:
                 raise DataError(f"{key}: the video has no frames")
             if not self.multi_view:
-                return [read_sample(handle, self._choose_frames(epoch, handle), self.maps, self._align)]
+                return [read_sample(handle, self._choose_frames(epoch, handle.key, length), self.maps, self._align)]
             segments = segment_indices(
-                handle.length, self.num_frames, self.frame_stride, self.num_segments, self.clip_sampling
+                length, self.num_frames, self.frame_stride, self.num_segments, self.clip_sampling
             )
             # Segments of a short video overlap: each frame is decoded once.
             frames = sorted({frame for segment in segments for frame in segment})
@@ -205,11 +206,11 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             skipped.append(SkippedFile(str(path), str(reason), key))
             return None
 
-    def _choose_frames(self, epoch: int, handle: VideoHandle) -> list[int]:
+    def _choose_frames(self, epoch: int, key: str, length: int) -> list[int]:
         generator = None
-        if self.train and handle.length > self.num_frames * self.frame_stride:
-            generator = Draw(self.seed, epoch).generator(handle.key, "frames")
-        return frame_indices(handle.length, self.num_frames, self.frame_stride, generator, self.clip_sampling)
+        if self.train and length > self.num_frames * self.frame_stride:
+            generator = Draw(self.seed, epoch).generator(key, "frames")
+        return frame_indices(length, self.num_frames, self.frame_stride, generator, self.clip_sampling)
 
     def _views(self, clips: Views) -> RGBDSample | Views:
         """Transform the clips of one video into what the loader hands on."""

@@ -79,7 +79,7 @@ def draw_mix(options: MixingOptions, height: int, width: int, *seed: SeedPart) -
         chance, switch, centre_h, centre_w = torch.rand(4, dtype=torch.float64).tolist()
         cut = options.cutmix > 0 and (options.mixup == 0 or switch < options.switch_probability)
         alpha = torch.tensor(options.cutmix if cut else options.mixup, dtype=torch.float64)
-        share = float(torch.distributions.Beta(alpha, alpha).sample())
+        share = float(torch.distributions.Beta(alpha, alpha, validate_args=False).sample())  # options are checked
     if chance >= options.probability:
         return MixDraw(1.0)
     if not cut:
