@@ -57,8 +57,8 @@ THERMAL: dict[str, Any] = {
     "loss": "mse",
 }
 BYTES = 4  # float32
-CATEGORIES: dict[str, tuple[str, ...]] = {  # aten operators by the start of their names
-    "matmul": ("addmm", "mm", "bmm", "matmul", "linear"),
+CATEGORIES: dict[str, tuple[str, ...]] = {  # operators by the start of their names
+    "matmul": ("addmm", "mm", "bmm", "matmul", "linear", "_linear_pointwise"),
     "attention": ("_scaled_dot_product", "scaled_dot_product", "_flash", "_softmax", "softmax"),
     "norm": ("native_layer_norm", "layer_norm"),
     "gelu": ("gelu",),
@@ -242,7 +242,7 @@ def timed_step(workload: Workload) -> dict[str, float]:
 
 def category(operator: str) -> str:
     """Which of `CATEGORIES` an operator of the profiler belongs to; the rest is "elementwise"."""
-    name = operator.removeprefix("aten::")
+    name = operator.removeprefix("aten::").removeprefix("mkldnn::")
     for label, starts in CATEGORIES.items():
         if any(name.startswith(start) for start in starts):
             return label

@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from m33d_hf.modeling.linear_m33d import M33DLinear
+
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -49,6 +51,21 @@ def test_points_cover_the_curves() -> None:
     orders = [point for _, point in cost.shuffled(found, 2, seed=0)]
     assert set(orders[: len(found)]) == set(orders[len(found) :]) == set(found)
     assert orders[: len(found)] != orders[len(found) :]
+
+
+def test_products_count_as_products_whichever_library_does_them() -> None:
+    import cost_points as cost
+
+    for name in ("aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise", "aten::linear"):
+        assert cost.category(name) == "matmul"
+    assert cost.category("aten::_scaled_dot_product_flash_attention_for_cpu") == "attention"
+    assert (cost.category("aten::mul"), cost.category("ProfilerStep*")) == ("elementwise", "other")
+    linear = torch.nn.Linear(512, 512)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        M33DLinear.forward(linear, torch.randn(512, 512)).sum().backward()  # by oneDNN on CPUs with AVX-512
+    leaves = ("mkldnn::_linear_pointwise", "aten::addmm", "aten::mm")
+    done = [event for event in profiler.key_averages() if event.key in leaves and cost.category(event.key) == "matmul"]
+    assert sum(event.count for event in done) == 2  # forward, and the gradient of the weight
 
 
 def test_fit_and_words() -> None:
