@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
+from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle, read_sample
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
 if TYPE_CHECKING:
@@ -73,7 +73,11 @@ class PhaseClip:
         Raises:
             CorruptFileError: a frame cannot be decoded.
         """
-        sample = self.video.read([self.span.start + int(index) for index in indices])
+        return self.read_maps(indices, None)
+
+    def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
+        """As `read`, with the named maps only where the video can leave others out; maybe not yet aligned."""
+        sample = read_sample(self.video, [self.span.start + int(index) for index in indices], maps, align=False)
         sample.key = self.key
         sample.label = None if self.span.label == IGNORE_INDEX else self.span.label
         return sample

@@ -15,7 +15,10 @@ import torch
 
 from helpers.frames_on_disk import write_frames
 from helpers.shared_data import shared
+from m33d_hf.data.depth_maps import DepthMaps
+from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.phase_alignment import CHOLEC80_PHASES
+from m33d_hf.data.sample import read_sample
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.phases import PhasesSource
 from m33d_hf.errors import ConfigError, DataError, LabelError
@@ -205,6 +208,12 @@ def test_depth_sidecars_of_video_files(cholec: Path, tmp_path: Path) -> None:
     assert sample.depth is not None and sample.depth.shape == (2, 1, 32, 64)
     valid = sample.depth[torch.isfinite(sample.depth)]
     assert 0.9 < float(valid.min()) < float(valid.max()) < 3.1
+    coarse = read_sample(source[1], [0, 3], ["rgb", "depth"], align=False)
+    assert coarse.depth is not None and coarse.depth.shape == (2, 1, 16, 32) and coarse.key == sample.key
+    assert coarse.label == sample.label and torch.equal(coarse.align().depth.nan_to_num(), sample.depth.nan_to_num())
+    with pytest.MonkeyPatch.context() as patch:  # training on RGB alone opens no depth
+        patch.setattr(DepthMaps, "read", None)
+        assert SampleDataset(source, num_frames=2, maps=["rgb"])[0, 1].depth is None
     assert [entry.reason for entry in source.unpaired] == ["no depth for it in depth"]
     only = _source(tmp_path, clip_span=4, require_depth=True)
     assert [video.key for video in only.videos] == ["video01"]
