@@ -12,6 +12,7 @@ from m33d_hf.modeling.errors_m33d import (
     MissingDependencyError,
     NonFiniteLossError,
     ResumeError,
+    WorkerStartError,
     nearest_name_hint,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "MissingDependencyError",
     "NonFiniteLossError",
     "ResumeError",
+    "WorkerStartError",
     "nearest_name_hint",
 ]

@@ -51,6 +51,10 @@ class ResumeError(CheckpointError):
     """A run that cannot be continued from the given checkpoint."""
 
 
+class WorkerStartError(M33DError, RuntimeError):
+    """Reading processes that were started and never began to work."""
+
+
 class NonFiniteLossError(M33DError, RuntimeError):
     """The loss or its gradient became NaN or infinite."""
 
@@ -59,7 +63,7 @@ class MissingDependencyError(M33DError, ImportError):
     """An optional package is needed for what was asked."""
 
 
-def nearest_name_hint(word: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the closest of `known`, or an empty string."""
+def nearest_name_hint(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest of `known`, with `prefix` before it, or an empty string."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    return f" Did you mean {prefix + matches[0]!r}?" if matches else ""

@@ -11,6 +11,7 @@ import dataclasses
 import multiprocessing
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar, cast
 
 import torch
@@ -22,7 +23,7 @@ from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.skips import SkippedFile
 from m33d_hf.data.transforms import Begun, EvaluationTransform, TrainTransform
 from m33d_hf.data.views import check_sampling, frame_indices, segment_indices, take_frames
-from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
+from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError, nearest_name_hint
 
 __all__ = [
     "EvaluationSampler",
@@ -403,19 +404,22 @@ def build_loader(
         pin_memory: None pins where CUDA is available.
         prefetch_factor: batches each worker keeps ready.
         multiprocessing_context: "fork", "forkserver" or "spawn"; None takes fork where the system has it.
-            Workers never touch an accelerator, so forking after CUDA has started is safe.
+            Workers never touch an accelerator, so forking after CUDA has started is safe. A forked worker that does
+            not begin is replaced (m33d_hf.data.worker_start).
+
+    Raises:
+        ConfigError: an unknown multiprocessing_context.
+        WorkerStartError: (when iterated) no worker begins.
     """
     options: dict[str, Any] = {}
     if num_workers > 0:
         # Registered again and again it still runs once, and before multiprocessing's own exit.
         atexit.unregister(_end_children)
         atexit.register(_end_children)
-        if multiprocessing_context is None:
-            multiprocessing_context = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
         options.update(
             persistent_workers=True,
             prefetch_factor=prefetch_factor,
-            multiprocessing_context=multiprocessing_context,
+            multiprocessing_context=_context(multiprocessing_context),
             worker_init_fn=_start_worker,
         )
     return DataLoader(
@@ -429,6 +433,21 @@ def build_loader(
         generator=torch.Generator(),
         **options,
     )
+
+
+def _context(name: str | None) -> BaseContext:
+    """multiprocessing's way of starting processes; forked ones are known to have started."""
+    known = multiprocessing.get_all_start_methods()
+    if name is None:
+        name = "fork" if "fork" in known else "spawn"
+    if name not in known:
+        hint = nearest_name_hint(name, known)
+        raise ConfigError(f"multiprocessing_context is {name!r}; here it is one of {', '.join(known)}.{hint}")
+    if name != "fork":
+        return multiprocessing.get_context(name)
+    from m33d_hf.data.worker_start import ForkContext  # Windows has nothing to derive it from
+
+    return ForkContext()
 
 
 def _end_children() -> None:

@@ -26,6 +26,17 @@ ALTERNATIVES = (
 
 # Words without a section that other trainers use, too.
 SHORT = {"compile": "train.compile", "grad_checkpointing": "train.grad_checkpointing"}
+# What the arguments of transformers' trainer and of many scripts are called here; for hints alone.
+ELSEWHERE = {
+    "lr": "learning_rate",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "gradient_checkpointing": "grad_checkpointing",
+    "mixed_precision": "precision",
+    "dataloader_num_workers": "num_workers",
+    "report_to": "trackers",
+}
 
 
 class _Text(str):
@@ -106,6 +117,8 @@ def resolve(argv: list[str], task: str) -> Resolved:
         merged = recipes.merge(_without_alternatives(merged, tree), tree)
         origins.update({key: label for key, _ in recipes.leaves(tree)})
     merged.setdefault("task", task)
+    if merged["task"] != task and "task" in overrides:
+        raise ConfigError(f"--task {merged['task']}: this script is for {task}; every task has a script of its own.")
     if merged["task"] != task:
         raise ConfigError(
             f"The recipe {recipe} is for {merged['task']}, not for {task}: use"
@@ -205,7 +218,7 @@ def _check_free(prefix: str, tree: dict[str, Any], hints: dict[str, Any], where:
     """The mapping with its values typed; for `model` and for one entry of `modalities`."""
     for key in tree:
         if key not in hints:
-            raise ConfigError(f"Unknown key {prefix}.{key} in {where}.{_hint(str(key), hints)}")
+            raise ConfigError(f"Unknown key {prefix}.{key} in {where}.{_hint(str(key), hints, f'{prefix}.')}")
     return {key: coerce(value, hints[key], f"{prefix}.{key}") for key, value in tree.items()}
 
 
@@ -215,7 +228,7 @@ def _check_fields(tree: dict[str, Any], cls: type, prefix: str, where: str) -> N
     for key, value in tree.items():
         if key not in known:
             near = known if prefix else known + _dotted_keys()
-            raise ConfigError(f"Unknown key {prefix}{key} in {where}.{_hint(str(key), near)}")
+            raise ConfigError(f"Unknown key {prefix}{key} in {where}.{_hint(str(key), near, prefix)}")
         if dataclasses.is_dataclass(hints.get(key)):
             if not isinstance(value, dict):
                 raise ConfigError(f"{prefix}{key} in {where} must be a mapping, not {value!r}.")
@@ -223,20 +236,25 @@ def _check_fields(tree: dict[str, Any], cls: type, prefix: str, where: str) -> N
 
 
 def _dotted_keys() -> list[str]:
-    """Every "section.field", those of the model included."""
+    """Every "section.field", those of the model and of modalities (called NAME) included."""
+    from m33d_hf.modeling.configuration_m33d import ModalitySpec
+
     keys = [f"{section}.{name}" for section, hint in _hints(RunArguments).items()
             if dataclasses.is_dataclass(hint) for name in _hints(typing.cast(type, hint))]  # fmt: skip
-    return keys + [f"model.{name}" for name in model_hints()]
+    keys += [f"model.{name}" for name in model_hints()]
+    return keys + [f"modalities.NAME.{name}" for name in _hints(ModalitySpec)]
 
 
-def _hint(word: str, near: Iterable[str]) -> str:
-    """What may have been meant: a field of this name in whatever section it lives, else the nearest of `near`."""
+def _hint(word: str, near: Iterable[str], prefix: str) -> str:
+    """What may have been meant: a field of this name wherever it lives, else the nearest of `near`, after `prefix`."""
     from m33d_hf.data.sources import SOURCES, source_options
 
-    inside = [name for name in _dotted_keys() if name.rpartition(".")[2] == word]
-    if not inside and any(word in source_options(source) for source in SOURCES):
-        inside = [f"data.options.{word}"]
-    return f" Did you mean {' or '.join(map(repr, inside))}?" if inside else nearest_name_hint(word, near)
+    word = ELSEWHERE.get(word, word)
+    plain = [name for name, hint in _hints(RunArguments).items() if not dataclasses.is_dataclass(hint)]
+    named = [name for name in (*plain, *_dotted_keys()) if name.rpartition(".")[2] == word]
+    if not named and any(word in source_options(source) for source in SOURCES):
+        named = [f"data.options.{word}"]
+    return f" Did you mean {' or '.join(map(repr, named))}?" if named else nearest_name_hint(word, near, prefix)
 
 
 @functools.cache

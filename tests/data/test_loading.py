@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from m33d_hf.data.randomness import Draw, generator_of
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.data.views import frame_indices
+from m33d_hf.data.worker_start import ForkContext
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, LabelError
 
 
@@ -73,11 +75,14 @@ def collate(samples: list[RGBDSample]) -> dict:
     }
 
 
-def batches(num_workers: int, *, size: int = 23, batch: int = 4, steps: int = 8, **sampling) -> list[dict]:
+def batches(
+    num_workers: int, *, size: int = 23, batch: int = 4, steps: int = 8, multiprocessing_context=None, **sampling
+) -> list[dict]:
     source = Clips(size, length=20, errors={3: CorruptFileError("3.png", "truncated")})
     dataset = SampleDataset(source, add_noise, num_frames=2, frame_stride=3, train=True, seed=11)
     sampler = StepSampler(size, batch, seed=11, total_steps=steps, **sampling)
-    return list(build_loader(dataset, collate, sampler, num_workers=num_workers, pin_memory=False))
+    options = {"num_workers": num_workers, "multiprocessing_context": multiprocessing_context}
+    return list(build_loader(dataset, collate, sampler, pin_memory=False, **options))
 
 
 def assert_same(left: list[dict], right: list[dict]) -> None:
@@ -258,6 +263,23 @@ def test_an_error_in_a_worker_keeps_its_type():
     loader = build_loader(dataset, collate, StepSampler(5, 2, total_steps=1), num_workers=1, pin_memory=False)
     with pytest.raises(DataError, match="files in a row"):
         next(iter(loader))
+
+
+@pytest.mark.parametrize("context", multiprocessing.get_all_start_methods())
+def test_every_way_of_starting_workers_gives_the_same_batches(context):
+    assert_same(batches(1, multiprocessing_context=context), batches(0))
+
+
+def test_forked_workers_are_known_to_have_started():
+    loader = build_loader(
+        SampleDataset(Clips(2)), collate, EvaluationSampler(2, 1), num_workers=1, multiprocessing_context="fork"
+    )
+    assert isinstance(loader.multiprocessing_context, ForkContext)
+
+
+def test_an_unknown_way_of_starting_workers_is_refused():
+    with pytest.raises(ConfigError, match=r"'forkserve'.* mean 'forkserver'"):
+        batches(1, multiprocessing_context="forkserve")
 
 
 def test_a_script_that_leaves_its_loader_in_the_middle_ends():

@@ -55,7 +55,7 @@ def test_as_a_module_with_help(tmp_path: Path) -> None:
     ("argv", "message"),
     [
         (["--recipe", "scannet_stage9"], "Did you mean 'scannet_stage"),
-        (["--recipe", "rooms/pretrain", "--optim.lerning_rate", "1"], "Did you mean 'learning_rate'"),
+        (["--recipe", "rooms/pretrain", "--optim.lerning_rate", "1"], "Did you mean 'optim.learning_rate'"),
         (["--recipe", "rooms/pretrain_clips", "--model.num_frames", "7", "--cpu"], "7 frames are not a multiple"),
         (["--recipe", "rooms/pretrain", "--modalities.rgb.mask_ratio", "1", "--cpu"], "without tokens"),
         (["--recipe", "rooms/pretrain", "--model.image_size", "4", "--cpu"], "smaller than one patch"),

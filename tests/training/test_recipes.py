@@ -185,7 +185,7 @@ def test_precedence(tmp_path: Path) -> None:
         ("optim: {betas: [0.9, 0.95]}\noptim: {eps: 1}\n", "given twice"),
         ("- a\n", "must hold a mapping"),
         ("a: [\n", "not valid YAML"),
-        ("optim: {beta: 1}\n", "Did you mean 'betas'"),
+        ("optim: {beta: 1}\n", "Did you mean 'optim.betas'"),
         ("extends: self.yaml\n", "extends itself"),
         ("extends: nowhere\n", "no recipe 'nowhere'"),
     ],
@@ -212,8 +212,21 @@ def test_a_bare_source_option_finds_its_section() -> None:
         ("model.max_steps", "train.max_steps"),
         ("every_steps", "evaluation.every_steps' or 'checkpoint.every_steps"),
         ("modalities.depth.num_labels", "model.num_labels"),
-        ("modalities.depth.mask_rato", "mask_ratio"),
-        ("optim.learnin_rate", "learning_rate"),
+        ("modalities.depth.mask_rato", "modalities.depth.mask_ratio"),
+        ("optim.learnin_rate", "optim.learning_rate"),
+        ("train.seed", "seed"),
+        ("model.init_from", "init_from"),
+        ("mask_ratio", "modalities.NAME.mask_ratio"),
+        ("model.drop_probability", "modalities.NAME.drop_probability"),
+        ("optim.lr", "optim.learning_rate"),
+        *((name, f"{section}.{field}") for name, section, field in (
+            ("num_train_epochs", "train", "epochs"),
+            ("gradient_accumulation_steps", "train", "accumulation"),
+            ("gradient_checkpointing", "train", "grad_checkpointing"),
+            ("mixed_precision", "train", "precision"),
+            ("dataloader_num_workers", "data", "num_workers"),
+            ("report_to", "logging", "trackers"),
+        )),
     ],
 )
 def test_a_key_in_the_wrong_section_finds_its_own(given: str, meant: str) -> None:
@@ -278,3 +291,8 @@ def test_paper_results_are_marked_and_complete() -> None:
     assert [len(tables[f"table_{n}"]["rows"]) for n in range(1, 9)] == [14, 7, 11, 6, 7, 7, 3, 3]
     ours = {row["pretrain"]: row for row in tables["table_3"]["rows"] if row["method"] == "M33D"}
     assert ours["ImageNet+ScanNet"]["miou"] == 67.3
+
+
+def test_the_task_is_that_of_the_script() -> None:
+    with pytest.raises(ConfigError, match="--task 1: this script is for"):
+        parse("scannet_stage2", "--task", "1")
