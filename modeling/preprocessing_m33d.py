@@ -74,7 +74,8 @@ class Placement:
         Args:
             values: the map.
             image: (height, width) of the image where the map covers it at another resolution: the result is that of
-                `resize_depth` to the image first.
+                `resize_depth` to the image first, to the bit for float32 maps of more than a few pixels a side
+                (where a centre falls between two pixels, torch's kernels for small and large results round apart).
         """
         if values.device.type == "cpu" and values.dtype in _NUMPY_DTYPES:
             # One gather per axis of what the window shows, in NumPy: small maps cost nothing but calls.

@@ -7,6 +7,7 @@ of pictures, edit lists): there, frames are counted from the start.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -18,14 +19,8 @@ import numpy as np
 
 from .errors_m33d import CorruptFileError, MissingDependencyError
 
-try:
-    import av  # before decord, whose old FFmpeg would otherwise lend PyAV's its symbols: encoders break
-except ImportError:
-    av = None  # type: ignore[assignment]
-try:
-    import decord
-except (ImportError, OSError):  # OSError: a wheel whose libraries do not load
-    decord = None
+# It loads PyAV, which comes before decord: decord's old FFmpeg would otherwise lend PyAV's its symbols.
+from .video_pyav_m33d import available as pyav_available  # noqa: F401
 
 # Share of frames that decord may replace by copies before it raises; 0 would mean "any".
 _NO_COPIES = 1e-9
@@ -33,20 +28,34 @@ _NO_COPIES = 1e-9
 _MOST_HELD, _BYTES_HELD = 16, 1 << 25
 
 
+@functools.cache
+def _library() -> Any | None:
+    """decord, loaded when a file is first to be read with it; None where it is not installed or does not load."""
+    try:
+        import decord
+    except (ImportError, OSError):  # OSError: a wheel whose libraries do not load
+        return None
+    decord.logging.set_level(decord.logging.QUIET)  # what goes wrong is in our exceptions
+    return decord
+
+
 def available() -> bool:
     """Whether decord is installed and loads."""
-    return decord is not None
+    return _library() is not None
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    base = decord._ffi.base  # one of the two is not exported
+    library = _library()
+    if library is None:
+        return (RuntimeError, OSError, IndexError)
+    base = library._ffi.base  # one of the two is not exported
     return (RuntimeError, OSError, IndexError, base.DECORDError, base.DECORDLimitReachedError)
 
 
 def _open(path: Path) -> Any:
+    decord = _library()
     if decord is None:
         raise MissingDependencyError("reading videos with decord needs the package `decord`: pip install decord")
-    decord.logging.set_level(decord.logging.QUIET)  # what goes wrong is in our exceptions
     try:
         # An absolute path, for FFmpeg takes a name such as "concat:a.mp4" for an address.
         reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0), num_threads=1, fault_tol=_NO_COPIES)

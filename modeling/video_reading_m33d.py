@@ -1,7 +1,8 @@
 """Frames of videos behind one function: PyAV, else decord, else a folder of pictures.
 
 Every call opens its own reader and closes it: readers shared between threads abort the process, and across fork they
-hang. Frame numbers count what really decodes, in display order, from the first frame that does; pictures are upright.
+hang. Frame numbers count what really decodes, in display order, from the first frame that does; frames are upright, but
+those of folders are as they are stored, whatever their EXIF says: depth beside them has no such note.
 
 A file is decoded or refused with a reason, never guessed. "auto" is PyAV, which reads all files that decord does, more
 besides, and each of them faster (`benchmarks/data_loading.py`), and decord where PyAV is not installed. No backend
@@ -45,7 +46,7 @@ class VideoInfo:
         fps: frames per second on average; None when unknown, as for a folder of pictures.
         height, width: pixels of the upright picture.
         backend: "decord", "pyav" or "frames": what reads it.
-        index: where the frames are; spares `read_video` a scan. None where PyAV is not installed.
+        index: where the frames of a file are; spares `read_video` a scan. None for folders and where nobody has looked.
     """
 
     num_frames: int

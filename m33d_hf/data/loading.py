@@ -120,7 +120,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         self.max_attempts = max_attempts
         self.clip_sampling = clip_sampling
         self.maps = None if maps is None else frozenset(maps)
-        self._align = not isinstance(transform, TrainTransform | EvaluationTransform)
+        # What derives from them may look at samples itself, and then wants what the documentation of samples says.
+        self._align = type(transform) not in (TrainTransform, EvaluationTransform)
         self.num_views = num_views
         self.num_segments = num_segments or 1
         self.num_crops = num_crops or 1

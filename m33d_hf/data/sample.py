@@ -63,6 +63,8 @@ class RGBDSample:
         kept = {name: map_ if name in maps else None for name, map_ in held.items()}
         if all(map_ is None for map_ in kept.values()):
             return self
+        if not self.aligned and kept["rgb"] is None:
+            return self.align().only(maps)  # which takes the picture's size from what goes
         meta = self.meta
         if others:
             meta = meta | {"modalities": {name: map_ for name, map_ in others.items() if name in maps}}

@@ -329,6 +329,7 @@ def checked_size(sample: RGBDSample, patch_size: Size) -> Size:
     """
     height, width = sample.height, sample.width
     maps = {"rgb": sample.rgb, "depth": sample.depth, "segmentation": sample.segmentation}
+    maps.update(sample.meta.get("modalities", {}))
     shapes = {
         name: (map_.shape[0], map_.shape[-2], map_.shape[-1]) for name, map_ in maps.items() if map_ is not None
     }

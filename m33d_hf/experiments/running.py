@@ -137,14 +137,17 @@ def done_fraction(job: Job) -> float:
 
 def environment(compute: Compute | None = None) -> dict[str, str]:
     """Machine and versions, for the report; the GPU where `compute` runs on one."""
+    import torch
+
     from m33d_hf.training.reporting import provenance
 
     known, cores = provenance(), available_cores()
+    processor = f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})"  # other instructions round otherwise
     versions = {name: version or "-" for name, version in known["versions"].items()}
     return {
         **versions,
         "commit": str(known["commit"]),
-        "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {cores} cores{_gpu(compute)}",
+        "machine": f"{platform.system()} {platform.machine()}, {processor}, {cores} cores{_gpu(compute)}",
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
 

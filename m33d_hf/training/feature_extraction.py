@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from m33d_hf.data.features import ClipRule, FeatureStore, VideoFeatures
 from m33d_hf.data.loading import Transform
-from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sample import RGBDSample, read_sample
 from m33d_hf.data.skips import SkipLedger, SkippedFile
 from m33d_hf.data.sources.phase_base import ClipSpan, PhaseClip, PhaseSource
 from m33d_hf.data.views import take_frames
@@ -40,6 +40,7 @@ from m33d_hf.training.guards import SIGNALS, exit_code
 PATIENCE = timedelta(days=7)
 SECONDS_BETWEEN_LINES = 5.0
 FRAMES_AT_ONCE = 64
+ENCODED = ("rgb",)
 STAGE_ONE = ("m33d.", "fc_norm.", "classifier.")
 _COMPUTING_FIELDS = (
     "hidden_act",
@@ -94,7 +95,7 @@ class ClipDataset(Dataset[RGBDSample]):
         """Read one clip; errors that concern the whole data set are raised."""
         clip = PhaseClip(self.source.videos[row.video].handle, row.span)
         try:
-            sample = clip.read(self.rule.frames(clip.length))
+            sample = read_sample(clip, self.rule.frames(clip.length), ENCODED)
         except (DepthUnitError, LabelError):
             raise
         except (DataError, OSError) as error:
@@ -115,7 +116,7 @@ class ClipDataset(Dataset[RGBDSample]):
         clips = [[row.span.start + i for i in self.rule.frames(row.span.stop - row.span.start)] for row in rows]
         numbers = sorted({number for clip in clips for number in clip})
         try:
-            whole = self.source.videos[rows[0].video].handle.read(numbers)
+            whole = read_sample(self.source.videos[rows[0].video].handle, numbers, ENCODED)
         except (DataError, OSError):
             return [self[row] for row in rows]  # which says what is wrong with which of them
         place = {number: i for i, number in enumerate(numbers)}

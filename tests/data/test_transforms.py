@@ -152,6 +152,9 @@ def test_a_third_modality_follows():
     moved = build_transform(TransformOptions(), True, 32)(sample)
     assert torch.equal(moved.meta["modalities"]["thermal"].nan_to_num(-1), moved.depth.nan_to_num(-1))
     assert sample.meta["modalities"]["thermal"].shape[-1] == 80  # the sample given is left as it was
+    sample.meta["modalities"]["thermal"] = sample.depth[..., ::2, ::2]
+    with pytest.raises(DataError, match="thermal 3 frames of 30 x 40"):
+        build_transform(TransformOptions(), True, 32)(sample)
 
 
 def test_samples_may_lack_maps():

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import struct
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -351,13 +352,22 @@ def test_auto_is_pyav_else_decord(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_named_backend_never_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", 3)
-    monkeypatch.setattr(video_decord_m33d, "decord", None)
+    monkeypatch.setattr(video_decord_m33d, "_library", lambda: None)
     assert probe_video(path).backend == "pyav"
     with pytest.raises(ImportError, match="pip install decord"):
         probe_video(path, "decord")
     monkeypatch.setattr(video_pyav_m33d, "av", None)
     with pytest.raises(ImportError, match="PyAV or decord"):
         probe_video(path)
+
+
+def test_decord_is_not_loaded_for_what_pyav_reads(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 3)
+    code = (
+        "import sys; from m33d_hf.modeling.video_reading_m33d import read_video\n"
+        f"read_video({str(path)!r}, [0, 2]); sys.exit('decord' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_decord_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

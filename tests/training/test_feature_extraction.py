@@ -16,14 +16,15 @@ import torch
 
 from helpers import phases_in_memory
 from helpers.launching import ROOT
-from helpers.phases_in_memory import DEFAULT, NAMES, MemorySource, arguments, first_stage, register
-from m33d_hf.data.features import FeatureStore
+from helpers.phases_in_memory import DEFAULT, NAMES, MemorySource, MemoryVideo, arguments, first_stage, register
+from m33d_hf.data.features import ClipRule, FeatureStore
+from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.skips import read_skipped
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 from m33d_hf.scripts import extract_features
-from m33d_hf.training.feature_extraction import encode, weights_digest
+from m33d_hf.training.feature_extraction import ClipDataset, ClipRow, encode, weights_digest
 from m33d_hf.training.first_stage import load_first_stage
 from m33d_hf.training.preparation import build_model
 from m33d_hf.training.tasks.action_detection import ActionDetectionTask
@@ -90,6 +91,22 @@ def test_features_are_those_of_the_first_stage(tmp_path: Path, stage: str, forma
         torch.testing.assert_close(found.features, output.features, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found.clip_logits, output.logits, atol=1e-5, rtol=1e-5)
     assert found.labels.eq(255).sum() == 1
+
+
+def test_depth_beside_the_videos_is_neither_read_nor_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def read_maps(video: MemoryVideo, indices: list[int], maps: object) -> RGBDSample:
+        asked.append(maps)
+        return video.read(indices)
+
+    monkeypatch.setattr(MemoryVideo, "read_maps", read_maps, raising=False)
+    source = MemorySource("train", clip_span=4)
+    dataset = ClipDataset(source, ClipRule(2, 2, 4), lambda sample: sample)
+    rows = [ClipRow(0, number, span) for number, span in enumerate(source.clips(0))]
+    together, alone = dataset.__getitems__(rows), [dataset[row] for row in rows]
+    assert asked == [("rgb",)] * (1 + len(rows))
+    assert all(torch.equal(a.rgb, b.rgb) for a, b in zip(together, alone, strict=True))
 
 
 def test_weights_in_half_precision_are_used_as_they_are(tmp_path: Path, stage: str) -> None:

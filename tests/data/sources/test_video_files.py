@@ -18,10 +18,10 @@ from PIL import Image
 from helpers.shared_data import shared
 from helpers.videos import number_in, numbered_frame, write_video
 from m33d_hf.data.loading import SampleDataset
-from m33d_hf.data.sample import VideoHandle, read_sample
+from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.sources import video_files
 from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES, VideoFile, cached_info
-from m33d_hf.data.transforms import TransformOptions, build_transform, checked_size
+from m33d_hf.data.transforms import EvaluationTransform, TransformOptions, build_transform, checked_size
 from m33d_hf.errors import CorruptFileError, DataError
 
 
@@ -97,6 +97,13 @@ class NoisyDepth(RampDepth):
         return torch.stack([each.masked_fill(each < 0.1, math.nan) for each in maps])
 
 
+class Looking(EvaluationTransform):
+    """Hands samples on as it got them."""
+
+    def __call__(self, sample: RGBDSample) -> RGBDSample:
+        return sample
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_depth_placed_from_its_own_resolution_is_that_aligned_first(tmp_path: Path, train: bool) -> None:
     path = write_video(tmp_path / "a.mp4", 12)
@@ -115,9 +122,11 @@ def test_depth_placed_from_its_own_resolution_is_that_aligned_first(tmp_path: Pa
     )
     assert found.aligned and found.depth.shape == (4, 1, 32, 40) and torch.equal(found.rgb, wanted.rgb)
     assert torch.equal(found.depth.nan_to_num(-1), wanted.depth.nan_to_num(-1)) and found.depth.isnan().any()
-    # A transform of somebody else's gets what the documentation of samples says.
-    foreign = SampleDataset([video], lambda sample: sample, num_frames=4, maps=["rgb", "depth"])[0, 0]
-    assert foreign.aligned and foreign.depth.shape[-2:] == foreign.rgb.shape[-2:]
+    # A transform of somebody else's gets what the documentation of samples says, also one that derives from ours.
+    for transform in (lambda sample: sample, Looking(TransformOptions(), (32, 40))):
+        foreign = SampleDataset([video], transform, num_frames=4, maps=["rgb", "depth"])[0, 0]
+        assert foreign.aligned and foreign.depth.shape[-2:] == foreign.rgb.shape[-2:] == (64, 96)
+    assert video.read_maps([3, 5], {"rgb", "depth"}).only({"depth"}).depth.shape == (2, 1, 64, 96)
     short = dataclasses.replace(coarse, depth=coarse.depth[:1])
     with pytest.raises(DataError, match="do not fit each other"):
         checked_size(short, (1, 1))
