@@ -56,14 +56,28 @@ class Placement:
     offset: Size
     size: Size
 
-    def view(self, pixels: torch.Tensor, interpolation: str = "bilinear", planes: bool = True) -> torch.Tensor:
+    @property
+    def fills(self) -> bool:
+        """Whether the box is resized, to the canvas and no more: what `view` needs to write to `out`."""
+        return self.resized == self.size != self.box[2:]
+
+    def view(
+        self,
+        pixels: torch.Tensor,
+        interpolation: str = "bilinear",
+        planes: bool = True,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Cut, resize and window uint8 RGB (..., 3, H, W); not padded yet.
 
-        Without `planes` it may lie pixel by pixel in memory, as decoders and the resizing kernel leave it.
+        Without `planes` it may lie pixel by pixel in memory, as decoders and the resizing kernel leave it. With `out`,
+        (T, 3, *size) uint8 pixel by pixel, a placement that `fills` writes there and returns it.
         """
         cut = self._cut(pixels)
         if cut.shape[-2:] == self.resized:
             return self._window(cut)
+        if out is not None and self.fills:
+            return _resized(cut, self.resized, interpolation, out)
         # The window first: putting pixels into planes takes as long as resizing them.
         window = self._window(_resized(cut, self.resized, interpolation))
         return in_planes(window) if planes else window
@@ -187,8 +201,8 @@ def fitting_size(image: Size, size: Size, factor: float = 1.0) -> Size:
 
 # What F.interpolate(mode=..., antialias=True) ends in; its checks of the arguments cost as much as a small image.
 _KERNELS = {
-    "bilinear": torch.ops.aten._upsample_bilinear2d_aa.default,
-    "bicubic": torch.ops.aten._upsample_bicubic2d_aa.default,
+    "bilinear": torch.ops.aten._upsample_bilinear2d_aa,
+    "bicubic": torch.ops.aten._upsample_bicubic2d_aa,
 }
 
 
@@ -201,8 +215,8 @@ def resize_rgb(pixels: torch.Tensor, size: Size, interpolation: str = "bilinear"
     return pixels if pixels.shape[-2:] == size else in_planes(_resized(pixels, size, interpolation))
 
 
-def _resized(pixels: torch.Tensor, size: Size, interpolation: str) -> torch.Tensor:
-    """`resize_rgb` to another size, in planes or pixel by pixel."""
+def _resized(pixels: torch.Tensor, size: Size, interpolation: str, out: torch.Tensor | None = None) -> torch.Tensor:
+    """`resize_rgb` to another size, in planes or pixel by pixel; into `out`, (T, 3, *size) pixel by pixel, if given."""
     if interpolation not in RESIZE_MODES:
         hint = nearest_name_hint(interpolation, RESIZE_MODES)
         raise ConfigError(f"interpolation is {interpolation!r}; it is bilinear or bicubic.{hint}")
@@ -215,11 +229,14 @@ def _resized(pixels: torch.Tensor, size: Size, interpolation: str) -> torch.Tens
             # Of one image any stride is right, and reshape gives one from which torch infers planes: half the speed.
             rows = images.stride(-2) * images.shape[-2]
             images = images.as_strided(images.shape, (rows, *images.stride()[1:]))
-        resized = _KERNELS[interpolation](images, size, False)
+        if out is not None and images.stride(-3) == 1:
+            return _KERNELS[interpolation].out(images, size, False, out=out)  # of planes it cannot make pixels
+        resized = _KERNELS[interpolation].default(images, size, False)
     else:
         resized = F.interpolate(images.float(), size, mode=interpolation, antialias=True)
         resized = resized.round().clamp_(0, 255).to(torch.uint8)
-    return resized.reshape(*pixels.shape[:-2], *size)
+    resized = resized.reshape(*pixels.shape[:-2], *size)
+    return resized if out is None else out.copy_(resized)
 
 
 def in_planes(images: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from m33d_hf.data.batch_rows import as_batch
 from m33d_hf.data.clip_augmentation import ErasingOptions, draw_erasing
 from m33d_hf.data.finishing import (
     FINISHING,
@@ -84,6 +85,8 @@ class Collator:
         batch: Batch = {}
         steps: list[Step] = []
         if kept:
+            if type(self).collate.__module__ != __name__:
+                kept = [sample.mirror() for sample in kept]  # what is not ours need not know that this can be left
             for sample in kept:
                 self._check_shape(sample)
             batch, steps = self._collated(kept)
@@ -122,7 +125,8 @@ class Collator:
         """RGB, (B, 3, H, W) uint8, with T after B for clips, and its normalisation."""
         spec = self._spec("rgb")
         frames = _stacked([_needed(sample.rgb, sample, "RGB") for sample in samples])
-        return self._flat(frames), NormalizeRgb("pixel_values", spec.channel_mean, spec.channel_std)
+        mirrored = _mirrored(samples)
+        return self._flat(frames), NormalizeRgb("pixel_values", spec.channel_mean, spec.channel_std, mirrored=mirrored)
 
     def _spec(self, name: str) -> ModalitySpec:
         return self.specs[name] if name in self.specs else self.config.spec(name)
@@ -194,7 +198,8 @@ class PretrainingCollator(Collator):
         """(B, T, C, H, W) of one modality as it was read, and what makes values and validity of it."""
         if spec.name == "rgb":
             frames = _stacked([_needed(sample.rgb, sample, "RGB") for sample in samples])
-            return frames, NormalizeRgb(spec.input_name, spec.channel_mean, spec.channel_std, spec.mask_name)
+            scale = (spec.channel_mean, spec.channel_std)
+            return frames, NormalizeRgb(spec.input_name, *scale, spec.mask_name, _mirrored(samples))
         if spec.name == "depth":
             depth = torch.stack([_needed(sample.depth, sample, "depth") for sample in samples])
             mode, scope = self.config.depth_standardization, self.config.depth_standardization_scope
@@ -316,9 +321,17 @@ def deferring(collator: Collating) -> Collating:
 
 def _stacked(clips: Sequence[torch.Tensor]) -> torch.Tensor:
     """uint8 RGB (T, 3, H, W) of samples to (B, T, 3, H, W), pixel by pixel in memory where that of all of them is."""
+    if (batch := as_batch(clips)) is not None:
+        return batch
     if all(clip.stride(1) == 1 for clip in clips):
         return torch.stack([clip.permute(0, 2, 3, 1) for clip in clips]).permute(0, 1, 4, 2, 3)
     return torch.stack([in_planes(clip) for clip in clips])
+
+
+def _mirrored(samples: Sequence[RGBDSample]) -> torch.Tensor | None:
+    """(B,) bool, whose RGB is still to be mirrored; None where nobody's is."""
+    rows = [sample.mirrored for sample in samples]
+    return torch.tensor(rows) if any(rows) else None
 
 
 def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.Tensor:

@@ -35,18 +35,35 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class NormalizeRgb:
-    """uint8 RGB (B, ..., 3, H, W) to float32; `mask_name` gets validity (B, ..., 1, H, W), which is everywhere."""
+    """uint8 RGB (B, ..., 3, H, W) to float32; `mask_name` gets validity (B, ..., 1, H, W), which is everywhere.
+
+    Rows named by `mirrored`, (B,) bool, are mirrored first, left to right.
+    """
 
     name: str
     mean: Sequence[float] | None
     std: Sequence[float] | None
     mask_name: str | None = None
+    mirrored: torch.Tensor | None = None
 
     def apply(self, batch: Batch) -> None:
         """See the class."""
-        batch[self.name] = normalize_rgb(batch[self.name], self.mean, self.std)
+        pixels = batch[self.name]
+        if self.mirrored is not None:
+            pixels = mirror_rows(pixels, self.mirrored)
+        batch[self.name] = normalize_rgb(pixels, self.mean, self.std)
         if self.mask_name is not None:
             batch[self.mask_name] = torch.ones_like(batch[self.name][..., :1, :, :], dtype=torch.bool)
+
+
+def mirror_rows(pixels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """A copy of (B, ..., W) in which the rows (B,) bool are mirrored along the last axis."""
+    if pixels.device.type != "cpu":  # to ask which rows they are would make the host wait for the device
+        return torch.where(rows.view(-1, *[1] * (pixels.dim() - 1)), pixels.flip(-1), pixels)
+    pixels = pixels.clone()
+    for row in rows.nonzero()[:, 0].tolist():
+        pixels[row] = pixels[row].flip(-1)
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,23 @@ the loader must not be prepared by Accelerate, which would shard it a second tim
 from __future__ import annotations
 
 import atexit
+import copy
 import dataclasses
-import multiprocessing
-import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
-from multiprocessing.context import BaseContext
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from m33d_hf.data.allocator import keep_freed_memory
+from m33d_hf.data.batch_rows import BatchRows
 from m33d_hf.data.randomness import Draw, generator_of, seed_of
 from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.skips import SkippedFile
-from m33d_hf.data.transforms import Begun, EvaluationTransform, TrainTransform
+from m33d_hf.data.transforms import EvaluationTransform, TrainTransform
 from m33d_hf.data.views import check_sampling, frame_indices, segment_indices, take_frames
-from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError, nearest_name_hint
+from m33d_hf.data.workers import end_children, start_worker, worker_context
+from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
 
 __all__ = [
     "EvaluationSampler",
@@ -122,6 +122,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         self.maps = None if maps is None else frozenset(maps)
         # What derives from them may look at samples itself, and then wants what the documentation of samples says.
         self._align = type(transform) not in (TrainTransform, EvaluationTransform)
+        self.deferred = False
         self.num_views = num_views
         self.num_segments = num_segments or 1
         self.num_crops = num_crops or 1
@@ -133,6 +134,15 @@ class SampleDataset(Dataset[RGBDSample | Views]):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def deferring(self) -> SampleDataset:
+        """The data set for a collator that defers (`collation.deferring`): less is done here, and more on the device.
+
+        Pictures that are only cut out, resized and mirrored lie where the batch will, and are not mirrored yet.
+        """
+        twin = copy.copy(self)
+        twin.deferred = type(self.transform) is TrainTransform
+        return twin
 
     def __getitem__(self, row: Row) -> RGBDSample | Views:
         """Return the sample `index` as it looks in `epoch`, or its views.
@@ -150,8 +160,12 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         """
         if self.multi_view or not isinstance(self.transform, TrainTransform):
             return [self._read(row, self._views) for row in rows]
-        begun = [self._read(row, self._begin) for row in rows]
-        finished = iter(self.transform.finish([view for item in begun if isinstance(item, list) for view in item]))
+        begin, finish = self.transform.begin, self.transform.finish
+        if self.deferred:
+            places = BatchRows(len(rows) * self.num_views)
+            begin, finish = partial(begin, rows=places), partial(finish, mirror=False)
+        begun = [self._read(row, lambda clips: [begin(view) for view in self._repeated(clips)]) for row in rows]
+        finished = iter(finish([view for item in begun if isinstance(item, list) for view in item]))
         found: list[RGBDSample | Views] = []
         for item in begun:
             views = [next(finished) for _ in item] if isinstance(item, list) else [item]
@@ -220,9 +234,6 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             return [view for number, clip in enumerate(clips) for view in self._crops(clip, number)]
         views = [self._transformed(view) for view in self._repeated(clips)]
         return views[0] if self.num_views == 1 else views
-
-    def _begin(self, clips: Views) -> list[Begun]:
-        return [cast(TrainTransform, self.transform).begin(view) for view in self._repeated(clips)]
 
     def _repeated(self, clips: Views) -> Iterator[RGBDSample]:
         """The untransformed views of one training sample."""
@@ -406,22 +417,24 @@ def build_loader(
         prefetch_factor: batches each worker keeps ready.
         multiprocessing_context: "fork", "forkserver" or "spawn"; None takes fork where the system has it.
             Workers never touch an accelerator, so forking after CUDA has started is safe. A forked worker that does
-            not begin is replaced (m33d_hf.data.worker_start).
+            not begin is replaced (m33d_hf.data.worker_forking).
 
     Raises:
         ConfigError: an unknown multiprocessing_context.
         WorkerStartError: (when iterated) no worker begins.
     """
+    if getattr(collator, "deferred", False):
+        dataset = dataset.deferring()
     options: dict[str, Any] = {}
     if num_workers > 0:
         # Registered again and again it still runs once, and before multiprocessing's own exit.
-        atexit.unregister(_end_children)
-        atexit.register(_end_children)
+        atexit.unregister(end_children)
+        atexit.register(end_children)
         options.update(
             persistent_workers=True,
             prefetch_factor=prefetch_factor,
-            multiprocessing_context=_context(multiprocessing_context),
-            worker_init_fn=_start_worker,
+            multiprocessing_context=worker_context(multiprocessing_context),
+            worker_init_fn=start_worker,
         )
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # the collator turns its samples into batches
@@ -434,45 +447,6 @@ def build_loader(
         generator=torch.Generator(),
         **options,
     )
-
-
-def _context(name: str | None) -> BaseContext:
-    """multiprocessing's way of starting processes; forked ones are known to have started."""
-    known = multiprocessing.get_all_start_methods()
-    if name is None:
-        name = "fork" if "fork" in known else "spawn"
-    if name not in known:
-        hint = nearest_name_hint(name, known)
-        raise ConfigError(f"multiprocessing_context is {name!r}; here it is one of {', '.join(known)}.{hint}")
-    if name != "fork":
-        return multiprocessing.get_context(name)
-    from m33d_hf.data.worker_start import ForkContext  # Windows has nothing to derive it from
-
-    return ForkContext()
-
-
-def _end_children() -> None:
-    """End what is left of the daemonic children when the interpreter exits.
-
-    multiprocessing would ask them with SIGTERM, which our workers ignore, and wait for ever: so would a script that
-    leaves its loader alone in the middle of an epoch.
-    """
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
-            child.join()
-
-
-def _start_worker(worker_id: int) -> None:
-    """Give a worker one thread and memory that it keeps, and leave signals to the process that owns it.
-
-    A signal sent to the whole process group would otherwise kill the workers first, and the training process
-    would die of that instead of saving. Workers end with their parent (the loader's watchdog).
-    """
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _check_sizes(**sizes: int) -> None:

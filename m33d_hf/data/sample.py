@@ -28,6 +28,8 @@ class RGBDSample:
         label: class id of the whole sample.
         meta: anything a source wants to hand on (paths, intrinsics, fps); never read by the model.
         aligned: False where the depth covers the picture of `rgb` at another resolution (T, 1, h, w); see `align`.
+        mirrored: True where `rgb` alone is still to be mirrored, left to right; see `mirror`. Only samples on the way
+            from a training data set to a collator that knows about it are in this state (`SampleDataset.deferring`).
     """
 
     key: str
@@ -37,6 +39,7 @@ class RGBDSample:
     label: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     aligned: bool = True
+    mirrored: bool = False
 
     def align(self) -> RGBDSample:
         """The sample with its depth at the resolution of its RGB, by the nearest pixel."""
@@ -44,6 +47,12 @@ class RGBDSample:
             return self
         depth = None if self.depth is None else resize_depth(self.depth, (self.height, self.width))
         return replace(self, depth=depth, aligned=True)
+
+    def mirror(self) -> RGBDSample:
+        """The sample with its RGB mirrored where that was left to do."""
+        if not self.mirrored or self.rgb is None:
+            return self
+        return replace(self, rgb=self.rgb.flip(-1), mirrored=False)
 
     def _any_map(self) -> torch.Tensor:
         for map_ in (self.rgb, self.depth, self.segmentation):

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from m33d_hf.data.batch_rows import BatchRows
 from m33d_hf.data.clip_augmentation import ErasingOptions, rand_augment
 from m33d_hf.data.color import UNCHANGED, Jitter, color_jitter, draw_jitter, gaussian_blur, grey
 from m33d_hf.data.crops import multi_scale_crop, random_crop, random_resized_crop, scale_jitter
@@ -208,8 +209,11 @@ class TrainTransform:
     def __call__(self, sample: RGBDSample) -> RGBDSample:
         return self.finish([self.begin(sample)])[0]
 
-    def begin(self, sample: RGBDSample) -> Begun:
-        """Do all but colour, which `finish` does for many samples at once; raises as a call does."""
+    def begin(self, sample: RGBDSample, rows: BatchRows | None = None) -> Begun:
+        """Do all but colour, which `finish` does for many samples at once; raises as a call does.
+
+        A picture that is only resized takes its place among `rows`, those of the batch to come.
+        """
         image = checked_size(sample, self.patch_size)
         draw: Draw = sample.meta["draw"]
         if self.options.randaugment_ops > 0:
@@ -222,11 +226,17 @@ class TrainTransform:
         if sample.rgb is not None:
             color = self._draw_color(draw, sample.key)
             # Colour works on planes; otherwise the device may put pixels into planes while it normalises them.
-            rgb = placement.view(sample.rgb, self.options.resize_mode, planes=color is not None)
+            place = None
+            if rows is not None and color is None and placement.fills and sample.rgb.stride(1) == 1:
+                place = rows.take(len(sample.rgb), self.size)
+            rgb = placement.view(sample.rgb, self.options.resize_mode, planes=color is not None, out=place)
         return Begun(_with_maps(sample, rgb, placement, flip), placement, flip, color)
 
-    def finish(self, begun: Sequence[Begun]) -> list[RGBDSample]:
-        """The samples that were begun, with their colour; the same however many are finished together."""
+    def finish(self, begun: Sequence[Begun], mirror: bool = True) -> list[RGBDSample]:
+        """The samples that were begun, with their colour; the same however many are finished together.
+
+        Without `mirror`, pictures to be mirrored are left to whoever takes the samples (`RGBDSample.mirrored`).
+        """
         colored = [each for each in begun if each.color is not None]
         if colored:
             change_colors(colored)
@@ -235,7 +245,8 @@ class TrainTransform:
             if rgb is not None:
                 # After colour, so that padding keeps its own.
                 rgb = each.placement.pad(rgb, RGB_FILL)
-                each.sample.rgb = rgb.flip(-1) if each.flip else rgb
+                each.sample.rgb = rgb.flip(-1) if each.flip and mirror else rgb
+                each.sample.mirrored = each.flip and not mirror
         return [each.sample for each in begun]
 
     def _place(self, image: Size, draws: Uniforms) -> Placement:

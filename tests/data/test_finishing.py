@@ -19,12 +19,12 @@ from m33d_hf.data.collation import (
     SegmentationCollator,
     deferring,
 )
-from m33d_hf.data.finishing import FINISHING, Finishing, finish
+from m33d_hf.data.finishing import FINISHING, Finishing, finish, mirror_rows
 from m33d_hf.data.loading import SampleDataset, StepSampler, build_loader
 from m33d_hf.data.mixing import MixingOptions, draw_mix, mix_batch, soft_targets
 from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.data.transforms import TransformOptions, build_transform
+from m33d_hf.data.transforms import TrainTransform, TransformOptions, build_transform
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
 from m33d_hf.modeling.depth_m33d import standardize_depth
@@ -35,6 +35,7 @@ from m33d_hf.training.tasks.base import to_device
 
 THERMAL = {"name": "thermal", "channels": 1, "input_name": "thermal_values", "mask_name": "thermal_mask"}
 THERMAL |= {"channel_mean": [0.3], "channel_std": [0.2], "mask_ratio": 0.5}
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 ERASING = ErasingOptions(0.8, (0.1, 0.3))
 
 
@@ -220,21 +221,78 @@ class Video:
         return RGBDSample(self.key, frames[list(indices)].permute(0, 3, 1, 2), label=1)
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
 @pytest.mark.parametrize("crop", ["multiscale", "scale_jitter", "random_resized"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unfinished_batches_pass_the_loader(workers: int, crop: str) -> None:
+def test_unfinished_batches_pass_the_loader(workers: int, crop: str, jitter: float) -> None:
     def batches(collator: Collator, workers: int) -> list[dict[str, Any]]:
-        options = TransformOptions(train_crop=crop, scale=(0.5, 1.0), color_jitter=0.3)
-        transform = build_transform(options, True, [16, 24], 8)
-        dataset = SampleDataset(Videos(), transform, num_frames=4, frame_stride=2, train=True, seed=3)
-        sampler = StepSampler(6, 3, seed=3, total_steps=3)
-        return list(build_loader(dataset, collator, sampler, num_workers=workers, pin_memory=False))
+        transform = build_transform(TransformOptions(crop, scale=(0.5, 1.0), color_jitter=jitter), True, [16, 24], 8)
+        return list(loader(collator, transform, workers))
 
     wanted = batches(mixing(MixingOptions(mixup=0.8), ERASING), 0)
     found = batches(deferring(mixing(MixingOptions(mixup=0.8), ERASING)), workers)
     for left, right in zip(found, wanted, strict=True):
         assert FINISHING in left["meta"]
         assert_same(finish(left), right)
+
+
+def loader(collator: Collator, transform: Any, workers: int = 0) -> Any:
+    dataset = SampleDataset(
+        Videos(), transform, num_frames=4, frame_stride=2, train=True, seed=3, num_views=2,
+        maps=[spec.name for spec in collator.specs.values()],
+    )  # fmt: skip
+    sampler = StepSampler(6, 3, seed=3, total_steps=3)
+    return build_loader(dataset, collator, sampler, num_workers=workers, pin_memory=False)
+
+
+def test_clips_are_resized_into_their_batch_and_mirrored_with_it() -> None:
+    transform = build_transform(TransformOptions("random_resized", flip=0.5), True, [16, 24], 8)
+    collator = deferring(ClipClassificationCollator(config(4, num_labels=3), train=True))
+    made = loader(collator, transform)
+    samples = [view for item in made.dataset.__getitems__([(0, 0), (0, 1), (0, 2)]) for view in item]
+    flags = [each.mirrored for each in samples]
+    batch = collator(samples)
+    assert any(flags) and not all(flags) and batch["pixel_values"].data_ptr() == samples[0].rgb.data_ptr()
+    pixels = torch.stack([each.mirror().rgb for each in samples])
+    spec = collator.config.spec("rgb")
+    wanted = normalize_rgb(pixels, spec.channel_mean, spec.channel_std)
+    assert torch.equal(finish(batch)["pixel_values"], wanted)
+    plain = SampleDataset(Videos(), transform, num_frames=4, frame_stride=2, train=True, seed=3, num_views=2)
+    whole = [view for item in plain.__getitems__([(0, 0), (0, 1), (0, 2)]) for view in item]
+    assert not any(each.mirrored for each in whole) and torch.equal(torch.stack([each.rgb for each in whole]), pixels)
+
+
+def test_mirroring_is_left_only_to_those_who_know_of_it() -> None:
+    class Own(ClipClassificationCollator):
+        def collate(self, samples: Any) -> Any:
+            return {"pixel_values": torch.stack([each.rgb for each in samples])}, []
+
+    class Looking(TrainTransform):
+        def finish(self, begun: Any) -> Any:
+            return super().finish(begun)
+
+    options = TransformOptions("random_resized", flip=0.5)
+    ours = build_transform(options, True, [16, 24], 8)
+    both = ours, Looking(options, (16, 24), (8, 8))
+    collators = (deferring(Own(config(4, num_labels=3), train=True)), lambda samples: {"pixel_values": samples})
+    wanted = list(loader(Own(config(4, num_labels=3), train=True), ours))
+    for transform in both:
+        for left, right in zip(loader(collators[0], transform), wanted, strict=True):
+            assert torch.equal(left["pixel_values"], right["pixel_values"])
+    dataset = SampleDataset(Videos(), ours, num_frames=4, train=True)
+    sampler = StepSampler(6, 3, total_steps=3)
+    for batch in build_loader(dataset, collators[1], sampler, pin_memory=False):
+        assert not any(each.mirrored for each in batch["pixel_values"])
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+@pytest.mark.parametrize("shape", [(5, 3, 4, 6), (5, 2, 3, 4, 6)])
+def test_rows_are_mirrored_on_any_device(shape: tuple[int, ...], device: str) -> None:
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+    rows = torch.tensor([True, False, False, True, True])
+    found = mirror_rows(pixels.to(device), rows.to(device)).cpu()
+    for row, flag in enumerate(rows.tolist()):
+        assert torch.equal(found[row], torch.stack(pixels[row].unbind(-1)[:: -1 if flag else 1], -1))
 
 
 def test_a_collator_that_changes_finished_batches_finishes_them() -> None:

@@ -18,7 +18,7 @@ from m33d_hf.data.randomness import Draw, generator_of
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.data.views import frame_indices
-from m33d_hf.data.worker_start import ForkContext
+from m33d_hf.data.worker_forking import ForkContext
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, LabelError
 
 

@@ -101,6 +101,24 @@ def test_normalize_agrees_with_the_float64_formula():
     assert torch.equal(normalize_rgb(pixels[1:], mean, std), got[1:])
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_picture_is_resized_into_memory_that_is_given(frames, interpolation):
+    pixels = random_rgb(30, 40, frames=frames)
+    by_pixel = pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    for box in ((0, 0, 30, 40), (3, 5, 11, 9), (2, 1, 28, 1), (7, 0, 16, 24)):
+        placement = Placement(box, (16, 24), (0, 0), (16, 24))
+        wanted = placement.view(pixels, interpolation)
+        for given in (pixels, by_pixel):
+            block = torch.full((3, frames, 16, 24, 3), 7, dtype=torch.uint8)
+            out = block[1].permute(0, 3, 1, 2)
+            found = placement.view(given, interpolation, planes=False, out=out)
+            assert torch.equal(found, wanted) and (block[::2] == 7).all()
+            assert (found.data_ptr() == out.data_ptr()) == placement.fills == (box[2:] != (16, 24))
+    window = Placement((0, 0, 30, 40), (24, 32), (4, 4), (16, 24))
+    assert not window.fills and torch.equal(window.view(by_pixel, planes=False, out=out), window.view(pixels))
+
+
 def test_every_image_type_gives_the_same_tensor():
     pixels = random_rgb(6, 7)[0]
     array = pixels.permute(1, 2, 0).numpy()

@@ -3,7 +3,7 @@ import time
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from m33d_hf.data.loading import _start_worker
+from m33d_hf.data.workers import start_worker
 from m33d_hf.training.feeding import stop_workers
 
 
@@ -22,7 +22,7 @@ class Slow(Dataset):
 def test_a_worker_that_hangs_in_a_read_is_ended_all_the_same():
     """Workers ignore SIGTERM, which is all that the loader itself would send; a slow machine is enough for this."""
     loader = DataLoader(
-        Slow(), num_workers=1, persistent_workers=True, multiprocessing_context="fork", worker_init_fn=_start_worker
+        Slow(), num_workers=1, persistent_workers=True, multiprocessing_context="fork", worker_init_fn=start_worker
     )
     iterator = iter(loader)
     next(iterator)

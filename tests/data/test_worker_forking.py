@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from m33d_hf.data import worker_start
-from m33d_hf.data.worker_start import ForkContext
+from m33d_hf.data import worker_forking
+from m33d_hf.data.worker_forking import ForkContext
 from m33d_hf.errors import WorkerStartError
 
 
@@ -36,8 +36,8 @@ class Stuck(multiprocessing.popen_fork.Popen):
 
 @pytest.fixture
 def stuck(monkeypatch):
-    monkeypatch.setattr(worker_start, "PATIENCE", 0.3)
-    monkeypatch.setattr(worker_start.multiprocessing.popen_fork, "Popen", Stuck)
+    monkeypatch.setattr(worker_forking, "PATIENCE", 0.3)
+    monkeypatch.setattr(worker_forking.multiprocessing.popen_fork, "Popen", Stuck)
     monkeypatch.setattr(Stuck, "pids", [])
     yield Stuck
     Stuck.times = 0
@@ -85,4 +85,4 @@ def test_a_child_that_ends_at_once_is_not_waited_for():
     process = ForkContext().Process(target=os._exit, args=(3,))
     process.start()
     process.join()
-    assert process.exitcode == 3 and time.monotonic() - started < worker_start.PATIENCE / 2
+    assert process.exitcode == 3 and time.monotonic() - started < worker_forking.PATIENCE / 2

@@ -1,0 +1,58 @@
+"""How the reading processes of a loader start, live and end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from multiprocessing.context import BaseContext
+
+import torch
+
+from m33d_hf.data.allocator import keep_freed_memory
+from m33d_hf.errors import ConfigError, nearest_name_hint
+
+
+def worker_context(name: str | None) -> BaseContext:
+    """multiprocessing's way of starting processes; forked ones are known to have started.
+
+    Args:
+        name: "fork", "forkserver" or "spawn"; None takes fork where the system has it.
+
+    Raises:
+        ConfigError: a way that the system does not have.
+    """
+    known = multiprocessing.get_all_start_methods()
+    if name is None:
+        name = "fork" if "fork" in known else "spawn"
+    if name not in known:
+        hint = nearest_name_hint(name, known)
+        raise ConfigError(f"multiprocessing_context is {name!r}; here it is one of {', '.join(known)}.{hint}")
+    if name != "fork":
+        return multiprocessing.get_context(name)
+    from m33d_hf.data.worker_forking import ForkContext  # Windows has nothing to derive it from
+
+    return ForkContext()
+
+
+def end_children() -> None:
+    """End what is left of the daemonic children when the interpreter exits.
+
+    multiprocessing would ask them with SIGTERM, which our workers ignore, and wait for ever: so would a script that
+    leaves its loader alone in the middle of an epoch.
+    """
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+            child.join()
+
+
+def start_worker(worker_id: int) -> None:
+    """Give a worker one thread and memory that it keeps, and leave signals to the process that owns it.
+
+    A signal sent to the whole process group would otherwise kill the workers first, and the training process
+    would die of that instead of saving. Workers end with their parent (the loader's watchdog).
+    """
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
