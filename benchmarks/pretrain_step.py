@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if device.type == "cpu":
         keep_freed_memory()  # as the training loop does; both sides gain
+    else:
+        # cuDNN's default would round the inputs of the peers' patch convolutions to TF32, which is not float32.
+        torch.backends.cudnn.allow_tf32 = False
     content = {**header(args.name, device), "load_average": [os.getloadavg()[0]], "size": args.size, "cases": []}
     failed = False
     for name in args.cases:

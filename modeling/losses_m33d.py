@@ -250,7 +250,10 @@ def batch_contrastive_loss(
     total = rgb_BVD.new_zeros((), dtype=torch.float32)
     for first in range(0, batch, samples):
         part = slice(first, first + samples)
-        total = total + checkpoint(chunk_loss, rgb_BVD[part], pairs[part], start + first, use_reentrant=False)
+        # Nothing in it is random, and keeping the state of a GPU's generator would be a copy to the host.
+        total = total + checkpoint(
+            chunk_loss, rgb_BVD[part], pairs[part], start + first, use_reentrant=False, preserve_rng_state=False
+        )
     return total, pairs.any(dim=2).sum().float()
 
 

@@ -212,7 +212,7 @@ def _draw_one(
     t, h, w = grid
     count = visible_count(spec, grid)
     if count == t * h * w:
-        return torch.arange(count).expand(batch_size, count)
+        return torch.arange(count).repeat(batch_size, 1)  # not expanded: such memory cannot be page-locked
     if spec.masking == "motion":
         drawn = _uniform((batch_size, t * h * w), generator) if config.motion_select == "sample" else None
         shown = config.motion_target == "visible"

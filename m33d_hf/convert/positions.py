@@ -30,7 +30,7 @@ def verify_table(key: str, table: Tensor, kind: str, cls_row: bool, config: M33D
     smallest = math.inf
     for grid in _possible_grids(patches.shape[0], config):
         rebuilt = position_table(kind, grid, table.shape[-1])
-        difference = float((patches.double() - rebuilt.double()).abs().max())
+        difference = float((patches.cpu().double() - rebuilt.double()).abs().max())
         if difference <= tolerance:
             return (
                 f"rebuilt, identical (grid {grid[1]} x {grid[2]}, largest difference {difference:.1e})",

@@ -104,6 +104,15 @@ def test_wrong_head_count_of_the_config_is_seen(mae_weights: dict[str, Tensor]) 
         convert_state_dict(checkpoint, M33DForPreTraining(mae_config()))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_weights_and_models_on_a_gpu_convert(mae_weights: dict[str, Tensor]) -> None:
+    here, there = M33DForPreTraining(mae_config()), M33DForPreTraining(mae_config()).cuda()
+    filled = _convert(mae_weights, here).filled
+    assert _convert({key: tensor.cuda() for key, tensor in mae_weights.items()}, there).filled == filled
+    for key in filled:
+        assert torch.equal(there.state_dict()[key].cpu(), here.state_dict()[key])
+
+
 def test_learned_positions_are_refused(mae_weights: dict[str, Tensor]) -> None:
     weights = mae_weights | {"pos_embed": mae_weights["pos_embed"] + 0.01}
     _refused(weights, M33DForPreTraining(mae_config()), "'pos_embed'.*learned or fine-tuned")

@@ -1,13 +1,15 @@
 """T6: pre-training compiles into one graph, and its step depends on no value of its data.
 
 A graph break, a shape that depends on data, or a host-device copy would bar `torch.compile(fullgraph=True)` and CUDA
-graphs, and each costs a synchronisation in eager mode. What a GPU would do is asked of fake CUDA tensors.
+graphs, and each costs a synchronisation in eager mode. What a GPU would do is asked of fake CUDA tensors, and of a GPU
+where there is one.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from helpers.pretraining_cases import methods_with_rooms, pretraining_config
 from helpers.tiny import VARIANTS, random_batch, tiny_config
@@ -41,6 +43,8 @@ TASKS = {
     "depth_estimation": (M33DForDepthEstimation, {"num_hidden_layers": 4}),
     "video_classification": (M33DForVideoClassification, {"num_labels": 5, "num_frames": 4, "tubelet_size": 2}),
 }
+
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture(autouse=True)
@@ -218,12 +222,47 @@ def test_no_operation_depends_on_values(name: str) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where CUDA is, constants are made on the device, unseen")
 def test_the_proof_notices_a_host_constant() -> None:
     with FakeTensorMode():
         values = torch.empty(3, device="cuda")
         with HostTraffic() as traffic:
             values * torch.tensor([1.0, 2.0, 3.0], device="cuda")
     assert traffic.found
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """The host may not wait for the GPU; what waits raises."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@NEEDS_CUDA
+@pytest.mark.parametrize("name", [*VARIANTS, *recipes.method_names()])
+def test_the_host_never_waits_for_the_device(name: str) -> None:
+    config = configured(name)
+    model = M33DForPreTraining(config).train().cuda()
+    batch = tree_map(torch.Tensor.cuda, whole_batch(config))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for _ in range(2):  # libraries may wait when they begin
+        torch.cuda.synchronize()
+        with no_waiting():
+            model.loss_counts(**batch)
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(**batch).loss
+            loss.backward()
+            optimizer.step()
+
+
+@NEEDS_CUDA
+def test_a_wait_for_the_device_is_noticed() -> None:
+    values = torch.ones(3, device="cuda")
+    with no_waiting(), pytest.raises(RuntimeError, match="synchroniz"):
+        values.sum().item()
 
 
 @pytest.mark.parametrize("task", list(TASKS))
