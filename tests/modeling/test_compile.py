@@ -166,7 +166,7 @@ class HostTraffic(TorchDispatchMode):
         output = func(*args, **(kwargs or {}))
         tensors = [t for t in tree_leaves((args, kwargs, output)) if isinstance(t, torch.Tensor)]
         harmless = func in (torch.ops.aten.lift_fresh.default, torch.ops.prim.device.default)
-        if not harmless and any(tensor.device.type == "cpu" for tensor in tensors):
+        if not harmless and any(tensor.device.type == "cpu" and tensor.numel() for tensor in tensors):
             lines = [line for line in traceback.format_stack() if "_m33d.py" in line]
             self.found.append(f"{func}:{lines[-1] if lines else ''}")
         return output

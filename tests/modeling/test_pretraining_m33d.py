@@ -169,7 +169,7 @@ def test_attention_implementations_and_checkpointing_agree():
     losses, gradients = [], []
     for setting in ("eager", "sdpa", "checkpointing"):
         if setting == "checkpointing":
-            model.activation_checkpointing_enable()
+            model.gradient_checkpointing_enable()
         else:
             model.set_attn_implementation(setting)
         model.zero_grad()
