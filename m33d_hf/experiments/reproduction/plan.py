@@ -278,15 +278,15 @@ class ReproductionPlan(ExperimentPlan):
         return {}
 
     def _seconds(self, what: str, argv: Sequence[str], task: str, steps: int) -> float:
-        """Expected seconds on one core: a fixed part per sample, and operations at the measured rate.
+        """Expected seconds in one process: fixed parts per step and sample, and operations at the measured rate.
 
         `what` names runs whose steps cost the same, whatever their seed.
         """
         if what not in self._step_costs:
             costs, args = self._costs, parse_arguments(list(argv), task)
             samples = args.train.batch_size * args.train.accumulation
-            seconds = samples * costs["per_sample"] + _flops_per_step(argv, task) / costs["flops_per_second"]
-            self._step_costs[what] = seconds
+            fixed = costs["per_step"] + samples * costs["per_sample"]
+            self._step_costs[what] = fixed + _flops_per_step(argv, task) / costs["flops_per_second"]
         return steps * self._step_costs[what]
 
 
