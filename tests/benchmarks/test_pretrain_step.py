@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -181,6 +182,26 @@ def test_report_does_not_judge_speed_without_the_default_optimizer(report: Modul
     del row["ratio"]["peer_default"]
     assert "1.08x: not judged" in report.tables([row])
     assert "1.08" not in report.tables([{**row, "mode": "compiled"}])
+
+
+def test_compiled_steps_on_a_gpu_have_targets_of_their_own(report: ModuleType, tmp_path: Path) -> None:
+    machine = {"gpu": "a GPU"}
+    common = {"case": "videomae", "precision": "bf16", "batch": 64, "gflop_per_sample": 200.0, "share_of_ceiling": 0.5,
+              "gflop_per_sample_customary": 209.2}  # fmt: skip
+
+    def case(mode: str, ours: float, peer: float) -> dict[str, Any]:
+        steps = {"ours": {"median_ms": ours, "spread": 0.0, "rounds": 2}, "peer_fused": {"median_ms": peer}}
+        return {**common, "mode": mode, "steps": steps, "ratio": {"peer_fused": peer / ours}}
+
+    cost = {**case("compiled", 90.0, 40.0), "case": "m33d_video", "cost_against_peer": {"peer_fused": 2.25}}
+    del cost["ratio"]
+    content = {"machine": machine, "versions": {"torch": "2", "transformers": "5"}, "commit": "0123456789",
+               "date": "2026-01-01", "size": "base",
+               "cases": [case("eager", 60.0, 50.0), case("compiled", 40.0, 43.0), cost]}  # fmt: skip
+    (tmp_path / "pretrain_step_gpu.json").write_text(json.dumps(content))
+    lines = [line for line in report.tables(report.collect(tmp_path)).splitlines() if line.startswith("| `")]
+    assert ["1.1x: missed; 1.3x of the eager peer: missed (1.25)" in line for line in lines] == [False, True, False]
+    assert "40 %: met" in lines[0] and "m33d_video" in lines[0] and "| none |" in lines[2]
 
 
 def test_report_needs_results_and_marks(report: ModuleType, tmp_path: Path) -> None:
