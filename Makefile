@@ -4,6 +4,7 @@
 #   make reproduce  the tables of the paper in shape, on the embedded data (about an hour; BUDGET=small: minutes)
 #   make bench   speed of a pre-training step against transformers, on CPU (minutes; benchmarks/README.md)
 #   make test    the test suite, without the tests marked slow; make test-slow runs those
+#   make test-oldest  the same with the least versions that setup.cfg allows
 #   make lint    ruff and mypy
 # PYTHON chooses the interpreter that makes the environment, VENV where it lives.
 
@@ -16,7 +17,7 @@ REPRODUCE_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?= --batch 1 --rounds 3
 
-.PHONY: demo demo-video reproduce bench test test-slow lint clean help
+.PHONY: demo demo-video reproduce bench test test-slow test-oldest lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -54,6 +55,13 @@ test: $(VENV)/.m33d-test
 
 test-slow: $(VENV)/.m33d-test
 	$(BIN)/python -m pytest -m slow $(TEST_ARGS)
+
+# An environment of its own: name>=1.2 of install_requires becomes name==1.2.*
+test-oldest:
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install -e ".[test]" \
+	  $$(sed -n '/^install_requires/,/^$$/s/^ *\([a-z_0-9]*\)>=\([0-9.]*\).*/\1==\2.*/p' setup.cfg)
+	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(TEST_ARGS)
 
 lint: $(VENV)/.m33d-lint
 	$(BIN)/ruff check .

@@ -75,7 +75,7 @@ def write_sound(path: Path, seconds: float = 0.5, cover: bool = False) -> Path:
         if cover:
             picture = container.add_stream("mjpeg", rate=1)
             picture.height, picture.width, picture.pix_fmt = *SIZE, "yuvj420p"
-            picture.disposition = int(av.stream.Disposition.attached_pic)  # PyAV 15 takes no member
+            picture.disposition = av.stream.Disposition.attached_pic.value
             container.mux(picture.encode(av.VideoFrame.from_ndarray(numbered_frame(0), format="rgb24")))
             container.mux(picture.encode())
         kind, code = (np.float32, "fltp") if cover else (np.int16, "s16")
