@@ -56,7 +56,7 @@ test: $(VENV)/.m33d-test
 test-slow: $(VENV)/.m33d-test
 	$(BIN)/python -m pytest -m slow $(TEST_ARGS)
 
-# An environment of its own: name>=1.2 of install_requires becomes name==1.2.*
+# An environment of its own: name>=1.2 of install_requires becomes name==1.2.* (decord too, so Linux on x86-64 only).
 test-oldest:
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install -e ".[test]" \
@@ -68,4 +68,4 @@ lint: $(VENV)/.m33d-lint
 	$(BIN)/mypy
 
 clean:
-	rm -rf outputs build dist
+	rm -rf outputs build dist $(VENV)-oldest

@@ -152,8 +152,11 @@ def update_readme(readme: Path, results: Results) -> bool:
         Whether anything changed.
 
     Raises:
-        ConfigError: there is no such file, or not exactly one pair of markers in it.
+        ConfigError: results of another plan or budget, no such file, or not exactly one pair of markers in it.
     """
+    found = results["name"], results["budget"]
+    if found != ("reproduction", "full"):
+        raise ConfigError(f"a README shows the full reproduction; these are results of {found[0]}, budget {found[1]}.")
     if not readme.is_file():
         raise ConfigError(f"there is no {readme} for --update_readme; run it from the root of the repository.")
     text = readme.read_text(encoding="utf-8")

@@ -242,6 +242,15 @@ def test_a_readme_without_its_markers_is_an_error_and_stays(tmp_path: Path, text
     assert readme.read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize("other", [{"budget": "small"}, {"name": "longer"}])
+def test_a_readme_is_not_written_from_other_results(tmp_path: Path, other: dict[str, str]) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}{END}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="the full reproduction; these are results of"):
+        update_readme(readme, {**made_results(), **other})
+    assert readme.read_text(encoding="utf-8") == f"{BEGIN}{END}"
+
+
 def test_the_readme_is_updated_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 INDEX_NAME = "rooms.json"
 _PROGRESS_EVERY = 2.0  # seconds between progress lines
+_LARGE = 2**24  # values of a set that is announced before it is rendered
 _HASH_BLOCK = 1 << 20
 
 
@@ -249,6 +250,8 @@ def _write_arrays(folder: Path, spec: RenderSpec) -> None:
     filled = dict.fromkeys(arrays, 0)
     start = shown = time.monotonic()
     done = 0
+    if sum(array.size for array in arrays.values()) >= _LARGE:  # the first chunk alone takes a while
+        print(f"rendering rooms, {spec.split}: {spec.count} {spec.unit} into the cache", file=sys.stderr, flush=True)
     for count, rendered in render_chunks(spec):
         for name, rows in rendered.items():
             arrays[name][filled[name] : filled[name] + len(rows)] = rows
