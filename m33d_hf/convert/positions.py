@@ -27,10 +27,10 @@ def verify_table(key: str, table: Tensor, kind: str, cls_row: bool, config: M33D
     cls = rows[0] if cls_row else None
     patches = rows[1:] if cls_row else rows
     tolerance = FLOAT32_TOLERANCE if table.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
-    smallest = math.inf
+    given, smallest = patches.cpu().double(), math.inf
     for grid in _possible_grids(patches.shape[0], config):
         rebuilt = position_table(kind, grid, table.shape[-1])
-        difference = float((patches.cpu().double() - rebuilt.double()).abs().max())
+        difference = float((given - rebuilt.double()).abs().max())
         if difference <= tolerance:
             return (
                 f"rebuilt, identical (grid {grid[1]} x {grid[2]}, largest difference {difference:.1e})",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.devices import NEEDS_CUDA
 from helpers.foreign import (
     mae_config,
     original_mae,
@@ -104,7 +105,7 @@ def test_wrong_head_count_of_the_config_is_seen(mae_weights: dict[str, Tensor]) 
         convert_state_dict(checkpoint, M33DForPreTraining(mae_config()))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@NEEDS_CUDA
 def test_weights_and_models_on_a_gpu_convert(mae_weights: dict[str, Tensor]) -> None:
     here, there = M33DForPreTraining(mae_config()), M33DForPreTraining(mae_config()).cuda()
     filled = _convert(mae_weights, here).filled

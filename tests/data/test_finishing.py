@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from helpers.devices import NEEDS_CUDA
 from m33d_hf.data.clip_augmentation import ErasingOptions, draw_erasing
 from m33d_hf.data.collation import (
     ClipClassificationCollator,
@@ -35,7 +36,6 @@ from m33d_hf.training.tasks.base import to_device
 
 THERMAL = {"name": "thermal", "channels": 1, "input_name": "thermal_values", "mask_name": "thermal_mask"}
 THERMAL |= {"channel_mean": [0.3], "channel_std": [0.2], "mask_ratio": 0.5}
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 ERASING = ErasingOptions(0.8, (0.1, 0.3))
 
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from m33d_hf.data.finishing import FINISHING
 
 
-def tensors_of(value: Any) -> Iterator[torch.Tensor]:
-    """Every tensor that DataLoader would lock: those of a batch and those that finish it."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from tensors_of(each)
-
-
 def assert_lockable(batch: dict[str, Any]) -> None:
     """No tensor of a batch, nor of what is left to do for it, has elements that share memory."""
-    found = list(tensors_of(batch))
+    found = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)]
     finishing = batch["meta"].get(FINISHING)
     if finishing is not None:
         finishing._with_tensors(lambda tensor: found.append(tensor) or tensor)

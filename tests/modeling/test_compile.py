@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from helpers.devices import NEEDS_CUDA
 from helpers.pretraining_cases import methods_with_rooms, pretraining_config
 from helpers.tiny import VARIANTS, random_batch, tiny_config
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -43,8 +44,6 @@ TASKS = {
     "depth_estimation": (M33DForDepthEstimation, {"num_hidden_layers": 4}),
     "video_classification": (M33DForVideoClassification, {"num_labels": 5, "num_frames": 4, "tubelet_size": 2}),
 }
-
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.devices import NEEDS_CUDA
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.sources.base import Source
 from m33d_hf.data.sources.rooms import RoomsSource, generate
@@ -208,7 +209,7 @@ def test_rooms_of_a_gpu_are_read_without_one_and_never_for_those_of_a_cpu(preten
     assert [device for device, _ in pretended_gpu] == ["cpu"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@NEEDS_CUDA
 def test_cuda_renders_the_same_rooms_up_to_rounding():
     on_cpu = render_chunk(RoomsSpec("train", 0, "frames", 32, 1, 48, 48), 0)
     on_gpu = render_chunk(RoomsSpec("train", 0, "frames", 32, 1, 48, 48, "cuda"), 0)
