@@ -41,6 +41,7 @@ class WholeVideos:
         self.source, self.videos = source, source.videos
         self.name, self.depth_spec = source.name, source.depth_spec
         self.class_names, self.action_names = source.class_names, source.action_names
+        self.class_table = source.class_table
         self.root, self.unpaired = getattr(source, "root", ""), getattr(source, "unpaired", ())
 
     def __len__(self) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from m33d_hf.data.class_table import WHOLE_NUMBER, ClassTable
 from m33d_hf.data.phase_annotations import Annotation
 from m33d_hf.data.sample import IGNORE_INDEX
-from m33d_hf.data.sources.labels import read_class_names
 from m33d_hf.errors import ConfigError, DataError, LabelError, nearest_name_hint
 
 CHOLEC80_PHASES = (
@@ -28,7 +26,6 @@ SEGMENT_ENDS = ("auto", "exclusive", "inclusive")
 _COMMON_RATES = (1.0, 2.0, 5.0, 10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0)
 # Labels that reach less than this share of a video are taken for numbered at another rate, not for cut short.
 _LEAST_SHARE = 2 / 3
-_WHOLE_NUMBER = re.compile(r"-?\d+")
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,37 @@ class PhaseNames:
     def _id_of(self, name: str, annotation: Annotation) -> int:
         if name in self.names:
             return self.names.index(name)
-        if self.numbers is not None and _WHOLE_NUMBER.fullmatch(name) and int(name) in self.numbers:
+        if self.numbers is not None and WHOLE_NUMBER.fullmatch(name) and int(name) in self.numbers:
             return self.numbers[int(name)]
         if self.unknown == "ignore":
             return IGNORE_INDEX
-        raise LabelError(
-            f"{annotation.path}, line {annotation.first_line(name)}: phase {name!r} is none of the {len(self.names)} "
-            f"phases {', '.join(self.names)}.{nearest_name_hint(name, self.names)} Correct the file, add the phase to "
-            "--data.options.phase_names, or leave its frames unannotated with --data.options.unknown_phase=ignore"
+        raise LabelError(self._unknown(name, annotation))
+
+    def _unknown(self, name: str, annotation: Annotation) -> str:
+        where = f"{annotation.path}, line {annotation.first_line(name)}: phase {name!r}"
+        ignore = "or leave its frames unannotated with --data.options.unknown_phase=ignore"
+        if not WHOLE_NUMBER.fullmatch(name):
+            return (
+                f"{where} is none of the {len(self.names)} phases {', '.join(self.names)}."
+                f"{nearest_name_hint(name, self.names)} Correct the file, add the phase to "
+                f"--data.options.phase_names, {ignore}"
+            )
+        if self.numbers is None:
+            return (
+                f"{where} is a number, and which of the {len(self.names)} phases {', '.join(self.names)} it stands for "
+                "is not known: give --data.options.phase_names a file of lines 'number<TAB>name'"
+            )
+        table = ClassTable(self.names, self.numbers).spelled()
+        return (
+            f"{where} is none of the {len(self.names)} phases {', '.join(self.names)} ({table}). If the numbers are "
+            f"counted otherwise, give --data.options.phase_names a file of lines 'number<TAB>name'; correct the file, "
+            f"{ignore}"
         )
+
+
+def holds_numbers(annotations: Sequence[Annotation]) -> bool:
+    """Whether some annotation writes a number where others write the name of a phase."""
+    return any(WHOLE_NUMBER.fullmatch(name) for annotation in annotations for name in annotation.names)
 
 
 def collect_names(annotations: Sequence[Annotation]) -> tuple[list[str], str]:
@@ -83,7 +102,7 @@ def collect_names(annotations: Sequence[Annotation]) -> tuple[list[str], str]:
     folded: dict[str, str] = {}
     for name, annotation in places.items():
         where = f"{annotation.path}, line {annotation.first_line(name)}"
-        if _WHOLE_NUMBER.fullmatch(name):
+        if WHOLE_NUMBER.fullmatch(name):
             raise LabelError(
                 f"{where}: the phase is the number {name}, and what a number stands for is not standard (two orders of "
                 "Cholec80's phases are in use). Name the phases in the order of their numbers from 0: "
@@ -301,22 +320,3 @@ def _rate_hint(end: float, timing: Timing) -> str:
         return " If labels are numbered at another rate, pass both --data.options.fps and --data.options.label_fps."
     rate = _fitting_rate(end, 0.0, timing) or round(timing.fps * end / max(timing.num_frames, 1), 2)
     return f" Numbered at {rate:g} fps they would fit: pass --data.options.label_fps={rate:g} if so."
-
-
-def read_phase_names(given: str | Path | Sequence[str], root: Path) -> tuple[list[str], dict[int, int]]:
-    """Names in id order, and stored number -> id, from a list or a file (one a line, or number and name a line).
-
-    Raises:
-        ConfigError: a file that is not there. CorruptFileError: a file that is no text.
-    """
-    if isinstance(given, str | Path):
-        path = next((place for place in (Path(given).expanduser(), root / given) if place.is_file()), None)
-        if path is None:
-            raise ConfigError(
-                f"phase_names={str(given)!r} is a file neither here nor under {root}; a list of names is written in "
-                "brackets: --data.options.phase_names '[Preparation, ClippingCutting]'"
-            )
-        names, table, _ = read_class_names(path)
-        return names, dict(enumerate(range(len(names)))) if table is None else table
-    names = [str(name).strip() for name in given]
-    return names, dict(enumerate(range(len(names))))

@@ -15,6 +15,7 @@ from m33d_hf.data.subsets import missing_classes
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.class_numbers import evaluation_classes
 from m33d_hf.training.tasks.building import build_run_source
 
 _SHOWN = 8
@@ -23,8 +24,11 @@ _SHOWN = 8
 def clip_arguments(args: RunArguments, config: M33DConfig, names: Sequence[str] | None = None) -> RunArguments:
     """A copy of the arguments with what clip classification asks of a source that has the option and was not told.
 
-    Clips, not whole videos or frames; as long as the model reads; none without a label. Evaluation data name their
-    phases as the training data do (`names`): an annotation numbers them in the order it meets them.
+    Clips, not whole videos or frames; as long as the model reads; none without a label. Evaluation data name and number
+    their phases as the training data do, in the order of `names`: see `class_numbers.evaluation_classes`.
+
+    Raises:
+        ConfigError, DataError, CorruptFileError: a stated table of phases that cannot be read.
     """
     changed = copy.deepcopy(args)
     known = source_options(args.data.source)
@@ -33,7 +37,7 @@ def clip_arguments(args: RunArguments, config: M33DConfig, names: Sequence[str] 
         if option in known and changed.data.options.get(option) is None:
             changed.data.options[option] = value
     if names is not None and "phase_names" in known:
-        changed.data.eval_options.setdefault("phase_names", list(names))
+        changed.data.eval_options["phase_names"] = evaluation_classes(args, names)
     return changed
 
 

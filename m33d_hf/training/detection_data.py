@@ -9,6 +9,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from m33d_hf.data.class_table import ClassTable
 from m33d_hf.data.feature_dataset import check_known_phases, phase_table
 from m33d_hf.data.features import FeatureStore
 from m33d_hf.data.sample import IGNORE_INDEX
@@ -21,6 +22,7 @@ from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.class_numbers import stated_classes, trained_classes
 from m33d_hf.training.feature_extraction import FeatureExtractor, bad_clips, tell, weights_digest
 from m33d_hf.training.first_stage import clip_rule, known_phases
 from m33d_hf.training.tasks.building import build_run_source, subset
@@ -130,7 +132,10 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
         raise ConfigError(
             f"data.source {args.data.source!r} has no videos annotated frame by frame; take phases or procedures."
         )
-    options = {"unit": "clips", "drop_unlabelled": False, **wanted}
+    options: dict[str, Any] = {"unit": "clips", "drop_unlabelled": False, **wanted}
+    table = _class_table(args, train)
+    if table is not None:
+        options["phase_names"] = table
     if args.data.source == "phases" and not given.get("require_depth"):
         options["depth"] = given.get("depth") or "none"  # the encoder takes RGB only
     fixed = {name: value for name, value in options.items() if name in known}
@@ -143,6 +148,13 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
     if not isinstance(source, PhaseSource):
         raise ConfigError(f"data.source {args.data.source!r} is no PhaseSource; take phases or procedures.")
     return source
+
+
+def _class_table(args: RunArguments, train: bool) -> ClassTable | None:
+    """The phases as the run states them, or, for annotations that hold numbers, as the first stage was trained."""
+    stated = stated_classes(args, train)
+    stored = trained_classes(args.init_from) if stated is None else None
+    return stated if stored is None or stored.numbers is None else stored
 
 
 def planned_features(args: RunArguments, model: M33DForVideoActionDetection, share: Share) -> FeatureStore | None:

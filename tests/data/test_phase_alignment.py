@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from m33d_hf.data.class_table import read_class_table
 from m33d_hf.data.phase_alignment import (
     CHOLEC80_PHASES,
     PhaseNames,
@@ -14,7 +15,6 @@ from m33d_hf.data.phase_alignment import (
     collect_names,
     ends_are_inclusive,
     frame_phases,
-    read_phase_names,
 )
 from m33d_hf.data.phase_annotations import Annotation, read_annotations
 from m33d_hf.errors import ConfigError, DataError, LabelError
@@ -212,16 +212,16 @@ def test_numbers_need_names(tmp_path: Path) -> None:
         LabelError, match=r"line 2: the phase is the number 0.* not standard.*--data\.options\.phase_names"
     ):
         collect_names([annotation])
-    names, numbers = read_phase_names(["cut", "sew", "wash"], tmp_path)
-    assert PhaseNames(tuple(names), numbers).ids(annotation).tolist() == [0, 2, 1]
+    table = read_class_table(["cut", "sew", "wash"], tmp_path)
+    assert PhaseNames(table.names, table.numbers).ids(annotation).tolist() == [0, 2, 1]
     (tmp_path / "names.txt").write_text("4\tsew\n2\tcut\n")
-    names, numbers = read_phase_names("names.txt", tmp_path)
-    assert names == ["sew", "cut"]
+    table = read_class_table("names.txt", tmp_path)
+    assert table.names == ("sew", "cut")
     with pytest.raises(LabelError, match=r"line 2: phase '0' is none of the 2 phases sew, cut"):
-        PhaseNames(tuple(names), numbers).ids(annotation)
-    assert PhaseNames(tuple(names), numbers, "ignore").ids(annotation).tolist() == [255, 1, 255]
+        PhaseNames(table.names, table.numbers).ids(annotation)
+    assert PhaseNames(table.names, table.numbers, "ignore").ids(annotation).tolist() == [255, 1, 255]
     with pytest.raises(ConfigError, match=r"phase_names='none\.txt' is a file neither"):
-        read_phase_names("none.txt", tmp_path)
+        read_class_table("none.txt", tmp_path)
 
 
 def test_a_phase_never_seen_is_named_with_the_nearest_one(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from m33d_hf.errors import ConfigError, CorruptFileError, LabelError
 
 # In tables, of stored values without a class; where there are 255 classes also the last of them.
 _REFUSED = 254
-_VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "invalid", "background/void"}
+VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "invalid", "background/void"}
 
 
 def _existing(path: str | Path, root: Path) -> Path:
@@ -34,10 +35,10 @@ def read_class_names(path: Path) -> tuple[list[str], dict[int, int] | None, list
     """
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     cells = [[cell.strip() for cell in line.replace(",", "\t").split("\t")] for line in lines]
-    table = [row for row in cells if len(row) >= 2 and row[0].lstrip("-").isdigit()]
+    table = [row for row in cells if len(row) >= 2 and re.fullmatch("-?[0-9]{1,18}", row[0])]
     if not table or len(table) < len(cells) - 1:  # at most one header line
         return [line.strip() for line in lines], None, []
-    void = [int(row[0]) for row in table if row[1].lower() in _VOID_NAMES]
+    void = [int(row[0]) for row in table if row[1].lower() in VOID_NAMES]
     named = [(int(row[0]), row[1]) for row in table if int(row[0]) not in void]
     return [name for _, name in named], {value: i for i, (value, _) in enumerate(named)}, void
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m33d_hf.data.class_table import ClassTable
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle, read_sample
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
@@ -117,6 +118,8 @@ def _labelled(phases: np.ndarray, start: int, stop: int) -> ClipSpan:
 class PhaseSource:
     """Base of sources of annotated long videos; items are clips, whole videos are in `videos`.
 
+    `class_table` holds the phases with the numbers that annotations write for them, where those are known.
+
     Args:
         videos: the videos of the split.
         action_names: phases in id order; None where nothing is annotated (pre-training).
@@ -156,6 +159,7 @@ class PhaseSource:
                 raise DataError(f"{video.key}: {len(video.phases)} phase labels for {video.handle.length} frames")
         self.class_names: list[str] | None = None
         self.action_names: list[str] | None = None if action_names is None else list(action_names)
+        self.class_table = None if action_names is None else ClassTable(tuple(action_names))
         self.depth_spec = depth_spec
         self.videos = list(videos)
         self.unit = unit

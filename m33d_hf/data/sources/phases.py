@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.class_table import ClassTable, read_class_table
 from m33d_hf.data.detection import DepthOptions
 from m33d_hf.data.phase_alignment import (
     PhaseNames,
@@ -18,7 +19,7 @@ from m33d_hf.data.phase_alignment import (
     collect_names,
     ends_are_inclusive,
     frame_phases,
-    read_phase_names,
+    holds_numbers,
 )
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources.frames import Frame, choose
@@ -54,8 +55,9 @@ class PhasesSource(PhaseSource):
         annotations: folder or file of the annotations, `none`, or `auto`: `phase_annotations/` and the like, or files
             beside the videos; not looked for when whole videos are the items, unless require_annotations is true.
         annotation_format: `auto`, `frames`, `timestamps` or `segments`.
-        phase_names: names in id order, or a file of them (one a line, or number and name a line); needed where
-            annotations hold numbers. None collects the names of all annotation files, whatever the split.
+        phase_names: names in id order, number -> name, or a file of either (one name a line, or number and name a
+            line); needed where annotations hold numbers. Bare names are numbered from 0. None collects the names of all
+            annotation files, whatever the split.
         unknown_phase: `error`, or `ignore` to leave frames of a phase that phase_names lacks unannotated.
         label_fps: rate at which annotations number frames; None = the video's own, which frame counts must confirm.
         fps: frames per second of frame folders, and of videos whose file does not say or says it wrong.
@@ -92,7 +94,7 @@ class PhasesSource(PhaseSource):
         videos: str = "auto",
         annotations: str = "auto",
         annotation_format: str = "auto",
-        phase_names: str | Sequence[str] | None = None,
+        phase_names: str | Sequence[str] | Mapping[int, str] | ClassTable | None = None,
         unknown_phase: str = "error",
         label_fps: float | None = None,
         fps: float | None = None,
@@ -144,15 +146,20 @@ class PhasesSource(PhaseSource):
         super().__init__(
             list(laid.values()), names, drop_unlabelled=drop_unlabelled, depth_spec=found.depth_spec, **cut
         )
+        self.class_table = None if rules is None else ClassTable(rules.names, rules.numbers)
 
     def _phase_names(
-        self, labels: FoundAnnotations, given: str | Sequence[str] | None, unknown: str
+        self,
+        labels: FoundAnnotations,
+        given: str | Sequence[str] | Mapping[int, str] | ClassTable | None,
+        unknown: str,
     ) -> PhaseNames | None:
         """Names as stated, else of all annotations; None without either."""
         if given is not None:
-            names, numbers = read_phase_names(given, self.root)
-            self.notes.append(f"phases: {len(names)} names as stated")
-            return PhaseNames(tuple(names), numbers, unknown)
+            table = read_class_table(given, self.root)
+            numbered = f"; numbers mean {table.spelled()}" if holds_numbers(labels.all) and table.numbers else ""
+            self.notes.append(f"phases: {len(table.names)} names as stated{numbered}")
+            return PhaseNames(table.names, table.numbers, unknown)
         if not labels.all:
             return None
         names, how = collect_names(labels.all)

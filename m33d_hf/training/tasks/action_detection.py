@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from m33d_hf.data.class_table import ClassTable
 from m33d_hf.data.feature_dataset import FeatureCollator, FeatureDataset, FeatureSample
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sample import IGNORE_INDEX
@@ -25,6 +26,7 @@ from m33d_hf.errors import DataError, MissingDependencyError
 from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics, write_results
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.class_numbers import class_table_of
 from m33d_hf.training.detection_data import (
     Share,
     evaluates,
@@ -161,6 +163,10 @@ class ActionDetectionTask(Task):
         found = {"clips": features.clips, "unreadable_clips": features.bad_clips}
         origin = None if features.store is None else features.store.provenance()
         return {**super().describe_data(dataset), **found, "features": origin}
+
+    def class_table(self, model: nn.Module, dataset: SampleDataset) -> ClassTable | None:
+        """The model's classes, with the numbers that the annotations write for them."""
+        return class_table_of(dataset, list(known_phases(config_of(model))))
 
     def data_digest(self, dataset: SampleDataset) -> str:
         """Digest of the videos in use and of what their features were made from."""

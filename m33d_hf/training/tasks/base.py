@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers.utils import logging
 
+from m33d_hf.data.class_table import ClassTable
 from m33d_hf.data.finishing import FINISHING, finish
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.training.arguments import RunArguments
@@ -102,6 +103,10 @@ class Task:
         """What train_config.json tells about the training data: their number, and what depth values were taken for."""
         depth = dataset.source.depth_spec
         return {"samples": len(dataset), "depth": None if depth is None else depth.to_dict()}
+
+    def class_table(self, model: nn.Module, dataset: SampleDataset) -> ClassTable | None:
+        """The model's classes with the numbers that the training annotations write for them; None without classes."""
+        return None
 
     def data_digest(self, dataset: SampleDataset) -> str:
         """Digest of the training data, stored in train_config.json and compared on resume."""

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from m33d_hf.data.class_table import ClassTable
 from m33d_hf.data.collation import ClipClassificationCollator
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.mixing import MixingOptions
@@ -31,6 +32,7 @@ from m33d_hf.evaluation.classification_metrics import (
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.class_numbers import class_table_of
 from m33d_hf.training.classes import (
     check_every_class,
     check_same_classes,
@@ -149,6 +151,10 @@ class VideoClassificationTask(Task):
     def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
         """As the base, with the number of clips of each class."""
         return {**super().describe_data(dataset), **class_facts(dataset, dataset.source.action_names or [])}
+
+    def class_table(self, model: nn.Module, dataset: SampleDataset) -> ClassTable | None:
+        """The model's classes; of annotated phases with their numbers."""
+        return class_table_of(dataset, names_of(model))
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Each video once, by the mean softmax of its views; whatever the number of processes.

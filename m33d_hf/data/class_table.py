@@ -1,0 +1,158 @@
+"""Names of classes together with the numbers that annotations write for them.
+
+A list of names says which class has which id, and nothing about numbers in annotation files: of a permuted or one-based
+table it is only half. Whoever hands classes on (training to evaluation, a run to its output folder) hands on a
+`ClassTable`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.data.sources.labels import VOID_NAMES
+from m33d_hf.data.text_files import read_text
+from m33d_hf.errors import ConfigError, DataError
+
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_NUMBERED = re.compile(r"(-?[0-9]{1,18})(?:\s*[\t,;:]\s*|\.?\s+)(\S.*)")
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Classes in id order, and what annotations that hold numbers mean by them.
+
+    Attributes:
+        names: name of each class, by id.
+        numbers: stored number -> id; None where no numbers are known, so that annotations must hold names.
+    """
+
+    names: tuple[str, ...]
+    numbers: Mapping[int, int] | None = None
+
+    def onto(self, names: Sequence[str]) -> ClassTable:
+        """The same numbers for classes in the order of `names`; numbers of names that are not there are left out."""
+        order = {name: number for number, name in enumerate(names)}
+        if self.numbers is None:
+            return ClassTable(tuple(names))
+        known = {stored: self.names[number] for stored, number in self.numbers.items()}
+        return ClassTable(tuple(names), {stored: order[name] for stored, name in known.items() if name in order})
+
+    def spelled(self) -> str:
+        """`0 = second, 1 = third, 2 = first`, in the order of the numbers; empty without numbers."""
+        if self.numbers is None:
+            return ""
+        return ", ".join(f"{stored} = {self.names[number]}" for stored, number in sorted(self.numbers.items()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back."""
+        numbers = None if self.numbers is None else [[stored, number] for stored, number in self.numbers.items()]
+        return {"names": list(self.names), "numbers": numbers}
+
+    @classmethod
+    def from_dict(cls, plain: Any) -> ClassTable:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: anything else.
+        """
+        if not isinstance(plain, Mapping) or not isinstance(plain.get("names"), list):
+            raise ValueError("it is no table of classes")
+        names, numbers = plain["names"], plain.get("numbers")
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a name is no text")
+        if numbers is None:
+            return cls(tuple(names))
+        pairs = [tuple(pair) for pair in numbers if isinstance(pair, list) and len(pair) == 2]
+        whole = all(type(value) is int for pair in pairs for value in pair)
+        if len(pairs) != len(numbers) or not whole or not all(0 <= number < len(names) for _, number in pairs):
+            raise ValueError("a number belongs to no class")
+        return cls(tuple(names), dict(pairs))
+
+
+def read_class_table(
+    given: str | Path | Sequence[str] | Mapping[int, str] | ClassTable, *roots: Path
+) -> ClassTable:
+    """The table that somebody stated.
+
+    Args:
+        given: names in the order of their numbers from 0; number -> name; or a file (names, one a line, numbered from
+            0; or number and name a line), as it stands or under one of the roots. Ids follow the order in which the
+            names are stated.
+        roots: folders of data.
+
+    Raises:
+        ConfigError: a file that is not there, or files of that name under two roots that say different things; keys
+            that are no whole numbers.
+        DataError: a file that gives one number to two names, or one name to two numbers.
+        CorruptFileError: a file that is no text.
+    """
+    if isinstance(given, ClassTable):
+        return given
+    if isinstance(given, str | Path):
+        return _read_file(given, roots)
+    if isinstance(given, Mapping):
+        wrong = [stored for stored in given if not WHOLE_NUMBER.fullmatch(str(stored).strip())]
+        if wrong:
+            raise ConfigError(f"phase_names gives names to numbers, and {wrong[0]!r} is no whole number")
+        stored = [int(str(key).strip()) for key in given]
+        if len(set(stored)) != len(stored):
+            raise ConfigError(f"phase_names gives two names to one number: {dict(given)}")
+        names = tuple(str(name).strip() for name in given.values())
+        return ClassTable(names, {number: place for place, number in enumerate(stored)})
+    return _counted([str(name).strip() for name in given])
+
+
+def _counted(names: Sequence[str]) -> ClassTable:
+    return ClassTable(tuple(names), {number: number for number in range(len(names))})
+
+
+def _read_file(given: str | Path, roots: Sequence[Path]) -> ClassTable:
+    places = dict.fromkeys([Path(given).expanduser(), *(root / given for root in roots)])
+    files = [place for place in places if place.is_file()]
+    if not files:
+        shown = " nor ".join(f"under {root}" for root in dict.fromkeys(roots)) or "elsewhere"
+        raise ConfigError(
+            f"phase_names={str(given)!r} is a file neither here nor {shown}; a list of names is written in "
+            "brackets: --data.options.phase_names '[Preparation, ClippingCutting]'"
+        )
+    tables = {file: _table_in(file) for file in (files[:1] if files[0] == Path(given).expanduser() else files)}
+    first = next(iter(tables))
+    for file, table in tables.items():
+        if table != tables[first]:
+            raise ConfigError(
+                f"phase_names={str(given)!r} is {first} and {file}, and they say different things "
+                f"({tables[first].spelled()} there, {table.spelled()} here); give the whole path, and where evaluation "
+                "data count otherwise, their own --data.eval_options.phase_names"
+            )
+    return tables[first]
+
+
+def _table_in(file: Path) -> ClassTable:
+    """Lines of number and name (a header above them is no matter), or bare names, which count from 0."""
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()]
+    if not lines:
+        raise DataError(f"{file}: is empty; write one name a line, or number and name")
+    matches = [_NUMBERED.fullmatch(text) for _, text in lines]
+    if not any(matches):
+        return _counted([text for _, text in lines])
+    if matches[0] is None and re.search(r"[\t,;]", lines[0][1]):
+        lines, matches = lines[1:], matches[1:]  # a header
+    names: dict[str, int] = {}
+    numbers: dict[int, int] = {}
+    for (line, text), match in zip(lines, matches, strict=True):
+        if match is None:
+            raise DataError(f"{file}, line {line}: {text!r} has no number, other lines have one; number all or none")
+        stored, name = int(match[1]), match[2]
+        if stored in numbers:
+            raise DataError(f"{file}, line {line}: the number {stored} has a name already; every number has one")
+        if name in names:
+            raise DataError(f"{file}, line {line}: {name!r} has a number already; every name needs one of its own")
+        if name.casefold() not in VOID_NAMES:  # its number then belongs to no class
+            numbers[stored] = names[name] = len(names)
+    if not names:
+        raise DataError(f"{file}: names no class")
+    return ClassTable(tuple(names), numbers)

@@ -1,0 +1,114 @@
+"""Which numbers stand for which classes, in training, in every evaluation of the model, and in its folder.
+
+`id2label` of a configuration has the names in id order, and no place for the numbers that annotation files write.
+They lie in `classes.json` beside the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from m33d_hf.data.atomic_writing import write_text_atomically
+from m33d_hf.data.class_table import ClassTable, read_class_table
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.errors import CheckpointError
+from m33d_hf.training.arguments import RunArguments
+
+CLASSES = "classes.json"
+
+
+def stated_classes(args: RunArguments, train: bool) -> ClassTable | None:
+    """The table of `phase_names` in the run's options; None where nothing is stated.
+
+    A file's name is looked up under both roots, so that evaluation data elsewhere are read by the training table.
+
+    Raises:
+        ConfigError, DataError, CorruptFileError: see `read_class_table`.
+    """
+    data = args.data
+    own = None if train else data.eval_options.get("phase_names")
+    given = data.options.get("phase_names") if own is None else own
+    if given is None:
+        return None
+    roots = [data.root, data.eval_root] if own is None else [data.eval_root or data.root]
+    return read_class_table(given, *(Path(root).expanduser() for root in roots if root is not None))
+
+
+def evaluation_classes(args: RunArguments, names: Sequence[str]) -> ClassTable:
+    """The table by which evaluation data are read, in the order of the model's classes.
+
+    What the run states comes first, then what lies beside the model of `init_from`. Of other classes than the model's
+    the table stays as it was stated, for the comparison of the two.
+
+    Raises:
+        ConfigError, DataError, CorruptFileError: see `read_class_table`.
+        CheckpointError: `classes.json` beside the model is damaged.
+    """
+    stated = stated_classes(args, train=False)
+    if stated is not None:
+        return stated.onto(names) if set(stated.names) == set(names) else stated
+    stored = trained_classes(args.init_from)
+    if stored is not None and set(stored.names) == set(names):
+        return stored.onto(names)
+    return ClassTable(tuple(names))
+
+
+def trained_classes(init_from: str | None) -> ClassTable | None:
+    """The table beside a trained model, None where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    file = file_beside(init_from, CLASSES)
+    if file is None:
+        return None
+    try:
+        return ClassTable.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error}): which number stands for which class is not known. Delete it, and state "
+            "the numbers with --data.options.phase_names."
+        ) from error
+
+
+def write_classes(folder: str | Path, table: ClassTable) -> None:
+    """Leave a model's classes and their numbers in its folder.
+
+    Raises:
+        CheckpointError: the folder cannot be written to.
+    """
+    try:
+        write_text_atomically(Path(folder) / CLASSES, json.dumps(table.to_dict(), indent=1) + "\n")
+    except OSError as error:
+        raise CheckpointError(f"Could not write {Path(folder) / CLASSES}: {error}; free some space.") from error
+
+
+def file_beside(init_from: str | None, name: str) -> Path | None:
+    """A file of a run beside its model, which may be an output folder or one of the checkpoints in it; None without."""
+    if init_from is None:
+        return None
+    path = Path(init_from).expanduser()
+    folder = path.parent if path.is_file() else path
+    places = [folder / name]
+    if folder.parent.name == "checkpoints":
+        places.append(folder.parent.parent / name)
+    return next((place for place in places if place.is_file()), None)
+
+
+def class_table_of(dataset: SampleDataset, names: Sequence[str]) -> ClassTable:
+    """The classes of a model in their order, with the numbers that a data set's annotations write for them."""
+    table = getattr(dataset.source, "class_table", None)
+    return ClassTable(tuple(names)) if table is None else table.onto(names)
+
+
+def numbers_changed(args: RunArguments, names: Sequence[str], found: ClassTable) -> list[str]:
+    """A line where numbers mean other classes here than in the training of `init_from`."""
+    stored = trained_classes(args.init_from)
+    if stored is None or stored.numbers is None or found.numbers is None:
+        return []
+    before, now = stored.onto(names), found.onto(names)
+    if before.numbers == now.numbers:
+        return []
+    return [f"numbers of phases mean {now.spelled()} here and {before.spelled()} in the training of {args.init_from}"]
