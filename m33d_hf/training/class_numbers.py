@@ -103,12 +103,12 @@ def class_table_of(dataset: SampleDataset, names: Sequence[str]) -> ClassTable:
     return ClassTable(tuple(names)) if table is None else table.onto(names)
 
 
-def numbers_changed(args: RunArguments, names: Sequence[str], found: ClassTable) -> list[str]:
-    """A line where numbers mean other classes here than in the training of `init_from`."""
-    stored = trained_classes(args.init_from)
-    if stored is None or stored.numbers is None or found.numbers is None:
+def numbers_changed(init_from: str | None, table: ClassTable) -> list[str]:
+    """A line where numbers mean other classes in evaluation data than in the training of `init_from`."""
+    stored = trained_classes(init_from)
+    if stored is None or stored.numbers is None or table.numbers is None:
         return []
-    before, now = stored.onto(names), found.onto(names)
-    if before.numbers == now.numbers:
+    before = stored.onto(table.names)
+    if before.numbers == table.numbers:
         return []
-    return [f"numbers of phases mean {now.spelled()} here and {before.spelled()} in the training of {args.init_from}"]
+    return [f"WARNING: phases are numbered {table.spelled()} here, and {before.spelled()} in the training of {init_from}"]

@@ -7,6 +7,7 @@ is bounded by that, not by the encoder alone: compare encoders with it, not with
 from __future__ import annotations
 
 import copy
+import sys
 import time
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.guards import output_lock
 from m33d_hf.training.launch import Ranks, open_accelerator
-from m33d_hf.training.preparation import build_eval_feed, build_model
+from m33d_hf.training.preparation import build_eval_feed, build_model, overlap_lines
 from m33d_hf.training.probing import centre_views, frozen_encoder
 from m33d_hf.training.tasks.base import to_device
 from m33d_hf.training.tasks.building import config_of
@@ -108,6 +109,7 @@ def _all_tokens(args: RunArguments, accelerator: Accelerator) -> tuple[Tokens, T
     train_set, test_set = task.build_datasets(args, model)
     if test_set is None:
         raise ConfigError("There are no test images to probe on: give --data.eval_split (or --data.eval_root).")
+    print("".join(f"{line}\n" for line in overlap_lines(args, train_set, test_set)), end="", file=sys.stderr, flush=True)
     encoder = frozen_encoder(args, accelerator.device)
     train, test = (
         _extract(args, task, model, encoder, centre_views(args, model, part), accelerator)

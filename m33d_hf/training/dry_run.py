@@ -15,9 +15,9 @@ from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import visible_count
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.evaluation_run import as_trained, check_all_loaded, evaluation_data
+from m33d_hf.training.evaluation_run import as_trained, check_all_loaded, evaluation_data, known_data
 from m33d_hf.training.plan import plan_run
-from m33d_hf.training.preparation import build_model
+from m33d_hf.training.preparation import build_model, overlap_lines
 from m33d_hf.training.recipes import leaves
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
@@ -47,7 +47,11 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     sections = {
         "arguments": _describe_arguments(args, origins or {}),
         "model": [*describe_parameters(model), *describe_tokens(config, args.task), *_describe_cost(config, args)],
-        "run": [*plan_run(args, len(train_set), world).describe(args, world), *task.describe(args, model, train_set)],
+        "run": [
+            *plan_run(args, len(train_set), world).describe(args, world),
+            *task.describe(args, model, train_set),
+            *overlap_lines(args, train_set, eval_set),
+        ],
         "training data": check_first_samples(args, task, model, train_set, train=True),
     }
     if eval_set is not None:
@@ -64,7 +68,10 @@ def _evaluation_sections(args: RunArguments, task: Task, origins: dict[str, str]
     return {
         "arguments": _describe_arguments(args, origins),
         "model": [*describe_parameters(model), *describe_tokens(config_of(model), args.task), *notes],
-        "evaluation data": check_first_samples(args, task, model, dataset, train=False),
+        "evaluation data": [
+            *check_first_samples(args, task, model, dataset, train=False),
+            *known_data(args, task, model, dataset),
+        ],
     }
 
 

@@ -24,11 +24,13 @@ from m33d_hf.data.skips import FILE_NAME, read_skipped
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.arguments import RunArguments, same_setting
+from m33d_hf.training.class_numbers import numbers_changed
 from m33d_hf.training.guards import output_lock
 from m33d_hf.training.initialisation import find_own
 from m33d_hf.training.launch import Ranks, open_accelerator
 from m33d_hf.training.preparation import build_eval_feed, build_model, list_left_out
 from m33d_hf.training.reporting import CONFIG, flatten, provenance
+from m33d_hf.training.seen_videos import seen_again
 from m33d_hf.training.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
 
@@ -69,6 +71,8 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         model = build_model(args, task)
         check_all_loaded(task, args)
         dataset = evaluation_data(args, task, model)
+        warnings = known_data(args, task, model, dataset)
+        ranks.on_main(lambda: print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr, flush=True))
         ranks.on_main(lambda: list_left_out(args, [dataset]))
         model.to(accelerator.device).eval()
         feed = build_eval_feed(args, task, model, dataset, ranks)
@@ -80,6 +84,7 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         feed.check(ranks)
         metrics = {name.removeprefix("eval/"): float(value) for name, value in found.items()}
         results = _results(args, metrics, len(dataset), ranks.size, time.perf_counter() - started)
+        results["warnings"] = warnings
         ranks.on_main(lambda: _write(results, args, notes))
         return metrics
 
@@ -160,6 +165,17 @@ def evaluation_data(args: RunArguments, task: Task, model: nn.Module) -> SampleD
     if dataset is None:
         raise ConfigError("There are no evaluation data: give --data.eval_split (or --data.eval_root).")
     return dataset
+
+
+def known_data(args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset) -> list[str]:
+    """Lines: evaluation videos that the model was trained on, and numbers that mean other classes than in training.
+
+    Raises:
+        CheckpointError: what lies about it beside the model is damaged.
+    """
+    table = task.class_table(model, dataset)
+    other = [] if table is None else numbers_changed(args.init_from, table)
+    return seen_again(args.init_from, dataset) + other
 
 
 def check_all_loaded(task: Task, args: RunArguments) -> None:

@@ -171,10 +171,11 @@ def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
 
 
 def _announce(run: Run) -> None:
-    """Write train_config.json and tell the numbers of the run."""
+    """Write train_config.json and what else belongs beside the model, and tell the numbers of the run."""
     found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
     config = {**run.facts, **found, **provenance()}
     run.ranks.on_main(lambda: write_json(Path(run.args.output_dir) / CONFIG, config))
+    run.ranks.on_main(run.leave_beside_the_model)
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
     damaged = [f"passed over {path.name}: incomplete or damaged" for path in run.passed_over]
     run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed, *damaged])

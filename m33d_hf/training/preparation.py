@@ -17,6 +17,7 @@ from m33d_hf.data.randomness import seeded
 from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.class_numbers import write_classes
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
 from m33d_hf.training.compiling import checkpoint_activations, compile_model, eager_evaluation
 from m33d_hf.training.deepspeed import ZeroUpdater, load_deepspeed
@@ -29,6 +30,7 @@ from m33d_hf.training.optimization import build_optimizer
 from m33d_hf.training.plan import plan_run
 from m33d_hf.training.reporting import Reporter
 from m33d_hf.training.resume import check_resumable, restore, run_facts
+from m33d_hf.training.seen_videos import SEEN, seen_again, shared_videos, write_seen
 from m33d_hf.training.sharding import Shards, check_shardable, says_yes
 from m33d_hf.training.stepping import StepEngine
 from m33d_hf.training.tasks.base import Collator, Task
@@ -50,7 +52,8 @@ class Run:
         eval_feed: this rank's evaluation data, or None.
         facts: what checkpoints and train_config.json remember.
         data: what is worth knowing about the training data, for train_config.json.
-        description: the task's lines about itself, printed at the start.
+        description: the task's lines about itself and its data, printed at the start.
+        train_set: the training data.
         resumed_from: the checkpoint that this run continues, or None.
         passed_over: newer checkpoints that are incomplete.
     """
@@ -68,7 +71,8 @@ class Run:
         self.plan = plan_run(args, len(train_set), self.ranks.size)
         self.ranks.on_main(lambda: list_left_out(args, [train_set, eval_set]))
         self.data = task.describe_data(train_set)
-        self.description = task.describe(args, self.model, train_set)
+        self.description = task.describe(args, self.model, train_set) + overlap_lines(args, train_set, eval_set)
+        self.train_set = train_set
         self.engine = StepEngine(self._prepare(), task, self.ranks, args.seed)
         self.average = WeightAverage(self.model, args.train.ema_decay) if args.train.ema_decay else None
 
@@ -89,6 +93,18 @@ class Run:
             if self.eval_feed is not None:
                 closing.callback(self.eval_feed.close)
             closing.callback(self.feed.close)
+
+    def leave_beside_the_model(self) -> None:
+        """Write into the output folder what every later evaluation of the model must know of its training data.
+
+        Which numbers of annotations stand for which classes, and which videos it has seen; a run that continues another
+        finds both there.
+        """
+        table = self.task.class_table(self.model, self.train_set)
+        if table is not None:
+            write_classes(self.args.output_dir, table)
+        if self.resumed_from is None or not (Path(self.args.output_dir) / SEEN).is_file():
+            write_seen(self.args.output_dir, self.args.task, self.train_set, self.args.init_from)
 
     def _prepare(self) -> Updater:
         """Compile, place and wrap the model, by DDP, in shards or by DeepSpeed, and build its optimizer."""
@@ -230,6 +246,12 @@ def run_collator(args: RunArguments, task: Task, model: nn.Module, ranks: Ranks,
     """
     collator = task.build_collator(args, model, train=train)
     return deferring(collator) if ranks.device.type != "cpu" or args.data.num_workers == 0 else collator
+
+
+def overlap_lines(args: RunArguments, train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
+    """Warnings of evaluation videos that the run, or a training of `init_from`, sees in training."""
+    again = [] if eval_set is None else seen_again(args.init_from, eval_set)
+    return shared_videos(train_set, eval_set) + again
 
 
 def skip_ledger(args: RunArguments, dataset: SampleDataset) -> SkipLedger:

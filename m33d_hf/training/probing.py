@@ -31,7 +31,7 @@ from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.guards import output_lock
 from m33d_hf.training.initialisation import find_own, initialise, starting_config
 from m33d_hf.training.launch import Ranks, open_accelerator
-from m33d_hf.training.preparation import build_eval_feed, build_model
+from m33d_hf.training.preparation import build_eval_feed, build_model, overlap_lines
 from m33d_hf.training.tasks.base import to_device
 from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
@@ -134,6 +134,8 @@ def frozen_features(args: RunArguments, accelerator: Accelerator, ranks: Ranks) 
     train_set, test_set = task.build_datasets(args, model)
     if test_set is None:
         raise ConfigError("There are no test clips to probe on: give --data.eval_split (or --data.eval_root).")
+    warnings = overlap_lines(args, train_set, test_set)
+    ranks.on_main(lambda: print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr, flush=True))
     model.to(accelerator.device).eval()
     encoder = model.encode_clips if pooled else _mean_tokens(frozen_encoder(args, accelerator.device))
     train, test = (

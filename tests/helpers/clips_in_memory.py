@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from m33d_hf.data.randomness import generator_of
+from m33d_hf.data.class_table import ClassTable
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
 
@@ -79,7 +80,7 @@ class PhasesInMemory(PhaseSource):
     def __init__(
         self,
         split: str = "train",
-        phase_names: Sequence[str] | None = None,
+        phase_names: ClassTable | None = None,
         unit: str = "clips",
         clip_span: int = 64,
         clip_stride: int | None = None,
@@ -87,7 +88,7 @@ class PhasesInMemory(PhaseSource):
     ) -> None:
         phases = np.repeat([0, 1, 2, 255, 255], [8, 12, 8, 8, 8]).astype(np.uint8)
         videos = [PhaseVideo(Clip(f"{split}/{number}", None, len(phases)), phases) for number in range(2)]
-        names = list(NAMES if phase_names is None else phase_names)
+        names = list(NAMES if phase_names is None else phase_names.names)
         self.given_names = phase_names
         super().__init__(
             videos,

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from helpers.clips_in_memory import NAMES, ClipSource, PhasesInMemory
+from m33d_hf.data.class_table import ClassTable
 from m33d_hf.data.sources import SOURCES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
@@ -174,7 +175,7 @@ def test_phases_are_judged_by_clip_with_average_precision(tmp_path: Path) -> Non
     model = task.build_model(args)
     train_set, eval_set = task.build_datasets(args, model)
     assert train_set.source.clip_span == 4  # what the model reads
-    assert train_set.source.given_names is None and eval_set.source.given_names == list(NAMES)
+    assert train_set.source.given_names is None and eval_set.source.given_names == ClassTable(tuple(NAMES))
     assert len(train_set) == len(eval_set) == 14  # the unlabelled tail is left out
     result = train(args, VideoClassificationTask())
     rows = table(tmp_path)

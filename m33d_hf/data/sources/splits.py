@@ -55,13 +55,19 @@ def select_split(
 
     Returns:
         (sequences, one sentence on how they were chosen).
+
+    Raises:
+        ConfigError: an unknown split, or fractions that cannot be.
+        DataError: an empty split, or training and evaluation lists that share frames.
     """
     if split is None or split == "all":
         return sequences, "all frames, not split"
     name = canonical_split(split)
     listed = _list_file(root, name, split_list)
     if listed is not None:
-        return _from_list(sequences, listed), f"split {name} as listed in {listed.name}"
+        kept = _from_list(sequences, listed)
+        _refuse_shared(root, sequences, name, kept, listed, split_list)
+        return kept, f"split {name} as listed in {listed.name}"
     folders = {PurePosixPath(key).parts[0].lower() for key in sequences}
     named = {known for known, aliases in SPLIT_NAMES.items() if folders & set(aliases)}
     if fractions is None and named:
@@ -127,6 +133,40 @@ def _from_list(sequences: Sequences, path: Path) -> Sequences:
             f"file found here (sequences {sorted(sequences)[:3]}, a frame {example!r})"
         )
     return kept
+
+
+def _refuse_shared(
+    root: Path,
+    sequences: Sequences,
+    name: str,
+    kept: Sequences,
+    file: Path,
+    split_list: str | Mapping[str, str] | None,
+) -> None:
+    """Refuse lists by which one frame is trained on and evaluated on; validation and test may share frames.
+
+    Raises:
+        DataError: the list of the training split and this one have frames in common.
+    """
+    stated = isinstance(split_list, Mapping)
+    others = ("validation", "test") if name == "train" else ("train",)
+    for other in others:
+        if split_list is not None and not (stated and other in {canonical_split(key) for key in split_list}):
+            continue  # a single file names one split, whichever is asked for
+        path = _list_file(root, other, split_list)
+        if path is None:
+            continue
+        entries = _entries(path)
+        both = [
+            key
+            for key, frames in kept.items()
+            if any(_names_of(key, frame) & entries for frame in frames)
+        ]
+        if both:
+            raise DataError(
+                f"{len(both)} of {len(kept)} sequences are in {file} and in {path}, the first is {both[0]!r}: an "
+                "evaluation on what was trained on says nothing. Take them out of one list."
+            )
 
 
 def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float], few: int) -> tuple[Sequences, str]:

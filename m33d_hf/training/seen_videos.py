@@ -1,0 +1,151 @@
+"""Which videos a model was trained on, as digests that tell no name, and whether an evaluation meets them again.
+
+`seen_videos.json` beside a model holds, for every training that led to it, a random salt and digests of the videos' keys
+and of their file names with sizes: a video that was moved to another folder is known again, and whoever has the file
+but not the videos learns nothing about them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.data.atomic_writing import write_text_atomically
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.errors import CheckpointError
+from m33d_hf.training.class_numbers import file_beside
+
+SEEN = "seen_videos.json"
+_DIGITS = 24  # of a digest: 96 bits, so that two names never meet by chance
+
+
+def seen_again(init_from: str | None, dataset: SampleDataset) -> list[str]:
+    """Lines that warn of evaluation videos which the model of `init_from` was trained on, with their number only.
+
+    Raises:
+        CheckpointError: `seen_videos.json` beside the model is damaged.
+    """
+    trainings = read_seen(init_from)
+    videos = video_names(dataset) if trainings else []
+    lines = []
+    for training in trainings:
+        known = set(training["digests"])
+        again = sum(any(_digest(training["salt"], name) in known for name in names) for names in videos)
+        if again:
+            lines.append(
+                f"WARNING: {again} of {len(videos)} evaluation videos were trained on ({training['task']} of "
+                f"{init_from}): what is measured on them says little about new ones"
+            )
+    return lines
+
+
+def shared_videos(train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
+    """A line that warns of videos which a run trains on and evaluates on."""
+    if eval_set is None:
+        return []
+    trained = {name for names in video_names(train_set) for name in names}
+    videos = video_names(eval_set)
+    again = sum(any(name in trained for name in names) for names in videos)
+    if not again:
+        return []
+    return [
+        f"WARNING: {again} of {len(videos)} evaluation videos are trained on in this run: what is measured on them says "
+        "little about new ones"
+    ]
+
+
+def write_seen(folder: str | Path, task: str, dataset: SampleDataset, init_from: str | None) -> None:
+    """Leave digests of the training videos in the output folder, after those of the model that the run starts from.
+
+    Raises:
+        CheckpointError: the folder cannot be written to, or the file beside `init_from` is damaged.
+    """
+    salt = secrets.token_hex(16)
+    videos = video_names(dataset)
+    digests = sorted({_digest(salt, name) for names in videos for name in names})
+    own = {"task": task, "salt": salt, "videos": len(videos), "digests": digests}
+    text = json.dumps({"version": 1, "trained": [*read_seen(init_from), own]}, indent=0) + "\n"
+    try:
+        write_text_atomically(Path(folder) / SEEN, text)
+    except OSError as error:
+        raise CheckpointError(f"Could not write {Path(folder) / SEEN}: {error}; free some space.") from error
+
+
+def read_seen(init_from: str | None) -> list[dict[str, Any]]:
+    """The trainings that led to a model: "task", "salt", "videos", "digests" of each; none where nothing is known.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    file = file_beside(init_from, SEEN)
+    if file is None:
+        return []
+    try:
+        trainings = json.loads(file.read_text(encoding="utf-8"))["trained"]
+        if not all(_is_training(each) for each in trainings):
+            raise ValueError("an entry is no list of digests")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error}): which videos the model was trained on is not known. Delete it to go on "
+            "without the comparison."
+        ) from error
+    return list(trainings)
+
+
+def _is_training(entry: Any) -> bool:
+    if not isinstance(entry, Mapping) or not all(isinstance(entry.get(name), str) for name in ("task", "salt")):
+        return False
+    digests = entry.get("digests")
+    return isinstance(digests, list) and all(isinstance(digest, str) for digest in digests)
+
+
+def video_names(dataset: SampleDataset) -> list[tuple[str, ...]]:
+    """What the videos of a data set may be known by, one entry per video that is in use.
+
+    A key counts as it is. A file counts by its name and size, wherever it lies. Single frames, whose names are numbers
+    as a rule, count by both together.
+    """
+    return [_names(item, key, dataset.source) for key, item in _videos(dataset).items()]
+
+
+def _videos(dataset: SampleDataset) -> dict[str, Any]:
+    """Key -> handle of the videos (or frames) in use."""
+    source, rows = dataset.source, dataset.indices
+    videos, groups = getattr(source, "videos", None), getattr(source, "groups", None)
+    if videos is None:
+        items = (source[row] for row in rows)
+        return {item.key: item for item in items}
+    keys = [video.key for video in videos] if groups is None else groups()
+    used = {keys[row] for row in rows}
+    return {video.key: video.handle for video in videos if video.key in used}
+
+
+def _names(item: Any, key: str, source: Any) -> tuple[str, ...]:
+    frames = getattr(item, "frames", None)
+    if isinstance(frames, Sequence) and frames and hasattr(frames[0], "rgb"):
+        first = frames[0].rgb or frames[0].depth
+        path = Path(getattr(source, "root", "")) / str(first)
+        return (f"frame {_plain(key)} {_size(path)}",)
+    names = [f"key {_plain(key)}"]
+    file = getattr(item, "file", None)
+    if isinstance(file, Path) and file.is_file():
+        names.append(f"file {_plain(file.stem)} {_size(file)}")
+    return tuple(names)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+def _plain(name: str) -> str:
+    """One spelling of a name, whatever system wrote it."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _digest(salt: str, name: str) -> str:
+    return hashlib.sha256(f"{salt} {name}".encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
