@@ -249,9 +249,13 @@ def run_collator(args: RunArguments, task: Task, model: nn.Module, ranks: Ranks,
 
 
 def overlap_lines(args: RunArguments, train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
-    """Warnings of evaluation videos that the run, or a training of `init_from`, sees in training."""
+    """Warnings of evaluation videos that the run, or a training of `init_from`, sees in training.
+
+    Raises:
+        DataError: two splits of one root share videos.
+    """
     again = [] if eval_set is None else seen_again(args.init_from, eval_set)
-    return shared_videos(train_set, eval_set) + again
+    return shared_videos(args, train_set, eval_set) + again
 
 
 def skip_ledger(args: RunArguments, dataset: SampleDataset) -> SkipLedger:

@@ -17,7 +17,9 @@ from typing import Any
 
 from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.loading import SampleDataset
-from m33d_hf.errors import CheckpointError
+from m33d_hf.data.sources import source_options
+from m33d_hf.errors import CheckpointError, DataError
+from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.class_numbers import file_beside
 
 SEEN = "seen_videos.json"
@@ -38,14 +40,18 @@ def seen_again(init_from: str | None, dataset: SampleDataset) -> list[str]:
         again = sum(any(_digest(training["salt"], name) in known for name in names) for names in videos)
         if again:
             lines.append(
-                f"WARNING: {again} of {len(videos)} evaluation videos were trained on ({training['task']} of "
-                f"{init_from}): what is measured on them says little about new ones"
+                f"WARNING: {again} of {len(videos)} evaluation videos were trained on, by their names ({training['task']} "
+                f"of {init_from}): what is measured on them says little about new ones"
             )
     return lines
 
 
-def shared_videos(train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
-    """A line that warns of videos which a run trains on and evaluates on."""
+def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
+    """A line that warns of videos which a run trains on and evaluates on, where it was told to.
+
+    Raises:
+        DataError: two different splits of one root share videos, which nobody can have meant.
+    """
     if eval_set is None:
         return []
     trained = {name for names in video_names(train_set) for name in names}
@@ -53,10 +59,15 @@ def shared_videos(train_set: SampleDataset, eval_set: SampleDataset | None) -> l
     again = sum(any(name in trained for name in names) for names in videos)
     if not again:
         return []
-    return [
-        f"WARNING: {again} of {len(videos)} evaluation videos are trained on in this run: what is measured on them says "
-        "little about new ones"
-    ]
+    told = f"{again} of {len(videos)} evaluation videos are trained on in this run"
+    data = args.data
+    split = "split" in source_options(data.source) and data.eval_root is None and data.eval_split != data.train_split
+    if split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
+        raise DataError(
+            f"{told}: the splits {data.train_split!r} and {data.eval_split!r} share them, and an evaluation on what was "
+            "trained on says nothing. Correct the lists (--data.options.split_list, with a file per split)."
+        )
+    return [f"WARNING: {told}: what is measured on them says little about new ones"]
 
 
 def write_seen(folder: str | Path, task: str, dataset: SampleDataset, init_from: str | None) -> None:

@@ -1,0 +1,174 @@
+"""Videos that a model was trained on are known again by digests, never by names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.shared_data import shared
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sources import build_source
+from m33d_hf.errors import CheckpointError, DataError
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.dry_run import dry_run
+from m33d_hf.training.evaluation_run import evaluate_run
+from m33d_hf.training.loop import train
+from m33d_hf.training.seen_videos import SEEN, read_seen, seen_again, write_seen
+from m33d_hf.training.tasks.video_classification import VideoClassificationTask
+
+TINY: dict[str, Any] = {
+    "image_size": 16,
+    "patch_size": 8,
+    "num_frames": 2,
+    "tubelet_size": 2,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+PATIENTS = ("müller", "schmidt", "meier")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three folders of frames named after people; the first two train, the last one validates."""
+    root = tmp_path / "data"
+    (root / "phase_annotations").mkdir(parents=True)
+    for name in PATIENTS:
+        (root / "videos" / name).mkdir(parents=True)
+        for frame in range(4):
+            Image.new("RGB", (16, 16), (60 * frame, 9, 99)).save(root / "videos" / name / f"{frame:03}.png")
+        text = "Frame\tPhase\n0\tcut\n1\tcut\n2\tsew\n3\tsew\n"
+        (root / "phase_annotations" / f"{name}-phase.txt").write_text(text)
+    (root / "train.txt").write_text("müller\nschmidt\n", encoding="utf-8")
+    (root / "validation.txt").write_text("meier\n", encoding="utf-8")
+    return root
+
+
+def arguments(folder: Path, root: Path, **options: Any) -> RunArguments:
+    args = RunArguments(task="video_classification", output_dir=str(folder), cpu=True)
+    args.model = dict(TINY)
+    args.data.source, args.data.root, args.data.num_workers = "phases", str(root), 0
+    args.data.frame_stride, args.data.options = 1, options
+    args.transforms.eval_crop = "resize"
+    args.train.batch_size, args.train.max_steps = 4, 1
+    args.logging.trackers, args.logging.progress = [], False
+    return args
+
+
+def judging(folder: Path, root: Path, init_from: Path, split: str) -> RunArguments:
+    args = arguments(folder, root)
+    args.eval_only, args.init_from, args.model, args.data.eval_split = True, str(init_from), {}, split
+    return args
+
+
+def test_an_evaluation_on_training_videos_is_told(tmp_path: Path, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(arguments(tmp_path / "run", root), VideoClassificationTask())
+    written = (tmp_path / "run" / SEEN).read_text()
+    assert not any(name in written or name.encode("unicode-escape").decode() in written for name in PATIENTS)
+    (record,) = json.loads(written)["trained"]
+    assert record["videos"] == 2 and len(record["digests"]) == 2 and len(record["salt"]) == 32
+    train(arguments(tmp_path / "other", root), VideoClassificationTask())
+    (other,) = json.loads((tmp_path / "other" / SEEN).read_text())["trained"]
+    assert other["salt"] != record["salt"] and not set(other["digests"]) & set(record["digests"])
+
+    capfd.readouterr()
+    evaluate_run(judging(tmp_path / "fair", root, tmp_path / "run", "validation"), VideoClassificationTask())
+    assert "WARNING" not in capfd.readouterr().err
+    assert json.loads((tmp_path / "fair" / "eval_results.json").read_text())["warnings"] == []
+    told = "WARNING: 2 of 2 evaluation videos were trained on, by their names (video_classification of"
+    unfair = judging(tmp_path / "unfair", root, tmp_path / "run" / "checkpoints" / "best", "train")
+    assert told in dry_run(unfair, VideoClassificationTask())
+    evaluate_run(unfair, VideoClassificationTask())
+    shown = capfd.readouterr().err
+    assert told in shown and not any(name in shown for name in PATIENTS)
+    assert told in json.loads((tmp_path / "unfair" / "eval_results.json").read_text())["warnings"][0]
+    mixed = judging(tmp_path / "mixed", root, tmp_path / "run", "all")
+    assert "WARNING: 2 of 3 evaluation videos" in dry_run(mixed, VideoClassificationTask())
+
+
+def test_one_video_in_two_lists(tmp_path: Path, root: Path) -> None:
+    (root / "validation.txt").write_text("meier\nschmidt\n", encoding="utf-8")
+    for split in ("train", "validation"):
+        with pytest.raises(DataError, match=r"are in .*\.txt and in .*\.txt, the first is 'schmidt'.*says nothing"):
+            build_source("phases", root=root, split=split)
+    stated = {"train": "train.txt", "val": "validation.txt"}
+    with pytest.raises(DataError, match="the first is 'schmidt'"):
+        build_source("phases", root=root, split="train", split_list=stated)
+    # Each list stated for itself: only the run sees both.
+    args = arguments(tmp_path / "run", root, split_list="train.txt")
+    args.data.eval_options = {"split_list": "validation.txt"}
+    with pytest.raises(DataError, match="1 of 2 evaluation videos are trained on in this run: the splits 'train' and"):
+        train(args, VideoClassificationTask())
+    args.data.eval_options = {}  # one list for both
+    with pytest.raises(DataError, match="2 of 2 evaluation videos are trained on in this run"):
+        dry_run(args, VideoClassificationTask())
+    (root / "validation.txt").write_text("meier\n", encoding="utf-8")
+    (root / "test.txt").write_text("meier\n", encoding="utf-8")  # validation and test may be one
+    assert len(build_source("phases", root=root, split="validation")) == 1
+
+
+def test_whoever_asks_for_the_same_split_is_warned(tmp_path: Path, root: Path) -> None:
+    args = arguments(tmp_path / "run", root)
+    args.data.eval_split = "train"
+    told = "WARNING: 2 of 2 evaluation videos are trained on in this run"
+    assert told in dry_run(args, VideoClassificationTask())
+    args.data.eval_split, args.data.eval_root = "validation", str(root)
+    assert "WARNING: 3 of 3 evaluation videos" in dry_run(args, VideoClassificationTask())
+
+
+def test_a_video_that_was_moved_is_known_by_name_and_size(tmp_path: Path) -> None:
+    clip = shared("videos/ucf101/SoccerJuggling/v_SoccerJuggling_g23_c01.avi")
+    for place in ("a/films/first.avi", "b/first.avi", "c/second.avi"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        shutil.copy(clip, tmp_path / place)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "first.avi").write_bytes(clip.read_bytes() + b"\0")  # another film of that name
+    sets = {
+        name: SampleDataset(build_source("phases", root=tmp_path / name, unit="videos"), num_frames=2) for name in "abcd"
+    }
+    (tmp_path / "model").mkdir()
+    write_seen(tmp_path / "model", "pretraining", sets["a"], None)
+    model = str(tmp_path / "model")
+    assert "1 of 1" in seen_again(model, sets["a"])[0] and "1 of 1" in seen_again(model, sets["b"])[0]
+    assert seen_again(model, sets["c"]) == [] and seen_again(model, sets["d"]) == []
+
+
+def test_a_second_training_remembers_the_first(tmp_path: Path, root: Path) -> None:
+    """What a model's starting point has seen, the model has seen too."""
+    sets = {
+        split: SampleDataset(build_source("phases", root=root, split=split, unit="videos"), num_frames=2)
+        for split in ("train", "validation")
+    }
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    write_seen(tmp_path / "first", "pretraining", sets["train"], None)
+    write_seen(tmp_path / "second", "action_detection", sets["validation"], str(tmp_path / "first"))
+    assert [each["task"] for each in read_seen(str(tmp_path / "second"))] == ["pretraining", "action_detection"]
+    (line,) = seen_again(str(tmp_path / "second"), sets["train"])
+    assert "(pretraining of" in line
+    for damage in ("{", '{"trained": 3}', '{"trained": [{"salt": 1}]}', "[]", "null"):
+        (tmp_path / "second" / SEEN).write_text(damage)
+        with pytest.raises(CheckpointError, match=r"seen_videos\.json cannot be read"):
+            seen_again(str(tmp_path / "second"), sets["train"])
+
+
+def test_frames_count_by_name_and_size(tmp_path: Path) -> None:
+    """Frames are called 000.png everywhere: the name alone says nothing."""
+    rng = np.random.default_rng(0)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(6):
+            noise = rng.integers(0, 256, (16, 20 if folder == "a" else 24, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / folder / f"{number:03}.png")
+    (tmp_path / "model").mkdir()
+    first, second = (SampleDataset(build_source("folder", root=tmp_path / name, depth=None)) for name in "ab")
+    write_seen(tmp_path / "model", "pretraining", first, None)
+    assert "6 of 6" in seen_again(str(tmp_path / "model"), first)[0]
+    assert seen_again(str(tmp_path / "model"), second) == []
