@@ -36,11 +36,13 @@ class PhaseNames:
         names: phases in id order.
         numbers: stored number -> id, for annotations that hold numbers; None where no numbers are known.
         unknown: "error" for a phase that is none of these, or "ignore" to leave its frames unannotated.
+        ignored: names whose frames are left unannotated.
     """
 
     names: tuple[str, ...]
     numbers: Mapping[int, int] | None = None
     unknown: str = "error"
+    ignored: Sequence[str] = ()
 
     def ids(self, annotation: Annotation) -> np.ndarray:
         """(n,) uint8 id of each line of the annotation, 255 where the phase is unknown and that is allowed.
@@ -52,6 +54,8 @@ class PhaseNames:
         return np.array(table, dtype=np.uint8)[annotation.codes]
 
     def _id_of(self, name: str, annotation: Annotation) -> int:
+        if name in self.ignored:
+            return IGNORE_INDEX
         if name in self.names:
             return self.names.index(name)
         if self.numbers is not None and WHOLE_NUMBER.fullmatch(name) and int(name) in self.numbers:
@@ -61,7 +65,7 @@ class PhaseNames:
         raise LabelError(self._unknown(name, annotation))
 
     def _unknown(self, name: str, annotation: Annotation) -> str:
-        where = f"{annotation.path}, line {annotation.first_line(name)}: phase {name!r}"
+        where = f"{annotation.place_of(name)}: phase {name!r}"
         ignore = "or leave its frames unannotated with --data.options.unknown_phase=ignore"
         if not WHOLE_NUMBER.fullmatch(name):
             return (
@@ -87,8 +91,8 @@ def holds_numbers(annotations: Sequence[Annotation]) -> bool:
     return any(WHOLE_NUMBER.fullmatch(name) for annotation in annotations for name in annotation.names)
 
 
-def collect_names(annotations: Sequence[Annotation]) -> tuple[list[str], str]:
-    """All phases of a data set in a fixed order, and a sentence about it.
+def collect_names(annotations: Sequence[Annotation], ignored: Sequence[str] = ()) -> tuple[list[str], str]:
+    """All phases of a data set but the ignored ones, in a fixed order, and a sentence about it.
 
     Cholec80's seven are in surgical order where they are exactly the set; any other set is in alphabetical order.
 
@@ -97,11 +101,11 @@ def collect_names(annotations: Sequence[Annotation]) -> tuple[list[str], str]:
     """
     places: dict[str, Annotation] = {}
     for annotation in annotations:
-        for name in annotation.names:
+        for name in (name for name in annotation.names if name not in ignored):
             places.setdefault(name, annotation)
     folded: dict[str, str] = {}
     for name, annotation in places.items():
-        where = f"{annotation.path}, line {annotation.first_line(name)}"
+        where = annotation.place_of(name)
         if WHOLE_NUMBER.fullmatch(name):
             raise LabelError(
                 f"{where}: the phase is the number {name}, and what a number stands for is not standard (two orders of "
@@ -112,8 +116,8 @@ def collect_names(annotations: Sequence[Annotation]) -> tuple[list[str], str]:
         if other != name:
             first = places[other]
             raise LabelError(
-                f"two phases have one name but for upper and lower case: {other!r} ({first.path}, line "
-                f"{first.first_line(other)}) and {name!r} ({where}). Write both alike, or give them names of their own"
+                f"two phases have one name but for upper and lower case: {other!r} ({first.place_of(other)}) and "
+                f"{name!r} ({where}). Write both alike, or give them names of their own"
             )
     if set(places) == set(CHOLEC80_PHASES):
         return list(CHOLEC80_PHASES), "phases: the seven of Cholec80, in surgical order"
@@ -131,6 +135,7 @@ class Timing:
         label_fps: frames per second that annotations number; None = those of the video, checked by length.
         tolerance: label steps by which an annotation may be longer than the video.
         inclusive: whether the last frame of a segment is the one that its end names.
+        first: number that annotations give to the first frame, 0 or 1 (`phase_numbering.first_number`).
     """
 
     num_frames: int
@@ -138,6 +143,7 @@ class Timing:
     label_fps: float | None = None
     tolerance: float = 1.0
     inclusive: bool = False
+    first: int = 0
 
     @property
     def ratio(self) -> float:
@@ -202,6 +208,8 @@ def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video:
             f"label_fps is {timing.label_fps:g}, and the frames per second of {video} are not known: pass "
             "--data.options.fps"
         )
+    if not len(annotation.starts):
+        return np.full(timing.num_frames, IGNORE_INDEX, dtype=np.uint8)  # every segment was left out as asked
     starts, stops, step = _spans(annotation, timing)
     positions: np.ndarray
     end = float(stops[-1]) if math.isfinite(stops[-1]) else float(starts[-1])
@@ -219,15 +227,14 @@ def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video:
 
 def _spans(annotation: Annotation, timing: Timing) -> tuple[np.ndarray, np.ndarray, float]:
     """(starts, stops, label step) in the annotation's unit; the last stop is infinite where a phase holds for good."""
-    starts: np.ndarray = annotation.starts
+    counted = annotation.unit == "frames" and annotation.kind != "rows"
+    starts: np.ndarray = annotation.starts - (timing.first if counted else 0)
     if annotation.stops is not None:
-        stops = annotation.stops + (1 if timing.inclusive and annotation.unit == "frames" else 0)
+        stops = annotation.stops - (timing.first if counted else 0) + (1 if timing.inclusive and counted else 0)
         _refuse_overlap(annotation, stops)
         return starts, stops, annotation.resolution
-    if annotation.kind == "frames":
+    if annotation.kind in ("frames", "rows"):
         step = _common_step(annotation, np.diff(starts))
-        if starts[0] == 1 and step == 1 and starts[-1] >= timing.num_frames / timing.ratio:
-            starts = np.subtract(starts, 1)  # the last number lies past the end of the video: it was counted from one
         return starts, starts + step, step
     # Stamps at a steady pace sample the phase, and the last one stands for one step; stamps of changes hold.
     steps = np.diff(np.unique(starts))
@@ -256,14 +263,15 @@ def _refuse_overlap(annotation: Annotation, stops: np.ndarray) -> None:
     if empty.any():
         at = int(np.argmax(empty))
         raise DataError(
-            f"{annotation.path}, line {lines[at]}: the segment {starts[at]:g} to {stops[at]:g} holds no frame. If ends "
+            f"{annotation.path}, {annotation.entry} {lines[at]}: the segment {starts[at]:g} to {stops[at]:g} holds no frame. If ends "
             "name the last frame of a segment, pass --data.options.segment_end=inclusive"
         )
     overlap = starts[1:] < stops[:-1]
     if overlap.any():
         at = int(np.argmax(overlap))
+        many = "entries" if annotation.entry == "entry" else f"{annotation.entry}s"
         raise DataError(
-            f"{annotation.path}: the segments of lines {lines[at]} ({starts[at]:g} to {stops[at]:g}) and "
+            f"{annotation.path}: the segments of {many} {lines[at]} ({starts[at]:g} to {stops[at]:g}) and "
             f"{lines[at + 1]} ({starts[at + 1]:g} to {stops[at + 1]:g} {annotation.unit}) overlap; a frame has "
             "one phase"
         )
@@ -278,18 +286,18 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
     )
     if covered > timing.num_frames + slack:
         raise DataError(
-            f"{both}: the annotation is longer than the video.{_rate_hint(end, timing)} If the video is cut short, "
+            f"{both}: the annotation is longer than the video.{_rate_hint(annotation, end, step, timing)} If the video is cut short, "
             "--data.options.length_tolerance allows for so many label steps"
         )
     if timing.label_fps is not None or covered >= timing.num_frames - slack:
         return
     sparse = annotation.kind == "frames" and covered < _LEAST_SHARE * timing.num_frames
     missing = timing.num_frames - covered
-    if sparse or (timing.fps and missing >= timing.fps and _fitting_rate(end, step, timing) is not None):
+    if sparse or (timing.fps and missing >= timing.fps and _best_rate(annotation, end, step, timing) is not None):
         stated = f"{timing.fps:g}" if timing.fps else "that of the video, with --data.options.fps"
         raise DataError(
             f"{both}: the frame counts do not match, so the label rate and the video rate seem to differ."
-            f"{_rate_hint(end, timing)} If the annotation does end early, pass --data.options.label_fps={stated}"
+            f"{_rate_hint(annotation, end, step, timing)} If the annotation does end early, pass --data.options.label_fps={stated}"
         )
 
 
@@ -315,8 +323,18 @@ def _fitting_rate(end: float, step: float, timing: Timing) -> float | None:
     return best if close else None
 
 
-def _rate_hint(end: float, timing: Timing) -> str:
+def _best_rate(annotation: Annotation, end: float, step: float, timing: Timing) -> float | None:
+    """As `_fitting_rate`, also of an annotation whose first number is 1 as if it counted from there."""
+    counted_from_one = timing.first == 0 and float(annotation.starts[0]) == 1.0
+    ends = [end, end - 1] if counted_from_one else [end]
+    return next((rate for last in ends if (rate := _fitting_rate(last, step, timing)) is not None), None)
+
+
+def _rate_hint(annotation: Annotation, end: float, step: float, timing: Timing) -> str:
+    """Advice of a usual rate, where one fits: what was annotated at 1.01 per second was annotated at another length."""
     if timing.fps is None:
         return " If labels are numbered at another rate, pass both --data.options.fps and --data.options.label_fps."
-    rate = _fitting_rate(end, 0.0, timing) or round(timing.fps * end / max(timing.num_frames, 1), 2)
+    rate = _best_rate(annotation, end, step, timing)
+    if rate is None:
+        return " If labels are numbered at another rate, pass it with --data.options.label_fps."
     return f" Numbered at {rate:g} fps they would fit: pass --data.options.label_fps={rate:g} if so."

@@ -68,10 +68,27 @@ def test_lines_that_are_left_out_are_not_annotated(tmp_path: Path) -> None:
         _laid(_annotation(tmp_path, _lines([0, 3, 10, 50, 71], ["cut"] * 5)), Timing(90))
 
 
-def test_numbers_counted_from_one_are_noticed_at_the_end(tmp_path: Path) -> None:
+def test_numbers_counted_from_one_are_moved_where_it_is_known(tmp_path: Path) -> None:
     annotation = _annotation(tmp_path, _lines(range(1, 7), ["cut"] * 2 + ["wash"] * 4))
-    assert _laid(annotation, Timing(6)) == _runs((0, 2), (2, 4))
+    assert _laid(annotation, Timing(6, first=1)) == _runs((0, 2), (2, 4))
+    assert _laid(annotation, Timing(8, first=1)) == _runs((0, 2), (2, 4), (255, 2))
     assert _laid(annotation, Timing(8)) == _runs((255, 1), (0, 2), (2, 4), (255, 1))
+    segments = _annotation(tmp_path, "start_frame,end_frame,phase\n1,2,cut\n3,6,wash\n")
+    assert _laid(segments, Timing(6, inclusive=True, first=1)) == _runs((0, 2), (2, 4))
+    stamps = _annotation(tmp_path, "t\tp\n00:00:00\tcut\n00:00:01\twash\n")
+    assert _laid(stamps, Timing(4, 2.0, first=1)) == _runs((0, 2), (2, 2))  # times have no first number
+
+
+def test_no_rate_is_advised_that_nobody_annotates_at(tmp_path: Path) -> None:
+    """1 to 123 in a video of 123 s: counted from 1 at one a second, not 1.01 a second."""
+    annotation = _annotation(tmp_path, _lines(range(1, 124), ["cut"] * 123))
+    with pytest.raises(DataError, match=r"Numbered at 1 fps they would fit: pass --data\.options\.label_fps=1 if so"):
+        _laid(annotation, Timing(3075, 25.0))
+    assert _laid(annotation, Timing(3075, 25.0, label_fps=1.0, first=1)) == [0] * 3075
+    odd = _annotation(tmp_path, _lines(range(170), ["cut"] * 170))
+    with pytest.raises(DataError, match=r"at another rate, pass it with --data\.options\.label_fps\.") as caught:
+        _laid(odd, Timing(3075, 25.0))
+    assert "would fit" not in str(caught.value)
 
 
 def test_lines_at_one_per_second_need_their_rate(tmp_path: Path) -> None:

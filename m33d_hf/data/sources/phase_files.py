@@ -10,7 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth_maps import SPEC_FILE, find_depth_maps, read_sidecar_spec
 from m33d_hf.data.detection import DepthOptions
-from m33d_hf.data.phase_annotations import FORMATS, Annotation, detect_format, read_annotations
+from m33d_hf.data.phase_annotations import (
+    FORMATS,
+    Annotation,
+    AnnotationOptions,
+    detect_format,
+    names_its_videos,
+    read_annotations,
+)
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.sources.folder import ROOT_SEQUENCE, FolderSource
 from m33d_hf.data.sources.layouts import list_files
@@ -22,9 +29,10 @@ from m33d_hf.modeling.depth_m33d import DepthSpec
 logger = logging.getLogger(__name__)
 
 ANNOTATION_FOLDERS = ("phase_annotations", "annotations", "phases", "segments", "labels")
-_ANNOTATION_SUFFIXES = (".txt", ".csv", ".tsv")
+_ANNOTATION_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
 _DEPTH_FOLDERS = ("depth", "depths", "disparity")
 _WHAT_IT_IS = re.compile(r"[-_. ]+(phases?|timestamps?|segments?|annotations?|labels?)$", re.IGNORECASE)
+_KIND_BEFORE = re.compile(r"^(phases?|annotations?|labels?)[-_. ]+", re.IGNORECASE)
 _HOW_TO_NAME = "Name the folder with --data.options.videos, and that of the annotations with --data.options.annotations"
 
 
@@ -217,19 +225,20 @@ class FoundAnnotations:
 
 
 def find_annotations(
-    root: Path, keys: Sequence[str], annotations: str = "auto", kind: str = "auto", unit: str | None = None
+    root: Path, keys: Sequence[str], annotations: str = "auto", options: AnnotationOptions | None = None
 ) -> FoundAnnotations:
     """Read all annotation files and pair them with videos by name.
 
-    `video01-phase.txt`, `video01-timestamp.txt`, `video01.csv` belong to `video01`, wherever the video lies. Of several
-    files for one video, one with a line per frame goes before time stamps, and these before segments.
+    `video01-phase.txt`, `video01-timestamp.txt`, `video01.csv`, `video01_Annotation_Phase.csv`, `video01.mp4.json` and
+    `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case. Of several files for one
+    video, one with a line per frame goes before time stamps, and these before segments.
 
     Args:
         root: root of the data set.
         keys: keys of all its videos.
         annotations: a folder or file (relative to the root or absolute), "none", or "auto": `phase_annotations/` and
             the like where present, else files beside the videos that bear their names.
-        kind, unit: as for `read_annotations`.
+        options: as for `read_annotations`.
 
     Raises:
         DataError: a file that is not there, two that claim one video, or content that cannot be read (see
@@ -237,6 +246,7 @@ def find_annotations(
     """
     if annotations == "none":
         return FoundAnnotations()
+    options = options or AnnotationOptions()
     base, files, strict = _annotation_files(root, annotations)
     found = FoundAnnotations()
     claims: dict[str, list[Path]] = {}
@@ -247,13 +257,13 @@ def find_annotations(
             key = keys[0]
         if key is not None:
             claims.setdefault(key, []).append(base / file)
-        elif strict or PurePosixPath(file).suffix.lower() != ".txt":
+        elif strict or PurePosixPath(file).suffix.lower() not in (".txt", ".json"):
             tables.append(base / file)
     for key, paths in claims.items():
-        path = _choose(key, paths, kind, found.unpaired)
-        _take(found, read_annotations(path, kind, unit), keys, key)
+        path = _choose(key, paths, options.kind, found.unpaired)
+        _take(found, read_annotations(path, options), keys, key)
     for path in tables:
-        _read_table_of_videos(found, path, keys, kind, unit, strict and len(files) == 1)
+        _read_table_of_videos(found, path, keys, options, strict and len(files) == 1)
     return found
 
 
@@ -281,14 +291,24 @@ def _text_files(folder: Path) -> list[str]:
 
 
 def _key_of_file(file: str, keys: Sequence[str]) -> str | None:
-    path = PurePosixPath(file)
-    stem = path.with_suffix("").as_posix()
-    bare = _WHAT_IT_IS.sub("", stem)
-    return _key_of_name(stem, keys) or (_key_of_name(bare, keys) if bare != stem else None)
+    """Key of the video that a file belongs to, by its name with and without words for what it is."""
+    stem = PurePosixPath(file).with_suffix("").as_posix()
+    while True:
+        found = _key_of_name(stem, keys)
+        path = PurePosixPath(stem)
+        bare = _KIND_BEFORE.sub("", path.name)
+        if found is None and bare and bare != path.name:
+            found = _key_of_name(path.with_name(bare).as_posix(), keys)
+        shorter = _WHAT_IT_IS.sub("", stem)
+        if found is not None or shorter in (stem, ""):
+            return found
+        stem = shorter
 
 
 def _key_of_name(name: str, keys: Sequence[str]) -> str | None:
     """Key of the video called `name`: its whole key, or its last part, with or without a video's suffix.
+
+    Upper and lower case count only where keys differ in nothing else.
 
     Raises:
         DataError: two videos bear the name.
@@ -300,6 +320,8 @@ def _key_of_name(name: str, keys: Sequence[str]) -> str | None:
         return plain
     last = PurePosixPath(plain).name
     same = [key for key in keys if PurePosixPath(key).name == last]
+    same = same or [key for key in keys if key.casefold() == plain.casefold()]
+    same = same or [key for key in keys if PurePosixPath(key).name.casefold() == last.casefold()]
     if len(same) > 1:
         raise DataError(f"{name!r} could be any of the videos {', '.join(same)}; put the folder in front of the name")
     return same[0] if same else None
@@ -336,14 +358,14 @@ def _take(found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequ
 
 
 def _read_table_of_videos(
-    found: FoundAnnotations, path: Path, keys: Sequence[str], kind: str, unit: str | None, only: bool
+    found: FoundAnnotations, path: Path, keys: Sequence[str], options: AnnotationOptions, only: bool
 ) -> None:
     """A file that bears no video's name: one for all videos, an annotation of an absent one, or something else."""
     try:
-        # What is a table of segments at least is meant for us: mistakes in it are raised below.
-        segments = only or detect_format(path) == "segments"
-        annotations = [] if segments else read_annotations(path, kind, unit)
+        # What is a table of segments or of videos at least is meant for us: mistakes in it are raised below.
+        meant = only or names_its_videos(path)
+        annotations = [] if meant else read_annotations(path, options)
     except DataError as error:
         found.unpaired.append(Unpaired(path.name, f"no video of that name, and no annotation ({error})"))
         return
-    _take(found, read_annotations(path, kind, unit) if segments else annotations, keys, None)
+    _take(found, read_annotations(path, options) if meant else annotations, keys, None)

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from m33d_hf.data.phase_alignment import (
     frame_phases,
     holds_numbers,
 )
+from m33d_hf.data.phase_annotations import AnnotationOptions
+from m33d_hf.data.phase_numbering import first_number
+from m33d_hf.data.phase_reading import check_clock, describe_reading
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources.frames import Frame, choose
 from m33d_hf.data.sources.pairing import Unpaired
@@ -34,6 +39,7 @@ from m33d_hf.data.sources.phase_files import (
     find_videos,
 )
 from m33d_hf.data.sources.splits import missing_entries, select_split
+from m33d_hf.data.text_files import say_once
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 
 logger = logging.getLogger(__name__)
@@ -44,8 +50,8 @@ class PhasesSource(PhaseSource):
 
     Videos are files (`videos/video01.mp4`) or, where there is no video file, folders of frames as the `folder` source
     reads them (RGB, or RGB and depth). Annotations are paired with them by name, `phase_annotations/video01-phase.txt`
-    with video01: a line per frame, a line per time stamp, or segments in CSV; see `phase_annotations`. Phases are
-    told apart by name, never by number.
+    with video01: a line per frame, a line per time stamp, segments in CSV, or JSON with levels of segments; of one
+    video, or a table of all; see `phase_annotations`. Phases are told apart by name, never by number.
 
     Args:
         root: folder of the data set.
@@ -54,11 +60,18 @@ class PhasesSource(PhaseSource):
         videos: folder of the videos, or `auto`: `videos/` where present, else the root.
         annotations: folder or file of the annotations, `none`, or `auto`: `phase_annotations/` and the like, or files
             beside the videos; not looked for when whole videos are the items, unless require_annotations is true.
-        annotation_format: `auto`, `frames`, `timestamps` or `segments`.
+        annotation_format: `auto`, `frames`, `rows` (one phase a line, one line a frame), `timestamps`, `segments` or
+            `levels` (JSON).
+        annotation_level: `phases` or `steps` of JSON with several levels. Within one, segments may lie inside others:
+            the inner ones count. In all other formats segments that overlap are an error.
+        ignored_phases: names whose segments and lines count as if nothing had been written there.
+        clock: what times of two parts are, `mm:ss`, `hh:mm`, or `auto` to tell by the column and the video's length.
         phase_names: names in id order, number -> name, or a file of either (one name a line, or number and name a
             line); needed where annotations hold numbers. Bare names are numbered from 0. None collects the names of all
             annotation files, whatever the split.
         unknown_phase: `error`, or `ignore` to leave frames of a phase that phase_names lacks unannotated.
+        label_start: number that annotations give to the first frame (or second), 0 or 1; None = by evidence, and an
+            error where there is none.
         label_fps: rate at which annotations number frames; None = the video's own, which frame counts must confirm.
         fps: frames per second of frame folders, and of videos whose file does not say or says it wrong.
         segment_unit: `frames` or `seconds` of segments whose columns do not say it.
@@ -94,8 +107,12 @@ class PhasesSource(PhaseSource):
         videos: str = "auto",
         annotations: str = "auto",
         annotation_format: str = "auto",
+        annotation_level: str = "phases",
+        ignored_phases: Sequence[str] | None = None,
+        clock: str = "auto",
         phase_names: str | Sequence[str] | Mapping[int, str] | ClassTable | None = None,
         unknown_phase: str = "error",
+        label_start: int | None = None,
         label_fps: float | None = None,
         fps: float | None = None,
         segment_unit: str | None = None,
@@ -129,16 +146,21 @@ class PhasesSource(PhaseSource):
         found = find_videos(self.root, videos, options)
         if unit == "videos" and annotations == "auto" and not require_annotations:
             annotations = "none"  # pre-training: what is wrong with labels must not stop it
-        labels = find_annotations(self.root, list(found.videos), annotations, annotation_format, segment_unit)
+        ignored = tuple(ignored_phases or ())
+        reading = AnnotationOptions(annotation_format, segment_unit, annotation_level, ignored, clock)
+        labels = find_annotations(self.root, list(found.videos), annotations, reading)
         self.notes = list(found.notes)
         self.unpaired = [*found.unpaired, *labels.unpaired]
-        rules = self._phase_names(labels, phase_names, unknown_phase)
+        self._tell(describe_reading(labels.all, ignored))
+        rules = self._phase_names(labels, phase_names, unknown_phase, ignored)
         inclusive, how = ends_are_inclusive(labels.all, segment_end)
-        self.notes += [how] if how else []
+        timing = Timing(0, fps, label_fps, length_tolerance, inclusive)
+        start, counted = first_number(labels.by_key, partial(_timing_of, found.videos, timing), label_start)
+        self._tell([sentence for sentence in (how, counted) if sentence])
         chosen = self._select(found, split, split_list, split_fractions)
         needed = (unit == "clips") if require_annotations is None else require_annotations
         chosen = self._annotated(chosen, labels, needed)
-        laid = self._lay_out(chosen, labels, rules, Timing(0, fps, label_fps, length_tolerance, inclusive))
+        laid = self._lay_out(chosen, labels, rules, replace(timing, first=start))
         self._account_for_unpaired(on_unpaired)
         self._files = {key: found.videos[key].files for key in laid}
         names = None if rules is None else rules.names
@@ -153,18 +175,25 @@ class PhasesSource(PhaseSource):
         labels: FoundAnnotations,
         given: str | Sequence[str] | Mapping[int, str] | ClassTable | None,
         unknown: str,
+        ignored: Sequence[str],
     ) -> PhaseNames | None:
         """Names as stated, else of all annotations; None without either."""
         if given is not None:
             table = read_class_table(given, self.root)
             numbered = f"; numbers mean {table.spelled()}" if holds_numbers(labels.all) and table.numbers else ""
             self.notes.append(f"phases: {len(table.names)} names as stated{numbered}")
-            return PhaseNames(table.names, table.numbers, unknown)
+            return PhaseNames(table.names, table.numbers, unknown, ignored)
         if not labels.all:
             return None
-        names, how = collect_names(labels.all)
+        names, how = collect_names(labels.all, ignored)
         self.notes.append(how)
-        return PhaseNames(tuple(names), None, unknown)
+        return PhaseNames(tuple(names), None, unknown, ignored)
+
+    def _tell(self, sentences: Sequence[str]) -> None:
+        """What was judged by evidence or chosen by an option: in the notes, and in the log of every run."""
+        self.notes += sentences
+        for sentence in sentences:
+            say_once(f"{self.root}: {sentence}")
 
     def _select(
         self,
@@ -218,7 +247,8 @@ class PhasesSource(PhaseSource):
             phases = np.full(length, IGNORE_INDEX, dtype=np.uint8)
             annotation = labels.by_key.get(key)
             if annotation is not None and rules is not None:
-                own = Timing(length, timing.fps or rate, timing.label_fps, timing.tolerance, timing.inclusive)
+                own = replace(timing, num_frames=length, fps=timing.fps or rate)
+                check_clock(annotation, own, key)
                 phases = frame_phases(annotation, rules.ids(annotation), own, key)
                 if (annotated := np.flatnonzero(phases != IGNORE_INDEX)).size and annotated[-1] < length - 1:
                     tails.append(f"{key} from frame {annotated[-1] + 1} of {length}")
@@ -259,6 +289,16 @@ class PhasesSource(PhaseSource):
                 size = path.stat().st_size if path.is_file() else -1
                 state.update(f"\n {name} {size}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
+
+
+def _timing_of(videos: Mapping[str, FoundVideo], timing: Timing, key: str) -> Timing | None:
+    """Frames and rates of a video; None where it cannot be read, which is listed elsewhere."""
+    handle = videos[key].handle
+    try:
+        return replace(timing, num_frames=handle.length, fps=timing.fps or handle.fps)
+    except CorruptFileError as error:
+        logger.info("%s", error)
+        return None
 
 
 def _check_rates(length_tolerance: float, **rates: float | None) -> None:

@@ -18,7 +18,7 @@ from m33d_hf.modeling.video_reading_m33d import VideoInfo, probe_video, read_vid
 
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m2ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv",
-    ".gif",
+    ".gif", ".ts",
 )  # fmt: skip
 
 
