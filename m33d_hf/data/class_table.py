@@ -73,9 +73,7 @@ class ClassTable:
         return cls(tuple(names), dict(pairs))
 
 
-def read_class_table(
-    given: str | Path | Sequence[str] | Mapping[int, str] | ClassTable, *roots: Path
-) -> ClassTable:
+def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | ClassTable, *roots: Path) -> ClassTable:
     """The table that somebody stated.
 
     Args:

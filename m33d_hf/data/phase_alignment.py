@@ -263,8 +263,8 @@ def _refuse_overlap(annotation: Annotation, stops: np.ndarray) -> None:
     if empty.any():
         at = int(np.argmax(empty))
         raise DataError(
-            f"{annotation.path}, {annotation.entry} {lines[at]}: the segment {starts[at]:g} to {stops[at]:g} holds no frame. If ends "
-            "name the last frame of a segment, pass --data.options.segment_end=inclusive"
+            f"{annotation.path}, {annotation.entry} {lines[at]}: the segment {starts[at]:g} to {stops[at]:g} holds no "
+            "frame. If ends name the last frame of a segment, pass --data.options.segment_end=inclusive"
         )
     overlap = starts[1:] < stops[:-1]
     if overlap.any():
@@ -286,8 +286,8 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
     )
     if covered > timing.num_frames + slack:
         raise DataError(
-            f"{both}: the annotation is longer than the video.{_rate_hint(annotation, end, step, timing)} If the video is cut short, "
-            "--data.options.length_tolerance allows for so many label steps"
+            f"{both}: the annotation is longer than the video.{_rate_hint(annotation, end, step, timing)} If the "
+            "video is cut short, --data.options.length_tolerance allows for so many label steps"
         )
     if timing.label_fps is not None or covered >= timing.num_frames - slack:
         return
@@ -297,7 +297,8 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
         stated = f"{timing.fps:g}" if timing.fps else "that of the video, with --data.options.fps"
         raise DataError(
             f"{both}: the frame counts do not match, so the label rate and the video rate seem to differ."
-            f"{_rate_hint(annotation, end, step, timing)} If the annotation does end early, pass --data.options.label_fps={stated}"
+            f"{_rate_hint(annotation, end, step, timing)} If the annotation does end early, pass "
+            f"--data.options.label_fps={stated}"
         )
 
 

@@ -21,8 +21,8 @@ def first_number(
 ) -> tuple[int, str | None]:
     """The number that annotations give to the first frame, the same for a whole data set, and a sentence about it.
 
-    A 0 anywhere settles it. Where all numbers begin at 1, some file must show it: a number that counted from 0 would lie
-    behind the end of its video, or every k-th frame as 1, 1 + k, 1 + 2k.
+    A 0 anywhere settles it. Where all numbers begin at 1, some file must show it: a number that counted from 0 would
+    lie behind the end of its video, or every k-th frame as 1, 1 + k, 1 + 2k.
 
     Args:
         annotations: by key of their video, of all splits.
@@ -59,8 +59,8 @@ def first_number(
     first = next(iter(from_one.values()))
     raise ConfigError(
         f"{len(from_one)} of {len(numbered)} annotations begin at number 1, such as {first.path} ({first.entry} "
-        f"{first.lines[0]}), none has a 0, and nothing tells whether 1 is the first frame or the second. Say which with "
-        f"{_HOW}: it is the number of the first frame (or second) of a video"
+        f"{first.lines[0]}), none has a 0, and nothing tells whether 1 is the first frame or the second. Say which "
+        f"with {_HOW}: it is the number of the first frame (or second) of a video"
     )
 
 
@@ -77,7 +77,9 @@ def _sign_of_one(key: str, annotation: Annotation, timing: Timing | None) -> str
     """What shows that the file counts from 1; None where nothing does."""
     steps = np.diff(annotation.starts) if annotation.stops is None else np.zeros(0)
     if len(steps) > 1 and steps.min() > 1 and (steps == steps[0]).all():
-        return f"{annotation.path} has every {steps[0]:g}th of them as {annotation.starts[0]:g}, {annotation.starts[1]:g}"
+        return (
+            f"{annotation.path} has every {steps[0]:g}th of them as {annotation.starts[0]:g}, {annotation.starts[1]:g}"
+        )
     if timing is None:
         return None
     last = _last_number(annotation) + (1 if annotation.stops is not None and timing.inclusive else 0)

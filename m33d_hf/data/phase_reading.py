@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from m33d_hf.data.phase_alignment import Timing
@@ -51,18 +51,32 @@ def _left_out(annotations: Sequence[Annotation], ignored: Sequence[str]) -> list
     return [f"ignored as asked: {', '.join(ignored)}"] if ignored else []
 
 
-def check_clock(annotation: Annotation, timing: Timing, video: str) -> None:
-    """Refuse times of two parts that fit a video as minutes and seconds, and as hours and minutes too.
+def check_clock(annotations: Mapping[str, Annotation], timing_of: Callable[[str], Timing | None]) -> None:
+    """Refuse times of two parts that fit all videos as minutes and seconds, and as hours and minutes too.
+
+    Args:
+        annotations: by key of their video.
+        timing_of: frames and rates of a video; None where it cannot be read.
 
     Raises:
         ConfigError: they do.
     """
-    if not annotation.hours_fit or timing.fps is None or not len(annotation.starts):
+    short = {key: each for key, each in annotations.items() if each.hours_fit is not None}
+    if any(not each.hours_fit for each in short.values()):
         return
-    last = float(annotation.starts[-1] if annotation.stops is None else annotation.stops.max())
-    duration = timing.num_frames / timing.fps
-    if last * _MINUTES_PER_HOUR <= duration + _MINUTES_PER_HOUR:
+    doubtful: list[tuple[str, Annotation, float]] = []
+    for key, annotation in short.items():
+        last = float(annotation.starts[-1] if annotation.stops is None else annotation.stops.max())
+        timing = timing_of(key)
+        if timing is None or timing.fps is None or not last:
+            continue
+        duration = timing.num_frames / timing.fps
+        if last * _MINUTES_PER_HOUR > duration:
+            return  # as hours it would be longer than its video, and a data set is written in one way
+        doubtful.append((key, annotation, duration))
+    if doubtful:
+        key, annotation, duration = doubtful[0]
         raise ConfigError(
-            f"{annotation.path}: its times of two parts fit {video} ({duration:g} s) as minutes and seconds, and as "
+            f"{annotation.path}: its times of two parts fit {key} ({duration:g} s) as minutes and seconds, and as "
             "hours and minutes too; say which with --data.options.clock=mm:ss (or hh:mm)"
         )

@@ -111,4 +111,6 @@ def numbers_changed(init_from: str | None, table: ClassTable) -> list[str]:
     before = stored.onto(table.names)
     if before.numbers == table.numbers:
         return []
-    return [f"WARNING: phases are numbered {table.spelled()} here, and {before.spelled()} in the training of {init_from}"]
+    return [
+        f"WARNING: phases are numbered {table.spelled()} here, and {before.spelled()} in the training of {init_from}"
+    ]

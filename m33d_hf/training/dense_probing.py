@@ -109,7 +109,9 @@ def _all_tokens(args: RunArguments, accelerator: Accelerator) -> tuple[Tokens, T
     train_set, test_set = task.build_datasets(args, model)
     if test_set is None:
         raise ConfigError("There are no test images to probe on: give --data.eval_split (or --data.eval_root).")
-    print("".join(f"{line}\n" for line in overlap_lines(args, train_set, test_set)), end="", file=sys.stderr, flush=True)
+    print(
+        "".join(f"{line}\n" for line in overlap_lines(args, train_set, test_set)), end="", file=sys.stderr, flush=True
+    )
     encoder = frozen_encoder(args, accelerator.device)
     train, test = (
         _extract(args, task, model, encoder, centre_views(args, model, part), accelerator)

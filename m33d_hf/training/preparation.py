@@ -17,8 +17,8 @@ from m33d_hf.data.randomness import seeded
 from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.class_numbers import write_classes
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
+from m33d_hf.training.class_numbers import write_classes
 from m33d_hf.training.compiling import checkpoint_activations, compile_model, eager_evaluation
 from m33d_hf.training.deepspeed import ZeroUpdater, load_deepspeed
 from m33d_hf.training.deepspeed_config import PREFIX

@@ -1,8 +1,8 @@
 """Which videos a model was trained on, as digests that tell no name, and whether an evaluation meets them again.
 
-`seen_videos.json` beside a model holds, for every training that led to it, a random salt and digests of the videos' keys
-and of their file names with sizes: a video that was moved to another folder is known again, and whoever has the file
-but not the videos learns nothing about them.
+`seen_videos.json` beside a model holds, for every training that led to it, a random salt and digests of the videos'
+keys and of their file names with sizes: a video that was moved to another folder is known again, and whoever has the
+file but not the videos learns nothing about them.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def seen_again(init_from: str | None, dataset: SampleDataset) -> list[str]:
         again = sum(any(_digest(training["salt"], name) in known for name in names) for names in videos)
         if again:
             lines.append(
-                f"WARNING: {again} of {len(videos)} evaluation videos were trained on, by their names ({training['task']} "
-                f"of {init_from}): what is measured on them says little about new ones"
+                f"WARNING: {again} of {len(videos)} evaluation videos were trained on, by their names "
+                f"({training['task']} of {init_from}): what is measured on them says little about new ones"
             )
     return lines
 
@@ -64,8 +64,8 @@ def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: Sample
     split = "split" in source_options(data.source) and data.eval_root is None and data.eval_split != data.train_split
     if split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
         raise DataError(
-            f"{told}: the splits {data.train_split!r} and {data.eval_split!r} share them, and an evaluation on what was "
-            "trained on says nothing. Correct the lists (--data.options.split_list, with a file per split)."
+            f"{told}: the splits {data.train_split!r} and {data.eval_split!r} share them, and an evaluation on what "
+            "was trained on says nothing. Correct the lists (--data.options.split_list, with a file per split)."
         )
     return [f"WARNING: {told}: what is measured on them says little about new ones"]
 

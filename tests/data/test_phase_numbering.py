@@ -39,7 +39,10 @@ def test_at_one_a_second(tmp_path: Path) -> None:
         _first({"nine": nine}, {"nine": timing})
     both = {"nine": nine, "ten": ten}
     assert _first(both, dict.fromkeys(both, timing))[0] == 1
-    assert _first({"nine": nine}, {"nine": timing}, 1) == (1, "frames are numbered from 1 in the annotations, as stated")
+    assert _first({"nine": nine}, {"nine": timing}, 1) == (
+        1,
+        "frames are numbered from 1 in the annotations, as stated",
+    )
     assert _first({"nine": nine}, {"nine": timing}, 0)[0] == 0
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.class_table import ClassTable
+from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
 

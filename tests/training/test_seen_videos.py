@@ -68,7 +68,9 @@ def judging(folder: Path, root: Path, init_from: Path, split: str) -> RunArgumen
     return args
 
 
-def test_an_evaluation_on_training_videos_is_told(tmp_path: Path, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_on_training_videos_is_told(
+    tmp_path: Path, root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     train(arguments(tmp_path / "run", root), VideoClassificationTask())
     written = (tmp_path / "run" / SEEN).read_text()
     assert not any(name in written or name.encode("unicode-escape").decode() in written for name in PATIENTS)
@@ -131,7 +133,8 @@ def test_a_video_that_was_moved_is_known_by_name_and_size(tmp_path: Path) -> Non
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "first.avi").write_bytes(clip.read_bytes() + b"\0")  # another film of that name
     sets = {
-        name: SampleDataset(build_source("phases", root=tmp_path / name, unit="videos"), num_frames=2) for name in "abcd"
+        name: SampleDataset(build_source("phases", root=tmp_path / name, unit="videos"), num_frames=2)
+        for name in "abcd"
     }
     (tmp_path / "model").mkdir()
     write_seen(tmp_path / "model", "pretraining", sets["a"], None)

@@ -68,7 +68,7 @@ class Annotation:
         encoding: of the file's text.
         dropped: names whose segments were left out as asked.
         notes: sentences on what the file left open and how it was read.
-        hours_fit: whether times of two parts, taken for mm:ss, may be hh:mm as far as the file tells.
+        hours_fit: whether times of two parts, taken for mm:ss, may be hh:mm as far as the file tells; None without any.
         entry: what `lines` number, for messages.
     """
 
@@ -85,7 +85,7 @@ class Annotation:
     encoding: str = "UTF-8"
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    hours_fit: bool = False
+    hours_fit: bool | None = None
     entry: str = "line"
 
     def first_line(self, name: str) -> int:

@@ -7,10 +7,9 @@ milliseconds. Within a level, segments may lie inside others (out of body, insid
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from m33d_hf.data.annotation_formats.annotation import LEVELS, Annotation, AnnotationOptions
 from m33d_hf.data.annotation_formats.segments import Segment, annotation_of
@@ -34,7 +33,6 @@ def read_levels(path: Path, text: str, options: AnnotationOptions) -> list[Annot
         DataError: other JSON, borders that are no times, segments that cross each other or are equal.
     """
     segments = [_segment(path, place, entry) for place, entry in enumerate(_level(path, text, options.level), 1)]
-    segments = [part for part in segments if part is not None]
     kept = [part for part in segments if part.name not in options.ignored]
     flat, inner = _inner_wins(path, kept)
     notes = [f"JSON with segments in milliseconds; the level {options.level} is read (--data.options.annotation_level)"]
@@ -67,7 +65,7 @@ def _level(path: Path, text: str, level: str) -> Sequence[Any]:
     return list(content[level])
 
 
-def _segment(path: Path, place: int, entry: Any) -> Segment | None:
+def _segment(path: Path, place: int, entry: Any) -> Segment:
     """A segment in seconds.
 
     Raises:
@@ -79,15 +77,17 @@ def _segment(path: Path, place: int, entry: Any) -> Segment | None:
     name = next((entry[key] for key in _NAMES if isinstance(entry.get(key), str) and entry[key].strip()), None)
     if name is None:
         raise DataError(f"{where}: has no label_name")
-    borders = [entry.get("start"), entry.get("end")]
-    for value in borders:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 <= value <= _LONGEST:
-            raise DataError(f"{where}: its start and end are {borders[0]!r} and {borders[1]!r}; milliseconds from 0")
-    start, stop = (float(value) / _PER_SECOND for value in borders)
+    first, last = entry.get("start"), entry.get("end")
+    if not _is_time(first) or not _is_time(last):
+        raise DataError(f"{where}: its start and end are {str(first)[:40]} and {str(last)[:40]}; milliseconds from 0")
+    start, stop = float(first) / _PER_SECOND, float(last) / _PER_SECOND
     if stop <= start:
-        raise DataError(f"{where}: the segment ends at {borders[1]}, not after its start {borders[0]} (milliseconds)")
+        raise DataError(f"{where}: the segment ends at {last}, not after its start {first} (milliseconds)")
     return Segment(start, stop, name.strip(), place)
+
+
+def _is_time(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LONGEST
 
 
 def _inner_wins(path: Path, segments: Sequence[Segment]) -> tuple[list[Segment], int]:

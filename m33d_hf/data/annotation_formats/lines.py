@@ -34,7 +34,7 @@ _WHOLE = re.compile(r"-?[0-9]{1,15}")
 
 
 def lines_kind(rows: Sequence[Row]) -> str | None:
-    """"frames", "timestamps" or "rows" of a table by its first two lines; None where it is none of them."""
+    """ "frames", "timestamps" or "rows" of a table by its first two lines; None where it is none of them."""
     header = [plain(cell) for cell in rows[0][1]]
     moment, titled = _moment_column(header), _is_header(rows[0][1])
     # The first line may be a header of any wording: the second one is data in any case.
@@ -139,7 +139,7 @@ def _columns_of(path: Path, first: Row, header: list[str], kind: str, titled: bo
 class _Columns(NamedTuple):
     """How many columns there are, which of them count, and how moments are written."""
 
-    count: int
+    width: int
     moment: int
     phase: int
     kind: str
@@ -171,14 +171,14 @@ def _read_one(path: Path, rows: Sequence[Row], columns: _Columns, video: str | N
 
 def _columns(path: Path, rows: Sequence[Row], columns: _Columns) -> tuple[TimeColumn, list[str]]:
     """(moments, phases) of all lines; the moments of frames are their numbers."""
-    count, moment, phase, kind, clock, seconds = columns
-    if kind == "frames" and {len(cells) for _, cells in rows} == {count}:
+    width, moment, phase, kind, clock, seconds = columns
+    if kind == "frames" and {len(cells) for _, cells in rows} == {width}:
         texts, names = [cells[moment] for _, cells in rows], [cells[phase] for _, cells in rows]
         # Nothing to find fault with, which is the rule: all lines at once.
         plain_numbers = all(text.isascii() and text.isdecimal() and len(text) < 16 for text in texts)
         if plain_numbers and all(name and name == name.strip() for name in set(names)):
             return TimeColumn(np.array(list(map(int, texts)), dtype=np.float64), 0), names
-    checked = list(checked_cells(path, rows, count, phase))
+    checked = list(checked_cells(path, rows, width, phase))
     cells = [(number, row[moment]) for number, row in checked]
     names = [row[phase] for _, row in checked]
     if kind == "frames":

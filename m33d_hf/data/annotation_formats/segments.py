@@ -90,7 +90,7 @@ def annotation_of(
     resolution: float,
     video: str | None = None,
     notes: tuple[str, ...] = (),
-    hours_fit: bool = False,
+    hours_fit: bool | None = None,
     entry: str = "line",
 ) -> Annotation:
     """Segments in order of time, without those whose names are ignored."""

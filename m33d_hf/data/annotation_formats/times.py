@@ -24,13 +24,14 @@ class TimeColumn:
     Attributes:
         seconds: (n,) float64.
         decimals: digits behind the point that were written, at most.
-        hours_fit: times of two parts were taken for mm:ss, and the column does not exclude hh:mm.
+        hours_fit: of times of two parts that were taken for mm:ss, whether the column leaves open that they are hh:mm;
+            None without such times, or where somebody stated what they are.
         notes: sentences on how it was read.
     """
 
     seconds: np.ndarray
     decimals: int
-    hours_fit: bool = False
+    hours_fit: bool | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -76,7 +77,7 @@ def read_times(
     _refuse_two_points(path, cells)
     short = [match for match in (SHORT.fullmatch(text) for _, text in cells) if match]
     scale = 60.0 if clock == "hh:mm" and short else 1.0
-    settled = clock != "auto" or any(match[4] or int(match[2]) > _WHOLE_HOURS for match in short)
+    settled = any(match[4] or int(match[2]) > _WHOLE_HOURS for match in short)
     settled |= len(short) < sum(":" in text for _, text in cells)  # beside 1:00:02, 59:58 is no time of day
     values, decimals = [], 0
     for line, text in cells:
@@ -92,7 +93,8 @@ def read_times(
     notes = [f"times of two parts such as {short[0][0]} are read as {read_as}"] if short else []
     commas = [text for _, text in cells if "," in text]
     notes += [f"commas in times such as {commas[0]} are decimal points"] if commas else []
-    return TimeColumn(np.array(values, dtype=np.float64), decimals, bool(short) and not settled, tuple(notes))
+    hours_fit = not settled if short and clock == "auto" else None
+    return TimeColumn(np.array(values, dtype=np.float64), decimals, hours_fit, tuple(notes))
 
 
 def _parsed(text: str, numbers: bool) -> tuple[float, int] | None:
@@ -122,6 +124,6 @@ def _refuse_two_points(path: Path, cells: Sequence[tuple[int, str]]) -> None:
     plain = [other for _, other in commas if ":" not in other]
     if plain and all(re.fullmatch(r"-?[1-9][0-9]{0,2},[0-9]{3}", other) for other in plain):
         raise DataError(
-            f"{path}, line {line}: {text!r} may be a decimal number or one with a comma between thousands, and no other "
-            "time of the column tells; write it with a point, or without the comma"
+            f"{path}, line {line}: {text!r} may be a decimal number or one with a comma between thousands, and no "
+            "other time of the column tells; write it with a point, or without the comma"
         )

@@ -155,7 +155,9 @@ class PhasesSource(PhaseSource):
         rules = self._phase_names(labels, phase_names, unknown_phase, ignored)
         inclusive, how = ends_are_inclusive(labels.all, segment_end)
         timing = Timing(0, fps, label_fps, length_tolerance, inclusive)
-        start, counted = first_number(labels.by_key, partial(_timing_of, found.videos, timing), label_start)
+        timing_of = partial(_timing_of, found.videos, timing)
+        check_clock(labels.by_key, timing_of)
+        start, counted = first_number(labels.by_key, timing_of, label_start)
         self._tell([sentence for sentence in (how, counted) if sentence])
         chosen = self._select(found, split, split_list, split_fractions)
         needed = (unit == "clips") if require_annotations is None else require_annotations
@@ -248,7 +250,6 @@ class PhasesSource(PhaseSource):
             annotation = labels.by_key.get(key)
             if annotation is not None and rules is not None:
                 own = replace(timing, num_frames=length, fps=timing.fps or rate)
-                check_clock(annotation, own, key)
                 phases = frame_phases(annotation, rules.ids(annotation), own, key)
                 if (annotated := np.flatnonzero(phases != IGNORE_INDEX)).size and annotated[-1] < length - 1:
                     tails.append(f"{key} from frame {annotated[-1] + 1} of {length}")

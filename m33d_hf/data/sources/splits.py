@@ -157,11 +157,7 @@ def _refuse_shared(
         if path is None:
             continue
         entries = _entries(path)
-        both = [
-            key
-            for key, frames in kept.items()
-            if any(_names_of(key, frame) & entries for frame in frames)
-        ]
+        both = [key for key, frames in kept.items() if any(_names_of(key, frame) & entries for frame in frames)]
         if both:
             raise DataError(
                 f"{len(both)} of {len(kept)} sequences are in {file} and in {path}, the first is {both[0]!r}: an "
