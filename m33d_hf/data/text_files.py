@@ -104,8 +104,8 @@ def _wide_codec(raw: bytes) -> str:
 def _single_bytes(raw: bytes, error: UnicodeDecodeError) -> tuple[str, str]:
     """Latin-1 or Windows-1252, unless it is UTF-8 with some bytes damaged, or no text at all."""
     some = raw.decode("utf-8", "ignore")
-    if _CONTROL.search(raw) or any(ord(letter) > 127 for letter in some):
-        raise error
+    if _CONTROL.search(raw) or b"\xff" in raw or any(ord(letter) > 127 for letter in some):
+        raise error  # 0xff is no letter of any Western language, and what erased memory is full of
     if any(0x80 <= byte < 0xA0 for byte in raw):
         return raw.decode("cp1252"), "Windows-1252"
     return raw.decode("latin-1"), "Latin-1"

@@ -77,10 +77,12 @@ def write_seen(folder: str | Path, task: str, dataset: SampleDataset, init_from:
         CheckpointError: the folder cannot be written to, or the file beside `init_from` is damaged.
     """
     salt = secrets.token_hex(16)
-    videos = video_names(dataset)
+    videos, before = video_names(dataset), read_seen(init_from)
+    if not videos and not before:
+        return
     digests = sorted({_digest(salt, name) for names in videos for name in names})
     own = {"task": task, "salt": salt, "videos": len(videos), "digests": digests}
-    text = json.dumps({"version": 1, "trained": [*read_seen(init_from), own]}, indent=0) + "\n"
+    text = json.dumps({"version": 1, "trained": [*before, own]}, indent=0) + "\n"
     try:
         write_text_atomically(Path(folder) / SEEN, text)
     except OSError as error:
@@ -119,8 +121,10 @@ def video_names(dataset: SampleDataset) -> list[tuple[str, ...]]:
     """What the videos of a data set may be known by, one entry per video that is in use.
 
     A key counts as it is. A file counts by its name and size, wherever it lies. Single frames, whose names are numbers
-    as a rule, count by both together.
+    as a rule, count by both together. Videos that are made up as they are read (rooms) have none.
     """
+    if not getattr(dataset.source, "root", ""):
+        return []
     return [_names(item, key, dataset.source) for key, item in _videos(dataset).items()]
 
 

@@ -239,9 +239,18 @@ def test_lists_that_are_no_lists(tmp_path: Path) -> None:
     path.write_text("\n \r\n")
     with pytest.raises(DataError, match="lists no video"):
         read_list(path, CLASSES)
-    path.write_bytes(b"\xff\xfeA\x00")
-    with pytest.raises(CorruptFileError, match="not a readable UTF-8 text file"):
+    path.write_bytes(b"A\x00\x01")
+    with pytest.raises(CorruptFileError, match="not a readable text file"):
         read_list(path, CLASSES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_lists_in_other_encodings(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "classInd.txt").write_bytes("1 Bücken\n2 Gehen\n".encode(encoding))
+    (tmp_path / "trainlist01.txt").write_bytes("Bücken/v_Bücken_g01_c01.avi 1\n".encode(encoding))
+    names = read_classes(tmp_path / "classInd.txt")
+    (entry,) = read_list(tmp_path / "trainlist01.txt", names)
+    assert names == ["Bücken", "Gehen"] and entry.key == "Bücken/v_Bücken_g01_c01" and entry.label == 0
 
 
 def test_a_video_in_both_lists(root: Path) -> None:
