@@ -219,3 +219,21 @@ def test_weights_are_as_readable_as_their_configuration(tmp_path: Path) -> None:
     Task().save(model, RunArguments(output_dir=str(tmp_path)))
     modes = {(tmp_path / name).stat().st_mode for name in ("config.json", "model.safetensors")}
     assert len(modes) == 1
+
+
+def test_evaluation_labels_with_the_classes_in_another_order(tmp_path: Path) -> None:
+    """Ids mean what the order of the names says: the same names in another order would be a silent permutation."""
+    write_frames(tmp_path / "data", 10, labels="labels/{i}.png")
+    args = _arguments("semantic_segmentation", tmp_path / "out")
+    args.data.source, args.data.root = "folder", str(tmp_path / "data")
+    args.data.options = {"class_names": ["wall", "floor", "door", "rest"], "depth": "none"}
+    task = SemanticSegmentationTask()
+    model = task.build_model(args)
+    assert task.build_datasets(args, model)[1] is not None
+    args.data.eval_options = {"class_names": ["floor", "wall", "door", "rest"]}
+    for build in (task.build_datasets, task.build_eval_dataset):
+        with pytest.raises(ConfigError, match=r"evaluation data have the same classes in another order .*class 0 is"):
+            build(args, model)
+    args.data.eval_options = {"class_names": ["wall", "floor", "door", "roof"]}
+    with pytest.raises(ConfigError, match=r"other classes than the model: class 3 is 'roof' there and 'rest' here"):
+        task.build_eval_dataset(args, model)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from m33d_hf.data.sources.frames import Frame
-from m33d_hf.data.sources.pairing import read_table
+from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
 SPLIT_NAMES = {
@@ -94,8 +94,20 @@ def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _entries(path: Path) -> set[str]:
-    return {line[0].strip("/") for line in read_table(path)}
+def _entries(path: Path, sequences: Sequences) -> set[str]:
+    """What the lines of a list name: the whole text where something is called so, else the first word."""
+    known = _known(sequences)
+    entries = set()
+    for text in read_text(path).split("\n"):
+        words = text.split("#", 1)[0].replace(",", " ").split()
+        if words:
+            places = (text.strip().strip("/"), text.split("#", 1)[0].strip().strip("/"))
+            entries.add(next((place for place in places if place in known), words[0].strip("/")))
+    return entries
+
+
+def _known(sequences: Sequences) -> set[str]:
+    return {name for key, frames in sequences.items() for frame in frames for name in _names_of(key, frame)}
 
 
 def _names_of(key: str, frame: Frame) -> set[str]:
@@ -116,14 +128,11 @@ def missing_entries(
     path = _list_file(root, canonical_split(split), split_list)
     if path is None:
         return []
-    known: set[str] = set()
-    for key, frames in sequences.items():
-        known.update(*(_names_of(key, frame) for frame in frames))
-    return sorted(_entries(path) - known)
+    return sorted(_entries(path, sequences) - _known(sequences))
 
 
 def _from_list(sequences: Sequences, path: Path) -> Sequences:
-    entries = _entries(path)
+    entries = _entries(path, sequences)
     kept = {key: [frame for frame in frames if _names_of(key, frame) & entries] for key, frames in sequences.items()}
     kept = {key: frames for key, frames in kept.items() if frames}
     if not kept:
@@ -156,7 +165,7 @@ def _refuse_shared(
         path = _list_file(root, other, split_list)
         if path is None:
             continue
-        entries = _entries(path)
+        entries = _entries(path, sequences)
         both = [key for key, frames in kept.items() if any(_names_of(key, frame) & entries for frame in frames)]
         if both:
             raise DataError(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, cast
 
 from accelerate import Accelerator
 from torch import nn
 
+from m33d_hf.convert.classes import class_names
 from m33d_hf.data.collation import SegmentationCollator
+from m33d_hf.data.loading import SampleDataset
 from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.metrics import ConfusionMatrix
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
@@ -44,6 +47,43 @@ class SemanticSegmentationTask(DenseTask):
                 "or a file) or --model.num_labels."
             )
         return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training data, and evaluation data or None.
+
+        Raises:
+            ConfigError: data whose classes have other names than the model's, or the same in another order.
+        """
+        train_set, eval_set = super().build_datasets(args, model)
+        self._check_classes(model, train_set, "training")
+        self._check_classes(model, eval_set, "evaluation")
+        return train_set, eval_set
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data alone, or None.
+
+        Raises:
+            ConfigError: as `build_datasets`.
+        """
+        eval_set = super().build_eval_dataset(args, model)
+        self._check_classes(model, eval_set, "evaluation")
+        return eval_set
+
+    def _check_classes(self, model: nn.Module, dataset: SampleDataset | None, what: str) -> None:
+        """Compare names where both sides have some: ids mean what the order of the names says."""
+        found = None if dataset is None else dataset.source.class_names
+        known = class_names(self.config_of(model).id2label)
+        nameless = found is None or all(re.fullmatch(r"class \d+", name) for name in found)
+        if known is None or nameless or found is None or found == known:
+            return
+        if len(found) != len(known):
+            raise ConfigError(f"The {what} data have {len(found)} classes, the model {len(known)}.")
+        place = next(i for i, (theirs, ours) in enumerate(zip(found, known, strict=True)) if theirs != ours)
+        order = "the same classes in another order" if sorted(found) == sorted(known) else "other classes"
+        raise ConfigError(
+            f"The {what} data have {order} than the model: class {place} is {found[place]!r} there and "
+            f"{known[place]!r} here. Give both sides one table (--data.options.class_names), in the model's order."
+        )
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Metrics on the labels as the evaluation transform leaves them, one confusion matrix over the whole set.

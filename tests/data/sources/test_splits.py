@@ -87,3 +87,26 @@ def test_fractions_are_a_share_per_split(tmp_path: Path) -> None:
     write_frames(tmp_path, 4)
     with pytest.raises(ConfigError, match="a share per split"):
         frame_keys(tmp_path, "train", split_fractions=[0.5, 0.5])
+
+
+def test_names_with_blanks_and_hashes(tmp_path: Path):
+    """A line names what its whole text names, before its first word does."""
+    for name in ("my room", "room #2", "my"):
+        write_frames(tmp_path, 1, f"{name}/rgb/{{i}}.png", f"{name}/depth/{{i}}.png")
+    (tmp_path / "train.txt").write_text("my room\nroom #2\n")
+    assert frame_keys(tmp_path, "train")[-2:] == ["my room/0", "room #2/0"]
+    (tmp_path / "train.txt").write_text("my,1.0,a comment\n")
+    assert frame_keys(tmp_path, "train") == ["my/0"]
+
+
+def test_training_and_evaluation_lists_share_nothing(tmp_path: Path):
+    for scene in ("attic", "cellar", "hall"):
+        write_frames(tmp_path, 2, f"{scene}/rgb/{{i}}.png", f"{scene}/depth/{{i}}.png")
+    (tmp_path / "train.txt").write_text("attic\ncellar\n")
+    (tmp_path / "val.txt").write_text("hall\ncellar/1\n")
+    for split in ("train", "validation"):
+        with pytest.raises(DataError, match=r"1 of 2 sequences are in .*txt and in .*txt, the first is 'cellar'"):
+            frame_keys(tmp_path, split)
+    (tmp_path / "val.txt").write_text("hall\n")
+    (tmp_path / "test.txt").write_text("hall\n")
+    assert frame_keys(tmp_path, "test") == frame_keys(tmp_path, "validation") == ["hall/0", "hall/1"]
