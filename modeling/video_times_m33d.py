@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -98,6 +98,24 @@ class Lack:
     frames: int
     after: int
     reason: str
+
+
+def restated(lacks: Iterable[Lack], count: int, fps: float) -> tuple[Lack, ...]:
+    """The same for somebody who states an even rate against the file's times; a hole between frames has no length then.
+
+    Args:
+        lacks: what is missing.
+        count: frames that there are.
+        fps: the stated rate.
+    """
+    return tuple(
+        replace(
+            lack,
+            start=None if lack.start is None else (lack.after - (lack.frames if lack.start < 0 else 0)) / fps,
+            stop=(lack.after + lack.frames) / fps if lack.stop and lack.after == count else None,
+        )
+        for lack in lacks
+    )
 
 
 def missing_end(times: FrameTimes, announced: float | None) -> list[Lack]:

@@ -139,7 +139,7 @@ def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoO
             found.unpaired.append(Unpaired(file, f"no depth for it in {sidecars.name}"))
             if options.require_depth:
                 continue
-        handle = VideoFile(key=key, path=Path(file), depth=maps, root=folder)
+        handle = VideoFile(key=key, path=Path(file), depth=maps, root=folder, stated_fps=options.fps)
         found.videos[key] = FoundVideo(handle, FileList(folder, (file,), sidecars if maps else None, key))
     if len(found.unpaired) == len(names):
         first = sidecars / next(iter(names)) if sidecars else ""

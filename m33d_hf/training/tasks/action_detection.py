@@ -202,6 +202,8 @@ def _result(sample: FeatureSample, temporal: torch.Tensor) -> VideoResult:
         starts=video.starts.numpy(),
         stops=video.stops.numpy(),
         phases=phases,
+        times=sample.times,
+        lacks=sample.lacks,
     )
 
 
@@ -211,7 +213,7 @@ def draw_timelines(folder: Path, results: Sequence[VideoResult], names: Sequence
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    from m33d_hf.visualization.timeline import timeline_figure
+    from m33d_hf.visualization.timeline import hatched, timeline_figure
 
     annotated = [result for result in results if (result.phases != IGNORE_INDEX).any()]
     written = []
@@ -223,6 +225,15 @@ def draw_timelines(folder: Path, results: Sequence[VideoResult], names: Sequence
         }
         safe = re.sub(r"[^\w.-]+", "_", result.key)[-60:]
         path = folder / f"timeline_{number}_{safe}.png"
-        timeline_figure(rows, names, result.fps, path, result.temporal, title=result.key)
+        timeline_figure(
+            rows,
+            names,
+            result.fps,
+            path,
+            result.temporal,
+            result.key,
+            times=result.times,
+            unreadable=hatched(result.unread(), result.times, result.lacks),
+        )
         written.append(path)
     return written
