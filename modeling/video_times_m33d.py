@@ -70,15 +70,16 @@ def times_of(stamps: Sequence[int], tick: Fraction, fps: float | None, last: int
         last: how long the last frame is shown, in ticks; 0 when unknown.
     """
     count = len(stamps)
-    starts = (np.asarray(stamps, dtype=np.int64) - stamps[0]) * tick.numerator / tick.denominator
+    ticks = np.asarray(stamps, dtype=np.int64) - stamps[0]
+    starts = ticks * tick.numerator / tick.denominator
     if fps and np.abs(starts - np.arange(count) / fps).max() <= min(float(tick), 0.25 / fps):
         return FrameTimes(count, fps)
     if isinstance(stamps, range) and count > 1:
         return FrameTimes(count, float(1 / (stamps.step * tick)))
-    steps = np.diff(starts)
-    usual = float(np.median(steps)) if count > 1 else 1.0 / fps if fps else float(tick)
-    before = float(steps[-1]) if count > 1 and steps[-1] <= (SPARE_FRAMES + 1) * usual else usual
-    end = float(starts[-1]) + max(float(last * tick), before)
+    steps = np.diff(ticks)
+    usual = int(np.median(steps)) if count > 1 else round(1 / (fps * float(tick))) if fps else 1
+    before = int(steps[-1]) if count > 1 and steps[-1] <= (SPARE_FRAMES + 1) * usual else usual
+    end = float((int(ticks[-1]) + max(last, before, 1)) * tick)
     return FrameTimes(count, count / end, starts, end)
 
 
