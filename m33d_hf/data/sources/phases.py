@@ -61,7 +61,8 @@ class PhasesSource(PhaseSource):
         label_fps: rate at which annotations number frames; None = the video's own, which frame counts must confirm.
         fps: frames per second of frame folders, and of videos whose file does not say or says it wrong. Without it the
             times of a file's frames count, whatever its rate: seconds from the first frame that decodes, also where
-            the file lets its first frame begin later than at 0.
+            the file lets its first frame begin later than at 0. Frames whose names are time stamps
+            (1305031102.175304.png) need none either.
         segment_unit: `frames` or `seconds` of segments whose columns do not say it.
         segment_end: `exclusive`, `inclusive` (the end names the segment's last frame), or `auto` by evidence.
         length_tolerance: label steps by which an annotation may be longer than its video.
@@ -222,7 +223,8 @@ class PhasesSource(PhaseSource):
                 self.incomplete[key] = lacking
             annotation = labels.by_key.get(key)
             if annotation is not None and rules is not None:
-                own = replace(timing, num_frames=length, fps=timing.fps or rate, times=times, lacking=lacking)
+                rate = timing.fps or rate or (times.fps if times is not None else None)
+                own = replace(timing, num_frames=length, fps=rate, times=times, lacking=lacking)
                 phases = frame_phases(annotation, rules.ids(annotation), own, key)
                 if (annotated := np.flatnonzero(phases != IGNORE_INDEX)).size and annotated[-1] < length - 1:
                     tails.append(f"{key} from frame {annotated[-1] + 1} of {length}")

@@ -148,7 +148,7 @@ class ActionDetectionTask(Task):
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, whole, and what it was started from."""
         super().save(model, args)
-        save_processor(config_of(model), args)
+        save_processor(config_of(model), args, clip_sampling="stride")  # as its clips are cut, see `ClipRule`
         if self._last:
             self._draw(Path(args.output_dir) / EVALUATION, list(known_phases(config_of(model))))
         if self.load_report is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.videos import UNEVEN_STAMPS, cut_short, write_uneven, write_video
 from m33d_hf.data.doctor import check_source, write_skipped_csv
@@ -52,6 +53,17 @@ def test_labels_by_time_fall_on_the_frames_shown_then(tmp_path: Path, kind: str,
     times = frame_times(video.handle)
     assert times is not None
     np.testing.assert_allclose(times.at(np.arange(100)), np.array(UNEVEN_STAMPS) / 40, atol=1e-3)
+
+
+def test_frames_that_are_named_by_time_stamps_are_labelled_by_them(tmp_path: Path) -> None:
+    folder = tmp_path / "videos" / "video"
+    folder.mkdir(parents=True)
+    for number, stamp in enumerate(UNEVEN_STAMPS):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{1305031102 + stamp / 40:.6f}.png")
+    (video,) = PhasesSource(tmp_path, **_labelled(tmp_path, "segments")).videos
+    np.testing.assert_array_equal(video.phases, [0 if stamp < 200 else 1 for stamp in UNEVEN_STAMPS])
+    (stated,) = PhasesSource(tmp_path, fps=4.0).videos
+    assert (stated.phases == 0).sum() == 20
 
 
 def test_a_stated_rate_goes_before_the_times_of_the_file(tmp_path: Path) -> None:
