@@ -240,10 +240,12 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     by_number &= not packets.gradual
     by_number = by_number and all(index.number_of(pts) == place for pts, _, place in packets.keys)
     keys = sorted((pts, pts if dts is None else dts) for pts, dts, _ in packets.keys if pts is not None)
+    if not index.pts or (container == "avi" and not whole):  # stamps after a seek follow AVI's index, which is damaged
+        keys = []
     turns = round(frame.rotation / 90) % 4
     index = replace(
         index,
-        keys=tuple(keys) if index.pts else (),
+        keys=tuple(keys),
         seekable_by_number=by_number,
         container=container,
         whole=whole,
@@ -403,7 +405,11 @@ class _Cursor:
                 frame = self._walk_to(number)
         if frame is None:
             raise CorruptFileError(self.path, f"frame {number} of {self.index.count} does not decode")
-        return self._pixels(frame)
+        try:
+            return self._pixels(frame)
+        except _errors() as error:
+            reason = f"the colours of frame {number} of {self.index.count} cannot be converted to RGB ({error})"
+            raise CorruptFileError(self.path, reason) from error
 
     def _starts_late(self, key: int) -> bool:
         """Whether the frame of a start point itself does not come: the picture builds up over the frames behind it.

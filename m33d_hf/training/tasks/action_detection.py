@@ -54,6 +54,7 @@ class ActionDetectionTask(Task):
         self.load_report = None
         self.args: RunArguments | None = None
         self._last: list[VideoResult] = []
+        self._evaluated = False
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """The first stage of `init_from` under a fresh recurrent net; of a trained second stage, that one.
@@ -115,6 +116,7 @@ class ActionDetectionTask(Task):
         Returns:
             See `m33d_hf.evaluation.detection_results.detection_metrics`; and "loss", "absent_classes" (their number).
         """
+        self._evaluated = True
         names = list(known_phases(config_of(model)))
         loss = MeanLoss(accelerator.device)
         results: list[VideoResult] = []
@@ -144,6 +146,10 @@ class ActionDetectionTask(Task):
             draw_timelines(folder, self._last, names)
         except MissingDependencyError as error:
             tell(f"no timelines: {error}")
+
+    def lacks_evaluation(self) -> bool:
+        """True until `evaluate` was here: timelines are drawn from what it found."""
+        return not self._evaluated
 
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, whole, and what it was started from."""
