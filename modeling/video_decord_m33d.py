@@ -11,6 +11,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from .errors_m33d import CorruptFileError, MissingDependencyError
 
 # It loads PyAV, which comes before decord: decord's old FFmpeg would otherwise lend PyAV's its symbols.
 from .video_pyav_m33d import available as pyav_available  # noqa: F401
+from .video_times_m33d import FrameTimes, times_of
 
 # Share of frames that decord may replace by copies before it raises; 0 would mean "any".
 _NO_COPIES = 1e-9
 # Decoded frames that wait to be copied, and their bytes.
 _MOST_HELD, _BYTES_HELD = 16, 1 << 25
+# decord tells times in seconds with the precision of float32; they are rounded to so many parts of a second.
+_TICKS = 1000
 
 
 @functools.cache
@@ -86,11 +90,33 @@ def _array(frames: Any) -> np.ndarray:
     return array
 
 
-def stamps_usable(path: Path) -> bool:
-    """Whether decord's own time stamps begin at 0 or later and ascend, as its random access needs."""
+def stamps(path: Path) -> np.ndarray:
+    """(N, 2) float64 seconds at which each promised frame begins and ends, as decord numbers them.
+
+    Raises:
+        CorruptFileError: decord cannot open the file.
+    """
     reader = _open(path)
-    stamps = np.asarray(reader.get_frame_timestamp(list(range(min(len(reader), 64)))))[:, 0]
-    return bool(np.isfinite(stamps).all() and stamps[0] >= 0 and (np.diff(stamps) > 0).all())
+    try:
+        found = reader.get_frame_timestamp(list(range(len(reader))))
+    except _errors() as error:
+        raise CorruptFileError(path, f"decord cannot tell its time stamps ({_first_line(error)})") from error
+    return np.asarray(found, dtype=np.float64).reshape(-1, 2)
+
+
+def stamps_usable(stamps: np.ndarray) -> bool:
+    """Whether decord's time stamps begin at 0 or later and ascend, as its random access needs."""
+    starts = stamps[:64, 0]
+    return bool(np.isfinite(starts).all() and starts[0] >= 0 and (np.diff(starts) > 0).all())
+
+
+def times(stamps: np.ndarray, fps: float | None) -> FrameTimes | None:
+    """When frames are shown, by decord's `stamps`; evenly at `fps` where those cannot be trusted."""
+    starts = stamps[:, 0]
+    if not len(stamps) or not np.isfinite(stamps).all() or (np.diff(starts) <= 0).any():
+        return FrameTimes(len(stamps), fps) if fps and len(stamps) else None
+    last = round((stamps[-1, 1] - starts[-1]) * _TICKS)
+    return times_of(np.rint(starts * _TICKS).astype(np.int64).tolist(), Fraction(1, _TICKS), fps, last)
 
 
 def probe(path: Path) -> tuple[int, float | None, tuple[int, int]]:

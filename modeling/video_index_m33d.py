@@ -6,6 +6,9 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+
+from .video_times_m33d import FrameTimes, Lack, missing_between, missing_end, missing_start, times_of
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class VideoIndex:
         whole: the container is as its header says and no packet is damaged; on others decord can abort the process.
         counted: `count` was checked by decoding the end of the file; before that it may promise too much.
         rotation: quarter turns, counter-clockwise, that make the picture upright.
+        tick: seconds per unit of `pts`.
+        last: how long the last frame is shown, in ticks; 0 when unknown.
+        lost: frames before frame 0 that have a time stamp and do not decode.
+        announced: seconds from frame 0 to the end that the file's header states; None where it states none.
+        breaks_off: the file ends inside a packet, and nothing says how long it was.
     """
 
     count: int
@@ -35,6 +43,29 @@ class VideoIndex:
     whole: bool = False
     counted: bool = False
     rotation: int = 0
+    tick: Fraction | None = None
+    last: int = 0
+    lost: int = 0
+    announced: float | None = None
+    breaks_off: bool = False
+
+    def times(self, fps: float | None) -> FrameTimes | None:
+        """When each frame is shown: by its stamp, or without stamps one every 1 / `fps`; None when neither is known."""
+        if self.pts and self.tick:
+            return times_of(self.pts, self.tick, fps, self.last)
+        return FrameTimes(self.count, fps) if fps else None
+
+    def lacks(self, times: FrameTimes | None) -> list[Lack]:
+        """What is missing of the video, in the order of time; only to be asked of a `counted` index."""
+        if times is None:
+            return []
+        # The stamps of MP4 and MOV lie in a table of their own: a hole there is a pause, not a loss.
+        between = missing_between(times) if self.container != "mov" else []
+        found = [*missing_start(times, self.lost), *between, *missing_end(times, self.announced)]
+        if self.breaks_off and not (found and found[-1].after == self.count):
+            reason = "the file ends inside a packet: it was cut, and nothing in it says how long it was"
+            found.append(Lack(times.duration, None, 0, self.count, reason))
+        return found
 
     def number_of(self, stamp: int | None) -> int:
         """The frame with this time stamp, -1 when there is none."""

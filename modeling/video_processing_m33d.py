@@ -19,10 +19,12 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata, load_video
 
+from .clip_sampling_m33d import CLIP_SAMPLINGS, frame_indices
 from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from .errors_m33d import ConfigError, DataError, nearest_name_hint
 from .preprocessing_m33d import normalize_rgb, place, rgb_tensor
 from .video_reading_m33d import probe_video, read_video
+from .video_times_m33d import FrameTimes
 
 _INTERPOLATIONS = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
@@ -32,11 +34,27 @@ class M33DVideoProcessorKwargs(VideosKwargs, total=False):
 
     Args:
         frame_stride: frames from one sampled frame to the next.
+        clip_sampling: "stride" takes frames `frame_stride` apart; "span" spreads them evenly over the num_frames *
+            frame_stride frames that those would cover, as VideoMAE's fine-tuning does.
         video_backend: what reads files: "auto", "decord", "pyav" or "frames" (folders of pictures).
     """
 
     frame_stride: int | None
+    clip_sampling: str | None
     video_backend: str | None
+
+
+class M33DVideoMetadata(VideoMetadata):
+    """What transformers keeps about a video, with the times of frames whose rate varies."""
+
+    frame_times: FrameTimes | None = None
+
+    @property
+    def timestamps(self) -> list[float]:
+        """Seconds from the first frame at which each sampled one is shown."""
+        if self.frame_times is None or self.frames_indices is None:
+            return list(super().timestamps)
+        return [float(second) for second in self.frame_times.at(self.frames_indices)]
 
 
 class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
@@ -46,8 +64,8 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
     its centre is cut out (as evaluation does by default), without, each axis is resized to `size`. `size` is height and
     width; one side (or `shortest_edge`) means a square.
 
-    From files, `num_frames` frames `frame_stride` apart are taken from the middle, as evaluation does with one
-    segment; too short a video repeats its last frame. Clips given as frames are taken whole unless
+    From files, `num_frames` frames are taken from the middle, `frame_stride` apart or as `clip_sampling` says, as
+    evaluation does with one segment; too short a video repeats its last frame. Clips given as frames are taken whole unless
     `do_sample_frames=True`.
     """
 
@@ -66,6 +84,7 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
     do_sample_frames: bool | None = None
     num_frames: int | None = None
     frame_stride = 1
+    clip_sampling = "stride"
     video_backend = "auto"
 
     def __init__(self, **kwargs: Any) -> None:
@@ -87,7 +106,12 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
         return cls(**{**options, **overrides})
 
     def sample_frames(
-        self, metadata: VideoMetadata, num_frames: int | None = None, frame_stride: int | None = None, **_: Any
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        frame_stride: int | None = None,
+        clip_sampling: str | None = None,
+        **_: Any,
     ) -> np.ndarray:
         """Frame numbers of the clip in the middle of a video.
 
@@ -95,12 +119,13 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
             metadata: with `total_num_frames`.
             num_frames: frames of the clip; None for this processor's, and if that is None too, all frames.
             frame_stride: distance between two of them; None for this processor's.
+            clip_sampling: "stride" or "span"; None for this processor's.
 
         Returns:
             (num_frames,) int64.
 
         Raises:
-            ConfigError: a stride below 1.
+            ConfigError: a stride below 1, or an unknown way of sampling.
             DataError: a video without frames.
         """
         length = int(metadata.total_num_frames)
@@ -108,12 +133,15 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
         count = self.num_frames if num_frames is None else num_frames
         if stride < 1:
             raise ConfigError(f"frame_stride is {stride}; it is at least 1")
+        sampling = self.clip_sampling if clip_sampling is None else clip_sampling
+        if sampling not in CLIP_SAMPLINGS:
+            hint = nearest_name_hint(str(sampling), CLIP_SAMPLINGS)
+            raise ConfigError(f"clip_sampling is {sampling!r}; it is one of {', '.join(CLIP_SAMPLINGS)}.{hint}")
         if length < 1:
             raise DataError("a video without frames cannot be sampled")
-        count = -(-length // stride) if count is None else count
-        start = max(length - count * stride, 0) // 2
-        reachable = (length - 1 - start) // stride
-        return start + stride * np.minimum(np.arange(count), reachable)
+        if count is None:
+            return np.arange(0, length, stride)
+        return np.array(frame_indices(length, count, stride, sampling=sampling), dtype=np.int64)
 
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Prepare videos.
@@ -163,7 +191,7 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
     def _frames(self, video: Any, options: dict[str, Any]) -> tuple[Tensor, VideoMetadata]:
         """(T, 3, H, W) uint8 of one video, sampled where that is asked for."""
         sampled = options["do_sample_frames"]
-        counts = {"num_frames": options["num_frames"], "frame_stride": options["frame_stride"]}
+        counts = {name: options[name] for name in ("num_frames", "frame_stride", "clip_sampling")}
         if not isinstance(video, str | Path):
             frames = _clip(video, options["input_data_format"])
             facts = VideoMetadata(len(frames), height=frames.shape[-2], width=frames.shape[-1])
@@ -179,9 +207,11 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
             pixels, facts = load_video(address, backend="pyav", sample_indices_fn=choose)
         else:
             info = probe_video(video, options["video_backend"] or "auto")
-            duration = info.num_frames / info.fps if info.fps else None
-            facts = VideoMetadata(info.num_frames, info.fps, info.width, info.height, duration, info.backend)
+            times = info.times
+            duration = float(times.duration) if times is not None else None
+            facts = M33DVideoMetadata(info.num_frames, info.fps, info.width, info.height, duration, info.backend)
             facts.frames_indices = choose(facts).tolist()
+            facts.frame_times = times
             pixels = read_video(video, facts.frames_indices, info=info)
         return rgb_tensor(pixels), facts
 

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from .errors_m33d import CorruptFileError, MissingDependencyError
+from .video_header_m33d import announced_seconds, breaks_off, last_of_all_streams
 from .video_index_m33d import VideoIndex, compact
+from .video_times_m33d import SPARE_FRAMES, missing_end
 
 try:
     import av
@@ -41,6 +43,8 @@ _INDEXED = ("avi", "matroska", "mov")
 _NEAR = 8
 # Decoding from the start is the last resort for a frame; further into a file it would take minutes.
 _PATIENCE = 3000
+# Sound that ends this close to the announced end (seconds) shows that nothing is cut off.
+_NEARLY = 0.1
 
 
 def available() -> bool:
@@ -151,6 +155,7 @@ class _Packets:
         reordered: decoding time stamps differ from time stamps.
         damaged: a packet is flagged as damaged, or the file breaks off.
         gradual: decoding can start at a packet that is no whole picture (H.264 that refreshes gradually).
+        end: (time stamp, duration) of the packet that is shown last.
     """
 
     count: int = 0
@@ -160,6 +165,7 @@ class _Packets:
     reordered: bool = False
     damaged: bool = False
     gradual: bool = False
+    end: tuple[int, int] | None = None
 
     def add(self, packet: Any) -> None:
         """Take note of a packet."""
@@ -172,6 +178,7 @@ class _Packets:
             self.unstamped += 1
         elif not packet.is_discard:
             self.stamps.append(packet.pts)
+            self.end = max(self.end or (packet.pts, 0), (packet.pts, packet.duration or 0))
         self.reordered |= packet.pts != packet.dts
         self.damaged |= packet.is_corrupt
         self.count += 1
@@ -214,7 +221,9 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
         rate = file.stream.average_rate or file.stream.guessed_rate
         container = file.container.format.name.split(",")[0]
         hides = file.stream.codec_context.name in _HIDDEN_FRAME_CODECS
-    if promised not in (0, packets.count):
+        tick = file.stream.time_base
+        announced, shared = announced_seconds(container, file.container, file.stream, path)
+    if promised not in (0, packets.count) and not _fills(packets, container, promised):
         packets.damaged |= container != "mov" or promised != _count_without_edits(path)
     if container == "gif":  # counts its frames as it goes; what a whole one has is a last byte
         packets.damaged |= _last_byte(path) != b";"
@@ -231,17 +240,45 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     by_number &= not packets.gradual
     by_number = by_number and all(index.number_of(pts) == place for pts, _, place in packets.keys)
     keys = sorted((pts, pts if dts is None else dts) for pts, dts, _ in packets.keys if pts is not None)
+    if not index.pts or (container == "avi" and not whole):  # stamps after a seek follow AVI's index, which is damaged
+        keys = []
     turns = round(frame.rotation / 90) % 4
     index = replace(
         index,
-        keys=tuple(keys) if index.pts else (),
+        keys=tuple(keys),
         seekable_by_number=by_number,
         container=container,
         whole=whole,
         rotation=turns,
+        tick=tick,
+        last=packets.end[1] if packets.end else 0,
+        breaks_off=breaks_off(container, path),
     )
+    # A whole MP4 may show less than its header states: its edit list leaves frames out.
+    if announced is not None and not (whole and container == "mov"):
+        index = replace(index, announced=_from_frame_0(path, index, float(rate or 0), announced, shared))
     size = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
     return index, float(rate) if rate else None, size
+
+
+def _fills(packets: _Packets, container: str, promised: int) -> bool:
+    """Whether an AVI file, whose header counts ticks and not frames, is as long as it says."""
+    if container != "avi" or packets.end is None:
+        return False
+    stamps = sorted(packets.stamps)[-2:]
+    return promised <= stamps[-1] + (stamps[-1] - stamps[0] or 1)  # the last frame is shown as long as the one before
+
+
+def _from_frame_0(path: Path, index: VideoIndex, fps: float, announced: float, shared: bool) -> float | None:
+    """The announced end in seconds from frame 0; None where it is that of a longer stream, which is there."""
+    first = float(max(index.pts[0], 0) * index.tick) if index.pts and index.tick else 0.0
+    times = index.times(fps or None)
+    if shared and times is not None and missing_end(times, announced - first):
+        with _File(path) as file:
+            last = last_of_all_streams(file.container, _errors)
+        if last >= announced - max(_NEARLY, SPARE_FRAMES / times.fps):
+            return None
+    return announced - first
 
 
 def _count_without_edits(path: Path) -> int:
@@ -265,8 +302,9 @@ def _from_first_frame(path: Path, stamps: list[int]) -> tuple[VideoIndex, Any] |
         raise CorruptFileError(path, "not one of its frames decodes")
     if frame.pts not in stamps:
         return None
-    stamps = stamps[stamps.index(frame.pts) :]
-    return VideoIndex(len(stamps), compact(stamps)), frame
+    lost = stamps.index(frame.pts)
+    stamps = stamps[lost:]
+    return VideoIndex(len(stamps), compact(stamps), lost=lost), frame
 
 
 def _from_all_frames(path: Path, whole: bool) -> tuple[VideoIndex, Any]:
@@ -302,7 +340,8 @@ def count_frames(path: Path, index: VideoIndex) -> VideoIndex:
             frames = file.frames(cut=not index.whole)
             last = max((index.number_of(frame.pts) for frame, sound in frames if sound), default=-1)
         if last >= 0:
-            return replace(index, count=last + 1, pts=index.pts[: last + 1], counted=True)
+            cut = 0 if last + 1 < index.count else index.last
+            return replace(index, count=last + 1, pts=index.pts[: last + 1], last=cut, counted=True)
     raise CorruptFileError(path, "not one of its frames decodes")
 
 
@@ -366,7 +405,11 @@ class _Cursor:
                 frame = self._walk_to(number)
         if frame is None:
             raise CorruptFileError(self.path, f"frame {number} of {self.index.count} does not decode")
-        return self._pixels(frame)
+        try:
+            return self._pixels(frame)
+        except _errors() as error:
+            reason = f"the colours of frame {number} of {self.index.count} cannot be converted to RGB ({error})"
+            raise CorruptFileError(self.path, reason) from error
 
     def _starts_late(self, key: int) -> bool:
         """Whether the frame of a start point itself does not come: the picture builds up over the frames behind it.

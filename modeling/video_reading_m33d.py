@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,15 @@ from .video_decord_m33d import available as decord_available
 from .video_decord_m33d import count_frames as count_decord_frames
 from .video_decord_m33d import decode as decode_decord
 from .video_decord_m33d import probe as probe_decord
-from .video_decord_m33d import stamps_usable as decord_stamps_usable
+from .video_decord_m33d import stamps as decord_stamps
+from .video_decord_m33d import stamps_usable
+from .video_decord_m33d import times as decord_times
 from .video_index_m33d import VideoIndex
 from .video_pyav_m33d import available as pyav_available
 from .video_pyav_m33d import count_frames as count_pyav_frames
 from .video_pyav_m33d import decode as decode_pyav
 from .video_pyav_m33d import scan as scan_pyav
+from .video_times_m33d import FrameTimes, Lack
 
 BACKENDS = ("auto", "decord", "pyav", "frames")
 _NOT_FOR_DECORD = ("mpegts",)
@@ -43,10 +46,14 @@ class VideoInfo:
     Attributes:
         num_frames: frames that really decode, whatever the header says; a damaged one in the middle counts, and
             raises when it is read.
-        fps: frames per second on average; None when unknown, as for a folder of pictures.
+        fps: frames per second on average, by their time stamps where those can be trusted; None when unknown, as for a
+            folder of pictures.
         height, width: pixels of the upright picture.
         backend: "decord", "pyav" or "frames": what reads it.
         index: where the frames of a file are; spares `read_video` a scan. None for folders and where nobody has looked.
+        uneven: when the frames are shown, where that is not one every 1 / fps; None otherwise. See `times`.
+        lacks: stretches that are missing, for all that is known, in the order of time: what the header announces beyond
+            the last frame that decodes, holes between frames, frames at the start that do not decode.
     """
 
     num_frames: int
@@ -55,6 +62,18 @@ class VideoInfo:
     width: int
     backend: str
     index: VideoIndex | None = field(default=None, repr=False, compare=False)
+    uneven: FrameTimes | None = field(default=None, repr=False, compare=False)
+    lacks: tuple[Lack, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def times(self) -> FrameTimes | None:
+        """When each frame is shown, in seconds from the first one; None when unknown."""
+        return self.uneven or (FrameTimes(self.num_frames, self.fps) if self.fps else None)
+
+    @property
+    def incomplete(self) -> str:
+        """What is missing, in words; empty where nothing is, as far as anybody knows."""
+        return "; ".join(lack.reason for lack in self.lacks)
 
 
 def probe_video(path: str | Path, backend: str = "auto") -> VideoInfo:
@@ -178,7 +197,7 @@ def _inspect_pyav(path: Path, counted: bool) -> VideoInfo:
     index, fps, (height, width) = scan_pyav(path)
     if counted or not index.whole:
         index = count_pyav_frames(path, index)
-    return VideoInfo(index.count, fps, height, width, "pyav", index)
+    return _info((height, width), "pyav", index, index.times(fps), counted)
 
 
 def _inspect_decord(path: Path, counted: bool) -> VideoInfo:
@@ -189,13 +208,24 @@ def _inspect_decord(path: Path, counted: bool) -> VideoInfo:
             raise CorruptFileError(path, reason)
         if index.container in _NOT_FOR_DECORD:
             raise CorruptFileError(path, "decord misnumbers the frames of transport streams; backend 'pyav' reads them")
-        promised, fps, (height, width) = probe_decord(path)
-    else:
-        promised, fps, (height, width) = probe_decord(path)
-        index = VideoIndex(promised, seekable_by_number=decord_stamps_usable(path))
+    promised, fps, (height, width) = probe_decord(path)
+    stamps = decord_stamps(path)
+    if not pyav_available():
+        index = VideoIndex(promised, seekable_by_number=stamps_usable(stamps), announced=promised / fps if fps else None)
+    count = promised
     if counted or not index.seekable_by_number:
-        promised = count_decord_frames(path, promised, index.seekable_by_number)
-    return VideoInfo(promised, fps, height, width, "decord", index)
+        count = count_decord_frames(path, promised, index.seekable_by_number)
+    times = index.times(fps) if len(index.pts) == count else decord_times(stamps[:count], fps)
+    return _info((height, width), "decord", replace(index, count=count), times, counted)
+
+
+def _info(
+    size: tuple[int, int], backend: str, index: VideoIndex, times: FrameTimes | None, counted: bool
+) -> VideoInfo:
+    """What is known of a file; what is missing can only be told where the end of it was decoded."""
+    uneven = times if times is not None and times.starts is not None else None
+    lacks = tuple(index.lacks(times)) if counted else ()
+    return VideoInfo(index.count, times.fps if times else None, *size, backend, index, uneven, lacks)
 
 
 def _decode(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

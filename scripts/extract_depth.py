@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--short_side", type=int, help="store depth with at most this short side; default: as large as the pictures")
     add("--limit", type=int, help="only the first so many inputs")
     add("--max_bad_fraction", type=float, default=0.01, help="share of unreadable inputs past which the run stops")
+    add("--trust_remote_code", action="store_true", help="run code that the model's repository brings along; read it")
     add("--report_seconds", type=float, default=10.0, help="seconds between two lines of progress")
     return parser
 

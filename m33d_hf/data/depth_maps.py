@@ -135,7 +135,7 @@ def find_depth_maps(
         ConfigError: no spec and no depth_spec.json. DataError: the depth is there twice, in two formats.
     """
     root = Path(root)
-    stated = read_spec_file(root)
+    stated = read_spec_file(spec_folder(root) or root)
     if spec is None:
         spec = read_sidecar_spec(root)
     if first_frame is None and stated is not None:
@@ -151,6 +151,49 @@ def find_depth_maps(
     return DepthMaps(rel, spec, next(iter(candidates.values()))) if candidates else None
 
 
+def depth_keys(video: Path, bases: Sequence[Path]) -> list[str]:
+    """The names under which the depth of a video is looked for below a sidecar root, in this order.
+
+    `extract_depth` names depth by the video's path below its --input, without suffix. That is the data root, the folder
+    of the videos, or a folder above one of them, so the depth of ROOT/videos/video01.mp4 is `videos/video01` or
+    `video01`.
+
+    Args:
+        video: the file, or folder of frames.
+        bases: folders that the extraction may have been given; those that the video does not lie below are left out.
+    """
+    below = [base for base in bases if base in video.parents]
+    names = [video.relative_to(base) for base in below]
+    names += [Path(base.name, video.relative_to(base)) for base in below if base.name]
+    bare = (name if video.is_dir() else name.with_suffix("") for name in names)
+    return list(dict.fromkeys(name.as_posix() for name in bare))
+
+
+def find_depth_of(
+    root: str | Path, keys: Sequence[str], spec: DepthSpec | None = None, first_frame: int | None = None
+) -> DepthMaps | None:
+    """The depth of a video under one of several names (see `depth_keys`), or None.
+
+    Raises:
+        ConfigError, DataError: as `find_depth_maps`; also depth under two of the names.
+    """
+    found = [maps for key in keys if (maps := find_depth_maps(root, key, spec, first_frame)) is not None]
+    if len({maps.key.casefold() for maps in found}) > 1:
+        listed = " and ".join(maps.key for maps in found)
+        raise DataError(f"{root} holds depth of one video under two names: {listed}. Keep one.")
+    return found[0] if found else None
+
+
+def how_to_extract(source: Path, root: Path) -> str:
+    """The command that makes the depth of everything below `source`, for messages."""
+    return f"python scripts/extract_depth.py --model MODEL --items videos --input {source} --output {root}"
+
+
+def spec_folder(root: Path) -> Path | None:
+    """The folder whose depth_spec.json holds for `root`: itself or the nearest above, None where there is none."""
+    return next((folder for folder in (root, *root.resolve().parents) if (folder / SPEC_FILE).is_file()), None)
+
+
 def read_sidecar_spec(
     root: str | Path,
     kind: str | None = None,
@@ -160,7 +203,7 @@ def read_sidecar_spec(
     min_depth: float | None = None,
     max_depth: float | None = None,
 ) -> DepthSpec:
-    """What the depth below `root` means: from its depth_spec.json, or as stated by the arguments.
+    """What the depth below `root` means: from depth_spec.json, there or in a folder above, or as the arguments state.
 
     Bounds may be added to a depth_spec.json; kind, unit and scale must not contradict it.
 
@@ -172,7 +215,8 @@ def read_sidecar_spec(
     options |= {"min_depth": min_depth, "max_depth": max_depth}
     options["invalid_values"] = None if invalid_values is None else tuple(invalid_values)
     stated = {name: value for name, value in options.items() if value is not None}
-    written = read_spec_file(root)
+    place = spec_folder(root) or root
+    written = read_spec_file(place)
     if written is None:
         if kind is None and scale is None and unit is None:
             raise ConfigError(_how_to_state(root))
@@ -181,11 +225,11 @@ def read_sidecar_spec(
     try:
         spec = _spec_from(fields)
     except (ConfigError, TypeError) as error:
-        raise ConfigError(f"{root / SPEC_FILE}: {error}") from error
+        raise ConfigError(f"{place / SPEC_FILE}: {error}") from error
     for name in ("kind", "unit", "scale"):
         if name in stated and getattr(_spec_from({"kind": spec.kind, **stated}), name) != getattr(spec, name):
             raise ConfigError(
-                f"{root / SPEC_FILE} says {name} = {getattr(spec, name)!r}, the options say {stated[name]!r}. Leave "
+                f"{place / SPEC_FILE} says {name} = {getattr(spec, name)!r}, the options say {stated[name]!r}. Leave "
                 f"the option --data.options.depth_{name} out, or correct the file."
             )
     loose = {name: stated[name] for name in ("min_depth", "max_depth", "invalid_values") if name in stated}
@@ -226,7 +270,7 @@ def _spec_from(fields: dict[str, Any]) -> DepthSpec:
 
 
 def _how_to_state(root: Path) -> str:
-    place = "does not exist" if not root.is_dir() else f"has no {SPEC_FILE}"
+    place = "does not exist" if not root.is_dir() else f"has no {SPEC_FILE}, nor has any folder above it"
     return (
         f"the depth folder {root} {place}, so nobody knows what its values mean. Depth written by "
         f'scripts/extract_depth.py has one. For other depth write {root / SPEC_FILE}: {{"kind": "inverse"}} for '

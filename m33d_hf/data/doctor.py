@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
+from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle, known_lacks
 from m33d_hf.data.skips import HEADER, SkippedFile
 from m33d_hf.data.sources.base import Source
 from m33d_hf.data.sources.video_files import VideoFile
@@ -36,6 +36,7 @@ class Report:
         clip_labels: action id -> items.
         unreadable: files that failed, as loading would skip them.
         unpaired: files that the source leaves out from the start.
+        incomplete: opened videos that lack frames which their file announces, or holes in them; they are used.
         warnings: sentences about what will go wrong or looks odd.
         notes: how the source was read.
     """
@@ -59,6 +60,7 @@ class Report:
     clip_labels: Counter[int] = field(default_factory=Counter)
     unreadable: list[SkippedFile] = field(default_factory=list)
     unpaired: list[SkippedFile] = field(default_factory=list)
+    incomplete: list[SkippedFile] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -75,6 +77,7 @@ class Report:
         plain["clip_labels"] = {str(key): count for key, count in sorted(self.clip_labels.items())}
         plain["unreadable"] = [entry._asdict() for entry in self.unreadable]
         plain["unpaired"] = [entry._asdict() for entry in self.unpaired]
+        plain["incomplete"] = [entry._asdict() for entry in self.incomplete]
         plain["bad_fraction"] = self.bad_fraction
         return plain
 
@@ -162,11 +165,15 @@ def _lengths(items: Sequence[VideoHandle], rows: Sequence[int], report: Report) 
     """Frames of every item, 0 for those not in `rows` and for those that cannot be opened, which are reported."""
     lengths = [0] * len(items)
     for row in rows:
+        item = items[row]
         try:
-            lengths[row] = items[row].length
+            lengths[row] = item.length
+            if lacks := known_lacks(item):
+                reason = "; ".join(lack.reason for lack in lacks)
+                report.incomplete.append(SkippedFile(str(getattr(item, "file", item.key)), reason, item.key))
         except (DataError, OSError) as error:
             report.checked += 1
-            report.unreadable.append(_skipped(items[row], error))
+            report.unreadable.append(_skipped(item, error))
     return lengths
 
 
@@ -218,6 +225,12 @@ def _warn(report: Report, min_size: int | None) -> None:
             f"{len(report.unreadable)} of {report.checked} frames cannot be read, the first: "
             f"{first.path}: {first.reason}"
         )
+    if report.incomplete:
+        first = report.incomplete[0]
+        report.warnings.append(
+            f"{len(report.incomplete)} opened videos are incomplete and are used as far as they go, the first: "
+            f"{first.path}: {first.reason}"
+        )
     if report.with_depth and report.depth_median is None:
         report.warnings.append("no frame has a single valid depth pixel")
     elif report.blank_depth:
@@ -237,10 +250,10 @@ def _warn(report: Report, min_size: int | None) -> None:
 
 
 def write_skipped_csv(report: Report, path: Path | str) -> None:
-    """Write the unreadable and the unpaired files as CSV rows of path, reason and key."""
+    """Write the unreadable, unpaired and incomplete files as CSV rows of path, reason and key."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(HEADER)
-        writer.writerows(report.unreadable + report.unpaired)
+        writer.writerows(report.unreadable + report.unpaired + report.incomplete)

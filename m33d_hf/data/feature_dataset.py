@@ -12,9 +12,10 @@ from torch import Tensor
 
 from m33d_hf.data.features import ClipRule, FeatureStore, VideoFeatures
 from m33d_hf.data.loading import Row, SampleDataset, Views
-from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
+from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle, frame_times, known_lacks
 from m33d_hf.data.sources.phase_base import PhaseSource
 from m33d_hf.errors import DataError
+from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 
 
 @dataclass
@@ -24,10 +25,14 @@ class FeatureSample(RGBDSample):
     Attributes:
         video: features and labels of its clips, in the model's class order.
         phases: (length,) uint8, the phase of every frame in the model's class order, 255 = not annotated.
+        times: when each frame is shown, None where unknown.
+        lacks: what is missing of the recording.
     """
 
     video: VideoFeatures | None = None
     phases: np.ndarray | None = None
+    times: FrameTimes | None = None
+    lacks: tuple[Lack, ...] = ()
 
 
 class WholeVideos:
@@ -159,7 +164,8 @@ class FeatureDataset(SampleDataset):
         number = self.indices[index]
         video = self.phases.videos[number]
         features = self._planned(number) if self.store is None else self.store.read(video.key)
-        sample = FeatureSample(video.key, video=features, phases=self.table[video.phases])
+        known = {"times": frame_times(video.handle), "lacks": known_lacks(video.handle)}
+        sample = FeatureSample(video.key, video=features, phases=self.table[video.phases], **known)
         sample.meta.update(index=index, skipped=[])
         return sample
 

@@ -12,6 +12,7 @@ from m33d_hf.data.class_table import WHOLE_NUMBER, ClassTable
 from m33d_hf.data.phase_annotations import Annotation
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import ConfigError, DataError, LabelError, nearest_name_hint
+from m33d_hf.modeling.video_times_m33d import FrameTimes
 
 CHOLEC80_PHASES = (
     "Preparation",
@@ -136,6 +137,8 @@ class Timing:
         tolerance: label steps by which an annotation may be longer than the video.
         inclusive: whether the last frame of a segment is the one that its end names.
         first: number that annotations give to the first frame, 0 or 1 (`phase_numbering.first_number`).
+        times: when each frame is shown, in seconds from the first one; None where frames are evenly spaced.
+        lacking: what is missing of the video, in words, for messages.
     """
 
     num_frames: int
@@ -144,15 +147,53 @@ class Timing:
     tolerance: float = 1.0
     inclusive: bool = False
     first: int = 0
+    times: FrameTimes | None = None
+    lacking: str = ""
 
     @property
     def ratio(self) -> float:
         """Video frames per number of an annotation in frames."""
         return 1.0 if self.label_fps is None or self.fps is None else self.fps / self.label_fps
 
+    @property
+    def uneven(self) -> bool:
+        """Whether frames are shown at times of their own."""
+        return self.times is not None and self.times.starts is not None
+
+    @property
+    def duration(self) -> float:
+        """Seconds of video; frames where the rate is unknown."""
+        return self.times.duration if self.times is not None and self.uneven else self.num_frames / (self.fps or 1.0)
+
+    @property
+    def label_length(self) -> float:
+        """Numbers of an annotation in frames that the video holds."""
+        if self.label_fps is not None and self.uneven:
+            return self.duration * self.label_fps
+        return self.num_frames / self.ratio
+
+    def numbers(self) -> np.ndarray:
+        """(num_frames,) the number, with a fraction, that an annotation in frames gives to each frame of the video."""
+        if self.label_fps is not None and self.times is not None and self.uneven:
+            return self.times.at(np.arange(self.num_frames)) * self.label_fps
+        return np.arange(self.num_frames) / self.ratio
+
+    def middles(self) -> np.ndarray:
+        """(num_frames,) seconds half-way from each frame to the next."""
+        if self.times is not None and self.uneven:
+            return self.times.middles()
+        return (np.arange(self.num_frames) + 0.5) / (self.fps or 1.0)
+
+    def covered(self, number: float) -> float:
+        """How many frames of the video lie before a number of an annotation in frames."""
+        if self.label_fps is not None and self.times is not None and self.uneven:
+            return self.times.frames_until(number / self.label_fps)
+        return number * self.ratio
+
     def describe(self) -> str:
-        """`1500 frames at 25 fps`."""
-        return f"{self.num_frames} frames at {f'{self.fps:g} fps' if self.fps else 'a rate that is not known'}"
+        """`1500 frames at 25 fps`, and what is missing."""
+        rate = f"{self.fps:g} fps{' on average' if self.uneven else ''}" if self.fps else "a rate that is not known"
+        return f"{self.num_frames} frames at {rate}{f' ({self.lacking})' if self.lacking else ''}"
 
 
 def ends_are_inclusive(annotations: Sequence[Annotation], how: str = "auto") -> tuple[bool, str | None]:
@@ -216,10 +257,10 @@ def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video:
     if annotation.unit == "frames":
         _check_frames(annotation, end, step, timing, video)
         # The small number keeps frames on a border that rounding puts just below it.
-        positions = np.arange(timing.num_frames) / timing.ratio + 1e-6
+        positions = timing.numbers() + 1e-6
     else:
         _check_seconds(annotation, end, step, timing, video)
-        positions = (np.arange(timing.num_frames) + 0.5) / (timing.fps or 1.0)  # a time means the nearest frame
+        positions = timing.middles()  # a time means the nearest frame
     row = np.searchsorted(starts, positions, side="right") - 1
     inside = (row >= 0) & (positions < stops[row])
     return np.where(inside, ids[row], IGNORE_INDEX).astype(np.uint8)
@@ -278,7 +319,7 @@ def _refuse_overlap(annotation: Annotation, stops: np.ndarray) -> None:
 
 
 def _check_frames(annotation: Annotation, end: float, step: float, timing: Timing, video: str) -> None:
-    covered, slack = end * timing.ratio, timing.tolerance * max(step * timing.ratio, 1.0)
+    covered, slack = timing.covered(end), timing.tolerance * max(step * timing.ratio, 1.0)
     rate = f"at label_fps={timing.label_fps:g}" if timing.label_fps else "at the video's own rate"
     both = (
         f"{annotation.path} annotates frames up to number {end - 1:g}, which {rate} are {covered:g} frames of video; "
@@ -303,8 +344,7 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
 
 
 def _check_seconds(annotation: Annotation, end: float, step: float, timing: Timing, video: str) -> None:
-    fps = timing.fps or 1.0
-    duration = timing.num_frames / fps
+    fps, duration = timing.fps or 1.0, timing.duration
     if end > duration + timing.tolerance * max(step, 1.0 / fps):
         raise DataError(
             f"{annotation.path} annotates up to {end:g} s, {video} has {timing.describe()} = {duration:g} s: the "

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from m33d_hf.modeling.depth_m33d import resize_depth
+from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 
 IGNORE_INDEX = 255
 
@@ -117,6 +118,19 @@ class VideoHandle(Protocol):
         Raises:
             CorruptFileError: a frame cannot be decoded.
         """
+
+
+def frame_times(handle: VideoHandle) -> FrameTimes | None:
+    """When each frame of a video is shown: by its `times` where it tells them, else evenly by its rate, if known."""
+    times: FrameTimes | None = getattr(handle, "times", None)
+    if times is None and handle.fps and handle.length:
+        times = FrameTimes(handle.length, handle.fps)
+    return times
+
+
+def known_lacks(handle: VideoHandle) -> tuple[Lack, ...]:
+    """Stretches that are missing of a video, in the order of time; none where it cannot tell."""
+    return tuple(getattr(handle, "lacks", ()))
 
 
 @runtime_checkable

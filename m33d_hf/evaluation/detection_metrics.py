@@ -53,14 +53,17 @@ def average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
 
 
 def mean_average_precision(scores: ArrayLike, labels: ArrayLike) -> tuple[float, list[float]]:
-    """Macro mean over classes of `average_precision`, one class against all others, frames of all videos pooled.
+    """Macro mean over classes of `average_precision`, one class against all others, over whatever the rows stand for.
+
+    A detection is judged over the clips of all videos pooled, and again over their frames: see
+    `detection_results.detection_metrics`.
 
     Args:
-        scores: (N, L), as a rule probabilities: logits of different frames are not on one scale.
+        scores: (N, L), as a rule probabilities: logits of different rows are not on one scale.
         labels: (N,) ids in [0, L) or 255.
 
     Returns:
-        (mean, per class): classes that no frame is annotated with are NaN and leave the mean.
+        (mean, per class): classes that no row is annotated with are NaN and leave the mean.
 
     Raises:
         LabelError: shapes that do not agree, or a label outside the classes.

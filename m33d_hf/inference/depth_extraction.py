@@ -33,6 +33,7 @@ from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError
 from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
+from m33d_hf.inference.folder_lock import shared_folder
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
 
@@ -57,6 +58,7 @@ class DepthExtractionOptions:
         limit: stop after so many inputs (of all ranks together).
         max_bad_fraction: share of unreadable inputs, 0 to 1, past which the run stops.
         report_seconds: time between two lines of progress.
+        trust_remote_code: run the code that the model's repository brings along; never asked for on the terminal.
     """
 
     model: str
@@ -71,6 +73,7 @@ class DepthExtractionOptions:
     limit: int | None = None
     max_bad_fraction: float = 0.01
     report_seconds: float = 10.0
+    trust_remote_code: bool = False
 
     def check(self) -> None:
         """Raise a ConfigError for a value that cannot be, a MissingDependencyError for Parquet without pyarrow."""
@@ -135,23 +138,27 @@ def extract_depth(
         say: receives lines of progress.
 
     Raises:
-        ConfigError: options that cannot be, or an output folder made by another model or with other rules.
+        ConfigError: options that cannot be, or an output folder made by another model or with other rules, or into
+            which another extraction is writing.
         CheckpointError: no usable model. DataError: no input, or too many unreadable ones.
     """
     options.check()
     place = place or launched_place()
-    predictor = predictor or load_depth_predictor(options.model, options.kind, options.device, place.local_rank)
+    predictor = predictor or load_depth_predictor(
+        options.model, options.kind, options.device, place.local_rank, options.trust_remote_code
+    )
     metric = predictor.kind == "metric"
     found = list_items(options.input, options.items, options.output, metric)[: options.limit]
-    claim_output(options, predictor, "videos" if found[0].is_video else "images")
-    share = rank_share(found, place.rank, place.world_size)
-    name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
-    say(
-        f"{name}{predictor.kind} depth by {predictor.name} ({predictor.model_type}) on {predictor.device}: "
-        f"{len(share)} of {len(found)} inputs below {options.input}, to {options.output}"
-    )
-    run = _Run(options, predictor, share, lambda line: say(f"{name}{line}"))
-    return run.all()
+    with shared_folder(options.output, place):
+        claim_output(options, predictor, "videos" if found[0].is_video else "images")
+        share = rank_share(found, place.rank, place.world_size)
+        name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
+        say(
+            f"{name}{predictor.kind} depth by {predictor.name} ({predictor.model_type}) on {predictor.device}: "
+            f"{len(share)} of {len(found)} inputs below {options.input}, to {options.output}"
+        )
+        run = _Run(options, predictor, share, lambda line: say(f"{name}{line}"))
+        return run.all()
 
 
 def claim_output(options: DepthExtractionOptions, predictor: DepthPredictor, items: str) -> None:
@@ -277,6 +284,8 @@ class _Run:
         except FileNotFoundError as error:
             raise CorruptFileError(item.path, "does not exist") from error
         writer = DepthVideoWriter(self.options.output, item.rel, self.predictor.kind, self.options.format)
+        if info.incomplete:
+            self.say(f"{item.path} is incomplete: {info.incomplete}; the depth of what there is is written")
         start, base = writer.next_frame, self.progress
         if start:
             self.say(f"{item.rel}: continuing at frame {start} of {info.num_frames}")

@@ -78,7 +78,9 @@ class DepthPredictor:
         return [result["predicted_depth"] for result in post_process(outputs, **sizes)]
 
 
-def load_depth_predictor(name: str, kind: str = "auto", device: str = "auto", local_rank: int = 0) -> DepthPredictor:
+def load_depth_predictor(
+    name: str, kind: str = "auto", device: str = "auto", local_rank: int = 0, trust_remote_code: bool = False
+) -> DepthPredictor:
     """Load a local folder or a model of the Hub.
 
     Args:
@@ -86,19 +88,22 @@ def load_depth_predictor(name: str, kind: str = "auto", device: str = "auto", lo
         kind: `metric`, `inverse`, `relative`, or `auto`: what the configuration says.
         device: of torch, or `auto`: the CUDA device of this local rank where there is one.
         local_rank: number of this process on its machine.
+        trust_remote_code: run the code that a repository brings along. Without, such a model is refused; transformers
+            would ask on the terminal, which hangs whoever has none.
 
     Raises:
         ConfigError: `auto` with a configuration that does not say, a contradiction to one that does, or an unknown
             word; a device that is not there.
-        CheckpointError: nothing to load, no depth estimation model, or weights that lack a part of it.
+        CheckpointError: nothing to load, no depth estimation model, weights that lack a part of it, or code that may
+            not be run.
     """
     if kind != "auto" and kind not in DEPTH_KINDS:
         known = ("auto", *DEPTH_KINDS)
         raise ConfigError(f"--kind {kind!r} must be one of {', '.join(known)}.{nearest_name_hint(kind, known)}")
     place = _device(device, local_rank)
-    model = _load_model(name)
+    model = _load_model(name, trust_remote_code)
     kind = settle_kind(model.config, kind, name)
-    processor = _load_processor(name)
+    processor = _load_processor(name, trust_remote_code)
     digest = _digest(model, processor)
     return DepthPredictor(name, model.config.model_type, kind, digest, place, model.to(place).eval(), processor)
 
@@ -139,13 +144,16 @@ def _device(word: str, local_rank: int) -> torch.device:
     return device
 
 
-def _load_model(name: str) -> Any:
+def _load_model(name: str, trusted: bool) -> Any:
     from transformers import AutoModelForDepthEstimation
 
     try:
         # Weights saved in half precision come back as float32: the processors' pictures are that, and so is depth.
-        model, report = AutoModelForDepthEstimation.from_pretrained(name, output_loading_info=True, dtype=torch.float32)
+        model, report = AutoModelForDepthEstimation.from_pretrained(
+            name, output_loading_info=True, dtype=torch.float32, trust_remote_code=trusted
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        _refuse_foreign_code(name, error)
         raise CheckpointError(
             f"--model {name!r} cannot be loaded as a depth estimation model: {str(error).splitlines()[0]} Give a "
             "folder or Hub id of such a model with config.json and weights."
@@ -160,12 +168,22 @@ def _load_model(name: str) -> Any:
     return model
 
 
-def _load_processor(name: str) -> Any:
+def _refuse_foreign_code(name: str, error: Exception) -> None:
+    """Say it in our words where transformers refuses to run the code of a repository."""
+    if "trust_remote_code" in str(error):
+        raise CheckpointError(
+            f"--model {name!r} needs Python code that lies in its repository, which runs with your rights. Read it, then "
+            "pass --trust_remote_code."
+        ) from error
+
+
+def _load_processor(name: str, trusted: bool) -> Any:
     from transformers import AutoImageProcessor
 
     try:
-        return AutoImageProcessor.from_pretrained(name)
+        return AutoImageProcessor.from_pretrained(name, trust_remote_code=trusted)
     except (OSError, ValueError, KeyError, ImportError) as error:
+        _refuse_foreign_code(name, error)
         raise CheckpointError(
             f"--model {name!r}: its image processor cannot be loaded ({str(error).splitlines()[0]}). The folder needs "
             "model's preprocessor_config.json; without it nobody knows how pictures are resized and normalised."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,8 +15,11 @@ from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
 from m33d_hf.inference.timeline import ActionDetector, Detection
 from m33d_hf.modeling.video_reading_m33d import frame_files
+from m33d_hf.modeling.video_times_m33d import FrameTimes
 
-SEGMENT_COLUMNS = ("segment", "phase", "start_frame", "end_frame", "start_time", "end_time", "mean_probability")
+SEGMENT_COLUMNS = (
+    "segment", "phase", "start_frame", "end_frame", "start_time", "end_time", "mean_probability", "readable", "note",
+)  # fmt: skip
 CLIP_COLUMNS = ("clip", "start_frame", "end_frame", "start_time", "end_time", "readable", "phase", "clipwise_phase")
 
 
@@ -77,32 +80,37 @@ def usable_device(word: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def time_text(frame: int, fps: float | None) -> str:
-    """ "mm:ss.ss" at the start of a frame, minutes past 59 going on; empty where the rate is unknown.
+def time_text(frame: int, fps: float | FrameTimes | None) -> str:
+    """ "mm:ss.ss" at the start of a frame, by its own time or by an even rate; empty where neither is known."""
+    if fps is None:
+        return ""
+    return seconds_text(float(fps.at(frame)) if isinstance(fps, FrameTimes) else frame / fps)
+
+
+def seconds_text(seconds: float | None) -> str:
+    """ "mm:ss.ss", minutes past 59 going on; empty where unknown.
 
     Hundredths, because a clip is often shorter than a second.
     """
-    if fps is None:
+    if seconds is None:
         return ""
-    minutes, hundredths = divmod(round(100 * frame / fps), 6000)
+    minutes, hundredths = divmod(round(100 * seconds), 6000)
     return f"{minutes:02d}:{hundredths / 100:05.2f}"
 
 
 def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]:
     """Write `<name>_segments.csv`, `<name>_clips.csv` and `<name>_timeline.png`; returns what was written.
 
-    `end_frame` is the last frame that belongs; times are those of the first frame and of the end of the last one. The
-    picture is left out, and said to be, where matplotlib is missing.
+    `end_frame` is the last frame that belongs; times are those of the first frame and of the end of the last one, in
+    seconds from the first frame. What could not be read, and what is missing of the recording, has rows of its own
+    among the segments: without number and phase, `readable` 0, and why as `note`. The picture is left out, and said to
+    be, where matplotlib is missing.
     """
-    fps = detection.fps
-    segment_rows = [
-        (number, phase, start, stop - 1, time_text(start, fps), time_text(stop, fps), f"{mean:.4f}")
-        for number, (start, stop, phase, mean) in enumerate(detection.segments())
-    ]
+    segment_rows = [row for _, row in sorted(_segment_rows(detection), key=lambda entry: entry[0])]
     clip_rows = []
     for number, clip in enumerate(detection.clips):
         phases = [detection.names[int(row.argmax())] for row in (clip.probabilities, clip.clipwise)]
-        times = (time_text(clip.start, fps), time_text(clip.stop, fps))
+        times = (seconds_text(clip.start_time), _end_text(detection, clip.stop))
         told = phases if clip.readable else ["", ""]
         shares = [f"{value:.6f}" for value in clip.probabilities]
         clip_rows.append((number, clip.start, clip.stop - 1, *times, int(clip.readable), *told, *shares))
@@ -112,17 +120,45 @@ def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]
     return [*written, *_picture(folder / f"{name}_timeline.png", name, detection)]
 
 
+def _segment_rows(detection: Detection) -> Iterator[tuple[float, tuple[object, ...]]]:
+    """(frame that it begins with, row) of every phase, of what could not be read, and of what is missing."""
+    times = detection.times
+    for number, (start, stop, phase, mean) in enumerate(detection.segments()):
+        told = (time_text(start, times), _end_text(detection, stop))
+        yield start, (number, phase, start, stop - 1, *told, f"{mean:.4f}", 1, "")
+    for start, stop in detection.lost():
+        reasons = [part.reason for part in detection.unreadable if part.start < stop and part.stop > start]
+        told = (time_text(start, times), _end_text(detection, stop))
+        yield start, ("", "", start, stop - 1, *told, "", 0, "; ".join(dict.fromkeys(reasons)))
+    for lack in detection.lacks:
+        begins = "" if lack.start is not None and lack.start < 0 else seconds_text(lack.start)
+        yield lack.after - 0.5, ("", "", "", "", begins, seconds_text(lack.stop), "", 0, lack.reason)
+
+
+def _end_text(detection: Detection, stop: int) -> str:
+    """When the frame before `stop` ends: where frames are missing behind it, that is not when the next one begins."""
+    missing = [lack.start for lack in detection.lacks if lack.after == stop and lack.start is not None]
+    return seconds_text(missing[0]) if missing else time_text(stop, detection.times)
+
+
 def _picture(path: Path, name: str, detection: Detection) -> list[Path]:
     import numpy as np
 
-    from m33d_hf.visualization.timeline import timeline_figure
+    from m33d_hf.visualization.timeline import hatched, timeline_figure
 
     rows = {"whole video": detection.frame_phases(), "clip by clip": detection.frame_phases(clipwise=True)}
     # As many columns as a picture can show; a row per frame of hours would be a large table.
     columns = np.linspace(0, detection.length - 1, min(detection.length, 2000)).astype(np.int64)
     try:
         timeline_figure(
-            rows, detection.names, detection.fps, path, np.nan_to_num(detection.frame_probabilities()[columns]), name
+            rows,
+            detection.names,
+            detection.fps,
+            path,
+            np.nan_to_num(detection.frame_probabilities()[columns]),
+            name,
+            times=detection.times,
+            unreadable=hatched(detection.lost(), detection.times, detection.lacks),
         )
     except MissingDependencyError as error:
         print(f"no timeline picture: {error}", file=sys.stderr, flush=True)

@@ -24,6 +24,7 @@ from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.evaluation.detection_metrics import segments
 from m33d_hf.evaluation.frame_votes import frame_probabilities
 from m33d_hf.modeling.video_reading_m33d import iterate_video
+from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack, restated
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.feature_extraction import encode
 from m33d_hf.training.first_stage import known_phases
@@ -64,6 +65,8 @@ class ClipPrediction:
         readable: False where a frame of it could not be read; the probabilities then come from its neighbours alone.
         probabilities: (L,) of the temporal model.
         clipwise: (L,) of the clip classifier, which sees this clip alone; even where it is not readable.
+        start_time, stop_time: seconds from the first frame at which its first frame begins and its last one ends; None
+            where the times of the video are unknown.
     """
 
     start: int
@@ -71,6 +74,8 @@ class ClipPrediction:
     readable: bool
     probabilities: np.ndarray
     clipwise: np.ndarray
+    start_time: float | None = None
+    stop_time: float | None = None
 
 
 @dataclass
@@ -84,6 +89,8 @@ class Detection:
         names: phases in id order.
         clips: in the order of time.
         unreadable: stretches that could not be read.
+        times: when each frame is shown; None where unknown.
+        lacks: what is missing of the recording.
     """
 
     path: Path
@@ -92,6 +99,8 @@ class Detection:
     names: list[str]
     clips: list[ClipPrediction]
     unreadable: list[Stretch]
+    times: FrameTimes | None = None
+    lacks: tuple[Lack, ...] = ()
 
     def frame_probabilities(self, clipwise: bool = False) -> np.ndarray:
         """(length, L) mean over the readable clips that cover a frame, see `frame_votes`; NaN where none was read."""
@@ -108,6 +117,11 @@ class Detection:
         phases = np.nan_to_num(found).argmax(axis=1).astype(np.uint8)
         phases[lost & ~covered] = IGNORE_INDEX
         return phases
+
+    def lost(self) -> list[tuple[int, int]]:
+        """Runs [start, stop) of frames whose only clips could not be read."""
+        gone = self.frame_phases() == IGNORE_INDEX
+        return [(start, stop) for start, stop, _ in segments(np.where(gone, 0, IGNORE_INDEX))]
 
     def segments(self) -> list[tuple[int, int, str, float]]:
         """(start, stop, phase, mean probability of that phase) of every run of frames of one phase."""
@@ -223,7 +237,7 @@ class ActionDetector:
 
         Args:
             path: a video file or a folder of frames.
-            fps: frames per second; None takes the file's.
+            fps: frames per second, evenly; None takes the times of the file's frames.
 
         Raises:
             CorruptFileError: nothing of it can be read.
@@ -239,8 +253,11 @@ class ActionDetector:
         with torch.no_grad():
             logits, _ = self.model.temporal(features.to(self.device), known)
         temporal = logits[0].float().softmax(-1).cpu().numpy()
-        clips = [self._prediction(clip, row, logit) for (clip, _, logit), row in zip(encoded, temporal)]
-        return Detection(watched.path, watched.length, fps or watched.fps, self.names, clips, watched.unreadable)
+        times = FrameTimes(watched.length, fps) if fps else watched.times
+        clips = [self._prediction(clip, row, logit, times) for (clip, _, logit), row in zip(encoded, temporal)]
+        rate = times.fps if times is not None else None
+        lacks = restated(watched.lacks, watched.length, fps) if fps else watched.lacks
+        return Detection(watched.path, watched.length, rate, self.names, clips, watched.unreadable, times, lacks)
 
     def follow(self, path: str | Path) -> Iterator[ClipPrediction]:
         """Predictions clip by clip, each as soon as it is encoded (with batch_size 1: as soon as its last frame came).
@@ -256,16 +273,20 @@ class ActionDetector:
                 "--model.temporal_causal true"
             )
         state: Tensor | None = None
-        for clip, features, logit in self._encoded(_Video(Path(path), self.frames)):
+        watched = _Video(Path(path), self.frames)
+        for clip, features, logit in self._encoded(watched):
             row, _ = _stacked([features], self.model.config.hidden_size)
             with torch.no_grad():
                 logits, state = self.model.temporal(row.to(self.device), state=state)
-            yield self._prediction(clip, logits[0, 0].float().softmax(-1).cpu().numpy(), logit)
+            yield self._prediction(clip, logits[0, 0].float().softmax(-1).cpu().numpy(), logit, watched.times)
 
-    def _prediction(self, clip: Clip, temporal: np.ndarray, logit: Tensor | None) -> ClipPrediction:
+    def _prediction(
+        self, clip: Clip, temporal: np.ndarray, logit: Tensor | None, times: FrameTimes | None
+    ) -> ClipPrediction:
         even = np.full(len(self.names), 1.0 / len(self.names), np.float32)
         clipwise = even if logit is None else logit.softmax(-1).numpy()
-        return ClipPrediction(clip.start, clip.stop, logit is not None, temporal, clipwise)
+        begins, ends = (None, None) if times is None else times.at([clip.start, clip.stop]).tolist()
+        return ClipPrediction(clip.start, clip.stop, logit is not None, temporal, clipwise, begins, ends)
 
     def _encoded(self, video: _Video) -> Iterator[tuple[Clip, Tensor | None, Tensor | None]]:
         """(clip without frames, features (D,), clip-wise logits (L,)) in the order of time; None where unreadable."""
@@ -314,7 +335,7 @@ class _Video:
     def __init__(self, path: Path, frames: Frames) -> None:
         self.path, self.frames = path, frames
         info = cached_info(path)
-        self.total, self.fps = info.num_frames, info.fps
+        self.total, self.times, self.lacks = info.num_frames, info.times, info.lacks
         self.length = 0
         self.unreadable: list[Stretch] = []
 

@@ -152,6 +152,14 @@ def _evaluate(run: Run) -> None:
         return
     _check_finite(run)
     started = time.perf_counter()
+    metrics = _judge(run)
+    run.report.add("eval", run.step, {**metrics, "seconds": time.perf_counter() - started})
+
+
+def _judge(run: Run) -> dict[str, float]:
+    """Metrics of the model as it is; where they are the best so far the weights are kept."""
+    if run.eval_feed is None:
+        return {}
     seed_step(run.args.seed, -1, run.ranks.rank)
     with run.evaluating() as model:
         found = run.task.evaluate(model, run.eval_feed, run.accelerator)
@@ -161,7 +169,7 @@ def _evaluate(run: Run) -> None:
         if best is not None:
             state = {"step": run.step, "metrics": metrics, **run.facts}
             run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best))
-    run.report.add("eval", run.step, {**metrics, "seconds": time.perf_counter() - started})
+    return metrics
 
 
 def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
@@ -193,6 +201,8 @@ def _finish(run: Run) -> None:
                 "some space, then start again with --resume auto."
             ) from error
 
+    if run.eval_feed is not None and run.task.lacks_evaluation():
+        _judge(run)  # its metrics are recorded; what a run before us remembered of it went with that run
     with run.averaged(), run.whole() as model:
         run.ranks.on_main(save)
     skipped = read_skipped(Path(run.args.output_dir) / FILE_NAME)

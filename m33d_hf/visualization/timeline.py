@@ -11,6 +11,7 @@ import numpy as np
 
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 from m33d_hf.visualization.canvas import COLORS, GREY, INK, INVALID, new_figure, save_figure
 from m33d_hf.visualization.dense import label_colors
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # More columns than a picture has pixels would only be averaged into colours that no phase has.
 MOST_COLUMNS = 2400
 NOT_ANNOTATED = "not annotated"
+UNREADABLE = "unreadable or missing"
+_HATCH = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 0}
 _DISTINCT = tuple(color for color in COLORS if color != GREY)
 
 
@@ -45,6 +48,8 @@ def timeline_figure(
     path: Path | None = None,
     probabilities: np.ndarray | None = None,
     title: str = "",
+    times: FrameTimes | None = None,
+    unreadable: Sequence[tuple[float, float]] = (),
 ) -> Figure:
     """A coloured band per row over a common time axis, and optionally the probability of every phase below.
 
@@ -55,17 +60,21 @@ def timeline_figure(
         path: PNG to write; None writes nothing.
         probabilities: (S, L) in [0, 1], evenly spaced over the same time; S need not be T.
         title: heading, such as the video's name.
+        times: when each of the T ids holds, which replaces `fps`.
+        unreadable: stretches in seconds (without a rate, in frames) of which nothing is known, drawn hatched; one that
+            ends behind the ids makes the axis longer.
 
     Raises:
         ConfigError: rows of different length, ids without a name, or probabilities of another number of phases.
         MissingDependencyError: matplotlib is not installed.
     """
     length = _checked_length(rows, names, probabilities)
-    duration = length if fps is None else length / fps
+    rows, probabilities, duration = _in_time(rows, probabilities, times, length, fps)
+    whole = max([duration, *(stop for _, stop in unreadable)])
     extra = 0 if probabilities is None else 1
     heatmap = 0.0 if probabilities is None else float(np.clip(0.17 * len(names), 0.8, 5.0))
     legend_columns = max(1, min(5, 110 // (max(map(len, [*names, NOT_ANNOTATED])) + 6)))
-    legend = 0.19 * -(-(len(names) + 1) // legend_columns)
+    legend = 0.19 * -(-(len(names) + 2) // legend_columns)
     heights = [0.36] * len(rows) + [heatmap] * extra
     figure, axes = new_figure(
         9.0, sum(heights) + 0.9 + legend, len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights}
@@ -80,13 +89,63 @@ def timeline_figure(
         axis.tick_params(axis="x", bottom=False)
     if probabilities is not None:
         _draw_probabilities(figure, axes[-1, 0], probabilities, names, duration)
-    _time_axis(axes[-1, 0], duration, fps)
-    _legend(figure, names, colors, legend_columns, any((ids == IGNORE_INDEX).any() for ids in rows.values()))
+    for axis in axes[:, 0]:
+        for start, stop in unreadable:
+            axis.axvspan(start, stop, zorder=2, **_HATCH)
+    _time_axis(axes[-1, 0], whole, fps if times is None else times.fps)
+    known = _known(length, duration, unreadable)
+    bare = any((_stretched(ids, len(known)) == IGNORE_INDEX)[known].any() for ids in rows.values())
+    _legend(figure, names, colors, legend_columns, bare, bool(unreadable))
     if title:
         figure.suptitle(title, fontsize=10, color=INK)
     if path is not None:
         save_figure(figure, path)
     return figure
+
+
+def hatched(
+    runs: Sequence[tuple[int, int]], times: FrameTimes | None, lacks: Sequence[Lack] = ()
+) -> list[tuple[float, float]]:
+    """What `timeline_figure` is to hatch: runs [start, stop) of frames that could not be read, and missing stretches.
+
+    In seconds; in frames where the times are unknown.
+    """
+    found = [(float(start), float(stop)) for start, stop in runs]
+    if times is not None:
+        found = [(float(times.at(start)), float(times.at(stop))) for start, stop in runs]
+        # What lies before the first frame, or ends nobody knows where, has no place on the axis.
+        found += [(lack.start, lack.stop) for lack in lacks if lack.start is not None and lack.stop and lack.start >= 0]
+    return found
+
+
+def _in_time(
+    rows: Mapping[str, np.ndarray],
+    probabilities: np.ndarray | None,
+    times: FrameTimes | None,
+    length: int,
+    fps: float | None,
+) -> tuple[Mapping[str, np.ndarray], np.ndarray | None, float]:
+    """Rows and probabilities at even steps of time, and how long they last (seconds, or frames without a rate)."""
+    if times is None or times.starts is None:
+        rate = fps if times is None else times.fps
+        return rows, probabilities, length if rate is None else length / rate
+    moments = (np.arange(MOST_COLUMNS) + 0.5) * times.duration / MOST_COLUMNS
+    frames = np.searchsorted(times.starts, moments, side="right") - 1
+    if probabilities is not None:
+        probabilities = probabilities[frames * len(probabilities) // length]
+    return {name: ids[frames] for name, ids in rows.items()}, probabilities, times.duration
+
+
+def _known(length: int, duration: float, unreadable: Sequence[tuple[float, float]]) -> np.ndarray:
+    """(N,) bool: which of N even steps of time lie outside the unreadable stretches."""
+    count = min(length, MOST_COLUMNS)
+    moments = (np.arange(count) + 0.5) * duration / count
+    inside = [(start <= moments) & (moments < stop) for start, stop in unreadable]
+    return ~np.any(inside, axis=0) if inside else np.ones(count, bool)
+
+
+def _stretched(ids: np.ndarray, count: int) -> np.ndarray:
+    return ids[(np.arange(count) * len(ids)) // count]
 
 
 def thinned(ids: np.ndarray, most: int) -> np.ndarray:
@@ -152,9 +211,13 @@ def _time_axis(axis: Axes, duration: float, fps: float | None) -> None:
     axis.set_xlabel("time, h:mm:ss" if hours else "time, m:ss", fontsize=8, color=GREY)
 
 
-def _legend(figure: Figure, names: Sequence[str], colors: np.ndarray, columns: int, unknown: bool) -> None:
+def _legend(
+    figure: Figure, names: Sequence[str], colors: np.ndarray, columns: int, unknown: bool, unreadable: bool
+) -> None:
     from matplotlib.patches import Patch
 
     entries = [*names, NOT_ANNOTATED] if unknown else list(names)
     handles = [Patch(facecolor=tuple(color), label=name) for name, color in zip(entries, colors)]
+    if unreadable:
+        handles.append(Patch(label=UNREADABLE, **_HATCH))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=7.5)

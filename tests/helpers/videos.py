@@ -85,3 +85,22 @@ def write_sound(path: Path, seconds: float = 0.5, cover: bool = False) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+# 50 frames at 10 fps, then 50 at 2.5, in units of 1/40 s: frame 50 begins at 5 s, the last one at 24.6 s.
+UNEVEN_RATE = 10
+UNEVEN_STAMPS = [4 * number for number in range(50)] + [200 + 16 * number for number in range(50)]
+
+
+def write_uneven(path: Path, codec: str = "libx264", shift: int = 0) -> Path:
+    """100 numbered frames of a variable rate, `UNEVEN_STAMPS` / 40 seconds after the first."""
+    pts = [stamp + shift for stamp in UNEVEN_STAMPS]
+    return write_video(path, len(pts), codec=codec, rate=UNEVEN_RATE, pts=pts)
+
+
+def cut_short(path: Path, share: float = 0.6) -> Path:
+    """A copy of the first part of a file beside it, as a copy or a recording that was broken off leaves it."""
+    data = path.read_bytes()
+    target = path.with_name(f"cut_{path.name}")
+    target.write_bytes(data[: int(share * len(data))])
+    return target

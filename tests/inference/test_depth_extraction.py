@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,19 @@ from helpers.depth_models import (
     write_pictures,
 )
 from helpers.shared_data import shared
+from helpers.videos import write_video
 from m33d_hf.data.depth_maps import DepthMaps, find_depth_maps, read_sidecar_spec
 from m33d_hf.data.skips import read_skipped
+from m33d_hf.data.sources.phases import PhasesSource
 from m33d_hf.data.sources.video_files import VideoFile
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.inference.depth_extraction import DepthExtractionOptions, extract_depth, stored_size
 from m33d_hf.inference.depth_items import list_items
 from m33d_hf.inference.depth_models import load_depth_predictor
+from m33d_hf.inference.folder_lock import shared_folder
 from m33d_hf.inference.sharding import Place
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
-from m33d_hf.modeling.video_reading_m33d import iterate_video
+from m33d_hf.modeling.video_reading_m33d import iterate_video, read_video
 
 ALONE = Place(0, 1, 0)
 
@@ -308,3 +312,77 @@ def test_depth_may_be_stored_small(tmp_path: Path) -> None:
     model = str(save_ours(tmp_path / "model"))
     extract_depth(options(tmp_path, model=model, short_side=12), ALONE)
     assert maps_of(tmp_path / "out", "a").read([0]).shape == (1, 1, 12, 15)
+
+
+@pytest.mark.parametrize("given", [".", "videos"])
+@pytest.mark.parametrize("format", ["png", "parquet"])
+def test_depth_of_cholec80_is_found_by_the_source(tmp_path: Path, given: str, format: str) -> None:
+    """Whatever of ROOT and ROOT/videos was extracted, and whatever of the depth folders is named."""
+    root = tmp_path / "cholec80"
+    for name, count in (("video01", 12), ("video02", 9)):
+        write_video(root / "videos" / f"{name}.mp4", count)
+    extract_depth(options(tmp_path, input=root / given, output=root / "depth", format=format), ALONE, RedPredictor())
+    places: list[str] = ["auto", "depth", str(root / "depth")] + (["depth/videos"] if given == "." else [])
+    for place in places:
+        source = PhasesSource(root, unit="videos", depth=place, require_depth=True)
+        assert [video.key for video in source.videos] == ["video01", "video02"] and not source.unpaired
+        sample = source.videos[1].handle.read([3])
+        expected = red_depth(np.stack([read_video(root / "videos/video02.mp4", [3])[0]]))
+        assert sample.depth is not None
+        np.testing.assert_allclose(sample.depth[0, 0].numpy(), expected[0], atol=16 / 32767)
+
+
+def test_missing_depth_names_the_command(tmp_path: Path) -> None:
+    root = tmp_path / "cholec80"
+    write_video(root / "videos" / "video01.mp4", 5)
+    (root / "depth" / "other").mkdir(parents=True)
+    (root / "depth" / "depth_spec.json").write_text('{"kind": "inverse"}')
+    command = f"extract_depth.py --model MODEL --items videos --input {root} --output {root / 'depth'}"
+    with pytest.raises(DataError, match=f"neither videos/video01 nor video01 .*{re.escape(command)}"):
+        PhasesSource(root, unit="videos", require_depth=True)
+    (root / "depth" / "videos").mkdir()
+    for name in ("video01", "videos/video01"):
+        np.save(root / "depth" / f"{name}.npy", np.ones((5, 8, 8), np.float32))
+    with pytest.raises(DataError, match="under two names: videos/video01 and video01"):
+        PhasesSource(root, unit="videos")
+
+
+def test_two_extractions_do_not_share_a_folder(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in" / "clip", 3)
+    chosen = options(tmp_path)
+
+    def meanwhile(line: str) -> None:
+        with pytest.raises(ConfigError, match=r"is being written by process \d+ on .*--output|is being written by"):
+            extract_depth(chosen, ALONE, RedPredictor(), say=print)
+        with pytest.raises(ConfigError, match="is being written by"):
+            extract_depth(chosen, Place(1, 2, 1), RedPredictor(), say=print)
+
+    assert extract_depth(chosen, ALONE, RedPredictor(), say=meanwhile).written == 1
+    assert extract_depth(chosen, ALONE, RedPredictor()).already_there == 1
+
+
+def test_the_processes_of_a_launch_share_a_folder(tmp_path: Path) -> None:
+    with shared_folder(tmp_path, Place(0, 2, 0)), shared_folder(tmp_path, Place(1, 2, 1)):
+        for other in (Place(1, 2, 1), Place(2, 4, 2), ALONE):
+            with pytest.raises(ConfigError, match="is being written by"), shared_folder(tmp_path, other):
+                pytest.fail("two launches in one folder")
+    with shared_folder(tmp_path, ALONE):
+        pass
+
+
+def test_code_of_a_repository_runs_only_when_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would ask on the terminal; nobody is asked, and the error names the flag."""
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    entry = {"AutoConfig": "own.OwnConfig", "AutoModelForDepthEstimation": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own_depth", "auto_map": entry}))
+    (folder / "own.py").write_text("raise SystemExit('the code ran')")
+
+    def asked(*_: object) -> str:
+        pytest.fail("somebody was asked")
+
+    monkeypatch.setattr("builtins.input", asked)
+    with pytest.raises(CheckpointError, match="Read it, then pass --trust_remote_code"):
+        extract_depth(options(tmp_path, model=str(folder), input=tmp_path), ALONE)
+    with pytest.raises(SystemExit, match="the code ran"):
+        load_depth_predictor(str(folder), trust_remote_code=True)

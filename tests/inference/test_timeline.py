@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from helpers.phases_in_memory import MODEL, NAMES, SIDE, first_stage
-from helpers.videos import write_video
+from helpers.videos import cut_short, write_uneven, write_video
 from m33d_hf.data.features import ClipRule
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sources.phase_base import cut_clips
@@ -232,6 +232,58 @@ def test_files_of_a_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert all(abs(sum(float(clip[name]) for name in NAMES) - 1) < 1e-5 for clip in clips)
     with Image.open(written[2]) as image:
         assert image.width > 400
+
+
+def _segment_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_times_are_those_of_the_frames(tmp_path: Path) -> None:
+    """A variable rate: frame 64 begins at 10.6 s; its number over the mean rate would say 16 (or 15.42) s."""
+    film, model = write_uneven(tmp_path / "film.mp4"), _model(temporal_causal=True)
+    detection = ActionDetector(model).detect(film)
+    followed = list(ActionDetector(model, batch_size=1).follow(film))
+    by_start = {clip.start: clip for clip in detection.clips}
+    assert by_start[64].start_time == pytest.approx(10.6) and by_start[48].start_time == pytest.approx(4.8)
+    assert [clip.start_time for clip in followed] == [clip.start_time for clip in detection.clips]
+    written = write_detection(tmp_path / "out", "film", detection)
+    clips = {row["start_frame"]: row for row in _segment_rows(written[1])}
+    assert clips["64"]["start_time"] == "00:10.60" and clips["96"]["end_time"] == "00:25.00"
+    assert _segment_rows(written[0])[-1]["end_time"] == "00:25.00"
+    stated = ActionDetector(model).detect(film, fps=10.0)
+    assert stated.fps == 10.0 and stated.clips[16].start_time == pytest.approx(6.4)
+
+
+def test_a_recording_that_is_cut_short_is_told_in_table_picture_and_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import m33d_hf.visualization.timeline as pictures
+
+    film = cut_short(write_video(tmp_path / "film.mkv", 200, codec="libx264"))
+    drawn: dict[str, Any] = {}
+
+    def noted(*args: Any, **options: Any) -> Any:
+        drawn.update(options)
+
+    monkeypatch.setattr(pictures, "timeline_figure", noted)
+    detection = ActionDetector(_model()).detect(film)
+    written = write_detection(tmp_path / "out", "film", detection)
+    last = _segment_rows(written[0])[-1]
+    ends = detection.length / 25
+    assert (last["phase"], last["readable"], last["start_time"]) == ("", "0", f"00:{ends:05.2f}")
+    assert last["end_time"] == "00:08.00" and "announces 8.0 s" in last["note"]
+    assert drawn["unreadable"] == [(ends, pytest.approx(8.0))]
+    assert "is incomplete: the file announces 8.0 s" in caplog.text
+
+
+def test_stretches_that_cannot_be_read_have_rows_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = _fake_reader(monkeypatch, total=60, bad=frozenset(range(10, 17)))
+    written = write_detection(tmp_path, "film", ActionDetector(_model(), frames=reader).detect("film.avi"))
+    rows = _segment_rows(written[0])
+    (lost,) = [row for row in rows if row["readable"] == "0"]
+    assert (lost["start_frame"], lost["end_frame"], lost["note"], lost["phase"]) == ("8", "19", "damaged", "")
+    assert all(int(a["end_frame"]) + 1 == int(b["start_frame"]) for a, b in itertools.pairwise(rows))
 
 
 def test_time_text_counts_minutes_past_the_hour() -> None:

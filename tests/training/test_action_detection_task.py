@@ -67,7 +67,7 @@ def test_a_run_leaves_a_whole_model_scores_and_timelines(tmp_path: Path, stage: 
     assert all(torch.equal(after[name], value) for name, value in before.items())  # the first stage is as it was
     assert {name.split(".")[0] for name in after.keys() - before.keys()} == {"gru", "temporal_classifier"}
     assert json.loads((tmp_path / "initialisation.json").read_text())["new"].keys() == after.keys() - before.keys()
-    wanted = {"map", "clip_accuracy", "frame_accuracy", "edit", "f1_10", "f1_25", "f1_50"}
+    wanted = {"map", "clip_map", "frame_map", "clip_accuracy", "frame_accuracy", "edit", "f1_10", "f1_25", "f1_50"}
     names = {f"eval/{prefix}{name}" for prefix in ("", "clipwise/") for name in wanted}
     assert names <= result.metrics.keys() and {"eval/ap/cut", "eval/loss"} <= result.metrics.keys()
     assert all(0 <= result.metrics[name] <= 1 for name in names)
@@ -107,6 +107,33 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path: Path, sta
     assert resumed.step == 5
     assert_same_weights(tmp_path / "whole", tmp_path / "again")
     assert without_timing(resumed.history) == without_timing(whole.history)
+
+
+def _stop_in_save(self: ActionDetectionTask, *_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("killed", ["before saving", "while drawing"])
+def test_timelines_that_a_killed_run_did_not_draw_are_drawn_by_the_next(
+    tmp_path: Path, stage: str, features: str, killed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = arguments(tmp_path / "out", stage)
+    args.features.dir = features
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ActionDetectionTask, "save" if killed == "before saving" else "_draw", _stop_in_save)
+        train(args, ActionDetectionTask())
+    evaluation = tmp_path / "out" / "evaluation"
+    scores = (evaluation / "scores.json").read_text()
+    assert not list(evaluation.glob("timeline_*.png"))
+    again = train(args, ActionDetectionTask())
+    assert len(list(evaluation.glob("timeline_*.png"))) == 2 and (evaluation / "scores.json").read_text() == scores
+    assert [row["kind"] for row in again.history].count("eval") == 1
+    assert (tmp_path / "out" / "initialisation.json").is_file()
+    whole = arguments(tmp_path / "whole", stage)
+    whole.features.dir = features
+    train(whole, ActionDetectionTask())
+    for picture in evaluation.glob("timeline_*.png"):
+        assert picture.read_bytes() == (tmp_path / "whole" / "evaluation" / picture.name).read_bytes()
 
 
 def test_padding_and_batches_change_nothing(tmp_path: Path, stage: str, features: str) -> None:
@@ -306,6 +333,17 @@ def test_videos_on_disk_with_their_annotation(tmp_path: Path, stage: str) -> Non
     assert "004.png (frames 4 to 7)" in damaged.path and result.metrics["eval/absent_classes"] == 0
 
 
+def _precision(scores: np.ndarray, positives: np.ndarray) -> float:
+    """Average precision by its definition: precision and recall at every score, one after the other."""
+    total, before = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        taken = scores >= threshold
+        recall = positives[taken].sum() / positives.sum()
+        total += (recall - before) * positives[taken].mean()
+        before = recall
+    return float(total)
+
+
 def test_scores_of_both_models_against_plain_counting() -> None:
     """Overlapping clips, an unreadable one, and unannotated frames."""
     rng = np.random.default_rng(0)
@@ -324,7 +362,12 @@ def test_scores_of_both_models_against_plain_counting() -> None:
         ids = np.array([rows[clips].astype(np.float64).mean(0).argmax() for clips in votes])
         known = phases != 255
         assert metrics[f"{prefix}frame_accuracy"] == pytest.approx((ids[known] == phases[known]).mean())
+        shares = np.stack([rows[clips].astype(np.float64).mean(0) if clips else np.zeros(3) for clips in votes])
+        wanted = [_precision(shares[known, c], phases[known] == c) for c in range(3)]
+        assert metrics[f"{prefix}frame_map"] == pytest.approx(np.mean(wanted))
         used = valid & (labels != 255)
+        wanted = [_precision(rows[used, c], labels[used] == c) for c in range(3)]
+        assert metrics[f"{prefix}clip_map"] == metrics[f"{prefix}map"] == pytest.approx(np.mean(wanted))
         hits = rows[used].argmax(1) == labels[used]
         assert metrics[f"{prefix}clip_accuracy"] == pytest.approx(hits.mean())
 

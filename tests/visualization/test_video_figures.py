@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from PIL import Image
 
 from helpers.shared_data import shared
 from helpers.tiny import CLIP, both, tiny_config
+from helpers.videos import UNEVEN_STAMPS
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.masking_m33d import draw_keep
+from m33d_hf.modeling.video_times_m33d import times_of
 from m33d_hf.visualization.canvas import INVALID, save_figure
 from m33d_hf.visualization.clips import (
     DIM,
@@ -30,7 +33,7 @@ from m33d_hf.visualization.clips import (
 )
 from m33d_hf.visualization.confusion import MOST_TICKS, confusion_figure, row_shares, worst_confusions
 from m33d_hf.visualization.reconstruction import reconstruction_views
-from m33d_hf.visualization.timeline import phase_colors, thinned, time_label, timeline_figure
+from m33d_hf.visualization.timeline import UNREADABLE, phase_colors, thinned, time_label, timeline_figure
 
 
 class Rendered:
@@ -133,6 +136,32 @@ def test_hours_of_video_are_drawn_at_once_with_hours_on_the_axis(tmp_path):
     assert labels[:2] == ["0:00:00", "0:30:00"] and figure.axes[0].get_xlabel() == "time, h:mm:ss"
     assert figure.axes[0].images[0].get_array().shape[1] <= 2400
     assert (time_label(3661, True), time_label(3661, False), time_label(59.6, False)) == ("1:01:01", "61:01", "1:00")
+
+
+def test_bands_of_an_uneven_rate_lie_at_the_times_of_their_frames(tmp_path):
+    times = times_of(UNEVEN_STAMPS, Fraction(1, 40), 10.0)
+    ids = np.array([0] * 64 + [1] * 36)  # frame 64 begins at 10.6 s
+    probabilities = np.eye(2)[ids]
+    figure = timeline_figure({"whole": ids}, ["a", "b"], None, None, probabilities, times=times)
+    drawn, colors = Rendered(figure, tmp_path / "u.png"), phase_colors(2)
+    assert figure.axes[0].get_xlim() == (0, 25)
+    for second, phase in [(4.0, 0), (10.3, 0), (10.9, 1), (24.0, 1)]:
+        np.testing.assert_allclose(drawn.at(figure.axes[0], second, 0.5), colors[phase], atol=0.02)
+        assert (drawn.at(figure.axes[1], second, 1.5).max() < 0.05) == bool(phase)
+
+
+def test_unreadable_stretches_are_hatched_and_not_called_unannotated(tmp_path):
+    ids = np.array([0] * 20 + [255] * 10 + [1] * 20)
+    figure = timeline_figure({"whole": ids}, ["a", "b"], 2.0, tmp_path / "t.png", unreadable=[(10, 15), (25, 40)])
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["a", "b", UNREADABLE] and figure.axes[0].get_xlim() == (0, 40)
+    drawn = Rendered(figure, tmp_path / "t.png")
+    for stretch in (np.linspace(10.5, 14.5, 40), np.linspace(26, 39, 40)):
+        seen = np.array([drawn.at(figure.axes[0], second, 0.5) for second in stretch])
+        assert seen.min() < 0.9 and seen.max() > 0.99, "stripes on white, no flat colour"
+    np.testing.assert_allclose(drawn.at(figure.axes[0], 20, 0.5), phase_colors(2)[1], atol=0.02)
+    both = timeline_figure({"truth": np.array([255] * 20 + [0] * 20)}, ["a"], 2.0, unreadable=[(0, 5)])
+    assert [text.get_text() for text in both.legends[0].get_texts()] == ["a", "not annotated", UNREADABLE]
 
 
 def test_thinning_keeps_the_commonest():

@@ -7,7 +7,10 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -17,15 +20,17 @@ from m33d_hf.data.detection import DepthOptions, Detection, detect_depth_spec, e
 from m33d_hf.data.files import map_size, read_map, read_rgb
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.labels import LabelRules, check_label_files
-from m33d_hf.data.sources.pairing import Unpaired
+from m33d_hf.data.sources.pairing import Unpaired, is_number
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint
 from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
+from m33d_hf.modeling.video_times_m33d import FrameTimes, times_of
 
 logger = logging.getLogger(__name__)
 
 ALIGNMENTS = ("refuse", "depth_to_rgb", "rgb_to_depth")
 _CHECKED_FRAMES = 6
 _CHECKED_LABELS = 64
+_STAMP_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,16 @@ class FrameSequence:
     def length(self) -> int:
         """Number of frames."""
         return len(self.frames)
+
+    @property
+    def times(self) -> FrameTimes | None:
+        """When each frame was taken, where no rate is stated and the names of all files are time stamps in seconds."""
+        stems = [PurePosixPath(frame.rgb or frame.depth or "").stem for frame in self.frames]
+        if self.fps is not None or not all("." in stem and is_number(stem) for stem in stems):
+            return None
+        stamps = [round(Decimal(stem).scaleb(_STAMP_DIGITS)) for stem in stems]
+        ascending = all(before < after for before, after in pairwise(stamps))
+        return times_of(stamps, Fraction(1, 10**_STAMP_DIGITS), None) if ascending and len(stamps) > 1 else None
 
     def read(self, indices: Sequence[int]) -> RGBDSample:
         """Read the given frames; see `FrameReader.read` for what it raises."""

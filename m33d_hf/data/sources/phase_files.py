@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
-from m33d_hf.data.depth_maps import SPEC_FILE, find_depth_maps, read_sidecar_spec
+from m33d_hf.data.depth_maps import SPEC_FILE, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
 from m33d_hf.data.detection import DepthOptions
 from m33d_hf.data.phase_annotations import (
     FORMATS,
@@ -44,7 +44,7 @@ class FileList:
         folder: what `files` are relative to.
         files: the video, or its frames.
         sidecars: root of its depth sidecars, None without.
-        key: of the video.
+        key: of its depth below that.
     """
 
     folder: Path
@@ -142,20 +142,25 @@ def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoO
     spec = None if sidecars is None else read_sidecar_spec(sidecars, **asdict(options.depth_options))
     found = FoundVideos({}, spec, names)
     for key, file in names.items():
-        maps = None if sidecars is None else find_depth_maps(sidecars, key, spec)
+        maps = None if sidecars is None else find_depth_of(sidecars, depth_keys(folder / file, (root, folder)), spec)
         if maps is None and sidecars is not None:
             found.unpaired.append(Unpaired(file, f"no depth for it in {sidecars.name}"))
             if options.require_depth:
                 continue
-        handle = VideoFile(key=key, path=Path(file), depth=maps, root=folder)
-        found.videos[key] = FoundVideo(handle, FileList(folder, (file,), sidecars if maps else None, key))
-    if len(found.unpaired) == len(names):
-        first = sidecars / next(iter(names)) if sidecars else ""
-        raise DataError(f"{sidecars} holds depth of none of the {len(names)} videos (first looked for: {first})")
+        handle = VideoFile(key=key, path=Path(file), depth=maps, root=folder, stated_fps=options.fps)
+        depth = (None, "") if maps is None else (sidecars, maps.key)
+        found.videos[key] = FoundVideo(handle, FileList(folder, (file,), *depth))
+    if sidecars is not None and len(found.unpaired) == len(names):
+        first = next(iter(names.values()))
+        tried = " nor ".join(depth_keys(folder / first, (root, folder)))
+        raise DataError(
+            f"{sidecars} holds depth of none of the {len(names)} videos; of the first, {first}, neither {tried} (a "
+            f"folder of PNG, or .parquet, .npy, .npz) is there. Extract it: {how_to_extract(root, sidecars)}"
+        )
     if options.require_depth and sidecars is None:
         raise DataError(
-            f"require_depth, but no depth is known for the videos of {folder}: extract it (scripts/extract_depth.py) "
-            "and name its folder with --data.options.depth"
+            f"require_depth, but no depth is known for the videos of {folder}. Extract it: "
+            f"{how_to_extract(root, root / 'depth')}; depth elsewhere is named with --data.options.depth"
         )
     how = f", depth from {sidecars.name}: {spec.describe()}" if sidecars is not None and spec is not None else ""
     found.notes.append(f"{len(found.videos)} video files in {folder.name}{how}")

@@ -26,7 +26,7 @@ from m33d_hf.data.phase_alignment import (
 from m33d_hf.data.phase_annotations import AnnotationOptions
 from m33d_hf.data.phase_numbering import first_number
 from m33d_hf.data.phase_reading import check_clock, describe_reading
-from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
 from m33d_hf.data.sources.frames import Frame, choose
 from m33d_hf.data.sources.pairing import Unpaired
 from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
@@ -73,7 +73,10 @@ class PhasesSource(PhaseSource):
         label_start: number that annotations give to the first frame (or second), 0 or 1; None = by evidence, and an
             error where there is none.
         label_fps: rate at which annotations number frames; None = the video's own, which frame counts must confirm.
-        fps: frames per second of frame folders, and of videos whose file does not say or says it wrong.
+        fps: frames per second of frame folders, and of videos whose file does not say or says it wrong. Without it the
+            times of a file's frames count, whatever its rate: seconds from the first frame that decodes, also where
+            the file lets its first frame begin later than at 0. Frames whose names are time stamps
+            (1305031102.175304.png) need none either.
         segment_unit: `frames` or `seconds` of segments whose columns do not say it.
         segment_end: `exclusive`, `inclusive` (the end names the segment's last frame), or `auto` by evidence.
         length_tolerance: label steps by which an annotation may be longer than its video.
@@ -89,6 +92,7 @@ class PhasesSource(PhaseSource):
 
     Attributes:
         unpaired: files that take no part, with the reason.
+        incomplete: what is missing of a video, by its key: an announced end, frames on the way.
         notes: sentences about what was found and assumed.
 
     Raises:
@@ -150,6 +154,7 @@ class PhasesSource(PhaseSource):
         reading = AnnotationOptions(annotation_format, segment_unit, annotation_level, ignored, clock)
         labels = find_annotations(self.root, list(found.videos), annotations, reading)
         self.notes = list(found.notes)
+        self.incomplete: dict[str, str] = {}
         self.unpaired = [*found.unpaired, *labels.unpaired]
         self._tell(describe_reading(labels.all, ignored))
         rules = self._phase_names(labels, phase_names, unknown_phase, ignored)
@@ -240,16 +245,23 @@ class PhasesSource(PhaseSource):
         """Each video with the phase of each frame; a video that cannot be read is listed and left out."""
         laid: dict[str, PhaseVideo] = {}
         tails: list[str] = []
+        uneven: list[str] = []
         for key, video in videos.items():
             try:
                 length, rate = video.handle.length, video.handle.fps
+                times = frame_times(video.handle)
+                lacking = "; ".join(lack.reason for lack in known_lacks(video.handle))
             except CorruptFileError as error:
                 self.unpaired.append(Unpaired(error.path, error.reason))
                 continue
             phases = np.full(length, IGNORE_INDEX, dtype=np.uint8)
+            uneven += [key] if times is not None and times.starts is not None else []
+            if lacking:
+                self.incomplete[key] = lacking
             annotation = labels.by_key.get(key)
             if annotation is not None and rules is not None:
-                own = replace(timing, num_frames=length, fps=timing.fps or rate)
+                rate = timing.fps or rate or (times.fps if times is not None else None)
+                own = replace(timing, num_frames=length, fps=rate, times=times, lacking=lacking)
                 phases = frame_phases(annotation, rules.ids(annotation), own, key)
                 if (annotated := np.flatnonzero(phases != IGNORE_INDEX)).size and annotated[-1] < length - 1:
                     tails.append(f"{key} from frame {annotated[-1] + 1} of {length}")
@@ -260,9 +272,19 @@ class PhasesSource(PhaseSource):
         frames = sum(len(video.phases) for video in laid.values())
         labelled = sum(int((video.phases != IGNORE_INDEX).sum()) for video in laid.values())
         self.notes.append(f"{len(laid)} videos, {frames} frames, {labelled / max(frames, 1):.1%} annotated")
+        if uneven:
+            self.notes.append(f"{len(uneven)} videos have a variable frame rate, such as {uneven[0]}: true times count")
+        self._tell_incomplete()
         if tails:
             self.notes.append(f"the ends of {len(tails)} videos are not annotated; the first: {tails[0]}")
         return laid
+
+    def _tell_incomplete(self) -> None:
+        """Note the recordings that are shorter than they should be; each is logged when it is opened."""
+        if not self.incomplete:
+            return
+        key, reason = next(iter(self.incomplete.items()))
+        self.notes.append(f"{len(self.incomplete)} videos are incomplete; the first: {key}: {reason}")
 
     def _account_for_unpaired(self, how: str) -> None:
         """Log that files take no part, or refuse it.
@@ -296,7 +318,7 @@ def _timing_of(videos: Mapping[str, FoundVideo], timing: Timing, key: str) -> Ti
     """Frames and rates of a video; None where it cannot be read, which is listed elsewhere."""
     handle = videos[key].handle
     try:
-        return replace(timing, num_frames=handle.length, fps=timing.fps or handle.fps)
+        return replace(timing, num_frames=handle.length, fps=timing.fps or handle.fps, times=frame_times(handle))
     except CorruptFileError as error:
         logger.info("%s", error)
         return None

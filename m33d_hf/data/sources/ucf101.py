@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from m33d_hf.data.depth_maps import DepthMaps, find_depth_maps, read_sidecar_spec
+from m33d_hf.data.depth_maps import DepthMaps, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
 from m33d_hf.data.sources.frames import choose
 from m33d_hf.data.sources.pairing import Unpaired
 from m33d_hf.data.sources.ucf101_files import VideoTree, list_videos
@@ -18,7 +18,6 @@ from m33d_hf.data.sources.ucf101_lists import (
     find_lists,
     read_classes,
     select_entries,
-    without_suffix,
 )
 from m33d_hf.data.sources.video_files import VideoFile
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
@@ -190,10 +189,8 @@ class Ucf101Source:
         maps: dict[str, DepthMaps] = {}
         without: list[tuple[Listed, str]] = []
         for entry, path in found:
-            rel = without_suffix(path)
-            names = dict.fromkeys((rel, f"{tree.base.name}/{rel}", entry.key))
-            maps_or_none = (find_depth_maps(depth_root, name, self.depth_spec) for name in names)
-            depth = next((each for each in maps_or_none if each is not None), None)
+            names = dict.fromkeys([*depth_keys(tree.base / path, (tree.base, self.root)), entry.key])
+            depth = find_depth_of(depth_root, list(names), self.depth_spec)
             if depth is None:
                 without.append((entry, path))
             else:
@@ -205,8 +202,8 @@ class Ucf101Source:
         if missing == "error" or not maps:
             raise DataError(
                 f"{len(without)} of {len(found)} videos have no depth in {depth_root}, the first is {first} (expected "
-                f"{depth_root / first} as a folder of PNG, or .parquet, .npy, .npz). Extract it with "
-                "scripts/extract_depth.py; leave those videos out with --data.options.missing skip; or read them "
+                f"{depth_root / first} as a folder of PNG, or .parquet, .npy, .npz). Extract it: "
+                f"{how_to_extract(tree.base, depth_root)}; leave those videos out with --data.options.missing skip; or read them "
                 "without depth: --data.options.require_depth false."
             )
         self.unpaired += [Unpaired(path, f"no depth in {depth_root}") for _, path in without]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.depth_m33d import resize_depth
 from m33d_hf.modeling.video_reading_m33d import VideoInfo, probe_video, read_video
+from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack, restated
+
+logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m2ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv",
@@ -34,11 +38,14 @@ class DepthFrames(Protocol):
 
 @lru_cache(maxsize=16384)
 def _probed(path: str, backend: str, size: int, time_ns: int) -> VideoInfo:
-    return probe_video(path, backend)
+    info = probe_video(path, backend)
+    if info.incomplete:
+        logger.warning("%s is incomplete: %s", path, info.incomplete)
+    return info
 
 
 def cached_info(path: Path | str, backend: str = "auto") -> VideoInfo:
-    """What `probe_video` says, asked once per process and state of the file.
+    """What `probe_video` says, asked once per process and state of the file; what is missing of it is logged.
 
     Raises:
         CorruptFileError: as `probe_video`.
@@ -61,6 +68,7 @@ class VideoFile:
         label: class id of the whole video.
         root: folder that `path` is relative to.
         backend: of `probe_video`.
+        stated_fps: frames per second that somebody states against what the file says; None takes the file's times.
     """
 
     key: str
@@ -69,6 +77,7 @@ class VideoFile:
     label: int | None = None
     root: Path | None = None
     backend: str = "auto"
+    stated_fps: float | None = None
 
     @property
     def file(self) -> Path:
@@ -92,7 +101,18 @@ class VideoFile:
     @property
     def fps(self) -> float | None:
         """Frames per second on average, None when unknown; raises as `info` does."""
-        return self.info.fps
+        return self.stated_fps or self.info.fps
+
+    @property
+    def times(self) -> FrameTimes | None:
+        """When each frame is shown, in seconds from the first one; None when unknown; raises as `info` does."""
+        return FrameTimes(self.length, self.stated_fps) if self.stated_fps else self.info.times
+
+    @property
+    def lacks(self) -> tuple[Lack, ...]:
+        """What is missing of the file, see `VideoInfo`; raises as `info` does."""
+        found = self.info.lacks
+        return restated(found, self.length, self.stated_fps) if self.stated_fps else found
 
     def read(self, indices: Sequence[int]) -> RGBDSample:
         """Read the given frames.
@@ -133,6 +153,6 @@ class VideoFile:
                 depth = resize_depth(depth, (info.height, info.width))
         listing = ",".join(map(str, numbers))
         key = self.key if info.num_frames == 1 else f"{self.key}[{listing}]"
-        meta: dict[str, Any] = {"path": str(self.file), "frames": numbers, "fps": info.fps}
+        meta: dict[str, Any] = {"path": str(self.file), "frames": numbers, "fps": self.fps}
         aligned = depth is None or depth.shape[-2:] == (info.height, info.width)
         return RGBDSample(key=key, rgb=rgb, depth=depth, label=self.label, meta=meta, aligned=aligned)

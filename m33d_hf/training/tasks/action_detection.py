@@ -56,6 +56,7 @@ class ActionDetectionTask(Task):
         self.load_report = None
         self.args: RunArguments | None = None
         self._last: list[VideoResult] = []
+        self._evaluated = False
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """The first stage of `init_from` under a fresh recurrent net; of a trained second stage, that one.
@@ -117,6 +118,7 @@ class ActionDetectionTask(Task):
         Returns:
             See `m33d_hf.evaluation.detection_results.detection_metrics`; and "loss", "absent_classes" (their number).
         """
+        self._evaluated = True
         names = list(known_phases(config_of(model)))
         loss = MeanLoss(accelerator.device)
         results: list[VideoResult] = []
@@ -147,10 +149,14 @@ class ActionDetectionTask(Task):
         except MissingDependencyError as error:
             tell(f"no timelines: {error}")
 
+    def lacks_evaluation(self) -> bool:
+        """True until `evaluate` was here: timelines are drawn from what it found."""
+        return not self._evaluated
+
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, whole, and what it was started from."""
         super().save(model, args)
-        save_processor(config_of(model), args)
+        save_processor(config_of(model), args, clip_sampling="stride")  # as its clips are cut, see `ClipRule`
         if self._last:
             self._draw(Path(args.output_dir) / EVALUATION, list(known_phases(config_of(model))))
         if self.load_report is not None:
@@ -208,6 +214,8 @@ def _result(sample: FeatureSample, temporal: torch.Tensor) -> VideoResult:
         starts=video.starts.numpy(),
         stops=video.stops.numpy(),
         phases=phases,
+        times=sample.times,
+        lacks=sample.lacks,
     )
 
 
@@ -217,7 +225,7 @@ def draw_timelines(folder: Path, results: Sequence[VideoResult], names: Sequence
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    from m33d_hf.visualization.timeline import timeline_figure
+    from m33d_hf.visualization.timeline import hatched, timeline_figure
 
     annotated = [result for result in results if (result.phases != IGNORE_INDEX).any()]
     written = []
@@ -229,6 +237,15 @@ def draw_timelines(folder: Path, results: Sequence[VideoResult], names: Sequence
         }
         safe = re.sub(r"[^\w.-]+", "_", result.key)[-60:]
         path = folder / f"timeline_{number}_{safe}.png"
-        timeline_figure(rows, names, result.fps, path, result.temporal, title=result.key)
+        timeline_figure(
+            rows,
+            names,
+            result.fps,
+            path,
+            result.temporal,
+            result.key,
+            times=result.times,
+            unreadable=hatched(result.unread(), result.times, result.lacks),
+        )
         written.append(path)
     return written

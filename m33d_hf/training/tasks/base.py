@@ -86,6 +86,14 @@ class Task:
         """
         return {}
 
+    def lacks_evaluation(self) -> bool:
+        """Whether `save` would leave out files that it makes from an evaluation that this process has not seen.
+
+        So after a run was killed behind its last evaluation: the loop then evaluates again before it saves. The same on
+        every rank.
+        """
+        return False
+
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Write the final model (and processor) to ``args.output_dir``; called on the main process only."""
         shown = logging.is_progress_bar_enabled()

@@ -219,8 +219,10 @@ def save_image_processor(config: M33DConfig, args: RunArguments) -> None:
     M33DImageProcessor.from_model_config(config, **options).save_pretrained(args.output_dir)
 
 
-def save_processor(config: M33DConfig, args: RunArguments) -> None:
+def save_processor(config: M33DConfig, args: RunArguments, clip_sampling: str | None = None) -> None:
     """Write the preprocessing of this run's evaluation (its centre view) for users of the saved model.
+
+    Clips are sampled as the run does (`data.frame_stride`, and `data.clip_sampling` unless `clip_sampling` is given).
 
     An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json. Processors cannot pad:
     after an evaluation with eval_crop "pad" theirs is the centre crop.
@@ -233,6 +235,10 @@ def save_processor(config: M33DConfig, args: RunArguments) -> None:
     chosen = args.transforms
     resample = {"bilinear": 2, "bicubic": 3}[chosen.resize_mode]  # PIL's numbers, which configurations carry
     processor = M33DVideoProcessor.from_model_config(
-        config, do_center_crop=chosen.eval_crop != "resize", resample=resample
+        config,
+        do_center_crop=chosen.eval_crop != "resize",
+        resample=resample,
+        frame_stride=args.data.frame_stride,
+        clip_sampling=clip_sampling or args.data.clip_sampling,
     )
     processor.save_pretrained(args.output_dir)

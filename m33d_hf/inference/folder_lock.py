@@ -1,0 +1,104 @@
+"""Keeps two extractions out of one folder; the processes of one launch share it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from m33d_hf.errors import ConfigError
+from m33d_hf.inference.sharding import Place
+from m33d_hf.training.guards import LOCK_FILE
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+# What `torchrun` and `accelerate launch` give to all processes of a launch, and to no other launch.
+_LAUNCH_MARKS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID")
+
+
+@contextmanager
+def shared_folder(folder: Path, place: Place) -> Iterator[None]:
+    """Hold an output folder for this process and those of its launch; the lock goes with the process, however it ends.
+
+    The first process of a launch writes into the lock file which launch it is; others join it, or are refused. No
+    process needs to wait for another, and the last one leaves no lock file behind.
+
+    Raises:
+        ConfigError: another launch, or another process of the same rank, writes to the folder; or it is not usable.
+    """
+    if fcntl is None:
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _alone(folder):  # another one may just be removing its files
+                file = stack.enter_context((folder / LOCK_FILE).open("a+", encoding="utf-8"))
+                _join(folder, file, place)
+                own = stack.enter_context((folder / f"{LOCK_FILE}-rank{place.rank}").open("a", encoding="utf-8"))
+                if not _locked(own, fcntl.LOCK_EX):
+                    raise ConfigError(_refusal(folder, f"another process of rank {place.rank}"))
+        except OSError as error:
+            raise ConfigError(
+                f"--output {folder} cannot be used as a folder: {error.strerror} ({error.filename}). Give another."
+            ) from error
+        try:
+            yield
+        finally:
+            with _alone(folder):
+                Path(own.name).unlink(missing_ok=True)
+                if _locked(file, fcntl.LOCK_EX):  # the last one
+                    Path(file.name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """For the moment of joining or leaving nobody else does."""
+    guard = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(guard)
+
+
+def _join(folder: Path, file: IO[str], place: Place) -> None:
+    name = _launch_name(place)
+    if _locked(file, fcntl.LOCK_EX):
+        file.truncate(0)
+        file.write(name)
+        file.flush()
+        _locked(file, fcntl.LOCK_SH)
+    else:
+        file.seek(0)
+        holder = file.read() or "another process"
+        if holder != name or not _locked(file, fcntl.LOCK_SH):
+            raise ConfigError(_refusal(folder, holder))
+
+
+def _launch_name(place: Place) -> str:
+    if place.world_size == 1:
+        return f"process {os.getpid()} on {socket.gethostname()}"
+    marks = " ".join(os.environ[mark] for mark in _LAUNCH_MARKS if os.environ.get(mark))
+    return f"a launch of {place.world_size} processes ({marks or 'no launcher'})"
+
+
+def _locked(file: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _refusal(folder: Path, holder: str) -> str:
+    return (
+        f"--output {folder} is being written by {holder}. Wait for it, or give another folder; several processes share "
+        "the work when one torchrun or accelerate launch starts them."
+    )

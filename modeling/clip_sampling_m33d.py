@@ -1,0 +1,55 @@
+"""Which frames make a clip: one rule for training, evaluation and the processor that travels with a model."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+CLIP_SAMPLINGS = ("stride", "span")
+
+
+def frame_indices(
+    length: int,
+    num_frames: int,
+    stride: int,
+    generator: torch.Generator | None = None,
+    sampling: str = "stride",
+) -> list[int]:
+    """Choose the `num_frames` frames of one clip from a video of `length` frames.
+
+    Both ways cover ``num_frames * stride`` frames, the span. "stride" (VideoMAE's pre-training) takes
+    frames `stride` apart: the start is drawn in [0, length - span], or is the middle of that range without a
+    generator; a video shorter than that starts at 0 and repeats its last reachable frame.
+
+    "span" (VideoMAE's fine-tuning) spreads the frames evenly from the span's first frame to its last:
+    the end is drawn in [span, length), or the span lies in the middle without a generator. A video of at most a span
+    gives ``length // stride`` frames spread over all of it and repeats the last frame.
+
+    Args:
+        length: frames of the video, at least 1.
+        num_frames: frames of the clip, at least 1.
+        stride: source frames from one frame to the next, at least 1.
+        generator: source of randomness; None for the centre.
+        sampling: "stride" or "span".
+
+    Returns:
+        `num_frames` ascending indices in [0, length), possibly with repetitions.
+    """
+    if sampling == "span":
+        return _span_indices(length, num_frames, stride, generator)
+    spare = max(length - num_frames * stride, 0)
+    start = spare // 2 if generator is None else int(torch.randint(spare + 1, (), generator=generator))
+    reachable = (length - 1 - start) // stride
+    return [start + stride * min(frame, reachable) for frame in range(num_frames)]
+
+
+def _span_indices(length: int, num_frames: int, stride: int, generator: torch.Generator | None) -> list[int]:
+    span = num_frames * stride
+    if length <= span:
+        spread = np.linspace(0, length, length // stride)
+        padded = np.concatenate([spread, np.full(num_frames - len(spread), length)])
+        return np.clip(padded, 0, length - 1).astype(np.int64).tolist()
+    # The original never ends a span at the last frame: its end is exclusive and drawn below `length`.
+    start = (length - span) // 2 if generator is None else int(torch.randint(length - span, (), generator=generator))
+    points = np.linspace(start, start + span, num_frames).astype(np.int64)
+    return points.clip(start, start + span - 1).tolist()
