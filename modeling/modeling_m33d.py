@@ -53,12 +53,20 @@ class M33DPreTrainedModel(PreTrainedModel):
         config.check()
         super().__init__(config, *args, **kwargs)
 
+    def _initialize_weights(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
+        """Visit every module that is not whole, also one whose own tensors are all loaded or that has none.
+
+        For code from outside the library such modules are passed over, as if they could only write to tensors that
+        are loaded. `_init_weights` minds loaded tensors one by one and may fill children (a dictionary's parameters).
+        """
+        super()._initialize_weights(module)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Xavier for linear layers and flattened patch kernels, as MAE; position tables are made anew.
 
-        Leaf modules may ask otherwise through an attribute `m33d_init`: "trunc_normal" (std `initializer_range`) or
-        "default" (torch's own).
+        Leaf modules may ask otherwise through an attribute `m33d_init`: "trunc_normal" (std `initializer_range`),
+        "default" (torch's own) or "apart" (Xavier for each of the square matrices that are stacked in it).
         """
         wanted = getattr(module, "m33d_init", None)
         if wanted is not None:
@@ -69,12 +77,9 @@ class M33DPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, M33DPositions):
             init.copy_(module.table, module.build())
+        elif isinstance(module, nn.Conv2d | nn.Conv3d):
+            _initialise_patch_kernel(module)  # the convolutions of heads ask for their own, above
         elif isinstance(module, M33DEmbeddings):
-            fan_out, fan_in = module.projection.weight.flatten(1).shape
-            bound = (6.0 / (fan_in + fan_out)) ** 0.5
-            init.uniform_(module.projection.weight, -bound, bound)
-            if module.projection.bias is not None:
-                init.uniform_(module.projection.bias, -(fan_in**-0.5), fan_in**-0.5)
             if module.cls_token is not None:
                 init.normal_(module.cls_token, std=0.02)
         elif isinstance(module, M33DDecoder):
@@ -88,8 +93,6 @@ class M33DPreTrainedModel(PreTrainedModel):
         elif isinstance(module, M33DModel):
             if module.global_token is not None:
                 init.trunc_normal_(module.global_token, std=0.02)
-        elif isinstance(module, nn.Conv2d | nn.Conv3d):
-            pass  # patch kernels: their M33DEmbeddings initialises them
         else:
             super()._init_weights(module)
 
@@ -106,9 +109,22 @@ def _initialise_as_asked(module: _Leaf, wanted: str, std: float) -> None:
             bound = module.weight[0].numel() ** -0.5
             init.uniform_(module.bias, -bound, bound)
         return
-    init.trunc_normal_(module.weight, std=std)
+    if wanted == "apart":
+        bound = (3.0 / module.weight.shape[1]) ** 0.5
+        init.uniform_(module.weight, -bound, bound)
+    else:
+        init.trunc_normal_(module.weight, std=std)
     if module.bias is not None:
         init.zeros_(module.bias)
+
+
+def _initialise_patch_kernel(convolution: nn.Conv2d | nn.Conv3d) -> None:
+    """Xavier over the flattened kernel (D, C * t * p * p); the bias keeps torch's own range, as MAE's does."""
+    fan_out, fan_in = convolution.weight.flatten(1).shape
+    bound = (6.0 / (fan_in + fan_out)) ** 0.5
+    init.uniform_(convolution.weight, -bound, bound)
+    if convolution.bias is not None:
+        init.uniform_(convolution.bias, -(fan_in**-0.5), fan_in**-0.5)
 
 
 def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
