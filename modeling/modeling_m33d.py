@@ -17,6 +17,7 @@ from .decoder_m33d import M33DDecoder
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
 from .errors_m33d import ConfigError, nearest_name_hint
 from .layers_m33d import M33DAttention, M33DLayer
+from .leftovers_m33d import PRETRAINING_PARTS
 from .masking_m33d import JOINT
 from .multimae_decoder_m33d import M33DTargetDecoder
 from .outputs_m33d import M33DModelOutput
@@ -143,6 +144,8 @@ def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
 class M33DModel(M33DPreTrainedModel):
     """The encoders. Given RGB alone it is a plain vision transformer; it masks only what `keep` says.
 
+    Loading a pre-training checkpoint takes the encoders; decoder and pre-training heads are left out by name.
+
     Args:
         config: the configuration.
         modalities: names of the input modalities to build; all when None. Task models build "rgb" alone.
@@ -152,6 +155,8 @@ class M33DModel(M33DPreTrainedModel):
     Raises:
         ConfigError: a global token for encoders that modalities pass separately.
     """
+
+    _keys_to_ignore_on_load_unexpected = list(PRETRAINING_PARTS)  # noqa: RUF012
 
     def __init__(
         self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool | None = None
