@@ -46,12 +46,19 @@ def gather_tokens(tokens_ND: torch.Tensor, index_BK: torch.Tensor | None) -> tor
 
 
 class M33DPositions(nn.Module):
-    """The fixed position table on the configured grid; other grids interpolate it or build their own."""
+    """The fixed position table on the configured grid; other grids interpolate it or build their own.
+
+    Args:
+        config: the model.
+        width: channels of a position.
+        mode: how other grids interpolate the table, see `interpolate_table`.
+    """
 
     table: torch.Tensor
 
-    def __init__(self, config: M33DConfig, width: int) -> None:
+    def __init__(self, config: M33DConfig, width: int, mode: str = "bicubic") -> None:
         super().__init__()
+        self.mode = mode
         self.kind = str(config.position_embedding_type)
         self.resize = config.position_embedding_resize
         slots, rows, columns = config.position_grid or config.grid
@@ -71,7 +78,7 @@ class M33DPositions(nn.Module):
         # A table over the flattened index has no time axis to interpolate: other numbers of slots count anew.
         if self.resize == "rebuild" or grid[0] != self.base_grid[0]:
             return position_table(self.kind, grid, self.width).to(self.table)
-        return interpolate_table(self.table, self.base_grid, grid)
+        return interpolate_table(self.table, self.base_grid, grid, self.mode)
 
 
 class M33DEmbeddings(nn.Module):

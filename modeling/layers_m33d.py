@@ -52,6 +52,9 @@ class M33DAttention(nn.Module):
         self.dropout = float(config.attention_probs_dropout_prob)
         self.is_causal = False
         self.qkv = M33DLinear(width, 3 * width, bias=config.qkv_bias)
+        if config.decoder_kind == "per_target":
+            # MultiMAE draws q, k and v as three matrices, MAE and VideoMAE as one.
+            self.qkv.m33d_init = "apart"  # type: ignore[assignment]
         self.proj = M33DLinear(width, width)
 
     def _heads(self, tokens_BND: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from .decoder_m33d import M33DDecoder
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
 from .errors_m33d import ConfigError, nearest_name_hint
 from .layers_m33d import M33DAttention, M33DLayer
+from .leftovers_m33d import PRETRAINING_PARTS
 from .masking_m33d import JOINT
 from .multimae_decoder_m33d import M33DTargetDecoder
 from .outputs_m33d import M33DModelOutput
@@ -53,12 +54,20 @@ class M33DPreTrainedModel(PreTrainedModel):
         config.check()
         super().__init__(config, *args, **kwargs)
 
+    def _initialize_weights(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
+        """Visit every module that is not whole, also one whose own tensors are all loaded or that has none.
+
+        For code from outside the library such modules are passed over, as if they could only write to tensors that
+        are loaded. `_init_weights` minds loaded tensors one by one and may fill children (a dictionary's parameters).
+        """
+        super()._initialize_weights(module)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Xavier for linear layers and flattened patch kernels, as MAE; position tables are made anew.
 
-        Leaf modules may ask otherwise through an attribute `m33d_init`: "trunc_normal" (std `initializer_range`) or
-        "default" (torch's own).
+        Leaf modules may ask otherwise through an attribute `m33d_init`: "trunc_normal" (std `initializer_range`),
+        "default" (torch's own) or "apart" (Xavier for each of the square matrices that are stacked in it).
         """
         wanted = getattr(module, "m33d_init", None)
         if wanted is not None:
@@ -69,12 +78,9 @@ class M33DPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, M33DPositions):
             init.copy_(module.table, module.build())
+        elif isinstance(module, nn.Conv2d | nn.Conv3d):
+            _initialise_patch_kernel(module)  # the convolutions of heads ask for their own, above
         elif isinstance(module, M33DEmbeddings):
-            fan_out, fan_in = module.projection.weight.flatten(1).shape
-            bound = (6.0 / (fan_in + fan_out)) ** 0.5
-            init.uniform_(module.projection.weight, -bound, bound)
-            if module.projection.bias is not None:
-                init.uniform_(module.projection.bias, -(fan_in**-0.5), fan_in**-0.5)
             if module.cls_token is not None:
                 init.normal_(module.cls_token, std=0.02)
         elif isinstance(module, M33DDecoder):
@@ -88,8 +94,6 @@ class M33DPreTrainedModel(PreTrainedModel):
         elif isinstance(module, M33DModel):
             if module.global_token is not None:
                 init.trunc_normal_(module.global_token, std=0.02)
-        elif isinstance(module, nn.Conv2d | nn.Conv3d):
-            pass  # patch kernels: their M33DEmbeddings initialises them
         else:
             super()._init_weights(module)
 
@@ -106,9 +110,22 @@ def _initialise_as_asked(module: _Leaf, wanted: str, std: float) -> None:
             bound = module.weight[0].numel() ** -0.5
             init.uniform_(module.bias, -bound, bound)
         return
-    init.trunc_normal_(module.weight, std=std)
+    if wanted == "apart":
+        bound = (3.0 / module.weight.shape[1]) ** 0.5
+        init.uniform_(module.weight, -bound, bound)
+    else:
+        init.trunc_normal_(module.weight, std=std)
     if module.bias is not None:
         init.zeros_(module.bias)
+
+
+def _initialise_patch_kernel(convolution: nn.Conv2d | nn.Conv3d) -> None:
+    """Xavier over the flattened kernel (D, C * t * p * p); the bias keeps torch's own range, as MAE's does."""
+    fan_out, fan_in = convolution.weight.flatten(1).shape
+    bound = (6.0 / (fan_in + fan_out)) ** 0.5
+    init.uniform_(convolution.weight, -bound, bound)
+    if convolution.bias is not None:
+        init.uniform_(convolution.bias, -(fan_in**-0.5), fan_in**-0.5)
 
 
 def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
@@ -127,6 +144,8 @@ def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
 class M33DModel(M33DPreTrainedModel):
     """The encoders. Given RGB alone it is a plain vision transformer; it masks only what `keep` says.
 
+    Loading a pre-training checkpoint takes the encoders; decoder and pre-training heads are left out by name.
+
     Args:
         config: the configuration.
         modalities: names of the input modalities to build; all when None. Task models build "rgb" alone.
@@ -136,6 +155,8 @@ class M33DModel(M33DPreTrainedModel):
     Raises:
         ConfigError: a global token for encoders that modalities pass separately.
     """
+
+    _keys_to_ignore_on_load_unexpected = list(PRETRAINING_PARTS)  # noqa: RUF012
 
     def __init__(
         self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool | None = None

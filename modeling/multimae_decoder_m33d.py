@@ -96,7 +96,8 @@ class M33DTargetDecoders(nn.Module):
 
     def __init__(self, config: M33DConfig) -> None:
         super().__init__()
-        self.positions = M33DPositions(config, config.decoder_hidden_size)
+        # MultiMAE interpolates its decoders' positions bilinearly, its encoder's bicubically.
+        self.positions = M33DPositions(config, config.decoder_hidden_size, mode="bilinear")
         self.targets = nn.ModuleDict({spec.name: M33DTargetDecoder(config, spec) for spec in config.target_specs})
 
     def forward(

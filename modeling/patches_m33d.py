@@ -109,11 +109,21 @@ def position_table(kind: str, grid: Grid, dim: int) -> torch.Tensor:
     return torch.from_numpy(table.copy())
 
 
-def interpolate_table(table_ND: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
-    """Resample a table to other heights and widths, slot by slot: bicubic, align_corners False (MAE, MultiMAE)."""
+def interpolate_table(table_ND: torch.Tensor, source: Grid, target: Grid, mode: str = "bicubic") -> torch.Tensor:
+    """Resample a table to other heights and widths, slot by slot, align_corners False.
+
+    Args:
+        table_ND: the table of the grid `source`.
+        source: (t, h, w) tokens.
+        target: (t, h, w) tokens.
+        mode: "bicubic" (MAE; MultiMAE's encoder) or "bilinear" (MultiMAE's decoders).
+
+    Returns:
+        (N', D) in the dtype of the table.
+    """
     if source == target:
         return table_ND
     dim = table_ND.shape[-1]
     maps = table_ND.float().reshape(*source, dim).permute(0, 3, 1, 2)
-    maps = functional.interpolate(maps, size=target[1:], mode="bicubic", align_corners=False)
+    maps = functional.interpolate(maps, size=target[1:], mode=mode, align_corners=False)
     return maps.permute(0, 2, 3, 1).reshape(-1, dim).to(table_ND.dtype)

@@ -82,6 +82,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
             width = config.hidden_size * (2 if config.matching_fusion == "concat" else 1)
             self.matching_head = nn.ModuleDict({spec.name: nn.Linear(width, 2) for spec in config.paired_specs})
         self.post_init()
+        # The encoders' own, which post_init hands on: what they leave out is a part of this model.
+        self._keys_to_ignore_on_load_unexpected = set()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

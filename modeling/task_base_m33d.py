@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .configuration_m33d import M33DConfig
 from .errors_m33d import ConfigError
+from .leftovers_m33d import FINAL_NORM, OTHER_MODALITIES, PRETRAINING_PARTS
 from .modeling_m33d import M33DModel, M33DPreTrainedModel
 
 
@@ -21,12 +22,7 @@ class M33DTaskModel(M33DPreTrainedModel):
         final_norm: whether the encoder ends in a layer norm.
     """
 
-    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
-        r"^m33d\.embeddings\.(?!rgb\.)",
-        r"^m33d\.encoders\.(?!rgb\.|shared\.)",
-        r"^m33d\.encoders\.\w+\.layernorm\.",
-        r"^(decoder|contrastive_head|matching_head)\.",
-    ]
+    _keys_to_ignore_on_load_unexpected = [*PRETRAINING_PARTS, *OTHER_MODALITIES, FINAL_NORM]  # noqa: RUF012
 
     def __init__(self, config: M33DConfig, final_norm: bool) -> None:
         super().__init__(config)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from .apply import ConversionOptions, ConversionReport, config_for, convert_state_dict
+from .apply import config_for, convert_state_dict, trained_positions
 from .files import ForeignCheckpoint, from_state_dict, load_foreign
+from .plan import ConversionOptions
+from .report import ConversionReport
 
 __all__ = [
     "ConversionOptions",
@@ -13,4 +15,5 @@ __all__ = [
     "convert_state_dict",
     "from_state_dict",
     "load_foreign",
+    "trained_positions",
 ]

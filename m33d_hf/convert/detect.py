@@ -16,6 +16,7 @@ FORMATS: dict[str, FormatTable] = {
     "mae": mae.TABLE,
     "videomae": videomae.TABLE,
     "multimae": multimae.TABLE,
+    "multimae_timm": multimae.TIMM_TABLE,
     "transformers_mae": transformers_mae.TABLE,
     "transformers_videomae": transformers_videomae.TABLE,
 }
@@ -46,7 +47,7 @@ def detect_format(tensors: Mapping[str, Tensor], origin: str = "checkpoint") -> 
     for pattern, dimensions, name in _PATCH_KERNELS:
         for key, tensor in tensors.items():
             if tensor.ndim == dimensions and pattern.fullmatch(key):
-                return name
+                return "multimae_timm" if name == "mae" and multimae.is_timm_layout(tensors) else name
     for pattern, message in _RECOGNISED_ELSEWHERE:
         if any(pattern.match(key) for key in tensors):
             raise ConversionError(f"{origin}: {message}.")

@@ -55,7 +55,9 @@ class ForeignCheckpoint:
     """Weights of another project, untouched, with what is known about them.
 
     `format` is a key of `m33d_hf.convert.detect.FORMATS`; `ignored` maps entries of the file that are no
-    weights to the reason; `config` is the config.json beside the weights (empty if there is none).
+    weights to the reason; `config` is the config.json beside the weights (empty if there is none); `arguments` are
+    those that the original run saved with them; `stated` is what the user says about them (keys of
+    `m33d_hf.convert.facts.STATEABLE`).
     """
 
     format: str
@@ -64,11 +66,17 @@ class ForeignCheckpoint:
     notes: list[str] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    stated: dict[str, Any] = field(default_factory=dict)
 
 
-def load_foreign(path_or_repo: str | Path) -> ForeignCheckpoint:
+def load_foreign(path_or_repo: str | Path, stated: Mapping[str, Any] | None = None) -> ForeignCheckpoint:
     """Load `.pth/.pt/.bin/.safetensors`, a folder of them, or a Hub repo id (``org/name`` or
     ``org/name@revision``).
+
+    Args:
+        path_or_repo: where the weights are.
+        stated: what the user says about them and no tensor tells, see `m33d_hf.convert.facts`.
 
     Raises `CheckpointError` when nothing readable is there and `ConversionError` when the layout is unknown.
     """
@@ -87,11 +95,14 @@ def load_foreign(path_or_repo: str | Path) -> ForeignCheckpoint:
         if repeated:
             raise CheckpointError(f"{file}: {repeated[0]!r} was already in another shard of {origin}.")
         content.update(part)
-    return from_state_dict(content, origin, config)
+    return from_state_dict(content, origin, config, stated)
 
 
 def from_state_dict(
-    content: Mapping[str, Any], origin: str = "state dict", config: dict[str, Any] | None = None
+    content: Mapping[str, Any],
+    origin: str = "state dict",
+    config: dict[str, Any] | None = None,
+    stated: Mapping[str, Any] | None = None,
 ) -> ForeignCheckpoint:
     """Unwrap an already loaded dict ('model', 'module' or bare) and find out its format."""
     ignored: dict[str, str] = {}
@@ -104,7 +115,10 @@ def from_state_dict(
     # A config.json of something else may lie beside a bare .pth file.
     known = (config or {}).get("model_type", MODEL_TYPES[0]) in MODEL_TYPES
     kept = dict(config or {}) if known else {}
-    return ForeignCheckpoint(detect_format(tensors, origin), tensors, origin, notes, ignored, kept)
+    saved = content.get("args")
+    arguments = dict(vars(saved)) if isinstance(saved, argparse.Namespace) else {}
+    format = detect_format(tensors, origin)
+    return ForeignCheckpoint(format, tensors, origin, notes, ignored, kept, arguments, dict(stated or {}))
 
 
 def _unwrap(content: Mapping[str, Any], origin: str, ignored: dict[str, str], notes: list[str]) -> dict[str, Tensor]:

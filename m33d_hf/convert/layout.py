@@ -98,6 +98,7 @@ class FormatTable:
     `cls_position_row`: position tables carry a first row for the class token (MAE).
     `position_kind`: the position table every checkpoint of this format was trained with.
     `prepare`: brings the tensors to our order of channels, key by key, before anything is renamed.
+    `note`: what users of the converted model must know about every checkpoint of this format.
     """
 
     name: str
@@ -107,6 +108,7 @@ class FormatTable:
     zero_fill: Mapping[str, str] = field(default_factory=dict)
     cls_position_row: bool = False
     prepare: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    note: str = ""
 
 
 def row(pattern: str, target: str = "", reason: str = "") -> Row:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from m33d_hf.convert import ConversionOptions, convert_state_dict, load_foreign
+from m33d_hf.convert import ConversionOptions, convert_state_dict, load_foreign, trained_positions
 from m33d_hf.convert.classes import class_obstacle
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -222,16 +222,7 @@ def _origin_config(init_from: str) -> dict[str, Any]:
     own = find_own(init_from)
     if own is not None:
         return own.config
-    from m33d_hf.convert import config_for, load_foreign
-
-    config = M33DConfig(**config_for(load_foreign(init_from)))
-    # Positions of clips lie on a flattened index, of which the weights do not tell the grid.
-    known = config.position_embedding_type == "sincos_2d"
-    return {
-        "global_token": config.global_token,
-        "position_embedding_type": config.position_embedding_type,
-        "position_grid": list(config.grid) if known else None,
-    }
+    return trained_positions(load_foreign(init_from))
 
 
 def _trained_grid(origin: dict[str, Any], kind: str) -> list[int] | None:

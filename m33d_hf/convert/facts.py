@@ -1,0 +1,218 @@
+"""What no tensor of a checkpoint tells (heads, input size, activation), and from where it is known or assumed.
+
+In this order: the user's statement, config.json beside the weights, the arguments that the original run saved with
+them, and the released models where the encoder has exactly their shape. Anything else has several readings, so that
+`config_for` refuses and names what to state; a model that the user has configured is taken at its word, in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from m33d_hf.errors import ConfigError, ConversionError, nearest_name_hint
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+
+from .files import ForeignCheckpoint
+from .layout import FormatTable, Neutral
+from .positions import TableGrid, find_grid, split_class_row
+
+STATEABLE: dict[str, tuple[type, ...]] = {
+    "num_attention_heads": (int,),
+    "decoder_num_attention_heads": (int,),
+    "image_size": (int, list, tuple),
+    "num_frames": (int,),
+    "hidden_act": (str,),
+    "layer_norm_eps": (float, int),
+}
+"""Facts that a user may state, and their types."""
+
+# (width, layers, patch) of the released encoders -> heads (REFERENCE.md §1.1, §2.1, §3.1).
+_ENCODERS: dict[str, dict[tuple[int, int, int], int]] = {
+    "sincos_2d": {(768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 14): 16},
+    "sincos_1d": {(384, 12, 16): 6, (768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 16): 16},
+}
+# Width of the released decoders -> heads, with any encoder.
+_DECODERS: dict[str, dict[int, int]] = {
+    "MAE": {512: 16},
+    "ViTMAE": {512: 16},
+    "VideoMAE": {192: 3, 384: 6, 512: 8, 640: 8},
+    "MultiMAE": {256: 8},
+}
+_RELEASED_SIZE, _RELEASED_FRAMES, _RELEASED_TUBELET = 224, 16, 2
+# Names in the arguments that the original runs save.
+_IN_ARGUMENTS = {
+    "image_size": ("input_size",),
+    "num_frames": ("num_frames",),
+    "decoder_num_attention_heads": ("decoder_num_heads",),
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A value and where it is from; `assumed` where it is only that of the released model of the same shape."""
+
+    value: Any
+    source: str
+    assumed: bool = False
+
+
+class Facts:
+    """What is known about one translated checkpoint.
+
+    Args:
+        neutral: the checkpoint under our names.
+        table: its format.
+        checkpoint: where it came from, with config.json, the saved arguments and what the user states.
+    """
+
+    def __init__(self, neutral: Neutral, table: FormatTable, checkpoint: ForeignCheckpoint) -> None:
+        check_statements(checkpoint.stated)
+        self.neutral, self.table, self.checkpoint = neutral, table, checkpoint
+
+    def get(self, name: str) -> Fact | None:
+        """The fact called `name` (a key of `STATEABLE`), None where nothing tells it."""
+        stated = self.checkpoint.stated.get(name)
+        if name == "image_size" and (grid := self.grid()) is not None:
+            told = self._size_of(grid)
+            if stated is not None and _plain(stated) != told:
+                raise ConversionError(
+                    f"{self.checkpoint.origin}: image_size is stated as {stated!r}, but the position table is that of"
+                    f" {told!r} pixels. Leave the statement out; a model of another size interpolates the table."
+                )
+            return Fact(told, "the position table")
+        if stated is not None:
+            return Fact(stated, "stated")
+        named = self.checkpoint.config.get(name)
+        if isinstance(named, STATEABLE[name]) and not isinstance(named, bool):
+            return Fact(named, "config.json")
+        for key in _IN_ARGUMENTS.get(name, ()):
+            value = self.checkpoint.arguments.get(key)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return Fact(value, f"the saved arguments ({key})")
+        released = self._released(name)
+        return None if released is None else Fact(released, "the released model of this shape", assumed=True)
+
+    def value(self, name: str) -> Any:
+        """The value of a fact, None where nothing tells it."""
+        fact = self.get(name)
+        return None if fact is None else fact.value
+
+    def grid(self) -> TableGrid | None:
+        """The grid of the encoder's position table; None where there is no table, or not the fixed one."""
+        positions = self.neutral.tables.get("encoder")
+        if positions is None or positions.tensor.shape[-1] % 4:
+            return None
+        rows, _ = split_class_row(positions.tensor, self.table.cls_position_row)
+        return find_grid(rows, self.table.position_kind, []) if rows.numel() else None
+
+    def _size_of(self, grid: TableGrid) -> int | list[int]:
+        kernel = self.neutral.weights["patch.weight"].tensor.shape
+        height, width = grid.sides[0] * kernel[-2], grid.sides[1] * kernel[-1]
+        return height if height == width else [height, width]
+
+    def _is_released(self) -> bool:
+        return self._released_heads() is not None
+
+    def _released_heads(self) -> int | None:
+        kernel = self.neutral.weights["patch.weight"].tensor.shape
+        if kernel[-1] != kernel[-2] or (len(kernel) == 5 and kernel[2] != _RELEASED_TUBELET):
+            return None
+        key = (kernel[0], self.neutral.depth("encoder"), kernel[-1])
+        return _ENCODERS[self.table.position_kind].get(key)
+
+    def _released(self, name: str) -> Any:
+        if name == "num_attention_heads":
+            return self._released_heads()
+        if name == "decoder_num_attention_heads":
+            width = self._decoder_width()
+            return _DECODERS.get(self.table.name.split(" ")[0], {}).get(width) if self._is_released() else None
+        if name == "image_size":
+            return _RELEASED_SIZE if self._is_released() else None
+        if name == "num_frames":
+            return _RELEASED_FRAMES if self._is_released() else None
+        return {"hidden_act": "gelu", "layer_norm_eps": 1e-6}[name]  # of all three projects, whatever the size
+
+    def _decoder_width(self) -> int:
+        names = [n for n in self.neutral.weights if n.startswith("decoder.") and n.endswith("embed.weight")]
+        return self.neutral.weights[names[0]].tensor.shape[0] if names else 0
+
+
+def check_statements(stated: Mapping[str, Any]) -> None:
+    """Refuse statements about a checkpoint that are none.
+
+    Raises:
+        ConfigError: an unknown name or a value of another type.
+    """
+    for name, value in stated.items():
+        if name not in STATEABLE:
+            raise ConfigError(
+                f"{name!r} is nothing that can be stated about a checkpoint; these are: {', '.join(STATEABLE)}."
+                f"{nearest_name_hint(name, STATEABLE)}"
+            )
+        if not isinstance(value, STATEABLE[name]) or isinstance(value, bool):
+            expected = " or ".join(kind.__name__ for kind in STATEABLE[name])
+            raise ConfigError(f"{name} is stated as {value!r}, expected {expected}.")
+
+
+def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> dict[str, Fact]:
+    """The facts that a configuration needs, by field.
+
+    Args:
+        facts: what is known.
+        clip: whether it is a clip checkpoint.
+        decoder: whether its decoder is taken too.
+        given: fields that the configuration has from elsewhere.
+
+    Raises:
+        ConversionError: nothing tells some of them; all are named, with how to state them.
+    """
+    names = ["num_attention_heads", "image_size", "hidden_act", "layer_norm_eps"]
+    names += ["num_frames"] if clip else []
+    names += ["decoder_num_attention_heads"] if decoder else []
+    found = {name: facts.get(name) for name in names if name not in given}
+    unknown = [name for name, fact in found.items() if fact is None]
+    if unknown:
+        width, layers = facts.neutral.weights["patch.weight"].tensor.shape[0], facts.neutral.depth("encoder")
+        heads = f" Width {width} may be {_readings(width)}." if "num_attention_heads" in unknown else ""
+        raise ConversionError(
+            f"{facts.checkpoint.origin}: no tensor tells {', '.join(unknown)}, and an encoder of width {width} with"
+            f" {layers} layers is none of the released ones.{heads} State what the model was trained with:"
+            f" {' '.join(f'--{name} ...' for name in unknown)}."
+        )
+    return {name: fact for name, fact in found.items() if fact is not None}
+
+
+def _readings(width: int) -> str:
+    readings = [f"{width // size} heads of {size}" for size in (32, 64, 80, 128) if width % size == 0]
+    return " or ".join(readings) or f"any number of heads that divides {width}"
+
+
+def notes_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]:
+    """One line for every value of the model that no tensor of the checkpoint tells, and how it is known."""
+    names = ["num_attention_heads", "hidden_act", "layer_norm_eps"]
+    names += ["num_frames", "image_size"] if facts.table.position_kind == "sincos_1d" else ["image_size"]
+    names += ["decoder_num_attention_heads"] if decoder_taken else []
+    notes = []
+    for name in names:
+        fact, own = facts.get(name), _plain(getattr(config, name))
+        if fact is None:
+            notes.append(f"assumed: {name} {own!r}, as the model has it; no tensor tells it, --{name} states it")
+        elif _plain(fact.value) != own:
+            notes.append(f"{name}: {fact.value!r} there ({fact.source}), {own!r} in this model")
+        elif fact.assumed:
+            notes.append(f"assumed: {name} {own!r}, that of {fact.source}; no tensor tells it, --{name} states it")
+        elif fact.source != "the position table":
+            notes.append(f"{name} {own!r}: {fact.source}; no tensor tells it")
+    if decoder_taken:
+        notes.append(
+            "assumed: whether the decoder predicts normalised patches (target_norm of each modality); no tensor tells it"
+        )
+    return notes
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return value[0] if len(set(value)) == 1 else list(value)
+    return value
