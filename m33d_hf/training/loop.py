@@ -20,6 +20,7 @@ from m33d_hf.training.preparation import Run, eval_name
 from m33d_hf.training.replay import capture
 from m33d_hf.training.reporting import CONFIG, Clock, provenance
 from m33d_hf.training.resume import checkpoint_state
+from m33d_hf.training.saved_state import ENTRIES
 from m33d_hf.training.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
 
@@ -139,9 +140,10 @@ def _log(run: Run, clock: Clock) -> None:
 
 def _save(run: Run) -> None:
     _check_finite(run)
-    state = checkpoint_state(run.facts, run.step, run.engine)
     average = run.average.state_dict() if run.average is not None else None
     optimizer = run.engine.updater.state()
+    state = checkpoint_state(run.facts, run.step, run.engine)
+    state[ENTRIES] = len(optimizer["optimizer"]["state"])
     with run.whole() as model:
         run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average))
 
@@ -176,8 +178,7 @@ def _announce(run: Run) -> None:
     config = {**run.facts, **found, **provenance()}
     run.ranks.on_main(lambda: write_json(Path(run.args.output_dir) / CONFIG, config))
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
-    damaged = [f"passed over {path.name}: incomplete or damaged" for path in run.passed_over]
-    run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed, *damaged])
+    run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed])
 
 
 def _finish(run: Run) -> None:
