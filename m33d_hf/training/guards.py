@@ -13,6 +13,7 @@ from types import FrameType
 from typing import IO, Any
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.training.launcher import launched
 
 try:
     import fcntl
@@ -20,11 +21,7 @@ except ImportError:  # Windows: two runs in one folder are not noticed there
     fcntl = None  # type: ignore[assignment]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-WATCH_PARENT = "M33D_WATCH_PARENT"
 LOCK_FILE = ".lock"
-
-# Set by `accelerate launch` and `torchrun` for the processes that they start.
-_LAUNCHER_MARKS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", WATCH_PARENT)
 
 
 class StopSignals:
@@ -35,13 +32,14 @@ class StopSignals:
 
     `accelerate launch` with one process starts a child and dies of a SIGTERM without telling it; a changed parent
     process is how the child finds out. Only processes that a launcher started look at their parent: `nohup` and
-    closed terminals must not stop a run. The environment variable M33D_WATCH_PARENT=1 asks for it too.
+    closed terminals must not stop a run. The environment variable M33D_WATCH_PARENT=1 asks for it too. What happens
+    where the loop does not come round to ask, `m33d_hf.training.launcher` says.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._former: dict[int, Any] = {}
-        self._parent = os.getppid() if any(os.environ.get(mark) for mark in _LAUNCHER_MARKS) else None
+        self._parent = os.getppid() if launched() else None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():

@@ -16,6 +16,7 @@ from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import write_json
 from m33d_hf.training.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.launch import open_accelerator
+from m33d_hf.training.launcher import SAVING, STEPPING, patience
 from m33d_hf.training.preparation import Run, eval_name
 from m33d_hf.training.replay import capture
 from m33d_hf.training.reporting import CONFIG, Clock, provenance
@@ -63,7 +64,7 @@ def train(args: RunArguments, task: Task) -> TrainResult:
         NonFiniteLossError: NaN or infinity, captured below output_dir/nonfinite.
     """
     with ExitStack() as stack:
-        stop = stack.enter_context(StopSignals())
+        stop = StopSignals()
         accelerator = stack.enter_context(open_accelerator(args))
         if accelerator.is_main_process:
             stack.enter_context(output_lock(args.output_dir))
@@ -71,6 +72,9 @@ def train(args: RunArguments, task: Task) -> TrainResult:
         stack.callback(run.close)
         stack.enter_context(run.report)
         _announce(run)
+        # Not before: in a rendezvous or in preparation a signal that is only noted would be a signal swallowed.
+        stack.enter_context(stop)
+        stack.enter_context(patience(STEPPING))
         finished = _steps(run)
         if finished:
             _finish(run)
@@ -144,7 +148,7 @@ def _save(run: Run) -> None:
     optimizer = run.engine.updater.state()
     state = checkpoint_state(run.facts, run.step, run.engine)
     state[ENTRIES] = len(optimizer["optimizer"]["state"])
-    with run.whole() as model:
+    with patience(SAVING), run.whole() as model:
         run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average))
 
 
@@ -193,7 +197,7 @@ def _finish(run: Run) -> None:
                 "some space, then start again with --resume auto."
             ) from error
 
-    with run.averaged(), run.whole() as model:
+    with patience(SAVING), run.averaged(), run.whole() as model:
         run.ranks.on_main(save)
     skipped = read_skipped(Path(run.args.output_dir) / FILE_NAME)
     listed = [f"{len(skipped)} file(s) left out, see {FILE_NAME} there"] if skipped else []

@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from accelerate import Accelerator
 
+from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.feeding import BatchFeed
@@ -65,6 +66,7 @@ class Reporter:
         self._task = args.task
         self._started = time.perf_counter()
         self._last_line = 0.0
+        self._file: TextIO | None = None
 
     def __enter__(self) -> Reporter:
         self.history = [row for row in read_rows(self._path) if 0 < row["step"] <= self.start_step]
@@ -73,18 +75,21 @@ class Reporter:
             self.accelerator.init_trackers(f"m33d-{self._task}", config=flatten(self._config), init_kwargs=purge)
         if self.accelerator.is_main_process:
             # Replaced at once: a kill between truncating and writing would lose the history.
-            fresh = self._path.with_suffix(".tmp")
-            fresh.write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
-            fresh.replace(self._path)
+            write_text_atomically(self._path, "".join(json.dumps(row) + "\n" for row in self.history))
             self._file = self._path.open("a", encoding="utf-8")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.accelerator.is_main_process:
-            self._file.close()
-        # Not accelerator.end_training(): it would also dissolve the process group, which later runs may need.
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
+    def __exit__(self, kind: object, error: object, _traceback: object) -> None:
+        try:
+            if self._file is not None:
+                self._file.close()
+            # Not accelerator.end_training(): it would also dissolve the process group, which later runs may need.
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+        except OSError as failure:
+            # What already went wrong, most likely the same full disk, is told by the error under way.
+            if error is None:
+                raise self._unwritten(failure) from failure
 
     def say(self, lines: Sequence[str]) -> None:
         """Print lines on the main process, unless progress is off."""
@@ -95,21 +100,25 @@ class Reporter:
         """Record a row of `kind` "train" or "eval" after `step` completed updates."""
         row: Row = {"kind": kind, "step": step, "epoch": round(step / self.steps_per_epoch, 4), **values}
         self.history.append(row)
-        if self.accelerator.is_main_process:
-            self._write(row)
+        self._write(row)
         if self._trackers:
             self.accelerator.log(dict(values), step=step)
         self._progress_line(kind, row)
 
     def _write(self, row: Row) -> None:
+        if self._file is None:
+            return
         try:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
         except OSError as error:
-            raise CheckpointError(
-                f"Could not write {self._path}: {error}. Checkpoints are intact; free some space, then start again "
-                "with --resume auto."
-            ) from error
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> CheckpointError:
+        return CheckpointError(
+            f"Could not write {self._path}: {error}. Checkpoints are intact; free some space, then start again with "
+            "--resume auto."
+        )
 
     def _progress_line(self, kind: str, row: Row) -> None:
         now = time.perf_counter()

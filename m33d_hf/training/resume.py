@@ -176,8 +176,8 @@ def continue_from(
         passed_over[folder] = reason
     listed = "".join(f"\n  {folder.name}: {reason}" for folder, reason in passed_over.items())
     raise ResumeError(
-        f"No checkpoint in {folders[0].parent} can be continued from.{listed}\nPut back a copy of one of these folders, "
-        f"or start anew: remove {folders[0].parent}, or give another --output_dir."
+        f"No checkpoint in {folders[0].parent} can be continued from.{listed}\nPut back a copy of one of these "
+        f"folders, or start anew: remove {folders[0].parent}, or give another --output_dir."
     )
 
 

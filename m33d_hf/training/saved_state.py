@@ -33,18 +33,16 @@ def check_state(state: Mapping[str, Any], folder: Path, terms: int) -> None:
         CheckpointError: an entry is missing, of another type or impossible.
     """
     wrong = _Complaints(folder / "state.json")
-    step = state.get("step")
+    step: Any = state.get("step")
     wrong.unless(_is_count(step), f"step is {step!r}, not a number of steps")
     named = folder.name.removeprefix("step_")
     wrong.unless(not named.isdigit() or int(named) == step, f"step is {step!r} in the folder of step {named}")
-    window = state.get("window_steps")
-    wrong.unless(_is_count(window) and window <= step, f"window_steps is {window!r}, not a number of steps up to {step}")
-    world = state.get("world_size")
+    window: Any = state.get("window_steps")
+    wrong.unless(_is_count(window) and window <= step, f"window_steps is {window!r}, of {step} steps")
+    world: Any = state.get("world_size")
     wrong.unless(_is_count(world) and world > 0, f"world_size is {world!r}, not a number of processes")
-    windows = state.get("windows")
-    sums = [value for row in windows for value in row] if _are_rows(windows, terms) else None
     wrong.unless(
-        sums is not None and len(windows) == world and all(_is_number(value) for value in sums),
+        _are_rows(state.get("windows"), world, terms),
         f"windows is no list of {terms} finite sums for each of {world!r} processes",
     )
     wrong.unless(isinstance(state.get("data_digest"), str), "data_digest is no text")
@@ -71,15 +69,15 @@ def check_optimizer(
             come to; other settings than the run's.
     """
     wrong = _Complaints(folder / "optimizer.pt")
-    optimizer = saved.get("optimizer")
+    optimizer: Any = saved.get("optimizer")
     wrong.unless(
         isinstance(optimizer, Mapping)
         and isinstance(optimizer.get("state"), Mapping)
         and isinstance(optimizer.get("param_groups"), list),
         "holds no optimizer's state",
     )
-    numbers = _check_groups(optimizer["param_groups"], groups, wrong)
-    parameters = {number: p for group, row in zip(groups, numbers, strict=True) for number, p in zip(row, group["params"])}
+    _check_groups(optimizer["param_groups"], groups, wrong)
+    parameters = dict(enumerate(p for group in groups for p in group["params"]))
     entries = optimizer["state"]
     unknown = [number for number in entries if number not in parameters]
     wrong.unless(not unknown, f"has moments of parameters that the model does not have: {unknown[:5]}")
@@ -92,28 +90,28 @@ def check_optimizer(
     scaler = saved.get("scaler")
     wrong.unless(
         scaler is None
-        or isinstance(scaler, Mapping)
-        and all(_is_number(scaler.get(name)) and scaler[name] >= 0 for name in _SCALER)
-        and scaler["scale"] > 0,
+        or (
+            isinstance(scaler, Mapping)
+            and all(_is_number(scaler.get(name)) and scaler[name] >= 0 for name in _SCALER)
+            and scaler["scale"] > 0
+        ),
         "holds no state of a loss scaler",
     )
 
 
-def _check_groups(found: list[Any], groups: Sequence[Mapping[str, Any]], wrong: _Complaints) -> list[list[int]]:
-    """The numbers of each group's parameters, after comparing the groups' settings."""
+def _check_groups(found: list[Any], groups: Sequence[Mapping[str, Any]], wrong: _Complaints) -> None:
+    """Compare the groups: their parameters, which are numbered through, and their settings."""
     wrong.unless(len(found) == len(groups), f"has {len(found)} parameter groups, the run has {len(groups)}")
-    numbers, start = [], 0
+    start = 0
     for index, (entry, group) in enumerate(zip(found, groups, strict=True)):
         wrong.unless(isinstance(entry, Mapping), f"parameter group {index} is no group")
         expected = list(range(start, start + len(group["params"])))
         wrong.unless(entry.get("params") == expected, f"parameter group {index} holds other parameters than the run's")
         start += len(expected)
-        numbers.append(expected)
         for name in sorted((entry.keys() & group.keys()) - {"params", _LEARNING_RATE}):
             same = _plain(entry[name]) == _plain(group[name])
             wrong.unless(same, f"{name} of parameter group {index} is {entry[name]!r}, the run has {group[name]!r}")
         wrong.unless(_is_number(entry.get(_LEARNING_RATE)), f"parameter group {index} has no learning rate")
-    return numbers
 
 
 def _check_moments(number: int, moments: Any, parameter: torch.Tensor, step: int, wrong: _Complaints) -> None:
@@ -125,9 +123,9 @@ def _check_moments(number: int, moments: Any, parameter: torch.Tensor, step: int
     wrong.unless(possible and float(count).is_integer(), f"{name} has step {count.tolist()!r} of {step}")
     for moment in MOMENTS:
         value = moments[moment]
-        described = f"{tuple(value.shape)} {value.dtype}"
+        described, wanted = (f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (value, parameter))
         fits = value.shape == parameter.shape and value.dtype == parameter.dtype and value.layout == torch.strided
-        wrong.unless(fits, f"{moment} in {name} is {described}, the parameter {tuple(parameter.shape)} {parameter.dtype}")
+        wrong.unless(fits, f"{moment} in {name} is {described}, the parameter {wanted}")
         wrong.unless(bool(value.isfinite().all()), f"{moment} in {name} is not finite")
     wrong.unless(bool((moments["exp_avg_sq"] >= 0).all()), f"exp_avg_sq in {name} is negative")
 
@@ -177,14 +175,16 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _are_rows(value: Any, length: int) -> bool:
-    return isinstance(value, list) and all(isinstance(row, list) and len(row) == length for row in value)
+def _are_rows(value: Any, count: int, length: int) -> bool:
+    if not isinstance(value, list) or len(value) != count:
+        return False
+    return all(isinstance(row, list) and len(row) == length and all(map(_is_number, row)) for row in value)
 
 
 def _args_are_plain(args: Mapping[str, Any]) -> bool:
     model = args.get("model")
     modalities = model.get("modalities") if isinstance(model, Mapping) else None
-    return modalities is None or isinstance(modalities, list) and all(isinstance(m, Mapping) for m in modalities)
+    return modalities is None or (isinstance(modalities, list) and all(isinstance(m, Mapping) for m in modalities))
 
 
 def _plain(value: Any) -> Any:

@@ -89,7 +89,9 @@ def replaced(name, value):
 
 FOREIGN = {
     "moments of another shape": lambda f: optimizer(f, lambda s: moments(s).update(exp_avg=torch.zeros(3))),
-    "moments of another type": lambda f: optimizer(f, lambda s: moments(s).update(exp_avg=moments(s)["exp_avg"].half())),
+    "moments of another type": lambda f: optimizer(
+        f, lambda s: moments(s).update(exp_avg=moments(s)["exp_avg"].half())
+    ),
     "a moment too many": lambda f: optimizer(f, lambda s: moments(s).update(max_exp_avg_sq=torch.zeros(3))),
     "a moment that is missing": lambda f: optimizer(f, lambda s: moments(s).pop("exp_avg_sq")),
     "a moment that is no tensor": lambda f: optimizer(f, lambda s: moments(s).update(exp_avg=[0.0])),
@@ -100,7 +102,9 @@ FOREIGN = {
     "moments of one parameter less": lambda f: optimizer(f, lambda s: s["optimizer"]["state"].pop(0)),
     "moments of a stranger": lambda f: optimizer(f, lambda s: s["optimizer"]["state"].update({99: moments(s)})),
     "no groups": lambda f: optimizer(f, lambda s: s["optimizer"]["param_groups"].clear()),
-    "another weight decay": lambda f: optimizer(f, lambda s: s["optimizer"]["param_groups"][0].update(weight_decay=9.0)),
+    "another weight decay": lambda f: optimizer(
+        f, lambda s: s["optimizer"]["param_groups"][0].update(weight_decay=9.0)
+    ),
     "other betas": lambda f: optimizer(f, lambda s: s["optimizer"]["param_groups"][0].update(betas=(0.1, 0.2))),
     "exchanged parameters": lambda f: optimizer(f, lambda s: s["optimizer"]["param_groups"][0]["params"].reverse()),
     "a scaler that nobody had": lambda f: optimizer(f, lambda s: s.update(scaler={"scale": 1.0})),
