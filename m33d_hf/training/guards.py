@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from m33d_hf.errors import ConfigError
+from m33d_hf.errors import CheckpointError, ConfigError, M33DError
 from m33d_hf.training.launcher import launched
 
 try:
@@ -22,6 +23,7 @@ except ImportError:  # Windows: two runs in one folder are not noticed there
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LOCK_FILE = ".lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class StopSignals:
@@ -96,6 +98,24 @@ def check_world_size(asked: int | None, found: int) -> None:
             f"{asked}` starts a single process; on CPU start the run with `torchrun --nproc_per_node {asked} "
             f"scripts/run_....py ... --num_processes {asked}`."
         )
+
+
+@contextmanager
+def full_disk_named(output_dir: str | Path) -> Iterator[None]:
+    """Turn a failed write, wherever it happens in the block, into an error that says what to do.
+
+    Raises:
+        CheckpointError: the disk is full, a quota or a limit on file sizes is reached, or it became read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, M33DError) or error.errno not in _FULL:
+            raise
+        raise CheckpointError(
+            f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written before "
+            "are intact; free some space, then start again with --resume auto."
+        ) from error
 
 
 @contextmanager

@@ -10,18 +10,19 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from m33d_hf.data.sealed_json import write_sealed_json
 from m33d_hf.data.skips import FILE_NAME, read_skipped
 from m33d_hf.errors import CheckpointError, NonFiniteLossError
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.checkpoints import write_json
 from m33d_hf.training.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.launch import open_accelerator
 from m33d_hf.training.launcher import SAVING, STEPPING, patience
+from m33d_hf.training.markers import FINAL, MARKER, mark_complete
 from m33d_hf.training.preparation import Run, eval_name
 from m33d_hf.training.replay import capture
 from m33d_hf.training.reporting import CONFIG, Clock, provenance
 from m33d_hf.training.resume import checkpoint_state
-from m33d_hf.training.saved_state import ENTRIES
+from m33d_hf.training.saved_state import ENTRIES, METRICS_RECORD
 from m33d_hf.training.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
 
@@ -147,7 +148,7 @@ def _save(run: Run) -> None:
     average = run.average.state_dict() if run.average is not None else None
     optimizer = run.engine.updater.state()
     state = checkpoint_state(run.facts, run.step, run.engine)
-    state[ENTRIES] = len(optimizer["optimizer"]["state"])
+    state |= {ENTRIES: len(optimizer["optimizer"]["state"]), METRICS_RECORD: run.report.record()}
     with patience(SAVING), run.whole() as model:
         run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average))
 
@@ -180,7 +181,7 @@ def _announce(run: Run) -> None:
     """Write train_config.json and tell the numbers of the run."""
     found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
     config = {**run.facts, **found, **provenance()}
-    run.ranks.on_main(lambda: write_json(Path(run.args.output_dir) / CONFIG, config))
+    run.ranks.on_main(lambda: write_sealed_json(Path(run.args.output_dir) / CONFIG, config))
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
     run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed])
 
@@ -189,8 +190,11 @@ def _finish(run: Run) -> None:
     """Leave the model as from_pretrained wants it; the averaged weights where an average is kept."""
 
     def save() -> None:
+        folder = Path(run.args.output_dir)
         try:
+            (folder / MARKER).unlink(missing_ok=True)
             run.task.save(model, run.args)
+            mark_complete(folder, [path.name for path in sorted(folder.iterdir()) if FINAL.fullmatch(path.name)])
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"Could not write the final model to {run.args.output_dir}: {error}. Checkpoints are intact; free "

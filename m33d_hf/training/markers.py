@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,8 @@ from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CorruptFileError
 
 MARKER = "COMPLETE"
+# What a finished run leaves to be read back: weights, configuration, processor, and what it was started from.
+FINAL = re.compile(r"model.*\.safetensors(\.index\.json)?|(config|\w*preprocessor_config|initialisation)\.json")
 
 # Pieces are digested in parallel: hashing one after the other would take longer than reading them.
 _PIECE = 1 << 25

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from m33d_hf.data.atomic_writing import remove_leftovers
 from m33d_hf.data.collation import deferring
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import seeded
@@ -30,6 +32,7 @@ from m33d_hf.training.optimization import build_optimizer
 from m33d_hf.training.plan import plan_run
 from m33d_hf.training.reporting import Reporter
 from m33d_hf.training.resume import continue_from, run_facts
+from m33d_hf.training.saved_state import METRICS_RECORD
 from m33d_hf.training.sharding import Shards, check_shardable, says_yes
 from m33d_hf.training.stepping import StepEngine
 from m33d_hf.training.tasks.base import Collator, Task
@@ -61,7 +64,7 @@ class Run:
         self.args, self.task, self.accelerator, self.stop = args, task, accelerator, stop
         self.ranks = Ranks(accelerator)
         self.store = CheckpointStore(args.output_dir, args.checkpoint.keep_last)
-        self.ranks.on_main(self.store.clean)
+        self.ranks.on_main(self._clean)
 
         if args.train.sharding.startswith(PREFIX):
             load_deepspeed(accelerator.device)  # what is missing is said before any data is rendered or read
@@ -76,11 +79,12 @@ class Run:
 
         self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
         self.step = 0
+        self._metrics_record: Mapping[str, Any] | None = None
         self.resumed_from = self._resume()
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
         self.report = Reporter(
-            args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, start_step=self.step
+            args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, self.step, self._metrics_record
         )
 
     def close(self) -> None:
@@ -168,9 +172,16 @@ class Run:
             return None
         found = continue_from(folders, self.engine, self.average, self.facts)
         self.step = int(found.state["step"])
+        if found.folder.parent == self.store.folder:  # those of another run lie elsewhere
+            self._metrics_record = found.state.get(METRICS_RECORD)
         self.store.damaged |= found.passed_over.keys()
         self.ranks.on_main(self._tidy)
         return found.folder
+
+    def _clean(self) -> None:
+        """Remove what a killed run has left behind."""
+        self.store.clean()
+        remove_leftovers(self.args.output_dir)
 
     def _tidy(self) -> None:
         """Drop what a kill kept from being dropped, and tell of a damaged `best`."""

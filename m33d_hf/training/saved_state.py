@@ -16,6 +16,7 @@ from m33d_hf.errors import CheckpointError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 ENTRIES = "optimizer_entries"
+METRICS_RECORD = "metrics"
 # Set anew in every step.
 _LEARNING_RATE = "lr"
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
@@ -51,6 +52,8 @@ def check_state(state: Mapping[str, Any], folder: Path, terms: int) -> None:
     wrong.unless(isinstance(args, Mapping) and _args_are_plain(args), "args is no tree of arguments")
     entries = state.get(ENTRIES)
     wrong.unless(entries is None or _is_count(entries), f"{ENTRIES} is {entries!r}, not a number")
+    record = state.get(METRICS_RECORD)
+    wrong.unless(record is None or isinstance(record, Mapping), f"{METRICS_RECORD} is {record!r}, no record of rows")
 
 
 def check_optimizer(

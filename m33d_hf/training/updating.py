@@ -103,7 +103,7 @@ class Updater:
             CheckpointError: the state of the loss scaler is missing, or is there without need.
         """
         if (self._accelerator.scaler is None) != (saved["scaler"] is None):
-            raise CheckpointError("optimizer.pt: the state of a loss scaler goes with train.precision fp16, and only so")
+            raise CheckpointError("optimizer.pt: the state of a loss scaler goes with train.precision fp16 only")
         load_whole_state(self.optimizer, saved["optimizer"])
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(saved["scaler"])
