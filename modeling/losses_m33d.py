@@ -287,11 +287,19 @@ def matching_pairs(batch_size: int, negatives: int) -> int:
     return batch_size * (1 + min(negatives, batch_size - 1)) if batch_size > 1 else 0
 
 
-def mismatched_partners(batch_size: int, negatives: int, mode: str, device: torch.device) -> list[torch.Tensor]:
-    """Index tensors (B,) without a fixed point: "roll" by 1, 2, ...; "shuffle" along a random cycle."""
+def mismatched_partners(
+    batch_size: int, negatives: int, mode: str, device: torch.device, drawn: bool = True
+) -> list[torch.Tensor]:
+    """Index tensors (B,) without a fixed point: "roll" by 1, 2, ...; "shuffle" along a random cycle.
+
+    Unless `drawn`, the cycle is the same one for every batch of that size: an evaluation on several processes must
+    not depend on which of them has drawn how often.
+    """
     order = torch.arange(batch_size, device=device)
-    if mode == "shuffle":
+    if mode == "shuffle" and drawn:
         order = torch.randperm(batch_size, device=device)
+    elif mode == "shuffle":
+        order = torch.randperm(batch_size, generator=torch.Generator().manual_seed(batch_size)).to(device)
     return [torch.empty_like(order).scatter(0, order, order.roll(-k)) for k in range(1, 1 + negatives)]
 
 

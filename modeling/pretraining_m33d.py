@@ -448,7 +448,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
         rgb, other = self._pooled(states["rgb"]), self._pooled(states[spec.name])
         size = rgb.shape[0]
         negatives = min(self.config.num_matching_negatives, size - 1)
-        partners = mismatched_partners(size, negatives, self.config.matching_negatives, rgb.device)
+        mode = self.config.matching_negatives
+        partners = mismatched_partners(size, negatives, mode, rgb.device, drawn=self.training)
         fused = [fuse_pair(rgb, other[partner], self.config.matching_fusion) for partner in partners]
         fused.insert(0, fuse_pair(rgb, other, self.config.matching_fusion))
         labels = torch.zeros(size * len(fused), dtype=torch.long, device=rgb.device)

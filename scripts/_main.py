@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from m33d_hf.errors import M33DError
-from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.launcher import watch_launcher
+
+if TYPE_CHECKING:  # torch takes seconds to import, in which the launcher may go
+    from m33d_hf.training.tasks.base import Task
 
 TASKS = {
     "pretraining": ("m33d_hf.training.tasks.pretraining", "PretrainingTask"),
@@ -32,6 +36,7 @@ def main(task_name: str, argv: list[str] | None = None) -> int:
         0; 1 after a replay that did not reproduce; 2 after an error of ours (its message is on stderr);
         128 + signal number after an interruption.
     """
+    watch_launcher()
     words = sys.argv[1:] if argv is None else argv
     try:
         return _run(task_name, words)

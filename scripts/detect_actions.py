@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from m33d_hf.errors import M33DError
+from m33d_hf.training.launcher import watch_launcher
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line: 0; 1 when some videos were left out; 2 when all were, or after an error of ours."""
+    watch_launcher()
     args = _parser().parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for reading one file
     try:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from m33d_hf.training.launcher import watch_launcher
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and call; return the exit code: 0, 2 after an error of ours, 130 when interrupted."""
+    watch_launcher()
     arguments = vars(_parser().parse_args(argv))
     from m33d_hf.errors import M33DError
     from m33d_hf.inference.depth_extraction import DepthExtractionOptions, extract_depth

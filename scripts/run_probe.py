@@ -21,12 +21,14 @@ from typing import Any
 
 from m33d_hf.errors import ConfigError, M33DError
 from m33d_hf.scripts._main import ERROR
+from m33d_hf.training.launcher import watch_launcher
 
 TASKS = {False: "video_classification", True: "semantic_segmentation"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; returns 0, or 2 after an error whose message is on stderr."""
+    watch_launcher()
     words = sys.argv[1:] if argv is None else argv
     from m33d_hf.training.parsing import help_text, parse_arguments
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from pathlib import Path
 # Hidden and in front, so that the suffix, which writers such as numpy's look at, stays last.
 TEMPORARY = ".tmp-"
 _ABANDONED_SECONDS = 3600.0
+# The temporary file beside a model.safetensors that is being written.
+_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 
 
 def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path:
@@ -51,6 +54,16 @@ def _remove_if_old(leftover: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
             leftover.unlink()
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what killed writers left in a folder: our temporary files, and those of safetensors.
+
+    Only for a folder that nobody else writes to at that moment, such as one whose lock is held.
+    """
+    for path in Path(folder).glob(".tmp*"):
+        if path.is_file() and (path.name.startswith(TEMPORARY) or _SAFETENSORS.fullmatch(path.name)):
+            path.unlink(missing_ok=True)
 
 
 def write_text_atomically(path: str | Path, text: str) -> Path:

@@ -376,16 +376,30 @@ class EvaluationSampler(Sampler[list[Row]]):
 
     Ranks may get different numbers of batches, so evaluation must not synchronise per batch.
 
+    Args:
+        length: samples of the data set.
+        batch_size: of each rank.
+        rank: of this process.
+        world_size: processes.
+        same_batches: for evaluations that compare the samples of a batch: neighbours share a batch, the same ones for
+            any number of processes. Ranks then differ by up to a batch; else by a sample at most.
+
     Raises:
         ConfigError: a size below 1, or a rank outside the world.
     """
 
-    def __init__(self, length: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, length: int, batch_size: int, rank: int = 0, world_size: int = 1, same_batches: bool = False
+    ) -> None:
         _check_sizes(length=length, batch_size=batch_size, world_size=world_size)
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} is outside a world of {world_size} processes")
         self.batch_size = batch_size
-        self.rows = [(0, index) for index in range(rank, length, world_size)]
+        self.rows = [
+            (0, index)
+            for index in range(length)
+            if (index // batch_size if same_batches else index) % world_size == rank
+        ]
 
     def __iter__(self) -> Iterator[list[Row]]:
         for start in range(0, len(self.rows), self.batch_size):

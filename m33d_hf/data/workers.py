@@ -9,6 +9,7 @@ from multiprocessing.context import BaseContext
 import torch
 
 from m33d_hf.data.allocator import keep_freed_memory
+from m33d_hf.data.parenthood import end_with
 from m33d_hf.errors import ConfigError, nearest_name_hint
 
 
@@ -50,8 +51,11 @@ def start_worker(worker_id: int) -> None:
     """Give a worker one thread and memory that it keeps, and leave signals to the process that owns it.
 
     A signal sent to the whole process group would otherwise kill the workers first, and the training process
-    would die of that instead of saving. Workers end with their parent (the loader's watchdog).
+    would die of that instead of saving. Workers end with their parent, also in the middle of a file.
     """
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        end_with(parent.pid)
     torch.set_num_threads(1)
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

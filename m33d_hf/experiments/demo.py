@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
+from m33d_hf.errors import CorruptFileError
 from m33d_hf.experiments.expectations import judge
-from m33d_hf.experiments.jobs import DONE, Job, write_json
+from m33d_hf.experiments.jobs import DONE, Job
 from m33d_hf.experiments.plan import DemoPlan, load_plan
 from m33d_hf.experiments.report import summary, write_report
 from m33d_hf.experiments.results import failures
-from m33d_hf.experiments.running import environment, run_jobs, tell
+from m33d_hf.experiments.running import RESULTS, environment, run_jobs, tell, understood
 
 Rows = Mapping[str, dict[str, Any]]
 
@@ -38,11 +40,12 @@ def run_demo(
     plan = load_plan(budget, folder, cache_dir)
     jobs = plan.jobs()
     rows, count = run_jobs(jobs, folder, workers, discard=("rows", "runs", "pictures", "figures") if fresh else ())
-    results = collect(plan, jobs, rows)
-    seconds = time.perf_counter() - started
-    results |= {"workers": count, "wall_seconds": _all_seconds(folder, seconds, rows), "environment": environment()}
-    results["expectations"] = [vars(outcome) for outcome in judge(results)]
-    write_json(folder / "results.json", results)
+    with understood(folder / "rows"):
+        results = collect(plan, jobs, rows)
+        seconds = time.perf_counter() - started
+        results |= {"workers": count, "wall_seconds": _all_seconds(folder, seconds, rows), "environment": environment()}
+        results["expectations"] = [vars(outcome) for outcome in judge(results)]
+    write_sealed_json(folder / RESULTS, results)
     return report(folder)
 
 
@@ -57,12 +60,16 @@ def report(folder: Path) -> int:
 
 def _all_seconds(folder: Path, seconds: float, rows: Rows) -> float:
     """Wall clock of this call; with rows kept from an earlier call, its recorded time is added."""
-    path = folder / "results.json"
+    path = folder / RESULTS
     if not any(row.get("reused") for row in rows.values()) or not path.exists():
         return seconds
-    earlier = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        earlier = float(read_sealed_json(path)["wall_seconds"])
+    except (CorruptFileError, KeyError, TypeError, ValueError) as error:
+        print(f"The time of earlier calls is not known: {error}", file=sys.stderr, flush=True)
+        return seconds
     everything = all(row.get("reused") for row in rows.values())
-    return float(earlier["wall_seconds"]) + (0.0 if everything else seconds)
+    return earlier + (0.0 if everything else seconds)
 
 
 def collect(plan: DemoPlan, jobs: Sequence[Job], rows: Rows) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -24,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.errors import ConfigError
+from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
+from m33d_hf.errors import ConfigError, CorruptFileError
 
 DONE, FAILED, BLOCKED = "done", "failed", "blocked"
 
@@ -92,18 +94,14 @@ def _stored_row(folder: Path, job: Job) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        return None  # cut short by a kill; the work is simply repeated
-    return row if row.get("status") == DONE and row.get("fingerprint") == job.fingerprint() else None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write through a temporary file, so that a kill never leaves half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(content, indent=1, allow_nan=True), encoding="utf-8")
-    os.replace(partial, path)
+        row = read_sealed_json(path)
+    except CorruptFileError as error:
+        print(f"{error}; the work is repeated", file=sys.stderr, flush=True)
+        return None
+    if row.get("status") != DONE or row.get("fingerprint") != job.fingerprint():
+        return None
+    seconds = row.get("wall_seconds")
+    return row if isinstance(seconds, int | float) and math.isfinite(seconds) else None
 
 
 @contextlib.contextmanager
@@ -227,7 +225,7 @@ class Runner:
         return []
 
     def _keep(self, job: Job, row: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
-        write_json(row_path(self.folder, job.id), row)
+        write_sealed_json(row_path(self.folder, job.id), row)
         rows[job.id] = row
 
     def _block(self, waiting: list[Job], rows: dict[str, dict[str, Any]]) -> list[Job]:

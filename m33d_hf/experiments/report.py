@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from m33d_hf.experiments.results import (
     failures,
     methods,
 )
+from m33d_hf.experiments.running import load_results
 
 TITLE = "m33d-hf demo: what RGB-D pre-training is worth on rendered rooms"
 DIAGNOSTICS = {
@@ -38,7 +38,7 @@ DIAGNOSTICS = {
 
 def write_report(folder: Path) -> tuple[Path, Path]:
     """Read `folder`/results.json, draw the figures, write report.html and report.md; return their paths."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = load_results(folder)
     blocks = report_blocks(results, folder)
     page, text = folder / "report.html", folder / "report.md"
     page.write_text(to_html(blocks, TITLE), encoding="utf-8")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 
 from m33d_hf.data.allocator import keep_freed_memory
 from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.parenthood import end_with
 from m33d_hf.data.sources import build_source
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import flops_per_sample
@@ -44,13 +43,7 @@ def start_worker(parent: int) -> None:
     """
     torch.set_num_threads(1)
     keep_freed_memory()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(2)
-        os._exit(1)  # the thread cannot raise in the main thread, and nobody is left to be told
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
 
 
 def render(frames: Mapping[str, int], cache_dir: str | None, options: Mapping[str, Any] | None = None) -> Row:

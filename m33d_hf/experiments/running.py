@@ -7,11 +7,16 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-from m33d_hf.errors import ConfigError
+from m33d_hf.data.atomic_writing import remove_leftovers
+from m33d_hf.data.sealed_json import read_sealed_json
+from m33d_hf.errors import ConfigError, CorruptFileError, M33DError
 from m33d_hf.experiments.compute import Compute
 from m33d_hf.experiments.jobs import Job, Runner
 from m33d_hf.experiments.progress import ProgressLine, clock
@@ -19,6 +24,9 @@ from m33d_hf.training.guards import output_lock
 
 Results = Mapping[str, Any]
 MOST_WORKERS = 8
+RESULTS = "results.json"
+# What reading a value of another kind, or a picture's archive, ends in.
+_STRANGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, BadZipFile, zlib.error)
 # Inherited by the workers, before they import torch.
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
@@ -54,6 +62,8 @@ def run_jobs(
 
     # Two runners in one folder would take each other's runs for failures.
     with output_lock(folder):
+        for place in (folder, folder / "rows"):
+            remove_leftovers(place)
         for part in discard:
             shutil.rmtree(folder / part, ignore_errors=True)
         runner = Runner(folder / "rows", count, ProgressLine(jobs, count, done_fraction), start_worker)
@@ -75,16 +85,38 @@ def load_results(folder: Path) -> Results:
     """Read `folder`/results.json.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it is damaged.
     """
-    path = folder / "results.json"
+    path = folder / RESULTS
     if not path.is_file():
         raise ConfigError(
             f"{folder} holds no results.json: let a run finish first, name its folder with --output_dir, or start in "
             "the folder that it is relative to."
         )
-    results: Results = json.loads(path.read_text(encoding="utf-8"))
-    return results
+    try:
+        return read_sealed_json(path)
+    except CorruptFileError as error:
+        raise ConfigError(f"{error}. Run the same command again: finished rows are kept.") from error
+
+
+@contextmanager
+def understood(what: Path) -> Iterator[None]:
+    """Name the file or folder whose content cannot be told, where it is not what the block expects.
+
+    Files of earlier versions, and those that somebody changed, may hold anything.
+
+    Raises:
+        ConfigError: instead of what the block stumbles over.
+    """
+    try:
+        yield
+    except M33DError:
+        raise
+    except _STRANGE as error:
+        raise ConfigError(
+            f"{what} does not hold what a run of this version writes ({type(error).__name__}: {error}). Run the same "
+            "command again with --fresh, or put an unchanged copy back."
+        ) from error
 
 
 def tell(
@@ -102,15 +134,16 @@ def tell(
         failures: (what, error) of everything that did not finish.
 
     Raises:
-        ConfigError: the folder holds no results.json.
+        ConfigError: the folder holds no results.json, or a damaged or foreign one.
     """
     results = load_results(folder)
-    page, text = write(folder)
-    print("\n" + "\n".join(sentence.replace("**", "") for sentence in summary(results)))
-    failed = failures(results)
+    with understood(folder / RESULTS):
+        page, text = write(folder)
+        print("\n" + "\n".join(sentence.replace("**", "") for sentence in summary(results)))
+        failed, seconds = failures(results), clock(results["wall_seconds"])
     for name, error in failed:
         print(f"FAILED {name}: {error}")
-    print(f"\n{clock(results['wall_seconds'])} in all. Report: {page} (and {text.name}, results.json)", flush=True)
+    print(f"\n{seconds} in all. Report: {page} (and {text.name}, results.json)", flush=True)
     return 1 if failed else 0
 
 
@@ -127,10 +160,10 @@ def done_fraction(job: Job) -> float:
     steps = job.parameters.get("steps")
     if not steps or not path.is_file():
         return 0.0
-    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+    for line in reversed(path.read_text(encoding="utf-8", errors="replace").splitlines()):
         try:
             return min(1.0, float(json.loads(line)["step"]) / float(steps))
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # the line being written
     return 0.0
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.experiments.jobs import Job, write_json
-from m33d_hf.experiments.running import environment, run_jobs, tell
+from m33d_hf.data.sealed_json import write_sealed_json
+from m33d_hf.experiments.jobs import Job
+from m33d_hf.experiments.running import RESULTS, environment, run_jobs, tell, understood
 from m33d_hf.experiments.video_plan import VideoPlan, load_video_plan
 from m33d_hf.experiments.video_report import failures, summary, write_video_report
 
@@ -36,9 +37,10 @@ def run_video(
     seconds = sum(float(row.get("wall_seconds", 0.0)) for row in rows.values()) / count
     if not any(row.get("reused") for row in rows.values()):
         seconds = time.perf_counter() - started
-    results = collect(plan, jobs, rows)
-    write_json(folder / "results.json", {**results, "workers": count, "wall_seconds": seconds,
-                                         "environment": environment()})  # fmt: skip
+    with understood(folder / "rows"):
+        results = collect(plan, jobs, rows)
+    results |= {"workers": count, "wall_seconds": seconds, "environment": environment()}
+    write_sealed_json(folder / RESULTS, results)
     return report_video(folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from m33d_hf.experiments.comparison import BETTER, WORSE, Cell, compare, largest
 from m33d_hf.experiments.document import Block, Bullets, Heading, Paragraph, Picture, Table, to_html, to_markdown
 from m33d_hf.experiments.jobs import DONE
 from m33d_hf.experiments.progress import clock
+from m33d_hf.experiments.running import load_results
 
 Results = Mapping[str, Any]
 TITLE = "m33d-hf on clips: actions, and phases of whole videos, on rendered rooms"
@@ -19,7 +19,7 @@ PHASE_METRICS = {"map": "mAP", "frame_accuracy": "frame accuracy", "edit": "edit
 
 def write_video_report(folder: Path) -> tuple[Path, Path]:
     """Read `folder`/results.json, write video.html and video.md; return their paths."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = load_results(folder)
     blocks = report_blocks(results, folder)
     page, text = folder / "video.html", folder / "video.md"
     page.write_text(to_html(blocks, TITLE), encoding="utf-8")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sealed_json import read_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
@@ -39,8 +39,8 @@ def run_arguments(folder: Path, root: str | None = None, split: str | None = Non
     """
     file = folder / CONFIG
     try:
-        recorded = json.loads(file.read_text(encoding="utf-8"))["args"]
-    except (OSError, ValueError, KeyError) as error:
+        recorded = read_sealed_json(file)["args"]
+    except (ValueError, KeyError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}); name the output folder of run_pretrain.py.") from error
     args: RunArguments = build(RunArguments, copy.deepcopy(recorded), "")
     if args.task != "pretraining":

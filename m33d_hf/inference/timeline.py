@@ -6,7 +6,6 @@ from clip to clip, and what it says about a clip never changes afterwards.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from m33d_hf.data.features import ClipRule
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
+from m33d_hf.data.sealed_json import read_sealed_json
 from m33d_hf.data.sources.video_files import cached_info
 from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
@@ -395,7 +395,7 @@ def _trained_geometry(folder: Path) -> TransformOptions:
     if file is None:
         return TransformOptions()
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))["args"]["transforms"]
+        said = read_sealed_json(file)["args"]["transforms"]
         return TransformOptions(eval_crop=said["eval_crop"], resize_mode=said["resize_mode"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}; remove it to use the default geometry") from error

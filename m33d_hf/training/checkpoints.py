@@ -2,18 +2,16 @@
 
 Layout below `output_dir/checkpoints`: `step_00000100/{model.safetensors, optimizer.pt, state.json, COMPLETE}`, with
 `ema.safetensors` where an average is kept and `config.json` where the model has one, and `best/` with the weights of
-the best evaluation. COMPLETE lists every file with its size, so that a folder cut short by a crash, a full disk or a
-partial copy is never picked up.
+the best evaluation. COMPLETE lists every file with its size and a digest (m33d_hf.training.markers), so that a folder
+cut short by a crash, a full disk or a partial copy, or damaged since, is never picked up.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,9 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from m33d_hf.errors import CheckpointError
+from m33d_hf.training.markers import MARKER, damage, flush_folder, is_complete, mark_complete
 from m33d_hf.training.sharding import cut_like, local
 
-MARKER = "COMPLETE"
 WEIGHTS = "model.safetensors"
 AVERAGE = "ema.safetensors"
 OPTIMIZER = "optimizer.pt"
@@ -45,36 +43,49 @@ class CheckpointStore:
     Args:
         output_dir: folder of the run; checkpoints go to its `checkpoints` folder.
         keep_last: number of resumable checkpoints kept, at least 1; `best` is kept besides.
+
+    Attributes:
+        damaged: folders found to be damaged, which count as absent until they are written again.
     """
 
     def __init__(self, output_dir: str | Path, keep_last: int = 2) -> None:
         self.folder = Path(output_dir) / "checkpoints"
         self.keep_last = keep_last
+        self.damaged: set[Path] = set()
 
     def steps(self) -> list[Path]:
-        """Complete resumable checkpoints, oldest first."""
-        return [path for path in self._step_folders() if is_complete(path)]
+        """Complete resumable checkpoints, oldest first; digests are not looked at."""
+        return [path for path in self.step_folders() if is_complete(path) and path not in self.damaged]
 
-    def _step_folders(self) -> list[Path]:
+    def step_folders(self) -> list[Path]:
         """Complete or not, oldest first."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
-        return sorted(found, key=_step_of)
+        return sorted(found, key=step_of)
 
     def latest(self) -> Path | None:
         """The newest complete checkpoint, or None."""
         steps = self.steps()
         return steps[-1] if steps else None
 
-    def passed_over(self, folder: Path) -> list[Path]:
-        """Newer step folders than `folder` that are incomplete: cut short while written, or damaged since."""
-        return [path for path in self._step_folders() if path.name > folder.name and not is_complete(path)]
-
     def best(self) -> Path | None:
         """The weights of the best evaluation, or None."""
         path = self.folder / BEST
-        return path if is_complete(path) else None
+        return path if is_complete(path) and path not in self.damaged else None
+
+    def check_best(self) -> str | None:
+        """What is wrong with `best`, whose place the next evaluation then takes; None where nothing is. Reads it."""
+        path = self.folder / BEST
+        found = damage(path) if path.is_dir() else None
+        if found is None and path.is_dir():
+            try:
+                read_state(path)
+            except CheckpointError as error:
+                found = str(error)
+        if found is not None:
+            self.damaged.add(path)
+        return found
 
     def save(
         self,
@@ -91,11 +102,12 @@ class CheckpointStore:
         path = self.folder / f"step_{state['step']:08d}"
         with self._writing(path) as temporary:
             write_weights(model, temporary)
-            torch.save(optimizer_state, temporary / OPTIMIZER)
+            write_optimizer(optimizer_state, temporary)
             if average is not None:
-                save_file({name: t.contiguous() for name, t in average.items()}, temporary / AVERAGE)
+                values = {name: tensor.contiguous() for name, tensor in average.items()}
+                _naming(temporary / AVERAGE, lambda file: save_file(values, file))
             write_json(temporary / STATE, state)
-        self._retain()
+        self.retain(state["step"])
         return path
 
     def save_best(self, model: nn.Module, state: dict[str, Any]) -> Path:
@@ -117,9 +129,10 @@ class CheckpointStore:
             CheckpointError: as `save`.
         """
         former = self.best()
-        known = read_state(former)["metrics"].get(metric) if former else None
+        found = read_state(former).get("metrics") if former else None
+        known = found.get(metric) if isinstance(found, dict) else None
         value = state["metrics"][metric]
-        if known is None or (value > known if greater else value < known):
+        if not isinstance(known, int | float) or (value > known if greater else value < known):
             self.save_best(model, state)
 
     def clean(self) -> None:
@@ -136,6 +149,19 @@ class CheckpointStore:
         for path in self.folder.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(path)
 
+    def retain(self, step: int) -> None:
+        """Keep the `keep_last` newest whole checkpoints up to `step`, one of them, and drop what is older.
+
+        Newer ones stay until the run comes to their step: they are of an attempt that it has gone back behind.
+        """
+        steps = [path for path in self.steps() if step_of(path) <= step]
+        for path in steps[: -self.keep_last]:
+            (path / MARKER).unlink()  # first, so that a kill half way leaves nothing that looks whole
+        kept = steps[-self.keep_last :]
+        for path in self.step_folders():
+            if kept and path not in kept and step_of(path) < step_of(kept[-1]):
+                shutil.rmtree(path)
+
     @contextmanager
     def _writing(self, path: Path) -> Iterator[Path]:
         """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
@@ -144,9 +170,9 @@ class CheckpointStore:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
-            _complete(temporary)
+            mark_complete(temporary)
             _replace(temporary, path)
-        # torch.save reports a failed write as RuntimeError, safetensors as SafetensorError.
+        # safetensors and torch.save report a failed write as errors of their own; see `_naming`.
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             latest = self.latest()
@@ -155,55 +181,41 @@ class CheckpointStore:
                 f"Could not write the checkpoint {path}: {error}. {kept} Free some space or make the folder "
                 "writable, then start again with --resume auto."
             ) from error
-
-    def _retain(self) -> None:
-        steps = self.steps()
-        for path in steps[: -self.keep_last]:
-            (path / MARKER).unlink()  # first, so that a kill half way leaves nothing that looks whole
-        kept = steps[-self.keep_last :]
-        for path in self._step_folders():
-            if path not in kept and _step_of(path) < _step_of(kept[-1]) and not is_complete(path):
-                shutil.rmtree(path)
+        self.damaged.discard(path)
 
 
-def _step_of(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The step that a folder's name says."""
     return int(path.name.removeprefix("step_"))
 
 
-def is_complete(folder: Path) -> bool:
-    """Tell whether `folder` has its marker and every file in it has the size that the marker lists."""
-    try:
-        sizes = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
-        return False
-
-
-def find_checkpoint(resume: str | None, output_dir: str | Path) -> Path | None:
-    """The checkpoint to continue from: "auto" takes the newest of `output_dir` if any; a path must hold one.
+def find_checkpoints(resume: str | None, output_dir: str | Path) -> list[Path]:
+    """The checkpoints to continue from, the one to try first in front; whether they are whole is not looked at.
 
     Args:
-        resume: "auto", None or "none" (start anew), a checkpoint folder, or the output folder of a run.
+        resume: "auto" takes those of `output_dir`, if any; None or "none" starts anew; a checkpoint folder, or the
+            output folder of a run.
         output_dir: folder of this run.
 
     Raises:
-        CheckpointError: the path holds no complete checkpoint.
+        CheckpointError: the path is no checkpoint, and not the output folder of a run with one.
     """
     if resume is None or resume == "none":
-        return None
+        return []
     if resume == "auto":
-        return CheckpointStore(output_dir).latest()
+        return CheckpointStore(output_dir).step_folders()[::-1]
     path = Path(resume)
     if is_complete(path) and (path / OPTIMIZER).exists():
-        return path
-    latest = CheckpointStore(path).latest()
-    if latest is None:
+        return [path]
+    found = CheckpointStore(path).step_folders()[::-1]
+    if not found:
+        reason = f" ({damage(path)})" if (path / STATE).exists() else ""
         raise CheckpointError(
-            f"--resume {resume} holds no complete checkpoint: it is neither a folder with {MARKER} and {OPTIMIZER} "
-            "nor the output folder of a run with such checkpoints. A folder without the marker was cut short while "
-            "being written; take an earlier one."
+            f"--resume {resume} holds no complete checkpoint{reason}: it is neither a folder with {MARKER} and "
+            f"{OPTIMIZER} nor the output folder of a run with such checkpoints. A folder without the marker was cut "
+            "short while being written; take an earlier one."
         )
-    return latest
+    return found
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:
@@ -211,12 +223,39 @@ def write_weights(model: nn.Module, folder: Path) -> None:
     if any(_is_part(parameter) for parameter in model.parameters()):
         # DeepSpeed keeps the weights of a group in one flat memory, which safetensors takes for tied weights.
         copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
-        save_file(copies, folder / WEIGHTS, metadata={"format": "pt"})
+        _naming(folder / WEIGHTS, lambda file: save_file(copies, file, metadata={"format": "pt"}))
     else:
-        save_model(model, str(folder / WEIGHTS), metadata={"format": "pt"})
+        _naming(folder / WEIGHTS, lambda file: save_model(model, str(file), metadata={"format": "pt"}))
     config: Any = getattr(model, "config", None)
     if hasattr(config, "save_pretrained"):
         config.save_pretrained(folder)
+
+
+def write_optimizer(state: dict[str, Any], folder: Path) -> None:
+    """Write optimizer.pt.
+
+    Raises:
+        OSError: naming the file; torch alone would say something about positions in an archive.
+    """
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
+
+    _naming(folder / OPTIMIZER, write)
+
+
+def _naming(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file; where that fails, the error says which file it was."""
+    try:
+        write(path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def read_weights(model: nn.Module, folder: Path) -> None:
@@ -226,12 +265,27 @@ def read_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: the file is missing, damaged, or belongs to another architecture.
     """
     try:
+        _check_types(model, folder / WEIGHTS)
         if any(_is_part(parameter) for parameter in model.parameters()):
             _read_parts(model, folder / WEIGHTS)
         else:
             load_model(model, str(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
+
+
+def _check_types(model: nn.Module, path: Path) -> None:
+    """Refuse numbers of another type, which would be rounded in silence.
+
+    Raises:
+        RuntimeError: naming the tensor.
+    """
+    own = model.state_dict()
+    with safe_open(str(path), framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 (the file is no dict)
+            dtype = file.get_tensor(name).dtype
+            if name in own and own[name].dtype != dtype:
+                raise RuntimeError(f"{name} is {dtype} in the file and {own[name].dtype} in the model")
 
 
 def _is_part(tensor: torch.Tensor) -> bool:
@@ -270,15 +324,18 @@ def read_average(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def read_optimizer(folder: Path) -> dict[str, Any]:
-    """Load the optimizer's (and the scaler's) state as tensors and plain values only.
+    """Load the optimizer's (and the scaler's) state as tensors and plain values only; what they say is not checked.
 
     Raises:
         CheckpointError: missing or damaged.
     """
     try:
-        return torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {error}") from error
+        found = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler meets whatever bytes there are: any error means that they are damaged
+        raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{folder / OPTIMIZER} holds {type(found).__name__}, no optimizer's state")
+    return found
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -288,25 +345,17 @@ def read_state(folder: Path) -> dict[str, Any]:
         CheckpointError: missing or damaged.
     """
     try:
-        return json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{folder / STATE} holds {type(found).__name__}, no object of named values")
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON with a trailing newline."""
     path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
-
-
-def _complete(folder: Path) -> None:
-    """Flush every file to the disk, then write and flush the marker."""
-    sizes = {}
-    for path in sorted(folder.iterdir()):
-        _fsync(path)
-        sizes[path.name] = path.stat().st_size
-    write_json(folder / MARKER, sizes)
-    _fsync(folder / MARKER)
-    _fsync(folder)
 
 
 def _replace(temporary: Path, path: Path) -> None:
@@ -316,16 +365,5 @@ def _replace(temporary: Path, path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
     temporary.rename(path)
-    _fsync(path.parent)
+    flush_folder(path.parent)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    """Flush a file or folder; Windows cannot open folders, and its renames are journalled."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

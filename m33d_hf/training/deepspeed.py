@@ -131,6 +131,11 @@ class ZeroUpdater(Updater):
                     state[index] = {name: _whole(value, parameter) for name, value in flat.items()}
         return {"optimizer": {"state": state, "param_groups": groups}, "scaler": None}
 
+    def whole_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups with whole parameters, numbered as in `state`."""
+        kept = zip(self.optimizer.param_groups, self._groups, strict=True)
+        return [{**group, "params": parameters} for group, parameters in kept]
+
     def load_state(self, saved: Mapping[str, Any]) -> None:
         """Give `state` back, of any run with the same parameters; the weights have been, on every process."""
         self._zero.refresh_fp32_params()  # the parts that are updated, from the weights that were read

@@ -14,6 +14,9 @@ from m33d_hf.training.sharding import cut_like, full, local
 class WeightAverage:
     """Keeps shadow = decay * shadow + (1 - decay) * weight for every trainable parameter.
 
+    Attributes:
+        parameters: the model's trainable parameters by name.
+
     Args:
         model: the unwrapped model; its parameters are read in place after every update.
         decay: in (0, 1).
@@ -21,13 +24,13 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._shadow = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._shadow = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Take one step towards the current weights."""
-        weights = [local(parameter.detach()) for parameter in self._parameters.values()]
+        weights = [local(parameter.detach()) for parameter in self.parameters.values()]
         torch._foreach_lerp_([local(shadow) for shadow in self._shadow.values()], weights, 1.0 - self.decay)
 
     @contextmanager
@@ -41,7 +44,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.parameters.items():
             weight, shadow = local(parameter.detach()), local(self._shadow[name])
             trained = weight.clone()
             weight.copy_(shadow)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import sys
 import time
@@ -18,8 +17,8 @@ from transformers import PreTrainedConfig
 
 from m33d_hf.convert import config_for, load_foreign
 from m33d_hf.convert.classes import class_names
-from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.skips import FILE_NAME, read_skipped
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -142,8 +141,8 @@ def _other_looks(args: RunArguments, trained: Mapping[str, Any]) -> list[str]:
     before: dict[str, Any] = {}
     if config is not None:
         try:
-            before = flatten(json.loads(config.read_text(encoding="utf-8"))["args"])
-        except (ValueError, KeyError, OSError) as error:
+            before = flatten(read_sealed_json(config)["args"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             return [f"{config} cannot be read ({error!r}): whether samples look as in training is not known"]
     elif trained.get("num_frames", 1) > 1 and "temporal_frame_stride" in trained:
         before = {"data.frame_stride": trained["temporal_frame_stride"]}
@@ -222,7 +221,7 @@ def _results(
 def _write(results: dict[str, Any], args: RunArguments, notes: list[str]) -> None:
     path = Path(args.output_dir) / RESULTS
     try:
-        write_text_atomically(path, json.dumps(results, indent=2, default=str) + "\n")
+        write_sealed_json(path, results)
     except OSError as error:
         raise CheckpointError(f"Could not write {path}: {error}; free some space.") from error
     for note in notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -12,7 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from m33d_hf.errors import ConfigError
+from m33d_hf.errors import CheckpointError, ConfigError, M33DError
+from m33d_hf.training.launcher import launched
 
 try:
     import fcntl
@@ -20,11 +22,8 @@ except ImportError:  # Windows: two runs in one folder are not noticed there
     fcntl = None  # type: ignore[assignment]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-WATCH_PARENT = "M33D_WATCH_PARENT"
 LOCK_FILE = ".lock"
-
-# Set by `accelerate launch` and `torchrun` for the processes that they start.
-_LAUNCHER_MARKS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID", WATCH_PARENT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class StopSignals:
@@ -35,13 +34,14 @@ class StopSignals:
 
     `accelerate launch` with one process starts a child and dies of a SIGTERM without telling it; a changed parent
     process is how the child finds out. Only processes that a launcher started look at their parent: `nohup` and
-    closed terminals must not stop a run. The environment variable M33D_WATCH_PARENT=1 asks for it too.
+    closed terminals must not stop a run. The environment variable M33D_WATCH_PARENT=1 asks for it too. What happens
+    where the loop does not come round to ask, `m33d_hf.training.launcher` says.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._former: dict[int, Any] = {}
-        self._parent = os.getppid() if any(os.environ.get(mark) for mark in _LAUNCHER_MARKS) else None
+        self._parent = os.getppid() if launched() else None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -98,6 +98,24 @@ def check_world_size(asked: int | None, found: int) -> None:
             f"{asked}` starts a single process; on CPU start the run with `torchrun --nproc_per_node {asked} "
             f"scripts/run_....py ... --num_processes {asked}`."
         )
+
+
+@contextmanager
+def full_disk_named(output_dir: str | Path) -> Iterator[None]:
+    """Turn a failed write, wherever it happens in the block, into an error that says what to do.
+
+    Raises:
+        CheckpointError: the disk is full, a quota or a limit on file sizes is reached, or it became read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, M33DError) or error.errno not in _FULL:
+            raise
+        raise CheckpointError(
+            f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written before "
+            "are intact; free some space, then start again with --resume auto."
+        ) from error
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import size_pair
 from m33d_hf.training.arguments import InitArguments, RunArguments
+from m33d_hf.training.markers import FINAL, MARKER, damage
 
 Tensors = dict[str, torch.Tensor]
 WEIGHTS = "model.safetensors"
@@ -143,6 +144,7 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
     if path.is_file():
         config = _read_config(path.parent)
         if config.get("model_type") == "m33d" and path.suffix == ".safetensors":
+            _refuse_damage(path.parent)
             return OwnCheckpoint((path,), config)
         return None
     folder = path if path.is_dir() else _fetch(init_from)
@@ -151,6 +153,7 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
     config = _read_config(folder)
     if config.get("model_type") != "m33d":
         return None
+    _refuse_damage(folder)
     if (folder / WEIGHTS).is_file():
         return OwnCheckpoint((folder / WEIGHTS,), config)
     if (folder / INDEX).is_file():
@@ -160,6 +163,22 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
         f"{init_from} has a config.json of ours but no {WEIGHTS}; a run that has not finished keeps its weights in "
         "checkpoints/step_NNNNNNNN: name that folder."
     )
+
+
+def _refuse_damage(folder: Path) -> None:
+    """Compare weights and configuration with the marker of the run that wrote them, where there is one.
+
+    Raises:
+        CheckpointError: they are not what was written.
+    """
+    if not (folder / MARKER).is_file():
+        return
+    wrong = damage(folder, only=[path.name for path in folder.iterdir() if FINAL.fullmatch(path.name)])
+    if wrong is not None:
+        raise CheckpointError(
+            f"{folder} is damaged: {wrong}. Take another checkpoint of the run, or put an unchanged copy back; if the "
+            f"change was made on purpose, remove {folder / MARKER}."
+        )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from accelerate.utils import ProjectConfiguration
 from m33d_hf.data.allocator import keep_freed_memory
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.guards import check_world_size
+from m33d_hf.training.guards import check_world_size, full_disk_named
+from m33d_hf.training.launcher import watch_launcher
 from m33d_hf.training.sharding import launcher_hidden, settle_sharding
 
 
@@ -26,17 +27,20 @@ from m33d_hf.training.sharding import launcher_hidden, settle_sharding
 def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
     """Build the Accelerator of a run; afterwards threads, RNG, environment and Accelerate's singletons are as before.
 
-    One thing stays: on CPU the process keeps the memory that it frees (m33d_hf.data.allocator).
+    Two things stay: on CPU the process keeps the memory that it frees (m33d_hf.data.allocator), and one that a launcher
+    started ends when that is gone (m33d_hf.training.launcher).
 
     Raises:
         ConfigError: a precision the device lacks, or a world other than asked for.
+        CheckpointError: the disk was full while the block wrote something.
         MissingDependencyError: a tracker whose package is not installed.
     """
+    watch_launcher()
     threads, environment = torch.get_num_threads(), dict(os.environ)
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() and not args.cpu else []
     check_launcher(args)
     settle_sharding(args)
-    with launcher_hidden(), torch.random.fork_rng(devices=devices):
+    with full_disk_named(args.output_dir), launcher_hidden(), torch.random.fork_rng(devices=devices):
         _reset_accelerate()
         grouped = dist.is_available() and dist.is_initialized()
         try:

@@ -10,16 +10,19 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from m33d_hf.data.sealed_json import write_sealed_json
 from m33d_hf.data.skips import FILE_NAME, read_skipped
 from m33d_hf.errors import CheckpointError, NonFiniteLossError
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.checkpoints import write_json
 from m33d_hf.training.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.launch import open_accelerator
+from m33d_hf.training.launcher import SAVING, STEPPING, patience
+from m33d_hf.training.markers import FINAL, MARKER, mark_complete
 from m33d_hf.training.preparation import Run, eval_name
 from m33d_hf.training.replay import capture
 from m33d_hf.training.reporting import CONFIG, Clock, provenance
 from m33d_hf.training.resume import checkpoint_state
+from m33d_hf.training.saved_state import ENTRIES, METRICS_RECORD
 from m33d_hf.training.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
 
@@ -62,7 +65,7 @@ def train(args: RunArguments, task: Task) -> TrainResult:
         NonFiniteLossError: NaN or infinity, captured below output_dir/nonfinite.
     """
     with ExitStack() as stack:
-        stop = stack.enter_context(StopSignals())
+        stop = StopSignals()
         accelerator = stack.enter_context(open_accelerator(args))
         if accelerator.is_main_process:
             stack.enter_context(output_lock(args.output_dir))
@@ -70,6 +73,9 @@ def train(args: RunArguments, task: Task) -> TrainResult:
         stack.callback(run.close)
         stack.enter_context(run.report)
         _announce(run)
+        # Not before: in a rendezvous or in preparation a signal that is only noted would be a signal swallowed.
+        stack.enter_context(stop)
+        stack.enter_context(patience(STEPPING))
         finished = _steps(run)
         if finished:
             _finish(run)
@@ -139,10 +145,11 @@ def _log(run: Run, clock: Clock) -> None:
 
 def _save(run: Run) -> None:
     _check_finite(run)
-    state = checkpoint_state(run.facts, run.step, run.engine)
     average = run.average.state_dict() if run.average is not None else None
     optimizer = run.engine.updater.state()
-    with run.whole() as model:
+    state = checkpoint_state(run.facts, run.step, run.engine)
+    state |= {ENTRIES: len(optimizer["optimizer"]["state"]), METRICS_RECORD: run.report.record()}
+    with patience(SAVING), run.whole() as model:
         run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average))
 
 
@@ -182,19 +189,21 @@ def _announce(run: Run) -> None:
     """Write train_config.json and what else belongs beside the model, and tell the numbers of the run."""
     found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
     config = {**run.facts, **found, **provenance()}
-    run.ranks.on_main(lambda: write_json(Path(run.args.output_dir) / CONFIG, config))
+    run.ranks.on_main(lambda: write_sealed_json(Path(run.args.output_dir) / CONFIG, config))
     run.ranks.on_main(run.leave_beside_the_model)
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
-    damaged = [f"passed over {path.name}: incomplete or damaged" for path in run.passed_over]
-    run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed, *damaged])
+    run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed])
 
 
 def _finish(run: Run) -> None:
     """Leave the model as from_pretrained wants it; the averaged weights where an average is kept."""
 
     def save() -> None:
+        folder = Path(run.args.output_dir)
         try:
+            (folder / MARKER).unlink(missing_ok=True)
             run.task.save(model, run.args)
+            mark_complete(folder, [path.name for path in sorted(folder.iterdir()) if FINAL.fullmatch(path.name)])
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"Could not write the final model to {run.args.output_dir}: {error}. Checkpoints are intact; free "
@@ -203,7 +212,7 @@ def _finish(run: Run) -> None:
 
     if run.eval_feed is not None and run.task.lacks_evaluation():
         _judge(run)  # its metrics are recorded; what a run before us remembered of it went with that run
-    with run.averaged(), run.whole() as model:
+    with patience(SAVING), run.averaged(), run.whole() as model:
         run.ranks.on_main(save)
     skipped = read_skipped(Path(run.args.output_dir) / FILE_NAME)
     listed = [f"{len(skipped)} file(s) left out, see {FILE_NAME} there"] if skipped else []

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
+from m33d_hf.data.atomic_writing import remove_leftovers
 from m33d_hf.data.collation import deferring
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import seeded
 from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
+from m33d_hf.training.checkpoints import BEST, CheckpointStore, find_checkpoints
 from m33d_hf.training.class_numbers import write_classes
 from m33d_hf.training.compiling import checkpoint_activations, compile_model, eager_evaluation
 from m33d_hf.training.deepspeed import ZeroUpdater, load_deepspeed
@@ -29,12 +32,15 @@ from m33d_hf.training.launch import Ranks
 from m33d_hf.training.optimization import build_optimizer
 from m33d_hf.training.plan import plan_run
 from m33d_hf.training.reporting import Reporter
-from m33d_hf.training.resume import check_resumable, restore, run_facts
+from m33d_hf.training.resume import continue_from, run_facts
+from m33d_hf.training.saved_state import METRICS_RECORD
 from m33d_hf.training.seen_videos import SEEN, seen_again, shared_videos, write_seen
 from m33d_hf.training.sharding import Shards, check_shardable, says_yes
 from m33d_hf.training.stepping import StepEngine
 from m33d_hf.training.tasks.base import Collator, Task
 from m33d_hf.training.updating import Updater
+
+logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -55,14 +61,13 @@ class Run:
         description: the task's lines about itself and its data, printed at the start.
         train_set: the training data.
         resumed_from: the checkpoint that this run continues, or None.
-        passed_over: newer checkpoints that are incomplete.
     """
 
     def __init__(self, args: RunArguments, task: Task, accelerator: Accelerator, stop: StopSignals) -> None:
         self.args, self.task, self.accelerator, self.stop = args, task, accelerator, stop
         self.ranks = Ranks(accelerator)
         self.store = CheckpointStore(args.output_dir, args.checkpoint.keep_last)
-        self.ranks.on_main(self.store.clean)
+        self.ranks.on_main(self._clean)
 
         if args.train.sharding.startswith(PREFIX):
             load_deepspeed(accelerator.device)  # what is missing is said before any data is rendered or read
@@ -78,12 +83,12 @@ class Run:
 
         self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
         self.step = 0
-        self.passed_over: list[Path] = []
+        self._metrics_record: Mapping[str, Any] | None = None
         self.resumed_from = self._resume()
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
         self.report = Reporter(
-            args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, start_step=self.step
+            args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, self.step, self._metrics_record
         )
 
     def close(self) -> None:
@@ -173,19 +178,36 @@ class Run:
         return name, self.task.greater_is_better if greater is None else greater
 
     def _resume(self) -> Path | None:
-        folder = find_checkpoint(self.args.resume, self.args.output_dir)
-        if folder is None:
-            if self.store.latest() is not None:
+        folders = find_checkpoints(self.args.resume, self.args.output_dir)
+        if not folders:
+            if self.store.step_folders():
                 raise ConfigError(
                     f"{self.args.output_dir} holds checkpoints of an earlier run, and --resume none asks to start "
                     "anew. Remove the folder, give another --output_dir, or continue with --resume auto."
                 )
             return None
-        self.passed_over = self.store.passed_over(folder)
-        check_resumable(read_state(folder), folder, self.facts)
-        state = restore(folder, self.engine, self.average)
-        self.step = int(state["step"])
-        return folder
+        found = continue_from(folders, self.engine, self.average, self.facts)
+        self.step = int(found.state["step"])
+        if found.folder.parent == self.store.folder:  # those of another run lie elsewhere
+            self._metrics_record = found.state.get(METRICS_RECORD)
+        self.store.damaged |= found.passed_over.keys()
+        self.ranks.on_main(self._tidy)
+        return found.folder
+
+    def _clean(self) -> None:
+        """Remove what a killed run has left behind."""
+        self.store.clean()
+        remove_leftovers(self.args.output_dir)
+
+    def _tidy(self) -> None:
+        """Drop what a kill kept from being dropped, and tell of a damaged `best`."""
+        self.store.retain(self.step)
+        wrong = self.store.check_best()
+        if wrong is not None:
+            logger.warning(
+                "%s/%s is damaged: %s. Its weights are lost; the best evaluation from step %d on takes its place.",
+                self.store.folder, BEST, wrong, self.step,
+            )  # fmt: skip
 
     def _build_feed(self, dataset: SampleDataset) -> BatchFeed:
         args, ranks = self.args, self.ranks
@@ -229,10 +251,11 @@ def build_eval_feed(
     args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, ranks: Ranks
 ) -> EvaluationFeed:
     """This rank's share of the evaluation data, every sample once over all ranks."""
+    batch_size = args.evaluation.batch_size or args.train.batch_size
     loader = build_loader(
         dataset,
         run_collator(args, task, model, ranks, train=False),
-        EvaluationSampler(len(dataset), args.evaluation.batch_size or args.train.batch_size, ranks.rank, ranks.size),
+        EvaluationSampler(len(dataset), batch_size, ranks.rank, ranks.size, task.compares_samples),
         num_workers=args.data.num_workers,
         prefetch_factor=args.data.prefetch_factor,
     )

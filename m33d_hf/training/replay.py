@@ -19,6 +19,7 @@ from m33d_hf.errors import CheckpointError
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import read_state, read_weights, write_json, write_weights
 from m33d_hf.training.launch import open_accelerator
+from m33d_hf.training.markers import MARKER, damage, mark_complete
 from m33d_hf.training.parsing import build
 from m33d_hf.training.stepping import loss_shares, loss_weights, micro_counts, seed_step
 from m33d_hf.training.tasks.base import Batch, Task, to_device
@@ -85,6 +86,8 @@ def capture(run: Run, step: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_weights(model, folder)
         write_json(folder / STATE, state)
+        (folder / MARKER).unlink(missing_ok=True)
+        mark_complete(folder)
 
     with run.whole() as model:
         run.ranks.on_main(write)
@@ -100,6 +103,10 @@ def replay(folder: str | Path, task: Task) -> ReplayResult:
         CheckpointError: no capture in `folder`, or the data set no longer gives the captured samples.
     """
     folder = Path(folder)
+    if (folder / MARKER).exists():  # captures of earlier versions have none
+        wrong = damage(folder)
+        if wrong is not None:
+            raise CheckpointError(f"The capture {folder} cannot be replayed: {wrong}")
     state = read_state(folder)
     args = build(RunArguments, state["args"], "")
     args.num_processes, args.logging.trackers = None, []

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from accelerate import Accelerator
 
+from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.feeding import BatchFeed
+
+logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 CONFIG = "train_config.json"
@@ -43,6 +48,7 @@ class Reporter:
         total_steps: optimizer steps of the run.
         steps_per_epoch: to turn steps into epochs.
         start_step: steps done before; rows beyond it, left by a killed run, are dropped.
+        recorded: what `record` gave when the checkpoint that is continued was written; None where that is not known.
     """
 
     def __init__(
@@ -52,12 +58,15 @@ class Reporter:
         total_steps: int,
         steps_per_epoch: int,
         start_step: int,
+        recorded: Mapping[str, Any] | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         self.start_step = start_step
         self.history: list[Row] = []
+        self._recorded = recorded
+        self._digest = hashlib.blake2b(digest_size=16)
         self._path = Path(args.output_dir) / METRICS
         self._progress = args.logging.progress and accelerator.is_main_process
         self._trackers = bool(args.logging.trackers)
@@ -65,26 +74,38 @@ class Reporter:
         self._task = args.task
         self._started = time.perf_counter()
         self._last_line = 0.0
+        self._file: TextIO | None = None
 
     def __enter__(self) -> Reporter:
+        if self._recorded is not None and self.accelerator.is_main_process:
+            _compare(self._path, self._recorded)
         self.history = [row for row in read_rows(self._path) if 0 < row["step"] <= self.start_step]
+        for row in self.history:
+            self._digest.update(_line(row))
         if self._trackers:
             purge = {"tensorboard": {"purge_step": self.start_step + 1}} if self.start_step else {}
             self.accelerator.init_trackers(f"m33d-{self._task}", config=flatten(self._config), init_kwargs=purge)
         if self.accelerator.is_main_process:
             # Replaced at once: a kill between truncating and writing would lose the history.
-            fresh = self._path.with_suffix(".tmp")
-            fresh.write_text("".join(json.dumps(row) + "\n" for row in self.history), encoding="utf-8")
-            fresh.replace(self._path)
+            write_text_atomically(self._path, b"".join(map(_line, self.history)).decode())
             self._file = self._path.open("a", encoding="utf-8")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.accelerator.is_main_process:
-            self._file.close()
-        # Not accelerator.end_training(): it would also dissolve the process group, which later runs may need.
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
+    def __exit__(self, kind: object, error: object, _traceback: object) -> None:
+        try:
+            if self._file is not None:
+                self._file.close()
+            # Not accelerator.end_training(): it would also dissolve the process group, which later runs may need.
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+        except OSError as failure:
+            # What already went wrong, most likely the same full disk, is told by the error under way.
+            if error is None:
+                raise self._unwritten(failure) from failure
+
+    def record(self) -> dict[str, Any]:
+        """Number and digest of the rows so far, which a checkpoint keeps: they are read back when it is continued."""
+        return {"rows": len(self.history), "blake2b": self._digest.hexdigest()}
 
     def say(self, lines: Sequence[str]) -> None:
         """Print lines on the main process, unless progress is off."""
@@ -95,21 +116,26 @@ class Reporter:
         """Record a row of `kind` "train" or "eval" after `step` completed updates."""
         row: Row = {"kind": kind, "step": step, "epoch": round(step / self.steps_per_epoch, 4), **values}
         self.history.append(row)
-        if self.accelerator.is_main_process:
-            self._write(row)
+        self._digest.update(_line(row))
+        self._write(row)
         if self._trackers:
             self.accelerator.log(dict(values), step=step)
         self._progress_line(kind, row)
 
     def _write(self, row: Row) -> None:
+        if self._file is None:
+            return
         try:
-            self._file.write(json.dumps(row) + "\n")
+            self._file.write(_line(row).decode())
             self._file.flush()
         except OSError as error:
-            raise CheckpointError(
-                f"Could not write {self._path}: {error}. Checkpoints are intact; free some space, then start again "
-                "with --resume auto."
-            ) from error
+            raise self._unwritten(error) from error
+
+    def _unwritten(self, error: OSError) -> CheckpointError:
+        return CheckpointError(
+            f"Could not write {self._path}: {error}. Checkpoints are intact; free some space, then start again with "
+            "--resume auto."
+        )
 
     def _progress_line(self, kind: str, row: Row) -> None:
         now = time.perf_counter()
@@ -154,16 +180,37 @@ class Clock:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a metrics.jsonl; an absent file has none, and a last line cut short by a kill is left out."""
+    """Rows of a metrics.jsonl; an absent file has none, and lines that cannot be read are left out.
+
+    The last line may have been cut short by a kill; whether others are as they were, the checkpoint tells.
+    """
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n"):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and type(row.get("step")) is int and isinstance(row.get("kind"), str):
+            rows.append(row)
     return rows
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row).encode() + b"\n"
+
+
+def _compare(path: Path, recorded: Mapping[str, Any]) -> None:
+    """Say so where the rows before the checkpoint are not those that were written."""
+    count = recorded.get("rows")
+    lines = path.read_bytes().split(b"\n")[:count] if path.exists() and isinstance(count, int) else []
+    found = hashlib.blake2b(b"".join(line + b"\n" for line in lines), digest_size=16).hexdigest()
+    if found != recorded.get("blake2b"):
+        logger.warning(
+            "%s is damaged, or was changed: its rows are not those that the run wrote. What can be read of them is "
+            "kept; weights and what follows are not affected.", path
+        )  # fmt: skip
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from m33d_hf.errors import ResumeError
+from m33d_hf.errors import CheckpointError, ResumeError
 from m33d_hf.modeling.configuration_m33d import ModalitySpec
-from m33d_hf.training.checkpoints import read_average, read_optimizer, read_state, read_weights
+from m33d_hf.training.checkpoints import WEIGHTS, read_average, read_optimizer, read_state, read_weights
 from m33d_hf.training.ema import WeightAverage
+from m33d_hf.training.markers import damage, has_digests
 from m33d_hf.training.plan import RunPlan
 from m33d_hf.training.reporting import flatten
+from m33d_hf.training.saved_state import check_average, check_finite, check_optimizer, check_state
+from m33d_hf.training.sharding import local
 from m33d_hf.training.stepping import StepEngine
+
+logger = logging.getLogger(__name__)
 
 # May differ between a run and its continuation: they change where and how it is computed and told, not what.
 # Batch, accumulation and processes may be traded against each other: their product is compared instead.
@@ -117,17 +123,99 @@ def checkpoint_state(facts: Mapping[str, Any], step: int, engine: StepEngine) ->
     }
 
 
-def restore(folder: Path, engine: StepEngine, average: WeightAverage | None) -> dict[str, Any]:
+@dataclasses.dataclass
+class Continued:
+    """What a run goes on from.
+
+    Attributes:
+        folder: the checkpoint.
+        state: its state.json.
+        passed_over: newer checkpoints that are damaged, with what is wrong with each.
+    """
+
+    folder: Path
+    state: dict[str, Any]
+    passed_over: dict[Path, str]
+
+
+def continue_from(
+    folders: Sequence[Path], engine: StepEngine, average: WeightAverage | None, facts: Mapping[str, Any]
+) -> Continued:
+    """Put the first checkpoint of `folders` back that is whole and makes sense; all ranks come to the same one.
+
+    A damaged one is passed over with a warning: the steps since the one before are computed again, with the same
+    result.
+
+    Args:
+        folders: the newest first, at least one.
+        engine: gets weights, optimizer state and running means.
+        average: gets its weights, where an average is kept.
+        facts: of this run, see `run_facts`.
+
+    Raises:
+        ResumeError: none is whole, or the newest whole one is of a run with another recipe.
+    """
+    ranks, passed_over = engine.ranks, dict[Path, str]()
+    for folder in folders:
+        found = damage(folder) if ranks.main else None  # one process reads it all, the others wait
+        reason = next(filter(None, ranks.gather_objects(found)), None)
+        if reason is None:
+            state: dict[str, Any] = {}
+            failure = None
+            try:
+                state = restore(folder, engine, average, facts)
+            except ResumeError:
+                raise
+            except CheckpointError as error:
+                failure = str(error)
+            reason = next(filter(None, ranks.gather_objects(failure)), None)
+        if reason is None:
+            if ranks.main:
+                _tell(folder, state, passed_over)
+            return Continued(folder, state, passed_over)
+        passed_over[folder] = reason
+    listed = "".join(f"\n  {folder.name}: {reason}" for folder, reason in passed_over.items())
+    raise ResumeError(
+        f"No checkpoint in {folders[0].parent} can be continued from.{listed}\nPut back a copy of one of these "
+        f"folders, or start anew: remove {folders[0].parent}, or give another --output_dir."
+    )
+
+
+def _tell(folder: Path, state: Mapping[str, Any], passed_over: Mapping[Path, str]) -> None:
+    for path, reason in passed_over.items():
+        logger.warning(
+            "%s was passed over: %s. Continuing from %s; the steps after %s are computed again.",
+            path, reason, folder.name, state["step"],
+        )  # fmt: skip
+    if not has_digests(folder):
+        logger.warning(
+            "%s is of an earlier version and lists no digests: damage that leaves the size of a file alone would not "
+            "be noticed. Checkpoints from now on have them.", folder
+        )  # fmt: skip
+
+
+def restore(
+    folder: Path, engine: StepEngine, average: WeightAverage | None, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Put weights, optimizer, scaler, average and running means back; returns the checkpoint's state.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or of another architecture.
+        CheckpointError: a file is missing, damaged, or holds what this run cannot have written.
+        ResumeError: the checkpoint of a run with another recipe.
     """
     state = read_state(folder)
+    check_state(state, folder, len(engine.names))
+    check_resumable(state, folder, facts)
+    optimizer = read_optimizer(folder)
+    check_optimizer(optimizer, engine.updater.whole_groups(), state, folder)
+    averaged = read_average(folder) if average is not None else None
+    if average is not None and averaged is not None:
+        check_average(averaged, average.parameters, folder)
     read_weights(engine.plain, folder)
-    engine.updater.load_state(read_optimizer(folder))
-    if average is not None:
-        average.load_state_dict(read_average(folder))
+    check_finite({name: local(p.detach()) for name, p in engine.plain.named_parameters()}, folder / WEIGHTS)
+    engine.updater.load_state(optimizer)
+    if average is not None and averaged is not None:
+        average.load_state_dict(averaged)
     restore_window(engine, state)
     return state
 

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
+from m33d_hf.errors import CheckpointError
 from m33d_hf.training.sharding import Shards, full, load_whole_state, whole_state
 
 
@@ -91,10 +92,20 @@ class Updater:
             "scaler": scaler.state_dict() if scaler is not None else None,
         }
 
+    def whole_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups with whole parameters, numbered as in `state`."""
+        return self.optimizer.param_groups
+
     def load_state(self, saved: Mapping[str, Any]) -> None:
-        """Give `state` back, after the weights have been."""
+        """Give `state` back, after the weights have been; its content has been checked.
+
+        Raises:
+            CheckpointError: the state of the loss scaler is missing, or is there without need.
+        """
+        if (self._accelerator.scaler is None) != (saved["scaler"] is None):
+            raise CheckpointError("optimizer.pt: the state of a loss scaler goes with train.precision fp16 only")
         load_whole_state(self.optimizer, saved["optimizer"])
-        if self._accelerator.scaler is not None and saved["scaler"] is not None:
+        if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(saved["scaler"])
 
     def close(self) -> None:

@@ -226,6 +226,15 @@ def test_evaluation_takes_every_index_exactly_once(world):
     assert [len(EvaluationSampler(10, 3, rank, world)) for rank in range(world)] == [len(t) for t in taken]
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_batches_whose_samples_are_compared_are_the_same_for_any_number_of_processes(world, batch):
+    taken = [rows(EvaluationSampler(10, batch, rank, world, same_batches=True)) for rank in range(world)]
+    together = sorted(rows for per_rank in taken for rows in per_rank)
+    assert together == rows(EvaluationSampler(10, batch))
+    assert max(map(len, taken)) - min(map(len, taken)) <= 1
+
+
 def test_senseless_samplers_are_refused():
     with pytest.raises(ConfigError, match="batch_size is 0"):
         StepSampler(4, 0)

@@ -9,7 +9,8 @@ import torch
 from helpers.tiny_task import TinyModel
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training import checkpoints
-from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, is_complete, read_state, read_weights
+from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoints, read_state, read_weights
+from m33d_hf.training.markers import damage, is_complete
 
 
 @pytest.fixture
@@ -59,22 +60,23 @@ def test_best_is_replaced_whole(tmp_path, model):
     assert [path.name for path in store.folder.iterdir()] == ["best"]
 
 
-@pytest.mark.parametrize("damage", ["no marker", "truncated", "file missing", "marker torn"])
-def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, model, damage):
+@pytest.mark.parametrize("how", ["no marker", "truncated", "file missing", "marker torn"])
+def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, model, how):
     store = CheckpointStore(tmp_path)
     good, bad = save(store, model, 1), save(store, model, 2)
-    if damage == "no marker":
+    if how == "no marker":
         (bad / "COMPLETE").unlink()
-    elif damage == "truncated":
+    elif how == "truncated":
         os.truncate(bad / "model.safetensors", 100)
-    elif damage == "file missing":
+    elif how == "file missing":
         (bad / "optimizer.pt").unlink()
     else:
         (bad / "COMPLETE").write_text('{"model.safe')
     assert store.latest() == good
-    assert find_checkpoint("auto", tmp_path) == good
+    tried = find_checkpoints("auto", tmp_path)
+    assert tried == [bad, good] and damage(bad) and damage(good) is None
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
-        find_checkpoint(str(bad), tmp_path)
+        find_checkpoints(str(bad), tmp_path)
 
 
 def test_remains_of_a_killed_run_are_cleaned_and_a_torn_replacement_is_undone(tmp_path, model):
@@ -96,7 +98,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_intact(tmp_path, model, monk
     def full(_descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"No space left.*previous checkpoint is intact.*step_00000001"):
         save(store, model, 2)
     assert {p.name: p.read_bytes() for p in first.iterdir()} == before
@@ -122,13 +124,13 @@ def test_a_write_that_really_fails_is_a_checkpoint_error(tmp_path, limit):
 
 
 def test_resume_words(tmp_path, model):
-    assert find_checkpoint("auto", tmp_path) is None
-    assert find_checkpoint(None, tmp_path) is None and find_checkpoint("none", tmp_path) is None
+    assert find_checkpoints("auto", tmp_path) == []
+    assert find_checkpoints(None, tmp_path) == [] and find_checkpoints("none", tmp_path) == []
     path = save(CheckpointStore(tmp_path / "other"), model, 4)
-    assert find_checkpoint(str(tmp_path / "other"), tmp_path) == path
-    assert find_checkpoint(str(path), tmp_path) == path
+    assert find_checkpoints(str(tmp_path / "other"), tmp_path) == [path]
+    assert find_checkpoints(str(path), tmp_path) == [path]
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
-        find_checkpoint(str(tmp_path / "nowhere"), tmp_path)
+        find_checkpoints(str(tmp_path / "nowhere"), tmp_path)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path, model):
@@ -141,7 +143,8 @@ def test_weights_of_another_architecture_are_refused(tmp_path, model):
 
 def test_the_marker_lists_every_file_with_its_size(tmp_path, model):
     path = save(CheckpointStore(tmp_path), model, 1)
-    sizes = json.loads((path / "COMPLETE").read_text())
+    files = json.loads((path / "COMPLETE").read_text())["files"]
+    sizes = {name: entry["size"] for name, entry in files.items()}
     assert sizes == {p.name: p.stat().st_size for p in path.iterdir() if p.name != "COMPLETE"}
 
 
@@ -152,10 +155,37 @@ def test_optimizer_files_that_need_arbitrary_code_are_refused(tmp_path, model):
         checkpoints.read_optimizer(path)
 
 
-def test_damaged_newer_checkpoints_are_named(tmp_path):
+def test_newer_checkpoints_are_tried_first_whatever_is_in_them(tmp_path):
     folder = tmp_path / "checkpoints"
     for step in (100, 200):
         (folder / f"step_{step:08d}").mkdir(parents=True)
+    assert CheckpointStore(tmp_path).latest() is None
+    assert [path.name for path in find_checkpoints("auto", tmp_path)] == ["step_00000200", "step_00000100"]
+    assert all("cut short" in damage(path) for path in find_checkpoints("auto", tmp_path))
+
+
+def test_retention_keeps_what_the_run_stands_on(tmp_path, model):
+    """A checkpoint that is damaged, or of an attempt that the run went back behind, takes nobody's place."""
+    store = CheckpointStore(tmp_path, keep_last=2)
+    for step in (2, 4):
+        save(store, model, step)
+    old = CheckpointStore(tmp_path, keep_last=9)
+    for step in (6, 8):
+        save(old, model, step)
+    store.damaged.add(store.folder / "step_00000004")
+    save(store, model, 5)
+    assert [path.name for path in store.steps()] == [f"step_0000000{step}" for step in (2, 5, 6, 8)]
+    save(store, model, 6)
+    assert [path.name for path in store.step_folders()] == [f"step_0000000{step}" for step in (5, 6, 8)]
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path, model, monkeypatch):
+    """torch.save would tell of positions in an archive only."""
     store = CheckpointStore(tmp_path)
-    assert store.latest() is None
-    assert [path.name for path in store.passed_over(folder / "step_00000100")] == ["step_00000200"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"optimizer\.pt: .*File too large"):
+            store.save(model, {"optimizer": {"x": torch.ones(10_000)}}, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

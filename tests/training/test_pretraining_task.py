@@ -91,6 +91,31 @@ def test_evaluation_does_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     assert found[0]["loss"] == pytest.approx(found[0]["loss/rgb"] + found[0]["loss/depth"], rel=1e-6)
 
 
+@pytest.mark.parametrize("negatives", ["roll", "shuffle"])
+def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path: Path, negatives: str) -> None:
+    """Losses and diagnostics alike, those with another sample's depth, mismatched pairs and negatives of the batch too.
+
+    The processes' batches one after the other are what `accelerator.reduce` adds up.
+    """
+    batch = {"model__contrastive_negatives": "batch", "model__share_mask": "false", "data__max_eval_samples": "11"}
+    args = parse("rooms/pretrain_clips", tmp_path, model__matching_negatives=negatives, **batch)
+    task = PretrainingTask()
+    model = task.build_model(args).eval()
+    _, eval_set = task.build_datasets(args, model)
+    assert eval_set is not None and task.compares_samples
+    collator = task.build_collator(args, model, train=False)
+    found = []
+    for world in (1, 2, 3):
+        samplers = [EvaluationSampler(len(eval_set), 3, rank, world, task.compares_samples) for rank in range(world)]
+        batches = [batch for sampler in samplers for batch in build_loader(eval_set, collator, sampler)]
+        torch.manual_seed(world)  # what a process has drawn before must not matter
+        with torch.no_grad():
+            found.append(task.evaluate(model, batches, Accelerator(cpu=True)))
+    assert {"retrieval_accuracy_mismatched_depth", "matching_accuracy_depth", "loss/contrastive"} <= set(found[0])
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-6)
+
+
 def test_evaluation_passes_over_batches_without_samples(tmp_path: Path) -> None:
     task = PretrainingTask()
     model = task.build_model(parse("rooms/pretrain", tmp_path)).eval()

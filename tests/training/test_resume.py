@@ -183,7 +183,7 @@ def test_damaged_optimizer_state_is_a_clear_error(tmp_path):
     path = CheckpointStore(tmp_path).latest()
     size = (path / "optimizer.pt").stat().st_size
     (path / "optimizer.pt").write_bytes(b"x" * size)
-    with pytest.raises(CheckpointError, match=r"optimizer\.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"step_00000007: optimizer\.pt is damaged"):
         run(tmp_path)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.experiments.jobs import DONE, Job, write_json
+from m33d_hf.data.sealed_json import write_sealed_json
+from m33d_hf.experiments.jobs import DONE, Job
 from m33d_hf.experiments.progress import clock
 from m33d_hf.experiments.reproduction.plan import ReproductionPlan, load_plan
 from m33d_hf.experiments.reproduction.report import failures, summary, write_reports
-from m33d_hf.experiments.running import environment, process_count, run_jobs, tell
+from m33d_hf.experiments.running import RESULTS, environment, process_count, run_jobs, tell, understood
 
 Rows = Mapping[str, dict[str, Any]]
 
@@ -46,8 +47,9 @@ def run_reproduction(
     if estimate_only:
         return 0
     rows, count = run_jobs(jobs, folder, workers, plan.compute, discard=("rows", "runs") if fresh else ())
-    results = {**collect(plan, rows), "workers": count, "environment": environment(plan.compute)}
-    write_json(folder / "results.json", results)
+    with understood(folder / "rows"):
+        results = {**collect(plan, rows), "workers": count, "environment": environment(plan.compute)}
+    write_sealed_json(folder / RESULTS, results)
     return report_reproduction(folder)
 
 

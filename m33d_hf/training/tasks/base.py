@@ -34,12 +34,15 @@ class Task:
         name: word for messages and tracker runs.
         metric: entry of `evaluate` that chooses `checkpoints/best`; None keeps no best checkpoint.
         greater_is_better: direction of `metric`.
+        compares_samples: `evaluate` compares the samples of a batch with each other: batches are then made of the same
+            samples for any number of processes.
         load_report: what `init_from` filled; None without. An evaluation without training refuses new weights.
     """
 
     name: str = "task"
     metric: str | None = None
     greater_is_better: bool = True
+    compares_samples: bool = False
     load_report: LoadReport | None = None
 
     def build_model(self, args: RunArguments) -> nn.Module:

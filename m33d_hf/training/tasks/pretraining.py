@@ -38,6 +38,7 @@ class PretrainingTask(Task):
     name = "pretraining"
     metric = "loss"
     greater_is_better = False
+    compares_samples = True  # another sample's depth, mismatched pairs, negatives of the batch
 
     def __init__(self) -> None:
         self.load_report: LoadReport | None = None
@@ -85,7 +86,9 @@ class PretrainingTask(Task):
             "loss", "loss/<term>" (unweighted means; left out of both is a term that counted nothing, as distillation
             under --eval_only, where no teacher is), and the model's diagnostics: accuracy of retrieving an RGB token's
             depth token among the matching and among another sample's, matching accuracy, depth loss with depth hidden
-            and with depth visible. Diagnostics are means over batches, weighted by their samples.
+            and with depth visible. Diagnostics are means over batches, weighted by their samples. What compares
+            samples (another sample's token, mismatched pairs, negatives of the batch) does so within a batch of the
+            evaluation: with one evaluation.batch_size it is the same for any number of processes.
         """
         totals: dict[str, Tensor] = {}
         names = list(cast(dict[str, float], model.loss_weights))

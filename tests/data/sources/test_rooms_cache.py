@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.fuzzing import bit_flips
 from m33d_hf.data.sources.rooms import RoomsSource, cache
 from m33d_hf.data.sources.rooms.generate import RoomsSpec
 from m33d_hf.errors import CorruptFileError, DataError
@@ -203,3 +204,19 @@ def test_arrays_have_the_announced_shapes(tmp_path):
     assert {name: (str(array.dtype), array.shape) for name, array in arrays.items()} == spec.arrays()
     assert arrays["rgb"].shape == (3, 4, 3, 16, 24) and arrays["sensor"].dtype == np.uint16
     assert not arrays["rgb"].flags.writeable
+
+
+def test_a_flipped_bit_behind_an_unchanged_stamp_is_found_by_the_next_process(tmp_path, monkeypatch, caplog):
+    """A disk that loses a bit tells no time of it; every file of a rendered folder, its index included."""
+    folder = cache.prepare(SPEC, tmp_path)
+    digest = cache.verify(folder, SPEC, full=True)
+    for path in sorted(folder.iterdir()):
+        status, content = path.stat(), path.read_bytes()
+        for what, damaged in bit_flips(content, 3, 10):
+            path.write_bytes(damaged)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            monkeypatch.setattr(cache, "_hashed", {})  # a new process
+            assert cache.verify(cache.prepare(SPEC, tmp_path), SPEC, full=True) == digest, what
+            assert path.read_bytes() == content or path.name == cache.INDEX_NAME, f"{path.name}: {what}"
+            path.write_bytes(content)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

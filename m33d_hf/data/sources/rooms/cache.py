@@ -97,6 +97,7 @@ def prepare(spec: RenderSpec, cache_dir: Path) -> Path:
                 if alone:
                     _remove_leftovers(folder)
                 _render_into(folder, spec)
+                _hashed[folder] = _stamps(folder)
     except OSError as error:
         raise DataError(
             f"cannot write rendered rooms into {cache_dir}: {error}. Free some space, or choose another place with "
@@ -113,9 +114,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX_NAME
     try:
-        index = json.loads(path.read_text())
-        return {"parameters": index["parameters"], "digest": str(index["digest"]), "files": dict(index["files"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        listed = index["files"].items()
+        files = {name: {key: entry[key] for key in ("sha256", "size", "mtime_ns")} for name, entry in listed}
+        return {"parameters": index["parameters"], "digest": str(index["digest"]), "files": files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptFileError(path, f"not a complete index of rendered rooms ({error})") from error
 
 
@@ -123,7 +126,7 @@ def verify(folder: Path, spec: RenderSpec, full: bool = False) -> str:
     """Check a rendered folder and return its content digest.
 
     Cheap when every file still has the size and modification time written in the index; any other file is read and
-    hashed. `full` hashes all of them anyway.
+    hashed. `full` hashes all of them anyway, as `prepare` does once per process: a damaged disk leaves both alone.
 
     Raises:
         CorruptFileError: index or array missing, of other parameters, or of other content than was rendered.
@@ -188,11 +191,21 @@ class MappedArrays:
         return {**self.__dict__, "_arrays": None}
 
 
+# Stamps of the files of each folder when this process hashed them.
+_hashed: dict[Path, dict[str, tuple[int, int]]] = {}
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    found = {path.name: path.stat() for path in folder.iterdir()}
+    return {name: (status.st_size, status.st_mtime_ns) for name, status in found.items()}
+
+
 def _usable(folder: Path, spec: RenderSpec) -> bool:
     if not folder.exists():
         return False
     try:
-        verify(folder, spec)
+        verify(folder, spec, full=_stamps(folder) != _hashed.get(folder))
+        _hashed[folder] = _stamps(folder)
     except CorruptFileError as error:
         logger.warning("rendered rooms are damaged and will be rendered again: %s", error)
         return False

@@ -1,0 +1,61 @@
+"""JSON files of ours that are read back: written whole, and sealed with a digest of their own content.
+
+The seal is the last entry of the outermost object, `"seal": "blake2b:..."`. Files without one, from earlier versions
+or written by hand, are read as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.data.atomic_writing import write_text_atomically
+from m33d_hf.errors import CorruptFileError
+
+SEAL = "seal"
+_KIND = "blake2b:"
+
+
+def write_sealed_json(path: str | Path, value: dict[str, Any]) -> Path:
+    """Write indented JSON with a seal, whole or not at all; what JSON does not know is written as text.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    plain = json.loads(json.dumps(value, default=str))  # as it will be read: keys are text, tuples are lists
+    return write_text_atomically(path, _sealed_text(plain))
+
+
+def read_sealed_json(path: str | Path) -> dict[str, Any]:
+    """The object that `write_sealed_json` wrote, without its seal.
+
+    Raises:
+        CorruptFileError: the file cannot be read, is no JSON object, or is not what was sealed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorruptFileError(path, f"cannot be read as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CorruptFileError(path, f"holds {type(value).__name__} where an object of named values belongs")
+    # Any entry that looks like a seal counts as one: damage may have hit its name.
+    sealed = SEAL in value or any(isinstance(entry, str) and entry.startswith(_KIND) for entry in value.values())
+    value.pop(SEAL, None)
+    if sealed and _sealed_text(value) != text:
+        raise CorruptFileError(path, "is not what was written (its seal does not fit): damaged, or changed by hand")
+    return value
+
+
+def is_sealed(path: str | Path) -> bool:
+    """Whether the file ends with a seal; whether that fits, `read_sealed_json` says."""
+    return f'"{SEAL}": "{_KIND}' in Path(path).read_text(encoding="utf-8", errors="replace")[-256:]
+
+
+def _sealed_text(value: dict[str, Any]) -> str:
+    content = json.dumps(value, indent=1)
+    seal = _KIND + hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    return json.dumps({**value, SEAL: seal}, indent=1) + "\n"
