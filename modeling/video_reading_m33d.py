@@ -1,8 +1,8 @@
 """Frames of videos behind one function: PyAV, else decord, else a folder of pictures.
 
 Every call opens its own reader and closes it: readers shared between threads abort the process, and across fork they
-hang. Frame numbers count what really decodes, in display order, from the first frame that does; frames are upright, but
-those of folders are as they are stored, whatever their EXIF says: depth beside them has no such note.
+hang. Frame numbers count what really decodes, in display order, from the first frame that does; frames are upright,
+those of folders too, as their EXIF says.
 
 A file is decoded or refused with a reason, never guessed. "auto" is PyAV, which reads all files that decord does, more
 besides, and each of them faster (`benchmarks/data_loading.py`), and decord where PyAV is not installed. No backend
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from .errors_m33d import ConfigError, CorruptFileError, MissingDependencyError, nearest_name_hint
+from .picture_files_m33d import read_picture
 from .video_decord_m33d import available as decord_available
 from .video_decord_m33d import count_frames as count_decord_frames
 from .video_decord_m33d import decode as decode_decord
@@ -227,7 +227,7 @@ def _inspect_folder(folder: Path) -> VideoInfo:
     files = frame_files(folder)
     if not files:
         raise CorruptFileError(folder, f"holds no pictures ({', '.join(FRAME_SUFFIXES)})")
-    height, width = _read_picture(files[0]).shape[:2]
+    height, width = read_picture(files[0]).shape[:2]
     return VideoInfo(len(files), None, height, width, "frames")
 
 
@@ -236,18 +236,8 @@ def _decode_folder(folder: Path, info: VideoInfo, numbers: Iterable[int]) -> Ite
     if len(files) < info.num_frames:
         raise CorruptFileError(folder, f"holds {len(files)} pictures, {info.num_frames} were there before")
     for number in numbers:
-        frame = _read_picture(files[number])
+        frame = read_picture(files[number])
         if frame.shape[:2] != (info.height, info.width):
             found = f"{frame.shape[0]} x {frame.shape[1]}"
             raise CorruptFileError(files[number], f"is {found}, the first picture {info.height} x {info.width}")
         yield number, frame
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode[:1] in ("I", "F"):  # conversion would cut off what is above 255
-                raise CorruptFileError(path, f"is no 8-bit picture (mode {image.mode}); is it a depth map?")
-            return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise CorruptFileError(path, f"cannot be decoded as a picture ({error})") from error
