@@ -21,6 +21,7 @@ from PIL import Image
 from .errors_m33d import CorruptFileError, decoding
 from .netpbm_m33d import is_netpbm, read_netpbm
 
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 # More than any camera gives; what a damaged header asks for is mostly far beyond it.
 MAX_PIXELS = 2**27
 _MAX_BYTES = 8 * MAX_PIXELS
@@ -193,6 +194,24 @@ def turned_upright(values: np.ndarray, orientation: int) -> np.ndarray:
     return values.swapaxes(0, 1) if orientation >= 5 else values
 
 
+def lies_unknown(orientation: int, picture: tuple[int, int], values: tuple[int, int]) -> bool:
+    """Whether nobody can tell if a map without a note of its own is upright, or lies as its picture is stored.
+
+    Where a picture is turned by a quarter and neither is square, a map that lies as the upright picture does can only
+    be upright. One that lies as the stored picture, and every map of a picture that is mirrored or upside down, may be
+    meant both ways.
+
+    Args:
+        orientation: EXIF's, of the picture.
+        picture: (height, width) of the upright picture.
+        values: (height, width) of the map, which has no orientation of its own.
+    """
+    if orientation == 1:
+        return False
+    quarter = orientation >= 5 and picture[0] != picture[1] and values[0] != values[1]
+    return not (quarter and (picture[0] > picture[1]) == (values[0] > values[1]))
+
+
 def loaded(image: Image.Image, colour: bool = False) -> tuple[np.ndarray, int]:
     """(upright pixels, EXIF's orientation of the stored ones) of an opened picture.
 
@@ -218,16 +237,16 @@ def decode_picture(path: Path, data: bytes) -> tuple[np.ndarray, int]:
         return loaded(image, colour=True)
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """Read a picture as (H, W, 3) uint8, upright.
+def read_picture(path: Path) -> tuple[np.ndarray, int]:
+    """Read a picture: ((H, W, 3) uint8, upright; the orientation that its EXIF states, 1 for upright).
 
     Raises:
         CorruptFileError: missing, damaged, too large, several pictures, or more than 8 bits a channel.
     """
-    pixels, _ = decode_picture(path, read_file(path))
+    pixels, orientation = decode_picture(path, read_file(path))
     if pixels.dtype != np.uint8:
         raise CorruptFileError(path, f"is no 8-bit picture ({pixels.dtype}); is it a depth map?")
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    return (pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)), orientation
 
 
 def picture_size(path: Path, data: bytes) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors_m33d import ConfigError, CorruptFileError, MissingDependencyError, nearest_name_hint
-from .picture_files_m33d import read_picture
+from .picture_files_m33d import PICTURE_SUFFIXES, read_picture
 from .video_decord_m33d import available as decord_available
 from .video_decord_m33d import count_frames as count_decord_frames
 from .video_decord_m33d import decode as decode_decord
@@ -33,7 +33,7 @@ from .video_pyav_m33d import scan as scan_pyav
 
 BACKENDS = ("auto", "decord", "pyav", "frames")
 _NOT_FOR_DECORD = ("mpegts",)
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+FRAME_SUFFIXES = PICTURE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _inspect_folder(folder: Path) -> VideoInfo:
     files = frame_files(folder)
     if not files:
         raise CorruptFileError(folder, f"holds no pictures ({', '.join(FRAME_SUFFIXES)})")
-    height, width = read_picture(files[0]).shape[:2]
+    height, width = read_picture(files[0])[0].shape[:2]
     return VideoInfo(len(files), None, height, width, "frames")
 
 
@@ -236,7 +236,7 @@ def _decode_folder(folder: Path, info: VideoInfo, numbers: Iterable[int]) -> Ite
     if len(files) < info.num_frames:
         raise CorruptFileError(folder, f"holds {len(files)} pictures, {info.num_frames} were there before")
     for number in numbers:
-        frame = read_picture(files[number])
+        frame, _ = read_picture(files[number])
         if frame.shape[:2] != (info.height, info.width):
             found = f"{frame.shape[0]} x {frame.shape[1]}"
             raise CorruptFileError(files[number], f"is {found}, the first picture {info.height} x {info.width}")

@@ -98,8 +98,8 @@ def tiff(values: np.ndarray, order: str = "<", deflated: bool = False, strip_row
     body += struct.pack(f"{order}{2 * len(strips)}I", *offsets, *lengths)
     entries = [
         (256, 3, 1, width), (257, 3, 1, height), (258, 3, 1, 8 * values.dtype.itemsize),
-        (259, 3, 1, 8 if deflated else 1), (262, 3, 1, 1), (273, 4, len(strips), tables), (277, 3, 1, 1), (278, 3, 1, strip_rows),
-        (279, 4, len(strips), tables + 4 * len(strips)), (339, 3, 1, kind),
+        (259, 3, 1, 8 if deflated else 1), (262, 3, 1, 1), (273, 4, len(strips), tables), (277, 3, 1, 1),
+        (278, 3, 1, strip_rows), (279, 4, len(strips), tables + 4 * len(strips)), (339, 3, 1, kind),
     ]  # fmt: skip
     directory = struct.pack(f"{order}H", len(entries))
     for tag, type_of, count, value in entries:
