@@ -38,20 +38,32 @@ def read_file(path: Path, most: int = _MAX_BYTES) -> bytes:
     Raises:
         CorruptFileError: missing, empty, unreadable, too large, or no file (reading a named pipe waits for ever).
     """
+    if (size := file_size(path)) > most:
+        raise CorruptFileError(path, f"has {size:,} bytes, and {most:,} are the most that are read")
     try:
-        state = path.stat()
-        if not stat.S_ISREG(state.st_mode):
-            raise CorruptFileError(path, f"is a {_kind_of(state.st_mode)}, not a file")
-        if state.st_size > most:
-            raise CorruptFileError(path, f"has {state.st_size:,} bytes, and {most:,} are the most that are read")
         data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CorruptFileError(path, "does not exist") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    except OSError as error:
         raise CorruptFileError(path, f"cannot be read ({error})") from error
     if not data:
         raise CorruptFileError(path, "is empty (0 bytes)")
     return data
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        CorruptFileError: missing, unreadable, or no file (opening a named pipe waits for ever).
+    """
+    try:
+        state = path.stat()
+    except FileNotFoundError as error:
+        raise CorruptFileError(path, "does not exist") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise CorruptFileError(path, f"cannot be read ({error})") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise CorruptFileError(path, f"is a {_kind_of(state.st_mode)}, not a file")
+    return state.st_size
 
 
 def _kind_of(mode: int) -> str:

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from m33d_hf.errors import CorruptFileError, DataError, decoding
+from m33d_hf.modeling.picture_files_m33d import file_size
 
 _HEADER_BYTES = 2**16  # NumPy's own limit on a header is below it
 MAX_UNPACKED = 2**32  # of an .npz, bytes; what is larger belongs into an .npy, of which single frames can be read
@@ -89,9 +90,10 @@ def layout_of_file(path: Path) -> ArrayLayout:
     Raises:
         CorruptFileError: as `npy_layout`, or the file cannot be read.
     """
+    size = file_size(path)
     try:
         with path.open("rb") as file:
-            return npy_layout(path, file.read(_HEADER_BYTES), path.stat().st_size)
+            return npy_layout(path, file.read(_HEADER_BYTES), size)
     except OSError as error:
         raise CorruptFileError(path, f"cannot be read ({error})") from error
 
@@ -118,4 +120,6 @@ def parse_npz(path: Path, data: bytes, preferred: Sequence[str] = ()) -> np.ndar
         with archive.open(chosen[0]) as member:
             # One byte more than was announced: reading to the end is what verifies the checksum.
             unpacked = member.read(chosen[0].file_size + 1)
+    if len(unpacked) != chosen[0].file_size:
+        raise CorruptFileError(path, f"unpacks to {len(unpacked):,} bytes, and claims {chosen[0].file_size:,}")
     return parse_npy(path, unpacked)

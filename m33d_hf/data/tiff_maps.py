@@ -175,9 +175,11 @@ def _undo_predictor(
     predictor = tags.get(_PREDICTOR, (1,))[0]
     if predictor == 1:
         return np.frombuffer(stored, dtype).reshape(shape)
-    if predictor == 2 and dtype.kind in "ui":
-        differences = np.frombuffer(stored, dtype).reshape(shape)
-        return np.cumsum(differences, axis=1, dtype=dtype.newbyteorder("="))
+    if predictor == 2:
+        # Differences of whole numbers, even where these are the bits of a float.
+        whole = np.dtype(f"{dtype.byteorder}u{dtype.itemsize}")
+        differences = np.frombuffer(stored, whole).reshape(shape)
+        return np.cumsum(differences, axis=1, dtype=whole.newbyteorder("=")).view(dtype.newbyteorder("="))
     if predictor == 3 and dtype.kind == "f":
         # Differences of single bytes; all first bytes of a row, the most significant ones, then all second, and so on.
         planes = np.cumsum(np.frombuffer(stored, np.uint8).reshape(shape[0], -1), axis=1, dtype=np.uint8)

@@ -147,7 +147,7 @@ def test_several_pictures_in_one_file(tmp_path: Path):
     frames = [Image.fromarray(picture(seed)) for seed in (0, 40)]
     for name in ("a.png", "a.webp", "a.tif"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-        with pytest.raises(CorruptFileError, match="pictures|pages"):
+        with pytest.raises(CorruptFileError, match=r"pictures|pages"):
             read_rgb(tmp_path / name)
     # A phone's picture with a preview behind it is one picture.
     frames[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
