@@ -27,6 +27,7 @@ MAX_PIXELS = 2**27
 _MAX_BYTES = 8 * MAX_PIXELS
 _ORIENTATION = 274  # number of the EXIF (and TIFF) tag
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_NOTES = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp", b"zTXt", b"iTXt")
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Pillow modes that hold more than 8 bits a pixel: conversion to RGB would cut them off.
 _WIDE_MODES = ("I", "F")
@@ -195,6 +196,20 @@ def orientation_of(image: Image.Image) -> int:
     """EXIF's number for how a picture is stored, 1 (upright) to 8; 1 where nothing, or nothing sensible, is said."""
     value = image.getexif().get(_ORIENTATION, 1)
     return value if value in range(1, 9) else 1
+
+
+def file_orientation(path: Path) -> int:
+    """EXIF's orientation of a picture file, without decoding it where no note can be in it.
+
+    Raises:
+        CorruptFileError: as `decode_picture`.
+    """
+    data = read_file(path)
+    # Pillow looks for a PNG's note behind its pixels too, and decodes them on the way.
+    if is_netpbm(data) or (data.startswith(_PNG_SIGNATURE) and not any(word in data for word in _PNG_NOTES)):
+        return 1
+    with opened(path, data) as image:
+        return orientation_of(image)
 
 
 def turned_upright(values: np.ndarray, orientation: int) -> np.ndarray:

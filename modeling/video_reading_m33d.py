@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors_m33d import ConfigError, CorruptFileError, MissingDependencyError, nearest_name_hint
-from .picture_files_m33d import PICTURE_SUFFIXES, read_picture
+from .picture_files_m33d import PICTURE_SUFFIXES, file_orientation, read_picture
 from .video_decord_m33d import available as decord_available
 from .video_decord_m33d import count_frames as count_decord_frames
 from .video_decord_m33d import decode as decode_decord
@@ -221,6 +221,16 @@ def frame_files(folder: Path) -> list[Path]:
     """The pictures of a frame folder in natural order of their names."""
     files = (path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
     return sorted((path for path in files if not path.name.startswith(".")), key=_natural)
+
+
+def frame_orientations(folder: Path, numbers: Iterable[int]) -> list[int]:
+    """EXIF's orientation of single pictures of a frame folder, 1 for upright; `read_video` returns them upright.
+
+    Raises:
+        CorruptFileError: a picture that cannot be read.
+    """
+    files = frame_files(folder)
+    return [file_orientation(files[number]) for number in numbers]
 
 
 def _inspect_folder(folder: Path) -> VideoInfo:

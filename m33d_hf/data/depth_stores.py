@@ -161,7 +161,7 @@ class ArrayStore:
 
 @dataclass(frozen=True)
 class PictureStore:
-    """One 16-bit PNG: the depth of one image."""
+    """One 16-bit PNG, or another format of maps: the depth of one image."""
 
     path: Path
     length: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from PIL import Image, ImageOps
 from transformers.image_utils import load_image
 
 from helpers.frames_on_disk import depth_array, label_array, rgb_array, save
+from m33d_hf.data.depth_maps import find_depth_maps
 from m33d_hf.data.files import load_map, load_rgb, map_size, read_map, read_rgb
 from m33d_hf.data.sources.folder import FolderSource
+from m33d_hf.data.sources.video_files import VideoFile
 from m33d_hf.errors import DataError
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
 from m33d_hf.modeling.picture_files_m33d import turned_upright
@@ -171,3 +174,22 @@ def test_processors_refuse_maps_that_may_lie_either_way(tmp_path: Path):
     plain = processor(read_rgb(path), None, [label_array(0)[::-1, ::-1]], return_tensors="pt")["labels"]
     assert torch.equal(turned, plain)
     assert read_map(save(tmp_path / "d.png", depth_array(0))).shape == (24, 32)
+
+
+@pytest.mark.parametrize("upright_note", [True, False])
+def test_depth_beside_a_folder_of_frames(tmp_path: Path, upright_note: bool):
+    spec = {"kind": "metric", "unit": "millimetre", **({"provenance": {"upright": True}} if upright_note else {})}
+    (tmp_path / "depth").mkdir()
+    (tmp_path / "depth/depth_spec.json").write_text(json.dumps(spec))
+    for number in range(3):
+        save_tagged(tmp_path / f"data/v/{number}.png", rgb_array(number), 3 if number == 1 else 1)
+        save(tmp_path / f"depth/v/{number}.png", depth_array(number))
+    video = VideoFile("v", tmp_path / "data/v", find_depth_maps(tmp_path / "depth", "v"))
+    assert video.read([0, 2]).depth is not None
+    assert video.read_maps([1], {"rgb"}).rgb is not None
+    if upright_note:
+        sample = video.read([1])
+        np.testing.assert_array_equal((sample.depth[0, 0].nan_to_num() * 1000).round().numpy(), depth_array(1))
+        return
+    with pytest.raises(DataError, match=r"EXIF orientation 3 .*extract_depth\.py"):
+        video.read([1])
