@@ -12,6 +12,7 @@ gives way to another for a file that it refuses.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -236,7 +237,9 @@ def frame_orientations(folder: Path, numbers: Iterable[int]) -> list[int]:
 def _inspect_folder(folder: Path) -> VideoInfo:
     files = frame_files(folder)
     if not files:
-        raise CorruptFileError(folder, f"holds no pictures ({', '.join(FRAME_SUFFIXES)})")
+        there = Counter(path.suffix.lower() or "no suffix" for path in folder.iterdir())
+        lies = ", ".join(f"{number} {suffix}" for suffix, number in there.most_common(8)) or "nothing"
+        raise CorruptFileError(folder, f"holds no pictures ({', '.join(FRAME_SUFFIXES)}); it holds {lies}")
     height, width = read_picture(files[0])[0].shape[:2]
     return VideoInfo(len(files), None, height, width, "frames")
 

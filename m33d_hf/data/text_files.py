@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from m33d_hf.errors import CorruptFileError
+from m33d_hf.modeling.picture_files_m33d import file_size
 
 
 def read_text(path: Path) -> str:
@@ -13,6 +14,7 @@ def read_text(path: Path) -> str:
     Raises:
         CorruptFileError: missing, unreadable, or not UTF-8 text.
     """
+    file_size(path)  # a named pipe would be waited for
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:

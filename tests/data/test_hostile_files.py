@@ -13,10 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.frames_on_disk import depth_array, rgb_array, save
 from helpers.fuzzing import time_limit
 from helpers.map_files import metres, npy, npz, pfm, png, tiff
 from m33d_hf.data.depth_stores import ArrayStore
 from m33d_hf.data.files import map_size, read_map, read_rgb
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sources.folder import FolderSource
+from m33d_hf.data.text_files import read_text
+from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import CorruptFileError, DataError
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
 from m33d_hf.modeling.video_reading_m33d import read_video
@@ -143,3 +148,45 @@ def test_processors_name_a_damaged_file(tmp_path: Path):
         M33DImageProcessor()(str(tmp_path / "nowhere.png"))
     with pytest.raises(CorruptFileError, match="neither a file nor"):
         M33DImageProcessor()("no picture")
+
+
+def test_a_run_skips_and_lists_them_like_any_other(tmp_path: Path):
+    for number in range(40):
+        save(tmp_path / f"color/{number:02d}.png", rgb_array(number))
+        save(tmp_path / f"depth/{number:02d}.npy", depth_array(number))
+    whole = (tmp_path / "depth/07.npy").read_bytes()
+    # One bit in a header: the tokenizer that NumPy asks raises what nobody would expect.
+    flipped = whole[:20] + bytes([whole[20] ^ 0x20]) + whole[21:]
+    bad = {"03": flipped, "11": HOSTILE["shape.npy"], "17": HOSTILE["zip.npy"]}
+    for name, data in bad.items():
+        (tmp_path / f"depth/{name}.npy").write_bytes(data)
+    (tmp_path / "color/23.png").unlink()
+    os.mkfifo(tmp_path / "color/23.png")
+    with time_limit("run"):
+        source = FolderSource(tmp_path)
+        transform = build_transform(TransformOptions(), train=True, size=16)
+        dataset = SampleDataset(source, transform, num_frames=1, train=True, seed=1)
+        skipped = {file.path for index in range(len(dataset)) for file in dataset[(0, index)].meta["skipped"]}
+    expected = {str(tmp_path / f"depth/{name}.npy") for name in bad} | {str(tmp_path / "color/23.png")}
+    assert skipped == expected
+
+
+def test_a_list_that_is_a_pipe(tmp_path: Path):
+    os.mkfifo(tmp_path / "rgb.txt")
+    with time_limit("text", 5), pytest.raises(CorruptFileError, match="named pipe"):
+        read_text(tmp_path / "rgb.txt")
+
+
+def test_every_bit_of_an_npy_header(tmp_path: Path):
+    whole = npy(metres())
+    for position in range(128):
+        for bit in range(8):
+            data = bytearray(whole)
+            data[position] ^= 1 << bit
+            path = tmp_path / "a.npy"
+            path.write_bytes(data)
+            try:
+                values = read_map(path)
+            except DataError:
+                continue
+            np.testing.assert_array_equal(values, np.load(path))

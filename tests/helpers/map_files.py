@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -132,7 +133,20 @@ def maps() -> dict[str, tuple[str, bytes]]:
         "tiff float deflated": (".tiff", tiff(metres(), deflated=True)),
         "tiff big-endian": (".tif", tiff(metres(), ">", deflated=True)),
         "tiff lzw": (".tif", by_pillow("TIFF", Image.fromarray(millimetres()), compression="tiff_lzw")),
+        **({} if (data := exr(metres())) is None else {"exr": (".exr", data)}),
     }
+
+
+def exr(values: np.ndarray) -> bytes | None:
+    """As the package OpenEXR writes it; None where it is not installed."""
+    try:
+        import OpenEXR
+    except ImportError:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        header = {"type": OpenEXR.scanlineimage, "compression": OpenEXR.ZIP_COMPRESSION}
+        OpenEXR.File(header, {"Z": values}).write(f"{folder}/a.exr")
+        return Path(folder, "a.exr").read_bytes()
 
 
 def pictures() -> dict[str, tuple[str, bytes]]:
@@ -159,6 +173,8 @@ def other_reader(name: str) -> Callable[[Path], np.ndarray | None]:
         return lambda path: _tried(lambda: np.array(Image.open(path)))
     if name.startswith("tiff"):
         return _by_tifffile
+    if name == "exr":
+        return lambda path: None  # there is one library
     return _by_opencv
 
 
