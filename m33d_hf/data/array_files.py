@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Literal
 
@@ -39,9 +40,9 @@ class ArrayLayout:
     order: Literal["C", "F"]
     offset: int
 
-    def array(self, data: bytes | memoryview | object) -> np.ndarray:
+    def array(self, data: bytes | mmap) -> np.ndarray:
         """The array in `data`, the file's bytes (or a map of them), without a copy."""
-        flat = np.frombuffer(data, self.dtype, math.prod(self.shape), self.offset)  # type: ignore[call-overload]
+        flat = np.frombuffer(data, self.dtype, math.prod(self.shape), self.offset)
         return flat.reshape(self.shape, order=self.order)
 
 

@@ -16,6 +16,7 @@ the Parquet file, text of the PNG), so that equal predictions are equal numbers 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -165,16 +166,24 @@ def find_depth_maps(
     if first_frame is None and stated is not None:
         first_frame = stated.get("first_frame")
     candidates: dict[Path, DepthStore] = {}
-    if (folder := root / rel).is_dir():
-        candidates[folder] = FolderStore(folder, first_frame)
-    for suffix, make in _FILE_STORES.items():
-        if (path := root / f"{rel}{suffix}").is_file():
-            candidates[path] = make(path)
+    for name in _spellings(rel):
+        if (folder := root / name).is_dir():
+            candidates[folder] = FolderStore(folder, first_frame)
+        for suffix, make in _FILE_STORES.items():
+            if (path := root / f"{name}{suffix}").is_file():
+                candidates[path] = make(path)
     if len(candidates) > 1:
         raise DataError(f"the depth of {rel} is there more than once: {', '.join(map(str, candidates))}. Keep one.")
     provenance = (stated or {}).get("provenance")
     upright = isinstance(provenance, dict) and provenance.get("upright") is True
     return DepthMaps(rel, spec, next(iter(candidates.values())), upright) if candidates else None
+
+
+def _spellings(rel: str) -> list[str]:
+    """A name, and the other form of its accented letters where it has some: other systems store it so."""
+    if rel.isascii():
+        return [rel]
+    return list(dict.fromkeys((rel, *(unicodedata.normalize(form, rel) for form in ("NFC", "NFD")))))
 
 
 def read_sidecar_spec(

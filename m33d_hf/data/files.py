@@ -30,7 +30,6 @@ from m33d_hf.modeling.picture_files_m33d import (
 RGB_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".npy")
 MAP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".npy", ".npz", ".pfm", ".exr", ".jpg", ".jpeg")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".npy")
-_OWN = ["C", "W"]  # contiguous and writable, as torch wants it
 _NPY_SIGNATURE = b"\x93NUMPY"
 _ZIP_SIGNATURE = b"PK\x03\x04"
 # Pillow modes that hold one exact number per pixel ("P" holds palette indices, which is what a label is).
@@ -68,7 +67,8 @@ def load_rgb(path: Path | str) -> Oriented:
         raise DataError(
             f"{path}: expected an 8-bit picture, found {pixels.dtype} values of shape {pixels.shape}. {_SWAPPED}"
         )
-    return Oriented(np.require(pixels, requirements=_OWN), orientation)
+    # Contiguous and writable, as torch wants it.
+    return Oriented(np.require(pixels, requirements=["C", "W"]), orientation)
 
 
 _SWAPPED = "If this is a depth map, the options 'rgb' and 'depth' name the wrong folders."
@@ -106,7 +106,7 @@ def load_map(path: Path | str) -> Oriented:
         )
     if values.dtype == bool:
         return Oriented(values.astype(np.uint8), orientation)
-    return Oriented(np.require(values, values.dtype.newbyteorder("="), _OWN), orientation)
+    return Oriented(np.require(values, values.dtype.newbyteorder("="), ["C", "W"]), orientation)
 
 
 def _map(path: Path, data: bytes) -> tuple[np.ndarray, int]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from m33d_hf.data.sources.frames import Frame
-from m33d_hf.data.sources.pairing import read_table
+from m33d_hf.data.sources.pairing import composed, read_table
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
 SPLIT_NAMES = {
@@ -89,7 +89,7 @@ def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None
 
 
 def _entries(path: Path) -> set[str]:
-    return {line[0].strip("/") for line in read_table(path)}
+    return {composed(line[0].strip("/")) for line in read_table(path)}
 
 
 def _names_of(key: str, frame: Frame) -> set[str]:
@@ -98,7 +98,8 @@ def _names_of(key: str, frame: Frame) -> set[str]:
     names = {frame.key, PurePosixPath(frame.key).name, *files}
     names |= {str(PurePosixPath(file).with_suffix("")) for file in files}
     names |= {PurePosixPath(file).name for file in files}
-    return names | {"/".join(PurePosixPath(key).parts[: i + 1]) for i in range(len(PurePosixPath(key).parts))}
+    names |= {"/".join(PurePosixPath(key).parts[: i + 1]) for i in range(len(PurePosixPath(key).parts))}
+    return {composed(each) for each in names}
 
 
 def missing_entries(

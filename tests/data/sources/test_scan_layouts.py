@@ -9,6 +9,7 @@ import torch
 
 from helpers.frames_on_disk import depth_array, rgb_array, save, write_frames
 from helpers.videos import number_in, write_video
+from m33d_hf.data.depth_maps import find_depth_maps
 from m33d_hf.data.sources.folder import FolderSource
 from m33d_hf.data.sources.tum import TumSource
 from m33d_hf.errors import DataError
@@ -117,6 +118,21 @@ def test_folders_lists_and_patterns_in_another_form(tmp_path: Path):
         unicodedata.normalize("NFC", f"0.0 {apart}/0.png\n1.0 {apart}/1.png\n"), encoding="utf-8"
     )
     assert TumSource(tmp_path / "b")[0].length == 2
+
+
+def test_split_lists_and_sidecars_in_another_form(tmp_path: Path):
+    apart = unicodedata.normalize("NFD", "Küche")
+    composed = unicodedata.normalize("NFC", apart)
+    for name in (apart, "other"):
+        write_frames(tmp_path / "data" / name, 2)
+    (tmp_path / "train.txt").write_text(f"{composed}\n", encoding="utf-8")
+    source = FolderSource(tmp_path / "data", split="train", split_list=str(tmp_path / "train.txt"), unit="clips")
+    assert [item.key for item in source.sequences] == [apart]
+    save(tmp_path / f"depth/{apart}/0.png", depth_array(0))
+    (tmp_path / "depth/depth_spec.json").write_text('{"kind": "metric", "unit": "millimetre"}')
+    for name in (composed, apart):
+        maps = find_depth_maps(tmp_path / "depth", name)
+        assert maps is not None and maps.length == 1
 
 
 def test_what_lay_there_and_what_can_be_read_is_said(tmp_path: Path):
