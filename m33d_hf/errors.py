@@ -13,6 +13,7 @@ from m33d_hf.modeling.errors_m33d import (
     NonFiniteLossError,
     ResumeError,
     WorkerStartError,
+    decoding,
     nearest_name_hint,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "NonFiniteLossError",
     "ResumeError",
     "WorkerStartError",
+    "decoding",
     "nearest_name_hint",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class M33DError(Exception):
@@ -29,6 +30,23 @@ class CorruptFileError(DataError):
     def __reduce__(self) -> tuple[type[CorruptFileError], tuple[str, str]]:
         # Loader workers pickle exceptions; the default would call the class with the message alone.
         return (type(self), (self.path, self.reason))
+
+
+@contextmanager
+def decoding(path: object, what: str = "cannot be decoded", cure: str = "") -> Iterator[None]:
+    """Whatever a foreign decoder raises in the block becomes a `CorruptFileError` of `path`; our own errors pass.
+
+    No decoder says completely what it raises for damaged input (a tokenizer's error for a header, a MemoryError for a
+    size, a RuntimeError for an encrypted archive), and a list of them is a guess. For calls of such decoders alone:
+    around logic of ours it would hide mistakes.
+    """
+    try:
+        yield
+    except M33DError:
+        raise
+    except Exception as error:
+        words = str(error).strip() or type(error).__name__
+        raise CorruptFileError(path, f"{what} ({words}){cure}") from error
 
 
 class DepthUnitError(DataError):

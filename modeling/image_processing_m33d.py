@@ -10,23 +10,27 @@ neighbours only, so that no valid pixel mixes with an invalid one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_transforms import get_resize_output_image_size
-from transformers.image_utils import PILImageResampling
+from transformers.image_utils import PILImageResampling, load_image
 from transformers.processing_utils import ImagesKwargs
 
 from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from .depth_m33d import DepthSpec, standardize_depth
-from .errors_m33d import ConfigError, DataError, DepthUnitError
-from .preprocessing_m33d import Placement, normalize_rgb, place, resize_map
+from .errors_m33d import ConfigError, DataError, DepthUnitError, decoding
+from .picture_files_m33d import PICTURE_SUFFIXES, lies_unknown, read_picture
+from .preprocessing_m33d import Placement, normalize_rgb, place, resize_map, upright_image
 
+_ADDRESSES = ("http://", "https://")
 _INTERPOLATIONS = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
 
@@ -53,14 +57,45 @@ def _as_list(maps: Any) -> list[Any]:
     return list(maps) if array_like and maps.ndim == 3 and 1 not in (maps.shape[0], maps.shape[-1]) else [maps]
 
 
-def _as_map(value: Any) -> np.ndarray:
-    """PIL image, array or tensor of (H, W), (1, H, W) or (H, W, 1) to an (H, W) array of the stored dtype."""
+def _as_map(value: Any) -> tuple[np.ndarray, int]:
+    """PIL image, array or tensor of (H, W), (1, H, W) or (H, W, 1) to an (H, W) array of the stored dtype.
+
+    Beside it the orientation that a PIL image stated, in which case the array is upright.
+    """
+    value, orientation = upright_image(value) if hasattr(value, "convert") else (value, 1)
     array = value.cpu().numpy() if isinstance(value, Tensor) else np.array(value)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array.squeeze(0 if array.shape[0] == 1 else -1)
     if array.ndim != 2:
         raise DataError(f"a depth or label map must have one channel, got shape {array.shape}.")
-    return array
+    return array, orientation
+
+
+def _upright(images: Any, turned: list[int]) -> Any:
+    """The images with files read and PIL images upright; the orientation of each is appended to `turned`."""
+    if isinstance(images, list | tuple):
+        return [_upright(image, turned) for image in images]
+    orientation = 1
+    if isinstance(images, Path) or (isinstance(images, str) and _is_file_name(images)):
+        pixels, orientation = read_picture(Path(images))
+        images = Image.fromarray(pixels)
+    elif isinstance(images, str) and not images.startswith(_ADDRESSES):
+        with decoding(f"{images:.80}", "is neither a file nor a picture in base64"):
+            images = load_image(images)
+    elif hasattr(images, "convert"):
+        images, orientation = upright_image(images)
+    turned += [orientation] * (len(images) if getattr(images, "ndim", 0) == 4 else 1)
+    return images
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether a text names something that lies on the disk, or could only be meant to."""
+    if text.startswith((*_ADDRESSES, "data:")):
+        return False
+    try:
+        return Path(text).exists() or Path(text).suffix.lower() in PICTURE_SUFFIXES
+    except (OSError, ValueError):  # too long for a name: a picture in base64
+        return False
 
 
 def _placement(image: tuple[int, int], kwargs: dict[str, Any]) -> Placement | None:
@@ -117,7 +152,8 @@ class _M33DImageProcessing:
         """Prepare images.
 
         Args:
-            images: an image or a list of them (PIL, array, tensor, path or URL).
+            images: an image or a list of them (PIL, array, tensor, path or URL). Files and PIL images with an EXIF
+                orientation are turned upright, as transformers' pipelines do.
             depth_maps: one map per image: float metres with NaN where invalid, or stored integers of `depth_unit`.
             segmentation_maps: one map of class ids per image.
             kwargs: any attribute of the processor, for this call.
@@ -128,22 +164,25 @@ class _M33DImageProcessing:
 
         Raises:
             DepthUnitError: integer depth without `depth_unit`.
-            DataError: not one map per image, or a map of another size than its image's or with channels.
+            DataError: not one map per image, a map of another size than its image's or with channels, or one without
+                an orientation for an image that has one; CorruptFileError for files.
         """
         return super().preprocess(images, depth_maps, segmentation_maps, **kwargs)  # type: ignore[misc]
 
     def _preprocess_image_like_inputs(
         self, images: Any, depth_maps: Any | None, segmentation_maps: Any | None, **kwargs: Any
     ) -> BatchFeature:
+        turned: list[int] = []
+        images = _upright(images, turned)
         prepared = self._prepare_image_like_inputs(images, **kwargs)  # type: ignore[attr-defined]
         sizes = [tuple(image.shape[-2:]) for image in prepared]
         tensor_type = kwargs.pop("return_tensors", None)
         data: dict[str, Any] = dict(self._preprocess(prepared, return_tensors=None, **kwargs))  # type: ignore[attr-defined]
         if depth_maps is not None:
-            pairs = [self._depth(each, kwargs) for each in self._maps(depth_maps, sizes, "depth")]
+            pairs = [self._depth(each, kwargs) for each in self._maps(depth_maps, sizes, turned, "depth")]
             data["depth_values"], data["depth_mask"] = [p[0] for p in pairs], [p[1] for p in pairs]
         if segmentation_maps is not None:
-            maps = self._maps(segmentation_maps, sizes, "segmentation")
+            maps = self._maps(segmentation_maps, sizes, turned, "segmentation")
             placed = [self._place(torch.from_numpy(each.astype(np.float32)), kwargs) for each in maps]
             data["labels"] = [each.long() for each in placed]
         return BatchFeature(data=data, tensor_type=tensor_type)
@@ -171,11 +210,19 @@ class _M33DImageProcessing:
         return BatchFeature({"pixel_values": pixels}, tensor_type=kwargs.get("return_tensors"))
 
     @staticmethod
-    def _maps(maps: Any, sizes: list[tuple[int, ...]], word: str) -> list[np.ndarray]:
-        arrays = [_as_map(each) for each in _as_list(maps)]
+    def _maps(maps: Any, sizes: list[tuple[int, ...]], turned: list[int], word: str) -> list[np.ndarray]:
+        pairs = [_as_map(each) for each in _as_list(maps)]
+        arrays = [array for array, _ in pairs]
         if len(arrays) != len(sizes):
             raise DataError(f"{len(arrays)} {word} maps for {len(sizes)} images; give one for each.")
         for number, (array, size) in enumerate(zip(arrays, sizes)):
+            height, width = size
+            if pairs[number][1] == 1 and lies_unknown(turned[number], (height, width), array.shape):
+                raise DataError(
+                    f"image {number} has the EXIF orientation {turned[number]} and is turned upright; its {word} map "
+                    "has no such note, and nobody can tell whether it is upright already. Give the image as an upright "
+                    "array (PIL.ImageOps.exif_transpose), with the map turned as it was."
+                )
             if array.shape != size:
                 raise DataError(
                     f"{word} map {number} is {array.shape[0]} x {array.shape[1]}, its image {size[0]} x {size[1]}; "

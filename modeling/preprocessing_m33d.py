@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import ImageOps
 
 from .depth_m33d import resize_depth
-from .errors_m33d import ConfigError, DataError, nearest_name_hint
+from .errors_m33d import ConfigError, DataError, decoding, nearest_name_hint
+from .picture_files_m33d import orientation_of
 
 Size = tuple[int, int]
 
@@ -297,16 +299,29 @@ def normalize_rgb(
     return values.add_(torch.tensor(shift, dtype=torch.float32).view(-1, 1, 1))
 
 
+def upright_image(image: Any) -> tuple[Any, int]:
+    """(the image upright, the orientation that its EXIF stated) of a PIL image; files of it are read the same way.
+
+    Raises:
+        CorruptFileError: the image, or its EXIF, cannot be decoded.
+    """
+    with decoding(getattr(image, "filename", "") or "an image"):
+        orientation = orientation_of(image)
+        return (image if orientation == 1 else ImageOps.exif_transpose(image)), orientation
+
+
 def rgb_tensor(image: Any) -> torch.Tensor:
     """Turn a PIL image, a uint8 array (..., H, W, 3) or (H, W), or a uint8 tensor (..., 3, H, W) into uint8 RGB.
 
     Returns:
-        (..., 3, H, W) uint8; grey images are repeated over three channels, alpha is dropped.
+        (..., 3, H, W) uint8; grey images are repeated over three channels, alpha is dropped; upright where a PIL image
+        carries an EXIF orientation.
 
     Raises:
         DataError: another dtype or layout.
     """
     if hasattr(image, "convert"):  # PIL
+        image = upright_image(image)[0]
         image = np.array(image.convert("RGB"))
     if isinstance(image, torch.Tensor):
         pixels = image

@@ -1,8 +1,8 @@
 """Frames of videos behind one function: PyAV, else decord, else a folder of pictures.
 
 Every call opens its own reader and closes it: readers shared between threads abort the process, and across fork they
-hang. Frame numbers count what really decodes, in display order, from the first frame that does; frames are upright, but
-those of folders are as they are stored, whatever their EXIF says: depth beside them has no such note.
+hang. Frame numbers count what really decodes, in display order, from the first frame that does; frames are upright,
+those of folders too, as their EXIF says.
 
 A file is decoded or refused with a reason, never guessed. "auto" is PyAV, which reads all files that decord does, more
 besides, and each of them faster (`benchmarks/data_loading.py`), and decord where PyAV is not installed. No backend
@@ -12,14 +12,15 @@ gives way to another for a file that it refuses.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from .errors_m33d import ConfigError, CorruptFileError, MissingDependencyError, nearest_name_hint
+from .picture_files_m33d import PICTURE_SUFFIXES, file_orientation, read_picture
 from .video_decord_m33d import available as decord_available
 from .video_decord_m33d import count_frames as count_decord_frames
 from .video_decord_m33d import decode as decode_decord
@@ -36,7 +37,7 @@ from .video_times_m33d import FrameTimes, Lack
 
 BACKENDS = ("auto", "decord", "pyav", "frames")
 _NOT_FOR_DECORD = ("mpegts",)
-FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+FRAME_SUFFIXES = PICTURE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -253,11 +254,23 @@ def frame_files(folder: Path) -> list[Path]:
     return sorted((path for path in files if not path.name.startswith(".")), key=_natural)
 
 
+def frame_orientations(folder: Path, numbers: Iterable[int]) -> list[int]:
+    """EXIF's orientation of single pictures of a frame folder, 1 for upright; `read_video` returns them upright.
+
+    Raises:
+        CorruptFileError: a picture that cannot be read.
+    """
+    files = frame_files(folder)
+    return [file_orientation(files[number]) for number in numbers]
+
+
 def _inspect_folder(folder: Path) -> VideoInfo:
     files = frame_files(folder)
     if not files:
-        raise CorruptFileError(folder, f"holds no pictures ({', '.join(FRAME_SUFFIXES)})")
-    height, width = _read_picture(files[0]).shape[:2]
+        there = Counter(path.suffix.lower() or "no suffix" for path in folder.iterdir())
+        lies = ", ".join(f"{number} {suffix}" for suffix, number in there.most_common(8)) or "nothing"
+        raise CorruptFileError(folder, f"holds no pictures ({', '.join(FRAME_SUFFIXES)}); it holds {lies}")
+    height, width = read_picture(files[0])[0].shape[:2]
     return VideoInfo(len(files), None, height, width, "frames")
 
 
@@ -266,18 +279,8 @@ def _decode_folder(folder: Path, info: VideoInfo, numbers: Iterable[int]) -> Ite
     if len(files) < info.num_frames:
         raise CorruptFileError(folder, f"holds {len(files)} pictures, {info.num_frames} were there before")
     for number in numbers:
-        frame = _read_picture(files[number])
+        frame, _ = read_picture(files[number])
         if frame.shape[:2] != (info.height, info.width):
             found = f"{frame.shape[0]} x {frame.shape[1]}"
             raise CorruptFileError(files[number], f"is {found}, the first picture {info.height} x {info.width}")
         yield number, frame
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode[:1] in ("I", "F"):  # conversion would cut off what is above 255
-                raise CorruptFileError(path, f"is no 8-bit picture (mode {image.mode}); is it a depth map?")
-            return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise CorruptFileError(path, f"cannot be decoded as a picture ({error})") from error

@@ -3,9 +3,10 @@
 A sidecar root holds `depth_spec.json` (what the values mean, see `DepthSpec`; what made them) and, for a video whose
 path below the data's root is REL + suffix, one of
 
-- a folder REL of 16-bit PNG or .npy frames; the last number in a name is the frame's: `000012.png`, `0012_disp.npy`,
+- a folder REL of frames (16-bit PNG, TIFF, PGM, .npy, .npz, PFM, OpenEXR); the last number in a name is the frame's:
+  `000012.png`, `0012_disp.npy`,
 - `REL.parquet` (columns frame, png), `REL.npy` or `REL.npz` with an array (T, h, w),
-- `REL.png`: the depth of one image.
+- `REL.png` (.tif, .pfm, .exr): the depth of one image.
 
 Disparity, as monodepth2 writes it, is kind "inverse". Values of kind inverse and relative written by `extract_depth`
 are stored / scale + offset with one scale and offset for all frames of a video (scale.json in the folder, metadata of
@@ -15,6 +16,7 @@ the Parquet file, text of the PNG), so that equal predictions are equal numbers 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -34,6 +36,7 @@ from m33d_hf.data.depth_stores import (
 )
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec
+from m33d_hf.modeling.picture_files_m33d import lies_unknown
 
 SPEC_FILE = "depth_spec.json"
 # Keys of depth_spec.json that are no fields of a DepthSpec.
@@ -44,7 +47,7 @@ _FILE_STORES: dict[str, Callable[[Path], DepthStore]] = {
     ".parquet": ParquetStore,
     ".npy": ArrayStore,
     ".npz": ArrayStore,
-    ".png": PictureStore,
+    **{suffix: PictureStore for suffix in (".png", ".tif", ".tiff", ".pfm", ".exr")},
 }
 
 
@@ -56,11 +59,13 @@ class DepthMaps:
         key: path below the sidecar root, without suffix.
         spec: what stored values mean.
         store: where the frames lie.
+        upright: made from upright pictures, by `extract_depth`; False where nobody says so.
     """
 
     key: str
     spec: DepthSpec
     store: DepthStore
+    upright: bool = False
 
     @property
     def length(self) -> int:
@@ -81,6 +86,26 @@ class DepthMaps:
             raise DataError(
                 f"{video} has {num_frames} frames, its depth {self.key} {self.length}: they were not made from the "
                 "same frames. Extract the depth again (scripts/extract_depth.py), or remove it."
+            )
+
+    def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
+        """Refuse maps of pictures that EXIF says to turn where nobody can tell whether they were turned too.
+
+        Args:
+            orientations: EXIF's, of the pictures.
+            picture: (height, width) of the upright pictures.
+            maps: (T, 1, h, w), as `read` returns them.
+
+        Raises:
+            DataError: with the cure.
+        """
+        size = (int(maps.shape[-2]), int(maps.shape[-1]))
+        unknown = [each for each in orientations if lies_unknown(each, picture, size)]
+        if unknown and not self.upright:
+            raise DataError(
+                f"the pictures of {self.key} have the EXIF orientation {unknown[0]} and are turned upright; nothing "
+                "says whether their depth was made from upright pictures. Extract it again (scripts/extract_depth.py, "
+                "into a new folder), or store the pictures upright."
             )
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
@@ -141,14 +166,24 @@ def find_depth_maps(
     if first_frame is None and stated is not None:
         first_frame = stated.get("first_frame")
     candidates: dict[Path, DepthStore] = {}
-    if (folder := root / rel).is_dir():
-        candidates[folder] = FolderStore(folder, first_frame)
-    for suffix, make in _FILE_STORES.items():
-        if (path := root / f"{rel}{suffix}").is_file():
-            candidates[path] = make(path)
+    for name in _spellings(rel):
+        if (folder := root / name).is_dir():
+            candidates[folder] = FolderStore(folder, first_frame)
+        for suffix, make in _FILE_STORES.items():
+            if (path := root / f"{name}{suffix}").is_file():
+                candidates[path] = make(path)
     if len(candidates) > 1:
         raise DataError(f"the depth of {rel} is there more than once: {', '.join(map(str, candidates))}. Keep one.")
-    return DepthMaps(rel, spec, next(iter(candidates.values()))) if candidates else None
+    provenance = (stated or {}).get("provenance")
+    upright = isinstance(provenance, dict) and provenance.get("upright") is True
+    return DepthMaps(rel, spec, next(iter(candidates.values())), upright) if candidates else None
+
+
+def _spellings(rel: str) -> list[str]:
+    """A name, and the other form of its accented letters where it has some: other systems store it so."""
+    if rel.isascii():
+        return [rel]
+    return list(dict.fromkeys((rel, *(unicodedata.normalize(form, rel) for form in ("NFC", "NFD")))))
 
 
 def depth_keys(video: Path, bases: Sequence[Path]) -> list[str]:

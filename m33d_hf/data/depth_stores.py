@@ -6,29 +6,27 @@ so that it may be pickled, forked and read from several processes at once.
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import mmap
 import re
-import zipfile
-import zlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
-from m33d_hf.data.files import read_map
-from m33d_hf.errors import CorruptFileError, DataError, MissingDependencyError
+from m33d_hf.data.array_files import MAX_UNPACKED, ArrayLayout, layout_of_file, parse_npy, parse_npz
+from m33d_hf.data.files import MAP_SUFFIXES, read_map
+from m33d_hf.errors import CorruptFileError, DataError, MissingDependencyError, decoding
+from m33d_hf.modeling.picture_files_m33d import loaded, opened, read_file
 
 SCALE_FILE = "scale.json"
 PNG_TEXT_KEY = "m33d_depth"
 PARQUET_KEY = b"m33d_depth"
-FRAME_SUFFIXES = (".png", ".npy")
+FRAME_SUFFIXES = tuple(suffix for suffix in MAP_SUFFIXES if suffix not in (".jpg", ".jpeg"))  # which are pictures
 _MARKED = re.compile(r"[_.-](disp|disparity|depth)$", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+")
 _CACHED_LISTINGS = 64  # a few bytes per frame and video; a worker seldom stays with more videos than that
@@ -107,8 +105,9 @@ class FolderStore:
 
     def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
         """See `DepthStore`."""
-        if _scale_record(self.folder) is not None:
-            return [read_map(self.folder / frame_name(frame)) for frame in frames]
+        if (scale := self.quantization) is not None:
+            files = [self.folder / frame_name(frame) for frame in frames]
+            return [_decode_frame(read_file(file), file, scale) for file in files]
         numbers = _numbered_files(self.folder, self.folder.stat().st_mtime_ns)
         first = self._first(numbers)
         maps = []
@@ -147,25 +146,22 @@ class ArrayStore:
         return np.array(array[list(frames)])
 
     def _mapped(self) -> np.ndarray:
-        """`_open_array`; of an .npy the header is read once per file, for that takes as long as reading a clip."""
+        """The array; of an .npy the header is read once per file, for that takes as long as reading a clip."""
+        if self.path.suffix == ".npz":
+            return _as_video(self.path, parse_npz(self.path, read_file(self.path, MAX_UNPACKED)))
         try:
             state = self.path.stat()
             layout = _array_layout(self.path, state.st_mtime_ns, state.st_size)
-            if layout is None:
-                return _open_array(self.path)
-            shape, dtype, offset = layout
             with self.path.open("rb") as file:
                 held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            return np.frombuffer(held, dtype, math.prod(shape), offset).reshape(shape)
-        except DataError:
-            raise
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise CorruptFileError(self.path, f"cannot be read as an array ({error})") from error
+        return _as_video(self.path, layout.array(held))
 
 
 @dataclass(frozen=True)
 class PictureStore:
-    """One 16-bit PNG: the depth of one image."""
+    """One 16-bit PNG, or another format of maps: the depth of one image."""
 
     path: Path
     length: int = 1
@@ -206,11 +202,14 @@ class ParquetStore:
             if frame not in rows:
                 raise DataError(f"{self.path}: no depth for frame {frame}; it holds {len(rows)} frames.")
         found: dict[int, np.ndarray] = {}
+        scale = self.quantization
         with _open_parquet(self.path) as file:
             for group in sorted({rows[frame][0] for frame in frames}):
-                column = _guarded(self.path, lambda g=group: file.read_row_group(g, columns=["png"])).column(0)
+                with _reading_parquet(self.path):
+                    column = file.read_row_group(group, columns=["png"]).column(0)
                 for frame in {frame for frame in frames if rows[frame][0] == group}:
-                    found[frame] = _decode_png(column[rows[frame][1]].as_py(), f"{self.path}, frame {frame}")
+                    where = Path(f"{self.path}, frame {frame}")
+                    found[frame] = _decode_frame(column[rows[frame][1]].as_py(), where, scale)
         return [found[frame] for frame in frames]
 
 
@@ -225,28 +224,15 @@ def read_picture_scale(path: Path) -> Quantization | None:
     Raises:
         CorruptFileError: no readable header, or a text that is no scale.
     """
-    try:
-        with Image.open(path) as image:
-            text = image.info.get(PNG_TEXT_KEY)
-    except OSError as error:
-        raise CorruptFileError(path, f"has no readable header ({error})") from error
+    if path.suffix.lower() != ".png":
+        return None
+    with opened(path, read_file(path)) as image:
+        text = image.info.get(PNG_TEXT_KEY)
     return None if text is None else Quantization.from_dict(_parsed(text, path))
 
 
-def _open_array(path: Path) -> np.ndarray:
-    """(T, h, w): .npy stays on the disk until a frame is taken."""
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                if len(archive.files) != 1:
-                    raise DataError(f"{path} holds the arrays {archive.files}; expected one.")
-                array = archive[archive.files[0]]
-        else:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CorruptFileError(path, f"cannot be read as an array ({error})") from error
+def _as_video(path: Path, array: np.ndarray) -> np.ndarray:
+    """(T, h, w) of an array in a file."""
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "uif":
@@ -257,16 +243,13 @@ def _open_array(path: Path) -> np.ndarray:
 @lru_cache(maxsize=4096)
 def _array_length(path: Path, modified: int, size: int) -> int:
     """T, asked before every read; an .npz has to be unpacked for it."""
-    return len(_open_array(path))
+    return len(ArrayStore(path)._mapped())
 
 
 @lru_cache(maxsize=4096)
-def _array_layout(path: Path, modified: int, size: int) -> tuple[tuple[int, ...], np.dtype, int] | None:
-    """(T, h, w), type and first byte of an .npy whose values lie frame by frame; None for others and for .npz."""
-    array = _open_array(path)
-    if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
-        return None
-    return array.shape, array.dtype, int(array.offset)
+def _array_layout(path: Path, modified: int, size: int) -> ArrayLayout:
+    """Shape, type and first byte of an .npy."""
+    return layout_of_file(path)
 
 
 def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:
@@ -313,7 +296,7 @@ def _numbered_files(folder: Path, modified: int) -> dict[int, str]:
             raise DataError(f"{folder}: {numbers[number]} and {name} have the same frame number {number}.")
         numbers[number] = name
     if not numbers:
-        raise DataError(f"{folder}: no depth frames (.png or .npy).")
+        raise DataError(f"{folder}: no depth frames ({', '.join(FRAME_SUFFIXES)}).")
     return numbers
 
 
@@ -321,13 +304,10 @@ def _as_map(path: Path) -> np.ndarray:
     """One frame's file; leading dimensions of 1, as monodepth2 writes, are dropped."""
     if path.suffix.lower() != ".npy":
         return read_map(path)
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CorruptFileError(path, f"cannot be read as an array ({error})") from error
+    array = parse_npy(path, read_file(path))
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
-    if array.ndim != 2 or array.dtype.kind not in "uif" or 0 in array.shape:
+    if array.ndim != 2 or array.dtype.kind not in "uif":
         raise DataError(f"{path}: expected numbers of shape (h, w) or (1, 1, h, w), found {array.dtype} {array.shape}.")
     return array
 
@@ -337,15 +317,12 @@ def _open_parquet(path: Path) -> Any:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise MissingDependencyError(f"{path} needs pyarrow, which comes with `pip install datasets`.") from error
-    return _guarded(path, lambda: parquet.ParquetFile(path))
+    with _reading_parquet(path):
+        return parquet.ParquetFile(path, page_checksum_verification=True)
 
 
-def _guarded(path: Path, read: Any) -> Any:
-    """Call `read`; Arrow's many errors (all of them ValueError, OSError or KeyError) become ours."""
-    try:
-        return read()
-    except (ValueError, OSError, KeyError) as error:
-        raise CorruptFileError(path, f"cannot be read as Parquet ({error})") from error
+def _reading_parquet(path: Path) -> AbstractContextManager[None]:
+    return decoding(path, "cannot be read as Parquet")
 
 
 @lru_cache(maxsize=_CACHED_LISTINGS)
@@ -357,18 +334,25 @@ def _parquet_index(path: Path) -> tuple[dict[int, tuple[int, int]], bytes | None
         if missing:
             raise DataError(f"{path}: no column {' or '.join(sorted(missing))}; columns are {file.schema_arrow.names}.")
         for group in range(file.num_row_groups):
-            column = _guarded(path, lambda g=group: file.read_row_group(g, columns=["frame"])).column(0)
-            rows.update({int(frame): (group, row) for row, frame in enumerate(column.to_pylist())})
+            with _reading_parquet(path):
+                numbers = [int(frame) for frame in file.read_row_group(group, columns=["frame"]).column(0).to_pylist()]
+            rows.update({frame: (group, row) for row, frame in enumerate(numbers)})
         metadata = file.schema_arrow.metadata or {}
     if not rows:
         raise DataError(f"{path}: no rows.")
     return rows, metadata.get(PARQUET_KEY)
 
 
-def _decode_png(data: bytes, where: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            values = np.array(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise CorruptFileError(where, f"cannot be decoded ({error})") from error
+def _decode_frame(data: bytes, where: Path, expected: Quantization | None) -> np.ndarray:
+    """A frame that was written here, with the checks that a file of its own gets.
+
+    Every frame carries the scale of its video too: where the two differ, one of them is damaged, and nothing else would
+    tell that.
+    """
+    with opened(where, data) as image:
+        values, _ = loaded(image)
+        text = image.info.get(PNG_TEXT_KEY)
+    own = None if text is None else Quantization.from_dict(_parsed(text, where))
+    if own is not None and own != expected:
+        raise CorruptFileError(where, f"was stored with the scale {own}, and its video says {expected}")
     return values.astype(np.uint16) if values.dtype == np.int32 else values

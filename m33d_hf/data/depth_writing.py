@@ -275,7 +275,8 @@ class DepthVideoWriter:
             raise MissingDependencyError("--format parquet needs pyarrow, which comes with datasets.") from error
         fields = [pyarrow.field("frame", pyarrow.int32()), pyarrow.field("png", pyarrow.binary())]
         schema = pyarrow.schema(fields, metadata={PARQUET_KEY: json.dumps(record)})
-        with parquet.ParquetWriter(path, schema, compression="none") as writer:  # PNG is compressed already
+        # PNG is compressed already. Nothing but a checksum tells a damaged frame number.
+        with parquet.ParquetWriter(path, schema, compression="none", write_page_checksum=True) as writer:
             for numbers in _chunks(self.next_frame, _ROW_GROUP):
                 data = [self._final_png(self.partial / frame_name(number)) for number in numbers]
                 writer.write_table(pyarrow.table([numbers, data], schema=schema))

@@ -22,7 +22,7 @@ from torch import Tensor
 from m33d_hf.data.atomic_writing import write_atomically, write_text_atomically
 from m33d_hf.data.skips import SkippedFile
 from m33d_hf.data.views import frame_indices
-from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError, nearest_name_hint
+from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError, decoding, nearest_name_hint
 
 PROVENANCE = "features.json"
 VERSION = 1
@@ -222,19 +222,11 @@ class FeatureStore:
     def _load(self, key: str, names: Sequence[str] | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         path = self.path_of(key)
         reader = _read_parquet if self.format == "parquet" else _read_safetensors
-        try:
+        with decoding(path, "cannot be read", "; delete it to extract the video again"):
             tensors, notes = reader(path, names)
-        except (OSError, ValueError, KeyError, _safetensors_error()) as error:
-            raise CorruptFileError(path, f"{error}; delete it to extract the video again") from error
         if notes.get("key") != key:
             raise CorruptFileError(path, f"it holds the features of {notes.get('key')!r}, not of {key!r}")
         return tensors, notes
-
-
-def _safetensors_error() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    return SafetensorError
 
 
 def _parquet() -> Any:

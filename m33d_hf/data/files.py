@@ -1,174 +1,102 @@
-"""Reads one picture, depth map or label map from JPEG, PNG, PGM / PPM or NPY, exactly, or says why it cannot.
+"""Reads one picture, depth map or label map, exactly and upright, or says why it cannot.
 
-Image libraries forgive a lot: a JPEG that ends early becomes grey at the bottom, a PGM with an unusual
-maximum is rescaled, a palette is turned into colours. Here the file's end and checksums are looked at first,
-and label and depth values come back as they were stored.
+Pictures: JPEG, PNG, WebP, BMP, TIFF, PGM / PPM and NPY. Maps of one value per pixel: PNG, TIFF, PGM, NPY, NPZ, PFM and
+OpenEXR, and JPEG. What a file is, its first bytes decide, and its name only where they cannot. Label and depth values
+come back as they were stored; only the rows and columns of a file with an EXIF (or TIFF) orientation are turned.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import struct
-import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from m33d_hf.data.array_files import layout_of_file, parse_npy, parse_npz
+from m33d_hf.data.float_maps import EXR_SIGNATURE, exr_size, is_pfm, pfm_size, read_exr, read_pfm
+from m33d_hf.data.tiff_maps import read_tiff_map, tiff_size
 from m33d_hf.errors import CorruptFileError, DataError
-
-RGB_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".npy")
-MAP_SUFFIXES = (".png", ".pgm", ".npy", ".jpg", ".jpeg")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_DECODE_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,  # Pillow's word for a broken PNG
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+from m33d_hf.modeling.netpbm_m33d import is_netpbm, read_netpbm
+from m33d_hf.modeling.picture_files_m33d import (
+    check_pixels,
+    decode_picture,
+    is_tiff,
+    loaded,
+    opened,
+    picture_size,
+    read_file,
 )
+
+RGB_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".npy")
+MAP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".npy", ".npz", ".pfm", ".exr", ".jpg", ".jpeg")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".npy")
+_NPY_SIGNATURE = b"\x93NUMPY"
+_ZIP_SIGNATURE = b"PK\x03\x04"
 # Pillow modes that hold one exact number per pixel ("P" holds palette indices, which is what a label is).
 _MAP_MODES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L")
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CorruptFileError(path, "does not exist") from error
-    except OSError as error:
-        raise CorruptFileError(path, f"cannot be read ({error})") from error
-    if not data:
-        raise CorruptFileError(path, "is empty (0 bytes)")
-    return data
+class Oriented(NamedTuple):
+    """What a file holds, upright, and how it lay in the file.
 
-
-def _check_png(path: Path, data: bytes) -> None:
-    """Walk the chunks: every checksum right, the last one there. Pillow checks neither for image data."""
-    position = len(_PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        end = position + 12 + length
-        if end > len(data):
-            break
-        (checksum,) = struct.unpack_from(">I", data, end - 4)
-        kind = data[position + 4 : position + 8]
-        if zlib.crc32(data[position + 4 : end - 4]) != checksum:
-            raise CorruptFileError(path, f"PNG chunk {kind.decode('latin-1')!r} has a wrong checksum")
-        if kind == b"IEND":
-            return
-        position = end
-    raise CorruptFileError(path, f"truncated PNG: ends after {len(data)} bytes without its end chunk")
-
-
-def _check_jpeg(path: Path, data: bytes) -> None:
-    """Step over the header segments (they may hold a whole thumbnail), then ask for the end marker."""
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            raise CorruptFileError(path, f"JPEG segment expected at byte {position}")
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        position += 2 + length
-        if marker == 0xDA:
-            if data.rfind(b"\xff\xd9", position) >= 0:  # from behind, where it lies
-                return
-            break
-    raise CorruptFileError(path, f"truncated JPEG: ends after {len(data)} bytes without its end marker")
-
-
-def _read_netpbm(path: Path, data: bytes) -> np.ndarray:
-    """PGM / PPM (P2, P3, P5, P6), values as stored: (H, W) or (H, W, 3), uint8 or uint16."""
-    comments = rb"(?:#[^\n]*\n)*"
-    pattern = rb"P([2356])\s+%b(\d+)\s+%b(\d+)\s+%b(\d+)\s" % (comments, comments, comments)
-    header = re.match(pattern, data)
-    if header is None:
-        raise CorruptFileError(path, "not a PGM or PPM header")
-    kind = int(header[1])
-    width, height, maximum = (int(header[i]) for i in (2, 3, 4))
-    if not (0 < maximum < 65536) or width < 1 or height < 1:
-        raise CorruptFileError(path, f"PGM header claims {width}x{height} with maximum {maximum}")
-    shape = (height, width, 3) if kind in (3, 6) else (height, width)
-    count = int(np.prod(shape))
-    if kind in (2, 3):
-        values = np.array(data[header.end() :].split()[:count], dtype=np.int64)
-    else:
-        dtype = np.dtype(">u2" if maximum > 255 else "u1")
-        values = np.frombuffer(data[header.end() : header.end() + count * dtype.itemsize], dtype)
-    if values.size < count:
-        raise CorruptFileError(path, f"truncated PGM: {values.size} of {count} values")
-    return values.reshape(shape).astype(np.uint16 if maximum > 255 else np.uint8)
-
-
-def _read_npy(path: Path, data: bytes) -> np.ndarray:
-    array = np.load(io.BytesIO(data), allow_pickle=False)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifb":
-        raise CorruptFileError(path, "does not hold one array of real numbers")
-    return array
-
-
-def _decode(path: Path, colour: bool) -> np.ndarray:
-    """The stored values of any known format; with `colour`, Pillow's 8-bit RGB of a picture."""
-    data = _read_bytes(path)
-    try:
-        if path.suffix.lower() == ".npy":
-            return _read_npy(path, data)
-        if re.match(rb"P[2356]\s", data):
-            return _read_netpbm(path, data)
-        if data.startswith(_PNG_SIGNATURE):
-            _check_png(path, data)
-        elif data.startswith(b"\xff\xd8"):
-            _check_jpeg(path, data)
-        else:
-            raise CorruptFileError(path, "neither JPEG, PNG, PGM / PPM nor NPY")
-        with Image.open(io.BytesIO(data)) as image:
-            wide = image.mode.startswith("I") or image.mode == "F"
-            if image.mode != "RGB" and (not wide if colour else image.mode not in _MAP_MODES):
-                return np.array(image.convert("RGB"))
-            image.load()  # NumPy would hide what goes wrong
-            return np.array(image)
-    except CorruptFileError:
-        raise
-    except _DECODE_ERRORS as error:
-        raise CorruptFileError(path, f"cannot be decoded ({error})") from error
-
-
-def read_rgb(path: Path | str) -> np.ndarray:
-    """Read a picture as (H, W, 3) uint8; grey is repeated, an alpha channel dropped.
-
-    Raises:
-        CorruptFileError: missing, truncated or undecodable.
-        DataError: an array or a 16-bit map that is no 8-bit picture.
+    Attributes:
+        values: (H, W, 3) uint8 of a picture, (H, W) of a map.
+        orientation: EXIF's number: 1 for upright (or where nothing is said), 2 to 8 where the values were turned.
     """
+
+    values: np.ndarray
+    orientation: int
+
+
+def load_rgb(path: Path | str) -> Oriented:
+    """`read_rgb`, and how the picture lay in the file; raises as it does."""
     path = Path(path)
-    pixels = _decode(path, colour=True)
+    data = read_file(path)
+    orientation = 1
+    if path.suffix.lower() == ".npy" or data.startswith(_NPY_SIGNATURE):
+        pixels = parse_npy(path, data)
+    elif (kind := _map_kind(path, data)) is not None:
+        raise DataError(f"{path}: expected an 8-bit picture, found {kind}. {_SWAPPED}")
+    else:
+        pixels, orientation = decode_picture(path, data)
     if pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[2] != 3:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise DataError(
-            f"{path}: expected an 8-bit picture, found {pixels.dtype} values of shape {pixels.shape}. "
-            "If this is a depth map, the options 'rgb' and 'depth' name the wrong folders."
+            f"{path}: expected an 8-bit picture, found {pixels.dtype} values of shape {pixels.shape}. {_SWAPPED}"
         )
-    return np.ascontiguousarray(pixels)
+    # Contiguous and writable, as torch wants it.
+    return Oriented(np.require(pixels, requirements=["C", "W"]), orientation)
 
 
-def read_map(path: Path | str) -> np.ndarray:
-    """Read a depth or label map as (H, W), values and width in bits as stored (palette images: the indices).
+_SWAPPED = "If this is a depth map, the options 'rgb' and 'depth' name the wrong folders."
+
+
+def _map_kind(path: Path, data: bytes) -> str | None:
+    """The name of a format that holds maps alone."""
+    if is_pfm(data):
+        return "PFM"
+    if data.startswith(EXR_SIGNATURE):
+        return "OpenEXR"
+    return "NPZ" if path.suffix.lower() == ".npz" else None
+
+
+def read_rgb(path: Path | str) -> np.ndarray:
+    """Read a picture as (H, W, 3) uint8, upright; grey is repeated, an alpha channel dropped.
 
     Raises:
         CorruptFileError: missing, truncated or undecodable.
-        DataError: a file with more than one channel.
+        DataError: an array or a 16-bit map that is no 8-bit picture.
     """
+    return load_rgb(path).values
+
+
+def load_map(path: Path | str) -> Oriented:
+    """`read_map`, and how the map lay in the file; raises as it does."""
     path = Path(path)
-    values = _decode(path, colour=False)
+    values, orientation = _map(path, read_file(path))
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])
     if values.ndim != 2 or 0 in values.shape:
@@ -177,26 +105,83 @@ def read_map(path: Path | str) -> np.ndarray:
             "Colour-coded depth or labels must be stored as plain numbers first."
         )
     if values.dtype == bool:
-        return values.astype(np.uint8)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+        return Oriented(values.astype(np.uint8), orientation)
+    return Oriented(np.require(values, values.dtype.newbyteorder("="), ["C", "W"]), orientation)
+
+
+def _map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
+    """The stored values of any known format, upright, and their orientation."""
+    suffix = path.suffix.lower()
+    if suffix == ".npy" or data.startswith(_NPY_SIGNATURE):
+        return parse_npy(path, data), 1
+    if suffix == ".npz" or data.startswith(_ZIP_SIGNATURE):
+        return parse_npz(path, data, preferred=("depth",)), 1
+    if is_netpbm(data):
+        return read_netpbm(path, data), 1
+    if is_pfm(data):
+        return read_pfm(path, data), 1
+    if data.startswith(EXR_SIGNATURE):
+        return read_exr(path), 1
+    if is_tiff(data):
+        return read_tiff_map(path, data)
+    return decode_map(path, data)
+
+
+def decode_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
+    """Decode the bytes of a map that is a picture, PNG above all, wherever they come from.
+
+    Returns:
+        (values as stored, upright: (H, W), or (H, W, 3) of a colour picture; the orientation that they lay in).
+
+    Raises:
+        CorruptFileError: of `path`: damaged, its checksums included; too large.
+    """
+    with opened(path, data) as image:
+        return loaded(image, colour=image.mode not in _MAP_MODES)
+
+
+def read_map(path: Path | str) -> np.ndarray:
+    """Read a depth or label map as (H, W), values and width in bits as stored (palette images: the indices).
+
+    Raises:
+        CorruptFileError: missing, truncated or undecodable.
+        DataError: a file with more than one channel.
+        MissingDependencyError: OpenEXR without its package.
+    """
+    return load_map(path).values
 
 
 def map_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) of any readable file, from its header where the format has one.
+    """(height, width) of any readable file, upright, from its header where the format has one.
 
     Raises:
         CorruptFileError: missing or without a readable header.
+        MissingDependencyError: OpenEXR without its package.
     """
+    height, width, _ = size_and_orientation(path)
+    return height, width
+
+
+def size_and_orientation(path: Path | str) -> tuple[int, int, int]:
+    """`map_size`, and the orientation that the file lies in; raises as it does."""
     path = Path(path)
-    if path.suffix.lower() == ".npy":
-        shape = _decode(path, colour=False).shape
-        channels_first = len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3)
-        height, width = shape[1:] if channels_first else shape[:2]
-        return int(height), int(width)
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError as error:
-        raise CorruptFileError(path, "does not exist") from error
-    except _DECODE_ERRORS as error:
-        raise CorruptFileError(path, f"has no readable header ({error})") from error
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return (*_array_size(path, suffix), 1)
+    data = read_file(path)
+    if is_pfm(data):
+        return (*pfm_size(path, data), 1)
+    if data.startswith(EXR_SIGNATURE):
+        return (*exr_size(path), 1)
+    return tiff_size(path, data) if is_tiff(data) else picture_size(path, data)
+
+
+def _array_size(path: Path, suffix: str) -> tuple[int, int]:
+    data = read_file(path)
+    shape = layout_of_file(path).shape if suffix == ".npy" else parse_npz(path, data, preferred=("depth",)).shape
+    if len(shape) not in (2, 3):
+        raise CorruptFileError(path, f"holds an array of shape {shape}; a picture has two or three dimensions")
+    channels_first = len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3)
+    height, width = shape[1:] if channels_first else shape[:2]
+    check_pixels(path, height, width)
+    return height, width

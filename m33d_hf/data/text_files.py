@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from m33d_hf.errors import CorruptFileError
+from m33d_hf.modeling.picture_files_m33d import file_size
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def decode_file(path: Path) -> DecodedText:
     Raises:
         CorruptFileError: missing, unreadable, or no text.
     """
+    file_size(path)  # a named pipe would be waited for
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:

@@ -179,6 +179,7 @@ def claim_output(options: DepthExtractionOptions, predictor: DepthPredictor, ite
         "format": options.format,
         "items": items,
         "short_side": options.short_side,
+        "upright": True,  # as pictures are read, whatever their EXIF says
     }
     if read_spec_file(options.output) is None:
         content = {**written_spec(predictor.kind).to_dict(), "provenance": provenance}

@@ -65,7 +65,10 @@ def list_items(
         found = [DepthItem(_rel(root, file), file, True) for file in videos]
         found += [DepthItem(root.name if f == root else f.relative_to(root).as_posix(), f, True) for f in folders]
     if not found:
-        raise DataError(f"--input {root} holds no {items}: {len(files)} files, none with a suffix that is known.")
+        counts = Counter(file.suffix.lower() or "no suffix" for file in files)
+        there = ", ".join(f"{number} {suffix}" for suffix, number in counts.most_common(8)) or "no files"
+        known = FRAME_SUFFIXES if items == "images" else (*VIDEO_SUFFIXES, *FRAME_SUFFIXES)
+        raise DataError(f"--input {root} holds no {items}: {there}. What is read: {', '.join(known)}.")
     _refuse_twins(found)
     return sorted(found, key=lambda item: natural_key(item.rel))
 

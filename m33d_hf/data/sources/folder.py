@@ -12,12 +12,13 @@ from m33d_hf.data.sources.labels import build_label_rules
 from m33d_hf.data.sources.layouts import (
     Listing,
     find_associations,
-    find_columns,
     list_files,
+    readable_suffixes,
     rows_of_association,
 )
-from m33d_hf.data.sources.pairing import Unpaired, pair_by_name
+from m33d_hf.data.sources.pairing import Unpaired, pair_by_name, pair_by_stamp
 from m33d_hf.data.sources.splits import Sequences, select_split
+from m33d_hf.data.sources.video_layouts import with_video_frames
 from m33d_hf.errors import ConfigError, DataError
 
 _HOW_TO_FIX = (
@@ -31,6 +32,10 @@ _HOW_TO_FIX = (
 class FolderSource(FrameSource):
     """RGB, depth and labels in files under one root.
 
+    RGB may be a video, `rgb.mp4` beside a folder `depth` whose files have the numbers of its frames (Stray Scanner).
+    Names that end in time stamps a millisecond apart belong together (ARKitScenes); files called confidence are no
+    pictures.
+
     Args:
         root: folder of the data; every sub-folder with frames is a sequence.
         split: `train`, `validation` (`val`), `test`, or None / `all`; see `splits.select_split`.
@@ -42,6 +47,8 @@ class FolderSource(FrameSource):
         invalid_values: stored values without a measurement; default 0 and the type's maximum.
         min_depth, max_depth: metres outside of which depth counts as invalid.
         align: `refuse`, `depth_to_rgb` or `rgb_to_depth` for sizes that differ.
+        orientation: `refuse`, `as_rgb` or `upright` for depth and labels beside pictures that EXIF says to turn; see
+            `orientation.ORIENTATIONS`. The pictures themselves are always turned upright.
         num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped: see `labels.LabelRules`;
             class_names is a list or a file. Labels found by themselves are only read when these say how many
             classes there are.
@@ -75,6 +82,7 @@ class FolderSource(FrameSource):
         min_depth: float | None = None,
         max_depth: float | None = None,
         align: str = "refuse",
+        orientation: str = "refuse",
         num_classes: int | None = None,
         class_names: str | Sequence[str] | None = None,
         label_offset: int = 0,
@@ -118,6 +126,7 @@ class FolderSource(FrameSource):
             fps=fps,
             unpaired=unpaired,
             notes=notes,
+            orientation=orientation,
         )
 
 
@@ -147,10 +156,14 @@ def find_frames(
         prefix = "" if not folder.parts else f"{folder}/"
         rest = [file for file in rest if not file.startswith(prefix)]
     if rest:
-        columns = find_columns(Listing(listing.root, tuple(rest)), chosen)
+        columns, said = with_video_frames(Listing(listing.root, tuple(rest)), chosen)
+        notes += said
         found, leftovers = pair_by_name(columns)
+        found, leftovers, stamped = pair_by_stamp(found, leftovers)
         counts = ", ".join(f"{len(entries)} {name}" for name, entries in columns.items())
         notes.append(f"{len(found)} frames by name from {counts} files")
+        if stamped:
+            notes.append(f"{stamped} of them by time stamps in their names, a millisecond apart at most")
         rows.update(found)
         # A file without all partners still belongs to a frame that has what is required.
         kept = {file for row in found.values() if required <= set(row) for file in row.values()}
@@ -159,7 +172,8 @@ def find_frames(
     if not complete:
         raise DataError(
             f"no frame under {listing.root} has {' and '.join(sorted(required)) or 'RGB or depth'}. "
-            f"{''.join(f'{note}. ' for note in notes)}Found:\n{listing.summary()}\n{_HOW_TO_FIX}"
+            f"{''.join(f'{note}. ' for note in notes)}Found:\n{listing.summary()}\n{readable_suffixes(chosen)}\n"
+            f"{_HOW_TO_FIX}"
         )
     return _in_sequences(complete), unpaired, notes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
@@ -13,14 +13,17 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from m33d_hf.data.detection import DepthOptions, Detection, detect_depth_spec, evenly_spaced
-from m33d_hf.data.files import map_size, read_map, read_rgb
+from m33d_hf.data.files import load_map, load_rgb, size_and_orientation
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.labels import LabelRules, check_label_files
+from m33d_hf.data.sources.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.pairing import Unpaired, is_number
+from m33d_hf.data.sources.video_frames import is_video_frame, read_video_frames, video_frame_size, video_of
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint
 from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
 from m33d_hf.modeling.video_times_m33d import FrameTimes, times_of
@@ -29,13 +32,17 @@ logger = logging.getLogger(__name__)
 
 ALIGNMENTS = ("refuse", "depth_to_rgb", "rgb_to_depth")
 _CHECKED_FRAMES = 6
+_CHECKED_ORIENTATIONS = 24
 _CHECKED_LABELS = 64
 _STAMP_DIGITS = 9
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The files of one moment, relative to the root, and its stable name."""
+    """The files of one moment, relative to the root, and its stable name.
+
+    `rgb` may be a frame of a video: its file, "#", and the frame's number (`video_frames`).
+    """
 
     key: str
     rgb: str | None = None
@@ -51,12 +58,15 @@ class FrameReader:
         align: what to do when RGB and depth (or labels) differ in size. `refuse` raises; `depth_to_rgb` resizes
             depth and labels to RGB; `rgb_to_depth` resizes RGB and labels to depth. Resizing does not register two
             cameras: use it only where both see the same picture.
+        orientation: how depth and labels without an orientation of their own lie where their picture's EXIF has one:
+            see `orientation`. Pictures are always turned upright.
     """
 
     root: Path
     depth_spec: DepthSpec | None
     label_rules: LabelRules | None
     align: str = "refuse"
+    orientation: str = "refuse"
 
     def read(self, frames: Sequence[Frame], key: str, meta: dict[str, Any]) -> RGBDSample:
         """Read `frames` (all with the same modalities) as one sample of T = len(frames).
@@ -65,7 +75,8 @@ class FrameReader:
             CorruptFileError: a file that cannot be decoded.
             DataError: sizes that differ within a frame (with `refuse`) or between frames; LabelError for labels.
         """
-        maps = [self._read_frame(frame) for frame in frames]
+        pictures = read_video_frames(self.root, [frame.rgb for frame in frames])
+        maps = [self._read_frame(frame, pictures) for frame in frames]
         stacked: dict[str, torch.Tensor | None] = {}
         for name in ("rgb", "depth", "labels"):
             parts = [found for part in maps if (found := part[name]) is not None]
@@ -87,6 +98,8 @@ class FrameReader:
         needed = set(maps)
         if self.align != "refuse":
             needed.add("depth" if self.align == "rgb_to_depth" else "rgb")
+        if self.orientation == "as_rgb":
+            needed.add("rgb")  # whose EXIF says how the others lie
         kept = [
             replace(
                 frame,
@@ -98,16 +111,25 @@ class FrameReader:
         ]
         return kept if any(frame.rgb or frame.depth for frame in kept) else frames
 
-    def _read_frame(self, frame: Frame) -> dict[str, torch.Tensor | None]:
+    def _read_frame(self, frame: Frame, pictures: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor | None]:
         rgb = depth = labels = None
+        lies, size = 1, (0, 0)
         if frame.rgb is not None:
+            pixels, lies = (pictures[frame.rgb], 1) if frame.rgb in pictures else load_rgb(self.root / frame.rgb)
+            size = (pixels.shape[0], pixels.shape[1])
             # As decoded, pixel by pixel: resizing reads that faster than planes, which would cost a copy first.
-            rgb = torch.from_numpy(read_rgb(self.root / frame.rgb)).permute(2, 0, 1)
+            rgb = torch.from_numpy(pixels).permute(2, 0, 1)
+
+        def read(file: str) -> np.ndarray:
+            values, own = load_map(self.root / file)
+            if own != 1:
+                return values
+            return as_the_picture_lies(values, self.root / file, lies, size, self.orientation)
+
         if frame.depth is not None and self.depth_spec is not None:
-            depth = torch.from_numpy(self.depth_spec.decode(read_map(self.root / frame.depth)))[None]
+            depth = torch.from_numpy(self.depth_spec.decode(read(frame.depth)))[None]
         if frame.labels is not None and self.label_rules is not None:
-            path = self.root / frame.labels
-            labels = torch.from_numpy(self.label_rules.apply(read_map(path), path))
+            labels = torch.from_numpy(self.label_rules.apply(read(frame.labels), self.root / frame.labels))
         return self._aligned(frame, rgb, depth, labels)
 
     def _aligned(
@@ -218,12 +240,15 @@ class FrameSource:
         fps: float | None,
         unpaired: list[Unpaired],
         notes: list[str],
+        orientation: str = "refuse",
     ) -> None:
         choose("align", align, ALIGNMENTS)
+        choose("orientation", orientation, ORIENTATIONS)
         self.root = root
         self.unpaired = unpaired
         self.notes = notes
         self.align = align
+        self.orientation = orientation
         self.label_rules = label_rules
         if unpaired:
             first = unpaired[0]
@@ -239,7 +264,7 @@ class FrameSource:
         self.depth_spec: DepthSpec | None = self.detection.spec if self.detection else None
         self.class_names: list[str] | None = class_names_of(label_rules)
         self.action_names: list[str] | None = None
-        reader = FrameReader(root, self.depth_spec, label_rules, align)
+        reader = FrameReader(root, self.depth_spec, label_rules, align, orientation)
         if unit == "clips":
             items = [FrameSequence(key, tuple(part), reader, fps) for key, part in sequences.items() if part]
         else:
@@ -249,19 +274,47 @@ class FrameSource:
 
     def _check_some(self, frames: list[Frame]) -> None:
         """Sizes and labels of some frames, spread from first to last, before anything is trained."""
+        self._check_orientations([frames[i] for i in spread_indices(len(frames), _CHECKED_ORIENTATIONS)])
         chosen = [frames[i] for i in spread_indices(len(frames), _CHECKED_FRAMES)]
         if self.align == "refuse":
             for frame in chosen:
-                files = [file for file in (frame.rgb, frame.depth, frame.labels) if file is not None]
-                try:
-                    sizes = {file: map_size(self.root / file) for file in files}
-                except CorruptFileError:
-                    continue  # counted and listed where samples are read
-                refuse_sizes(self.root, dict(sizes))
+                if (found := self._sizes(frame)) is not None:
+                    sizes = {file: (size[0], size[1]) for file, size in found.items()}
+                    if self.orientation != "as_rgb" or all(size[2] == 1 for size in found.values()):
+                        refuse_sizes(self.root, dict(sizes))
         if self.label_rules is not None:
             labelled = [self.root / frame.labels for frame in frames if frame.labels is not None]
             paths = [labelled[i] for i in spread_indices(len(labelled), _CHECKED_LABELS)]
             check_label_files(paths, self.label_rules)
+
+    def _sizes(self, frame: Frame) -> dict[str, tuple[int, int, int]] | None:
+        """(height, width, orientation) of the files of a frame; None where one cannot be read."""
+        files = [file for file in (frame.rgb, frame.depth, frame.labels) if file is not None]
+        try:
+            return {
+                file: (*video_frame_size(self.root, file), 1)
+                if is_video_frame(file)
+                else size_and_orientation(self.root / file)
+                for file in files
+            }
+        except CorruptFileError:
+            return None  # counted and listed where samples are read
+
+    def _check_orientations(self, frames: list[Frame]) -> None:
+        """Say what is turned, and refuse what nobody can know, before anything is trained."""
+        seen: list[int] = []
+        for frame in frames:
+            sizes = self._sizes(frame)
+            if sizes is None or frame.rgb is None:
+                continue
+            height, width, lies = sizes.pop(frame.rgb)
+            seen.append(lies)
+            for file, (own_height, own_width, own) in sizes.items():
+                if own == 1:
+                    blank = np.broadcast_to(np.uint8(0), (own_height, own_width))
+                    as_the_picture_lies(blank, self.root / file, lies, (height, width), self.orientation)
+        if note := describe_orientations(seen, self.orientation):
+            self.notes.append(note)
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -280,13 +333,15 @@ class FrameSource:
             "depth": self.depth_spec.to_dict() if self.depth_spec else None,
             "labels": self.label_rules.to_dict() if self.label_rules else None,
         }
+        if self.orientation != "refuse":
+            rules["orientation"] = self.orientation
         state.update(json.dumps(rules, sort_keys=True).encode())
         for sequence in self.sequences:
             state.update(f"\n{sequence.key}".encode("utf-8", "surrogatepass"))
             for frame in sequence.frames:
                 for file in (frame.rgb, frame.depth, frame.labels):
                     if file is not None:
-                        path = self.root / file
+                        path = self.root / video_of(file)
                         size = path.stat().st_size if path.is_file() else -1
                         state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()

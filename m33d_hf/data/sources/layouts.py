@@ -11,14 +11,17 @@ import os
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from m33d_hf.data.files import MAP_SUFFIXES, RGB_SUFFIXES
+from m33d_hf.data.files import LABEL_SUFFIXES, MAP_SUFFIXES, RGB_SUFFIXES
 from m33d_hf.data.sources.pairing import (
+    CONFIDENCE_WORDS,
     MODALITY_WORDS,
     Unpaired,
+    composed,
+    is_confidence,
     modality_of,
     natural_key,
     read_association,
@@ -28,8 +31,10 @@ from m33d_hf.data.sources.pairing import (
 from m33d_hf.errors import DataError
 
 ASSOCIATION_NAMES = ("associations.txt", "association.txt", "associate.txt", "rgb.match", "rgbd.match")
-_SUFFIXES = {"rgb": RGB_SUFFIXES, "depth": MAP_SUFFIXES, "labels": (".png", ".pgm", ".npy")}
-_FOLDER_EXTRAS = ("gt", "raw", "filt", "map", "maps", "left", "registered", "aligned")
+SUFFIXES = {"rgb": RGB_SUFFIXES, "depth": MAP_SUFFIXES, "labels": LABEL_SUFFIXES}
+_FOLDER_EXTRAS = ("gt", "raw", "filt", "map", "maps", "left", "registered", "aligned", "lowres")
+# Folders whose names are no words of ours: ARKitScenes' pictures of the size of its depth.
+_FOLDER_NAMES = {"lowres_wide": "rgb"}
 
 Columns = dict[str, list[tuple[str, str]]]
 
@@ -43,8 +48,16 @@ class Listing:
 
     def images(self) -> list[str]:
         """Files of any readable kind."""
-        suffixes = tuple({suffix for group in _SUFFIXES.values() for suffix in group})
+        suffixes = tuple({suffix for group in SUFFIXES.values() for suffix in group})
         return [file for file in self.files if file.lower().endswith(suffixes)]
+
+    def by_composed_name(self) -> dict[str, str]:
+        """Every file by its name in composed form, as a list in a text file may spell it."""
+        return {composed(file): file for file in self.files}
+
+    def confidences(self) -> list[str]:
+        """Files that hold how sure a sensor was, which are no pictures whatever their suffix."""
+        return [file for file in self.images() if _is_confidence(file)]
 
     def summary(self, limit: int = 8) -> str:
         """What lies where: folders with the number of files of each kind."""
@@ -92,13 +105,28 @@ def list_files(root: Path) -> Listing:
 
 def _folder_modality(name: str) -> str | None:
     """Modality of a folder whose name says nothing but that: `depth`, `label-filt`, not `color_original_png`."""
+    if name.lower() in _FOLDER_NAMES:
+        return _FOLDER_NAMES[name.lower()]
     words = [word for word in words_of(name) if word not in _FOLDER_EXTRAS and not word.isdigit()]
     known = {word for group in MODALITY_WORDS.values() for word in group}
     return modality_of(name) if words and all(word in known for word in words) else None
 
 
+def _is_confidence(file: str) -> bool:
+    folder, name = posixpath.split(file)
+    # A folder's name has to say nothing else: a recording may be called anything.
+    folders = ([word for word in words_of(part) if word not in _FOLDER_EXTRAS] for part in folder.split("/"))
+    said = any(words and all(word in CONFIDENCE_WORDS for word in words) for words in folders)
+    return said or is_confidence(posixpath.splitext(name)[0])
+
+
+def readable_suffixes(wanted: Iterable[str]) -> str:
+    """What can be read, in a sentence for each modality."""
+    return " ".join(f"{name} is read from {', '.join(SUFFIXES[name])}." for name in wanted)
+
+
 def _has_suffix(file: str, modality: str) -> bool:
-    return file.lower().endswith(_SUFFIXES[modality])
+    return file.lower().endswith(SUFFIXES[modality])
 
 
 def _stem(file: str) -> str:
@@ -142,12 +170,13 @@ def _discover(files: Sequence[str], wanted: Sequence[str]) -> Columns:
 
 def _by_folder(files: Sequence[str], folder: str, modality: str) -> list[tuple[str, str]]:
     """Files below a folder of that name, which may have several levels and lie in every sequence."""
-    wanted = folder.split("/")
+    wanted = composed(folder).split("/")
     found = []
     for file in files:
         parts = file.split("/")[:-1]
         for start in range(len(parts) - len(wanted) + 1):
-            if parts[start : start + len(wanted)] == wanted and _has_suffix(file, modality):
+            here = [composed(part) for part in parts[start : start + len(wanted)]]
+            if here == wanted and _has_suffix(file, modality):
                 rest = "/".join(parts[:start] + parts[start + len(wanted) :])
                 found.append((_joined(rest, strip_modality(_stem(file))), file))
                 break
@@ -157,11 +186,11 @@ def _by_folder(files: Sequence[str], folder: str, modality: str) -> list[tuple[s
 def _by_pattern(files: Sequence[str], pattern: str, modality: str) -> list[tuple[str, str]]:
     """Files whose last path parts match `pattern`; what its stars stand for is the name of the frame."""
     depth = pattern.count("/") + 1
-    expression = re.compile(re.escape(pattern).replace(r"\*", "([^/]*)") + r"\Z")
+    expression = re.compile(re.escape(composed(pattern)).replace(r"\*", "([^/]*)") + r"\Z")
     found = []
     for file in files:
         parts = file.split("/")
-        match = expression.match("/".join(parts[-depth:])) if len(parts) >= depth else None
+        match = expression.match(composed("/".join(parts[-depth:]))) if len(parts) >= depth else None
         if match and _has_suffix(file, modality):
             stem = ".".join(group for group in match.groups() if group)
             found.append((_joined("/".join(parts[:-depth]), stem), file))
@@ -178,14 +207,16 @@ def find_columns(listing: Listing, chosen: dict[str, str]) -> Columns:
         DataError: a folder or pattern that was asked for and matches nothing.
     """
     files = listing.images()
-    columns = _discover(files, [name for name, how in chosen.items() if how == "auto"])
+    confident = set(listing.confidences())
+    pictures = [file for file in files if file not in confident]
+    columns = _discover(pictures, [name for name, how in chosen.items() if how == "auto"])
     for name, how in chosen.items():
         if how == "auto":
             continue
         columns[name] = _by_pattern(files, how, name) if "*" in how else _by_folder(files, how.strip("/"), name)
         if not columns[name]:
             raise DataError(
-                f"option {name}={how!r} matches no {' / '.join(_SUFFIXES[name])} file under {listing.root}. "
+                f"option {name}={how!r} matches no {' / '.join(SUFFIXES[name])} file under {listing.root}. "
                 f"Found:\n{listing.summary()}"
             )
     return {name: columns[name] for name in chosen}
@@ -218,12 +249,13 @@ def rows_of_association(
 ) -> tuple[dict[str, dict[str, str]], list[Unpaired]]:
     """Frames that an association file names: name -> files that exist; lines with a missing file are left over."""
     folder = PurePosixPath(association).parent
-    present = set(listing.files)
+    present = listing.by_composed_name()
     rows: dict[str, dict[str, str]] = {}
     missing: list[Unpaired] = []
     for row in read_association(listing.root / association):
-        files = {name: (folder / file).as_posix() for name, file in row.items() if name in wanted}
-        absent = [file for file in files.values() if file not in present]
+        named = {name: (folder / file).as_posix() for name, file in row.items() if name in wanted}
+        files = {name: present.get(composed(file), file) for name, file in named.items()}
+        absent = [file for file in named.values() if composed(file) not in present]
         missing += [Unpaired(file, f"named in {association} but not there") for file in absent]
         if absent or not files:
             continue

@@ -6,6 +6,7 @@ File lists are paths relative to one root, with forward slashes, so that keys an
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,16 @@ MODALITY_WORDS = {
     "depth": ("depth", "depths", "depthmap", "disp", "disparity"),
     "labels": ("label", "labels", "semantic", "semantics", "seg", "segm", "segmentation", "annotation", "annotations"),
 }
+# How sure a sensor is of its depth: no picture, though it is stored as one.
+CONFIDENCE_WORDS = ("confidence", "confidences")
 _NOISE_WORDS = ("gt", "sync", "map", "filt")
 _SEPARATORS = re.compile(r"[._\-\s]+")
 _SPLIT_KEEPING_SEPARATORS = re.compile(f"({_SEPARATORS.pattern})")
 _DIGITS = re.compile(r"\d+")
 _NUMBERS = re.compile(r"(\d+)")
+# Seconds; a millisecond, and what rounding to milliseconds adds. Frames are ten times as far apart.
+MAX_STAMP_DISTANCE = 0.0015
+_STAMPED = re.compile(r"(.*?)(\d+\.\d{2,9})")
 _MODALITY_OF_WORD = {word: name for name, words in MODALITY_WORDS.items() for word in words}
 
 
@@ -34,6 +40,11 @@ class Unpaired:
 
     path: str
     reason: str
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC), in which names that look alike are alike."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def words_of(stem: str) -> list[str]:
@@ -46,6 +57,14 @@ def modality_of(stem: str) -> str | None:
     found = {_MODALITY_OF_WORD[word] for word in words_of(stem) if word in _MODALITY_OF_WORD}
     # "depth_label" is no more depth than label; "rgb_depth" could be either.
     return found.pop() if len(found) == 1 else None
+
+
+def is_confidence(stem: str) -> bool:
+    """Whether a file's name says that it holds confidence: by that word, or as `conf_00012`."""
+    words = words_of(stem)
+    if any(word in CONFIDENCE_WORDS for word in words):
+        return True
+    return "conf" in words and all(word == "conf" or word.isdigit() for word in words)
 
 
 def strip_modality(stem: str) -> str:
@@ -66,8 +85,11 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 
 
 def _frame_name(path: str, tolerant: bool) -> str:
-    """Folder and bare name of a frame; with `tolerant`, digits count as numbers (`00007` is `7`)."""
-    folder, _, stem = path.rpartition("/")
+    """Folder and bare name of a frame; with `tolerant`, digits count as numbers (`00007` is `7`).
+
+    An accented letter may be one character or two (composed or decomposed, as some systems store names): it is one.
+    """
+    folder, _, stem = composed(path).rpartition("/")
     if tolerant:
         stem = _DIGITS.sub(lambda digits: str(int(digits[0])), stem)
     return f"{folder}/{stem}" if folder else stem
@@ -177,6 +199,34 @@ def read_association(path: Path) -> list[dict[str, str]]:
             "'depth' and 'rgb' (or 'color') into the folder or file names"
         )
     return [dict(zip(map(str, names), row)) for row in rows]
+
+
+def pair_by_stamp(
+    rows: dict[str, dict[str, str]], leftovers: list[Unpaired]
+) -> tuple[dict[str, dict[str, str]], list[Unpaired], int]:
+    """Pair what `pair_by_name` left over where names end in time stamps that differ by a millisecond at most.
+
+    ARKitScenes names pictures and depth by their own stamps (`41069021_305.377.png`, `41069021_305.378.png`), which
+    belong together.
+
+    Returns:
+        (rows in natural order, leftovers, number of pairs that were made).
+    """
+    lonely: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
+    for name, row in rows.items():
+        if len(row) == 1 and (stamp := _STAMPED.fullmatch(composed(name))) is not None:
+            lonely[stamp[1], next(iter(row))].append((float(stamp[2]), name))
+    joined: set[str] = set()
+    pairs = 0
+    for (prefix, modality), entries in lonely.items():
+        partners = lonely.get((prefix, "depth"), []) if modality == "rgb" else []
+        stamps = [stamp for stamp, _ in entries], [stamp for stamp, _ in partners]
+        for i, j in match_timestamps(*stamps, MAX_STAMP_DISTANCE):
+            rows[entries[i][1]] |= rows.pop(partners[j][1])
+            joined |= set(rows[entries[i][1]].values())
+            pairs += 1
+    rest = [entry for entry in leftovers if entry.path not in joined]
+    return {name: rows[name] for name in sorted(rows, key=natural_key)}, rest, pairs
 
 
 def match_timestamps(

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from m33d_hf.data.sources.frames import Frame
+from m33d_hf.data.sources.pairing import composed
 from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
@@ -102,7 +103,7 @@ def _entries(path: Path, sequences: Sequences) -> set[str]:
         words = text.split("#", 1)[0].replace(",", " ").split()
         if words:
             places = (text.strip().strip("/"), text.split("#", 1)[0].strip().strip("/"))
-            entries.add(next((place for place in places if place in known), words[0].strip("/")))
+            entries.add(next((place for place in map(composed, places) if place in known), composed(words[0].strip("/"))))
     return entries
 
 
@@ -116,7 +117,8 @@ def _names_of(key: str, frame: Frame) -> set[str]:
     names = {frame.key, PurePosixPath(frame.key).name, *files}
     names |= {str(PurePosixPath(file).with_suffix("")) for file in files}
     names |= {PurePosixPath(file).name for file in files}
-    return names | {"/".join(PurePosixPath(key).parts[: i + 1]) for i in range(len(PurePosixPath(key).parts))}
+    names |= {"/".join(PurePosixPath(key).parts[: i + 1]) for i in range(len(PurePosixPath(key).parts))}
+    return {composed(each) for each in names}
 
 
 def missing_entries(

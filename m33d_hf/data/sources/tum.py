@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from m33d_hf.data.detection import DepthOptions
 from m33d_hf.data.sources.frames import Frame, FrameSource, thin_out
 from m33d_hf.data.sources.layouts import ASSOCIATION_NAMES, Listing, list_files, rows_of_association
-from m33d_hf.data.sources.pairing import Unpaired, is_number, match_timestamps, read_table
+from m33d_hf.data.sources.pairing import Unpaired, composed, is_number, match_timestamps, read_table
 from m33d_hf.data.sources.splits import Sequences, select_split
 from m33d_hf.errors import ConfigError, DataError
 
@@ -29,7 +29,7 @@ class TumSource(FrameSource):
         max_difference: seconds that the stamps of a pair may be apart.
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source, but
             1/5000 m where nothing is stated, the benchmark's unit.
-        align, every, min_frames, split_list, split_fractions: as in the `folder` source.
+        align, orientation, every, min_frames, split_list, split_fractions: as in the `folder` source.
         fps: frames per second; None = from the time stamps' median step.
 
     Files that the lists name but that are not there, and frames without a partner, are left out and listed in
@@ -56,6 +56,7 @@ class TumSource(FrameSource):
         min_depth: float | None = None,
         max_depth: float | None = None,
         align: str = "refuse",
+        orientation: str = "refuse",
         every: int = 1,
         min_frames: int = 1,
         split_list: str | Mapping[str, str] | None = None,
@@ -84,17 +85,19 @@ class TumSource(FrameSource):
             fps=fps if fps is not None else _rate(sequences),
             unpaired=unpaired,
             notes=notes,
+            orientation=orientation,
         )
 
 
 def _find_sequences(
     listing: Listing, association: str, max_difference: float
 ) -> tuple[Sequences, list[Unpaired], list[str]]:
-    present = set(listing.files)
+    present = listing.by_composed_name()
     folders = [
         PurePosixPath(file).parent
         for file in listing.files
-        if PurePosixPath(file).name == "rgb.txt" and (PurePosixPath(file).parent / "depth.txt").as_posix() in present
+        if PurePosixPath(file).name == "rgb.txt"
+        and composed((PurePosixPath(file).parent / "depth.txt").as_posix()) in present
     ]
     if not folders:
         raise DataError(
@@ -118,14 +121,14 @@ def _find_sequences(
 
 
 def _pair_sequence(
-    listing: Listing, folder: PurePosixPath, association: str, max_difference: float, present: set[str]
+    listing: Listing, folder: PurePosixPath, association: str, max_difference: float, present: dict[str, str]
 ) -> tuple[dict[str, dict[str, str]], list[Unpaired], str]:
     """Pairs of one sequence by frame name, what was left out, and how the pairs were found."""
     names = ASSOCIATION_NAMES if association == "auto" else () if association == "none" else (association,)
     for name in names:
         file = (folder / name).as_posix()
-        if file in present:
-            rows, missing = rows_of_association(listing, file, ("rgb", "depth"))
+        if composed(file) in present:
+            rows, missing = rows_of_association(listing, present[composed(file)], ("rgb", "depth"))
             return rows, missing, name
     if association not in ("auto", "none"):
         raise DataError(f"{listing.root / folder}: there is no association file {association!r}")
@@ -133,9 +136,10 @@ def _pair_sequence(
     stamps: dict[str, list[tuple[float, str]]] = {}
     for modality in ("rgb", "depth"):
         entries = read_stamps(listing.root / folder / f"{modality}.txt")
-        files = [(stamp, (folder / file).as_posix()) for stamp, file in entries]
-        stamps[modality] = [entry for entry in files if entry[1] in present]
-        unpaired += [Unpaired(f, f"named in {modality}.txt but not there") for _, f in files if f not in present]
+        named = [(stamp, (folder / file).as_posix()) for stamp, file in entries]
+        stamps[modality] = [(stamp, present[composed(f)]) for stamp, f in named if composed(f) in present]
+        absent = [file for _, file in named if composed(file) not in present]
+        unpaired += [Unpaired(file, f"named in {modality}.txt but not there") for file in absent]
     rgb, depth = stamps["rgb"], stamps["depth"]
     pairs = match_timestamps([stamp for stamp, _ in rgb], [stamp for stamp, _ in depth], max_difference)
     pairs.sort(key=lambda pair: rgb[pair[0]][0])

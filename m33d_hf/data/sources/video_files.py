@@ -15,7 +15,7 @@ import torch
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.depth_m33d import resize_depth
-from m33d_hf.modeling.video_reading_m33d import VideoInfo, probe_video, read_video
+from m33d_hf.modeling.video_reading_m33d import VideoInfo, frame_orientations, probe_video, read_video
 from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack, restated
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ class DepthFrames(Protocol):
 
     def require_length(self, num_frames: int, video: object) -> None:
         """Raise a DataError unless there are as many maps as frames."""
+
+    def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
+        """Raise a DataError where maps of pictures that EXIF says to turn may not be upright."""
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """Return (T, 1, h, w) float32, NaN where invalid."""
@@ -149,6 +152,9 @@ class VideoFile:
         if self.depth is not None and "depth" in wanted:
             self.depth.require_length(info.num_frames, self.file)
             depth = self.depth.read(numbers)
+            if info.backend == "frames":
+                orientations = frame_orientations(self.file, numbers)
+                self.depth.require_upright(orientations, (info.height, info.width), depth)
             if rgb is None:
                 depth = resize_depth(depth, (info.height, info.width))
         listing = ",".join(map(str, numbers))

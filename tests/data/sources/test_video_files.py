@@ -31,6 +31,9 @@ class RampDepth:
 
     length: int
 
+    def require_upright(self, orientations: object, picture: tuple[int, int], maps: torch.Tensor) -> None:
+        assert len(orientations) == len(maps)
+
     def require_length(self, num_frames: int, video: object) -> None:
         if num_frames != self.length:
             raise DataError(f"{video} has {num_frames} frames, its depth {self.length}")

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from m33d_hf.errors import CorruptFileError, DataError
+from m33d_hf.errors import CorruptFileError, DataError, decoding
 
 logger = logging.getLogger(__name__)
 
@@ -158,11 +158,9 @@ def open_arrays(folder: Path) -> dict[str, np.ndarray]:
     arrays = {}
     for name in read_index(folder)["files"]:
         path = folder / f"{name}.npy"
-        try:
+        with decoding(path, "cannot be mapped", "; delete the folder to render it again"):
             # A plain view: np.memmap's own indexing costs more than what it reads here.
             arrays[name] = np.asarray(np.load(path, mmap_mode="r"))
-        except (OSError, ValueError) as error:
-            raise CorruptFileError(path, f"cannot be mapped ({error}); delete the folder to render it again") from error
     return arrays
 
 
