@@ -103,7 +103,8 @@ def _entries(path: Path, sequences: Sequences) -> set[str]:
         words = text.split("#", 1)[0].replace(",", " ").split()
         if words:
             places = (text.strip().strip("/"), text.split("#", 1)[0].strip().strip("/"))
-            entries.add(next((place for place in map(composed, places) if place in known), composed(words[0].strip("/"))))
+            named = (place for place in map(composed, places) if place in known)
+            entries.add(next(named, composed(words[0].strip("/"))))
     return entries
 
 
