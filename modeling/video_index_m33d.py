@@ -19,7 +19,8 @@ class VideoIndex:
         count: number of frames.
         pts: time stamp of every frame, ascending (a `range` for constant frame rates); empty where stamps cannot be
             trusted, as in AVI files with B-frames: then frames are counted from the start of the file.
-        keys: (time stamp, decoding time stamp) of the frames at which decoding can start, ascending.
+        keys: (time stamp, decoding time stamp, place in the file) of the frames at which decoding can start, ascending;
+            the place is None where seeks need no check.
         skipped: frames that come out of the decoder before frame 0 (only used without time stamps).
         seekable_by_number: every start point has the same number in decoding and in display order and nothing is
             hidden by an edit list; decord's random access is right only then.
@@ -36,7 +37,7 @@ class VideoIndex:
 
     count: int
     pts: Sequence[int] = ()
-    keys: tuple[tuple[int, int], ...] = ()
+    keys: tuple[tuple[int, int, int | None], ...] = ()
     skipped: int = 0
     seekable_by_number: bool = False
     container: str = ""

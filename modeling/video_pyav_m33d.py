@@ -134,11 +134,20 @@ class _File:
         if not cut:
             yield from held
 
-    def seek(self, stamp: int) -> bool:
-        """Move to the start point at or before a decoding time stamp; False where the container cannot."""
+    def seek(self, key: tuple[int, int, int | None]) -> bool:
+        """Move to a start point (`VideoIndex.keys`); False where the container cannot, or lands elsewhere.
+
+        AVI seeks by a list of its own. Where that is damaged the stamps of what follows are wrong as well.
+        """
+        shown, stamp, place = key
         try:
             self.container.seek(stamp, stream=self.stream, backward=True)
-        except _errors():
+            if place is not None:
+                first = next(self.container.demux(self.stream))
+                if (first.pts, first.pos) != (shown, place):
+                    return False
+                self.container.seek(stamp, stream=self.stream, backward=True)
+        except (*_errors(), StopIteration):
             return False
         return True
 
@@ -151,7 +160,8 @@ class _Packets:
         count: packets with content.
         stamps: time stamps of those that are shown, in decoding order.
         unstamped: number of those shown that have none.
-        keys: (time stamp, decoding time stamp, place in decoding order) of packets at which decoding can start.
+        keys: (time stamp, decoding time stamp, place in decoding order, place in the file) of packets at which decoding
+            can start.
         reordered: decoding time stamps differ from time stamps.
         damaged: a packet is flagged as damaged, or the file breaks off.
         gradual: decoding can start at a packet that is no whole picture (H.264 that refreshes gradually).
@@ -161,7 +171,7 @@ class _Packets:
     count: int = 0
     stamps: array[int] = field(default_factory=lambda: array("q"))
     unstamped: int = 0
-    keys: list[tuple[int | None, int | None, int]] = field(default_factory=list)
+    keys: list[tuple[int | None, int | None, int, int | None]] = field(default_factory=list)
     reordered: bool = False
     damaged: bool = False
     gradual: bool = False
@@ -173,7 +183,7 @@ class _Packets:
             return
         if packet.is_keyframe:
             self.gradual |= packet.stream.codec_context.name == "h264" and not _has_whole_picture(packet)
-            self.keys.append((packet.pts, packet.dts, self.count))
+            self.keys.append((packet.pts, packet.dts, self.count, packet.pos))
         if packet.pts is None:
             self.unstamped += 1
         elif not packet.is_discard:
@@ -238,14 +248,13 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     index, frame = found or _from_all_frames(path, whole)
     by_number = bool(found) and whole and index.count == packets.count and container in _INDEXED
     by_number &= not packets.gradual
-    by_number = by_number and all(index.number_of(pts) == place for pts, _, place in packets.keys)
-    keys = sorted((pts, pts if dts is None else dts) for pts, dts, _ in packets.keys if pts is not None)
-    if not index.pts or (container == "avi" and not whole):  # stamps after a seek follow AVI's index, which is damaged
-        keys = []
+    by_number = by_number and all(index.number_of(pts) == place for pts, _, place, _ in packets.keys)
+    checked = container == "avi"
+    keys = [(pts, pts if dts is None else dts, at if checked else None) for pts, dts, _, at in packets.keys if pts is not None]
     turns = round(frame.rotation / 90) % 4
     index = replace(
         index,
-        keys=tuple(keys),
+        keys=tuple(sorted(keys, key=lambda key: key[:2])) if index.pts else (),
         seekable_by_number=by_number,
         container=container,
         whole=whole,
@@ -335,7 +344,7 @@ def count_frames(path: Path, index: VideoIndex) -> VideoIndex:
         return index
     for place in [*range(len(index.keys) - 1, -1, -1)[:3], None]:
         with _File(path) as file:
-            if place is not None and not file.seek(index.keys[place][1]):
+            if place is not None and not file.seek(index.keys[place]):
                 continue
             frames = file.frames(cut=not index.whole)
             last = max((index.number_of(frame.pts) for frame, sound in frames if sound), default=-1)
@@ -383,7 +392,7 @@ class _Cursor:
         if key is None:
             self.file.container.close()
             self.file = _File(self.path)
-        elif not self.file.seek(self.index.keys[key][1]):
+        elif not self.file.seek(self.index.keys[key]):
             return False
         self._rewind()
         return True

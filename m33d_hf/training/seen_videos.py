@@ -144,7 +144,7 @@ def _names(item: Any, key: str, source: Any) -> tuple[str, ...]:
     frames = getattr(item, "frames", None)
     if isinstance(frames, Sequence) and frames and hasattr(frames[0], "rgb"):
         first = frames[0].rgb or frames[0].depth
-        path = Path(getattr(source, "root", "")) / str(first)
+        path = Path(getattr(getattr(item, "reader", source), "root", "")) / str(first)
         return (f"frame {_plain(key)} {_size(path)}",)
     names = [f"key {_plain(key)}"]
     file = getattr(item, "file", None)

