@@ -131,7 +131,7 @@ def check_types(config: Any, types: Mapping[str, Any]) -> None:
 
 def refusing_as_ours(cls: Class) -> Class:
     """Let a configuration class raise ConfigError where its library would raise errors of its own at construction."""
-    construct = cls.__init__
+    construct = cls.__init__  # type: ignore[misc]
 
     @functools.wraps(construct)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -143,5 +143,5 @@ def refusing_as_ours(cls: Class) -> Class:
             told = " ".join(str(error).split())
             raise ConfigError(f"{cls.__name__}: a field of transformers has a value that it refuses: {told}") from error
 
-    cls.__init__ = __init__
+    cls.__init__ = __init__  # type: ignore[misc]
     return cls

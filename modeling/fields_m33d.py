@@ -39,8 +39,8 @@ class Range:
 
     def words(self) -> str:
         """The range as messages and `--help` say it: "above 0 and at most 1", "two ascending numbers, each ..."."""
-        bounds = {"above": self.above, "at least": self.low, "below": self.below, "at most": self.high}
-        parts = [f"{word} {shown(bound)}" for word, bound in bounds.items() if bound is not None]
+        given = {"above": self.above, "at least": self.low, "below": self.below, "at most": self.high}
+        parts = [f"{word} {shown(bound)}" for word, bound in given.items() if bound is not None]
         bounds = " and ".join(parts) or "finite"
         if self.odd:
             bounds = f"odd, {bounds}"

@@ -20,10 +20,15 @@ SOURCES = {
     "ucf101": ("m33d_hf.data.sources.ucf101", "Ucf101Source"),
 }
 
-__all__ = ["SOURCES", "Source", "build_source", "source_option_types", "source_options"]
+__all__ = ["SOURCES", "Source", "build_source", "source_class", "source_option_types", "source_options"]
 
 
-def _source_class(name: str) -> type:
+def source_class(name: str) -> type:
+    """The class of the source called `name`, imported.
+
+    Raises:
+        ConfigError: there is none; names the nearest.
+    """
     if name not in SOURCES:
         raise ConfigError(
             f"no data source is called {name!r}; there are {', '.join(SOURCES)}.{nearest_name_hint(name, SOURCES)}"
@@ -34,7 +39,7 @@ def _source_class(name: str) -> type:
 
 def source_options(name: str) -> dict[str, Any]:
     """Options of a source with their defaults (`inspect.Parameter.empty` = required)."""
-    parameters = inspect.signature(_source_class(name)).parameters.values()
+    parameters = inspect.signature(source_class(name)).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters}
 
 
@@ -44,7 +49,7 @@ def source_option_types(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: unknown source.
     """
-    return option_types(_source_class(name))
+    return option_types(source_class(name))
 
 
 def build_source(name: str, **options: Any) -> Source:
@@ -55,7 +60,7 @@ def build_source(name: str, **options: Any) -> Source:
             range, or a required option left out.
         DataError: data that cannot be used, as the source says.
     """
-    source = _source_class(name)
+    source = source_class(name)
     for option, default in source_options(name).items():
         if default is inspect.Parameter.empty and options.get(option) is None:
             raise ConfigError(f"source {name!r} needs the option {option!r} (--data.{option})")

@@ -45,6 +45,11 @@ class SemanticSegmentationTask(DenseTask):
             )
         return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
+    def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """What `evaluate` returns, with the IoU of every class."""
+        names = cast("dict[int, str]", self.config_of(model).id2label).values()
+        return ["miou", "pixel_accuracy", "mean_accuracy", "loss", *(f"iou/{name}" for name in names)]
+
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Metrics on the labels as the evaluation transform leaves them, one confusion matrix over the whole set.
 

@@ -17,6 +17,7 @@ from torch import nn
 from m33d_hf.data.collation import ClipClassificationCollator
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.mixing import MixingOptions
+from m33d_hf.data.sources import source_class
 from m33d_hf.data.sources.phase_base import PhaseSource
 from m33d_hf.data.transforms import TransformOptions
 from m33d_hf.errors import CheckpointError, MissingDependencyError
@@ -149,6 +150,12 @@ class VideoClassificationTask(Task):
     def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
         """As the base, with the number of clips of each class."""
         return {**super().describe_data(dataset), **class_facts(dataset, dataset.source.action_names or [])}
+
+    def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """What `evaluate` returns; average precisions for clips of phases alone."""
+        phases = issubclass(source_class(args.data.source), PhaseSource)
+        precisions = ["map", *(f"ap/{name}" for name in names_of(model))] if phases else []
+        return ["top1", "top5", "mean_class_accuracy", "loss", "samples", *precisions]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Each video once, by the mean softmax of its views; whatever the number of processes.
