@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc as abc
 import math
 import numbers
+import os
 import types
 import typing
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, longest: int = _LONGEST) -> str:
     """A value for a message: numbers without trailing zeros, everything else as Python writes it, cut when long."""
     if isinstance(value, float) and math.isfinite(value) and value == round(value, 6) and abs(value) < 1e15:
         return str(int(value)) if value == int(value) else f"{value:g}"
@@ -87,7 +88,22 @@ def shown(value: Any) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # Python writes no numbers of more than 4300 digits
         text = f"a {type(value).__name__} too long to show"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def name_problem(text: Any) -> str | None:
+    """Why a text or path can name no file: "holds a null character", "is too long for a name"; None where it can.
+
+    Text fields name folders, files, patterns, models and choices: what no file system takes is a slip in all of them.
+    """
+    text = str(text)
+    if "\0" in text:
+        return "holds a null character"
+    try:
+        longest = max((len(os.fsencode(part)) for part in text.split("/")), default=0)
+    except UnicodeEncodeError:
+        return f"is {shown(text)}, which holds half a character"
+    return f"is {shown(text)}, which is too long for a name" if longest > 255 or len(text) > 4000 else None
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:

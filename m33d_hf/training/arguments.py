@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
-from m33d_hf.modeling.fields_m33d import Range
+from m33d_hf.modeling.fields_m33d import Range, name_problem
 
 TASKS = (
     "pretraining",
@@ -330,12 +330,13 @@ class RunArguments:
             origins: dotted key -> the layer that set it, for messages.
 
         Raises:
-            ConfigError: a value out of range, or values that contradict each other.
+            ConfigError: a value out of range, text that can name no file, or values that contradict each other.
         """
         _check_choice("task", self.task, TASKS)
         for key, field, value in fields_of(self):
             allowed: Range | None = field.metadata.get("range")
             problem = None if allowed is None or value is None else allowed.problem(value)
+            problem = name_problem(value) if isinstance(value, str) else problem
             if problem is not None:
                 raise ConfigError(f"{key}{said_by(key, origins or {})} {problem}.")
         trains = not self.eval_only or self.train.epochs is not None or self.train.max_steps is not None

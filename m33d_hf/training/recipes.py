@@ -27,6 +27,7 @@ from m33d_hf.training.yaml_text import parse_yaml, read_recipe_text
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 METHODS = RECIPES / "methods"
 NOT_RECIPES = {"paper_results"}  # YAML files of the folder that hold something else
+_LONGEST_NAME = 300  # in messages
 SECTIONS = ("common", "image", "stage_1", "stage_2", "clips")
 
 
@@ -52,7 +53,7 @@ def _find(name: str, folder: Path, names: Callable[[], list[str]], kind: str, be
             return path
     known = names()
     raise ConfigError(
-        f"There is no {kind} {name!r}: neither a name nor a file."
+        f"There is no {kind} {shown(name, _LONGEST_NAME)}: neither a name nor a file."
         f"{nearest_name_hint(name, known)} Known: {', '.join(known)}."
     )
 

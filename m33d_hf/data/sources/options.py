@@ -10,20 +10,22 @@ import functools
 import inspect
 import typing
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
-from m33d_hf.modeling.fields_m33d import Range, described, fit, shown
+from m33d_hf.modeling.fields_m33d import Range, described, fit, name_problem, shown
 
 _COUNT = Range(low=1, high=10**9)
 _METRES = Range(low=0, high=1e9)
+_RENDERED = Range(low=1, high=10**7)
 RANGES: Mapping[str, Range] = {
     "every": _COUNT,
     "min_frames": _COUNT,
-    "num_frames": _COUNT,
-    "num_clips": _COUNT,
-    "num_videos": _COUNT,
-    "clip_length": Range(low=1, high=100_000),
+    "num_frames": _RENDERED,
+    "num_clips": _RENDERED,
+    "num_videos": _RENDERED,
+    "clip_length": Range(low=1, high=10_000),
     "clip_span": Range(low=1, high=10**6),
     "clip_stride": Range(low=1, high=10**6),
     "num_classes": Range(low=1, high=255),
@@ -35,7 +37,7 @@ RANGES: Mapping[str, Range] = {
     "max_difference": Range(low=0, high=1e6),
     "length_tolerance": Range(low=0, high=1e9),
     "validation_fraction": Range(above=0, below=1),
-    "image_size": Range(low=1, high=16_384, length=2),
+    "image_size": Range(low=1, high=4096, length=2),
 }
 
 
@@ -74,11 +76,13 @@ def check_option(key: str, option: str, value: Any, hint: Any) -> Any:
     """One value as the type `hint`, within the range that goes with the option's name or its `Annotated` type.
 
     Raises:
-        ConfigError: another type, or out of range; `key` begins the message.
+        ConfigError: another type, out of range, or text that can name no file; `key` begins the message.
     """
     fits, result = fit(value, hint)
     if not fits:
         raise ConfigError(f"{key} must be {described(hint)}, not {shown(value)}.")
+    if isinstance(result, str | PurePath) and (problem := name_problem(result)) is not None:
+        raise ConfigError(f"{key} {problem}.")
     own = [extra for extra in typing.get_args(hint)[1:] if isinstance(extra, Range)]
     for allowed in own or ([RANGES[option]] if option in RANGES else []):
         problem = None if result is None else allowed.problem(result)
