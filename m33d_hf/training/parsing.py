@@ -181,17 +181,26 @@ def check_keys(tree: dict[str, Any], where: str) -> None:
     if model is not None and not isinstance(model, dict):
         raise ConfigError(f"model in {where} must be a mapping of M33DConfig fields, not {shown(model)}.")
     if model:
-        from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES, LABELS
-
-        tree["model"] = _check_free("model", model, model_hints(), {**CONFIG_RANGES, "num_labels": LABELS}, where)
+        tree["model"] = check_model_fields(model, where)
     modalities = tree.get("modalities")
     if isinstance(modalities, dict):
         from m33d_hf.modeling.modalities_m33d import MODALITY_RANGES, modality_types
 
         for name, values in modalities.items():
             if isinstance(values, dict):
-                prefix = f"modalities.{name}"
+                prefix = f"modalities.{name}."
                 modalities[name] = _check_free(prefix, values, modality_types(), MODALITY_RANGES, where)
+
+
+def check_model_fields(fields: dict[str, Any], where: str, prefix: str = "model.") -> dict[str, Any]:
+    """Fields of M33DConfig by name, typed and in range; words of the command line are read as their field asks.
+
+    Raises:
+        ConfigError: an unknown field, another type, or a number out of range; names `where` it was said.
+    """
+    from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES, LABELS
+
+    return _check_free(prefix, fields, model_hints(), {**CONFIG_RANGES, "num_labels": LABELS}, where)
 
 
 def model_hints() -> dict[str, Any]:
@@ -208,11 +217,11 @@ def _check_free(
     checked = {}
     for key, value in tree.items():
         if key not in hints:
-            raise ConfigError(f"Unknown key {prefix}.{key} in {where}.{_hint(str(key), hints, f'{prefix}.')}")
-        checked[key] = coerce(value, hints[key], f"{prefix}.{key}", where)
+            raise ConfigError(f"Unknown key {prefix}{key} in {where}.{_hint(str(key), hints, prefix)}")
+        checked[key] = coerce(value, hints[key], f"{prefix}{key}", where)
         problem = None if checked[key] is None or key not in ranges else ranges[key].problem(checked[key])
         if problem is not None:
-            raise ConfigError(f"{prefix}.{key} ({where}) {problem}.")
+            raise ConfigError(f"{prefix}{key} ({where}) {problem}.")
     return checked
 
 
