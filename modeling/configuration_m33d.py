@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from dataclasses import fields
 from typing import Any, Literal
 
@@ -9,6 +11,15 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from .configuration_checks_m33d import (
+    CONFIG_RANGES,
+    MOST_TOKENS,
+    MOST_WEIGHTS,
+    check_library_fields,
+    check_ranges,
+    check_types,
+    refusing_as_ours,
+)
 from .errors_m33d import ConfigError, nearest_name_hint
 from .modalities_m33d import IMAGENET_MEAN, IMAGENET_STD, ModalitySpec, depth_modality, rgb_modality
 
@@ -34,6 +45,7 @@ def _pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
     return int(height), int(width)
 
 
+@refusing_as_ours
 @strict
 class M33DConfig(PreTrainedConfig):
     r"""Configuration of M33D models. `M33DConfig()` is the paper's image model in stage 2, taken literally.
@@ -220,9 +232,9 @@ class M33DConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_unknown(kwargs)
+        self._check_fields()
+        check_library_fields(self, kwargs)
         entries = self.modalities if self.modalities is not None else [rgb_modality(), depth_modality()]
-        if not isinstance(entries, list | tuple) or not all(isinstance(entry, dict) for entry in entries):
-            raise ConfigError(f"modalities must be a list of dicts, got {type(entries).__name__}.")
         self.modalities = [ModalitySpec.from_dict(entry).to_dict() for entry in entries]
         if self.use_cls_token is None:
             self.use_cls_token = self.num_frames == 1 and not self.global_token
@@ -251,7 +263,8 @@ class M33DConfig(PreTrainedConfig):
             "experts_implementation",
         }
         for key in kwargs:
-            if key in library or key.startswith("_") or hasattr(PreTrainedConfig, key):
+            theirs = hasattr(PreTrainedConfig, key) and not callable(getattr(PreTrainedConfig, key))
+            if key in library or key.startswith("_") or theirs:
                 continue
             message = f"M33DConfig has no field {key!r}.{nearest_name_hint(key, known)}"
             if self.transformers_version is None:
@@ -377,12 +390,17 @@ class M33DConfig(PreTrainedConfig):
         Raises:
             ConfigError: with the field, its value and the fix.
         """
+        self._check_fields()
         self._check_modalities()
         self._check_sizes()
         self._check_decoder()
         self._check_budget()
         self._check_pair_losses()
         self._check_follow_up()
+
+    def _check_fields(self) -> None:
+        check_types(self, field_types())
+        check_ranges(vars(self), CONFIG_RANGES)
 
     def _check_modalities(self) -> None:
         names = [spec.name for spec in self.specs]
@@ -403,23 +421,14 @@ class M33DConfig(PreTrainedConfig):
                 raise ConfigError(f"share_mask needs one masking and ratio for all inputs, got {sorted(kinds)}.")
 
     def _check_sizes(self) -> None:
-        for name in (
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "num_frames",
-            "tubelet_size",
-            "decoder_hidden_size",
-            "decoder_num_hidden_layers",
-            "decoder_num_attention_heads",
-            "temporal_hidden_size",
-            "temporal_num_layers",
-            "temporal_frame_stride",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
-        self.grid  # noqa: B018  (raises when frames or sides do not divide)
+        t, h, w = self.grid  # raises when frames or sides do not divide
+        if t * h * w > MOST_TOKENS:
+            raise ConfigError(f"the grid of {t} x {h} x {w} has {t * h * w} tokens, expected at most {MOST_TOKENS}.")
+        if (weights := self._rough_weights()) > MOST_WEIGHTS:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} with num_hidden_layers {self.num_hidden_layers} and what goes with "
+                f"them come to about {weights:.0e} weights, expected at most {MOST_WEIGHTS:.0e}."
+            )
         for width, heads in (
             ("hidden_size", "num_attention_heads"),
             ("decoder_hidden_size", "decoder_num_attention_heads"),
@@ -432,8 +441,15 @@ class M33DConfig(PreTrainedConfig):
                 raise ConfigError(f"{width} {getattr(self, width)} must be a multiple of 4 for sine-cosine positions.")
         if self.position_embedding_type == "sincos_2d" and self.grid[0] > 1:
             raise ConfigError("sincos_2d positions know no time; use position_embedding_type 'sincos_1d' for clips.")
-        if not 0.0 <= self.drop_path_rate < 1.0:
-            raise ConfigError(f"drop_path_rate is {self.drop_path_rate}, expected 0 <= rate < 1.")
+        if self.min_depth >= self.max_depth:
+            raise ConfigError(f"min_depth {self.min_depth} is not below max_depth {self.max_depth}.")
+
+    def _rough_weights(self) -> int:
+        """Weights of encoders, decoder and patch kernels, near enough to tell a slip of the pen."""
+        kernels = sum(self.patch_dim(spec) for spec in self.specs) * (self.hidden_size + self.decoder_hidden_size)
+        encoder = self.num_hidden_layers * self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
+        width, inner = self.decoder_hidden_size, self.decoder_intermediate_size
+        return kernels + encoder + self.decoder_num_hidden_layers * width * (4 * width + 2 * inner)
 
     def _check_decoder(self) -> None:
         if self.joint_encoding:
@@ -482,8 +498,6 @@ class M33DConfig(PreTrainedConfig):
         kinds = {spec.name: spec.masking for spec in self.input_specs if spec.masking != "random"}
         if kinds:
             raise ConfigError(f"token_budget draws at random over positions; set masking 'random' for {kinds}.")
-        if self.token_budget_alpha <= 0:
-            raise ConfigError(f"token_budget_alpha is {self.token_budget_alpha}, expected more than 0.")
         self.budget_for(self.grid)
 
     def _check_second_target(self, spec: ModalitySpec) -> None:
@@ -534,10 +548,6 @@ class M33DConfig(PreTrainedConfig):
                     "contrastive_negatives 'batch' has no symmetric form; set contrastive_symmetric to False or "
                     "contrastive_negatives to 'sample'."
                 )
-        if self.contrastive_temperature <= 0:
-            raise ConfigError(f"contrastive_temperature is {self.contrastive_temperature}, expected more than 0.")
-        if self.num_matching_negatives < 1:
-            raise ConfigError(f"num_matching_negatives is {self.num_matching_negatives}, expected 1 or more.")
         if self.matching_pool == "cls" and self.matching_weight > 0 and not self.use_cls_token:
             raise ConfigError("matching_pool 'cls' needs use_cls_token.")
 
@@ -548,7 +558,12 @@ class M33DConfig(PreTrainedConfig):
                 f"denoising_weight of {denoised} needs the shared decoder of a reconstruction: give a modality the "
                 "role 'both' and a weight, and decoder_kind 'shared'; or set denoising_weight to 0 (as in stage 1)."
             )
-        if self.distillation_weight < 0:
-            raise ConfigError(f"distillation_weight is {self.distillation_weight}, expected 0 or more.")
         if self.distillation_weight > 0 and self.token_budget is not None:
             raise ConfigError("distillation needs features by modality, which a token_budget does not give; drop one.")
+
+
+@functools.cache
+def field_types() -> dict[str, Any]:
+    """Field -> type of what M33DConfig itself has; those of the library's base class are the library's to check."""
+    own = inspect.get_annotations(M33DConfig).items()
+    return {name: eval(hint, globals()) if isinstance(hint, str) else hint for name, hint in own}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import typing
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .errors_m33d import ConfigError, nearest_name_hint
+from .fields_m33d import Range, described, fit, shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -16,6 +19,18 @@ _CHOICES = {
     "target_norm": ("none", "pooled", "per_channel"),
     "target_space": ("input", "unit"),
     "loss": ("mse", "l2", "l1"),
+}
+
+MODALITY_RANGES: dict[str, Range] = {
+    "channels": Range(low=1, high=4096),
+    "mask_ratio": Range(low=0, high=1),
+    "target_eps": Range(low=0, high=1e6),
+    "weight": Range(low=0, high=1e6),
+    "drop_probability": Range(low=0, below=1),
+    "denoising_weight": Range(low=0, high=1e6),
+    "denoising_std": Range(above=0, high=1e6),
+    "channel_mean": Range(low=-1e6, high=1e6),
+    "channel_std": Range(above=0, high=1e6),
 }
 
 
@@ -95,6 +110,7 @@ class ModalitySpec:
         for key in ("name", "channels", "input_name"):
             if key not in entry:
                 raise ConfigError(f"modality {entry.get('name')!r} lacks {key!r}; every modality entry needs it.")
+        check_entry(entry)
         values = dict(entry)
         for key in ("channel_mean", "channel_std"):
             if values.get(key) is not None:
@@ -112,12 +128,6 @@ class ModalitySpec:
                     f"{where}: {key} is {value!r}, expected one of {', '.join(allowed)}."
                     f"{nearest_name_hint(str(value), allowed)}"
                 )
-        if not 0.0 <= self.mask_ratio <= 1.0:
-            raise ConfigError(f"{where}: mask_ratio is {self.mask_ratio}, expected a share between 0 and 1.")
-        if not 0.0 <= self.drop_probability < 1.0:
-            raise ConfigError(f"{where}: drop_probability is {self.drop_probability}, expected 0 <= p < 1.")
-        if self.weight < 0:
-            raise ConfigError(f"{where}: weight is {self.weight}, expected 0 or more.")
         self._check_denoising(where)
         if self.role == "target" and self.mask_ratio != 1.0:
             raise ConfigError(
@@ -149,11 +159,6 @@ class ModalitySpec:
             raise ConfigError(f"{where}: give channel_mean and channel_std together or not at all.")
 
     def _check_denoising(self, where: str) -> None:
-        if self.denoising_weight < 0 or self.denoising_std <= 0:
-            raise ConfigError(
-                f"{where}: denoising_weight is {self.denoising_weight} and denoising_std {self.denoising_std}; give "
-                "a weight of 0 or more and a deviation above 0. Weight 0 switches denoising off."
-            )
         if self.denoising_weight > 0 and self.role == "target":
             raise ConfigError(
                 f"{where}: role 'target' is never encoded, so it has no input to denoise; set denoising_weight to 0."
@@ -182,6 +187,30 @@ class ModalitySpec:
     def to_dict(self) -> dict[str, Any]:
         """Return a dict with every field."""
         return asdict(self)
+
+
+@functools.cache
+def modality_types() -> dict[str, Any]:
+    """Field -> type of a modality entry."""
+    return typing.get_type_hints(ModalitySpec)
+
+
+def check_entry(entry: dict[str, Any]) -> None:
+    """Check types and ranges of the known fields of an entry of `M33DConfig.modalities`, each by itself.
+
+    Raises:
+        ConfigError: with the modality, the field and what it may hold.
+    """
+    where = f"modality {shown(entry.get('name'))}"
+    for key, hint in modality_types().items():
+        if key not in entry:
+            continue
+        if not fit(entry[key], hint)[0]:
+            raise ConfigError(f"{where}: {key} must be {described(hint)}, not {shown(entry[key])}.")
+        allowed, value = MODALITY_RANGES.get(key), entry[key]
+        problem = None if allowed is None or value is None else allowed.problem(value)
+        if problem is not None:
+            raise ConfigError(f"{where}: {key} {problem}.")
 
 
 def rgb_modality(**overrides: Any) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from m33d_hf.errors import ConfigError, M33DError
 
 
@@ -33,16 +31,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """Fields of M33DConfig from KEY=VALUE, read as `--model.KEY VALUE` of a run is."""
+    from m33d_hf.training.command_line import Word
+    from m33d_hf.training.parsing import check_model_fields
+
     result = {}
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator:
             raise ConfigError(f"--config_overrides {pair!r}: expected KEY=VALUE, for example image_size=[240,320].")
-        try:
-            result[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--config_overrides {key}: {value!r} is not YAML ({error}).") from error
-    return result
+        result[key] = Word(value)
+    return check_model_fields(result, "--config_overrides", prefix="")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,9 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         from m33d_hf.inference.detection_files import detect_all, find_videos, usable_device
         from m33d_hf.inference.sharding import launched_place, rank_share
         from m33d_hf.inference.timeline import ActionDetector
+        from m33d_hf.modeling.fields_m33d import Range
 
-        if args.fps is not None and not args.fps > 0:
-            raise ConfigError(f"--fps is {args.fps}; it is a positive number of frames per second")
+        if args.fps is not None and (problem := Range(above=0, high=1e6).problem(args.fps)) is not None:
+            raise ConfigError(f"--fps {problem}, in frames per second")
         place = launched_place()
         found = find_videos(args.video)
         videos = {name: found[name] for name in rank_share(sorted(found), place.rank, place.world_size)}

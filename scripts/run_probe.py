@@ -20,9 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.errors import ConfigError, M33DError
+from m33d_hf.modeling.fields_m33d import Range
 from m33d_hf.scripts._main import ERROR
 from m33d_hf.training.launcher import watch_launcher
 
+RANGES = {
+    "knn_k": Range(low=1, high=10**9),
+    "knn_temperature": Range(above=0, high=1e6),
+    "linear_strengths": Range(above=0, high=1e12),
+    "linear_held_out": Range(above=0, below=1),
+}
 TASKS = {False: "video_classification", True: "semantic_segmentation"}
 
 
@@ -67,9 +74,15 @@ def _own_options(words: list[str]) -> tuple[Any, list[str]]:
     parser.add_argument("--linear_strengths", type=_numbers)
     parser.add_argument("--linear_held_out", type=float, default=0.2)
     try:
-        return parser.parse_known_args(words)
+        own, rest = parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error}; see --help.") from error
+    for name, allowed in RANGES.items():
+        value = getattr(own, name)
+        problem = None if value is None else allowed.problem(value)
+        if problem is not None:
+            raise ConfigError(f"--{name} {problem}.")
+    return own, rest
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from m33d_hf.modeling.masking_m33d import visible_count
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.evaluation_run import as_trained, check_all_loaded, evaluation_data, known_data
 from m33d_hf.training.plan import plan_run
-from m33d_hf.training.preparation import build_model, overlap_lines
+from m33d_hf.training.preparation import build_model, check_metric, overlap_lines
 from m33d_hf.training.recipes import leaves
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
@@ -42,6 +42,7 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
         return _lines(_evaluation_sections(args, task, origins or {}))
     model = build_model(args, task)
     config = config_of(model)
+    check_metric(args, task, model)
     train_set, eval_set = task.build_datasets(args, model)
     world = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
     sections = {

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
-import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from m33d_hf.data.sources import source_option_types
+from m33d_hf.data.sources.options import check_option
 from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.modeling.fields_m33d import Range, described, fit, shown, takes_text
 from m33d_hf.training import recipes
-from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.arguments import RunArguments, origin_of, said_by
+from m33d_hf.training.command_line import Word, read_overrides, typed
 
 # Two ways to say one thing, of which a layer that says either takes the place of both.
 ALTERNATIVES = (
@@ -24,8 +26,6 @@ ALTERNATIVES = (
 )
 
 
-# Words without a section that other trainers use, too.
-SHORT = {"compile": "train.compile", "grad_checkpointing": "train.grad_checkpointing"}
 # What the arguments of transformers' trainer and of many scripts are called here; for hints alone.
 ELSEWHERE = {
     "lr": "learning_rate",
@@ -37,10 +37,6 @@ ELSEWHERE = {
     "dataloader_num_workers": "num_workers",
     "report_to": "trackers",
 }
-
-
-class _Text(str):
-    """A word of the command line, not yet typed: what it becomes depends on the field that takes it."""
 
 
 @dataclass(frozen=True)
@@ -58,41 +54,6 @@ def parse_arguments(argv: list[str], task: str) -> RunArguments:
         ConfigError: unknown recipe, method or key (with the nearest name), a value of the wrong type or out of range.
     """
     return resolve(argv, task).args
-
-
-def read_overrides(argv: list[str]) -> dict[str, Any]:
-    """Nested overrides from `--a.b value`, `--a.b=value`, `--a.b v1 v2` (a list) and `--flag` alone (true).
-
-    Raises:
-        ConfigError: a word that belongs to no key, or a key given twice.
-    """
-    flat: dict[str, Any] = {}
-    position = 0
-    while position < len(argv):
-        word = argv[position]
-        position += 1
-        if not word.startswith("--") or len(word) == 2:
-            raise ConfigError(f"Cannot place {word!r} on the command line: arguments read --key value or --key=value.")
-        key, equals, value = word[2:].partition("=")
-        key = key.replace("-", "_")
-        key = SHORT.get(key, key)
-        if key in flat:
-            raise ConfigError(f"--{key} is given twice.")
-        values = [value] if equals else []
-        while not equals and position < len(argv) and not argv[position].startswith("--"):
-            values.append(argv[position])
-            position += 1
-        flat[key] = True if not values else _Text(values[0]) if len(values) == 1 else [_Text(v) for v in values]
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        node = tree
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"--{key}: {parent} is already given as a value.")
-        node[leaf] = value
-    return tree
 
 
 def resolve(argv: list[str], task: str) -> Resolved:
@@ -129,10 +90,11 @@ def resolve(argv: list[str], task: str) -> Resolved:
             f"method={merged['method']!r}: methods describe pre-training; {task} starts from --init_from."
         )
     has_modalities = merged.pop("modalities", None) is not None
-    args = build(RunArguments, merged, "")
+    _type_source_options(merged, origins)
+    args = build(RunArguments, merged, "", origins)
     if has_modalities:
-        args.model["modalities"] = _typed_modalities(layers, args.model.get("modalities"))
-    args.validate()
+        args.model["modalities"] = _modalities(layers, args.model.get("modalities"))
+    args.validate(origins)
     return Resolved(args, origins)
 
 
@@ -174,11 +136,38 @@ def _with_method(layers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, di
     return [*layers[:-1], (label, tree), layers[-1]]
 
 
-def _typed_modalities(layers: list[tuple[str, dict[str, Any]]], given: Any) -> list[dict[str, Any]]:
+def _modalities(layers: list[tuple[str, dict[str, Any]]], given: Any) -> list[dict[str, Any]]:
     from m33d_hf.modeling.configuration_m33d import M33DConfig
 
     default = given if isinstance(given, list) else M33DConfig().modalities or []
-    return [_plain(entry) for entry in recipes.resolve_modalities(layers, [dict(entry) for entry in default])]
+    return recipes.resolve_modalities(layers, [dict(entry) for entry in default])
+
+
+def _type_source_options(merged: dict[str, Any], origins: Mapping[str, str]) -> None:
+    """Give `data.options` and `data.eval_options` the types that the source's constructor asks for.
+
+    Names that it does not have are left to the source, which lists those that it has.
+    """
+    data = merged.get("data") or {}
+    given = {section: data.get(section) for section in ("options", "eval_options")}
+    if not any(isinstance(values, dict) and values for values in given.values()):
+        return
+    source = coerce(
+        data.get("source", RunArguments().data.source), str, "data.source", origin_of("data.source", origins)
+    )
+    types = source_option_types(source)
+    for section, values in given.items():
+        if isinstance(values, dict):
+            data[section] = {
+                name: _source_option(f"data.{section}.{name}", name, value, types.get(name, Any), origins)
+                for name, value in values.items()
+            }
+
+
+def _source_option(key: str, name: str, value: Any, hint: Any, origins: Mapping[str, str]) -> Any:
+    said = said_by(key, origins)
+    plain = typed(value, hint, key)
+    return plain if hint is Any else check_option(f"{key}{said}", str(name), plain, hint)
 
 
 def check_keys(tree: dict[str, Any], where: str) -> None:
@@ -189,37 +178,51 @@ def check_keys(tree: dict[str, Any], where: str) -> None:
     """
     _check_fields(tree, RunArguments, "", where)
     model = tree.get("model")
-    if isinstance(model, dict) and model:
-        tree["model"] = _check_free("model", model, model_hints(), where)
+    if model is not None and not isinstance(model, dict):
+        raise ConfigError(f"model in {where} must be a mapping of M33DConfig fields, not {shown(model)}.")
+    if model:
+        tree["model"] = check_model_fields(model, where)
     modalities = tree.get("modalities")
     if isinstance(modalities, dict):
-        from m33d_hf.modeling.configuration_m33d import ModalitySpec
+        from m33d_hf.modeling.modalities_m33d import MODALITY_RANGES, modality_types
 
-        hints = _hints(ModalitySpec)
         for name, values in modalities.items():
             if isinstance(values, dict):
-                modalities[name] = _check_free(f"modalities.{name}", values, hints, where)
+                prefix = f"modalities.{name}."
+                modalities[name] = _check_free(prefix, values, modality_types(), MODALITY_RANGES, where)
+
+
+def check_model_fields(fields: dict[str, Any], where: str, prefix: str = "model.") -> dict[str, Any]:
+    """Fields of M33DConfig by name, typed and in range; words of the command line are read as their field asks.
+
+    Raises:
+        ConfigError: an unknown field, another type, or a number out of range; names `where` it was said.
+    """
+    from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES, LABELS
+
+    return _check_free(prefix, fields, model_hints(), {**CONFIG_RANGES, "num_labels": LABELS}, where)
 
 
 def model_hints() -> dict[str, Any]:
     """Field name -> type of everything that `--model.FIELD` may set."""
-    import sys
+    from m33d_hf.modeling.configuration_m33d import field_types
 
-    from m33d_hf.modeling.configuration_m33d import M33DConfig
-
-    # Its own annotations only: those of the library's base class need names that exist for type checkers alone.
-    scope = vars(sys.modules[M33DConfig.__module__])
-    own = inspect.get_annotations(M33DConfig).items()
-    hints = {name: eval(hint, scope) if isinstance(hint, str) else hint for name, hint in own}
-    return hints | {"num_labels": int, "id2label": dict, "label2id": dict}
+    return field_types() | {"num_labels": int, "id2label": dict[int, str], "label2id": dict[str, int]}
 
 
-def _check_free(prefix: str, tree: dict[str, Any], hints: dict[str, Any], where: str) -> dict[str, Any]:
-    """The mapping with its values typed; for `model` and for one entry of `modalities`."""
-    for key in tree:
+def _check_free(
+    prefix: str, tree: dict[str, Any], hints: dict[str, Any], ranges: Mapping[str, Range], where: str
+) -> dict[str, Any]:
+    """The mapping with its values typed and in range; for `model` and for one entry of `modalities`."""
+    checked = {}
+    for key, value in tree.items():
         if key not in hints:
-            raise ConfigError(f"Unknown key {prefix}.{key} in {where}.{_hint(str(key), hints, f'{prefix}.')}")
-    return {key: coerce(value, hints[key], f"{prefix}.{key}") for key, value in tree.items()}
+            raise ConfigError(f"Unknown key {prefix}{key} in {where}.{_hint(str(key), hints, prefix)}")
+        checked[key] = coerce(value, hints[key], f"{prefix}{key}", where)
+        problem = None if checked[key] is None or key not in ranges else ranges[key].problem(checked[key])
+        if problem is not None:
+            raise ConfigError(f"{prefix}{key} ({where}) {problem}.")
+    return checked
 
 
 def _check_fields(tree: dict[str, Any], cls: type, prefix: str, where: str) -> None:
@@ -231,7 +234,7 @@ def _check_fields(tree: dict[str, Any], cls: type, prefix: str, where: str) -> N
             raise ConfigError(f"Unknown key {prefix}{key} in {where}.{_hint(str(key), near, prefix)}")
         if dataclasses.is_dataclass(hints.get(key)):
             if not isinstance(value, dict):
-                raise ConfigError(f"{prefix}{key} in {where} must be a mapping, not {value!r}.")
+                raise ConfigError(f"{prefix}{key} in {where} must be a mapping, not {shown(value)}.")
             _check_fields(value, hints[key], f"{prefix}{key}.", where)
 
 
@@ -262,109 +265,61 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def build(cls: type, tree: dict[str, Any], prefix: str) -> Any:
-    """An instance of the dataclass `cls` from a nested mapping, every value typed."""
+def build(cls: type, tree: dict[str, Any], prefix: str, origins: Mapping[str, str] | None = None) -> Any:
+    """An instance of the dataclass `cls` from a nested mapping, every value typed.
+
+    Raises:
+        ConfigError: a value of another type, or a key that no field has.
+    """
     hints = _hints(cls)
     values: dict[str, Any] = {}
     for key, value in tree.items():
-        hint = hints[key]
+        if key not in hints:  # a file that another version wrote
+            raise ConfigError(f"Unknown key {prefix}{key}.{nearest_name_hint(str(key), hints, prefix)}")
+        hint, name = hints[key], f"{prefix}{key}"
         if dataclasses.is_dataclass(hint):
-            values[key] = build(typing.cast(type, hint), value, f"{prefix}{key}.")
+            if not isinstance(value, dict):
+                raise ConfigError(f"{name} must be a mapping, not {shown(value)}.")
+            values[key] = build(typing.cast(type, hint), value, f"{name}.", origins)
         else:
-            values[key] = coerce(value, hint, f"{prefix}{key}")
+            values[key] = coerce(value, hint, name, origin_of(name, origins or {}))
     return cls(**values)
 
 
-def coerce(value: Any, hint: Any, key: str) -> Any:
-    """`value` as the type `hint` (int, float, bool, str, Literal, list[...], dict, unions with None).
+def coerce(value: Any, hint: Any, key: str, origin: str = "") -> Any:
+    """`value` as the type `hint`; words of the command line are read as `command_line` says.
+
+    Args:
+        value: as YAML or the command line gave it.
+        hint: a type as annotations have them, see `fit`.
+        key: dotted name for messages.
+        origin: the layer that set it, for messages.
 
     Raises:
-        ConfigError: the value has another type; names the key and the expected type.
+        ConfigError: the value has another type; names the key, the expected type and the origin.
     """
-    value = _typed_text(value, hint, key)
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for option in options:
-        matched, result = _match(value, option, key)
-        if matched:
-            return result
-    raise ConfigError(f"{key} must be {_describe(hint)}, not {value!r} ({type(value).__name__}).")
+    fits, result = fit(typed(value, hint, key), hint)
+    if not fits:
+        said = f" ({origin})" if origin else ""
+        raise ConfigError(f"{key} must be {described(hint)}, not {_told(value)}{said}.{_quoting(value, hint, key)}")
+    return result
 
 
-def _typed_text(value: Any, hint: Any, key: str) -> Any:
-    """A word of the command line, read as YAML unless the field wants text."""
-    if not isinstance(value, _Text):
-        return value
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    parsed = recipes.parse_yaml(str(value), f"--{key}")
-    if parsed is None and types.NoneType in options:
-        return None
-    wants_text = str in options or any(typing.get_origin(o) is typing.Literal for o in options)
-    if wants_text and not isinstance(parsed, str):
-        return str(value)
-    if _only_lists(options) and not isinstance(parsed, list):
-        return [parsed]
-    return parsed
+def _told(value: Any) -> str:
+    return shown([str(word) for word in value] if isinstance(value, list) else value)
 
 
-def _only_lists(options: tuple[Any, ...]) -> bool:
-    """Whether a single word can only mean a list of one (`--logging.trackers wandb`)."""
-    return all(typing.get_origin(o) in (list, tuple) or o is types.NoneType for o in options)
+def _quoting(value: Any, hint: Any, key: str) -> str:
+    """For several words where one text was expected: the shell has cut it."""
+    cut = isinstance(value, list) and all(isinstance(word, Word) for word in value) and takes_text(hint)
+    return f' Quote text with spaces for the shell: --{key} "{" ".join(value)}".' if cut else ""
 
 
-def _match(value: Any, hint: Any, key: str) -> tuple[bool, Any]:
-    """Whether `value` fits one plain type, and the fitted value."""
-    origin = typing.get_origin(hint)
-    if hint is Any:
-        return True, _plain(value)
-    if hint in (None, types.NoneType):
-        return value is None, None
-    if hint is bool:
-        return isinstance(value, bool), value
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool), float(value) if _number(
-            value
-        ) else value
-    if hint is str:
-        return isinstance(value, str), str(value)
-    if origin is typing.Literal:
-        return value in typing.get_args(hint), value
-    if origin in (list, tuple) and isinstance(value, list):
-        item = typing.get_args(hint)[0]
-        return True, [coerce(v, item, key) for v in value]
-    if (origin or hint) is dict and isinstance(value, dict):
-        return True, _plain(value)
-    return False, value
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _plain(value: Any) -> Any:
-    """Words of the command line inside free-form mappings, read as YAML."""
-    if isinstance(value, _Text):
-        return recipes.parse_yaml(str(value), "the command line")
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return value
-
-
-def _describe(hint: Any) -> str:
-    """The type in words of a user: 'one of a, b', 'a number or null'."""
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(option) for option in typing.get_args(hint))
-    if hint in (None, types.NoneType):
-        return "null"
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(str(v) for v in typing.get_args(hint))
-    if typing.get_origin(hint) in (list, tuple):
-        return f"a list, each {_describe(typing.get_args(hint)[0])}"
-    return names.get(typing.get_origin(hint) or hint, str(hint))
+TEXT_RULES = (
+    '  Text is taken as it is written, with quotes for the shell alone: --output_dir "exp #1". The word null empties',
+    "  what may be empty. Lists and mappings are YAML; text with special characters in them has quotes of its own:",
+    "  --data.options.class_names '[\"a #1\", b]'. Patterns: --data.options.rgb '*_left.png'.",
+)
 
 
 def help_text(task: str) -> str:
@@ -385,8 +340,18 @@ def help_text(task: str) -> str:
             missing = item.default is dataclasses.MISSING
             factory = typing.cast(Any, item.default_factory)
             default = factory() if missing else item.default
-            lines.append(f"  --{prefix}{item.name} (default {default})\n      {item.metadata.get('help', '')}")
+            allowed: Range | None = item.metadata.get("range")
+            bounds = "" if allowed is None else f" {_sentence(allowed.words())}"
+            sentence = item.metadata.get("help", "")
+            lines.append(f"  --{prefix}{item.name} (default {default})\n      {sentence}{bounds}")
 
     visit(RunArguments, "")
-    lines.append("  --model.FIELD and --modalities.NAME.FIELD: see M33DConfig and ModalitySpec.")
+    lines += [
+        "  --model.FIELD and --modalities.NAME.FIELD: see M33DConfig and ModalitySpec.",
+        *TEXT_RULES,
+    ]
     return "\n".join(lines)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."

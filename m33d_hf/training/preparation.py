@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -72,6 +72,7 @@ class Run:
         if args.train.sharding.startswith(PREFIX):
             load_deepspeed(accelerator.device)  # what is missing is said before any data is rendered or read
         self.model = build_model(args, task)
+        check_metric(args, task, self.model)  # before rooms are rendered, features extracted or anything is trained
         train_set, eval_set = task.build_datasets(args, self.model)
         self.plan = plan_run(args, len(train_set), self.ranks.size)
         self.ranks.on_main(lambda: list_left_out(args, [train_set, eval_set]))
@@ -173,8 +174,7 @@ class Run:
             return None
         name = eval_name(chosen)
         if name not in metrics:
-            hint = nearest_name_hint(name, metrics)
-            raise ConfigError(f"evaluation.metric {chosen!r} is none of {', '.join(metrics)}.{hint}")
+            _refuse_metric(chosen, list(metrics))
         return name, self.task.greater_is_better if greater is None else greater
 
     def _resume(self) -> Path | None:
@@ -236,6 +236,25 @@ class Run:
 def eval_name(name: str) -> str:
     """A metric's name as logged: with "eval/" before it."""
     return name if name.startswith("eval/") else f"eval/{name}"
+
+
+def check_metric(args: RunArguments, task: Task, model: nn.Module) -> None:
+    """Refuse a metric for `checkpoints/best` that no evaluation of the task reports, before anything is trained.
+
+    Raises:
+        ConfigError: with the nearest name and all that there are.
+    """
+    chosen, known = args.evaluation.metric, task.metric_names(args, model)
+    if chosen is None or known is None:
+        return
+    names = [eval_name(name) for name in known]
+    if eval_name(chosen) not in names:
+        _refuse_metric(chosen, names)
+
+
+def _refuse_metric(chosen: str, names: Sequence[str]) -> NoReturn:
+    hint = nearest_name_hint(eval_name(chosen), names)
+    raise ConfigError(f"evaluation.metric {chosen!r} is none of {', '.join(names)}.{hint}")
 
 
 def build_model(args: RunArguments, task: Task) -> nn.Module:

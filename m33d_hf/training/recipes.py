@@ -16,60 +16,19 @@ from __future__ import annotations
 
 import copy
 import functools
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.modeling.fields_m33d import shown
+from m33d_hf.training.yaml_text import parse_yaml, read_recipe_text
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 METHODS = RECIPES / "methods"
 NOT_RECIPES = {"paper_results"}  # YAML files of the folder that hold something else
+_LONGEST_NAME = 300  # in messages
 SECTIONS = ("common", "image", "stage_1", "stage_2", "clips")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the 1.2 booleans (`no` stays a word), `1e-4` as a number, and duplicate keys refused."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, expr) for tag, expr in pairs if not tag.endswith((":bool", ":float", ":timestamp"))]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"),
-    list("-+0123456789."),
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ConfigError(
-                f"{node.start_mark.name}, line {node.start_mark.line + 1}: the key {key!r} is given twice."
-            )
-    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse `text`; `where` names it in errors.
-
-    Raises:
-        ConfigError: not YAML, or a key given twice.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {error}") from error
 
 
 def recipe_names() -> list[str]:
@@ -86,17 +45,24 @@ def method_names() -> list[str]:
 def _find(name: str, folder: Path, names: Callable[[], list[str]], kind: str, beside: Path | None = None) -> Path:
     """The file of a recipe or method: a name in the package, a path, or a path beside the file that asks for it."""
     inside = folder / f"{name.removesuffix('.yaml')}.yaml"
-    if inside.is_file() and not Path(name).is_absolute():
+    if _is_file(inside) and not Path(name).is_absolute():
         return inside
     candidates = [Path(name)] if beside is None else [beside / name, beside / f"{name}.yaml", Path(name)]
     for path in candidates:
-        if path.is_file():
+        if _is_file(path):
             return path
     known = names()
     raise ConfigError(
-        f"There is no {kind} {name!r}: neither a name nor a file."
+        f"There is no {kind} {shown(name, _LONGEST_NAME)}: neither a name nor a file."
         f"{nearest_name_hint(name, known)} Known: {', '.join(known)}."
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no file can have such a name: too long, a null character
+        return False
 
 
 @functools.lru_cache(maxsize=64)
@@ -106,7 +72,7 @@ def _parsed(text: str, where: str) -> Any:
 
 def _read_tree(path: Path) -> dict[str, Any]:
     # An experiment resolves hundreds of runs from a handful of files, and parsing them is most of the work.
-    tree = copy.deepcopy(_parsed(path.read_text(encoding="utf-8"), str(path)))
+    tree = copy.deepcopy(_parsed(read_recipe_text(path), str(path)))
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -126,14 +92,15 @@ def recipe_chain(name: str) -> list[tuple[str, dict[str, Any]]]:
     beside: Path | None = None
     while following is not None:
         path = _find(following, RECIPES, recipe_names, "recipe", beside)
-        if path in seen:
-            raise ConfigError(f"The recipe {name!r} extends itself: {' -> '.join(p.name for p in [*seen, path])}.")
-        seen.append(path)
+        if path.resolve() in seen:
+            names = " -> ".join(p.name for p in [*seen, path])
+            raise ConfigError(f"{path}: the recipe {name!r} extends itself: {names}.")
+        seen.append(path.resolve())
         tree = _read_tree(path)
-        chain.append((f"recipe {following}", tree))
+        chain.append((f"recipe {following if path.is_relative_to(RECIPES) else path}", tree))
         following, beside = tree.pop("extends", None), path.parent
         if following is not None and not isinstance(following, str):
-            raise ConfigError(f"{path}: extends must name one recipe, not {following!r}.")
+            raise ConfigError(f"{path}: extends must name one recipe, not {shown(following)}.")
     return chain[::-1]
 
 
@@ -150,7 +117,9 @@ def method_layer(name: str, stage: int | None, num_frames: int) -> tuple[str, di
     label = tree.get("name", path.stem)
     for key in tree:
         if key not in (*SECTIONS, "name", "description"):
-            raise ConfigError(f"{path}: unknown section {key!r}.{nearest_name_hint(key, SECTIONS)}")
+            raise ConfigError(f"{path}: unknown section {key!r}.{nearest_name_hint(str(key), SECTIONS)}")
+        if key in SECTIONS and tree[key] is not None and not isinstance(tree[key], dict):
+            raise ConfigError(f"{path}: the section {key} must be a mapping of arguments, not {shown(tree[key])}.")
     if num_frames > 1:
         section = "clips"
         if stage is not None:
@@ -184,7 +153,9 @@ def _lacking(label: str, section: str, tree: dict[str, Any]) -> str:
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`: mappings merge key by key, everything else is replaced. Neither input changes."""
     result = dict(base)
-    for key, value in over.items():
+    spelt = {str(key): key for key in base}  # `{0: 1}` of a recipe and `--data.options.label_map.0 2` are one key
+    for name, value in over.items():
+        key = spelt.get(str(name), name)
         old = result.get(key)
         result[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return result

@@ -214,14 +214,19 @@ def _compare(path: Path, recorded: Mapping[str, Any]) -> None:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dict to dotted keys; values that trackers cannot hold become text."""
+    """Nested dict to dotted keys; values that trackers cannot hold become text.
+
+    Keys that are no text (`label_map: {0: 0}`) are written as JSON writes them, so that a tree and what a file has
+    kept of it are equal.
+    """
     flat: dict[str, Any] = {}
     for name, value in tree.items():
+        key = prefix + (name if isinstance(name, str) else json.dumps(name))
         if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{name}."))
+            flat.update(flatten(value, f"{key}."))
         else:
             plain = isinstance(value, int | float | str | bool)
-            flat[prefix + name] = value if plain else json.dumps(value, default=str)
+            flat[key] = value if plain else json.dumps(value, default=str)
     return flat
 
 

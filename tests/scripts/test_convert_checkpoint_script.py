@@ -50,3 +50,22 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main([*wrong, "--config_overrides", "hidden_size"]) == 1
     assert "KEY=VALUE" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("hidden_act=nosuch", "hidden_act is 'nosuch'"),
+        ("num_hidden_layers=1099511627776", "num_hidden_layers (--config_overrides) is 1099511627776"),
+        ("image_size=[1, 2, 3]", "image_size (--config_overrides) is [1, 2, 3]"),
+        ("image_size=[1", "image_size is not valid YAML"),
+        ("qkv_bias=maybe", "qkv_bias must be true or false, not 'maybe'"),
+    ],
+)
+def test_overrides_are_checked_as_the_fields_of_a_run_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
+) -> None:
+    torch.save({"model": original_mae(tiny_vitmae())}, tmp_path / "mae.pth")
+    given = ["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out"), "--config_overrides", override]
+    assert main(given) == 1
+    assert message in capsys.readouterr().err

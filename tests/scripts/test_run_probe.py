@@ -110,3 +110,13 @@ def test_what_cannot_be_probed(folder: Path, capfd: pytest.CaptureFixture[str]) 
     assert run_probe.main(["--recipe", "rooms/semseg"]) == 2
     assert "video_classification" in capfd.readouterr().err
     assert run_probe.main(["--help"]) == 0 and "--knn_temperature" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--knn_k", "0"], ["--knn_temperature", "-1"], ["--linear_strengths", "0,1"], ["--linear_strengths", "a"],
+     ["--linear_held_out", "1"], ["--linear_held_out", "nan"], ["--knn_k", "many"]],
+)  # fmt: skip
+def test_probe_options_out_of_range_are_named(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_probe.main(["--recipe", "rooms/actions", *given]) == 2
+    assert given[0] in capsys.readouterr().err

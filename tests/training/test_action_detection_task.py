@@ -70,6 +70,8 @@ def test_a_run_leaves_a_whole_model_scores_and_timelines(tmp_path: Path, stage: 
     wanted = {"map", "clip_map", "frame_map", "clip_accuracy", "frame_accuracy", "edit", "f1_10", "f1_25", "f1_50"}
     names = {f"eval/{prefix}{name}" for prefix in ("", "clipwise/") for name in wanted}
     assert names <= result.metrics.keys() and {"eval/ap/cut", "eval/loss"} <= result.metrics.keys()
+    known = ActionDetectionTask().metric_names(arguments(tmp_path, stage), model)
+    assert result.metrics.keys() <= {f"eval/{name}" for name in known}
     assert all(0 <= result.metrics[name] <= 1 for name in names)
     with (tmp_path / "evaluation" / "videos.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -8,7 +8,8 @@ import pytest
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.training.arguments import TASKS, RunArguments, same_setting
-from m33d_hf.training.parsing import help_text, parse_arguments, read_overrides, resolve
+from m33d_hf.training.command_line import read_overrides
+from m33d_hf.training.parsing import help_text, parse_arguments, resolve
 
 STEPS = ["--train.max_steps", "5"]
 

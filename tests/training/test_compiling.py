@@ -17,9 +17,10 @@ from helpers.tiny_task import TinyTask, tiny_arguments
 from m33d_hf.errors import ConfigError
 from m33d_hf.training import compiling
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.command_line import read_overrides
 from m33d_hf.training.compiling import check_compile, checkpoint_activations
 from m33d_hf.training.loop import TrainResult, train
-from m33d_hf.training.parsing import parse_arguments, read_overrides
+from m33d_hf.training.parsing import parse_arguments
 from m33d_hf.training.resume import recipe_differences
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.pretraining import PretrainingTask

@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 from m33d_hf.data.sources.base import Source
+from m33d_hf.data.sources.options import check_options, option_types
 from m33d_hf.errors import ConfigError, nearest_name_hint
 
 # name -> (module, class)
@@ -19,10 +20,15 @@ SOURCES = {
     "ucf101": ("m33d_hf.data.sources.ucf101", "Ucf101Source"),
 }
 
-__all__ = ["SOURCES", "Source", "build_source", "source_options"]
+__all__ = ["SOURCES", "Source", "build_source", "source_class", "source_option_types", "source_options"]
 
 
-def _source_class(name: str) -> type:
+def source_class(name: str) -> type:
+    """The class of the source called `name`, imported.
+
+    Raises:
+        ConfigError: there is none; names the nearest.
+    """
     if name not in SOURCES:
         raise ConfigError(
             f"no data source is called {name!r}; there are {', '.join(SOURCES)}.{nearest_name_hint(name, SOURCES)}"
@@ -33,25 +39,29 @@ def _source_class(name: str) -> type:
 
 def source_options(name: str) -> dict[str, Any]:
     """Options of a source with their defaults (`inspect.Parameter.empty` = required)."""
-    parameters = inspect.signature(_source_class(name)).parameters.values()
+    parameters = inspect.signature(source_class(name)).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters}
+
+
+def source_option_types(name: str) -> dict[str, Any]:
+    """Options of a source with their types, as its constructor annotates them.
+
+    Raises:
+        ConfigError: unknown source.
+    """
+    return option_types(source_class(name))
 
 
 def build_source(name: str, **options: Any) -> Source:
     """Build the source called `name` from its options.
 
     Raises:
-        ConfigError: unknown source or option (with the nearest known name), or a required option left out.
+        ConfigError: unknown source or option (with the nearest known name), a value of another type or out of its
+            range, or a required option left out.
         DataError: data that cannot be used, as the source says.
     """
-    known = source_options(name)
-    for option in options:
-        if option not in known:
-            raise ConfigError(
-                f"source {name!r} has no option {option!r}; it knows {', '.join(known)}."
-                f"{nearest_name_hint(option, known)}"
-            )
-    for option, default in known.items():
+    source = source_class(name)
+    for option, default in source_options(name).items():
         if default is inspect.Parameter.empty and options.get(option) is None:
             raise ConfigError(f"source {name!r} needs the option {option!r} (--data.{option})")
-    return _source_class(name)(**options)
+    return source(**check_options(name, source, options))

@@ -24,7 +24,8 @@ from m33d_hf.errors import ConfigError, DataError
 _HOW_TO_FIX = (
     "Expected, for example, color/7.jpg + depth/7.png (+ label/7.png), at the root or in a folder per "
     "sequence, or frame-000007.color.jpg + frame-000007.depth.png. Otherwise name them: rgb=FOLDER depth=FOLDER, "
-    "patterns such as rgb='*_left.png' depth='*_disp.png', or association=FILE with two names a line. Frames "
+    "patterns such as rgb='*_left.png' depth='*_disp.png' (side by side or each in folders of its own; with a folder, "
+    "rgb='left/*.png'), or association=FILE with two names a line. Frames "
     "without depth: require_depth=false; RGB alone: depth=none; depth alone: rgb=none."
 )
 
@@ -41,7 +42,8 @@ class FolderSource(FrameSource):
         split: `train`, `validation` (`val`), `test`, or None / `all`; see `splits.select_split`.
         unit: `frames` (each frame an item) or `clips` (each sequence an item).
         rgb, depth, labels: `auto`, `none`, the name of a folder (it may lie in every sequence), or a pattern with
-            `*` (`*_left.png`), whose stars stand for the frame's name.
+            `*` (`*_left.png`, `left/*.png`), whose stars stand for the frame's name. Patterns without a folder pair
+            files side by side, and across folders that hold one modality each.
         association: `auto` (rgb.match, associations.txt and the like where present), `none`, or a file's name.
         depth_unit, depth_scale, depth_kind: what stored depth means; guessed, loudly, when left out.
         invalid_values: stored values without a measurement; default 0 and the type's maximum.

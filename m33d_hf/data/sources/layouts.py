@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files import LABEL_SUFFIXES, MAP_SUFFIXES, RGB_SUFFIXES
@@ -197,11 +198,32 @@ def _by_pattern(files: Sequence[str], pattern: str, modality: str) -> list[tuple
     return found
 
 
+def _across_folders(columns: Columns) -> Columns:
+    """Columns of patterns without a folder, so that they pair where every modality lies in folders of its own.
+
+    Folders that hold all files of one modality and none of another (`left/`, `disp/`) say what the pattern says, and
+    are no part of a frame's name; folders that several modalities have (sequences) stay.
+    """
+    folders = {name: [posixpath.dirname(frame).split("/") for frame, _ in found] for name, found in columns.items()}
+    if any(set(map(tuple, one)) & set(map(tuple, other)) for one, other in combinations(folders.values(), 2)):
+        return columns  # they share a folder: names are already those of frames
+    found: Columns = {}
+    for name, entries in columns.items():
+        others = {part for other, paths in folders.items() if other != name for path in paths for part in path}
+        own = set.intersection(*(set(path) for path in folders[name])) - others
+        for frame, file in entries:
+            *path, stem = frame.split("/")
+            kept = "/".join(part for part in path if part not in own)
+            found.setdefault(name, []).append((_joined(kept, stem), file))
+    return found
+
+
 def find_columns(listing: Listing, chosen: dict[str, str]) -> Columns:
     """Files of each modality with the name of their frame.
 
     Args:
         chosen: modality -> `auto`, a folder name, or a pattern with `*`; modalities left out are not looked for.
+            Patterns without a folder pair within a folder, and across folders that tell modalities apart.
 
     Raises:
         DataError: a folder or pattern that was asked for and matches nothing.
@@ -219,6 +241,9 @@ def find_columns(listing: Listing, chosen: dict[str, str]) -> Columns:
                 f"option {name}={how!r} matches no {' / '.join(SUFFIXES[name])} file under {listing.root}. "
                 f"Found:\n{listing.summary()}"
             )
+    free = [name for name, how in chosen.items() if "*" in how and "/" not in how]
+    if len(free) > 1:
+        columns |= _across_folders({name: columns[name] for name in free})
     return {name: columns[name] for name in chosen}
 
 

@@ -23,6 +23,7 @@ from m33d_hf.data.feature_dataset import FeatureCollator, FeatureDataset, Featur
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import DataError, MissingDependencyError
+from m33d_hf.evaluation.detection_metrics import frame_scores
 from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics, write_results
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.arguments import RunArguments
@@ -109,6 +110,11 @@ class ActionDetectionTask(Task):
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Videos to padded features."""
         return FeatureCollator(train)
+
+    def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """What `evaluate` returns: the scores of the temporal model and, under "clipwise/", of the first stage."""
+        found = ["map", "clip_map", "frame_map", "clip_accuracy", *frame_scores([]), *(f"ap/{name}" for name in known_phases(config_of(model)))]
+        return [*found, *(f"clipwise/{name}" for name in found), "loss", "absent_classes"]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Scores of the temporal model and, as "clipwise/...", of the first stage's classifier on the same clips.

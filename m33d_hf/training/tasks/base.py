@@ -68,6 +68,13 @@ class Task:
         """Samples to a batch; entries that are no forward arguments go under "meta"."""
         raise TypeError(f"{type(self).__name__} does not say how to build its collator")
 
+    def metric_names(self, args: RunArguments, model: nn.Module) -> list[str] | None:
+        """Names of all that `evaluate` may report, so that a mistyped `evaluation.metric` is found before training.
+
+        None where the task cannot tell; the first evaluation then judges the name.
+        """
+        return None
+
     def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
         """Extra forward arguments for all micro-batches of one optimizer step (berHu's maximum).
 

@@ -84,6 +84,11 @@ class DepthEstimationTask(DenseTask):
         output = model(pixel_values=batch["pixel_values"])
         return model.berhu_threshold(output.standardized_depth, batch["labels"])  # type: ignore[operator]
 
+    def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """What `evaluate` returns."""
+        names = list(DepthMetrics("pixels").compute())
+        return [*names, "loss", *(f"per_image/{name}" for name in names)]
+
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Errors over the pixels with ground truth.
 

@@ -55,6 +55,17 @@ class PretrainingTask(Task):
         self.teacher = build_teacher(args, cast(M33DForPreTraining, model), self.load_report)
         return model
 
+    def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """The losses, and the diagnostics of `M33DForPreTraining` by modality."""
+        config = config_of(model)
+        pairs = ("retrieval_accuracy", "retrieval_accuracy_mismatched", "retrieval_chance", "matching_accuracy")
+        return [
+            "loss",
+            *(f"loss/{name}" for name in cast(dict[str, float], model.loss_weights)),
+            *(f"{kind}_{spec.name}" for spec in config.paired_specs for kind in pairs),
+            *(f"{spec.name}_loss_{word}" for spec in config.target_specs for word in ("hidden", "visible")),
+        ]
+
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None."""
         return build_run_datasets(args, config_of(model))

@@ -85,6 +85,11 @@ class SemanticSegmentationTask(DenseTask):
             f"{known[place]!r} here. Give both sides one table (--data.options.class_names), in the model's order."
         )
 
+    def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """What `evaluate` returns, with the IoU of every class."""
+        names = cast("dict[int, str]", self.config_of(model).id2label).values()
+        return ["miou", "pixel_accuracy", "mean_accuracy", "loss", *(f"iou/{name}" for name in names)]
+
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Metrics on the labels as the evaluation transform leaves them, one confusion matrix over the whole set.
 

@@ -18,6 +18,7 @@ from m33d_hf.data.class_table import ClassTable
 from m33d_hf.data.collation import ClipClassificationCollator
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.mixing import MixingOptions
+from m33d_hf.data.sources import source_class
 from m33d_hf.data.sources.phase_base import PhaseSource
 from m33d_hf.data.transforms import TransformOptions
 from m33d_hf.errors import CheckpointError, MissingDependencyError
@@ -155,6 +156,12 @@ class VideoClassificationTask(Task):
     def class_table(self, model: nn.Module, dataset: SampleDataset) -> ClassTable | None:
         """The model's classes; of annotated phases with their numbers."""
         return class_table_of(dataset, names_of(model))
+
+    def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """What `evaluate` returns; average precisions for clips of phases alone."""
+        phases = issubclass(source_class(args.data.source), PhaseSource)
+        precisions = ["map", *(f"ap/{name}" for name in names_of(model))] if phases else []
+        return ["top1", "top5", "mean_class_accuracy", "loss", "samples", *precisions]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Each video once, by the mean softmax of its views; whatever the number of processes.

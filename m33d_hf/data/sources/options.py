@@ -1,0 +1,91 @@
+"""Options of the sources: types from the annotations of their constructors, ranges by name, checked before any reading.
+
+A source says what an option may be where it declares it, `every: int = 1`; an `Annotated` type may carry a `Range`.
+Options of one name mean the same in every source, and so their common ranges stand here once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.modeling.fields_m33d import Range, described, fit, name_problem, shown
+
+_COUNT = Range(low=1, high=10**9)
+_METRES = Range(low=0, high=1e9)
+_RENDERED = Range(low=1, high=10**7)
+RANGES: Mapping[str, Range] = {
+    "every": _COUNT,
+    "min_frames": _COUNT,
+    "num_frames": _RENDERED,
+    "num_clips": _RENDERED,
+    "num_videos": _RENDERED,
+    "clip_length": Range(low=1, high=10_000),
+    "clip_span": Range(low=1, high=10**6),
+    "clip_stride": Range(low=1, high=10**6),
+    "num_classes": Range(low=1, high=255),
+    "fps": Range(above=0, high=1e6),
+    "label_fps": Range(above=0, high=1e6),
+    "depth_scale": Range(above=0, high=1e9),
+    "min_depth": _METRES,
+    "max_depth": _METRES,
+    "max_difference": Range(low=0, high=1e6),
+    "length_tolerance": Range(low=0, high=1e9),
+    "validation_fraction": Range(above=0, below=1),
+    "image_size": Range(low=1, high=4096, length=2),
+}
+
+
+@functools.cache
+def option_types(source: type) -> dict[str, Any]:
+    """Option -> type, as the constructor of the source annotates it."""
+    hints = typing.get_type_hints(source.__init__, include_extras=True)  # type: ignore[misc]
+    return {name: hints.get(name, Any) for name in inspect.signature(source).parameters}
+
+
+def check_options(name: str, source: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with their values as the source's annotations say (a whole number becomes a float).
+
+    Args:
+        name: of the source, for messages.
+        source: its class.
+        options: by name.
+
+    Raises:
+        ConfigError: an option that the source does not have (with the nearest it has), or one of another type or out
+            of its range.
+    """
+    types = option_types(source)
+    checked = {}
+    for option, value in options.items():
+        if option not in types:
+            raise ConfigError(
+                f"source {name!r} has no option {option!r}; it knows {', '.join(types)}."
+                f"{nearest_name_hint(str(option), types)}"
+            )
+        checked[option] = check_option(f"source {name!r}: {option}", option, value, types[option])
+    return checked
+
+
+def check_option(key: str, option: str, value: Any, hint: Any) -> Any:
+    """One value as the type `hint`, within the range that goes with the option's name or its `Annotated` type.
+
+    Raises:
+        ConfigError: another type, out of range, or text that can name no file; `key` begins the message.
+    """
+    fits, result = fit(value, hint)
+    if not fits:
+        raise ConfigError(f"{key} must be {described(hint)}, not {shown(value)}.")
+    if isinstance(result, str | PurePath) and (problem := name_problem(result)) is not None:
+        raise ConfigError(f"{key} {problem}.")
+    own = [extra for extra in typing.get_args(hint)[1:] if isinstance(extra, Range)]
+    for allowed in own or ([RANGES[option]] if option in RANGES else []):
+        problem = None if result is None else allowed.problem(result)
+        if problem is not None:
+            raise ConfigError(f"{key} {problem}.")
+    return result

@@ -1,0 +1,147 @@
+"""Ranges of the fields of M33DConfig, and the checks of what it and its library take."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers.activations import ACT2FN
+
+from .errors_m33d import ConfigError, nearest_name_hint
+from .fields_m33d import Range, described, fit, shown
+
+_WIDTH = Range(low=1, high=65_536)
+_BLOCKS = Range(low=1, high=1024)
+_SHARE = Range(low=0, high=1)
+_DROP = Range(low=0, below=1)
+_WEIGHT = Range(low=0, high=1e6)
+_SCALE = Range(above=0, high=1e6)
+_METRES = Range(low=-1e6, high=1e6)
+
+# Every field that holds numbers. Upper bounds are far beyond any model that a machine can hold.
+CONFIG_RANGES: Mapping[str, Range] = {
+    "image_size": Range(low=1, high=16_384, length=2),
+    "patch_size": Range(low=1, high=1024, length=2),
+    "num_frames": Range(low=1, high=4096),
+    "tubelet_size": Range(low=1, high=4096),
+    "hidden_size": _WIDTH,
+    "num_hidden_layers": _BLOCKS,
+    "num_attention_heads": _BLOCKS,
+    "intermediate_size": Range(low=1, high=1_048_576),
+    "layer_norm_eps": Range(above=0, high=1),
+    "hidden_dropout_prob": _DROP,
+    "attention_probs_dropout_prob": _DROP,
+    "drop_path_rate": _DROP,
+    "initializer_range": Range(low=0, high=100),
+    "position_grid": Range(low=1, high=65_536, length=3),
+    "token_budget": Range(above=0, high=1e9),
+    "token_budget_alpha": _SCALE,
+    "decoder_hidden_size": _WIDTH,
+    "decoder_num_hidden_layers": _BLOCKS,
+    "decoder_num_attention_heads": _BLOCKS,
+    "decoder_intermediate_size": Range(low=1, high=1_048_576),
+    "contrastive_weight": _WEIGHT,
+    "contrastive_temperature": _SCALE,
+    "contrastive_projection_dim": Range(low=0, high=65_536),
+    "contrastive_min_valid": _SHARE,
+    "matching_weight": _WEIGHT,
+    "num_matching_negatives": Range(low=1, high=65_536),
+    "distillation_weight": _WEIGHT,
+    "motion_gamma": Range(low=0, high=1000),
+    "motion_floor": Range(low=0, high=1e6),
+    "classifier_dropout": _DROP,
+    "classifier_init_scale": _WEIGHT,
+    "temporal_hidden_size": _WIDTH,
+    "temporal_num_layers": _BLOCKS,
+    "temporal_dropout": _DROP,
+    "temporal_frame_stride": Range(low=1, high=1_000_000),
+    "temporal_clip_stride": Range(low=1, high=1_000_000),
+    "semantic_loss_ignore_index": Range(low=-(2**31), high=2**31 - 1),
+    "segmentation_head_width": _WIDTH,
+    "segmentation_head_depth": _BLOCKS,
+    "segmentation_head_upscale": Range(low=1, high=64),
+    "depth_head_width": _WIDTH,
+    "depth_head_layers": Range(low=0, high=1023, length=4),
+    "depth_head_stem_channels": Range(low=1, high=65_536, length=4),
+    "depth_mean": _METRES,
+    "depth_std": _SCALE,
+    "min_depth": Range(low=0, high=1e6),
+    "max_depth": _SCALE,
+}
+LABELS = Range(low=1, high=1_000_000)
+MOST_WEIGHTS = 10**11  # of the encoders and the decoder together
+MOST_TOKENS = 2**20  # of one modality
+
+Class = TypeVar("Class", bound=type)
+
+
+def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, Range], where: str = "") -> None:
+    """Refuse numbers out of the range of their field; fields that are None or have no range pass.
+
+    Raises:
+        ConfigError: the first such number, with its range; `where` begins the message.
+    """
+    for name, allowed in ranges.items():
+        value = values.get(name)
+        problem = None if value is None else allowed.problem(value)
+        if problem is not None:
+            raise ConfigError(f"{where}{name} {problem}.")
+
+
+def check_library_fields(config: Any, more: Mapping[str, Any]) -> None:
+    """Refuse what transformers would fail on in its own way: labels, their number, and the type of the weights.
+
+    Args:
+        config: with its fields set, those of transformers not yet looked at.
+        more: arguments that are no fields.
+
+    Raises:
+        ConfigError: with the field and what it may be.
+    """
+    if (count := more.get("num_labels")) is not None and (not fit(count, int)[0] or LABELS.problem(count)):
+        raise ConfigError(f"num_labels is {shown(count)}; it must be a whole number, {LABELS.words()}.")
+    if config.id2label is not None and not fit(config.id2label, dict[int, str])[0]:
+        raise ConfigError(f"id2label is {shown(config.id2label)}; it must map whole numbers to names: {{0: name}}.")
+    if config.label2id is not None and not fit({v: k for k, v in config.label2id.items()}, dict[int, str])[0]:
+        raise ConfigError(f"label2id is {shown(config.label2id)}; it must map names to whole numbers: {{name: 0}}.")
+    for name in (config.dtype, more.get("torch_dtype")):
+        if name is not None and not isinstance(getattr(torch, str(name).removeprefix("torch."), None), torch.dtype):
+            raise ConfigError(f"dtype is {shown(name)}; it must be a type of torch, such as float32 or bfloat16.")
+
+
+def check_types(config: Any, types: Mapping[str, Any]) -> None:
+    """Refuse fields of another type than their annotation says, and an activation that nobody knows.
+
+    The strict dataclass below cannot: annotations of this package are text, which it leaves alone.
+
+    Raises:
+        ConfigError: the first such field, with what it may hold.
+    """
+    for name, hint in types.items():
+        value = getattr(config, name)
+        if not fit(value, hint)[0]:
+            raise ConfigError(f"{name} must be {described(hint)}, not {shown(value)}.")
+    if config.hidden_act not in ACT2FN:
+        hint = nearest_name_hint(config.hidden_act, ACT2FN)
+        raise ConfigError(f"hidden_act is {shown(config.hidden_act)}, which transformers does not know.{hint}")
+
+
+def refusing_as_ours(cls: Class) -> Class:
+    """Let a configuration class raise ConfigError where its library would raise errors of its own at construction."""
+    construct = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(construct)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            construct(self, *args, **kwargs)
+        except ConfigError:
+            raise
+        except (StrictDataclassError, TypeError, ValueError, AttributeError, LookupError) as error:
+            told = " ".join(str(error).split())
+            raise ConfigError(f"{cls.__name__}: a field of transformers has a value that it refuses: {told}") from error
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    return cls

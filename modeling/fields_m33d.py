@@ -1,0 +1,223 @@
+"""What a field may hold: types and ranges, checked and worded at one place for recipes, configurations and options."""
+
+from __future__ import annotations
+
+import collections.abc as abc
+import math
+import numbers
+import os
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+_LISTS = (list, tuple, set, frozenset, abc.Sequence, abc.Iterable, abc.Collection)
+_MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
+_LONGEST = 60
+_COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, or of every number of a list; NaN and infinities are always outside.
+
+    Args:
+        low, high: least and largest value.
+        above, below: bounds that are outside themselves.
+        length: how many numbers a list must have; None for one or more.
+        ordered: the numbers of a list must not descend.
+        odd: even numbers are outside.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    length: int | None = None
+    ordered: bool = False
+    odd: bool = False
+
+    def words(self) -> str:
+        """The range as messages and `--help` say it: "above 0 and at most 1", "two ascending numbers, each ..."."""
+        given = {"above": self.above, "at least": self.low, "below": self.below, "at most": self.high}
+        parts = [f"{word} {shown(bound)}" for word, bound in given.items() if bound is not None]
+        bounds = " and ".join(parts) or "finite"
+        if self.odd:
+            bounds = f"odd, {bounds}"
+        if self.length is None:
+            return bounds
+        order = "ascending " if self.ordered else ""
+        return f"{_COUNTS.get(self.length, self.length)} {order}numbers, each {bounds}"
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a number or a list of numbers, such as "is 5; it must be ..."; None where nothing is."""
+        alone = not isinstance(value, list | tuple)
+        entries = [value] if alone else list(value)
+        fits = bool(entries) and all(self._holds(entry) for entry in entries)
+        # A field of "one number or a list" takes one number whatever the length of its list.
+        fits = fits and (alone or self.length in (None, len(entries)))
+        if fits and self.ordered:
+            fits = all(first <= second for first, second in zip(entries, entries[1:]))
+        return None if fits else f"is {shown(value)}; it must be {self.words()}"
+
+    def _holds(self, value: Any) -> bool:
+        if not is_number(value) or not _is_finite(value) or (self.odd and value % 2 != 1):
+            return False
+        enough = (self.low is None or value >= self.low) and (self.above is None or value > self.above)
+        return enough and (self.high is None or value <= self.high) and (self.below is None or value < self.below)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; true and false are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+def shown(value: Any, longest: int = _LONGEST) -> str:
+    """A value for a message: numbers without trailing zeros, everything else as Python writes it, cut when long."""
+    if isinstance(value, float) and math.isfinite(value) and value == round(value, 6) and abs(value) < 1e15:
+        return str(int(value)) if value == int(value) else f"{value:g}"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python writes no numbers of more than 4300 digits
+        text = f"a {type(value).__name__} too long to show"
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def name_problem(text: Any) -> str | None:
+    """Why a text or path can name no file: "holds a null character", "is too long for a name"; None where it can.
+
+    Text fields name folders, files, patterns, models and choices: what no file system takes is a slip in all of them.
+    """
+    text = str(text)
+    if "\0" in text:
+        return "holds a null character"
+    try:
+        longest = max((len(os.fsencode(part)) for part in text.split("/")), default=0)
+    except UnicodeEncodeError:
+        return f"is {shown(text)}, which holds half a character"
+    return f"is {shown(text)}, which is too long for a name" if longest > 255 or len(text) > 4000 else None
+
+
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself; what `Annotated` adds is left out."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return options_of(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(option for member in typing.get_args(hint) for option in options_of(member))
+    return (types.NoneType,) if hint is None else (hint,)
+
+
+def takes_text(hint: Any) -> bool:
+    """Whether a field may hold text: str, a path, or words to choose from."""
+    for option in options_of(hint):
+        if option is str or (isinstance(option, type) and issubclass(option, PurePath)):
+            return True
+        if typing.get_origin(option) is typing.Literal and any(isinstance(v, str) for v in typing.get_args(option)):
+            return True
+    return False
+
+
+def takes_several(hint: Any) -> bool:
+    """Whether a field may hold a list or a mapping."""
+    return any(_container(option) in (*_LISTS, *_MAPPINGS) for option in options_of(hint))
+
+
+def item_type(hint: Any) -> Any:
+    """Type of the entries where a field may hold a list; Any where nothing is said of them."""
+    for option in options_of(hint):
+        if _container(option) in _LISTS:
+            return (typing.get_args(option) or (Any,))[0]
+    return Any
+
+
+def _container(hint: Any) -> Any:
+    return typing.get_origin(hint) or hint
+
+
+def fit(value: Any, hint: Any) -> tuple[bool, Any]:
+    """Whether a value is of the type `hint`, and the value as that type (a whole number becomes a float).
+
+    Understands int, float (finite), bool, str, paths, None, Any, Literal, unions, Annotated, and lists and mappings
+    by whatever name, with what is in them. A list stays one where a tuple is asked for: files know no tuples. Keys
+    that JSON has turned into text become the whole numbers again that the type asks for.
+    """
+    if hint is Any or hint is object:
+        return True, value
+    options = options_of(hint)
+    if options != (hint,):
+        matches = (fit(value, option) for option in options)
+        return next((match for match in matches if match[0]), (False, value))
+    container = _container(hint)
+    if container in _LISTS:
+        return _fit_list(value, hint)
+    if container in _MAPPINGS:
+        return _fit_mapping(value, hint)
+    return _fit_plain(value, hint)
+
+
+def _fit_plain(value: Any, hint: Any) -> tuple[bool, Any]:
+    if typing.get_origin(hint) is typing.Literal:
+        return any(type(known) is type(value) and known == value for known in typing.get_args(hint)), value
+    if hint is bool:
+        return isinstance(value, bool), value
+    if hint is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool), value
+    if hint is float:
+        fits = is_number(value) and _is_finite(value)
+        return fits, float(value) if fits else value
+    if isinstance(hint, type) and issubclass(hint, PurePath):
+        return isinstance(value, str | PurePath), value
+    return isinstance(hint, type) and isinstance(value, hint), value
+
+
+def _fit_list(value: Any, hint: Any) -> tuple[bool, Any]:
+    if isinstance(value, str | bytes | abc.Mapping) or not isinstance(value, abc.Iterable):
+        return False, value
+    items = typing.get_args(hint)
+    if not isinstance(value, list | tuple | set | frozenset):
+        return True, value  # something of a program's own, read once: looking would use it up
+    if typing.get_origin(hint) is tuple and items and items[-1] is not Ellipsis and len(items) != len(value):
+        return False, value
+    found = [fit(entry, items[0] if items else Any) for entry in value]
+    return all(fits for fits, _ in found), [entry for _, entry in found]
+
+
+def _fit_mapping(value: Any, hint: Any) -> tuple[bool, Any]:
+    if not isinstance(value, abc.Mapping):
+        return False, value
+    key_type, entry_type = typing.get_args(hint) or (Any, Any)
+    result, fits = {}, True
+    for key, entry in value.items():
+        if key_type is int and isinstance(key, str) and key.lstrip("-").isdecimal() and len(key) < 20:
+            key = int(key)
+        key_fits, key = fit(key, key_type)
+        entry_fits, result[key] = fit(entry, entry_type)
+        fits = fits and key_fits and entry_fits
+    return fits, result
+
+
+def described(hint: Any) -> str:
+    """A type in words of a user: "one of a, b", "a number or null", "a list, each text"."""
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    options = options_of(hint)
+    if len(options) > 1:
+        return " or ".join(dict.fromkeys(described(option) for option in options))
+    option = options[0]
+    if typing.get_origin(option) is typing.Literal:
+        return "one of " + ", ".join(str(value) for value in typing.get_args(option))
+    if _container(option) in _LISTS:
+        items = [item for item in typing.get_args(option) if item is not Ellipsis]
+        return "a list" if not items or items[0] is Any else f"a list, each {described(items[0])}"
+    if _container(option) in _MAPPINGS:
+        return "a mapping"
+    if isinstance(option, type) and issubclass(option, PurePath):
+        return "a path"
+    return names.get(option, getattr(option, "__name__", str(option)))

@@ -1,0 +1,119 @@
+"""Options of the sources: types come from their constructors, and wrong ones are refused before anything is read."""
+
+from __future__ import annotations
+
+import collections.abc as abc
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from helpers.frames_on_disk import write_frames
+from m33d_hf.data import sources
+from m33d_hf.data.sources import SOURCES, build_source, source_option_types
+from m33d_hf.data.sources.options import RANGES, check_options, option_types
+from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.fields_m33d import Range, described, fit
+from m33d_hf.training.parsing import parse_arguments
+
+WRONG: list[Any] = ["x", b"x", 1.5, True, 3, [], [object()], {"a": object()}, object(), math.nan, math.inf]
+CASES = [(source, option) for source in SOURCES for option in source_option_types(source)]
+
+
+class Declaring:
+    """A source that declares options of all the kinds that annotations have."""
+
+    def __init__(
+        self,
+        root: str | Path,
+        mode: Literal["a", "b"] = "a",
+        names: str | Sequence[str] | None = None,
+        table: Mapping[int, str] | None = None,
+        crop: tuple[int, int] | None = None,
+        share: Annotated[float, Range(above=0, high=1)] = 1.0,
+        limit: int | float | None = None,
+        rates: dict[str, float] | None = None,
+        anything: Any = None,
+        undeclared=None,
+    ) -> None:
+        self.given = root
+
+
+@pytest.mark.parametrize(("source", "option"), CASES)
+def test_every_option_refuses_what_its_annotation_excludes(source: str, option: str) -> None:
+    hint = source_option_types(source)[option]
+    assert hint is not Any, "options are annotated"
+    wrong = [value for value in WRONG if not fit(value, hint)[0]]
+    required = {"root": "/nowhere"} if "root" in source_option_types(source) else {}
+    for value in wrong:
+        with pytest.raises(ConfigError, match=rf"source '{source}': {option} must be ") as caught:
+            build_source(source, **{**required, option: value})
+        assert described(hint) in str(caught.value)
+    if option in RANGES:
+        low, above = RANGES[option].low, RANGES[option].above
+        for number in [low - 1] if low is not None else [above]:
+            with pytest.raises(ConfigError, match=option):
+                build_source(source, **{**required, option: number})
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"mode": "b"}, "b"), ({"names": ["x", "y"]}, ["x", "y"]), ({"names": "file"}, "file"), ({"names": None}, None),
+        ({"table": {"0": "a", "255": "b"}}, {0: "a", 255: "b"}), ({"crop": [3, 4]}, [3, 4]), ({"share": 1}, 1.0),
+        ({"limit": 3}, 3), ({"rates": {"a": 1}}, {"a": 1.0}), ({"anything": object}, object), ({"undeclared": 7}, 7),
+        ({"root": Path("x")}, Path("x")),
+    ],
+)  # fmt: skip
+def test_annotations_of_all_kinds_are_understood(options: dict[str, Any], expected: Any) -> None:
+    assert check_options("declaring", Declaring, options) == {next(iter(options)): expected}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "c"}, "mode must be one of a, b, not 'c'"),
+        ({"names": [3]}, "names must be text or a list, each text or null"),
+        ({"table": {"x": "a"}}, "table must be a mapping or null"),
+        ({"crop": [3]}, "crop must be a list, each a whole number or null"),
+        ({"share": 0}, r"share is 0; it must be above 0 and at most 1"),
+        ({"share": "half"}, "share must be a number, not 'half'"),
+        ({"limit": True}, "limit must be a whole number or a number or null"),
+        ({"rates": {"a": "b"}}, "rates must be a mapping or null"),
+        ({"mood": 3}, "has no option 'mood'.*Did you mean 'mode'"),
+    ],
+)
+def test_what_annotations_exclude_is_told_with_what_they_admit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_options("declaring", Declaring, options)
+
+
+def test_values_that_can_be_read_once_are_handed_on_unread(tmp_path: Path) -> None:
+    write_frames(tmp_path, 1)
+    given = (value for value in (0, 65535))
+    assert check_options("folder", sources.source_class("folder"), {"invalid_values": given})["invalid_values"] is given
+    assert isinstance(given, abc.Iterator) and len(build_source("folder", root=tmp_path, invalid_values=given)) == 1
+
+
+def test_options_of_flags_and_recipes_are_refused_with_key_and_origin(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "train: {max_steps: 1}\ndata: {source: folder, options: {every: often}, eval_options: {fps: 0}}\n"
+    )
+    with pytest.raises(
+        ConfigError, match=rf"data\.options\.every \(recipe {recipe}\) must be a whole number, not 'often'"
+    ):
+        parse_arguments(["--recipe", str(recipe)], "semantic_segmentation")
+    with pytest.raises(ConfigError, match=rf"data\.eval_options\.fps \(recipe {recipe}\) is 0; it must be above 0"):
+        parse_arguments(["--recipe", str(recipe), "--data.options.every", "2"], "semantic_segmentation")
+    with pytest.raises(ConfigError, match=r"data\.options\.every \(command line\) is 0"):
+        parse_arguments(["--recipe", str(recipe), "--data.options.every", "0"], "semantic_segmentation")
+
+
+def test_the_types_are_those_of_the_constructor() -> None:
+    assert option_types(Declaring)["mode"] == Literal["a", "b"]
+    assert list(option_types(Declaring)) == [
+        "root", "mode", "names", "table", "crop", "share", "limit", "rates", "anything", "undeclared",
+    ]  # fmt: skip
