@@ -113,7 +113,8 @@ class ActionDetectionTask(Task):
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
         """What `evaluate` returns: the scores of the temporal model and, under "clipwise/", of the first stage."""
-        found = ["map", "clip_map", "frame_map", "clip_accuracy", *frame_scores([]), *(f"ap/{name}" for name in known_phases(config_of(model)))]
+        precisions = ["map", "clip_map", "frame_map", *(f"ap/{name}" for name in known_phases(config_of(model)))]
+        found = [*precisions, "clip_accuracy", *frame_scores([])]
         return [*found, *(f"clipwise/{name}" for name in found), "loss", "absent_classes"]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
