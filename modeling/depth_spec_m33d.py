@@ -101,6 +101,11 @@ def checked_number(
     return number
 
 
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's number, which JSON knows."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _numbers(value: object, what: str) -> tuple[float, ...]:
     if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
         raise ConfigError(f"{what} is {_short(value)}; expected a list of numbers such as [0, 65535]")
@@ -174,7 +179,9 @@ class DepthSpec:
 
     def __post_init__(self) -> None:
         check_fields(fields(self), {each.name: getattr(self, each.name) for each in fields(self)}, "depth {}")
-        object.__setattr__(self, "invalid_values", tuple(self.invalid_values))
+        object.__setattr__(self, "invalid_values", tuple(_plain(value) for value in self.invalid_values))
+        for name in ("min_depth", "max_depth"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         unit, scale = self._settle_unit()
         object.__setattr__(self, "unit", unit)
         object.__setattr__(self, "scale", scale)

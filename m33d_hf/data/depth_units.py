@@ -48,7 +48,7 @@ _FLOATS: dict[str, tuple[Curve, ...]] = {
     "millimetre": (Curve(2.0, 2.0, 0.8, 0.9), _ENDOSCOPE),
     "centimetre": (Curve(1.0, 1.8, 0.8, 0.8),),
 }
-_ROTATED = Curve(6.0, 2.2, 1.0, 0.8)
+_ROTATED = Curve(6.0, 2.2, 0.6, 0.8)
 # Below this no unit explains the values.
 NEGLIGIBLE = 0.02
 _MULTIPLES, _SUN_SHARE = 0.98, 0.85

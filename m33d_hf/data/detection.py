@@ -68,11 +68,12 @@ class Detection:
 
 @dataclass(frozen=True)
 class _Guess:
-    """A scale, why, and the units that come next with the median each would give."""
+    """A scale, why, the units that come next with the median each gives, and all that many files vote for."""
 
     spec: DepthSpec
     reason: str
     others: dict[str, float]
+    contested: tuple[str, ...] = ()
 
 
 def detect_depth_spec(
@@ -146,6 +147,10 @@ def _detect_group(sequences: Mapping[str, Sequence[Path]], options: DepthOptions
         _refuse_implausible(spec, median, looked, options.states_meaning)
         check = _check_of(spec, looked, pooled)
         notes += settle_contradictions(check, looked, sequences)
+        if len(guess.contested) > 1:  # no mixture, or it had been named: each file by itself could be either
+            valid_files = [each for each in looked if each.figures.valid]
+            medians = {unit: _median_as(unit, valid_files) for unit in guess.contested}
+            _refuse_tie(guess.contested, medians, valid_files)
     size = sum(part.size for part in pooled)
     saturated = sum(
         int((each.figures.values == saturation(each.figures.values.dtype)).sum())
@@ -220,16 +225,16 @@ def _guess_unit(looked: Sequence[Looked], spec: DepthSpec) -> _Guess:
     medians = {unit: _median_as(unit, valid) for unit in {*shares, *dict(ballot)}}
     support = shares[best]
     alike = [unit for unit, value in ranked if value * _CLEAR >= support]
-    alike += [unit for unit, count in ballot if count * _CLEAR >= most and unit not in alike]
+    contested = tuple(unit for unit, count in ballot if count * _CLEAR >= most)
     if len(alike) > 1:
         alike += [unit for unit, value in ranked if value * _ALSO_SHOWN >= support and unit not in alike]
-        _refuse_tie(alike, medians, stored, valid)
+        _refuse_tie(alike, medians, valid)
     others = [unit for unit, value in ranked[1:] if value >= _WORTH_SAYING * support][:_MOST_SAID]
     kind = "integers" if valid[0].figures.integer else "floats"
     reason = f"guessed from {kind} with a median of {stored:g}"
     if best == "sunrgbd":
         reason += ", nearly all of them multiples of 8: SUN RGB-D's rotated bits"
-    return _Guess(spec.with_changes(unit=best), reason, {unit: medians[unit] for unit in others})
+    return _Guess(spec.with_changes(unit=best), reason, {unit: medians[unit] for unit in others}, contested)
 
 
 def _median_as(unit: str, looked: Sequence[Looked]) -> float:
@@ -268,7 +273,8 @@ def _refuse_unknown(stored: float, looked: Sequence[Looked]) -> None:
     )
 
 
-def _refuse_tie(units: Sequence[str], medians: Mapping[str, float], stored: float, looked: Sequence[Looked]) -> None:
+def _refuse_tie(units: Sequence[str], medians: Mapping[str, float], looked: Sequence[Looked]) -> None:
+    stored = float(np.median([each.figures.median for each in looked]))
     listing = "; ".join(
         f"{medians[unit]:.3g} m as {unit}: --data.options.depth_unit {unit}" for unit in units
     )
