@@ -15,7 +15,6 @@ the Parquet file, text of the PNG), so that equal predictions are equal numbers 
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from m33d_hf.data.depth_options import check_depth_options
 from m33d_hf.data.depth_stores import (
     ArrayStore,
     DepthStore,
@@ -34,8 +34,10 @@ from m33d_hf.data.depth_stores import (
     PictureStore,
     Quantization,
 )
+from m33d_hf.data.depth_units import reciprocal_hint
+from m33d_hf.data.json_objects import read_json_object
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.modeling.depth_m33d import DepthSpec
+from m33d_hf.modeling.depth_spec_m33d import DepthSpec, checked_number
 from m33d_hf.modeling.picture_files_m33d import lies_unknown
 
 SPEC_FILE = "depth_spec.json"
@@ -246,20 +248,19 @@ def read_sidecar_spec(
         ConfigError: neither is there, or they contradict each other, or depth_spec.json is no DepthSpec.
     """
     root = Path(root)
-    options: dict[str, Any] = {"kind": kind, "scale": scale, "unit": unit}
+    options: dict[str, Any] = {"kind": kind, "scale": scale, "unit": unit, "invalid_values": invalid_values}
     options |= {"min_depth": min_depth, "max_depth": max_depth}
-    options["invalid_values"] = None if invalid_values is None else tuple(invalid_values)
     stated = {name: value for name, value in options.items() if value is not None}
+    check_depth_options(stated)
     place = spec_folder(root) or root
     written = read_spec_file(place)
     if written is None:
         if kind is None and scale is None and unit is None:
             raise ConfigError(_how_to_state(root))
         return _spec_from(stated)
-    fields = {name: value for name, value in written.items() if name not in _EXTRA_KEYS}
     try:
-        spec = _spec_from(fields)
-    except (ConfigError, TypeError) as error:
+        spec = _spec_from({name: value for name, value in written.items() if name not in _EXTRA_KEYS})
+    except ConfigError as error:
         raise ConfigError(f"{place / SPEC_FILE}: {error}") from error
     for name in ("kind", "unit", "scale"):
         if name in stated and getattr(_spec_from({"kind": spec.kind, **stated}), name) != getattr(spec, name):
@@ -275,7 +276,7 @@ def read_spec_file(root: Path) -> dict[str, Any] | None:
     """The content of depth_spec.json, or None where there is none.
 
     Raises:
-        ConfigError: not a JSON object, or a first_frame that is no number.
+        ConfigError: not a JSON object, or a first_frame that is no number, at least 0.
     """
     path = root / SPEC_FILE
     try:
@@ -288,20 +289,23 @@ def read_spec_file(root: Path) -> dict[str, Any] | None:
 @lru_cache(maxsize=16)
 def _parse_spec_file(path: Path, modified: int, size: int) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_object(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f'{path} holds {type(content).__name__}; expected an object such as {{"kind": "inverse"}}.')
-    first = content.get("first_frame")
-    if first is not None and (isinstance(first, bool) or not isinstance(first, int)):
-        raise ConfigError(f"{path}: first_frame is {first!r}; expected the number of a video's first frame.")
+        example = '{"kind": "metric", "unit": "millimetre"}'
+        raise ConfigError(f"{path} cannot be read as JSON ({error}); expected an object such as {example}.") from error
+    if content.get("first_frame") is not None:
+        name = f"{path}: first_frame (the number of a video's first frame)"
+        checked_number(content["first_frame"], name, low=0, whole=True)
     return content
 
 
-def _spec_from(fields: dict[str, Any]) -> DepthSpec:
-    kind = fields.get("kind", "metric")
-    return DepthSpec.from_dict({"invalid_values": _INVALID_VALUES.get(kind, ()), **fields})
+def _spec_from(values: dict[str, Any]) -> DepthSpec:
+    kind = values.get("kind", "metric")
+    invalid = _INVALID_VALUES.get(kind, ()) if isinstance(kind, str) else ()
+    spec = DepthSpec.from_dict({"invalid_values": invalid, **values})
+    if spec.kind == "metric" and (hint := reciprocal_hint(spec.scale)):
+        raise ConfigError(hint)
+    return spec
 
 
 def _how_to_state(root: Path) -> str:

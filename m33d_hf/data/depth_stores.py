@@ -6,12 +6,11 @@ so that it may be pickled, forked and read from several processes at once.
 
 from __future__ import annotations
 
-import json
 import mmap
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,13 +19,17 @@ import numpy as np
 
 from m33d_hf.data.array_files import MAX_UNPACKED, ArrayLayout, layout_of_file, parse_npy, parse_npz
 from m33d_hf.data.files import MAP_SUFFIXES, read_map
-from m33d_hf.errors import CorruptFileError, DataError, MissingDependencyError, decoding
+from m33d_hf.data.json_objects import parse_json_object, read_json_object
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError, decoding
+from m33d_hf.modeling.depth_spec_m33d import check_fields, checked_number, choice
 from m33d_hf.modeling.picture_files_m33d import loaded, opened, read_file
 
 SCALE_FILE = "scale.json"
 PNG_TEXT_KEY = "m33d_depth"
 PARQUET_KEY = b"m33d_depth"
 FRAME_SUFFIXES = tuple(suffix for suffix in MAP_SUFFIXES if suffix not in (".jpg", ".jpeg"))  # which are pictures
+# What `extract_depth` records of a video; scale and offset alone where it is a picture.
+_RECORD_KEYS = ("scale", "offset", "num_frames", "height", "width", "counts")
 _MARKED = re.compile(r"[_.-](disp|disparity|depth)$", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+")
 _CACHED_LISTINGS = 64  # a few bytes per frame and video; a worker seldom stays with more videos than that
@@ -34,10 +37,17 @@ _CACHED_LISTINGS = 64  # a few bytes per frame and video; a worker seldom stays 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How stored integers become a model's values: stored / scale + offset; one for all frames of a video."""
+    """How stored integers become a model's values: stored / scale + offset; one for all frames of a video.
 
-    scale: float
-    offset: float
+    Raises:
+        ConfigError: a scale that is no finite number above 0, or an offset that is no finite number.
+    """
+
+    scale: float = field(metadata={"check": {"above": 0.0}})
+    offset: float = field(metadata={"check": {}})
+
+    def __post_init__(self) -> None:
+        check_fields(fields(self), vars(self))
 
     def to_dict(self) -> dict[str, float]:
         """JSON-ready; Python writes floats so that they come back exactly."""
@@ -45,8 +55,17 @@ class Quantization:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Quantization:
-        """Inverse of `to_dict`; other keys are ignored."""
-        return cls(float(values["scale"]), float(values["offset"]))
+        """Inverse of `to_dict`; the other keys of what `extract_depth` records are left alone.
+
+        Raises:
+            ConfigError: a key that is missing or that nobody writes, or what the class says.
+        """
+        for name in values:
+            choice(name, _RECORD_KEYS, "a key of the depth scale")
+        missing = [each.name for each in fields(cls) if each.name not in values]
+        if missing:
+            raise ConfigError(f"the depth scale has no {' and no '.join(missing)}")
+        return cls(float(checked_number(values["scale"], "scale")), float(checked_number(values["offset"], "offset")))
 
 
 class DepthStore(Protocol):
@@ -254,10 +273,16 @@ def _array_layout(path: Path, modified: int, size: int) -> ArrayLayout:
 
 def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(text)
-        Quantization.from_dict(record)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CorruptFileError(path, f"its depth scale is unreadable ({error!r})") from error
+        return _checked_record(parse_json_object(text))
+    except ValueError as error:  # ConfigError is one
+        raise CorruptFileError(path, f"its depth scale is unreadable ({error})") from error
+
+
+def _checked_record(record: dict[str, Any]) -> dict[str, Any]:
+    Quantization.from_dict(record)
+    for name in ("num_frames", "height", "width"):
+        if name in record:
+            checked_number(record[name], name, low=1, whole=True)
     return record
 
 
@@ -265,13 +290,12 @@ def _scale_record(folder: Path) -> dict[str, Any] | None:
     """scale.json of a folder written by us, None in any other folder."""
     path = folder / SCALE_FILE
     try:
-        text = path.read_text(encoding="utf-8")
+        record = _checked_record(read_json_object(path))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorruptFileError(path, f"cannot be read ({error})") from error
-    record = _parsed(text, path)
-    if not isinstance(record.get("num_frames"), int):
+    except (OSError, ValueError) as error:
+        raise CorruptFileError(path, f"its depth scale is unreadable ({error})") from error
+    if "num_frames" not in record:
         raise CorruptFileError(path, "has no number num_frames")
     return record
 

@@ -2,53 +2,41 @@
 
 Kinect exports are millimetres, the TUM benchmark stores 1/5000 m, some Kinect v2 tools 0.1 mm, SUN RGB-D
 rotates its bits, and an 8-bit file is usually a picture of depth rather than depth. None of them says so in the file.
+Every file is judged by itself and votes; files that contradict the majority are named.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from m33d_hf.data.files import read_map
-from m33d_hf.errors import CorruptFileError, DataError, DepthUnitError
-from m33d_hf.modeling.depth_m33d import UNITS_PER_METRE, DepthSpec
+from m33d_hf.data.depth_checks import FARTHEST_MEDIAN, NEAREST_MEDIAN, DepthCheck
+from m33d_hf.data.depth_figures import saturation
+from m33d_hf.data.depth_options import DepthOptions
+from m33d_hf.data.depth_sampling import HOW_TO_STATE, Looked, evenly_spaced, look_at, spread_over
+from m33d_hf.data.depth_units import NEGLIGIBLE, plausibilities
+from m33d_hf.data.depth_verdicts import refuse_foreign_numbers, settle_contradictions, sky_bound
+from m33d_hf.errors import DataError, DepthUnitError
+from m33d_hf.modeling.depth_spec_m33d import UNITS_PER_METRE, DepthSpec
+
+__all__ = ["DepthOptions", "Detection", "detect_depth", "detect_depth_spec", "evenly_spaced"]
 
 logger = logging.getLogger(__name__)
 
-# A median outside these (metres) is a wrong unit, whoever asked for it.
-NEAREST_MEDIAN, FARTHEST_MEDIAN = 0.01, 100.0
-# What indoor sensors give: the limits inside which a unit is believed without being told.
-_BELIEVABLE_MEDIAN, _BELIEVABLE_FAR = 6.0, 15.0
-_PIXELS_PER_FILE = 20_000
-# The common units differ by factors of 5 and 10; the scenes of one data set seldom by as much.
-_MIXED_UNITS = 5.0
-_SUN_ROTATION = 8  # SUN RGB-D rotates by 3 bits: stored = 8 x millimetres below 8.192 m
-_FIX = (
-    "Pass depth_unit (metre, centimetre, millimetre, tum = 1/5000 m, tenth_millimetre) or depth_scale "
-    "(stored value / scale = metres), or depth_kind (inverse, relative) if the values are no distances."
-)
-
-
-@dataclass(frozen=True)
-class DepthOptions:
-    """What the user states about depth; None = to be guessed. Fields as in `DepthSpec`."""
-
-    unit: str | None = None
-    scale: float | None = None
-    kind: str | None = None
-    invalid_values: tuple[float, ...] | None = None
-    min_depth: float | None = None
-    max_depth: float | None = None
-
-    @property
-    def states_meaning(self) -> bool:
-        """Whether unit, scale or kind was given, so that nothing is guessed."""
-        return self.unit is not None or self.scale is not None or self.kind is not None
+MAX_FILES = 64
+# A unit is believed when it is at least so many times as plausible as the next.
+_CLEAR = 2.0
+# Once a person is asked, units with this share of the best one's plausibility are shown too.
+_ALSO_SHOWN = 6.0
+# Runners-up that are said: at least this share of the best one's plausibility.
+_WORTH_SAYING, _MOST_SAID = 0.02, 3
 
 
 @dataclass(frozen=True)
@@ -56,11 +44,13 @@ class Detection:
     """What was assumed, and the figures that let a person object.
 
     Attributes:
-        spec: how stored values are decoded.
+        spec: how stored values are decoded; where units are stated per sequence, in most sequences.
         median: median of the valid decoded values: metres, or unitless for inverse and relative depth.
         invalid_fraction: share of the sampled pixels without depth, in [0, 1].
         saturated_fraction: share at the data type's largest value (65535, 255), in [0, 1]; 0 for floats.
-        message: one sentence or two for the log.
+        message: a few sentences for the log.
+        check: what later files are compared with; None for inverse and relative depth.
+        by_sequence: of sequences with another meaning than `spec`, what is assumed there.
     """
 
     spec: DepthSpec
@@ -68,147 +58,258 @@ class Detection:
     invalid_fraction: float
     saturated_fraction: float
     message: str
+    check: DepthCheck | None = None
+    by_sequence: Mapping[str, Detection] = field(default_factory=dict)
+
+    def of_sequence(self, sequence: str) -> Detection:
+        """What is assumed in one sequence."""
+        return self.by_sequence.get(sequence, self)
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """Stored values of a few files, thinned; `names` are the files that could be read."""
+class _Guess:
+    """A scale, why, the units that come next with the median each gives, and all that many files vote for."""
 
-    values: np.ndarray
-    names: list[str]
-    total: int
-    medians: list[float]
-
-    @property
-    def saturated_fraction(self) -> float:
-        if self.values.dtype.kind == "f":
-            return 0.0
-        return float((self.values == _saturation(self.values.dtype)).mean())
+    spec: DepthSpec
+    reason: str
+    others: dict[str, float]
+    contested: tuple[str, ...] = ()
 
 
-def _saturation(dtype: np.dtype) -> int:
-    # Pillow widens some 16-bit files to 32 bits; their saturation stays at 65535.
-    return 255 if dtype.itemsize == 1 else 65535
+def detect_depth_spec(
+    files: Iterable[Path | str], hint: DepthOptions | DepthSpec | None = None, max_files: int = MAX_FILES
+) -> Detection:
+    """`detect_depth` for the files of one sequence, in a fixed order."""
+    if isinstance(hint, DepthSpec):
+        unit = hint.unit if hint.kind == "metric" else None
+        hint = DepthOptions(unit, hint.scale, hint.kind, hint.invalid_values, hint.min_depth, hint.max_depth)
+    return detect_depth({"": [Path(file) for file in files]}, hint, max_files)
 
 
-def evenly_spaced(items: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of `items`, spread from first to last; the same ones every time."""
-    if len(items) <= count:
-        return list(items)
-    step = (len(items) - 1) / max(1, count - 1)
-    return [items[round(i * step)] for i in range(count)]
+def detect_depth(
+    sequences: Mapping[str, Sequence[Path]], options: DepthOptions | None = None, max_files: int = MAX_FILES
+) -> Detection:
+    """Decide how the depth files of one data set are decoded, from a sample of them.
 
-
-def _take_sample(files: Sequence[Path], max_files: int) -> _Sample:
-    chosen = evenly_spaced(files, max_files)
-    parts: list[np.ndarray] = []
-    names: list[str] = []
-    problems: list[str] = []
-    for file in chosen:
-        try:
-            values = read_map(file)
-        except CorruptFileError as error:
-            problems.append(str(error))
-            continue
-        except DataError as error:
-            raise DepthUnitError(f"{error} {_FIX}") from error
-        flat = values.ravel()
-        parts.append(flat[:: max(1, flat.size // _PIXELS_PER_FILE)])
-        names.append(str(file))
-    if not parts:
-        raise DataError(f"none of {len(chosen)} depth files could be read; the first: {problems[0]}")
-    # 16 and 32 bits may mix: Pillow widens some files. Floats or 8 bits beside them are another unit.
-    if len({"f" if part.dtype.kind == "f" else part.dtype.itemsize == 1 for part in parts}) > 1:
-        dtypes = ", ".join(sorted({str(part.dtype) for part in parts}))
-        raise DepthUnitError(
-            f"the depth files hold different kinds of numbers ({dtypes}; for example {names[0]}); one data set "
-            "needs one unit. Keep them apart, or convert them."
-        )
-    valid = [part[np.isfinite(part) & (part > 0) & (part != _saturation(part.dtype))] for part in parts]
-    medians = [float(np.median(part)) for part in valid if part.size]
-    return _Sample(np.concatenate(parts), names, len(files), medians)
-
-
-def _guess_scale(sample: _Sample) -> tuple[float, str, list[float]]:
-    """Return (scale, reason, other scales that would also be believable).
+    Args:
+        sequences: name -> depth files in a fixed order; at most `max_files`, spread over the sequences, are read.
+        options: what the user states. A stated unit is used, but still refused when it makes no sense.
 
     Raises:
-        DepthUnitError: values that no known unit makes a distance.
+        DepthUnitError: 8-bit display depth, or values of unknown meaning, without a stated unit; two units that are
+            about as plausible; sequences, or several files, of another unit than the rest; raw Kinect disparity or
+            exchanged bytes; a metric median below 1 cm or above 100 m.
+        DataError: no file, no readable file, or not one valid pixel in the sample.
+        ConfigError: units stated for sequences that are not there.
     """
-    values = sample.values
-    stored = values[np.isfinite(values) & (values > 0) & (values != _saturation(values.dtype))]
-    median, far = float(np.median(stored)), float(np.percentile(stored, 99))
-    if values.dtype.itemsize == 1:
-        raise DepthUnitError(
-            f"the depth files are 8-bit (median {median:g}, for example {sample.names[0]}): that is how depth "
-            f"is displayed, seldom how it is measured. What does a value of {median:g} mean? {_FIX}"
-        )
-    if values.dtype.kind == "f":
-        if 0.5 < float(stored.max()) <= 1.0 and float(stored.min()) < 0.05:
-            raise DepthUnitError(
-                f"the depth values are floats that fill the range 0 to 1 (for example {sample.names[0]}): "
-                f"are they metres, a share of some maximum, or a network's disparity? {_FIX}"
-            )
-        if median <= FARTHEST_MEDIAN:
-            return 1.0, "float values of that size are metres", []
-        return 1000.0, f"a float median of {median:g} cannot be metres", []
-    if far > 8192 and not np.bitwise_and(stored.astype(np.int64), _SUN_ROTATION - 1).any():
-        scale = 1000.0 * _SUN_ROTATION
-        return scale, "all values are multiples of 8, the mark of SUN RGB-D's rotated bits", [5000.0]
-    believable = [
-        scale
-        for scale, limit in ((1000.0, _BELIEVABLE_MEDIAN), (5000.0, 4.5), (10000.0, _BELIEVABLE_MEDIAN))
-        if NEAREST_MEDIAN <= median / scale <= limit and far / scale <= _BELIEVABLE_FAR
+    options = options or DepthOptions()
+    if not any(sequences.values()):
+        raise DataError("no depth files to look at")
+    options.require_known(sequences)
+    groups: dict[tuple[str | None, DepthOptions], dict[str, Sequence[Path]]] = {}
+    for name, files in sequences.items():
+        if files:
+            groups.setdefault(options.of_sequence(name), {})[name] = files
+    found = {
+        key: _detect_group(files, key[1], max(1, max_files // len(groups))) for key, files in groups.items()
+    }
+    largest = max(groups, key=lambda key: sum(len(files) for files in groups[key].values()))
+    others = {name: found[key] for key, files in groups.items() if key != largest for name in files}
+    kinds = {detection.spec.kind for detection in found.values()}
+    if len(kinds) > 1:
+        raise DepthUnitError(f"the sequences differ in the kind of depth ({', '.join(sorted(kinds))}); keep them apart")
+    if not others:
+        return found[largest]
+    message = " ".join(f"{key[0] or 'other sequences'}: {detection.message}" for key, detection in found.items())
+    return replace(found[largest], by_sequence=others, message=message)
+
+
+def _detect_group(sequences: Mapping[str, Sequence[Path]], options: DepthOptions, max_files: int) -> Detection:
+    """Sequences of which the same is stated, or nothing."""
+    chosen = spread_over(sequences, max_files)
+    total = sum(len(files) for files in sequences.values())
+    looked, problems = look_at(chosen)
+    if not looked:
+        raise DataError(f"none of {len(chosen)} depth files could be read; the first: {problems[0]}")
+    refuse_foreign_numbers(looked)
+    guess = _settle_spec(looked, options)
+    spec = guess.spec
+    notes: list[str] = []
+    if spec.kind == "metric":
+        spec, notes = sky_bound(spec, looked)
+    pooled = [spec.decode(each.figures.values) for each in looked]
+    valid = np.concatenate([part[np.isfinite(part)] for part in pooled])
+    if not valid.size:
+        _refuse_blank(spec, looked, options, total)
+    median = float(np.median(valid))
+    check = None
+    if spec.kind == "metric":
+        _refuse_implausible(spec, median, looked, options.states_meaning)
+        check = _check_of(spec, looked, pooled)
+        notes += settle_contradictions(check, looked, sequences)
+        if len(guess.contested) > 1:  # no mixture, or it had been named: each file by itself could be either
+            valid_files = [each for each in looked if each.figures.valid]
+            medians = {unit: _median_as(unit, valid_files) for unit in guess.contested}
+            _refuse_tie(guess.contested, medians, valid_files)
+    size = sum(part.size for part in pooled)
+    saturated = sum(
+        int((each.figures.values == saturation(each.figures.values.dtype)).sum())
+        for each in looked
+        if each.figures.integer
+    )
+    shares = (1.0 - valid.size / size, saturated / size)
+    message = " ".join([_describe(guess, spec, valid, shares, looked, total), *notes])
+    _announce(message, logging.INFO if guess.reason.startswith("as stated") and not notes else logging.WARNING)
+    return Detection(spec, median, *shares, message, check)
+
+
+def _check_of(spec: DepthSpec, looked: Sequence[Looked], pooled: Sequence[np.ndarray]) -> DepthCheck:
+    """What later files are compared with: the files in which the unit is plausible, or all where it is in none."""
+    medians = [float(np.nanmedian(part)) if np.isfinite(part).any() else math.nan for part in pooled]
+    ranked = [plausibilities(each.figures) for each in looked]
+    own = str(spec.unit)
+    typical = [
+        median
+        for median, units in zip(medians, ranked, strict=True)
+        if math.isfinite(median) and (own not in units or units[own] * _CLEAR >= max(units.values()))
     ]
-    if not believable:
-        raise DepthUnitError(
-            f"the median stored depth is {median:g} (99 % lie below {far:g}, for example {sample.names[0]}): "
-            f"that would be {median / 1000:g} m in millimetres and {median / 5000:g} m in 1/5000 m, neither of "
-            f"which an indoor sensor measures. What unit is it? {_FIX}"
-        )
-    reason = f"{sample.values.dtype} values with a median of {median:g}"
-    others = [scale for scale in believable[1:] if median / scale >= 0.3]
-    return believable[0], reason, others
+    typical = typical or [median for median in medians if math.isfinite(median)]
+    middle = float(np.median(typical))
+    return DepthCheck(spec, looked[0].figures.integer, min(typical), middle, max(typical))
 
 
-def _settle_spec(sample: _Sample, options: DepthOptions) -> tuple[DepthSpec, str, list[float]]:
+def _settle_spec(looked: Sequence[Looked], options: DepthOptions) -> _Guess:
+    figures = looked[0].figures
     invalid = options.invalid_values
     if invalid is None:
-        integer = sample.values.dtype.kind != "f"
-        invalid = (0.0, float(_saturation(sample.values.dtype))) if integer else (0.0,)
+        invalid = (0.0, float(saturation(figures.values.dtype))) if figures.integer else (0.0,)
         if options.kind == "relative":
             invalid = ()
     spec = DepthSpec(
         kind=options.kind or "metric",
-        unit=options.unit,
-        scale=options.scale,
-        invalid_values=invalid,
+        unit=options.unit,  # type: ignore[arg-type]  # mappings are resolved by now
+        scale=options.scale,  # type: ignore[arg-type]
+        invalid_values=tuple(invalid),
         min_depth=options.min_depth,
         max_depth=options.max_depth,
     )
     if options.states_meaning and not (spec.kind == "metric" and options.unit is options.scale is None):
-        return spec, "as stated by the options", []
+        return _Guess(spec, "as stated by the options", {})
     # The bounds wait until the unit is known: a wrong unit must not hide behind them.
-    if not np.isfinite(replace(spec, min_depth=None, max_depth=None).decode(sample.values)).any():
-        return spec, "nothing is valid", []
-    scale, reason, others = _guess_scale(sample)
-    return spec.with_changes(scale=scale), f"guessed: {reason}", others
+    free = replace(spec, min_depth=None, max_depth=None)
+    if not any(np.isfinite(free.decode(each.figures.values)).any() for each in looked):
+        return _Guess(spec, "nothing is valid", {})
+    return _guess_unit(looked, spec)
 
 
-def _refuse_implausible(spec: DepthSpec, median: float, sample: _Sample, stated: bool) -> None:
+def _guess_unit(looked: Sequence[Looked], spec: DepthSpec) -> _Guess:
+    """The unit that most files vote for.
+
+    Raises:
+        DepthUnitError: none is plausible, or two are alike.
+    """
+    valid = [each for each in looked if each.figures.valid]
+    _question_display_depth(valid)
+    stored = float(np.median([each.figures.median for each in valid]))
+    opinions = [units for each in valid if max((units := plausibilities(each.figures)).values()) >= NEGLIGIBLE]
+    if len(opinions) * 2 < len(valid):
+        _refuse_unknown(stored, valid)
+    ballot = Counter(max(units, key=units.__getitem__) for units in opinions).most_common()
+    best, most = ballot[0]
+    of_majority = [units for units in opinions if max(units, key=units.__getitem__) == best]
+    named = {unit for units in of_majority for unit in units}
+    shares = {
+        unit: float(np.mean([units.get(unit, 0.0) / sum(units.values()) for units in of_majority])) for unit in named
+    }
+    ranked = sorted(shares.items(), key=lambda entry: -entry[1])
+    medians = {unit: _median_as(unit, valid) for unit in {*shares, *dict(ballot)}}
+    support = shares[best]
+    alike = [unit for unit, value in ranked if value * _CLEAR >= support]
+    contested = tuple(unit for unit, count in ballot if count * _CLEAR >= most)
+    if len(alike) > 1:
+        alike += [unit for unit, value in ranked if value * _ALSO_SHOWN >= support and unit not in alike]
+        _refuse_tie(alike, medians, valid)
+    others = [unit for unit, value in ranked[1:] if value >= _WORTH_SAYING * support][:_MOST_SAID]
+    kind = "integers" if valid[0].figures.integer else "floats"
+    reason = f"guessed from {kind} with a median of {stored:g}"
+    if best == "sunrgbd":
+        reason += ", nearly all of them multiples of 8: SUN RGB-D's rotated bits"
+    return _Guess(spec.with_changes(unit=best), reason, {unit: medians[unit] for unit in others}, contested)
+
+
+def _median_as(unit: str, looked: Sequence[Looked]) -> float:
+    if unit == "sunrgbd":
+        return float(np.median([each.figures.median_rotated / 1000.0 for each in looked]))
+    return float(np.median([each.figures.median / UNITS_PER_METRE[unit] for each in looked]))
+
+
+def _question_display_depth(looked: Sequence[Looked]) -> None:
+    """Refuse 8-bit files and floats that fill 0 to 1: pictures of depth more often than depth."""
+    name = looked[0].path
+    if looked[0].figures.eight_bit:
+        median = float(np.median([each.figures.median for each in looked]))
+        raise DepthUnitError(
+            f"the depth files are 8-bit (median {median:g}, for example {name}): that is how depth "
+            f"is displayed, seldom how it is measured. What does a value of {median:g} mean? {HOW_TO_STATE}"
+        )
+    if looked[0].figures.integer:
+        return
+    values = np.concatenate([each.figures.values for each in looked])
+    values = values[np.isfinite(values) & (values > 0)]
+    if 0.5 < float(values.max()) <= 1.0 and float(values.min()) < 0.05:
+        raise DepthUnitError(
+            f"the depth values are floats that fill the range 0 to 1 (for example {name}): "
+            f"are they metres, a share of some maximum, or a network's disparity? {HOW_TO_STATE}"
+        )
+
+
+def _refuse_unknown(stored: float, looked: Sequence[Looked]) -> None:
+    far = float(np.median([each.figures.far for each in looked]))
+    units = ("millimetre", "centimetre", "metre") if not looked[0].figures.integer else ("millimetre", "tum", "kitti")
+    would_be = ", ".join(f"{_median_as(unit, looked):,.4g} m as {unit}" for unit in units)
+    raise DepthUnitError(
+        f"the median stored depth is {stored:g} (99 % lie below {far:g}, for example {looked[0].path}): that would be "
+        f"{would_be}, none of which is usual. What unit is it? {HOW_TO_STATE}"
+    )
+
+
+def _refuse_tie(units: Sequence[str], medians: Mapping[str, float], looked: Sequence[Looked]) -> None:
+    stored = float(np.median([each.figures.median for each in looked]))
+    listing = "; ".join(
+        f"{medians[unit]:.3g} m as {unit}: --data.options.depth_unit {unit}" for unit in units
+    )
+    raise DepthUnitError(
+        f"the unit of depth cannot be told: the median stored value is {stored:g} (for example {looked[0].path}), and "
+        f"that may be any of these: {listing}. Pass the one that is right (depth_unit={' or depth_unit='.join(units)}"
+        "), or depth_scale (stored value / scale = metres)."
+    )
+
+
+def _refuse_implausible(spec: DepthSpec, median: float, looked: Sequence[Looked], stated: bool) -> None:
     if NEAREST_MEDIAN <= median <= FARTHEST_MEDIAN:
         return
     stored = median * (spec.scale or 1.0)
+    units = plausibilities(looked[0].figures)
+    best = max((unit for unit in units if unit != spec.unit), key=units.__getitem__, default="none")
     suggestion = ""
-    for unit in ("millimetre", "metre", "tum", "tenth_millimetre"):
-        scale = UNITS_PER_METRE[unit]
-        if 0.1 <= stored / scale <= _BELIEVABLE_MEDIAN:
-            suggestion = f" Is it depth_unit={unit}, which would make it {stored / scale:.3g} m?"
-            break
+    if units.get(best, 0) > 0 and NEAREST_MEDIAN <= stored / UNITS_PER_METRE[best] <= FARTHEST_MEDIAN:
+        suggestion = f" Is it depth_unit={best}, which would make it {stored / UNITS_PER_METRE[best]:.3g} m?"
     origin = "the stated" if stated else "the assumed"
     raise DepthUnitError(
         f"with {origin} unit ({spec.describe()}) the median depth is {median:,.4g} m (stored median {stored:g}, "
-        f"for example {sample.names[0]}), which no camera measures.{suggestion} {_FIX}"
+        f"for example {looked[0].path}), which no camera measures.{suggestion} {HOW_TO_STATE}"
+    )
+
+
+def _refuse_blank(spec: DepthSpec, looked: Sequence[Looked], options: DepthOptions, total: int) -> None:
+    free = replace(spec, min_depth=None, max_depth=None)
+    unbounded = np.concatenate([free.decode(each.figures.values) for each in looked])
+    if spec.kind == "metric" and np.isfinite(unbounded).any():
+        _refuse_implausible(spec, float(np.nanmedian(unbounded)), looked, options.states_meaning)
+    raise DataError(
+        f"all depth is invalid: not one valid pixel in {len(looked)} of {total} files (for "
+        f"example {looked[0].path}; {spec.describe()}). Check the files, the option invalid_values and the "
+        "depth bounds."
     )
 
 
@@ -218,80 +319,26 @@ def _announce(message: str, level: int) -> None:
     logger.log(level, message)
 
 
-def detect_depth_spec(
-    files: Iterable[Path | str], hint: DepthOptions | DepthSpec | None = None, max_files: int = 12
-) -> Detection:
-    """Decide how the depth files of one data set are decoded, from a sample of them.
-
-    Args:
-        files: depth files in a fixed order; at most `max_files` of them, evenly spaced, are read.
-        hint: what the user states. A stated unit is used, but still refused when it makes no sense.
-
-    Raises:
-        DepthUnitError: 8-bit display depth or values of unknown meaning without a stated unit; a metric
-            median below 1 cm or above 100 m.
-        DataError: no file, no readable file, or not one valid pixel in the sample.
-    """
-    paths = [Path(file) for file in files]
-    if not paths:
-        raise DataError("no depth files to look at")
-    if isinstance(hint, DepthSpec):
-        hint = DepthOptions(
-            hint.unit if hint.kind == "metric" else None,
-            hint.scale,
-            hint.kind,
-            tuple(hint.invalid_values),
-            hint.min_depth,
-            hint.max_depth,
-        )
-    options = hint or DepthOptions()
-    sample = _take_sample(paths, max_files)
-    spec, reason, others = _settle_spec(sample, options)
-    decoded = spec.decode(sample.values)
-    valid = decoded[np.isfinite(decoded)]
-    if not valid.size:
-        unbounded = replace(spec, min_depth=None, max_depth=None).decode(sample.values)
-        if spec.kind == "metric" and np.isfinite(unbounded).any():
-            median = float(np.nanmedian(unbounded))
-            _refuse_implausible(spec, median, sample, options.states_meaning)
-        raise DataError(
-            f"all depth is invalid: not one valid pixel in {len(sample.names)} of {sample.total} files (for "
-            f"example {sample.names[0]}; {spec.describe()}). Check the files, the option invalid_values and the "
-            "depth bounds."
-        )
-    median = float(np.median(valid))
-    if spec.kind == "metric":
-        _refuse_implausible(spec, median, sample, options.states_meaning)
-    invalid_fraction = 1.0 - valid.size / decoded.size
-    message = _describe(spec, reason, others, valid, invalid_fraction, sample)
-    _announce(message, logging.INFO if reason.startswith("as stated") else logging.WARNING)
-    return Detection(spec, median, invalid_fraction, sample.saturated_fraction, message)
-
-
 def _describe(
+    guess: _Guess,
     spec: DepthSpec,
-    reason: str,
-    others: list[float],
     valid: np.ndarray,
-    invalid_fraction: float,
-    sample: _Sample,
+    shares: tuple[float, float],
+    looked: Sequence[Looked],
+    total: int,
 ) -> str:
     low, median, high = np.percentile(valid, [1, 50, 99])
     unit = " m" if spec.kind == "metric" else ""
     message = (
-        f"depth read as {spec.describe()} ({reason}): median {median:.3g}{unit}, 98 % between {low:.3g} and "
-        f"{high:.3g}{unit}, {invalid_fraction:.1%} invalid"
+        f"depth read as {spec.describe()} ({guess.reason}): median {median:.3g}{unit}, 98 % between {low:.3g} and "
+        f"{high:.3g}{unit}, {shares[0]:.1%} invalid"
     )
-    if sample.saturated_fraction > 0:
-        message += f" ({sample.saturated_fraction:.1%} saturated)"
-    message += f", over {len(sample.names)} of {sample.total} files."
-    if sample.medians and max(sample.medians) > _MIXED_UNITS * min(sample.medians):
-        near, far = (median / (spec.scale or 1.0) for median in (min(sample.medians), max(sample.medians)))
-        message += f" The medians of single files lie between {near:.3g} and {far:.3g}{unit}: are their units mixed?"
-    for scale in others:
-        other = DepthSpec(scale=scale)
-        option = f"depth_unit={other.unit}" if other.unit != "custom" else f"depth_scale={scale:g}"
-        median_then = median * (spec.scale or 1.0) / scale
-        word = f"--data.options.{option.replace('=', ' ')}"
-        message += f" Were stored values 1/{scale:g} m, it would be {median_then:.3g} m: then pass {option} ({word})."
+    if shares[1] > 0:
+        message += f" ({shares[1]:.1%} saturated)"
+    message += f", over {len(looked)} of {total} files."
+    for other, metres in guess.others.items():
+        message += (
+            f" Less plausible: {other}, a median of {metres:.3g} m; if that is right pass depth_unit={other} "
+            f"(--data.options.depth_unit {other})."
+        )
     return message

@@ -57,7 +57,7 @@ def test_sun_rgbd_rotation_is_recognised(tmp_path: Path):
     millimetres = room(1000)
     rotated = ((millimetres << 3) | (millimetres >> 13)).astype(np.uint16)
     found = detect_depth_spec(write(tmp_path, rotated))
-    assert found.spec.scale == 8000
+    assert found.spec.unit == "sunrgbd" and found.spec.scale == 8000
     assert found.median == pytest.approx(np.median(millimetres[millimetres > 0]) / 1000)
 
 

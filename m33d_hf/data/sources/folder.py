@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from m33d_hf.data.detection import DepthOptions
-from m33d_hf.data.sources.frames import Frame, FrameSource, thin_out
+from m33d_hf.data.depth_options import DepthOptions
+from m33d_hf.data.sources.frames import Frame, FrameSource, depth_files, thin_out
 from m33d_hf.data.sources.labels import build_label_rules
 from m33d_hf.data.sources.layouts import (
     Listing,
@@ -45,7 +45,8 @@ class FolderSource(FrameSource):
             `*` (`*_left.png`, `left/*.png`), whose stars stand for the frame's name. Patterns without a folder pair
             files side by side, and across folders that hold one modality each.
         association: `auto` (rgb.match, associations.txt and the like where present), `none`, or a file's name.
-        depth_unit, depth_scale, depth_kind: what stored depth means; guessed, loudly, when left out.
+        depth_unit, depth_scale, depth_kind: what stored depth means; guessed, loudly, when left out. Unit and scale may
+            be mappings from a sequence's name, or a pattern with `*`, where sequences differ: `{scene1: tum, "*": mm}`.
         invalid_values: stored values without a measurement; default 0 and the type's maximum.
         min_depth, max_depth: metres outside of which depth counts as invalid.
         align: `refuse`, `depth_to_rgb` or `rgb_to_depth` for sizes that differ.
@@ -77,8 +78,8 @@ class FolderSource(FrameSource):
         depth: str | None = "auto",
         labels: str | None = "auto",
         association: str | None = "auto",
-        depth_unit: str | None = None,
-        depth_scale: float | None = None,
+        depth_unit: str | Mapping[str, str] | None = None,
+        depth_scale: float | Mapping[str, float] | None = None,
         depth_kind: str | None = None,
         invalid_values: Iterable[float] | None = None,
         min_depth: float | None = None,
@@ -112,17 +113,16 @@ class FolderSource(FrameSource):
         required |= {"depth"} if require_depth and "depth" in chosen else set()
         required |= {"labels"} if require_labels and "labels" in chosen else set()
         sequences, unpaired, notes = find_frames(listing, chosen, required, association or "none")
-        all_depth = [frame.depth for part in sequences.values() for frame in part if frame.depth is not None]
+        all_depth = depth_files(sequences)
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
         sequences = thin_out(sequences, unit, every, min_frames, unpaired)
-        invalid = None if invalid_values is None else tuple(invalid_values)
         super().__init__(
             root,
             sequences,
             unit=unit,
             all_depth=all_depth,
-            depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid, min_depth, max_depth),
+            depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
             label_rules=rules if "labels" in chosen else None,
             align=align,
             fps=fps,

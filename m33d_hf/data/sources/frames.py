@@ -17,7 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from m33d_hf.data.detection import DepthOptions, Detection, detect_depth_spec, evenly_spaced
+from m33d_hf.data.depth_checks import DepthCheck
+from m33d_hf.data.depth_options import DepthOptions
+from m33d_hf.data.depth_sampling import evenly_spaced
+from m33d_hf.data.detection import Detection, detect_depth
 from m33d_hf.data.files import load_map, load_rgb, size_and_orientation
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.labels import LabelRules, check_label_files
@@ -57,9 +60,10 @@ class FrameReader:
     Attributes:
         align: what to do when RGB and depth (or labels) differ in size. `refuse` raises; `depth_to_rgb` resizes
             depth and labels to RGB; `rgb_to_depth` resizes RGB and labels to depth. Resizing does not register two
-            cameras: use it only where both see the same picture.
+            cameras: use it only where both see the same picture. Sizes of different aspect ratios are refused.
         orientation: how depth and labels without an orientation of their own lie where their picture's EXIF has one:
             see `orientation`. Pictures are always turned upright.
+        depth_check: compares each depth file with the rest of the data set; None for none.
     """
 
     root: Path
@@ -67,12 +71,14 @@ class FrameReader:
     label_rules: LabelRules | None
     align: str = "refuse"
     orientation: str = "refuse"
+    depth_check: DepthCheck | None = None
 
     def read(self, frames: Sequence[Frame], key: str, meta: dict[str, Any]) -> RGBDSample:
         """Read `frames` (all with the same modalities) as one sample of T = len(frames).
 
         Raises:
-            CorruptFileError: a file that cannot be decoded.
+            CorruptFileError: a file that cannot be decoded, or depth of another unit than the rest.
+            DepthUnitError: a whole folder of such depth.
             DataError: sizes that differ within a frame (with `refuse`) or between frames; LabelError for labels.
         """
         pictures = read_video_frames(self.root, [frame.rgb for frame in frames])
@@ -127,7 +133,12 @@ class FrameReader:
             return as_the_picture_lies(values, self.root / file, lies, size, self.orientation)
 
         if frame.depth is not None and self.depth_spec is not None:
-            depth = torch.from_numpy(self.depth_spec.decode(read(frame.depth)))[None]
+            path = self.root / frame.depth
+            stored = read(frame.depth)
+            metres = self.depth_spec.decode(stored)
+            if self.depth_check is not None:
+                self.depth_check.require(path, stored, metres)
+            depth = torch.from_numpy(metres)[None]
         if frame.labels is not None and self.label_rules is not None:
             labels = torch.from_numpy(self.label_rules.apply(read(frame.labels), self.root / frame.labels))
         return self._aligned(frame, rgb, depth, labels)
@@ -144,9 +155,8 @@ class FrameReader:
         if reference is None:
             raise DataError(f"{frame.key}: neither RGB nor depth to read")
         size = (int(reference.shape[-2]), int(reference.shape[-1]))
-        if self.align == "refuse":
-            files = {frame.rgb: rgb, frame.depth: depth, frame.labels: labels}
-            refuse_sizes(self.root, {str(f): tuple(m.shape[-2:]) for f, m in files.items() if m is not None})
+        files = {frame.rgb: rgb, frame.depth: depth, frame.labels: labels}
+        refuse_sizes(self.root, {str(f): tuple(m.shape[-2:]) for f, m in files.items() if m is not None}, self.align)
         if rgb is not None and rgb.shape[-2:] != size:
             resized = F.interpolate(rgb[None].float(), size=size, mode="bilinear", antialias=True)[0]
             rgb = resized.round().clamp(0, 255).to(torch.uint8)
@@ -158,16 +168,31 @@ class FrameReader:
         return {"rgb": rgb, "depth": depth, "labels": labels}
 
 
-def refuse_sizes(root: Path, sizes: dict[str, tuple[int, ...]]) -> None:
-    """Raise a DataError naming every file of a frame when they differ in (height, width)."""
+def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = "refuse") -> None:
+    """Raise a DataError naming a frame's files when they differ in (height, width), or, aligned, in aspect ratio."""
     if len(set(sizes.values())) <= 1:
         return
     listing = ", ".join(f"{root / file} is {height}x{width}" for file, (height, width) in sizes.items())
-    raise DataError(
-        f"the files of one frame differ in size (height x width): {listing}. If all show the same picture, pass "
-        "align=depth_to_rgb or align=rgb_to_depth (--data.options.align); if two cameras took them, register depth to "
-        "RGB first."
-    )
+    if align == "refuse":
+        raise DataError(
+            f"the files of one frame differ in size (height x width): {listing}. If all show the same picture, pass "
+            "align=depth_to_rgb or align=rgb_to_depth (--data.options.align); if two cameras took them, register depth "
+            "to RGB first."
+        )
+    first, *others = sizes.values()
+    if not all(_same_shape(first, other) for other in others):
+        raise DataError(
+            f"the files of one frame differ in aspect ratio (height x width): {listing}. align={align} would stretch "
+            "one field of view over another, and no pixel would lie where it belongs. Crop both to the same part of "
+            "the scene, or register depth to RGB with the cameras' calibration, before training."
+        )
+
+
+def _same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether two sizes have one aspect ratio, but for rounding: 1 %, or a pixel of the smaller picture."""
+    (height, width), (other_height, other_width) = first, second
+    apart = abs(height * other_width - width * other_height)
+    return apart <= max(0.01 * height * other_width, *first, *second)
 
 
 @dataclass(frozen=True)
@@ -233,7 +258,7 @@ class FrameSource:
         sequences: dict[str, list[Frame]],
         *,
         unit: str,
-        all_depth: Sequence[str],
+        all_depth: Mapping[str, Sequence[str]],
         depth_options: DepthOptions,
         label_rules: LabelRules | None,
         align: str,
@@ -256,32 +281,39 @@ class FrameSource:
             logger.warning("%s: %d files take no part; the first: %s (%s)", root, count, first.path, first.reason)
         frames = [frame for sequence in sequences.values() for frame in sequence]
         self.detection: Detection | None = None
+        self._readers: dict[Any, FrameReader] = {}
         # The unit is judged over all splits: train and validation must never read the same files differently.
-        depth_files = [root / file for file in all_depth] if any(frame.depth for frame in frames) else []
-        if depth_files:
-            self.detection = detect_depth_spec(depth_files, depth_options)
+        if any(frame.depth for frame in frames):
+            paths = {key: [root / file for file in files] for key, files in all_depth.items()}
+            self.detection = detect_depth(paths, depth_options)
             notes.append(self.detection.message)
         self.depth_spec: DepthSpec | None = self.detection.spec if self.detection else None
         self.class_names: list[str] | None = class_names_of(label_rules)
         self.action_names: list[str] | None = None
-        reader = FrameReader(root, self.depth_spec, label_rules, align, orientation)
-        if unit == "clips":
-            items = [FrameSequence(key, tuple(part), reader, fps) for key, part in sequences.items() if part]
-        else:
-            items = [FrameSequence(frame.key, (frame,), reader) for frame in frames]
-        self.sequences: list[FrameSequence] = items
+        self.sequences: list[FrameSequence] = []
+        for key, part in sequences.items():
+            reader = self._reader_of(key)
+            if unit != "clips":
+                self.sequences += [FrameSequence(frame.key, (frame,), reader) for frame in part]
+            elif part:
+                self.sequences.append(FrameSequence(key, tuple(part), reader, fps))
         self._check_some(frames)
+
+    def _reader_of(self, sequence: str) -> FrameReader:
+        found = None if self.detection is None else self.detection.of_sequence(sequence)
+        spec, check = (None, None) if found is None else (found.spec, found.check)
+        reader = FrameReader(self.root, spec, self.label_rules, self.align, self.orientation, check)
+        return self._readers.setdefault((spec, check), reader)  # one for all, which is pickled once
 
     def _check_some(self, frames: list[Frame]) -> None:
         """Sizes and labels of some frames, spread from first to last, before anything is trained."""
         self._check_orientations([frames[i] for i in spread_indices(len(frames), _CHECKED_ORIENTATIONS)])
         chosen = [frames[i] for i in spread_indices(len(frames), _CHECKED_FRAMES)]
-        if self.align == "refuse":
-            for frame in chosen:
-                if (found := self._sizes(frame)) is not None:
-                    sizes = {file: (size[0], size[1]) for file, size in found.items()}
-                    if self.orientation != "as_rgb" or all(size[2] == 1 for size in found.values()):
-                        refuse_sizes(self.root, dict(sizes))
+        for frame in chosen:
+            if (found := self._sizes(frame)) is not None:
+                sizes = {file: (size[0], size[1]) for file, size in found.items()}
+                if self.orientation != "as_rgb" or all(size[2] == 1 for size in found.values()):
+                    refuse_sizes(self.root, dict(sizes), self.align)
         if self.label_rules is not None:
             labelled = [self.root / frame.labels for frame in frames if frame.labels is not None]
             paths = [labelled[i] for i in spread_indices(len(labelled), _CHECKED_LABELS)]
@@ -327,7 +359,7 @@ class FrameSource:
     def digest(self) -> str:
         """Digest of names, sizes in bytes and reading rules; times and the place of the root do not count."""
         state = hashlib.sha256()
-        rules = {
+        rules: dict[str, Any] = {
             "source": self.name,
             "align": self.align,
             "depth": self.depth_spec.to_dict() if self.depth_spec else None,
@@ -335,6 +367,9 @@ class FrameSource:
         }
         if self.orientation != "refuse":
             rules["orientation"] = self.orientation
+        if self.detection is not None and self.detection.by_sequence:
+            others = {key: found.spec.to_dict() for key, found in self.detection.by_sequence.items()}
+            rules["depth_by_sequence"] = others
         state.update(json.dumps(rules, sort_keys=True).encode())
         for sequence in self.sequences:
             state.update(f"\n{sequence.key}".encode("utf-8", "surrogatepass"))
@@ -345,6 +380,11 @@ class FrameSource:
                         size = path.stat().st_size if path.is_file() else -1
                         state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
+
+
+def depth_files(sequences: Mapping[str, Sequence[Frame]]) -> dict[str, list[str]]:
+    """Sequence -> its depth files, in order; the unit of depth is judged by them."""
+    return {key: [frame.depth for frame in part if frame.depth is not None] for key, part in sequences.items()}
 
 
 def thin_out(
@@ -372,7 +412,7 @@ def thin_out(
 
 def spread_indices(length: int, count: int) -> list[int]:
     """At most `count` indices below `length`, from first to last."""
-    return [int(path.name) for path in evenly_spaced([Path(str(i)) for i in range(length)], count)]
+    return evenly_spaced(range(length), count)
 
 
 def class_names_of(rules: LabelRules | None) -> list[str] | None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth_maps import SPEC_FILE, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
-from m33d_hf.data.detection import DepthOptions
+from m33d_hf.data.depth_options import DepthOptions
 from m33d_hf.data.phase_annotations import (
     FORMATS,
     Annotation,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from m33d_hf.data.class_table import ClassTable, read_class_table
-from m33d_hf.data.detection import DepthOptions
+from m33d_hf.data.depth_options import DepthOptions
 from m33d_hf.data.phase_alignment import (
     PhaseNames,
     Timing,
@@ -124,8 +124,8 @@ class PhasesSource(PhaseSource):
         length_tolerance: float = 1.0,
         rgb: str = "auto",
         depth: str | None = "auto",
-        depth_unit: str | None = None,
-        depth_scale: float | None = None,
+        depth_unit: str | Mapping[str, str] | None = None,
+        depth_scale: float | Mapping[str, float] | None = None,
         depth_kind: str | None = None,
         invalid_values: Iterable[float] | None = None,
         min_depth: float | None = None,
@@ -144,8 +144,7 @@ class PhasesSource(PhaseSource):
         choose("unknown_phase", unknown_phase, ("error", "ignore"))
         choose("on_unpaired", on_unpaired, ("list", "error"))
         _check_rates(length_tolerance, fps=fps, label_fps=label_fps)
-        invalid = None if invalid_values is None else tuple(invalid_values)
-        stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid, min_depth, max_depth)
+        stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth)
         options = VideoOptions(rgb, depth or "none", stated, align, require_depth, fps)
         found = find_videos(self.root, videos, options)
         if unit == "videos" and annotations == "auto" and not require_annotations:

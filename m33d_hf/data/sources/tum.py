@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from m33d_hf.data.detection import DepthOptions
-from m33d_hf.data.sources.frames import Frame, FrameSource, thin_out
+from m33d_hf.data.depth_options import DepthOptions
+from m33d_hf.data.sources.frames import Frame, FrameSource, depth_files, thin_out
 from m33d_hf.data.sources.layouts import ASSOCIATION_NAMES, Listing, list_files, rows_of_association
 from m33d_hf.data.sources.pairing import Unpaired, composed, is_number, match_timestamps, read_table
 from m33d_hf.data.sources.splits import Sequences, select_split
@@ -49,8 +49,8 @@ class TumSource(FrameSource):
         unit: str = "clips",
         association: str = "auto",
         max_difference: float = 0.02,
-        depth_unit: str | None = None,
-        depth_scale: float | None = None,
+        depth_unit: str | Mapping[str, str] | None = None,
+        depth_scale: float | Mapping[str, float] | None = None,
         depth_kind: str | None = None,
         invalid_values: Iterable[float] | None = None,
         min_depth: float | None = None,
@@ -69,17 +69,16 @@ class TumSource(FrameSource):
         if depth_unit is None and depth_scale is None and depth_kind in (None, "metric"):
             depth_scale = TUM_SCALE
         sequences, unpaired, notes = _find_sequences(list_files(root), association, max_difference)
-        all_depth = [frame.depth for part in sequences.values() for frame in part if frame.depth is not None]
+        all_depth = depth_files(sequences)
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
         sequences = thin_out(sequences, unit, every, min_frames, unpaired)
-        invalid = None if invalid_values is None else tuple(invalid_values)
         super().__init__(
             root,
             sequences,
             unit=unit,
             all_depth=all_depth,
-            depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid, min_depth, max_depth),
+            depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
             label_rules=None,
             align=align,
             fps=fps if fps is not None else _rate(sequences),

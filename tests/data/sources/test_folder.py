@@ -8,6 +8,7 @@ from helpers.frames_on_disk import depth_array, label_array, rgb_array, save, wr
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.sources import Source, build_source
 from m33d_hf.data.sources.folder import FolderSource
+from m33d_hf.data.sources.frames import refuse_sizes
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, DepthUnitError, LabelError
 
 
@@ -198,6 +199,49 @@ def test_different_sizes_are_refused_unless_an_alignment_is_chosen(tmp_path: Pat
     assert sample.rgb.shape == (1, 3, 12, 16) and sample.rgb.dtype == torch.uint8
     with pytest.raises(ConfigError, match="depth_to_rgb"):
         FolderSource(tmp_path, align="depth_to_rbg")
+
+
+@pytest.mark.parametrize("align", ["depth_to_rgb", "rgb_to_depth"])
+@pytest.mark.parametrize(
+    ("rgb", "depth", "fits"),
+    [
+        ((108, 192), (57, 64), False),  # 1920 x 1080 over 640 x 576
+        ((72, 128), (96, 128), False),
+        ((128, 72), (72, 128), False),
+        ((53, 73), (42, 56), False),
+        ((48, 64), (24, 32), True),
+        ((96, 129), (48, 64), True),  # 1296 x 968 over 640 x 480 differ by .4 %
+        ((37, 124), (18, 62), True),
+    ],
+)
+def test_two_fields_of_view_are_not_stretched(
+    tmp_path: Path, rgb: tuple[int, int], depth: tuple[int, int], fits: bool, align: str
+):
+    save(tmp_path / "color/0.png", rgb_array(0, rgb))
+    save(tmp_path / "depth/0.png", depth_array(0, depth))
+    if fits:
+        sample = FolderSource(tmp_path, align=align)[0].read([0])
+        assert sample.rgb.shape[-2:] == sample.depth.shape[-2:] == (rgb if align == "depth_to_rgb" else depth)
+        return
+    size = f"{rgb[0]}x{rgb[1]}.*{depth[0]}x{depth[1]}"
+    with pytest.raises(DataError, match=f"aspect ratio.*{size}.*align={align} would stretch.*Crop both.*register"):
+        FolderSource(tmp_path, align=align)
+
+
+def test_the_real_sizes_of_scannet_may_be_aligned():
+    refuse_sizes(Path("x"), {"rgb": (968, 1296), "depth": (480, 640)}, "depth_to_rgb")
+    refuse_sizes(Path("x"), {"rgb": (375, 1242), "depth": (187, 621)}, "depth_to_rgb")
+    with pytest.raises(DataError, match=r"1080x1920.*576x640"):
+        refuse_sizes(Path("x"), {"rgb": (1080, 1920), "depth": (576, 640)}, "depth_to_rgb")
+
+
+def test_another_aspect_ratio_later_is_refused_when_read(tmp_path: Path):
+    write_frames(tmp_path, 40)
+    save(tmp_path / "depth/1.png", depth_array(1, (24, 24)))
+    save(tmp_path / "label/1.png", label_array(1, (24, 24)))
+    source = FolderSource(tmp_path, align="depth_to_rgb")
+    with pytest.raises(DataError, match="24x24"):
+        source[1].read([0])
 
 
 def test_sizes_that_differ_later_are_refused_when_read(tmp_path: Path):

@@ -78,7 +78,7 @@ def test_unknown_and_empty_splits(tmp_path: Path):
 def test_every_split_reads_depth_in_the_same_unit(tmp_path: Path):
     # The last frames alone (near walls at 1/5000 m) would pass for millimetres.
     write_frames(tmp_path, 16, scale=5000)
-    write_frames(tmp_path, 4, scale=900, start=16)
+    write_frames(tmp_path, 4, scale=1400, start=16)
     units = {FolderSource(tmp_path, split=split).depth_spec.unit for split in (*SPLITS, None)}
     assert units == {"tum"}
 

@@ -1,0 +1,102 @@
+"""Units that are no plain scale, and what a DepthSpec refuses."""
+
+import numpy as np
+import pytest
+
+from m33d_hf.errors import ConfigError, DepthUnitError
+from m33d_hf.modeling.depth_spec_m33d import UNITS_PER_METRE, DepthSpec, checked_number, rotated_back
+from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
+
+
+def rotated_by_text(value: int) -> int:
+    """The 16 bits as a string, the first three moved to the end."""
+    bits = f"{value:016b}"
+    return int(bits[3:] + bits[:3], 2)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.dtype(">u2")])
+def test_rotated_bits_come_back_exactly_for_every_value(dtype: type):
+    millimetres = np.arange(1 << 16)
+    stored = np.array([rotated_by_text(int(value)) for value in millimetres]).astype(dtype)
+    np.testing.assert_array_equal(rotated_back(stored.astype(stored.dtype.newbyteorder("="))), millimetres)
+    decoded = DepthSpec(unit="sunrgbd").decode(stored)
+    expected = millimetres.astype(np.float32) / np.float32(1000)
+    np.testing.assert_array_equal(np.isnan(decoded), (stored == 0) | (stored == 65535))
+    np.testing.assert_allclose(decoded[1:-1], expected[1:-1], rtol=6e-8)
+
+
+def test_bounds_and_invalid_values_of_rotated_bits():
+    stored = np.array([rotated_by_text(value) for value in (500, 2000, 9000, 30000)], np.uint16)
+    spec = DepthSpec(unit="sunrgbd", invalid_values=(0, rotated_by_text(2000)), max_depth=10.0)
+    np.testing.assert_array_equal(spec.decode(stored), np.array([0.5, np.nan, 9.0, np.nan], np.float32))
+    assert DepthSpec.from_dict(spec.to_dict()) == spec
+    assert "rotated by 3" in spec.describe()
+
+
+def test_rotated_bits_need_sixteen_bits():
+    for stored in (np.array([1.0]), np.array([70000]), np.array([-1])):
+        with pytest.raises(DepthUnitError, match="rotates the bits"):
+            DepthSpec(unit="sunrgbd").decode(stored)
+
+
+def test_the_image_processor_knows_every_unit():
+    stored = np.full((32, 32), rotated_by_text(2000), np.uint16)
+    stored[:16] = rotated_by_text(9000)
+    size = {"height": 32, "width": 32}
+    processor = M33DImageProcessor(size=size, depth_standardization="none", depth_unit="sunrgbd")
+    picture = np.zeros((32, 32, 3), np.uint8)
+    values = processor(picture, depth_maps=stored, return_tensors="pt")["depth_values"]
+    assert np.unique(values.numpy()).tolist() == [2.0, 9.0]
+
+
+def test_known_units_and_what_scales_are_called():
+    assert DepthSpec(unit="l515").scale == 4000 and DepthSpec(unit="kitti").scale == 256
+    # Digests of data sets hold the name: scales keep those that they had.
+    names = [DepthSpec(scale=scale).unit for scale in (1.0, 100.0, 1000.0, 5000.0, 10000.0)]
+    assert names == ["metre", "centimetre", "millimetre", "tum", "tenth_millimetre"]
+    assert {DepthSpec(scale=scale).unit for scale in (4000.0, 256.0, 8000.0)} == {"custom"}
+    assert DepthSpec(unit="custom", scale=8000.0).decode(np.array([8001], np.uint16)) == np.float32(8001 / 8000)
+    assert all(DepthSpec(unit=unit).scale == scale for unit, scale in UNITS_PER_METRE.items())
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"scale": 0}, "depth scale is 0; expected a positive"),
+        ({"scale": -5.0}, "depth scale is -5.0"),
+        ({"scale": float("nan")}, "depth scale is nan"),
+        ({"scale": float("inf")}, "depth scale is inf"),
+        ({"scale": "1000"}, r"depth scale is '1000' \(str\)"),
+        ({"scale": True}, "depth scale is True"),
+        ({"scale": 10**400}, "depth scale is 1000"),
+        ({"scale": 10**5000}, "depth scale is a number of .* bits"),
+        ({"scale": [1]}, "depth scale"),
+        ({"kind": 3}, "depth kind is 3"),
+        ({"kind": None}, "depth kind is None"),
+        ({"unit": 3}, "depth unit is 3"),
+        ({"unit": "parsec"}, "depth unit is 'parsec'"),
+        ({"kind": "inverse", "unit": "parsec"}, "depth unit is 'parsec'"),
+        ({"invalid_values": 0}, "depth invalid_values is 0"),
+        ({"invalid_values": None}, "depth invalid_values is None"),
+        ({"invalid_values": "0"}, "depth invalid_values is '0'"),
+        ({"invalid_values": [0, None]}, r"depth invalid_values\[1\] is None"),
+        ({"invalid_values": [float("nan")]}, r"depth invalid_values\[0\] is nan"),
+        ({"invalid_values": list(range(1001))}, "depth invalid_values has 1001 entries"),
+        ({"min_depth": "1"}, "depth min_depth is '1'"),
+        ({"max_depth": float("nan")}, "depth max_depth is nan"),
+        ({"max_depth": 0.0}, "no pixel is left"),
+        ({"max_depth": -1}, "no pixel is left"),
+    ],
+)
+def test_fields_of_wrong_types_and_ranges_are_named(fields: dict[str, object], words: str):
+    with pytest.raises(ConfigError, match=words):
+        DepthSpec(**fields)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert DepthSpec(scale=np.float32(5000), max_depth=np.int64(7)).scale == 5000
+    assert checked_number(np.uint8(3), "x", low=3, whole=True) == 3
+    with pytest.raises(ConfigError, match="whole number of at least 0"):
+        checked_number(1.5, "x", low=0, whole=True)
+    with pytest.raises(ConfigError, match=r"expected a whole number of at least 0"):
+        checked_number(np.bool_(True), "x", low=0, whole=True)
