@@ -48,6 +48,7 @@ _UNIT_ALIASES = {
 }
 # What float32 holds; larger than any number that a depth map stores or means.
 _LARGEST = 1e38
+_SMALLEST = 1e-37  # but for 0
 _MOST_INVALID_VALUES = 1000
 
 
@@ -58,7 +59,7 @@ def choice(value: object, known: Sequence[str], what: str) -> str:
         ConfigError: it is not; `what` says what it was meant to be.
     """
     if not isinstance(value, str) or value not in known:
-        hint = nearest_name_hint(str(value), known)
+        hint = nearest_name_hint(value, known) if isinstance(value, str) else ""
         raise ConfigError(f"{what} is {_short(value)}; it must be one of {', '.join(known)}.{hint}")
     return value
 
@@ -95,7 +96,8 @@ def checked_number(
         number = float(value)
     except OverflowError:
         number = math.inf
-    beyond = (low is not None and number < low) or (above is not None and number <= above)
+    beyond = 0 < abs(number) < _SMALLEST
+    beyond |= (low is not None and number < low) or (above is not None and number <= above)
     if not math.isfinite(number) or abs(number) > _LARGEST or beyond:
         raise ConfigError(f"{what} is {_short(value)}; {expected}")
     return number

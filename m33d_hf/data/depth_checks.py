@@ -42,10 +42,10 @@ class DepthCheck:
 
     def objection(self, metres: float, stored: float) -> str | None:
         """Why a file with these medians is of another unit than the rest; None where it may well be the same."""
-        if not NEAREST_MEDIAN <= metres <= FARTHEST_MEDIAN:
-            return f"its median is {metres:.3g} m as {self.spec.unit}, which no camera measures"
         if self.low / _BEYOND <= metres <= self.high * _BEYOND or 1 / _SCENES < metres / self.middle < _SCENES:
             return None
+        if not NEAREST_MEDIAN <= metres <= FARTHEST_MEDIAN:
+            return f"its median is {metres:.3g} m as {self.spec.unit}, which no camera measures"
         plausible = by_median(stored, self.integer)
         rotated = self.spec.unit == ROTATED_UNIT
         own = rotated_plausibility(metres) if rotated else plausible.get(str(self.spec.unit), 0.0)

@@ -25,8 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from m33d_hf.data.depth_checks import FARTHEST_MEDIAN, NEAREST_MEDIAN
+from m33d_hf.data.depth_figures import thinned
 from m33d_hf.data.depth_options import check_depth_options
 from m33d_hf.data.depth_stores import (
+    SCALE_FILE,
     ArrayStore,
     DepthStore,
     FolderStore,
@@ -41,6 +44,7 @@ from m33d_hf.modeling.depth_spec_m33d import DepthSpec, checked_number
 from m33d_hf.modeling.picture_files_m33d import lies_unknown
 
 SPEC_FILE = "depth_spec.json"
+_CHECKED_PIXELS = 1500
 # Keys of depth_spec.json that are no fields of a DepthSpec.
 _EXTRA_KEYS = ("provenance", "first_frame")
 # What "nothing here" is stored as, where nobody says: in disparity the largest value is the nearest thing.
@@ -129,11 +133,36 @@ class DepthMaps:
                 raise DataError(f"{self.key}: its depth frames differ in size: {sorted(sizes)}.")
             maps = np.stack(maps)
         # Decoded together: a frame of a clip is small, and costs calls.
-        decoded = decode_depth(maps, self.spec, self.store.quantization)
+        quantization = self.store.quantization
+        decoded = decode_depth(maps, self.spec, quantization)
+        if quantization is not None and not np.isfinite(decoded).any():
+            self._refuse_blanking(maps, quantization)
+        if self.spec.kind == "metric":
+            self._refuse_implausible(decoded)
         if list(indices) != unique:
             place = {frame: number for number, frame in enumerate(unique)}
             decoded = decoded[[place[frame] for frame in indices]]
         return torch.from_numpy(decoded)[:, None]
+
+
+    def _refuse_blanking(self, maps: np.ndarray, quantization: Quantization) -> None:
+        """Refuse a scale that leaves no pixel of maps that hold some: it was damaged."""
+        free = decode_depth(maps, replace(self.spec, min_depth=None, max_depth=None), quantization)
+        if not np.isfinite(free).any() and not np.isin(maps, self.spec.invalid_values).all():
+            raise DataError(
+                f"{self.key}: stored / {quantization.scale:g} + {quantization.offset:g}, as {SCALE_FILE} or the file "
+                "says, leaves no valid depth although some is stored. Extract it again (scripts/extract_depth.py)."
+            )
+
+    def _refuse_implausible(self, decoded: np.ndarray) -> None:
+        """Refuse metres that no camera measures: the stated unit is another than the stored one."""
+        some = thinned(decoded, _CHECKED_PIXELS)
+        some = some[np.isfinite(some)]
+        if some.size and not NEAREST_MEDIAN / 3 <= (median := float(np.median(some))) <= FARTHEST_MEDIAN * 3:
+            raise DataError(
+                f"{self.key}: its depth has a median of {median:,.3g} m as {self.spec.unit}, which no camera measures. "
+                f"Correct the unit in {SPEC_FILE}, or the option depth_unit or depth_scale."
+            )
 
 
 def decode_depth(stored: np.ndarray, spec: DepthSpec, quantization: Quantization | None) -> np.ndarray:

@@ -110,9 +110,7 @@ def detect_depth(
     for name, files in sequences.items():
         if files:
             groups.setdefault(options.of_sequence(name), {})[name] = files
-    found = {
-        key: _detect_group(files, key[1], max(1, max_files // len(groups))) for key, files in groups.items()
-    }
+    found = {key: _detect_group(files, key[1], max(1, max_files // len(groups))) for key, files in groups.items()}
     largest = max(groups, key=lambda key: sum(len(files) for files in groups[key].values()))
     others = {name: found[key] for key, files in groups.items() if key != largest for name in files}
     kinds = {detection.spec.kind for detection in found.values()}
@@ -275,9 +273,7 @@ def _refuse_unknown(stored: float, looked: Sequence[Looked]) -> None:
 
 def _refuse_tie(units: Sequence[str], medians: Mapping[str, float], looked: Sequence[Looked]) -> None:
     stored = float(np.median([each.figures.median for each in looked]))
-    listing = "; ".join(
-        f"{medians[unit]:.3g} m as {unit}: --data.options.depth_unit {unit}" for unit in units
-    )
+    listing = "; ".join(f"{medians[unit]:.3g} m as {unit}: --data.options.depth_unit {unit}" for unit in units)
     raise DepthUnitError(
         f"the unit of depth cannot be told: the median stored value is {stored:g} (for example {looked[0].path}), and "
         f"that may be any of these: {listing}. Pass the one that is right (depth_unit={' or depth_unit='.join(units)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -189,3 +190,85 @@ def test_arrays_of_any_layout_are_read_as_numpy_reads_them(tmp_path: Path, dtype
     (tmp_path / "v.npy").write_bytes((tmp_path / "v.npy").read_bytes()[:-20])
     with pytest.raises(CorruptFileError, match="cannot be read as an array"):
         store.stored([0])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b'{"scale": 0}', r"depth scale is 0; expected a positive"),
+        (b'{"scale": -1000}', r"depth scale is -1000"),
+        (b'{"scale": NaN}', r"depth scale is nan"),
+        (b'{"scale": "1000"}', r"depth scale is '1000' \(str\)"),
+        (b'{"scale": null, "unit": 7}', r"depth unit is 7"),
+        (b'{"kind": ["metric"]}', r"depth kind is \['metric'\]"),
+        (b'{"scale": 0.001}', r"metres per stored unit.*depth_scale=1000"),
+        (b'{"invalid_values": 0}', r"depth invalid_values is 0"),
+        (b'{"max_depth": "far"}', r"depth max_depth is 'far'"),
+        (b'{"depht": 1}', r"DepthSpec key is 'depht'"),
+        (b'{"scale": 1000, "scale": 5000}', r"'scale' is there twice"),
+        (b'{"kind": "metric", "first_frame": -1}', r"first_frame.* is -1; expected a whole number of at least 0"),
+        (b'{"kind": "metric", "first_frame": true}', r"first_frame.* is True"),
+        (b"[1, 2]", r"it holds list"),
+        (b"\xff\xfe{}", r"no UTF-8"),
+        (b"[" * 100_000, r"nested too deeply"),
+        (b'{"scale": ' + b"9" * 5000 + b"}", r"cannot be read as JSON"),
+        (b"", r"cannot be read as JSON"),
+    ],
+)
+def test_a_wrong_spec_file_names_itself_and_the_key(tmp_path: Path, text: bytes, words: str) -> None:
+    (tmp_path / "depth_spec.json").write_bytes(text)
+    with pytest.raises(ConfigError, match=rf"depth_spec\.json.*{words}"):
+        read_sidecar_spec(tmp_path)
+
+
+def test_a_spec_file_may_begin_with_the_mark_of_utf8(tmp_path: Path) -> None:
+    (tmp_path / "depth_spec.json").write_bytes(b'\xef\xbb\xbf{"unit": "l515"}')
+    assert read_sidecar_spec(tmp_path).scale == 4000
+
+
+def test_a_spec_file_that_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "depth_spec.json")
+    with pytest.raises(ConfigError, match=r"depth_spec\.json.*no regular file"):
+        read_sidecar_spec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scale": 0}, r"scale is 0\.0; expected a positive"),
+        ({"scale": -2.0}, "scale is -2"),
+        ({"scale": float("nan")}, "scale is nan"),
+        ({"scale": "3"}, "scale is '3'"),
+        ({"scale": None}, "scale is None"),
+        ({"offset": float("inf")}, "offset is inf"),
+        ({"num_frames": 0}, "num_frames is 0"),
+        ({"num_frames": True}, "num_frames is True"),
+        ({"num_frames": 2.5}, "num_frames is 2.5"),
+        ({"ofset": 1.0}, r"key of the depth scale is 'ofset'"),
+    ],
+)
+def test_a_wrong_scale_file_is_a_bad_file_not_invalid_depth(tmp_path: Path, change: dict, words: str) -> None:
+    state(tmp_path, **written_spec("inverse").to_dict())
+    writer = DepthVideoWriter(tmp_path, "v", "inverse", "png")
+    writer.append(disparities(3))
+    writer.finish()
+    path = tmp_path / "v" / "scale.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    maps = find_depth_maps(tmp_path, "v")
+    assert maps is not None
+    for use in (lambda: maps.length, lambda: maps.read([0])):
+        with pytest.raises(CorruptFileError, match=rf"scale\.json.*{words}"):
+            use()
+    path.write_text('{"scale": 2.0, "num_frames": 3}')
+    with pytest.raises(CorruptFileError, match="has no offset"):
+        maps.read([0])
+
+
+def test_metric_depth_of_another_unit_than_stated_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.full((2, 4, 6), 2000, np.uint16))
+    for unit, metres in {"metre": "2e.03|2,000|2,00", "custom": "0.002"}.items():
+        state(tmp_path, kind="metric", unit=unit, **({"scale": 1e6} if unit == "custom" else {}))
+        with pytest.raises(DataError, match=rf"v: .*({metres}).* m as {unit}.*depth_spec\.json"):
+            find_depth_maps(tmp_path, "v").read([0])  # type: ignore[union-attr]
+    state(tmp_path, kind="metric", unit="millimetre")
+    assert find_depth_maps(tmp_path, "v").read([0])[0, 0, 0, 0] == 2.0  # type: ignore[union-attr]

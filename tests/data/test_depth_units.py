@@ -60,9 +60,7 @@ def test_millimetres_of_corridors(tmp_path: Path, end: float):
 @pytest.mark.parametrize("reach", [1.5, 3.0, 5.0])
 def test_a_kinect_betrays_its_unit_by_its_steps(tmp_path: Path, reach: float):
     for unit in ("millimetre", "tum"):
-        maps = [
-            scenes.kinect(rng, scenes.room(rng, reach, (240, 320))) for rng in map(np.random.default_rng, SEEDS)
-        ]
+        maps = [scenes.kinect(rng, scenes.room(rng, reach, (240, 320))) for rng in map(np.random.default_rng, SEEDS)]
         stored = [scenes.stored(each, UNITS_PER_METRE[unit]) for each in maps]
         found, message = told(tmp_path / unit, stored)
         assert found in (unit, "stop") and unit in message
