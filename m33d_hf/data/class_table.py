@@ -17,8 +17,13 @@ from m33d_hf.data.sources.labels import VOID_NAMES
 from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, DataError
 
-WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
 _NUMBERED = re.compile(r"(-?[0-9]{1,18})(?:\s*[\t,;:]\s*|\.?\s+)(\S.*)")
+
+
+def number_of(text: str) -> int | None:
+    """The whole number that an annotation writes for a class, also as "2.0"; None for a name."""
+    return int(text.partition(".")[0]) if _WHOLE_NUMBER.fullmatch(text) else None
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,10 @@ def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | Cla
     if isinstance(given, str | Path):
         return _read_file(given, roots)
     if isinstance(given, Mapping):
-        wrong = [stored for stored in given if not WHOLE_NUMBER.fullmatch(str(stored).strip())]
-        if wrong:
-            raise ConfigError(f"phase_names gives names to numbers, and {wrong[0]!r} is no whole number")
-        stored = [int(str(key).strip()) for key in given]
+        stored = [number for key in given if (number := number_of(str(key).strip())) is not None]
+        if len(stored) != len(given):
+            wrong = next(key for key in given if number_of(str(key).strip()) is None)
+            raise ConfigError(f"phase_names gives names to numbers, and {wrong!r} is no whole number")
         if len(set(stored)) != len(stored):
             raise ConfigError(f"phase_names gives two names to one number: {dict(given)}")
         names = tuple(str(name).strip() for name in given.values())

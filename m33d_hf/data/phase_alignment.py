@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m33d_hf.data.class_table import WHOLE_NUMBER, ClassTable
+from m33d_hf.data.class_table import ClassTable, number_of
 from m33d_hf.data.phase_annotations import Annotation
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import ConfigError, DataError, LabelError, nearest_name_hint
@@ -59,8 +59,9 @@ class PhaseNames:
             return IGNORE_INDEX
         if name in self.names:
             return self.names.index(name)
-        if self.numbers is not None and WHOLE_NUMBER.fullmatch(name) and int(name) in self.numbers:
-            return self.numbers[int(name)]
+        number = number_of(name)
+        if self.numbers is not None and number is not None and number in self.numbers:
+            return self.numbers[number]
         if self.unknown == "ignore":
             return IGNORE_INDEX
         raise LabelError(self._unknown(name, annotation))
@@ -68,7 +69,7 @@ class PhaseNames:
     def _unknown(self, name: str, annotation: Annotation) -> str:
         where = f"{annotation.place_of(name)}: phase {name!r}"
         ignore = "or leave its frames unannotated with --data.options.unknown_phase=ignore"
-        if not WHOLE_NUMBER.fullmatch(name):
+        if number_of(name) is None:
             return (
                 f"{where} is none of the {len(self.names)} phases {', '.join(self.names)}."
                 f"{nearest_name_hint(name, self.names)} Correct the file, add the phase to "
@@ -89,7 +90,7 @@ class PhaseNames:
 
 def holds_numbers(annotations: Sequence[Annotation]) -> bool:
     """Whether some annotation writes a number where others write the name of a phase."""
-    return any(WHOLE_NUMBER.fullmatch(name) for annotation in annotations for name in annotation.names)
+    return any(number_of(name) is not None for annotation in annotations for name in annotation.names)
 
 
 def collect_names(annotations: Sequence[Annotation], ignored: Sequence[str] = ()) -> tuple[list[str], str]:
@@ -107,7 +108,7 @@ def collect_names(annotations: Sequence[Annotation], ignored: Sequence[str] = ()
     folded: dict[str, str] = {}
     for name, annotation in places.items():
         where = annotation.place_of(name)
-        if WHOLE_NUMBER.fullmatch(name):
+        if number_of(name) is not None:
             raise LabelError(
                 f"{where}: the phase is the number {name}, and what a number stands for is not standard (two orders of "
                 "Cholec80's phases are in use). Name the phases in the order of their numbers from 0: "

@@ -80,7 +80,7 @@ def write_classes(folder: str | Path, table: ClassTable) -> None:
         CheckpointError: the folder cannot be written to.
     """
     try:
-        write_text_atomically(Path(folder) / CLASSES, json.dumps(table.to_dict(), indent=1) + "\n")
+        write_text_atomically(Path(folder) / CLASSES, json.dumps(table.to_dict()) + "\n")
     except OSError as error:
         raise CheckpointError(f"Could not write {Path(folder) / CLASSES}: {error}; free some space.") from error
 

@@ -1,8 +1,8 @@
 """Which videos a model was trained on, as digests that tell no name, and whether an evaluation meets them again.
 
 `seen_videos.json` beside a model holds, for every training that led to it, a random salt and digests of the videos'
-keys and of their file names with sizes: a video that was moved to another folder is known again, and whoever has the
-file but not the videos learns nothing about them.
+keys and of their file names with sizes: a video that was moved to another folder is known again. Names cannot be read
+from the file, only tried.
 """
 
 from __future__ import annotations
@@ -56,18 +56,19 @@ def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: Sample
         return []
     trained = {name for names in video_names(train_set) for name in names}
     videos = video_names(eval_set)
-    again = sum(any(name in trained for name in names) for names in videos)
+    again = [names for names in videos if any(name in trained for name in names)]
     if not again:
         return []
-    told = f"{again} of {len(videos)} evaluation videos are trained on in this run"
-    data = args.data
+    told = f"{len(again)} of {len(videos)} evaluation videos are trained on in this run"
+    data, certain = args.data, any(names[0] in trained for names in again)  # by their keys: it is the very same file
     split = "split" in source_options(data.source) and data.eval_root is None and data.eval_split != data.train_split
-    if split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
+    if certain and split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
         raise DataError(
             f"{told}: the splits {data.train_split!r} and {data.eval_split!r} share them, and an evaluation on what "
             "was trained on says nothing. Correct the lists (--data.options.split_list, with a file per split)."
         )
-    return [f"WARNING: {told}: what is measured on them says little about new ones"]
+    how = "" if certain and data.eval_root is None else ", by their names"
+    return [f"WARNING: {told}{how}: what is measured on them says little about new ones"]
 
 
 def write_seen(folder: str | Path, task: str, dataset: SampleDataset, init_from: str | None) -> None:

@@ -231,6 +231,8 @@ def test_numbers_need_names(tmp_path: Path) -> None:
         collect_names([annotation])
     table = read_class_table(["cut", "sew", "wash"], tmp_path)
     assert PhaseNames(table.names, table.numbers).ids(annotation).tolist() == [0, 2, 1]
+    fractions = _annotation(tmp_path, _lines(range(3), ["0.0", "2.0", "01"]))  # as some tools write whole numbers
+    assert PhaseNames(table.names, table.numbers).ids(fractions).tolist() == [0, 2, 1]
     (tmp_path / "names.txt").write_text("4\tsew\n2\tcut\n")
     table = read_class_table("names.txt", tmp_path)
     assert table.names == ("sew", "cut")

@@ -195,3 +195,14 @@ def test_ucf101(tmp_path: Path) -> None:
     tests = {name: SampleDataset(build_source("ucf101", root=tmp_path / name, split="test")) for name in ("a", "b")}
     assert seen_again(str(tmp_path / "model"), tests["a"]) == []
     assert "1 of 2 evaluation videos" in seen_again(str(tmp_path / "model"), tests["b"])[0]
+
+
+def test_copies_in_folders_of_two_splits_are_warned_of(tmp_path: Path) -> None:
+    clip = shared("videos/ucf101/SoccerJuggling/v_SoccerJuggling_g23_c01.avi")
+    for split in ("train", "val"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        shutil.copy(clip, tmp_path / "data" / split / "one.avi")
+        stamps = "Time\tPhase\n00:00:00.00\tjuggle\n00:00:01.00\trest\n"
+        (tmp_path / "data" / split / "one-timestamp.txt").write_text(stamps)
+    told = "WARNING: 1 of 1 evaluation videos are trained on in this run, by their names"
+    assert told in dry_run(arguments(tmp_path / "run", tmp_path / "data"), VideoClassificationTask())

@@ -186,8 +186,9 @@ class PhasesSource(PhaseSource):
         """Names as stated, else of all annotations; None without either."""
         if given is not None:
             table = read_class_table(given, self.root)
-            numbered = f"; numbers mean {table.spelled()}" if holds_numbers(labels.all) and table.numbers else ""
-            self.notes.append(f"phases: {len(table.names)} names as stated{numbered}")
+            self.notes.append(f"phases: {len(table.names)} names as stated")
+            if holds_numbers(labels.all) and table.numbers:
+                self._tell([f"numbers in the annotations mean {table.spelled()}"])
             return PhaseNames(table.names, table.numbers, unknown, ignored)
         if not labels.all:
             return None

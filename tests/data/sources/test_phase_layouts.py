@@ -51,6 +51,7 @@ def test_autolaparo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert _phases(source, "01") == _runs((0, 50), (6, 25), (2, 25))
     assert _phases(source, "02") == _runs((1, 50), (255, 25))
     assert "frames are numbered from 1 in the annotations" in caplog.text
+    assert "numbers in the annotations mean 1 = phase a, 2 = phase b, 3 = phase c" in caplog.text
     with pytest.raises(DataError, match=r"label_fps=1 if so"):
         _source(tmp_path, phase_names="phases.txt")
     (tmp_path / "labels/label_01.txt").unlink()
