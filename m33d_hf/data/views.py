@@ -11,6 +11,7 @@ from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.clip_sampling_m33d import CLIP_SAMPLINGS, frame_indices
 
+
 def segment_indices(
     length: int, num_frames: int, stride: int, num_segments: int = 1, sampling: str = "stride"
 ) -> list[list[int]]:

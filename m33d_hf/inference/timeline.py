@@ -24,8 +24,8 @@ from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.evaluation.detection_metrics import segments
 from m33d_hf.evaluation.frame_votes import frame_probabilities
 from m33d_hf.modeling.video_reading_m33d import iterate_video
-from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack, restated
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack, restated
 from m33d_hf.training.feature_extraction import encode
 from m33d_hf.training.first_stage import known_phases
 from m33d_hf.training.reporting import CONFIG
