@@ -65,8 +65,8 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
     width; one side (or `shortest_edge`) means a square.
 
     From files, `num_frames` frames are taken from the middle, `frame_stride` apart or as `clip_sampling` says, as
-    evaluation does with one segment; too short a video repeats its last frame. Clips given as frames are taken whole unless
-    `do_sample_frames=True`.
+    evaluation does with one segment; too short a video repeats its last frame. Clips given as frames are taken whole
+    unless `do_sample_frames=True`.
     """
 
     valid_kwargs = M33DVideoProcessorKwargs

@@ -143,11 +143,11 @@ class _File:
         try:
             self.container.seek(stamp, stream=self.stream, backward=True)
             if place is not None:
-                first = next(self.container.demux(self.stream))
-                if (first.pts, first.pos) != (shown, place):
+                first = next(self.container.demux(self.stream), None)
+                if first is None or (first.pts, first.pos) != (shown, place):
                     return False
                 self.container.seek(stamp, stream=self.stream, backward=True)
-        except (*_errors(), StopIteration):
+        except _errors():
             return False
         return True
 
@@ -250,7 +250,8 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     by_number &= not packets.gradual
     by_number = by_number and all(index.number_of(pts) == place for pts, _, place, _ in packets.keys)
     checked = container == "avi"
-    keys = [(pts, pts if dts is None else dts, at if checked else None) for pts, dts, _, at in packets.keys if pts is not None]
+    stamped = [(pts, dts, at if checked else None) for pts, dts, _, at in packets.keys if pts is not None]
+    keys = [(pts, pts if dts is None else dts, at) for pts, dts, at in stamped]
     turns = round(frame.rotation / 90) % 4
     index = replace(
         index,

@@ -212,7 +212,8 @@ def _inspect_decord(path: Path, counted: bool) -> VideoInfo:
     promised, fps, (height, width) = probe_decord(path)
     stamps = decord_stamps(path)
     if not pyav_available():
-        index = VideoIndex(promised, seekable_by_number=stamps_usable(stamps), announced=promised / fps if fps else None)
+        announced = promised / fps if fps else None
+        index = VideoIndex(promised, seekable_by_number=stamps_usable(stamps), announced=announced)
     count = promised
     if counted or not index.seekable_by_number:
         count = count_decord_frames(path, promised, index.seekable_by_number)
@@ -220,9 +221,7 @@ def _inspect_decord(path: Path, counted: bool) -> VideoInfo:
     return _info((height, width), "decord", replace(index, count=count), times, counted)
 
 
-def _info(
-    size: tuple[int, int], backend: str, index: VideoIndex, times: FrameTimes | None, counted: bool
-) -> VideoInfo:
+def _info(size: tuple[int, int], backend: str, index: VideoIndex, times: FrameTimes | None, counted: bool) -> VideoInfo:
     """What is known of a file; what is missing can only be told where the end of it was decoded."""
     uneven = times if times is not None and times.starts is not None else None
     lacks = tuple(index.lacks(times)) if counted else ()

@@ -164,8 +164,13 @@ class FeatureDataset(SampleDataset):
         number = self.indices[index]
         video = self.phases.videos[number]
         features = self._planned(number) if self.store is None else self.store.read(video.key)
-        known = {"times": frame_times(video.handle), "lacks": known_lacks(video.handle)}
-        sample = FeatureSample(video.key, video=features, phases=self.table[video.phases], **known)
+        sample = FeatureSample(
+            video.key,
+            video=features,
+            phases=self.table[video.phases],
+            times=frame_times(video.handle),
+            lacks=known_lacks(video.handle),
+        )
         sample.meta.update(index=index, skipped=[])
         return sample
 

@@ -72,10 +72,10 @@ class VideoResult:
 def detection_metrics(results: Sequence[VideoResult], names: Sequence[str]) -> tuple[dict[str, float], list[str]]:
     """Scores of the temporal model, and of the clip classifier under "clipwise/...", all shares in [0, 1].
 
-    Average precision is given twice, each the macro mean over classes, all videos pooled: "clip_map" ranks the readable,
-    annotated clips by their softmax, "frame_map" the annotated frames by the mean over the clips that cover them (see
-    `frame_votes`). "map", by which the best model is chosen, and "ap/<class>" are those over clips. Clip accuracy is over
-    the same clips; frame accuracy, edit and F1 judge the frames.
+    Average precision is given twice, each the macro mean over classes, all videos pooled: "clip_map" ranks the
+    readable, annotated clips by their softmax, "frame_map" the annotated frames by the mean over the clips that cover
+    them (see `frame_votes`). "map", by which the best model is chosen, and "ap/<class>" are those over clips. Clip
+    accuracy is over the same clips; frame accuracy, edit and F1 judge the frames.
 
     Args:
         results: of all videos.
@@ -83,7 +83,8 @@ def detection_metrics(results: Sequence[VideoResult], names: Sequence[str]) -> t
 
     Returns:
         ({"map", "clip_map", "frame_map", "clip_accuracy", "frame_accuracy", "edit", "f1_10", "f1_25", "f1_50",
-        "ap/<class>", "clipwise/..."}, names of the classes that no clip is annotated with, which have no "ap/..." and leave the mean).
+        "ap/<class>", "clipwise/..."}, names of the classes that no clip is annotated with, which have no "ap/..." and leave
+        the mean).
     """
     labels = np.concatenate([result.labels[result.valid] for result in results])
     absent = [name for number, name in enumerate(names) if not (labels == number).any()]

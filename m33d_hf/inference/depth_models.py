@@ -172,8 +172,8 @@ def _refuse_foreign_code(name: str, error: Exception) -> None:
     """Say it in our words where transformers refuses to run the code of a repository."""
     if "trust_remote_code" in str(error):
         raise CheckpointError(
-            f"--model {name!r} needs Python code that lies in its repository, which runs with your rights. Read it, then "
-            "pass --trust_remote_code."
+            f"--model {name!r} needs Python code that lies in its repository, which runs with your rights. Read it, "
+            "then pass --trust_remote_code."
         ) from error
 
 

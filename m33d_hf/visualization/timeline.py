@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 2400
 NOT_ANNOTATED = "not annotated"
 UNREADABLE = "unreadable or missing"
-_HATCH = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 0}
+_HATCH: dict[str, Any] = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 0}
 _DISTINCT = tuple(color for color in COLORS if color != GREY)
 
 

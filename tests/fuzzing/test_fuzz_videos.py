@@ -1,7 +1,7 @@
 """Damaged videos of many formats: read, or refused with an error of ours; no hang, no crash, no frame that is not so.
 
-FFmpeg is C code that a damaged file may bring down, and no signal handler interrupts it: the files are read by a process
-of their own, which says how far it came.
+FFmpeg is C code that a damaged file may bring down, and no signal handler interrupts it: the files are read by a
+process of their own, which says how far it came.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def outcome(path):
         except M33DError:
             continue
         read += 1
-        if number in streamed and shown(frame) != shown(streamed[number]) and None not in (shown(frame), shown(streamed[number])):
+        both = {shown(frame), shown(streamed.get(number, frame))}
+        if len(both) > 1 and None not in both:
             differing.append(number)
     return f"differs: {differing} of {info.num_frames}" if differing else "accepted" if read else "no frame read"
 
@@ -128,9 +129,7 @@ def _outcomes(files: list[Path]) -> Iterator[tuple[str, str, float]]:
 
 
 @pytest.mark.parametrize(("seed", "count"), slices(quick=15, long=300))
-def test_damaged_videos_are_read_or_refused(
-    tmp_path: Path, originals: dict[str, bytes], seed: int, count: int
-) -> None:
+def test_damaged_videos_are_read_or_refused(tmp_path: Path, originals: dict[str, bytes], seed: int, count: int) -> None:
     told = _damaged(originals, tmp_path, seed, count)
     outcomes: Counter[str] = Counter()
     faults: list[str] = []

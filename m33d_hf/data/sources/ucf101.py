@@ -203,7 +203,8 @@ class Ucf101Source:
             raise DataError(
                 f"{len(without)} of {len(found)} videos have no depth in {depth_root}, the first is {first} (expected "
                 f"{depth_root / first} as a folder of PNG, or .parquet, .npy, .npz). Extract it: "
-                f"{how_to_extract(tree.base, depth_root)}; leave those videos out with --data.options.missing skip; or read them "
+                f"{how_to_extract(tree.base, depth_root)}; leave those videos out with "
+                "--data.options.missing skip; or read them "
                 "without depth: --data.options.require_depth false."
             )
         self.unpaired += [Unpaired(path, f"no depth in {depth_root}") for _, path in without]
