@@ -12,6 +12,7 @@ from m33d_hf.modeling.errors_m33d import (
     MissingDependencyError,
     NonFiniteLossError,
     ResumeError,
+    WorkerLostError,
     WorkerStartError,
     nearest_name_hint,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "MissingDependencyError",
     "NonFiniteLossError",
     "ResumeError",
+    "WorkerLostError",
     "WorkerStartError",
     "nearest_name_hint",
 ]

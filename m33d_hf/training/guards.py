@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from m33d_hf.data.workers import lost_worker
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError
 from m33d_hf.training.launcher import launched
 
@@ -116,6 +117,21 @@ def full_disk_named(output_dir: str | Path) -> Iterator[None]:
             f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written before "
             "are intact; free some space, then start again with --resume auto."
         ) from error
+
+
+@contextmanager
+def lost_worker_named() -> Iterator[None]:
+    """Turn what torch says of a reading process that was killed into an error of ours.
+
+    Raises:
+        WorkerLostError: torch raises it wherever the main thread is at that moment.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, M33DError) or not str(error).startswith("DataLoader worker"):
+            raise
+        raise lost_worker(error) from error
 
 
 @contextmanager
