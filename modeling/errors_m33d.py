@@ -56,7 +56,7 @@ class WorkerStartError(M33DError, RuntimeError):
 
 
 class WorkerLostError(M33DError, RuntimeError):
-    """A reading process that ended in the middle of its work: killed, or out of memory."""
+    """A reading process, or another rank, that ended in the middle of its work: killed, or out of memory."""
 
 
 class NonFiniteLossError(M33DError, RuntimeError):
