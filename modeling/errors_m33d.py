@@ -73,6 +73,10 @@ class WorkerStartError(M33DError, RuntimeError):
     """Reading processes that were started and never began to work."""
 
 
+class WorkerLostError(M33DError, RuntimeError):
+    """A reading process, or another rank, that ended in the middle of its work: killed, or out of memory."""
+
+
 class NonFiniteLossError(M33DError, RuntimeError):
     """The loss or its gradient became NaN or infinite."""
 

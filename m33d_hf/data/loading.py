@@ -22,7 +22,7 @@ from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.skips import SkippedFile
 from m33d_hf.data.transforms import EvaluationTransform, TrainTransform
 from m33d_hf.data.views import check_sampling, frame_indices, segment_indices, take_frames
-from m33d_hf.data.workers import end_children, start_worker, worker_context
+from m33d_hf.data.workers import WorkerLoader, end_children, start_worker, worker_context
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
 
 __all__ = [
@@ -450,7 +450,7 @@ def build_loader(
             multiprocessing_context=worker_context(multiprocessing_context),
             worker_init_fn=start_worker,
         )
-    return DataLoader(
+    return WorkerLoader(
         dataset,  # type: ignore[arg-type]  # the collator turns its samples into batches
         batch_sampler=sampler,  # type: ignore[arg-type]  # rows are (epoch, index), not int
         collate_fn=collator,

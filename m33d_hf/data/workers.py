@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections.abc import Iterator
 from multiprocessing.context import BaseContext
+from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from m33d_hf.data.allocator import keep_freed_memory
 from m33d_hf.data.parenthood import end_with
-from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.errors import ConfigError, WorkerLostError, nearest_name_hint
 
 
 def worker_context(name: str | None) -> BaseContext:
@@ -33,6 +36,43 @@ def worker_context(name: str | None) -> BaseContext:
     from m33d_hf.data.worker_forking import ForkContext  # Windows has nothing to derive it from
 
     return ForkContext()
+
+
+def lost_worker(error: BaseException) -> WorkerLostError:
+    """The error of ours for what torch or the system says where a reading process was killed."""
+    return WorkerLostError(
+        f"A reading process was killed, most likely because the machine ran out of memory ({type(error).__name__}: "
+        f"{error}). Take fewer of them (--data.num_workers), then start again with --resume auto."
+    )
+
+
+class WorkerLoader(DataLoader[Any]):
+    """A DataLoader that tells a reading process that was killed from data that cannot be read.
+
+    Raises (when iterated):
+        WorkerLostError: instead of the broken connections and unfinished messages that are left of such a process.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # whoever reads needs no more than an iterator
+        iterator = super().__iter__()
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except Exception as error:
+                # "Caught X in DataLoader worker process": raised by the data set, in a process that lives.
+                if str(error).startswith("Caught ") or not _one_was_killed(iterator):
+                    raise
+                raise lost_worker(error) from error
+            yield batch
+
+
+def _one_was_killed(iterator: Any) -> bool:
+    workers = getattr(iterator, "_workers", [])
+    for worker in workers:
+        worker.join(0.2)  # the end of a process is known a moment after its pipes are
+    return any((worker.exitcode or 0) < 0 for worker in workers)
 
 
 def end_children() -> None:

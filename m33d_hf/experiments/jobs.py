@@ -88,7 +88,7 @@ def row_path(folder: Path, job_id: str) -> Path:
     return folder / f"{job_id}.json"
 
 
-def _stored_row(folder: Path, job: Job) -> dict[str, Any] | None:
+def stored_row(folder: Path, job: Job) -> dict[str, Any] | None:
     """The finished row of the same job, or None; failed rows are tried again."""
     path = row_path(folder, job.id)
     if not path.exists():
@@ -177,7 +177,7 @@ class Runner:
         check_jobs(jobs)
         rows: dict[str, dict[str, Any]] = {}
         for job in jobs:
-            stored = None if fresh else _stored_row(self.folder, job)
+            stored = None if fresh else stored_row(self.folder, job)
             # A row is only as good as what it was made from.
             if stored is not None and all(rows.get(need, {}).get("reused") for need in job.needs):
                 rows[job.id] = {**stored, "reused": True}

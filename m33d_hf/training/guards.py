@@ -13,7 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from m33d_hf.errors import CheckpointError, ConfigError, M33DError
+import torch.distributed as dist
+
+from m33d_hf.data.workers import lost_worker
+from m33d_hf.errors import CheckpointError, ConfigError, M33DError, WorkerLostError
 from m33d_hf.training.launcher import launched
 
 try:
@@ -23,6 +26,8 @@ except ImportError:  # Windows: two runs in one folder are not noticed there
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LOCK_FILE = ".lock"
+# What gloo says, in errors of no class of their own.
+_BROKEN = ("Connection closed by peer", "Connection reset by peer", "gloo/transport")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -116,6 +121,33 @@ def full_disk_named(output_dir: str | Path) -> Iterator[None]:
             f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written before "
             "are intact; free some space, then start again with --resume auto."
         ) from error
+
+
+@contextmanager
+def lost_process_named() -> Iterator[None]:
+    """Turn what torch says of another process of the run that was killed into an error of ours.
+
+    Raises:
+        WorkerLostError: a reading process, of which torch tells wherever the main thread is at that moment, or a rank,
+            whose connections break.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, M33DError):
+            raise
+        if str(error).startswith("DataLoader worker"):
+            raise lost_worker(error) from error
+        if not _tells_of_a_lost_rank(error):
+            raise
+        raise WorkerLostError(
+            f"Another process of this run has ended, or cannot be reached any more ({error}). Where it says why, mend "
+            "that; then start again with --resume auto."
+        ) from error
+
+
+def _tells_of_a_lost_rank(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or any(words in str(error) for words in _BROKEN)
 
 
 @contextmanager

@@ -141,10 +141,11 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
         CheckpointError: a folder or hub id of ours without weights.
     """
     path = Path(init_from).expanduser()
+    if path.exists():
+        _refuse_damage(path if path.is_dir() else path.parent)
     if path.is_file():
         config = _read_config(path.parent)
         if config.get("model_type") == "m33d" and path.suffix == ".safetensors":
-            _refuse_damage(path.parent)
             return OwnCheckpoint((path,), config)
         return None
     folder = path if path.is_dir() else _fetch(init_from)
@@ -153,7 +154,6 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
     config = _read_config(folder)
     if config.get("model_type") != "m33d":
         return None
-    _refuse_damage(folder)
     if (folder / WEIGHTS).is_file():
         return OwnCheckpoint((folder / WEIGHTS,), config)
     if (folder / INDEX).is_file():

@@ -18,7 +18,7 @@ from accelerate.utils import ProjectConfiguration
 from m33d_hf.data.allocator import keep_freed_memory
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
 from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.guards import check_world_size, full_disk_named
+from m33d_hf.training.guards import check_world_size, full_disk_named, lost_process_named
 from m33d_hf.training.launcher import watch_launcher
 from m33d_hf.training.sharding import launcher_hidden, settle_sharding
 
@@ -33,6 +33,7 @@ def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
     Raises:
         ConfigError: a precision the device lacks, or a world other than asked for.
         CheckpointError: the disk was full while the block wrote something.
+        WorkerLostError: a reading process, or another process of the run, was killed.
         MissingDependencyError: a tracker whose package is not installed.
     """
     watch_launcher()
@@ -40,7 +41,8 @@ def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() and not args.cpu else []
     check_launcher(args)
     settle_sharding(args)
-    with full_disk_named(args.output_dir), launcher_hidden(), torch.random.fork_rng(devices=devices):
+    named, generators = full_disk_named(args.output_dir), torch.random.fork_rng(devices=devices)
+    with named, lost_process_named(), launcher_hidden(), generators:
         _reset_accelerate()
         grouped = dist.is_available() and dist.is_initialized()
         try:

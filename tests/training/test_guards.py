@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
-from m33d_hf.errors import ConfigError
-from m33d_hf.training.guards import StopSignals, check_world_size, exit_code, output_lock
+from m33d_hf.errors import ConfigError, WorkerLostError
+from m33d_hf.training import launcher
+from m33d_hf.training.guards import StopSignals, check_world_size, exit_code, lost_process_named, output_lock
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -108,3 +109,40 @@ def test_an_output_dir_that_is_a_file_is_refused_by_name(tmp_path):
         with pytest.raises(ConfigError, match=r"cannot be used as a folder.*--output_dir"), output_lock(folder):
             pass
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed.", "reading process was killed"),
+        ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1", "Another process of this run"),
+    ],
+)
+def test_processes_that_were_killed_are_named(message, said):
+    with pytest.raises(WorkerLostError, match=said), lost_process_named():
+        raise RuntimeError(message)
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"), lost_process_named():
+        raise RuntimeError("shapes differ")
+
+
+def test_a_launcher_is_watched_once_and_only_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(launcher, "_watching", None)
+    for mark in launcher.MARKS:
+        monkeypatch.delenv(mark, raising=False)
+    launcher.watch_launcher()
+    assert launcher._watching is None
+    monkeypatch.setenv("M33D_WATCH_PARENT", "1")
+    launcher.watch_launcher()
+    first = launcher._watching
+    launcher.watch_launcher()
+    assert first is not None and first.daemon and launcher._watching is first
+
+
+def test_patience_is_given_for_a_block():
+    before = launcher._patience.seconds
+    with launcher.patience(launcher.SAVING):
+        assert launcher._patience.seconds == launcher.SAVING
+        with launcher.patience(launcher.STEPPING):
+            assert launcher._patience.seconds == launcher.STEPPING
+        assert launcher._patience.seconds == launcher.SAVING
+    assert launcher._patience.seconds == before == launcher.ANYWHERE

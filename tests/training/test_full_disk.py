@@ -1,0 +1,121 @@
+"""A disk that is full at any moment: an error of ours that names the file, and the same weights once there is space."""
+
+import errno
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from helpers.launching import assert_same_weights
+from helpers.tiny_task import TinyTask, tiny_arguments
+from m33d_hf.errors import CheckpointError, M33DError
+from m33d_hf.training import reporting
+from m33d_hf.training.guards import full_disk_named
+from m33d_hf.training.loop import train
+
+CHANGES = {
+    "train__max_steps": 6,
+    "train__ema_decay": 0.9,
+    "checkpoint__every_steps": 2,
+    "evaluation__every_steps": 3,
+    "logging__every_steps": 1,
+}
+
+
+def run(folder, **changes):
+    return train(tiny_arguments(folder, **{**CHANGES, **changes}), TinyTask())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    run(folder)
+    return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a few pages; only root may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_whatever_write_finds_the_disk_full(small_disk, whole):
+    """Each size leaves space for some more writes; what the run before came to is continued."""
+    refused, folder = [], small_disk / "run"
+    for size in (*range(4, 80, 12), *range(80, 400, 40)):
+        subprocess.run(["mount", "-o", f"remount,size={size}k", small_disk], check=True)
+        try:
+            run(folder)
+        except M33DError as error:
+            refused.append(str(error))
+        else:
+            break
+    assert len(refused) > 4, refused
+    assert all("No space left" in message for message in refused), refused
+    assert_same_weights(whole, folder)
+
+
+@pytest.mark.parametrize("limit", [0, 30, 300, 1000, 3000])
+def test_whatever_file_grows_too_large(tmp_path, whole, limit):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(M33DError, match="File too large"):
+            run(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    run(tmp_path)
+    assert_same_weights(whole, tmp_path)
+
+
+def test_the_error_under_way_is_not_replaced_when_the_report_cannot_be_closed(tmp_path, monkeypatch):
+    """A checkpoint that could not be written is what the user must hear of, not the metrics after it."""
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, text):
+            return self.file.write(text)
+
+        def flush(self):
+            self.file.flush()
+
+        def close(self):
+            self.file.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    enter = reporting.Reporter.__enter__
+
+    def entering(self):
+        enter(self)
+        self._file = Full(self._file)
+        return self
+
+    monkeypatch.setattr(reporting.Reporter, "__enter__", entering)
+
+    class Failing(TinyTask):
+        def prepare_step(self, model, batches):
+            raise CheckpointError("the good one")
+
+    with pytest.raises(CheckpointError, match="the good one"):
+        train(tiny_arguments(tmp_path / "a", **CHANGES), Failing())
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl.*No space left"):
+        run(tmp_path / "b")
+
+
+def test_only_failed_writes_are_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(FileNotFoundError), full_disk_named(tmp_path):
+        Path(tmp_path / "nowhere").read_text()
+    with pytest.raises(CheckpointError, match="resume auto"), full_disk_named(tmp_path):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded", "/some/file")
