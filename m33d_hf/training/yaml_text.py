@@ -18,6 +18,7 @@ from m33d_hf.errors import ConfigError
 MOST_BYTES = 256 * 1024
 MOST_VALUES = 100_000  # with what aliases stand for written out
 DEEPEST = 32
+MOST_OPEN = 100  # brackets, those in text included, which the parser would follow for seconds
 LARGEST_INT = 2**63  # what JSON readers, trackers and tensors hold
 
 
@@ -87,6 +88,8 @@ def parse_yaml(text: str, where: str) -> Any:
     """
     if len(text) > MOST_BYTES:
         raise ConfigError(f"{where} has {len(text)} characters; a recipe has at most {MOST_BYTES}.")
+    if _open_brackets(text) > MOST_OPEN:
+        raise ConfigError(f"{where} is nested too deeply; at most {DEEPEST} levels are read.")
     loader = None
     try:
         loader = _Loader(text)
@@ -107,6 +110,15 @@ def parse_yaml(text: str, where: str) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _open_brackets(text: str) -> int:
+    """The most brackets that are open at one place of a text."""
+    deepest = level = 0
+    for bracket in re.finditer(r"[\[\]{}]", text):
+        level = max(level + (1 if bracket[0] in "[{" else -1), 0)
+        deepest = max(deepest, level)
+    return deepest
 
 
 def _check_size(root: yaml.Node, where: str) -> None:
