@@ -13,7 +13,7 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from torch.distributed.tensor import DTensor
 
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.sharding import cut_like, local
+
+Beside = Callable[[Path], None]
 
 MARKER = "COMPLETE"
 WEIGHTS = "model.safetensors"
@@ -98,8 +100,13 @@ class CheckpointStore:
         self._retain()
         return path
 
-    def save_best(self, model: nn.Module, state: dict[str, Any]) -> Path:
+    def save_best(self, model: nn.Module, state: dict[str, Any], beside: Beside | None = None) -> Path:
         """Write the weights (no optimizer state) as `best`, replacing the former ones at once.
+
+        Args:
+            model: unwrapped.
+            state: of the run, with its metrics.
+            beside: writes what belongs to the weights (a processor) into the folder that it is given.
 
         Raises:
             CheckpointError: as `save`.
@@ -108,9 +115,13 @@ class CheckpointStore:
         with self._writing(path) as temporary:
             write_weights(model, temporary)
             write_json(temporary / STATE, state)
+            if beside is not None:
+                beside(temporary)
         return path
 
-    def save_if_best(self, model: nn.Module, state: dict[str, Any], metric: str, greater: bool) -> None:
+    def save_if_best(
+        self, model: nn.Module, state: dict[str, Any], metric: str, greater: bool, beside: Beside | None = None
+    ) -> None:
         """`save_best` where ``state["metrics"][metric]`` is better than that of the best so far.
 
         Raises:
@@ -120,7 +131,7 @@ class CheckpointStore:
         known = read_state(former)["metrics"].get(metric) if former else None
         value = state["metrics"][metric]
         if known is None or (value > known if greater else value < known):
-            self.save_best(model, state)
+            self.save_best(model, state, beside)
 
     def clean(self) -> None:
         """Remove what a killed run left behind, and put back a checkpoint caught in the middle of its replacement."""

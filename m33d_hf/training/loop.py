@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import nn
 
 from m33d_hf.data.skips import FILE_NAME, read_skipped
 from m33d_hf.errors import CheckpointError, NonFiniteLossError
@@ -160,8 +162,13 @@ def _evaluate(run: Run) -> None:
         best = run.best_metric(metrics)
         if best is not None:
             state = {"step": run.step, "metrics": metrics, **run.facts}
-            run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best))
+            run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best, beside=_processor_of(run, model)))
     run.report.add("eval", run.step, {**metrics, "seconds": time.perf_counter() - started})
+
+
+def _processor_of(run: Run, model: nn.Module) -> Callable[[Path], None]:
+    """What writes the model's processor beside its weights."""
+    return lambda folder: run.task.save_processor(model, run.args, folder)
 
 
 def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:

@@ -145,10 +145,13 @@ class ActionDetectionTask(Task):
         except MissingDependencyError as error:
             tell(f"no timelines: {error}")
 
+    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
+        """Write the preprocessing of this run's evaluation to `folder`."""
+        save_processor(config_of(model), args, folder)
+
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, whole, and what it was started from."""
         super().save(model, args)
-        save_processor(config_of(model), args)
         if self._last:
             self._draw(Path(args.output_dir) / EVALUATION, list(known_phases(config_of(model))))
         if self.load_report is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from m33d_hf.data.subsets import label_subset
 from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.placement_fields_m33d import placement_fields
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, initialise
 
@@ -205,34 +207,24 @@ def build_initialised(
     return model, report
 
 
-def save_image_processor(config: M33DConfig, args: RunArguments) -> None:
-    """Write preprocessor_config.json: the evaluation path of this run, for users of the saved model (images only)."""
-    if config.num_frames > 1:
-        return
-    from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
+def save_processor(config: M33DConfig, args: RunArguments, folder: Path) -> None:
+    """Write the preprocessing of this run's evaluation (of several views, the centre one) to `folder`.
 
-    height, width = config.image_height_width
-    options: dict[str, Any] = {}
-    if args.transforms.eval_crop == "center" and height == width:
-        crop = {"height": height, "width": width}
-        options = {"size": {"shortest_edge": height}, "do_center_crop": True, "crop_size": crop}
-    M33DImageProcessor.from_model_config(config, **options).save_pretrained(args.output_dir)
-
-
-def save_processor(config: M33DConfig, args: RunArguments) -> None:
-    """Write the preprocessing of this run's evaluation (its centre view) for users of the saved model.
-
-    An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json. Processors cannot pad:
-    after an evaluation with eval_crop "pad" theirs is the centre crop.
+    An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json.
     """
+    chosen = args.transforms
+    several_crops = args.task == "video_classification" and args.evaluation.num_crops > 1
+    mode = "center" if several_crops else chosen.eval_crop  # several crops always cover the canvas
+    fields = placement_fields(config.image_height_width, mode)
+    fields["resample"] = {"bilinear": 2, "bicubic": 3}[chosen.resize_mode]  # PIL's numbers, which configurations carry
     if config.num_frames == 1:
-        save_image_processor(config, args)
+        from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
+
+        # The same file serves both backends, and the PIL one can be written without torchvision.
+        M33DImageProcessorPil.from_model_config(config, **fields).save_pretrained(folder)
         return
     from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 
-    chosen = args.transforms
-    resample = {"bilinear": 2, "bicubic": 3}[chosen.resize_mode]  # PIL's numbers, which configurations carry
-    processor = M33DVideoProcessor.from_model_config(
-        config, do_center_crop=chosen.eval_crop != "resize", resample=resample
-    )
-    processor.save_pretrained(args.output_dir)
+    if args.task == "pretraining":
+        fields["frame_stride"] = args.data.frame_stride
+    M33DVideoProcessor.from_model_config(config, **fields).save_pretrained(folder)
