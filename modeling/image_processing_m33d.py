@@ -182,8 +182,8 @@ class _M33DImageProcessing:
             return placement.place_map(map_HW, fill)
         if kwargs.get("do_pad"):
             raise ConfigError(
-                "maps can be padded where size has max_height and max_width, pad_size has the same height and width, and "
-                "nothing is cropped."
+                "maps can be padded where size has max_height and max_width, pad_size has the same height and width, "
+                "and nothing is cropped."
             )
         if kwargs["do_resize"]:
             map_HW = resize_map(map_HW, self._resized(map_HW, kwargs["size"]))
@@ -282,9 +282,9 @@ class _M33DImageProcessing:
         if placement is None:
             if self.do_center_crop or getattr(self, "do_pad", False):
                 raise ConfigError(
-                    "predictions can be brought back to image size after a centre crop whose crop_size is size, or after "
-                    "padding whose pad_size is size's max_height and max_width; leave target_sizes out, or change the "
-                    "processor's size, crop_size or pad_size."
+                    "predictions can be brought back to image size after a centre crop whose crop_size is size, or "
+                    "after padding whose pad_size is size's max_height and max_width; leave target_sizes out, or "
+                    "change the processor's size, crop_size or pad_size."
                 )
             placement = place(size, values.shape[-2:], "resize")
         seen = placement.looked_at().to(values.device)

@@ -1,4 +1,4 @@
-"""The geometry of evaluation in the fields of transformers' processors, and back: what is saved is what was evaluated."""
+"""The geometry of evaluation in the fields of transformers' processors, and back: saved is what was evaluated."""
 
 from __future__ import annotations
 

@@ -46,10 +46,10 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
     """Video processor of M33D models: uint8 clips, or files, to normalised (B, T, 3, H, W).
 
     Geometry is that of evaluation, see `placement_fields_m33d`: with `do_center_crop` the picture is scaled until it
-    covers `size` and its centre is cut out (as evaluation does by default); with `do_pad` it is scaled until it fits into
-    `max_height` and `max_width` of `size` and padded with mid-grey at the bottom and the right to the same `pad_size`;
-    with neither, each axis is resized to `size`. Otherwise `size` is height and width; one side (or `shortest_edge`) means
-    a square.
+    covers `size` and its centre is cut out (as evaluation does by default); with `do_pad` it is scaled until it fits
+    into `max_height` and `max_width` of `size` and padded with mid-grey at the bottom and the right to the same
+    `pad_size`; with neither, each axis is resized to `size`. Without `do_pad`, `size` is height and width; one side (or
+    `shortest_edge`) means a square.
 
     From files, `num_frames` frames `frame_stride` apart are taken from the middle, as evaluation does with one
     segment; too short a video repeats its last frame. Clips given as frames are taken whole unless

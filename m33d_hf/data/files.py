@@ -32,6 +32,7 @@ _DECODE_ERRORS = (
 )
 # Pillow modes that hold one exact number per pixel ("P" holds palette indices, which is what a label is).
 _MAP_MODES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L")
+_ALPHA_MODES = ("LA", "RGBA")
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -129,14 +130,27 @@ def _decode(path: Path, colour: bool) -> np.ndarray:
             raise CorruptFileError(path, "neither JPEG, PNG, PGM / PPM nor NPY")
         with Image.open(io.BytesIO(data)) as image:
             wide = image.mode.startswith("I") or image.mode == "F"
-            if image.mode != "RGB" and (not wide if colour else image.mode not in _MAP_MODES):
+            if image.mode != "RGB" and (not wide if colour else image.mode not in (*_MAP_MODES, *_ALPHA_MODES)):
                 return np.array(image.convert("RGB"))
             image.load()  # NumPy would hide what goes wrong
-            return np.array(image)
+            return np.array(image) if colour else _as_stored(path, data, np.array(image))
     except CorruptFileError:
         raise
     except _DECODE_ERRORS as error:
         raise CorruptFileError(path, f"cannot be decoded ({error})") from error
+
+
+def _as_stored(path: Path, data: bytes, values: np.ndarray) -> np.ndarray:
+    """Undo what Pillow does to the values of a PNG: it spreads 2 and 4 bits of grey over 0 to 255."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return values
+    bits, kind = data[24], data[25]  # of the header chunk, which is always the first
+    if kind == 0 and bits in (2, 4):
+        return values // (255 // (2**bits - 1))
+    if kind != 0 and bits == 16:
+        what = "holds 16-bit values with colour or alpha, of which only 8 bits would be read; store one channel"
+        raise CorruptFileError(path, what)
+    return values
 
 
 def read_rgb(path: Path | str) -> np.ndarray:
@@ -160,6 +174,26 @@ def read_rgb(path: Path | str) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
+def read_channels(path: Path | str) -> np.ndarray:
+    """Read a map as (H, W), or a picture with more channels as (H, W, 2) grey and alpha, (H, W, 3) or (H, W, 4).
+
+    Values and width in bits are those stored (palette images: the indices).
+
+    Raises:
+        CorruptFileError: missing, truncated or undecodable.
+        DataError: an array that is no picture.
+    """
+    path = Path(path)
+    values = _decode(path, colour=False)
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])
+    if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] > 4):
+        raise DataError(f"{path}: expected one value per pixel, found an array of shape {values.shape}.")
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
 def read_map(path: Path | str) -> np.ndarray:
     """Read a depth or label map as (H, W), values and width in bits as stored (palette images: the indices).
 
@@ -167,18 +201,13 @@ def read_map(path: Path | str) -> np.ndarray:
         CorruptFileError: missing, truncated or undecodable.
         DataError: a file with more than one channel.
     """
-    path = Path(path)
-    values = _decode(path, colour=False)
-    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
-        values = values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])
-    if values.ndim != 2 or 0 in values.shape:
+    values = read_channels(path)
+    if values.ndim != 2:
         raise DataError(
             f"{path}: expected one value per pixel, found an array of shape {values.shape}. "
-            "Colour-coded depth or labels must be stored as plain numbers first."
+            "Colour-coded depth must be stored as plain numbers first."
         )
-    if values.dtype == bool:
-        return values.astype(np.uint8)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+    return values
 
 
 def map_size(path: Path | str) -> tuple[int, int]:

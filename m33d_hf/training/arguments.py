@@ -65,7 +65,9 @@ class DataArguments:
     label_fraction: float | None = _f(
         None, "Share of the labelled training videos to use, (0, 1], drawn per class by `subset_seed`; None = all."
     )
-    allow_missing_classes: bool = _f(False, "Train although a class has no training sample (else an error names it).")
+    allow_missing_classes: bool = _f(
+        False, "Train although a class has no training sample, or label maps hold one class alone (else an error)."
+    )
     max_train_samples: int | None = _f(None, "Use only that many training samples, drawn by `subset_seed`; None = all.")
     max_eval_samples: int | None = _f(None, "Evaluate on that many samples, evenly spread; None = all.")
     subset_seed: int = _f(0, "Seed of the draw of `max_train_samples` (low-label protocol).")

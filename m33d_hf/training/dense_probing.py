@@ -7,6 +7,7 @@ is bounded by that, not by the encoder alone: compare encoders with it, not with
 from __future__ import annotations
 
 import copy
+import sys
 import time
 from contextlib import ExitStack
 from typing import NamedTuple
@@ -106,6 +107,8 @@ def _all_tokens(args: RunArguments, accelerator: Accelerator) -> tuple[Tokens, T
     plain.init_from = None  # this model is needed for its classes and sizes alone
     model = build_model(plain, task)
     train_set, test_set = task.build_datasets(args, model)
+    for line in task.describe(args, model, train_set):
+        print(line, file=sys.stderr, flush=True)
     if test_set is None:
         raise ConfigError("There are no test images to probe on: give --data.eval_split (or --data.eval_root).")
     encoder = frozen_encoder(args, accelerator.device)

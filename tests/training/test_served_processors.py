@@ -54,7 +54,8 @@ def _arguments(recipe: str, changes: dict[str, Any]) -> RunArguments:
     words = ["--recipe", recipe, "--output_dir", "unused"]
     if task == "pretraining" and not any("method" in tree for _, tree in recipe_chain(recipe)):
         words += ["--method", "m33d"]
-        words += [] if any("stage" in tree for _, tree in recipe_chain(recipe)) or _of_clips(recipe) else ["--stage", "2"]
+        staged = any("stage" in tree for _, tree in recipe_chain(recipe))
+        words += [] if staged or _of_clips(recipe) else ["--stage", "2"]
     args = parse_arguments(words, task)
     args.model |= FEW
     for name, value in changes.items():

@@ -43,8 +43,10 @@ class FolderSource(FrameSource):
         min_depth, max_depth: metres outside of which depth counts as invalid.
         align: `refuse`, `depth_to_rgb` or `rgb_to_depth` for sizes that differ.
         num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped: see `labels.LabelRules`;
-            class_names is a list or a file. Labels found by themselves are only read when these say how many
-            classes there are.
+            class_names is a list or a file. Labels found by themselves are only read when these, or `palette`, say how
+            many classes there are.
+        palette: which colour is which class in colour-coded labels: a file or its content, see
+            `palettes.read_palette`; its order is that of the classes.
         require_depth: drop (and list) frames without depth; false keeps them as RGB-only samples.
         require_labels: drop (and list) frames without labels, where labels are read.
         every: keep every k-th frame of a sequence.
@@ -81,6 +83,7 @@ class FolderSource(FrameSource):
         label_ignore: Iterable[int] | int = (),
         label_map: Mapping[Any, Any] | Sequence[int] | str | None = None,
         label_unmapped: str = "refuse",
+        palette: str | Mapping[str, Any] | Sequence[Any] | None = None,
         require_depth: bool = True,
         require_labels: bool = True,
         every: int = 1,
@@ -92,10 +95,10 @@ class FolderSource(FrameSource):
         root = Path(root).expanduser()
         listing = list_files(root)
         rules = build_label_rules(
-            root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped
+            root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped, palette
         )
         if rules is None and labels not in (None, "none", "auto"):
-            raise ConfigError(f"labels={labels!r} needs num_classes, class_names or label_map")
+            raise ConfigError(f"labels={labels!r} needs num_classes, class_names, label_map or palette")
         wanted = {"rgb": rgb, "depth": depth, "labels": labels if rules is not None else None}
         chosen = {name: how for name, how in wanted.items() if how is not None and how != "none"}
         required = {name for name in chosen if name == "rgb"}

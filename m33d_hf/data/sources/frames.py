@@ -101,8 +101,7 @@ class FrameReader:
         if frame.depth is not None and self.depth_spec is not None:
             depth = torch.from_numpy(self.depth_spec.decode(read_map(self.root / frame.depth)))[None]
         if frame.labels is not None and self.label_rules is not None:
-            path = self.root / frame.labels
-            labels = torch.from_numpy(self.label_rules.apply(read_map(path), path))
+            labels = torch.from_numpy(self.label_rules.read(self.root / frame.labels))
         return self._aligned(frame, rgb, depth, labels)
 
     def _aligned(
@@ -247,6 +246,11 @@ class FrameSource:
             labelled = [self.root / frame.labels for frame in frames if frame.labels is not None]
             paths = [labelled[i] for i in spread_indices(len(labelled), _CHECKED_LABELS)]
             check_label_files(paths, self.label_rules)
+
+    def label_files(self, rows: Sequence[int]) -> list[Path]:
+        """The label maps of some items, in order."""
+        chosen = [frame for row in rows for frame in self.sequences[row].frames]
+        return list(dict.fromkeys(self.root / frame.labels for frame in chosen if frame.labels is not None))
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -100,7 +100,7 @@ class Task:
             shutil.copymode(Path(args.output_dir) / "config.json", weights)
 
     def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
-        """Write the preprocessing of this run's evaluation to `folder`, beside weights; called on the main process only.
+        """Write the preprocessing of this run's evaluation beside weights in `folder`; called on the main process only.
 
         Weights without it are served with a geometry that nobody evaluated.
         """

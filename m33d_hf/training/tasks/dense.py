@@ -92,7 +92,7 @@ class DenseTask(Task):
             yield output, inputs["labels"]
 
     def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
-        """Write the preprocessing of this run's evaluation to `folder`; its post-processing lays crops where they lay."""
+        """Write the preprocessing of this run's evaluation to `folder`."""
         save_processor(self.config_of(model), args, folder)
 
     def save(self, model: nn.Module, args: RunArguments) -> None:

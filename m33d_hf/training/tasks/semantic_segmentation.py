@@ -10,7 +10,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from m33d_hf.data.collation import SegmentationCollator
-from m33d_hf.errors import ConfigError
+from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sources.frames import FrameSource
+from m33d_hf.data.sources.label_census import LabelCensus, take_census
+from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.evaluation.metrics import ConfusionMatrix
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.training.arguments import RunArguments
@@ -29,6 +32,10 @@ class SemanticSegmentationTask(DenseTask):
     model_class = M33DForSemanticSegmentation
     collator_class = SegmentationCollator
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._census: LabelCensus | None = None
+
     def config_overrides(self, args: RunArguments) -> dict[str, Any]:
         """`id2label` and `label2id` from the source, unless the arguments give `num_labels` or `id2label`.
 
@@ -44,6 +51,61 @@ class SemanticSegmentationTask(DenseTask):
                 "or a file) or --model.num_labels."
             )
         return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training data, and evaluation data or None.
+
+        Raises:
+            ConfigError: data with more classes than the model.
+            LabelError: training or evaluation labels that hold nothing to tell apart, unless
+                `data.allow_missing_classes`.
+        """
+        train_set, eval_set = super().build_datasets(args, model)
+        self._census = self._checked(args, model, train_set, train=True)
+        self._checked(args, model, eval_set, train=False)
+        return train_set, eval_set
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data alone, or None.
+
+        Raises:
+            ConfigError, LabelError: see `build_datasets`.
+        """
+        dataset = super().build_eval_dataset(args, model)
+        self._checked(args, model, dataset, train=False)
+        return dataset
+
+    def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
+        """What the training labels hold, and warnings about classes that they do not."""
+        if self._census is None:
+            return []
+        return [self._census.summary(), *(f"WARNING: {warning}" for warning in self._census.warnings())]
+
+    def _checked(
+        self, args: RunArguments, model: nn.Module, dataset: SampleDataset | None, train: bool
+    ) -> LabelCensus | None:
+        """Count the labels where they lie in files, and refuse those that hold nothing to tell apart."""
+        if dataset is None:
+            return None
+        source, word = dataset.source, "training" if train else "evaluation"
+        id2label = cast("dict[int, str]", self.config_of(model).id2label)
+        names = [id2label[number] for number in range(len(id2label))]
+        if source.class_names is not None and len(source.class_names) > len(names):
+            raise ConfigError(
+                f"The {word} data has {len(source.class_names)} classes, the model {len(names)}; leave "
+                "--model.num_labels out, or give num_classes, class_names or label_map (--data.options) that lead to "
+                "as many."
+            )
+        if not isinstance(source, FrameSource) or source.label_rules is None:
+            return None
+        census = take_census(source.label_files(dataset.indices), source.label_rules, names)
+        # Few evaluation images may well hold one class; two values of which one is ignored are wrong anywhere.
+        problem = census.swallowed() or (census.single() if train else None)
+        if problem is not None and not args.data.allow_missing_classes:
+            raise LabelError(
+                f"{source.root} ({word} data): {problem}; --data.allow_missing_classes true takes them as they are."
+            )
+        return census
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Metrics on the labels as the evaluation transform leaves them, one confusion matrix over the whole set.
