@@ -132,6 +132,9 @@ def resolve(argv: list[str], task: str) -> Resolved:
     args = build(RunArguments, merged, "")
     if has_modalities:
         args.model["modalities"] = _typed_modalities(layers, args.model.get("modalities"))
+    asked = args.data.max_train_samples
+    if asked is not None and origins["data.max_train_samples"] != "command line":
+        args.data.max_train_samples = recipes.RecipeNumber(asked)
     args.validate()
     return Resolved(args, origins)
 

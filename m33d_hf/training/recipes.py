@@ -31,6 +31,10 @@ NOT_RECIPES = {"paper_results"}  # YAML files of the folder that hold something 
 SECTIONS = ("common", "image", "stage_1", "stage_2", "clips")
 
 
+class RecipeNumber(int):
+    """A whole number that a recipe states and the user did not: it suits the recipe's own data, other may have less."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML with the 1.2 booleans (`no` stays a word), `1e-4` as a number, and duplicate keys refused."""
 

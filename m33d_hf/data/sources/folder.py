@@ -50,7 +50,9 @@ class FolderSource(FrameSource):
         require_depth: drop (and list) frames without depth; false keeps them as RGB-only samples.
         require_labels: drop (and list) frames without labels, where labels are read.
         every: keep every k-th frame of a sequence.
-        min_frames: with `clips`, drop (and list) shorter sequences.
+        min_frames: with `clips`, drop (and list) shorter sequences; None takes `clip_length`.
+        clip_length: with `clips`, frames that a clip covers (a run offers num_frames x frame_stride); None = unknown.
+        windows: with `clips`, parts into which a sequence is cut; None takes as many as whole clips fit.
         split_list, split_fractions: see `splits.select_split`.
         fps: frames per second of the sequences, if known.
 
@@ -87,7 +89,9 @@ class FolderSource(FrameSource):
         require_depth: bool = True,
         require_labels: bool = True,
         every: int = 1,
-        min_frames: int = 1,
+        min_frames: int | None = None,
+        clip_length: int | None = None,
+        windows: int | None = None,
         split_list: str | Mapping[str, str] | None = None,
         split_fractions: Mapping[str, float] | None = None,
         fps: float | None = None,
@@ -108,7 +112,7 @@ class FolderSource(FrameSource):
         all_depth = [frame.depth for part in sequences.values() for frame in part if frame.depth is not None]
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
-        sequences = thin_out(sequences, unit, every, min_frames, unpaired)
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
         invalid = None if invalid_values is None else tuple(invalid_values)
         super().__init__(
             root,
@@ -121,6 +125,8 @@ class FolderSource(FrameSource):
             fps=fps,
             unpaired=unpaired,
             notes=notes,
+            clip_length=clip_length,
+            windows=windows,
         )
 
 

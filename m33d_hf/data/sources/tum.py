@@ -29,7 +29,7 @@ class TumSource(FrameSource):
         max_difference: seconds that the stamps of a pair may be apart.
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source, but
             1/5000 m where nothing is stated, the benchmark's unit.
-        align, every, min_frames, split_list, split_fractions: as in the `folder` source.
+        align, every, min_frames, clip_length, windows, split_list, split_fractions: as in the `folder` source.
         fps: frames per second; None = from the time stamps' median step.
 
     Files that the lists name but that are not there, and frames without a partner, are left out and listed in
@@ -57,7 +57,9 @@ class TumSource(FrameSource):
         max_depth: float | None = None,
         align: str = "refuse",
         every: int = 1,
-        min_frames: int = 1,
+        min_frames: int | None = None,
+        clip_length: int | None = None,
+        windows: int | None = None,
         split_list: str | Mapping[str, str] | None = None,
         split_fractions: Mapping[str, float] | None = None,
         fps: float | None = None,
@@ -71,7 +73,7 @@ class TumSource(FrameSource):
         all_depth = [frame.depth for part in sequences.values() for frame in part if frame.depth is not None]
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
-        sequences = thin_out(sequences, unit, every, min_frames, unpaired)
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
         invalid = None if invalid_values is None else tuple(invalid_values)
         super().__init__(
             root,
@@ -84,6 +86,8 @@ class TumSource(FrameSource):
             fps=fps if fps is not None else _rate(sequences),
             unpaired=unpaired,
             notes=notes,
+            clip_length=clip_length,
+            windows=windows,
         )
 
 

@@ -21,6 +21,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, initialise
+from m33d_hf.training.recipes import RecipeNumber
 
 # Maps that the collator of a task puts into a batch; pre-training takes those of its modalities.
 _TASK_MAPS = {
@@ -57,6 +58,8 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         "unit": "clips" if config.num_frames > 1 else "frames",
         "cache_dir": data.cache_dir,
     }
+    if config.num_frames > 1:
+        offered["clip_length"] = config.num_frames * data.frame_stride
     if data.source == "rooms":
         offered["image_size"] = list(config.image_height_width)
         offered["clip_length"] = max(2, config.num_frames * data.frame_stride)
@@ -79,6 +82,8 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
 def subset(length: int, count: int | None, seed: int | None) -> list[int] | None:
     """`count` of `length` row numbers, ascending; None for all of them.
 
+    A count that only a recipe states is a maximum: where the data has fewer, all are taken, and that is said.
+
     With a seed they are drawn, and a smaller draw is part of a larger one (low-label protocol); without, they are
     evenly spaced.
 
@@ -86,6 +91,10 @@ def subset(length: int, count: int | None, seed: int | None) -> list[int] | None
         ConfigError: more rows asked for than there are.
     """
     if count is None:
+        return None
+    if count > length and isinstance(count, RecipeNumber):
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"The recipe takes up to {count} training samples; the data has {length}, all are used.", flush=True)
         return None
     if count > length:
         raise ConfigError(f"{count} samples are asked for (data.max_train_samples), the data has {length}.")
