@@ -1,14 +1,18 @@
 """Images (with depth and label maps, where given) in, model inputs out; logits and depth back to image size.
 
 `M33DImageProcessor` computes with torchvision, `M33DImageProcessorPil` with PIL and numpy where torchvision is not
-installed; `AutoImageProcessor` takes the first that works. The usual case (8-bit images; resized to a height and width,
-or the shortest side to a square crop; rescaled and normalised) goes in both through `preprocessing_m33d`, as in
+installed; `AutoImageProcessor` takes the first that works. The usual case (8-bit images; one of the three geometries of
+evaluation, see `placement_fields_m33d`; rescaled and normalised) goes in both through `preprocessing_m33d`, as in
 evaluation, and gives bit-equal tensors; any other option goes through the backend. Depth and labels take nearest
 neighbours only, so that no valid pixel mixes with an invalid one.
+
+A `size` of height and width with an equal `crop_size` and `do_center_crop` is a centre crop without distortion: the
+picture is scaled until it covers `size`, as `M33DVideoProcessor` does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_transforms import get_resize_output_image_size
@@ -28,9 +31,11 @@ from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from .depth_m33d import DepthSpec, standardize_depth
 from .errors_m33d import ConfigError, DataError, DepthUnitError, decoding
 from .picture_files_m33d import PICTURE_SUFFIXES, lies_unknown, read_picture
-from .preprocessing_m33d import Placement, normalize_rgb, place, resize_map, upright_image
+from .placement_fields_m33d import placement_of
+from .preprocessing_m33d import normalize_rgb, place, resize_map, upright_image
 
 _ADDRESSES = ("http://", "https://")
+IGNORED = 255
 _INTERPOLATIONS = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
 
@@ -96,18 +101,6 @@ def _is_file_name(text: str) -> bool:
         return Path(text).exists() or Path(text).suffix.lower() in PICTURE_SUFFIXES
     except (OSError, ValueError):  # too long for a name: a picture in base64
         return False
-
-
-def _placement(image: tuple[int, int], kwargs: dict[str, Any]) -> Placement | None:
-    """Plan the two usual geometries as evaluation does; None for any other combination of options."""
-    size, crop = kwargs["size"], kwargs["crop_size"]
-    if not kwargs["do_resize"]:
-        return None
-    if not kwargs["do_center_crop"]:
-        return place(image, (size.height, size.width), "resize") if size.height and size.width else None
-    if size.shortest_edge and not size.longest_edge and crop.height == crop.width == size.shortest_edge:
-        return place(image, size.shortest_edge, "center")
-    return None
 
 
 class _M33DImageProcessing:
@@ -183,17 +176,16 @@ class _M33DImageProcessing:
             data["depth_values"], data["depth_mask"] = [p[0] for p in pairs], [p[1] for p in pairs]
         if segmentation_maps is not None:
             maps = self._maps(segmentation_maps, sizes, turned, "segmentation")
-            placed = [self._place(torch.from_numpy(each.astype(np.float32)), kwargs) for each in maps]
+            placed = [self._place(torch.from_numpy(each.astype(np.float32)), kwargs, IGNORED) for each in maps]
             data["labels"] = [each.long() for each in placed]
         return BatchFeature(data=data, tensor_type=tensor_type)
 
     def _preprocess(self, images: list[Any], **kwargs: Any) -> BatchFeature:
-        places = [_placement(tuple(image.shape[-2:]), kwargs) for image in images]
+        places = [placement_of(tuple(image.shape[-2:]), kwargs) for image in images]
         usual = (
             None not in places
             and kwargs["do_rescale"]
             and kwargs["do_normalize"]
-            and not kwargs.get("do_pad")
             and kwargs["resample"] in _INTERPOLATIONS
             and kwargs["rescale_factor"] == 1 / 255
             and all(image.dtype in (np.uint8, torch.uint8) and image.shape[0] == 3 for image in images)
@@ -230,11 +222,16 @@ class _M33DImageProcessing:
                 )
         return arrays
 
-    def _place(self, map_HW: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """Resize (nearest) and crop a map as its image was."""
-        placement = _placement((map_HW.shape[0], map_HW.shape[1]), kwargs)
+    def _place(self, map_HW: Tensor, kwargs: dict[str, Any], fill: float) -> Tensor:
+        """Resize (nearest), crop and pad a map as its image was."""
+        placement = placement_of((map_HW.shape[0], map_HW.shape[1]), kwargs)
         if placement is not None:
-            return placement.view_map(map_HW)
+            return placement.place_map(map_HW, fill)
+        if kwargs.get("do_pad"):
+            raise ConfigError(
+                "maps can be padded where size has max_height and max_width, pad_size has the same height and width, "
+                "and nothing is cropped."
+            )
         if kwargs["do_resize"]:
             map_HW = resize_map(map_HW, self._resized(map_HW, kwargs["size"]))
         if kwargs["do_center_crop"]:
@@ -265,7 +262,7 @@ class _M33DImageProcessing:
             metres = DepthSpec(unit=kwargs["depth_unit"]).decode(stored)
         else:
             metres = DepthSpec(unit="metre", invalid_values=()).decode(stored)
-        placed = self._place(torch.from_numpy(metres), kwargs)
+        placed = self._place(torch.from_numpy(metres), kwargs, math.nan)
         values, mask = standardize_depth(placed[None, None], kwargs["depth_standardization"], "frame")
         return values[0], mask[0]
 
@@ -275,21 +272,24 @@ class _M33DImageProcessing:
         target_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
         return_segmentation_scores: bool = False,
     ) -> list[Any]:
-        """Turn logits into label maps.
+        """Turn logits into label maps, laid where the model looked.
 
         Args:
             outputs: of `M33DForSemanticSegmentation`.
-            target_sizes: (H, W) per image; None keeps the size of the logits.
+            target_sizes: (H, W) per image, as it was given to this processor; None keeps the size of the logits.
             return_segmentation_scores: return dicts of `segmentation` and `segmentation_scores` (L, H, W) instead.
 
         Returns:
-            One (H, W) int64 map per image.
+            One (H, W) int64 map per image; 255 (scores NaN) where a centre crop cut the image off.
         """
         results: list[Any] = []
         for logits, size in zip(outputs.logits, _sizes(target_sizes, len(outputs.logits))):
+            seen = None
             if size is not None:
-                logits = F.interpolate(logits[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+                logits, seen = self._put_back(logits, size)
             labels = logits.argmax(dim=0)
+            if seen is not None:
+                labels, logits = labels.where(seen, IGNORED), logits.where(seen, math.nan)
             if return_segmentation_scores:
                 results.append(BatchFeature({"segmentation": labels, "segmentation_scores": logits}))
             else:
@@ -299,23 +299,43 @@ class _M33DImageProcessing:
     def post_process_depth_estimation(
         self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | Tensor | None = None
     ) -> list[dict[str, Tensor]]:
-        """Bring predicted depth to image size and clamp it to [min_depth, max_depth] where these are set.
+        """Bring predicted depth back to where the model looked, clamped to [min_depth, max_depth] where these are set.
 
         Args:
             outputs: of `M33DForDepthEstimation`.
-            target_sizes: (H, W) per image; None keeps the model's size.
+            target_sizes: (H, W) per image, as it was given to this processor; None keeps the model's size.
 
         Returns:
-            One {"predicted_depth": (H, W) metres} per image.
+            One {"predicted_depth": (H, W) metres} per image; NaN where a centre crop cut the image off.
         """
         results = []
         for depth, size in zip(outputs.predicted_depth, _sizes(target_sizes, len(outputs.predicted_depth))):
+            seen = None
             if size is not None:
-                depth = F.interpolate(depth[None, None].float(), size=size, mode="bilinear", align_corners=False)[0, 0]
+                found, seen = self._put_back(depth[None], size)
+                depth = found[0]
             if self.min_depth is not None or self.max_depth is not None:
                 depth = depth.clamp(self.min_depth, self.max_depth)
-            results.append({"predicted_depth": depth})
+            results.append({"predicted_depth": depth if seen is None else depth.where(seen, math.nan)})
         return results
+
+    def _put_back(self, values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """(L, h, w) predictions at image size, and which pixels (H, W) they are about; None for all of them.
+
+        Raises:
+            ConfigError: this processor crops or pads in a way that cannot be undone.
+        """
+        placement = placement_of(size, vars(self))
+        if placement is None:
+            if self.do_center_crop or getattr(self, "do_pad", False):
+                raise ConfigError(
+                    "predictions can be brought back to image size after a centre crop whose crop_size is size, or "
+                    "after padding whose pad_size is size's max_height and max_width; leave target_sizes out, or "
+                    "change the processor's size, crop_size or pad_size."
+                )
+            placement = place(size, values.shape[-2:], "resize")
+        seen = placement.looked_at().to(values.device)
+        return placement.put_back(values), None if bool(seen.all()) else seen
 
 
 def _sizes(target_sizes: Sequence[tuple[int, int]] | Tensor | None, number: int) -> list[tuple[int, int] | None]:

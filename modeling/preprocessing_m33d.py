@@ -126,6 +126,33 @@ class Placement:
         """Bring a map onto the canvas (see `view_map`); pad depth with NaN, labels with the ignored index."""
         return self.pad(self.view_map(values, image), fill)
 
+    def put_back(self, values: torch.Tensor) -> torch.Tensor:
+        """Bring predictions (L, h, w) float on the canvas back to the size of the image: (L, height, width) of the box.
+
+        Padding is cut away, the rest enlarged or reduced bilinearly and laid where it was cut. Where the window did not
+        look (see `looked_at`) the values of its edge go on, so that no pixel inside is mixed with anything else.
+        Predictions of another size than the canvas are brought to it first where it shows more or less than the image.
+        """
+        if self.resized == self.size:
+            return _bilinear(values, self.box[2:])
+        if values.shape[-2:] != self.size:
+            values = _bilinear(values, self.size)
+        (top, left), (rows, columns) = self.offset, self.resized
+        shown = values[:, : rows - top, : columns - left]
+        around = (left, columns - left - shown.shape[2], top, rows - top - shown.shape[1])
+        if any(around):
+            shown = F.pad(shown[None], around, mode="replicate")[0]
+        return _bilinear(shown, self.box[2:])
+
+    def looked_at(self) -> torch.Tensor:
+        """(height, width) bool of the box: pixels whose centre lies in the window."""
+        seen = []
+        for axis in (0, 1):
+            start, stop = self._shown(axis)
+            centres = _nearest_indices(self.resized[axis], self.box[2 + axis])
+            seen.append((centres >= start) & (centres < stop))
+        return seen[0][:, None] & seen[1]
+
     def _rows_first(self, height: int, width: int) -> bool:
         """Which order moves less: whole rows are copied, pixels of a row gathered at three times the price."""
         rows, columns = (stop - start for start, stop in (self._shown(0), self._shown(1)))
@@ -267,6 +294,11 @@ def _aligned_pixels(source: int, target: int) -> np.ndarray:
 def _nearest_indices(source: int, target: int) -> torch.Tensor:
     """(target,) int64: the source pixel under the centre of each target pixel, in exact integer arithmetic."""
     return ((2 * torch.arange(target) + 1) * source).div(2 * target, rounding_mode="floor")
+
+
+def _bilinear(values: torch.Tensor, size: Size) -> torch.Tensor:
+    """(L, h, w) float to (L, *size)."""
+    return F.interpolate(values[None].float(), size=size, mode="bilinear", align_corners=False)[0]
 
 
 def resize_map(values: torch.Tensor, size: Size) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.dataclasses import validate_typed_dict
 from torch import Tensor
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import PILImageResampling
+from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata, load_video
@@ -22,7 +22,8 @@ from transformers.video_utils import VideoMetadata, load_video
 from .clip_sampling_m33d import CLIP_SAMPLINGS, frame_indices
 from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from .errors_m33d import ConfigError, DataError, nearest_name_hint
-from .preprocessing_m33d import normalize_rgb, place, rgb_tensor
+from .placement_fields_m33d import placement_of
+from .preprocessing_m33d import Placement, normalize_rgb, rgb_tensor
 from .video_reading_m33d import probe_video, read_video
 from .video_times_m33d import FrameTimes
 
@@ -37,10 +38,12 @@ class M33DVideoProcessorKwargs(VideosKwargs, total=False):
         clip_sampling: "stride" takes frames `frame_stride` apart; "span" spreads them evenly over the num_frames *
             frame_stride frames that those would cover, as VideoMAE's fine-tuning does.
         video_backend: what reads files: "auto", "decord", "pyav" or "frames" (folders of pictures).
+        pad_size: with `do_pad`, the height and width of the result.
     """
 
     frame_stride: int | None
     clip_sampling: str | None
+    pad_size: int | list[int] | tuple[int, ...] | dict[str, int] | None
     video_backend: str | None
 
 
@@ -60,9 +63,11 @@ class M33DVideoMetadata(VideoMetadata):
 class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
     """Video processor of M33D models: uint8 clips, or files, to normalised (B, T, 3, H, W).
 
-    Geometry is `place` of `preprocessing_m33d`: with `do_center_crop` the picture is scaled until it covers `size` and
-    its centre is cut out (as evaluation does by default), without, each axis is resized to `size`. `size` is height and
-    width; one side (or `shortest_edge`) means a square.
+    Geometry is that of evaluation, see `placement_fields_m33d`: with `do_center_crop` the picture is scaled until it
+    covers `size` and its centre is cut out (as evaluation does by default); with `do_pad` it is scaled until it fits
+    into `max_height` and `max_width` of `size` and padded with mid-grey at the bottom and the right to the same
+    `pad_size`; with neither, each axis is resized to `size`. Without `do_pad`, `size` is height and width; one side (or
+    `shortest_edge`) means a square.
 
     From files, `num_frames` frames are taken from the middle, `frame_stride` apart or as `clip_sampling` says, as
     evaluation does with one segment; too short a video repeats its last frame. Clips given as frames are taken whole
@@ -221,8 +226,7 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
         if options["resample"] not in _INTERPOLATIONS:
             raise ConfigError(f"resample is {options['resample']!r}; videos are resized bilinear (2) or bicubic (3)")
         if options["do_resize"]:
-            mode = "center" if options["do_center_crop"] else "resize"
-            placement = place((frames.shape[-2], frames.shape[-1]), _canvas(options), mode)
+            placement = _placement((frames.shape[-2], frames.shape[-1]), options)
             frames = placement.place_rgb(frames, _INTERPOLATIONS[options["resample"]])
         mean, std = (options["image_mean"], options["image_std"]) if options["do_normalize"] else (None, None)
         if not options["do_rescale"]:
@@ -234,21 +238,29 @@ class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
         return normalize_rgb(frames, mean, std)
 
 
-def _canvas(options: dict[str, Any]) -> tuple[int, int]:
-    """(height, width) of the result from `size` and, where given, `crop_size`."""
-    size, crop = options["size"], options["crop_size"]
-    if size.height and size.width:
-        canvas = (size.height, size.width)
-    elif size.shortest_edge and not size.longest_edge:
-        canvas = (size.shortest_edge, size.shortest_edge)
-    else:
+def _placement(image: tuple[int, int], options: dict[str, Any]) -> Placement:
+    """Where a picture of (height, width) lands, from `size` and, where given, `crop_size` or `pad_size`."""
+    size = options["size"]
+    if options["do_pad"]:
+        placement = placement_of(image, options)
+        if placement is None:
+            raise ConfigError(
+                "do_pad needs a size of max_height and max_width, the same pad_size, and no do_center_crop; got size "
+                f"{dict(size)} and pad_size {options['pad_size'] and dict(options['pad_size'])}"
+            )
+        return placement
+    if size.shortest_edge and not size.longest_edge:
+        size = SizeDict(height=size.shortest_edge, width=size.shortest_edge)
+    if not (size.height and size.width):
         raise ConfigError(f"size is {dict(size)}; it is height and width, or shortest_edge for a square")
-    if options["do_center_crop"] and crop is not None and (crop.height, crop.width) != canvas:
+    crop = options["crop_size"] or size
+    placement = placement_of(image, {**options, "size": size, "crop_size": crop})
+    if placement is None:
         raise ConfigError(
-            f"crop_size is {crop.height} x {crop.width} and size {canvas[0]} x {canvas[1]}: the picture is scaled "
+            f"crop_size is {crop.height} x {crop.width} and size {size.height} x {size.width}: the picture is scaled "
             "until it covers size, and its centre is cut out; leave crop_size out or give the same"
         )
-    return canvas
+    return placement
 
 
 def _is_frame(value: Any) -> bool:

@@ -32,8 +32,10 @@ MAP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".npy", ".npz", ".pfm", ".exr",
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".npy")
 _NPY_SIGNATURE = b"\x93NUMPY"
 _ZIP_SIGNATURE = b"PK\x03\x04"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Pillow modes that hold one exact number per pixel ("P" holds palette indices, which is what a label is).
 _MAP_MODES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L")
+_ALPHA_MODES = ("LA", "RGBA")
 
 
 class Oriented(NamedTuple):
@@ -95,15 +97,34 @@ def read_rgb(path: Path | str) -> np.ndarray:
 
 def load_map(path: Path | str) -> Oriented:
     """`read_map`, and how the map lay in the file; raises as it does."""
-    path = Path(path)
+    found = _load_channels(Path(path))
+    if found.values.ndim != 2:
+        raise DataError(
+            f"{path}: expected one value per pixel, found an array of shape {found.values.shape}. "
+            "Colour-coded depth must be stored as plain numbers first."
+        )
+    return found
+
+
+def read_channels(path: Path | str) -> np.ndarray:
+    """Read a map as (H, W), or a picture with more channels as (H, W, 2) grey and alpha, (H, W, 3) or (H, W, 4).
+
+    Values and width in bits are those stored (palette images: the indices).
+
+    Raises:
+        CorruptFileError: missing, truncated or undecodable.
+        DataError: an array that is no picture.
+        MissingDependencyError: OpenEXR without its package.
+    """
+    return _load_channels(Path(path)).values
+
+
+def _load_channels(path: Path) -> Oriented:
     values, orientation = _map(path, read_file(path))
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])
-    if values.ndim != 2 or 0 in values.shape:
-        raise DataError(
-            f"{path}: expected one value per pixel, found an array of shape {values.shape}. "
-            "Colour-coded depth or labels must be stored as plain numbers first."
-        )
+    if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] > 4):
+        raise DataError(f"{path}: expected one value per pixel, found an array of shape {values.shape}.")
     if values.dtype == bool:
         return Oriented(values.astype(np.uint8), orientation)
     return Oriented(np.require(values, values.dtype.newbyteorder("="), ["C", "W"]), orientation)
@@ -131,13 +152,29 @@ def decode_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
     """Decode the bytes of a map that is a picture, PNG above all, wherever they come from.
 
     Returns:
-        (values as stored, upright: (H, W), or (H, W, 3) of a colour picture; the orientation that they lay in).
+        (values as stored, upright: (H, W), (H, W, 2) of grey and alpha, (H, W, 3) or (H, W, 4) of a colour picture; the
+        orientation that they lay in).
 
     Raises:
         CorruptFileError: of `path`: damaged, its checksums included; too large.
     """
     with opened(path, data) as image:
-        return loaded(image, colour=image.mode not in _MAP_MODES)
+        as_numbers = image.mode in (*_MAP_MODES, *_ALPHA_MODES)
+        values, orientation = loaded(image, colour=not as_numbers)
+    return (_as_stored(path, data, values) if as_numbers else values), orientation
+
+
+def _as_stored(path: Path, data: bytes, values: np.ndarray) -> np.ndarray:
+    """Undo what Pillow does to the values of a PNG: it spreads 2 and 4 bits of grey over 0 to 255."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return values
+    bits, kind = data[24], data[25]  # of the header chunk, which is always the first
+    if kind == 0 and bits in (2, 4):
+        return values // (255 // (2**bits - 1))
+    if kind != 0 and bits == 16:
+        what = "holds 16-bit values with colour or alpha, of which only 8 bits would be read; store one channel"
+        raise CorruptFileError(path, what)
+    return values
 
 
 def read_map(path: Path | str) -> np.ndarray:

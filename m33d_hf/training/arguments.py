@@ -87,7 +87,9 @@ class DataArguments:
         above=0,
         high=1,
     )
-    allow_missing_classes: bool = _f(False, "Train although a class has no training sample (else an error names it).")
+    allow_missing_classes: bool = _f(
+        False, "Train although a class has no training sample, or label maps hold one class alone (else an error)."
+    )
     max_train_samples: int | None = _f(
         None, "Use only that many training samples, drawn by `subset_seed`; None = all.", low=1, high=MOST_SAMPLES
     )

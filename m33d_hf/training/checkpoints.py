@@ -26,6 +26,8 @@ from m33d_hf.errors import CheckpointError
 from m33d_hf.training.markers import MARKER, damage, flush_folder, is_complete, mark_complete
 from m33d_hf.training.sharding import cut_like, local
 
+Beside = Callable[[Path], None]
+
 WEIGHTS = "model.safetensors"
 AVERAGE = "ema.safetensors"
 OPTIMIZER = "optimizer.pt"
@@ -110,8 +112,13 @@ class CheckpointStore:
         self.retain(state["step"])
         return path
 
-    def save_best(self, model: nn.Module, state: dict[str, Any]) -> Path:
+    def save_best(self, model: nn.Module, state: dict[str, Any], beside: Beside | None = None) -> Path:
         """Write the weights (no optimizer state) as `best`, replacing the former ones at once.
+
+        Args:
+            model: unwrapped.
+            state: of the run, with its metrics.
+            beside: writes what belongs to the weights (a processor) into the folder that it is given.
 
         Raises:
             CheckpointError: as `save`.
@@ -120,9 +127,13 @@ class CheckpointStore:
         with self._writing(path) as temporary:
             write_weights(model, temporary)
             write_json(temporary / STATE, state)
+            if beside is not None:
+                beside(temporary)
         return path
 
-    def save_if_best(self, model: nn.Module, state: dict[str, Any], metric: str, greater: bool) -> None:
+    def save_if_best(
+        self, model: nn.Module, state: dict[str, Any], metric: str, greater: bool, beside: Beside | None = None
+    ) -> None:
         """`save_best` where ``state["metrics"][metric]`` is better than that of the best so far.
 
         Raises:
@@ -133,7 +144,7 @@ class CheckpointStore:
         known = found.get(metric) if isinstance(found, dict) else None
         value = state["metrics"][metric]
         if not isinstance(known, int | float) or (value > known if greater else value < known):
-            self.save_best(model, state)
+            self.save_best(model, state, beside)
 
     def clean(self) -> None:
         """Remove what a killed run left behind, and put back a checkpoint caught in the middle of its replacement."""

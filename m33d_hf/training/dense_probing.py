@@ -50,7 +50,7 @@ def dense_probe_run(args: RunArguments, linear: LinearOptions | None = None) -> 
 
     Returns:
         "linear/miou", "linear/pixel_accuracy"; "linear/strength", "linear/converged", "linear/iterations",
-        "linear/train_top1" and "linear/held_out_top1" of the patches, see `m33d_hf.evaluation.probes.linear_probe`;
+        "linear/gradient", "linear/train_top1" and "linear/held_out_top1" of the patches, see `m33d_hf.evaluation.probes.linear_probe`;
         "samples/train", "samples/test"; "seconds/features", "seconds/linear".
 
     Raises:
@@ -107,6 +107,8 @@ def _all_tokens(args: RunArguments, accelerator: Accelerator) -> tuple[Tokens, T
     plain.init_from = None  # this model is needed for its classes and sizes alone
     model = build_model(plain, task)
     train_set, test_set = task.build_datasets(args, model)
+    for line in task.describe(args, model, train_set):
+        print(line, file=sys.stderr, flush=True)
     if test_set is None:
         raise ConfigError("There are no test images to probe on: give --data.eval_split (or --data.eval_root).")
     print(

@@ -16,6 +16,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import visible_count
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.evaluation_run import as_trained, check_all_loaded, evaluation_data, known_data
+from m33d_hf.training.memory import estimate_memory
 from m33d_hf.training.plan import plan_run
 from m33d_hf.training.preparation import build_model, check_metric, overlap_lines
 from m33d_hf.training.recipes import leaves
@@ -47,7 +48,7 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     world = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
     sections = {
         "arguments": _describe_arguments(args, origins or {}),
-        "model": [*describe_parameters(model), *describe_tokens(config, args.task), *_describe_cost(config, args)],
+        "model": [*describe_parameters(model), *describe_tokens(config, args.task), *_describe_cost(model, args)],
         "run": [
             *plan_run(args, len(train_set), world).describe(args, world),
             *task.describe(args, model, train_set),
@@ -127,76 +128,17 @@ def describe_tokens(config: M33DConfig, task: str) -> list[str]:
     return lines
 
 
-def _describe_cost(config: M33DConfig, args: RunArguments) -> list[str]:
+def _describe_cost(model: nn.Module, args: RunArguments) -> list[str]:
+    config = config_of(model)
     training = flops_per_sample(config, args.task, batch_size=args.train.batch_size)
     forward = flops_per_sample(config, args.task, training=False, batch_size=args.train.batch_size)
-    weights, activations = estimate_memory(config, args)
+    weights, activations = estimate_memory(model, args)
     return [
         f"cost: {training / 1e9:.4g} GFLOP per sample forward and backward, {forward / 1e9:.4g} forward",
         f"memory: about {(weights + activations) / GIB:.2g} GiB per process ({weights / GIB:.2g} weights, gradients and"
         f" AdamW, {activations / GIB:.2g} activations of {args.train.batch_size * args.data.num_views} samples; an"
         " estimate)",
     ]
-
-
-def estimate_memory(config: M33DConfig, args: RunArguments) -> tuple[float, float]:
-    """Bytes for (weights, gradients and optimizer state; saved activations) of one process. Rough: within a third.
-
-    A block keeps about 6 token widths of its input, norms, queries, keys, values and attention output, twice its MLP
-    width, and, with eager attention, two score matrices.
-    """
-    parameters = _parameter_count(config, args.task)
-    weights = 16.0 * parameters + (4.0 * parameters if args.train.ema_decay else 0.0)
-    bytes_per_value = 4.0 if args.train.precision == "no" else 2.6  # norms and softmax stay in float32
-    values = 0.0
-    for depth, width, inner, heads, tokens in _stacks(config, args.task):
-        block = tokens * (8.0 * width + 2.0 * inner)
-        if args.train.attn_implementation == "eager":
-            block += 2.0 * heads * tokens * tokens
-        values += depth * tokens * width + block if args.train.grad_checkpointing else depth * block
-    return weights, args.train.batch_size * args.data.num_views * values * bytes_per_value
-
-
-def _stacks(config: M33DConfig, task: str) -> list[tuple[int, int, int, int, int]]:
-    """(blocks, width, MLP width, heads, tokens) of every sequence that passes through a stack of blocks."""
-    cls = int(bool(config.use_cls_token))
-    encoder = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)
-    if task != "pretraining":
-        return [(*encoder, config.num_tokens + cls)]
-    if config.token_budget is not None:
-        decoders = len(config.target_specs) * (1 + config.decoder_num_hidden_layers)
-        sizes = (config.decoder_hidden_size, config.decoder_intermediate_size, config.decoder_num_attention_heads)
-        return [(*encoder, config.budget_for(config.grid) + 1), (decoders, *sizes, config.num_tokens)]
-    visible = {spec.name: visible_count(spec, config.grid) + cls for spec in config.input_specs}
-    stacks = [(*encoder, tokens) for tokens in visible.values()]
-    if config.contrastive_weight > 0 and config.contrastive_position_free and config.target_specs:
-        stacks *= 2
-    if config.target_specs:
-        masked = sum(config.num_tokens + cls - visible.get(spec.name, cls) for spec in config.target_specs)
-        fused = config.decoder_fusion == "fused"
-        tokens = config.num_tokens + cls if fused else sum(visible.values()) + masked
-        decoder = (
-            config.decoder_num_hidden_layers,
-            config.decoder_hidden_size,
-            config.decoder_intermediate_size,
-            config.decoder_num_attention_heads,
-        )
-        stacks.append((*decoder, tokens))
-    return stacks
-
-
-def _parameter_count(config: M33DConfig, task: str) -> int:
-    """Weights of all blocks: what counts for memory."""
-    encoders = len({config.encoder_name(spec) for spec in config.input_specs}) if task == "pretraining" else 1
-    width, inner = config.hidden_size, config.intermediate_size
-    total = encoders * config.num_hidden_layers * (4 * width * width + 2 * width * inner)
-    if task == "pretraining" and config.target_specs:
-        width, inner = config.decoder_hidden_size, config.decoder_intermediate_size
-        blocks = config.decoder_num_hidden_layers
-        if config.decoder_kind == "per_target":
-            blocks = len(config.target_specs) * (1 + blocks)  # the cross-attention and its MLP are as large as a block
-        total += blocks * (4 * width * width + 2 * width * inner)
-    return total
 
 
 def check_first_samples(

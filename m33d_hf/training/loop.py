@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import nn
 
 from m33d_hf.data.sealed_json import write_sealed_json
 from m33d_hf.data.skips import FILE_NAME, read_skipped
@@ -175,8 +177,13 @@ def _judge(run: Run) -> dict[str, float]:
         best = run.best_metric(metrics)
         if best is not None:
             state = {"step": run.step, "metrics": metrics, **run.facts}
-            run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best))
+            run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best, beside=_processor_of(run, model)))
     return metrics
+
+
+def _processor_of(run: Run, model: nn.Module) -> Callable[[Path], None]:
+    """What writes the model's processor beside its weights."""
+    return lambda folder: run.task.save_processor(model, run.args, folder)
 
 
 def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:

@@ -94,6 +94,9 @@ def resolve(argv: list[str], task: str) -> Resolved:
     args = build(RunArguments, merged, "", origins)
     if has_modalities:
         args.model["modalities"] = _modalities(layers, args.model.get("modalities"))
+    asked = args.data.max_train_samples
+    if asked is not None and origins["data.max_train_samples"] != "command line":
+        args.data.max_train_samples = recipes.RecipeNumber(asked)
     args.validate(origins)
     return Resolved(args, origins)
 

@@ -31,6 +31,10 @@ _LONGEST_NAME = 300  # in messages
 SECTIONS = ("common", "image", "stage_1", "stage_2", "clips")
 
 
+class RecipeNumber(int):
+    """A whole number that a recipe states and the user did not: it suits the recipe's own data, other may have less."""
+
+
 def recipe_names() -> list[str]:
     """Names of the recipes in the package, such as 'rooms/depth'."""
     names = (path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))

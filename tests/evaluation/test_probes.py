@@ -128,8 +128,13 @@ def test_held_out_rows_are_a_share_of_each_class() -> None:
     assert torch.equal(held, held_out_rows(labels, 0.2, 3)) and not torch.equal(held, held_out_rows(labels, 0.2, 4))
 
 
-def test_an_unfinished_fit_says_so() -> None:
-    assert linear_probe(*draw(), options=LinearOptions([1e-4], max_iterations=2))["converged"] == 0.0
+def test_an_unfinished_fit_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    found = linear_probe(*draw(), options=LinearOptions([1e-4], max_iterations=2))
+    assert found["converged"] == 0.0 and found["gradient"] > 1e-6
+    assert "NOT converged: after 2 iterations the largest entry of its gradient is" in caplog.text
+    caplog.clear()
+    found = linear_probe(*draw(), options=LinearOptions([0.1]))
+    assert found["converged"] == 1.0 and found["gradient"] <= 1e-6 and not caplog.text
 
 
 @pytest.mark.parametrize("probe", [knn_probe, linear_probe])

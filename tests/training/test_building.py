@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
+from helpers.frames_on_disk import write_frames
 from helpers.tiny import CLIP, tiny_config
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources import SOURCES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.parsing import parse_arguments
 from m33d_hf.training.tasks import building
 
 LABELS = [0, 1, 2, 255] * 10
@@ -146,3 +150,53 @@ def test_an_error_of_the_evaluation_data_is_whole_sentences(monkeypatch: pytest.
         monkeypatch.setattr(building, "build_source", refuse)
         with pytest.raises(DataError, match=rf"^Evaluation data: {told.rstrip('.')}\. To train without"):
             building.build_run_source(RunArguments(), tiny_config(), train=False)
+
+
+def _recording(folder: Path, lengths: dict[str, int], **changes: object) -> RunArguments:
+    for name, length in lengths.items():
+        write_frames(folder / "data", length, f"{name}/color/{{i}}.png", f"{name}/depth/{{i}}.png")
+    args = RunArguments(output_dir=str(folder / "out"))
+    args.data.source, args.data.root, args.data.train_split = "folder", str(folder / "data"), "all"
+    args.data.options, args.data.frame_stride, args.data.eval_split = {"depth_unit": "millimetre", **changes}, 2, None
+    return args
+
+
+def test_a_recording_gives_a_window_per_clip_and_a_short_sequence_no_still_video(tmp_path: Path) -> None:
+    """A clip covers 4 frames x stride 2 = 8 source frames."""
+    args = _recording(tmp_path, {"long": 35, "short": 3, "once": 15})
+    dataset = building.build_dataset(args, config(), True)
+    source = dataset.source
+    assert [source[row].key for row in range(len(source))] == ["long@0", "long@8", "long@17", "long@26", "once"]
+    assert [source[row].length for row in range(len(source))] == [8, 9, 9, 9, 15]
+    assert [entry.path for entry in source.unpaired] == ["short"] and "a clip covers 8" in source.unpaired[0].reason
+    assert any("2 sequences are cut into 5 windows of at least the 8 frames" in note for note in source.notes)
+    for row in range(len(dataset)):
+        frames = dataset[0, row].meta["frames"]
+        assert len(set(frames)) == 4  # no frame twice
+    assert dataset[0, 1].meta["frames"][0].startswith("long/")
+    seen = {frame for row in range(4) for frame in source[row].read(range(source[row].length)).meta["frames"]}
+    assert seen == {f"long/{number}" for number in range(35)}
+
+
+def test_sequences_stay_whole_and_short_ones_repeat_when_asked(tmp_path: Path) -> None:
+    args = _recording(tmp_path, {"long": 35, "short": 3}, windows=1, min_frames=1)
+    source = building.build_dataset(args, config(), True).source
+    assert [(source[row].key, source[row].length) for row in range(len(source))] == [("long", 35), ("short", 3)]
+    assert any("1 sequences have fewer frames than the 8 of a clip" in note for note in source.notes)
+    args = _recording(tmp_path / "b", {"short": 3})
+    with pytest.raises(DataError, match=r"a clip covers 8, num_frames x frame_stride.*longest has 3.*min_frames"):
+        building.build_dataset(args, config(), True)
+
+
+def test_a_number_that_only_a_recipe_states_is_a_maximum(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_frames(tmp_path / "data", 12)
+    given = ["--recipe", "rooms/depth", "--data.source", "folder", "--data.root", str(tmp_path / "data")]
+    given += ["--output_dir", str(tmp_path / "out"), "--data.train_split", "all", "--data.eval_split", "null"]
+    given += ["--data.options", "{depth_unit: millimetre}"]
+    args = parse_arguments(given, "depth_estimation")
+    assert args.data.max_train_samples == 200 and json.dumps(args.data.max_train_samples) == "200"
+    assert len(building.build_dataset(args, tiny_config(), True)) == 12
+    assert "takes up to 200 training samples; the data has 12, all are used" in capsys.readouterr().out
+    asked = parse_arguments([*given, "--data.max_train_samples", "200"], "depth_estimation")
+    with pytest.raises(ConfigError, match="200 samples are asked for"):
+        building.build_dataset(asked, tiny_config(), True)

@@ -53,12 +53,16 @@ class FolderSource(FrameSource):
         orientation: `refuse`, `as_rgb` or `upright` for depth and labels beside pictures that EXIF says to turn; see
             `orientation.ORIENTATIONS`. The pictures themselves are always turned upright.
         num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped: see `labels.LabelRules`;
-            class_names is a list or a file. Labels found by themselves are only read when these say how many
-            classes there are.
+            class_names is a list or a file. Labels found by themselves are only read when these, or `palette`, say how
+            many classes there are.
+        palette: which colour is which class in colour-coded labels: a file or its content, see
+            `palettes.read_palette`; its order is that of the classes.
         require_depth: drop (and list) frames without depth; false keeps them as RGB-only samples.
         require_labels: drop (and list) frames without labels, where labels are read.
         every: keep every k-th frame of a sequence.
-        min_frames: with `clips`, drop (and list) shorter sequences.
+        min_frames: with `clips`, drop (and list) shorter sequences; None takes `clip_length`.
+        clip_length: with `clips`, frames that a clip covers (a run offers num_frames x frame_stride); None = unknown.
+        windows: with `clips`, parts into which a sequence is cut; None takes as many as whole clips fit.
         split_list, split_fractions: see `splits.select_split`.
         fps: frames per second of the sequences, if known.
 
@@ -92,10 +96,13 @@ class FolderSource(FrameSource):
         label_ignore: Iterable[int] | int = (),
         label_map: Mapping[Any, Any] | Sequence[int] | str | None = None,
         label_unmapped: str = "refuse",
+        palette: str | Mapping[str, Any] | Sequence[Any] | None = None,
         require_depth: bool = True,
         require_labels: bool = True,
         every: int = 1,
-        min_frames: int = 1,
+        min_frames: int | None = None,
+        clip_length: int | None = None,
+        windows: int | None = None,
         split_list: str | Mapping[str, str] | None = None,
         split_fractions: Mapping[str, float] | None = None,
         fps: float | None = None,
@@ -103,10 +110,10 @@ class FolderSource(FrameSource):
         root = Path(root).expanduser()
         listing = list_files(root)
         rules = build_label_rules(
-            root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped
+            root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped, palette
         )
         if rules is None and labels not in (None, "none", "auto"):
-            raise ConfigError(f"labels={labels!r} needs num_classes, class_names or label_map")
+            raise ConfigError(f"labels={labels!r} needs num_classes, class_names, label_map or palette")
         wanted = {"rgb": rgb, "depth": depth, "labels": labels if rules is not None else None}
         chosen = {name: how for name, how in wanted.items() if how is not None and how != "none"}
         required = {name for name in chosen if name == "rgb"}
@@ -116,7 +123,7 @@ class FolderSource(FrameSource):
         all_depth = depth_files(sequences)
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
-        sequences = thin_out(sequences, unit, every, min_frames, unpaired)
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
         super().__init__(
             root,
             sequences,
@@ -129,6 +136,8 @@ class FolderSource(FrameSource):
             unpaired=unpaired,
             notes=notes,
             orientation=orientation,
+            clip_length=clip_length,
+            windows=windows,
         )
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from m33d_hf.data.files import read_map
 from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.sources.label_pictures import read_colours, read_numbers
+from m33d_hf.data.sources.palettes import VOID_NAMES, Palette, read_palette
 from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, CorruptFileError, LabelError
 
 # In tables, of stored values without a class; where there are 255 classes also the last of them.
 _REFUSED = 254
-VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "invalid", "background/void"}
 
 
 def _existing(path: str | Path, root: Path) -> Path:
@@ -79,7 +79,8 @@ class LabelRules:
         offset: subtracted from stored values; 1 for labels that count from one.
         ignore: stored values without a class.
         mapping: stored value -> class id; excludes `offset`.
-        unmapped: `refuse` or `ignore` stored values that `mapping` does not hold.
+        unmapped: `refuse` or `ignore` stored values that `mapping`, or colours that `palette`, does not hold.
+        palette: labels are colours; excludes `offset`, `ignore` and `mapping`.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class LabelRules:
         ignore: Iterable[int] = (),
         mapping: Mapping[int, int] | None = None,
         unmapped: str = "refuse",
+        palette: Palette | None = None,
     ) -> None:
         if not 1 <= num_classes <= IGNORE_INDEX:
             raise ConfigError(f"num_classes is {num_classes}; label maps hold 1 to {IGNORE_INDEX} classes")
@@ -105,7 +107,29 @@ class LabelRules:
         self.ignore = frozenset(int(value) for value in ignore)
         self.mapping = None if mapping is None else dict(mapping)
         self.unmapped = unmapped
+        self.palette = palette
         self._table: bytes | None = None
+
+    def read(self, path: Path) -> np.ndarray:
+        """The class ids (H, W) uint8 of a label map's file.
+
+        Raises:
+            CorruptFileError: missing, truncated or undecodable.
+            LabelError: values or colours outside the classes.
+        """
+        return self.read_both(path)[1]
+
+    def read_both(self, path: Path) -> tuple[np.ndarray | None, np.ndarray]:
+        """The stored values of a label map's file, None where they are colours, and its class ids; raises as `read`."""
+        if self.palette is not None:
+            return None, self.palette.class_ids(read_colours(path), path, self.unmapped)
+        stored = read_numbers(path)
+        return stored, self.apply(stored, path)
+
+    @property
+    def ignores_255_silently(self) -> bool:
+        """Whether a stored 255 is ignored although no option speaks of it."""
+        return self.palette is None and IGNORE_INDEX not in self.ignore and IGNORE_INDEX not in (self.mapping or {})
 
     def apply(self, stored: np.ndarray, where: object) -> np.ndarray:
         """Stored (H, W) -> (H, W) uint8.
@@ -152,6 +176,8 @@ class LabelRules:
     def to_dict(self) -> dict[str, Any]:
         """What the digest of a source should depend on."""
         mapping = None if self.mapping is None else sorted(self.mapping.items())
+        if self.palette is not None:
+            return {"palette": self.palette.to_dict(), "unmapped": self.unmapped}
         return {
             "num_classes": self.num_classes,
             "offset": self.offset,
@@ -177,12 +203,19 @@ def build_label_rules(
     label_ignore: Iterable[int] | int = (),
     label_map: Mapping[Any, Any] | Sequence[int] | str | Path | None = None,
     label_unmapped: str = "refuse",
+    palette: Mapping[Any, Any] | Sequence[Any] | str | Path | None = None,
 ) -> LabelRules | None:
     """Rules from a source's options; None when nothing says how many classes there are.
 
     Raises:
         ConfigError: options that contradict each other.
     """
+    if palette is not None:
+        if label_map is not None or label_offset or label_ignore not in ((), []):
+            raise ConfigError(
+                "give palette, or label_map, label_offset and label_ignore, not both; name a colour of no class void"
+            )
+        return _rules_of_palette(root, palette, num_classes, class_names, label_unmapped)
     mapping = None if label_map is None else read_label_map(label_map, root)
     ignore = [label_ignore] if isinstance(label_ignore, int) else list(label_ignore)
     names: list[str] | None = None
@@ -204,6 +237,26 @@ def build_label_rules(
     return LabelRules(num_classes, names, label_offset, ignore, mapping, label_unmapped)
 
 
+def _rules_of_palette(
+    root: Path,
+    given: Mapping[Any, Any] | Sequence[Any] | str | Path,
+    num_classes: int | None,
+    class_names: str | Path | Sequence[str] | None,
+    unmapped: str,
+) -> LabelRules:
+    palette = read_palette(_existing(given, root) if isinstance(given, str | Path) else given)
+    names = palette.names
+    if class_names is not None:
+        if names is not None:
+            raise ConfigError("the palette names its classes; leave class_names out, or the names in the palette")
+        listed = isinstance(class_names, str | Path)
+        names = read_class_names(_existing(class_names, root))[0] if listed else [str(name) for name in class_names]
+    for what, count in (("num_classes is", num_classes), ("class_names holds", names and len(names))):
+        if count is not None and count != palette.num_classes:
+            raise ConfigError(f"{what} {count}, but the palette has {palette.num_classes} classes (without void)")
+    return LabelRules(palette.num_classes, names, unmapped=unmapped, palette=palette)
+
+
 def check_label_files(files: Iterable[Path], rules: LabelRules) -> None:
     """Read some label maps before the first step, so that a wrong class count is not met in hour three.
 
@@ -212,7 +265,6 @@ def check_label_files(files: Iterable[Path], rules: LabelRules) -> None:
     """
     for file in files:
         try:
-            stored = read_map(file)
+            rules.read(file)
         except CorruptFileError:
             continue
-        rules.apply(stored, file)

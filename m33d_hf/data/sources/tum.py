@@ -29,7 +29,8 @@ class TumSource(FrameSource):
         max_difference: seconds that the stamps of a pair may be apart.
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source, but
             1/5000 m where nothing is stated, the benchmark's unit.
-        align, orientation, every, min_frames, split_list, split_fractions: as in the `folder` source.
+        align, orientation, every, min_frames, clip_length, windows, split_list, split_fractions: as in the `folder`
+            source.
         fps: frames per second; None = from the time stamps' median step.
 
     Files that the lists name but that are not there, and frames without a partner, are left out and listed in
@@ -58,7 +59,9 @@ class TumSource(FrameSource):
         align: str = "refuse",
         orientation: str = "refuse",
         every: int = 1,
-        min_frames: int = 1,
+        min_frames: int | None = None,
+        clip_length: int | None = None,
+        windows: int | None = None,
         split_list: str | Mapping[str, str] | None = None,
         split_fractions: Mapping[str, float] | None = None,
         fps: float | None = None,
@@ -72,7 +75,7 @@ class TumSource(FrameSource):
         all_depth = depth_files(sequences)
         sequences, how = select_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
-        sequences = thin_out(sequences, unit, every, min_frames, unpaired)
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
         super().__init__(
             root,
             sequences,
@@ -85,6 +88,8 @@ class TumSource(FrameSource):
             unpaired=unpaired,
             notes=notes,
             orientation=orientation,
+            clip_length=clip_length,
+            windows=windows,
         )
 
 

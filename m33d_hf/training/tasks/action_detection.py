@@ -160,10 +160,13 @@ class ActionDetectionTask(Task):
         """True until `evaluate` was here: timelines are drawn from what it found."""
         return not self._evaluated
 
+    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
+        """Write the preprocessing of this run's evaluation to `folder`; clips are cut as `ClipRule` says."""
+        save_processor(config_of(model), args, folder, clip_sampling="stride")
+
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, whole, and what it was started from."""
         super().save(model, args)
-        save_processor(config_of(model), args, clip_sampling="stride")  # as its clips are cut, see `ClipRule`
         if self._last:
             self._draw(Path(args.output_dir) / EVALUATION, list(known_phases(config_of(model))))
         if self.load_report is not None:

@@ -105,7 +105,7 @@ class Task:
         return False
 
     def save(self, model: nn.Module, args: RunArguments) -> None:
-        """Write the final model (and processor) to ``args.output_dir``; called on the main process only."""
+        """Write the final model and its processor to ``args.output_dir``; called on the main process only."""
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # a bar for writing one file
         try:
@@ -113,9 +113,16 @@ class Task:
         finally:
             if shown:
                 logging.enable_progress_bar()
+        self.save_processor(model, args, Path(args.output_dir))
         # safetensors writes for its owner alone; a group that may read the configuration may read the weights.
         for weights in Path(args.output_dir).glob("*.safetensors"):
             shutil.copymode(Path(args.output_dir) / "config.json", weights)
+
+    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
+        """Write the preprocessing of this run's evaluation beside weights in `folder`; called on the main process only.
+
+        Weights without it are served with a geometry that nobody evaluated.
+        """
 
     def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
         """What train_config.json tells about the training data: their number, and what depth values were taken for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,8 +18,10 @@ from m33d_hf.data.subsets import label_subset
 from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.placement_fields_m33d import placement_fields
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, initialise
+from m33d_hf.training.recipes import RecipeNumber
 
 # Maps that the collator of a task puts into a batch; pre-training takes those of its modalities.
 _TASK_MAPS = {
@@ -55,6 +58,8 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         "unit": "clips" if config.num_frames > 1 else "frames",
         "cache_dir": data.cache_dir,
     }
+    if config.num_frames > 1:
+        offered["clip_length"] = config.num_frames * data.frame_stride
     if data.source == "rooms":
         offered["image_size"] = list(config.image_height_width)
         offered["clip_length"] = max(2, config.num_frames * data.frame_stride)
@@ -77,6 +82,8 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
 def subset(length: int, count: int | None, seed: int | None) -> list[int] | None:
     """`count` of `length` row numbers, ascending; None for all of them.
 
+    A count that only a recipe states is a maximum: where the data has fewer, all are taken, and that is said.
+
     With a seed they are drawn, and a smaller draw is part of a larger one (low-label protocol); without, they are
     evenly spaced.
 
@@ -84,6 +91,10 @@ def subset(length: int, count: int | None, seed: int | None) -> list[int] | None
         ConfigError: more rows asked for than there are.
     """
     if count is None:
+        return None
+    if count > length and isinstance(count, RecipeNumber):
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"The recipe takes up to {count} training samples; the data has {length}, all are used.", flush=True)
         return None
     if count > length:
         raise ConfigError(f"{count} samples are asked for (data.max_train_samples), the data has {length}.")
@@ -205,40 +216,27 @@ def build_initialised(
     return model, report
 
 
-def save_image_processor(config: M33DConfig, args: RunArguments) -> None:
-    """Write preprocessor_config.json: the evaluation path of this run, for users of the saved model (images only)."""
-    if config.num_frames > 1:
-        return
-    from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
-
-    height, width = config.image_height_width
-    options: dict[str, Any] = {}
-    if args.transforms.eval_crop == "center" and height == width:
-        crop = {"height": height, "width": width}
-        options = {"size": {"shortest_edge": height}, "do_center_crop": True, "crop_size": crop}
-    M33DImageProcessor.from_model_config(config, **options).save_pretrained(args.output_dir)
-
-
-def save_processor(config: M33DConfig, args: RunArguments, clip_sampling: str | None = None) -> None:
-    """Write the preprocessing of this run's evaluation (its centre view) for users of the saved model.
+def save_processor(
+    config: M33DConfig, args: RunArguments, folder: Path, clip_sampling: str | None = None
+) -> None:
+    """Write the preprocessing of this run's evaluation (of several views, the centre one) to `folder`.
 
     Clips are sampled as the run does (`data.frame_stride`, and `data.clip_sampling` unless `clip_sampling` is given).
 
-    An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json. Processors cannot pad:
-    after an evaluation with eval_crop "pad" theirs is the centre crop.
+    An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json.
     """
+    chosen = args.transforms
+    several_crops = args.task == "video_classification" and args.evaluation.num_crops > 1
+    mode = "center" if several_crops else chosen.eval_crop  # several crops always cover the canvas
+    fields = placement_fields(config.image_height_width, mode)
+    fields["resample"] = {"bilinear": 2, "bicubic": 3}[chosen.resize_mode]  # PIL's numbers, which configurations carry
     if config.num_frames == 1:
-        save_image_processor(config, args)
+        from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
+
+        # The same file serves both backends, and the PIL one can be written without torchvision.
+        M33DImageProcessorPil.from_model_config(config, **fields).save_pretrained(folder)
         return
     from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 
-    chosen = args.transforms
-    resample = {"bilinear": 2, "bicubic": 3}[chosen.resize_mode]  # PIL's numbers, which configurations carry
-    processor = M33DVideoProcessor.from_model_config(
-        config,
-        do_center_crop=chosen.eval_crop != "resize",
-        resample=resample,
-        frame_stride=args.data.frame_stride,
-        clip_sampling=clip_sampling or args.data.clip_sampling,
-    )
-    processor.save_pretrained(args.output_dir)
+    fields |= {"frame_stride": args.data.frame_stride, "clip_sampling": clip_sampling or args.data.clip_sampling}
+    M33DVideoProcessor.from_model_config(config, **fields).save_pretrained(folder)

@@ -16,11 +16,15 @@ from m33d_hf.data.collation import Collator as SampleCollator
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.initialisation import LoadReport, starting_config
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
-from m33d_hf.training.tasks.building import build_eval_dataset, build_initialised, build_run_datasets
+from m33d_hf.training.tasks.building import (
+    build_eval_dataset,
+    build_initialised,
+    build_run_datasets,
+    save_processor,
+)
 
 
 class DenseTask(Task):
@@ -87,15 +91,13 @@ class DenseTask(Task):
                 output = model(**inputs)
             yield output, inputs["labels"]
 
-    def save(self, model: nn.Module, args: RunArguments) -> None:
-        """Final model, its image processor, and what it was started from.
+    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
+        """Write the preprocessing of this run's evaluation to `folder`."""
+        save_processor(self.config_of(model), args, folder)
 
-        The processor stretches whole images to the model's size, whatever crop evaluation used: only so do masks and
-        depth maps lie on the image again after post-processing.
-        """
+    def save(self, model: nn.Module, args: RunArguments) -> None:
+        """Final model, its image processor, and what it was started from."""
         super().save(model, args)
-        # The same file serves both backends, and the PIL one can be written without torchvision.
-        M33DImageProcessorPil.from_model_config(self.config_of(model)).save_pretrained(args.output_dir)
         if self.load_report is not None:
             report = json.dumps(self.load_report.to_dict(), indent=1)
             (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")

@@ -23,7 +23,7 @@ from m33d_hf.training.tasks.building import (
     build_initialised,
     build_run_datasets,
     config_of,
-    save_image_processor,
+    save_processor,
 )
 
 
@@ -148,10 +148,13 @@ class PretrainingTask(Task):
                 metrics[name] = value / found[f"rows/{name}"]
         return metrics
 
+    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
+        """Write the preprocessing of this run's evaluation to `folder`."""
+        save_processor(config_of(model), args, folder)
+
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, its image processor, and what it was started from."""
         super().save(model, args)
-        save_image_processor(config_of(model), args)
         if self.load_report is not None:
             report = json.dumps(self.load_report.to_dict(), indent=1)
             (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")

@@ -13,7 +13,9 @@ from torch import nn
 from m33d_hf.convert.classes import class_names
 from m33d_hf.data.collation import SegmentationCollator
 from m33d_hf.data.loading import SampleDataset
-from m33d_hf.errors import ConfigError
+from m33d_hf.data.sources.frames import FrameSource
+from m33d_hf.data.sources.label_census import LabelCensus, take_census
+from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.evaluation.metrics import ConfusionMatrix
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.training.arguments import RunArguments
@@ -31,6 +33,10 @@ class SemanticSegmentationTask(DenseTask):
     greater_is_better = True
     model_class = M33DForSemanticSegmentation
     collator_class = SegmentationCollator
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._census: LabelCensus | None = None
 
     def config_overrides(self, args: RunArguments) -> dict[str, Any]:
         """`id2label` and `label2id` from the source, unless the arguments give `num_labels` or `id2label`.
@@ -53,31 +59,66 @@ class SemanticSegmentationTask(DenseTask):
 
         Raises:
             ConfigError: data whose classes have other names than the model's, or the same in another order.
+            LabelError: training or evaluation labels that hold nothing to tell apart, unless
+                `data.allow_missing_classes`.
         """
         train_set, eval_set = super().build_datasets(args, model)
-        self._check_classes(model, train_set, "training")
-        self._check_classes(model, eval_set, "evaluation")
+        self._census = self._checked(args, model, train_set, train=True)
+        self._checked(args, model, eval_set, train=False)
         return train_set, eval_set
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
         """Evaluation data alone, or None.
 
         Raises:
-            ConfigError: as `build_datasets`.
+            ConfigError, LabelError: see `build_datasets`.
         """
-        eval_set = super().build_eval_dataset(args, model)
-        self._check_classes(model, eval_set, "evaluation")
-        return eval_set
+        dataset = super().build_eval_dataset(args, model)
+        self._checked(args, model, dataset, train=False)
+        return dataset
 
-    def _check_classes(self, model: nn.Module, dataset: SampleDataset | None, what: str) -> None:
-        """Compare names where both sides have some: ids mean what the order of the names says."""
-        found = None if dataset is None else dataset.source.class_names
+    def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
+        """What the training labels hold, and warnings about classes that they do not."""
+        if self._census is None:
+            return []
+        return [self._census.summary(), *(f"WARNING: {warning}" for warning in self._census.warnings())]
+
+    def _checked(
+        self, args: RunArguments, model: nn.Module, dataset: SampleDataset | None, train: bool
+    ) -> LabelCensus | None:
+        """Count the labels where they lie in files, and refuse those that hold nothing to tell apart."""
+        if dataset is None:
+            return None
+        source, word = dataset.source, "training" if train else "evaluation"
+        self._check_classes(model, source.class_names, word)
+        if not isinstance(source, FrameSource) or source.label_rules is None:
+            return None
+        id2label = cast("dict[int, str]", self.config_of(model).id2label)
+        names = [id2label[number] for number in range(len(id2label))]
+        census = take_census(source.label_files(dataset.indices), source.label_rules, names)
+        # Few evaluation images may well hold one class; two values of which one is ignored are wrong anywhere.
+        problem = census.swallowed() or (census.single() if train else None)
+        if problem is not None and not args.data.allow_missing_classes:
+            raise LabelError(
+                f"{source.root} ({word} data): {problem}; --data.allow_missing_classes true takes them as they are."
+            )
+        return census
+
+    def _check_classes(self, model: nn.Module, found: list[str] | None, what: str) -> None:
+        """Compare the data's classes with the model's, by name where both sides have names: an id means what the order
+        of the names says."""
         known = class_names(self.config_of(model).id2label)
-        nameless = found is None or all(re.fullmatch(r"class \d+", name) for name in found)
-        if known is None or nameless or found is None or found == known:
+        named = known is not None and not all(re.fullmatch(r"class \d+", name) for name in found or [])
+        number = len(cast("dict[int, str]", self.config_of(model).id2label))
+        if found is None or found == known:
             return
-        if len(found) != len(known):
-            raise ConfigError(f"The {what} data have {len(found)} classes, the model {len(known)}.")
+        if len(found) > number or (named and len(found) != number):
+            raise ConfigError(
+                f"The {what} data have {len(found)} classes, the model {number}; leave --model.num_labels out, or give "
+                "num_classes, class_names or label_map (--data.options) that lead to as many."
+            )
+        if known is None or not named:
+            return
         place = next(i for i, (theirs, ours) in enumerate(zip(found, known, strict=True)) if theirs != ours)
         order = "the same classes in another order" if sorted(found) == sorted(known) else "other classes"
         raise ConfigError(

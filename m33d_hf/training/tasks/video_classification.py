@@ -202,10 +202,13 @@ class VideoClassificationTask(Task):
                 logits.float().cpu().numpy(),
             )
 
+    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
+        """Write the preprocessing of this run's evaluation to `folder`."""
+        save_processor(config_of(model), args, folder)
+
     def save(self, model: nn.Module, args: RunArguments) -> None:
         """Final model, its processor, and what it was started from."""
         super().save(model, args)
-        save_processor(config_of(model), args)
         if self.load_report is not None:
             report = json.dumps(self.load_report.to_dict(), indent=1)
             (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
