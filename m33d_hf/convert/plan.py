@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from m33d_hf.errors import ConfigError, nearest_name_hint

@@ -91,9 +91,7 @@ class FolderSource(FrameSource):
     ) -> None:
         root = Path(root).expanduser()
         listing = list_files(root)
-        rules = build_label_rules(
-            root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped
-        )
+        rules = build_label_rules(root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped)
         if rules is None and labels not in (None, "none", "auto"):
             raise ConfigError(f"labels={labels!r} needs num_classes, class_names or label_map")
         wanted = {"rgb": rgb, "depth": depth, "labels": labels if rules is not None else None}

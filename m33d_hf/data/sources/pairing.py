@@ -179,9 +179,7 @@ def read_association(path: Path) -> list[dict[str, str]]:
     return [dict(zip(map(str, names), row)) for row in rows]
 
 
-def match_timestamps(
-    first: Sequence[float], second: Sequence[float], max_difference: float
-) -> list[tuple[int, int]]:
+def match_timestamps(first: Sequence[float], second: Sequence[float], max_difference: float) -> list[tuple[int, int]]:
     """Pair two lists of seconds one to one: the closest pair first, none further apart than `max_difference`.
 
     Returns:
