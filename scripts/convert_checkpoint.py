@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.convert.facts import STATEABLE
 from m33d_hf.errors import ConfigError, M33DError
 
 
@@ -22,6 +23,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="fields of M33DConfig (YAML values); the rest is inferred from the checkpoint",
     )
+    facts = parser.add_argument_group("what no tensor tells (the report says what was assumed)")
+    facts.add_argument("--num_attention_heads", type=int, help="heads of the encoder")
+    facts.add_argument("--decoder_num_attention_heads", type=int, help="heads of the decoder")
+    facts.add_argument("--image_size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width")
+    facts.add_argument("--num_frames", type=int, help="frames of a clip")
+    facts.add_argument("--hidden_act", help="activation of the blocks, for example gelu")
+    facts.add_argument("--layer_norm_eps", type=float, help="epsilon of the norms, for example 1e-6")
     parser.add_argument("--no_decoder", action="store_true", help="take the encoder only")
     parser.add_argument("--depth_encoder_init", default="copy", choices=("copy", "random"))
     parser.add_argument("--depth_patch_init", default="sum", choices=("sum", "mean", "random"))
@@ -44,6 +52,16 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
     return check_model_fields(result, "--config_overrides", prefix="")
 
 
+def _stated(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say about the checkpoint; a single side is a number."""
+    given = {name: getattr(arguments, name) for name in STATEABLE}
+    sides = given["image_size"]
+    if sides is not None and len(sides) > 2:
+        raise ConfigError(f"--image_size {' '.join(map(str, sides))}: expected one side, or height and width.")
+    given["image_size"] = sides[0] if sides is not None and len(sides) == 1 else sides
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
@@ -54,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if (arguments.output / "config.json").exists() and not arguments.overwrite:
             raise ConfigError(f"{arguments.output} already holds a checkpoint; pass --overwrite to replace it.")
-        checkpoint = load_foreign(arguments.input)
-        model = M33DForPreTraining(M33DConfig(**(config_for(checkpoint) | _overrides(arguments.config_overrides))))
+        checkpoint = load_foreign(arguments.input, _stated(arguments))
+        overrides = _overrides(arguments.config_overrides)
+        fields = config_for(checkpoint, not arguments.no_decoder, overrides)
+        model = M33DForPreTraining(M33DConfig(**(fields | overrides)))
         options = ConversionOptions(
             init_decoder=not arguments.no_decoder,
             depth_encoder_init=arguments.depth_encoder_init,

@@ -15,7 +15,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from .architecture import check_encoder, decoder_obstacle, infer_config
 from .classes import FINE_TUNE_REASON, class_obstacle
 from .detect import FORMATS
-from .facts import Facts, notes_on
+from .facts import Facts, lines_on
 from .files import ForeignCheckpoint
 from .layout import FormatTable, Neutral, Weight, translate
 from .multimae import TABLE, target_obstacle
@@ -33,8 +33,8 @@ def config_for(checkpoint: ForeignCheckpoint, init_decoder: bool = True, given: 
         given: fields that the caller lays over the result; nothing needs to tell them.
 
     Raises:
-        ConversionError: no tensor, no file beside them and no statement tells what the weights were trained with (heads,
-            input size), and several readings are possible.
+        ConversionError: neither tensors nor files beside them nor a statement tell what the weights were trained with
+            (heads, input size), and several readings are possible.
     """
     return infer_config(_facts_of(checkpoint), init_decoder, given)
 
@@ -73,8 +73,8 @@ def convert_state_dict(
     targets = dict(model.state_dict())
     decoder_reason = _decoder_reason(facts, config, targets, options)
     ignored = dict(checkpoint.ignored) | dict(neutral.ignored)
-    notes = [*checkpoint.notes, *notes_on(facts, config, decoder_reason is None)]
-    notes += [*([table.note] if table.note else []), *_norm_notes(neutral, targets, decoder_reason)]
+    notes = [*checkpoint.notes, *([table.note] if table.note else [])]
+    notes += _norm_notes(neutral, targets, decoder_reason)
     neutral = _settle_positions(neutral, table, config, decoder_reason, ignored, notes)
     plan = Plan(random_encoders=random_encoders(config, options))
     plan.classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
@@ -82,7 +82,8 @@ def convert_state_dict(
         plan_target(target, targets[target], neutral, options, decoder_reason, plan)
     _account(neutral, plan, ignored, decoder_reason, targets, checkpoint, table)
     _pour(plan.values, targets, table)
-    return ConversionReport(table.name, checkpoint.origin, plan.used, ignored, plan.filled, plan.new, notes)
+    untold = lines_on(facts, config, decoder_reason is None)
+    return ConversionReport(table.name, checkpoint.origin, plan.used, ignored, plan.filled, plan.new, notes, untold)
 
 
 def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason: str | None) -> list[str]:
@@ -171,6 +172,10 @@ def _settle_positions(
             notes.extend([note] if note else [])
             if cls_row is not None and "cls_token" in weights:
                 cls = weights["cls_token"]
+                if cls.tensor.shape[-1:] != cls_row.shape:
+                    raise ConversionError(
+                        f"{key!r} is {cls_row.shape[0]} wide, the class token {tuple(cls.tensor.shape)}."
+                    )
                 weights["cls_token"] = Weight(cls.tensor + cls_row, cls.sources, "cls_token + position row 0")
     return Neutral(weights, neutral.tables, neutral.ignored)
 

@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from transformers.activations import ACT2FN
+
 from m33d_hf.errors import ConfigError, ConversionError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 
@@ -40,6 +42,7 @@ _DECODERS: dict[str, dict[int, int]] = {
     "VideoMAE": {192: 3, 384: 6, 512: 8, 640: 8},
     "MultiMAE": {256: 8},
 }
+_TOO_LARGE = 1 << 20
 _RELEASED_SIZE, _RELEASED_FRAMES, _RELEASED_TUBELET = 224, 16, 2
 # Names in the arguments that the original runs save.
 _IN_ARGUMENTS = {
@@ -135,8 +138,9 @@ class Facts:
         return {"hidden_act": "gelu", "layer_norm_eps": 1e-6}[name]  # of all three projects, whatever the size
 
     def _decoder_width(self) -> int:
-        names = [n for n in self.neutral.weights if n.startswith("decoder.") and n.endswith("embed.weight")]
-        return self.neutral.weights[names[0]].tensor.shape[0] if names else 0
+        names = (n for n in self.neutral.weights if n.startswith("decoder.") and n.endswith("embed.weight"))
+        shape = next((self.neutral.weights[name].tensor.shape for name in names), ())
+        return shape[0] if shape else 0
 
 
 def check_statements(stated: Mapping[str, Any]) -> None:
@@ -154,6 +158,17 @@ def check_statements(stated: Mapping[str, Any]) -> None:
         if not isinstance(value, STATEABLE[name]) or isinstance(value, bool):
             expected = " or ".join(kind.__name__ for kind in STATEABLE[name])
             raise ConfigError(f"{name} is stated as {value!r}, expected {expected}.")
+        if name == "hidden_act":
+            if value not in ACT2FN:
+                raise ConfigError(f"hidden_act is stated as {value!r}, unknown.{nearest_name_hint(str(value), ACT2FN)}")
+        elif not all(isinstance(v, int | float) and 0 < v < _TOO_LARGE for v in _numbers(value)):
+            raise ConfigError(f"{name} is stated as {value!r}, expected more than 0, and of two sides no more.")
+
+
+def _numbers(value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        return [value]
+    return list(value) if len(value) == 2 else [0]
 
 
 def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> dict[str, Fact]:
@@ -189,27 +204,27 @@ def _readings(width: int) -> str:
     return " or ".join(readings) or f"any number of heads that divides {width}"
 
 
-def notes_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]:
+def lines_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]:
     """One line for every value of the model that no tensor of the checkpoint tells, and how it is known."""
     names = ["num_attention_heads", "hidden_act", "layer_norm_eps"]
     names += ["num_frames", "image_size"] if facts.table.position_kind == "sincos_1d" else ["image_size"]
     names += ["decoder_num_attention_heads"] if decoder_taken else []
-    notes = []
+    lines = []
     for name in names:
         fact, own = facts.get(name), _plain(getattr(config, name))
         if fact is None:
-            notes.append(f"assumed: {name} {own!r}, as the model has it; no tensor tells it, --{name} states it")
+            lines.append(f"assumed: {name} {own!r}, as the model has it; no tensor tells it, --{name} states it")
         elif _plain(fact.value) != own:
-            notes.append(f"{name}: {fact.value!r} there ({fact.source}), {own!r} in this model")
+            lines.append(f"{name}: {fact.value!r} there ({fact.source}), {own!r} in this model")
         elif fact.assumed:
-            notes.append(f"assumed: {name} {own!r}, that of {fact.source}; no tensor tells it, --{name} states it")
+            lines.append(f"assumed: {name} {own!r}, that of {fact.source}; no tensor tells it, --{name} states it")
         elif fact.source != "the position table":
-            notes.append(f"{name} {own!r}: {fact.source}; no tensor tells it")
+            lines.append(f"{name} {own!r}: {fact.source}; no tensor tells it")
     if decoder_taken:
-        notes.append(
-            "assumed: whether the decoder predicts normalised patches (target_norm of each modality); no tensor tells it"
+        lines.append(
+            "assumed: whether the decoder predicts normalised patches (target_norm of modalities); no tensor tells it"
         )
-    return notes
+    return lines
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from m33d_hf.errors import CheckpointError, ConversionError
 
 from .detect import detect_format
+from .pickles import read_torch_file, refuse_other_contents
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 WEIGHT_SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
@@ -85,17 +84,21 @@ def load_foreign(path_or_repo: str | Path, stated: Mapping[str, Any] | None = No
     if path.is_dir():
         files, config = _files_of_folder(path)
     elif path.is_file():
-        files, config = _expand(path), _read_config(path.parent / "config.json")
+        files, config = expand_index(path), _read_config(path.parent / "config.json")
     else:
         files, config = _download(origin)
     content: dict[str, Any] = {}
+    notes: list[str] = []
     for file in files:
-        part = _read_weights(file)
-        repeated = sorted(set(part) & set(content))
+        part, remarks = _read_weights(file)
+        repeated = [key for key in part if key in content]
         if repeated:
             raise CheckpointError(f"{file}: {repeated[0]!r} was already in another shard of {origin}.")
         content.update(part)
-    return from_state_dict(content, origin, config, stated)
+        notes += [remark for remark in remarks if remark not in notes]
+    checkpoint = from_state_dict(content, origin, config, stated)
+    checkpoint.notes[:0] = notes
+    return checkpoint
 
 
 def from_state_dict(
@@ -108,6 +111,7 @@ def from_state_dict(
     ignored: dict[str, str] = {}
     notes: list[str] = []
     tensors = _unwrap(content, origin, ignored, notes)
+    _check_plain(tensors, origin)
     tensors = _strip_prefixes(tensors, origin, notes)
     broken = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
@@ -121,7 +125,37 @@ def from_state_dict(
     return ForeignCheckpoint(format, tensors, origin, notes, ignored, kept, arguments, dict(stated or {}))
 
 
+def _check_plain(tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse tensors whose numbers are not simply there: nothing could be copied from them."""
+    for key, tensor in tensors.items():
+        kind = (
+            "on the meta device, without numbers"
+            if tensor.is_meta
+            else "quantised"
+            if tensor.is_quantized
+            else f"stored as {str(tensor.layout).removeprefix('torch.')}"
+            if tensor.layout != torch.strided or tensor.is_nested
+            else f"empty, of shape {tuple(tensor.shape)}"
+            if tensor.numel() == 0
+            else f"{str(tensor.dtype).removeprefix('torch.')}, numbers of 8 bits"
+            if tensor.is_floating_point() and tensor.element_size() == 1
+            else None
+        )
+        if kind is not None:
+            raise ConversionError(f"{origin}: {key!r} is {kind}; save a state dict of plain, dense tensors.")
+
+
+def _refuse_other_keys(entries: Mapping[Any, Any], origin: str) -> None:
+    strange = [key for key in entries if not isinstance(key, str)]
+    if strange:
+        raise ConversionError(
+            f"{origin}: not a state dict; {len(strange)} of {len(entries)} keys are no text, the first is"
+            f" {strange[0]!r} ({type(strange[0]).__name__})."
+        )
+
+
 def _unwrap(content: Mapping[str, Any], origin: str, ignored: dict[str, str], notes: list[str]) -> dict[str, Tensor]:
+    _refuse_other_keys(content, origin)
     inner: Mapping[str, Any] = content
     for wrapper in WRAPPER_KEYS:
         candidate = content.get(wrapper)
@@ -132,6 +166,7 @@ def _unwrap(content: Mapping[str, Any], origin: str, ignored: dict[str, str], no
                 if key != wrapper:
                     ignored[key] = _TRAINING_STATE.get(key, f"{_kind(value)} beside {wrapper!r}, not its weights")
             break
+    _refuse_other_keys(inner, origin)
     tensors: dict[str, Tensor] = {}
     strangers: list[str] = []
     for key, value in inner.items():
@@ -173,35 +208,36 @@ def _strip_prefixes(tensors: dict[str, Tensor], origin: str, notes: list[str]) -
     return tensors
 
 
-def _read_weights(file: Path) -> dict[str, Any]:
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: it cannot be read; its header and length are checked, its numbers have no checksum.
+    """
+    refuse_other_contents(file)
+    try:
+        return dict(load_file(file))
+    except Exception as error:  # a damaged header leads the library anywhere
+        raise CheckpointError(f"{file} cannot be read: not a readable safetensors file ({error}).") from error
+
+
+def _read_weights(file: Path) -> tuple[dict[Any, Any], list[str]]:
+    """What a weight file holds, and remarks on it."""
     if file.suffix == ".safetensors":
-        try:
-            return dict(load_file(file))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file}: not a readable safetensors file ({error}).") from error
+        return dict(read_safetensors(file)), []
     if file.suffix not in PICKLE_SUFFIXES:
         raise CheckpointError(f"{file}: unknown suffix; expected one of {', '.join(WEIGHT_SUFFIXES)}.")
     try:
-        # MAE stores its command line; nothing else than a Namespace is let in.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file}: refused, because the pickle wants to build objects that are not plain tensors"
-            f" ({str(error).splitlines()[0]}). Re-save its state dict with safetensors if you trust it."
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{file}: not a readable torch file ({error}).") from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{file}: holds a value of type {_kind(content)}, not a dict of tensors.")
-    return dict(content)
+        return read_torch_file(file)
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}).") from error
 
 
 def _files_of_folder(folder: Path) -> tuple[list[Path], dict[str, Any]]:
     config = _read_config(folder / "config.json")
     for name in STANDARD_NAMES:
         if (folder / name).is_file():
-            return _expand(folder / name), config
+            return expand_index(folder / name), config
     candidates = sorted(file for file in folder.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     if len(candidates) != 1:
         names = ", ".join(file.name for file in candidates[:5]) or "none"
@@ -213,7 +249,7 @@ def _files_of_folder(folder: Path) -> tuple[list[Path], dict[str, Any]]:
     return candidates, config
 
 
-def _expand(file: Path) -> list[Path]:
+def expand_index(file: Path) -> list[Path]:
     """The file itself, or the shards that an index file lists (plain names beside it)."""
     if file.suffix != ".json":
         return [file]

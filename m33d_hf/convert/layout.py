@@ -153,6 +153,8 @@ def translate(tensors: Mapping[str, Tensor], table: FormatTable) -> Neutral:
         if not target:
             result.ignored[key] = matched_row.reason
         elif target.startswith("table:"):
+            if tensor.ndim < 2:
+                raise ConversionError(f"{table.name}: {key!r} has shape {tuple(tensor.shape)}, no table of positions.")
             result.tables[target.removeprefix("table:")] = Weight(tensor, (key,))
         else:
             name, _, piece = target.partition(":")
@@ -167,6 +169,7 @@ def translate(tensors: Mapping[str, Tensor], table: FormatTable) -> Neutral:
             else:
                 result.weights[name] = Weight(tensor, (key,))
     _refuse_unexplained(unexplained, tensors, table)
+    _refuse_gaps([*result.weights, *parts], table)
     for name, pieces in parts.items():
         if name in result.weights:
             raise ConversionError(f"{table.name}: both fused and split tensors mean {name!r}.")
@@ -198,16 +201,38 @@ def _refuse_unexplained(unexplained: list[str], tensors: Mapping[str, Tensor], t
     )
 
 
+_LAYER = re.compile(r"(.+?\.layers)\.(\d+)\.")
+
+
+def _refuse_gaps(names: Iterable[str], table: FormatTable) -> None:
+    """Raise where layers are not numbered 0, 1, 2, ...: else a model of another depth would be built."""
+    numbers: dict[str, set[str]] = {}
+    for match in filter(None, map(_LAYER.match, names)):
+        numbers.setdefault(match[1], set()).add(match[2])
+    for part, found in numbers.items():
+        missing = [n for n in range(len(found)) if str(n) not in found]
+        if missing:
+            raise ConversionError(
+                f"{table.name}: {part} has {len(found)} numbered layers, but none of number {missing[0]}. The file is"
+                " incomplete or was renamed."
+            )
+
+
 def _fuse(name: str, pieces: Mapping[str, tuple[str, Tensor]], table: FormatTable) -> Weight:
     """Stack q, k, v along rows (head-major inside each); the only absent piece allowed is VideoMAE's key
     bias."""
     if "kv" in pieces and not {"k", "v"} & set(pieces):
         key, both = pieces["kv"]
+        if both.ndim == 0 or both.shape[0] % 2:
+            raise ConversionError(f"{table.name}: {key!r} has shape {tuple(both.shape)}, which are no keys and values.")
         keys, values = both.chunk(2)
         pieces = {"k": (key, keys), "v": (key, values), **{p: pair for p, pair in pieces.items() if p != "kv"}}
     missing = [piece for piece in QKV_PARTS if piece not in pieces]
     how = "q, k, v stacked"
     tensors = {piece: tensor for piece, (_, tensor) in pieces.items()}
+    shapes = {tuple(tensor.shape) for tensor in tensors.values()}
+    if len(shapes) > 1 or () in shapes:
+        raise ConversionError(f"{table.name}: the parts of {name!r} have different or no shapes: {sorted(shapes)}.")
     if missing == ["k"] and name.endswith(".bias") and table.zero_key_bias:
         tensors["k"] = torch.zeros_like(tensors["q"])
         how = "q and v biases around a zero key bias (the original has none)"

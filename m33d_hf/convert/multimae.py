@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
 
 from .classes import FINE_TUNE_REASON
@@ -23,8 +24,8 @@ from .layout import TIMM_BLOCK, FormatTable, Neutral, block_rows, parameter_rows
 from .positions import find_grid
 
 NOTE = (
-    "features come out as MultiMAE's with the two halves of their channels exchanged (MultiMAE's positions are MAE's with"
-    " the axes exchanged); predictions are MultiMAE's"
+    "features come out as MultiMAE's with the two halves of their channels exchanged (MultiMAE's positions are MAE's"
+    " with the axes exchanged); predictions are MultiMAE's"
 )
 
 _TARGET = r"output_adapters\.(?P<t>rgb|depth|norm_rgb)"
@@ -76,19 +77,27 @@ def _prepare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Bring MultiMAE's tensors to our channel order, without renaming any."""
     result = {}
     for key, tensor in tensors.items():
-        if key.endswith(".pos_emb"):
-            # (1, D, h, w) to (1, h, w, D)
-            tensor = _swap_halves(tensor.movedim(1, -1), dim=-1)
-        if _READS.fullmatch(key):
-            tensor = _swap_halves(tensor, dim=-1)
-        if _WRITES.fullmatch(key):
-            tensor = _swap_halves(tensor, dim=0)
-        head = _HEAD.fullmatch(key)
-        if head:
-            # Values of a patch: theirs have the channel slowest, ours fastest.
-            tensor = tensor.unflatten(0, (_CHANNELS[head["t"]], -1)).transpose(0, 1).flatten(0, 1)
-        result[key] = tensor
+        try:
+            result[key] = _in_our_order(key, tensor)
+        except (RuntimeError, IndexError, ValueError) as error:  # torch's words on dimensions that are not there
+            shape = tuple(tensor.shape)
+            raise ConversionError(f"MultiMAE: {key!r} has shape {shape}, which this weight cannot have.") from error
     return result
+
+
+def _in_our_order(key: str, tensor: Tensor) -> Tensor:
+    if key.endswith(".pos_emb"):
+        # (1, D, h, w) to (1, h, w, D)
+        tensor = _swap_halves(tensor.movedim(1, -1), dim=-1)
+    if _READS.fullmatch(key):
+        tensor = _swap_halves(tensor, dim=-1)
+    if _WRITES.fullmatch(key):
+        tensor = _swap_halves(tensor, dim=0)
+    head = _HEAD.fullmatch(key)
+    if head:
+        # Values of a patch: theirs have the channel slowest, ours fastest.
+        tensor = tensor.unflatten(0, (_CHANNELS[head["t"]], -1)).transpose(0, 1).flatten(0, 1)
+    return tensor
 
 
 def _prepare_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ class ConversionReport:
     `new`).
 
     `used`: foreign key -> our keys. `ignored`: foreign key -> reason. `filled`: our key -> how. `new`: our
-    key -> why it keeps its fresh initialisation. `notes`: remarks for the user.
+    key -> why it keeps its fresh initialisation. `facts`: a line per value of the model that no tensor tells, with how
+    it is known or that it is assumed. `notes`: remarks for the user.
     """
 
     format: str
@@ -21,6 +22,7 @@ class ConversionReport:
     filled: dict[str, str] = field(default_factory=dict)
     new: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """A few lines for people: counts, then ignored and new weights grouped by reason."""
@@ -35,4 +37,5 @@ class ConversionReport:
             for reason, keys in groups.items():
                 more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
                 lines.append(f"  {title}: {', '.join(keys[:3])}{more}: {reason}")
+        lines += [f"  {fact}" for fact in self.facts]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])

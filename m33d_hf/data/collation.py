@@ -204,9 +204,7 @@ class PretrainingCollator(Collator):
             depth = torch.stack([_needed(sample.depth, sample, "depth") for sample in samples])
             mode, scope = self.config.depth_standardization, self.config.depth_standardization_scope
             return depth, StandardizeDepth(spec.input_name, spec.mask_name, mode, scope)
-        maps = [
-            _needed(sample.meta.get("modalities", {}).get(spec.name), sample, spec.name) for sample in samples
-        ]
+        maps = [_needed(sample.meta.get("modalities", {}).get(spec.name), sample, spec.name) for sample in samples]
         return torch.stack(maps), NormalizeMap(spec.input_name, spec.mask_name, spec.channel_mean, spec.channel_std)
 
     def _prepare_keep(self, samples: Sequence[RGBDSample]) -> Mapping[str, torch.Tensor | MotionChoice]:
@@ -354,9 +352,7 @@ def _draw(sample: RGBDSample) -> Draw:
 
 def _draw_hidden(spec: ModalitySpec, samples: Sequence[RGBDSample]) -> torch.Tensor:
     """(B,) bool: the samples whose visible latents of this modality the decoder must not see."""
-    draws = [
-        torch.rand((), generator=_draw(sample).generator(sample.key, f"hide:{spec.name}")) for sample in samples
-    ]
+    draws = [torch.rand((), generator=_draw(sample).generator(sample.key, f"hide:{spec.name}")) for sample in samples]
     return torch.stack(draws) < spec.drop_probability
 
 

@@ -185,9 +185,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
                     sample.meta.update(draw=Draw(self.seed, epoch), skipped=files, index=index)
                 return use(clips)
             if not self.train:
-                return RGBDSample(
-                    skipped[-1].key, meta={"dropped": True, "skipped": skipped, "index": index}
-                )
+                return RGBDSample(skipped[-1].key, meta={"dropped": True, "skipped": skipped, "index": index})
             candidate = self._replacement(epoch, skipped[0].key, attempt, candidate)
         raise DataError(
             f"{len(skipped)} files in a row could not be read, the last one {skipped[-1].path}: "
@@ -364,9 +362,7 @@ class StepSampler(Sampler[list[Row]]):
         if self._order[0] != epoch:
             order = list(range(self.length))
             if self.shuffle:
-                order = torch.randperm(
-                    self.length, generator=generator_of(self.seed, epoch, "order")
-                ).tolist()
+                order = torch.randperm(self.length, generator=generator_of(self.seed, epoch, "order")).tolist()
             self._order = (epoch, order)
         return self._order[1]
 

@@ -189,9 +189,7 @@ class EvaluationTransform:
         spare = (resized[0] - self.size[0], resized[1] - self.size[1])
         offsets = [(crop_offset(spare[0], i, count), crop_offset(spare[1], i, count)) for i in range(count)]
         windows = [Placement((*offset, *self.size), self.size, (0, 0), self.size) for offset in offsets]
-        return [
-            _with_maps(whole, None if rgb is None else window.view(rgb), window, flip=False) for window in windows
-        ]
+        return [_with_maps(whole, None if rgb is None else window.view(rgb), window, flip=False) for window in windows]
 
 
 @dataclass
@@ -267,8 +265,7 @@ class TrainTransform:
             return None
         draws = Uniforms(draw.generator(key, "color"))
         jitter, whiten, blur = (
-            draws.chance(probability)
-            for probability in (options.color_jitter, options.grayscale, options.blur)
+            draws.chance(probability) for probability in (options.color_jitter, options.grayscale, options.blur)
         )
         if not (jitter or whiten or blur):
             return None
@@ -341,9 +338,7 @@ def checked_size(sample: RGBDSample, patch_size: Size) -> Size:
     height, width = sample.height, sample.width
     maps = {"rgb": sample.rgb, "depth": sample.depth, "segmentation": sample.segmentation}
     maps.update(sample.meta.get("modalities", {}))
-    shapes = {
-        name: (map_.shape[0], map_.shape[-2], map_.shape[-1]) for name, map_ in maps.items() if map_ is not None
-    }
+    shapes = {name: (map_.shape[0], map_.shape[-2], map_.shape[-1]) for name, map_ in maps.items() if map_ is not None}
     if not sample.aligned and "depth" in shapes:
         shapes["depth"] = (shapes["depth"][0], height, width)
     if len(set(shapes.values())) > 1:
@@ -360,9 +355,7 @@ def checked_size(sample: RGBDSample, patch_size: Size) -> Size:
     return height, width
 
 
-def _with_maps(
-    sample: RGBDSample, rgb: torch.Tensor | None, placement: Placement, flip: bool
-) -> RGBDSample:
+def _with_maps(sample: RGBDSample, rgb: torch.Tensor | None, placement: Placement, flip: bool) -> RGBDSample:
     """Return the sample with its RGB replaced and every other map placed (and flipped) alike."""
 
     def moved(values: torch.Tensor | None, fill: float) -> torch.Tensor | None:

@@ -149,8 +149,7 @@ class DepthMetrics(_Reducible):
         """
         if predictions.shape != targets.shape or targets.dim() != 3:
             raise LabelError(
-                f"predictions {tuple(predictions.shape)} and targets {tuple(targets.shape)} "
-                "must both be (B, H, W)"
+                f"predictions {tuple(predictions.shape)} and targets {tuple(targets.shape)} must both be (B, H, W)"
             )
         if self.state.device != targets.device:
             self.state = self.state.to(targets.device)

@@ -59,6 +59,11 @@ class InitArguments:
         "sum",
         "A depth patch embedding that the checkpoint lacks: RGB kernels summed or averaged over colour, or random.",
     )
+    num_attention_heads: int | None = _f(
+        None,
+        "Heads of a foreign checkpoint's encoder, which no tensor tells; None = those of its files, or as released.",
+    )
+    decoder_num_attention_heads: int | None = _f(None, "Heads of a foreign checkpoint's decoder; None as above.")
 
 
 @dataclass

@@ -25,7 +25,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.arguments import RunArguments, same_setting
 from m33d_hf.training.class_numbers import numbers_changed
 from m33d_hf.training.guards import output_lock
-from m33d_hf.training.initialisation import find_own
+from m33d_hf.training.initialisation import find_own, stated_by
 from m33d_hf.training.launch import Ranks, open_accelerator
 from m33d_hf.training.preparation import build_eval_feed, build_model, list_left_out
 from m33d_hf.training.reporting import CONFIG, flatten, provenance
@@ -97,7 +97,7 @@ def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
     """
     if args.init_from is None:
         raise ConfigError("--eval_only judges the weights of --init_from: give the output folder of a trained model.")
-    trained, names = _trained(args.init_from)
+    trained, names = _trained(args.init_from, args)
     said = dict(args.model)
     if names is not None:
         if said.pop("num_labels", len(names)) != len(names):
@@ -117,16 +117,16 @@ def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
     return changed, notes
 
 
-def _trained(init_from: str) -> tuple[dict[str, Any], list[str] | None]:
+def _trained(init_from: str, args: RunArguments) -> tuple[dict[str, Any], list[str] | None]:
     """Configuration fields of a checkpoint, ours or foreign, and its classes (None where it names none)."""
     own = find_own(init_from)
     if own is not None:
         labels = own.config.get("id2label")
         fields = {name: value for name, value in own.config.items() if name in _FIELDS}
     else:
-        foreign = load_foreign(init_from)
+        foreign = load_foreign(init_from, stated_by(args.init))
         labels = foreign.config.get("id2label")
-        fields = config_for(foreign)
+        fields = config_for(foreign, init_decoder=False, given=args.model)
     names = class_names(labels)
     if names is None and isinstance(labels, Mapping):
         fields["num_labels"] = len(labels)

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from m33d_hf.convert import ConversionOptions, convert_state_dict, load_foreign, trained_positions
 from m33d_hf.convert.classes import class_obstacle
+from m33d_hf.convert.files import expand_index, read_safetensors
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import size_pair
@@ -121,9 +120,16 @@ def initialise(model: nn.Module, init_from: str | Path, init: InitArguments | No
             depth_encoder_init=init.depth_encoder_init,
             depth_patch_init=init.depth_patch_init,
         )
-        found = convert_state_dict(load_foreign(init_from), model, options)
-        return LoadReport(str(init_from), found.format, found.filled, found.new, found.ignored, found.notes)
+        found = convert_state_dict(load_foreign(init_from, stated_by(init)), model, options)
+        notes = [*found.facts, *found.notes]
+        return LoadReport(str(init_from), found.format, found.filled, found.new, found.ignored, notes)
     return _Matching(model, own, str(init_from), init).apply()
+
+
+def stated_by(init: InitArguments) -> dict[str, Any]:
+    """What the arguments say about a foreign checkpoint and no tensor tells."""
+    heads = {name: getattr(init, name) for name in ("num_attention_heads", "decoder_num_attention_heads")}
+    return {name: value for name, value in heads.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -157,8 +163,7 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
     if (folder / WEIGHTS).is_file():
         return OwnCheckpoint((folder / WEIGHTS,), config)
     if (folder / INDEX).is_file():
-        names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-        return OwnCheckpoint(tuple(folder / Path(name).name for name in sorted(set(names))), config)
+        return OwnCheckpoint(tuple(expand_index(folder / INDEX)), config)
     raise CheckpointError(
         f"{init_from} has a config.json of ours but no {WEIGHTS}; a run that has not finished keeps its weights in "
         "checkpoints/step_NNNNNNNN: name that folder."
@@ -451,10 +456,7 @@ def _decoder_core(side: Tensors, other: Tensors) -> set[str]:
 def _read(files: tuple[Path, ...]) -> Tensors:
     tensors: Tensors = {}
     for file in files:
-        try:
-            tensors.update(load_file(file))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read: {error}.") from error
+        tensors.update(read_safetensors(file))
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise CheckpointError(f"{files[0]}: {len(broken)} tensors hold NaN or infinity, the first is {broken[0]!r}.")

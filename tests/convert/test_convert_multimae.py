@@ -67,7 +67,11 @@ def test_the_names_of_a_pretraining_file(twin: MultiMAETwin) -> None:
     """As the original repository has them: one linear layer per decoder, not a dictionary of them."""
     names = set(twin.state_dict())
     assert {"output_adapters.rgb.out_proj.weight", "output_adapters.norm_rgb.out_proj.bias"} <= names
-    assert {"output_adapters.depth.task_embeddings.semseg", "input_adapters.rgb.pos_emb", "encoder.1.attn.qkv.bias"} <= names
+    assert {
+        "output_adapters.depth.task_embeddings.semseg",
+        "input_adapters.rgb.pos_emb",
+        "encoder.1.attn.qkv.bias",
+    } <= names
 
 
 def test_predictions_gradients_and_features_are_theirs(twin: MultiMAETwin, file: Path) -> None:
@@ -96,7 +100,9 @@ def test_predictions_gradients_and_features_are_theirs(twin: MultiMAETwin, file:
     assert any("halves of their channels exchanged" in note for note in report.notes)
 
 
-def test_another_size_interpolates_the_encoder_bicubically_and_decoders_bilinearly(twin: MultiMAETwin, file: Path) -> None:
+def test_another_size_interpolates_the_encoder_bicubically_and_decoders_bilinearly(
+    twin: MultiMAETwin, file: Path
+) -> None:
     model, _ = _converted(load_foreign(file, STATED))
     images, keep = _images(side=5 * PATCH), [0, 7, 24, 25 + 3, 25 + 12]
     with torch.no_grad():
@@ -197,7 +203,7 @@ def test_a_mistyped_decoder_weight_is_no_task_head(twin: MultiMAETwin) -> None:
 
 
 def test_decoders_of_another_shape_start_anew(file: Path) -> None:
-    model, report = _converted(load_foreign(file, STATED), decoder_hidden_size=32, decoder_num_attention_heads=4)
+    _, report = _converted(load_foreign(file, STATED), decoder_hidden_size=32, decoder_num_attention_heads=4)
     assert report.new and all(name.startswith("decoder.") for name in report.new)
     assert any("decoder_hidden_size 48 (model: 32)" in reason for reason in report.new.values())
 

@@ -1,7 +1,7 @@
 """MultiMAE as small torch modules: the names of its weights follow from the attributes, its function is written out.
 
 A second source for the converter, which knows names from tables and computes with our own modules. Sizes are free, so
-that no two widths of a model are equal by accident. Masks are lists of visible token numbers over the inputs side by side.
+that no two widths of a model are equal by accident. Masks are lists of visible tokens over the inputs side by side.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ class MultiMAETwin(nn.Module):
         **{"small": 48, "small_layers": 2, "small_heads": 6, "small_inner": 80},
     }
 
-    def __init__(self, targets: Sequence[str] = ("rgb", "depth", "norm_rgb"), semseg: bool = False, **sizes: int) -> None:
+    def __init__(
+        self, targets: Sequence[str] = ("rgb", "depth", "norm_rgb"), semseg: bool = False, **sizes: int
+    ) -> None:
         super().__init__()
         s = self.sizes = {**self.SIZES, **sizes}
         adapters: dict[str, nn.Module] = {
@@ -203,7 +205,7 @@ def timm_layout(twin: MultiMAETwin) -> dict[str, Tensor]:
 
 
 def fine_tuned(twin: MultiMAETwin, task: str, side: int | None = None) -> dict[str, Tensor]:
-    """A fine-tuned model: inputs, encoder and a head in the place of the decoders, positions of `side` tokens a side."""
+    """A fine-tuned model: inputs, encoder and a head in the place of the decoders, positions of `side` x `side`."""
     dim = twin.sizes["dim"]
     heads: dict[str, tuple[str, Any]] = {
         "cls": ("cls", {"norm": _norm(dim), "head": nn.Linear(dim, 5)}),

@@ -79,10 +79,10 @@ class _Poison(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") in ("empty", "empty_like", "new_empty", "empty_strided"):
-            if result.is_floating_point() and not result.is_meta:
-                with torch.no_grad():
-                    result.detach().fill_(math.nan)
+        fresh = getattr(func, "__name__", "") in ("empty", "empty_like", "new_empty", "empty_strided")
+        if fresh and result.is_floating_point() and not result.is_meta:
+            with torch.no_grad():
+                result.detach().fill_(math.nan)
         return result
 
 

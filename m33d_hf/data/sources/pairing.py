@@ -229,9 +229,7 @@ def pair_by_stamp(
     return {name: rows[name] for name in sorted(rows, key=natural_key)}, rest, pairs
 
 
-def match_timestamps(
-    first: Sequence[float], second: Sequence[float], max_difference: float
-) -> list[tuple[int, int]]:
+def match_timestamps(first: Sequence[float], second: Sequence[float], max_difference: float) -> list[tuple[int, int]]:
     """Pair two lists of seconds one to one: the closest pair first, none further apart than `max_difference`.
 
     Returns:

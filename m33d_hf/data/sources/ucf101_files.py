@@ -105,6 +105,5 @@ def _videos_in(folder: Path) -> list[str]:
         return sorted(
             entry.name
             for entry in entries
-            if not entry.name.startswith(".")
-            and (Path(entry.name).suffix.lower() in VIDEO_SUFFIXES or entry.is_dir())
+            if not entry.name.startswith(".") and (Path(entry.name).suffix.lower() in VIDEO_SUFFIXES or entry.is_dir())
         )
