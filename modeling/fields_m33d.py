@@ -217,7 +217,8 @@ def described(hint: Any) -> str:
         items = [item for item in typing.get_args(option) if item is not Ellipsis]
         return "a list" if not items or items[0] is Any else f"a list, each {described(items[0])}"
     if _container(option) in _MAPPINGS:
-        return "a mapping"
+        inner = typing.get_args(option)
+        return "a mapping" if Any in (inner or (Any,)) else f"a mapping of {described(inner[0])} to {described(inner[1])}"
     if isinstance(option, type) and issubclass(option, PurePath):
         return "a path"
     return names.get(option, getattr(option, "__name__", str(option)))

@@ -31,7 +31,7 @@ RANGES: Mapping[str, Range] = {
     "num_classes": Range(low=1, high=255),
     "fps": Range(above=0, high=1e6),
     "label_fps": Range(above=0, high=1e6),
-    "depth_scale": Range(above=0, high=1e9),
+    "depth_scale": Range(low=1e-6, high=1e9),
     "min_depth": _METRES,
     "max_depth": _METRES,
     "max_difference": Range(low=0, high=1e6),

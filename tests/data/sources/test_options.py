@@ -76,12 +76,12 @@ def test_annotations_of_all_kinds_are_understood(options: dict[str, Any], expect
     [
         ({"mode": "c"}, "mode must be one of a, b, not 'c'"),
         ({"names": [3]}, "names must be text or a list, each text or null"),
-        ({"table": {"x": "a"}}, "table must be a mapping or null"),
+        ({"table": {"x": "a"}}, "table must be a mapping of a whole number to text or null"),
         ({"crop": [3]}, "crop must be a list, each a whole number or null"),
         ({"share": 0}, r"share is 0; it must be above 0 and at most 1"),
         ({"share": "half"}, "share must be a number, not 'half'"),
         ({"limit": True}, "limit must be a whole number or a number or null"),
-        ({"rates": {"a": "b"}}, "rates must be a mapping or null"),
+        ({"rates": {"a": "b"}}, "rates must be a mapping of text to a number or null"),
         ({"mood": 3}, "has no option 'mood'.*Did you mean 'mode'"),
     ],
 )
