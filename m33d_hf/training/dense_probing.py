@@ -50,8 +50,8 @@ def dense_probe_run(args: RunArguments, linear: LinearOptions | None = None) -> 
 
     Returns:
         "linear/miou", "linear/pixel_accuracy"; "linear/strength", "linear/converged", "linear/iterations",
-        "linear/gradient", "linear/train_top1" and "linear/held_out_top1" of the patches, see `m33d_hf.evaluation.probes.linear_probe`;
-        "samples/train", "samples/test"; "seconds/features", "seconds/linear".
+        "linear/gradient", "linear/train_top1" and "linear/held_out_top1" of the patches, see
+        `m33d_hf.evaluation.probes.linear_probe`; "samples/train", "samples/test"; "seconds/features", "seconds/linear".
 
     Raises:
         ConfigError: several processes, another task, no evaluation data, options out of range.

@@ -22,8 +22,11 @@ _REFUSED = 254
 
 def _existing(path: str | Path, root: Path) -> Path:
     for candidate in (Path(path), root / path):
-        if candidate.is_file():
-            return candidate
+        try:
+            if candidate.is_file():
+                return candidate
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{str(path)[:80]!r} is no name of a file ({error})") from error
     raise ConfigError(f"file {str(path)!r} is neither here nor in {root}")
 
 
@@ -50,7 +53,7 @@ def read_label_map(value: Mapping[Any, Any] | Sequence[int] | str | Path, root: 
         if isinstance(given, Mapping):
             return {int(stored): int(class_id) for stored, class_id in given.items()}
         return {int(stored): class_id for class_id, stored in enumerate(given)}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"label_map must map stored values to class ids, both whole numbers ({error})") from error
 
 
@@ -60,7 +63,7 @@ def _read_map_file(path: Path) -> Any:
     if path.suffix == ".json":
         try:
             return json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise CorruptFileError(path, f"is not valid JSON ({error})") from error
     rows = [line.replace(",", " ").split() for line in text.splitlines() if line.strip()]
     pairs = all(len(row) == 2 and row[1].lstrip("-").isdigit() for row in rows)
@@ -210,6 +213,8 @@ def build_label_rules(
     Raises:
         ConfigError: options that contradict each other.
     """
+    label_ignore = () if label_ignore is None else label_ignore
+    _check_options(num_classes, class_names, label_offset, label_ignore)
     if palette is not None:
         if label_map is not None or label_offset or label_ignore not in ((), []):
             raise ConfigError(
@@ -235,6 +240,21 @@ def build_label_rules(
     if names is not None and len(names) != num_classes:
         raise ConfigError(f"num_classes is {num_classes}, but class_names holds {len(names)} names")
     return LabelRules(num_classes, names, label_offset, ignore, mapping, label_unmapped)
+
+
+def _check_options(num_classes: Any, class_names: Any, label_offset: Any, label_ignore: Any) -> None:
+    """Raise a ConfigError for values of another kind than the option's."""
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+    if not (num_classes is None or whole(num_classes)) or not whole(label_offset):
+        raise ConfigError(f"num_classes {num_classes!r} and label_offset {label_offset!r} must be whole numbers")
+    several = isinstance(label_ignore, Iterable) and not isinstance(label_ignore, str | Mapping)
+    if not (all(whole(value) for value in label_ignore) if several else whole(label_ignore)):
+        raise ConfigError(f"label_ignore is {label_ignore!r}; it must be a stored value or a list of them")
+    if class_names is not None and not isinstance(class_names, str | Path | Sequence):
+        raise ConfigError(f"class_names is {class_names!r}; it must be a list of names or the file that holds them")
 
 
 def _rules_of_palette(
