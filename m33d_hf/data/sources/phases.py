@@ -112,7 +112,7 @@ class PhasesSource(PhaseSource):
         annotations: str = "auto",
         annotation_format: str = "auto",
         annotation_level: str = "phases",
-        ignored_phases: Sequence[str] | None = None,
+        ignored_phases: str | Sequence[str] | None = None,
         clock: str = "auto",
         phase_names: str | Sequence[str] | Mapping[int, str] | ClassTable | None = None,
         unknown_phase: str = "error",
@@ -149,7 +149,7 @@ class PhasesSource(PhaseSource):
         found = find_videos(self.root, videos, options)
         if unit == "videos" and annotations == "auto" and not require_annotations:
             annotations = "none"  # pre-training: what is wrong with labels must not stop it
-        ignored = tuple(ignored_phases or ())
+        ignored = (ignored_phases,) if isinstance(ignored_phases, str) else tuple(ignored_phases or ())
         reading = AnnotationOptions(annotation_format, segment_unit, annotation_level, ignored, clock)
         labels = find_annotations(self.root, list(found.videos), annotations, reading)
         self.notes = list(found.notes)
