@@ -83,8 +83,8 @@ def detection_metrics(results: Sequence[VideoResult], names: Sequence[str]) -> t
 
     Returns:
         ({"map", "clip_map", "frame_map", "clip_accuracy", "frame_accuracy", "edit", "f1_10", "f1_25", "f1_50",
-        "ap/<class>", "clipwise/..."}, names of the classes that no clip is annotated with, which have no "ap/..." and leave
-        the mean).
+        "ap/<class>", "clipwise/..."}, names of the classes that no clip is annotated with, which have no "ap/..."
+        and leave the mean).
     """
     labels = np.concatenate([result.labels[result.valid] for result in results])
     absent = [name for number, name in enumerate(names) if not (labels == number).any()]

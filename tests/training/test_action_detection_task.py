@@ -20,16 +20,17 @@ from helpers.phases_in_memory import DEFAULT, MODEL, NAMES, SIDE, arguments, fir
 from m33d_hf.data.feature_dataset import FeatureCollator
 from m33d_hf.data.skips import read_skipped
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
-from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics
+from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics, video_rows
 from m33d_hf.evaluation.frame_votes import frame_phases, frame_probabilities
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 from m33d_hf.training.dry_run import dry_run
 from m33d_hf.training.evaluation_run import evaluate_run
 from m33d_hf.training.loop import train
 from m33d_hf.training.preparation import build_model
-from m33d_hf.training.tasks.action_detection import ActionDetectionTask
+from m33d_hf.training.tasks.action_detection import ActionDetectionTask, draw_timelines
 
 
 @pytest.fixture(autouse=True)
