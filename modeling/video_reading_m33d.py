@@ -12,7 +12,6 @@ gives way to another for a file that it refuses.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors_m33d import ConfigError, CorruptFileError, MissingDependencyError, nearest_name_hint
-from .picture_files_m33d import PICTURE_SUFFIXES, file_orientation, read_picture
+from .picture_files_m33d import PICTURE_SUFFIXES, file_orientation, kinds_of, read_picture
 from .video_decord_m33d import available as decord_available
 from .video_decord_m33d import count_frames as count_decord_frames
 from .video_decord_m33d import decode as decode_decord
@@ -266,9 +265,8 @@ def frame_orientations(folder: Path, numbers: Iterable[int]) -> list[int]:
 def _inspect_folder(folder: Path) -> VideoInfo:
     files = frame_files(folder)
     if not files:
-        there = Counter(path.suffix.lower() or "no suffix" for path in folder.iterdir())
-        lies = ", ".join(f"{number} {suffix}" for suffix, number in there.most_common(8)) or "nothing"
-        raise CorruptFileError(folder, f"holds no pictures ({', '.join(FRAME_SUFFIXES)}); it holds {lies}")
+        there = kinds_of(folder.iterdir())
+        raise CorruptFileError(folder, f"holds no pictures ({', '.join(FRAME_SUFFIXES)}); it holds {there}")
     height, width = read_picture(files[0])[0].shape[:2]
     return VideoInfo(len(files), None, height, width, "frames")
 

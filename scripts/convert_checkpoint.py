@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if (arguments.output / "config.json").exists() and not arguments.overwrite:
             raise ConfigError(f"{arguments.output} already holds a checkpoint; pass --overwrite to replace it.")
-        checkpoint = load_foreign(arguments.input, _stated(arguments))
         overrides = _overrides(arguments.config_overrides)
+        checkpoint = load_foreign(arguments.input, _stated(arguments))
         fields = config_for(checkpoint, not arguments.no_decoder, overrides)
         model = M33DForPreTraining(M33DConfig(**(fields | overrides)))
         options = ConversionOptions(

@@ -16,7 +16,7 @@ RANKS = {
     "modeling": 0, "errors": 1, "registration": 1, "data": 2, "convert": 3, "evaluation": 3, "visualization": 3,
     "recipes": 3, "training": 4, "inference": 5, "experiments": 6, "demo": 6, "hub": 6, "scripts": 7,
 }  # fmt: skip
-OPTIONAL = ("datasets", "evaluate", "decord", "av", "gradio", "onnx", "matplotlib", "tensorboard", "h5py")
+OPTIONAL = ("datasets", "evaluate", "decord", "av", "gradio", "onnx", "matplotlib", "tensorboard", "h5py", "OpenEXR")
 # huggingface_hub comes with transformers, which builds its configuration classes on it.
 MODELING_PACKAGES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub"}
 TEXT = {".py", ".md", ".yaml", ".cfg", ".toml", ".json", ".cff", ""}
@@ -153,7 +153,7 @@ def test_everything_imports_without_optional_packages() -> None:
         parts = path.relative_to(ROOT).with_suffix("").parts
         parts = parts if parts[0] == "m33d_hf" else ("m33d_hf", *parts)
         modules.append(".".join(parts).removesuffix(".__init__"))
-    blocked = ("datasets", "evaluate", "decord", "gradio", "onnx", "matplotlib", "h5py")
+    blocked = ("datasets", "evaluate", "decord", "gradio", "onnx", "matplotlib", "h5py", "OpenEXR")
     code = (
         "import importlib, sys\n"
         f"for name in {blocked!r}: sys.modules[name] = None\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 from m33d_hf.data.sources.pairing import natural_key
 from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
 
 ITEMS = ("auto", "images", "videos")
@@ -65,10 +66,8 @@ def list_items(
         found = [DepthItem(_rel(root, file), file, True) for file in videos]
         found += [DepthItem(root.name if f == root else f.relative_to(root).as_posix(), f, True) for f in folders]
     if not found:
-        counts = Counter(file.suffix.lower() or "no suffix" for file in files)
-        there = ", ".join(f"{number} {suffix}" for suffix, number in counts.most_common(8)) or "no files"
         known = FRAME_SUFFIXES if items == "images" else (*VIDEO_SUFFIXES, *FRAME_SUFFIXES)
-        raise DataError(f"--input {root} holds no {items}: {there}. What is read: {', '.join(known)}.")
+        raise DataError(f"--input {root} holds no {items}: {kinds_of(files)}. What is read: {', '.join(known)}.")
     _refuse_twins(found)
     return sorted(found, key=lambda item: natural_key(item.rel))
 

@@ -14,7 +14,8 @@ from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
 from m33d_hf.inference.timeline import ActionDetector, Detection
-from m33d_hf.modeling.video_reading_m33d import frame_files
+from m33d_hf.modeling.picture_files_m33d import kinds_of
+from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES, frame_files
 from m33d_hf.modeling.video_times_m33d import FrameTimes
 
 SEGMENT_COLUMNS = (
@@ -36,7 +37,11 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
     for given in map(Path, paths):
         videos = _below(given)
         if not videos:
-            raise ConfigError(f"{given} is no video, no folder of frames, and holds neither; see --video.")
+            there = kinds_of(path for path in given.rglob("*") if path.is_file())
+            raise ConfigError(
+                f"{given} is no video, no folder of frames, and holds neither but {there}; see --video. What is read: "
+                f"{', '.join((*VIDEO_SUFFIXES, *FRAME_SUFFIXES))}."
+            )
         bare = [_name(given, path, suffix=False) for path in videos]
         for path, name in zip(videos, bare):
             chosen = name if bare.count(name) == 1 else _name(given, path, suffix=True)

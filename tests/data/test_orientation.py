@@ -14,6 +14,7 @@ from transformers.image_utils import load_image
 from helpers.frames_on_disk import depth_array, label_array, rgb_array, save
 from m33d_hf.data.depth_maps import find_depth_maps
 from m33d_hf.data.files import load_map, load_rgb, map_size, read_map, read_rgb
+from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.folder import FolderSource
 from m33d_hf.data.sources.video_files import VideoFile
 from m33d_hf.errors import DataError
@@ -193,3 +194,13 @@ def test_depth_beside_a_folder_of_frames(tmp_path: Path, upright_note: bool):
         return
     with pytest.raises(DataError, match=r"EXIF orientation 3 .*extract_depth\.py"):
         video.read([1])
+
+
+def test_folders_of_frames_with_phases_take_the_option_too(tmp_path: Path):
+    write_pairs(tmp_path / "videos/v", 3, (24, 32), (24, 32))
+    (tmp_path / "phase_annotations").mkdir()
+    (tmp_path / "phase_annotations/v-phase.txt").write_text("Frame\tPhase\n0\ta\n1\ta\n2\tb\n")
+    options = {"root": tmp_path, "phase_names": ["a", "b"]}
+    with pytest.raises(DataError, match="EXIF orientation 3"):
+        build_source("phases", **options)
+    assert len(build_source("phases", orientation="as_rgb", **options)) == 1

@@ -66,6 +66,7 @@ def test_overrides_are_checked_as_the_fields_of_a_run_are(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     torch.save({"model": original_mae(tiny_vitmae())}, tmp_path / "mae.pth")
+    heads = ["--num_attention_heads", "4", "--decoder_num_attention_heads", "3"]
     given = ["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out"), "--config_overrides", override]
-    assert main(given) == 1
+    assert main([*given, *heads]) == 1
     assert message in capsys.readouterr().err

@@ -92,6 +92,7 @@ class VideoOptions:
     align: str
     require_depth: bool
     fps: float | None
+    orientation: str = "refuse"
 
 
 def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
@@ -197,6 +198,7 @@ def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:
         min_depth=depth.min_depth,
         max_depth=depth.max_depth,
         align=options.align,
+        orientation=options.orientation,
         require_depth=options.require_depth,
         fps=options.fps,
     )

@@ -83,7 +83,8 @@ class PhasesSource(PhaseSource):
         rgb, depth: `auto`, `none`, and for frames a folder or pattern as in the `folder` source; for video files,
             `depth` is a folder of depth sidecars (`auto`: `depth/` where it holds depth_spec.json).
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: what stored depth means.
-        align: for frames whose RGB and depth differ in size, as in the `folder` source.
+        align, orientation: for frames whose RGB and depth differ in size, or whose RGB EXIF says to turn, as in the
+            `folder` source.
         require_depth: leave out (and list) what has no depth.
         require_annotations: leave out (and list) videos without annotation; None does so for clips only.
         on_unpaired: `list` videos without annotation and annotations without video in `unpaired`, or `error`.
@@ -131,6 +132,7 @@ class PhasesSource(PhaseSource):
         min_depth: float | None = None,
         max_depth: float | None = None,
         align: str = "refuse",
+        orientation: str = "refuse",
         require_depth: bool = False,
         require_annotations: bool | None = None,
         on_unpaired: str = "list",
@@ -145,7 +147,7 @@ class PhasesSource(PhaseSource):
         choose("on_unpaired", on_unpaired, ("list", "error"))
         _check_rates(length_tolerance, fps=fps, label_fps=label_fps)
         stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth)
-        options = VideoOptions(rgb, depth or "none", stated, align, require_depth, fps)
+        options = VideoOptions(rgb, depth or "none", stated, align, require_depth, fps, orientation)
         found = find_videos(self.root, videos, options)
         if unit == "videos" and annotations == "auto" and not require_annotations:
             annotations = "none"  # pre-training: what is wrong with labels must not stop it
