@@ -54,14 +54,12 @@ def refuse_foreign_numbers(looked: Sequence[Looked]) -> None:
 def _refuse_raw_kinect(raw: Sequence[Looked]) -> None:
     each = raw[0]
     as_read, swapped = each.figures.neighbours
-    order = (
-        ""
-        if not each.figures.exchanged
-        else (
-            f" Its bytes are exchanged besides, as in NYUv2's raw PGM files: neighbouring pixels differ by {as_read:.3g} "
-            f"as read and by {swapped:.3g} with the bytes exchanged (`values.byteswap()` in NumPy)."
+    order = ""
+    if each.figures.exchanged:
+        order = (
+            " Its bytes are exchanged besides, as in NYUv2's raw PGM files: neighbouring pixels differ by "
+            f"{as_read:.3g} as read and by {swapped:.3g} with the bytes exchanged (`values.byteswap()` in NumPy)."
         )
-    )
     raise DepthUnitError(
         f"{each.path} holds raw Kinect disparity: 11-bit values, 2047 where nothing was measured. That is no distance "
         f"in any unit, and no inverse depth either: larger is farther.{order} Convert it to metres with the camera's "
