@@ -41,12 +41,13 @@ def placement_of(image: Size, fields: Mapping[str, Any]) -> Placement | None:
         return None
     exact, bounds = _pair(size, "height", "width"), _pair(size, "max_height", "max_width")
     if centred:
-        canvas = (size.shortest_edge,) * 2 if size.shortest_edge and not size.longest_edge else exact
+        side = int(size.shortest_edge or 0) if not size.longest_edge else 0
+        canvas = (side, side) if side else exact
         given = _pair(crop, "height", "width") if crop is not None else None
-        return place(image, canvas, "center") if canvas is not None and canvas == given else None
+        return None if canvas is None or canvas != given else place(image, canvas, "center")
     if padded:
         given = _pair(pad, "height", "width") if pad is not None else None
-        return place(image, bounds, "pad") if bounds is not None and bounds == given else None
+        return None if bounds is None or bounds != given else place(image, bounds, "pad")
     return place(image, exact, "resize") if exact else None
 
 

@@ -142,10 +142,10 @@ def test_metrics_of_the_served_model_are_those_of_evaluation(tmp_path: Path, nam
     result = train(args, task)
     best = tmp_path / "out" / "checkpoints" / "best"
     assert is_complete(best) and "preprocessor_config.json" in json.loads((best / "COMPLETE").read_text())
-    data = task.build_eval_dataset(args, SimpleNamespace(config=starting_config(args)))  # type: ignore[arg-type]
     segmentation = name == "semantic_segmentation"
     kind = M33DForSemanticSegmentation if segmentation else M33DForDepthEstimation
     model = kind.from_pretrained(tmp_path / "out").eval()
+    data = task.build_eval_dataset(args, model)
     processor = M33DImageProcessor.from_pretrained(tmp_path / "out")
     assert M33DImageProcessor.from_pretrained(best).to_dict() == processor.to_dict()
     judge: Any = ConfusionMatrix(int(model.config.num_labels), 255) if segmentation else DepthMetrics()

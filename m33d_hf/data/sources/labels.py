@@ -269,8 +269,10 @@ def _rules_of_palette(
     if class_names is not None:
         if names is not None:
             raise ConfigError("the palette names its classes; leave class_names out, or the names in the palette")
-        listed = isinstance(class_names, str | Path)
-        names = read_class_names(_existing(class_names, root))[0] if listed else [str(name) for name in class_names]
+        if isinstance(class_names, str | Path):
+            names = read_class_names(_existing(class_names, root))[0]
+        else:
+            names = [str(name) for name in class_names]
     for what, count in (("num_classes is", num_classes), ("class_names holds", names and len(names))):
         if count is not None and count != palette.num_classes:
             raise ConfigError(f"{what} {count}, but the palette has {palette.num_classes} classes (without void)")
