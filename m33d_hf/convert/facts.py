@@ -97,6 +97,17 @@ class Facts:
         released = self._released(name)
         return None if released is None else Fact(released, "the released model of this shape", assumed=True)
 
+    def normalised(self) -> Fact:
+        """Whether a decoder predicts patches that are normalised one by one (`norm_pix_loss`)."""
+        for key, entries, source in (
+            ("norm_pix_loss", self.checkpoint.config, "config.json"),
+            ("norm_pix_loss", self.checkpoint.arguments, "the saved arguments"),
+            ("normlize_target", self.checkpoint.arguments, "the saved arguments"),  # VideoMAE's spelling
+        ):
+            if isinstance(entries.get(key), bool):
+                return Fact(entries[key], f"{source} ({key})")
+        return Fact(True, "MAE's and VideoMAE's recipes", assumed=True)
+
     def value(self, name: str) -> Any:
         """The value of a fact, None where nothing tells it."""
         fact = self.get(name)
@@ -220,10 +231,11 @@ def lines_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]
             lines.append(f"assumed: {name} {own!r}, that of {fact.source}; no tensor tells it, --{name} states it")
         elif fact.source != "the position table":
             lines.append(f"{name} {own!r}: {fact.source}; no tensor tells it")
-    if decoder_taken:
-        lines.append(
-            "assumed: whether the decoder predicts normalised patches (target_norm of modalities); no tensor tells it"
-        )
+    if decoder_taken and config.decoder_kind == "shared":  # MultiMAE names its normalised target
+        patches = facts.normalised()
+        words = "normalised" if patches.value else "plain"
+        known = f"that of {patches.source}; no tensor tells it, target_norm of modalities states it"
+        lines.append(f"assumed: {words} patches, {known}" if patches.assumed else f"{words} patches: {patches.source}")
     return lines
 
 

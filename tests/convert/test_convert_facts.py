@@ -105,6 +105,20 @@ def test_config_json_and_saved_arguments_tell_too(theirs: VideoMAEForPreTraining
     assert (known["image_size"], known["num_frames"]) == (64, 8)
 
 
+def test_plain_targets_are_told_by_files_and_assumed_normalised_elsewhere(theirs: VideoMAEForPreTraining) -> None:
+    weights, stated = original_videomae(theirs), {**STATED, "decoder_num_attention_heads": 2}
+    plain, normalised = (argparse.Namespace(normlize_target=value) for value in (False, True))
+    cases = [({}, None, "per_channel", "assumed: normalised patches")]
+    cases += [({"args": plain}, None, "none", "plain patches: the saved arguments")]
+    cases += [({"args": normalised}, None, "per_channel", "normalised patches: the saved arguments")]
+    cases += [({}, {"norm_pix_loss": False}, "none", "plain patches: config.json")]
+    for more, config, norm, line in cases:
+        checkpoint = from_state_dict({"model": weights, **more}, config=config, stated=stated)
+        model = M33DForPreTraining(M33DConfig(**config_for(checkpoint)))
+        assert model.config.spec("rgb").target_norm == norm
+        assert any(text.startswith(line) for text in convert_state_dict(checkpoint, model).facts)
+
+
 def test_a_statement_goes_before_files_and_a_position_table_before_both() -> None:
     weights = original_mae(tiny_vitmae())
     arguments = argparse.Namespace(input_size=224)  # a wrong word about a table of 4 x 4 patches of 8
