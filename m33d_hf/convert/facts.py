@@ -42,6 +42,7 @@ _DECODERS: dict[str, dict[int, int]] = {
     "VideoMAE": {192: 3, 384: 6, 512: 8, 640: 8},
     "MultiMAE": {256: 8},
 }
+_EVERYWHERE: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
 _TOO_LARGE = 1 << 20
 _RELEASED_SIZE, _RELEASED_FRAMES, _RELEASED_TUBELET = 224, 16, 2
 # Names in the arguments that the original runs save.
@@ -94,6 +95,8 @@ class Facts:
             value = self.checkpoint.arguments.get(key)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return Fact(value, f"the saved arguments ({key})")
+        if name in _EVERYWHERE:
+            return Fact(_EVERYWHERE[name], "all released models", assumed=True)
         released = self._released(name)
         return None if released is None else Fact(released, "the released model of this shape", assumed=True)
 
@@ -140,15 +143,14 @@ class Facts:
         if name == "num_attention_heads":
             return self._released_heads()
         if name == "decoder_num_attention_heads":
-            width = self._decoder_width()
+            width = self.decoder_width()
             return _DECODERS.get(self.table.name.split(" ")[0], {}).get(width) if self._is_released() else None
         if name == "image_size":
             return _RELEASED_SIZE if self._is_released() else None
-        if name == "num_frames":
-            return _RELEASED_FRAMES if self._is_released() else None
-        return {"hidden_act": "gelu", "layer_norm_eps": 1e-6}[name]  # of all three projects, whatever the size
+        return _RELEASED_FRAMES if self._is_released() else None
 
-    def _decoder_width(self) -> int:
+    def decoder_width(self) -> int:
+        """Width of the decoders, 0 where there are none."""
         names = (n for n in self.neutral.weights if n.startswith("decoder.") and n.endswith("embed.weight"))
         shape = next((self.neutral.weights[name].tensor.shape for name in names), ())
         return shape[0] if shape else 0
@@ -201,18 +203,21 @@ def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> d
     unknown = [name for name, fact in found.items() if fact is None]
     if unknown:
         width, layers = facts.neutral.weights["patch.weight"].tensor.shape[0], facts.neutral.depth("encoder")
+        decoded = facts.decoder_width()
         heads = f" Width {width} may be {_readings(width)}." if "num_attention_heads" in unknown else ""
         raise ConversionError(
-            f"{facts.checkpoint.origin}: no tensor tells {', '.join(unknown)}, and an encoder of width {width} with"
-            f" {layers} layers is none of the released ones.{heads} State what the model was trained with:"
-            f" {' '.join(f'--{name} ...' for name in unknown)}."
+            f"{facts.checkpoint.origin}: no tensor tells {', '.join(unknown)}, and no released model has this shape"
+            f" (width {width}, {layers} layers{f', decoder of width {decoded}' if decoded else ''}).{heads}"
+            f" State what it was trained with: {' '.join(f'--{name} ...' for name in unknown)}"
         )
     return {name: fact for name, fact in found.items() if fact is not None}
 
 
 def _readings(width: int) -> str:
-    readings = [f"{width // size} heads of {size}" for size in (32, 64, 80, 128) if width % size == 0]
-    return " or ".join(readings) or f"any number of heads that divides {width}"
+    readings = [f"{width // size} x {size}" for size in (32, 64, 80, 128) if width % size == 0]
+    return (
+        f"{' or '.join(readings)} (heads x channels)" if readings else "split among any number of heads that divides it"
+    )
 
 
 def lines_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]:

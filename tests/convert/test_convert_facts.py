@@ -57,7 +57,7 @@ def _run(file: Path, *more: str) -> int:
 def test_several_readings_are_refused_and_nothing_is_written(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(file) == 1
     text = capsys.readouterr().err
-    assert "4 heads of 32 or 2 heads of 64" in text
+    assert "4 x 32 or 2 x 64" in text
     for flag in ("--num_attention_heads", "--image_size", "--num_frames", "--decoder_num_attention_heads"):
         assert flag in text
     assert not (file.parent / "out").exists()
