@@ -145,16 +145,17 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
     grid = facts.grid()
     if grid is not None and grid.base != grid.sides:
         result["position_grid"] = [1, *grid.base]
+    plain = {} if facts.normalised().value else {"target_norm": "none"}
     if table is multimae.TABLE:
         sizes = multimae.RELEASED_DECODER | multimae.decoder_sizes(neutral)
         sizes["decoder_num_attention_heads"] = max(1, sizes["decoder_hidden_size"] // 32)  # as many as the released
         result |= multimae.modality_arguments(neutral) | sizes
     elif clip:
         masking = {"masking": "tube", "mask_ratio": 0.9, "target_norm": "per_channel", "target_space": "unit"}
-        result["modalities"] = [rgb_modality(**masking, weight=1.0)]
+        result["modalities"] = [rgb_modality(**{**masking, **plain}, weight=1.0)]
         result |= _decoder_fields(facts) if neutral.has_decoder() else _halved_decoder(kernel[0])
     else:
-        result["modalities"] = [rgb_modality(mask_ratio=0.75, weight=1.0)]
+        result["modalities"] = [rgb_modality(mask_ratio=0.75, weight=1.0, **plain)]
         result |= _decoder_fields(facts) if neutral.has_decoder() else {}
         if table is multimae.TIMM_TABLE:
             result["encoder_norm"] = any(name.startswith("encoder.layernorm.") for name in neutral.weights)

@@ -42,6 +42,7 @@ _DECODERS: dict[str, dict[int, int]] = {
     "VideoMAE": {192: 3, 384: 6, 512: 8, 640: 8},
     "MultiMAE": {256: 8},
 }
+_EVERYWHERE: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
 _TOO_LARGE = 1 << 20
 _RELEASED_SIZE, _RELEASED_FRAMES, _RELEASED_TUBELET = 224, 16, 2
 # Names in the arguments that the original runs save.
@@ -94,8 +95,21 @@ class Facts:
             value = self.checkpoint.arguments.get(key)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return Fact(value, f"the saved arguments ({key})")
+        if name in _EVERYWHERE:
+            return Fact(_EVERYWHERE[name], "all released models", assumed=True)
         released = self._released(name)
         return None if released is None else Fact(released, "the released model of this shape", assumed=True)
+
+    def normalised(self) -> Fact:
+        """Whether a decoder predicts patches that are normalised one by one (`norm_pix_loss`)."""
+        for key, entries, source in (
+            ("norm_pix_loss", self.checkpoint.config, "config.json"),
+            ("norm_pix_loss", self.checkpoint.arguments, "the saved arguments"),
+            ("normlize_target", self.checkpoint.arguments, "the saved arguments"),  # VideoMAE's spelling
+        ):
+            if isinstance(entries.get(key), bool):
+                return Fact(entries[key], f"{source} ({key})")
+        return Fact(True, "MAE's and VideoMAE's recipes", assumed=True)
 
     def value(self, name: str) -> Any:
         """The value of a fact, None where nothing tells it."""
@@ -129,15 +143,14 @@ class Facts:
         if name == "num_attention_heads":
             return self._released_heads()
         if name == "decoder_num_attention_heads":
-            width = self._decoder_width()
+            width = self.decoder_width()
             return _DECODERS.get(self.table.name.split(" ")[0], {}).get(width) if self._is_released() else None
         if name == "image_size":
             return _RELEASED_SIZE if self._is_released() else None
-        if name == "num_frames":
-            return _RELEASED_FRAMES if self._is_released() else None
-        return {"hidden_act": "gelu", "layer_norm_eps": 1e-6}[name]  # of all three projects, whatever the size
+        return _RELEASED_FRAMES if self._is_released() else None
 
-    def _decoder_width(self) -> int:
+    def decoder_width(self) -> int:
+        """Width of the decoders, 0 where there are none."""
         names = (n for n in self.neutral.weights if n.startswith("decoder.") and n.endswith("embed.weight"))
         shape = next((self.neutral.weights[name].tensor.shape for name in names), ())
         return shape[0] if shape else 0
@@ -190,18 +203,21 @@ def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> d
     unknown = [name for name, fact in found.items() if fact is None]
     if unknown:
         width, layers = facts.neutral.weights["patch.weight"].tensor.shape[0], facts.neutral.depth("encoder")
+        decoded = facts.decoder_width()
         heads = f" Width {width} may be {_readings(width)}." if "num_attention_heads" in unknown else ""
         raise ConversionError(
-            f"{facts.checkpoint.origin}: no tensor tells {', '.join(unknown)}, and an encoder of width {width} with"
-            f" {layers} layers is none of the released ones.{heads} State what the model was trained with:"
-            f" {' '.join(f'--{name} ...' for name in unknown)}."
+            f"{facts.checkpoint.origin}: no tensor tells {', '.join(unknown)}, and no released model has this shape"
+            f" (width {width}, {layers} layers{f', decoder of width {decoded}' if decoded else ''}).{heads}"
+            f" State what it was trained with: {' '.join(f'--{name} ...' for name in unknown)}"
         )
     return {name: fact for name, fact in found.items() if fact is not None}
 
 
 def _readings(width: int) -> str:
-    readings = [f"{width // size} heads of {size}" for size in (32, 64, 80, 128) if width % size == 0]
-    return " or ".join(readings) or f"any number of heads that divides {width}"
+    readings = [f"{width // size} x {size}" for size in (32, 64, 80, 128) if width % size == 0]
+    return (
+        f"{' or '.join(readings)} (heads x channels)" if readings else "split among any number of heads that divides it"
+    )
 
 
 def lines_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]:
@@ -220,10 +236,11 @@ def lines_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]
             lines.append(f"assumed: {name} {own!r}, that of {fact.source}; no tensor tells it, --{name} states it")
         elif fact.source != "the position table":
             lines.append(f"{name} {own!r}: {fact.source}; no tensor tells it")
-    if decoder_taken:
-        lines.append(
-            "assumed: whether the decoder predicts normalised patches (target_norm of modalities); no tensor tells it"
-        )
+    if decoder_taken and config.decoder_kind == "shared":  # MultiMAE names its normalised target
+        patches = facts.normalised()
+        words = "normalised" if patches.value else "plain"
+        known = f"that of {patches.source}; no tensor tells it, target_norm of modalities states it"
+        lines.append(f"assumed: {words} patches, {known}" if patches.assumed else f"{words} patches: {patches.source}")
     return lines
 
 

@@ -153,10 +153,10 @@ def translate(tensors: Mapping[str, Tensor], table: FormatTable) -> Neutral:
         if not target:
             result.ignored[key] = matched_row.reason
         elif target.startswith("table:"):
-            if tensor.ndim < 2:
-                raise ConversionError(f"{table.name}: {key!r} has shape {tuple(tensor.shape)}, no table of positions.")
+            _need_dimensions(key, tensor, 2, table)
             result.tables[target.removeprefix("table:")] = Weight(tensor, (key,))
         else:
+            _need_dimensions(key, tensor, 1, table)
             name, _, piece = target.partition(":")
             if name in result.weights or piece in parts.get(name, {}):
                 raise ConversionError(
@@ -179,6 +179,14 @@ def translate(tensors: Mapping[str, Tensor], table: FormatTable) -> Neutral:
             rows_count = result.weights[weight_name].tensor.shape[0]
             result.weights[name] = Weight(torch.zeros(rows_count), (), "zeros: the original layer has no bias")
     return result
+
+
+def _need_dimensions(key: str, tensor: Tensor, least: int, table: FormatTable) -> None:
+    if tensor.ndim < least:
+        raise ConversionError(
+            f"{table.name}: {key!r} has shape {tuple(tensor.shape)}, expected {least} or more dimensions; the file is"
+            " damaged or of another model."
+        )
 
 
 def _first_match(key: str, rows: Sequence[Row]) -> tuple[Row, re.Match[str]] | None:

@@ -20,7 +20,9 @@ from m33d_hf.errors import CheckpointError
 
 from .archive import check_archive, is_archive
 
-LEGACY_NOTE = "the file is of torch's old format, which has no checksum: damage inside its numbers cannot be noticed"
+NO_CHECKSUM = (
+    "the file has no checksum (torch's old format, or saved without): damage inside its numbers cannot be noticed"
+)
 _SCALAR_CODES = {("f", 2): "e", ("f", 4): "f", ("f", 8): "d", ("b", 1): "?"}
 _SCALAR_CODES |= {("i", size): code for size, code in ((1, "b"), (2, "h"), (4, "i"), (8, "q"))}
 _SCALAR_CODES |= {("u", size): code for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}
@@ -80,8 +82,7 @@ def read_torch_file(file: Path) -> tuple[dict[Any, Any], list[str]]:
     """
     refuse_other_contents(file)
     archive = is_archive(file)
-    if archive:
-        check_archive(file)
+    has_checksums = archive and check_archive(file)
     try:
         with torch.serialization.safe_globals(_ALLOWED), file.open("rb") as stream:
             content = torch.load(stream, map_location="cpu", weights_only=True)
@@ -94,7 +95,7 @@ def read_torch_file(file: Path) -> tuple[dict[Any, Any], list[str]]:
         raise CheckpointError(f"{file}: not a readable torch file, it is damaged: {left} bytes follow its last tensor.")
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file}: holds a value of type {type(content).__name__}, not a dict of tensors.")
-    return dict(content), [] if archive else [LEGACY_NOTE]
+    return dict(content), [] if has_checksums else [NO_CHECKSUM]
 
 
 def refuse_other_contents(file: Path) -> None:

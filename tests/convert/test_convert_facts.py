@@ -57,7 +57,7 @@ def _run(file: Path, *more: str) -> int:
 def test_several_readings_are_refused_and_nothing_is_written(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(file) == 1
     text = capsys.readouterr().err
-    assert "4 heads of 32 or 2 heads of 64" in text
+    assert "4 x 32 or 2 x 64" in text
     for flag in ("--num_attention_heads", "--image_size", "--num_frames", "--decoder_num_attention_heads"):
         assert flag in text
     assert not (file.parent / "out").exists()
@@ -103,6 +103,20 @@ def test_config_json_and_saved_arguments_tell_too(theirs: VideoMAEForPreTraining
     heads = {"num_attention_heads": HEADS, "decoder_num_attention_heads": 2}
     known = config_for(from_state_dict({"model": weights, "args": arguments}, stated=heads))
     assert (known["image_size"], known["num_frames"]) == (64, 8)
+
+
+def test_plain_targets_are_told_by_files_and_assumed_normalised_elsewhere(theirs: VideoMAEForPreTraining) -> None:
+    weights, stated = original_videomae(theirs), {**STATED, "decoder_num_attention_heads": 2}
+    plain, normalised = (argparse.Namespace(normlize_target=value) for value in (False, True))
+    cases = [({}, None, "per_channel", "assumed: normalised patches")]
+    cases += [({"args": plain}, None, "none", "plain patches: the saved arguments")]
+    cases += [({"args": normalised}, None, "per_channel", "normalised patches: the saved arguments")]
+    cases += [({}, {"norm_pix_loss": False}, "none", "plain patches: config.json")]
+    for more, config, norm, line in cases:
+        checkpoint = from_state_dict({"model": weights, **more}, config=config, stated=stated)
+        model = M33DForPreTraining(M33DConfig(**config_for(checkpoint)))
+        assert model.config.spec("rgb").target_norm == norm
+        assert any(text.startswith(line) for text in convert_state_dict(checkpoint, model).facts)
 
 
 def test_a_statement_goes_before_files_and_a_position_table_before_both() -> None:

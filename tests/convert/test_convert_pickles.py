@@ -136,6 +136,20 @@ def test_archives_that_were_packed_anew_are_read(weights: dict[str, Tensor], tmp
     assert torch.equal(load_foreign(tmp_path / "again.pth").tensors["norm.bias"], weights["norm.bias"])
 
 
+def test_files_that_were_saved_without_checksums_are_read_with_a_note(
+    weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(weights, tmp_path / "bare.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    checkpoint = load_foreign(tmp_path / "bare.pth")
+    assert torch.equal(checkpoint.tensors["norm.bias"], weights["norm.bias"])
+    assert any("no checksum" in note for note in checkpoint.notes)
+
+
 def test_plain_pickles_are_no_files_of_torch(weights: dict[str, Tensor], tmp_path: Path) -> None:
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"model": 3}))
     with pytest.raises(CheckpointError, match="not a readable torch file"):

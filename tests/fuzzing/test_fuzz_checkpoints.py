@@ -162,6 +162,8 @@ def _strange_dict(rng: random.Random, weights: dict[str, Tensor]) -> dict[Any, A
 
 def _convert(content: Any) -> None:
     checkpoint = from_state_dict(content, stated=STATED)
+    if checkpoint.format == "videomae":
+        checkpoint.stated |= {"image_size": 32, "num_frames": 4}
     fields = config_for(checkpoint)
     if fields.get("decoder_hidden_size") is None:
         fields |= {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
@@ -188,7 +190,7 @@ def test_strange_state_dicts(layout: str, weights: dict[str, Tensor], seed: int,
         rng = random.Random(f"{layout}:{seed}:{number}")
         content = _strange_dict(rng, whole)
         outcomes.judge(f"{layout}, seed {seed}, dict {number}", partial(_convert, content))
-    assert outcomes["refused"] > count // 3
+    assert outcomes["refused"] > count // 3 and outcomes["accepted"] > 0
 
 
 @pytest.mark.parametrize("legacy", [False, True])
