@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, 
 from m33d_hf.data.randomness import seeded
 from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped
 from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.modeling.fields_m33d import shown
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import CheckpointStore, find_checkpoint, read_state
 from m33d_hf.training.compiling import checkpoint_activations, compile_model, eager_evaluation
@@ -221,12 +222,32 @@ def _refuse_metric(chosen: str, names: Sequence[str]) -> NoReturn:
 
 
 def build_model(args: RunArguments, task: Task) -> nn.Module:
-    """The task's model with its initial weights, the same on every rank."""
+    """The task's model with its initial weights, the same on every rank.
+
+    Raises:
+        ConfigError: an attention kernel that transformers does not know or cannot use here; whatever the task refuses.
+    """
+    if args.train.attn_implementation is not None:
+        _check_attention(args.train.attn_implementation)
     with seeded(args.seed, "model"):
         model = task.build_model(args)
     if args.train.grad_checkpointing:
         checkpoint_activations(model, args)
     return model
+
+
+def _check_attention(name: str) -> None:
+    """Ask transformers for the kernel with a model of one block: it alone knows which names it takes."""
+    from m33d_hf.modeling.configuration_m33d import M33DConfig
+    from m33d_hf.modeling.modeling_m33d import M33DModel
+
+    sizes: dict[str, Any] = {"image_size": 4, "patch_size": 4, "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1}
+    heads: dict[str, Any] = {"num_attention_heads": 1, "decoder_hidden_size": 4, "decoder_num_attention_heads": 1}
+    try:
+        with seeded("attention"):
+            M33DModel._from_config(M33DConfig(**sizes, **heads), attn_implementation=name)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"train.attn_implementation {shown(name)} cannot be used: {error}") from error
 
 
 def build_eval_feed(

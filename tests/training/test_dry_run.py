@@ -84,3 +84,10 @@ def test_memory_estimate_against_saved_tensors(recipe: str, method: str, tmp_pat
     estimated = estimate_memory(model.config, args)
     assert estimated[1] == pytest.approx(sum(saved.values()), rel=0.4)
     assert estimated[0] == pytest.approx(16 * sum(p.numel() for p in model.parameters()), rel=0.35)
+
+
+@pytest.mark.parametrize("kernel", ["nosuch", "[a]", "a b"])
+def test_an_attention_kernel_that_nobody_knows_is_named(tmp_path: Path, kernel: str) -> None:
+    args, _ = arguments("rooms/pretrain", tmp_path, train__attn_implementation=kernel)
+    with pytest.raises(ConfigError, match=r"train\.attn_implementation .* cannot be used"):
+        dry_run(args, PretrainingTask())
