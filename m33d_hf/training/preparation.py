@@ -241,11 +241,12 @@ def _check_attention(name: str) -> None:
     from m33d_hf.modeling.configuration_m33d import M33DConfig
     from m33d_hf.modeling.modeling_m33d import M33DModel
 
-    sizes: dict[str, Any] = {"image_size": 4, "patch_size": 4, "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1}
-    heads: dict[str, Any] = {"num_attention_heads": 1, "decoder_hidden_size": 4, "decoder_num_attention_heads": 1}
+    sides = ("image_size", "patch_size", "hidden_size", "intermediate_size", "decoder_hidden_size")
+    counts = ("num_hidden_layers", "num_attention_heads", "decoder_num_attention_heads")
+    sizes: dict[str, Any] = dict.fromkeys(sides, 4) | dict.fromkeys(counts, 1)
     try:
         with seeded("attention"):
-            M33DModel._from_config(M33DConfig(**sizes, **heads), attn_implementation=name)
+            M33DModel._from_config(M33DConfig(**sizes), attn_implementation=name)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"train.attn_implementation {shown(name)} cannot be used: {error}") from error
 
