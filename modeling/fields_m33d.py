@@ -9,6 +9,7 @@ import os
 import types
 import typing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
@@ -58,7 +59,7 @@ class Range:
         # A field of "one number or a list" takes one number whatever the length of its list.
         fits = fits and (alone or self.length in (None, len(entries)))
         if fits and self.ordered:
-            fits = all(first <= second for first, second in zip(entries, entries[1:]))
+            fits = all(first <= second for first, second in pairwise(entries))
         return None if fits else f"is {shown(value)}; it must be {self.words()}"
 
     def _holds(self, value: Any) -> bool:
@@ -218,7 +219,9 @@ def described(hint: Any) -> str:
         return "a list" if not items or items[0] is Any else f"a list, each {described(items[0])}"
     if _container(option) in _MAPPINGS:
         inner = typing.get_args(option)
-        return "a mapping" if Any in (inner or (Any,)) else f"a mapping of {described(inner[0])} to {described(inner[1])}"
+        if Any in (inner or (Any,)):
+            return "a mapping"
+        return f"a mapping of {described(inner[0])} to {described(inner[1])}"
     if isinstance(option, type) and issubclass(option, PurePath):
         return "a path"
     return names.get(option, getattr(option, "__name__", str(option)))

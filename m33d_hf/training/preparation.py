@@ -19,6 +19,7 @@ from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, 
 from m33d_hf.data.randomness import seeded
 from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped
 from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.modeling.fields_m33d import shown
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import BEST, CheckpointStore, find_checkpoints
 from m33d_hf.training.class_numbers import write_classes
@@ -258,12 +259,33 @@ def _refuse_metric(chosen: str, names: Sequence[str]) -> NoReturn:
 
 
 def build_model(args: RunArguments, task: Task) -> nn.Module:
-    """The task's model with its initial weights, the same on every rank."""
+    """The task's model with its initial weights, the same on every rank.
+
+    Raises:
+        ConfigError: an attention kernel that transformers does not know or cannot use here; whatever the task refuses.
+    """
+    if args.train.attn_implementation is not None:
+        _check_attention(args.train.attn_implementation)
     with seeded(args.seed, "model"):
         model = task.build_model(args)
     if args.train.grad_checkpointing:
         checkpoint_activations(model, args)
     return model
+
+
+def _check_attention(name: str) -> None:
+    """Ask transformers for the kernel with a model of one block: it alone knows which names it takes."""
+    from m33d_hf.modeling.configuration_m33d import M33DConfig
+    from m33d_hf.modeling.modeling_m33d import M33DModel
+
+    sides = ("image_size", "patch_size", "hidden_size", "intermediate_size", "decoder_hidden_size")
+    counts = ("num_hidden_layers", "num_attention_heads", "decoder_num_attention_heads")
+    sizes: dict[str, Any] = dict.fromkeys(sides, 4) | dict.fromkeys(counts, 1)
+    try:
+        with seeded("attention"):
+            M33DModel._from_config(M33DConfig(**sizes), attn_implementation=name)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"train.attn_implementation {shown(name)} cannot be used: {error}") from error
 
 
 def build_eval_feed(

@@ -127,3 +127,10 @@ def test_memory_of_a_fine_tuning_counts_its_head(recipe: str, size: str, tmp_pat
     assert found == 16 * sum(parameter.numel() for parameter in model.parameters())
     args.train.grad_checkpointing = True
     assert 0 < estimate_memory(model, args)[1] < activations
+
+
+@pytest.mark.parametrize("kernel", ["nosuch", "[a]", "a b"])
+def test_an_attention_kernel_that_nobody_knows_is_named(tmp_path: Path, kernel: str) -> None:
+    args, _ = arguments("rooms/pretrain", tmp_path, train__attn_implementation=kernel)
+    with pytest.raises(ConfigError, match=r"train\.attn_implementation .* cannot be used"):
+        dry_run(args, PretrainingTask())
