@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m33d_hf.data.atomic_writing import write_atomically, write_text_atomically
+from m33d_hf.data.atomic_writing import write_atomically
+from m33d_hf.data.sealed_json import read_sealed_json, sealed, unsealed, write_sealed_json
 from m33d_hf.data.skips import SkippedFile
 from m33d_hf.data.views import frame_indices
 from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError, decoding, nearest_name_hint
@@ -149,7 +150,7 @@ class FeatureStore:
         if file.is_file():
             self._compare(self.provenance(), wanted)
         elif write:
-            write_text_atomically(file, json.dumps(wanted, indent=2) + "\n")
+            write_sealed_json(file, wanted)
 
     def provenance(self) -> dict[str, Any]:
         """What `features.json` says.
@@ -159,9 +160,9 @@ class FeatureStore:
         """
         file = self.folder / PROVENANCE
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise CorruptFileError(file, f"{error}; delete the folder {self.folder} to extract again") from error
+            return read_sealed_json(file)
+        except CorruptFileError as error:
+            raise CorruptFileError(file, f"{error.reason}; delete the folder {self.folder} to extract again") from error
 
     def _compare(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         names = [name for name in {**wanted, **found} if name not in UNCOMPARED]
@@ -224,9 +225,30 @@ class FeatureStore:
         reader = _read_parquet if self.format == "parquet" else _read_safetensors
         with decoding(path, "cannot be read", "; delete it to extract the video again"):
             tensors, notes = reader(path, names)
+            _compare_digests(tensors, notes)
         if notes.get("key") != key:
             raise CorruptFileError(path, f"it holds the features of {notes.get('key')!r}, not of {key!r}")
         return tensors, notes
+
+
+def _sealed_notes(video: VideoFeatures) -> str:
+    """The notes with a digest of every tensor: neither format protects all that it holds."""
+    names = ("features", "clip_logits", *_NUMBERS)
+    return sealed({**video.notes(), "digests": {name: _digest(getattr(video, name)) for name in names}})
+
+
+def _compare_digests(tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
+    """Raise ValueError where a tensor is not what was written; files of earlier versions do not tell."""
+    for name, tensor in tensors.items():
+        if "digests" in notes and notes["digests"][name] != _digest(tensor):
+            raise ValueError(f"{name} is not what was written")
+
+
+def _digest(tensor: Tensor) -> str:
+    values = tensor.contiguous().numpy()
+    told = hashlib.blake2b(f"{values.shape} {values.dtype}".encode(), digest_size=16)
+    told.update(values.tobytes())
+    return told.hexdigest()
 
 
 def _parquet() -> Any:
@@ -244,7 +266,7 @@ def _write_safetensors(path: Path, video: VideoFeatures) -> None:
 
     names = ("features", "clip_logits", *_NUMBERS)
     tensors = {name: getattr(video, name).contiguous() for name in names}
-    save_file(tensors, path, metadata={"notes": json.dumps(video.notes())})
+    save_file(tensors, path, metadata={"notes": _sealed_notes(video)})
 
 
 def _read_safetensors(path: Path, names: Sequence[str] | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -252,7 +274,7 @@ def _read_safetensors(path: Path, names: Sequence[str] | None) -> tuple[dict[str
 
     with safe_open(path, framework="pt") as file:
         wanted = names or ("features", "clip_logits", *_NUMBERS)
-        return {name: file.get_tensor(name) for name in wanted}, json.loads((file.metadata() or {})["notes"])
+        return {name: file.get_tensor(name) for name in wanted}, unsealed((file.metadata() or {})["notes"])
 
 
 def _write_parquet(path: Path, video: VideoFeatures) -> None:
@@ -267,7 +289,7 @@ def _write_parquet(path: Path, video: VideoFeatures) -> None:
     }
     for name, rows in (("features", video.features), ("clip_logits", video.clip_logits)):
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(rows.contiguous().numpy().ravel()), rows.shape[1])
-    table = pa.table(columns).replace_schema_metadata({"notes": json.dumps(video.notes())})
+    table = pa.table(columns).replace_schema_metadata({"notes": _sealed_notes(video)})
     _parquet().write_table(table, path, use_dictionary=False, compression="zstd", write_page_checksum=True)
 
 
@@ -285,4 +307,4 @@ def _read_parquet(path: Path, names: Sequence[str] | None) -> tuple[dict[str, Te
         else:
             values = column.to_numpy(zero_copy_only=False)
             tensors[name] = torch.from_numpy(values.astype(bool if name == "valid" else np.int64))
-    return tensors, json.loads(table.schema.metadata[b"notes"])
+    return tensors, unsealed(table.schema.metadata[b"notes"].decode())

@@ -25,7 +25,7 @@ def write_sealed_json(path: str | Path, value: dict[str, Any]) -> Path:
         OSError: the file cannot be written.
     """
     plain = json.loads(json.dumps(value, default=str))  # as it will be read: keys are text, tuples are lists
-    return write_text_atomically(path, _sealed_text(plain))
+    return write_text_atomically(path, sealed(plain))
 
 
 def read_sealed_json(path: str | Path) -> dict[str, Any]:
@@ -37,16 +37,31 @@ def read_sealed_json(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptFileError(path, f"cannot be read ({error})") from error
+    try:
+        return unsealed(text)
+    except ValueError as error:
+        raise CorruptFileError(path, str(error)) from error
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """The object of a sealed text, such as the metadata of another file, without its seal.
+
+    Raises:
+        ValueError: no JSON object, or not what was sealed.
+    """
+    try:
         value = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorruptFileError(path, f"cannot be read as JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
-        raise CorruptFileError(path, f"holds {type(value).__name__} where an object of named values belongs")
+        raise ValueError(f"holds {type(value).__name__} where an object of named values belongs")
     # Any entry that looks like a seal counts as one: damage may have hit its name.
-    sealed = SEAL in value or any(isinstance(entry, str) and entry.startswith(_KIND) for entry in value.values())
+    seals = SEAL in value or any(isinstance(entry, str) and entry.startswith(_KIND) for entry in value.values())
     value.pop(SEAL, None)
-    if sealed and _sealed_text(value) != text:
-        raise CorruptFileError(path, "is not what was written (its seal does not fit): damaged, or changed by hand")
+    if seals and sealed(value) != text:
+        raise ValueError("is not what was written (its seal does not fit): damaged, or changed by hand")
     return value
 
 
@@ -55,7 +70,8 @@ def is_sealed(path: str | Path) -> bool:
     return f'"{SEAL}": "{_KIND}' in Path(path).read_text(encoding="utf-8", errors="replace")[-256:]
 
 
-def _sealed_text(value: dict[str, Any]) -> str:
+def sealed(value: dict[str, Any]) -> str:
+    """JSON of an object of plain values, with a seal as its last entry."""
     content = json.dumps(value, indent=1)
     seal = _KIND + hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     return json.dumps({**value, SEAL: seal}, indent=1) + "\n"

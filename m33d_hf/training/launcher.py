@@ -100,7 +100,5 @@ def _store_is_gone() -> bool:
 def _end() -> None:
     try:
         os.write(2, b"The launcher of this process is gone; so it ends.\n")
-    except OSError:
-        pass  # whoever read it is gone, too
-    finally:
+    finally:  # also where whoever read it is gone, too
         os._exit(EXIT_CODE)  # the main thread may wait without end, and cannot be interrupted

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.fuzzing import bit_flips
 from helpers.phases_in_memory import NAMES, MemorySource
 from m33d_hf.data.feature_dataset import FeatureCollator, FeatureDataset
 from m33d_hf.data.features import FORMATS, ClipRule, FeatureStore, VideoFeatures
@@ -152,3 +153,23 @@ def test_phases_are_told_apart_by_name_not_by_number(tmp_path: Path) -> None:
     assert sample.phases is not None and sample.phases.tolist() == [2, 2, 0, 0, 1, 1, 255, 255]
     assert sample.video is not None and sample.video.labels.tolist() == [2, 1]
     assert sample.video.features.shape == (2, 5)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_flipped_bit_gives_other_features(tmp_path: Path, format: str) -> None:
+    """Neither format protects all that it holds: safetensors nothing, Parquet its pages."""
+    store, video = FeatureStore(tmp_path, format), _video(count=40)
+    path = store.write(video)
+    original, noticed = path.read_bytes(), 0
+    for what, damaged in bit_flips(original, 5, 300):
+        path.write_bytes(damaged)
+        try:
+            found = store.read(video.key)
+        except CorruptFileError:
+            noticed += 1
+            continue
+        same = all(torch.equal(getattr(found, name), getattr(video, name)) for name in ("features", "labels", "valid"))
+        assert same and found.problems == video.problems and found.fps == video.fps, what
+    assert noticed > 200
+    path.write_bytes(original)
+    assert store.is_whole(video.key)

@@ -95,7 +95,7 @@ def test_damaged_metrics_are_noticed_and_kept_as_far_as_they_go(killed, tmp_path
         (folder / "metrics.jsonl").write_bytes(damaged + b"\n".join(lines[9:]))
         result, noticed = continued(folder, caplog)
         assert noticed, what
-        assert len(steps) - len(result.history) <= 1 and result.step == 12, what
+        assert len(steps) - len(result.history) <= 2 and result.step == 12, what  # a line end joins two rows
 
 
 def test_rows_that_are_none_are_left_out(tmp_path):
