@@ -30,7 +30,7 @@ STATEABLE: dict[str, tuple[type, ...]] = {
 }
 """Facts that a user may state, and their types."""
 
-# (width, layers, patch) of the released encoders -> heads (REFERENCE.md §1.1, §2.1, §3.1).
+# (width, layers, patch) of the released encoders -> heads.
 _ENCODERS: dict[str, dict[tuple[int, int, int], int]] = {
     "sincos_2d": {(768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 14): 16},
     "sincos_1d": {(384, 12, 16): 6, (768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 16): 16},
