@@ -25,12 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU, if any")
     parser.add_argument("--batch_size", type=int, default=8, help="clips per forward pass (default 8)")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="autocast of the encoder")
-    parser.add_argument(
-        "--fps",
-        type=float,
-        default=None,
-        help="frames per second, evenly, where the video does not say or says it wrong",
-    )
+    parser.add_argument("--fps", type=float, help="even frame rate, where the video does not say or says it wrong")
     return parser
 
 

@@ -375,6 +375,27 @@ def test_scores_of_both_models_against_plain_counting() -> None:
         assert metrics[f"{prefix}clip_accuracy"] == pytest.approx(hits.mean())
 
 
+def test_pictures_of_an_evaluation_hatch_what_was_not_read_and_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import m33d_hf.visualization.timeline as pictures
+
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(pictures, "timeline_figure", lambda *_, **options: drawn.update(options))
+    starts, stops = np.array([0, 4, 8, 12]), np.array([4, 8, 12, 16])
+    rows = np.full((4, 3), 1 / 3, np.float32)
+    valid = np.array([False, True, False, True])
+    times = FrameTimes(16, 6.4, np.concatenate([np.arange(8) / 16, 0.5 + np.arange(8) / 4]), 2.5)
+    lack = Lack(2.5, 4.0, 6, 16, "the file announces 4.0 s")
+    labels, phases = np.zeros(4, np.int64), np.zeros(16, np.uint8)
+    result = VideoResult(0, "v", 6.4, rows, rows, labels, valid, starts, stops, phases, times, (lack,))
+    assert result.unread() == [(0, 4), (8, 12)]
+    draw_timelines(tmp_path, [result], NAMES)
+    assert drawn["unreadable"] == [(0.0, 0.25), (0.5, 1.5), (2.5, 4.0)] and drawn["times"] is times
+    (row,) = video_rows([result])
+    assert row["missing"] == "the file announces 4.0 s"
+
+
 def test_frames_that_no_clip_covers_follow_the_nearest() -> None:
     rows = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
     starts, stops = np.array([0, 6, 12]), np.array([2, 8, 14])
