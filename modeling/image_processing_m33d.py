@@ -306,7 +306,8 @@ class _M33DImageProcessing:
             target_sizes: (H, W) per image, as it was given to this processor; None keeps the model's size.
 
         Returns:
-            One {"predicted_depth": (H, W) metres} per image; NaN where a centre crop cut the image off.
+            One {"predicted_depth": (H, W) metres} per image; 0, as depth files write "nothing measured", where a centre
+            crop cut the image off (NaN would turn the picture of transformers' depth pipeline black).
         """
         results = []
         for depth, size in zip(outputs.predicted_depth, _sizes(target_sizes, len(outputs.predicted_depth))):
@@ -316,7 +317,7 @@ class _M33DImageProcessing:
                 depth = found[0]
             if self.min_depth is not None or self.max_depth is not None:
                 depth = depth.clamp(self.min_depth, self.max_depth)
-            results.append({"predicted_depth": depth if seen is None else depth.where(seen, math.nan)})
+            results.append({"predicted_depth": depth if seen is None else depth.where(seen, 0.0)})
         return results
 
     def _put_back(self, values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
