@@ -126,7 +126,7 @@ class FolderStore:
         """See `DepthStore`."""
         if (scale := self.quantization) is not None:
             files = [self.folder / frame_name(frame) for frame in frames]
-            return [_decode_frame(read_file(file), file, scale) for file in files]
+            return [_decode_frame(read_file(file), file, scale, f"{SCALE_FILE} beside it") for file in files]
         numbers = _numbered_files(self.folder, self.folder.stat().st_mtime_ns)
         first = self._first(numbers)
         maps = []
@@ -228,7 +228,7 @@ class ParquetStore:
                     column = file.read_row_group(group, columns=["png"]).column(0)
                 for frame in {frame for frame in frames if rows[frame][0] == group}:
                     where = Path(f"{self.path}, frame {frame}")
-                    found[frame] = _decode_frame(column[rows[frame][1]].as_py(), where, scale)
+                    found[frame] = _decode_frame(column[rows[frame][1]].as_py(), where, scale, "the file's metadata")
         return [found[frame] for frame in frames]
 
 
@@ -367,7 +367,7 @@ def _parquet_index(path: Path) -> tuple[dict[int, tuple[int, int]], bytes | None
     return rows, metadata.get(PARQUET_KEY)
 
 
-def _decode_frame(data: bytes, where: Path, expected: Quantization | None) -> np.ndarray:
+def _decode_frame(data: bytes, where: Path, expected: Quantization | None, record: str) -> np.ndarray:
     """A frame that was written here, with the checks that a file of its own gets.
 
     Every frame carries the scale of its video too: where the two differ, one of them is damaged, and nothing else would
@@ -378,5 +378,6 @@ def _decode_frame(data: bytes, where: Path, expected: Quantization | None) -> np
         text = image.info.get(PNG_TEXT_KEY)
     own = None if text is None else Quantization.from_dict(_parsed(text, where))
     if own is not None and own != expected:
-        raise CorruptFileError(where, f"was stored with the scale {own}, and its video says {expected}")
+        what = f"was stored with {own}, and {record} says {expected}"
+        raise CorruptFileError(where, f"{what}: one is damaged; extract the video's depth again")
     return values.astype(np.uint16) if values.dtype == np.int32 else values

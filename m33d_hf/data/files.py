@@ -159,7 +159,7 @@ def decode_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
         CorruptFileError: of `path`: damaged, its checksums included; too large.
     """
     with opened(path, data) as image:
-        as_numbers = image.mode in (*_MAP_MODES, *_ALPHA_MODES)
+        as_numbers = image.mode in (*_MAP_MODES, *_ALPHA_MODES, "RGB")
         values, orientation = loaded(image, colour=not as_numbers)
     return (_as_stored(path, data, values) if as_numbers else values), orientation
 

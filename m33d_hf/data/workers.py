@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
@@ -87,15 +88,32 @@ def end_children() -> None:
             child.join()
 
 
+def _starter() -> int:
+    """The process without which this worker is of no use, as long as it is the worker's parent.
+
+    Mostly the one that owns the loader. A fork server lies between the two and ends when the owner does; then that.
+    """
+    owner = multiprocessing.parent_process()
+    if owner is None or owner.pid is None:
+        return os.getppid()
+    return os.getppid() if os.getppid() != owner.pid and _lives(owner.pid) else owner.pid
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and sends nothing
+    except OSError:
+        return False
+    return True
+
+
 def start_worker(worker_id: int) -> None:
     """Give a worker one thread and memory that it keeps, and leave signals to the process that owns it.
 
     A signal sent to the whole process group would otherwise kill the workers first, and the training process
     would die of that instead of saving. Workers end with their parent, also in the middle of a file.
     """
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid is not None:
-        end_with(parent.pid)
+    end_with(_starter())
     torch.set_num_threads(1)
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -30,7 +30,8 @@ MOST_STEPS = 10**9
 MOST_SAMPLES = 10**12
 LARGEST_BATCH = 65_536
 LARGEST_SEED = 2**63 - 1
-LARGEST_RATE = 1000.0
+LARGEST_RATE = 1e38  # of what float32 holds
+MOST_HEADS = 1024
 
 
 def _f(default: Any, help: str, **bounds: Any) -> Any:
@@ -62,8 +63,12 @@ class InitArguments:
     num_attention_heads: int | None = _f(
         None,
         "Heads of a foreign checkpoint's encoder, which no tensor tells; None = those of its files, or as released.",
+        low=1,
+        high=MOST_HEADS,
     )
-    decoder_num_attention_heads: int | None = _f(None, "Heads of a foreign checkpoint's decoder; None as above.")
+    decoder_num_attention_heads: int | None = _f(
+        None, "Heads of a foreign checkpoint's decoder; None as above.", low=1, high=MOST_HEADS
+    )
 
 
 @dataclass

@@ -56,5 +56,5 @@ def test_what_is_no_text_is_named(tmp_path: Path) -> None:
             read_text(tmp_path / name)
     with pytest.raises(CorruptFileError, match="does not exist"):
         read_text(tmp_path / "absent.txt")
-    with pytest.raises(CorruptFileError, match="not a readable"):
+    with pytest.raises(CorruptFileError, match="is a folder, not a file"):
         read_text(tmp_path)

@@ -285,7 +285,7 @@ def test_pictures_keep_what_was_visible_and_predict_the_rest():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"token_budget": 0}, "keeps 0 of 32"),
+        ({"token_budget": 0}, "token_budget is 0; it must be above 0"),
         ({"token_budget": 32}, "keeps 32 of 32"),
         ({"token_budget": 3.5}, "whole number"),
         ({"token_budget": None}, "do not go together"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.rooms_runs import words
+from m33d_hf.data.sealed_json import write_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures
 from m33d_hf.scripts._main import main
@@ -53,5 +55,10 @@ def test_what_cannot_be_pictured_is_named(clips: Path, tmp_path: Path) -> None:
         save_pictures(tmp_path, tmp_path, run_arguments(tmp_path), 1)
     other = recorded.replace('"task": "pretraining"', '"task": "video_classification"')
     (tmp_path / CONFIG).write_text(other, encoding="utf-8")
+    with pytest.raises(CheckpointError, match="changed by hand"):
+        run_arguments(tmp_path)
+    stated = json.loads(other)
+    del stated["seal"]
+    write_sealed_json(tmp_path / CONFIG, stated)
     with pytest.raises(ConfigError, match="only pre-trainings"):
         run_arguments(tmp_path)

@@ -20,6 +20,7 @@ from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.evaluation_run import evaluate_run
 from m33d_hf.training.loop import train
+from m33d_hf.training.markers import MARKER
 from m33d_hf.training.parsing import parse_arguments
 from m33d_hf.training.replay import replay
 from m33d_hf.training.tasks.base import Batch
@@ -70,7 +71,8 @@ def test_a_continuation_with_another_teacher_is_refused(stage_1: Path, tmp_path:
     changes = {"init_from": str(copy), "train__max_steps": "4"}
     train(parse(run, 2, **changes), Stopping())
     train(parse(tmp_path / "other", 1, seed="1"), PretrainingTask())
-    shutil.copy(tmp_path / "other" / "model.safetensors", copy / "model.safetensors")
+    for name in ("model.safetensors", MARKER):
+        shutil.copy(tmp_path / "other" / name, copy / name)
     with pytest.raises(ResumeError, match="teacher"):
         train(parse(run, 2, **changes), PretrainingTask())
 
