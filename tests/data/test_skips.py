@@ -3,7 +3,15 @@ import os
 
 import pytest
 
-from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped, count_skipped, incomplete_entry, read_skipped
+from m33d_hf.data.skips import (
+    FILE_NAME,
+    SkipLedger,
+    SkippedFile,
+    append_skipped,
+    count_skipped,
+    incomplete_entry,
+    read_skipped,
+)
 from m33d_hf.errors import ConfigError, DataError
 
 FILES = [SkippedFile(f"{index}.png", "truncated, at byte 7", f"key{index}") for index in range(20)]
