@@ -33,10 +33,13 @@ class ClassTable:
     Attributes:
         names: name of each class, by id.
         numbers: stored number -> id; None where no numbers are known, so that annotations must hold names.
+        assumed: nobody stated it for the data at hand: it tells what numbers mean, and where there are none but names,
+            those count.
     """
 
     names: tuple[str, ...]
     numbers: Mapping[int, int] | None = None
+    assumed: bool = False
 
     def onto(self, names: Sequence[str]) -> ClassTable:
         """The same numbers for classes in the order of `names`; numbers of names that are not there are left out."""

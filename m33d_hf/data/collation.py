@@ -50,8 +50,9 @@ class Collator:
     Lists of views are flattened: the rows of a batch are the views of its first sample, then those of the next.
 
     ``meta`` holds "keys" (one per row of the batch), "indices" (rows of the data set, dropped ones included), "skipped"
-    (list of SkippedFile) and, in multi-view evaluation, "views": (index, segment, crop) per row of the batch. A batch
-    whose samples were all dropped holds nothing but ``meta``; an evaluation passes it over.
+    (list of SkippedFile), where there are any also "incomplete" (list of SkippedFile), and in multi-view evaluation
+    "views": (index, segment, crop) per row of the batch. A batch whose samples were all dropped holds nothing but
+    ``meta``; an evaluation passes it over.
 
     Args:
         config: of the model that will take the batches; read once.
@@ -95,6 +96,9 @@ class Collator:
             "indices": [item[0].meta["index"] for item in items if "index" in item[0].meta],
             "skipped": [file for view in views for file in view.meta.get("skipped", ())],
         }
+        incomplete = [file for view in views for file in view.meta.get("incomplete", ())]
+        if incomplete:
+            batch["meta"]["incomplete"] = incomplete
         if kept and "segment" in kept[0].meta:
             batch["meta"]["views"] = [(view.meta["index"], view.meta["segment"], view.meta["crop"]) for view in kept]
         if steps:

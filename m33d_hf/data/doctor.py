@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle, known_lacks
-from m33d_hf.data.skips import HEADER, SkippedFile
+from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
+from m33d_hf.data.skips import HEADER, SkippedFile, incomplete_file
 from m33d_hf.data.sources.base import Source
 from m33d_hf.data.sources.video_files import VideoFile
 from m33d_hf.errors import DataError
@@ -61,6 +61,7 @@ class Report:
     unreadable: list[SkippedFile] = field(default_factory=list)
     unpaired: list[SkippedFile] = field(default_factory=list)
     incomplete: list[SkippedFile] = field(default_factory=list)
+    opened: int = 0
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -113,14 +114,17 @@ class Report:
         )
 
 
-def check_source(source: Source, limit: int | None = None, min_size: int | None = None) -> Report:
+def check_source(
+    source: Source, limit: int | None = None, min_size: int | None = None, files: int | None = None
+) -> Report:
     """Read frames of a source one by one and report on them; unreadable files are listed, never raised.
 
     Args:
         source: any source.
         limit: read at most that many frames, spread evenly over the source; None = all of them. Of more video files
-            than that, only as many are opened.
+            than that, only as many are opened, or `files`.
         min_size: warn about frames with a side below this many pixels (a model's patch size).
+        files: open so many video files to see whether they are whole, where that is more than `limit`.
     """
     items = [source[i] for i in range(len(source))]
     spec = source.depth_spec
@@ -135,8 +139,9 @@ def check_source(source: Source, limit: int | None = None, min_size: int | None 
     )
     values: list[np.ndarray] = []
     pixels = [0, 0]
-    opened = _rows_to_open(items, limit)
+    opened = _rows_to_open(items, limit if limit is None else max(limit, files or 0))
     lengths = _lengths(items, opened, report)
+    report.opened = len(opened)
     if len(opened) == len(items):
         report.frames = sum(lengths)
     for item_index, frame_index in _spread(lengths, limit):
@@ -168,9 +173,8 @@ def _lengths(items: Sequence[VideoHandle], rows: Sequence[int], report: Report) 
         item = items[row]
         try:
             lengths[row] = item.length
-            if lacks := known_lacks(item):
-                reason = "; ".join(lack.reason for lack in lacks)
-                report.incomplete.append(SkippedFile(str(getattr(item, "file", item.key)), reason, item.key))
+            found = incomplete_file(item)
+            report.incomplete += [] if found is None else [found]
         except (DataError, OSError) as error:
             report.checked += 1
             report.unreadable.append(_skipped(item, error))
@@ -228,8 +232,8 @@ def _warn(report: Report, min_size: int | None) -> None:
     if report.incomplete:
         first = report.incomplete[0]
         report.warnings.append(
-            f"{len(report.incomplete)} opened videos are incomplete and are used as far as they go, the first: "
-            f"{first.path}: {first.reason}"
+            f"{len(report.incomplete)} of {report.opened} opened videos are incomplete, the first: {first.path}: "
+            f"{first.reason}"
         )
     if report.with_depth and report.depth_median is None:
         report.warnings.append("no frame has a single valid depth pixel")

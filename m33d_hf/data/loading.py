@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from m33d_hf.data.batch_rows import BatchRows
 from m33d_hf.data.randomness import Draw, generator_of, seed_of
 from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
-from m33d_hf.data.skips import SkippedFile
+from m33d_hf.data.skips import SkippedFile, incomplete_file
 from m33d_hf.data.transforms import EvaluationTransform, TrainTransform
 from m33d_hf.data.views import check_sampling, frame_indices, segment_indices, take_frames
 from m33d_hf.data.workers import WorkerLoader, end_children, start_worker, worker_context
@@ -48,7 +48,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
     A file that cannot be read is never fatal by itself. In training another sample takes its place, drawn
     from (seed, epoch, key, attempt); in evaluation the sample is dropped (a stand-in would be counted
     twice): it comes back without maps and with ``meta["dropped"] = True``, which the collators leave out of
-    the batch. Either way ``meta["skipped"]`` lists the files. Errors that concern the whole data set (a
+    the batch. Either way ``meta["skipped"]`` lists the files, and ``meta["incomplete"]`` a video that is read as far as
+    it goes. Errors that concern the whole data set (a
     wrong depth unit, labels out of range, anything a transform raises) are not swallowed.
 
     Several views of one video come back as a list, which the collators flatten; the video is read once for all of
@@ -201,8 +202,13 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             length = handle.length  # asked once: a file is looked at for it
             if length < 1:
                 raise DataError(f"{key}: the video has no frames")
+            found = incomplete_file(handle)
+            lacking = {} if found is None else {"incomplete": [found]}
             if not self.multi_view:
-                return [read_sample(handle, self._choose_frames(epoch, handle.key, length), self.maps, self._align)]
+                frames = self._choose_frames(epoch, handle.key, length)
+                sample = read_sample(handle, frames, self.maps, self._align)
+                sample.meta.update(lacking)
+                return [sample]
             segments = segment_indices(
                 length, self.num_frames, self.frame_stride, self.num_segments, self.clip_sampling
             )
@@ -210,6 +216,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             frames = sorted({frame for segment in segments for frame in segment})
             place = {frame: number for number, frame in enumerate(frames)}
             whole = read_sample(handle, frames, self.maps, self._align)
+            whole.meta.update(lacking)
             whole.key = key  # views of a video share its name; sources add the frames that were read
             return [take_frames(whole, [place[frame] for frame in segment]) for segment in segments]
         except (DepthUnitError, LabelError):

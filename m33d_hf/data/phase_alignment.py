@@ -267,9 +267,17 @@ def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video:
     return np.where(inside, ids[row], IGNORE_INDEX).astype(np.uint8)
 
 
+def is_counted(annotation: Annotation) -> bool:
+    """Whether an annotation counts frames or whole seconds one by one, so that its first may be called 0 or 1."""
+    if annotation.unit == "frames":
+        return annotation.kind != "rows"
+    seconds = annotation.kind == "timestamps" and annotation.resolution == 1.0 and len(annotation.starts) > 2
+    return seconds and bool((np.diff(annotation.starts) == 1.0).all())
+
+
 def _spans(annotation: Annotation, timing: Timing) -> tuple[np.ndarray, np.ndarray, float]:
     """(starts, stops, label step) in the annotation's unit; the last stop is infinite where a phase holds for good."""
-    counted = annotation.unit == "frames" and annotation.kind != "rows"
+    counted = is_counted(annotation)
     starts: np.ndarray = annotation.starts - (timing.first if counted else 0)
     if annotation.stops is not None:
         stops = annotation.stops - (timing.first if counted else 0) + (1 if timing.inclusive and counted else 0)
@@ -329,7 +337,7 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
     if covered > timing.num_frames + slack:
         raise DataError(
             f"{both}: the annotation is longer than the video.{_rate_hint(annotation, end, step, timing)} If the "
-            "video is cut short, --data.options.length_tolerance allows for so many label steps"
+            f"video is cut short, {_tolerate((covered - timing.num_frames) / max(step * timing.ratio, 1.0))}"
         )
     if timing.label_fps is not None or covered >= timing.num_frames - slack:
         return
@@ -345,13 +353,18 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
 
 
 def _check_seconds(annotation: Annotation, end: float, step: float, timing: Timing, video: str) -> None:
-    fps, duration = timing.fps or 1.0, timing.duration
-    if end > duration + timing.tolerance * max(step, 1.0 / fps):
+    duration, unit = timing.duration, max(step, 1.0 / (timing.fps or 1.0))
+    if end > duration + timing.tolerance * unit:
         raise DataError(
             f"{annotation.path} annotates up to {end:g} s, {video} has {timing.describe()} = {duration:g} s: the "
-            "annotation is longer than the video. Check --data.options.fps, or, if the video is cut short, let "
-            "--data.options.length_tolerance allow for so many label steps"
+            f"annotation is longer than the video. Check --data.options.fps, or, if the video is cut short, "
+            f"{_tolerate((end - duration) / unit)}"
         )
+
+
+def _tolerate(steps: float) -> str:
+    allowed = math.ceil(steps - 1e-6)
+    return f"pass --data.options.length_tolerance={allowed}: so many label steps may lie behind its end"
 
 
 def _fitting_rate(end: float, step: float, timing: Timing) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from m33d_hf.data.phase_alignment import Timing, frame_phases
+from m33d_hf.data.phase_alignment import Timing, frame_phases, is_counted
 from m33d_hf.data.phase_annotations import Annotation
 from m33d_hf.errors import ConfigError, DataError
 
@@ -65,7 +65,7 @@ def first_number(
 
 
 def _is_numbered(annotation: Annotation) -> bool:
-    return annotation.unit == "frames" and annotation.kind != "rows" and len(annotation.starts) > 0
+    return is_counted(annotation) and len(annotation.starts) > 0
 
 
 def _last_number(annotation: Annotation) -> float:
@@ -83,7 +83,8 @@ def _sign_of_one(key: str, annotation: Annotation, timing: Timing | None) -> str
     if timing is None:
         return None
     last = _last_number(annotation) + (1 if annotation.stops is not None and timing.inclusive else 0)
-    if last * timing.ratio < timing.num_frames or last * timing.ratio > timing.num_frames + timing.ratio:
+    length = timing.duration if annotation.unit == "seconds" else timing.label_length
+    if not length <= last <= length + 1:
         return None  # inside the video either way, or so far outside that the rate is another one
     return (
         f"{annotation.path} ends at {last:g}, which counted from 0 would lie behind the end of {key} "

@@ -70,10 +70,9 @@ def check_clock(annotations: Mapping[str, Annotation], timing_of: Callable[[str]
         timing = timing_of(key)
         if timing is None or timing.fps is None or not last:
             continue
-        duration = timing.num_frames / timing.fps
-        if last * _MINUTES_PER_HOUR > duration:
+        if last * _MINUTES_PER_HOUR > timing.duration:
             return  # as hours it would be longer than its video, and a data set is written in one way
-        doubtful.append((key, annotation, duration))
+        doubtful.append((key, annotation, timing.duration))
     if doubtful:
         key, annotation, duration = doubtful[0]
         raise ConfigError(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from m33d_hf.data.sample import VideoHandle, known_lacks
 from m33d_hf.errors import ConfigError, DataError
 
 FILE_NAME = "skipped_files.csv"
@@ -16,14 +17,35 @@ HEADER = ("path", "reason", "key")
 # A fraction of the first few samples says little: on larger data sets the budget is that of this many
 # samples.
 MINIMUM_SEEN = 1000
+_INCOMPLETE = "incomplete, used as far as it goes: "
 
 
 class SkippedFile(NamedTuple):
-    """One unusable file: its path, what was wrong with it, and the key of the sample that needed it."""
+    """One file that is unusable, or lacks a part: its path, what is wrong, and the key of the sample that needed it."""
 
     path: str
     reason: str
     key: str
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the file is used as far as it goes, and only what it lacks is listed (`incomplete_file`)."""
+        return self.reason.startswith(_INCOMPLETE)
+
+
+def incomplete_file(handle: VideoHandle) -> SkippedFile | None:
+    """What is known to be missing of a video, as an entry of the list; None where nothing is.
+
+    Raises:
+        CorruptFileError: it cannot be opened.
+    """
+    reasons = "; ".join(lack.reason for lack in known_lacks(handle))
+    return incomplete_entry(str(getattr(handle, "file", handle.key)), reasons, handle.key) if reasons else None
+
+
+def incomplete_entry(path: str, reason: str, key: str) -> SkippedFile:
+    """An entry of the list for a file that is used as far as it goes; `reason` says what is missing."""
+    return SkippedFile(path, _INCOMPLETE + reason, key)
 
 
 class SkipLedger:
@@ -47,11 +69,19 @@ class SkipLedger:
         self.data_size = data_size
         self.files: dict[str, SkippedFile] = {}
         self._seen: set[int] = set()
+        self._incomplete: set[str] = set()
         self._unwritten: list[SkippedFile] = []
 
     def record(self, meta: Mapping[str, Any]) -> None:
-        """Take note of a batch's ``meta`` ("indices" and "skipped") and append new files to the CSV."""
+        """Take note of a batch's ``meta`` ("indices", "skipped", "incomplete") and append new files to the CSV.
+
+        Incomplete files are listed and do not count: they are used.
+        """
         self._seen.update(meta.get("indices", ()))
+        for file in meta.get("incomplete", ()):
+            if file.path not in self._incomplete:
+                self._incomplete.add(file.path)
+                self._unwritten.append(file)
         for file in meta.get("skipped", ()):
             if file.path not in self.files:
                 self.files[file.path] = file
@@ -116,13 +146,22 @@ def read_skipped(path: str | Path) -> list[SkippedFile]:
     return [SkippedFile(*row) for row in rows if row != HEADER and len(row) == len(HEADER)]
 
 
+def count_skipped(folder: str | Path) -> str:
+    """A sentence about the list in a folder; empty where there is none."""
+    files = read_skipped(Path(folder) / FILE_NAME)
+    used = sum(file.is_used for file in files)
+    counts = [f"{len(files) - used} file(s) left out"] if len(files) > used else []
+    counts += [f"{used} incomplete and used as far as they go"] if used else []
+    return f"{', '.join(counts)}, see {FILE_NAME} there" if counts else ""
+
+
 def append_skipped(path: Path, files: Iterable[SkippedFile]) -> None:
     """Append the files not listed yet, as one write, so that ranks do not tear each other's lines."""
-    known = {file.path for file in read_skipped(path)}
-    fresh: dict[str, SkippedFile] = {}
+    known = {(file.path, file.is_used) for file in read_skipped(path)}
+    fresh: dict[tuple[str, bool], SkippedFile] = {}
     for file in files:
-        if file.path not in known:
-            fresh.setdefault(file.path, file)
+        if (file.path, file.is_used) not in known:
+            fresh.setdefault((file.path, file.is_used), file)
     if not fresh:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

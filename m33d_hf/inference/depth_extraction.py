@@ -29,7 +29,7 @@ from m33d_hf.data.depth_writing import (
     written_spec,
 )
 from m33d_hf.data.files import read_rgb
-from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile
+from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, incomplete_entry
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError
 from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
@@ -287,6 +287,7 @@ class _Run:
         writer = DepthVideoWriter(self.options.output, item.rel, self.predictor.kind, self.options.format)
         if info.incomplete:
             self.say(f"{item.path} is incomplete: {info.incomplete}; the depth of what there is is written")
+            self.ledger.record({"incomplete": [incomplete_entry(str(item.path), info.incomplete, item.rel)]})
         start, base = writer.next_frame, self.progress
         if start:
             self.say(f"{item.rel}: continuing at frame {start} of {info.num_frames}")

@@ -2,8 +2,9 @@
 
 Layout below `output_dir/checkpoints`: `step_00000100/{model.safetensors, optimizer.pt, state.json, COMPLETE}`, with
 `ema.safetensors` where an average is kept and `config.json` where the model has one, and `best/` with the weights of
-the best evaluation. COMPLETE lists every file with its size and a digest (m33d_hf.training.markers), so that a folder
-cut short by a crash, a full disk or a partial copy, or damaged since, is never picked up.
+the best evaluation; in each also what belongs to the weights, so that it may be copied elsewhere. COMPLETE lists every
+file with its size and a digest (m33d_hf.training.markers), so that a folder cut short by a crash, a full disk or a
+partial copy, or damaged since, is never picked up.
 """
 
 from __future__ import annotations
@@ -95,8 +96,11 @@ class CheckpointStore:
         optimizer_state: dict[str, Any],
         state: dict[str, Any],
         average: dict[str, torch.Tensor] | None = None,
+        beside: Beside | None = None,
     ) -> Path:
         """Write the resumable checkpoint of ``state["step"]``, then drop the ones that retention no longer keeps.
+
+        `beside` as in `save_best`.
 
         Raises:
             CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -109,6 +113,8 @@ class CheckpointStore:
                 values = {name: tensor.contiguous() for name, tensor in average.items()}
                 _naming(temporary / AVERAGE, lambda file: save_file(values, file))
             write_json(temporary / STATE, state)
+            if beside is not None:
+                beside(temporary)
         self.retain(state["step"])
         return path
 
@@ -118,7 +124,7 @@ class CheckpointStore:
         Args:
             model: unwrapped.
             state: of the run, with its metrics.
-            beside: writes what belongs to the weights (a processor) into the folder that it is given.
+            beside: writes what belongs to the weights (a processor, the classes) into the folder that it is given.
 
         Raises:
             CheckpointError: as `save`.

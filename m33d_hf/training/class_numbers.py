@@ -6,17 +6,16 @@ They lie in `classes.json` beside the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.class_table import ClassTable, read_class_table
 from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sources import source_options
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.arguments import RunArguments
-
-CLASSES = "classes.json"
+from m33d_hf.training.beside import CLASSES, find_beside, read_beside, write_beside
 
 
 def stated_classes(args: RunArguments, train: bool) -> ClassTable | None:
@@ -30,7 +29,7 @@ def stated_classes(args: RunArguments, train: bool) -> ClassTable | None:
     data = args.data
     own = None if train else data.eval_options.get("phase_names")
     given = data.options.get("phase_names") if own is None else own
-    if given is None:
+    if given is None or (isinstance(given, ClassTable) and given.assumed):
         return None
     roots = [data.root, data.eval_root] if own is None else [data.eval_root or data.root]
     return read_class_table(given, *(Path(root).expanduser() for root in roots if root is not None))
@@ -55,18 +54,33 @@ def evaluation_classes(args: RunArguments, names: Sequence[str]) -> ClassTable:
     return ClassTable(tuple(names))
 
 
+def assume_classes(args: RunArguments) -> None:
+    """Let numbers in annotations mean what they meant in the training of `init_from`, where nothing else is stated.
+
+    Sets `phase_names` in the options of `args`.
+
+    Raises:
+        CheckpointError: `classes.json` beside the model is damaged.
+    """
+    if "phase_names" not in source_options(args.data.source) or args.data.options.get("phase_names") is not None:
+        return
+    stored = trained_classes(args.init_from)
+    if stored is not None and stored.numbers is not None:
+        args.data.options["phase_names"] = replace(stored, assumed=True)
+
+
 def trained_classes(init_from: str | None) -> ClassTable | None:
     """The table beside a trained model, None where there is none.
 
     Raises:
         CheckpointError: it is damaged.
     """
-    file = file_beside(init_from, CLASSES)
+    file = find_beside(init_from, CLASSES)
     if file is None:
         return None
     try:
-        return ClassTable.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return ClassTable.from_dict(read_beside(file))
+    except (ValueError, TypeError) as error:
         raise CheckpointError(
             f"{file} cannot be read ({error}): which number stands for which class is not known. Delete it, and state "
             "the numbers with --data.options.phase_names."
@@ -79,22 +93,7 @@ def write_classes(folder: str | Path, table: ClassTable) -> None:
     Raises:
         CheckpointError: the folder cannot be written to.
     """
-    try:
-        write_text_atomically(Path(folder) / CLASSES, json.dumps(table.to_dict()) + "\n")
-    except OSError as error:
-        raise CheckpointError(f"Could not write {Path(folder) / CLASSES}: {error}; free some space.") from error
-
-
-def file_beside(init_from: str | None, name: str) -> Path | None:
-    """A file of a run beside its model, which may be an output folder or one of the checkpoints in it; None without."""
-    if init_from is None:
-        return None
-    path = Path(init_from).expanduser()
-    folder = path.parent if path.is_file() else path
-    places = [folder / name]
-    if folder.parent.name == "checkpoints":
-        places.append(folder.parent.parent / name)
-    return next((place for place in places if place.is_file()), None)
+    write_beside(folder, CLASSES, table.to_dict())
 
 
 def class_table_of(dataset: SampleDataset, names: Sequence[str]) -> ClassTable:

@@ -24,6 +24,7 @@ from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
 
 FRAMES_CHECKED = 16
+FILES_OPENED = 200  # of videos, to see whether they are whole: some three seconds
 SAMPLES_COLLATED = 2
 GIB = 1024**3
 
@@ -150,7 +151,8 @@ def check_first_samples(
         DataError: the first samples cannot be used.
     """
     patch = min(config_of(model).patch_height_width)
-    lines = [f"{len(dataset)} samples in use", check_source(dataset.source, FRAMES_CHECKED, patch).summary()]
+    report = check_source(dataset.source, FRAMES_CHECKED, patch, FILES_OPENED)
+    lines = [f"{len(dataset)} samples in use", report.summary()]
     rows = [(0, index) for index in range(min(SAMPLES_COLLATED, len(dataset)))]
     batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])
     keys = batch.get("meta", {}).get("keys", [])

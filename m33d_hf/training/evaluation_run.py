@@ -19,7 +19,7 @@ from m33d_hf.convert import config_for, load_foreign
 from m33d_hf.convert.classes import class_names
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
-from m33d_hf.data.skips import FILE_NAME, read_skipped
+from m33d_hf.data.skips import count_skipped
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.arguments import RunArguments, same_setting
@@ -226,9 +226,9 @@ def _write(results: dict[str, Any], args: RunArguments, notes: list[str]) -> Non
         raise CheckpointError(f"Could not write {path}: {error}; free some space.") from error
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    skipped = read_skipped(Path(args.output_dir) / FILE_NAME)
-    if skipped:
-        print(f"{len(skipped)} file(s) left out, see {FILE_NAME} there", file=sys.stderr)
+    listed = count_skipped(args.output_dir)
+    if listed:
+        print(listed, file=sys.stderr)
     for name, value in results["metrics"].items():
         print(f"{name}: {'nothing to measure' if value is None else format(value, '.4f')}")
     print(f"{results['samples']} samples; results are in {path}", flush=True)

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from m33d_hf.data.sealed_json import write_sealed_json
-from m33d_hf.data.skips import FILE_NAME, read_skipped
+from m33d_hf.data.skips import count_skipped
 from m33d_hf.errors import CheckpointError, NonFiniteLossError
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.beside import copy_beside
 from m33d_hf.training.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.launch import open_accelerator
 from m33d_hf.training.launcher import SAVING, STEPPING, patience
@@ -152,7 +153,7 @@ def _save(run: Run) -> None:
     state = checkpoint_state(run.facts, run.step, run.engine)
     state |= {ENTRIES: len(optimizer["optimizer"]["state"]), METRICS_RECORD: run.report.record()}
     with patience(SAVING), run.whole() as model:
-        run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average))
+        run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average, beside=_beside(run, model)))
 
 
 def _evaluate(run: Run) -> None:
@@ -177,13 +178,18 @@ def _judge(run: Run) -> dict[str, float]:
         best = run.best_metric(metrics)
         if best is not None:
             state = {"step": run.step, "metrics": metrics, **run.facts}
-            run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best, beside=_processor_of(run, model)))
+            run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best, beside=_beside(run, model)))
     return metrics
 
 
-def _processor_of(run: Run, model: nn.Module) -> Callable[[Path], None]:
-    """What writes the model's processor beside its weights."""
-    return lambda folder: run.task.save_processor(model, run.args, folder)
+def _beside(run: Run, model: nn.Module) -> Callable[[Path], None]:
+    """What writes beside weights all that belongs to them: their processor, and what is known of the training data."""
+
+    def write(folder: Path) -> None:
+        run.task.save_processor(model, run.args, folder)
+        copy_beside(run.args.output_dir, folder)
+
+    return write
 
 
 def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
@@ -221,6 +227,5 @@ def _finish(run: Run) -> None:
         _judge(run)  # its metrics are recorded; what a run before us remembered of it went with that run
     with patience(SAVING), run.averaged(), run.whole() as model:
         run.ranks.on_main(save)
-    skipped = read_skipped(Path(run.args.output_dir) / FILE_NAME)
-    listed = [f"{len(skipped)} file(s) left out, see {FILE_NAME} there"] if skipped else []
-    run.report.say([f"model and metrics are in {run.args.output_dir}", *listed])
+    listed = count_skipped(run.args.output_dir)
+    run.report.say([f"model and metrics are in {run.args.output_dir}", *([listed] if listed else [])])

@@ -17,10 +17,11 @@ from m33d_hf.data.atomic_writing import remove_leftovers
 from m33d_hf.data.collation import deferring
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import seeded
-from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped
+from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped, incomplete_file
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import shown
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.beside import SEEN
 from m33d_hf.training.checkpoints import BEST, CheckpointStore, find_checkpoints
 from m33d_hf.training.class_numbers import write_classes
 from m33d_hf.training.compiling import checkpoint_activations, compile_model, eager_evaluation
@@ -35,7 +36,7 @@ from m33d_hf.training.plan import plan_run
 from m33d_hf.training.reporting import Reporter
 from m33d_hf.training.resume import continue_from, run_facts
 from m33d_hf.training.saved_state import METRICS_RECORD
-from m33d_hf.training.seen_videos import SEEN, seen_again, shared_videos, write_seen
+from m33d_hf.training.seen_videos import seen_again, shared_videos, write_seen
 from m33d_hf.training.sharding import Shards, check_shardable, says_yes
 from m33d_hf.training.stepping import StepEngine
 from m33d_hf.training.tasks.base import Collator, Task
@@ -328,7 +329,8 @@ def skip_ledger(args: RunArguments, dataset: SampleDataset) -> SkipLedger:
 
 
 def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) -> None:
-    """Add the files that sources left out from the start (no partner, unreadable) to the list in the output folder.
+    """Add what sources know from the start to the list in the output folder: files that they left out (no partner,
+    unreadable), and long videos that lack a part.
 
     They do not count against the budget: what has no partner need not be broken.
     """
@@ -337,6 +339,8 @@ def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) 
         source = None if dataset is None else dataset.source
         root = Path(getattr(source, "root", ""))
         found += [SkippedFile(str(root / file.path), file.reason, "") for file in getattr(source, "unpaired", ())]
+        videos = [video.handle for video in getattr(source, "videos", ())]  # long ones, opened when they were laid out
+        found += [file for file in map(incomplete_file, videos) if file is not None]
     append_skipped(Path(args.output_dir) / FILE_NAME, found)
 
 

@@ -28,6 +28,7 @@ from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.evaluation.probes import KnnOptions, LinearOptions, knn_probe, linear_probe
 from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.class_numbers import assume_classes
 from m33d_hf.training.guards import output_lock
 from m33d_hf.training.initialisation import find_own, initialise, starting_config
 from m33d_hf.training.launch import Ranks, open_accelerator
@@ -127,6 +128,7 @@ def frozen_features(args: RunArguments, accelerator: Accelerator, ranks: Ranks) 
     """
     args = copy.deepcopy(args)
     args.evaluation.num_segments = args.evaluation.num_crops = 1
+    assume_classes(args)
     pooled = _has_pooled_norm(args.init_from)
     task = VideoClassificationTask()
     # Of any other checkpoint this model is needed for its classes and sizes alone.

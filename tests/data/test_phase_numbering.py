@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from m33d_hf.data.phase_alignment import Timing
+from m33d_hf.data.phase_alignment import Timing, frame_phases
 from m33d_hf.data.phase_annotations import Annotation, read_annotations
 from m33d_hf.data.phase_numbering import first_number
 from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.video_times_m33d import FrameTimes
 
 
 def _lines(folder: Path, name: str, numbers: range | list[int]) -> Annotation:
@@ -103,3 +106,33 @@ def test_only_0_and_1_can_be_stated(stated: int) -> None:
 def test_unreadable_videos_tell_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="label_start"):
         _first({"a": _lines(tmp_path, "a", range(1, 11))}, {})
+
+
+def _seconds(folder: Path, name: str, numbers: range, header: str = "Second\tPhase") -> Annotation:
+    (folder / f"{name}.txt").write_text(header + "\n" + "".join(f"{number}\tcut\n" for number in numbers))
+    return read_annotations(folder / f"{name}.txt")[0]
+
+
+def test_whole_seconds_one_by_one_are_numbers_too(tmp_path: Path) -> None:
+    """10 s: the second called 10 lies behind the end unless the first is called 1; 1 to 9 does not tell."""
+    timing = Timing(250, 25.0)
+    found, how = _first({"ten": _seconds(tmp_path, "ten", range(1, 11))}, {"ten": timing})
+    assert found == 1 and how is not None and "ten.txt ends at 10" in how
+    nine = _seconds(tmp_path, "nine", range(1, 10), "time\tphase")
+    with pytest.raises(ConfigError, match=r"nine\.txt \(line 2\), none has a 0.*label_start=1"):
+        _first({"nine": nine}, {"nine": timing})
+    for first, expected in ((1, (0, 225)), (0, (25, 250))):
+        own = replace(timing, first=first)
+        (labelled,) = np.nonzero(frame_phases(nine, np.zeros(9, np.uint8), own, "nine") == 0)
+        assert (labelled[0], labelled[-1] + 1) == expected
+    (tmp_path / "changes.txt").write_text("time\tphase\n1\tcut\n4\tsew\n9\tcut\n")  # changes, not a count
+    assert _first({"v": read_annotations(tmp_path / "changes.txt")[0]}, {"v": timing}) == (0, None)
+
+
+def test_a_variable_rate_is_judged_by_true_times(tmp_path: Path) -> None:
+    """100 frames in 24.98 s, at 10 fps and then at 2.5: 1 to 25 counts from one, 1 to 24 does not tell."""
+    stamps = np.append(np.arange(50) * 0.1, 5 + np.arange(50) * 0.4)
+    timing = Timing(100, 100 / 24.98, label_fps=1.0, times=FrameTimes(100, 100 / 24.98, stamps, 24.98))
+    assert _first({"v": _lines(tmp_path, "v", range(1, 26))}, {"v": timing})[0] == 1
+    with pytest.raises(ConfigError, match="label_start"):
+        _first({"v": _lines(tmp_path, "v", range(1, 25))}, {"v": timing})

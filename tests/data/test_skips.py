@@ -3,7 +3,15 @@ import os
 
 import pytest
 
-from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped, read_skipped
+from m33d_hf.data.skips import (
+    FILE_NAME,
+    SkipLedger,
+    SkippedFile,
+    append_skipped,
+    count_skipped,
+    incomplete_entry,
+    read_skipped,
+)
 from m33d_hf.errors import ConfigError, DataError
 
 FILES = [SkippedFile(f"{index}.png", "truncated, at byte 7", f"key{index}") for index in range(20)]
@@ -83,3 +91,16 @@ def test_file_names_that_are_not_utf8_are_listed(tmp_path):
     ledger.record({"indices": [0], "skipped": [file]})
     assert read_skipped(tmp_path / FILE_NAME) == [file]
     assert b"caf\xe9.avi" in (tmp_path / FILE_NAME).read_bytes()
+
+
+def test_incomplete_files_are_listed_and_do_not_count(tmp_path):
+    lacking = [incomplete_entry(file.path, "half of it is missing", file.key) for file in FILES[:2]]
+    assert count_skipped(tmp_path) == ""
+    ledger = SkipLedger(tmp_path / FILE_NAME, 0.0, 100)
+    for _ in range(2):
+        ledger.record({**meta(range(4)), "incomplete": lacking})
+    assert read_skipped(tmp_path / FILE_NAME) == lacking and ledger.bad == 0 and not ledger.over_budget()
+    assert count_skipped(tmp_path) == "2 incomplete and used as far as they go, see skipped_files.csv there"
+    ledger.record(meta(range(4), FILES[:1]))  # a frame of one of them is damaged besides
+    assert read_skipped(tmp_path / FILE_NAME) == [*lacking, FILES[0]] and ledger.over_budget()
+    assert count_skipped(tmp_path).startswith("1 file(s) left out, 2 incomplete")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +19,7 @@ from m33d_hf.data.sources.phase_base import PhaseSource
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.scripts import run_probe
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.class_numbers import trained_classes, write_classes
 from m33d_hf.training.dry_run import dry_run
 from m33d_hf.training.evaluation_run import evaluate_run
 from m33d_hf.training.loop import train
@@ -97,6 +100,17 @@ def test_training_and_every_evaluation_decode_alike(tmp_path: Path, case: str) -
         evaluate_run(again, VideoClassificationTask())
         assert judged(tmp_path / name) == list(expected)
 
+    # So is a checkpoint that was copied out of it.
+    for checkpoint in ("best", "step_00000002"):
+        shutil.copytree(tmp_path / "run" / "checkpoints" / checkpoint, tmp_path / "taken" / checkpoint)
+        taken = arguments(tmp_path / f"judged_{checkpoint}", root)
+        taken.eval_only, taken.init_from, taken.model = True, str(tmp_path / "taken" / checkpoint), {}
+        taken.data.eval_split = "train"
+        evaluate_run(taken, VideoClassificationTask())
+        assert judged(tmp_path / f"judged_{checkpoint}") == [*expected, *expected]
+        results = json.loads((tmp_path / f"judged_{checkpoint}" / "eval_results.json").read_text())
+        assert "2 of 2 evaluation videos were trained on" in results["warnings"][0]
+
     # Data elsewhere, found by the same table.
     elsewhere = write_videos(tmp_path / "elsewhere", numbers, ["v7"])
     far = arguments(tmp_path / "far", root, phase_names=str(tmp_path / "names.txt"))
@@ -121,9 +135,14 @@ def test_probe_and_detection_decode_alike(tmp_path: Path, case: str, capsys: pyt
     original = run_probe_extract(seen)
     try:
         assert run_probe.main(words) == 0, capsys.readouterr().err
+        silent = [word for word in words if "phase_names" not in word]  # numbers mean what the model was trained on
+        assert run_probe.main(silent) == 0, capsys.readouterr().err
+        named = write_videos(tmp_path / "named", ("hold", "cut", "cut", "hold"))  # names of its own count
+        assert run_probe.main([word.replace(str(root), str(named)) for word in silent]) == 0, capsys.readouterr().err
     finally:
         original()
-    assert seen == [[*expected, *expected], list(expected)]
+    assert seen[:4] == 2 * [[*expected, *expected], list(expected)]
+    assert seen[4:] == [[1, 0, 0, 1, 1, 0, 0, 1], [1, 0, 0, 1]]
 
     second = arguments(tmp_path / "second", root)  # numbers as the first stage has them
     second.task, second.init_from, second.model = "action_detection", str(tmp_path / "run"), {"temporal_hidden_size": 8}
@@ -198,6 +217,15 @@ def test_nobody_guesses_what_a_number_means(tmp_path: Path) -> None:
     (tmp_path / "run" / "classes.json").write_text('{"names": ["first"], "numbers": [[0, 7]]}')
     with pytest.raises(CheckpointError, match=r"classes\.json cannot be read \(a number belongs to no class\)"):
         evaluate_run(again, VideoClassificationTask())
+    write_classes(tmp_path / "run", ClassTable(("first", "second"), {2: 0, 1: 1}))
+    whole = (tmp_path / "run" / "classes.json").read_bytes()
+    rng = np.random.default_rng(12)
+    for place in rng.integers(0, 8 * len(whole), 100):  # no flipped bit gives another table
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << (place % 8)
+        (tmp_path / "run" / "classes.json").write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=r"classes\.json cannot be read"):
+            trained_classes(str(tmp_path / "run"))
 
 
 def test_two_files_of_one_name_under_two_roots(tmp_path: Path) -> None:

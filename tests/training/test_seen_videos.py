@@ -156,7 +156,10 @@ def test_a_second_training_remembers_the_first(tmp_path: Path, root: Path) -> No
     assert [each["task"] for each in read_seen(str(tmp_path / "second"))] == ["pretraining", "action_detection"]
     (line,) = seen_again(str(tmp_path / "second"), sets["train"])
     assert "(pretraining of" in line
-    for damage in ("{", '{"trained": 3}', '{"trained": [{"salt": 1}]}', "[]", "null"):
+    whole = (tmp_path / "second" / SEEN).read_text()
+    digest = json.loads(whole)["trained"][0]["digests"][0]
+    other = digest[:-1] + ("0" if digest[-1] != "0" else "1")
+    for damage in (whole.replace(digest, other), "{", '{"trained": 3}', '{"trained": [{"salt": 1}]}', "[]", "null"):
         (tmp_path / "second" / SEEN).write_text(damage)
         with pytest.raises(CheckpointError, match=r"seen_videos\.json cannot be read"):
             seen_again(str(tmp_path / "second"), sets["train"])

@@ -17,7 +17,10 @@ EXPECTED = (
 FRAME_COLUMNS = ("frame", "frames", "frame_id", "frame_number", "frame_index", "frame_nr", "index")
 TIME_COLUMNS = ("time", "timestamp", "time_stamp", "stamp", "seconds", "time_s", "time_seconds", "second", "sec")
 PHASE_COLUMNS = ("phase", "phase_name", "phase_id", "label", "activity", "action", "class", "name", "step")
-VIDEO_COLUMNS = ("video", "video_id", "video_name", "file", "filename", "file_name", "path", "sequence", "case")
+VIDEO_COLUMNS = (
+    *("video", "video_id", "videoid", "video_name", "video_file", "file", "filename", "file_name", "path"),
+    *("sequence", "sequence_id", "recording", "recording_id", "case", "case_id"),
+)
 
 Row = tuple[int, list[str]]
 """(line number counted from one, its cells)."""

@@ -205,7 +205,8 @@ def _refuse_falling(annotation: Annotation) -> None:
     at = int(np.argmax(wrong))
     before, after = annotation.starts[at], annotation.starts[at + 1]
     shown = f"{before:g} and then {after:g}" + ("" if annotation.unit == "frames" else " seconds")
+    several = " A table of several videos names them in a column 'video'." if after <= annotation.starts[0] else ""
     raise DataError(
         f"{annotation.path}, line {annotation.lines[at + 1]}: {annotation.unit} must increase from line to line, here "
-        f"they are {shown}. Sort the lines, and remove what is there twice."
+        f"they are {shown}. Sort the lines, and remove what is there twice.{several}"
     )

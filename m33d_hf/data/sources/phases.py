@@ -186,9 +186,9 @@ class PhasesSource(PhaseSource):
         ignored: Sequence[str],
     ) -> PhaseNames | None:
         """Names as stated, else of all annotations; None without either."""
-        if given is not None:
-            table = read_class_table(given, self.root)
-            self.notes.append(f"phases: {len(table.names)} names as stated")
+        table = None if given is None else read_class_table(given, self.root)
+        if table is not None and not (table.assumed and not holds_numbers(labels.all)):
+            self.notes.append(f"phases: {len(table.names)} names as {'assumed' if table.assumed else 'stated'}")
             if holds_numbers(labels.all) and table.numbers:
                 self._tell([f"numbers in the annotations mean {table.spelled()}"])
             return PhaseNames(table.names, table.numbers, unknown, ignored)

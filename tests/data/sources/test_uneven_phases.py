@@ -11,6 +11,7 @@ from PIL import Image
 
 from helpers.videos import UNEVEN_STAMPS, cut_short, write_uneven, write_video
 from m33d_hf.data.doctor import check_source, write_skipped_csv
+from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sample import frame_times
 from m33d_hf.data.sources.phases import PhasesSource
 from m33d_hf.data.sources.ucf101 import Ucf101Source
@@ -100,6 +101,26 @@ def test_a_cut_recording_is_noted_logged_and_named_beside_labels_that_do_not_fit
         PhasesSource(tmp_path / "data")
 
 
+@pytest.mark.parametrize("segments", [None, 2])
+def test_samples_of_cut_recordings_say_so(tmp_path: Path, segments: int | None) -> None:
+    """In training and in evaluation, and the collated batch hands it on to the list."""
+    write_video(tmp_path / "video.avi", 200)
+    cut_short(tmp_path / "video.avi").replace(tmp_path / "video.avi")
+
+    class Source(list):  # type: ignore[type-arg]
+        name = "films"
+
+    write_video(tmp_path / "whole.avi", 20)
+    source = Source(VideoFile(name, tmp_path / f"{name}.avi") for name in ("video", "whole"))
+    dataset = SampleDataset(source, num_frames=2, train=segments is None, num_segments=segments)
+    found = [dataset[0, row] for row in (0, 1)]
+    views = [view for item in found for view in (item if isinstance(item, list) else [item])]
+    listed = {file for view in views for file in view.meta.get("incomplete", ())}
+    ((path, reason, key),) = listed
+    assert (path, key) == (str(tmp_path / "video.avi"), "video") and "announces 8.0 s" in reason
+    assert all(not view.meta["skipped"] for view in views)
+
+
 def test_a_look_at_ucf101_lists_cut_recordings(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "Sew" / "v_Sew_g01_c01.avi", 200)
     cut = cut_short(whole)
@@ -111,7 +132,7 @@ def test_a_look_at_ucf101_lists_cut_recordings(tmp_path: Path) -> None:
     report = check_source(Ucf101Source(tmp_path, split="train"), limit=4)
     (found,) = report.incomplete
     assert found.path == str(whole) and "announces 8.0 s" in found.reason and not report.unreadable
-    assert "WARNING: 1 opened videos are incomplete" in report.summary() and report.to_dict()["incomplete"]
+    assert "WARNING: 1 of 1 opened videos are incomplete" in report.summary() and report.to_dict()["incomplete"]
     write_skipped_csv(report, tmp_path / "skipped.csv")
     assert "announces 8.0 s" in (tmp_path / "skipped.csv").read_text()
 
