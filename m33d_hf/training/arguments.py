@@ -16,14 +16,7 @@ from typing import Any, Literal
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, name_problem
 
-TASKS = (
-    "pretraining",
-    "video_classification",
-    "action_detection",
-    "semantic_segmentation",
-    "depth_estimation",
-)
-
+TASKS = ("pretraining", "video_classification", "action_detection", "semantic_segmentation", "depth_estimation")
 
 # Numbers beyond these are slips of the pen: they would exhaust a machine or run for ever.
 MOST_STEPS = 10**9
@@ -49,9 +42,9 @@ def _f(default: Any, help: str, **bounds: Any) -> Any:
 
 @dataclass
 class InitArguments:
-    """How weights given by `init_from` enter the model (REFERENCE.md §4)."""
+    """How weights given by `init_from` enter the model."""
 
-    init_decoder: bool = _f(True, "Also load the decoder where shapes match (only when pre-training; §6 row 30).")
+    init_decoder: bool = _f(True, "Also load the decoder where shapes match (only when pre-training).")
     depth_encoder_init: Literal["copy", "random"] = _f(
         "copy", "A depth encoder that the checkpoint lacks: copy the RGB encoder, or leave it random."
     )
@@ -62,8 +55,12 @@ class InitArguments:
     num_attention_heads: int | None = _f(
         None,
         "Heads of a foreign checkpoint's encoder, which no tensor tells; None = those of its files, or as released.",
+        low=1,
+        high=1024,
     )
-    decoder_num_attention_heads: int | None = _f(None, "Heads of a foreign checkpoint's decoder; None as above.")
+    decoder_num_attention_heads: int | None = _f(
+        None, "Heads of a foreign checkpoint's decoder; None as above.", low=1, high=1024
+    )
 
 
 @dataclass
@@ -83,7 +80,7 @@ class DataArguments:
     clip_sampling: Literal["stride", "span"] = _f(
         "stride",
         "stride: num_frames frames, frame_stride apart, from a random start; span: VideoMAE's fine-tuning, num_frames"
-        " frames spread evenly over a random span of num_frames * frame_stride (REFERENCE.md §2.9).",
+        " frames spread evenly over a random span of num_frames * frame_stride.",
     )
     num_views: int = _f(1, "Augmented views of each training clip in a batch (repeated augmentation).", low=1, high=64)
     label_fraction: float | None = _f(
@@ -162,7 +159,7 @@ class TransformArguments:
 
 @dataclass
 class MixingArguments:
-    """Mixup, CutMix and label smoothing of classification batches (REFERENCE.md §2.9)."""
+    """Mixup, CutMix and label smoothing of classification batches."""
 
     mixup: float = _f(0.0, "Alpha of mixup's Beta distribution; 0 = off.", low=0, high=1000)
     cutmix: float = _f(0.0, "Alpha of CutMix's Beta distribution; 0 = off.", low=0, high=1000)
@@ -188,7 +185,7 @@ class OptimArguments:
     """AdamW and its schedule."""
 
     learning_rate: float = _f(1e-4, "Base learning rate; with scale_lr per 256 samples.", above=0, high=LARGEST_RATE)
-    scale_lr: bool = _f(True, "Multiply learning_rate, warmup_lr and min_lr by effective batch / 256 (§6 row 24).")
+    scale_lr: bool = _f(True, "Multiply learning_rate, warmup_lr and min_lr by effective batch / 256.")
     betas: list[float] = _f([0.9, 0.95], "AdamW betas.", low=0, below=1, length=2)
     eps: float = _f(1e-8, "AdamW epsilon.", above=0, high=1)
     weight_decay: float = _f(
