@@ -54,12 +54,12 @@ class InitArguments:
     )
     num_attention_heads: int | None = _f(
         None,
-        "Heads of a foreign checkpoint's encoder, which no tensor tells; None = those of its files, or as released.",
+        "Heads of a foreign checkpoint's encoder, which no tensor tells; null = those of its files, or as released.",
         low=1,
         high=1024,
     )
     decoder_num_attention_heads: int | None = _f(
-        None, "Heads of a foreign checkpoint's decoder; None as above.", low=1, high=1024
+        None, "Heads of a foreign checkpoint's decoder; null as above.", low=1, high=1024
     )
 
 
@@ -71,7 +71,7 @@ class DataArguments:
     root: str | None = _f(None, "Folder of the training data; rooms needs none.")
     eval_root: str | None = _f(None, "Folder of evaluation data; it and `root` are then read whole, no splits.")
     train_split: str = _f("train", "Split used for training.")
-    eval_split: str | None = _f("validation", "Split used while training to evaluate; None = no evaluation.")
+    eval_split: str | None = _f("validation", "Split used while training to evaluate; null = no evaluation.")
     options: dict[str, Any] = _f({}, "Further options of the source, passed to it by name (train and evaluation).")
     eval_options: dict[str, Any] = _f({}, "Options of the source that differ for evaluation (laid over `options`).")
     frame_stride: int = _f(
@@ -85,7 +85,7 @@ class DataArguments:
     num_views: int = _f(1, "Augmented views of each training clip in a batch (repeated augmentation).", low=1, high=64)
     label_fraction: float | None = _f(
         None,
-        "Share of the labelled training videos to use, drawn per class by `subset_seed`; None = all.",
+        "Share of the labelled training videos to use, drawn per class by `subset_seed`; null = all.",
         above=0,
         high=1,
     )
@@ -93,15 +93,15 @@ class DataArguments:
         False, "Train although a class has no training sample, or label maps hold one class alone (else an error)."
     )
     max_train_samples: int | None = _f(
-        None, "Use only that many training samples, drawn by `subset_seed`; None = all.", low=1, high=MOST_SAMPLES
+        None, "Use only that many training samples, drawn by `subset_seed`; null = all.", low=1, high=MOST_SAMPLES
     )
     max_eval_samples: int | None = _f(
-        None, "Evaluate on that many samples, evenly spread; None = all.", low=1, high=MOST_SAMPLES
+        None, "Evaluate on that many samples, evenly spread; null = all.", low=1, high=MOST_SAMPLES
     )
     subset_seed: int = _f(0, "Seed of the draw of `max_train_samples` (low-label protocol).", low=0, high=LARGEST_SEED)
     num_workers: int = _f(2, "Loader processes per training process.", low=0, high=1024)
     prefetch_factor: int = _f(2, "Batches that each loader process keeps ready.", low=1, high=1024)
-    cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; None = the user's cache folder.")
+    cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; null = the user's cache folder.")
     max_bad_fraction: float = _f(0.01, "Share of unreadable samples past which the run stops.", low=0, high=1)
 
 
@@ -172,11 +172,11 @@ class MixingArguments:
 class FeatureArguments:
     """Clip features of whole videos, extracted once for the temporal model (action detection)."""
 
-    dir: str | None = _f(None, "Folder of extracted features; None = features/ in the output folder.")
+    dir: str | None = _f(None, "Folder of extracted features; null = features/ in the output folder.")
     format: Literal["parquet", "safetensors"] = _f("parquet", "File format of one video's features.")
     batch_size: int = _f(8, "Clips per forward pass while extracting.", low=1, high=LARGEST_BATCH)
     clip_stride: int | None = _f(
-        None, "Source frames from one clip to the next; None = the span of a clip.", low=1, high=1_000_000
+        None, "Source frames from one clip to the next; null = the span of a clip.", low=1, high=1_000_000
     )
 
 
@@ -191,15 +191,15 @@ class OptimArguments:
     weight_decay: float = _f(
         0.05, "AdamW weight decay; none on norms, biases, tokens and other 1-D weights.", low=0, high=LARGEST_RATE
     )
-    layer_decay: float | None = _f(None, "Layer-wise learning-rate decay; None = off.", above=0, high=1)
+    layer_decay: float | None = _f(None, "Layer-wise learning-rate decay; null = off.", above=0, high=1)
     schedule: Literal["cosine", "constant"] = _f("cosine", "Shape after the warm-up.")
-    warmup_epochs: float = _f(0.0, "Linear warm-up in epochs; used where warmup_steps is None.", low=0, high=1_000_000)
+    warmup_epochs: float = _f(0.0, "Linear warm-up in epochs; used where warmup_steps is null.", low=0, high=1_000_000)
     warmup_steps: int | None = _f(
         None, "Linear warm-up in optimizer steps; wins over warmup_epochs.", low=0, high=MOST_STEPS
     )
     warmup_lr: float = _f(0.0, "Learning rate at the start of the warm-up.", low=0, high=LARGEST_RATE)
     min_lr: float = _f(0.0, "Learning rate at the end.", low=0, high=LARGEST_RATE)
-    clip_grad_norm: float | None = _f(None, "Largest gradient norm; None = no clipping.", above=0, high=1e12)
+    clip_grad_norm: float | None = _f(None, "Largest gradient norm; null = no clipping.", above=0, high=1e12)
 
 
 @dataclass
@@ -214,7 +214,7 @@ class TrainArguments:
     accumulation: int = _f(1, "Micro-batches per optimizer step.", low=1, high=LARGEST_BATCH)
     precision: Literal["no", "bf16", "fp16"] = _f("no", "Autocast arithmetic; 'no' is float32.")
     ema_decay: float | None = _f(
-        None, "Decay of an exponential moving average of the weights; None = off.", above=0, below=1
+        None, "Decay of an exponential moving average of the weights; null = off.", above=0, below=1
     )
     compile: bool = _f(
         False, "torch.compile the training step; evaluations run eagerly. Short: --compile. See docs/scaling.md."
@@ -231,7 +231,7 @@ class TrainArguments:
         "fsdp2: cut weights and optimizer state over the processes; deepspeed_zero1 or 2: optimizer state (and "
         "gradients), by DeepSpeed; auto: as the accelerate configuration says.",
     )
-    attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; None = transformers' choice.")
+    attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; null = transformers' choice.")
 
 
 @dataclass
@@ -242,18 +242,18 @@ class EvaluationArguments:
         None, "Evaluate every that many optimizer steps; wins over every_epochs.", low=1, high=MOST_STEPS
     )
     every_epochs: float | None = _f(
-        None, "Evaluate every that many epochs; both None = only at the end.", above=0, high=1_000_000
+        None, "Evaluate every that many epochs; both null = only at the end.", above=0, high=1_000_000
     )
     at_end: bool = _f(True, "Evaluate after the last step.")
-    batch_size: int | None = _f(None, "Samples per process; None = train.batch_size.", low=1, high=LARGEST_BATCH)
+    batch_size: int | None = _f(None, "Samples per process; null = train.batch_size.", low=1, high=LARGEST_BATCH)
     num_segments: int = _f(
         1, "Clips taken from each video, evenly spread (classification; the paper's test: 5).", low=1, high=1000
     )
     num_crops: int = _f(
         1, "Crops of each clip along the longer side (classification; the paper's test: 3).", low=1, high=1000
     )
-    metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; None = the task's.")
-    greater_is_better: bool | None = _f(None, "Direction of `metric`; None = the task's.")
+    metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's.")
+    greater_is_better: bool | None = _f(None, "Direction of `metric`; null = the task's.")
 
 
 @dataclass
@@ -264,7 +264,7 @@ class CheckpointArguments:
         None, "Save a resumable checkpoint every that many steps; wins over every_epochs.", low=1, high=MOST_STEPS
     )
     every_epochs: float | None = _f(
-        None, "Save every that many epochs; both None = only on a signal and at the end.", above=0, high=1_000_000
+        None, "Save every that many epochs; both null = only on a signal and at the end.", above=0, high=1_000_000
     )
     keep_last: int = _f(2, "Resumable checkpoints to keep.", low=1, high=1_000_000)
     save_best: bool = _f(True, "Keep checkpoints/best by evaluation.metric.")
@@ -291,7 +291,7 @@ class RunArguments:
     method: str | None = _f(None, "Method name (m33d_hf/recipes/methods) or path of a YAML file; pre-training only.")
     stage: int | None = _f(
         None,
-        "1 (contrastive) or 2 (masked modelling) of an image method in two stages; None = one stage.",
+        "1 (contrastive) or 2 (masked modelling) of an image method in two stages; null = one stage.",
         low=1,
         high=2,
     )
@@ -305,11 +305,11 @@ class RunArguments:
     eval_only: bool = _f(False, "Evaluate the weights of init_from (a trained model of this task) and stop.")
     dry_run: bool = _f(False, "Print the resolved run and check the first samples, then stop.")
     num_processes: int | None = _f(
-        None, "World size that must be found; None = whatever the launcher started.", low=1, high=65_536
+        None, "World size that must be found; null = whatever the launcher started.", low=1, high=65_536
     )
     cpu: bool = _f(False, "Train on CPU even where an accelerator is present.")
     cpu_threads: int | None = _f(
-        None, "Threads per process on CPU; None = torch's choice (launchers set one).", low=1, high=1024
+        None, "Threads per process on CPU; null = torch's choice (launchers set one).", low=1, high=1024
     )
     init: InitArguments = dataclasses.field(default_factory=InitArguments)
     model: dict[str, Any] = _f({}, "M33DConfig fields by name; `modalities` ends up here as a list.")
