@@ -253,7 +253,7 @@ class EvaluationArguments:
         1, "Crops of each clip along the longer side (classification; the paper's test: 3).", low=1, high=1000
     )
     metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's.")
-    greater_is_better: bool | None = _f(None, "Direction of `metric`; null = the task's.")
+    greater_is_better: bool | None = _f(None, "Direction of `metric`; null = losses and errors fall, others rise.")
 
 
 @dataclass
@@ -341,6 +341,8 @@ class RunArguments:
             allowed: Range | None = field.metadata.get("range")
             problem = None if allowed is None or value is None else allowed.problem(value)
             problem = name_problem(value) if isinstance(value, str) else problem
+            if value in ("none", "None") and "| None" in str(field.type) and key != "resume":
+                problem = f"is {value!r}; to leave it empty, write null"
             if problem is not None:
                 raise ConfigError(f"{key}{said_by(key, origins or {})} {problem}.")
         trains = not self.eval_only or self.train.epochs is not None or self.train.max_steps is not None

@@ -54,6 +54,13 @@ def test_the_word_null_empties_and_a_path_of_that_name_does_not() -> None:
     assert "null empties" in " ".join(help_text("pretraining").split())
 
 
+@pytest.mark.parametrize("word", ["none", "None"])
+def test_other_words_for_null_are_told_the_word(word: str) -> None:
+    for key in ("data.eval_split", "init_from", "data.root"):
+        with pytest.raises(ConfigError, match=rf"{key} \(command line\) is '{word}'; to leave it empty, write null"):
+            parse(f"--{key}", word)
+
+
 @pytest.mark.parametrize("key", ["output_dir", "data.root", "data.options.rgb"])
 def test_empty_text_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=f"--{key} is empty"):
