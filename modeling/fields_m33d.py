@@ -21,7 +21,7 @@ _COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number, or of every number of a list; NaN and infinities are always outside.
+    """Bounds of a number, or of every number of a list or mapping; NaN and infinities are always outside.
 
     Args:
         low, high: least and largest value.
@@ -52,7 +52,10 @@ class Range:
         return f"{_COUNTS.get(self.length, self.length)} {order}numbers, each {bounds}"
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a number or a list of numbers, such as "is 5; it must be ..."; None where nothing is."""
+        """What is wrong with a number or with those of a list or mapping, as "is 5; it must be ..."; None: nothing."""
+        if isinstance(value, abc.Mapping):
+            wrong = next((key for key, entry in value.items() if self.problem(entry) is not None), None)
+            return None if wrong is None else f"has {shown(value[wrong])} for {shown(wrong)}; each must be {self.words()}"
         alone = not isinstance(value, list | tuple)
         entries = [value] if alone else list(value)
         fits = bool(entries) and all(self._holds(entry) for entry in entries)
@@ -205,11 +208,18 @@ def _fit_mapping(value: Any, hint: Any) -> tuple[bool, Any]:
     return fits, result
 
 
+def _is_program_class(option: Any) -> bool:
+    plain = (int, float, bool, str, types.NoneType, PurePath, *_LISTS, *_MAPPINGS)
+    return isinstance(option, type) and not issubclass(option, plain) and typing.get_origin(option) is None
+
+
 def described(hint: Any) -> str:
     """A type in words of a user: "one of a, b", "a number or null", "a list, each text"."""
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     options = options_of(hint)
     if len(options) > 1:
+        # What a program alone can hand over is nothing that a user could write.
+        options = tuple(option for option in options if not _is_program_class(option)) or options
         return " or ".join(dict.fromkeys(described(option) for option in options))
     option = options[0]
     if typing.get_origin(option) is typing.Literal:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.convert.facts import STATEABLE
 from m33d_hf.errors import ConfigError, M33DError
 
 
@@ -43,52 +42,34 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
     from m33d_hf.training.command_line import Word
     from m33d_hf.training.parsing import check_model_fields
 
-    result = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise ConfigError(f"--config_overrides {pair!r}: expected KEY=VALUE, for example image_size=[240,320].")
-        result[key] = Word(value)
-    return check_model_fields(result, "--config_overrides", prefix="")
-
-
-def _stated(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say about the checkpoint; a single side is a number."""
-    given = {name: getattr(arguments, name) for name in STATEABLE}
-    sides = given["image_size"]
-    if sides is not None and len(sides) > 2:
-        raise ConfigError(f"--image_size {' '.join(map(str, sides))}: expected one side, or height and width.")
-    given["image_size"] = sides[0] if sides is not None and len(sides) == 1 else sides
-    return {name: value for name, value in given.items() if value is not None}
+    lone = next((pair for pair in pairs if "=" not in pair), None)
+    if lone is not None:
+        raise ConfigError(f"--config_overrides {lone!r}: expected KEY=VALUE, for example image_size=[240,320].")
+    words = {key: Word(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+    return check_model_fields(words, "--config_overrides", prefix="")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    arguments = _parser().parse_args(argv)
-    from m33d_hf.convert import ConversionOptions, config_for, convert_state_dict, load_foreign
-    from m33d_hf.modeling.configuration_m33d import M33DConfig
-    from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
+    given = _parser().parse_args(argv)
+    from m33d_hf.convert import ConversionOptions, convert_checkpoint
+    from m33d_hf.convert.facts import STATEABLE
 
     try:
-        if (arguments.output / "config.json").exists() and not arguments.overwrite:
-            raise ConfigError(f"{arguments.output} already holds a checkpoint; pass --overwrite to replace it.")
-        overrides = _overrides(arguments.config_overrides)
-        checkpoint = load_foreign(arguments.input, _stated(arguments))
-        fields = config_for(checkpoint, not arguments.no_decoder, overrides)
-        model = M33DForPreTraining(M33DConfig(**(fields | overrides)))
         options = ConversionOptions(
-            init_decoder=not arguments.no_decoder,
-            depth_encoder_init=arguments.depth_encoder_init,
-            depth_patch_init=arguments.depth_patch_init,
-            inflate=arguments.inflate,
+            init_decoder=not given.no_decoder,
+            depth_encoder_init=given.depth_encoder_init,
+            depth_patch_init=given.depth_patch_init,
+            inflate=given.inflate,
         )
-        report = convert_state_dict(checkpoint, model, options)
+        stated = {name: getattr(given, name) for name in STATEABLE}
+        overrides = _overrides(given.config_overrides)
+        report = convert_checkpoint(given.input, given.output, options, stated, overrides, given.overwrite)
     except M33DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    model.save_pretrained(arguments.output)
     print(report.summary())
-    print(f"written to {arguments.output}. The weights keep the licence of their origin (see WEIGHTS.md).")
+    print(f"written to {given.output}. The weights keep the licence of their origin (see WEIGHTS.md).")
     return 0
 
 

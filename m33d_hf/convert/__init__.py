@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .apply import config_for, convert_state_dict, trained_positions
 from .files import ForeignCheckpoint, from_state_dict, load_foreign
+from .folder import convert_checkpoint
 from .plan import ConversionOptions
 from .report import ConversionReport
 
@@ -12,6 +13,7 @@ __all__ = [
     "ConversionReport",
     "ForeignCheckpoint",
     "config_for",
+    "convert_checkpoint",
     "convert_state_dict",
     "from_state_dict",
     "load_foreign",

@@ -156,6 +156,20 @@ class Facts:
         return shape[0] if shape else 0
 
 
+def statements(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The statements among values of which None says nothing; a list of one side means a square.
+
+    Raises:
+        ConfigError: see `check_statements`.
+    """
+    stated = {name: value for name, value in given.items() if value is not None}
+    sides = stated.get("image_size")
+    if isinstance(sides, list | tuple) and len(sides) == 1:
+        stated["image_size"] = sides[0]
+    check_statements(stated)
+    return stated
+
+
 def check_statements(stated: Mapping[str, Any]) -> None:
     """Refuse statements about a checkpoint that are none.
 

@@ -16,14 +16,7 @@ from typing import Any, Literal
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, name_problem
 
-TASKS = (
-    "pretraining",
-    "video_classification",
-    "action_detection",
-    "semantic_segmentation",
-    "depth_estimation",
-)
-
+TASKS = ("pretraining", "video_classification", "action_detection", "semantic_segmentation", "depth_estimation")
 
 # Numbers beyond these are slips of the pen: they would exhaust a machine or run for ever.
 MOST_STEPS = 10**9
@@ -50,9 +43,9 @@ def _f(default: Any, help: str, **bounds: Any) -> Any:
 
 @dataclass
 class InitArguments:
-    """How weights given by `init_from` enter the model (REFERENCE.md §4)."""
+    """How weights given by `init_from` enter the model."""
 
-    init_decoder: bool = _f(True, "Also load the decoder where shapes match (only when pre-training; §6 row 30).")
+    init_decoder: bool = _f(True, "Also load the decoder where shapes match (only when pre-training).")
     depth_encoder_init: Literal["copy", "random"] = _f(
         "copy", "A depth encoder that the checkpoint lacks: copy the RGB encoder, or leave it random."
     )
@@ -62,12 +55,12 @@ class InitArguments:
     )
     num_attention_heads: int | None = _f(
         None,
-        "Heads of a foreign checkpoint's encoder, which no tensor tells; None = those of its files, or as released.",
+        "Heads of a foreign checkpoint's encoder, which no tensor tells; null = those of its files, or as released.",
         low=1,
         high=MOST_HEADS,
     )
     decoder_num_attention_heads: int | None = _f(
-        None, "Heads of a foreign checkpoint's decoder; None as above.", low=1, high=MOST_HEADS
+        None, "Heads of a foreign checkpoint's decoder; null as above.", low=1, high=MOST_HEADS
     )
 
 
@@ -79,7 +72,7 @@ class DataArguments:
     root: str | None = _f(None, "Folder of the training data; rooms needs none.")
     eval_root: str | None = _f(None, "Folder of evaluation data; it and `root` are then read whole, no splits.")
     train_split: str = _f("train", "Split used for training.")
-    eval_split: str | None = _f("validation", "Split used while training to evaluate; None = no evaluation.")
+    eval_split: str | None = _f("validation", "Split used while training to evaluate; null = no evaluation.")
     options: dict[str, Any] = _f({}, "Further options of the source, passed to it by name (train and evaluation).")
     eval_options: dict[str, Any] = _f({}, "Options of the source that differ for evaluation (laid over `options`).")
     frame_stride: int = _f(
@@ -88,12 +81,12 @@ class DataArguments:
     clip_sampling: Literal["stride", "span"] = _f(
         "stride",
         "stride: num_frames frames, frame_stride apart, from a random start; span: VideoMAE's fine-tuning, num_frames"
-        " frames spread evenly over a random span of num_frames * frame_stride (REFERENCE.md §2.9).",
+        " frames spread evenly over a random span of num_frames * frame_stride.",
     )
     num_views: int = _f(1, "Augmented views of each training clip in a batch (repeated augmentation).", low=1, high=64)
     label_fraction: float | None = _f(
         None,
-        "Share of the labelled training videos to use, drawn per class by `subset_seed`; None = all.",
+        "Share of the labelled training videos to use, drawn per class by `subset_seed`; null = all.",
         above=0,
         high=1,
     )
@@ -101,15 +94,15 @@ class DataArguments:
         False, "Train although a class has no training sample, or label maps hold one class alone (else an error)."
     )
     max_train_samples: int | None = _f(
-        None, "Use only that many training samples, drawn by `subset_seed`; None = all.", low=1, high=MOST_SAMPLES
+        None, "Use only that many training samples, drawn by `subset_seed`; null = all.", low=1, high=MOST_SAMPLES
     )
     max_eval_samples: int | None = _f(
-        None, "Evaluate on that many samples, evenly spread; None = all.", low=1, high=MOST_SAMPLES
+        None, "Evaluate on that many samples, evenly spread; null = all.", low=1, high=MOST_SAMPLES
     )
     subset_seed: int = _f(0, "Seed of the draw of `max_train_samples` (low-label protocol).", low=0, high=LARGEST_SEED)
     num_workers: int = _f(2, "Loader processes per training process.", low=0, high=1024)
     prefetch_factor: int = _f(2, "Batches that each loader process keeps ready.", low=1, high=1024)
-    cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; None = the user's cache folder.")
+    cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; null = the user's cache folder.")
     max_bad_fraction: float = _f(0.01, "Share of unreadable samples past which the run stops.", low=0, high=1)
 
 
@@ -167,7 +160,7 @@ class TransformArguments:
 
 @dataclass
 class MixingArguments:
-    """Mixup, CutMix and label smoothing of classification batches (REFERENCE.md §2.9)."""
+    """Mixup, CutMix and label smoothing of classification batches."""
 
     mixup: float = _f(0.0, "Alpha of mixup's Beta distribution; 0 = off.", low=0, high=1000)
     cutmix: float = _f(0.0, "Alpha of CutMix's Beta distribution; 0 = off.", low=0, high=1000)
@@ -180,11 +173,11 @@ class MixingArguments:
 class FeatureArguments:
     """Clip features of whole videos, extracted once for the temporal model (action detection)."""
 
-    dir: str | None = _f(None, "Folder of extracted features; None = features/ in the output folder.")
+    dir: str | None = _f(None, "Folder of extracted features; null = features/ in the output folder.")
     format: Literal["parquet", "safetensors"] = _f("parquet", "File format of one video's features.")
     batch_size: int = _f(8, "Clips per forward pass while extracting.", low=1, high=LARGEST_BATCH)
     clip_stride: int | None = _f(
-        None, "Source frames from one clip to the next; None = the span of a clip.", low=1, high=1_000_000
+        None, "Source frames from one clip to the next; null = the span of a clip.", low=1, high=1_000_000
     )
 
 
@@ -193,21 +186,21 @@ class OptimArguments:
     """AdamW and its schedule."""
 
     learning_rate: float = _f(1e-4, "Base learning rate; with scale_lr per 256 samples.", above=0, high=LARGEST_RATE)
-    scale_lr: bool = _f(True, "Multiply learning_rate, warmup_lr and min_lr by effective batch / 256 (§6 row 24).")
+    scale_lr: bool = _f(True, "Multiply learning_rate, warmup_lr and min_lr by effective batch / 256.")
     betas: list[float] = _f([0.9, 0.95], "AdamW betas.", low=0, below=1, length=2)
     eps: float = _f(1e-8, "AdamW epsilon.", above=0, high=1)
     weight_decay: float = _f(
         0.05, "AdamW weight decay; none on norms, biases, tokens and other 1-D weights.", low=0, high=LARGEST_RATE
     )
-    layer_decay: float | None = _f(None, "Layer-wise learning-rate decay; None = off.", above=0, high=1)
+    layer_decay: float | None = _f(None, "Layer-wise learning-rate decay; null = off.", above=0, high=1)
     schedule: Literal["cosine", "constant"] = _f("cosine", "Shape after the warm-up.")
-    warmup_epochs: float = _f(0.0, "Linear warm-up in epochs; used where warmup_steps is None.", low=0, high=1_000_000)
+    warmup_epochs: float = _f(0.0, "Linear warm-up in epochs; used where warmup_steps is null.", low=0, high=1_000_000)
     warmup_steps: int | None = _f(
         None, "Linear warm-up in optimizer steps; wins over warmup_epochs.", low=0, high=MOST_STEPS
     )
     warmup_lr: float = _f(0.0, "Learning rate at the start of the warm-up.", low=0, high=LARGEST_RATE)
     min_lr: float = _f(0.0, "Learning rate at the end.", low=0, high=LARGEST_RATE)
-    clip_grad_norm: float | None = _f(None, "Largest gradient norm; None = no clipping.", above=0, high=1e12)
+    clip_grad_norm: float | None = _f(None, "Largest gradient norm; null = no clipping.", above=0, high=1e12)
 
 
 @dataclass
@@ -222,7 +215,7 @@ class TrainArguments:
     accumulation: int = _f(1, "Micro-batches per optimizer step.", low=1, high=LARGEST_BATCH)
     precision: Literal["no", "bf16", "fp16"] = _f("no", "Autocast arithmetic; 'no' is float32.")
     ema_decay: float | None = _f(
-        None, "Decay of an exponential moving average of the weights; None = off.", above=0, below=1
+        None, "Decay of an exponential moving average of the weights; null = off.", above=0, below=1
     )
     compile: bool = _f(
         False, "torch.compile the training step; evaluations run eagerly. Short: --compile. See docs/scaling.md."
@@ -239,7 +232,7 @@ class TrainArguments:
         "fsdp2: cut weights and optimizer state over the processes; deepspeed_zero1 or 2: optimizer state (and "
         "gradients), by DeepSpeed; auto: as the accelerate configuration says.",
     )
-    attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; None = transformers' choice.")
+    attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; null = transformers' choice.")
 
 
 @dataclass
@@ -250,18 +243,18 @@ class EvaluationArguments:
         None, "Evaluate every that many optimizer steps; wins over every_epochs.", low=1, high=MOST_STEPS
     )
     every_epochs: float | None = _f(
-        None, "Evaluate every that many epochs; both None = only at the end.", above=0, high=1_000_000
+        None, "Evaluate every that many epochs; both null = only at the end.", above=0, high=1_000_000
     )
     at_end: bool = _f(True, "Evaluate after the last step.")
-    batch_size: int | None = _f(None, "Samples per process; None = train.batch_size.", low=1, high=LARGEST_BATCH)
+    batch_size: int | None = _f(None, "Samples per process; null = train.batch_size.", low=1, high=LARGEST_BATCH)
     num_segments: int = _f(
         1, "Clips taken from each video, evenly spread (classification; the paper's test: 5).", low=1, high=1000
     )
     num_crops: int = _f(
         1, "Crops of each clip along the longer side (classification; the paper's test: 3).", low=1, high=1000
     )
-    metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; None = the task's.")
-    greater_is_better: bool | None = _f(None, "Direction of `metric`; None = the task's.")
+    metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's.")
+    greater_is_better: bool | None = _f(None, "Direction of `metric`; null = losses and errors fall, others rise.")
 
 
 @dataclass
@@ -272,7 +265,7 @@ class CheckpointArguments:
         None, "Save a resumable checkpoint every that many steps; wins over every_epochs.", low=1, high=MOST_STEPS
     )
     every_epochs: float | None = _f(
-        None, "Save every that many epochs; both None = only on a signal and at the end.", above=0, high=1_000_000
+        None, "Save every that many epochs; both null = only on a signal and at the end.", above=0, high=1_000_000
     )
     keep_last: int = _f(2, "Resumable checkpoints to keep.", low=1, high=1_000_000)
     save_best: bool = _f(True, "Keep checkpoints/best by evaluation.metric.")
@@ -299,7 +292,7 @@ class RunArguments:
     method: str | None = _f(None, "Method name (m33d_hf/recipes/methods) or path of a YAML file; pre-training only.")
     stage: int | None = _f(
         None,
-        "1 (contrastive) or 2 (masked modelling) of an image method in two stages; None = one stage.",
+        "1 (contrastive) or 2 (masked modelling) of an image method in two stages; null = one stage.",
         low=1,
         high=2,
     )
@@ -313,11 +306,11 @@ class RunArguments:
     eval_only: bool = _f(False, "Evaluate the weights of init_from (a trained model of this task) and stop.")
     dry_run: bool = _f(False, "Print the resolved run and check the first samples, then stop.")
     num_processes: int | None = _f(
-        None, "World size that must be found; None = whatever the launcher started.", low=1, high=65_536
+        None, "World size that must be found; null = whatever the launcher started.", low=1, high=65_536
     )
     cpu: bool = _f(False, "Train on CPU even where an accelerator is present.")
     cpu_threads: int | None = _f(
-        None, "Threads per process on CPU; None = torch's choice (launchers set one).", low=1, high=1024
+        None, "Threads per process on CPU; null = torch's choice (launchers set one).", low=1, high=1024
     )
     init: InitArguments = dataclasses.field(default_factory=InitArguments)
     model: dict[str, Any] = _f({}, "M33DConfig fields by name; `modalities` ends up here as a list.")
@@ -349,6 +342,8 @@ class RunArguments:
             allowed: Range | None = field.metadata.get("range")
             problem = None if allowed is None or value is None else allowed.problem(value)
             problem = name_problem(value) if isinstance(value, str) else problem
+            if value in ("none", "None") and "| None" in str(field.type) and key != "resume":
+                problem = f"is {value!r}; to leave it empty, write null"
             if problem is not None:
                 raise ConfigError(f"{key}{said_by(key, origins or {})} {problem}.")
         trains = not self.eval_only or self.train.epochs is not None or self.train.max_steps is not None

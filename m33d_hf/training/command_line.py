@@ -1,9 +1,9 @@
 """Words of the command line: which key they belong to, and what they mean to the field that takes them.
 
 Text is taken as it is: a folder called "exp #1", a pattern "*_left.png" and a file "@list" need no quotes but the
-shell's. Only fields that hold no text are read as YAML, and lists and mappings: what begins with [ or {. The one word
-that a field of text does not take literally is `null`, where the field may be left empty; a folder called null is
-./null.
+shell's. Only fields that hold no text are read as YAML, and lists and mappings: what stands between [ and ], or
+between { and }. The one word that a field of text does not take literally is `null`, where the field may be left
+empty; a folder called null is ./null.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def read_overrides(argv: list[str]) -> dict[str, Any]:
     while position < len(argv):
         word = argv[position]
         position += 1
-        if not word.startswith("--") or len(word) == 2:
-            raise ConfigError(f"Cannot place {word!r} on the command line: arguments read --key value or --key=value.")
         key, equals, value = word[2:].partition("=")
+        if not word.startswith("--") or not all(key.split(".")):
+            raise ConfigError(f"Cannot place {word!r} on the command line: arguments read --key value or --key=value.")
         key = key.replace("-", "_")
         key = SHORT.get(key, key)
         if key in flat:
@@ -76,10 +76,26 @@ def typed(value: Any, hint: Any, key: str) -> Any:
     if isinstance(value, Word):
         return _typed_word(value, hint, key)
     if isinstance(value, list):
+        if takes_several(hint) and (whole := _cut_yaml(value)) is not None:
+            return typed(whole, hint, key)
         return [typed(entry, item_type(hint), key) for entry in value]
     if isinstance(value, dict):
         return {name: typed(entry, _entry_type(hint), f"{key}.{name}") for name, entry in value.items()}
     return value
+
+
+def _cut_yaml(words: list[Any]) -> Word | None:
+    """The one list or mapping that the shell has cut into words, such as {0: 0, 255: 1} without quotes; None: no."""
+    if not all(isinstance(word, Word) for word in words):
+        return None
+    pair = (words[0][:1], words[-1][-1:])
+    return Word(" ".join(words)) if pair in (("[", "]"), ("{", "}")) else None
+
+
+def _is_yaml(text: str) -> bool:
+    """Whether a word for a field of text, lists and mappings is one of the latter; `[a]*.txt` goes on behind them."""
+    closing = {"[": "]", "{": "}"}.get(text[0])
+    return closing is not None and (closing not in text or text.rstrip()[-1] in "]}")
 
 
 def _entry_type(hint: Any) -> Any:
@@ -99,13 +115,13 @@ def _typed_word(word: Word, hint: Any, key: str) -> Any:
         if not text:
             empty = ", or null for none" if types.NoneType in options else ""
             raise ConfigError(f"--{key} is empty; give some text{empty}.")
-        if takes_several(hint) and text[0] in "[{":
+        if takes_several(hint) and _is_yaml(text):
             return _parsed(text, key)
         return _number_beside_text(text, options)
     if hint is not Any and not takes_several(hint):
         return _plain_or_text(text)
     several = takes_several(hint) and not any(option in _PLAIN for option in options)
-    if several and takes_text(item_type(hint)) and text[:1] not in ("[", "{"):
+    if several and takes_text(item_type(hint)) and (not text or not _is_yaml(text)):
         return [text] if text != "null" or types.NoneType not in options else None
     parsed = _parsed(text, key)
     alone = several and not isinstance(parsed, list | dict | None) and fit([], hint)[0]

@@ -105,7 +105,7 @@ def _accelerator(args: RunArguments) -> Accelerator:
     except ValueError as error:
         raise ConfigError(
             f"train.precision={args.train.precision} with logging.trackers={args.logging.trackers} does not work "
-            f"here: {error}"
+            f"here (no tracker is []): {error}"
         ) from error
     if args.train.precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -304,7 +305,7 @@ def coerce(value: Any, hint: Any, key: str, origin: str = "") -> Any:
     fits, result = fit(typed(value, hint, key), hint)
     if not fits:
         said = f" ({origin})" if origin else ""
-        raise ConfigError(f"{key} must be {described(hint)}, not {_told(value)}{said}.{_quoting(value, hint, key)}")
+        raise ConfigError(f"{key} must be {described(hint)}, not {_told(value)}{said}.{_advice(value, hint, key, origin)}")
     return result
 
 
@@ -312,8 +313,10 @@ def _told(value: Any) -> str:
     return shown([str(word) for word in value] if isinstance(value, list) else value)
 
 
-def _quoting(value: Any, hint: Any, key: str) -> str:
-    """For several words where one text was expected: the shell has cut it."""
+def _advice(value: Any, hint: Any, key: str, origin: str) -> str:
+    """For a flag alone where it needs a value, and for several words where one text was expected (the shell's cut)."""
+    if value is True and origin.endswith("command line"):
+        return f" --{key} lacks its value; one that begins with -- is written --{key}=VALUE."
     cut = isinstance(value, list) and all(isinstance(word, Word) for word in value) and takes_text(hint)
     return f' Quote text with spaces for the shell: --{key} "{" ".join(value)}".' if cut else ""
 
@@ -346,7 +349,7 @@ def help_text(task: str) -> str:
             allowed: Range | None = item.metadata.get("range")
             bounds = "" if allowed is None else f" {_sentence(allowed.words())}"
             sentence = item.metadata.get("help", "")
-            lines.append(f"  --{prefix}{item.name} (default {default})\n      {sentence}{bounds}")
+            lines.append(f"  --{prefix}{item.name} (default {_as_flag(default)})\n      {sentence}{bounds}")
 
     visit(RunArguments, "")
     lines += [
@@ -354,6 +357,11 @@ def help_text(task: str) -> str:
         *TEXT_RULES,
     ]
     return "\n".join(lines)
+
+
+def _as_flag(default: Any) -> str:
+    """A default as the command line would say it: null, true."""
+    return default if isinstance(default, str) else json.dumps(default)
 
 
 def _sentence(words: str) -> str:

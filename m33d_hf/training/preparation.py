@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -170,14 +171,17 @@ class Run:
         Raises:
             ConfigError: the evaluation has no such metric.
         """
-        chosen, greater = self.args.evaluation.metric, self.args.evaluation.greater_is_better
-        chosen = chosen or self.task.metric
+        stated, greater = self.args.evaluation.metric, self.args.evaluation.greater_is_better
+        chosen = stated or self.task.metric
         if chosen is None or not self.args.checkpoint.save_best:
             return None
         name = eval_name(chosen)
         if name not in metrics:
             _refuse_metric(chosen, list(metrics))
-        return name, self.task.greater_is_better if greater is None else greater
+        if greater is None:
+            own = name == eval_name(self.task.metric or "")
+            greater = self.task.greater_is_better if own else larger_is_better(name)
+        return name, greater
 
     def _resume(self) -> Path | None:
         folders = find_checkpoints(self.args.resume, self.args.output_dir)
@@ -238,6 +242,13 @@ class Run:
 def eval_name(name: str) -> str:
     """A metric's name as logged: with "eval/" before it."""
     return name if name.startswith("eval/") else f"eval/{name}"
+
+
+def larger_is_better(name: str) -> bool:
+    """Direction of a metric that is not its task's own: losses and errors are to fall, everything else is to rise."""
+    if re.search(r"(^|/)(ap|iou)/", name):  # the rest is the name of a class
+        return True
+    return not {"loss", "rmse", "rel", "absent"} & set(re.split(r"[/_]", name))
 
 
 def check_metric(args: RunArguments, task: Task, model: nn.Module) -> None:

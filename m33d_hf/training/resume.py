@@ -12,10 +12,12 @@ import torch
 
 from m33d_hf.errors import CheckpointError, ResumeError
 from m33d_hf.modeling.configuration_m33d import ModalitySpec
+from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import WEIGHTS, read_average, read_optimizer, read_state, read_weights
 from m33d_hf.training.ema import WeightAverage
 from m33d_hf.training.markers import damage, has_digests
 from m33d_hf.training.plan import RunPlan
+from m33d_hf.training.recipes import merge
 from m33d_hf.training.reporting import flatten
 from m33d_hf.training.saved_state import check_average, check_finite, check_optimizer, check_state
 from m33d_hf.training.sharding import local
@@ -60,7 +62,8 @@ FREE = (
 def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Lines "key: before -> now" for every argument outside `FREE` that differs; arguments as nested dicts.
 
-    What an entry of `model.modalities` leaves out has its default, so that checkpoints older than a field continue.
+    What they, or an entry of `model.modalities`, leave out has its default, so that checkpoints older than a field
+    continue.
     """
     old, new = flatten(_spelt_out(before)), flatten(_spelt_out(now))
     absent = "(absent)"
@@ -71,8 +74,9 @@ def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     ]
 
 
-def _spelt_out(args: Mapping[str, Any]) -> Mapping[str, Any]:
-    model = args.get("model")
+def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    args = merge(RunArguments().to_dict(), dict(given))
+    model = args["model"]
     if not isinstance(model, Mapping) or not isinstance(model.get("modalities"), list):
         return args
     fields = dataclasses.fields(ModalitySpec)

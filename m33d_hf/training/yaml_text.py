@@ -23,15 +23,21 @@ LARGEST_INT = 2**63  # what JSON readers, trackers and tensors hold
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the 1.2 booleans (`no` stays a word), `1e-4` as a number, and duplicate keys refused."""
+    """YAML with the 1.2 booleans and numbers (`no` and `010` stay words, `1e-4` is none), duplicate keys refused."""
 
 
 _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, expr) for tag, expr in pairs if not tag.endswith((":bool", ":float", ":timestamp", ":merge"))]
+    first: [(tag, expr) for tag, expr in pairs if not tag.endswith((":bool", ":int", ":float", ":timestamp", ":merge"))]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+# Not 010 for eight, nor 1:30 for ninety, as in YAML 1.1: who writes them means something else.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+|0b[01_]+)$"),
+    list("-+0123456789"),
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.inf|\.nan)$"),

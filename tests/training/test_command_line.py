@@ -54,6 +54,13 @@ def test_the_word_null_empties_and_a_path_of_that_name_does_not() -> None:
     assert "null empties" in " ".join(help_text("pretraining").split())
 
 
+@pytest.mark.parametrize("word", ["none", "None"])
+def test_other_words_for_null_are_told_the_word(word: str) -> None:
+    for key in ("data.eval_split", "init_from", "data.root"):
+        with pytest.raises(ConfigError, match=rf"{key} \(command line\) is '{word}'; to leave it empty, write null"):
+            parse(f"--{key}", word)
+
+
 @pytest.mark.parametrize("key", ["output_dir", "data.root", "data.options.rgb"])
 def test_empty_text_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=f"--{key} is empty"):
@@ -73,13 +80,43 @@ def test_lists_of_text_take_words_and_yaml() -> None:
     assert parse("--logging.trackers", "[]").logging.trackers == []
 
 
+@pytest.mark.parametrize("text", ["[0-9]*.txt", "{a,b}.txt"])
+def test_what_goes_on_behind_its_bracket_is_text(text: str) -> None:
+    assert parse("--data.options.split_list", text).data.options["split_list"] == text
+    assert parse("--data.options.class_names", text).data.options["class_names"] == text
+
+
+def test_a_list_or_mapping_that_the_shell_has_cut_is_put_together() -> None:
+    assert parse("--data.options.class_names", "[a,", "b]").data.options["class_names"] == ["a", "b"]
+    assert parse("--optim.betas", "[0.9,", "0.95]").optim.betas == [0.9, 0.95]
+    assert parse("--data.options.label_map", "{0:", "0,", "255:", "1}").data.options["label_map"] == {0: 0, 255: 1}
+
+
+@pytest.mark.parametrize("key", ["optim.learning_rate", "output_dir", "logging.trackers"])
+def test_a_flag_that_lacks_its_value_is_told_so(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--{key} lacks its value; one that begins with -- is .*--{key}=VALUE"):
+        parse(f"--{key}", "--dry_run")
+
+
+@pytest.mark.parametrize("word", ["--", "--=x", "--.x", "--optim.", "--optim..eps"])
+def test_words_that_name_no_key_are_told_so(word: str) -> None:
+    with pytest.raises(ConfigError, match="Cannot place"):
+        parse(word, "1")
+
+
+def test_help_says_null_and_true_as_flags_and_recipes_do() -> None:
+    text = help_text("pretraining")
+    assert "--optim.layer_decay (default null)" in text and "--optim.scale_lr (default true)" in text
+    assert "None" not in text and "REFERENCE" not in text and "\u00a7" not in text
+
+
 @pytest.mark.parametrize("text", ["[a #1, b", "{a: [}", '["a]'])
 def test_broken_yaml_names_the_flag_and_teaches_quoting(text: str) -> None:
     with pytest.raises(ConfigError, match=r"(?s)--data.options.class_names is not valid YAML.*in quotes of its own"):
         parse("--data.options.class_names", text)
 
 
-@pytest.mark.parametrize("text", ["%x", "@", "x", "!!int abc", "1" * 5000, "[1", "nan"])
+@pytest.mark.parametrize("text", ["%x", "@", "x", "!!int abc", "1" * 5000, "[1", "nan", "010", "1:30"])
 def test_what_is_no_number_is_told_so(text: str) -> None:
     for key in ("seed", "optim.learning_rate", "data.options.every"):
         with pytest.raises(ConfigError, match=rf"{key}.* must be a"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.scripts._main import build_task
 from m33d_hf.training.dry_run import dry_run
 from m33d_hf.training.loop import train
+from m33d_hf.training.checkpoints import read_state
 from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.preparation import larger_is_better
 from m33d_hf.training.tasks.base import Task
 
 RUNS = {
@@ -54,6 +57,34 @@ def test_a_mistyped_metric_stops_the_run_at_its_start(tmp_path: Path, recipe: st
         with pytest.raises(ConfigError, match=r"evaluation\.metric .* is none of eval/.*Did you mean 'eval/"):
             start(args, task)
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "larger"),
+    [
+        ("loss", False), ("eval/loss/rgb", False), ("eval/rgb_loss_hidden", False), ("rmse", False),
+        ("eval/per_image/abs_rel", False), ("rmse_log", False), ("absent_classes", False), ("clipwise/loss", False),
+        ("delta1", True), ("miou", True), ("eval/iou/blood_loss", True), ("clipwise/ap/loss", True),
+        ("retrieval_accuracy_depth", True), ("matching_accuracy_depth", True), ("top1", True),
+    ],
+)  # fmt: skip
+def test_losses_and_errors_are_to_fall_and_others_to_rise(name: str, larger: bool) -> None:
+    assert larger_is_better(name) is larger
+
+
+@pytest.mark.parametrize(("metric", "larger"), [("rmse", False), ("delta2", True), (None, True)])
+def test_the_best_checkpoint_of_an_error_is_the_one_where_it_is_least(
+    tmp_path: Path, metric: str | None, larger: bool
+) -> None:
+    changes = {"checkpoint__save_best": "true", "train__max_steps": "2", "evaluation__every_steps": "1"}
+    args, task = arguments("rooms/depth", tmp_path, evaluation__metric=metric or "null", **changes)
+    assert train(args, task).metrics
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    name = f"eval/{metric or 'delta1'}"
+    found = {row["step"]: row[name] for row in rows if name in row}
+    assert len(found) == 2
+    best = (max if larger else min)(found, key=lambda step: found[step])
+    assert read_state(tmp_path / "checkpoints" / "best")["step"] == best
 
 
 def test_with_and_without_its_prefix_a_metric_is_one(tmp_path: Path) -> None:

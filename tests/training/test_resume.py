@@ -187,6 +187,14 @@ def test_damaged_optimizer_state_is_a_clear_error(tmp_path):
         run(tmp_path)
 
 
+def test_a_checkpoint_older_than_an_argument_continues_where_the_argument_has_its_default() -> None:
+    before, now = tiny_arguments("a").to_dict(), tiny_arguments("b").to_dict()
+    del before["init"]["num_attention_heads"], before["mixing"]
+    assert recipe_differences(before, now) == []
+    now["init"]["num_attention_heads"], now["mixing"]["mixup"] = 8, 0.2
+    assert recipe_differences(before, now) == ["init.num_attention_heads: null -> 8", "mixing.mixup: 0.0 -> 0.2"]
+
+
 def test_a_checkpoint_older_than_a_field_of_a_modality_continues() -> None:
     entry = {"name": "rgb", "channels": 3, "input_name": "pixel_values", "mask_ratio": 0.5}
     now = {"model": {"modalities": [{**entry, "denoising_weight": 0.0, "channel_mean": None}]}}

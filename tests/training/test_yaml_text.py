@@ -35,6 +35,8 @@ BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         (b"seed: 0x" + b"f" * 5000, "is too large for a whole number"),
         (b"optim: {eps: " + b"9" * 400 + b".0}", r"optim\.eps must be a number, not inf"),
         (b"model: x", "model in recipe .* must be a mapping of M33DConfig fields, not 'x'"),
+        (b"seed: 010", r"seed must be a whole number, not '010'"),
+        (b"seed: 1:30", r"seed must be a whole number, not '1:30'"),
         (b"optim: x", "optim in recipe .* must be a mapping, not 'x'"),
         (b"data: {options: x}", r"data\.options must be a mapping, not 'x' \(recipe .*mine\.yaml\)"),
         (b"modalities: x", "modalities must map names to fields"),

@@ -28,7 +28,10 @@ RANGES: Mapping[str, Range] = {
     "clip_length": Range(low=1, high=10_000),
     "clip_span": Range(low=1, high=10**6),
     "clip_stride": Range(low=1, high=10**6),
+    "windows": Range(low=1, high=10**6),
     "num_classes": Range(low=1, high=255),
+    "label_offset": Range(low=-(2**31) + 1, high=2**31 - 1),
+    "label_start": Range(low=0, high=1),
     "fps": Range(above=0, high=1e6),
     "label_fps": Range(above=0, high=1e6),
     "depth_scale": Range(low=1e-6, high=1e9),
@@ -36,7 +39,10 @@ RANGES: Mapping[str, Range] = {
     "max_depth": _METRES,
     "max_difference": Range(low=0, high=1e6),
     "length_tolerance": Range(low=0, high=1e9),
+    "split_fractions": Range(low=0, high=1),
+    "split_index": Range(low=1, high=3),
     "validation_fraction": Range(above=0, below=1),
+    "seed": Range(low=-(2**63), high=2**63 - 1),
     "image_size": Range(low=1, high=4096, length=2),
 }
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import collections.abc as abc
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+import yaml
 
 from helpers.frames_on_disk import write_frames
 from m33d_hf.data import sources
@@ -56,6 +58,54 @@ def test_every_option_refuses_what_its_annotation_excludes(source: str, option: 
         for number in [low - 1] if low is not None else [above]:
             with pytest.raises(ConfigError, match=option):
                 build_source(source, **{**required, option: number})
+
+
+# Numbers whose check is another: values of pixels, for `DepthSpec` and `LabelRules`; keys of names.
+WITHOUT_RANGE = {"invalid_values", "label_ignore", "label_map", "phase_names"}
+
+
+def test_every_option_that_holds_numbers_has_a_range_or_a_reason() -> None:
+    numeric = {option for source, option in CASES if {"int", "float"} & set(re.findall(
+        r"\w+", str(source_option_types(source)[option])))}  # fmt: skip
+    assert numeric - RANGES.keys() == WITHOUT_RANGE
+    for option, allowed in RANGES.items():
+        assert (allowed.low, allowed.above) != (None, None) and (allowed.high, allowed.below) != (None, None), option
+
+
+@pytest.mark.parametrize("by", ["flag", "recipe", "python"])
+@pytest.mark.parametrize(
+    ("option", "text", "expected"),
+    [
+        ("depth_scale", "{a: 1000, b: 5000}", {"a": 1000.0, "b": 5000.0}),
+        ("depth_scale", "{a: 1000, b: 0}", "has 0 for 'b'; each must be at least"),
+        ("depth_unit", "{a: millimetre, b: tum}", {"a": "millimetre", "b": "tum"}),
+        ("split_fractions", "{train: 1.5}", "has 1.5 for 'train'; each must be at least 0 and at most 1"),
+        ("windows", "0", "is 0; it must be at least 1"),
+        ("label_offset", "1099511627776", "it must be at least -2147483647 and at most 2147483647"),
+        ("invalid_values", "[0, 65535]", [0.0, 65535.0]),
+        ("label_map", "{0: 0, 255: 1}", {0: 0, 255: 1}),
+    ],
+)
+def test_flag_recipe_and_python_take_and_refuse_alike(
+    tmp_path: Path, by: str, option: str, text: str, expected: Any
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"train: {{max_steps: 1}}\ndata: {{source: folder, options: {{{option}: {text}}}}}\n")
+    words = {
+        "flag": ["--train.max_steps", "1", "--data.source", "folder", f"--data.options.{option}", text],
+        "recipe": ["--recipe", str(recipe)],
+    }
+
+    def read() -> Any:
+        if by == "python":
+            return check_options("folder", sources.source_class("folder"), {option: yaml.safe_load(text)})[option]
+        return parse_arguments(words[by], "semantic_segmentation").data.options[option]
+
+    if isinstance(expected, str):
+        with pytest.raises(ConfigError, match=re.escape(expected)):
+            read()
+    else:
+        assert read() == expected
 
 
 @pytest.mark.parametrize(
