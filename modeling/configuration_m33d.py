@@ -11,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from .class_names_m33d import ClassNames
 from .configuration_checks_m33d import (
     CONFIG_RANGES,
     MOST_TOKENS,
@@ -244,6 +245,14 @@ class M33DConfig(PreTrainedConfig):
         if self.position_grid is None:
             self.position_grid = list(self.grid)
         super().__post_init__(**kwargs)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        super().__setattr__(key, ClassNames(value) if key == "id2label" and isinstance(value, dict) else value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain data."""
+        plain = super().to_dict()
+        return plain if plain.get("id2label") is None else {**plain, "id2label": dict(plain["id2label"])}
 
     def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
         known = {f.name for f in fields(type(self))}

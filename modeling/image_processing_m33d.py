@@ -27,6 +27,7 @@ from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import PILImageResampling, load_image
 from transformers.processing_utils import ImagesKwargs
 
+from .class_names_m33d import NO_CLASS
 from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from .depth_m33d import DepthSpec, standardize_depth
 from .errors_m33d import ConfigError, DataError, DepthUnitError, decoding
@@ -35,7 +36,6 @@ from .placement_fields_m33d import placement_of
 from .preprocessing_m33d import normalize_rgb, place, resize_map, upright_image
 
 _ADDRESSES = ("http://", "https://")
-IGNORED = 255
 _INTERPOLATIONS = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
 
 
@@ -176,7 +176,7 @@ class _M33DImageProcessing:
             data["depth_values"], data["depth_mask"] = [p[0] for p in pairs], [p[1] for p in pairs]
         if segmentation_maps is not None:
             maps = self._maps(segmentation_maps, sizes, turned, "segmentation")
-            placed = [self._place(torch.from_numpy(each.astype(np.float32)), kwargs, IGNORED) for each in maps]
+            placed = [self._place(torch.from_numpy(each.astype(np.float32)), kwargs, NO_CLASS) for each in maps]
             data["labels"] = [each.long() for each in placed]
         return BatchFeature(data=data, tensor_type=tensor_type)
 
@@ -289,7 +289,7 @@ class _M33DImageProcessing:
                 logits, seen = self._put_back(logits, size)
             labels = logits.argmax(dim=0)
             if seen is not None:
-                labels, logits = labels.where(seen, IGNORED), logits.where(seen, math.nan)
+                labels, logits = labels.where(seen, NO_CLASS), logits.where(seen, math.nan)
             if return_segmentation_scores:
                 results.append(BatchFeature({"segmentation": labels, "segmentation_scores": logits}))
             else:

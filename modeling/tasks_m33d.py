@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,25 +105,6 @@ def _check_labels(labels: Tensor, size: torch.Size) -> Tensor:
     return labels
 
 
-class _NamesAndNone(dict[int, str]):
-    """Names of the classes; asked for the id of pixels without one, which is no class and does not count, it answers.
-
-    transformers' pipeline looks up every id of a label map, and a centre crop leaves pixels without a prediction.
-    """
-
-    def __init__(self, names: Mapping[int, str], ignored: int = 255) -> None:
-        super().__init__(names)
-        self.ignored = ignored
-
-    def __missing__(self, number: int) -> str:
-        if number == self.ignored:
-            return "no prediction"
-        raise KeyError(number)
-
-    def __reduce__(self) -> tuple[type[_NamesAndNone], tuple[dict[int, str], int]]:
-        return type(self), (dict(self), self.ignored)
-
-
 class M33DForSemanticSegmentation(M33DDenseModel):
     """RGB encoder with the ConvNeXt segmentation head on the last block's raw output."""
 
@@ -136,7 +117,6 @@ class M33DForSemanticSegmentation(M33DDenseModel):
             config.segmentation_head_depth,
             config.segmentation_head_upscale,
         )
-        config.id2label = _NamesAndNone(dict(config.id2label), config.semantic_loss_ignore_index)  # type: ignore[arg-type]
         self.post_init()
 
     @property

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.data.sources.labels import VOID_NAMES
-from m33d_hf.data.text_files import read_text
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.data.name_files import read_name_file
+from m33d_hf.errors import ConfigError
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
-_NUMBERED = re.compile(r"(-?[0-9]{1,18})(?:\s*[\t,;:]\s*|\.?\s+)(\S.*)")
 
 
 def number_of(text: str) -> int | None:
@@ -85,9 +83,9 @@ def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | Cla
     """The table that somebody stated.
 
     Args:
-        given: names in the order of their numbers from 0; number -> name; or a file (names, one a line, numbered from
-            0; or number and name a line), as it stands or under one of the roots. Ids follow the order in which the
-            names are stated.
+        given: names in the order of their numbers from 0; number -> name; or a file (see `read_name_file`; bare names
+            are numbered from 0), as it stands or under one of the roots. Ids follow the order in which the names are
+            stated.
         roots: folders of data.
 
     Raises:
@@ -138,27 +136,5 @@ def _read_file(given: str | Path, roots: Sequence[Path]) -> ClassTable:
 
 
 def _table_in(file: Path) -> ClassTable:
-    """Lines of number and name (a header above them is no matter), or bare names, which count from 0."""
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()]
-    if not lines:
-        raise DataError(f"{file}: is empty; write one name a line, or number and name")
-    matches = [_NUMBERED.fullmatch(text) for _, text in lines]
-    if not any(matches):
-        return _counted([text for _, text in lines])
-    if matches[0] is None and re.search(r"[\t,;]", lines[0][1]):
-        lines, matches = lines[1:], matches[1:]  # a header
-    names: dict[str, int] = {}
-    numbers: dict[int, int] = {}
-    for (line, text), match in zip(lines, matches, strict=True):
-        if match is None:
-            raise DataError(f"{file}, line {line}: {text!r} has no number, other lines have one; number all or none")
-        stored, name = int(match[1]), match[2]
-        if stored in numbers:
-            raise DataError(f"{file}, line {line}: the number {stored} has a name already; every number has one")
-        if name in names:
-            raise DataError(f"{file}, line {line}: {name!r} has a number already; every name needs one of its own")
-        if name.casefold() not in VOID_NAMES:  # its number then belongs to no class
-            numbers[stored] = names[name] = len(names)
-    if not names:
-        raise DataError(f"{file}: names no class")
-    return ClassTable(tuple(names), numbers)
+    stated = read_name_file(file)
+    return _counted(stated.names) if stated.numbers is None else ClassTable(stated.names, stated.numbers)

@@ -161,7 +161,7 @@ def decode_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
     with opened(path, data) as image:
         as_numbers = image.mode in (*_MAP_MODES, *_ALPHA_MODES, "RGB")
         values, orientation = loaded(image, colour=not as_numbers)
-    return (_as_stored(path, data, values) if as_numbers else values), orientation
+    return _as_stored(path, data, values), orientation
 
 
 def _as_stored(path: Path, data: bytes, values: np.ndarray) -> np.ndarray:

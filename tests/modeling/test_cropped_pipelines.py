@@ -1,6 +1,8 @@
 """transformers' pipelines with a processor whose centre crop leaves a part of the picture without a prediction."""
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from PIL import Image
 from transformers import pipeline
 
 from helpers.tiny import tiny_config
-from m33d_hf import M33DForDepthEstimation, M33DForSemanticSegmentation, M33DImageProcessor
+from m33d_hf import M33DConfig, M33DForDepthEstimation, M33DForSemanticSegmentation, M33DImageProcessor
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
 
 HEADS = {"segmentation_head_width": 32, "segmentation_head_depth": 1, "depth_head_width": 16}
@@ -51,8 +53,34 @@ def test_pixels_without_a_prediction_have_a_mask_of_their_own(tmp_path: Path, wi
     assert names == {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
 
 
+def _renamed(config: Any) -> None:
+    config.id2label, config.label2id = {0: "a", 1: "b", 2: "c"}, {"a": 0, "b": 1, "c": 2}
+
+
+CHANGES: dict[str, Any] = {
+    "names given later": lambda model: _renamed(model.config),
+    "fewer classes and back": lambda model: [setattr(model.config, "num_labels", number) for number in (2, 3)],
+    "another configuration": lambda model: setattr(model, "config", M33DConfig.from_dict(model.config.to_dict())),
+    "a copy": lambda model: setattr(model, "config", copy.deepcopy(model.config)),
+    "a pickle": lambda model: setattr(model, "config", pickle.loads(pickle.dumps(model.config))),
+    "another ignored value": lambda model: setattr(model.config, "semantic_loss_ignore_index", -100),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_pixels_without_a_prediction_whatever_becomes_of_the_configuration(
+    tmp_path: Path, wide: Image.Image, change: str
+) -> None:
+    segment = served("image-segmentation", M33DForSemanticSegmentation, tmp_path)
+    CHANGES[change](segment.model)
+    assert "no prediction" in [each["label"] for each in segment(wide)]
+
+
 def test_other_unknown_classes_stay_unknown() -> None:
-    model = M33DForSemanticSegmentation(tiny_config(num_labels=3, **HEADS))
-    assert model.config.num_labels == 3
+    config = M33DForSemanticSegmentation(tiny_config(num_labels=3, **HEADS)).config
+    assert config.num_labels == 3 and list(config.id2label) == [0, 1, 2]
     with pytest.raises(KeyError):
-        model.config.id2label[254]
+        config.id2label[254]
+    assert type(config.to_dict()["id2label"]) is dict and config.to_dict()["id2label"] == config.id2label
+    many = tiny_config(num_labels=300)
+    assert many.id2label[255] == "LABEL_255"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.name_files import read_name_file
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources.label_pictures import read_colours, read_numbers
-from m33d_hf.data.sources.palettes import VOID_NAMES, Palette, read_palette
+from m33d_hf.data.sources.palettes import Palette, read_palette
 from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, CorruptFileError, LabelError
 
@@ -28,22 +28,6 @@ def _existing(path: str | Path, root: Path) -> Path:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{str(path)[:80]!r} is no name of a file ({error})") from error
     raise ConfigError(f"file {str(path)!r} is neither here nor in {root}")
-
-
-def read_class_names(path: Path) -> tuple[list[str], dict[int, int] | None, list[int]]:
-    """Read class names: one a line, or a table whose first column is the stored value and second the name.
-
-    Returns:
-        (names, mapping of stored value -> class id or None, stored values that the table calls void).
-    """
-    lines = [line for line in read_text(path).splitlines() if line.strip()]
-    cells = [[cell.strip() for cell in line.replace(",", "\t").split("\t")] for line in lines]
-    table = [row for row in cells if len(row) >= 2 and re.fullmatch("-?[0-9]{1,18}", row[0])]
-    if not table or len(table) < len(cells) - 1:  # at most one header line
-        return [line.strip() for line in lines], None, []
-    void = [int(row[0]) for row in table if row[1].lower() in VOID_NAMES]
-    named = [(int(row[0]), row[1]) for row in table if int(row[0]) not in void]
-    return [name for _, name in named], {value: i for i, (value, _) in enumerate(named)}, void
 
 
 def read_label_map(value: Mapping[Any, Any] | Sequence[int] | str | Path, root: Path) -> dict[int, int]:
@@ -210,6 +194,13 @@ def build_label_rules(
 ) -> LabelRules | None:
     """Rules from a source's options; None when nothing says how many classes there are.
 
+    Args:
+        root: of the data, under which files are looked for too.
+        num_classes, label_offset, label_ignore, label_unmapped: see `LabelRules`.
+        class_names: a list, or a file (see `read_name_file`), whose numbers are the stored values.
+        label_map: see `read_label_map`.
+        palette: see `read_palette`.
+
     Raises:
         ConfigError: options that contradict each other.
     """
@@ -225,9 +216,10 @@ def build_label_rules(
     ignore = [label_ignore] if isinstance(label_ignore, int) else list(label_ignore)
     names: list[str] | None = None
     if isinstance(class_names, str | Path):
-        names, table, void = read_class_names(_existing(class_names, root))
+        stated = read_name_file(_existing(class_names, root))
+        names = list(stated.names)
         if mapping is None and not label_offset and num_classes in (None, len(names)):
-            mapping, ignore = table, ignore + void
+            mapping, ignore = stated.numbers, [*ignore, *stated.void]
     elif class_names is not None:
         names = [str(name) for name in class_names]
     if num_classes is None:
@@ -270,7 +262,7 @@ def _rules_of_palette(
         if names is not None:
             raise ConfigError("the palette names its classes; leave class_names out, or the names in the palette")
         if isinstance(class_names, str | Path):
-            names = read_class_names(_existing(class_names, root))[0]
+            names = list(read_name_file(_existing(class_names, root)).names)
         else:
             names = [str(name) for name in class_names]
     for what, count in (("num_classes is", num_classes), ("class_names holds", names and len(names))):

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from m33d_hf.data.name_files import VOID_NAMES
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, CorruptFileError, LabelError
 
-VOID_NAMES = {"void", "ignore", "ignored", "unlabeled", "unlabelled", "unknown", "invalid", "background/void"}
 _COLUMNS = {
-    "name": ("name", "class", "label", "class_name", "category", "classes"),
-    "id": ("train_id", "trainid", "id", "index", "class_id", "label_id", "value"),
+    "name": ("name", "class", "label", "class_name", "category", "classes", "title"),
+    "id": ("train_id", "trainid", "id", "index", "class_id", "classid", "label_id", "value"),
     "hex": ("hex", "color", "colour", "rgb"),
     "r": ("r", "red"),
     "g": ("g", "green"),
@@ -30,6 +30,7 @@ _FORMS = (
     "A palette is lines of 'R G B name', 'name R G B' or '#RRGGBB name'; a table with the columns name, r, g, b (and "
     'id); or JSON such as {"road": [128, 64, 128]}. R, G and B are whole numbers from 0 to 255.'
 )
+_ANNOTATED = re.compile(r"(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+):[^:]*:[^:]*")  # label:color_rgb:parts:actions
 _SHOWN = 6
 
 
@@ -190,14 +191,15 @@ def _entries_of_json(content: Any, where: object) -> list[Entry]:
 
 
 def _entry_of_pair(key: str, value: Any) -> Entry | None:
-    """{"road": [128, 64, 128]}, {"#804080": "road"}, or {"0": {"name": ..., "color": ...}}."""
-    colour = _colour(value)
+    """{"road": [128, 64, 128]}, {"0": [128, 64, 128]}, {"#804080": "road"}, {"128, 64, 128": 0}, or {"0": {"name": ...,
+    "color": ...}}; a whole number is the number of a class, never its name."""
+    colour, whole = _colour(value), _whole(key)
     if colour is not None:
-        return Entry(colour, key)
-    if isinstance(value, str) and (colour := _colour(key)) is not None:
-        return Entry(colour, value)
+        return Entry(colour, key) if whole is None else Entry(colour, None, whole)
+    if isinstance(value, str | int) and (colour := _colour(key)) is not None:
+        whole = _whole(value)
+        return Entry(colour, str(value)) if whole is None else Entry(colour, None, whole)
     if isinstance(value, Mapping):
-        whole = _whole(key)
         return _entry_of_row({**({"name": key} if whole is None else {"id": whole}), **value})
     return None
 
@@ -250,7 +252,15 @@ def _cells(line: str, mark: str | None) -> list[str]:
 
 
 def _entry_of_line(line: str) -> Entry | None:
-    """A colour at the start or at the end of a line, and the rest as its name; None where that is not clear."""
+    """A colour at the start or at the end of a line, and the rest as its name; None where that is not clear.
+
+    Before a name and a colour, `0 road 128 64 128`, a whole number is the number of the class. More than three numbers
+    at the start of a line, or a fourth after or before a colour that could be its transparency, are not clear.
+    """
+    annotated = _ANNOTATED.fullmatch(line.strip())
+    if annotated is not None:
+        colour = _colour(annotated["colour"])
+        return None if colour is None else Entry(colour, annotated["name"].strip())
     words = [word for word in re.split(r"[\s,;]+", line.strip()) if word]
     found = set()
     for length in (1, 3):
@@ -259,5 +269,15 @@ def _entry_of_line(line: str) -> Entry | None:
             hexadecimal = length == 1 and part[0].startswith("#")
             colour = _colour(part[0] if hexadecimal else part)
             if colour is not None:
-                found.add(Entry(colour, " ".join(words[:start] + words[start + length :]) or None))
+                found.add(_named(colour, words[:start], words[start + length :]))
     return found.pop() if len(found) == 1 else None
+
+
+def _named(colour: tuple[int, int, int], before: list[str], behind: list[str]) -> Entry | None:
+    """An entry of a colour and the words around it; None where a number beside it may be part of the colour."""
+    words = before or behind
+    if behind and _whole(behind[0]) is not None:
+        return None  # R G B A name
+    if len(before) > 1 and _whole(before[0]) is not None:
+        return None if _whole(before[-1]) is not None else Entry(colour, " ".join(before[1:]), _whole(before[0]))
+    return Entry(colour, " ".join(words) or None)

@@ -143,3 +143,33 @@ def test_few_bits_of_grey_come_back_as_stored_and_lost_bits_are_refused(tmp_path
         (tmp_path / "lost.png").write_bytes(_png(struct.pack(f">{len(values)}H", *values), 2, 16, kind))
         with pytest.raises(CorruptFileError, match="only 8 bits"):
             LabelRules(3).read(tmp_path / "lost.png")
+
+
+PERMUTED = {
+    "classid.json": '[{"name": "b", "color": [4, 5, 6], "classid": 1}, {"name": "a", "color": [1, 2, 3], "classid": 0}]',
+    "numbers.json": '{"1": [4, 5, 6], "0": [1, 2, 3]}',
+    "colours.json": '{"(4, 5, 6)": 1, "#010203": 0}',
+    "before.txt": "1 b 4 5 6\n0 a 1 2 3\n",
+}
+
+
+@pytest.mark.parametrize("name", PERMUTED)
+def test_numbers_of_a_palette_are_numbers_not_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(PERMUTED[name])
+    palette = read_palette(tmp_path / name)
+    assert palette.to_dict() == {"#010203": 0, "#040506": 1}
+    assert palette.names == (["a", "b"] if '"a"' in PERMUTED[name] or " a " in PERMUTED[name] else None)
+
+
+@pytest.mark.parametrize("line", ["1 2 3 255 road", "1 road 1 2 3 0", '1 255 0 0 1 1 1 "tissue"'])
+def test_a_fourth_number_is_not_part_of_a_name(tmp_path: Path, line: str) -> None:
+    """Transparency, as FreeSurfer and ITK-SNAP write it: (2, 3, 0) is not the colour of "1 road 1"."""
+    (tmp_path / "palette.txt").write_text(f"{line}\n")
+    with pytest.raises(ConfigError, match="is no colour with a name"):
+        read_palette(tmp_path / "palette.txt")
+
+
+def test_the_label_map_of_an_annotation_tool(tmp_path: Path) -> None:
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\ncar 2:1,2,3::\n")
+    palette = read_palette(tmp_path / "labelmap.txt")
+    assert palette.names == ["background", "car 2"] and palette.to_dict() == {"#000000": 0, "#010203": 1}

@@ -1,0 +1,20 @@
+"""Names of classes, as a configuration keeps them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NO_CLASS = 255
+"""What label maps hold where a pixel has no class, and segmentations where nothing was predicted."""
+
+
+class ClassNames(dict[Any, str]):
+    """Names by class id; asked for `NO_CLASS`, which is no class and does not count, it answers "no prediction".
+
+    transformers' segmentation pipeline looks up every id of a label map, and a centre crop leaves pixels without one.
+    """
+
+    def __missing__(self, number: Any) -> str:
+        if number == NO_CLASS:
+            return "no prediction"
+        raise KeyError(number)
