@@ -6,13 +6,12 @@ They lie in `classes.json` beside the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.class_table import ClassTable, read_class_table
 from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.arguments import RunArguments
 
@@ -65,8 +64,8 @@ def trained_classes(init_from: str | None) -> ClassTable | None:
     if file is None:
         return None
     try:
-        return ClassTable.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return ClassTable.from_dict(read_sealed_json(file))
+    except (ValueError, TypeError) as error:
         raise CheckpointError(
             f"{file} cannot be read ({error}): which number stands for which class is not known. Delete it, and state "
             "the numbers with --data.options.phase_names."
@@ -80,7 +79,7 @@ def write_classes(folder: str | Path, table: ClassTable) -> None:
         CheckpointError: the folder cannot be written to.
     """
     try:
-        write_text_atomically(Path(folder) / CLASSES, json.dumps(table.to_dict()) + "\n")
+        write_sealed_json(Path(folder) / CLASSES, table.to_dict())
     except OSError as error:
         raise CheckpointError(f"Could not write {Path(folder) / CLASSES}: {error}; free some space.") from error
 

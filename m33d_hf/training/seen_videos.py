@@ -8,15 +8,14 @@ from the file, only tried.
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.data.atomic_writing import write_text_atomically
 from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.sources import source_options
 from m33d_hf.errors import CheckpointError, DataError
 from m33d_hf.training.arguments import RunArguments
@@ -83,9 +82,8 @@ def write_seen(folder: str | Path, task: str, dataset: SampleDataset, init_from:
         return
     digests = sorted({_digest(salt, name) for names in videos for name in names})
     own = {"task": task, "salt": salt, "videos": len(videos), "digests": digests}
-    text = json.dumps({"version": 1, "trained": [*before, own]}, indent=0) + "\n"
     try:
-        write_text_atomically(Path(folder) / SEEN, text)
+        write_sealed_json(Path(folder) / SEEN, {"version": 1, "trained": [*before, own]})
     except OSError as error:
         raise CheckpointError(f"Could not write {Path(folder) / SEEN}: {error}; free some space.") from error
 
@@ -100,10 +98,10 @@ def read_seen(init_from: str | None) -> list[dict[str, Any]]:
     if file is None:
         return []
     try:
-        trainings = json.loads(file.read_text(encoding="utf-8"))["trained"]
+        trainings = read_sealed_json(file)["trained"]
         if not all(_is_training(each) for each in trainings):
             raise ValueError("an entry is no list of digests")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
             f"{file} cannot be read ({error}): which videos the model was trained on is not known. Delete it to go on "
             "without the comparison."
