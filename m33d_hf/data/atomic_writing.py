@@ -33,7 +33,8 @@ def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path
         `path`.
 
     Raises:
-        whatever `writer` raises; the temporary file is then removed.
+        whatever `writer` raises; the temporary file is then removed. An OSError that names no file gets the name of
+            `path`: writing to an open file tells none, and people should know which one the disk had no room for.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +45,10 @@ def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path
         writer(temporary)
         flush_to_disk(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -246,7 +246,14 @@ class EvaluationArguments:
         None, "Evaluate every that many epochs; both null = only at the end.", above=0, high=1_000_000
     )
     at_end: bool = _f(True, "Evaluate after the last step.")
+<<<<<<< HEAD
     batch_size: int | None = _f(None, "Samples per process; null = train.batch_size.", low=1, high=LARGEST_BATCH)
+=======
+    batch_size: int | None = _f(
+        None, "Samples per process; None = train.batch_size. Retrieval and matching depend on it.",
+        low=1, high=LARGEST_BATCH,
+    )  # fmt: skip
+>>>>>>> x-faults
     num_segments: int = _f(
         1, "Clips taken from each video, evenly spread (classification; the paper's test: 5).", low=1, high=1000
     )
@@ -323,6 +330,11 @@ class RunArguments:
     evaluation: EvaluationArguments = dataclasses.field(default_factory=EvaluationArguments)
     checkpoint: CheckpointArguments = dataclasses.field(default_factory=CheckpointArguments)
     logging: LoggingArguments = dataclasses.field(default_factory=LoggingArguments)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Samples per process and forward pass of an evaluation."""
+        return self.evaluation.batch_size or self.train.batch_size
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, ready for JSON; every dataclass becomes a dict."""

@@ -372,7 +372,8 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON with a trailing newline."""
-    path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, default=str) + "\n"
+    _naming(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -84,6 +84,7 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         metrics = {name.removeprefix("eval/"): float(value) for name, value in found.items()}
         results = _results(args, metrics, len(dataset), ranks.size, time.perf_counter() - started)
         results["warnings"] = warnings
+        notes += task.estimates(args, model)
         ranks.on_main(lambda: _write(results, args, notes))
         return metrics
 
@@ -212,6 +213,7 @@ def _results(
         "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "num_segments": args.evaluation.num_segments,
         "num_crops": args.evaluation.num_crops,
+        "batch_size": args.evaluation_batch,
         "num_processes": processes,
         "seconds": round(seconds, 3),
         **provenance(),

@@ -304,11 +304,10 @@ def build_eval_feed(
     args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, ranks: Ranks
 ) -> EvaluationFeed:
     """This rank's share of the evaluation data, every sample once over all ranks."""
-    batch_size = args.evaluation.batch_size or args.train.batch_size
     loader = build_loader(
         dataset,
         run_collator(args, task, model, ranks, train=False),
-        EvaluationSampler(len(dataset), batch_size, ranks.rank, ranks.size, task.compares_samples),
+        EvaluationSampler(len(dataset), args.evaluation_batch, ranks.rank, ranks.size, task.compares_samples),
         num_workers=args.data.num_workers,
         prefetch_factor=args.data.prefetch_factor,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from m33d_hf.errors import CheckpointError
@@ -68,7 +69,11 @@ class ReplayResult:
 
 
 def capture(run: Run, step: int) -> Path:
-    """Write what `replay` needs to output_dir/nonfinite/step_NNNNNNNN; collective, returns the folder on all ranks."""
+    """Write what `replay` needs to output_dir/nonfinite/step_NNNNNNNN; collective, returns the folder on all ranks.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; it says first that the loss went wrong.
+    """
     folder = Path(run.args.output_dir) / "nonfinite" / f"step_{step:08d}"
     keys = run.ranks.gather_objects(dict(run.feed.recent_keys).get(step, []))
     seen = run.ranks.gather_objects([str(value) for value in run.engine.bad_shares.tolist()])
@@ -83,11 +88,18 @@ def capture(run: Run, step: int) -> Path:
     }
 
     def write() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_weights(model, folder)
-        write_json(folder / STATE, state)
-        (folder / MARKER).unlink(missing_ok=True)
-        mark_complete(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / MARKER).unlink(missing_ok=True)
+            write_weights(model, folder)
+            write_json(folder / STATE, state)
+            mark_complete(folder)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"The loss or its gradient became NaN or infinite in step {step}, and what reproduces it could not be "
+                f"written to {folder}: {error}. Checkpoints are intact; free some space, then start again with "
+                "--resume auto to see it again."
+            ) from error
 
     with run.whole() as model:
         run.ranks.on_main(write)

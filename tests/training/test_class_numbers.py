@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.fuzzing import bit_flips
 from m33d_hf.data.class_table import ClassTable, read_class_table
 from m33d_hf.data.sources.phase_base import PhaseSource
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
@@ -226,6 +227,17 @@ def test_nobody_guesses_what_a_number_means(tmp_path: Path) -> None:
         (tmp_path / "run" / "classes.json").write_bytes(flipped)
         with pytest.raises(CheckpointError, match=r"classes\.json cannot be read"):
             trained_classes(str(tmp_path / "run"))
+
+
+def test_flipped_bits_of_the_stored_numbers_are_noticed(tmp_path: Path) -> None:
+    """A number that became another one is a table as good as any, and labels differently."""
+    table = ClassTable(("first", "second", "third"), {2: 0, 0: 1, 1: 2})
+    write_classes(tmp_path, table)
+    assert trained_classes(str(tmp_path)) == table
+    for what, flipped in bit_flips((tmp_path / "classes.json").read_bytes(), 0, 100):
+        (tmp_path / "classes.json").write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=r"classes\.json cannot be read"):
+            pytest.fail(f"{what}: {trained_classes(str(tmp_path))}")
 
 
 def test_two_files_of_one_name_under_two_roots(tmp_path: Path) -> None:

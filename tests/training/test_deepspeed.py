@@ -60,7 +60,12 @@ HARD = {
 }
 TWICE = {**EXACT, "train__accumulation": "2", "optim__clip_grad_norm": "0.2"}
 NEGATIVES = {"model__contrastive_weight": "0.1", "model__contrastive_negatives": "batch"}
-EXPLODING = {"optim__learning_rate": "1e30", "optim__warmup_steps": "0", "evaluation__at_end": "false"}
+EXPLODING = {
+    "optim__learning_rate": "1000",
+    "optim__weight_decay": "1000",
+    "optim__warmup_steps": "0",
+    "evaluation__at_end": "false",
+}
 STAGES = ["zero1", "zero2"]
 
 

@@ -65,6 +65,25 @@ def test_whatever_write_finds_the_disk_full(small_disk, whole):
     assert_same_weights(whole, folder)
 
 
+@pytest.mark.parametrize(("limit", "name"), [(300, "model.safetensors"), (2000, "state.json")])
+def test_a_capture_that_does_not_fit_is_an_error_that_tells_why_it_was_made(tmp_path, limit, name):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Filling(TinyTask):
+        """The disk fills up while the run goes on."""
+
+        def prepare_step(self, model, batches):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            return super().prepare_step(model, batches)
+
+    args = tiny_arguments(tmp_path, data__options={"explosive": range(24)}, model={"width": 4, "depth": 0})
+    try:
+        with pytest.raises(CheckpointError, match=rf"NaN or infinite in step 0, and .*{name}: .*arge"):
+            train(args, Filling())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.mark.parametrize("limit", [0, 30, 300, 1000, 3000])
 def test_whatever_file_grows_too_large(tmp_path, whole, limit):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -11,9 +11,9 @@ import pytest
 from helpers.rooms_runs import words
 from m33d_hf.errors import ConfigError
 from m33d_hf.scripts._main import build_task
+from m33d_hf.training.checkpoints import read_state
 from m33d_hf.training.dry_run import dry_run
 from m33d_hf.training.loop import train
-from m33d_hf.training.checkpoints import read_state
 from m33d_hf.training.parsing import parse_arguments
 from m33d_hf.training.preparation import larger_is_better
 from m33d_hf.training.tasks.base import Task

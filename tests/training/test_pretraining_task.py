@@ -12,13 +12,17 @@ from accelerate import Accelerator
 
 from helpers.rooms_runs import words
 from m33d_hf.data.loading import EvaluationSampler, build_loader
+from m33d_hf.data.sealed_json import read_sealed_json
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
 from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.dry_run import dry_run
+from m33d_hf.training.evaluation_run import evaluate_run
 from m33d_hf.training.loop import train
 from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.preparation import build_model
 from m33d_hf.training.tasks.building import build_run_datasets, subset
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
@@ -114,6 +118,23 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path: Path, n
     assert {"retrieval_accuracy_mismatched_depth", "matching_accuracy_depth", "loss/contrastive"} <= set(found[0])
     for other in found[1:]:
         assert other == pytest.approx(found[0], rel=1e-6)
+
+
+def test_figures_that_depend_on_the_batch_are_called_estimates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One process of 8 and two of 4 cut the evaluation differently where only train.batch_size is given."""
+    args = parse("rooms/pretrain_stage1", tmp_path / "run", train__max_steps="1", evaluation__batch_size="null")
+    train(args, PretrainingTask())
+    said = f"estimates for batches of {args.train.batch_size}; any number of processes gives the same with the same"
+    assert said in dry_run(args, PretrainingTask())
+    args.eval_only, args.init_from, args.output_dir = True, str(tmp_path / "run"), str(tmp_path / "judged")
+    args.evaluation.batch_size = 3
+    evaluate_run(args, PretrainingTask())
+    assert "estimates for batches of 3;" in capsys.readouterr().err
+    assert read_sealed_json(tmp_path / "judged" / "eval_results.json")["batch_size"] == 3
+    args.data.eval_split = None
+    assert PretrainingTask().describe(args, build_model(args, PretrainingTask()), []) == []  # type: ignore[arg-type]
 
 
 def test_evaluation_passes_over_batches_without_samples(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.fuzzing import bit_flips
 from helpers.shared_data import shared
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sources import build_source
@@ -163,6 +164,10 @@ def test_a_second_training_remembers_the_first(tmp_path: Path, root: Path) -> No
         (tmp_path / "second" / SEEN).write_text(damage)
         with pytest.raises(CheckpointError, match=r"seen_videos\.json cannot be read"):
             seen_again(str(tmp_path / "second"), sets["train"])
+    for what, flipped in bit_flips((tmp_path / "first" / SEEN).read_bytes(), 0, 100):
+        (tmp_path / "second" / SEEN).write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=r"seen_videos\.json cannot be read"):
+            pytest.fail(f"{what}: {read_seen(str(tmp_path / 'second'))}")
 
 
 def test_frames_count_by_name_and_size(tmp_path: Path) -> None:

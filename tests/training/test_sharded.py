@@ -47,7 +47,12 @@ HARD = {
     "train__ema_decay": "0.9",
     "optim__clip_grad_norm": "0.5",
 }
-EXPLODING = {"optim__learning_rate": "1e38", "optim__warmup_steps": "0", "logging__every_steps": "4"}
+EXPLODING = {
+    "optim__learning_rate": "1000",
+    "optim__weight_decay": "1000",
+    "optim__warmup_steps": "0",
+    "logging__every_steps": "4",
+}
 EXACT = {"checkpoint__every_steps": "2", "checkpoint__keep_last": "9"}
 BATCH = {"model__contrastive_weight": "0.1", "model__contrastive_negatives": "batch"}
 

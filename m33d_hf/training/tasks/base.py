@@ -64,6 +64,10 @@ class Task:
         """Lines about the task and its training data, printed at the start of a run and by --dry_run."""
         return []
 
+    def estimates(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """Lines that name metrics which depend on how the evaluation data are cut into batches; none by default."""
+        return []
+
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to a batch; entries that are no forward arguments go under "meta"."""
         raise TypeError(f"{type(self).__name__} does not say how to build its collator")

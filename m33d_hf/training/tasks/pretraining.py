@@ -66,6 +66,21 @@ class PretrainingTask(Task):
             *(f"{spec.name}_loss_{word}" for spec in config.target_specs for word in ("hidden", "visible")),
         ]
 
+    def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
+        """What the evaluation only estimates, where there is one."""
+        evaluates = args.data.eval_split is not None or args.data.eval_root is not None
+        return self.estimates(args, model) if evaluates else []
+
+    def estimates(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """Metrics that compare the samples of a batch with each other, where the model has two inputs."""
+        if not config_of(model).paired_specs:
+            return []
+        return [
+            "evaluation: retrieval, matching and negatives of the batch compare the samples of one batch with each "
+            f"other, so they are estimates for batches of {args.evaluation_batch}; any number of processes gives the "
+            "same with the same --evaluation.batch_size"
+        ]
+
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None."""
         return build_run_datasets(args, config_of(model))
@@ -99,7 +114,8 @@ class PretrainingTask(Task):
             depth token among the matching and among another sample's, matching accuracy, depth loss with depth hidden
             and with depth visible. Diagnostics are means over batches, weighted by their samples. What compares
             samples (another sample's token, mismatched pairs, negatives of the batch) does so within a batch of the
-            evaluation: with one evaluation.batch_size it is the same for any number of processes.
+            evaluation, and is an estimate: other batches give other figures. With one evaluation.batch_size it is the
+            same for any number of processes; without, it is train.batch_size, which people divide by their number.
         """
         totals: dict[str, Tensor] = {}
         names = list(cast(dict[str, float], model.loss_weights))

@@ -82,7 +82,7 @@ class VideoClassificationTask(Task):
             CheckpointError: weights that do not fit.
         """
         self._folder = Path(args.output_dir)
-        self._rows = args.evaluation.batch_size or args.train.batch_size
+        self._rows = args.evaluation_batch
         config = starting_config(args)
         names = training_classes(args, config)
         labels: dict[str, Any] = {
