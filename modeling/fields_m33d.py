@@ -55,7 +55,9 @@ class Range:
         """What is wrong with a number or with those of a list or mapping, as "is 5; it must be ..."; None: nothing."""
         if isinstance(value, abc.Mapping):
             wrong = next((key for key, entry in value.items() if self.problem(entry) is not None), None)
-            return None if wrong is None else f"has {shown(value[wrong])} for {shown(wrong)}; each must be {self.words()}"
+            if wrong is None:
+                return None
+            return f"has {shown(value[wrong])} for {shown(wrong)}; each must be {self.words()}"
         alone = not isinstance(value, list | tuple)
         entries = [value] if alone else list(value)
         fits = bool(entries) and all(self._holds(entry) for entry in entries)

@@ -246,14 +246,12 @@ class EvaluationArguments:
         None, "Evaluate every that many epochs; both null = only at the end.", above=0, high=1_000_000
     )
     at_end: bool = _f(True, "Evaluate after the last step.")
-<<<<<<< HEAD
-    batch_size: int | None = _f(None, "Samples per process; null = train.batch_size.", low=1, high=LARGEST_BATCH)
-=======
     batch_size: int | None = _f(
-        None, "Samples per process; None = train.batch_size. Retrieval and matching depend on it.",
-        low=1, high=LARGEST_BATCH,
-    )  # fmt: skip
->>>>>>> x-faults
+        None,
+        "Samples per process; null = train.batch_size. Retrieval and matching depend on it.",
+        low=1,
+        high=LARGEST_BATCH,
+    )
     num_segments: int = _f(
         1, "Clips taken from each video, evenly spread (classification; the paper's test: 5).", low=1, high=1000
     )

@@ -305,7 +305,8 @@ def coerce(value: Any, hint: Any, key: str, origin: str = "") -> Any:
     fits, result = fit(typed(value, hint, key), hint)
     if not fits:
         said = f" ({origin})" if origin else ""
-        raise ConfigError(f"{key} must be {described(hint)}, not {_told(value)}{said}.{_advice(value, hint, key, origin)}")
+        advice = _advice(value, hint, key, origin)
+        raise ConfigError(f"{key} must be {described(hint)}, not {_told(value)}{said}.{advice}")
     return result
 
 
