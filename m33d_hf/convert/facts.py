@@ -14,6 +14,7 @@ from typing import Any
 from transformers.activations import ACT2FN
 
 from m33d_hf.errors import ConfigError, ConversionError, nearest_name_hint
+from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 
 from .files import ForeignCheckpoint
@@ -43,7 +44,6 @@ _DECODERS: dict[str, dict[int, int]] = {
     "MultiMAE": {256: 8},
 }
 _EVERYWHERE: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
-_TOO_LARGE = 1 << 20
 _RELEASED_SIZE, _RELEASED_FRAMES, _RELEASED_TUBELET = 224, 16, 2
 # Names in the arguments that the original runs save.
 _IN_ARGUMENTS = {
@@ -188,14 +188,8 @@ def check_statements(stated: Mapping[str, Any]) -> None:
         if name == "hidden_act":
             if value not in ACT2FN:
                 raise ConfigError(f"hidden_act is stated as {value!r}, unknown.{nearest_name_hint(str(value), ACT2FN)}")
-        elif not all(isinstance(v, int | float) and 0 < v < _TOO_LARGE for v in _numbers(value)):
-            raise ConfigError(f"{name} is stated as {value!r}, expected more than 0, and of two sides no more.")
-
-
-def _numbers(value: Any) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        return [value]
-    return list(value) if len(value) == 2 else [0]
+        elif (problem := CONFIG_RANGES[name].problem(value)) is not None:
+            raise ConfigError(f"{name}, as stated for the checkpoint, {problem}.")
 
 
 def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> dict[str, Fact]:

@@ -86,7 +86,7 @@ def typed(value: Any, hint: Any, key: str) -> Any:
 
 def _cut_yaml(words: list[Any]) -> Word | None:
     """The one list or mapping that the shell has cut into words, such as {0: 0, 255: 1} without quotes; None: no."""
-    if not all(isinstance(word, Word) for word in words):
+    if not words or not all(isinstance(word, Word) for word in words):
         return None
     pair = (words[0][:1], words[-1][-1:])
     return Word(" ".join(words)) if pair in (("[", "]"), ("{", "}")) else None

@@ -70,3 +70,28 @@ def test_overrides_are_checked_as_the_fields_of_a_run_are(
     given = ["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out"), "--config_overrides", override]
     assert main([*given, *heads]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_attention_heads", "0"], "num_attention_heads, as stated for the checkpoint, is 0; it must be at least 1"),
+        (["--layer_norm_eps", "nan"], "layer_norm_eps, as stated for the checkpoint, is nan; it must be above 0"),
+        (["--image_size", "1", "2", "3"], "is [1, 2, 3]; it must be two numbers"),
+        (["--num_frames", "-1"], "num_frames, as stated for the checkpoint, is -1"),
+    ],
+)
+def test_statements_are_in_the_range_of_their_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    torch.save({"model": original_mae(tiny_vitmae())}, tmp_path / "mae.pth")
+    assert main(["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out"), *flags]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model": original_mae(tiny_vitmae())}, tmp_path / "mae.pth")
+    heads = ["--num_attention_heads", "4", "--decoder_num_attention_heads", "3", "--image_size", "32"]
+    assert main(["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "mae.pth"), *heads]) == 1
+    assert "is a file; --output names a folder" in capsys.readouterr().err
+    assert main(["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out"), *heads]) == 0

@@ -92,6 +92,12 @@ def test_a_list_or_mapping_that_the_shell_has_cut_is_put_together() -> None:
     assert parse("--data.options.label_map", "{0:", "0,", "255:", "1}").data.options["label_map"] == {0: 0, 255: 1}
 
 
+def test_an_empty_list_of_a_recipe_where_a_mapping_belongs_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("data: {options: []}")
+    with pytest.raises(ConfigError, match=r"data\.options must be a mapping, not \[\]"):
+        parse("--recipe", str(tmp_path / "mine.yaml"))
+
+
 @pytest.mark.parametrize("key", ["optim.learning_rate", "output_dir", "logging.trackers"])
 def test_a_flag_that_lacks_its_value_is_told_so(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"--{key} lacks its value; one that begins with -- is .*--{key}=VALUE"):
