@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     facts.add_argument("--num_frames", type=int, help="frames of a clip")
     facts.add_argument("--hidden_act", help="activation of the blocks, for example gelu")
     facts.add_argument("--layer_norm_eps", type=float, help="epsilon of the norms, for example 1e-6")
+    facts.add_argument("--norm_pix_loss", choices=("true", "false"), help="whether its targets were normalised patches")
     parser.add_argument("--no_decoder", action="store_true", help="take the encoder only")
     parser.add_argument("--depth_encoder_init", default="copy", choices=("copy", "random"))
     parser.add_argument("--depth_patch_init", default="sum", choices=("sum", "mean", "random"))
@@ -59,6 +60,8 @@ def _stated(arguments: argparse.Namespace) -> dict[str, Any]:
     if sides is not None and len(sides) > 2:
         raise ConfigError(f"--image_size {' '.join(map(str, sides))}: expected one side, or height and width.")
     given["image_size"] = sides[0] if sides is not None and len(sides) == 1 else sides
+    if given["norm_pix_loss"] is not None:
+        given["norm_pix_loss"] = given["norm_pix_loss"] == "true"
     return {name: value for name, value in given.items() if value is not None}
 
 
