@@ -181,7 +181,9 @@ def check_statements(stated: Mapping[str, Any]) -> None:
         if name == "hidden_act":
             if value not in ACT2FN:
                 raise ConfigError(f"hidden_act is stated as {value!r}, unknown.{nearest_name_hint(str(value), ACT2FN)}")
-        elif not isinstance(value, bool) and not all(isinstance(v, int | float) and 0 < v < _TOO_LARGE for v in _numbers(value)):
+        elif name != "norm_pix_loss" and not all(
+            isinstance(v, int | float) and 0 < v < _TOO_LARGE for v in _numbers(value)
+        ):
             raise ConfigError(f"{name} is stated as {value!r}, expected more than 0, and of two sides no more.")
 
 
@@ -230,8 +232,8 @@ def _refuse_other_positions(facts: Facts) -> None:
     sides_known = entry.tensor.ndim == 4
     raise ConversionError(
         f"{facts.checkpoint.origin}: {entry.sources[0]!r} is not the fixed {facts.table.position_kind} table"
-        f"{'' if sides_known else ' of a square grid'}. Our models rebuild that table, so positions that were learned or"
-        " fine-tuned would be lost: convert the checkpoint of a model with fixed ones."
+        f"{'' if sides_known else ' of a square grid'}. Our models rebuild that table, so positions that were learned"
+        " or fine-tuned would be lost: convert the checkpoint of a model with fixed ones."
         f"{'' if sides_known else ' If its input was not square, state --image_size HEIGHT WIDTH.'}"
     )
 

@@ -26,7 +26,7 @@ TABLE = FormatTable(
                 (r"head", "classifier"),
             ]
         ),
-        row(r"head\.(?:0\.(?:running_mean|running_var|num_batches_tracked)|1\.(?:weight|bias))", reason=FINE_TUNE_REASON),
+        row(r"head\.(?:0\.(?:running_(?:mean|var)|num_batches_tracked)|1\.(?:weight|bias))", reason=FINE_TUNE_REASON),
         *block_rows(r"blocks\.(?P<n>\d+)", "encoder", TIMM_BLOCK),
         *block_rows(r"decoder_blocks\.(?P<n>\d+)", "decoder", TIMM_BLOCK),
     ),
