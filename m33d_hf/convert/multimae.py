@@ -129,6 +129,7 @@ TABLE = FormatTable(
     prepare=_prepare,
     note=NOTE,
     rows=(
+        row(_TASK_HEAD, reason=FINE_TUNE_REASON.replace("classification head", "head")),
         row(r".*semseg.*", reason="the pseudo-labelled semantic segmentation, which our models do not take"),
         row(r"global_tokens", "cls_token"),
         row(r"input_adapters\.rgb\.pos_emb", "table:encoder"),
@@ -146,7 +147,6 @@ TABLE = FormatTable(
             )
             for theirs, ours in _CROSS.items()
         ),
-        row(_TASK_HEAD, reason=FINE_TUNE_REASON.replace("classification head", "head")),
     ),
 )
 
