@@ -124,7 +124,8 @@ def _decoder_reason(
         theirs = "per_target" if per_target else "shared"
         return f"a decoder of another kind: decoder_kind {theirs!r} (model: {config.decoder_kind!r})"
     if per_target:
-        return target_obstacle(neutral, facts.value("decoder_num_attention_heads"), config)
+        heads = facts.value("decoder_num_attention_heads")
+        return target_obstacle(neutral, heads, facts.checkpoint.arguments, config)
     return decoder_obstacle(facts, config)
 
 

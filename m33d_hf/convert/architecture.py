@@ -13,6 +13,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig, rgb_modality
 from . import multimae
 from .facts import Facts, needed
 from .layout import FormatTable, Neutral
+from .plan import has_final_norm
 
 _WIDTH_PER_HEAD = 64
 
@@ -140,6 +141,7 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
         "num_frames": 1,
         "tubelet_size": kernel[2] if clip else 1,
         "decoder_modality_embedding": False,
+        "qkv_bias": "encoder.layers.0.attention.qkv.bias" in neutral.weights,
         **{name: fact.value for name, fact in known.items()},
     }
     grid = facts.grid()
@@ -148,6 +150,8 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
     plain = {} if facts.normalised().value else {"target_norm": "none"}
     if table is multimae.TABLE:
         sizes = multimae.RELEASED_DECODER | multimae.decoder_sizes(neutral)
+        if not sizes["decoder_num_hidden_layers"]:  # ours have some; theirs is then reported as of another shape
+            sizes["decoder_num_hidden_layers"] = multimae.RELEASED_DECODER["decoder_num_hidden_layers"]
         sizes["decoder_num_attention_heads"] = max(1, sizes["decoder_hidden_size"] // 32)  # as many as the released
         result |= multimae.modality_arguments(neutral) | sizes
     elif clip:
@@ -157,8 +161,9 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
     else:
         result["modalities"] = [rgb_modality(mask_ratio=0.75, weight=1.0, **plain)]
         result |= _decoder_fields(facts) if neutral.has_decoder() else {}
-        if table is multimae.TIMM_TABLE:
-            result["encoder_norm"] = any(name.startswith("encoder.layernorm.") for name in neutral.weights)
+    if table is not multimae.TABLE and (neutral.has_decoder() or table is multimae.TIMM_TABLE):
+        # To a fine-tuned model, which norms after pooling, a norm is added instead, and the report says so.
+        result["encoder_norm"] = has_final_norm(neutral)
     if "decoder_num_attention_heads" in known:
         result["decoder_num_attention_heads"] = known["decoder_num_attention_heads"].value
     return result

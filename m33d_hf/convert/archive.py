@@ -95,15 +95,17 @@ def _check_layout(stream: BinaryIO, entries: list[zipfile.ZipInfo], directory: i
         expected_padding = padding[:2] + struct.pack("<H", len(padding) - 4) + b"Z" * (len(padding) - 4)
         start = entry.header_offset + _LOCAL.size + len(name) + len(padding)
         stream.seek(start + entry.compress_size)
-        trailer = stream.read(16)
+        # Of an entry without content nothing is told afterwards.
+        expected_trailer = struct.pack("<4s3I", b"PK\x07\x08", *ours) if entry.file_size else b""
+        trailer = stream.read(len(expected_trailer))
         whole = (
             entry.header_offset == place
             and entry.compress_type == zipfile.ZIP_STORED
             and written_name == name
-            and numbers[:8] == (*kinds, 0, 0, 0)
+            and numbers[:8] == (*_kinds_of(entry, kinds), 0, 0, 0)
             and padding == expected_padding
             and padding.startswith(_PADDING)
-            and trailer == struct.pack("<4s3I", b"PK\x07\x08", *ours)
+            and trailer == expected_trailer
         )
         if not whole:
             raise _damage(file, f"the header of entry {entry.filename!r} is not as it was written")
@@ -118,13 +120,20 @@ def _kinds(stream: BinaryIO, entry: zipfile.ZipInfo) -> tuple[int, ...]:
     return _local(stream, entry)[0][:5]
 
 
+def _kinds_of(entry: zipfile.ZipInfo, kinds: tuple[int, ...]) -> tuple[int, ...]:
+    """The same for one entry: of an empty one, a flag that a checksum follows is not set."""
+    version, flags, *others = kinds
+    return (version, flags if entry.file_size else flags & ~8, *others)
+
+
 def _directory(entries: list[zipfile.ZipInfo], kinds: tuple[int, ...], start: int) -> bytes:
     """The bytes with which torch ends an archive of these entries."""
     rows = b""
     for entry in entries:
         name = entry.filename.encode("utf-8")
         sizes = (entry.CRC, entry.compress_size, entry.file_size)
-        head = _CENTRAL.pack(b"PK\x01\x02", 0, *kinds, *sizes, len(name), 0, 0, 0, 0, 0, entry.header_offset)
+        own = (*_kinds_of(entry, kinds), *sizes)
+        head = _CENTRAL.pack(b"PK\x01\x02", 0, *own, len(name), 0, 0, 0, 0, 0, entry.header_offset)
         rows += head + name
     count, size = len(entries), len(rows)
     large = (b"PK\x06\x06", 44, _WRITER, _READER, 0, 0, count, count, size, start)

@@ -28,6 +28,7 @@ STATEABLE: dict[str, tuple[type, ...]] = {
     "num_frames": (int,),
     "hidden_act": (str,),
     "layer_norm_eps": (float, int),
+    "norm_pix_loss": (bool,),
 }
 """Facts that a user may state, and their types."""
 
@@ -92,17 +93,23 @@ class Facts:
         if isinstance(named, STATEABLE[name]) and not isinstance(named, bool):
             return Fact(named, "config.json")
         for key in _IN_ARGUMENTS.get(name, ()):
-            value = self.checkpoint.arguments.get(key)
+            value, segments = self.checkpoint.arguments.get(key), self._segments(name)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return Fact(value, f"the saved arguments ({key})")
+                return Fact(value * segments, f"the saved arguments ({key}{' * num_segments' if segments > 1 else ''})")
         if name in _EVERYWHERE:
             return Fact(_EVERYWHERE[name], "all released models", assumed=True)
         released = self._released(name)
         return None if released is None else Fact(released, "the released model of this shape", assumed=True)
 
+    def _segments(self, name: str) -> int:
+        """VideoMAE's fine-tuning counts the frames of one of `num_segments` segments, which its positions span."""
+        segments = self.checkpoint.arguments.get("num_segments") if name == "num_frames" else 1
+        return segments if isinstance(segments, int) and segments > 1 else 1
+
     def normalised(self) -> Fact:
         """Whether a decoder predicts patches that are normalised one by one (`norm_pix_loss`)."""
         for key, entries, source in (
+            ("norm_pix_loss", self.checkpoint.stated, "stated"),
             ("norm_pix_loss", self.checkpoint.config, "config.json"),
             ("norm_pix_loss", self.checkpoint.arguments, "the saved arguments"),
             ("normlize_target", self.checkpoint.arguments, "the saved arguments"),  # VideoMAE's spelling
@@ -182,14 +189,27 @@ def check_statements(stated: Mapping[str, Any]) -> None:
                 f"{name!r} is nothing that can be stated about a checkpoint; these are: {', '.join(STATEABLE)}."
                 f"{nearest_name_hint(name, STATEABLE)}"
             )
-        if not isinstance(value, STATEABLE[name]) or isinstance(value, bool):
+        if not isinstance(value, STATEABLE[name]) or isinstance(value, bool) != (STATEABLE[name] == (bool,)):
             expected = " or ".join(kind.__name__ for kind in STATEABLE[name])
             raise ConfigError(f"{name} is stated as {value!r}, expected {expected}.")
         if name == "hidden_act":
             if value not in ACT2FN:
                 raise ConfigError(f"hidden_act is stated as {value!r}, unknown.{nearest_name_hint(str(value), ACT2FN)}")
+<<<<<<< HEAD
         elif (problem := CONFIG_RANGES[name].problem(value)) is not None:
             raise ConfigError(f"{name}, as stated for the checkpoint, {problem}.")
+=======
+        elif name != "norm_pix_loss" and not all(
+            isinstance(v, int | float) and 0 < v < _TOO_LARGE for v in _numbers(value)
+        ):
+            raise ConfigError(f"{name} is stated as {value!r}, expected more than 0, and of two sides no more.")
+
+
+def _numbers(value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        return [value]
+    return list(value) if len(value) == 2 else [0]
+>>>>>>> x-weights
 
 
 def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> dict[str, Fact]:
@@ -209,6 +229,8 @@ def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> d
     names += ["decoder_num_attention_heads"] if decoder else []
     found = {name: facts.get(name) for name in names if name not in given}
     unknown = [name for name, fact in found.items() if fact is None]
+    if "image_size" in unknown:
+        _refuse_other_positions(facts)
     if unknown:
         width, layers = facts.neutral.weights["patch.weight"].tensor.shape[0], facts.neutral.depth("encoder")
         decoded = facts.decoder_width()
@@ -219,6 +241,20 @@ def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> d
             f" State what it was trained with: {' '.join(f'--{name} ...' for name in unknown)}"
         )
     return {name: fact for name, fact in found.items() if fact is not None}
+
+
+def _refuse_other_positions(facts: Facts) -> None:
+    """A position table that nothing recognises is no reason to ask for a size first: most often it was learned."""
+    entry = facts.neutral.tables.get("encoder")
+    if entry is None:
+        return
+    sides_known = entry.tensor.ndim == 4
+    raise ConversionError(
+        f"{facts.checkpoint.origin}: {entry.sources[0]!r} is not the fixed {facts.table.position_kind} table"
+        f"{'' if sides_known else ' of a square grid'}. Our models rebuild that table, so positions that were learned"
+        " or fine-tuned would be lost: convert the checkpoint of a model with fixed ones."
+        f"{'' if sides_known else ' If its input was not square, state --image_size HEIGHT WIDTH.'}"
+    )
 
 
 def _readings(width: int) -> str:
@@ -245,11 +281,27 @@ def lines_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]
         elif fact.source != "the position table":
             lines.append(f"{name} {own!r}: {fact.source}; no tensor tells it")
     if decoder_taken and config.decoder_kind == "shared":  # MultiMAE names its normalised target
-        patches = facts.normalised()
-        words = "normalised" if patches.value else "plain"
-        known = f"that of {patches.source}; no tensor tells it, target_norm of modalities states it"
-        lines.append(f"assumed: {words} patches, {known}" if patches.assumed else f"{words} patches: {patches.source}")
+        lines.append(_line_on_patches(facts.normalised(), config))
+    if decoder_taken and config.decoder_kind == "per_target":
+        told = facts.checkpoint.arguments.get("decoder_use_task_queries") is True  # False: the decoders are not taken
+        lines.append(
+            "decoder_use_task_queries True: the saved arguments; no tensor tells it"
+            if told
+            else "assumed: decoder_use_task_queries True, that of all released models; no tensor tells it, --no_decoder"
+            " leaves the decoders out"
+        )
     return lines
+
+
+def _line_on_patches(theirs: Fact, config: M33DConfig) -> str:
+    own = any(spec.target_norm != "none" for spec in config.specs if spec.name == "rgb")
+    words = {True: "normalised", False: "plain"}
+    if theirs.value != own:
+        return f"target_norm: {words[theirs.value]} patches there ({theirs.source}), {words[own]} ones in this model"
+    if theirs.assumed:
+        known = f"those of {theirs.source}; no tensor tells it, --norm_pix_loss states it"
+        return f"assumed: {words[own]} patches, {known}"
+    return f"{words[own]} patches: {theirs.source}"
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@ fine-tuned."""
 
 from __future__ import annotations
 
+from .classes import FINE_TUNE_REASON
 from .layout import TIMM_BLOCK, FormatTable, block_rows, parameter_rows, row
 
 TABLE = FormatTable(
@@ -25,6 +26,7 @@ TABLE = FormatTable(
                 (r"head", "classifier"),
             ]
         ),
+        row(r"head\.(?:0\.(?:running_(?:mean|var)|num_batches_tracked)|1\.(?:weight|bias))", reason=FINE_TUNE_REASON),
         *block_rows(r"blocks\.(?P<n>\d+)", "encoder", TIMM_BLOCK),
         *block_rows(r"decoder_blocks\.(?P<n>\d+)", "decoder", TIMM_BLOCK),
     ),

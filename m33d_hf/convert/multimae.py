@@ -56,6 +56,9 @@ RELEASED_DECODER = {
     "decoder_intermediate_size": 1024,
 }
 
+# Switches of its trainer, on in the released models and in ours; no tensor tells the first.
+DECODER_SWITCHES = ("decoder_use_task_queries", "decoder_use_xattn")
+
 # What reads a residual stream (its columns are channels of the stream) and what writes to one (its rows are).
 _READS = re.compile(
     r".*(?:attn\.qkv|mlp\.fc1|proj_context|decoder\.q|decoder\.kv|out_proj)\.weight|head\.weight|"
@@ -126,6 +129,7 @@ TABLE = FormatTable(
     prepare=_prepare,
     note=NOTE,
     rows=(
+        row(_TASK_HEAD, reason=FINE_TUNE_REASON.replace("classification head", "head")),
         row(r".*semseg.*", reason="the pseudo-labelled semantic segmentation, which our models do not take"),
         row(r"global_tokens", "cls_token"),
         row(r"input_adapters\.rgb\.pos_emb", "table:encoder"),
@@ -143,7 +147,6 @@ TABLE = FormatTable(
             )
             for theirs, ours in _CROSS.items()
         ),
-        row(_TASK_HEAD, reason=FINE_TUNE_REASON.replace("classification head", "head")),
     ),
 )
 
@@ -211,14 +214,20 @@ def decoder_sizes(neutral: Neutral) -> dict[str, int]:
     return {}
 
 
-def target_obstacle(neutral: Neutral, heads: int | None, config: M33DConfig) -> str | None:
+def target_obstacle(
+    neutral: Neutral, heads: int | None, arguments: Mapping[str, Any], config: M33DConfig
+) -> str | None:
     """Why the checkpoint's decoders do not fit the model's, None when they do.
 
     Args:
         neutral: the checkpoint.
         heads: of its decoders; None where nothing tells them.
+        arguments: those that the original run saved.
         config: the model.
     """
+    for name in DECODER_SWITCHES:
+        if arguments.get(name) is False:
+            return f"decoders of another kind: the saved arguments say {name} False, ours have it"
     wanted = decoder_sizes(neutral)
     if heads is not None:
         wanted["decoder_num_attention_heads"] = heads

@@ -111,6 +111,9 @@ def refuse_other_contents(file: Path) -> None:
     for pattern, words in _OTHER_CONTENTS:
         if pattern.match(start) and not (file.suffix == ".safetensors" and "safetensors" in words):
             raise CheckpointError(f"{file}: this is {words}.")
+    if start.isascii() and start.decode("ascii").replace("\n", "").replace("\r", "").isprintable():
+        words = start.decode("ascii").strip()[:60]
+        raise CheckpointError(f"{file}: this is text, not weights; it begins with {words!r}. Fetch or copy it again.")
 
 
 def _refusal(file: Path, error: pickle.UnpicklingError) -> CheckpointError:

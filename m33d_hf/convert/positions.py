@@ -106,7 +106,7 @@ def verify_table(key: str, table: Tensor, kind: str, cls_row: bool, config: M33D
         return f"rebuilt, identical ({found.words}, largest difference {found.difference:.1e})", found
     if not bool(patches.any()):
         raise ConversionError(
-            f"{key!r} is all zeros. transformers 5 leaves it so in a ViTMAE built from a config instead of from"
+            f"{key!r} is all zeros. transformers leaves it so in a ViTMAE built from a config instead of from"
             f" released weights; our models have the fixed {kind} table, so features would differ."
         )
     raise ConversionError(

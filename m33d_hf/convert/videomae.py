@@ -3,6 +3,12 @@ fine-tuning."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from m33d_hf.errors import ConversionError
+
 from .layout import TIMM_BLOCK, FormatTable, Row, block_rows, parameter_rows, row
 
 
@@ -13,6 +19,18 @@ def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
     )
 
 
+def _refuse_positions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their fixed table is in no file: one that is there was learned."""
+    for key in ("encoder.pos_embed", "pos_embed"):
+        if key in tensors:
+            raise ConversionError(
+                f"VideoMAE: {key!r} is a position table, which only models with learned positions"
+                " (use_learnable_pos_emb) save. Our models have the fixed one, so its features would differ; convert"
+                " the checkpoint of a model with fixed positions."
+            )
+    return dict(tensors)
+
+
 _ENCODER_LAYER = r"(?:encoder\.)?blocks\.(?P<n>\d+)"
 _DECODER_LAYER = r"decoder\.blocks\.(?P<n>\d+)"
 
@@ -20,6 +38,7 @@ TABLE = FormatTable(
     name="VideoMAE (original)",
     position_kind="sincos_1d",
     zero_key_bias=True,
+    prepare=_refuse_positions,
     zero_fill={"decoder.embed.bias": "decoder.embed.weight"},
     rows=(
         row(r"mask_token", "decoder.mask_token"),

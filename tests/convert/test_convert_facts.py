@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
-from helpers.foreign import original_mae, original_videomae, tiny_vitmae
+from helpers.foreign import original_mae, original_videomae, tiny_videomae, tiny_vitmae
 from m33d_hf.convert import config_for, convert_state_dict, from_state_dict
 from m33d_hf.errors import ConfigError, ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -202,3 +203,68 @@ def test_a_norm_that_a_fine_tuned_model_did_not_have_is_said() -> None:
         fields = {**config_for(checkpoint), "encoder_norm": encoder_norm}
         report = convert_state_dict(checkpoint, M33DForPreTraining(M33DConfig(**fields)))
         assert any("norm that the checkpoint does not have" in note for note in report.notes) == encoder_norm
+
+
+def test_what_transformers_trains_by_default_has_no_final_norm_and_predicts_alike() -> None:
+    theirs = tiny_videomae(use_mean_pooling=True)
+    checkpoint = from_state_dict(dict(theirs.state_dict()), config=theirs.config.to_dict())
+    model = M33DForPreTraining(M33DConfig(**config_for(checkpoint))).eval()
+    report = convert_state_dict(checkpoint, model)
+    assert not report.new and not any("norm that" in note for note in report.notes)
+    pixels, masked = torch.randn(2, 4, 3, 32, 32), torch.arange(32).expand(2, -1) % 4 > 0
+    keep = (~masked).nonzero()[:, 1].reshape(2, -1)
+    with torch.no_grad():
+        found = model(pixels, keep={"rgb": keep}, output_reconstruction=True).reconstructions["rgb"]
+        torch.testing.assert_close(found, theirs(pixels, bool_masked_pos=masked).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_whether_patches_were_normalised_can_be_stated(stated: bool, theirs: VideoMAEForPreTraining) -> None:
+    facts = {**STATED, "decoder_num_attention_heads": 2, "norm_pix_loss": stated}
+    checkpoint = from_state_dict(original_videomae(theirs), stated=facts)
+    fields = config_for(checkpoint)
+    report = convert_state_dict(checkpoint, M33DForPreTraining(M33DConfig(**fields)))
+    assert (fields["modalities"][0]["target_norm"] != "none") == stated
+    assert f"{'normalised' if stated else 'plain'} patches: stated (norm_pix_loss)" in report.facts
+    opposite = replace(checkpoint, stated={**facts, "norm_pix_loss": not stated})
+    other = M33DForPreTraining(M33DConfig(**config_for(opposite)))
+    assert any("patches there (stated (norm_pix_loss))" in line for line in convert_state_dict(checkpoint, other).facts)
+
+
+def test_models_without_query_biases_convert(theirs: VideoMAEForPreTraining) -> None:
+    weights = {k: v for k, v in original_videomae(theirs).items() if not k.endswith(("q_bias", "v_bias"))}
+    checkpoint = from_state_dict(weights, stated={**STATED, "decoder_num_attention_heads": 2})
+    fields = config_for(checkpoint)
+    assert fields["qkv_bias"] is False
+    assert not convert_state_dict(checkpoint, M33DForPreTraining(M33DConfig(**fields))).new
+
+
+def test_frames_of_several_segments_are_counted_together(theirs: VideoMAEForPreTraining) -> None:
+    arguments = argparse.Namespace(input_size=64, num_frames=2, num_segments=2)
+    content = {"model": original_videomae(theirs), "args": arguments}
+    checkpoint = from_state_dict(content, stated={"num_attention_heads": 4, "decoder_num_attention_heads": 2})
+    assert config_for(checkpoint)["num_frames"] == 4
+
+
+@pytest.mark.parametrize("key", ["encoder.pos_embed", "pos_embed"])
+def test_learned_positions_of_clips_are_refused_as_such(key: str, theirs: VideoMAEForPreTraining) -> None:
+    weights = original_videomae(theirs) | {key: torch.zeros(1, 32, 128)}
+    with pytest.raises(ConversionError, match="learned positions"):
+        config_for(from_state_dict(weights, stated=STATED))
+
+
+def test_learned_positions_of_images_are_no_question_about_the_size() -> None:
+    weights = original_mae(tiny_vitmae())
+    weights["pos_embed"] = weights["pos_embed"] + 0.01
+    with pytest.raises(ConversionError, match=r"'pos_embed' is not the fixed .* --image_size HEIGHT WIDTH"):
+        config_for(from_state_dict(weights, stated={"num_attention_heads": 4, "decoder_num_attention_heads": 2}))
+
+
+def test_the_head_of_a_linear_probe_is_left_out() -> None:
+    weights = original_mae(tiny_vitmae(), decoder=False)
+    width = weights["cls_token"].shape[-1]
+    statistics = {f"head.0.running_{name}": torch.zeros(width) for name in ("mean", "var")}
+    weights |= statistics | {"head.0.num_batches_tracked": torch.tensor(3), "head.1.bias": torch.zeros(5)}
+    checkpoint = from_state_dict(weights, stated={"num_attention_heads": 4})
+    report = convert_state_dict(checkpoint, M33DForPreTraining(M33DConfig(**config_for(checkpoint))))
+    assert {key for key in report.ignored if key.startswith("head.")} == {key for key in weights if "head." in key}

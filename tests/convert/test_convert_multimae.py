@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_a_fine_tuned_model_gives_its_encoder(twin: MultiMAETwin, task: str, sid
     assert arguments.get("position_grid") == (None if side is None else [1, SIDE, SIDE])
     model, report = _converted(checkpoint)
     heads = [key for key in weights if key.startswith(f"output_adapters.{task}.")]
-    assert heads and set(heads) <= set(report.ignored)
+    assert heads and all("head of a fine-tuned model" in report.ignored[key] for key in heads)
     with torch.no_grad():
         images = _images(side=(side or SIDE) * PATCH)
         found = model.m33d(images["rgb"]).last_hidden_state
@@ -206,6 +207,21 @@ def test_decoders_of_another_shape_start_anew(file: Path) -> None:
     _, report = _converted(load_foreign(file, STATED), decoder_hidden_size=32, decoder_num_attention_heads=4)
     assert report.new and all(name.startswith("decoder.") for name in report.new)
     assert any("decoder_hidden_size 48 (model: 32)" in reason for reason in report.new.values())
+
+
+@pytest.mark.parametrize("told", [None, True, False])
+def test_decoders_without_task_queries_are_not_taken_for_ours(twin: MultiMAETwin, told: bool | None) -> None:
+    arguments = argparse.Namespace(**({} if told is None else {"decoder_use_task_queries": told}))
+    _, report = _converted(from_state_dict({"model": twin.state_dict(), "args": arguments}, stated=STATED))
+    assert bool(report.new) == (told is False)
+    assert all("decoder_use_task_queries False" in reason for reason in report.new.values())
+    assert any(line.startswith("assumed: decoder_use_task_queries") for line in report.facts) == (told is None)
+
+
+def test_decoders_without_self_attention_start_anew(twin: MultiMAETwin) -> None:
+    weights = {key: tensor for key, tensor in twin.state_dict().items() if ".decoder_transformer." not in key}
+    _, report = _converted(from_state_dict(weights, stated=STATED))
+    assert report.new and all("decoder_num_hidden_layers 0" in reason for reason in report.new.values())
 
 
 def test_multimae_starts_from_mae_weights() -> None:

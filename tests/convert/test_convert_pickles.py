@@ -194,3 +194,24 @@ def test_gaps_between_layers() -> None:
 
     with pytest.raises(ConversionError, match="3 numbered layers, but none of number 2"):
         config_for(from_state_dict(weights, stated={"num_attention_heads": 4}))
+
+
+def test_empty_tensors_are_no_damage(tmp_path: Path) -> None:
+    """torch writes an entry without content otherwise than the rest."""
+    weights = original_mae(tiny_vitmae())
+    state = {"empty": torch.zeros(0), "more": torch.zeros(2, 0), "last": torch.ones(2)}
+    content = {"model": weights, "optimizer": state}
+    torch.save(content, tmp_path / "whole.pth")
+    assert set(load_foreign(tmp_path / "whole.pth").tensors) == set(weights)
+    whole = (tmp_path / "whole.pth").read_bytes()
+    place = whole.index(b"data/", whole.index(b"PK\x05\x06") - 4000)  # a name in the directory at the end
+    (tmp_path / "damaged.pth").write_bytes(whole[:place] + b"dada/" + whole[place + 5 :])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_foreign(tmp_path / "damaged.pth")
+
+
+@pytest.mark.parametrize("text", [b'{"error": "not found"}', b"Entry not found\n", b"Invalid username or password."])
+def test_an_answer_in_words_is_no_weight_file(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "words.pth").write_bytes(text)
+    with pytest.raises(CheckpointError, match="this is text, not weights; it begins with"):
+        load_foreign(tmp_path / "words.pth")

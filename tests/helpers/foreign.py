@@ -62,9 +62,12 @@ def mae_table(height: int, width: int, dim: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64).float()[None]
 
 
-def tiny_videomae(seed: int = 0) -> VideoMAEForPreTraining:
-    """VideoMAE, 3 layers of 32, 4 frames, tubelets of 2. Its decoder norm gets the original's eps (1e-6)."""
-    config = VideoMAEConfig(**CLIP_SIZES, layer_norm_eps=1e-6, use_mean_pooling=False, norm_pix_loss=True)
+def tiny_videomae(seed: int = 0, use_mean_pooling: bool = False) -> VideoMAEForPreTraining:
+    """VideoMAE, 3 layers of 32, 4 frames, tubelets of 2. Its decoder norm gets the original's eps (1e-6).
+
+    With `use_mean_pooling`, transformers' default, the encoder has no final norm; the original and released ones do.
+    """
+    config = VideoMAEConfig(**CLIP_SIZES, layer_norm_eps=1e-6, use_mean_pooling=use_mean_pooling, norm_pix_loss=True)
     model = VideoMAEForPreTraining(config).eval()
     _randomise(model, seed)
     # transformers leaves torch's default (1e-5) here, the original repository uses 1e-6 throughout.
