@@ -18,6 +18,7 @@ from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, DataError
 
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
+_TURNED = re.compile(r"^(\S.*?)\s*[\t,;]\s*(-?[0-9]{1,18})$")
 _NUMBERED = re.compile(r"(-?[0-9]{1,18})(?:\s*[\t,;:]\s*|\.?\s+)(\S.*)")
 
 
@@ -86,8 +87,8 @@ def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | Cla
 
     Args:
         given: names in the order of their numbers from 0; number -> name; or a file (names, one a line, numbered from
-            0; or number and name a line), as it stands or under one of the roots. Ids follow the order in which the
-            names are stated.
+            0; or number and name a line, in either order), as it stands or under one of the roots. Ids follow the order
+            in which the names are stated.
         roots: folders of data.
 
     Raises:
@@ -138,10 +139,13 @@ def _read_file(given: str | Path, roots: Sequence[Path]) -> ClassTable:
 
 
 def _table_in(file: Path) -> ClassTable:
-    """Lines of number and name (a header above them is no matter), or bare names, which count from 0."""
+    """Lines of number and name in either order (a header above is no matter), or bare names, which count from 0."""
     lines = [(number, line.strip()) for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()]
     if not lines:
         raise DataError(f"{file}: is empty; write one name a line, or number and name")
+    if lines[0][1][0] in "{[":
+        raise DataError(f"{file}: looks like JSON; write one name a line, or number and name ('number<TAB>name')")
+    lines = [(number, text if _NUMBERED.fullmatch(text) else _TURNED.sub(r"\2\t\1", text)) for number, text in lines]
     matches = [_NUMBERED.fullmatch(text) for _, text in lines]
     if not any(matches):
         return _counted([text for _, text in lines])
