@@ -93,7 +93,7 @@ def depth_error_metric(average: str = "pixels", **options: Any) -> Any:
 
 
 def mean_average_precision_metric(**options: Any) -> Any:
-    """Return an `evaluate.Metric` over (L,) scores and a class id per frame: `detection_metrics`' values.
+    """Return an `evaluate.Metric` over (L,) scores and a class id per clip or frame, as `detection_metrics`.
 
     Its results are `mean_average_precision` and `per_class_average_precision` (a list, NaN for absent classes).
 

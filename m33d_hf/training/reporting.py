@@ -108,9 +108,11 @@ class Reporter:
         return {"rows": len(self.history), "blake2b": self._digest.hexdigest()}
 
     def say(self, lines: Sequence[str]) -> None:
-        """Print lines on the main process, unless progress is off."""
-        if self._progress:
-            print("\n".join(lines), file=sys.stderr, flush=True)
+        """Print lines on the main process; with progress off only warnings."""
+        warns = self.accelerator.is_main_process
+        shown = [line for line in lines if self._progress or (warns and line.startswith("WARNING"))]
+        if shown:
+            print("\n".join(shown), file=sys.stderr, flush=True)
 
     def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Record a row of `kind` "train" or "eval" after `step` completed updates."""

@@ -12,7 +12,9 @@ import secrets
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sources import source_options
@@ -20,6 +22,7 @@ from m33d_hf.errors import CheckpointError, DataError
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.beside import SEEN, find_beside, read_beside, write_beside
 
+_KNOWN: WeakKeyDictionary[SampleDataset, list[tuple[str, ...]]] = WeakKeyDictionary()
 _DIGITS = 24  # of a digest: 96 bits, so that two names never meet by chance
 
 
@@ -119,7 +122,9 @@ def video_names(dataset: SampleDataset) -> list[tuple[str, ...]]:
     """
     if not getattr(dataset.source, "root", ""):
         return []
-    return [_names(item, key, dataset.source) for key, item in _videos(dataset).items()]
+    if dataset not in _KNOWN:  # every file is looked at, and a run asks several times
+        _KNOWN[dataset] = [_names(item, key, dataset.source) for key, item in _videos(dataset).items()]
+    return _KNOWN[dataset]
 
 
 def _videos(dataset: SampleDataset) -> dict[str, Any]:
@@ -142,13 +147,19 @@ def _names(item: Any, key: str, source: Any) -> tuple[str, ...]:
         return (f"frame {_plain(key)} {_size(path)}",)
     names = [f"key {_plain(key)}"]
     file = getattr(item, "file", None)
-    if isinstance(file, Path) and file.is_file():
-        names.append(f"file {_plain(file.stem)} {_size(file)}")
+    size = _size(file) if isinstance(file, Path) else -1
+    if isinstance(file, Path) and size >= 0:
+        names.append(f"file {_plain(file.stem)} {size}")
     return tuple(names)
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+    """Bytes of a file, -1 of anything else."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return -1
+    return found.st_size if S_ISREG(found.st_mode) else -1
 
 
 def _plain(name: str) -> str:

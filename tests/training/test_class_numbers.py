@@ -281,3 +281,18 @@ def test_how_tables_may_be_written(tmp_path: Path) -> None:
     assert read_class_table({2: "a", "0": "b"}) == ClassTable(("a", "b"), {2: 0, 0: 1})  # type: ignore[dict-item]
     with pytest.raises(ConfigError, match="'two' is no whole number"):
         read_class_table({"two": "a"})  # type: ignore[dict-item]
+
+
+def test_a_table_may_name_first_and_number_then(tmp_path: Path) -> None:
+    """`name<TAB>number` is a table as well; read as bare names it would count from 0, whatever it says."""
+    for number, text in enumerate(("first\t1\nsecond\t2\n", "name;id\nfirst;1\nsecond;2\n", "first, 1\nsecond, 2")):
+        (tmp_path / f"{number}.txt").write_text(text)
+        assert read_class_table(tmp_path / f"{number}.txt") == ClassTable(("first", "second"), {1: 0, 2: 1})
+    (tmp_path / "names.txt").write_text("7\t1\n8\t2\n")  # names that are numbers: the number stands first
+    assert read_class_table(tmp_path / "names.txt") == ClassTable(("1", "2"), {7: 0, 8: 1})
+    (tmp_path / "names.txt").write_text("Phase 1\nPhase 2\n")  # names that end in a number
+    assert read_class_table(tmp_path / "names.txt") == ClassTable(("Phase 1", "Phase 2"), {0: 0, 1: 1})
+    for text in ('["first", "second"]', '{"1": "first"}'):
+        (tmp_path / "names.txt").write_text(text)
+        with pytest.raises(DataError, match="looks like JSON"):
+            read_class_table(tmp_path / "names.txt")

@@ -117,11 +117,16 @@ def test_one_video_in_two_lists(tmp_path: Path, root: Path) -> None:
     assert len(build_source("phases", root=root, split="validation")) == 1
 
 
-def test_whoever_asks_for_the_same_split_is_warned(tmp_path: Path, root: Path) -> None:
+def test_whoever_asks_for_the_same_split_is_warned(
+    tmp_path: Path, root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     args = arguments(tmp_path / "run", root)
     args.data.eval_split = "train"
     told = "WARNING: 2 of 2 evaluation videos are trained on in this run"
     assert told in dry_run(args, VideoClassificationTask())
+    capfd.readouterr()
+    train(args, VideoClassificationTask())  # whoever wants no progress wants warnings nevertheless
+    assert told in capfd.readouterr().err
     args.data.eval_split, args.data.eval_root = "validation", str(root)
     assert "WARNING: 3 of 3 evaluation videos" in dry_run(args, VideoClassificationTask())
 
