@@ -156,9 +156,9 @@ class CheckpointStore:
                 shutil.rmtree(original, ignore_errors=True)
                 path.rename(original)
             else:
-                shutil.rmtree(path)
+                _remove(path)
         for path in self.folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(path)
+            _remove(path)
 
     def retain(self, step: int) -> None:
         """Keep the `keep_last` newest whole checkpoints up to `step`, one of them, and drop what is older.
@@ -167,11 +167,11 @@ class CheckpointStore:
         """
         steps = [path for path in self.steps() if step_of(path) <= step]
         for path in steps[: -self.keep_last]:
-            (path / MARKER).unlink()  # first, so that a kill half way leaves nothing that looks whole
+            (path / MARKER).unlink(missing_ok=True)  # first, so that a kill half way leaves nothing that looks whole
         kept = steps[-self.keep_last :]
         for path in self.step_folders():
             if kept and path not in kept and step_of(path) < step_of(kept[-1]):
-                shutil.rmtree(path)
+                _remove(path)
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[Path]:
@@ -368,6 +368,20 @@ def write_json(path: Path, value: Any) -> None:
     """Write indented JSON with a trailing newline."""
     text = json.dumps(value, indent=2, default=str) + "\n"
     _naming(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, of which others may remove something at the same time.
+
+    Raises:
+        OSError: naming the folder; rmtree names what it failed at as seen from within.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def _replace(temporary: Path, path: Path) -> None:

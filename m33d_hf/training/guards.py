@@ -110,17 +110,29 @@ def full_disk_named(output_dir: str | Path) -> Iterator[None]:
     """Turn a failed write, wherever it happens in the block, into an error that says what to do.
 
     Raises:
-        CheckpointError: the disk is full, a quota or a limit on file sizes is reached, or it became read-only.
+        CheckpointError: the disk is full, a quota or a limit on file sizes is reached, it became read-only, or
+            something in the output folder was removed, or made inaccessible, by others.
     """
     try:
         yield
     except OSError as error:
-        if isinstance(error, M33DError) or error.errno not in _FULL:
+        if isinstance(error, M33DError):
+            raise
+        if error.errno in _FULL:
+            raise CheckpointError(
+                f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written "
+                "before are intact; free some space, then start again with --resume auto."
+            ) from error
+        if not _lies_below(error.filename, output_dir):
             raise
         raise CheckpointError(
-            f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written before "
-            "are intact; free some space, then start again with --resume auto."
+            f"{error.filename} could not be written or read back: {error.strerror}. Something else changes the output "
+            f"folder {output_dir} while the run uses it; leave it alone, then start again with --resume auto."
         ) from error
+
+
+def _lies_below(name: object, folder: str | Path) -> bool:
+    return isinstance(name, str) and Path(folder).absolute() in Path(name).absolute().parents
 
 
 @contextmanager
