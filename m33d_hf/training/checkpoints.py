@@ -22,6 +22,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from m33d_hf.data.workers import tells_of_a_lost_worker
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.markers import MARKER, damage, flush_folder, is_complete, mark_complete
 from m33d_hf.training.sharding import cut_like, local
@@ -186,6 +187,8 @@ class CheckpointStore:
         # safetensors and torch.save report a failed write as errors of their own; see `_naming`.
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if tells_of_a_lost_worker(error):
+                raise
             latest = self.latest()
             kept = f"The previous checkpoint is intact: {latest}." if latest else "There is no earlier checkpoint."
             raise CheckpointError(
@@ -266,6 +269,8 @@ def _naming(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(path)
     except (OSError, SafetensorError, RuntimeError) as error:
+        if tells_of_a_lost_worker(error):
+            raise
         raise OSError(f"{path.name}: {error}") from error
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import torch.distributed as dist
 
-from m33d_hf.data.workers import lost_worker
+from m33d_hf.data.workers import lost_worker, tells_of_a_lost_worker
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, WorkerLostError
 from m33d_hf.training.launcher import launched
 
@@ -148,7 +148,7 @@ def lost_process_named() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, M33DError):
             raise
-        if str(error).startswith("DataLoader worker"):
+        if tells_of_a_lost_worker(error):
             raise lost_worker(error) from error
         if not _tells_of_a_lost_rank(error):
             raise

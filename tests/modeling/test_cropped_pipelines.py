@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import tiny_config
 from PIL import Image
 from transformers import pipeline
 
+from helpers.tiny import tiny_config
 from m33d_hf import M33DForDepthEstimation, M33DForSemanticSegmentation, M33DImageProcessor
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
 
@@ -21,9 +21,8 @@ def served(task: str, model_class: Any, folder: Path) -> Any:
     torch.manual_seed(0)
     config = tiny_config(num_labels=3, **HEADS)
     model_class(config).save_pretrained(folder)
-    M33DImageProcessor.from_model_config(config, **placement_fields(config.image_height_width, "center")).save_pretrained(
-        folder
-    )
+    placement = placement_fields(config.image_height_width, "center")
+    M33DImageProcessor.from_model_config(config, **placement).save_pretrained(folder)
     return pipeline(task, model=str(folder))
 
 

@@ -8,11 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from helpers.launching import assert_same_weights
 from helpers.tiny_task import TinyTask, tiny_arguments
-from m33d_hf.errors import CheckpointError, M33DError
-from m33d_hf.training import reporting
+from m33d_hf.errors import CheckpointError, M33DError, WorkerLostError
+from m33d_hf.training import checkpoints, reporting
 from m33d_hf.training.guards import full_disk_named
 from m33d_hf.training.loop import train
 
@@ -112,12 +113,25 @@ def test_what_is_removed_while_the_run_goes_on_is_an_error_or_no_matter(tmp_path
 
 def test_a_folder_that_vanishes_is_told_by_its_name(tmp_path):
     folder = tmp_path / "run" / "features"
-    with pytest.raises(CheckpointError, match=f"{folder}.* No such file .*Something else changes"):
-        with full_disk_named(tmp_path / "run"):
-            os.listdir(folder)
-    with pytest.raises(FileNotFoundError):
-        with full_disk_named(tmp_path / "run"):
-            os.listdir(tmp_path / "data")
+    told = pytest.raises(CheckpointError, match=f"{folder}.* No such file .*Something else changes")
+    with told, full_disk_named(tmp_path / "run"):
+        os.listdir(folder)
+    with pytest.raises(FileNotFoundError), full_disk_named(tmp_path / "run"):
+        os.listdir(tmp_path / "data")
+
+
+def test_a_reading_process_killed_while_a_checkpoint_is_written_is_no_full_disk(tmp_path, monkeypatch):
+    """Torch raises in the main thread, wherever that is."""
+
+    def killed(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(checkpoints.torch, "save", killed)
+    with pytest.raises(WorkerLostError, match="A reading process was killed"):
+        run(tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid 7\)"):
+        checkpoints.CheckpointStore(tmp_path).save(nn.Linear(1, 1), {}, {"step": 1})
 
 
 @pytest.mark.parametrize("limit", [0, 30, 300, 1000, 3000])
