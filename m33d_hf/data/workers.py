@@ -39,6 +39,11 @@ def worker_context(name: str | None) -> BaseContext:
     return ForkContext()
 
 
+def tells_of_a_lost_worker(error: BaseException) -> bool:
+    """Whether it is torch's word for a killed reading process, which it says wherever the main thread is."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+
+
 def lost_worker(error: BaseException) -> WorkerLostError:
     """The error of ours for what torch or the system says where a reading process was killed."""
     return WorkerLostError(

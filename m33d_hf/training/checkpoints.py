@@ -23,6 +23,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from m33d_hf.data.workers import tells_of_a_lost_worker
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.markers import MARKER, damage, flush_folder, is_complete, mark_complete
 from m33d_hf.training.sharding import cut_like, local
@@ -162,9 +163,9 @@ class CheckpointStore:
                 shutil.rmtree(original, ignore_errors=True)
                 path.rename(original)
             else:
-                shutil.rmtree(path)
+                _remove(path)
         for path in self.folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(path)
+            _remove(path)
 
     def retain(self, step: int) -> None:
         """Keep the `keep_last` newest whole checkpoints up to `step`, one of them, and drop what is older.
@@ -173,11 +174,11 @@ class CheckpointStore:
         """
         steps = [path for path in self.steps() if step_of(path) <= step]
         for path in steps[: -self.keep_last]:
-            (path / MARKER).unlink()  # first, so that a kill half way leaves nothing that looks whole
+            (path / MARKER).unlink(missing_ok=True)  # first, so that a kill half way leaves nothing that looks whole
         kept = steps[-self.keep_last :]
         for path in self.step_folders():
             if kept and path not in kept and step_of(path) < step_of(kept[-1]):
-                shutil.rmtree(path)
+                _remove(path)
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[Path]:
@@ -192,6 +193,8 @@ class CheckpointStore:
         # safetensors and torch.save report a failed write as errors of their own; see `_naming`.
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if tells_of_a_lost_worker(error):
+                raise
             latest = self.latest()
             kept = f"The previous checkpoint is intact: {latest}." if latest else "There is no earlier checkpoint."
             raise CheckpointError(
@@ -272,6 +275,8 @@ def _naming(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(path)
     except (OSError, SafetensorError, RuntimeError) as error:
+        if tells_of_a_lost_worker(error):
+            raise
         raise OSError(f"{path.name}: {error}") from error
 
 
@@ -374,6 +379,20 @@ def write_json(path: Path, value: Any) -> None:
     """Write indented JSON with a trailing newline."""
     text = json.dumps(value, indent=2, default=str) + "\n"
     _naming(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, of which others may remove something at the same time.
+
+    Raises:
+        OSError: naming the folder; rmtree names what it failed at as seen from within.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import torch.distributed as dist
 
-from m33d_hf.data.workers import lost_worker
+from m33d_hf.data.workers import lost_worker, tells_of_a_lost_worker
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, WorkerLostError
 from m33d_hf.training.launcher import launched
 
@@ -110,17 +110,29 @@ def full_disk_named(output_dir: str | Path) -> Iterator[None]:
     """Turn a failed write, wherever it happens in the block, into an error that says what to do.
 
     Raises:
-        CheckpointError: the disk is full, a quota or a limit on file sizes is reached, or it became read-only.
+        CheckpointError: the disk is full, a quota or a limit on file sizes is reached, it became read-only, or
+            something in the output folder was removed, or made inaccessible, by others.
     """
     try:
         yield
     except OSError as error:
-        if isinstance(error, M33DError) or error.errno not in _FULL:
+        if isinstance(error, M33DError):
+            raise
+        if error.errno in _FULL:
+            raise CheckpointError(
+                f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written "
+                "before are intact; free some space, then start again with --resume auto."
+            ) from error
+        if not _lies_below(error.filename, output_dir):
             raise
         raise CheckpointError(
-            f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written before "
-            "are intact; free some space, then start again with --resume auto."
+            f"{error.filename} could not be written or read back: {error.strerror}. Something else changes the output "
+            f"folder {output_dir} while the run uses it; leave it alone, then start again with --resume auto."
         ) from error
+
+
+def _lies_below(name: object, folder: str | Path) -> bool:
+    return isinstance(name, str) and Path(folder).absolute() in Path(name).absolute().parents
 
 
 @contextmanager
@@ -136,7 +148,7 @@ def lost_process_named() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, M33DError):
             raise
-        if str(error).startswith("DataLoader worker"):
+        if tells_of_a_lost_worker(error):
             raise lost_worker(error) from error
         if not _tells_of_a_lost_rank(error):
             raise

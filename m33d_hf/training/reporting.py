@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -130,8 +131,14 @@ class Reporter:
         try:
             self._file.write(_line(row).decode())
             self._file.flush()
+            removed = os.fstat(self._file.fileno()).st_nlink == 0
         except OSError as error:
             raise self._unwritten(error) from error
+        if removed:  # writing goes on as if nothing had happened, and nobody ever sees it
+            raise CheckpointError(
+                f"{self._path} was removed while the run was writing it: something else changes the output folder. "
+                "Start again with --resume auto."
+            )
 
     def _unwritten(self, error: OSError) -> CheckpointError:
         return CheckpointError(

@@ -21,7 +21,7 @@ from helpers.fuzzing import slices
 from helpers.launching import ALONE, TORCHRUN, assert_same_weights, finish, outcome, start, wait_for
 
 MARK = "M33D_TEST_MARK"
-STEPS = 40
+STEPS = 20
 VICTIMS = ("launcher", "rank", "worker")
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to look for orphans")
@@ -143,7 +143,13 @@ def launch_waiting(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(launcher, env={**os.environ, **more}, start_new_session=True)
 
 
-@pytest.mark.parametrize("ready", [True, False], ids=["in the rendezvous", "as soon as it is there"])
+@pytest.mark.parametrize(
+    "ready",
+    [
+        pytest.param(True, id="in the rendezvous"),
+        pytest.param(False, id="as soon as it is there", marks=pytest.mark.slow),
+    ],
+)
 def test_a_launcher_killed_at_the_start_leaves_no_rank(tmp_path: Path, ready: bool) -> None:
     mark = str(tmp_path)
     process = launch_waiting(tmp_path)

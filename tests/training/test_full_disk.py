@@ -3,15 +3,17 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from helpers.launching import assert_same_weights
 from helpers.tiny_task import TinyTask, tiny_arguments
-from m33d_hf.errors import CheckpointError, M33DError
-from m33d_hf.training import reporting
+from m33d_hf.errors import CheckpointError, M33DError, WorkerLostError
+from m33d_hf.training import checkpoints, reporting
 from m33d_hf.training.guards import full_disk_named
 from m33d_hf.training.loop import train
 
@@ -82,6 +84,54 @@ def test_a_capture_that_does_not_fit_is_an_error_that_tells_why_it_was_made(tmp_
             train(args, Filling())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("gone", ["", "metrics.jsonl", "checkpoints", "checkpoints/step_00000004/model.safetensors"])
+def test_what_is_removed_while_the_run_goes_on_is_an_error_or_no_matter(tmp_path, whole, gone):
+    class Removing(TinyTask):
+        """Somebody cleans up behind the fourth step."""
+
+        def __init__(self):
+            self.step = 0
+
+        def prepare_step(self, model, batches):
+            self.step += 1
+            if self.step == 5:
+                path = tmp_path / "run" / gone
+                path.unlink() if path.is_file() else shutil.rmtree(path)
+            return super().prepare_step(model, batches)
+
+    args = tiny_arguments(tmp_path / "run", **{**CHANGES, "checkpoint__keep_last": 1, "evaluation__every_steps": None})
+    if gone.startswith("checkpoints"):
+        train(args, Removing())
+    else:
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl was removed .*something else changes"):
+            train(args, Removing())
+        train(args, TinyTask())
+    assert_same_weights(whole, tmp_path / "run")
+
+
+def test_a_folder_that_vanishes_is_told_by_its_name(tmp_path):
+    folder = tmp_path / "run" / "features"
+    told = pytest.raises(CheckpointError, match=f"{folder}.* No such file .*Something else changes")
+    with told, full_disk_named(tmp_path / "run"):
+        os.listdir(folder)
+    with pytest.raises(FileNotFoundError), full_disk_named(tmp_path / "run"):
+        os.listdir(tmp_path / "data")
+
+
+def test_a_reading_process_killed_while_a_checkpoint_is_written_is_no_full_disk(tmp_path, monkeypatch):
+    """Torch raises in the main thread, wherever that is."""
+
+    def killed(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(checkpoints.torch, "save", killed)
+    with pytest.raises(WorkerLostError, match="A reading process was killed"):
+        run(tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid 7\)"):
+        checkpoints.CheckpointStore(tmp_path).save(nn.Linear(1, 1), {}, {"step": 1})
 
 
 @pytest.mark.parametrize("limit", [0, 30, 300, 1000, 3000])
