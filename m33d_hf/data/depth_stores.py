@@ -378,5 +378,10 @@ def _decode_frame(data: bytes, where: Path, expected: Quantization | None) -> np
         text = image.info.get(PNG_TEXT_KEY)
     own = None if text is None else Quantization.from_dict(_parsed(text, where))
     if own is not None and own != expected:
-        raise CorruptFileError(where, f"was stored with the scale {own}, and its video says {expected}")
+        said = "nothing" if expected is None else f"scale {expected.scale:g}, offset {expected.offset:g}"
+        raise CorruptFileError(
+            where,
+            f"was stored with scale {own.scale:g}, offset {own.offset:g}, and its video ({SCALE_FILE}, or the Parquet "
+            f"file's metadata) says {said}: one of them is damaged. Extract the depth again (scripts/extract_depth.py)",
+        )
     return values.astype(np.uint16) if values.dtype == np.int32 else values
