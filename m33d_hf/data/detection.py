@@ -336,8 +336,8 @@ def _describe(
     message += f", over {len(looked)} of {total} files."
     if spec.kind == "metric" and high > _FAR_BEYOND * most:
         message += (
-            f" The farthest 1 % lie at {high:.3g} m and more, far beyond the rest (95 % below {most:.3g} m): if nothing "
-            f"was measured there, pass max_depth={math.sqrt(high * most):.2g} (--data.options.max_depth)."
+            f" The farthest 1 % lie at {high:.3g} m and more, far beyond the rest (95 % below {most:.3g} m): if "
+            f"nothing was measured there, pass max_depth={math.sqrt(high * most):.2g} (--data.options.max_depth)."
         )
     for other, metres in guess.others.items():
         message += (
