@@ -30,6 +30,7 @@ class Figures:
         median, low, high, far: quantiles .5, .05, .95 and .99 of the valid ones without the sky; 0 without any.
         median_rotated: the median, had the bits been rotated as SUN RGB-D's are; 0 where they cannot.
         multiples_of_4, _5, _8, _10: shares of the valid values, in [0, 1]; 0 for floats.
+        low_bits_0_1: share of values whose lowest 3 bits are 0 or 1, in [0, 1]; 0 for floats.
         steps: even step of 1 / value between neighbouring levels, the mark of a stereo or pattern camera; None without.
         sky: smallest of a group of values far beyond all others; None without such a group.
         below_sky: largest of the others; infinite without such a group.
@@ -53,6 +54,7 @@ class Figures:
     multiples_of_5: float = 0.0
     multiples_of_8: float = 0.0
     multiples_of_10: float = 0.0
+    low_bits_0_1: float = 0.0
     steps: float | None = None
     sky: float | None = None
     below_sky: float = math.inf
@@ -121,6 +123,7 @@ def _integer_figures(stored: np.ndarray, valid: np.ndarray) -> dict[str, object]
     found: dict[str, object] = {
         f"multiples_of_{number}": float((whole % number == 0).mean()) for number in (4, 5, 8, 10)
     }
+    found["low_bits_0_1"] = float((whole % 8 <= 1).mean())
     if int(whole.max()) < 1 << 16:
         found["median_rotated"] = float(np.median(rotated_back(whole)))
         found["steps"] = _even_steps(stored)

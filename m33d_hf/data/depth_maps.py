@@ -144,7 +144,6 @@ class DepthMaps:
             decoded = decoded[[place[frame] for frame in indices]]
         return torch.from_numpy(decoded)[:, None]
 
-
     def _refuse_blanking(self, maps: np.ndarray, quantization: Quantization) -> None:
         """Refuse a scale that leaves no pixel of maps that hold some: it was damaged."""
         free = decode_depth(maps, replace(self.spec, min_depth=None, max_depth=None), quantization)

@@ -378,6 +378,10 @@ def _decode_frame(data: bytes, where: Path, expected: Quantization | None, recor
         text = image.info.get(PNG_TEXT_KEY)
     own = None if text is None else Quantization.from_dict(_parsed(text, where))
     if own is not None and own != expected:
-        what = f"was stored with {own}, and {record} says {expected}"
-        raise CorruptFileError(where, f"{what}: one is damaged; extract the video's depth again")
+        said = "nothing" if expected is None else f"scale {expected.scale:g}, offset {expected.offset:g}"
+        raise CorruptFileError(
+            where,
+            f"was stored with scale {own.scale:g}, offset {own.offset:g}, and {record} says {said}: one of them is "
+            "damaged. Extract the depth again (scripts/extract_depth.py)",
+        )
     return values.astype(np.uint16) if values.dtype == np.int32 else values

@@ -45,17 +45,17 @@ _INTEGERS: dict[str, tuple[Curve, ...]] = {
 }
 _FLOATS: dict[str, tuple[Curve, ...]] = {
     "metre": (Curve(5.0, 3.0, 1.2, 1.3), _ENDOSCOPE),
-    "millimetre": (Curve(2.0, 2.0, 0.8, 0.9), _ENDOSCOPE),
-    "centimetre": (Curve(1.0, 1.8, 0.8, 0.8),),
+    "millimetre": (Curve(2.0, 2.0, 0.8, 0.9), Curve(0.8, 0.06, 1.1, 1.0)),
+    "centimetre": (Curve(1.0, 1.8, 0.8, 0.8), Curve(0.3, 15.0, 0.8, 0.8)),  # and rendered streets
 }
 _ROTATED = Curve(6.0, 2.2, 0.6, 0.8)
 # Below this no unit explains the values.
 NEGLIGIBLE = 0.02
-_MULTIPLES, _SUN_SHARE = 0.98, 0.85
+_MULTIPLES, _SUN_SHARE, _LEAST_SUN_SHARE = 0.98, 0.85, 0.4
 _L515_REACH, _CAR_REACH, _KINECT_NEAREST = 9.6, 110.0, 0.4
 _L515_SIZE, _KINECT2_SIZE = (768, 1024), (424, 512)
 _INDOOR_DEVICES = ("tum", "quarter_millimetre", "tenth_millimetre")
-_INDOOR_SPREAD = 10.0  # of the quantiles .05 and .95
+_INDOOR_SPREAD, _STREET_SPREAD = 10.0, 5.5  # of the quantiles .05 and .95
 _WIDE = 2.4  # width / height; what these devices take is 4:3 to 16:9
 
 
@@ -70,11 +70,16 @@ def plausibilities(figures: Figures) -> dict[str, float]:
     if not figures.integer:
         return found
     found = {unit: value * _evidence(unit, figures) for unit, value in found.items()}
-    if figures.multiples_of_8 >= _SUN_SHARE:
+    if figures.multiples_of_8 >= _SUN_SHARE or _wraps(figures):
         # One file in a thousand million is so by chance.
         found = {unit: 0.05 * value for unit, value in found.items()}
         found[ROTATED_UNIT] = rotated_plausibility(figures.median_rotated / 1000.0)
     return found
+
+
+def _wraps(figures: Figures) -> bool:
+    """Whether the lowest 3 bits say 0 and 1 alone: what lies beyond 8.192 m keeps its upper bits there."""
+    return figures.multiples_of_8 >= _LEAST_SUN_SHARE and figures.low_bits_0_1 >= _MULTIPLES
 
 
 def by_median(stored: float, integer: bool) -> dict[str, float]:
@@ -116,7 +121,7 @@ def _evidence(unit: str, figures: Figures) -> float:
     if unit == "tum" and figures.low / scale < _KINECT_NEAREST:
         factor *= 0.3
     if unit == "kitti":
-        spread = figures.high >= 4.0 * figures.low
+        spread = figures.high >= _STREET_SPREAD * figures.low
         factor *= 8.0 if spread and (wide or figures.valid_share <= 0.3) else 1.0
         factor *= 0.02 if figures.far / scale > _CAR_REACH else 1.0
     return factor

@@ -22,8 +22,8 @@ _MORE_FILES, _SHOWN = 3, 5
 _SINGLE_FILES = 0.02
 
 
-def refuse_foreign_numbers(looked: Sequence[Looked]) -> None:
-    """Refuse files of different number types, of exchanged bytes, and raw Kinect disparity.
+def refuse_foreign_numbers(looked: Sequence[Looked], kind: str | None = None) -> None:
+    """Refuse files of different number types, of exchanged bytes, and raw Kinect disparity but as `kind` relative.
 
     Raises:
         DepthUnitError: saying which files, and how to go on.
@@ -37,7 +37,7 @@ def refuse_foreign_numbers(looked: Sequence[Looked]) -> None:
             "apart, or convert them."
         )
     exchanged = [each for each in looked if each.figures.exchanged]
-    raw = [each for each in looked if each.figures.raw_kinect]
+    raw = [each for each in looked if each.figures.raw_kinect and (kind != "relative" or each.figures.exchanged)]
     if raw:
         _refuse_raw_kinect(raw)
     if exchanged:

@@ -36,7 +36,9 @@ _CLEAR = 2.0
 # Once a person is asked, units with this share of the best one's plausibility are shown too.
 _ALSO_SHOWN = 6.0
 # Runners-up that are said: at least this share of the best one's plausibility.
-_WORTH_SAYING, _MOST_SAID = 0.02, 3
+_WORTH_SAYING, _MOST_SAID = 0.01, 3
+# The farthest 1 % are questioned from so many times the depth below which 95 % lie.
+_FAR_BEYOND = 3.0
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _detect_group(sequences: Mapping[str, Sequence[Path]], options: DepthOptions
     looked, problems = look_at(chosen)
     if not looked:
         raise DataError(f"none of {len(chosen)} depth files could be read; the first: {problems[0]}")
-    refuse_foreign_numbers(looked)
+    refuse_foreign_numbers(looked, options.kind)
     guess = _settle_spec(looked, options)
     spec = guess.spec
     notes: list[str] = []
@@ -323,7 +325,7 @@ def _describe(
     looked: Sequence[Looked],
     total: int,
 ) -> str:
-    low, median, high = np.percentile(valid, [1, 50, 99])
+    low, median, most, high = np.percentile(valid, [1, 50, 95, 99])
     unit = " m" if spec.kind == "metric" else ""
     message = (
         f"depth read as {spec.describe()} ({guess.reason}): median {median:.3g}{unit}, 98 % between {low:.3g} and "
@@ -332,6 +334,11 @@ def _describe(
     if shares[1] > 0:
         message += f" ({shares[1]:.1%} saturated)"
     message += f", over {len(looked)} of {total} files."
+    if spec.kind == "metric" and high > _FAR_BEYOND * most:
+        message += (
+            f" The farthest 1 % lie at {high:.3g} m and more, far beyond the rest (95 % below {most:.3g} m): if "
+            f"nothing was measured there, pass max_depth={math.sqrt(high * most):.2g} (--data.options.max_depth)."
+        )
     for other, metres in guess.others.items():
         message += (
             f" Less plausible: {other}, a median of {metres:.3g} m; if that is right pass depth_unit={other} "

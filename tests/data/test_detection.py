@@ -53,6 +53,49 @@ def test_alternative_is_named_when_two_units_are_plausible(tmp_path: Path):
     assert "depth_unit=tum" in found.message
 
 
+@pytest.mark.parametrize("wrapped", [0.0, 0.028, 0.16, 0.3])
+def test_sun_rgbd_rotation_is_recognised_beyond_eight_metres(tmp_path: Path, wrapped: float):
+    millimetres = room(1000)
+    beyond = (RNG.random(millimetres.shape) < wrapped) & (millimetres > 0)
+    millimetres[beyond] = RNG.integers(8300, 12000, int(beyond.sum()))
+    found = detect_depth_spec(write(tmp_path, millimetres << 3 | millimetres >> 13))
+    assert found.spec.unit == "sunrgbd"
+    assert found.median == pytest.approx(np.median(millimetres[millimetres > 0]) / 1000)
+
+
+def test_raw_kinect_disparity_is_taken_as_the_refusal_advises(tmp_path: Path):
+    raw = np.tile(np.linspace(500, 1000, 50).astype(np.uint16), (40, 1))
+    raw[:4] = 2047
+    files = write(tmp_path, raw)
+    with pytest.raises(DepthUnitError, match=r"depth_kind=relative invalid_values='\[0, 2047\]'"):
+        detect_depth_spec(files)
+    found = detect_depth_spec(files, DepthOptions(kind="relative", invalid_values=(0, 2047)))
+    assert found.median == pytest.approx(np.median(raw[4:])) and found.invalid_fraction == pytest.approx(0.1)
+    with pytest.raises(DepthUnitError, match="exchanged"):
+        detect_depth_spec(write(tmp_path, raw.byteswap()), DepthOptions(kind="relative", invalid_values=(0, 2047)))
+
+
+def test_max_depth_is_named_where_the_last_quantile_is_far_beyond_the_rest(tmp_path: Path):
+    stored = room(1000)
+    assert "max_depth" not in detect_depth_spec(write(tmp_path, stored)).message
+    stored[RNG.random(stored.shape) < 0.02] = 20_000
+    found = detect_depth_spec(write(tmp_path, stored))
+    assert found.spec.unit == "millimetre" and found.spec.max_depth is None
+    assert "--data.options.max_depth" in found.message and "at 20 m and more" in found.message
+
+
+@pytest.mark.parametrize("holes", [0.1, 0.75])
+def test_sparse_millimetres_of_rooms_are_no_street(tmp_path: Path, holes: float):
+    stored = (np.exp(RNG.normal(np.log(3.9), 0.45, (40, 50))) * 1000).astype(np.uint16)
+    stored[RNG.random(stored.shape) < holes] = 0
+    assert detect_depth_spec(write(tmp_path, stored)).spec.unit == "millimetre"
+
+
+def test_float_millimetres_of_an_endoscope_are_asked_for(tmp_path: Path):
+    with pytest.raises(DepthUnitError, match=r"0\.15\d* m as millimetre"):
+        detect_depth_spec(write(tmp_path, RNG.uniform(120, 180, (40, 50)).astype(np.float32), "0.npy"))
+
+
 def test_sun_rgbd_rotation_is_recognised(tmp_path: Path):
     millimetres = room(1000)
     rotated = ((millimetres << 3) | (millimetres >> 13)).astype(np.uint16)

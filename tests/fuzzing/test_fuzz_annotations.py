@@ -18,7 +18,7 @@ from m33d_hf.data.phase_alignment import PhaseNames, Timing, collect_names, ends
 from m33d_hf.data.phase_annotations import Annotation, AnnotationOptions, read_annotations
 from m33d_hf.data.phase_numbering import first_number
 from m33d_hf.data.phase_reading import check_clock, describe_reading
-from m33d_hf.data.sources.frames import Frame
+from m33d_hf.data.sources.frame_reading import Frame
 from m33d_hf.data.sources.splits import select_split
 from m33d_hf.data.sources.ucf101_lists import read_classes, read_list
 from m33d_hf.data.text_files import decode_file

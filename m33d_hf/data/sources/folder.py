@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from m33d_hf.data.depth_options import DepthOptions
-from m33d_hf.data.sources.frames import Frame, FrameSource, depth_files, thin_out
+from m33d_hf.data.sources.frame_reading import Frame
+from m33d_hf.data.sources.frames import FrameSource, depth_files, thin_out
 from m33d_hf.data.sources.labels import build_label_rules
 from m33d_hf.data.sources.layouts import (
     Listing,

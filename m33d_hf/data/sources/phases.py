@@ -27,7 +27,8 @@ from m33d_hf.data.phase_annotations import AnnotationOptions
 from m33d_hf.data.phase_numbering import first_number
 from m33d_hf.data.phase_reading import check_clock, describe_reading
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
-from m33d_hf.data.sources.frames import Frame, choose
+from m33d_hf.data.sources.frame_reading import Frame
+from m33d_hf.data.sources.frames import choose
 from m33d_hf.data.sources.pairing import Unpaired
 from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
 from m33d_hf.data.sources.phase_files import (

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from m33d_hf.data.sources.frames import Frame
+from m33d_hf.data.sources.frame_reading import Frame
 from m33d_hf.data.sources.pairing import composed
 from m33d_hf.data.text_files import read_text
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint

@@ -7,7 +7,8 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth_options import DepthOptions
-from m33d_hf.data.sources.frames import Frame, FrameSource, depth_files, thin_out
+from m33d_hf.data.sources.frame_reading import Frame
+from m33d_hf.data.sources.frames import FrameSource, depth_files, thin_out
 from m33d_hf.data.sources.layouts import ASSOCIATION_NAMES, Listing, list_files, rows_of_association
 from m33d_hf.data.sources.pairing import Unpaired, composed, is_number, match_timestamps, read_table
 from m33d_hf.data.sources.splits import Sequences, select_split

@@ -8,7 +8,7 @@ from helpers.frames_on_disk import depth_array, label_array, rgb_array, save, wr
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.sources import Source, build_source
 from m33d_hf.data.sources.folder import FolderSource
-from m33d_hf.data.sources.frames import refuse_sizes
+from m33d_hf.data.sources.frame_reading import refuse_sizes
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, DepthUnitError, LabelError
 
 
