@@ -113,7 +113,9 @@ class Report:
         )
 
 
-def check_source(source: Source, limit: int | None = None, min_size: int | None = None) -> Report:
+def check_source(
+    source: Source, limit: int | None = None, min_size: int | None = None, clip_frames: int = 1
+) -> Report:
     """Read frames of a source one by one and report on them; unreadable files are listed, never raised.
 
     Args:
@@ -121,6 +123,7 @@ def check_source(source: Source, limit: int | None = None, min_size: int | None 
         limit: read at most that many frames, spread evenly over the source; None = all of them. Of more video files
             than that, only as many are opened.
         min_size: warn about frames with a side below this many pixels (a model's patch size).
+        clip_frames: note how many of the opened videos or sequences are shorter than a clip of so many frames.
     """
     items = [source[i] for i in range(len(source))]
     spec = source.depth_spec
@@ -139,6 +142,7 @@ def check_source(source: Source, limit: int | None = None, min_size: int | None 
     lengths = _lengths(items, opened, report)
     if len(opened) == len(items):
         report.frames = sum(lengths)
+    _note_short([lengths[row] for row in opened], clip_frames, report)
     for item_index, frame_index in _spread(lengths, limit):
         item = items[item_index]
         report.checked += 1
@@ -151,6 +155,16 @@ def check_source(source: Source, limit: int | None = None, min_size: int | None 
     _finish_depth(report, values, pixels)
     _warn(report, min_size)
     return report
+
+
+def _note_short(lengths: Sequence[int], clip_frames: int, report: Report) -> None:
+    """Videos that lack frames for one clip are padded as VideoMAE does, down to a still picture; 0 is unreadable."""
+    short = [length for length in lengths if 0 < length < clip_frames]
+    if short:
+        report.notes.append(
+            f"{len(short)} of {len(lengths)} videos that were opened are shorter (from {min(short)} frames) than the "
+            f"{clip_frames} source frames of a clip; their clips repeat the last frame"
+        )
 
 
 def _rows_to_open(items: Sequence[VideoHandle], limit: int | None) -> Sequence[int]:

@@ -48,7 +48,11 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     world = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
     sections = {
         "arguments": _describe_arguments(args, origins or {}),
-        "model": [*describe_parameters(model), *describe_tokens(config, args.task), *_describe_cost(model, args, train_set)],
+        "model": [
+            *describe_parameters(model),
+            *describe_tokens(config, args.task),
+            *_describe_cost(model, args, train_set),
+        ],
         "run": [
             *plan_run(args, len(train_set), world).describe(args, world),
             *task.describe(args, model, train_set),
@@ -150,7 +154,9 @@ def check_first_samples(
         DataError: the first samples cannot be used.
     """
     patch = min(config_of(model).patch_height_width)
-    lines = [f"{len(dataset)} samples in use", check_source(dataset.source, FRAMES_CHECKED, patch).summary()]
+    covered = 1 if dataset.num_frames == 1 else dataset.num_frames * dataset.frame_stride
+    report = check_source(dataset.source, FRAMES_CHECKED, patch, covered)
+    lines = [f"{len(dataset)} samples in use", report.summary()]
     rows = [(0, index) for index in range(min(SAMPLES_COLLATED, len(dataset)))]
     batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])
     keys = batch.get("meta", {}).get("keys", [])

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import tiny_config
 from PIL import Image
 from transformers import pipeline
 
+from helpers.tiny import tiny_config
 from m33d_hf import M33DConfig, M33DForDepthEstimation, M33DForSemanticSegmentation, M33DImageProcessor
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
 
@@ -23,9 +23,8 @@ def served(task: str, model_class: Any, folder: Path) -> Any:
     torch.manual_seed(0)
     config = tiny_config(num_labels=3, **HEADS)
     model_class(config).save_pretrained(folder)
-    M33DImageProcessor.from_model_config(config, **placement_fields(config.image_height_width, "center")).save_pretrained(
-        folder
-    )
+    fields = placement_fields(config.image_height_width, "center")
+    M33DImageProcessor.from_model_config(config, **fields).save_pretrained(folder)
     return pipeline(task, model=str(folder))
 
 
