@@ -141,7 +141,7 @@ def test_metrics_of_the_served_model_are_those_of_evaluation(tmp_path: Path, nam
     task = build_task(name)
     result = train(args, task)
     best = tmp_path / "out" / "checkpoints" / "best"
-    assert is_complete(best) and "preprocessor_config.json" in json.loads((best / "COMPLETE").read_text())
+    assert is_complete(best) and "preprocessor_config.json" in json.loads((best / "COMPLETE").read_text())["files"]
     segmentation = name == "semantic_segmentation"
     kind = M33DForSemanticSegmentation if segmentation else M33DForDepthEstimation
     model = kind.from_pretrained(tmp_path / "out").eval()
