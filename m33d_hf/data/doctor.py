@@ -115,7 +115,11 @@ class Report:
 
 
 def check_source(
-    source: Source, limit: int | None = None, min_size: int | None = None, files: int | None = None
+    source: Source,
+    limit: int | None = None,
+    min_size: int | None = None,
+    files: int | None = None,
+    clip_frames: int = 1,
 ) -> Report:
     """Read frames of a source one by one and report on them; unreadable files are listed, never raised.
 
@@ -125,6 +129,7 @@ def check_source(
             than that, only as many are opened, or `files`.
         min_size: warn about frames with a side below this many pixels (a model's patch size).
         files: open so many video files to see whether they are whole, where that is more than `limit`.
+        clip_frames: note how many of the opened videos or sequences are shorter than a clip of so many frames.
     """
     items = [source[i] for i in range(len(source))]
     spec = source.depth_spec
@@ -144,6 +149,7 @@ def check_source(
     report.opened = len(opened)
     if len(opened) == len(items):
         report.frames = sum(lengths)
+    _note_short([lengths[row] for row in opened], clip_frames, report)
     for item_index, frame_index in _spread(lengths, limit):
         item = items[item_index]
         report.checked += 1
@@ -156,6 +162,16 @@ def check_source(
     _finish_depth(report, values, pixels)
     _warn(report, min_size)
     return report
+
+
+def _note_short(lengths: Sequence[int], clip_frames: int, report: Report) -> None:
+    """Videos that lack frames for one clip are padded as VideoMAE does, down to a still picture; 0 is unreadable."""
+    short = [length for length in lengths if 0 < length < clip_frames]
+    if short:
+        report.notes.append(
+            f"{len(short)} of {len(lengths)} videos that were opened are shorter (from {min(short)} frames) than the "
+            f"{clip_frames} source frames of a clip; their clips repeat the last frame"
+        )
 
 
 def _rows_to_open(items: Sequence[VideoHandle], limit: int | None) -> Sequence[int]:

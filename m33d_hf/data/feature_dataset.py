@@ -114,6 +114,7 @@ class FeatureDataset(SampleDataset):
 
     Attributes:
         bad_clips, clips: clips that could not be read, and all.
+        longest: clips of the longest video.
 
     Raises:
         DataError: no video is left.
@@ -133,7 +134,7 @@ class FeatureDataset(SampleDataset):
         self.store, self.rule, self.known, self.feature_size = store, rule, dict(known), feature_size
         self.phases = source
         self.table = phase_table(source.action_names or [], known)
-        self.clips = self.bad_clips = 0
+        self.clips = self.bad_clips = self.longest = 0
         kept = [row for row in rows if self._usable(source, row, train)]
         if not kept:
             what = "labelled clip" if train else "clip"
@@ -145,8 +146,10 @@ class FeatureDataset(SampleDataset):
     def _usable(self, source: PhaseSource, row: int, train: bool) -> bool:
         if self.store is None:
             self.clips += len(source.clips(row))
+            self.longest = max(self.longest, len(source.clips(row)))
             return True
         summary = self.store.summary(source.videos[row].key)
+        self.longest = max(self.longest, len(summary.valid))
         self.clips += len(summary.valid)
         self.bad_clips += int((~summary.valid).sum())
         labelled = summary.labels != IGNORE_INDEX

@@ -49,7 +49,11 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     world = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
     sections = {
         "arguments": _describe_arguments(args, origins or {}),
-        "model": [*describe_parameters(model), *describe_tokens(config, args.task), *_describe_cost(model, args)],
+        "model": [
+            *describe_parameters(model),
+            *describe_tokens(config, args.task),
+            *_describe_cost(model, args, train_set),
+        ],
         "run": [
             *plan_run(args, len(train_set), world).describe(args, world),
             *task.describe(args, model, train_set),
@@ -129,11 +133,11 @@ def describe_tokens(config: M33DConfig, task: str) -> list[str]:
     return lines
 
 
-def _describe_cost(model: nn.Module, args: RunArguments) -> list[str]:
+def _describe_cost(model: nn.Module, args: RunArguments, dataset: SampleDataset) -> list[str]:
     config = config_of(model)
     training = flops_per_sample(config, args.task, batch_size=args.train.batch_size)
     forward = flops_per_sample(config, args.task, training=False, batch_size=args.train.batch_size)
-    weights, activations = estimate_memory(model, args)
+    weights, activations = estimate_memory(model, args, getattr(dataset, "longest", 1))
     return [
         f"cost: {training / 1e9:.4g} GFLOP per sample forward and backward, {forward / 1e9:.4g} forward",
         f"memory: about {(weights + activations) / GIB:.2g} GiB per process ({weights / GIB:.2g} weights, gradients and"
@@ -151,7 +155,8 @@ def check_first_samples(
         DataError: the first samples cannot be used.
     """
     patch = min(config_of(model).patch_height_width)
-    report = check_source(dataset.source, FRAMES_CHECKED, patch, FILES_OPENED)
+    covered = 1 if dataset.num_frames == 1 else dataset.num_frames * dataset.frame_stride
+    report = check_source(dataset.source, FRAMES_CHECKED, patch, FILES_OPENED, covered)
     lines = [f"{len(dataset)} samples in use", report.summary()]
     rows = [(0, index) for index in range(min(SAMPLES_COLLATED, len(dataset)))]
     batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])

@@ -1,34 +1,42 @@
-"""How much memory a training step takes on one process: weights counted, activations counted or estimated.
+"""How much memory a training step takes on one process: weights and saved activations, counted.
 
-Fine-tuning models run forward once on tensors without content, so that heads, which may keep more than the encoder,
-count as they are. Pre-training, whose masks decide what is kept, is estimated from its sizes.
+A model runs forward once on tensors without content, so that heads, decoders and what masks leave visible count as they
+are. What gradient checkpointing saves of that is estimated from the sizes of the blocks.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.masking_m33d import visible_count
+from m33d_hf.modeling.masking_m33d import draw_keep, visible_count
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.tasks.building import config_of
 
-COUNTED = ("semantic_segmentation", "depth_estimation", "video_classification")
+_CLIPS = 8  # a recurrent head is counted on so many and on twice as many clips: it grows by each alike
 
 
-def estimate_memory(model: nn.Module, args: RunArguments) -> tuple[float, float]:
-    """Bytes for (weights, gradients and optimizer state; saved activations) of one process. Rough: within a third.
+def estimate_memory(model: nn.Module, args: RunArguments, clips: int = 1) -> tuple[float, float]:
+    """Bytes for (weights, gradients and optimizer state; saved activations) of one process.
 
     What a backward pass needs for a moment, the memory of kernels and that of the device's context come on top.
+
+    Args:
+        model: what would be trained.
+        args: the run.
+        clips: of the longest video, for action detection, which learns from features of clips.
     """
     numbers = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     weights = 4.0 * numbers + 12.0 * trained + (4.0 * numbers if args.train.ema_decay else 0.0)
     config = config_of(model)
-    if args.task not in COUNTED:
-        return weights, _estimated(config, args, args.train.grad_checkpointing)
+    if args.task == "action_detection":  # features in, no encoder
+        few, more = (count_saved(model, args, number) for number in (_CLIPS, 2 * _CLIPS))
+        return weights, few + (more - few) * (clips - _CLIPS) / _CLIPS
     activations = float(count_saved(model, args))
     if args.train.grad_checkpointing:
         activations -= _estimated(config, args, False) - _estimated(config, args, True)
@@ -36,8 +44,12 @@ def estimate_memory(model: nn.Module, args: RunArguments) -> tuple[float, float]
     return weights, activations
 
 
-def count_saved(model: nn.Module, args: RunArguments) -> int:
-    """Bytes that the backward pass of a step on a fine-tuning model keeps, weights left out; nothing is computed."""
+def count_saved(model: nn.Module, args: RunArguments, clips: int = 1) -> int:
+    """Bytes that the backward pass of a step keeps, weights left out; nothing is computed.
+
+    Args:
+        model, args, clips: see `estimate_memory`.
+    """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     real = list(model.parameters())
     # Held, as storages are told apart by where they lie; what is saved may be either.
@@ -53,21 +65,29 @@ def count_saved(model: nn.Module, args: RunArguments) -> int:
             saved[storage._cdata] = storage.nbytes()
         return tensor
 
+    rows = args.train.batch_size * args.data.num_views
+    # Real, as what they hold decides sizes; of few numbers.
+    masks = {"keep": _keep(config_of(model), rows)} if args.task == "pretraining" else {}
     trained = model.training
     model.train()
     mixed = args.train.precision != "no"
     with fake, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        batch = _batch(config_of(model), args)
+        batch = _batch(config_of(model), args, clips) | masks
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
             model(**batch)
     model.train(trained)
     return sum(saved.values())
 
 
-def _batch(config: M33DConfig, args: RunArguments) -> dict[str, Tensor]:
+def _batch(config: M33DConfig, args: RunArguments, clips: int) -> dict[str, Any]:
     """Inputs of the shapes of a step's."""
     rows = args.train.batch_size * args.data.num_views
     height, width = config.image_height_width
+    if args.task == "pretraining":
+        return _pretraining_batch(config, rows)
+    if args.task == "action_detection":
+        labels = torch.zeros(rows, clips, dtype=torch.int64)
+        return {"features": torch.zeros(rows, clips, config.hidden_size), "labels": labels}
     if args.task == "video_classification":
         classes = int(config.num_labels or 0)
         frames = (config.num_frames,) if config.num_frames > 1 else ()
@@ -75,6 +95,23 @@ def _batch(config: M33DConfig, args: RunArguments) -> dict[str, Tensor]:
     kind = torch.int64 if args.task == "semantic_segmentation" else torch.float32
     labels = torch.zeros(rows, height, width, dtype=kind)
     return {"pixel_values": torch.zeros(rows, 3, height, width), "labels": labels}
+
+
+def _keep(config: M33DConfig, rows: int) -> dict[str, Tensor]:
+    return draw_keep(config, rows, motion=torch.zeros(rows, config.num_tokens))
+
+
+def _pretraining_batch(config: M33DConfig, rows: int) -> dict[str, Any]:
+    frames = (config.num_frames,) if config.num_frames > 1 else ()
+    batch: dict[str, Any] = {}
+    for spec in config.specs:
+        shape = (rows, *frames, spec.channels, *config.image_height_width)
+        batch[spec.input_name] = torch.zeros(shape)
+        if spec.mask_name is not None:
+            batch[spec.mask_name] = torch.ones(shape, dtype=torch.bool)
+    if config.distillation_weight > 0:
+        batch["teacher_features"] = {spec.name: torch.zeros(rows, config.hidden_size) for spec in config.input_specs}
+    return batch
 
 
 def _estimated(config: M33DConfig, args: RunArguments, checkpointing: bool) -> float:

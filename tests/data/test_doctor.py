@@ -75,3 +75,12 @@ def test_of_many_videos_only_some_are_opened_and_bad_ones_are_listed(tmp_path: P
     assert len(report.unreadable) == 1 and str(tmp_path / "v3") in report.unreadable[0].path
     assert report.with_rgb == report.checked - 1 > 0
     assert check_source(Videos(videos)).frames in (24, 25)  # the bad one counts for none, or for the file it has
+
+
+def test_videos_shorter_than_a_clip_are_counted(tmp_path: Path):
+    write_frames(tmp_path / "a", 4)
+    write_frames(tmp_path / "b", 9)
+    source = FolderSource(tmp_path, unit="clips")
+    (note,) = set(check_source(source, clip_frames=6).notes) - set(check_source(source).notes)
+    assert note.startswith("1 of 2 videos that were opened are shorter (from 4 frames) than the 6 source frames")
+    assert check_source(source, clip_frames=4).notes == check_source(source).notes

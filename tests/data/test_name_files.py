@@ -34,9 +34,10 @@ def test_one_reader_for_label_maps_and_phases(tmp_path: Path, name: str) -> None
     assert read_class_table(name, tmp_path) == ClassTable(("wall", "floor mat"), {7: 0, 255: 1})
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("a.txt", "# two\nwall\nfloor, oak\n"), ("a.json", '["wall", "floor, oak"]')]
-)
+BARE = [("a.txt", "# two\nwall\nfloor, oak\n"), ("a.json", '["wall", "floor, oak"]')]
+
+
+@pytest.mark.parametrize(("name", "text"), BARE)
 def test_bare_names_count_themselves(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     assert read_name_file(tmp_path / name).names == ("wall", "floor, oak")

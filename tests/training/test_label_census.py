@@ -91,3 +91,16 @@ def test_a_class_of_few_files_is_looked_for_in_many(tmp_path: Path) -> None:
     assert "were not seen in 1024 of 3000 label maps: 1 ('b')" in census.warnings()[0]
     census = take_census([*files[:2999], rare][::-1], rules, ["a", "b"])
     assert census.read == FEW and not census.missing and not census.warnings()
+
+
+def test_files_that_write_one_class_in_two_ways_are_said(tmp_path: Path) -> None:
+    """Some masks are 0 and 1, others 0 and 255: class 1 occurs, and yet a quarter of the masks lose theirs."""
+    files = []
+    for number in range(8):
+        high = 255 if number % 4 == 0 else 1
+        files.append(tmp_path / f"{number}.png")
+        save(files[-1], np.where(np.eye(12, dtype=bool), high, 0).astype(np.uint8))
+    (warning,) = take_census(files, LabelRules(2), ["a", "b"]).warnings()
+    assert "do some files mean a class by it? If 255 is a class, give --data.options.label_map" in warning
+    save(files[0], np.array([[0, 1, 255]], np.uint8))  # a border without a class, beside both
+    assert take_census(files, LabelRules(2), ["a", "b"]).warnings() == []

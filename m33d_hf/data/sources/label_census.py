@@ -32,6 +32,7 @@ class LabelCensus:
         classes: class id -> pixels, 255 those without a class.
         silent: pixels stored as 255 that are ignored although no option speaks of 255.
         stored: stored values that occur; empty for colour-coded labels.
+        beside: most other stored values that one label map holds beside a silent 255.
     """
 
     names: Sequence[str]
@@ -40,6 +41,7 @@ class LabelCensus:
     classes: Counter[int] = field(default_factory=Counter)
     silent: int = 0
     stored: set[int] = field(default_factory=set)
+    beside: int = 0
 
     @property
     def pixels(self) -> int:
@@ -97,6 +99,11 @@ class LabelCensus:
             )
         elif self.share(IGNORE_INDEX) > SWALLOWED:
             found.append(f"{ignored}{by_default if self.silent else ''}.{cure}")
+        elif self.silent and self.beside == 1:
+            found.append(
+                f"{ignored}{by_default}, and no label map that was read holds 255 beside more than one other value: do "
+                f"some files mean a class by it?{cure}"
+            )
         return found
 
     def summary(self) -> str:
@@ -139,7 +146,9 @@ def take_census(files: Sequence[Path], rules: LabelRules, names: Sequence[str]) 
         if stored is not None:
             counts = _counts(stored)
             census.stored.update(counts)
-            census.silent += counts.get(IGNORE_INDEX, 0) if rules.ignores_255_silently else 0
+            if rules.ignores_255_silently and IGNORE_INDEX in counts:
+                census.silent += counts[IGNORE_INDEX]
+                census.beside = max(census.beside, len(counts) - 1)
     return census
 
 

@@ -212,7 +212,7 @@ def build_label_rules(
                 "give palette, or label_map, label_offset and label_ignore, not both; name a colour of no class void"
             )
         return _rules_of_palette(root, palette, num_classes, class_names, label_unmapped)
-    mapping = None if label_map is None else read_label_map(label_map, root)
+    mapping: Mapping[int, int] | None = None if label_map is None else read_label_map(label_map, root)
     ignore = [label_ignore] if isinstance(label_ignore, int) else list(label_ignore)
     names: list[str] | None = None
     if isinstance(class_names, str | Path):

@@ -146,9 +146,7 @@ def test_few_bits_of_grey_come_back_as_stored_and_lost_bits_are_refused(tmp_path
 
 
 PERMUTED = {
-    "classid.json": (
-        '[{"name": "b", "color": [4, 5, 6], "classid": 1}, {"name": "a", "color": [1, 2, 3], "classid": 0}]'
-    ),
+    "classid.json": '[{"name":"b", "color":"#040506", "classid":1}, {"name":"a", "color":[1, 2, 3], "classid":0}]',
     "numbers.json": '{"1": [4, 5, 6], "0": [1, 2, 3]}',
     "colours.json": '{"(4, 5, 6)": 1, "#010203": 0}',
     "before.txt": "1 b 4 5 6\n0 a 1 2 3\n",
