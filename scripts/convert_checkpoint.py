@@ -29,7 +29,10 @@ def _parser() -> argparse.ArgumentParser:
     facts.add_argument("--num_frames", type=int, help="frames of a clip")
     facts.add_argument("--hidden_act", help="activation of the blocks, for example gelu")
     facts.add_argument("--layer_norm_eps", type=float, help="epsilon of the norms, for example 1e-6")
-    facts.add_argument("--norm_pix_loss", choices=("true", "false"), help="whether its targets were normalised patches")
+    truth = {"true": True, "false": False}
+    facts.add_argument(
+        "--norm_pix_loss", type=truth.get, choices=(True, False), help="true or false: its targets were normalised patches"
+    )
     parser.add_argument("--no_decoder", action="store_true", help="take the encoder only")
     parser.add_argument("--depth_encoder_init", default="copy", choices=("copy", "random"))
     parser.add_argument("--depth_patch_init", default="sum", choices=("sum", "mean", "random"))

@@ -195,21 +195,8 @@ def check_statements(stated: Mapping[str, Any]) -> None:
         if name == "hidden_act":
             if value not in ACT2FN:
                 raise ConfigError(f"hidden_act is stated as {value!r}, unknown.{nearest_name_hint(str(value), ACT2FN)}")
-<<<<<<< HEAD
-        elif (problem := CONFIG_RANGES[name].problem(value)) is not None:
+        elif name in CONFIG_RANGES and (problem := CONFIG_RANGES[name].problem(value)) is not None:
             raise ConfigError(f"{name}, as stated for the checkpoint, {problem}.")
-=======
-        elif name != "norm_pix_loss" and not all(
-            isinstance(v, int | float) and 0 < v < _TOO_LARGE for v in _numbers(value)
-        ):
-            raise ConfigError(f"{name} is stated as {value!r}, expected more than 0, and of two sides no more.")
-
-
-def _numbers(value: Any) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        return [value]
-    return list(value) if len(value) == 2 else [0]
->>>>>>> x-weights
 
 
 def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> dict[str, Fact]:
