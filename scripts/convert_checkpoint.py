@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     facts.add_argument("--layer_norm_eps", type=float, help="epsilon of the norms, for example 1e-6")
     truth = {"true": True, "false": False}
     facts.add_argument(
-        "--norm_pix_loss", type=truth.get, choices=(True, False), help="true or false: its targets were normalised patches"
+        "--norm_pix_loss", type=truth.get, choices=(True, False), help="true or false: targets were normalised"
     )
     parser.add_argument("--no_decoder", action="store_true", help="take the encoder only")
     parser.add_argument("--depth_encoder_init", default="copy", choices=("copy", "random"))
