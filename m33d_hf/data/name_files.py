@@ -50,6 +50,8 @@ def read_name_file(file: Path) -> StatedNames:
     lines = [(number, line) for number, line in lines if line and not re.match(r"#(\s|$)", line)]
     if not lines:
         raise DataError(f"{file}: is empty; write one name a line, or number and name")
+    if lines[0][1][0] in "{[":
+        raise DataError(f"{file}: looks like JSON; call it .json, or write one name a line, or number and name")
     columns = _of_columns(lines)
     if columns is not None:
         return _numbered(columns, file)

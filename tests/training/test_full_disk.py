@@ -160,6 +160,9 @@ def test_the_error_under_way_is_not_replaced_when_the_report_cannot_be_closed(tm
         def flush(self):
             self.file.flush()
 
+        def fileno(self):
+            return self.file.fileno()
+
         def close(self):
             self.file.close()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -184,7 +187,9 @@ def test_the_error_under_way_is_not_replaced_when_the_report_cannot_be_closed(tm
 
 
 def test_only_failed_writes_are_taken_for_a_full_disk(tmp_path):
-    with pytest.raises(FileNotFoundError), full_disk_named(tmp_path):
+    with pytest.raises(FileNotFoundError), full_disk_named(tmp_path / "out"):
+        Path(tmp_path / "nowhere").read_text()
+    with pytest.raises(CheckpointError, match="Something else changes"), full_disk_named(tmp_path):
         Path(tmp_path / "nowhere").read_text()
     with pytest.raises(CheckpointError, match="resume auto"), full_disk_named(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded", "/some/file")
