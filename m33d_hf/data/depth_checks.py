@@ -64,7 +64,7 @@ class DepthCheck:
         )
 
     def objection_to(self, stored: np.ndarray, decoded: np.ndarray) -> str | None:
-        """`objection` to a map (H, W), from some of its pixels: a hundredth of what decoding costs."""
+        """`objection` to a map (H, W), from some of its pixels: a few hundredths of what reading costs."""
         metres, values = thinned(decoded, _PIXELS), thinned(stored, _PIXELS)
         valid = np.isfinite(metres)
         if not valid.any():

@@ -51,11 +51,6 @@ class DepthOptions:
         """Whether unit, scale or kind was given, so that nothing is guessed."""
         return self.unit is not None or self.scale is not None or self.kind is not None
 
-    @property
-    def per_sequence(self) -> bool:
-        """Whether a unit or scale is stated for single sequences."""
-        return isinstance(self.unit, Mapping) or isinstance(self.scale, Mapping)
-
     def of_sequence(self, sequence: str) -> tuple[str | None, DepthOptions]:
         """The name or pattern that states something for `sequence` (None: nothing does), and what is stated there.
 

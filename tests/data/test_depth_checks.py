@@ -1,7 +1,6 @@
 """Files and sequences of another unit than the rest: named at the start, or when they are decoded."""
 
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -127,21 +126,15 @@ def test_a_later_sequence_of_another_unit_stops_the_run(tmp_path: Path):
     source[64].read([0])
 
 
-def test_the_later_check_costs_a_hundredth_of_decoding(tmp_path: Path):
+def test_the_later_check_looks_at_a_hundredth_of_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It runs for every file that is read, so its work is bounded; how long that takes is no matter of a test."""
     metres = scenes.room(np.random.default_rng(0), size=(480, 640))
     file = save(tmp_path / "0.png", scenes.stored(metres, 1000))
     found = detect_depth_spec([file])
     assert found.check is not None
     stored = read_map(file)
-    decoded = found.spec.decode(stored)
-
-    def best(call) -> float:
-        times = []
-        for _ in range(15):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    decoding = best(lambda: found.spec.decode(read_map(file)))
-    assert best(lambda: found.check.require(file, stored, decoded)) < 0.02 * decoding
+    medians: list[int] = []
+    median = np.median
+    monkeypatch.setattr(np, "median", lambda values: medians.append(values.size) or median(values))
+    found.check.require(file, stored, found.spec.decode(stored))
+    assert len(medians) == 2 and all(0 < looked <= stored.size / 100 for looked in medians)

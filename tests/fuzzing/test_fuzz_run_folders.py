@@ -12,7 +12,7 @@ import pytest
 from helpers.demo_results import fake_results
 from helpers.fuzzing import Outcomes, mutations, slices
 from helpers.launching import assert_same_weights
-from helpers.tiny_task import TinyTask, tiny_arguments
+from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import M33DError
 from m33d_hf.experiments.jobs import Job, stored_row
@@ -32,19 +32,6 @@ CHANGES = {
 }
 
 
-class Stopping(TinyTask):
-    """Ends its run in the middle of an update, as a kill does."""
-
-    def __init__(self, update: int) -> None:
-        self.countdown = update
-
-    def prepare_step(self, model, batches):
-        self.countdown -= 1
-        if self.countdown == 0:
-            raise KeyboardInterrupt
-        return super().prepare_step(model, batches)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
@@ -56,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_arguments(folder, **CHANGES), Stopping(8))
+        train(tiny_arguments(folder, **CHANGES), StoppingTask(8, "crash"))
     return folder
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from helpers.phase_runs import TINY
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
@@ -20,19 +21,9 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.arguments import RunArguments
 
-SIDE = 16
+SIDE = TINY["image_size"]
 NAMES = ["rest", "cut", "sew"]
-MODEL: dict[str, Any] = {
-    "image_size": SIDE,
-    "patch_size": 8,
-    "num_frames": 2,
-    "tubelet_size": 2,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "classifier_init_scale": 50.0,
-}
+MODEL: dict[str, Any] = {**TINY, "classifier_init_scale": 50.0}
 
 
 @dataclass(frozen=True)

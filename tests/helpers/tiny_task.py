@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,22 @@ class TinyTask(Task):
 
     def save(self, model: nn.Module, args: RunArguments) -> None:
         write_weights(model, Path(args.output_dir))
+
+
+class StoppingTask(TinyTask):
+    """Stops its own run by SIGTERM, or by an exception as a kill would, in the given update (counted from 1)."""
+
+    def __init__(self, update: int, how: str = "signal") -> None:
+        self.countdown, self.how = update, how
+
+    def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
+        self.countdown -= 1
+        if self.countdown == 0:
+            if self.how == "signal":
+                os.kill(os.getpid(), signal.SIGTERM)
+            else:
+                raise KeyboardInterrupt
+        return super().prepare_step(model, batches)
 
 
 def tiny_arguments(output_dir: str | Path, **changes: Any) -> RunArguments:

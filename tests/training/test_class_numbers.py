@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from helpers.fuzzing import bit_flips
+from helpers.phase_runs import TINY, phase_arguments
 from m33d_hf.data.class_table import ClassTable, read_class_table
 from m33d_hf.data.sources.phase_base import PhaseSource
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
@@ -27,16 +28,6 @@ from m33d_hf.training.loop import train
 from m33d_hf.training.tasks.action_detection import ActionDetectionTask
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 
-TINY: dict[str, Any] = {
-    "image_size": 16,
-    "patch_size": 8,
-    "num_frames": 2,
-    "tubelet_size": 2,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
 # (lines of the table, numbers of the four clips of every video, their classes by hand)
 CASES = {
     "permuted": ("2\tfirst\n0\tsecond\n1\tthird\n", (2, 0, 0, 1), (0, 1, 1, 2)),
@@ -63,14 +54,7 @@ def write_videos(root: Path, numbers: Sequence[object], names: Sequence[str] = (
 
 
 def arguments(folder: Path, root: Path, **options: Any) -> RunArguments:
-    args = RunArguments(task="video_classification", output_dir=str(folder), cpu=True)
-    args.model = dict(TINY)
-    args.data.source, args.data.root, args.data.num_workers = "phases", str(root), 0
-    args.data.frame_stride, args.data.options = 1, options
-    args.transforms.eval_crop = "resize"
-    args.train.batch_size, args.train.max_steps = 4, 2
-    args.logging.trackers, args.logging.progress = [], False
-    return args
+    return phase_arguments(folder, root, 2, **options)
 
 
 def judged(folder: Path) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,22 @@ from m33d_hf.training.tasks.pretraining import PretrainingTask
 def arguments(recipe: str, output_dir: Path, **changes: str | None) -> tuple[RunArguments, dict[str, str]]:
     resolved = resolve(words(recipe, output_dir, **changes), "pretraining")
     return resolved.args, resolved.origins
+
+
+@contextmanager
+def saved_for_backward(model: torch.nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes by address of what the block's forward pass keeps for the backward pass, weights not among them."""
+    saved: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
 
 
 def test_it_tells_everything_and_writes_nothing(tmp_path: Path) -> None:
@@ -78,16 +96,7 @@ def test_memory_estimate_against_saved_tensors(recipe: str, method: str, tmp_pat
     dataset, _ = build_run_datasets(args, model.config)
     batch = PretrainingCollator(model.config)([dataset[0, row] for row in range(args.train.batch_size)])
     batch.pop("meta")
-    saved: dict[int, int] = {}
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with saved_for_backward(model) as saved:
         loss = model(**batch).loss
     assert torch.isfinite(loss)
     estimated = estimate_memory(model, args)
@@ -119,15 +128,7 @@ def test_memory_of_a_fine_tuning_counts_its_head(recipe: str, size: str, tmp_pat
         labels = labels.long()
     elif task_name == "video_classification":
         labels = torch.full((rows, model.config.num_labels), 1 / model.config.num_labels)
-    saved: dict[int, int] = {}
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights:
-            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with saved_for_backward(model) as saved:
         loss = model(pixel_values=torch.randn(rows, *lead, 3, height, width), labels=labels).loss
     found, activations = estimate_memory(model, args)
     assert torch.isfinite(loss)
@@ -144,16 +145,8 @@ def test_memory_of_action_detection_grows_with_the_longest_video(clips: int) -> 
     args.train.batch_size = 2
     config = tiny_config(num_frames=2, tubelet_size=2, num_labels=5, num_hidden_layers=1)
     model = M33DForVideoActionDetection(config).train()
-    saved: dict[int, int] = {}
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights:
-            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
     labels = torch.zeros(2, clips, dtype=torch.int64)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with saved_for_backward(model) as saved:
         loss = model(features=torch.randn(2, clips, config.hidden_size), labels=labels).loss
     assert torch.isfinite(loss)
     assert estimate_memory(model, args, clips)[1] == pytest.approx(sum(saved.values()), rel=0.15)

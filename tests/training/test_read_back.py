@@ -9,7 +9,7 @@ import torch
 
 from helpers.fuzzing import bit_flips
 from helpers.rooms_runs import words
-from helpers.tiny_task import TinyTask, tiny_arguments
+from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.data.sealed_json import read_sealed_json
 from m33d_hf.errors import CheckpointError, CorruptFileError
 from m33d_hf.training.initialisation import find_own
@@ -20,17 +20,6 @@ from m33d_hf.training.reporting import read_rows
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 CHANGES = {"checkpoint__every_steps": 4, "evaluation__every_steps": 4, "logging__every_steps": 1}
-
-
-class Stopping(TinyTask):
-    def __init__(self, update):
-        self.countdown = update
-
-    def prepare_step(self, model, batches):
-        self.countdown -= 1
-        if self.countdown == 0:
-            raise KeyboardInterrupt
-        return super().prepare_step(model, batches)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +60,7 @@ def test_the_configuration_is_sealed(finished):
 def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed") / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_arguments(folder, **CHANGES), Stopping(11))
+        train(tiny_arguments(folder, **CHANGES), StoppingTask(11, "crash"))
     return folder
 
 

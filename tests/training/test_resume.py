@@ -1,13 +1,12 @@
 import json
 import multiprocessing
-import os
 import resource
 import signal
 
 import pytest
 
 from helpers.launching import ALONE, assert_same_weights, finish, start, without_timing
-from helpers.tiny_task import TinyTask, tiny_arguments
+from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.errors import CheckpointError, ConfigError, ResumeError
 from m33d_hf.training.checkpoints import CheckpointStore
 from m33d_hf.training.loop import train
@@ -19,22 +18,6 @@ HARD = {"model": {"dropout": 0.3}, "data__num_workers": 1, "train__ema_decay": 0
 
 def run(output_dir, task=None, **changes):
     return train(tiny_arguments(output_dir, **{**HARD, **changes}), task or TinyTask())
-
-
-class StoppingTask(TinyTask):
-    """Stops its own run by SIGTERM, or by an exception, in the middle of the given update (counted from 1)."""
-
-    def __init__(self, update, how="signal"):
-        self.countdown, self.how = update, how
-
-    def prepare_step(self, model, batches):
-        self.countdown -= 1
-        if self.countdown == 0:
-            if self.how == "signal":
-                os.kill(os.getpid(), signal.SIGTERM)
-            else:
-                raise KeyboardInterrupt
-        return super().prepare_step(model, batches)
 
 
 @pytest.fixture(scope="module")

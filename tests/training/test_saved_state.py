@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.launching import assert_same_weights
-from helpers.tiny_task import TinyTask, tiny_arguments
+from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.errors import ResumeError
 from m33d_hf.training.checkpoints import CheckpointStore
 from m33d_hf.training.loop import train
@@ -19,17 +19,6 @@ CHANGES = {"train__ema_decay": 0.9, "checkpoint__every_steps": 4, "evaluation__e
 
 def run(folder, **changes):
     return train(tiny_arguments(folder, **{**CHANGES, **changes}), TinyTask())
-
-
-class Stopping(TinyTask):
-    def __init__(self, update):
-        self.countdown = update
-
-    def prepare_step(self, model, batches):
-        self.countdown -= 1
-        if self.countdown == 0:
-            raise KeyboardInterrupt
-        return super().prepare_step(model, batches)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +32,7 @@ def whole(tmp_path_factory):
 def killed(tmp_path):
     """A run that ended in step 10, with checkpoints of steps 4 and 8."""
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_arguments(tmp_path, **CHANGES), Stopping(10))
+        train(tiny_arguments(tmp_path, **CHANGES), StoppingTask(10, "crash"))
     assert [path.name for path in CheckpointStore(tmp_path).steps()] == ["step_00000004", "step_00000008"]
     return tmp_path
 

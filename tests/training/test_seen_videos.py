@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from helpers.fuzzing import bit_flips
+from helpers.phase_runs import phase_arguments
 from helpers.shared_data import shared
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sources import build_source
@@ -23,16 +24,6 @@ from m33d_hf.training.loop import train
 from m33d_hf.training.seen_videos import SEEN, read_seen, seen_again, write_seen
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 
-TINY: dict[str, Any] = {
-    "image_size": 16,
-    "patch_size": 8,
-    "num_frames": 2,
-    "tubelet_size": 2,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
 PATIENTS = ("müller", "schmidt", "meier")
 
 
@@ -53,14 +44,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def arguments(folder: Path, root: Path, **options: Any) -> RunArguments:
-    args = RunArguments(task="video_classification", output_dir=str(folder), cpu=True)
-    args.model = dict(TINY)
-    args.data.source, args.data.root, args.data.num_workers = "phases", str(root), 0
-    args.data.frame_stride, args.data.options = 1, options
-    args.transforms.eval_crop = "resize"
-    args.train.batch_size, args.train.max_steps = 4, 1
-    args.logging.trackers, args.logging.progress = [], False
-    return args
+    return phase_arguments(folder, root, 1, **options)
 
 
 def judging(folder: Path, root: Path, init_from: Path, split: str) -> RunArguments:
