@@ -37,6 +37,8 @@ from .video_times_m33d import FrameTimes, Lack
 BACKENDS = ("auto", "decord", "pyav", "frames")
 _NOT_FOR_DECORD = ("mpegts",)
 FRAME_SUFFIXES = PICTURE_SUFFIXES
+# What EXIF calls pictures that so many quarter turns, counter-clockwise, make upright.
+_EXIF_OF_TURNS = (1, 8, 3, 6)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,14 @@ class VideoInfo:
     def times(self) -> FrameTimes | None:
         """When each frame is shown, in seconds from the first one; None when unknown."""
         return self.uneven or (FrameTimes(self.num_frames, self.fps) if self.fps else None)
+
+    @property
+    def orientation(self) -> int:
+        """EXIF's number for how the frames of a file are stored (3, 6 or 8 where it says to turn them); else 1.
+
+        Frames are read upright. Pictures of a folder have each their own: `frame_orientations`.
+        """
+        return _EXIF_OF_TURNS[self.index.rotation] if self.index is not None else 1
 
     @property
     def incomplete(self) -> str:

@@ -103,11 +103,14 @@ def parse_npz(path: Path, data: bytes, preferred: Sequence[str] = ()) -> np.ndar
     """The only array in the bytes of an NPZ file, or the only one with one of the `preferred` names.
 
     Raises:
-        CorruptFileError: no archive, damage (the checksum of what is read is verified), or beyond all bounds.
+        CorruptFileError: no archive, one without arrays, beyond all bounds, or damage (the checksum of what is read is
+            verified).
         DataError: several arrays.
     """
     with decoding(path, "cannot be read as an array"), zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
+        if not members:
+            raise CorruptFileError(path, "is a zip archive without an array")
         named = [entry for entry in members if entry.filename.removesuffix(".npy") in preferred]
         chosen = named if len(members) > 1 and len(named) == 1 else members
         if len(chosen) != 1:

@@ -95,10 +95,10 @@ class DepthMaps:
             )
 
     def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
-        """Refuse maps of pictures that EXIF says to turn where nobody can tell whether they were turned too.
+        """Refuse maps of pictures that their file says to turn where nobody can tell whether they were turned too.
 
         Args:
-            orientations: EXIF's, of the pictures.
+            orientations: EXIF's, one for each picture; for all of a video's, `VideoInfo.orientation`.
             picture: (height, width) of the upright pictures.
             maps: (T, 1, h, w), as `read` returns them.
 
@@ -109,9 +109,10 @@ class DepthMaps:
         unknown = [each for each in orientations if lies_unknown(each, picture, size)]
         if unknown and not self.upright:
             raise DataError(
-                f"the pictures of {self.key} have the EXIF orientation {unknown[0]} and are turned upright; nothing "
-                "says whether their depth was made from upright pictures. Extract it again (scripts/extract_depth.py, "
-                "into a new folder), or store the pictures upright."
+                f"the pictures of {self.key} have the EXIF orientation {unknown[0]} (of a video: it is stored so) and "
+                "are turned upright; nothing says whether their depth was made from upright pictures. Extract it again "
+                "(scripts/extract_depth.py, into a new folder), store the pictures upright, or, where the depth is "
+                f'upright, write "provenance": {{"upright": true}} into {SPEC_FILE}.'
             )
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:

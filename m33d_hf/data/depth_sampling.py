@@ -52,15 +52,19 @@ def look_at(chosen: Sequence[tuple[str, Path]]) -> tuple[list[Looked], list[str]
     """Files as measured, and why others could not be read.
 
     Raises:
-        DepthUnitError: a file with more than one value per pixel.
+        DepthUnitError: several files, or all, that hold no map: more than one value per pixel, several arrays.
     """
     looked: list[Looked] = []
     problems: list[str] = []
+    odd: list[DataError] = []
     for sequence, file in chosen:
         try:
             looked.append(Looked(file, sequence, measure(read_map(file))))
         except CorruptFileError as error:
             problems.append(str(error))
         except DataError as error:
-            raise DepthUnitError(f"{error} {HOW_TO_STATE}") from error
-    return looked, problems
+            odd.append(error)
+    if len(odd) > 1 or (odd and not looked):
+        many = f"{len(odd)} of {len(chosen)} files looked at hold no depth map; the first: " if len(odd) > 1 else ""
+        raise DepthUnitError(f"{many}{odd[0]} {HOW_TO_STATE}") from odd[0]
+    return looked, [*problems, *map(str, odd)]  # a single one is skipped and listed where samples are read

@@ -146,6 +146,16 @@ def test_colour_coded_depth_is_refused(tmp_path: Path):
         detect_depth_spec(write(tmp_path, RNG.integers(0, 255, (8, 8, 3), dtype=np.uint8)))
 
 
+def test_a_single_file_that_is_no_map_is_left_to_the_readers_and_several_are_an_error(tmp_path: Path):
+    values, colour = room(1000), RNG.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+    files = [write(tmp_path, values, f"{number}.png")[0] for number in range(5)]
+    write(tmp_path, colour, "2.png")
+    assert detect_depth_spec(files).spec.unit == "millimetre"
+    write(tmp_path, colour, "4.png")
+    with pytest.raises(DepthUnitError, match=r"2 of 5 files.*one value per pixel"):
+        detect_depth_spec(files)
+
+
 def test_normalised_floats_are_questioned(tmp_path: Path):
     values = np.linspace(0.01, 1.0, 400, dtype=np.float32).reshape(20, 20)
     with pytest.raises(DepthUnitError, match="disparity"):

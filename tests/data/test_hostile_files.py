@@ -69,6 +69,8 @@ HOSTILE = {
     "digits.pgm": b"P2 2 1 255\n1 " + b"9" * 5000,
     "header.pgm": b"P2 " + b"1" * 6000 + b" 1 255\n1",
     "zip.npy": npz(metres()),
+    "zip.png": b"PK\x05\x06" + bytes(18),
+    "archive.png": npz(metres()).replace(b"depth.npy", b"depth.txt"),
     "nested.npy": npy(metres()).replace(b"'<f4'", b"((((" + b"("[:1], 1),
 }
 

@@ -204,3 +204,62 @@ def test_folders_of_frames_with_phases_take_the_option_too(tmp_path: Path):
     with pytest.raises(DataError, match="EXIF orientation 3"):
         build_source("phases", **options)
     assert len(build_source("phases", orientation="as_rgb", **options)) == 1
+
+
+ROTATIONS = {90: 8, 180: 3, -90: 6}  # degrees of a display matrix, counter-clockwise, and what EXIF calls that
+
+
+def write_turned_video(path: Path, degrees: int, size: tuple[int, int], count: int = 6) -> Path:
+    """A video whose file says to turn its frames."""
+    av = pytest.importorskip("av")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        if degrees:
+            stream.set_display_rotation(degrees)
+        for number in range(count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb_array(number, size), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("size", [(32, 48), (32, 32)])
+@pytest.mark.parametrize("degrees", ROTATIONS)
+def test_depth_beside_a_video_that_is_stored_lying(tmp_path: Path, degrees: int, size: tuple[int, int]):
+    write_turned_video(tmp_path / "rgb.mp4", degrees, size)
+    assert probe_video(tmp_path / "rgb.mp4").orientation == ROTATIONS[degrees]
+    for number in range(6):
+        save(tmp_path / f"depth/{number:06d}.png", depth_array(number, size))
+    with pytest.raises(DataError, match=r"its video is stored so.*orientation=as_rgb"):
+        FolderSource(tmp_path, depth_unit="millimetre")
+    source = FolderSource(tmp_path, depth_unit="millimetre", orientation="as_rgb")
+    assert any("are turned with them" in note for note in source.notes)
+    sample = source[2].read([0])
+    stored = np.rot90(depth_array(2, size), degrees // 90)
+    np.testing.assert_array_equal((sample.depth[0, 0].nan_to_num() * 1000).round().numpy(), stored)
+    assert sample.rgb.shape[-2:] == stored.shape
+
+
+@pytest.mark.parametrize("size", [(32, 48), (32, 32)])
+@pytest.mark.parametrize("degrees", [*ROTATIONS, 0])
+def test_sidecar_depth_of_a_video_that_is_stored_lying(tmp_path: Path, degrees: int, size: tuple[int, int]):
+    path = write_turned_video(tmp_path / "a.mp4", degrees, size)
+    for number in range(6):
+        save(tmp_path / f"depth/a/{number}.png", depth_array(number, size))
+    spec = {"kind": "metric", "unit": "millimetre"}
+    (tmp_path / "depth/depth_spec.json").write_text(json.dumps(spec))
+    if degrees:
+        with pytest.raises(DataError, match="EXIF orientation"):
+            VideoFile("a", path, find_depth_maps(tmp_path / "depth", "a")).read([1])
+        (tmp_path / "depth/depth_spec.json").write_text(json.dumps({**spec, "provenance": {"upright": True}}))
+    assert VideoFile("a", path, find_depth_maps(tmp_path / "depth", "a")).read([1]).depth is not None
+
+
+def test_depth_with_a_note_of_its_own_is_not_said_to_be_left(tmp_path: Path):
+    for number in range(3):
+        save_tagged(tmp_path / f"color/{number}.png", rgb_array(number, (24, 32)), 6)
+        save_tagged(tmp_path / f"depth/{number}.png", depth_array(number, (24, 32)), 6)
+    source = FolderSource(tmp_path)
+    assert any("but where they have an orientation of their own" in note for note in source.notes)
+    assert source[0].read([0]).depth.shape[-2:] == (32, 24)

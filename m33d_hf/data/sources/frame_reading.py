@@ -16,7 +16,7 @@ from m33d_hf.data.files import load_map, load_rgb, size_and_orientation
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.labels import LabelRules
 from m33d_hf.data.sources.orientation import as_the_picture_lies
-from m33d_hf.data.sources.video_frames import read_video_frames
+from m33d_hf.data.sources.video_frames import read_video_frames, video_frame_size
 from m33d_hf.errors import DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
 
@@ -104,7 +104,10 @@ class FrameReader:
         rgb = depth = labels = None
         lies, size = 1, (0, 0)
         if frame.rgb is not None:
-            pixels, lies = (pictures[frame.rgb], 1) if frame.rgb in pictures else load_rgb(self.root / frame.rgb)
+            if frame.rgb in pictures:
+                pixels, lies = pictures[frame.rgb], video_frame_size(self.root, frame.rgb)[2]
+            else:
+                pixels, lies = load_rgb(self.root / frame.rgb)
             size = (pixels.shape[0], pixels.shape[1])
             # As decoded, pixel by pixel: resizing reads that faster than planes, which would cost a copy first.
             rgb = torch.from_numpy(pixels).permute(2, 0, 1)

@@ -171,7 +171,7 @@ class FrameSource:
         files = [file for file in (frame.rgb, frame.depth, frame.labels) if file is not None]
         try:
             return {
-                file: (*video_frame_size(self.root, file), 1)
+                file: video_frame_size(self.root, file)
                 if is_video_frame(file)
                 else size_and_orientation(self.root / file)
                 for file in files

@@ -1,4 +1,4 @@
-"""What to do with depth and labels whose picture is stored lying, with an EXIF note that says how to turn it.
+"""What to do with depth and labels whose picture is stored lying, with a note of EXIF (or a video) how to turn it.
 
 Pictures are turned upright everywhere: in training, in processors, and in transformers' pipelines. A map beside them
 with an orientation of its own is turned by that. One without is mostly stored as the sensor delivered it, as the
@@ -28,7 +28,7 @@ def as_the_picture_lies(
     Args:
         values: (H, W) as stored.
         path: of the map, for the message.
-        orientation: EXIF's, of the picture beside it; 1 for none.
+        orientation: EXIF's, of the picture beside it (of a video's frame: that of the video); 1 for none.
         picture: (height, width) of the upright picture.
         rule: one of `ORIENTATIONS`.
 
@@ -41,9 +41,10 @@ def as_the_picture_lies(
         return np.ascontiguousarray(turned_upright(values, orientation))
     if lies_unknown(orientation, picture, (values.shape[0], values.shape[1])):
         raise DataError(
-            f"the picture beside {path} has the EXIF orientation {orientation} and is turned upright, to "
-            f"{picture[0]}x{picture[1]} (height x width); the map, {values.shape[0]}x{values.shape[1]}, says nothing. "
-            "Look at one pair: if the map lies as the picture is stored, pass orientation=as_rgb "
+            f"the picture beside {path} has the EXIF orientation {orientation} (or its video is stored so) and is "
+            f"turned upright, to {picture[0]}x{picture[1]} (height x width); the map, "
+            f"{values.shape[0]}x{values.shape[1]}, says nothing. Look at one pair: if the map lies as the picture "
+            "is stored, pass orientation=as_rgb "
             "(--data.options.orientation), and it is turned too; if it is upright already, orientation=upright."
         )
     return values
@@ -56,7 +57,7 @@ def describe_orientations(seen: Sequence[int], rule: str) -> str | None:
         return None
     kinds = ", ".join(f"{value} ({number} times)" for value, number in sorted(turned.items()))
     others = {
-        "refuse": "depth and labels are not",
+        "refuse": "depth and labels are not, but where they have an orientation of their own",
         "as_rgb": "depth and labels without an orientation of their own are turned with them",
         "upright": "depth and labels without an orientation of their own are taken as upright",
     }[rule]

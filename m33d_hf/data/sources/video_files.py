@@ -33,7 +33,7 @@ class DepthFrames(Protocol):
         """Raise a DataError unless there are as many maps as frames."""
 
     def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
-        """Raise a DataError where maps of pictures that EXIF says to turn may not be upright."""
+        """Raise a DataError where maps of pictures that their file says to turn may not be upright."""
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """Return (T, 1, h, w) float32, NaN where invalid."""
@@ -152,9 +152,9 @@ class VideoFile:
         if self.depth is not None and "depth" in wanted:
             self.depth.require_length(info.num_frames, self.file)
             depth = self.depth.read(numbers)
-            if info.backend == "frames":
-                orientations = frame_orientations(self.file, numbers)
-                self.depth.require_upright(orientations, (info.height, info.width), depth)
+            folder = info.backend == "frames"
+            orientations = frame_orientations(self.file, numbers) if folder else [info.orientation] * len(numbers)
+            self.depth.require_upright(orientations, (info.height, info.width), depth)
             if rgb is None:
                 depth = resize_depth(depth, (info.height, info.width))
         listing = ",".join(map(str, numbers))

@@ -31,14 +31,14 @@ def is_video_frame(file: str) -> bool:
     return bool(mark) and number.isdecimal() and video.lower().endswith(VIDEO_SUFFIXES)
 
 
-def video_frame_size(root: Path, file: str) -> tuple[int, int]:
-    """(height, width) of a frame of a video.
+def video_frame_size(root: Path, file: str) -> tuple[int, int, int]:
+    """(height, width, orientation) of a frame of a video: upright, and EXIF's number for how the file stores it.
 
     Raises:
         CorruptFileError: the video cannot be read.
     """
     info = cached_info(root / video_of(file))
-    return info.height, info.width
+    return info.height, info.width, info.orientation
 
 
 def read_video_frames(root: Path, files: Sequence[str | None]) -> dict[str, np.ndarray]:
