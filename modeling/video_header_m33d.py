@@ -65,11 +65,33 @@ def _asf_seconds(path: Path) -> float | None:
 
 
 def breaks_off(container: str, path: Path) -> bool:
-    """Whether a transport stream ends inside a packet: it was cut; nothing in it says how long it was."""
-    if container != "mpegts":
-        return False
+    """Whether a file without an announced length ends inside a packet: it was cut, and nothing says how long it was.
+
+    That is a transport stream, or an MP4 in fragments, which states the length of each fragment alone.
+    """
     size = path.stat().st_size
-    return all(size % packet for packet in _TS_PACKETS)
+    if container == "mpegts":
+        return all(size % packet for packet in _TS_PACKETS)
+    return container == "mov" and _ends_inside_a_fragment(path, size)
+
+
+def _ends_inside_a_fragment(path: Path, size: int) -> bool:
+    """Whether an MP4 has fragments and ends before its last box does."""
+    fragments, place = False, 0
+    with path.open("rb") as file:
+        while place + 8 <= size:
+            file.seek(place)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:  # it stands in the next 64 bits
+                length = int.from_bytes(head[8:16], "big")
+            fragments |= head[4:8] == b"moof"
+            if length == 0:  # to the end of the file
+                return False
+            if length < 8:  # no box
+                break
+            place += length
+    return fragments and place != size
 
 
 def last_of_all_streams(opened: Any, errors: Callable[[], tuple[type[Exception], ...]]) -> float:

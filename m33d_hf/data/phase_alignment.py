@@ -10,6 +10,7 @@ import numpy as np
 
 from m33d_hf.data.class_table import ClassTable, number_of
 from m33d_hf.data.phase_annotations import Annotation
+from m33d_hf.data.phase_rates import best_rate, rate_hint, tolerate
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import ConfigError, DataError, LabelError, nearest_name_hint
 from m33d_hf.modeling.video_times_m33d import FrameTimes
@@ -24,7 +25,6 @@ CHOLEC80_PHASES = (
     "GallbladderRetraction",
 )
 SEGMENT_ENDS = ("auto", "exclusive", "inclusive")
-_COMMON_RATES = (1.0, 2.0, 5.0, 10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0)
 # Labels that reach less than this share of a video are taken for numbered at another rate, not for cut short.
 _LEAST_SHARE = 2 / 3
 
@@ -140,6 +140,7 @@ class Timing:
         first: number that annotations give to the first frame, 0 or 1 (`phase_numbering.first_number`).
         times: when each frame is shown, in seconds from the first one; None where frames are evenly spaced.
         lacking: what is missing of the video, in words, for messages.
+        lost: frames missing behind the last one, which may be annotated (`phase_losses`); infinite where nobody knows.
     """
 
     num_frames: int
@@ -150,6 +151,7 @@ class Timing:
     first: int = 0
     times: FrameTimes | None = None
     lacking: str = ""
+    lost: float = 0.0
 
     @property
     def ratio(self) -> float:
@@ -254,7 +256,7 @@ def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video:
         return np.full(timing.num_frames, IGNORE_INDEX, dtype=np.uint8)  # every segment was left out as asked
     starts, stops, step = _spans(annotation, timing)
     positions: np.ndarray
-    end = float(stops[-1]) if math.isfinite(stops[-1]) else float(starts[-1])
+    end = _end_of(starts, stops)
     if annotation.unit == "frames":
         _check_frames(annotation, end, step, timing, video)
         # The small number keeps frames on a border that rounding puts just below it.
@@ -265,6 +267,16 @@ def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video:
     row = np.searchsorted(starts, positions, side="right") - 1
     inside = (row >= 0) & (positions < stops[row])
     return np.where(inside, ids[row], IGNORE_INDEX).astype(np.uint8)
+
+
+def annotated_end(annotation: Annotation, timing: Timing) -> float:
+    """Where an annotation ends, in its unit from the first frame; of a last phase that holds for good, its start."""
+    starts, stops, _ = _spans(annotation, timing)
+    return _end_of(starts, stops)
+
+
+def _end_of(starts: np.ndarray, stops: np.ndarray) -> float:
+    return float(stops[-1]) if math.isfinite(stops[-1]) else float(starts[-1])
 
 
 def is_counted(annotation: Annotation) -> bool:
@@ -334,62 +346,32 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
         f"{annotation.path} annotates frames up to number {end - 1:g}, which {rate} are {covered:g} frames of video; "
         f"{video} has {timing.describe()}"
     )
-    if covered > timing.num_frames + slack:
+    other_rate = math.isinf(timing.lost) and best_rate(annotation, end, step, timing) is not None
+    announced = timing.num_frames + (0 if other_rate else timing.lost)
+    if covered > announced + slack:
         raise DataError(
-            f"{both}: the annotation is longer than the video.{_rate_hint(annotation, end, step, timing)} If the "
-            f"video is cut short, {_tolerate((covered - timing.num_frames) / max(step * timing.ratio, 1.0))}"
+            f"{both}: the annotation is longer than the video.{rate_hint(annotation, end, step, timing)} If the "
+            f"video is cut short, {tolerate((covered - announced) / max(step * timing.ratio, 1.0))}"
         )
     if timing.label_fps is not None or covered >= timing.num_frames - slack:
         return
     sparse = annotation.kind == "frames" and covered < _LEAST_SHARE * timing.num_frames
     missing = timing.num_frames - covered
-    if sparse or (timing.fps and missing >= timing.fps and _best_rate(annotation, end, step, timing) is not None):
+    if sparse or (timing.fps and missing >= timing.fps and best_rate(annotation, end, step, timing) is not None):
         stated = f"{timing.fps:g}" if timing.fps else "that of the video, with --data.options.fps"
         raise DataError(
             f"{both}: the frame counts do not match, so the label rate and the video rate seem to differ."
-            f"{_rate_hint(annotation, end, step, timing)} If the annotation does end early, pass "
+            f"{rate_hint(annotation, end, step, timing)} If the annotation does end early, pass "
             f"--data.options.label_fps={stated}"
         )
 
 
 def _check_seconds(annotation: Annotation, end: float, step: float, timing: Timing, video: str) -> None:
     duration, unit = timing.duration, max(step, 1.0 / (timing.fps or 1.0))
-    if end > duration + timing.tolerance * unit:
+    announced = duration + timing.lost / (timing.fps or 1.0)
+    if end > announced + timing.tolerance * unit:
         raise DataError(
             f"{annotation.path} annotates up to {end:g} s, {video} has {timing.describe()} = {duration:g} s: the "
             f"annotation is longer than the video. Check --data.options.fps, or, if the video is cut short, "
-            f"{_tolerate((end - duration) / unit)}"
+            f"{tolerate((end - announced) / unit)}"
         )
-
-
-def _tolerate(steps: float) -> str:
-    allowed = math.ceil(steps - 1e-6)
-    return f"pass --data.options.length_tolerance={allowed}: so many label steps may lie behind its end"
-
-
-def _fitting_rate(end: float, step: float, timing: Timing) -> float | None:
-    """A usual rate other than the video's at which the annotation would be as long as the video."""
-    if not timing.fps:
-        return None
-    others = [rate for rate in _COMMON_RATES if abs(timing.fps / rate - 1) > 0.01]
-    differences = {rate: abs(end * timing.fps / rate - timing.num_frames) for rate in others}
-    best = min(others, key=differences.__getitem__)
-    close = differences[best] <= max(step * timing.fps / best, 1.0, 1e-3 * timing.num_frames)
-    return best if close else None
-
-
-def _best_rate(annotation: Annotation, end: float, step: float, timing: Timing) -> float | None:
-    """As `_fitting_rate`, also of an annotation whose first number is 1 as if it counted from there."""
-    counted_from_one = timing.first == 0 and float(annotation.starts[0]) == 1.0
-    ends = [end, end - 1] if counted_from_one else [end]
-    return next((rate for last in ends if (rate := _fitting_rate(last, step, timing)) is not None), None)
-
-
-def _rate_hint(annotation: Annotation, end: float, step: float, timing: Timing) -> str:
-    """Advice of a usual rate, where one fits: what was annotated at 1.01 per second was annotated at another length."""
-    if timing.fps is None:
-        return " If labels are numbered at another rate, pass both --data.options.fps and --data.options.label_fps."
-    rate = _best_rate(annotation, end, step, timing)
-    if rate is None:
-        return " If labels are numbered at another rate, pass it with --data.options.label_fps."
-    return f" Numbered at {rate:g} fps they would fit: pass --data.options.label_fps={rate:g} if so."

@@ -84,6 +84,7 @@ def _sign_of_one(key: str, annotation: Annotation, timing: Timing | None) -> str
         return None
     last = _last_number(annotation) + (1 if annotation.stops is not None and timing.inclusive else 0)
     length = timing.duration if annotation.unit == "seconds" else timing.label_length
+    length += timing.lost / (timing.fps or 1.0) if annotation.unit == "seconds" else timing.lost / timing.ratio
     if not length <= last <= length + 1:
         return None  # inside the video either way, or so far outside that the rate is another one
     return (

@@ -70,7 +70,7 @@ def check_clock(annotations: Mapping[str, Annotation], timing_of: Callable[[str]
         timing = timing_of(key)
         if timing is None or timing.fps is None or not last:
             continue
-        if last * _MINUTES_PER_HOUR > timing.duration:
+        if last * _MINUTES_PER_HOUR > timing.duration + timing.lost / timing.fps:
             return  # as hours it would be longer than its video, and a data set is written in one way
         doubtful.append((key, annotation, timing.duration))
     if doubtful:

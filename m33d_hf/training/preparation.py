@@ -18,7 +18,7 @@ from m33d_hf.data.atomic_writing import remove_leftovers
 from m33d_hf.data.collation import deferring
 from m33d_hf.data.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import seeded
-from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped, incomplete_file
+from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, append_skipped, incomplete_entry, incomplete_file
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import shown
 from m33d_hf.training.arguments import RunArguments
@@ -350,7 +350,11 @@ def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) 
         root = Path(getattr(source, "root", ""))
         found += [SkippedFile(str(root / file.path), file.reason, "") for file in getattr(source, "unpaired", ())]
         videos = [video.handle for video in getattr(source, "videos", ())]  # long ones, opened when they were laid out
-        found += [file for file in map(incomplete_file, videos) if file is not None]
+        reasons = getattr(source, "incomplete", {})  # with the labels that are lost with a part
+        files = [file for file in map(incomplete_file, videos) if file is not None]
+        found += [
+            incomplete_entry(file.path, reasons[file.key], file.key) if file.key in reasons else file for file in files
+        ]
     append_skipped(Path(args.output_dir) / FILE_NAME, found)
 
 

@@ -24,6 +24,7 @@ from m33d_hf.data.phase_alignment import (
     holds_numbers,
 )
 from m33d_hf.data.phase_annotations import AnnotationOptions
+from m33d_hf.data.phase_losses import frames_lost_at_the_end, lost_labels
 from m33d_hf.data.phase_numbering import first_number
 from m33d_hf.data.phase_reading import check_clock, describe_reading
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
@@ -80,7 +81,8 @@ class PhasesSource(PhaseSource):
             (1305031102.175304.png) need none either.
         segment_unit: `frames` or `seconds` of segments whose columns do not say it.
         segment_end: `exclusive`, `inclusive` (the end names the segment's last frame), or `auto` by evidence.
-        length_tolerance: label steps by which an annotation may be longer than its video.
+        length_tolerance: label steps by which an annotation may be longer than its video. Where a recording was cut
+            short, the video's announced length counts; labels behind what can be read are lost, and said to be.
         rgb, depth: `auto`, `none`, and for frames a folder or pattern as in the `folder` source; for video files,
             `depth` is a folder of depth sidecars (`auto`: `depth/` where it holds depth_spec.json).
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: what stored depth means.
@@ -94,7 +96,7 @@ class PhasesSource(PhaseSource):
 
     Attributes:
         unpaired: files that take no part, with the reason.
-        incomplete: what is missing of a video, by its key: an announced end, frames on the way.
+        incomplete: what is missing of a video, by its key: an announced end, frames on the way, labels of such.
         notes: sentences about what was found and assumed.
 
     Raises:
@@ -253,7 +255,8 @@ class PhasesSource(PhaseSource):
             try:
                 length, rate = video.handle.length, video.handle.fps
                 times = frame_times(video.handle)
-                lacking = "; ".join(lack.reason for lack in known_lacks(video.handle))
+                lacks = known_lacks(video.handle)
+                lacking = "; ".join(lack.reason for lack in lacks)
             except CorruptFileError as error:
                 self.unpaired.append(Unpaired(error.path, error.reason))
                 continue
@@ -264,8 +267,12 @@ class PhasesSource(PhaseSource):
             annotation = labels.by_key.get(key)
             if annotation is not None and rules is not None:
                 rate = timing.fps or rate or (times.fps if times is not None else None)
-                own = replace(timing, num_frames=length, fps=rate, times=times, lacking=lacking)
+                lost = frames_lost_at_the_end(lacks, length)
+                own = replace(timing, num_frames=length, fps=rate, times=times, lacking=lacking, lost=lost)
                 phases = frame_phases(annotation, rules.ids(annotation), own, key)
+                if behind := lost_labels(annotation, own):
+                    self.incomplete[key] = f"{lacking}; {behind}"
+                    say_once(f"{self.root}: {key}: {behind}")
                 if (annotated := np.flatnonzero(phases != IGNORE_INDEX)).size and annotated[-1] < length - 1:
                     tails.append(f"{key} from frame {annotated[-1] + 1} of {length}")
             laid[key] = PhaseVideo(video.handle, phases)
@@ -321,7 +328,9 @@ def _timing_of(videos: Mapping[str, FoundVideo], timing: Timing, key: str) -> Ti
     """Frames and rates of a video; None where it cannot be read, which is listed elsewhere."""
     handle = videos[key].handle
     try:
-        return replace(timing, num_frames=handle.length, fps=timing.fps or handle.fps, times=frame_times(handle))
+        lost = frames_lost_at_the_end(known_lacks(handle), handle.length)
+        rate = timing.fps or handle.fps
+        return replace(timing, num_frames=handle.length, fps=rate, times=frame_times(handle), lost=lost)
     except CorruptFileError as error:
         logger.info("%s", error)
         return None

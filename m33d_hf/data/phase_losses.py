@@ -1,0 +1,32 @@
+"""What a recording that was cut short takes from its annotation, which mostly was made on the whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from m33d_hf.data.phase_alignment import Timing, annotated_end
+from m33d_hf.data.phase_annotations import Annotation
+from m33d_hf.modeling.video_times_m33d import Lack
+
+
+def frames_lost_at_the_end(lacks: Sequence[Lack], count: int) -> float:
+    """Frames that are missing behind the last of `count`; infinite where a file was cut and nothing says how much."""
+    behind = [lack for lack in lacks if lack.after == count]
+    return float(behind[-1].frames or "inf") if behind else 0.0
+
+
+def lost_labels(annotation: Annotation, timing: Timing) -> str:
+    """What is annotated behind the end of a video that was cut short, in words; empty where nothing is.
+
+    Args:
+        annotation: what its file says, accepted by `frame_phases`.
+        timing: of the video.
+    """
+    end = annotated_end(annotation, timing)
+    seconds = annotation.unit == "seconds"
+    behind = (end - timing.duration) * (timing.fps or 1.0) if seconds else timing.covered(end) - timing.num_frames
+    frames = round(behind)
+    if not timing.lost or frames < 1:
+        return ""
+    length = f"{frames / timing.fps:.1f} s, {frames} frames" if timing.fps else f"{frames} frames"
+    return f"{annotation.path.name} goes on behind its end ({length}), and these labels are lost"
