@@ -119,6 +119,12 @@ def restated(lacks: Iterable[Lack], count: int, fps: float) -> tuple[Lack, ...]:
     )
 
 
+def frames_lost_at_the_end(lacks: Sequence[Lack], count: int) -> float:
+    """Frames that are missing behind the last of `count`; infinite where a file was cut and nothing says how much."""
+    behind = [lack for lack in lacks if lack.after == count]
+    return float(behind[-1].frames or "inf") if behind else 0.0
+
+
 def missing_end(times: FrameTimes, announced: float | None) -> list[Lack]:
     """The stretch from the last frame to the end that the file announces (seconds from the first frame), if any."""
     if announced is None:

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from m33d_hf.data.phase_alignment import Timing, annotated_end
 from m33d_hf.data.phase_annotations import Annotation
-from m33d_hf.modeling.video_times_m33d import Lack
-
-
-def frames_lost_at_the_end(lacks: Sequence[Lack], count: int) -> float:
-    """Frames that are missing behind the last of `count`; infinite where a file was cut and nothing says how much."""
-    behind = [lack for lack in lacks if lack.after == count]
-    return float(behind[-1].frames or "inf") if behind else 0.0
 
 
 def lost_labels(annotation: Annotation, timing: Timing) -> str:

@@ -24,7 +24,7 @@ from m33d_hf.data.phase_alignment import (
     holds_numbers,
 )
 from m33d_hf.data.phase_annotations import AnnotationOptions
-from m33d_hf.data.phase_losses import frames_lost_at_the_end, lost_labels
+from m33d_hf.data.phase_losses import lost_labels
 from m33d_hf.data.phase_numbering import first_number
 from m33d_hf.data.phase_reading import check_clock, describe_reading
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
@@ -43,6 +43,7 @@ from m33d_hf.data.sources.phase_files import (
 from m33d_hf.data.sources.splits import missing_entries, select_split
 from m33d_hf.data.text_files import say_once
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+from m33d_hf.modeling.video_times_m33d import frames_lost_at_the_end
 
 logger = logging.getLogger(__name__)
 

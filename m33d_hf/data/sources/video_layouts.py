@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import posixpath
 import re
 from collections import defaultdict
@@ -10,7 +11,10 @@ from m33d_hf.data.sources.layouts import Columns, Listing, find_columns
 from m33d_hf.data.sources.pairing import modality_of
 from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES, cached_info
 from m33d_hf.data.sources.video_frames import video_frame
-from m33d_hf.errors import DataError
+from m33d_hf.errors import CorruptFileError, DataError
+from m33d_hf.modeling.video_times_m33d import frames_lost_at_the_end
+
+logger = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"\d+")
 # A recorder may lose a frame or two at the end of one of its files; more is another clock.
@@ -20,6 +24,8 @@ _FRAMES_WITHOUT_PARTNER = 3
 
 def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns, list[str]]:
     """`find_columns`; where it finds depth but no RGB, with the frames of videos that lie beside the depth.
+
+    A recording whose video cannot be opened is left out, and a video that was cut short used as far as it goes.
 
     Returns:
         (columns, sentences about what was found).
@@ -46,8 +52,15 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
         if len(videos[folder]) > 1:
             raise DataError(f"{listing.root / folder} holds several videos: {', '.join(videos[folder])}; keep one.")
         video = videos[folder][0]
-        count = cached_info(listing.root / video).num_frames
-        _require_same_clock(f"{listing.root / video}", count, numbers)
+        try:
+            info = cached_info(listing.root / video)
+        except CorruptFileError as error:
+            notes.append(f"{error}: its recording is left out")
+            logger.warning("%s", notes[-1])
+            continue
+        count = info.num_frames
+        lost = frames_lost_at_the_end(info.lacks, count)
+        _require_same_clock(f"{listing.root / video}", count, numbers, lost)
         # Named as the depth is, so that they pair; a frame without depth gets the name that it would have.
         width = len(posixpath.basename(next(iter(numbers.values()))))
         names = {number: numbers.get(number, posixpath.join(folder, f"{number:0{width}d}")) for number in range(count)}
@@ -56,10 +69,10 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
     return columns, notes
 
 
-def _require_same_clock(video: str, count: int, numbers: dict[int, str]) -> None:
-    """Refuse depth whose numbers are not those of the video's frames."""
+def _require_same_clock(video: str, count: int, numbers: dict[int, str], lost: float) -> None:
+    """Refuse depth whose numbers are not those of the video's frames, with those `lost` where it was cut short."""
     allowed = max(_FRAMES_WITHOUT_PARTNER, round(_SHARE_WITHOUT_PARTNER * count))
-    if abs(max(numbers) + 1 - count) > allowed:
+    if not -allowed <= max(numbers) + 1 - count <= allowed + lost:
         raise DataError(
             f"{video} has {count} frames, and the depth beside it {len(numbers)} files with numbers up to "
             f"{max(numbers)}: which frame belongs to which file cannot be told. Write the video's frames as pictures "

@@ -13,6 +13,7 @@ from m33d_hf.data.depth_maps import find_depth_maps
 from m33d_hf.data.sources.folder import FolderSource
 from m33d_hf.data.sources.tum import TumSource
 from m33d_hf.errors import DataError
+from m33d_hf.modeling.video_reading_m33d import probe_video
 
 
 def stray_scan(root: Path, frames: int = 12, depth: int = 12) -> Path:
@@ -53,6 +54,25 @@ def test_a_few_frames_without_depth_are_left_out_and_more_are_refused(tmp_path: 
     assert len(source) == 10 and [entry.path for entry in source.unpaired] == ["rgb.mp4#10", "rgb.mp4#11"]
     with pytest.raises(DataError, match=r"has 12 frames, and the depth beside it 6 files"):
         FolderSource(stray_scan(tmp_path / "b", 12, 6))
+
+
+def test_a_recording_whose_video_is_broken_is_left_out_and_one_cut_short_is_used_as_far_as_it_goes(tmp_path: Path):
+    for name in ("broken", "cut", "whole"):
+        stray_scan(tmp_path / name, 60, 60)
+    write_video(tmp_path / "cut/rgb.mp4", 60, size=(48, 96), container_options={"movflags": "faststart"})
+    for name in ("broken", "cut"):
+        path = tmp_path / name / "rgb.mp4"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+    count = probe_video(tmp_path / "cut/rgb.mp4").num_frames
+    assert 10 < count < 50
+    source = FolderSource(tmp_path, unit="clips", depth_unit="millimetre")
+    assert {each.key: each.length for each in source.sequences} == {"cut": count, "whole": 60}
+    assert any("broken/rgb.mp4" in note and "left out" in note for note in source.notes)
+    assert sum(each.path.startswith("broken/depth") for each in source.unpaired) == 60
+    (tmp_path / "whole/rgb.mp4").unlink()
+    (tmp_path / "cut/rgb.mp4").unlink()
+    with pytest.raises(DataError, match=r"no frame under .*broken/rgb\.mp4: cannot be opened"):
+        FolderSource(tmp_path, depth_unit="millimetre")
 
 
 def test_confidence_is_never_a_picture(tmp_path: Path):
