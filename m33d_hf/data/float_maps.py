@@ -66,6 +66,8 @@ def read_exr(path: Path) -> np.ndarray:
     channels: dict[str, Any] = part.channels
     names = list(channels)
     chosen = names if len(names) == 1 else [name for name in _EXR_CHANNELS if name in names][:1]
+    if not chosen and len(layers := [name for name in names if name.endswith(".Depth.Z")]) == 1:
+        chosen = layers  # as Blender calls it: "ViewLayer.Depth.Z"
     if len(chosen) != 1:
         raise DataError(
             f"{path} holds the channels {', '.join(names)}; depth is read from a file with one channel, or from one "

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from m33d_hf.errors import CorruptFileError, DataError, decoding
-from m33d_hf.modeling.picture_files_m33d import check_pixels, loaded, opened, picture_size, turned_upright
+from m33d_hf.modeling.picture_files_m33d import check_pixels, loaded, opened, turned_upright
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _STRIP_BYTES, _ROWS, _ORIENTATION, _SAMPLES = 273, 279, 278, 274, 277
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES, _FORMAT = 317, 322, 323, 324, 325, 339
 _FILL_ORDER = 266
-_TYPES = {1: "B", 3: "H", 4: "I"}  # the only ones that the tags above have
+_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # the only ones that the tags above have
 _NONE, _DEFLATE = (1,), (8, 32946)
 _KINDS = {1: "u", 2: "i", 3: "f"}
 _WHITE_IS_ZERO = 0
@@ -36,8 +36,6 @@ def read_tiff_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
         CorruptFileError: damaged, truncated, several pages, or of a kind that nothing here reads right.
         DataError: several channels.
     """
-    if _is_big(data):
-        return _by_pillow(path, data)
     order = _order(data)
     tags = _tags(path, data, order)
     if tags.get(_PHOTOMETRIC, (1,))[0] == _WHITE_IS_ZERO:
@@ -47,8 +45,8 @@ def read_tiff_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
         raise DataError(f"{path}: expected one value per pixel, found {samples} channels.")
     bits, kind = tags.get(_BITS, (1,))[0], _KINDS.get(tags.get(_FORMAT, (1,))[0])
     if tags.get(_COMPRESSION, _NONE)[0] not in (*_NONE, *_DEFLATE) or bits < 8 or tags.get(_FILL_ORDER, (1,)) != (1,):
-        if order == ">" and bits > 16:
-            raise CorruptFileError(path, "is a big-endian TIFF of more than 16 bits, compressed: save it deflated")
+        if order == ">" and (bits > 16 or _is_big(data)):
+            raise CorruptFileError(path, "is a packed big-endian TIFF (big, or beyond 16 bits): save it deflated")
         return _by_pillow(path, data)
     if kind is None or bits not in (8, 16, 32, 64) or (kind, bits) == ("f", 8):
         raise CorruptFileError(path, f"is a TIFF of {bits} bits in the format {tags.get(_FORMAT)}, which is not read")
@@ -63,8 +61,6 @@ def tiff_size(path: Path, data: bytes) -> tuple[int, int, int]:
     Raises:
         CorruptFileError: no readable header, or a size that no picture has.
     """
-    if _is_big(data):
-        return picture_size(path, data)
     tags = _tags(path, data, _order(data))
     height, width = _size(path, tags)
     orientation = _orientation(tags)
@@ -105,20 +101,25 @@ def _by_pillow(path: Path, data: bytes) -> tuple[np.ndarray, int]:
 def _tags(path: Path, data: bytes, order: str) -> Tags:
     """The whole-number tags of the only page."""
     with decoding(path, "has no readable TIFF header"):
-        (at,) = struct.unpack_from(f"{order}I", data, 4)
-        (count,) = struct.unpack_from(f"{order}H", data, at)
+        # BigTIFF has 64 bits for places and lengths, its value lies further behind, and so do entries.
+        big = _is_big(data)
+        number, counts, room = ("Q", "Q", 8) if big else ("I", "H", 4)
+        first, entry_bytes = struct.calcsize(counts), 4 + 2 * room
+        (at,) = struct.unpack_from(f"{order}{number}", data, 8 if big else 4)
+        (count,) = struct.unpack_from(f"{order}{counts}", data, at)
         tags: Tags = {}
         for entry in range(min(count, _MAX_ENTRIES)):
-            start = at + 2 + 12 * entry
-            tag, kind, length = struct.unpack_from(f"{order}HHI", data, start)
+            start = at + first + entry_bytes * entry
+            tag, kind, length = struct.unpack_from(f"{order}HH{number}", data, start)
             if kind not in _TYPES:
                 continue
             size = struct.calcsize(_TYPES[kind]) * length
             if size > len(data):
                 raise CorruptFileError(path, f"truncated TIFF: tag {tag} claims {length:,} values")
-            place = start + 8 if size <= 4 else struct.unpack_from(f"{order}I", data, start + 8)[0]
+            value = start + 4 + room
+            place = value if size <= room else struct.unpack_from(f"{order}{number}", data, value)[0]
             tags[tag] = struct.unpack_from(f"{order}{length}{_TYPES[kind]}", data, place)
-        (following,) = struct.unpack_from(f"{order}I", data, at + 2 + 12 * count)
+        (following,) = struct.unpack_from(f"{order}{number}", data, at + first + entry_bytes * count)
     if following:
         raise CorruptFileError(path, "holds several pages; a frame is one")
     if any(not values for values in tags.values()):

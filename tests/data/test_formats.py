@@ -188,3 +188,32 @@ def test_a_fortran_array_and_trailing_bytes(tmp_path: Path):
     (tmp_path / "b.npy").write_bytes(stream.getvalue())
     with pytest.raises(CorruptFileError, match="are there"):
         read_map(tmp_path / "b.npy")
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "u4", "i2", "f2", "f4", "f8"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "zlib", "tile": (16, 16)}])
+def test_big_tiff_as_tifffile_writes_it(tmp_path: Path, kind: str, order: str, options: dict[str, object]):
+    tifffile = pytest.importorskip("tifffile")
+    values = (np.random.default_rng(0).random((37, 53)) * 200).astype(kind)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, bigtiff=True, byteorder=order, **options)
+    found = read_map(path)
+    np.testing.assert_array_equal(found, values)
+    assert found.dtype == values.dtype and map_size(path) == values.shape
+    cut = path.read_bytes()[:-40]
+    path.write_bytes(cut)
+    with pytest.raises(CorruptFileError):
+        read_map(path)
+    tifffile.imwrite(path, np.stack([values, values]), bigtiff=True, byteorder=order)
+    with pytest.raises(CorruptFileError, match="pages"):
+        read_map(path)
+
+
+def test_openexr_with_a_layer_of_depth(tmp_path: Path):
+    exr = pytest.importorskip("OpenEXR")
+    depth, other = (np.random.default_rng(seed).random((9, 11)).astype("f4") for seed in (1, 2))
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    with exr.File(header, {"ViewLayer.Depth.Z": depth, "ViewLayer.Combined.R": other}) as file:
+        file.write(str(tmp_path / "a.exr"))
+    np.testing.assert_array_equal(read_map(tmp_path / "a.exr"), depth)
