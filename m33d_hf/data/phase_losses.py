@@ -13,11 +13,13 @@ def lost_labels(annotation: Annotation, timing: Timing) -> str:
         annotation: what its file says, accepted by `frame_phases`.
         timing: of the video.
     """
+    if not timing.lost or not len(annotation.starts):
+        return ""
     end = annotated_end(annotation, timing)
     seconds = annotation.unit == "seconds"
     behind = (end - timing.duration) * (timing.fps or 1.0) if seconds else timing.covered(end) - timing.num_frames
     frames = round(behind)
-    if not timing.lost or frames < 1:
+    if frames < 1:
         return ""
     length = f"{frames / timing.fps:.1f} s, {frames} frames" if timing.fps else f"{frames} frames"
     return f"{annotation.path.name} goes on behind its end ({length}), and these labels are lost"
