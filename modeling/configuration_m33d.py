@@ -51,7 +51,7 @@ def _pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
 class M33DConfig(PreTrainedConfig):
     r"""Configuration of M33D models. `M33DConfig()` is the paper's image model in stage 2, taken literally.
 
-    From the paper to a field (REFERENCE table of ambiguities; "spec" is an entry of `modalities`):
+    From the paper to a field ("spec" is an entry of `modalities`; docs/method.md has each of them with its reason):
 
     | the paper | field | literal default |
     |---|---|---|
@@ -133,7 +133,7 @@ class M33DConfig(PreTrainedConfig):
         classifier_dropout, classifier_init_scale: of the clip classifier (Table 10 "drop out"; VideoMAE's scale of
             the fresh head).
         temporal_hidden_size, temporal_num_layers, temporal_dropout: Bi-GRU over the clips of a video; width per
-            direction (unsaid in the paper, REFERENCE §5e).
+            direction (unsaid in the paper).
         temporal_causal: one direction only, for online use.
         temporal_frame_stride, temporal_clip_stride: source frames from one frame of a clip to the next, and from one
             clip to the next (None: a clip's span, no overlap), remembered from feature extraction for inference.

@@ -1,6 +1,6 @@
 """The light shared decoder: where the modalities meet. It predicts masked tokens (paper section 3.1, App. B.1).
 
-With denoising (not in the paper: the authors' follow-up, REFERENCE §5c) it also predicts the noise of visible tokens.
+With denoising (not in the paper: the authors' follow-up) it also predicts the noise of visible tokens.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Dense heads on the raw block outputs of the RGB encoder: ConvNeXt segmentation head and DPT depth head.
 
-Shapes of both are those of the MultiMAE fine-tuning models, which the paper uses (REFERENCE 3.2 and 3.3);
+Shapes of both are those of the MultiMAE fine-tuning models, which the paper uses;
 every width follows the encoder, so that a tiny encoder gets a tiny head.
 """
 
@@ -66,8 +66,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXtSegmentationHead(nn.Module):
-    """Every token becomes upscale x upscale pixels of `width` channels, refined by ConvNeXt blocks (REFERENCE
-    3.2).
+    """Every token becomes upscale x upscale pixels of `width` channels, refined by ConvNeXt blocks.
 
     Args:
         hidden_size: D of the tokens.
@@ -132,8 +131,7 @@ class FusionBlock(nn.Module):
 
 
 class DPTDepthHead(nn.Module):
-    """Four block outputs brought to 4x, 2x, 1x and 1/2 of the token grid and fused coarse to fine (REFERENCE
-    3.3).
+    """Four block outputs brought to 4x, 2x, 1x and 1/2 of the token grid and fused coarse to fine.
 
     Every fusion resizes to the next finer map's own size, so that odd and non-square grids work. The last one
     ends at half the image (8x the grid at the usual patch of 16), so that small patches do not pay for maps

@@ -310,14 +310,14 @@ def matching_loss(logits_M2: torch.Tensor, labels_M: torch.Tensor) -> Term:
 
 
 def global_embedding(states_BVD: torch.Tensor) -> torch.Tensor:
-    """(B, D) float32 maximum over the tokens of each feature: what the authors' follow-up distils (REFERENCE §5c)."""
+    """(B, D) float32 maximum over the tokens of each feature: what the authors' follow-up distils."""
     return states_BVD.float().amax(dim=1)
 
 
 def distillation_loss(student_BD: torch.Tensor, teacher_BD: torch.Tensor) -> Term:
     """Smooth L1 (quadratic below a difference of 1) between global embeddings; counts their values.
 
-    Not in the paper: the authors' follow-up (REFERENCE §5c).
+    Not in the paper: the authors' follow-up (docs/method.md#follow-up).
     """
     total = functional.smooth_l1_loss(student_BD.float(), teacher_BD.detach().float(), reduction="sum")
     return total, torch.full((), float(student_BD.numel()), device=student_BD.device)

@@ -156,7 +156,7 @@ def draw_budget(
 
     Proportions ~ Dirichlet(alpha); each modality nominates round(p * V) random tokens; of all tokens in random order,
     nominated ones first, V are taken. Rounding, and a modality with fewer tokens than its share, are settled by that
-    last step, so that exactly V stay visible (REFERENCE §3.1).
+    last step, so that exactly V stay visible.
 
     Returns:
         (B, V) int64, ascending, into the M * N tokens of the modalities side by side: m * N + n is token n of

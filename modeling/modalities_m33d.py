@@ -51,7 +51,7 @@ class ModalitySpec:
         role: "input" is encoded only, "target" is predicted only, "both" is masked, encoded and predicted.
         masking: "random" keeps ``int(N * (1 - ratio))`` tokens (MAE); "tube" masks ``int(ratio * N_frame)``
             positions of every tubelet slot alike (VideoMAE); "frame" masks whole slots; "motion" shows the tokens
-            that move (the paper's "SurgMAE", REFERENCE: non-learned motion heuristic).
+            that move (our reading of the paper's "SurgMAE", docs/method.md#motion-masks).
         mask_ratio: share of masked tokens, 0 to 1 (Table 11). 1 only for role "target", 0 only when nothing of the
             modality is predicted.
         target_norm: per-patch normalisation of the target: "pooled" over all values of a patch (MAE),

@@ -1,6 +1,6 @@
 """MultiMAE's decoders: one per target, each reading the visible tokens of all modalities by cross-attention.
 
-REFERENCE §3.1. The number of visible tokens of a modality varies by sample (a token budget), so that every position
+The number of visible tokens of a modality varies by sample (a token budget), so that every position
 of a target is predicted, and the loss counts the masked ones.
 """
 
@@ -72,7 +72,7 @@ class M33DTargetDecoder(nn.Module):
         if global_B1D is not None:
             context = torch.cat([context, self.embed(global_B1D).to(context.dtype)], dim=1)
         queries = self._queries(latents, joint_BV, table_NE)
-        # No residual around the cross-attention: REFERENCE §3.1.
+        # No residual around the cross-attention, as in MultiMAE's code.
         tokens, _ = self.attention(self.context_norm(context), self.query_norm(queries))
         tokens = tokens + self.mlp(self.out_norm(tokens))
         for layer in self.layers:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BERHU_FRACTION = 0.2  # of the largest error: where berHu turns from linear to quadratic (REFERENCE 3.4)
+BERHU_FRACTION = 0.2  # of the largest error: where berHu turns from linear to quadratic
 BERHU_FLOOR = 1e-5  # keeps the threshold positive when every prediction is exact
 SILOG_VARIANCE_FOCUS = 0.5  # Eigen et al. 2014: 0 is the plain squared log error, 1 is fully scale-invariant
 
@@ -61,10 +61,9 @@ def classification_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> tu
 
 
 def berhu_threshold(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Return a fifth of the largest absolute error over the valid pixels of the whole batch, never below
-    1e-5.
+    """Return a fifth of the largest absolute error over the valid pixels of the whole batch, at least 1e-5.
 
-    A constant for the gradient (stop-gradient), as in the recipe of REFERENCE 3.4.
+    A constant for the gradient (stop-gradient), as in MultiMAE's fine-tuning.
     """
     with torch.no_grad():
         return (BERHU_FRACTION * _masked_error(prediction, target, valid).abs().amax()).clamp_min(BERHU_FLOOR)

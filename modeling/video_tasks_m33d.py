@@ -58,7 +58,7 @@ class M33DVideoActionDetectionOutput(ImageClassifierOutput):
 
 
 class M33DClipModel(M33DTaskModel):
-    """Encoder, mean pooling with its own norm, and a linear clip classifier (REFERENCE 2.2)."""
+    """Encoder, mean pooling with its own norm, and a linear clip classifier, as VideoMAE."""
 
     def __init__(self, config: M33DConfig) -> None:
         # The pre-training's final norm is left out: pooled features have a norm of their own, which starts fresh.

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--update_readme",
         action="store_true",
-        help="put the tables of --output_dir (default: results/rooms) into README.md of the working directory",
+        help="put the tables of --output_dir (default: results/rooms) into README.md and docs/evidence.md",
     )
     options = parser.parse_args(argv)
 
@@ -35,14 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from m33d_hf.errors import M33DError
     from m33d_hf.experiments.reproduction.driver import report_reproduction, run_reproduction
-    from m33d_hf.experiments.reproduction.report import update_readme
+    from m33d_hf.experiments.reproduction.report import update_documents
     from m33d_hf.experiments.running import load_results
 
     folder = options.output_dir or Path("outputs") / f"{options.plan}-{options.budget}"
     try:
         if options.update_readme:
-            changed = update_readme(Path("README.md"), load_results(options.output_dir or Path("results/rooms")))
-            print("README.md is " + ("written anew" if changed else "up to date"))
+            changed = update_documents(Path(), load_results(options.output_dir or Path("results/rooms")))
+            news = f"written anew: {', '.join(map(str, changed))}" if changed else ""
+            print(news or "README.md, docs/evidence.md: up to date")
             return 0
         if options.report_only:
             return report_reproduction(folder)

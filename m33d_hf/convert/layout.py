@@ -1,7 +1,7 @@
 """A foreign checkpoint in our inner names: mapping tables, the fused-qkv rules, and nothing about our models.
 
 Every foreign format is a table of `Row`s (one file per format). `translate` walks the foreign keys through
-the table and returns a `Neutral` checkpoint whose names are those of DESIGN.md's single encoder and decoder::
+the table and returns a `Neutral` checkpoint whose names are those of one encoder and one decoder::
 
     patch.{weight,bias}  cls_token  encoder.layers.N.*  encoder.layernorm.*
     decoder.embed.*  decoder.mask_token  decoder.layers.N.*  decoder.layernorm.*  decoder.head.*

@@ -1,5 +1,5 @@
-"""MAE in the layout of its original repository (REFERENCE.md §1.1): encoder only, with decoder, or
-fine-tuned."""
+"""MAE in the layout of its original repository (facebookresearch/mae): encoder only, with decoder,
+or fine-tuned."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """How the parts of a model that MAE and VideoMAE do not have are filled (REFERENCE.md §4).
+    """How the parts of a model that MAE and VideoMAE do not have are filled (docs/method.md, "Starting weights").
 
     Args:
         init_decoder: take the decoder where its shape fits.
@@ -106,7 +106,7 @@ def plan_target(
         elif encoder["leaf"].startswith("layernorm.") and not has_final_norm(neutral):
             plan.new[target] = "the checkpoint has no final norm; ours starts at weight 1, bias 0"
     elif target.removeprefix("m33d.") == "global_token":
-        # REFERENCE.md §3.7: MAE's class token with its position, or MultiMAE's own.
+        # docs/method.md#global-token: MAE's class token with its position, or MultiMAE's own.
         cls_token = neutral.weights.get("cls_token")
         if cls_token is None:
             plan.new[target] = "the checkpoint has no class token"

@@ -1,5 +1,5 @@
 """ViTMAE as transformers stores it: the names of version 4 (also written to disk by version 5) and those that
-version 5 uses in memory (REFERENCE.md §4). With or without the ``vit.`` prefix."""
+version 5 uses in memory. With or without the ``vit.`` prefix."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """VideoMAE as transformers stores it, with or without the ``videomae.`` prefix.
 
 On disk the biases are q_bias / v_bias, in the memory of version 5 query.bias / value.bias; loading one as
-the other silently gave zero biases (USERS.md 0.2), so both are mapped here and neither may go missing.
+the other silently gave zero biases, so both are mapped here and neither may go missing.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""VideoMAE in the layout of its original repository (REFERENCE.md §2.1, §2.2): pre-training and
-fine-tuning."""
+"""VideoMAE in the layout of its original repository (MCG-NJU/VideoMAE): pre-training and fine-tuning."""
 
 from __future__ import annotations
 

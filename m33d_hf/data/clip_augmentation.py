@@ -1,4 +1,4 @@
-"""Augmentation of clips that draws once for all frames: RandAugment and random erasing (REFERENCE 2.9)."""
+"""Augmentation of clips that draws once for all frames: RandAugment and random erasing, as VideoMAE."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ class DepthCollator(Collator):
 class ClipClassificationCollator(Collator):
     """``pixel_values`` and ``labels``: in training (B, L) float32 soft targets, in evaluation (B,) int64 class ids.
 
-    Training erases boxes view by view, mixes the batch and smooths the labels, in this order (REFERENCE 2.9); without
+    Training erases boxes view by view, mixes the batch and smooths the labels, in VideoMAE's order; without
     mixing and smoothing the targets are one-hot. Evaluation takes samples without a label along as 255, which the
     models leave out of the loss.
 

@@ -40,7 +40,7 @@ def random_resized_crop(
 
 
 def multi_scale_crop(image: Size, size: Size, scales: Sequence[float], draws: Uniforms) -> Placement:
-    """Draw VideoMAE's MultiScaleCrop (REFERENCE 2.8).
+    """Draw VideoMAE's MultiScaleCrop.
 
     Sides are `scales` times the short side; height and width may differ by one step of the list; the box lies at
     one of 13 fixed places. Every (height, width) pair and every place is equally likely.
@@ -78,7 +78,7 @@ def random_crop(image: Size, size: Size, draws: Uniforms) -> Placement:
 
 
 def scale_jitter(image: Size, size: Size, scale: Sequence[float], draws: Uniforms) -> Placement:
-    """Draw large scale jitter (REFERENCE 3.5): longest side to size, times a factor, then pad and crop.
+    """Draw large scale jitter, as MultiMAE: longest side to size, times a factor, then pad and crop.
 
     Args:
         image: (height, width) of the sample.

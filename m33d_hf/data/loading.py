@@ -53,7 +53,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
     wrong depth unit, labels out of range, anything a transform raises) are not swallowed.
 
     Several views of one video come back as a list, which the collators flatten; the video is read once for all of
-    them. In training they are `num_views` augmentations of the same frames (repeated augmentation, REFERENCE 2.9),
+    them. In training they are `num_views` augmentations of the same frames (repeated augmentation),
     the first one equal to what a run with one view sees. In evaluation they are `num_segments` clips times
     `num_crops` crops, with ``meta["segment"]`` and ``meta["crop"]`` and the video's key; 1 x 1 is the centre clip and
     crop. Files skipped on the way are listed in the first view.

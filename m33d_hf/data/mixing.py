@@ -1,4 +1,4 @@
-"""Mixup, CutMix and label smoothing of a batch of clips (REFERENCE 2.9).
+"""Mixup, CutMix and label smoothing of a batch of clips, as in VideoMAE's fine-tuning.
 
 The one place of the data path where what a sample looks like depends on its batch: the partner is the row from the
 other end of it. Draws are a function of (seed, epoch, key of the first row).

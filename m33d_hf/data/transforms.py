@@ -175,7 +175,7 @@ class EvaluationTransform:
     def crops(self, sample: RGBDSample, count: int) -> list[RGBDSample]:
         """Scale until the canvas is covered and cut `count` crops, evenly spread along the side that sticks out.
 
-        `eval_crop` plays no part here (REFERENCE 2.9 "Test"); one crop is that of eval_crop "center".
+        `eval_crop` plays no part here (VideoMAE's test); one crop is that of eval_crop "center".
 
         Raises:
             DataError: as for a call.

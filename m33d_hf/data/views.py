@@ -1,4 +1,4 @@
-"""Which frames make a clip, and the views of a video that are evaluated together (REFERENCE 2.8 and 2.9)."""
+"""Which frames make a clip, and the views of a video that are evaluated together, as VideoMAE draws them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m33d_hf.modeling.clip_sampling_m33d import CLIP_SAMPLINGS, frame_indices
 def segment_indices(
     length: int, num_frames: int, stride: int, num_segments: int = 1, sampling: str = "stride"
 ) -> list[list[int]]:
-    """Frames of the clips of one video that are evaluated together (REFERENCE 2.9 "Test").
+    """Frames of the clips of one video that are evaluated together, as in VideoMAE's test.
 
     Every `stride`-th frame of the video is taken, the last of them repeated up to `num_frames`; of these T', clip k
     starts at number ``k * (T' - num_frames) // (num_segments - 1)``. One segment is the centre clip of

@@ -50,8 +50,8 @@ class VideoScore:
 class VideoScores:
     """Collects the views of videos, by number of the video, so that neither batches nor ranks change what comes out.
 
-    A view that comes twice (short videos give some segments and crops twice, and samplers may pad) counts once
-    (REFERENCE 2.9).
+    A view that comes twice (short videos give some segments and crops twice, and samplers may pad) counts
+    once, as in VideoMAE's test.
 
     Args:
         num_classes: L.

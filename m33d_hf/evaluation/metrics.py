@@ -15,7 +15,7 @@ from torch import Tensor
 
 from m33d_hf.errors import LabelError
 
-RATIO_FLOOR = 1e-6  # metres: keeps ratios and logarithms finite (REFERENCE 3.4)
+RATIO_FLOOR = 1e-6  # metres: keeps ratios and logarithms finite, as MultiMAE
 _SUMS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "squared", "squared_log")
 
 
@@ -122,8 +122,8 @@ class DepthMetrics(_Reducible):
     Args:
         average: "pixels" pools every pixel of the data set (the root is taken at the end); "images" takes the
             metric of every image and averages those that have a valid pixel.
-        min_depth, max_depth: metres; ground truth outside is not evaluated. None sets no bound (REFERENCE
-            3.4).
+        min_depth, max_depth: metres; ground truth outside is not evaluated. None sets no bound,
+            as MultiMAE.
         device: where to accumulate.
     """
 

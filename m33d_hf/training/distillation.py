@@ -1,6 +1,7 @@
 """The frozen teacher of a distillation: the weights that the training starts from (`distillation_weight`).
 
-Not in the paper: the authors' follow-up distils global embeddings of the stage-1 model into stage 2 (REFERENCE §5c).
+Not in the paper: the authors' follow-up distils global embeddings of the stage-1 model into stage 2
+(docs/method.md#follow-up).
 The teacher is rebuilt from `init_from` whenever a run is built, also when it is continued, so that checkpoints hold the
 student alone; its digest is part of what a continuation compares.
 """

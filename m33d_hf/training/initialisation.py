@@ -42,7 +42,7 @@ _ARCHITECTURE_FIELDS = (
     "layer_norm_eps",
     "position_embedding_type",
 )
-# What a global token starts from (REFERENCE.md §3.7): MAE's class token has the position 0, so nothing is added.
+# What a global token starts from (docs/method.md#global-token): in MAE its position is 0, nothing is added.
 _MAE_CLASS_TOKEN = "embeddings.rgb.cls_token"
 _DECODER_FIELDS = ("decoder_num_attention_heads", "decoder_fusion")
 _PART = re.compile(r"(embeddings|encoders)\.(\w+)\.(.+)")
@@ -393,7 +393,7 @@ class _Matching:
         return None
 
     def _fill_patch(self, name: str, source: str, tensor: torch.Tensor) -> None:
-        """A patch kernel of a modality that the checkpoint lacks, from the RGB kernel (REFERENCE.md §4)."""
+        """A patch kernel of a modality that the checkpoint lacks, from the RGB kernel (docs/method.md#depth-kernel)."""
         if self.init.depth_patch_init == "random":
             self.report.new[_full(name)] = "init.depth_patch_init is random"
             return

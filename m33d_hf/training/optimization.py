@@ -60,7 +60,7 @@ def learning_rate_schedule(
 ) -> LearningRate:
     """Scale the learning rates by effective batch / 256 where asked, and place the warm-up.
 
-    All three rates are scaled alike (REFERENCE.md 2.9); the ones that matter are 0 in most recipes.
+    All three rates are scaled alike, as in VideoMAE's code; the ones that matter are 0 in most recipes.
 
     A warm-up that outlasts the run (a recipe's, in a short trial) becomes a tenth of the run; its start says so.
     """

@@ -225,7 +225,7 @@ def test_decoders_without_self_attention_start_anew(twin: MultiMAETwin) -> None:
 
 
 def test_multimae_starts_from_mae_weights() -> None:
-    """REFERENCE §3.7: the global token is MAE's class token plus its position; final norm and decoder are left out."""
+    """As MultiMAE's converter: the global token is class token plus position; final norm and decoder are left out."""
     original = original_mae(tiny_vitmae())
     checkpoint = from_state_dict(original)
     fields = mae_config().to_dict() | {"use_cls_token": False, "global_token": True, "encoder_norm": False}

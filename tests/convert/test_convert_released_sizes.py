@@ -1,4 +1,4 @@
-"""Key lists and shapes of the released ViT-B files (REFERENCE.md §1.1, §2.1, §2.2) convert without remainder."""
+"""Key lists and shapes of the released ViT-B files convert without remainder."""
 
 from __future__ import annotations
 

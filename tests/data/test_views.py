@@ -57,7 +57,7 @@ class Videos:
 
 
 def reference_span(length: int, num_frames: int, stride: int, end: int) -> list[int]:
-    """REFERENCE 2.9 word by word, frame by frame."""
+    """VideoMAE's test, word by word, frame by frame."""
     span = num_frames * stride
     if length <= span:
         count = length // stride

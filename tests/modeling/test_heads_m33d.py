@@ -36,14 +36,14 @@ def test_hooks_are_evenly_spaced_and_end_at_the_last_block() -> None:
 def test_segmentation_model_size_is_the_originals() -> None:
     head = ConvNeXtSegmentationHead(768, num_labels=40, width=384, depth=4, upscale=4)
     trainable = VIT_BASE_BLOCKS + PATCH_EMBEDDING + 768 + _size(head)  # 768: the class token
-    assert trainable == 95_192_104  # REFERENCE 3.2: 95.192 M trainable
+    assert trainable == 95_192_104  # MultiMAE's own modules: 95.192 M trainable
     assert round((trainable + 40 * 40 * 768) / 1e6, 3) == 96.421  # with the frozen table of a 640-pixel image
 
 
 def test_depth_model_size_is_the_originals_without_its_idle_unit() -> None:
     head = DPTDepthHead(768, 256, [96, 192, 384, 768])
     total = VIT_BASE_BLOCKS + PATCH_EMBEDDING + 768 + 16 * 16 * 768 + _size(head)
-    assert round((total + IDLE_UNIT) / 1e6, 3) == 105.908  # REFERENCE 3.3
+    assert round((total + IDLE_UNIT) / 1e6, 3) == 105.908  # MultiMAE's own modules, counted
 
 
 def test_sub_positions_are_slow_and_channels_fast() -> None:

@@ -112,7 +112,7 @@ def test_table_10_temporal_model() -> None:
     args = parse("orar_temporal", task="action_detection")
     made = config(args)
     assert (args.optim.learning_rate, args.train.epochs) == (1e-3, 15)
-    # What the paper does not print (REFERENCE §5e): Adam, one video per step, GRU of 256 per direction, dropout .2.
+    # What the paper does not print: Adam, one video per step, GRU of 256 per direction, dropout .2.
     assert (args.optim.scale_lr, args.optim.weight_decay, args.train.batch_size * args.train.accumulation) == (
         False,
         0.0,
@@ -123,7 +123,7 @@ def test_table_10_temporal_model() -> None:
 
 
 def test_fine_tuning_on_ucf101_is_videomae_where_the_paper_is_silent() -> None:
-    """REFERENCE §2.9."""
+    """What VideoMAE's UCF-101 script has where Table 10 is silent."""
     args = finetune("ucf101_finetune")
     data, look, mixing = args.data, args.transforms, args.mixing
     assert (data.clip_sampling, data.frame_stride, data.num_views) == ("span", 4, 2)
@@ -188,7 +188,7 @@ def test_table_1_scratch() -> None:
 
 @pytest.mark.parametrize("name", ("videomae_ucf101_075", "videomae_ucf101_090"))
 def test_videomae_is_its_own_script(name: str) -> None:
-    """REFERENCE §2.6 to 2.8: per-channel targets on unit-range pixels, tubes, no flip, lr 3e-4 and batch 192."""
+    """As VideoMAE's code: per-channel targets on unit-range pixels, tubes, no flip, lr 3e-4 and batch 192."""
     args = parse(name)
     (rgb,) = config(args).specs
     assert (rgb.name, rgb.masking, rgb.target_norm, rgb.target_space, rgb.loss) == (

@@ -1,4 +1,4 @@
-"""tables.md, answers.md, figures/ and report.html from results.json alone, and the README's section."""
+"""tables.md, answers.md, figures/ and report.html from results.json alone, and what the documents show of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from m33d_hf.experiments.reproduction.tables import (
     diagnostics_table,
     floors_text,
     grid_table,
+    overview_table,
     pretraining_table,
     result_table,
     seeds_table,
@@ -27,7 +28,8 @@ from m33d_hf.training.reporting import short_commit
 
 TITLE = "The paper's tables in shape, on rendered rooms"
 BEGIN, END = "<!-- rooms-results:begin -->", "<!-- rooms-results:end -->"
-README_TABLES = ("table_3", "table_5", "clips")
+SHOWN_TABLES = ("table_3", "table_5", "clips")
+README_COLUMNS = ("semseg-200", "semseg-200-long", "depth-200", "actions")
 READ = "Numbers are percentage points of means over seeds, against the spread that they must exceed to count."
 CAVEAT = (
     "Small rendered pictures, a tiny encoder and short training: part of any gain over scratch is speed of convergence"
@@ -129,43 +131,63 @@ def one_line(text: str) -> str:
     return f"`{flat if len(flat) <= 300 else flat[:299] + '…'}`"
 
 
-def readme_section(results: Results, folder: str = "results/rooms") -> str:
-    """The README's part between the markers, markers included.
+def evidence_section(results: Results, folder: str = "../results/rooms") -> str:
+    """The part of docs/evidence.md between the markers, markers included: main tables and answers.
 
     Args:
-        folder: of the committed results, relative to the README.
+        folder: of the committed results, relative to the document.
     """
     blocks: list[Block] = [*_warnings(results), Paragraph(_what(results))]
     for table in results["tables"]:
-        if table["id"] in README_TABLES:
+        if table["id"] in SHOWN_TABLES:
             blocks += [Paragraph(f"**{table['title']}.**"), result_table(results, table)]
     blocks += [Bullets(short_answers(results)), Paragraph(READ)] if results.get("questions") else []
     links = f"All tables, every seed and the pictures: [tables]({folder}/tables.md), [answers]({folder}/answers.md)."
-    blocks += [Paragraph(f"{RULE} {links}")]
+    return _between_markers([*blocks, Paragraph(f"{RULE} {links}")])
+
+
+def readme_section(results: Results) -> str:
+    """The README's one table, markers included."""
+    chosen = [table for table in results["tables"] if table["id"] in SHOWN_TABLES]
+    return _between_markers([*_warnings(results), overview_table(results, chosen, README_COLUMNS)])
+
+
+def _between_markers(blocks: list[Block]) -> str:
     return f"{BEGIN}\n{to_markdown(blocks, Path('.'))}{END}"
 
 
-def update_readme(readme: Path, results: Results) -> bool:
-    """Put `readme_section` between the markers of a README.
+def update_documents(root: Path, results: Results) -> list[Path]:
+    """Put `readme_section` and `evidence_section` between the markers of README.md and docs/evidence.md.
+
+    Args:
+        root: folder of the repository.
 
     Returns:
-        Whether anything changed.
+        The files that changed.
 
     Raises:
-        ConfigError: results of another plan or budget, no such file, or not exactly one pair of markers in it.
+        ConfigError: results of another plan or budget, a file that is not there, or not exactly one pair of markers in
+            it; nothing is written then.
     """
     found = results["name"], results["budget"]
     if found != ("reproduction", "full"):
-        raise ConfigError(f"a README shows the full reproduction; these are results of {found[0]}, budget {found[1]}.")
-    if not readme.is_file():
-        raise ConfigError(f"there is no {readme} for --update_readme; run it from the root of the repository.")
-    text = readme.read_text(encoding="utf-8")
+        raise ConfigError(
+            f"the documents show the full reproduction; these are results of {found[0]}, budget {found[1]}."
+        )
+    sections = {root / "README.md": readme_section, root / "docs" / "evidence.md": evidence_section}
+    texts = {path: _with_section(path, section(results)) for path, section in sections.items()}
+    changed = [path for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+    for path in changed:
+        path.write_text(texts[path], encoding="utf-8")
+    return changed
+
+
+def _with_section(path: Path, section: str) -> str:
+    """Text of a document with `section` between its markers."""
+    if not path.is_file():
+        raise ConfigError(f"there is no {path} for --update_readme; run it from the root of the repository.")
+    text = path.read_text(encoding="utf-8")
     before, _, after = text.partition(BEGIN)
-    rest = after.partition(END)[2]
     if (text.count(BEGIN), text.count(END), after.count(END)) != (1, 1, 1):
-        raise ConfigError(f"{readme} needs one line {BEGIN} and, after it, one line {END} for --update_readme.")
-    changed = before + readme_section(results) + rest
-    if changed == text:
-        return False
-    readme.write_text(changed, encoding="utf-8")
-    return True
+        raise ConfigError(f"{path} needs one line {BEGIN} and, after it, one line {END} for --update_readme.")
+    return before + section + after.partition(END)[2]

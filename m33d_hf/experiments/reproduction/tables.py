@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m33d_hf.experiments.comparison import Cell
@@ -61,6 +61,34 @@ def result_table(results: Results, table: TableEntry) -> Table:
         rows.append(["trivial floor", *floors, "", "", ""])
     header = ["pre-training", *(column["title"] for column in columns), *COST_HEADER]
     return Table(header, rows, quiet=quiet, note=_note(results, table, any(winners.values())))
+
+
+def overview_table(results: Results, tables: Sequence[TableEntry], columns: Sequence[str]) -> Table:
+    """Chosen columns of several tables side by side; rows of one label are one row, and its cost is not told.
+
+    Args:
+        columns: ids; those that no table has are left out.
+    """
+    shown = [(table, name) for name in columns for table in tables if name in table["columns"]]
+    names = list(dict.fromkeys(row["label"] for table in tables for row in table["rows"]))
+    rows = [[label, *(_cell_of(results, table, name, label) for table, name in shown)] for label in names]
+    spreads = [table_spread(results, table, name) for table, name in shown]
+    rows.append(["spread", *("unknown" if value is None else f"{value:.1f}" for value in spreads)])
+    described = [column_entry(results, name) for _, name in shown]
+    rows.append(["trivial floor", *("" if c.get("floor") is None else f"{100 * c['floor']:.1f}" for c in described)])
+    said = [_note(results, {**table, "columns": [name]}, False).partition(". ")[0] for table, name in shown]
+    header = ["pre-training", *(column["title"] for column in described)]
+    note = f"{'; '.join(dict.fromkeys(said))}. Bold: beyond the spread above every other row."
+    return Table(header, rows, quiet=[len(names), len(names) + 1], note=note)
+
+
+def _cell_of(results: Results, table: TableEntry, column: str, label: str) -> str:
+    """The cell of the row called `label`; empty where the table has none."""
+    for row in table["rows"]:
+        if row["label"] == label:
+            variant = row["variant"]
+            return cell_text(cell(results, variant, column), best(results, table, column) == variant)
+    return ""
 
 
 def _note(results: Results, table: TableEntry, bold: bool) -> str:

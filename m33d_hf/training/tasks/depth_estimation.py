@@ -1,4 +1,4 @@
-"""Monocular depth estimation: berHu, L1 or scale-invariant log; delta, RMSE and relative errors (REFERENCE 3.4)."""
+"""Monocular depth estimation: berHu, L1 or scale-invariant log; delta, RMSE and relative errors."""
 
 from __future__ import annotations
 

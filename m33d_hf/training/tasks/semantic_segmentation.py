@@ -1,4 +1,4 @@
-"""Semantic segmentation from RGB: cross-entropy, mean IoU over one confusion matrix (REFERENCE 3.5)."""
+"""Semantic segmentation from RGB: cross-entropy, mean IoU over one confusion matrix."""
 
 from __future__ import annotations
 

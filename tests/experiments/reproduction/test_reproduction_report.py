@@ -17,13 +17,21 @@ from m33d_hf.experiments.reproduction import figures, report
 from m33d_hf.experiments.reproduction.report import (
     BEGIN,
     END,
+    SHOWN_TABLES,
+    evidence_section,
     one_line,
     readme_section,
     summary,
-    update_readme,
+    update_documents,
     write_reports,
 )
-from m33d_hf.experiments.reproduction.tables import grid_table, pretraining_table, result_table, seeds_table
+from m33d_hf.experiments.reproduction.tables import (
+    grid_table,
+    overview_table,
+    pretraining_table,
+    result_table,
+    seeds_table,
+)
 from m33d_hf.experiments.running import load_results
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -221,37 +229,49 @@ def test_summary_has_a_sentence_per_question() -> None:
     assert all(sentence.startswith("**Does") for sentence in summary(made_results())[:4])
 
 
-def test_the_readme_section_is_put_between_its_markers(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\nbefore\n\n{BEGIN}\nearlier\n{END}\n\nafter\n", encoding="utf-8")
+def _documents(folder: Path, text: str) -> tuple[Path, Path]:
+    """README.md and docs/evidence.md of `folder`, both holding `text`."""
+    (folder / "docs").mkdir()
+    found = folder / "README.md", folder / "docs" / "evidence.md"
+    for path in found:
+        path.write_text(text, encoding="utf-8")
+    return found
+
+
+def test_sections_are_put_between_the_markers_of_both_documents(tmp_path: Path) -> None:
+    readme, evidence = _documents(tmp_path, f"# Title\n\nbefore\n\n{BEGIN}\nearlier\n{END}\n\nafter\n")
     results = made_results()
-    assert update_readme(readme, results) is True
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("# Title\n\nbefore\n\n") and text.endswith("\n\nafter\n") and "earlier" not in text
-    assert readme_section(results) in text and "**45.0** ± 1.0" in text and "Does winning help?" in text
-    assert "the paper's number" not in text
-    assert update_readme(readme, results) is False, "nothing changes the second time"
+    assert update_documents(tmp_path, results) == [readme, evidence]
+    for path in (readme, evidence):
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("# Title\n\nbefore\n\n") and text.endswith("\n\nafter\n") and "earlier" not in text
+        assert "**45.0** ± 1.0" in text and "the paper's number" not in text
+    assert readme_section(results) in readme.read_text(encoding="utf-8")
+    assert evidence_section(results) in evidence.read_text(encoding="utf-8")
+    assert "Does winning help?" in evidence_section(results) and "Does" not in readme_section(results)
+    assert update_documents(tmp_path, results) == [], "nothing changes the second time"
 
 
 @pytest.mark.parametrize("text", ["no markers", f"{BEGIN} only one", f"{END}\n{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
-def test_a_readme_without_its_markers_is_an_error_and_stays(tmp_path: Path, text: str) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match="--update_readme"):
-        update_readme(readme, made_results())
-    assert readme.read_text(encoding="utf-8") == text
+@pytest.mark.parametrize("broken", ["README.md", "docs/evidence.md"])
+def test_a_document_without_its_markers_is_an_error_and_all_stay(tmp_path: Path, text: str, broken: str) -> None:
+    documents = _documents(tmp_path, f"{BEGIN}{END}")
+    (tmp_path / broken).write_text(text, encoding="utf-8")
+    before = [path.read_text(encoding="utf-8") for path in documents]
+    with pytest.raises(ConfigError, match=rf"{broken} needs one line .*--update_readme"):
+        update_documents(tmp_path, made_results())
+    assert [path.read_text(encoding="utf-8") for path in documents] == before
 
 
 @pytest.mark.parametrize("other", [{"budget": "small"}, {"name": "longer"}])
-def test_a_readme_is_not_written_from_other_results(tmp_path: Path, other: dict[str, str]) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"{BEGIN}{END}", encoding="utf-8")
+def test_documents_are_not_written_from_other_results(tmp_path: Path, other: dict[str, str]) -> None:
+    documents = _documents(tmp_path, f"{BEGIN}{END}")
     with pytest.raises(ConfigError, match="the full reproduction; these are results of"):
-        update_readme(readme, {**made_results(), **other})
-    assert readme.read_text(encoding="utf-8") == f"{BEGIN}{END}"
+        update_documents(tmp_path, {**made_results(), **other})
+    assert {path.read_text(encoding="utf-8") for path in documents} == {f"{BEGIN}{END}"}
 
 
-def test_the_readme_is_updated_from_the_command_line(
+def test_the_documents_are_updated_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from m33d_hf.scripts.reproduce import main
@@ -262,22 +282,61 @@ def test_the_readme_is_updated_from_the_command_line(
     Path("results/rooms/results.json").write_text(json.dumps(made_results()), encoding="utf-8")
     assert main(["--update_readme"]) == 2 and "there is no README.md" in capsys.readouterr().err
     Path("README.md").write_text(f"{BEGIN}{END}\n", encoding="utf-8")
+    assert main(["--update_readme"]) == 2 and "there is no docs/evidence.md" in capsys.readouterr().err
+    Path("docs").mkdir()
+    Path("docs/evidence.md").write_text(f"{BEGIN}{END}\n", encoding="utf-8")
     assert main(["--update_readme"]) == 0 and main(["--update_readme"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["README.md is written anew", "README.md is up to date"]
+    assert capsys.readouterr().out.splitlines() == [
+        "written anew: README.md, docs/evidence.md",
+        "README.md, docs/evidence.md: up to date",
+    ]
     assert Path("README.md").read_text(encoding="utf-8") == readme_section(made_results()) + "\n"
+    assert Path("docs/evidence.md").read_text(encoding="utf-8") == evidence_section(made_results()) + "\n"
 
 
-def test_the_repositorys_readme_has_the_markers() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.count(BEGIN) == text.count(END) == 1 and text.index(BEGIN) < text.index(END)
+def test_the_overview_puts_rows_of_one_label_into_one_row() -> None:
+    results = made_results()
+    table = next(t for t in results["tables"] if "semseg-200" in t["columns"])
+    other = {**table, "id": "other", "columns": ["semseg-200"], "rows": [{**table["rows"][0], "label": "elsewhere"}]}
+    found = overview_table(results, [{**table, "columns": ["depth-200"]}, other], ["depth-200", "semseg-200", "absent"])
+    lines = {row[0]: row[1:] for row in found.rows}
+    assert list(lines)[:-2] == [*(row["label"] for row in table["rows"]), "elsewhere"]
+    assert lines["elsewhere"][0] == "" and re.match(r"[*\d]", lines["elsewhere"][1])
+    assert all(cells[1] == "" for label, cells in lines.items() if label in {row["label"] for row in table["rows"]})
+    assert lines["trivial floor"] == ["45.0", "9.0"]
 
 
-def test_readme_comes_from_the_committed_results() -> None:
-    results = load_results(COMMITTED.parent)
-    assert readme_section(results) in (ROOT / "README.md").read_text(encoding="utf-8"), (
-        "run python scripts/reproduce.py --update_readme"
-    )
+def test_documents_come_from_the_committed_results() -> None:
+    results, hint = load_results(COMMITTED.parent), "run python scripts/reproduce.py --update_readme"
+    assert readme_section(results) in (ROOT / "README.md").read_text(encoding="utf-8"), hint
+    assert evidence_section(results) in (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8"), hint
     assert isinstance(result_table(results, results["tables"][0]), Table)
+
+
+def test_the_readmes_cells_are_those_of_the_tables() -> None:
+    results = load_results(COMMITTED.parent)
+    tables = _markdown_tables((COMMITTED.parent / "tables.md").read_text(encoding="utf-8"))
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme_section(results).splitlines()[1:]]
+    header, body = lines[0], [line for line in lines[2:] if len(line) > 1]
+    assert len(header) == 5 and len(body) == 12
+    titles = {t["title"] for t in results["tables"] if t["id"] in SHOWN_TABLES}
+    cells = {
+        (line[0], title): cell
+        for name in titles
+        for line in tables[name][2:]
+        for title, cell in zip(tables[name][0], line, strict=True)
+    }
+    for label, *values in body:
+        for title, value in zip(header[1:], values, strict=True):
+            assert value == cells.get((label, title), "")
+
+
+def test_what_the_readme_says_of_the_longer_plan_is_in_its_table() -> None:
+    said = (ROOT / "README.md").read_text(encoding="utf-8").partition("With five times the samples")[2]
+    tables = _markdown_tables((ROOT / "results" / "longer" / "tables.md").read_text(encoding="utf-8"))
+    rows = {line[0]: line for line in tables["Segmentation and depth after five times the samples"]}
+    numbers = re.findall(r"(\d+\.\d) against (\d+\.\d) mIoU, (\d+\.\d) against (\d+\.\d) δ1", said)
+    assert numbers == [tuple(rows[name][place].split()[0] for place in (2, 4) for name in ("M33D+", "scratch"))]
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent.name for path in (ROOT / "results").glob("*/results.json")))

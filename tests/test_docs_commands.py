@@ -1,0 +1,100 @@
+"""What README.md and docs/ show can be typed: commands resolve, Python runs, and the README stays short."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from m33d_hf import M33DForDepthEstimation, M33DForPreTraining, M33DForVideoClassification
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.arguments import TASKS
+from m33d_hf.training.parsing import resolve
+from m33d_hf.training.tasks.building import save_processor
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+TASK_OF = {f"run_{task}.py": task for task in TASKS} | {"run_pretrain.py": "pretraining"}
+# What stands for something of the reader's own, in lines that cannot be typed as they are.
+OPEN = re.compile(r"\.\.\.")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Fenced blocks of one language."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"))
+
+
+def commands(page: str) -> list[list[str]]:
+    """Words of every line of a shell block that calls a script, continued lines joined."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    found = [shlex.split(line, comments=True) for line in lines if "scripts/" in line and not OPEN.search(line)]
+    # srun calls a shell, whose one word holds the command.
+    return [shlex.split(words[-1]) if words[-2:-1] == ["-c"] else words for words in found]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_scripts_and_their_settings_exist(page: str) -> None:
+    for words in commands(page):
+        place = next(i for i, word in enumerate(words) if "scripts/" in word)
+        script = ROOT / words[place]
+        assert script.is_file(), words
+        task = TASK_OF.get(script.name)
+        if task is not None:
+            resolve(words[place + 1 :], task)
+        else:
+            text = script.read_text(encoding="utf-8")
+            flags = [word.split("=")[0] for word in words[place + 1 :] if word.startswith("--")]
+            assert [flag for flag in flags if f'"{flag}"' not in text] == [], script.name
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert len(commands("README.md")) >= 9 and len(commands("docs/videos.md")) >= 10
+
+
+def test_the_readme_is_short_and_opens_with_its_uses() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    places = [
+        text.index(heading) for heading in ("## Install", "## Load", "## Pre-train", "## Fine-tune", "## Results")
+    ]
+    assert places == sorted(places)
+    assert re.findall(r"^\| ---", text, flags=re.M) == ["| ---"], "one table of results"
+
+
+def test_the_direction_of_the_best_checkpoint_is_said() -> None:
+    for page in ("README.md", "docs/runs.md"):
+        text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+        assert (
+            "`checkpoints/best` follows `evaluation.metric`; losses and errors are to fall, everything else to rise, "
+            "unless `evaluation.greater_is_better` says otherwise."
+        ) in text
+
+
+def _trained(folder: Path) -> None:
+    """Models of the rooms recipes, untrained, in the folders that the snippets read."""
+    kinds = {
+        "pre": ("pretraining", "rooms/pretrain", M33DForPreTraining, ["--method", "rgbd_mae"]),
+        "depth": ("depth_estimation", "rooms/depth", M33DForDepthEstimation, []),
+        "actions": ("video_classification", "rooms/actions", M33DForVideoClassification, []),
+    }
+    for name, (task, recipe, cls, more) in kinds.items():
+        args = resolve(["--recipe", recipe, *more], task).args
+        config = M33DConfig(**args.model)
+        cls(config).save_pretrained(folder / "outputs" / name)
+        save_processor(config, args, folder / "outputs" / name)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _trained(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), names)
+    if page == "README.md":
+        depth, features = names["depth"], names["features"]
+        assert isinstance(depth, torch.Tensor) and depth.shape == (1, 48, 48)
+        assert isinstance(features, torch.Tensor) and features.ndim == 3
