@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from m33d_hf.convert.pickles import not_plain
 from m33d_hf.errors import CheckpointError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -139,10 +140,9 @@ def own_memory(value: Any, path: Path) -> Any:
         CheckpointError: a tensor that is not a plain array: sparse, quantised, nested, or without numbers.
     """
     if isinstance(value, torch.Tensor):
-        kind = "meta" if value.is_meta else "quantised" if value.is_quantized else None
-        kind = kind or ("nested" if value.is_nested else None)
-        if kind is not None or value.layout != torch.strided:
-            raise CheckpointError(f"{path}: a tensor is {kind or value.layout}, not a plain array of numbers")
+        kind = not_plain(value)
+        if kind is not None:
+            raise CheckpointError(f"{path}: a tensor is {kind}; no run writes other than plain, dense ones")
         return value.detach().clone()
     if isinstance(value, dict):
         for key, entry in value.items():  # in place, so that what was read goes as its copy comes
