@@ -22,10 +22,10 @@ PRETRAINING_PARTS = (
 """Decoder and pre-training heads."""
 
 OTHER_MODALITIES = (
-    rf"^m33d\.embeddings\.{_OTHER}\.(?:projection{_PAIR}|cls_token)$",
-    rf"^m33d\.encoders\.{_OTHER}\.(?:layers\.\d+\.{_BLOCK}|layernorm{_PAIR})$",
+    rf"^(?:m33d\.)?embeddings\.{_OTHER}\.(?:projection{_PAIR}|cls_token)$",
+    rf"^(?:m33d\.)?encoders\.{_OTHER}\.(?:layers\.\d+\.{_BLOCK}|layernorm{_PAIR})$",
 )
-"""Embeddings and encoders of all modalities but RGB."""
+"""Embeddings and encoders of all modalities but RGB; a folder of the encoders alone names them without `m33d.`."""
 
-FINAL_NORM = rf"^m33d\.encoders\.\w+\.layernorm{_PAIR}$"
+FINAL_NORM = rf"^(?:m33d\.)?encoders\.\w+\.layernorm{_PAIR}$"
 """The norm at the end of an encoder, which heads on raw blocks do not read."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from m33d_hf.errors import CheckpointError, ConversionError
 
 from .detect import detect_format
-from .pickles import read_torch_file, refuse_other_contents
+from .pickles import not_plain, read_torch_file, refuse_other_contents
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 WEIGHT_SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
@@ -128,19 +128,11 @@ def from_state_dict(
 def _check_plain(tensors: Mapping[str, Tensor], origin: str) -> None:
     """Refuse tensors whose numbers are not simply there: nothing could be copied from them."""
     for key, tensor in tensors.items():
-        kind = (
-            "on the meta device, without numbers"
-            if tensor.is_meta
-            else "quantised"
-            if tensor.is_quantized
-            else f"stored as {str(tensor.layout).removeprefix('torch.')}"
-            if tensor.layout != torch.strided or tensor.is_nested
-            else f"empty, of shape {tuple(tensor.shape)}"
-            if tensor.numel() == 0
-            else f"{str(tensor.dtype).removeprefix('torch.')}, numbers of 8 bits"
-            if tensor.is_floating_point() and tensor.element_size() == 1
-            else None
-        )
+        kind = not_plain(tensor)
+        if kind is None and tensor.numel() == 0:
+            kind = f"empty, of shape {tuple(tensor.shape)}"
+        if kind is None and tensor.is_floating_point() and tensor.element_size() == 1:
+            kind = f"{str(tensor.dtype).removeprefix('torch.')}, numbers of 8 bits"
         if kind is not None:
             raise ConversionError(f"{origin}: {key!r} is {kind}; save a state dict of plain, dense tensors.")
 

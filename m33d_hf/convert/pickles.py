@@ -7,6 +7,7 @@ neither NumPy's functions nor any other that a file names is called.
 from __future__ import annotations
 
 import argparse
+import codecs
 import pickle
 import re
 import struct
@@ -33,8 +34,11 @@ _OTHER_CONTENTS = (
     ),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the file: fetch it with `git lfs pull`"),
     (re.compile(rb"\x1f\x8b"), "compressed by gzip: unpack it first"),
-    (re.compile(rb"(Rar!|7z\xbc\xaf)"), "a compressed archive: unpack it first"),
+    (re.compile(rb"(Rar!|7z\xbc\xaf|BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd)"), "a compressed archive: unpack it first"),
     (re.compile(rb"\x89HDF"), "an HDF5 file, not one of torch"),
+    (re.compile(rb"\x93NUMPY"), "a NumPy array, not a file of torch"),
+    (re.compile(rb"(\x89PNG|\xff\xd8\xff|GIF8|%PDF)"), "a picture or a document, not weights"),
+    (re.compile(rb"\0{64}"), "a file of zeros, whose content was never written: fetch or copy it again"),
     (re.compile(rb".{8}\s*\{\s*\"", re.S), "a safetensors file: its name must end in .safetensors"),
 )
 
@@ -90,6 +94,8 @@ def read_torch_file(file: Path) -> tuple[dict[Any, Any], list[str]]:
     except pickle.UnpicklingError as error:
         raise _refusal(file, error) from error
     except Exception as error:  # damage leads an unpickler anywhere
+        if "weights_only" in str(error):
+            raise _unreadable(file) from error
         raise CheckpointError(f"{file}: not a readable torch file ({_first_line(error)}).") from error
     if not archive and left:
         raise CheckpointError(f"{file}: not a readable torch file, it is damaged: {left} bytes follow its last tensor.")
@@ -108,22 +114,55 @@ def refuse_other_contents(file: Path) -> None:
         start = stream.read(512)
     if not start:
         raise CheckpointError(f"{file}: the file is empty (0 bytes); fetch or copy it again.")
+    text = _as_text(start)
+    compared = start if text is None else text.encode("utf-8")
     for pattern, words in _OTHER_CONTENTS:
-        if pattern.match(start) and not (file.suffix == ".safetensors" and "safetensors" in words):
+        if pattern.match(compared) and not (file.suffix == ".safetensors" and "safetensors" in words):
             raise CheckpointError(f"{file}: this is {words}.")
-    if start.isascii() and start.decode("ascii").replace("\n", "").replace("\r", "").isprintable():
-        words = start.decode("ascii").strip()[:60]
+    if text is not None:
+        words = text.strip()[:60]
         raise CheckpointError(f"{file}: this is text, not weights; it begins with {words!r}. Fetch or copy it again.")
+
+
+def _as_text(start: bytes) -> str | None:
+    """The beginning of a file as text, of which the last character may be cut; None where it is no text."""
+    encoding = "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(start)
+    except UnicodeDecodeError:
+        return None
+    return text if text and re.sub(r"[\n\r\t]", "", text).isprintable() else None
+
+
+def not_plain(tensor: torch.Tensor) -> str | None:
+    """How a tensor holds its numbers, where they are not simply there; None where they are."""
+    if tensor.is_meta:
+        return "on the meta device, without numbers"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_nested:
+        return "nested"
+    return None if tensor.layout == torch.strided else f"stored as {str(tensor.layout).removeprefix('torch.')}"
 
 
 def _refusal(file: Path, error: pickle.UnpicklingError) -> CheckpointError:
     named = re.search(r"(?:GLOBAL|[Uu]nsupported (?:class|type)) ([\w.]+(?: [^\n.]{0,60})?)", str(error))
     if named is None:
-        return CheckpointError(f"{file}: not a readable torch file ({_first_line(error)}).")
+        return _unreadable(file)
     name = named[1].split(" was ")[0].strip()
     return CheckpointError(
         f"{file}: refused, because the pickle wants to build {name}, which is not plain tensors or numbers: opening it"
         " could run code. If you trust the file, load it where it was written and save its state dict with safetensors."
+    )
+
+
+def _unreadable(file: Path) -> CheckpointError:
+    """Without torch's own words, which advise to open the file without protection."""
+    with file.open("rb") as stream:
+        start = stream.read(8)
+    return CheckpointError(
+        f"{file}: not a readable torch file: it begins with {start!r}, and is damaged or of another kind. Fetch or "
+        "copy it again; if it is whole, load it where it was written and save its state dict with safetensors."
     )
 
 

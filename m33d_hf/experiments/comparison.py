@@ -15,6 +15,17 @@ BETTER, WORSE, WITHIN, UNKNOWN = "better", "worse", "within the spread", "unknow
 VERDICTS = (BETTER, WORSE, WITHIN, UNKNOWN)
 
 
+def percent(value: object) -> float:
+    """A measured fraction in percent.
+
+    Raises:
+        TypeError: no number; true would pass for 100 %, and a list or a text would be repeated a hundred times.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a measured value is {value!r:.60}, no number")
+    return 100 * value
+
+
 @dataclass(frozen=True)
 class Cell:
     """The finished seeds of one row in one column, in percent; failed ones are counted."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from m33d_hf.experiments.comparison import Cell, compare, largest_range
+from m33d_hf.experiments.comparison import Cell, compare, largest_range, percent
 
 Results = Mapping[str, Any]
 
@@ -60,7 +60,7 @@ def cell(results: Results, method: str, column: Column) -> Cell:
         for row in results["rows"]
         if (row["method"], row["task"], row["labels"]) == (method, column.task, column.labels)
     ]
-    done = [100 * row["value"] for row in rows if row["status"] == "done"]
+    done = [percent(row["value"]) for row in rows if row["status"] == "done"]
     return Cell(tuple(done), len(rows) - len(done))
 
 

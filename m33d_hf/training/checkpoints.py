@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from torch.distributed.tensor import DTensor
 
 from m33d_hf.data.workers import tells_of_a_lost_worker
 from m33d_hf.errors import CheckpointError
-from m33d_hf.training.markers import MARKER, damage, flush_folder, is_complete, mark_complete
+from m33d_hf.training.markers import MARKER, damage, file_digest, flush_folder, is_complete, mark_complete
+from m33d_hf.training.saved_state import FILES, own_memory
 from m33d_hf.training.sharding import cut_like, local
 
 Beside = Callable[[Path], None]
@@ -107,15 +108,18 @@ class CheckpointStore:
             CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
         """
         path = self.folder / f"step_{state['step']:08d}"
-        with self._writing(path) as temporary:
+        known: dict[str, str] = {}
+        with self._writing(path, known) as temporary:
             write_weights(model, temporary)
             write_optimizer(optimizer_state, temporary)
             if average is not None:
                 values = {name: tensor.contiguous() for name, tensor in average.items()}
                 _naming(temporary / AVERAGE, lambda file: save_file(values, file))
-            write_json(temporary / STATE, state)
+            digests = {file.name: file_digest(file) for file in sorted(temporary.iterdir())}
+            write_json(temporary / STATE, {**state, FILES: digests})
             if beside is not None:
                 beside(temporary)
+            known.update(digests)
         self.retain(state["step"])
         return path
 
@@ -181,14 +185,17 @@ class CheckpointStore:
                 _remove(path)
 
     @contextmanager
-    def _writing(self, path: Path) -> Iterator[Path]:
-        """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
+    def _writing(self, path: Path, known: Mapping[str, str] | None = None) -> Iterator[Path]:
+        """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+        `known` as for `mark_complete`; the block may fill it.
+        """
         temporary = self.folder / (_TEMPORARY + path.name)
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
-            mark_complete(temporary)
+            mark_complete(temporary, known=known)
             _replace(temporary, path)
         # safetensors and torch.save report a failed write as errors of their own; see `_naming`.
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -348,8 +355,10 @@ def read_average(folder: Path) -> dict[str, torch.Tensor]:
 def read_optimizer(folder: Path) -> dict[str, Any]:
     """Load the optimizer's (and the scaler's) state as tensors and plain values only; what they say is not checked.
 
+    Every tensor has memory of its own: a file may give several the same, in which updates would run into each other.
+
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: missing or damaged, or a tensor that is not a plain array of numbers.
     """
     try:
         found = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
@@ -357,7 +366,7 @@ def read_optimizer(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{folder / OPTIMIZER} holds {type(found).__name__}, no optimizer's state")
-    return found
+    return own_memory(found, folder / OPTIMIZER)
 
 
 def read_state(folder: Path) -> dict[str, Any]:

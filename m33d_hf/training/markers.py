@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,15 @@ _PIECE = 1 << 25
 _THREADS = 8
 
 
-def mark_complete(folder: Path, names: Iterable[str] | None = None) -> None:
+def mark_complete(
+    folder: Path, names: Iterable[str] | None = None, known: Mapping[str, str] | None = None
+) -> None:
     """Flush the files of `folder` to the disk, then write its marker.
 
     Args:
         folder: holds plain files only, unless `names` says which of them count.
         names: files to list; all of them by default.
+        known: digests that have been taken of files that did not change since.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -41,7 +44,8 @@ def mark_complete(folder: Path, names: Iterable[str] | None = None) -> None:
     files = {}
     for name in sorted(names if names is not None else (path.name for path in folder.iterdir())):
         flush_to_disk(folder / name)
-        files[name] = {"size": (folder / name).stat().st_size, "blake2b": file_digest(folder / name)}
+        digest = (known or {}).get(name) or file_digest(folder / name)
+        files[name] = {"size": (folder / name).stat().st_size, "blake2b": digest}
     write_sealed_json(folder / MARKER, {"files": files})
     flush_folder(folder)
 
@@ -73,7 +77,16 @@ def damage(folder: Path, only: Collection[str] | None = None) -> str | None:
 
 def has_digests(folder: Path) -> bool:
     """Whether the marker lists digests; those of earlier versions do not."""
-    return all("blake2b" in entry for entry in _listed(folder, None).values())
+    return len(listed_digests(folder)) == len(_listed(folder, None))
+
+
+def listed_digests(folder: Path) -> dict[str, Any]:
+    """Name -> digest, as the marker has them; names without one, as in earlier versions, are left out.
+
+    Raises:
+        CorruptFileError: the marker is missing, damaged or no marker.
+    """
+    return {name: entry["blake2b"] for name, entry in _listed(folder, None).items() if "blake2b" in entry}
 
 
 def file_digest(path: Path) -> str:

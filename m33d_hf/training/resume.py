@@ -15,11 +15,11 @@ from m33d_hf.modeling.configuration_m33d import ModalitySpec
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.checkpoints import WEIGHTS, read_average, read_optimizer, read_state, read_weights
 from m33d_hf.training.ema import WeightAverage
-from m33d_hf.training.markers import damage, has_digests
+from m33d_hf.training.markers import damage, has_digests, listed_digests
 from m33d_hf.training.plan import RunPlan
 from m33d_hf.training.recipes import merge
 from m33d_hf.training.reporting import flatten
-from m33d_hf.training.saved_state import check_average, check_finite, check_optimizer, check_state
+from m33d_hf.training.saved_state import check_average, check_files, check_finite, check_optimizer, check_state
 from m33d_hf.training.sharding import local
 from m33d_hf.training.stepping import StepEngine
 
@@ -210,6 +210,7 @@ def restore(
     state = read_state(folder)
     check_state(state, folder, len(engine.names))
     check_resumable(state, folder, facts)
+    check_files(state, listed_digests(folder), folder)
     optimizer = read_optimizer(folder)
     check_optimizer(optimizer, engine.updater.whole_groups(), state, folder)
     averaged = read_average(folder) if average is not None else None

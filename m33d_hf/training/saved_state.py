@@ -12,13 +12,17 @@ from typing import Any
 
 import torch
 
+from m33d_hf.convert.pickles import not_plain
 from m33d_hf.errors import CheckpointError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 ENTRIES = "optimizer_entries"
 METRICS_RECORD = "metrics"
+FILES = "files"
 # Set anew in every step.
 _LEARNING_RATE = "lr"
+# What AdamW cannot do without; for the rest torch has defaults, as versions of it differ.
+_SETTINGS = frozenset({"params", "betas", "eps", "weight_decay"})
 _SCALER = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")
 
 
@@ -54,6 +58,29 @@ def check_state(state: Mapping[str, Any], folder: Path, terms: int) -> None:
     wrong.unless(entries is None or _is_count(entries), f"{ENTRIES} is {entries!r}, not a number")
     record = state.get(METRICS_RECORD)
     wrong.unless(record is None or isinstance(record, Mapping), f"{METRICS_RECORD} is {record!r}, no record of rows")
+
+
+def check_files(state: Mapping[str, Any], listed: Mapping[str, str], folder: Path) -> None:
+    """Check that weights, average and moments are those that were written with `state.json`.
+
+    Files of another step or run fit the model and the marker that was written for them, and would be trained on.
+
+    Args:
+        state: content of `state.json`, whose "files" has a digest for each; earlier versions have none.
+        listed: the digests of the folder's marker.
+        folder: of the checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing or another one.
+    """
+    written = state.get(FILES)
+    if written is None:
+        return
+    wrong = _Complaints(folder / "state.json")
+    wrong.unless(isinstance(written, Mapping) and written, f"{FILES} is no table of digests")
+    for name, digest in written.items():
+        same = listed.get(name) == digest
+        wrong.unless(same, f"{name} is not the one that was written with it, but of another step or run, or edited")
 
 
 def check_optimizer(
@@ -102,6 +129,29 @@ def check_optimizer(
     )
 
 
+def own_memory(value: Any, path: Path) -> Any:
+    """What `torch.load` gave, with every tensor in memory of its own.
+
+    Args:
+        value: tensors and plain values in dictionaries and lists.
+        path: the file, for the error.
+
+    Raises:
+        CheckpointError: a tensor that is not a plain array: sparse, quantised, nested, or without numbers.
+    """
+    if isinstance(value, torch.Tensor):
+        kind = not_plain(value)
+        if kind is not None:
+            raise CheckpointError(f"{path}: a tensor is {kind}; no run writes other than plain, dense ones")
+        return value.detach().clone()
+    if isinstance(value, dict):
+        for key, entry in value.items():  # in place, so that what was read goes as its copy comes
+            value[key] = own_memory(entry, path)
+    elif isinstance(value, list):
+        value[:] = [own_memory(entry, path) for entry in value]
+    return value
+
+
 def _check_groups(found: list[Any], groups: Sequence[Mapping[str, Any]], wrong: _Complaints) -> None:
     """Compare the groups: their parameters, which are numbered through, and their settings."""
     wrong.unless(len(found) == len(groups), f"has {len(found)} parameter groups, the run has {len(groups)}")
@@ -109,10 +159,13 @@ def _check_groups(found: list[Any], groups: Sequence[Mapping[str, Any]], wrong: 
     for index, (entry, group) in enumerate(zip(found, groups, strict=True)):
         wrong.unless(isinstance(entry, Mapping), f"parameter group {index} is no group")
         expected = list(range(start, start + len(group["params"])))
-        wrong.unless(entry.get("params") == expected, f"parameter group {index} holds other parameters than the run's")
+        same = isinstance(entry.get("params"), list) and entry["params"] == expected
+        wrong.unless(same, f"parameter group {index} holds other parameters than the run's")
         start += len(expected)
+        missing = sorted(_SETTINGS - entry.keys())
+        wrong.unless(not missing, f"parameter group {index} has no {', '.join(missing)}")
         for name in sorted((entry.keys() & group.keys()) - {"params", _LEARNING_RATE}):
-            same = _plain(entry[name]) == _plain(group[name])
+            same = not isinstance(entry[name], torch.Tensor) and _plain(entry[name]) == _plain(group[name])
             wrong.unless(same, f"{name} of parameter group {index} is {entry[name]!r}, the run has {group[name]!r}")
         wrong.unless(_is_number(entry.get(_LEARNING_RATE)), f"parameter group {index} has no learning rate")
 
@@ -181,7 +234,11 @@ def _is_number(value: Any) -> bool:
 def _are_rows(value: Any, count: int, length: int) -> bool:
     if not isinstance(value, list) or len(value) != count:
         return False
-    return all(isinstance(row, list) and len(row) == length and all(map(_is_number, row)) for row in value)
+    return all(isinstance(row, list) and len(row) == length and all(map(_is_sum, row)) for row in value)
+
+
+def _is_sum(value: Any) -> bool:
+    return _is_number(value) and abs(value) <= torch.finfo(torch.float32).max
 
 
 def _args_are_plain(args: Mapping[str, Any]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
+import lzma
 import math
 import pickle
 import warnings
@@ -95,6 +97,13 @@ def test_a_refusal_names_the_object(value: Any, name: str, weights: dict[str, Te
         (b"<html lang='en'>", "an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
         (gzip.compress(b"weights", mtime=0), "gzip"),
+        (b"\xef\xbb\xbf<!DOCTYPE html><html>", "an HTML page"),
+        ("<!DOCTYPE html><html>".encode("utf-16"), "an HTML page"),
+        (bz2.compress(b"weights"), "a compressed archive"),
+        (lzma.compress(b"weights"), "a compressed archive"),
+        (b"\x93NUMPY\x01\0", "a NumPy array"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a picture or a document"),
+        (bytes(4096), "a file of zeros"),
     ],
 )
 def test_what_is_no_weight_file_says_what_it_is(content: bytes, words: str, suffix: str, tmp_path: Path) -> None:
@@ -210,8 +219,25 @@ def test_empty_tensors_are_no_damage(tmp_path: Path) -> None:
         load_foreign(tmp_path / "damaged.pth")
 
 
-@pytest.mark.parametrize("text", [b'{"error": "not found"}', b"Entry not found\n", b"Invalid username or password."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"error": "not found"}',
+        b"Entry not found\n",
+        b"Invalid username or password.",
+        "Nicht gefunden: Größe\t0\n".encode(),
+        b"x" + ("é" * 300).encode(),
+    ],
+)
 def test_an_answer_in_words_is_no_weight_file(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "words.pth").write_bytes(text)
     with pytest.raises(CheckpointError, match="this is text, not weights; it begins with"):
         load_foreign(tmp_path / "words.pth")
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_nobody_is_told_to_open_a_file_without_protection(protocol: int, tmp_path: Path) -> None:
+    (tmp_path / "odd.pth").write_bytes(pickle.dumps({"model": [1.5]}, protocol))
+    with pytest.raises(CheckpointError) as caught:
+        load_foreign(tmp_path / "odd.pth")
+    assert "weights_only" not in str(caught.value)

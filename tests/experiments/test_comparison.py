@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from m33d_hf.experiments.comparison import Cell, compare, largest_range
+from m33d_hf.errors import ConfigError
+from m33d_hf.experiments.comparison import Cell, compare, largest_range, percent
+from m33d_hf.experiments.reproduction.results import cell as reproduced_cell
+from m33d_hf.experiments.results import Column, cell
+from m33d_hf.experiments.running import understood
 
 
 def test_a_cell_against_numpy() -> None:
@@ -35,3 +41,16 @@ def test_a_cell_against_numpy() -> None:
 )
 def test_the_rule(left: Cell, right: Cell, limit: float | None, points: float | None, verdict: str) -> None:
     assert compare(left, right, limit) == (points, verdict)
+
+
+@pytest.mark.parametrize("value", [True, "0.5", [0.5], None, {"value": 0.5}])
+def test_a_value_of_another_kind_is_no_cell(value: object, tmp_path: Path) -> None:
+    """True passed for 100 %; the message names the file that is read."""
+    assert percent(0.25) == 25.0 and percent(1) == 100
+    row = {"method": "mae", "task": "depth_estimation", "labels": 50, "status": "done", "value": value}
+    unknown = pytest.raises(ConfigError, match=r"results\.json does not hold what a run .* no number")
+    with unknown, understood(tmp_path / "results.json"):
+        cell({"rows": [row]}, "mae", Column("depth_estimation", 50))
+    row = {"variant": "base", "column": "depth-50", "seed": 0, "status": "done", "value": value}
+    with pytest.raises(TypeError, match="no number"):
+        reproduced_cell({"rows": [row]}, "base", "depth-50")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers.tiny import VARIANTS, tiny_config
+from helpers.tiny import CLIP, VARIANTS, tiny_config
 from m33d_hf.modeling.modeling_m33d import M33DModel, M33DPreTrainedModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
@@ -56,6 +56,28 @@ def test_denoising_and_distilled_models_too(tmp_path: Path) -> None:
     folder = _saved(tmp_path, "stage2_literal", modalities=modalities, distillation_weight=1.0)
     assert any("noise_heads" in name for name in load_file(folder / "model.safetensors"))
     assert _unexpected(M33DModel, folder) == set()
+
+
+@pytest.mark.parametrize("extra", [{}, CLIP, {"encoder_sharing": "shared"}], ids=["images", "clips", "shared"])
+@pytest.mark.parametrize(
+    "cls",
+    [M33DForSemanticSegmentation, M33DForDepthEstimation, M33DForVideoClassification, M33DForVideoActionDetection],
+)
+def test_a_folder_of_the_encoders_alone_loads_into_tasks_without_a_word(
+    cls: type[M33DPreTrainedModel], extra: dict[str, Any], tmp_path: Path
+) -> None:
+    """It names its weights without the prefix of the base model."""
+    torch.manual_seed(0)
+    encoders = M33DModel(tiny_config(**TASKS, **extra))
+    encoders.save_pretrained(tmp_path)
+    loaded, info = cls.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["unexpected_keys"] == set()
+    assert not any(name.startswith("m33d.") for name in info["missing_keys"])
+    for name, weight in loaded.m33d.state_dict().items():
+        assert torch.equal(weight, encoders.state_dict()[name]), name
+    strange = ("embeddings.depth.projektion.weight", "encoders.rgb.layers.0.attention.qvk.weight")
+    _add(tmp_path, *strange)
+    assert _unexpected(cls, tmp_path) == set(strange)
 
 
 @pytest.mark.parametrize(

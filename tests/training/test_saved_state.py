@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from helpers.launching import assert_same_weights
 from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.errors import ResumeError
-from m33d_hf.training.checkpoints import CheckpointStore
+from m33d_hf.training.checkpoints import CheckpointStore, read_optimizer
 from m33d_hf.training.loop import train
-from m33d_hf.training.markers import MARKER, mark_complete
+from m33d_hf.training.markers import MARKER, file_digest, mark_complete
 
 CHANGES = {"train__ema_decay": 0.9, "checkpoint__every_steps": 4, "evaluation__every_steps": 6}
 
@@ -38,7 +39,14 @@ def killed(tmp_path):
 
 
 def again(folder):
-    """Mark the folder as whole, with what lies there now."""
+    """Mark the folder as whole, with what lies there now, as if all of it had been written together."""
+
+    def renew(content):
+        if isinstance(content, dict) and isinstance(content.get("files"), dict):
+            content["files"] = {name: file_digest(folder / name) for name in content["files"]}
+
+    with suppress(ValueError, RecursionError):  # where the state is what was changed
+        state(folder, renew)
     (folder / MARKER).unlink()
     mark_complete(folder)
 
@@ -76,7 +84,30 @@ def replaced(name, value):
     return lambda folder: state(folder, lambda content: content.update({name: value}))
 
 
+def share_memory(saved):
+    """All first moments in one memory, where an update of one would change the others."""
+    entries = saved["optimizer"]["state"].values()
+    for entry in entries:
+        entry["exp_avg"] = torch.zeros(1).expand(entry["exp_avg"].shape)
+
+
 FOREIGN = {
+    "moments that are sparse": lambda f: optimizer(f, lambda s: moments(s).update(exp_avg=torch.zeros(3).to_sparse())),
+    "moments without numbers": lambda f: optimizer(
+        f, lambda s: moments(s).update(exp_avg=moments(s)["exp_avg"].to("meta"))
+    ),
+    "a count without a number": lambda f: optimizer(f, lambda s: moments(s).update(step=moments(s)["step"].to("meta"))),
+    "a sparse count": lambda f: optimizer(f, lambda s: moments(s).update(step=torch.ones(1).to_sparse())),
+    "a group without betas": lambda f: optimizer(f, lambda s: s["optimizer"]["param_groups"][0].pop("betas")),
+    "betas that are a tensor": lambda f: optimizer(
+        f, lambda s: s["optimizer"]["param_groups"][0].update(betas=torch.tensor([0.9, 0.95]))
+    ),
+    "parameters that are a tensor": lambda f: optimizer(
+        f, lambda s: s["optimizer"]["param_groups"][0].update(params=torch.arange(3))
+    ),
+    "windows beyond single precision": replaced("windows", [[1e300, 0.0]]),
+    "files that are text": replaced("files", "x"),
+    "no files": replaced("files", {}),
     "moments of another shape": lambda f: optimizer(f, lambda s: moments(s).update(exp_avg=torch.zeros(3))),
     "moments of another type": lambda f: optimizer(
         f, lambda s: moments(s).update(exp_avg=moments(s)["exp_avg"].half())
@@ -141,6 +172,31 @@ def test_foreign_content_is_passed_over_and_the_end_is_the_same(killed, whole, c
     assert_same_weights(whole, killed)
 
 
+def test_moments_that_share_their_memory_are_taken_apart(killed):
+    """Updated in place they crashed the process."""
+    newest = killed / "checkpoints" / "step_00000008"
+    optimizer(newest, share_memory)
+    again(newest)
+    values = read_optimizer(newest)["optimizer"]["state"].values()
+    places = {entry[name].untyped_storage().data_ptr() for entry in values for name in ("exp_avg", "exp_avg_sq")}
+    assert len(places) == 2 * len(values)
+    assert all(entry["exp_avg"].is_contiguous() for entry in values)
+    assert run(killed).step == 12
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "optimizer.pt"])
+def test_a_file_of_another_step_is_passed_over(killed, whole, caplog, name):
+    """It fits the model, and the marker was written anew: only what lies beside it tells."""
+    newest = killed / "checkpoints" / "step_00000008"
+    (newest / name).write_bytes((newest.parent / "step_00000004" / name).read_bytes())
+    (newest / MARKER).unlink()
+    mark_complete(newest)
+    with caplog.at_level(logging.WARNING):
+        assert run(killed).step == 12
+    assert "step_00000008 was passed over" in caplog.text and f"{name} is not the one that was written" in caplog.text
+    assert_same_weights(whole, killed)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors", "optimizer.pt", "state.json", MARKER])
 def test_a_flipped_bit_costs_the_steps_since_the_checkpoint_before(killed, whole, caplog, name):
     path = killed / "checkpoints" / "step_00000008" / name
@@ -175,7 +231,7 @@ def test_a_checkpoint_of_an_earlier_version_continues_with_a_word(killed, whole,
     for folder in CheckpointStore(killed).steps():
         files = json.loads((folder / MARKER).read_text())["files"]
         (folder / MARKER).write_text(json.dumps({name: entry["size"] for name, entry in files.items()}, indent=2))
-        state(folder, lambda content: content.pop("optimizer_entries"))
+        state(folder, lambda content: [content.pop(name) for name in ("optimizer_entries", "files")])
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != MARKER}
         (folder / MARKER).write_text(json.dumps(sizes, indent=2))
     with caplog.at_level(logging.WARNING):

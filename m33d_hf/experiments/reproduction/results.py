@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m33d_hf.errors import ConfigError
-from m33d_hf.experiments.comparison import Cell, compare, largest_range
+from m33d_hf.experiments.comparison import Cell, compare, largest_range, percent
 from m33d_hf.experiments.jobs import DONE
 
 Results = Mapping[str, Any]
@@ -79,7 +79,7 @@ def entries(results: Results, variant: str, column: str) -> list[Mapping[str, An
 def cell(results: Results, variant: str, column: str) -> Cell:
     """The seeds of a variant in a column; finished ones in percent."""
     rows = entries(results, variant, column)
-    done = [100 * row["value"] for row in rows if row["status"] == DONE]
+    done = [percent(row["value"]) for row in rows if row["status"] == DONE]
     return Cell(tuple(done), len(rows) - len(done))
 
 
@@ -156,7 +156,7 @@ def difference(results: Results, better: str, than: str, column: str, table: Tab
 
 def paired(results: Results, better: str, than: str, column: str) -> dict[int, float]:
     """Seed -> difference in percentage points, for the seeds that both finished."""
-    left, right = ({row["seed"]: 100 * row["value"] for row in entries(results, variant, column)
+    left, right = ({row["seed"]: percent(row["value"]) for row in entries(results, variant, column)
                     if row["status"] == DONE} for variant in (better, than))  # fmt: skip
     return {seed: left[seed] - right[seed] for seed in left if seed in right}
 
