@@ -21,7 +21,7 @@ from m33d_hf.data.depth_checks import FARTHEST_MEDIAN, NEAREST_MEDIAN, DepthChec
 from m33d_hf.data.depth_figures import saturation
 from m33d_hf.data.depth_options import DepthOptions
 from m33d_hf.data.depth_sampling import HOW_TO_STATE, Looked, evenly_spaced, look_at, spread_over
-from m33d_hf.data.depth_units import NEGLIGIBLE, plausibilities
+from m33d_hf.data.depth_units import plausibilities, shares
 from m33d_hf.data.depth_verdicts import refuse_foreign_numbers, settle_contradictions, sky_bound
 from m33d_hf.errors import DataError, DepthUnitError
 from m33d_hf.modeling.depth_spec_m33d import UNITS_PER_METRE, DepthSpec
@@ -211,19 +211,17 @@ def _guess_unit(looked: Sequence[Looked], spec: DepthSpec) -> _Guess:
     valid = [each for each in looked if each.figures.valid]
     _question_display_depth(valid)
     stored = float(np.median([each.figures.median for each in valid]))
-    opinions = [units for each in valid if max((units := plausibilities(each.figures)).values()) >= NEGLIGIBLE]
+    opinions = [units for each in valid if (units := shares(each.figures))]
     if len(opinions) * 2 < len(valid):
         _refuse_unknown(stored, valid)
     ballot = Counter(max(units, key=units.__getitem__) for units in opinions).most_common()
     best, most = ballot[0]
     of_majority = [units for units in opinions if max(units, key=units.__getitem__) == best]
     named = {unit for units in of_majority for unit in units}
-    shares = {
-        unit: float(np.mean([units.get(unit, 0.0) / sum(units.values()) for units in of_majority])) for unit in named
-    }
-    ranked = sorted(shares.items(), key=lambda entry: -entry[1])
-    medians = {unit: _median_as(unit, valid) for unit in {*shares, *dict(ballot)}}
-    support = shares[best]
+    mean = {unit: float(np.mean([units.get(unit, 0.0) for units in of_majority])) for unit in named}
+    ranked = sorted(mean.items(), key=lambda entry: -entry[1])
+    medians = {unit: _median_as(unit, valid) for unit in {*mean, *dict(ballot)}}
+    support = mean[best]
     alike = [unit for unit, value in ranked if value * _CLEAR >= support]
     contested = tuple(unit for unit, count in ballot if count * _CLEAR >= most)
     if len(alike) > 1:

@@ -8,6 +8,7 @@ import pytest
 
 from helpers import depth_scenes as scenes
 from helpers.frames_on_disk import rgb_array, save
+from m33d_hf.data.depth_options import DepthOptions
 from m33d_hf.data.depth_sampling import spread_over
 from m33d_hf.data.detection import detect_depth_spec
 from m33d_hf.data.doctor import check_source
@@ -39,7 +40,8 @@ def test_one_odd_file_does_not_change_forty(tmp_path: Path):
 @pytest.mark.parametrize(("scale", "odd"), [(1000, 10000), (5000, 1000), (10000, 1000)])
 def test_one_odd_file_of_other_units(tmp_path: Path, scale: float, odd: float):
     files = write(tmp_path, range(12), scale, reach=3.5) + write(tmp_path, range(12, 13), odd, reach=3.5)
-    assert "12.png counts as bad" in detect_depth_spec(files).message
+    options = None if scale == 1000 else DepthOptions(scale=scale)  # without marks these units are asked for
+    assert "12.png counts as bad" in detect_depth_spec(files, options).message
 
 
 def test_several_odd_files_are_an_error_that_names_them(tmp_path: Path):

@@ -37,6 +37,78 @@ def stored_scenes(
     return [scenes.stored(each, UNITS_PER_METRE[unit], dtype) for each in maps]
 
 
+def bell(median: float, spread: float = 0.3) -> np.ndarray:
+    """A map of log-normal depth, 15 % of it holes."""
+    rng = np.random.default_rng(0)
+    metres = median * np.exp(spread * rng.standard_normal((60, 80)))
+    return np.where(rng.random(metres.shape) < 0.15, np.nan, metres)
+
+
+def like(scene: np.ndarray, median: float) -> np.ndarray:
+    return scene * (median / np.nanmedian(scene))
+
+
+# unit, dtype, whether stored in whole millimetres, medians in metres
+ACCEPTED = [
+    ("millimetre", np.uint16, True, (0.8, 1.0, 1.5, 2.2, 3.0, 4.0)),
+    ("millimetre", np.uint16, True, (0.03, 0.05, 0.075)),
+    ("tum", np.uint16, True, (0.7, 1.0, 2.0, 4.0, 8.0)),
+    ("quarter_millimetre", np.uint16, True, (0.5, 1.0, 2.0, 3.0)),
+    ("metre", np.float32, False, (1.3, 2.2, 3.0, 4.5)),
+    ("millimetre", np.float32, False, (0.8, 1.5, 2.2, 4.0)),
+]
+ASKED = [
+    ("tum", np.uint16, False, (1.0, 1.3, 2.0, 3.0, 6.0, 7.0, 8.0)),
+    ("quarter_millimetre", np.uint16, False, (1.3, 2.0, 2.4, 3.0, 4.0, 6.0)),
+    ("tenth_millimetre", np.uint16, False, (0.8, 1.0, 1.5, 2.0, 3.0, 4.5)),
+    ("millimetre", np.uint16, True, (5.0, 6.0, 8.0, 0.15, 0.3, 0.5)),
+    ("centimetre", np.uint16, False, (1.0, 2.0, 3.0, 6.0)),
+    ("centimetre", np.float32, False, (1.0, 2.0, 3.0, 6.0, 0.08, 0.15, 0.4)),
+    ("millimetre", np.float32, False, (0.04, 0.06, 0.1, 0.2, 0.5)),
+    ("metre", np.float32, False, (7.0, 8.0)),
+]
+
+
+def cases(table: list[tuple[str, type, bool, tuple[float, ...]]]) -> list[tuple[str, type, bool, float]]:
+    return [(unit, dtype, whole, median) for unit, dtype, whole, medians in table for median in medians]
+
+
+def bell_stored(unit: str, dtype: type, whole: bool, median: float) -> np.ndarray:
+    metres = bell(median)
+    return scenes.stored(np.rint(metres * 1000) / 1000 if whole else metres, UNITS_PER_METRE[unit], dtype)
+
+
+@pytest.mark.parametrize(("unit", "dtype", "whole", "median"), cases(ACCEPTED))
+def test_no_flag_is_needed_in_the_home_range(tmp_path: Path, unit: str, dtype: type, whole: bool, median: float):
+    found, message = told(tmp_path, [bell_stored(unit, dtype, whole, median)])
+    assert found == unit, message
+
+
+@pytest.mark.parametrize(("unit", "dtype", "whole", "median"), cases(ASKED))
+def test_no_other_unit_is_chosen_in_silence(tmp_path: Path, unit: str, dtype: type, whole: bool, median: float):
+    stored = bell_stored(unit, dtype, whole, median)
+    found, message = told(tmp_path, [stored])
+    valid = stored[(stored > 0) & (stored != 65535)]
+    shown = f"{np.median(valid) / UNITS_PER_METRE[unit]:.3g} m as {unit}: --data.options.depth_unit {unit}"
+    assert found == "stop" and shown in message, message
+
+
+@pytest.mark.parametrize("median", [8.0, 13.0, 20.0])
+def test_streets_of_a_scanner_need_no_flag(tmp_path: Path, median: float):
+    metres = like(scenes.lidar(np.random.default_rng(0)), median)
+    assert told(tmp_path / "integers", [scenes.stored(metres, 256)])[0] == "kitti"
+    assert told(tmp_path / "floats", [scenes.stored(metres, 1, np.float32)])[0] == "metre"
+
+
+@pytest.mark.parametrize(
+    ("unit", "median"), [("kitti", 5.0), ("kitti", 13.0), ("centimetre", 13.0), ("millimetre", 10.0)]
+)
+def test_dense_wide_streets_are_no_rooms(tmp_path: Path, unit: str, median: float):
+    metres = like(scenes.street(np.random.default_rng(0)), median)
+    found, message = told(tmp_path, [scenes.stored(metres, UNITS_PER_METRE[unit])])
+    assert found == unit or (found == "stop" and f"depth_unit {unit}" in message), message
+
+
 @pytest.mark.parametrize("reach", [1.2, 2.0, 3.0, 4.5])
 def test_millimetres_of_rooms_need_no_flag(tmp_path: Path, reach: float):
     assert told(tmp_path, stored_scenes(scenes.room, "millimetre", np.uint16, reach))[0] == "millimetre"

@@ -43,8 +43,20 @@ def test_millimetres_are_recognised_and_the_median_is_said(tmp_path: Path, caplo
 
 @pytest.mark.parametrize(("scale", "unit"), [(5000, "tum"), (10000, "tenth_millimetre")])
 def test_other_integer_scales(tmp_path: Path, scale: int, unit: str):
-    low, high = (0.8, 6.0) if scale == 5000 else (2.0, 6.4)
-    assert detect_depth_spec(write(tmp_path, room(scale, low, high))).spec.unit == unit
+    """Such values could be 1/4000 m as well; what their device leaves in them tells them apart."""
+    if scale == 5000:
+        stored = room(1000, 0.8, 6.0) * 5  # whole millimetres, as a Kinect gives
+    else:
+        stored = np.resize(room(scale, 2.0, 6.4), (424, 512))  # the picture of a Kinect v2
+    assert detect_depth_spec(write(tmp_path, stored)).spec.unit == unit
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(5000, "tum"), (10000, "tenth_millimetre"), (4000, "quarter_millimetre")])
+def test_integer_scales_without_marks_are_asked_for(tmp_path: Path, scale: int, unit: str):
+    stored = room(scale, 1.5, 6.0)
+    median = np.median(stored[stored > 0]) / scale
+    with pytest.raises(DepthUnitError, match=rf"{median:.3g} m as {unit}: --data\.options\.depth_unit {unit}"):
+        detect_depth_spec(write(tmp_path, stored))
 
 
 def test_alternative_is_named_when_two_units_are_plausible(tmp_path: Path):
