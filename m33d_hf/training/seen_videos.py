@@ -60,8 +60,8 @@ def seen_again(init_from: str | None, dataset: SampleDataset) -> list[str]:
     groups = video_groups(dataset) if trainings else []
     lines = []
     for training in trainings:
-        salt, known = training["salt"], set(training["digests"])
-        again = sum(group.known(lambda name, salt=salt, known=known: _digest(salt, name) in known) for group in groups)
+        is_known = _recogniser(training["salt"], set(training["digests"]))
+        again = sum(group.known(is_known) for group in groups)
         if again:
             lines.append(
                 f"WARNING: {again} of {_items(groups)} evaluation videos were trained on, by their names "
@@ -137,6 +137,10 @@ def _is_training(entry: Any) -> bool:
         return False
     digests = entry.get("digests")
     return isinstance(digests, list) and all(isinstance(digest, str) for digest in digests)
+
+
+def _recogniser(salt: str, digests: set[str]) -> Callable[[str], bool]:
+    return lambda name: _digest(salt, name) in digests
 
 
 def _items(groups: Sequence[Group]) -> int:
