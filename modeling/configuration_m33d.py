@@ -22,15 +22,7 @@ from .configuration_checks_m33d import (
     refusing_as_ours,
 )
 from .errors_m33d import ConfigError, nearest_name_hint
-from .modalities_m33d import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ModalitySpec,
-    depth_modality,
-    modality_types,
-    rgb_modality,
-    unknown_keys,
-)
+from .modalities_m33d import IMAGENET_MEAN, IMAGENET_STD, ModalitySpec, depth_modality, later_fields, rgb_modality
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "M33DConfig", "ModalitySpec", "depth_modality", "rgb_modality"]
 
@@ -244,7 +236,7 @@ class M33DConfig(PreTrainedConfig):
         self._check_fields()
         check_library_fields(self, kwargs)
         entries = self.modalities if self.modalities is not None else [rgb_modality(), depth_modality()]
-        self._later_fields = self._fields_of_later_versions(entries)
+        self._later_fields = later_fields(entries, self.transformers_version)
         self.modalities = [self._whole_entry(entry) for entry in entries]
         if self.use_cls_token is None:
             self.use_cls_token = self.num_frames == 1 and not self.global_token
@@ -291,22 +283,9 @@ class M33DConfig(PreTrainedConfig):
             # A saved configuration may come from a newer version or carry somebody's own attribute.
             logger.warning("%s It is kept as a plain attribute.", message)
 
-    def _fields_of_later_versions(self, entries: list[dict[str, Any]]) -> frozenset[str]:
-        """Unknown keys of the modalities of a saved configuration: told, and kept like unknown fields beside them."""
-        found: set[str] = set()
-        for entry in entries if self.transformers_version is not None else ():
-            for key in unknown_keys(entry):
-                logger.warning(
-                    "modality %r has an unknown key %r.%s It is kept as it is, without effect: a later version may have"
-                    " written the file (it was saved with transformers %s).",
-                    entry.get("name"), key, nearest_name_hint(key, modality_types()), self.transformers_version,
-                )  # fmt: skip
-                found.add(key)
-        return frozenset(found)
-
     def _whole_entry(self, entry: dict[str, Any]) -> dict[str, Any]:
-        later = {key: value for key, value in entry.items() if key in self._later_fields}
-        return {**ModalitySpec.from_dict(self._without_later_fields(entry)).to_dict(), **later}
+        known = self._without_later_fields(entry)
+        return {**ModalitySpec.from_dict(known).to_dict(), **{k: entry[k] for k in entry.keys() - known.keys()}}
 
     def _without_later_fields(self, entry: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in entry.items() if key not in self._later_fields}

@@ -7,8 +7,12 @@ import typing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from transformers.utils import logging
+
 from .errors_m33d import ConfigError, nearest_name_hint
 from .fields_m33d import Range, check_value, shown
+
+logger = logging.get_logger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -195,6 +199,25 @@ def modality_types() -> dict[str, Any]:
 def unknown_keys(entry: dict[str, Any]) -> list[str]:
     """The keys of an entry of `M33DConfig.modalities` that are no fields."""
     return [key for key in entry if key not in modality_types()]
+
+
+def later_fields(entries: list[dict[str, Any]], version: str | None) -> frozenset[str]:
+    """Unknown keys of the entries of a saved configuration: told, and to be kept like unknown fields beside them.
+
+    Args:
+        entries: of `M33DConfig.modalities`.
+        version: of transformers, that saved them; None where no file was read, whose unknown keys are mistakes.
+    """
+    if version is None:
+        return frozenset()
+    for entry in entries:
+        for key in unknown_keys(entry):
+            logger.warning(
+                "modality %r has an unknown key %r.%s It is kept as it is, without effect: a later version may have"
+                " written the file (it was saved with transformers %s).",
+                entry.get("name"), key, nearest_name_hint(str(key), modality_types()), version,
+            )  # fmt: skip
+    return frozenset(key for entry in entries for key in unknown_keys(entry))
 
 
 def check_entry(entry: dict[str, Any]) -> None:
