@@ -158,7 +158,9 @@ class M33DModel(M33DPreTrainedModel):
 
     _keys_to_ignore_on_load_unexpected = list(PRETRAINING_PARTS)  # noqa: RUF012
 
-    def __init__(self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool | None = None) -> None:
+    def __init__(
+        self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool | None = None
+    ) -> None:
         super().__init__(config)
         final_norm = config.encoder_norm if final_norm is None else final_norm
         specs = config.input_specs if modalities is None else tuple(config.spec(name) for name in modalities)

@@ -311,7 +311,9 @@ def resize_map(values: torch.Tensor, size: Size) -> torch.Tensor:
     return values
 
 
-def normalize_rgb(pixels: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> torch.Tensor:
+def normalize_rgb(
+    pixels: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> torch.Tensor:
     """Turn uint8 (..., C, H, W) into float32 ``(pixels / 255 - mean) / std``; without mean and std, [0, 1]."""
     # Into planes, however the pixels lie: in the same pass.
     values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
