@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.activations import ACT2FN
 
 from .errors_m33d import ConfigError, nearest_name_hint
-from .fields_m33d import Range, described, fit, shown
+from .fields_m33d import Range, check_value, fit, shown
 
 _WIDTH = Range(low=1, high=65_536)
 _BLOCKS = Range(low=1, high=1024)
@@ -121,9 +121,7 @@ def check_types(config: Any, types: Mapping[str, Any]) -> None:
         ConfigError: the first such field, with what it may hold.
     """
     for name, hint in types.items():
-        value = getattr(config, name)
-        if not fit(value, hint)[0]:
-            raise ConfigError(f"{name} must be {described(hint)}, not {shown(value)}.")
+        check_value(name, getattr(config, name), hint)
     if config.hidden_act not in ACT2FN:
         hint = nearest_name_hint(config.hidden_act, ACT2FN)
         raise ConfigError(f"hidden_act is {shown(config.hidden_act)}, which transformers does not know.{hint}")

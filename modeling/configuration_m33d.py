@@ -22,7 +22,7 @@ from .configuration_checks_m33d import (
     refusing_as_ours,
 )
 from .errors_m33d import ConfigError, nearest_name_hint
-from .modalities_m33d import IMAGENET_MEAN, IMAGENET_STD, ModalitySpec, depth_modality, rgb_modality
+from .modalities_m33d import IMAGENET_MEAN, IMAGENET_STD, ModalitySpec, depth_modality, later_fields, rgb_modality
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "M33DConfig", "ModalitySpec", "depth_modality", "rgb_modality"]
 
@@ -236,7 +236,8 @@ class M33DConfig(PreTrainedConfig):
         self._check_fields()
         check_library_fields(self, kwargs)
         entries = self.modalities if self.modalities is not None else [rgb_modality(), depth_modality()]
-        self.modalities = [ModalitySpec.from_dict(entry).to_dict() for entry in entries]
+        self._later_fields = later_fields(entries, self.transformers_version)
+        self.modalities = [self._whole_entry(entry) for entry in entries]
         if self.use_cls_token is None:
             self.use_cls_token = self.num_frames == 1 and not self.global_token
         if self.position_embedding_type is None:
@@ -252,6 +253,7 @@ class M33DConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain data."""
         plain = super().to_dict()
+        plain.pop("_later_fields", None)
         return plain if plain.get("id2label") is None else {**plain, "id2label": dict(plain["id2label"])}
 
     def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
@@ -281,10 +283,19 @@ class M33DConfig(PreTrainedConfig):
             # A saved configuration may come from a newer version or carry somebody's own attribute.
             logger.warning("%s It is kept as a plain attribute.", message)
 
+    def _whole_entry(self, entry: dict[str, Any]) -> dict[str, Any]:
+        known = self._without_later_fields(entry)
+        return {**ModalitySpec.from_dict(known).to_dict(), **{k: entry[k] for k in entry.keys() - known.keys()}}
+
+    def _without_later_fields(self, entry: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in entry.items() if key not in self._later_fields}
+
     @property
     def specs(self) -> tuple[ModalitySpec, ...]:
         """All modalities, in order."""
         entries = self.modalities or []
+        if self._later_fields:
+            entries = [self._without_later_fields(entry) for entry in entries]
         try:
             return _specs_of(tuple(tuple(entry.items()) for entry in entries))
         except TypeError:  # an entry that somebody edited holds a list, which no cache can look up

@@ -1,20 +1,21 @@
 """What a stored depth value means: a `DepthSpec` turns it into metres, once, when a file is read.
 
-Nothing downstream divides by 1000. Types and ranges of the fields stand with the fields, and one function checks them
-for options, for depth_spec.json and for whoever builds a `DepthSpec` in Python.
+Nothing downstream divides by 1000. Types stand with the fields and ranges above them, and one function checks both for
+options, for depth_spec.json and for whoever builds a `DepthSpec` in Python.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields, replace
-from numbers import Integral, Real
+import functools
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from .errors_m33d import ConfigError, DepthUnitError, nearest_name_hint
+from .fields_m33d import Range, check_value, shown
 
 DEPTH_KINDS = ("metric", "inverse", "relative")
 # Stored units per metre. 1/5000 m is the TUM RGB-D benchmark's unit, 0.1 mm that of some Kinect v2 exports, 1/4000 m
@@ -46,10 +47,15 @@ _UNIT_ALIASES = {
     "l515": "quarter_millimetre",
     "sun": "sunrgbd",
 }
-# What float32 holds; larger than any number that a depth map stores or means.
-_LARGEST = 1e38
-_SMALLEST = 1e-37  # but for 0
-_MOST_INVALID_VALUES = 1000
+_LARGEST = 1e38  # what float32 holds; larger than any number that a depth map stores or means
+_VALUES = Range(low=-_LARGEST, high=_LARGEST)
+DEPTH_SCALE = Range(low=1e-6, high=1e9)  # stored units per metre
+SPEC_RANGES: Mapping[str, Range] = {
+    "scale": DEPTH_SCALE,
+    "invalid_values": replace(_VALUES, fewest=0, most=1000),
+    "min_depth": _VALUES,
+    "max_depth": _VALUES,
+}
 
 
 def choice(value: object, known: Sequence[str], what: str) -> str:
@@ -60,47 +66,29 @@ def choice(value: object, known: Sequence[str], what: str) -> str:
     """
     if not isinstance(value, str) or value not in known:
         hint = nearest_name_hint(value, known) if isinstance(value, str) else ""
-        raise ConfigError(f"{what} is {_short(value)}; it must be one of {', '.join(known)}.{hint}")
+        raise ConfigError(f"{what} is {shown(value)}; it must be one of {', '.join(known)}.{hint}")
     return value
 
 
-def _short(value: object) -> str:
-    """A value as messages show it: a number of 400 digits says no more than its beginning."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to write integers of more than 4,300 digits
-        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
-    return text if len(text) <= 60 else f"{text[:50]}..."
+@functools.cache
+def _types() -> dict[str, Any]:
+    """Field -> type of a `DepthSpec`."""
+    return typing.get_type_hints(DepthSpec)
 
 
-def checked_number(
-    value: object, what: str, low: float | None = None, above: float | None = None, whole: bool = False
-) -> float:
-    """`value` as a float, where it is a finite number within bounds.
+def check_spec_field(name: str, value: object, label: str) -> None:
+    """Compare one value with type and range of the field of `DepthSpec` that is called `name`.
 
     Args:
-        what: the name that messages give it.
-        low, above: it must be at least `low`, and more than `above`.
-        whole: it must be an integer.
+        label: what messages call it.
 
     Raises:
-        ConfigError: another type (text and booleans are no numbers), NaN, infinite, or outside.
+        ConfigError: with the label, the value and what was expected.
     """
-    bound = f" of at least {low:g}" if low is not None else f" above {above:g}" if above is not None else ""
-    sign = "positive " if above == 0 else ""
-    expected = f"expected a {sign}{'whole' if whole else 'finite'} number{'' if sign else bound}"
-    kind = Integral if whole else Real
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, kind):
-        raise ConfigError(f"{what} is {_short(value)} ({type(value).__name__}); {expected}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    beyond = 0 < abs(number) < _SMALLEST
-    beyond |= (low is not None and number < low) or (above is not None and number <= above)
-    if not math.isfinite(number) or abs(number) > _LARGEST or beyond:
-        raise ConfigError(f"{what} is {_short(value)}; {expected}")
-    return number
+    if name == "kind":
+        choice(value, DEPTH_KINDS, label)
+    else:
+        check_value(label, value, _types()[name], SPEC_RANGES.get(name))
 
 
 def _plain(value: Any) -> Any:
@@ -108,47 +96,13 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _numbers(value: object, what: str) -> tuple[float, ...]:
-    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
-        raise ConfigError(f"{what} is {_short(value)}; expected a list of numbers such as [0, 65535]")
-    items = tuple(value)
-    if len(items) > _MOST_INVALID_VALUES:
-        raise ConfigError(f"{what} has {len(items)} entries; expected at most {_MOST_INVALID_VALUES}")
-    for number, item in enumerate(items):
-        checked_number(item, f"{what}[{number}]")
-    return items
-
-
-def _field(default: Any, **check: Any) -> Any:
-    """A field with what `check_fields` asks of it: `choices`, `list`, or the bounds of a number."""
-    return field(default=default, metadata={"check": check})
-
-
-def check_fields(of: Sequence[Field[Any]], values: Mapping[str, Any], label: str = "{}") -> None:
-    """Compare values with types and ranges that stand in the metadata of their fields; None passes where it is default.
-
-    Args:
-        of: the fields, as `dataclasses.fields` lists them.
-        values: field name -> value.
-        label: how messages call a field, with its name for `{}`.
-
-    Raises:
-        ConfigError: naming the field, the value and what was expected.
-    """
-    for each in of:
-        value = values.get(each.name, each.default)
-        if value is None and each.default is None:
-            continue
-        check, name = each.metadata["check"], label.format(each.name)
-        if "choices" in check:
-            choice(value, check["choices"], name)
-        elif "list" in check:
-            _numbers(value, name)
-        elif check.get("text"):
-            if not isinstance(value, str):
-                raise ConfigError(f"{name} is {_short(value)}; expected a unit's name such as 'millimetre'")
-        else:
-            checked_number(value, name, **check)
+def listed(values: Any) -> Any:
+    """A list, array or whatever can be looked through once as a tuple, everything else as it is."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        return values
+    return tuple(values)
 
 
 @dataclass(frozen=True)
@@ -162,25 +116,27 @@ class DepthSpec:
             `tenth_millimetre`, `quarter_millimetre` (1/4000 m, RealSense L515), `kitti` (1/256 m), `sunrgbd`
             (millimetres whose 16 bits are rotated by 3, which decoding takes back), `custom` (whatever `scale` says)
             or `none` (inverse and relative). Derived from `scale` when left out.
-        scale: stored value / scale = metres, more than 0; 1000 for millimetres. Derived from `unit` when left out.
+        scale: stored value / scale = metres, 1e-6 to 1e9; 1000 for millimetres. Derived from `unit` when left out.
         invalid_values: stored values that mean "nothing measured". NaN and infinity always do; so do values
             <= 0 of metric and inverse maps, whatever is listed here.
         min_depth, max_depth: decoded values outside this closed range are invalid; None = no bound.
 
     Raises:
-        ConfigError: a field of another type, an unknown kind or unit, a scale that is not positive, a unit and scale
+        ConfigError: a field of another type, an unknown kind or unit, a scale out of its range, a unit and scale
             that disagree, or bounds that leave nothing.
     """
 
-    kind: str = _field("metric", choices=DEPTH_KINDS)
-    unit: str | None = _field(None, text=True)
-    scale: float | None = _field(None, above=0.0)
-    invalid_values: tuple[float, ...] = _field((0, 65535), list=True)
-    min_depth: float | None = _field(None)
-    max_depth: float | None = _field(None)
+    kind: str = "metric"
+    unit: str | None = None
+    scale: float | None = None
+    invalid_values: tuple[float, ...] = (0, 65535)
+    min_depth: float | None = None
+    max_depth: float | None = None
 
     def __post_init__(self) -> None:
-        check_fields(fields(self), {each.name: getattr(self, each.name) for each in fields(self)}, "depth {}")
+        object.__setattr__(self, "invalid_values", listed(self.invalid_values))
+        for each in fields(self):
+            check_spec_field(each.name, getattr(self, each.name), f"depth {each.name}")
         object.__setattr__(self, "invalid_values", tuple(_plain(value) for value in self.invalid_values))
         for name in ("min_depth", "max_depth"):
             object.__setattr__(self, name, _plain(getattr(self, name)))

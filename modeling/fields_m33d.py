@@ -13,6 +13,8 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
+from .errors_m33d import ConfigError
+
 _LISTS = (list, tuple, set, frozenset, abc.Sequence, abc.Iterable, abc.Collection)
 _MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
 _LONGEST = 60
@@ -26,9 +28,10 @@ class Range:
     Args:
         low, high: least and largest value.
         above, below: bounds that are outside themselves.
-        length: how many numbers a list must have; None for one or more.
+        length: how many numbers a list must have; None for `fewest` to `most`.
         ordered: the numbers of a list must not descend.
         odd: even numbers are outside.
+        fewest, most: how many numbers a list may have; no bound above where `most` is None.
     """
 
     low: float | None = None
@@ -38,6 +41,8 @@ class Range:
     length: int | None = None
     ordered: bool = False
     odd: bool = False
+    fewest: int = 1
+    most: int | None = None
 
     def words(self) -> str:
         """The range as messages and `--help` say it: "above 0 and at most 1", "two ascending numbers, each ..."."""
@@ -60,7 +65,9 @@ class Range:
             return f"has {shown(value[wrong])} for {shown(wrong)}; each must be {self.words()}"
         alone = not isinstance(value, list | tuple)
         entries = [value] if alone else list(value)
-        fits = bool(entries) and all(self._holds(entry) for entry in entries)
+        if self.most is not None and len(entries) > self.most:
+            return f"has {len(entries)} entries; it may have at most {self.most}"
+        fits = len(entries) >= self.fewest and all(self._holds(entry) for entry in entries)
         # A field of "one number or a list" takes one number whatever the length of its list.
         fits = fits and (alone or self.length in (None, len(entries)))
         if fits and self.ordered:
@@ -93,7 +100,8 @@ def shown(value: Any, longest: int = _LONGEST) -> str:
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # Python writes no numbers of more than 4300 digits
-        text = f"a {type(value).__name__} too long to show"
+        whole = isinstance(value, int)
+        text = f"a number of {value.bit_length()} bits" if whole else f"a {type(value).__name__} too long to show"
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
@@ -208,6 +216,30 @@ def _fit_mapping(value: Any, hint: Any) -> tuple[bool, Any]:
         entry_fits, result[key] = fit(entry, entry_type)
         fits = fits and key_fits and entry_fits
     return fits, result
+
+
+def check_value(key: str, value: Any, hint: Any, allowed: Range | None = None) -> Any:
+    """`value` as the type `hint`, where it is of that type and its numbers are within `allowed`; None has no range.
+
+    Raises:
+        ConfigError: another type, or out of range; `key` begins the message.
+    """
+    fits, result = fit(value, hint)
+    if not fits:
+        raise ConfigError(f"{key} must be {described(hint)}, not {shown(value)}.{_wrong_entry(value, hint)}")
+    problem = None if allowed is None or result is None else allowed.problem(result)
+    if problem is not None:
+        raise ConfigError(f"{key} {problem}.")
+    return result
+
+
+def _wrong_entry(value: Any, hint: Any) -> str:
+    """Which entry of a longer list is of another type, for the end of a message."""
+    if not isinstance(value, list | tuple) or len(value) < 2 or not takes_several(hint):
+        return ""
+    wrong = (number for number, entry in enumerate(value) if not fit(entry, item_type(hint))[0])
+    number = next(wrong, None)
+    return "" if number is None else f" Its entry {number}, counted from 0, is {shown(value[number])}."
 
 
 def _is_program_class(option: Any) -> bool:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import typing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from transformers.utils import logging
+
 from .errors_m33d import ConfigError, nearest_name_hint
-from .fields_m33d import Range, described, fit, shown
+from .fields_m33d import Range, check_value, shown
+
+logger = logging.get_logger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -101,12 +105,9 @@ class ModalitySpec:
         Raises:
             ConfigError: an unknown or missing key, or a value outside its range.
         """
-        known = [f.name for f in fields(cls)]
-        for key in entry:
-            if key not in known:
-                raise ConfigError(
-                    f"modality {entry.get('name')!r} has an unknown key {key!r}.{nearest_name_hint(key, known)}"
-                )
+        for key in unknown_keys(entry):
+            hint = nearest_name_hint(str(key), modality_types())
+            raise ConfigError(f"modality {entry.get('name')!r} has an unknown key {key!r}.{hint}")
         for key in ("name", "channels", "input_name"):
             if key not in entry:
                 raise ConfigError(f"modality {entry.get('name')!r} lacks {key!r}; every modality entry needs it.")
@@ -195,6 +196,30 @@ def modality_types() -> dict[str, Any]:
     return typing.get_type_hints(ModalitySpec)
 
 
+def unknown_keys(entry: dict[str, Any]) -> list[str]:
+    """The keys of an entry of `M33DConfig.modalities` that are no fields."""
+    return [key for key in entry if key not in modality_types()]
+
+
+def later_fields(entries: list[dict[str, Any]], version: str | None) -> frozenset[str]:
+    """Unknown keys of the entries of a saved configuration: told, and to be kept like unknown fields beside them.
+
+    Args:
+        entries: of `M33DConfig.modalities`.
+        version: of transformers, that saved them; None where no file was read, whose unknown keys are mistakes.
+    """
+    if version is None:
+        return frozenset()
+    for entry in entries:
+        for key in unknown_keys(entry):
+            logger.warning(
+                "modality %r has an unknown key %r.%s It is kept as it is, without effect: a later version may have"
+                " written the file (it was saved with transformers %s).",
+                entry.get("name"), key, nearest_name_hint(str(key), modality_types()), version,
+            )  # fmt: skip
+    return frozenset(key for entry in entries for key in unknown_keys(entry))
+
+
 def check_entry(entry: dict[str, Any]) -> None:
     """Check types and ranges of the known fields of an entry of `M33DConfig.modalities`, each by itself.
 
@@ -203,14 +228,8 @@ def check_entry(entry: dict[str, Any]) -> None:
     """
     where = f"modality {shown(entry.get('name'))}"
     for key, hint in modality_types().items():
-        if key not in entry:
-            continue
-        if not fit(entry[key], hint)[0]:
-            raise ConfigError(f"{where}: {key} must be {described(hint)}, not {shown(entry[key])}.")
-        allowed, value = MODALITY_RANGES.get(key), entry[key]
-        problem = None if allowed is None or value is None else allowed.problem(value)
-        if problem is not None:
-            raise ConfigError(f"{where}: {key} {problem}.")
+        if key in entry:
+            check_value(f"{where}: {key}", entry[key], hint, MODALITY_RANGES.get(key))
 
 
 def rgb_modality(**overrides: Any) -> dict[str, Any]:

@@ -40,7 +40,8 @@ from m33d_hf.data.depth_stores import (
 from m33d_hf.data.depth_units import reciprocal_hint
 from m33d_hf.data.json_objects import read_json_object
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.modeling.depth_spec_m33d import DepthSpec, checked_number
+from m33d_hf.modeling.depth_spec_m33d import DepthSpec
+from m33d_hf.modeling.fields_m33d import Range, check_value
 from m33d_hf.modeling.picture_files_m33d import lies_unknown
 
 SPEC_FILE = "depth_spec.json"
@@ -324,7 +325,7 @@ def _parse_spec_file(path: Path, modified: int, size: int) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as JSON ({error}); expected an object such as {example}.") from error
     if content.get("first_frame") is not None:
         name = f"{path}: first_frame (the number of a video's first frame)"
-        checked_number(content["first_frame"], name, low=0, whole=True)
+        check_value(name, content["first_frame"], int, Range(low=0))
     return content
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from m33d_hf.data.depth_units import reciprocal_hint
 from m33d_hf.errors import ConfigError, DepthUnitError
-from m33d_hf.modeling.depth_spec_m33d import DepthSpec, check_fields
+from m33d_hf.modeling.depth_spec_m33d import DepthSpec, check_spec_field, listed
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class DepthOptions:
     max_depth: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "invalid_values", listed(self.invalid_values))
         for name in ("unit", "scale"):
             value = getattr(self, name)
             if isinstance(value, Mapping) and not value:
@@ -40,8 +41,6 @@ class DepthOptions:
                 DepthOptions(**{name: stated}, kind=self.kind)
         each = {field.name: getattr(self, field.name) for field in fields(self)}
         check_depth_options({name: value for name, value in each.items() if not isinstance(value, Mapping)})
-        if self.invalid_values is not None:
-            object.__setattr__(self, "invalid_values", tuple(self.invalid_values))
         scale = self.scale if isinstance(self.scale, (int, float)) else None
         if self.kind in (None, "metric") and (hint := reciprocal_hint(scale)):
             raise DepthUnitError(hint)
@@ -96,4 +95,4 @@ def check_depth_options(stated: Mapping[str, Any]) -> None:
     for each in fields(DepthSpec):
         if stated.get(each.name) is not None:
             label = each.name if each.name in ("invalid_values", "min_depth", "max_depth") else f"depth_{each.name}"
-            check_fields([each], {each.name: stated[each.name]}, label)
+            check_spec_field(each.name, stated[each.name], label)

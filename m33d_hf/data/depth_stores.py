@@ -10,7 +10,7 @@ import mmap
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,8 @@ from m33d_hf.data.array_files import MAX_UNPACKED, ArrayLayout, layout_of_file, 
 from m33d_hf.data.files import MAP_SUFFIXES, read_map
 from m33d_hf.data.json_objects import parse_json_object, read_json_object
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError, decoding
-from m33d_hf.modeling.depth_spec_m33d import check_fields, checked_number, choice
+from m33d_hf.modeling.depth_spec_m33d import choice
+from m33d_hf.modeling.fields_m33d import Range, check_value
 from m33d_hf.modeling.picture_files_m33d import loaded, opened, read_file
 
 SCALE_FILE = "scale.json"
@@ -35,19 +36,23 @@ _NUMBER = re.compile(r"\d+")
 _CACHED_LISTINGS = 64  # a few bytes per frame and video; a worker seldom stays with more videos than that
 
 
+_QUANTIZATION = {"scale": Range(low=1e-37, high=1e38), "offset": Range(low=-1e38, high=1e38)}
+
+
 @dataclass(frozen=True)
 class Quantization:
     """How stored integers become a model's values: stored / scale + offset; one for all frames of a video.
 
     Raises:
-        ConfigError: a scale that is no finite number above 0, or an offset that is no finite number.
+        ConfigError: a scale or an offset that is no number or out of its range (a scale is above 0).
     """
 
-    scale: float = field(metadata={"check": {"above": 0.0}})
-    offset: float = field(metadata={"check": {}})
+    scale: float
+    offset: float
 
     def __post_init__(self) -> None:
-        check_fields(fields(self), vars(self))
+        for name, allowed in _QUANTIZATION.items():
+            object.__setattr__(self, name, check_value(name, getattr(self, name), float, allowed))
 
     def to_dict(self) -> dict[str, float]:
         """JSON-ready; Python writes floats so that they come back exactly."""
@@ -65,7 +70,7 @@ class Quantization:
         missing = [each.name for each in fields(cls) if each.name not in values]
         if missing:
             raise ConfigError(f"the depth scale has no {' and no '.join(missing)}")
-        return cls(float(checked_number(values["scale"], "scale")), float(checked_number(values["offset"], "offset")))
+        return cls(values["scale"], values["offset"])
 
 
 class DepthStore(Protocol):
@@ -282,7 +287,7 @@ def _checked_record(record: dict[str, Any]) -> dict[str, Any]:
     Quantization.from_dict(record)
     for name in ("num_frames", "height", "width"):
         if name in record:
-            checked_number(record[name], name, low=1, whole=True)
+            check_value(name, record[name], int, Range(low=1))
     return record
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.atomic_writing import write_text_atomically
+from m33d_hf.data.json_objects import parse_json_object
 from m33d_hf.errors import CorruptFileError
 
 SEAL = "seal"
@@ -49,14 +50,12 @@ def unsealed(text: str) -> dict[str, Any]:
     """The object of a sealed text, such as the metadata of another file, without its seal.
 
     Raises:
-        ValueError: no JSON object, or not what was sealed.
+        ValueError: no JSON object, a key that is there twice, or not what was sealed.
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse_json_object(text)
+    except ValueError as error:
         raise ValueError(f"cannot be read as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"holds {type(value).__name__} where an object of named values belongs")
     # Any entry that looks like a seal counts as one: damage may have hit its name.
     seals = SEAL in value or any(isinstance(entry, str) and entry.startswith(_KIND) for entry in value.values())
     value.pop(SEAL, None)

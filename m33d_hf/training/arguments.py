@@ -235,6 +235,9 @@ class TrainArguments:
     attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; null = transformers' choice.")
 
 
+COMPARED = 32  # samples that an evaluation of pre-training compares with each other, unless it is told
+
+
 @dataclass
 class EvaluationArguments:
     """When and how to evaluate while training."""
@@ -248,7 +251,7 @@ class EvaluationArguments:
     at_end: bool = _f(True, "Evaluate after the last step.")
     batch_size: int | None = _f(
         None,
-        "Samples per process; null = train.batch_size. Retrieval and matching depend on it.",
+        f"Samples per process; null = train.batch_size, in pre-training (whose retrieval compares them) {COMPARED}.",
         low=1,
         high=LARGEST_BATCH,
     )
@@ -331,8 +334,12 @@ class RunArguments:
 
     @property
     def evaluation_batch(self) -> int:
-        """Samples per process and forward pass of an evaluation."""
-        return self.evaluation.batch_size or self.train.batch_size
+        """Samples per process and forward pass of an evaluation.
+
+        What compares the samples of a batch must not change where people divide train.batch_size by the number of
+        their processes; so its default is a number of its own.
+        """
+        return self.evaluation.batch_size or (COMPARED if self.task == "pretraining" else self.train.batch_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, ready for JSON; every dataclass becomes a dict."""

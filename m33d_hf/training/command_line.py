@@ -70,6 +70,8 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
 def typed(value: Any, hint: Any, key: str) -> Any:
     """`value` with every word of the command line in it read as the type `hint` asks; other values as they are.
 
+    A single value for a field that holds a list means a list of one, in a recipe as on the command line.
+
     Raises:
         ConfigError: a word that is no YAML where YAML is read, or empty text.
     """
@@ -81,7 +83,13 @@ def typed(value: Any, hint: Any, key: str) -> Any:
         return [typed(entry, item_type(hint), key) for entry in value]
     if isinstance(value, dict):
         return {name: typed(entry, _entry_type(hint), f"{key}.{name}") for name, entry in value.items()}
-    return value
+    return _list_of_one(value, hint)
+
+
+def _list_of_one(value: Any, hint: Any) -> Any:
+    """`[value]` where the field holds a list and neither the value itself nor text, else the value."""
+    fits_alone = not takes_several(hint) or takes_text(hint) or fit(value, hint)[0]
+    return [value] if not fits_alone and fit([value], hint)[0] else value
 
 
 def _cut_yaml(words: list[Any]) -> Word | None:

@@ -42,3 +42,9 @@ def test_what_is_no_object_is_said(tmp_path, content):
 def test_a_missing_file_is_said(tmp_path):
     with pytest.raises(CorruptFileError, match="cannot be read"):
         read_sealed_json(tmp_path / "nowhere.json")
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": 1, "a": 2}')
+    with pytest.raises(CorruptFileError, match="the key 'a' is there twice"):
+        read_sealed_json(tmp_path / "x.json")

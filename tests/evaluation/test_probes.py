@@ -103,6 +103,36 @@ def test_as_scikit_learn_fits() -> None:
     assert linear_probe(train, labels, test, truth, options=LinearOptions([0.1]))["top1"] == expected
 
 
+@pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0])
+def test_correlated_features_are_solved_as_scipy_solves_them(strength: float) -> None:
+    """As tokens of an encoder: variances over five decades in axes of their own, where plain L-BFGS takes 677 steps."""
+    optimize = pytest.importorskip("scipy.optimize", reason="SciPy is not installed")
+    rng = np.random.default_rng(0)
+    rows, width, classes = 1000, 48, 6
+    axes, spread = np.linalg.qr(rng.normal(size=(width, width)))[0], 10.0 ** np.linspace(1, -4, width)
+    hidden = rng.normal(size=(rows, width))
+    labels = (0.5 * hidden @ rng.normal(size=(width, classes)) + rng.normal(size=(rows, classes))).argmax(1)
+    features = (hidden * spread) @ axes.T + 3
+    inputs = np.c_[(features - features.mean(0)) / features.std(0), np.ones(rows)]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(classes, width + 1)
+        scores = inputs @ weights.T
+        logs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        penalty = weights * np.r_[np.full(width, strength), 0.0]
+        slope = (np.exp(logs) - np.eye(classes)[labels]).T @ inputs / rows + penalty
+        return -logs[np.arange(rows), labels].mean() + (penalty * weights).sum() / 2, slope.ravel()
+
+    bounds = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 0.0, "gtol": 1e-7, "maxcor": 20}
+    best = optimize.minimize(loss, np.zeros(classes * (width + 1)), jac=True, method="L-BFGS-B", options=bounds)
+    fit = probes.LinearFit(torch.from_numpy(features), torch.from_numpy(labels), classes, strength, LinearOptions())
+    ours = torch.cat([fit._weight, fit._bias[:, None]], dim=1).detach().numpy().ravel()
+    value, slope = loss(ours)
+    assert fit.converged and fit.iterations < 150
+    assert np.abs(slope).max() == pytest.approx(fit.gradient, rel=1e-3) and fit.gradient <= 1e-6
+    assert value == pytest.approx(best.fun, abs=1e-8) and value <= best.fun + 1e-10
+
+
 def test_test_features_choose_nothing() -> None:
     train, labels, test, truth = draw(noise=3.0)
     found = linear_probe(train, labels, test, truth)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import json
+import logging
 import math
+import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +118,37 @@ def test_what_json_makes_of_a_configuration_is_still_one(tmp_path: Any) -> None:
     )
     config.save_pretrained(tmp_path)
     assert M33DConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_fields_of_later_versions_are_kept_in_modalities_as_beside_them(tmp_path: Path, caplog: Any) -> None:
+    plain = M33DConfig(**SMALL).to_dict()
+    later = json.loads(json.dumps({**plain, "transformers_version": "9.9.0", "later_field": [1]}))
+    later["modalities"][0]["later_weight"] = 0.5
+    (tmp_path / "config.json").write_text(json.dumps(later))
+    with captured_warnings(caplog):
+        config = M33DConfig.from_pretrained(tmp_path)
+    told = caplog.text
+    assert "M33DConfig has no field 'later_field'" in told
+    assert "modality 'rgb' has an unknown key 'later_weight'" in told and "9.9.0" in told
+    assert config.specs == M33DConfig(**SMALL).specs
+    for copied in (config, copy.deepcopy(config), pickle.loads(pickle.dumps(config)), M33DConfig(**config.to_dict())):
+        assert copied.modalities[0]["later_weight"] == 0.5 and copied.specs == config.specs
+        copied.save_pretrained(tmp_path / "again")
+        saved = json.loads((tmp_path / "again" / "config.json").read_text())
+        assert saved["modalities"][0]["later_weight"] == 0.5 and "_later_fields" not in saved
+    config.modalities[0]["maks_ratio"] = 0.5  # what a program misspells is refused as ever
+    with pytest.raises(ConfigError, match=r"unknown key 'maks_ratio'.*Did you mean 'mask_ratio'"):
+        config.check()
+    with pytest.raises(ConfigError, match="unknown key 'later_weight'"):
+        M33DConfig(**{**SMALL, "modalities": [rgb_modality(later_weight=0.5)]})
+
+
+@contextlib.contextmanager
+def captured_warnings(caplog: Any) -> Iterator[None]:
+    """Let pytest see what transformers' logger keeps to itself."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(caplog.handler)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from m33d_hf.errors import ConfigError, DepthUnitError
-from m33d_hf.modeling.depth_spec_m33d import UNITS_PER_METRE, DepthSpec, checked_number, rotated_back
+from m33d_hf.modeling.depth_spec_m33d import UNITS_PER_METRE, DepthSpec, rotated_back
+from m33d_hf.modeling.fields_m33d import Range, check_value
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
 
 
@@ -62,28 +63,31 @@ def test_known_units_and_what_scales_are_called():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"scale": 0}, "depth scale is 0; expected a positive"),
-        ({"scale": -5.0}, "depth scale is -5.0"),
-        ({"scale": float("nan")}, "depth scale is nan"),
-        ({"scale": float("inf")}, "depth scale is inf"),
-        ({"scale": "1000"}, r"depth scale is '1000' \(str\)"),
-        ({"scale": True}, "depth scale is True"),
-        ({"scale": 10**400}, "depth scale is 1000"),
-        ({"scale": 10**5000}, "depth scale is a number of .* bits"),
-        ({"scale": [1]}, "depth scale"),
+        ({"scale": 0}, r"depth scale is 0; it must be at least 1e-06 and at most 1000000000"),
+        ({"scale": -5.0}, "depth scale is -5; it must be at least"),
+        ({"scale": float("nan")}, "depth scale must be a number or null, not nan"),
+        ({"scale": float("inf")}, "depth scale must be a number or null, not inf"),
+        ({"scale": "1000"}, "depth scale must be a number or null, not '1000'"),
+        ({"scale": True}, "depth scale must be a number or null, not True"),
+        ({"scale": 10**400}, "depth scale must be a number or null, not 1000"),
+        ({"scale": 10**5000}, "depth scale must be a number or null, not a number of 16610 bits"),
+        ({"scale": [1]}, r"depth scale must be a number or null, not \[1\]"),
         ({"kind": 3}, "depth kind is 3"),
         ({"kind": None}, "depth kind is None"),
-        ({"unit": 3}, "depth unit is 3"),
+        ({"unit": 3}, "depth unit must be text or null, not 3"),
         ({"unit": "parsec"}, "depth unit is 'parsec'"),
         ({"kind": "inverse", "unit": "parsec"}, "depth unit is 'parsec'"),
-        ({"invalid_values": 0}, "depth invalid_values is 0"),
-        ({"invalid_values": None}, "depth invalid_values is None"),
-        ({"invalid_values": "0"}, "depth invalid_values is '0'"),
-        ({"invalid_values": [0, None]}, r"depth invalid_values\[1\] is None"),
-        ({"invalid_values": [float("nan")]}, r"depth invalid_values\[0\] is nan"),
-        ({"invalid_values": list(range(1001))}, "depth invalid_values has 1001 entries"),
-        ({"min_depth": "1"}, "depth min_depth is '1'"),
-        ({"max_depth": float("nan")}, "depth max_depth is nan"),
+        ({"invalid_values": 0}, "depth invalid_values must be a list, each a number, not 0"),
+        ({"invalid_values": None}, "depth invalid_values must be a list, each a number, not None"),
+        ({"invalid_values": "0"}, "depth invalid_values must be a list, each a number, not '0'"),
+        (
+            {"invalid_values": [0, None]},
+            r"invalid_values must be .* not \(0, None\).* entry 1, .* is None",
+        ),
+        ({"invalid_values": [float("nan")]}, "depth invalid_values must be a list, each a number, not .*nan"),
+        ({"invalid_values": list(range(1001))}, "depth invalid_values has 1001 entries; it may have at most 1000"),
+        ({"min_depth": "1"}, "depth min_depth must be a number or null, not '1'"),
+        ({"max_depth": float("nan")}, "depth max_depth must be a number or null, not nan"),
         ({"max_depth": 0.0}, "no pixel is left"),
         ({"max_depth": -1}, "no pixel is left"),
     ],
@@ -95,8 +99,10 @@ def test_fields_of_wrong_types_and_ranges_are_named(fields: dict[str, object], w
 
 def test_numbers_of_numpy_are_numbers():
     assert DepthSpec(scale=np.float32(5000), max_depth=np.int64(7)).scale == 5000
-    assert checked_number(np.uint8(3), "x", low=3, whole=True) == 3
-    with pytest.raises(ConfigError, match="whole number of at least 0"):
-        checked_number(1.5, "x", low=0, whole=True)
-    with pytest.raises(ConfigError, match=r"expected a whole number of at least 0"):
-        checked_number(np.bool_(True), "x", low=0, whole=True)
+    assert DepthSpec(invalid_values=np.array([0, 255], np.uint8)).invalid_values == (0, 255)
+    assert DepthSpec(invalid_values=(value for value in (0, 7))).invalid_values == (0, 7)  # type: ignore[arg-type]
+    assert check_value("x", np.uint8(3), int, Range(low=3)) == 3
+    with pytest.raises(ConfigError, match=r"x must be a whole number, not 1\.5"):
+        check_value("x", 1.5, int, Range(low=0))
+    with pytest.raises(ConfigError, match=r"x must be a whole number, not .*True"):
+        check_value("x", np.bool_(True), int, Range(low=0))

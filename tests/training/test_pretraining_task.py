@@ -120,18 +120,44 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path: Path, n
         assert other == pytest.approx(found[0], rel=1e-6)
 
 
+def test_one_total_batch_on_several_processes_gives_the_same_diagnostics(tmp_path: Path) -> None:
+    """Nothing is said of the evaluation; train.batch_size is divided by the number of processes, as people do."""
+    found = []
+    for world in (1, 2, 4):
+        changes = {
+            "evaluation__batch_size": "null",
+            "data__max_eval_samples": "70",
+            "data__eval_options": "{num_frames: 70}",
+        }
+        args = parse("rooms/pretrain_stage1", tmp_path, **changes)
+        task = PretrainingTask()
+        model = build_model(args, task).eval()
+        _, eval_set = task.build_datasets(args, model)
+        assert eval_set is not None and len(eval_set) == 70
+        collator = task.build_collator(args, model, train=False)
+        ranks = [
+            EvaluationSampler(70, args.evaluation_batch, rank, world, task.compares_samples) for rank in range(world)
+        ]
+        batches = [batch for rank in ranks for batch in build_loader(eval_set, collator, rank)]
+        with torch.no_grad():
+            found.append(task.evaluate(model, batches, Accelerator(cpu=True)))
+    names = {"retrieval_accuracy_depth", "retrieval_accuracy_mismatched_depth", "loss/contrastive"}
+    assert names <= set(found[0])
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-6)
+
+
 def test_figures_that_depend_on_the_batch_are_called_estimates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One process of 8 and two of 4 cut the evaluation differently where only train.batch_size is given."""
     args = parse("rooms/pretrain_stage1", tmp_path / "run", train__max_steps="1", evaluation__batch_size="null")
     train(args, PretrainingTask())
-    said = f"estimates for batches of {args.train.batch_size}; any number of processes gives the same with the same"
+    said = "estimates for batches of 32 (--evaluation.batch_size); any number of processes gives the same"
     assert said in dry_run(args, PretrainingTask())
     args.eval_only, args.init_from, args.output_dir = True, str(tmp_path / "run"), str(tmp_path / "judged")
     args.evaluation.batch_size = 3
     evaluate_run(args, PretrainingTask())
-    assert "estimates for batches of 3;" in capsys.readouterr().err
+    assert "estimates for batches of 3 (" in capsys.readouterr().err
     assert read_sealed_json(tmp_path / "judged" / "eval_results.json")["batch_size"] == 3
     args.data.eval_split = None
     assert PretrainingTask().describe(args, build_model(args, PretrainingTask()), []) == []  # type: ignore[arg-type]

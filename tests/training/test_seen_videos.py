@@ -17,6 +17,7 @@ from helpers.shared_data import shared
 from m33d_hf.data.loading import SampleDataset
 from m33d_hf.data.sources import build_source
 from m33d_hf.errors import CheckpointError, DataError
+from m33d_hf.training import seen_videos
 from m33d_hf.training.arguments import RunArguments
 from m33d_hf.training.dry_run import dry_run
 from m33d_hf.training.evaluation_run import evaluate_run
@@ -172,6 +173,32 @@ def test_frames_count_by_name_and_size(tmp_path: Path) -> None:
     write_seen(tmp_path / "model", "pretraining", first, None)
     assert "6 of 6" in seen_again(str(tmp_path / "model"), first)[0]
     assert seen_again(str(tmp_path / "model"), second) == []
+
+
+def test_few_stills_of_a_folder_stand_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record does not grow with the frames, few files are looked at, and stretches of one folder are told apart."""
+    for folder in ("data/one", "data/two"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(500):
+            Image.new("RGB", (16, 16), (number % 256, number // 256, 9)).save(tmp_path / folder / f"{number:03}.png")
+    sets = {split: SampleDataset(build_source("folder", root=tmp_path / "data", depth=None, split=split))
+            for split in ("train", "validation", "all")}  # fmt: skip
+    assert [len(part.indices) for part in sets.values()] == [800, 100, 1000]  # two stretches each
+    looked_at: list[Path] = []
+    size = seen_videos._size
+    monkeypatch.setattr(seen_videos, "_size", lambda path: looked_at.append(path) or size(path))
+    model = tmp_path / "model"
+    model.mkdir()
+    write_seen(model, "pretraining", sets["train"], None)
+    (record,) = json.loads((model / SEEN).read_text())["trained"]
+    assert record["videos"] == 800 and len(record["digests"]) == len(looked_at) == 64
+    assert "WARNING: 800 of 800 evaluation videos" in seen_again(str(model), sets["train"])[0]
+    assert seen_again(str(model), sets["validation"]) == []
+    (line,) = seen_again(str(model), sets["all"])
+    assert 650 <= int(line.split()[1]) <= 950 and "of 1000 evaluation videos" in line  # 800, estimated by 64
+    part = SampleDataset(build_source("folder", root=tmp_path / "data", depth=None, split="train", every=3))
+    count = int(seen_again(str(model), part)[0].split()[1])
+    assert 0 < count <= len(part.indices)
 
 
 def test_ucf101(tmp_path: Path) -> None:

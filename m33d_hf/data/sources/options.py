@@ -14,7 +14,8 @@ from pathlib import PurePath
 from typing import Any
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
-from m33d_hf.modeling.fields_m33d import Range, described, fit, name_problem, shown
+from m33d_hf.modeling.depth_spec_m33d import DEPTH_SCALE
+from m33d_hf.modeling.fields_m33d import Range, check_value, name_problem
 
 _COUNT = Range(low=1, high=10**9)
 _METRES = Range(low=0, high=1e9)
@@ -34,7 +35,7 @@ RANGES: Mapping[str, Range] = {
     "label_start": Range(low=0, high=1),
     "fps": Range(above=0, high=1e6),
     "label_fps": Range(above=0, high=1e6),
-    "depth_scale": Range(low=1e-6, high=1e9),
+    "depth_scale": DEPTH_SCALE,
     "min_depth": _METRES,
     "max_depth": _METRES,
     "max_difference": Range(low=0, high=1e6),
@@ -84,14 +85,8 @@ def check_option(key: str, option: str, value: Any, hint: Any) -> Any:
     Raises:
         ConfigError: another type, out of range, or text that can name no file; `key` begins the message.
     """
-    fits, result = fit(value, hint)
-    if not fits:
-        raise ConfigError(f"{key} must be {described(hint)}, not {shown(value)}.")
+    own = next((extra for extra in typing.get_args(hint)[1:] if isinstance(extra, Range)), RANGES.get(option))
+    result = check_value(key, value, hint, own)
     if isinstance(result, str | PurePath) and (problem := name_problem(result)) is not None:
         raise ConfigError(f"{key} {problem}.")
-    own = [extra for extra in typing.get_args(hint)[1:] if isinstance(extra, Range)]
-    for allowed in own or ([RANGES[option]] if option in RANGES else []):
-        problem = None if result is None else allowed.problem(result)
-        if problem is not None:
-            raise ConfigError(f"{key} {problem}.")
     return result

@@ -77,8 +77,8 @@ class PretrainingTask(Task):
             return []
         return [
             "evaluation: retrieval, matching and negatives of the batch compare the samples of one batch with each "
-            f"other, so they are estimates for batches of {args.evaluation_batch}; any number of processes gives the "
-            "same with the same --evaluation.batch_size"
+            f"other, so they are estimates for batches of {args.evaluation_batch} (--evaluation.batch_size); any "
+            "number of processes gives the same"
         ]
 
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
@@ -114,8 +114,8 @@ class PretrainingTask(Task):
             depth token among the matching and among another sample's, matching accuracy, depth loss with depth hidden
             and with depth visible. Diagnostics are means over batches, weighted by their samples. What compares
             samples (another sample's token, mismatched pairs, negatives of the batch) does so within a batch of the
-            evaluation, and is an estimate: other batches give other figures. With one evaluation.batch_size it is the
-            same for any number of processes; without, it is train.batch_size, which people divide by their number.
+            evaluation, and is an estimate: other batches give other figures. It is the same for any number of
+            processes, as their batches are (`EvaluationSampler`) and train.batch_size has no say in them.
         """
         totals: dict[str, Tensor] = {}
         names = list(cast(dict[str, float], model.loss_weights))

@@ -6,8 +6,9 @@ import collections.abc as abc
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import pytest
 import yaml
@@ -17,8 +18,11 @@ from m33d_hf.data import sources
 from m33d_hf.data.sources import SOURCES, build_source, source_option_types
 from m33d_hf.data.sources.options import RANGES, check_options, option_types
 from m33d_hf.errors import ConfigError
-from m33d_hf.modeling.fields_m33d import Range, described, fit
-from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.modeling.fields_m33d import Range, described, fit, item_type, takes_text
+from m33d_hf.modeling.modalities_m33d import modality_types
+from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.parsing import model_hints, parse_arguments
+from m33d_hf.training.recipes import merge
 
 WRONG: list[Any] = ["x", b"x", 1.5, True, 3, [], [object()], {"a": object()}, object(), math.nan, math.inf]
 CASES = [(source, option) for source in SOURCES for option in source_option_types(source)]
@@ -106,6 +110,54 @@ def test_flag_recipe_and_python_take_and_refuse_alike(
             read()
     else:
         assert read() == expected
+
+
+ALONE = {int: ("7", 7), float: ("0.5", 0.5), str: ("seven", "seven")}
+
+
+def lists_alone() -> list[tuple[str, str, Any]]:
+    """Dotted key, word and value of every field and option that holds a list and no such value by itself."""
+    found = [(f"data.options.{option}", source_option_types(source)[option]) for source, option in CASES]
+    found += [(f"{section}.{name}", hint) for section, hints in argument_hints() for name, hint in hints.items()]
+    found += [(f"model.{name}", hint) for name, hint in model_hints().items()]
+    found += [(f"modalities.rgb.{name}", hint) for name, hint in modality_types().items()]
+    found = [(key, hint) for key, hint in found if item_type(hint) in ALONE and not takes_text(hint)]
+    cases = {key: ALONE[item_type(hint)] for key, hint in found if not fit(ALONE[item_type(hint)][1], hint)[0]}
+    return [(key, word, value) for key, (word, value) in cases.items()]
+
+
+def argument_hints() -> list[tuple[str, dict[str, Any]]]:
+    """Name and hints of every section of RunArguments."""
+    sections = {name: hint for name, hint in get_type_hints(RunArguments).items() if is_dataclass(hint)}
+    return [(name, get_type_hints(hint)) for name, hint in sections.items()]
+
+
+@pytest.mark.parametrize(("key", "word", "value"), lists_alone())
+def test_one_value_for_a_list_means_the_same_as_flag_and_in_a_recipe(
+    tmp_path: Path, key: str, word: str, value: Any
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    source = next((s for s, option in CASES if key == f"data.options.{option}"), "rooms")
+    tree: Any = value
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    tree = merge({"train": {"max_steps": 1}, "data": {"source": source}}, tree)
+    recipe.write_text(yaml.safe_dump(tree))
+
+    def outcome(argv: list[str]) -> str:
+        try:
+            return repr(parse_arguments(argv, "semantic_segmentation"))
+        except ConfigError as error:
+            return re.sub(r"the command line|command line|recipe \S*mine\.yaml", "origin", str(error))
+
+    flag = outcome(["--train.max_steps", "1", "--data.source", source, f"--{key}", word])
+    assert flag == outcome(["--recipe", str(recipe)]).replace(f"recipe={str(recipe)!r}", "recipe=None")
+    assert f"not {value!r}" not in flag  # refused by its range at most
+
+
+def test_the_lists_tried_alone_are_there() -> None:
+    there = {key for key, _, _ in lists_alone()}
+    assert {"data.options.invalid_values", "optim.betas", "modalities.rgb.channel_mean"} <= there
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CorruptFileError, DataError, decoding
 
 logger = logging.getLogger(__name__)
@@ -114,12 +115,13 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX_NAME
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = read_sealed_json(path)
         listed = index["files"].items()
         files = {name: {key: entry[key] for key in ("sha256", "size", "mtime_ns")} for name, entry in listed}
         return {"parameters": index["parameters"], "digest": str(index["digest"]), "files": files}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptFileError(path, f"not a complete index of rendered rooms ({error})") from error
+    except (CorruptFileError, KeyError, TypeError, AttributeError) as error:
+        reason = error.reason if isinstance(error, CorruptFileError) else error
+        raise CorruptFileError(path, f"not a complete index of rendered rooms ({reason})") from error
 
 
 def verify(folder: Path, spec: RenderSpec, full: bool = False) -> str:
@@ -293,7 +295,7 @@ def _write_index(folder: Path, spec: RenderSpec) -> None:
         status = path.stat()
         files[name] = {"sha256": _sha256(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
     index = {"parameters": spec.parameters(), "digest": _combined(files), "files": files}
-    (folder / INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    write_sealed_json(folder / INDEX_NAME, index)
 
 
 def _combined(files: dict[str, Any]) -> str:
