@@ -71,7 +71,7 @@ def typed(value: Any, hint: Any, key: str) -> Any:
     """`value` with every word of the command line in it read as the type `hint` asks; other values as they are.
 
     Raises:
-        ConfigError: a word that is no YAML where YAML is read, or empty text.
+        ConfigError: a word that is not YAML where YAML is read, or empty text.
     """
     if isinstance(value, Word):
         return _typed_word(value, hint, key)
