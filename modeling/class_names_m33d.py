@@ -9,7 +9,7 @@ NO_CLASS = 255
 
 
 class ClassNames(dict[Any, str]):
-    """Names by class id; asked for `NO_CLASS`, which is no class and does not count, it answers "no prediction".
+    """Names by class id; asked for `NO_CLASS`, which is not a class and does not count, it answers "no prediction".
 
     transformers' segmentation pipeline looks up every id of a label map, and a centre crop leaves pixels without one.
     """

@@ -96,7 +96,7 @@ def check_png(path: object, data: bytes) -> None:
         CorruptFileError: no PNG, or a damaged one.
     """
     if not data.startswith(_PNG_SIGNATURE):
-        raise CorruptFileError(path, "is no PNG")
+        raise CorruptFileError(path, "is not a PNG")
     position = len(_PNG_SIGNATURE)
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
@@ -279,7 +279,7 @@ def read_picture(path: Path) -> tuple[np.ndarray, int]:
     """
     pixels, orientation = decode_picture(path, read_file(path))
     if pixels.dtype != np.uint8:
-        raise CorruptFileError(path, f"is no 8-bit picture ({pixels.dtype}); is it a depth map?")
+        raise CorruptFileError(path, f"is not an 8-bit picture ({pixels.dtype}); is it a depth map?")
     return (pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)), orientation
 
 

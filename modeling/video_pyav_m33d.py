@@ -164,7 +164,7 @@ class _Packets:
             can start.
         reordered: decoding time stamps differ from time stamps.
         damaged: a packet is flagged as damaged, or the file breaks off.
-        gradual: decoding can start at a packet that is no whole picture (H.264 that refreshes gradually).
+        gradual: decoding can start at a packet that is not a whole picture (H.264 that refreshes gradually).
         end: (time stamp, duration) of the packet that is shown last.
     """
 

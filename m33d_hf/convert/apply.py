@@ -1,5 +1,4 @@
-"""Pour a foreign checkpoint into one of our models, all or nothing, and account for every weight on both
-sides."""
+"""Load a foreign checkpoint into one of our models, all or nothing; every weight of both is accounted for."""
 
 from __future__ import annotations
 
@@ -102,7 +101,7 @@ def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason:
 def _config_of(model: nn.Module) -> M33DConfig:
     config = getattr(model, "config", None)
     if not isinstance(config, M33DConfig):
-        raise ConversionError(f"{type(model).__name__} is no M33D model: it has no M33DConfig.")
+        raise ConversionError(f"{type(model).__name__} is not an M33D model: it has no M33DConfig.")
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ConversionError(f"{type(model).__name__} is on the meta device; give it memory before converting.")
     return config

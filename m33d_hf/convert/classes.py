@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-FINE_TUNE_REASON = "classification head of a fine-tuned model, which this model has no place for"
+FINE_TUNE_REASON = "classification head of a fine-tuned model; this model has none"
 
 
 def class_names(id2label: Any) -> list[str] | None:
@@ -43,4 +43,4 @@ def class_obstacle(rows: int, theirs: Any, own_rows: int, ours: Any) -> str | No
     if sorted(known) == sorted(own):
         return "the checkpoint has the same classes in another order"
     place = next(i for i, (a, b) in enumerate(zip(known, own, strict=True)) if a != b)
-    return f"the checkpoint's classes are other ones (class {place} is {known[place]!r} there and {own[place]!r} here)"
+    return f"the checkpoint has other classes (class {place} is {known[place]!r} there and {own[place]!r} here)"

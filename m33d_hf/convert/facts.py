@@ -186,7 +186,7 @@ def check_statements(stated: Mapping[str, Any]) -> None:
     for name, value in stated.items():
         if name not in STATEABLE:
             raise ConfigError(
-                f"{name!r} is nothing that can be stated about a checkpoint; these are: {', '.join(STATEABLE)}."
+                f"{name!r} cannot be stated about a checkpoint; these can: {', '.join(STATEABLE)}."
                 f"{nearest_name_hint(name, STATEABLE)}"
             )
         if not isinstance(value, STATEABLE[name]) or isinstance(value, bool) != (STATEABLE[name] == (bool,)):

@@ -1,5 +1,5 @@
-"""Read a foreign checkpoint: a file, a folder or a Hub repository. Pickles are opened with
-weights_only=True."""
+"""Read a foreign checkpoint: a file, a folder or a Hub repository. Pickles are opened
+with weights_only=True."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _strip_prefixes(tensors: dict[str, Tensor], origin: str, notes: list[str]) -
     if any("_orig_mod." in key for key in tensors):
         renamed = {key.replace("_orig_mod.", ""): tensor for key, tensor in tensors.items()}
         if len(renamed) != len(tensors):
-            raise ConversionError(f"{origin}: some weights exist both with and without '_orig_mod.'.")
+            raise ConversionError(f"{origin}: some weights are there both with and without '_orig_mod.'.")
         notes.append("'_orig_mod.' (torch.compile) removed from the keys")
         tensors = renamed
     return tensors

@@ -1,5 +1,4 @@
-"""MAE in the layout of its original repository (facebookresearch/mae): encoder only, with decoder,
-or fine-tuned."""
+"""MAE in the layout of its original repository (facebookresearch/mae): encoder, with decoder, or fine-tuned."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _numpy_scalar(dtype: object, data: object) -> int | float | bool:
     match = re.fullmatch(r"([fiub])(\d)", dtype.code) if isinstance(dtype, _NumpyDtype) else None
     code = _SCALAR_CODES.get((match[1], int(match[2]))) if match else None
     if code is None or not isinstance(dtype, _NumpyDtype) or not isinstance(data, bytes):
-        raise pickle.UnpicklingError("Unsupported global: GLOBAL numpy scalar of another kind than a number")
+        raise pickle.UnpicklingError("Unsupported global: GLOBAL numpy scalar that is not a number")
     return struct.unpack(dtype.order + code, data)[0]
 
 

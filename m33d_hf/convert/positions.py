@@ -47,7 +47,7 @@ def find_grid(table: Tensor, kind: str, candidates: Sequence[Sides]) -> TableGri
         candidates: sides to try beside the square for (N, D).
 
     Returns:
-        None when it is no fixed table, and no bicubic interpolation of one of another size.
+        None when it is not a fixed table, and no bicubic interpolation of one of another size.
     """
     tolerance = FLOAT32_TOLERANCE if table.dtype in (torch.float32, torch.float64) else HALF_TOLERANCE
     given = table.reshape(-1, table.shape[-1]).cpu().double()

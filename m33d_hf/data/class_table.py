@@ -66,10 +66,10 @@ class ClassTable:
             ValueError: anything else.
         """
         if not isinstance(plain, Mapping) or not isinstance(plain.get("names"), list):
-            raise ValueError("it is no table of classes")
+            raise ValueError("it is not a table of classes")
         names, numbers = plain["names"], plain.get("numbers")
         if not all(isinstance(name, str) for name in names):
-            raise ValueError("a name is no text")
+            raise ValueError("a name is not text")
         if numbers is None:
             return cls(tuple(names))
         pairs = [tuple(pair) for pair in numbers if isinstance(pair, list) and len(pair) == 2]
@@ -92,7 +92,7 @@ def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | Cla
         ConfigError: a file that is not there, or files of that name under two roots that say different things; keys
             that are no whole numbers.
         DataError: a file that gives one number to two names, or one name to two numbers.
-        CorruptFileError: a file that is no text.
+        CorruptFileError: a file that is not text.
     """
     if isinstance(given, ClassTable):
         return given
@@ -102,7 +102,7 @@ def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | Cla
         stored = [number for key in given if (number := number_of(str(key).strip())) is not None]
         if len(stored) != len(given):
             wrong = next(key for key in given if number_of(str(key).strip()) is None)
-            raise ConfigError(f"phase_names gives names to numbers, and {wrong!r} is no whole number")
+            raise ConfigError(f"phase_names gives names to numbers, and {wrong!r} is not a whole number")
         if len(set(stored)) != len(stored):
             raise ConfigError(f"phase_names gives two names to one number: {dict(given)}")
         names = tuple(str(name).strip() for name in given.values())

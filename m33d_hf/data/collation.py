@@ -1,4 +1,4 @@
-"""From transformed samples to the batch that a model takes; what is no forward argument travels under "meta".
+"""From transformed samples to the batch that a model takes; what is not a forward argument travels under "meta".
 
 Everything random (visible tokens, hidden modalities, erased boxes) is drawn per sample from (seed, epoch, key, view,
 purpose), so that a sample looks the same in whatever batch, worker or process it is collated. Mixup and CutMix are the
@@ -331,7 +331,7 @@ def _stacked(clips: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _mirrored(samples: Sequence[RGBDSample]) -> torch.Tensor | None:
-    """(B,) bool, whose RGB is still to be mirrored; None where nobody's is."""
+    """(B,) bool, whose RGB is still to be mirrored; None where no sample's is."""
     rows = [sample.mirrored for sample in samples]
     return torch.tensor(rows) if any(rows) else None
 

@@ -93,7 +93,7 @@ class VideoFeatures:
     problems: list[SkippedFile] = field(default_factory=list)
 
     def notes(self) -> dict[str, Any]:
-        """What is no tensor, for a file's metadata."""
+        """What is not a tensor, for a file's metadata."""
         return {
             "version": VERSION,
             "key": self.key,

@@ -90,7 +90,7 @@ def read_rgb(path: Path | str) -> np.ndarray:
 
     Raises:
         CorruptFileError: missing, truncated or undecodable.
-        DataError: an array or a 16-bit map that is no 8-bit picture.
+        DataError: an array or a 16-bit map that is not an 8-bit picture.
     """
     return load_rgb(path).values
 
@@ -113,7 +113,7 @@ def read_channels(path: Path | str) -> np.ndarray:
 
     Raises:
         CorruptFileError: missing, truncated or undecodable.
-        DataError: an array that is no picture.
+        DataError: an array that is not a picture.
         MissingDependencyError: OpenEXR without its package.
     """
     return _load_channels(Path(path)).values

@@ -21,7 +21,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     if state.st_size > _MOST_BYTES:
         raise ValueError(f"it has {state.st_size:,} bytes; expected a few lines")
     return parse_json_object(path.read_bytes())
@@ -37,7 +37,7 @@ def parse_json_object(text: bytes | str) -> dict[str, Any]:
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ValueError(f"it is no UTF-8 text: {error}") from error
+            raise ValueError(f"it is not UTF-8 text: {error}") from error
     try:
         content = json.loads(text, object_pairs_hook=_without_repetition)
     except RecursionError as error:

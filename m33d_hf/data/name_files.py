@@ -41,7 +41,7 @@ def read_name_file(file: Path) -> StatedNames:
 
     Raises:
         DataError: a number with two names, a name with two numbers, numbers on some lines only, no name at all.
-        CorruptFileError: a file that is no text or no JSON.
+        CorruptFileError: a file that is neither text nor JSON.
     """
     text = read_text(file)
     if file.suffix.lower() == ".json":

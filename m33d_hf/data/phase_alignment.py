@@ -36,7 +36,7 @@ class PhaseNames:
     Attributes:
         names: phases in id order.
         numbers: stored number -> id, for annotations that hold numbers; None where no numbers are known.
-        unknown: "error" for a phase that is none of these, or "ignore" to leave its frames unannotated.
+        unknown: "error" for a phase that is not one of these, or "ignore" to leave its frames unannotated.
         ignored: names whose frames are left unannotated.
     """
 
@@ -71,7 +71,7 @@ class PhaseNames:
         ignore = "or leave its frames unannotated with --data.options.unknown_phase=ignore"
         if number_of(name) is None:
             return (
-                f"{where} is none of the {len(self.names)} phases {', '.join(self.names)}."
+                f"{where} is not one of the {len(self.names)} phases {', '.join(self.names)}."
                 f"{nearest_name_hint(name, self.names)} Correct the file, add the phase to "
                 f"--data.options.phase_names, {ignore}"
             )
@@ -82,7 +82,7 @@ class PhaseNames:
             )
         table = ClassTable(self.names, self.numbers).spelled()
         return (
-            f"{where} is none of the {len(self.names)} phases {', '.join(self.names)} ({table}). If the numbers are "
+            f"{where} is not one of the {len(self.names)} phases {', '.join(self.names)} ({table}). If the numbers are "
             f"counted otherwise, give --data.options.phase_names a file of lines 'number<TAB>name'; correct the file, "
             f"{ignore}"
         )
@@ -313,8 +313,8 @@ def _common_step(annotation: Annotation, steps: np.ndarray) -> float:
     best = int(np.argmax(counts))
     if len(steps) > 2 and counts[best] * 2 < len(steps):
         raise DataError(
-            f"{annotation.path}: its frame numbers have no common step ({values[0]:g} to {values[-1]:g}), so nobody "
-            "knows how long a line holds. Write a line for every k-th frame, or segments: start_frame,end_frame,phase"
+            f"{annotation.path}: its frame numbers have no common step ({values[0]:g} to {values[-1]:g}), so how long "
+            "a line holds is not known. Write a line for every k-th frame, or segments: start_frame,end_frame,phase"
         )
     return float(values[best])
 

@@ -101,5 +101,5 @@ def _kind_of(path: Path, rows: list[Row]) -> str:
     number, shown = rows[min(1, len(rows) - 1)]
     raise DataError(
         f"{path}, line {number}: {' | '.join(shown)!r} is neither a frame number nor a time stamp with a phase, and "
-        f"line {rows[0][0]} is no header of segments. {EXPECTED}"
+        f"line {rows[0][0]} is not a header of segments. {EXPECTED}"
     )

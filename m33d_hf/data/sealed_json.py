@@ -33,7 +33,7 @@ def read_sealed_json(path: str | Path) -> dict[str, Any]:
     """The object that `write_sealed_json` wrote, without its seal.
 
     Raises:
-        CorruptFileError: the file cannot be read, is no JSON object, or is not what was sealed.
+        CorruptFileError: the file cannot be read, is not a JSON object, or is not what was sealed.
     """
     path = Path(path)
     try:

@@ -54,7 +54,7 @@ def label_subset(
         raise ConfigError(f"{len(labels)} labels for {len(groups)} rows; a source gives one of each per row")
     for row, label in enumerate(labels):
         if label != IGNORE_INDEX and not 0 <= label < len(action_names):
-            raise LabelError(f"{groups[row]}: label {label} is no id of the {len(action_names)} classes (0-based)")
+            raise LabelError(f"{groups[row]}: label {label} is not an id of the {len(action_names)} classes (0-based)")
     classes = _classes_of_groups(labels, groups)
     if not classes:
         raise DataError(f"none of the {len(labels)} training samples has a label")

@@ -74,7 +74,7 @@ class VideoScores:
             logits: (B, L), array or CPU tensor.
 
         Raises:
-            LabelError: a label that is no class, or lengths that differ.
+            LabelError: a label that is not a class, or lengths that differ.
         """
         values = np.asarray(logits, dtype=np.float64)
         ids = np.asarray(labels, dtype=np.int64)

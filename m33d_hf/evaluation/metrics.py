@@ -1,5 +1,4 @@
-"""Streaming metrics of the dense tasks: they accumulate on the device and are summed over ranks once, at the
-end.
+"""Streaming metrics of the dense tasks: they accumulate on the device and are summed over ranks once.
 
 Both accumulators work alike: `update` per batch (no device synchronisation), `reduce` once, `compute` at the
 end. Ratios without a denominator are NaN, never an exception and never a silent zero.
@@ -180,8 +179,8 @@ class DepthMetrics(_Reducible):
         return torch.where(valid, torch.stack(terms), torch.zeros_like(target))
 
     def compute(self) -> dict[str, float]:
-        """Return delta1, delta2, delta3 (shares), rmse (metres), abs_rel, sq_rel (metres), rmse_log (natural
-        log).
+        """Return delta1, delta2, delta3 (shares), rmse (metres), abs_rel, sq_rel (metres), rmse_log
+        (natural logarithm).
 
         Everything is NaN when no valid pixel was seen.
         """

@@ -1,6 +1,6 @@
 """Seeds, their spread, and what counts as a difference: one rule for every experiment.
 
-With few seeds a spread is no confidence interval. A difference of means counts as *beyond the spread* only where it
+With few seeds a spread is not a confidence interval. A difference of means counts as *beyond the spread* only where it
 exceeds the largest range (largest minus smallest seed) of any row of the same column: the noise of the others is
 noise of the measurement too. Where a seed failed, or a row has one seed only, nothing is said.
 """

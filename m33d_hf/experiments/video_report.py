@@ -31,7 +31,7 @@ def report_blocks(results: Results, folder: Path) -> list[Block]:
     """The whole report in order."""
     blocks: list[Block] = [Heading(TITLE, 1)]
     if results["budget"] != "full":
-        words = "a test of the machinery: far too few steps for any of the numbers below to mean something."
+        words = "a test of the machinery: far too few steps for any of the numbers below to mean anything."
         blocks.append(Paragraph(f"**Budget `{results['budget']}`.** This is {words}", "warning"))
     failed = failures(results)
     if failed:

@@ -37,7 +37,7 @@ def list_items(
         root: a folder, or a single file.
         items: `images` (each picture by itself), `videos` (video files; a folder of pictures is one video), or `auto`:
             whatever of pictures and video files is there, if only one of them is.
-        exclude: a folder that is no input: the output.
+        exclude: a folder that is not an input: the output.
         metric: the depth has a unit, so that frames taken as single images cost nothing but the file layout.
 
     Raises:

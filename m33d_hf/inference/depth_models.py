@@ -186,7 +186,7 @@ def _load_processor(name: str, trusted: bool) -> Any:
         _refuse_foreign_code(name, error)
         raise CheckpointError(
             f"--model {name!r}: its image processor cannot be loaded ({str(error).splitlines()[0]}). The folder needs "
-            "model's preprocessor_config.json; without it nobody knows how pictures are resized and normalised."
+            "the model's preprocessor_config.json, which says how pictures are resized and normalised."
         ) from error
 
 

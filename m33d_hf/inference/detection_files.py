@@ -39,8 +39,8 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
         if not videos:
             there = kinds_of(path for path in given.rglob("*") if path.is_file())
             raise ConfigError(
-                f"{given} is no video, no folder of frames, and holds neither but {there}; see --video. What is read: "
-                f"{', '.join((*VIDEO_SUFFIXES, *FRAME_SUFFIXES))}."
+                f"{given} is neither a video nor a folder of frames, and holds only {there}; see --video. What "
+                f"is read: {', '.join((*VIDEO_SUFFIXES, *FRAME_SUFFIXES))}."
             )
         bare = [_name(given, path, suffix=False) for path in videos]
         for path, name in zip(videos, bare):

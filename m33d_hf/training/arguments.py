@@ -70,7 +70,7 @@ class DataArguments:
 
     source: str = _f("rooms", "Name of the reader: rooms, procedures, folder, tum, ucf101, phases.")
     root: str | None = _f(None, "Folder of the training data; rooms needs none.")
-    eval_root: str | None = _f(None, "Folder of evaluation data; it and `root` are then read whole, no splits.")
+    eval_root: str | None = _f(None, "Folder of evaluation data; it and `root` are then read whole, without splits.")
     train_split: str = _f("train", "Split used for training.")
     eval_split: str | None = _f("validation", "Split used while training to evaluate; null = no evaluation.")
     options: dict[str, Any] = _f({}, "Further options of the source, passed to it by name (train and evaluation).")
@@ -94,10 +94,10 @@ class DataArguments:
         False, "Train although a class has no training sample, or label maps hold one class alone (else an error)."
     )
     max_train_samples: int | None = _f(
-        None, "Use only that many training samples, drawn by `subset_seed`; null = all.", low=1, high=MOST_SAMPLES
+        None, "Use only this many training samples, drawn by `subset_seed`; null = all.", low=1, high=MOST_SAMPLES
     )
     max_eval_samples: int | None = _f(
-        None, "Evaluate on that many samples, evenly spread; null = all.", low=1, high=MOST_SAMPLES
+        None, "Evaluate on this many samples, evenly spread; null = all.", low=1, high=MOST_SAMPLES
     )
     subset_seed: int = _f(0, "Seed of the draw of `max_train_samples` (low-label protocol).", low=0, high=LARGEST_SEED)
     num_workers: int = _f(2, "Loader processes per training process.", low=0, high=1024)
@@ -243,10 +243,10 @@ class EvaluationArguments:
     """When and how to evaluate while training."""
 
     every_steps: int | None = _f(
-        None, "Evaluate every that many optimizer steps; wins over every_epochs.", low=1, high=MOST_STEPS
+        None, "Evaluate every N optimizer steps; wins over every_epochs.", low=1, high=MOST_STEPS
     )
     every_epochs: float | None = _f(
-        None, "Evaluate every that many epochs; both null = only at the end.", above=0, high=1_000_000
+        None, "Evaluate every N epochs; both null = only at the end.", above=0, high=1_000_000
     )
     at_end: bool = _f(True, "Evaluate after the last step.")
     batch_size: int | None = _f(
@@ -270,10 +270,10 @@ class CheckpointArguments:
     """What is kept on disk while training."""
 
     every_steps: int | None = _f(
-        None, "Save a resumable checkpoint every that many steps; wins over every_epochs.", low=1, high=MOST_STEPS
+        None, "Save a resumable checkpoint every N steps; wins over every_epochs.", low=1, high=MOST_STEPS
     )
     every_epochs: float | None = _f(
-        None, "Save every that many epochs; both null = only on a signal and at the end.", above=0, high=1_000_000
+        None, "Save every N epochs; both null = only on a signal and at the end.", above=0, high=1_000_000
     )
     keep_last: int = _f(2, "Resumable checkpoints to keep.", low=1, high=1_000_000)
     save_best: bool = _f(True, "Keep checkpoints/best by evaluation.metric.")
@@ -285,10 +285,10 @@ class LoggingArguments:
     """What is told while training."""
 
     every_steps: int = _f(
-        10, "Log (and look at the non-finite flag) every that many optimizer steps.", low=1, high=MOST_STEPS
+        10, "Log (and check for non-finite values) every N optimizer steps.", low=1, high=MOST_STEPS
     )
     trackers: list[str] = _f(["tensorboard"], "Accelerate trackers; [] = only metrics.jsonl.")
-    progress: bool = _f(True, "Print progress with the expected time of arrival.")
+    progress: bool = _f(True, "Print progress and the time left.")
 
 
 @dataclass
@@ -307,14 +307,14 @@ class RunArguments:
     output_dir: str = _f("outputs/run", "Folder that receives checkpoints, metrics and the final model.")
     seed: int = _f(0, "Seed of everything random.", low=0, high=LARGEST_SEED)
     init_from: str | None = _f(
-        None, "Weights to start from: own folder or hub id, MAE or VideoMAE file, folder or hub id."
+        None, "Weights to start from: folder, file or hub id of this package, MAE, VideoMAE or MultiMAE."
     )
     resume: str | None = _f("auto", "auto: newest complete checkpoint of output_dir; a path; none: start anew.")
     replay: str | None = _f(None, "Folder of a non-finite capture to reproduce instead of training.")
     eval_only: bool = _f(False, "Evaluate the weights of init_from (a trained model of this task) and stop.")
     dry_run: bool = _f(False, "Print the resolved run and check the first samples, then stop.")
     num_processes: int | None = _f(
-        None, "World size that must be found; null = whatever the launcher started.", low=1, high=65_536
+        None, "World size that the run must find; null = whatever the launcher started.", low=1, high=65_536
     )
     cpu: bool = _f(False, "Train on CPU even where an accelerator is present.")
     cpu_threads: int | None = _f(
@@ -400,7 +400,7 @@ def said_by(key: str, origins: Mapping[str, str]) -> str:
 def _check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
     """Refuse a word that is not in `known`, with the nearest one."""
     if value not in known:
-        raise ConfigError(f"{key}={value!r} is none of {', '.join(known)}.{nearest_name_hint(str(value), known)}")
+        raise ConfigError(f"{key}={value!r} is not one of {', '.join(known)}.{nearest_name_hint(str(value), known)}")
 
 
 def same_setting(first: Any, second: Any) -> bool:

@@ -225,7 +225,7 @@ def find_checkpoints(resume: str | None, output_dir: str | Path) -> list[Path]:
         output_dir: folder of this run.
 
     Raises:
-        CheckpointError: the path is no checkpoint, and not the output folder of a run with one.
+        CheckpointError: the path is not a checkpoint, and not the output folder of a run with one.
     """
     if resume is None or resume == "none":
         return []

@@ -82,8 +82,8 @@ def trained_classes(init_from: str | None) -> ClassTable | None:
         return ClassTable.from_dict(read_beside(file))
     except (ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{file} cannot be read ({error}): which number stands for which class is not known. Delete it, and state "
-            "the numbers with --data.options.phase_names."
+            f"{file} cannot be read ({error}): it is not known which number stands for which class. Delete it, and "
+            "state the numbers with --data.options.phase_names."
         ) from error
 
 

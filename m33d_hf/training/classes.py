@@ -124,7 +124,7 @@ def check_every_class(args: RunArguments, dataset: SampleDataset, names: Sequenc
     labels = labels_in_use(dataset)
     if labels is None and hasattr(dataset.source, "labels"):
         raise ConfigError(
-            f"The samples of the source {args.data.source!r} have no labels as it is asked for them; take clips "
+            f"The samples of the source {args.data.source!r} have no labels in this unit; take clips "
             "(--data.options.unit clips)."
         )
     missing = [] if labels is None else missing_classes(labels, names)

@@ -73,7 +73,7 @@ def typed(value: Any, hint: Any, key: str) -> Any:
     A single value for a field that holds a list means a list of one, in a recipe as on the command line.
 
     Raises:
-        ConfigError: a word that is no YAML where YAML is read, or empty text.
+        ConfigError: a word that is not YAML where YAML is read, or empty text.
     """
     if isinstance(value, Word):
         return _typed_word(value, hint, key)

@@ -56,7 +56,7 @@ def check_compile(model: nn.Module, args: RunArguments, device: torch.device) ->
     known = torch.compiler.list_backends(exclude_tags=())
     if train.compile_backend not in known:
         hint = nearest_name_hint(train.compile_backend, known)
-        raise ConfigError(f"train.compile_backend={train.compile_backend!r} is none of {', '.join(known)}.{hint}")
+        raise ConfigError(f"train.compile_backend={train.compile_backend!r} is not one of {', '.join(known)}.{hint}")
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         raise ConfigError(
             f"The recurrent model of {args.task} takes videos of any length and cannot be compiled: leave out "

@@ -74,7 +74,7 @@ def buckets_asked_for(args: RunArguments) -> dict[str, int]:
     asked = {key: zero[key] for key in _BUCKETS if zero.get(key, "auto") != "auto"}
     for key, value in asked.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < math.inf:
-            raise ConfigError(f'{path}: zero_optimization.{key}: {value} is no number of values: write "auto" there.')
+            raise ConfigError(f'{path}: zero_optimization.{key}: {value} is not a count: write "auto" there.')
     return {key: int(value) for key, value in asked.items()}
 
 

@@ -59,7 +59,7 @@ def dense_probe_run(args: RunArguments, linear: LinearOptions | None = None) -> 
         DataError: data that cannot be used, features that are not finite.
     """
     if args.task != "semantic_segmentation":
-        raise ConfigError(f"the recipe is one of {args.task}; the dense probe takes one of semantic segmentation.")
+        raise ConfigError(f"the recipe is for {args.task}; the dense probe takes one of semantic segmentation.")
     linear = linear or LinearOptions()
     with ExitStack() as stack:
         accelerator = stack.enter_context(open_accelerator(args))

@@ -146,7 +146,7 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
     )
     source = build_run_source(dataclasses.replace(args, data=data), config, train)
     if not isinstance(source, PhaseSource):
-        raise ConfigError(f"data.source {args.data.source!r} is no PhaseSource; take phases or procedures.")
+        raise ConfigError(f"data.source {args.data.source!r} is not a PhaseSource; take phases or procedures.")
     return source
 
 

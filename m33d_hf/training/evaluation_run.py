@@ -193,8 +193,8 @@ def check_all_loaded(task: Task, args: RunArguments) -> None:
         reasons.setdefault(name.split(".")[0] if not name.startswith("m33d.") else name, reason)
     listed = "; ".join(f"{part}: {reason}" for part, reason in list(reasons.items())[:4])
     raise CheckpointError(
-        f"{args.init_from} lacks {len(fresh)} weights of the {task.name} model ({listed or 'nothing was loaded'}). An "
-        "evaluation never judges untrained weights: give --init_from the output folder (or checkpoints/best) of a run "
+        f"{args.init_from} lacks {len(fresh)} weights of the {task.name} model ({listed or 'nothing was loaded'}). "
+        "Untrained weights are never evaluated: give --init_from the output folder (or checkpoints/best) of a run "
         f"of {task.name}, or train first."
     )
 

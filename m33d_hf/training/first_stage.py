@@ -46,7 +46,7 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, L
 
     Raises:
         ConfigError: no `init_from`, or `model` fields that contradict it.
-        CheckpointError: it is no model of the first (or second) stage.
+        CheckpointError: it is not a model of the first (or second) stage.
     """
     if args.init_from is None:
         raise ConfigError(
@@ -56,7 +56,7 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, L
     own = find_own(args.init_from)
     if own is None or not own.config:
         raise CheckpointError(
-            f"{args.init_from} is no output folder of ours; the second stage starts from the folder that "
+            f"{args.init_from} is not an output folder of this package; the second stage starts from the folder that "
             "run_video_classification.py left (config.json and model.safetensors)."
         )
     weights: dict[str, torch.Tensor] = {}
@@ -101,7 +101,7 @@ def _fill(model: M33DForVideoActionDetection, weights: dict[str, torch.Tensor], 
     foreign = [name for name in new if not name.startswith(_NEW_WEIGHTS)] + [n for n in weights if n not in own]
     if foreign:
         raise CheckpointError(
-            f"{origin} is no model of the first stage: {len(foreign)} weights are missing or unknown, the first is "
+            f"{origin} is not a model of the first stage: {len(foreign)} weights are missing or unknown, the first is "
             f"{foreign[0]!r}. Train one with run_video_classification.py on the clips of the same phases."
         )
     shapes = [n for n, tensor in weights.items() if tensor.shape != own[n].shape]

@@ -95,7 +95,7 @@ def check_world_size(asked: int | None, found: int) -> None:
     if found != launched:
         raise ConfigError(
             f"The launcher started WORLD_SIZE={launched} processes, but this one works alone or in another group "
-            f"(found {found}): they would train as strangers. On machines without an accelerator pass --cpu true."
+            f"(found {found}): they would train without each other. On machines without an accelerator pass --cpu true."
         )
     if asked is not None and asked != found:
         raise ConfigError(
@@ -153,8 +153,8 @@ def lost_process_named() -> Iterator[None]:
         if not _tells_of_a_lost_rank(error):
             raise
         raise WorkerLostError(
-            f"Another process of this run has ended, or cannot be reached any more ({error}). Where it says why, mend "
-            "that; then start again with --resume auto."
+            f"Another process of this run has ended, or cannot be reached any more ({error}). Its message says why: "
+            "fix that, then start again with --resume auto."
         ) from error
 
 

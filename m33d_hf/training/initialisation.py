@@ -165,8 +165,8 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
     if (folder / INDEX).is_file():
         return OwnCheckpoint(tuple(expand_index(folder / INDEX)), config)
     raise CheckpointError(
-        f"{init_from} has a config.json of ours but no {WEIGHTS}; a run that has not finished keeps its weights in "
-        "checkpoints/step_NNNNNNNN: name that folder."
+        f"{init_from} has a config.json of this package but no {WEIGHTS}; a run that has not finished keeps its "
+        "weights in checkpoints/step_NNNNNNNN: name that folder."
     )
 
 
@@ -261,7 +261,7 @@ class _Matching:
     def __init__(self, model: nn.Module, own: OwnCheckpoint, origin: str, init: InitArguments) -> None:
         config = model.config
         if not isinstance(config, M33DConfig):
-            raise CheckpointError(f"{type(model).__name__} is no M33D model.")
+            raise CheckpointError(f"{type(model).__name__} is not an M33D model.")
         self.config, self.init, self.origin, self.own = config, init, origin, own
         self.target = {_canonical(name): tensor for name, tensor in model.state_dict().items()}
         self.source = {_canonical(name): tensor for name, tensor in _read(own.files).items()}
@@ -415,7 +415,7 @@ class _Matching:
             return decoder_obstacle or "this model does not reconstruct or embed this modality"
         if part in _HEADS:
             there = any(key.split(".")[0] == part for key in self.target)
-            return f"{_HEADS[part]} of this model has no such weight" if there else f"this model has not {_HEADS[part]}"
+            return f"{_HEADS[part]} of this model has no such weight" if there else f"this model lacks {_HEADS[part]}"
         match = _PART.fullmatch(name)
         if match and not any(key.startswith(f"{match[1]}.{match[2]}.") for key in self.target):
             return f"this model has no {match[1]} of {match[2]!r}"

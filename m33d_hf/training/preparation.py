@@ -267,7 +267,7 @@ def check_metric(args: RunArguments, task: Task, model: nn.Module) -> None:
 
 def _refuse_metric(chosen: str, names: Sequence[str]) -> NoReturn:
     hint = nearest_name_hint(eval_name(chosen), names)
-    raise ConfigError(f"evaluation.metric {chosen!r} is none of {', '.join(names)}.{hint}")
+    raise ConfigError(f"evaluation.metric {chosen!r} is not one of {', '.join(names)}.{hint}")
 
 
 def build_model(args: RunArguments, task: Task) -> nn.Module:

@@ -88,7 +88,7 @@ def recipe_chain(name: str) -> list[tuple[str, dict[str, Any]]]:
     """(label, tree) of the recipe and all it extends, the most basic first.
 
     Raises:
-        ConfigError: a recipe that does not exist, is no mapping, or extends itself.
+        ConfigError: a recipe that does not exist, is not a mapping, or extends itself.
     """
     chain: list[tuple[str, dict[str, Any]]] = []
     seen: list[Path] = []
@@ -181,7 +181,7 @@ def resolve_modalities(layers: list[tuple[str, dict[str, Any]]], default: list[d
     but the method leaves out are dropped; any other name that a layer describes is added (a third modality).
 
     Raises:
-        ConfigError: a patch that is no mapping, or a new modality without the fields that describe it.
+        ConfigError: a patch that is not a mapping, or a new modality without the fields that describe it.
     """
     standard = {entry["name"]: entry for entry in default}
     patches: dict[str, dict[str, Any]] = {}

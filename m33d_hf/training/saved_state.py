@@ -48,12 +48,12 @@ def check_state(state: Mapping[str, Any], folder: Path, terms: int) -> None:
     wrong.unless(_is_count(world) and world > 0, f"world_size is {world!r}, not a number of processes")
     wrong.unless(
         _are_rows(state.get("windows"), world, terms),
-        f"windows is no list of {terms} finite sums for each of {world!r} processes",
+        f"windows is not a list of {terms} finite sums for each of {world!r} processes",
     )
-    wrong.unless(isinstance(state.get("data_digest"), str), "data_digest is no text")
-    wrong.unless(_is_count(state.get("effective_batch")), "effective_batch is no number of samples")
+    wrong.unless(isinstance(state.get("data_digest"), str), "data_digest is not text")
+    wrong.unless(_is_count(state.get("effective_batch")), "effective_batch is not a number of samples")
     args = state.get("args")
-    wrong.unless(isinstance(args, Mapping) and _args_are_plain(args), "args is no tree of arguments")
+    wrong.unless(isinstance(args, Mapping) and _args_are_plain(args), "args is not a tree of arguments")
     entries = state.get(ENTRIES)
     wrong.unless(entries is None or _is_count(entries), f"{ENTRIES} is {entries!r}, not a number")
     record = state.get(METRICS_RECORD)
@@ -157,7 +157,7 @@ def _check_groups(found: list[Any], groups: Sequence[Mapping[str, Any]], wrong: 
     wrong.unless(len(found) == len(groups), f"has {len(found)} parameter groups, the run has {len(groups)}")
     start = 0
     for index, (entry, group) in enumerate(zip(found, groups, strict=True)):
-        wrong.unless(isinstance(entry, Mapping), f"parameter group {index} is no group")
+        wrong.unless(isinstance(entry, Mapping), f"parameter group {index} is not a group")
         expected = list(range(start, start + len(group["params"])))
         same = isinstance(entry.get("params"), list) and entry["params"] == expected
         wrong.unless(same, f"parameter group {index} holds other parameters than the run's")

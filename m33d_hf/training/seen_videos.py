@@ -89,8 +89,8 @@ def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: Sample
     split = "split" in source_options(data.source) and data.eval_root is None and data.eval_split != data.train_split
     if certain and split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
         raise DataError(
-            f"{told}: the splits {data.train_split!r} and {data.eval_split!r} share them, and an evaluation on what "
-            "was trained on says nothing. Correct the lists (--data.options.split_list, with a file per split)."
+            f"{told}: the splits {data.train_split!r} and {data.eval_split!r} share them, and an evaluation on "
+            "training videos proves nothing. Correct the lists (--data.options.split_list, with a file per split)."
         )
     how = "" if certain and data.eval_root is None else ", by their names"
     return [f"WARNING: {told}{how}: what is measured on them says little about new ones"]
@@ -123,11 +123,11 @@ def read_seen(init_from: str | None) -> list[dict[str, Any]]:
     try:
         trainings = read_beside(file)["trained"]
         if not all(_is_training(each) for each in trainings):
-            raise ValueError("an entry is no list of digests")
+            raise ValueError("an entry is not a list of digests")
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
-            f"{file} cannot be read ({error}): which videos the model was trained on is not known. Delete it to go on "
-            "without the comparison."
+            f"{file} cannot be read ({error}): it is not known which videos the model was trained on. Delete it to go "
+            "on without the comparison."
         ) from error
     return list(trainings)
 

@@ -57,7 +57,7 @@ def _place(node: yaml.Node) -> str:
 
 def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{_place(node)}: {node.tag} stands before something that is no mapping.")
+        raise ConfigError(f"{_place(node)}: {node.tag} stands before something that is not a mapping.")
     result: dict[Any, Any] = {}
     spelt: set[str] = set()
     for key_node, value_node in node.value:
@@ -164,7 +164,7 @@ def read_recipe_text(path: Path) -> str:
     """Text of a recipe or method file.
 
     Raises:
-        ConfigError: it cannot be read, is no UTF-8, or is far too long.
+        ConfigError: it cannot be read, is not UTF-8, or is far too long.
     """
     try:
         with path.open("rb") as file:

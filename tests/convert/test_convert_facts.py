@@ -175,7 +175,7 @@ def test_other_heads_than_the_released_ones_must_be_stated_in_a_run_too(tmp_path
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
-        ({"heads": 4}, "nothing that can be stated"),
+        ({"heads": 4}, "cannot be stated about a checkpoint"),
         ({"num_attention_heads": "4"}, "expected int"),
         ({"num_attention_heads": True}, "expected int"),
         ({"num_attention_heads": 0}, "num_attention_heads"),

@@ -228,7 +228,7 @@ def test_a_spec_file_may_begin_with_the_mark_of_utf8(tmp_path: Path) -> None:
 
 def test_a_spec_file_that_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "depth_spec.json")
-    with pytest.raises(ConfigError, match=r"depth_spec\.json.*no regular file"):
+    with pytest.raises(ConfigError, match=r"depth_spec\.json.*not a regular file"):
         read_sidecar_spec(tmp_path)
 
 

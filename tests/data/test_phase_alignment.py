@@ -236,7 +236,7 @@ def test_numbers_need_names(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("4\tsew\n2\tcut\n")
     table = read_class_table("names.txt", tmp_path)
     assert table.names == ("sew", "cut")
-    with pytest.raises(LabelError, match=r"line 2: phase '0' is none of the 2 phases sew, cut"):
+    with pytest.raises(LabelError, match=r"line 2: phase '0' is not one of the 2 phases sew, cut"):
         PhaseNames(table.names, table.numbers).ids(annotation)
     assert PhaseNames(table.names, table.numbers, "ignore").ids(annotation).tolist() == [255, 1, 255]
     with pytest.raises(ConfigError, match=r"phase_names='none\.txt' is a file neither"):

@@ -338,7 +338,7 @@ def test_the_command_goes_on_past_a_bad_video(tmp_path: Path, capfd: pytest.Capt
     said = {"args": {"transforms": {"eval_crop": "resize", "resize_mode": "bilinear"}}}
     (tmp_path / "model" / "train_config.json").write_text(json.dumps(said))
     _frames(tmp_path / "videos" / "good", 12)
-    (tmp_path / "videos" / "bad.mp4").write_bytes(b"this is no video")
+    (tmp_path / "videos" / "bad.mp4").write_bytes(b"this is not a video")
     words = ["--model", str(tmp_path / "model"), "--video", str(tmp_path / "videos"), "--device", "cpu"]
     assert detect_actions.main([*words, "--output", str(tmp_path / "out"), "--fps", "4"]) == 1
     captured = capfd.readouterr()

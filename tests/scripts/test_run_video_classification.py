@@ -116,7 +116,7 @@ def test_the_orar_recipe_on_frame_folders(tmp_path: Path, capfd: pytest.CaptureF
     capfd.readouterr()
     given["data__eval_root"] = _surgery(tmp_path / "c", {"w1": ["wash"] * 8 + ["close"] * 8})
     assert main("video_classification", words(**given, **chosen | {"output_dir": tmp_path / "other"})) == 2
-    assert "phase 'close' is none of the 3 phases cut, sew, wash" in capfd.readouterr().err
+    assert "phase 'close' is not one of the 3 phases cut, sew, wash" in capfd.readouterr().err
 
 
 def test_under_accelerate_launch(repository: Path, tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_how_tables_may_be_written(tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text(text)
         assert read_class_table("names.txt", tmp_path) == ClassTable(("a b", "c, d"), {2: 0, 0: 1})
     assert read_class_table({2: "a", "0": "b"}) == ClassTable(("a", "b"), {2: 0, 0: 1})  # type: ignore[dict-item]
-    with pytest.raises(ConfigError, match="'two' is no whole number"):
+    with pytest.raises(ConfigError, match="'two' is not a whole number"):
         read_class_table({"two": "a"})  # type: ignore[dict-item]
 
 

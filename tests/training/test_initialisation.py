@@ -292,7 +292,7 @@ def test_detection_starts_from_the_first_stage_and_back(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "two")
     back = initialise(fresh(clip_config(["cut", "knot"]), M33DForVideoClassification), tmp_path / "two")
     assert not back.new and set(back.ignored.values()) == {
-        "this model has not the recurrent net", "this model has not the temporal classifier"
+        "this model lacks the recurrent net", "this model lacks the temporal classifier"
     }  # fmt: skip
     causal = fresh(clip_config(["cut", "knot"], temporal_causal=True), M33DForVideoActionDetection)
     narrower = initialise(causal, tmp_path / "two")

@@ -54,7 +54,7 @@ def test_a_mistyped_metric_stops_the_run_at_its_start(tmp_path: Path, recipe: st
     args, task = arguments(recipe, tmp_path / "out", evaluation__metric=wrong)
     task.build_datasets = task.evaluate = None  # type: ignore[method-assign, assignment]
     for start in (train, dry_run):
-        with pytest.raises(ConfigError, match=r"evaluation\.metric .* is none of eval/.*Did you mean 'eval/"):
+        with pytest.raises(ConfigError, match=r"evaluation\.metric .* is not one of eval/.*Did you mean 'eval/"):
             start(args, task)
     assert not (tmp_path / "out" / "model.safetensors").exists()
 

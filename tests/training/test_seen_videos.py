@@ -84,7 +84,7 @@ def test_an_evaluation_on_training_videos_is_told(
 def test_one_video_in_two_lists(tmp_path: Path, root: Path) -> None:
     (root / "validation.txt").write_text("meier\nschmidt\n", encoding="utf-8")
     for split in ("train", "validation"):
-        with pytest.raises(DataError, match=r"are in .*\.txt and in .*\.txt, the first is 'schmidt'.*says nothing"):
+        with pytest.raises(DataError, match=r"are in .*\.txt and in .*\.txt, the first is 'schmidt'.*proves nothing"):
             build_source("phases", root=root, split=split)
     stated = {"train": "train.txt", "val": "validation.txt"}
     with pytest.raises(DataError, match="the first is 'schmidt'"):

@@ -254,7 +254,7 @@ def test_sources_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     args = arguments(tmp_path, "phased")
     args.data.options = {"unit": "videos"}
     task = VideoClassificationTask()
-    with pytest.raises(ConfigError, match="have no labels as it is asked for them"):
+    with pytest.raises(ConfigError, match="have no labels in this unit"):
         task.build_datasets(args, task.build_model(args))
 
     class Nameless(ClipSource):

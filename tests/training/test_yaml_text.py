@@ -25,7 +25,7 @@ BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         (b"seed: !!int abc", "a value that does not fit its type"),
         (b"seed: !!bool abc", "a value that does not fit its type"),
         (b"seed: !!float ''", "a value that does not fit its type"),
-        (b"seed: !!map abc", "line 1: .*no mapping"),
+        (b"seed: !!map abc", "line 1: .*not a mapping"),
         (b"seed: !!python/object:os.system x", "is not valid YAML"),
         (b"data: {root: !!binary aGk=}", "is not valid YAML"),
         (b"data: {root: !!timestamp 2001-01-01}", "is not valid YAML"),

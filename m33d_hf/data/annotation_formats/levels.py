@@ -21,7 +21,7 @@ _NAMES = ("label_name", "label", "name")
 
 
 def looks_like_levels(text: str) -> bool:
-    """Whether a text may be JSON: whoever begins with a brace is no table."""
+    """Whether a text may be JSON: whoever begins with a brace is not a table."""
     return text.lstrip().startswith("{")
 
 
@@ -73,7 +73,7 @@ def _segment(path: Path, place: int, entry: Any) -> Segment:
     """
     where = f"{path}, entry {place}"
     if not isinstance(entry, Mapping):
-        raise DataError(f"{where}: {str(entry)[:80]!r} is no segment with start, end and label_name")
+        raise DataError(f"{where}: {str(entry)[:80]!r} is not a segment with start, end and label_name")
     name = next((entry[key] for key in _NAMES if isinstance(entry.get(key), str) and entry[key].strip()), None)
     if name is None:
         raise DataError(f"{where}: has no label_name")

@@ -72,7 +72,7 @@ def read_times(
         what: what a cell should be, for messages.
 
     Raises:
-        DataError: a cell that is no time, a negative one, or a column that can be read in two ways.
+        DataError: a cell that is not a time, a negative one, or a column that can be read in two ways.
     """
     _refuse_two_points(path, cells)
     short = [match for match in (SHORT.fullmatch(text) for _, text in cells) if match]

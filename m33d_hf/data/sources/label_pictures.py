@@ -46,7 +46,7 @@ def read_colours(path: Path) -> np.ndarray:
     except CorruptFileError:
         raise
     except DataError as error:
-        raise LabelError(f"{path}: a palette is given, but this is no 8-bit picture ({values.dtype})") from error
+        raise LabelError(f"{path}: a palette is given, but this is not an 8-bit picture ({values.dtype})") from error
 
 
 def _channels(path: Path) -> np.ndarray:

@@ -26,7 +26,7 @@ def _existing(path: str | Path, root: Path) -> Path:
             if candidate.is_file():
                 return candidate
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{str(path)[:80]!r} is no name of a file ({error})") from error
+            raise ConfigError(f"{str(path)[:80]!r} is not the name of a file ({error})") from error
     raise ConfigError(f"file {str(path)!r} is neither here nor in {root}")
 
 

@@ -122,8 +122,8 @@ def read_palette(given: str | Path | Mapping[Any, Any] | Sequence[Any]) -> Palet
     """A palette from a file (JSON, a table with a header, or lines of colour and name), or from JSON's content.
 
     Raises:
-        CorruptFileError: a file that is no text or no JSON.
-        ConfigError: content that is no palette; says which entry.
+        CorruptFileError: a file that is neither text nor JSON.
+        ConfigError: content that is not a palette; says which entry.
     """
     if not isinstance(given, str | Path):
         return Palette(_entries_of_json(given, "the palette"))
@@ -186,7 +186,7 @@ def _entries_of_json(content: Any, where: object) -> list[Entry]:
         raise ConfigError(f"{where} holds {type(content).__name__}. {_FORMS}")
     for number, row in enumerate(rows):
         if row is None:
-            raise ConfigError(f"{where}: entry {number + 1} is no colour with a name. {_FORMS}")
+            raise ConfigError(f"{where}: entry {number + 1} is not a colour with a name. {_FORMS}")
     return [row for row in rows if row is not None]
 
 
@@ -238,7 +238,7 @@ def _entries_of_text(text: str, path: Path) -> list[Entry]:
         found = [_entry_of_line(line) for line in lines]
     for line, entry in zip(lines, found, strict=True):
         if entry is None:
-            raise ConfigError(f"{path}: {line.strip()[:80]!r} is no colour with a name. {_FORMS}")
+            raise ConfigError(f"{path}: {line.strip()[:80]!r} is not a colour with a name. {_FORMS}")
     return [entry for entry in found if entry is not None]
 
 

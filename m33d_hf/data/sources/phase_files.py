@@ -126,7 +126,7 @@ def _folder_of(root: Path, given: str) -> Path:
         return root / "videos" if (root / "videos").is_dir() else root
     folder = next((place for place in (root / given, Path(given).expanduser()) if place.is_dir()), None)
     if folder is None:
-        raise DataError(f"videos={given!r} is no folder, neither under {root} nor elsewhere")
+        raise DataError(f"videos={given!r} is not a folder, neither under {root} nor elsewhere")
     return folder
 
 
@@ -175,7 +175,7 @@ def _sidecar_root(root: Path, folder: Path, options: VideoOptions) -> Path | Non
         places = (root / options.depth, Path(options.depth).expanduser())
         found = next((place for place in places if place.is_dir()), None)
         if found is None:
-            raise DataError(f"depth={options.depth!r} is no folder, neither under {root} nor elsewhere")
+            raise DataError(f"depth={options.depth!r} is not a folder, neither under {root} nor elsewhere")
         return found
     usual = [base / name for base in (root, folder) for name in _DEPTH_FOLDERS]
     stated = options.depth_options.states_meaning

@@ -173,7 +173,7 @@ def _refuse_shared(
         if both:
             raise DataError(
                 f"{len(both)} of {len(kept)} sequences are in {file} and in {path}, the first is {both[0]!r}: an "
-                "evaluation on what was trained on says nothing. Take them out of one list."
+                "evaluation on training data proves nothing. Take them out of one list."
             )
 
 

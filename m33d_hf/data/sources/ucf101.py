@@ -221,7 +221,7 @@ def _depth_root(depth: str | None, root: Path, base: Path) -> Path | None:
     found = next((folder for folder in places if folder.is_dir()), None)
     if found is None:
         raise ConfigError(
-            f"depth is {str(depth)!r}, which is no folder here nor under {root}; give a folder, auto or none "
+            f"depth is {str(depth)!r}, which is not a folder here nor under {root}; give a folder, auto or none "
             "(--data.options.depth)"
         )
     return found

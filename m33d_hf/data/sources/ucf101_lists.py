@@ -230,14 +230,14 @@ def _refuse_overlap(train: Sequence[Listed], test: Sequence[Listed]) -> None:
         first, second = both[0]
         raise DataError(
             f"{len(both)} videos are in both lists, the first is {second.path} ({first.file}, line {first.line}, and "
-            f"{second.file}, line {second.line}): a test on training videos says nothing. Take them out of one list."
+            f"{second.file}, line {second.line}): a test on training videos proves nothing. Take them out of one list."
         )
 
 
 def _check_label(path: Path, line: int, stated: int, label: int, names: Sequence[str]) -> None:
     if stated == label + 1:
         return
-    says = f"is {names[stated - 1]!r}" if 1 <= stated <= len(names) else f"is no class (there are 1 to {len(names)})"
+    says = f"is {names[stated - 1]!r}" if 1 <= stated <= len(names) else f"is not a class (there are 1 to {len(names)})"
     counts = " Do its labels count from 0? They must count from 1." if stated == label else ""
     raise DataError(
         f"{path}, line {line}: the label {stated} {says} in {CLASS_FILE}, the folder says {names[label]!r} "

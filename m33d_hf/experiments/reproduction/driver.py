@@ -137,7 +137,7 @@ def _columns(plan: ReproductionPlan, rows: Rows) -> list[dict[str, Any]]:
 
 
 def _tables(plan: ReproductionPlan) -> list[dict[str, Any]]:
-    """Tables of this budget; what it leaves out of one is said, and one row alone is no table."""
+    """Tables of this budget; what it leaves out of one is said, and one row alone is not a table."""
     known, found = plan.columns(), []
     for table in plan.content["tables"]:
         columns = [name for name in table["columns"] if name in known]

@@ -183,7 +183,7 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
     if labels is None or source.action_names is None:
         if data.label_fraction is not None:
             raise ConfigError(
-                f"The source {data.source!r} does not tell the labels of its samples beforehand, from which "
+                f"The source {data.source!r} does not tell the labels of its samples in advance, by which "
                 f"data.label_fraction = {data.label_fraction:g} would be drawn; use --data.max_train_samples, or a "
                 "source with labels (unit clips where it has units)."
             )

@@ -38,7 +38,7 @@ class DepthEstimationTask(DenseTask):
         """Training data, and evaluation data or None.
 
         Raises:
-            ConfigError: depth that is no distance in metres (inverse, relative).
+            ConfigError: depth that is not distance in metres (inverse, relative).
         """
         train_set, eval_set = super().build_datasets(args, model)
         self._check_depth(args, train_set)

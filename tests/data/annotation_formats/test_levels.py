@@ -107,7 +107,7 @@ def test_any_nesting_equals_painting_the_longest_first(tmp_path: Path, seed: int
         ('{"phases": [{"start": "0", "end": 5, "label_name": "a"}]}', "milliseconds from 0"),
         ('{"phases": [{"start": 0, "end": 1e300, "label_name": "a"}]}', "milliseconds from 0"),
         ('{"phases": [{"start": 0, "end": 5}]}', "entry 1: has no label_name"),
-        ('{"phases": [3]}', "entry 1: '3' is no segment"),
+        ('{"phases": [3]}', "entry 1: '3' is not a segment"),
         ('{"phases": []}', "holds no segment"),
         ('{"phases": {}}', "another structure"),
         ('{"shapes": []}', "another structure"),

@@ -46,8 +46,8 @@ def test_every_form_of_a_palette_says_the_same(form: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("0 128 64 128", "is no colour"),
-        ("road 300 0 0", "is no colour"),
+        ("0 128 64 128", "is not a colour"),
+        ("road 300 0 0", "is not a colour"),
         ("road 1 2 3\nroad 4 5 6", "'road' twice"),
         ("road 1 2 3\ncar 1 2 3", r"\(1, 2, 3\) twice"),
         ("road 1 2 3\n4 5 6", "no name"),
@@ -165,7 +165,7 @@ def test_numbers_of_a_palette_are_numbers_not_names(tmp_path: Path, name: str) -
 def test_a_fourth_number_is_not_part_of_a_name(tmp_path: Path, line: str) -> None:
     """Transparency, as FreeSurfer and ITK-SNAP write it: (2, 3, 0) is not the colour of "1 road 1"."""
     (tmp_path / "palette.txt").write_text(f"{line}\n")
-    with pytest.raises(ConfigError, match="is no colour with a name"):
+    with pytest.raises(ConfigError, match="is not a colour with a name"):
         read_palette(tmp_path / "palette.txt")
 
 

@@ -120,7 +120,7 @@ def test_surgical_order_and_stated_names(cholec: Path, tmp_path: Path) -> None:
 
 
 def test_a_phase_never_seen(cholec: Path) -> None:
-    with pytest.raises(LabelError, match=r"video02-phase.txt, line 2: phase 'wash' is none of the 2 phases cut, sew"):
+    with pytest.raises(LabelError, match=r"phase.txt, line 2: phase 'wash' is not one of the 2 phases cut, sew"):
         _source(cholec, phase_names=["cut", "sew"])
     source = _source(cholec, phase_names=["cut", "sew"], unknown_phase="ignore")
     assert source.videos[1].phases.tolist() == [255] * 6 + [0] * 6
@@ -224,7 +224,7 @@ def test_depth_sidecars_of_video_files(cholec: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"depth_spec\.json"):
         _source(tmp_path, depth="depth")
     assert _source(tmp_path, depth="depth", depth_scale=1000.0).depth_spec is not None
-    with pytest.raises(DataError, match="depth='nowhere' is no folder"):
+    with pytest.raises(DataError, match="depth='nowhere' is not a folder"):
         _source(tmp_path, depth="nowhere")
 
 
@@ -379,7 +379,7 @@ def test_options_that_cannot_be(cholec: Path, frames: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             _source(cholec, **options)
     for options, message in (
-        ({"videos": "films"}, "videos='films' is no folder"),
+        ({"videos": "films"}, "videos='films' is not a folder"),
         ({"annotations": "nowhere"}, "annotations='nowhere' is neither"),
         ({"require_depth": True}, "extract_depth"),
     ):

@@ -218,7 +218,7 @@ def test_class_files_without_numbers(tmp_path: Path) -> None:
     [
         ("YoYo/v_YoYo_g01_c01.avi 1", r"line 2: the label 1 is 'Archery' in .*, the folder says 'YoYo' \(3\)"),
         ("YoYo/v_YoYo_g01_c01.avi 2", "label 2 is 'HandstandPushups'.*Do its labels count from 0"),
-        ("YoYo/v_YoYo_g01_c01.avi 4", r"label 4 is no class \(there are 1 to 3\)"),
+        ("YoYo/v_YoYo_g01_c01.avi 4", r"label 4 is not a class \(there are 1 to 3\)"),
         ("YoYos/v_YoYo_g01_c01.avi", r"line 2: the class 'YoYos' is not in classInd\.txt\. Did you mean 'YoYo'"),
         ("v_YoYo_g01_c01.avi 3", "line 2: .*is not Class/video"),
         ("../YoYo/v_YoYo_g01_c01.avi 3", "line 2: .*is not Class/video"),
@@ -341,7 +341,7 @@ def test_depth_that_nobody_explains(root: Path) -> None:
     with pytest.raises(ConfigError, match="depth_kind"):
         Ucf101Source(root, depth="auto")
     assert Ucf101Source(root, depth="auto", depth_kind="inverse").depth_spec.kind == "inverse"
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="not a folder"):
         Ucf101Source(root, depth="dpeth")
 
 
