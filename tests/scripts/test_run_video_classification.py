@@ -119,6 +119,7 @@ def test_the_orar_recipe_on_frame_folders(tmp_path: Path, capfd: pytest.CaptureF
     assert "phase 'close' is none of the 3 phases cut, sew, wash" in capfd.readouterr().err
 
 
+@pytest.mark.slow  # the door is that of test_run_pretrain.py::test_launchers
 def test_under_accelerate_launch(repository: Path, tmp_path: Path) -> None:
     changes = {"data__source": "rooms", "data__options__num_clips": "20", "data__cache_dir": tmp_path / "cache"}
     given = words(**changes, model__tubelet_size="2", train__max_steps="2", output_dir=tmp_path / "out", cpu="true")
