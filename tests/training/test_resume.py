@@ -5,8 +5,7 @@ import signal
 
 import pytest
 
-from helpers.launching import assert_same_weights, without_timing
-from helpers.ranks import run_jobs
+from helpers.launching import ALONE, assert_same_weights, finish, start, without_timing
 from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.errors import CheckpointError, ConfigError, ResumeError
 from m33d_hf.training.checkpoints import CheckpointStore
@@ -60,7 +59,7 @@ def test_sigkill_mid_epoch_with_workers(tmp_path, uninterrupted):
     whole, expected = uninterrupted
     changes = {**HARD, "evaluation__every_steps": 5, "checkpoint__every_steps": 4, "cpu_threads": 1}
     job = {"name": "killed", "changes": {"output_dir": str(tmp_path / "run"), **changes}, "signal": [10, 9, 0]}
-    code, output = run_jobs([job], tmp_path, processes=1)
+    code, output = finish(start(ALONE, [job], tmp_path))
     assert code == -signal.SIGKILL, output
     (tmp_path / "run" / "checkpoints" / ".tmp-step_00000009").mkdir()  # as if it had been writing
     continued = run(tmp_path / "run", evaluation__every_steps=5, checkpoint__every_steps=4)
