@@ -3,7 +3,9 @@
 #   make demo-video  the same for clips: actions, and phases of whole videos (outputs/demo-video/video.html)
 #   make reproduce  the tables of the paper in shape, on the embedded data (about an hour; BUDGET=small: minutes)
 #   make bench   speed of a pre-training step against transformers, on CPU (minutes; benchmarks/README.md)
-#   make test    the test suite, without the tests marked slow; make test-slow runs those
+#   make test    the test suite, without the tests marked slow or extras (minutes)
+#   make test-extras  the tests that need optional packages, which it installs; one that is skipped has failed
+#   make test-slow    long fuzzing, long equivalences: the tests marked slow
 #   make test-oldest  the same with the least versions that setup.cfg allows
 #   make lint    ruff and mypy
 # PYTHON chooses the interpreter that makes the environment, VENV where it lives.
@@ -17,7 +19,7 @@ REPRODUCE_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?= --batch 1 --rounds 3
 
-.PHONY: demo demo-video reproduce bench test test-slow test-oldest lint clean help
+.PHONY: demo demo-video reproduce bench test test-extras test-slow test-oldest lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +31,10 @@ $(BIN)/python:
 # The markers make a second call instant; a changed setup.cfg installs again.
 $(VENV)/.m33d-test: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -e ".[test]"
+	@touch $@
+
+$(VENV)/.m33d-extras: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e ".[test,deepspeed,extras]"
 	@touch $@
 
 $(VENV)/.m33d-lint: setup.cfg pyproject.toml | $(BIN)/python
@@ -51,17 +57,20 @@ bench: $(VENV)/.m33d-test
 	  if [ -f benchmarks/$$name.py ]; then OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; fi; done
 
 test: $(VENV)/.m33d-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not extras" $(TEST_ARGS)
+
+test-extras: $(VENV)/.m33d-extras
+	$(BIN)/python -m pytest -m extras --no-skips $(TEST_ARGS)
 
 test-slow: $(VENV)/.m33d-test
-	$(BIN)/python -m pytest -m slow $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not extras" $(TEST_ARGS)
 
 # An environment of its own: name>=1.2 of install_requires becomes name==1.2.* (decord too, so Linux on x86-64 only).
 test-oldest:
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install -e ".[test]" \
 	  $$(sed -n '/^install_requires/,/^$$/s/^ *\([a-z_0-9]*\)>=\([0-9.]*\).*/\1==\2.*/p' setup.cfg)
-	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(TEST_ARGS)
+	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not extras" $(TEST_ARGS)
 
 lint: $(VENV)/.m33d-lint
 	$(BIN)/ruff check .

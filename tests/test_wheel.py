@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.rooms_runs import words
+
 ROOT = Path(__file__).resolve().parents[1]
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv*", "outputs", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", "tests", "results"
@@ -97,7 +99,7 @@ def test_installed_wheel_is_what_gets_imported(installed: Path, tmp_path: Path) 
 def test_recipe_dry_run_from_an_installed_wheel(installed: Path, tmp_path: Path) -> None:
     if not (ROOT / "scripts" / "run_pretrain.py").exists():
         pytest.skip("scripts/run_pretrain.py is not there")
-    recipe = ["--recipe", "rooms/pretrain_stage1", "--method", "m33d", "--output_dir", str(tmp_path / "out")]
+    recipe = words("rooms/pretrain_stage1", tmp_path / "out", method="m33d")  # a few rooms are enough
     done = _run(installed, tmp_path, "-m", "m33d_hf.scripts.run_pretrain", *recipe, "--dry_run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "learning rate" in done.stdout.lower().replace("_", " ")

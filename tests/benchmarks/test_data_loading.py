@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.scripts import run_script
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 WITHOUT = """
 import sys
@@ -19,9 +21,9 @@ assert data_loading.parse(["--tiny"]).tiny
 
 
 def test_a_tiny_run_measures_every_path(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "data_loading.py"), "--tiny", "--output_dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=BENCHMARKS.parent, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    words = ["--tiny", "--output_dir", tmp_path]
+    code, output = run_script(BENCHMARKS / "data_loading.py", *words, log=tmp_path / "output.txt")
+    assert code == 0, output[-2000:]
     found = json.loads((tmp_path / "data_loading.json").read_text())
     assert {row["path"] for row in found["loaders"]} >= {"RGB-D images, pre-training", "rooms images, mae"}
     assert found["complete"] and {row["workers"] for row in found["scaling"]} == {0, 1, 2}
@@ -35,7 +37,7 @@ def test_a_tiny_run_measures_every_path(tmp_path):
     assert any(row["recipe_share"] is not None for row in found["loaders"])
     assert all(row["samples_per_second"] > 0 for row in found["scaling"])
     assert found["environment"]["commit"] and "--tiny" in found["environment"]["command"]
-    assert "| RGB-D images, pre-training | " in done.stdout
+    assert "| RGB-D images, pre-training | " in output
 
 
 def test_it_is_imported_without_optional_packages():

@@ -64,7 +64,8 @@ def test_average_precision_equals_precision_at_the_ranks_of_positives_and_worked
     assert average_precision([-1.0, -2.0], [True, True]) == 1.0
 
 
-def test_average_precision_equals_scikit_learn_where_it_is_installed() -> None:
+@pytest.mark.extras
+def test_average_precision_equals_scikit_learn() -> None:
     reference = pytest.importorskip("sklearn.metrics")
     rng = _rng(3)
     scores, positives = rng.integers(0, 9, 300) / 9.0, rng.random(300) < 0.3

@@ -93,6 +93,7 @@ def test_the_linear_fit_is_the_minimum() -> None:
     assert found["converged"] == 1.0 and "held_out_top1" not in found
 
 
+@pytest.mark.extras
 def test_as_scikit_learn_fits() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
     train, labels, test, truth = draw()

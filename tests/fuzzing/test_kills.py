@@ -19,6 +19,7 @@ import pytest
 
 from helpers.fuzzing import slices
 from helpers.launching import ALONE, TORCHRUN, assert_same_weights, finish, outcome, start, wait_for
+from helpers.ranks import run_jobs
 
 MARK = "M33D_TEST_MARK"
 STEPS = 20
@@ -74,9 +75,9 @@ def victims(kind: str, mark: str, first: int) -> list[int]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """One process and two; sums over ranks differ in the last digit."""
     folders = {}
-    for number, launcher in ((1, ALONE), (2, TORCHRUN)):
+    for number in (1, 2):
         folders[number] = tmp_path_factory.mktemp(f"undisturbed{number}")
-        code, output = finish(start(launcher, job(folders[number]), folders[number]))
+        code, output = run_jobs(job(folders[number]), folders[number], processes=number)
         assert code == 0, output
     return folders
 
@@ -117,7 +118,7 @@ def test_kills_lose_nothing_and_leave_nobody(
             for orphan in descendants(str(folder)):
                 os.kill(orphan, signal.SIGKILL)
         assert kind != "worker" or "Traceback" not in output, output
-        code, output = finish(start(launcher, job(folder), folder))
+        code, output = run_jobs(job(folder), folder, processes=world)
         assert code == 0 and outcome(folder, "job")["step"] == STEPS, f"kill {number} ({kind}): {output}"
         assert_same_weights(undisturbed[world] / "run", folder / "run")
         left = [path.name for path in (folder / "run").rglob(".*") if path.name not in (".lock",)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,12 +132,10 @@ def register() -> None:
     SOURCES["memory"] = (__name__, "MemorySource")
 
 
-if __name__ == "__main__":  # a run in a process of its own: phases_in_memory.py FOLDER INIT_FROM OPTIONS(json)
-    import sys
-
+def train_in_memory(folder: str, init_from: str, options: dict[str, Any]) -> int:
+    """A run in a process of its own; its exit code."""
     from m33d_hf.training.loop import train
     from m33d_hf.training.tasks.action_detection import ActionDetectionTask
 
     register()
-    run = arguments(Path(sys.argv[1]), sys.argv[2], **json.loads(sys.argv[3]))
-    sys.exit(train(run, ActionDetectionTask()).exit_code)
+    return train(arguments(Path(folder), init_from, **options), ActionDetectionTask()).exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from m33d_hf.data.sources.rooms import RoomsSource
 from m33d_hf.data.sources.rooms.constants import BOX, CYLINDER, EMPTY, HERO_SLOT, SPHERE
 from m33d_hf.data.sources.rooms.scene import Scenes, sample_scenes
 
@@ -33,3 +34,9 @@ def with_object(
     scenes.base_BO3[:, slot] = torch.tensor(base)
     scenes.yaw_BO[:, slot] = yaw
     return scenes
+
+
+def render_rooms(cache_dir: str) -> None:
+    """For a process of its own: print what came of rendering a set that others may render at the same time."""
+    source = RoomsSource("train", num_frames=64, image_size=32, cache_dir=cache_dir)
+    print("rooms:", source.digest(), int(source[63].read([0]).rgb.sum()))

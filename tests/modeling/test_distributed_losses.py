@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers.ranks import free_port
 from helpers.tiny import VARIANTS, random_batch, tiny_config
 from m33d_hf.modeling.losses_m33d import weighted_total
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
@@ -56,7 +57,7 @@ def run_rank(rank, port, names, folder):
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(run_rank, args=(29600 + os.getpid() % 300, CASES, str(folder)), nprocs=2)
+    mp.start_processes(run_rank, args=(free_port(), CASES, str(folder)), nprocs=2, start_method="forkserver")
     return folder
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,19 +9,16 @@ import pytest
 import torch
 
 from helpers.depth_models import save_dpt, save_ours, write_pictures
+from helpers.ranks import ForkedRanks
 from m33d_hf.data.depth_maps import find_depth_maps
 from m33d_hf.scripts.extract_depth import main
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 FRAMES = 60
 
 
-def start(rank: int, arguments: list[str]) -> subprocess.Popen[str]:
-    """The script as one process of two, as torchrun would start it."""
-    launch = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(REPOSITORY / "scripts" / "extract_depth.py"), *arguments]
-    environment = {**os.environ, **launch, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def rank_of_two(rank: int, arguments: list[str], log: Path) -> ForkedRanks:
+    """The script as one process of two, with an output of its own; they need not meet."""
+    return ForkedRanks(main, arguments, log=log, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
 
 
 def test_two_ranks_one_killed_and_continued(tmp_path: Path) -> None:
@@ -33,27 +27,25 @@ def test_two_ranks_one_killed_and_continued(tmp_path: Path) -> None:
     model, out = save_ours(tmp_path / "model"), tmp_path / "out"
     given = ["--model", str(model), "--input", str(tmp_path / "in"), "--items", "videos", "--batch_size", "1"]
     arguments = [*given, "--output", str(out), "--device", "cpu", "--report_seconds", "0"]
-    first, second = (start(rank, arguments) for rank in range(2))
+    first, second = (rank_of_two(rank, arguments, tmp_path / f"{rank}.txt") for rank in range(2))
     try:
         record = out / ".partial-a" / "state.json"
         deadline = time.monotonic() + 120
-        while not record.exists() and first.poll() is None and time.monotonic() < deadline:
+        while not record.exists() and first.processes[0].is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
-        first.kill()
-        died = first.communicate(timeout=120)[0]
-        text = second.communicate(timeout=120)[0]
-        assert second.returncode == 0, text
+        first.wait(0.0)
+        assert second.wait(120) == [0], second.output()
     finally:
-        for process in (first, second):
-            process.kill()
-            process.wait()
+        for rank in (first, second):
+            rank.wait(0.0)
+    died, text = first.output(), second.output()
     assert "[rank 1 of 2]" in text and "2 of 2 inputs written" in text and "left" in text
     assert record.exists() and find_depth_maps(out, "a") is None, f"not killed in the middle: {died}"
     assert find_depth_maps(out, "b") is not None and find_depth_maps(out, "d") is not None
 
-    again = start(0, arguments)
-    text = again.communicate(timeout=120)[0]
-    assert again.returncode == 0, text
+    again = rank_of_two(0, arguments, tmp_path / "again.txt")
+    assert again.wait(120) == [0], again.output()
+    text = again.output()
     assert "a: continuing at frame " in text and "2 of 2 inputs written" in text
     assert main([*given, "--output", str(tmp_path / "alone"), "--device", "cpu"]) == 0
     for name, length in {"a": FRAMES, "b": 4, "c": 4, "d": 4}.items():

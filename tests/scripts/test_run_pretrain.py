@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.rooms_runs import words
+from helpers.scripts import run_script
 from m33d_hf.scripts._main import main
 
 
@@ -19,10 +20,9 @@ def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_python_script(repository: Path, tmp_path: Path) -> None:
-    done = run(
-        [sys.executable, str(repository / "scripts/run_pretrain.py"), *words("rooms/pretrain", tmp_path)], tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    script = repository / "scripts/run_pretrain.py"
+    code, output = run_script(script, *words("rooms/pretrain", tmp_path), log=tmp_path / "output.txt")
+    assert code == 0, output
     assert (tmp_path / "model.safetensors").exists()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 2
@@ -46,9 +46,9 @@ def test_launchers(launcher: str, repository: Path, tmp_path: Path) -> None:
 
 
 def test_as_a_module_with_help(tmp_path: Path) -> None:
-    done = run([sys.executable, "-m", "m33d_hf.scripts.run_pretrain", "--help"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "--optim.learning_rate" in done.stdout and "scannet_stage1" in done.stdout
+    code, output = run_script("m33d_hf.scripts.run_pretrain", "--help", log=tmp_path / "output.txt")
+    assert code == 0, output
+    assert "--optim.learning_rate" in output and "scannet_stage1" in output
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from helpers.ranks import ForkedRanks
 from helpers.rooms_runs import words
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.scripts import _main, run_probe
@@ -87,14 +86,12 @@ def test_features_of_a_classifier_are_what_it_reads(folder: Path) -> None:
     assert top1 == pytest.approx(last["eval/top1"])
 
 
-def test_two_processes_find_the_same(folder: Path, repository: Path) -> None:
+def test_two_processes_find_the_same(folder: Path) -> None:
     alone = probe_words(folder, "alone", init_from=str(folder / "pretrained"))
     assert run_probe.main(alone) == 0
     both = probe_words(folder, "both", init_from=str(folder / "pretrained"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(repository / "scripts/run_probe.py"), *both]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    ranks = ForkedRanks(run_probe.main, both, log=folder / "both.log", processes=2)
+    assert ranks.wait() == [0, 0], ranks.output()
     one, two = result(folder / "alone"), result(folder / "both")
     timeless = [name for name in one if not name.startswith("seconds/") and name != "linear/iterations"]
     assert {name: two[name] for name in timeless} == pytest.approx({name: one[name] for name in timeless})

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers.frames_on_disk import write_frames
+from helpers.scripts import run_script
 from helpers.shared_data import shared
 from m33d_hf.scripts._main import main
 
@@ -119,6 +120,7 @@ def test_the_orar_recipe_on_frame_folders(tmp_path: Path, capfd: pytest.CaptureF
     assert "phase 'close' is not one of the 3 phases cut, sew, wash" in capfd.readouterr().err
 
 
+@pytest.mark.slow  # the door is that of test_run_pretrain.py::test_launchers
 def test_under_accelerate_launch(repository: Path, tmp_path: Path) -> None:
     changes = {"data__source": "rooms", "data__options__num_clips": "20", "data__cache_dir": tmp_path / "cache"}
     given = words(**changes, model__tubelet_size="2", train__max_steps="2", output_dir=tmp_path / "out", cpu="true")
@@ -130,7 +132,6 @@ def test_under_accelerate_launch(repository: Path, tmp_path: Path) -> None:
 
 
 def test_as_a_module_with_help(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "m33d_hf.scripts.run_video_classification", "--help"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--mixing.cutmix" in done.stdout and "ucf101_finetune" in done.stdout
+    code, output = run_script("m33d_hf.scripts.run_video_classification", "--help", log=tmp_path / "output.txt")
+    assert code == 0, output
+    assert "--mixing.cutmix" in output and "ucf101_finetune" in output

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from helpers.rooms_runs import words
+from helpers.scripts import run_script
 from m33d_hf.data.sealed_json import write_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures
@@ -28,12 +27,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_clip_model_gets_two_pictures_per_clip(clips: Path, tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "scripts/visualize.py", "--model", clips, "--output", tmp_path, "--samples", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    given, log = ("--model", clips, "--output", tmp_path, "--samples", "2"), tmp_path.with_suffix(".log")
+    code, output = run_script(ROOT / "scripts/visualize.py", *given, log=log)
+    assert code == 0, output
     names = {f"clip_{number}_{what}.png" for number in (0, 1) for what in ("reconstruction", "visible")}
     assert {path.name for path in tmp_path.iterdir()} == names
-    assert set(done.stdout.split()) == {str(tmp_path / name) for name in names}
+    assert {line for line in output.splitlines() if line.endswith(".png")} == {str(tmp_path / name) for name in names}
     # Six rows of eight frames against three rows of four tubelets.
     strip, mask = (Image.open(tmp_path / f"clip_0_{what}.png") for what in ("reconstruction", "visible"))
     assert strip.height > 1.5 * mask.height and strip.width > 1.5 * mask.width

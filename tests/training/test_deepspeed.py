@@ -1,6 +1,6 @@
 """DeepSpeed's ZeRO 1 and 2 on two gloo processes: training as with DDP, exact continuation, files for any other run.
 
-What needs DeepSpeed is skipped where it is not installed; refusals and what is said without it are always tested.
+What needs DeepSpeed is for make test-extras; refusals and what is said without it are always tested.
 """
 
 from __future__ import annotations
@@ -150,6 +150,7 @@ def launched_more(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path
     return launch_all(tmp_path_factory.mktemp("deepspeed_more"), cache, runs)
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("stage", STAGES)
 def test_training_is_that_of_ddp(launched: Path, stage: str) -> None:
     """Losses, norms before clipping, learning rates by layer, dropout, drop path, average and evaluation."""
@@ -158,12 +159,14 @@ def test_training_is_that_of_ddp(launched: Path, stage: str) -> None:
     assert all(torch.allclose(ours[key], theirs[key], atol=1e-6) for key in theirs)
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("stage", STAGES)
 def test_accumulation_is_that_of_ddp(launched: Path, stage: str) -> None:
     """The engine's own division by accumulation and processes is made up for."""
     assert_trained_alike(launched, f"twice_{stage}", "twice_ddp")
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("stage", STAGES)
 def test_continuing_is_exact(launched: Path, stage: str) -> None:
     """From the middle, with dropout, drop path, clipping and an average of the weights."""
@@ -173,6 +176,7 @@ def test_continuing_is_exact(launched: Path, stage: str) -> None:
     assert_same_checkpoint(*last)
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("stage", STAGES)
 def test_files_are_those_of_a_run_without_deepspeed(launched: Path, stage: str) -> None:
     folders = [launched / run / "checkpoints/step_00000002" for run in (stage, "ddp")]
@@ -193,12 +197,14 @@ def test_files_are_those_of_a_run_without_deepspeed(launched: Path, stage: str) 
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.extras
 def test_the_best_weights_are_kept_from_within_an_evaluation(launched: Path) -> None:
     best = load_file(launched / "exact" / "checkpoints/best/model.safetensors")
     expected = weights_of(launched / "exact")
     assert best.keys() == expected.keys() and all(torch.equal(best[key], expected[key]) for key in best)
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize(("name", "before"), [("zero2_from_ddp", "ddp"), ("ddp_from_zero2", "zero2")])
 def test_runs_take_over_from_each_other(launched: Path, name: str, before: str) -> None:
     """The state of AdamW goes with the weights, in both directions."""
@@ -211,6 +217,7 @@ def test_runs_take_over_from_each_other(launched: Path, name: str, before: str) 
             assert torch.allclose(b[number][key], value, rtol=1e-4, atol=1e-7), (number, key)
 
 
+@pytest.mark.extras
 def test_one_process_without_deepspeed_takes_over(launched: Path, cache: Path, tmp_path: Path) -> None:
     resume = str(launched / "exact" / "checkpoints/step_00000002")
     words_ = argv(tmp_path, "one", cache, **EXACT, train__batch_size="4", resume=resume)
@@ -220,6 +227,7 @@ def test_one_process_without_deepspeed_takes_over(launched: Path, cache: Path, t
             assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
 
 
+@pytest.mark.extras
 def test_what_explodes_is_noticed_before_it_reaches_the_weights(launched: Path) -> None:
     """The second step goes wrong and is looked at after the fourth: the weights are those after the first."""
     for rank in (0, 1):
@@ -233,6 +241,7 @@ def test_what_explodes_is_noticed_before_it_reaches_the_weights(launched: Path) 
         assert bool(value.isfinite().all()) and torch.equal(value, expected[name]), name
 
 
+@pytest.mark.extras
 def test_a_loss_that_explodes_on_one_rank_stops_all_and_is_replayed_without_deepspeed(launched: Path) -> None:
     for name in ("explosion_ddp", "explosion"):
         assert [outcome(launched, name, rank)["error"] for rank in (0, 1)] == ["NonFiniteLossError"] * 2
@@ -243,6 +252,7 @@ def test_a_loss_that_explodes_on_one_rank_stops_all_and_is_replayed_without_deep
     assert replay(ours, TinyTask()).reproduced
 
 
+@pytest.mark.extras
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("what", ["negatives", "half", "recomputed"])
@@ -251,6 +261,7 @@ def test_it_goes_with_what_ddp_goes_with(launched_more: Path, what: str, stage: 
     assert_trained_alike(launched_more, f"{what}_{stage}", f"{what}_ddp")
 
 
+@pytest.mark.extras
 @pytest.mark.slow
 def test_three_processes_take_over_from_two(tmp_path: Path) -> None:
     """The flat parts are cut and padded elsewhere."""

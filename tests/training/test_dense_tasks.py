@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from helpers.berhu_ranks import share_the_berhu_threshold
 from helpers.frames_on_disk import write_frames
+from helpers.ranks import ForkedRanks
 from m33d_hf.data.sources.rooms.constants import CLASS_NAMES
 from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.metrics import DepthMetrics
@@ -168,39 +168,9 @@ def test_classes_come_from_the_arguments_when_given(tmp_path: Path) -> None:
     assert SemanticSegmentationTask().build_model(args).config.num_labels == 3
 
 
-TWO_RANKS = """
-import sys, torch, torch.distributed as dist
-from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
-from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
-
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-torch.manual_seed(0)
-model = M33DForDepthEstimation(M33DConfig(image_size=16, patch_size=8, hidden_size=8, num_hidden_layers=2,
-    num_attention_heads=1, intermediate_size=8, depth_head_width=8))
-pixels, labels = torch.randn(4, 3, 16, 16), torch.rand(4, 16, 16) * torch.tensor([1.0, 2.0, 4.0, 9.0])[:, None, None]
-whole = model(pixels, labels).loss
-part = {"pixel_values": pixels[rank::2], "labels": labels[rank::2]}
-for cuts in ([part], [{k: v[i:i + 1] for k, v in part.items()} for i in range(2)]):
-    extra = DepthEstimationTask().prepare_step(model, cuts)
-    outputs = [model(**cut, **extra) for cut in cuts]
-    pair = torch.stack([sum(o.loss_sums["berhu"] for o in outputs), sum(o.loss_counts["berhu"] for o in outputs)])
-    pair = pair.detach().clone()
-    dist.all_reduce(pair)
-    torch.testing.assert_close(pair[0] / pair[1], whole.detach())
-dist.destroy_process_group()
-"""
-
-
 def test_two_ranks_share_the_berhu_threshold(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", TWO_RANKS]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=180)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], errors
+    ranks = ForkedRanks(share_the_berhu_threshold, log=tmp_path / "output.txt", processes=2)
+    assert ranks.wait() == [0, 0], ranks.output()
 
 
 def test_depth_estimation_refuses_depth_that_is_no_distance(tmp_path: Path) -> None:

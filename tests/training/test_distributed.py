@@ -1,4 +1,4 @@
-"""Two gloo processes under torchrun: what must not depend on the number of processes, and what all ranks do alike."""
+"""Two gloo processes: what must not depend on the number of processes, and what all ranks do alike."""
 
 import signal
 
@@ -14,6 +14,7 @@ from helpers.launching import (
     weights_of,
     without_timing,
 )
+from helpers.ranks import run_jobs
 from helpers.tiny_task import TinyTask, tiny_arguments, valid_pixels
 from m33d_hf.training.checkpoints import CheckpointStore, read_state
 from m33d_hf.training.loop import train
@@ -29,7 +30,7 @@ def job(folder, name, signal=None, **changes):
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """One launch for all jobs that end by themselves: `train` is called many times in the same group."""
+    """One pair of processes for all jobs that end by themselves: `train` is called many times in the same group."""
     folder = tmp_path_factory.mktemp("launched")
     jobs = [
         job(folder, "split", train__batch_size=2),
@@ -43,7 +44,7 @@ def launched(tmp_path_factory):
         job(folder, "unreadable", data__options={"size": 30, "bad": list(range(1, 30))}, data__max_bad_fraction=1.0),
         job(folder, "asked", num_processes=3),
     ]
-    code, output = finish(start(TORCHRUN, jobs, folder), timeout=240)
+    code, output = run_jobs(jobs, folder)
     assert code == 1, output  # the last job is refused on purpose
     assert (folder / "asked.1.json").exists(), output
     return folder
@@ -117,14 +118,14 @@ def test_a_world_other_than_asked_for(launched):
 
 
 def test_sigkill_of_one_rank_and_exact_continuation(launched, tmp_path):
-    """Rank 1 dies without a word; torchrun ends the rest; a new launch continues from the last checkpoint."""
+    """Rank 1 dies without a word; torchrun ends the rest; two others continue from the last checkpoint."""
     changes = {**EXACT, "output_dir": str(tmp_path / "run"), "checkpoint__every_steps": 4}
     killed = {"name": "killed", "changes": changes, "signal": [10, int(signal.SIGKILL), 1]}
     code, output = finish(start(TORCHRUN, [killed], tmp_path / "first"))
     assert code != 0, output
     # Rank 0 may notice torchrun's SIGTERM or the broken connection; what counts is what lies on the disk.
     assert CheckpointStore(tmp_path / "run").latest().name == "step_00000008"
-    code, output = finish(start(TORCHRUN, [{"name": "again", "changes": changes}], tmp_path / "second"))
+    code, output = run_jobs([{"name": "again", "changes": changes}], tmp_path / "second")
     assert code == 0, output
     found, whole = outcome(tmp_path / "second", "again"), outcome(launched, "whole")
     assert without_timing(found["history"]) == without_timing(whole["history"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.launching import TORCHRUN, finish, outcome, start
+from helpers.launching import outcome
+from helpers.ranks import run_jobs
 from helpers.rooms_runs import words
 from m33d_hf.training.loop import train
 from m33d_hf.training.parsing import parse_arguments
@@ -57,7 +58,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_processes(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("two")
     jobs = [{"name": name, "task": "pretraining", "argv": argv(name, folder, 2, cache)} for name in RUNS]
-    code, output = finish(start(TORCHRUN, jobs, folder), timeout=400)
+    code, output = run_jobs(jobs, folder, timeout=400)
     assert code == 0, output
     return folder
 

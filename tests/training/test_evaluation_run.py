@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from helpers.clips_in_memory import NAMES
-from helpers.launching import ROOT, TORCHRUN
+from helpers.ranks import ForkedRanks
 from m33d_hf.data.sources import SOURCES
 from m33d_hf.data.sources.rooms.constants import MOTION_NAMES
 from m33d_hf.errors import CheckpointError, ConfigError
@@ -231,14 +229,9 @@ def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     alone = [*words, "--output_dir", str(one), "--cpu", "true", "--train.batch_size", "4"]
     assert main("video_classification", alone) == 0
-    env = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    done = subprocess.run(
-        [*TORCHRUN, str(ROOT / "scripts" / "run_video_classification.py"), *words, "--output_dir", str(two),
-         "--train.batch_size", "2"],
-        env={**env, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), env.get("PYTHONPATH", "")])},
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    both = [*words, "--output_dir", str(two), "--train.batch_size", "2"]
+    ranks = ForkedRanks(main, "video_classification", both, log=tmp_path / "output.txt", processes=2)
+    assert ranks.wait() == [0, 0], ranks.output()[-3000:]
     found = [json.loads((folder / "eval_results.json").read_text()) for folder in (one, two)]
     assert [entry["num_processes"] for entry in found] == [1, 2]
     assert found[0]["metrics"] == pytest.approx(found[1]["metrics"], abs=1e-6)
@@ -248,4 +241,4 @@ def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
         with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
             tables.append([(row["key"], row["predicted"], row["views"]) for row in csv.DictReader(file)])
     assert tables[0] == tables[1] and len(tables[0]) == 11
-    assert done.stdout.count("results are in") == 1
+    assert ranks.output().count("results are in") == 1

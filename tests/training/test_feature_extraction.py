@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import phases_in_memory
-from helpers.launching import ROOT
-from helpers.phases_in_memory import DEFAULT, NAMES, MemorySource, MemoryVideo, arguments, first_stage, register
+from helpers.phases_in_memory import (
+    DEFAULT,
+    NAMES,
+    MemorySource,
+    MemoryVideo,
+    arguments,
+    first_stage,
+    register,
+    train_in_memory,
+)
+from helpers.ranks import ForkedRanks
 from m33d_hf.data.features import ClipRule, FeatureStore
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.skips import read_skipped
@@ -57,17 +62,9 @@ def _files(folders: list[Path]) -> dict[str, bytes]:
 
 def _launch(folder: Path, stage: str, processes: int = 1, **options: Any) -> tuple[int, str]:
     """Train in processes of their own; (exit code, output)."""
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    done = subprocess.run(
-        [*launcher, str(Path(phases_in_memory.__file__)), str(folder), stage, json.dumps(options)],
-        env={**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
-    )  # fmt: skip
-    return done.returncode, done.stdout
+    given, log = (str(folder), stage, options), folder.with_suffix(".log")
+    ranks = ForkedRanks(train_in_memory, *given, log=log, processes=processes)
+    return next((code for code in ranks.wait() if code), 0), ranks.output()
 
 
 @pytest.mark.parametrize("format", ["parquet", "safetensors"])

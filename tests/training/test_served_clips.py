@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +30,13 @@ import m33d_hf
 from transformers import pipeline
 
 classify = pipeline("video-classification", model=sys.argv[1])
-print(json.dumps([classify(path) for path in sys.argv[2:]]))
 """
+SERVE = """
+served = [[classify(path) for path in sys.argv[3:]]]
+classify = pipeline("video-classification", model=sys.argv[2])
+print(json.dumps([*served, [classify(path) for path in sys.argv[3:]]]))
+"""
+SAMPLINGS = ("stride", "span")
 
 
 def _ucf101(root: Path) -> list[Path]:
@@ -63,23 +69,35 @@ def _arguments(root: Path, out: Path, sampling: str) -> RunArguments:
     return args
 
 
-@pytest.mark.parametrize("sampling", ["stride", "span"])
-def test_the_pipeline_says_what_the_evaluation_said(tmp_path: Path, sampling: str) -> None:
-    files = _ucf101(tmp_path / "data")
-    out = tmp_path / "out"
-    train(_arguments(tmp_path / "data", out, sampling), VideoClassificationTask())
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """A folder with a run per sampling, and what one interpreter that knew nothing says: by sampling and video."""
+    folder = tmp_path_factory.mktemp("served")
+    files = _ucf101(folder / "data")
+    for sampling in SAMPLINGS:
+        train(_arguments(folder / "data", folder / sampling, sampling), VideoClassificationTask())
+    models = [str(folder / sampling) for sampling in SAMPLINGS]
+    command = [sys.executable, "-c", SNIPPET + SERVE, *models, *map(str, files)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    answers = json.loads(run.stdout.splitlines()[-1])
+    names = [path.stem for path in files]
+    return folder, {sampling: dict(zip(names, found)) for sampling, found in zip(SAMPLINGS, answers)}
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_the_pipeline_says_what_the_evaluation_said(
+    served: tuple[Path, dict[str, dict[str, Any]]], sampling: str
+) -> None:
+    folder, answers = served
+    out = folder / sampling
     saved = json.loads((out / "video_preprocessor_config.json").read_text())
     assert (saved["clip_sampling"], saved["frame_stride"], saved["num_frames"]) == (sampling, 4, 4)
-    run = subprocess.run(
-        [sys.executable, "-c", SNIPPET, str(out), *map(str, files)], capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr
-    served = {path.stem: answer for path, answer in zip(files, json.loads(run.stdout.splitlines()[-1]))}
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(files)
+    assert len(rows) == len(answers[sampling]) == 2 * len(LENGTHS) - 2
     for row in rows:
-        best = served[Path(row["key"]).name][0]
+        best = answers[sampling][Path(row["key"]).name][0]
         assert row["predicted"] == best["label"]
         assert float(row["predicted_probability"]) == pytest.approx(best["score"], abs=2e-4)
 

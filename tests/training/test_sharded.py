@@ -24,6 +24,7 @@ from helpers.launching import (
     start,
     weights_of,
 )
+from helpers.ranks import run_jobs
 from helpers.rooms_runs import words
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
@@ -80,13 +81,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rooms")
 
 
-def launch_all(folder: Path, cache: Path, runs: dict[str, dict[str, str]]) -> Path:
-    """One launch of two processes for all jobs; the last one must leave its outcome."""
+def environment_of(name: str) -> dict[str, str]:
+    """What `accelerate launch --config_file` gives its two processes."""
+    given = ["--config_file", str(CONFIGURATIONS / f"{name}.yaml"), "--num_processes", "2", "run.py"]
+    checked, _, _ = _validate_launch_command(launch_command_parser().parse_args(given))
+    assert checked.num_processes == 2
+    return prepare_multi_gpu_env(checked)
+
+
+def launch_all(folder: Path, cache: Path, runs: dict[str, dict[str, str]], launcher: bool = False) -> Path:
+    """Two processes for all jobs, of the launcher itself or as if; the last one must leave its outcome."""
     jobs = [
         {"name": name, "task": "pretraining", "argv": argv(folder, name, cache, **changes)}
         for name, changes in runs.items()
     ]
-    _, output = finish(start([*LAUNCH, "--num_processes", "2"], jobs, folder), timeout=500)
+    if launcher:
+        _, output = finish(start([*LAUNCH, "--num_processes", "2"], jobs, folder), timeout=500)
+    else:
+        _, output = run_jobs(jobs, folder, timeout=500, **environment_of("fsdp2"))
     assert (folder / f"{list(runs)[-1]}.1.json").exists(), output
     return folder
 
@@ -120,7 +132,7 @@ def launched_more(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path
         "half_ddp": {"train__precision": "bf16", **DDP},
         "half": {"train__precision": "bf16", **SHARDED},
     }
-    return launch_all(tmp_path_factory.mktemp("sharded_more"), cache, runs)
+    return launch_all(tmp_path_factory.mktemp("sharded_more"), cache, runs, launcher=True)
 
 
 def test_sharded_training_is_that_of_ddp(launched: Path) -> None:
@@ -189,14 +201,12 @@ def test_a_gradient_that_explodes_is_noticed_and_captured(launched: Path) -> Non
 @pytest.mark.parametrize(("name", "expected"), [("ddp", "none"), ("fsdp2", "fsdp2"), ("fsdp2_zero2", "fsdp2")])
 def test_accelerate_reads_the_configurations(name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the launcher would give its processes is what the run understands."""
-    words_ = ["--config_file", str(CONFIGURATIONS / f"{name}.yaml"), "--num_processes", "2", "run.py"]
-    checked, _, _ = _validate_launch_command(launch_command_parser().parse_args(words_))
-    for key, value in prepare_multi_gpu_env(checked).items():
+    for key, value in environment_of(name).items():
         monkeypatch.setenv(key, value)
     args = RunArguments()
     launch.check_launcher(args)
     settle_sharding(args)
-    assert args.train.sharding == expected and checked.num_processes == 2
+    assert args.train.sharding == expected
 
 
 @pytest.mark.parametrize(

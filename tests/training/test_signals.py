@@ -33,7 +33,8 @@ def descendants(mark):
     [
         (ALONE, signal.SIGTERM, {143}),
         (TORCHRUN, signal.SIGTERM, {1, -15, 143}),
-        (ACCELERATE, signal.SIGTERM, {-15}),
+        # It ends at once, as a killed torchrun does.
+        pytest.param(ACCELERATE, signal.SIGTERM, {-15}, marks=pytest.mark.slow),
         (TORCHRUN, signal.SIGKILL, {-9}),
     ],
     ids=["script", "torchrun", "accelerate", "torchrun killed"],

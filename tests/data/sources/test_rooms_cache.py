@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.fuzzing import bit_flips
+from helpers.ranks import ForkedRanks
+from helpers.rooms import render_rooms
 from m33d_hf.data.sources.rooms import RoomsSource, cache
 from m33d_hf.data.sources.rooms.generate import RoomsSpec
 from m33d_hf.errors import CorruptFileError, DataError
@@ -180,18 +180,11 @@ def test_losing_the_race_without_locks_is_no_error(tmp_path, monkeypatch):
 
 
 def test_several_processes_may_render_the_same_set_at_once(tmp_path):
-    program = (
-        "import sys; from m33d_hf.data.sources.rooms import RoomsSource;"
-        "source = RoomsSource('train', num_frames=64, image_size=32, cache_dir=sys.argv[1]);"
-        "print(source.digest(), int(source[63].read([0]).rgb.sum()))"
-    )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
-    answers = {process.communicate(timeout=120)[0] for process in processes}
-    assert all(process.returncode == 0 for process in processes)
-    assert len(answers) == 1
-    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+    ranks = ForkedRanks(render_rooms, str(tmp_path / "cache"), log=tmp_path / "answers.txt", processes=2)
+    assert ranks.wait() == [0, 0], ranks.output()
+    answers = [line for line in ranks.output().splitlines() if line.startswith("rooms: ")]
+    assert len(answers) == 2 and len(set(answers)) == 1
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
 
 
 def test_progress_names_rate_and_remaining_time(tmp_path, monkeypatch, capsys):
