@@ -5,10 +5,10 @@
     python benchmarks/data_loading.py --tiny --output_dir outputs/x # seconds: a test of the machinery
 
 Writes data_loading.json into --output_dir, and again after every measurement ("complete" says whether it is the last).
-Batches leave the loader as on their way to a device, unfinished (m33d_hf.data.finishing); finishing them on this CPU is
-timed by itself. One thread, process CPU time, freed memory kept, as in workers. In every round each path decodes, then
-loads the same files; medians over rounds, of which there are as many as --seconds allow, at least two. Readers that
-are not installed are named and left out.
+Batches leave the loader as on their way to a device, unfinished (m33d_hf.data.loader.finishing); finishing them on this
+CPU is timed by itself. One thread, process CPU time, freed memory kept, as in workers. In every round each path
+decodes, then loads the same files; medians over rounds, of which there are as many as --seconds allow, at least two.
+Readers that are not installed are named and left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from data_paths import PATHS, TrainingPath, bare_decoding, build, consume, descr
 from data_readers import PICTURE_READERS, VIDEO_READERS, installed
 from measuring import header
 
-from m33d_hf.data.allocator import keep_freed_memory
+from m33d_hf.data.loader.allocator import keep_freed_memory
 
 HERE = Path(__file__).resolve().parent
 NUM_FRAMES, STRIDE = 16, 4

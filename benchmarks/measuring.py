@@ -18,7 +18,7 @@ import torch
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.linear_m33d import linear
 from m33d_hf.modeling.masking_m33d import visible_count
-from m33d_hf.training.reporting import provenance
+from m33d_hf.training.run.reporting import provenance
 
 Shape = tuple[int, int, int]  # rows, inputs, outputs
 

@@ -32,7 +32,7 @@ from step_report import write_report  # noqa: E402
 from torch import nn  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from m33d_hf.data.allocator import keep_freed_memory  # noqa: E402
+from m33d_hf.data.loader.allocator import keep_freed_memory  # noqa: E402
 from m33d_hf.evaluation.flops import count_pretraining  # noqa: E402
 from m33d_hf.modeling.configuration_m33d import M33DConfig  # noqa: E402
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining  # noqa: E402

@@ -12,14 +12,14 @@ from accelerate.state import AcceleratorState, GradientState
 from step_cases import Batch
 from torch import Tensor, nn
 
-from m33d_hf.convert import convert_state_dict, from_state_dict
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training.arguments import OptimArguments
-from m33d_hf.training.launch import Ranks
-from m33d_hf.training.optimization import build_optimizer
-from m33d_hf.training.stepping import StepEngine
+from m33d_hf.training.processes.launch import Ranks
+from m33d_hf.training.processes.optimization import build_optimizer
+from m33d_hf.training.processes.updating import Updater
+from m33d_hf.training.recipe.arguments import OptimArguments
+from m33d_hf.training.run.stepping import StepEngine
 from m33d_hf.training.tasks.base import Task
-from m33d_hf.training.updating import Updater
+from m33d_hf.weights import convert_state_dict, from_state_dict
 
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.training.reporting import short_commit
+from m33d_hf.training.run.reporting import short_commit
 
 Row = dict[str, Any]
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from m33d_hf.errors import M33DError
-from m33d_hf.training.launcher import watch_launcher
+from m33d_hf.training.processes.launcher import watch_launcher
 
 if TYPE_CHECKING:  # torch takes seconds to import, in which the launcher may go
     from m33d_hf.training.tasks.base import Task
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, in which the launcher may go
 TASKS = {
     "pretraining": ("m33d_hf.training.tasks.pretraining", "PretrainingTask"),
     "video_classification": ("m33d_hf.training.tasks.video_classification", "VideoClassificationTask"),
-    "action_detection": ("m33d_hf.training.tasks.action_detection", "ActionDetectionTask"),
+    "action_detection": ("m33d_hf.training.tasks.detection.task", "ActionDetectionTask"),
     "semantic_segmentation": ("m33d_hf.training.tasks.semantic_segmentation", "SemanticSegmentationTask"),
     "depth_estimation": ("m33d_hf.training.tasks.depth_estimation", "DepthEstimationTask"),
 }
@@ -47,7 +47,7 @@ def main(task_name: str, argv: list[str] | None = None) -> int:
 
 
 def _run(task_name: str, words: list[str]) -> int:
-    from m33d_hf.training.parsing import help_text, resolve
+    from m33d_hf.training.recipe.parsing import help_text, resolve
 
     if "-h" in words or "--help" in words:
         print(help_text(task_name))
@@ -55,21 +55,21 @@ def _run(task_name: str, words: list[str]) -> int:
     resolved = resolve(words, task_name)
     task = build_task(task_name)
     if resolved.args.replay is not None:
-        from m33d_hf.training.replay import replay
+        from m33d_hf.training.run.replay import replay
 
         result = replay(resolved.args.replay, task)
         print("\n".join(result.describe()))
         return 0 if result.reproduced else 1
     if resolved.args.dry_run:
-        from m33d_hf.training.dry_run import dry_run
+        from m33d_hf.training.run.dry_run import dry_run
 
         print(dry_run(resolved.args, task, resolved.origins))
         return 0
     if resolved.args.eval_only:
-        from m33d_hf.training.evaluation_run import evaluate_run
+        from m33d_hf.training.run.evaluation_run import evaluate_run
 
         evaluate_run(resolved.args, task)
         return 0
-    from m33d_hf.training.loop import train
+    from m33d_hf.training.run.loop import train
 
     return train(resolved.args, task).exit_code

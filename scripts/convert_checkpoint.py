@@ -43,8 +43,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """Fields of M33DConfig from KEY=VALUE, read as `--model.KEY VALUE` of a run is."""
-    from m33d_hf.training.command_line import Word
-    from m33d_hf.training.parsing import check_model_fields
+    from m33d_hf.training.recipe.command_line import Word
+    from m33d_hf.training.recipe.parsing import check_model_fields
 
     lone = next((pair for pair in pairs if "=" not in pair), None)
     if lone is not None:
@@ -56,8 +56,8 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = _parser().parse_args(argv)
-    from m33d_hf.convert import ConversionOptions, convert_checkpoint
-    from m33d_hf.convert.facts import STATEABLE
+    from m33d_hf.weights import ConversionOptions, convert_checkpoint
+    from m33d_hf.weights.facts import STATEABLE
 
     try:
         options = ConversionOptions(

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from m33d_hf.errors import M33DError
-from m33d_hf.training.launcher import watch_launcher
+from m33d_hf.training.processes.launcher import watch_launcher
 
 
 def _parser() -> argparse.ArgumentParser:

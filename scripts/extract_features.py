@@ -10,23 +10,23 @@ import sys
 
 from m33d_hf.errors import M33DError
 from m33d_hf.scripts._main import ERROR
-from m33d_hf.training.launcher import watch_launcher
+from m33d_hf.training.processes.launcher import watch_launcher
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; returns 0, or 2 after an error whose message is on stderr."""
     watch_launcher()
     words = sys.argv[1:] if argv is None else argv
-    from m33d_hf.training.parsing import help_text, parse_arguments
+    from m33d_hf.training.recipe.parsing import help_text, parse_arguments
 
     if "-h" in words or "--help" in words:
         print(__doc__, help_text("action_detection"), sep="\n")
         return 0
     try:
         args = parse_arguments(_with_length(words), "action_detection")
-        from m33d_hf.training.launch import open_accelerator
-        from m33d_hf.training.preparation import build_model
-        from m33d_hf.training.tasks.action_detection import ActionDetectionTask
+        from m33d_hf.training.processes.launch import open_accelerator
+        from m33d_hf.training.run.preparation import build_model
+        from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 
         args.logging.trackers = []
         task = ActionDetectionTask()

@@ -22,7 +22,7 @@ from typing import Any
 from m33d_hf.errors import ConfigError, M33DError
 from m33d_hf.modeling.fields_m33d import Range
 from m33d_hf.scripts._main import ERROR
-from m33d_hf.training.launcher import watch_launcher
+from m33d_hf.training.processes.launcher import watch_launcher
 
 RANGES = {
     "knn_k": Range(low=1, high=10**9),
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line; returns 0, or 2 after an error whose message is on stderr."""
     watch_launcher()
     words = sys.argv[1:] if argv is None else argv
-    from m33d_hf.training.parsing import help_text, parse_arguments
+    from m33d_hf.training.recipe.parsing import help_text, parse_arguments
 
     if "-h" in words or "--help" in words:
         print(__doc__, help_text(TASKS["--dense" in words]), sep="\n")
@@ -46,9 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         own, rest = _own_options(words)
         stated = any(word.startswith(("--train.epochs", "--train.max_steps", "--recipe")) for word in rest)
         args = parse_arguments(rest if stated else [*rest, "--train.epochs", "1"], TASKS[own.dense])
-        from m33d_hf.data.atomic_writing import write_text_atomically
+        from m33d_hf.data.files.atomic_writing import write_text_atomically
         from m33d_hf.evaluation.probes import STRENGTHS, KnnOptions, LinearOptions
-        from m33d_hf.training import dense_probing, probing
+        from m33d_hf.training.probes import clips as probing
+        from m33d_hf.training.probes import dense as dense_probing
 
         args.logging.trackers = []
         linear = LinearOptions(own.linear_strengths or STRENGTHS, own.linear_held_out, args.seed)

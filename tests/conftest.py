@@ -20,11 +20,20 @@ preload()
 
 # The longest first, so that no process is left alone with one of them at the end.
 LONGEST = (
-    "training/test_learning_on_rooms.py", "fuzzing/test_kills.py", "training/test_signals.py", "test_wheel.py",
-    "training/test_compiling.py", "training/test_sharded.py", "training/test_distributed_methods.py",
-    "training/test_distributed.py", "scripts/test_run_pretrain.py", "benchmarks/test_data_loading.py",
-    "experiments/test_demo.py", "experiments/test_video_experiment.py", "data/sources/test_rooms_cache.py",
-)  # fmt: skip
+    "training/run/test_learning_on_rooms.py",
+    "fuzzing/test_kills.py",
+    "training/processes/test_signals.py",
+    "test_wheel.py",
+    "training/processes/test_compiling.py",
+    "training/processes/test_fsdp2.py",
+    "training/processes/test_distributed_methods.py",
+    "training/processes/test_distributed.py",
+    "scripts/test_run_pretrain.py",
+    "benchmarks/test_data_loading.py",
+    "experiments/test_demo.py",
+    "experiments/test_video_experiment.py",
+    "data/sources/rooms/test_cache.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from m33d_hf.data.sources.folder import FolderSource
-from m33d_hf.data.sources.phases import PhasesSource
-from m33d_hf.data.sources.ucf101 import Ucf101Source
+from m33d_hf.data.sources.actions.ucf101 import Ucf101Source
+from m33d_hf.data.sources.frames.folder import FolderSource
+from m33d_hf.data.sources.phases.source import PhasesSource
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
-from m33d_hf.training.arguments import RunArguments, fields_of
+from m33d_hf.training.recipe.arguments import RunArguments, fields_of
 
 ROOT = Path(__file__).parents[1]
 METHOD = ROOT / "docs" / "method.md"

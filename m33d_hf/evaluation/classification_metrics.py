@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from m33d_hf.data.atomic_writing import write_text_atomically
+from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import LabelError
 

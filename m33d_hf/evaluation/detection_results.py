@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from m33d_hf.data.atomic_writing import write_text_atomically
+from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.evaluation.detection_metrics import frame_accuracy, frame_scores, mean_average_precision
 from m33d_hf.evaluation.frame_votes import frame_phases, frame_probabilities

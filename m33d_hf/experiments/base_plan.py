@@ -13,7 +13,7 @@ import yaml
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.experiments.compute import ONE_THREAD, Compute
-from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 if TYPE_CHECKING:
     from typing_extensions import Self

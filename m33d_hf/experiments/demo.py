@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
+from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.experiments.expectations import judge
 from m33d_hf.experiments.jobs import DONE, Job

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
+from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import ConfigError, CorruptFileError
 
 DONE, FAILED, BLOCKED = "done", "failed", "blocked"

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from m33d_hf.data.allocator import keep_freed_memory
-from m33d_hf.data.loading import SampleDataset
-from m33d_hf.data.parenthood import end_with
+from m33d_hf.data.files.parenthood import end_with
+from m33d_hf.data.loader.allocator import keep_freed_memory
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources import build_source
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 from m33d_hf.experiments.results import METRICS
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.launch import Ranks, open_accelerator
-from m33d_hf.training.loop import TrainResult, train
-from m33d_hf.training.parsing import parse_arguments
-from m33d_hf.training.preparation import build_eval_feed
+from m33d_hf.training.processes.launch import Ranks, open_accelerator
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.run.loop import TrainResult, train
+from m33d_hf.training.run.preparation import build_eval_feed
 from m33d_hf.training.tasks.base import Task, to_device
 from m33d_hf.training.tasks.dense import DenseTask
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from m33d_hf.data.atomic_writing import remove_leftovers
-from m33d_hf.data.sealed_json import read_sealed_json
+from m33d_hf.data.files.atomic_writing import remove_leftovers
+from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.errors import ConfigError, CorruptFileError, M33DError
 from m33d_hf.experiments.compute import Compute
 from m33d_hf.experiments.jobs import Job, Runner
 from m33d_hf.experiments.progress import ProgressLine, clock
-from m33d_hf.training.guards import output_lock
+from m33d_hf.training.processes.guards import output_lock
 
 Results = Mapping[str, Any]
 MOST_WORKERS = 8
@@ -172,7 +172,7 @@ def environment(compute: Compute | None = None) -> dict[str, str]:
     """Machine and versions, for the report; the GPU where `compute` runs on one."""
     import torch
 
-    from m33d_hf.training.reporting import provenance
+    from m33d_hf.training.run.reporting import provenance
 
     known, cores = provenance(), available_cores()
     processor = f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})"  # other instructions round otherwise

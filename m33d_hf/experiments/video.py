@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.data.sealed_json import write_sealed_json
+from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.experiments.jobs import Job
 from m33d_hf.experiments.running import RESULTS, environment, run_jobs, tell, understood
 from m33d_hf.experiments.video_plan import VideoPlan, load_video_plan

@@ -14,12 +14,12 @@ from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import build_source
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.evaluation_run import evaluate_run
-from m33d_hf.training.loop import train
-from m33d_hf.training.parsing import parse_arguments
-from m33d_hf.training.tasks.action_detection import ActionDetectionTask
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.run.evaluation_run import evaluate_run
+from m33d_hf.training.run.loop import train
 from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 
 Row = dict[str, Any]

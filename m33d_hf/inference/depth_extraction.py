@@ -1,4 +1,4 @@
-"""Runs a depth model over images or videos and writes sidecars that `m33d_hf.data.depth_maps` reads.
+"""Runs a depth model over images or videos and writes sidecars that `m33d_hf.data.depth.maps` reads.
 
 Every process of a launcher takes its share of the list and needs no other. What is there whole is not done again; a
 video cut short is continued after the last batch that was recorded. `depth_spec.json` remembers which model and which
@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from m33d_hf.data.atomic_writing import write_text_atomically
-from m33d_hf.data.depth_maps import SPEC_FILE, read_spec_file
-from m33d_hf.data.depth_writing import (
+from m33d_hf.data.depth.maps import SPEC_FILE, read_spec_file
+from m33d_hf.data.depth.writing import (
     FORMATS,
     DepthVideoWriter,
     depth_is_written,
     write_depth_image,
     written_spec,
 )
-from m33d_hf.data.files import read_rgb
-from m33d_hf.data.skips import FILE_NAME, SkipLedger, SkippedFile, incomplete_entry
+from m33d_hf.data.files.atomic_writing import write_text_atomically
+from m33d_hf.data.files.files import read_rgb
+from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile, incomplete_entry
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError
 from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from m33d_hf.data.sources.pairing import natural_key
-from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES
+from m33d_hf.data.sources.frames.pairing import natural_key
+from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES

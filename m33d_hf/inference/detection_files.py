@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from m33d_hf.data.atomic_writing import write_text_atomically
-from m33d_hf.data.sources.video_files import VIDEO_SUFFIXES
+from m33d_hf.data.files.atomic_writing import write_text_atomically
+from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
 from m33d_hf.inference.timeline import ActionDetector, Detection
 from m33d_hf.modeling.picture_files_m33d import kinds_of

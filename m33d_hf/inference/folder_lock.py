@@ -11,7 +11,7 @@ from typing import IO
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.sharding import Place
-from m33d_hf.training.guards import LOCK_FILE
+from m33d_hf.training.processes.guards import LOCK_FILE
 
 try:
     import fcntl

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from m33d_hf.data.loading import SampleDataset
-from m33d_hf.data.sealed_json import read_sealed_json
+from m33d_hf.data.files.sealed_json import read_sealed_json
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.parsing import build
-from m33d_hf.training.reporting import CONFIG
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.parsing import build
+from m33d_hf.training.run.reporting import CONFIG
 from m33d_hf.training.tasks.base import to_device
 from m33d_hf.training.tasks.building import build_dataset
 from m33d_hf.training.tasks.pretraining import PretrainingTask

@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m33d_hf.data.features import ClipRule
+from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
-from m33d_hf.data.sealed_json import read_sealed_json
-from m33d_hf.data.sources.video_files import cached_info
-from m33d_hf.data.transforms import TransformOptions, build_transform
+from m33d_hf.data.sources.videos.files import cached_info
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.evaluation.detection_metrics import segments
 from m33d_hf.evaluation.frame_votes import frame_probabilities
 from m33d_hf.modeling.video_reading_m33d import iterate_video
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack, restated
-from m33d_hf.training.feature_extraction import encode
-from m33d_hf.training.first_stage import known_phases
-from m33d_hf.training.reporting import CONFIG
+from m33d_hf.training.run.reporting import CONFIG
+from m33d_hf.training.tasks.detection.feature_extraction import encode
+from m33d_hf.training.tasks.detection.features import ClipRule
+from m33d_hf.training.tasks.detection.first_stage import known_phases
 
 Frames = Callable[[Path, int], Iterable[tuple[int, np.ndarray]]]
 """(path, first frame) -> (frame number, (H, W, 3) uint8 RGB) to the end; CorruptFileError at a frame that fails."""

@@ -13,8 +13,8 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_
 from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training import recipes
-from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.recipe import recipes
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 GIGA = 1e9
 VIDEO = {

@@ -19,8 +19,8 @@ from m33d_hf.modeling import tasks_m33d, video_tasks_m33d
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training import recipes
-from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.recipe import recipes
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 BATCH = 2
 COUNTED: dict[str, float] = {}  # of each configuration; recipes share many

@@ -14,7 +14,7 @@ from m33d_hf.experiments import rows, running
 from m33d_hf.experiments.compute import ONE_THREAD, Compute
 from m33d_hf.experiments.plan import load_plan
 from m33d_hf.experiments.reproduction.plan import load_plan as reproduction_plan
-from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 
 def test_without_a_section_it_is_one_thread_on_the_cpu(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.base_plan import run_folder
 from m33d_hf.experiments.jobs import Job, check_jobs
 from m33d_hf.experiments.plan import DemoPlan, load_plan
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 SEEDS = (0, 1)
 

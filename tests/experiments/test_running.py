@@ -8,7 +8,7 @@ import pytest
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.compute import Compute
 from m33d_hf.experiments.running import process_count, run_jobs
-from m33d_hf.training.guards import output_lock
+from m33d_hf.training.processes.guards import output_lock
 
 
 def test_two_runners_never_work_in_one_folder(tmp_path: Path) -> None:

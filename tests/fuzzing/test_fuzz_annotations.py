@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 from helpers.fuzzing import Outcomes, mutations, slices
-from m33d_hf.data.class_table import ClassTable, read_class_table
-from m33d_hf.data.phase_alignment import PhaseNames, Timing, collect_names, ends_are_inclusive, frame_phases
-from m33d_hf.data.phase_annotations import Annotation, AnnotationOptions, read_annotations
-from m33d_hf.data.phase_numbering import first_number
-from m33d_hf.data.phase_reading import check_clock, describe_reading
-from m33d_hf.data.sources.frame_reading import Frame
-from m33d_hf.data.sources.splits import select_split
-from m33d_hf.data.sources.ucf101_lists import read_classes, read_list
-from m33d_hf.data.text_files import decode_file
+from m33d_hf.data.files.text_files import decode_file
+from m33d_hf.data.labels.class_table import ClassTable, read_class_table
+from m33d_hf.data.sources.actions.ucf101_lists import read_classes, read_list
+from m33d_hf.data.sources.frames.reading import Frame
+from m33d_hf.data.sources.frames.splits import select_split
+from m33d_hf.data.sources.phases.alignment import PhaseNames, Timing, collect_names, ends_are_inclusive, frame_phases
+from m33d_hf.data.sources.phases.annotations import Annotation, AnnotationOptions, read_annotations
+from m33d_hf.data.sources.phases.numbering import first_number
+from m33d_hf.data.sources.phases.reading import check_clock, describe_reading
 from m33d_hf.errors import M33DError
-from m33d_hf.training.class_numbers import trained_classes
-from m33d_hf.training.seen_videos import read_seen
+from m33d_hf.training.run.seen_videos import read_seen
+from m33d_hf.training.tasks.class_numbers import trained_classes
 
 FRAMES = 200
 _FRAME_LINES = "".join(f"{i}\t{('cut', 'sew', 'Präparation')[i // 67]}\n" for i in range(FRAMES))

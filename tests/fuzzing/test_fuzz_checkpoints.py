@@ -18,10 +18,10 @@ from torch import Tensor
 from helpers.foreign import original_mae, original_videomae, tiny_videomae, tiny_vitmae
 from helpers.fuzzing import Outcomes, bit_flips, mutations, slices
 from helpers.multimae_twin import MultiMAETwin, timm_layout
-from m33d_hf.convert import config_for, convert_state_dict, from_state_dict, load_foreign
 from m33d_hf.errors import M33DError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
+from m33d_hf.weights import config_for, convert_state_dict, from_state_dict, load_foreign
 
 STATED: dict[str, Any] = {"num_attention_heads": 4, "decoder_num_attention_heads": 3}
 

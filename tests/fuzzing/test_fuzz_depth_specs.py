@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from helpers.fuzzing import Outcomes, mutations, slices
-from m33d_hf.data.depth_maps import find_depth_maps, read_sidecar_spec
-from m33d_hf.data.depth_options import DepthOptions
-from m33d_hf.data.depth_stores import Quantization
-from m33d_hf.data.depth_writing import DepthVideoWriter, written_spec
+from m33d_hf.data.depth.maps import find_depth_maps, read_sidecar_spec
+from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.depth.stores import Quantization
+from m33d_hf.data.depth.writing import DepthVideoWriter, written_spec
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 
 STORED = np.array([[0, 1, 1000, 65535], [255, 8000, 2047, 40000]], np.uint16)

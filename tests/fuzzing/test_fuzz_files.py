@@ -11,9 +11,9 @@ import pytest
 
 from helpers.fuzzing import Outcomes, bit_flips, mutations, slices
 from helpers.map_files import maps, metres, millimetres, npz, other_reader, pictures, png
-from m33d_hf.data.depth_stores import FolderStore, ParquetStore
-from m33d_hf.data.depth_writing import DepthVideoWriter
-from m33d_hf.data.files import map_size, read_map, read_rgb
+from m33d_hf.data.depth.stores import FolderStore, ParquetStore
+from m33d_hf.data.depth.writing import DepthVideoWriter
+from m33d_hf.data.files.files import map_size, read_map, read_rgb
 from m33d_hf.errors import CorruptFileError, M33DError
 from m33d_hf.modeling.video_reading_m33d import probe_video, read_video
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from helpers.fuzzing import Outcomes, bit_flips, mutations, slices
-from m33d_hf.data.sources.label_census import take_census
-from m33d_hf.data.sources.labels import LabelRules, build_label_rules, read_label_map
-from m33d_hf.data.sources.palettes import read_palette
+from m33d_hf.data.labels.census import take_census
+from m33d_hf.data.labels.labels import LabelRules, build_label_rules, read_label_map
+from m33d_hf.data.labels.palettes import read_palette
 from m33d_hf.errors import M33DError
 
 IDS = np.random.default_rng(0).integers(0, 4, (12, 17)).astype(np.uint8)

@@ -19,9 +19,9 @@ from m33d_hf.data.sources import SOURCES, build_source, source_class, source_opt
 from m33d_hf.data.sources.options import check_options
 from m33d_hf.modeling.configuration_m33d import M33DConfig, field_types, rgb_modality
 from m33d_hf.modeling.modalities_m33d import modality_types
-from m33d_hf.training import recipes
-from m33d_hf.training.arguments import RunArguments, fields_of
-from m33d_hf.training.parsing import model_hints, parse_arguments
+from m33d_hf.training.recipe import recipes
+from m33d_hf.training.recipe.arguments import RunArguments, fields_of
+from m33d_hf.training.recipe.parsing import model_hints, parse_arguments
 
 # As flags and recipes spell them; recipes read them as YAML.
 SPELLINGS = [

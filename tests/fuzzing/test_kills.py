@@ -127,7 +127,7 @@ def test_kills_lose_nothing_and_leave_nobody(
 
 WAITING = """
 import os
-from m33d_hf.training.launcher import watch_launcher
+from m33d_hf.training.processes.launcher import watch_launcher
 watch_launcher()
 import torch.distributed
 os.environ["WORLD_SIZE"] = "2"  # of which nobody starts the other

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from m33d_hf.data.class_table import ClassTable
+from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
+from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
 
 NAMES = ("cut", "knot", "rest")
 

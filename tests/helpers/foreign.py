@@ -1,6 +1,6 @@
 """Tiny transformers models with random weights, and their weights in the ORIGINAL repositories' layouts.
 
-The layouts are written out here module by module, independently of the tables in m33d_hf.convert.
+The layouts are written out here module by module, independently of the tables in m33d_hf.weights.
 """
 
 from __future__ import annotations

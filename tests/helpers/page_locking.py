@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from m33d_hf.data.finishing import FINISHING
+from m33d_hf.data.loader.finishing import FINISHING
 
 
 def assert_lockable(batch: dict[str, Any]) -> None:

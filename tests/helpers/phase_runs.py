@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.recipe.arguments import RunArguments
 
 TINY: dict[str, Any] = {
     "image_size": 16,

@@ -14,11 +14,11 @@ import torch
 from helpers.phase_runs import TINY
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
+from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
-from m33d_hf.training.arguments import RunArguments
+from m33d_hf.training.recipe.arguments import RunArguments
 
 SIDE = TINY["image_size"]
 NAMES = ["rest", "cut", "sew"]
@@ -134,8 +134,8 @@ def register() -> None:
 
 def train_in_memory(folder: str, init_from: str, options: dict[str, Any]) -> int:
     """A run in a process of its own; its exit code."""
-    from m33d_hf.training.loop import train
-    from m33d_hf.training.tasks.action_detection import ActionDetectionTask
+    from m33d_hf.training.run.loop import train
+    from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 
     register()
     return train(arguments(Path(folder), init_from, **options), ActionDetectionTask()).exit_code

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.training import recipes
-from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.recipe import recipes
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 PRETRAINING_ROOMS = ("rooms/pretrain", "rooms/pretrain_stage1", "rooms/pretrain_stage2", "rooms/pretrain_clips")
 

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["m33d_hf.scripts._main", "m33d_hf.training.loop", "m33d_hf.training.tasks.pretraining"]
+PRELOADED = ["m33d_hf.scripts._main", "m33d_hf.training.run.loop", "m33d_hf.training.tasks.pretraining"]
 
 
 def preload() -> None:

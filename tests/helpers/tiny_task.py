@@ -14,13 +14,13 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import CorruptFileError
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.checkpoints import write_weights
-from m33d_hf.training.launch import maximum_over_ranks
+from m33d_hf.training.processes.checkpoints import write_weights
+from m33d_hf.training.processes.launch import maximum_over_ranks
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
 
 SIDE = 6

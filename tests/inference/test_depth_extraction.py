@@ -24,10 +24,10 @@ from helpers.depth_models import (
 )
 from helpers.shared_data import shared
 from helpers.videos import write_video
-from m33d_hf.data.depth_maps import DepthMaps, find_depth_maps, read_sidecar_spec
-from m33d_hf.data.skips import read_skipped
-from m33d_hf.data.sources.phases import PhasesSource
-from m33d_hf.data.sources.video_files import VideoFile
+from m33d_hf.data.depth.maps import DepthMaps, find_depth_maps, read_sidecar_spec
+from m33d_hf.data.files.skips import read_skipped
+from m33d_hf.data.sources.phases.source import PhasesSource
+from m33d_hf.data.sources.videos.files import VideoFile
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.inference.depth_extraction import DepthExtractionOptions, extract_depth, stored_size
 from m33d_hf.inference.depth_items import list_items

@@ -19,10 +19,9 @@ from PIL import Image
 
 from helpers.phases_in_memory import MODEL, NAMES, SIDE, first_stage
 from helpers.videos import cut_short, write_uneven, write_video
-from m33d_hf.data.features import ClipRule
+from m33d_hf.data.augmentation.transforms import TransformOptions
 from m33d_hf.data.randomness import generator_of
-from m33d_hf.data.sources.phase_base import cut_clips
-from m33d_hf.data.transforms import TransformOptions
+from m33d_hf.data.sources.phases.base import cut_clips
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.inference import timeline
 from m33d_hf.inference.detection_files import find_videos, time_text, usable_device, write_detection
@@ -32,6 +31,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_reading_m33d import VideoInfo
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.scripts import detect_actions
+from m33d_hf.training.tasks.detection.features import ClipRule
 
 
 def _model(**changes: Any) -> M33DForVideoActionDetection:

@@ -27,7 +27,7 @@ from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
-from m33d_hf.training import recipes
+from m33d_hf.training.recipe import recipes
 
 SMALL = ("num_hidden_layers", "decoder_num_hidden_layers")
 NAMED = [  # what T6 names, images and clips; the other methods need only be one graph

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from m33d_hf.data.collation import SegmentationCollator
+from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.loader.collation import SegmentationCollator
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError
 from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil

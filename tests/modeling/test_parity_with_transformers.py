@@ -17,8 +17,8 @@ from helpers.foreign import (
     tiny_vitmae,
     videomae_config,
 )
-from m33d_hf.convert import convert_state_dict, from_state_dict
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
+from m33d_hf.weights import convert_state_dict, from_state_dict
 
 TOLERANCE = 4e-5
 

@@ -21,9 +21,9 @@ import m33d_hf
 from helpers.shared_data import shared
 from helpers.tiny import CLIP, SMALL
 from helpers.videos import numbered_frame, write_video
-from m33d_hf.data.loading import frame_indices
+from m33d_hf.data.augmentation.transforms import EvaluationTransform, TransformOptions
+from m33d_hf.data.loader.loading import frame_indices
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.data.transforms import EvaluationTransform, TransformOptions
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb

@@ -10,7 +10,7 @@ import torch
 
 from helpers.depth_models import save_dpt, save_ours, write_pictures
 from helpers.ranks import ForkedRanks
-from m33d_hf.data.depth_maps import find_depth_maps
+from m33d_hf.data.depth.maps import find_depth_maps
 from m33d_hf.scripts.extract_depth import main
 
 FRAMES = 60

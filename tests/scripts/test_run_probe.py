@@ -13,9 +13,9 @@ from helpers.ranks import ForkedRanks
 from helpers.rooms_runs import words
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.scripts import _main, run_probe
-from m33d_hf.training.launch import Ranks, open_accelerator
-from m33d_hf.training.parsing import parse_arguments
-from m33d_hf.training.probing import frozen_features
+from m33d_hf.training.probes.clips import frozen_features
+from m33d_hf.training.processes.launch import Ranks, open_accelerator
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 SMALL = {
     "data__options": "{unit: clips, num_clips: 40}",

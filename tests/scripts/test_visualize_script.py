@@ -10,11 +10,11 @@ from PIL import Image
 
 from helpers.rooms_runs import words
 from helpers.scripts import run_script
-from m33d_hf.data.sealed_json import write_sealed_json
+from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures
 from m33d_hf.scripts._main import main
-from m33d_hf.training.reporting import CONFIG
+from m33d_hf.training.run.reporting import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 

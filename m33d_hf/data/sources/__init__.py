@@ -14,10 +14,10 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 SOURCES = {
     "rooms": ("m33d_hf.data.sources.rooms", "RoomsSource"),
     "procedures": ("m33d_hf.data.sources.rooms.procedures", "ProceduresSource"),
-    "folder": ("m33d_hf.data.sources.folder", "FolderSource"),
-    "tum": ("m33d_hf.data.sources.tum", "TumSource"),
-    "phases": ("m33d_hf.data.sources.phases", "PhasesSource"),
-    "ucf101": ("m33d_hf.data.sources.ucf101", "Ucf101Source"),
+    "folder": ("m33d_hf.data.sources.frames.folder", "FolderSource"),
+    "tum": ("m33d_hf.data.sources.frames.tum", "TumSource"),
+    "phases": ("m33d_hf.data.sources.phases.source", "PhasesSource"),
+    "ucf101": ("m33d_hf.data.sources.actions.ucf101", "Ucf101Source"),
 }
 
 __all__ = ["SOURCES", "Source", "build_source", "source_class", "source_option_types", "source_options"]

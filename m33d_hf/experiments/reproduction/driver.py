@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.data.sealed_json import write_sealed_json
+from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.experiments.jobs import DONE, Job
 from m33d_hf.experiments.progress import clock
 from m33d_hf.experiments.reproduction.plan import ReproductionPlan, load_plan

@@ -12,7 +12,7 @@ import yaml
 from m33d_hf.experiments.comparison import BETTER, WITHIN, WORSE
 from m33d_hf.experiments.document import Block, Heading, Paragraph, Table
 from m33d_hf.experiments.reproduction.results import Results, TableEntry, column_entry, difference
-from m33d_hf.training.recipes import RECIPES
+from m33d_hf.training.recipe.recipes import RECIPES
 
 BOTH = "ImageNet+ScanNet"
 # Our row -> the row of the paper that comes nearest to it; rows without one are left out.

@@ -14,7 +14,7 @@ from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.experiments.base_plan import ExperimentPlan, run_folder, training_length
 from m33d_hf.experiments.jobs import Job
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 FOLDER = Path(__file__).parent
 PLANS = ("reproduction", "exploration", "longer")

@@ -24,7 +24,7 @@ from m33d_hf.experiments.reproduction.tables import (
     table_blocks,
 )
 from m33d_hf.experiments.running import load_results
-from m33d_hf.training.reporting import short_commit
+from m33d_hf.training.run.reporting import short_commit
 
 TITLE = "The paper's tables in shape, on rendered rooms"
 BEGIN, END = "<!-- rooms-results:begin -->", "<!-- rooms-results:end -->"

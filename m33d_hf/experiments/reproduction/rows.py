@@ -9,7 +9,7 @@ from typing import Any
 from m33d_hf.data.sources import build_source
 from m33d_hf.experiments import rows as image_rows
 from m33d_hf.experiments import video_rows
-from m33d_hf.training.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 Row = dict[str, Any]
 Counts = Mapping[str, int]
@@ -80,7 +80,7 @@ def _with_test(counts: Counts, split: str) -> dict[str, int]:
 
 def probe(argv: Sequence[str], output_dir: str) -> Row:
     """k-NN and linear probe on frozen features."""
-    from m33d_hf.training.probing import probe_run
+    from m33d_hf.training.probes.clips import probe_run
 
     args = parse_arguments([*argv, "--output_dir", output_dir], "video_classification")
     started = time.perf_counter()

@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from torch import nn
 from transformers.utils import logging
 
-from m33d_hf.data.class_table import ClassTable
-from m33d_hf.data.finishing import FINISHING, finish
-from m33d_hf.data.loading import SampleDataset
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.initialisation import LoadReport
+from m33d_hf.data.labels.class_table import ClassTable
+from m33d_hf.data.loader.finishing import FINISHING, finish
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.tasks.initialisation import LoadReport
 
 Batch = dict[str, Any]
 Collator = Callable[[list[Any]], Batch]
@@ -87,7 +87,7 @@ class Task:
         Args:
             model: the unwrapped model, in training mode.
             batches: this rank's micro-batches, on the device. A value that depends on them must be reduced over ranks
-                here (see `m33d_hf.training.launch.maximum_over_ranks`).
+                here (see `m33d_hf.training.processes.launch.maximum_over_ranks`).
         """
         return {}
 

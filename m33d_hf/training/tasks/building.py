@@ -11,17 +11,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.loader.subsets import label_subset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
-from m33d_hf.data.subsets import label_subset
-from m33d_hf.data.transforms import TransformOptions, build_transform
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.initialisation import LoadReport, initialise
-from m33d_hf.training.recipes import RecipeNumber
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.recipes import RecipeNumber
+from m33d_hf.training.tasks.initialisation import LoadReport, initialise
 
 # Maps that the collator of a task puts into a batch; pre-training takes those of its modalities.
 _TASK_MAPS = {

@@ -12,12 +12,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from m33d_hf.data.collation import Collator as SampleCollator
-from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.loader.collation import Collator as SampleCollator
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.initialisation import LoadReport, starting_config
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
 from m33d_hf.training.tasks.building import (
     build_eval_dataset,
@@ -25,6 +24,7 @@ from m33d_hf.training.tasks.building import (
     build_run_datasets,
     save_processor,
 )
+from m33d_hf.training.tasks.initialisation import LoadReport, starting_config
 
 
 class DenseTask(Task):

@@ -9,13 +9,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from m33d_hf.data.collation import DepthCollator
-from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.loader.collation import DepthCollator
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.metrics import DepthMetrics
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.launch import maximum_over_ranks
+from m33d_hf.training.processes.launch import maximum_over_ranks
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch
 from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
 

@@ -11,12 +11,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from m33d_hf.data.collation import PretrainingCollator
-from m33d_hf.data.loading import SampleDataset
+from m33d_hf.data.loader.collation import PretrainingCollator
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.distillation import Teacher, build_teacher
-from m33d_hf.training.initialisation import LoadReport, starting_config
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
 from m33d_hf.training.tasks.building import (
     build_eval_dataset,
@@ -25,6 +23,8 @@ from m33d_hf.training.tasks.building import (
     config_of,
     save_processor,
 )
+from m33d_hf.training.tasks.distillation import Teacher, build_teacher
+from m33d_hf.training.tasks.initialisation import LoadReport, starting_config
 
 
 class PretrainingTask(Task):

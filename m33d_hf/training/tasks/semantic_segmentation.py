@@ -10,19 +10,19 @@ from typing import Any, cast
 from accelerate import Accelerator
 from torch import nn
 
-from m33d_hf.convert.classes import class_names
-from m33d_hf.data.collation import SegmentationCollator
-from m33d_hf.data.loading import SampleDataset
-from m33d_hf.data.sources.frames import FrameSource
-from m33d_hf.data.sources.label_census import LabelCensus, take_census
+from m33d_hf.data.labels.census import LabelCensus, take_census
+from m33d_hf.data.loader.collation import SegmentationCollator
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.evaluation.metrics import ConfusionMatrix
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.initialisation import starting_config
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch
 from m33d_hf.training.tasks.building import build_run_source
 from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
+from m33d_hf.training.tasks.initialisation import starting_config
+from m33d_hf.weights.formats.classes import class_names
 
 
 class SemanticSegmentationTask(DenseTask):

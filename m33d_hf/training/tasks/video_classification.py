@@ -14,13 +14,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from m33d_hf.data.class_table import ClassTable
-from m33d_hf.data.collation import ClipClassificationCollator
-from m33d_hf.data.loading import SampleDataset
-from m33d_hf.data.mixing import MixingOptions
+from m33d_hf.data.augmentation.mixing import MixingOptions
+from m33d_hf.data.augmentation.transforms import TransformOptions
+from m33d_hf.data.labels.class_table import ClassTable
+from m33d_hf.data.loader.collation import ClipClassificationCollator
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources import source_class
-from m33d_hf.data.sources.phase_base import PhaseSource
-from m33d_hf.data.transforms import TransformOptions
+from m33d_hf.data.sources.phases.base import PhaseSource
 from m33d_hf.errors import CheckpointError, MissingDependencyError
 from m33d_hf.evaluation.classification_metrics import (
     CONFUSION,
@@ -32,17 +32,7 @@ from m33d_hf.evaluation.classification_metrics import (
 )
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.class_numbers import class_table_of
-from m33d_hf.training.classes import (
-    check_every_class,
-    check_same_classes,
-    class_facts,
-    clip_arguments,
-    describe_classes,
-    training_classes,
-)
-from m33d_hf.training.initialisation import starting_config
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
 from m33d_hf.training.tasks.building import (
     build_eval_dataset,
@@ -51,6 +41,16 @@ from m33d_hf.training.tasks.building import (
     config_of,
     save_processor,
 )
+from m33d_hf.training.tasks.class_numbers import class_table_of
+from m33d_hf.training.tasks.classes import (
+    check_every_class,
+    check_same_classes,
+    class_facts,
+    clip_arguments,
+    describe_classes,
+    training_classes,
+)
+from m33d_hf.training.tasks.initialisation import starting_config
 
 CONFUSION_FIGURE = "confusion_matrix.png"
 

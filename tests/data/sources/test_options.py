@@ -20,9 +20,9 @@ from m33d_hf.data.sources.options import RANGES, check_options, option_types
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.fields_m33d import Range, described, fit, item_type, takes_text
 from m33d_hf.modeling.modalities_m33d import modality_types
-from m33d_hf.training.arguments import RunArguments
-from m33d_hf.training.parsing import model_hints, parse_arguments
-from m33d_hf.training.recipes import merge
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.parsing import model_hints, parse_arguments
+from m33d_hf.training.recipe.recipes import merge
 
 WRONG: list[Any] = ["x", b"x", 1.5, True, 3, [], [object()], {"a": object()}, object(), math.nan, math.inf]
 CASES = [(source, option) for source in SOURCES for option in source_option_types(source)]

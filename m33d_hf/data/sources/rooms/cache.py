@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from m33d_hf.data.sealed_json import read_sealed_json, write_sealed_json
+from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CorruptFileError, DataError, decoding
 
 logger = logging.getLogger(__name__)

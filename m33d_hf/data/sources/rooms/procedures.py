@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.data.sources.phase_base import PhaseSource, PhaseVideo
+from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
 from m33d_hf.data.sources.rooms.cache import MappedArrays, default_cache_dir, prepare, verify
 from m33d_hf.data.sources.rooms.constants import DEPTHS, SPLITS
 from m33d_hf.data.sources.rooms.options import check_choice, check_device, check_int, check_size

@@ -1,0 +1,124 @@
+"""Augmentation of clips that draws once for all frames: RandAugment and random erasing, as VideoMAE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from m33d_hf.data.augmentation.rand_augmentation import augment_clip
+from m33d_hf.data.randomness import Draw, Uniforms, seeded
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.errors import ConfigError
+
+ERASING_ATTEMPTS = 10
+
+
+def rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> torch.Tensor:
+    """Apply torchvision's RandAugment to the RGB of a sample, the same operations with the same strength to all frames.
+
+    It stands in for VideoMAE's 'rand-m7-n4-mstd0.5-inc1': other operations (no invert, no solarize-add), bilinear
+    instead of bicubic, no noise on the magnitude, every operation applied (there with probability one half), and
+    magnitudes that count to 30 (there to 10). What geometry moves out of the frame is mid-grey.
+
+    Args:
+        sample: with (T, 3, H, W) uint8 RGB and its draw in `meta`.
+        ops: number of operations, at least 1.
+        magnitude: strength, 0 to 30.
+
+    Returns:
+        (T, 3, H, W) uint8.
+
+    Raises:
+        ConfigError: the sample holds depth, labels per pixel or another map, which would no longer lie on the RGB.
+        MissingDependencyError: torchvision is not installed.
+    """
+    if sample.depth is not None or sample.segmentation is not None or sample.meta.get("modalities"):
+        raise ConfigError(
+            f"{sample.key}: RandAugment moves the RGB alone, and this sample has depth or labels per pixel that would "
+            "no longer lie on it; set --transforms.randaugment_ops 0, or read RGB only (--data.options.depth null "
+            "where the source has it)"
+        )
+    if sample.rgb is None:
+        raise ConfigError(f"{sample.key}: RandAugment needs RGB and there is none; set --transforms.randaugment_ops 0")
+    draw: Draw = sample.meta["draw"]
+    with seeded(draw.seed, draw.epoch, sample.key, draw.view, "randaugment"):
+        return augment_clip(sample.rgb, ops, magnitude)
+
+
+@dataclass(frozen=True)
+class ErasingOptions:
+    """Random erasing of clips: one box for all frames, filled with normal noise that differs from frame to frame.
+
+    Attributes:
+        probability: that a clip loses a box, 0 to 1.
+        area: range of the box's share of the frame, in (0, 1].
+        aspect: range of its height / width, drawn uniformly in the logarithm.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    probability: float = 0.0
+    area: Sequence[float] = (0.02, 1.0 / 3.0)
+    aspect: Sequence[float] = (0.3, 3.33)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0:
+            raise ConfigError(f"transforms.erasing is {self.probability!r}; it is a probability, 0 to 1")
+        for name, pair, highest in (("area", self.area, 1.0), ("aspect", self.aspect, math.inf)):
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= highest:
+                limit = " up to 1" if highest == 1.0 else ""
+                raise ConfigError(
+                    f"transforms.erasing_{name} is {pair!r}; it is two positive numbers{limit}, the smaller one first"
+                )
+
+
+def erase_box(height: int, width: int, options: ErasingOptions, draws: Uniforms) -> tuple[int, int, int, int] | None:
+    """Draw the box (top, left, height, width) to erase, smaller than the frame; None when none is to be or fits."""
+    if not draws.chance(options.probability):
+        return None
+    low, high = math.log(options.aspect[0]), math.log(options.aspect[1])
+    for _ in range(ERASING_ATTEMPTS):
+        area = draws.uniform(*options.area) * height * width
+        aspect = math.exp(draws.uniform(low, high))
+        box_h, box_w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_h < height and 0 < box_w < width:
+            return draws.integer(height - box_h + 1), draws.integer(width - box_w + 1), box_h, box_w
+    return None
+
+
+class Erasing(NamedTuple):
+    """What a clip loses: a box (top, left, height, width) in pixels, and the generator of the noise in its place."""
+
+    box: tuple[int, int, int, int]
+    generator: torch.Generator
+
+    def noise(self, frames: int, device: torch.device) -> torch.Tensor:
+        """Draw (T, 3, h, w) float32, the same at every call; on another device than the CPU other numbers.
+
+        Noise is standard normal for every value: on normalised RGB, it has the mean and deviation of the data.
+        """
+        on_cpu = device.type == "cpu"
+        generator = self.generator.clone_state() if on_cpu else torch.Generator(device)
+        if not on_cpu:
+            generator.manual_seed(self.generator.initial_seed())
+        return torch.randn((frames, 3, *self.box[2:]), generator=generator, device=device)
+
+
+def draw_erasing(height: int, width: int, options: ErasingOptions, draw: Draw, key: str) -> Erasing | None:
+    """Draw what a clip of T x 3 x H x W normalised pixels loses, as a function of (seed, epoch, key, view).
+
+    Returns:
+        None where nothing is erased.
+    """
+    if options.probability == 0:
+        return None
+    generator = draw.generator(key, "erase")
+    box = erase_box(height, width, options, Uniforms(generator))
+    if box is None:
+        return None
+    return Erasing(box, generator)

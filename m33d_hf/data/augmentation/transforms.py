@@ -1,0 +1,377 @@
+"""Joint augmentation of RGB, depth and labels, and the deterministic path of evaluation.
+
+One geometry is drawn per sample and applied to every frame and every map: RGB with antialiasing, depth and labels by
+the nearest pixel, so that no valid depth is mixed with a hole. Padding is mid-grey in RGB, NaN in depth, 255 (ignored)
+in labels. Colour touches RGB only. Draws are functions of the sample's draw and key; geometry and colour have their
+own, so that switching one off leaves the other as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from m33d_hf.data.augmentation.batch_rows import BatchRows
+from m33d_hf.data.augmentation.clips import ErasingOptions, rand_augment
+from m33d_hf.data.augmentation.color import UNCHANGED, Jitter, color_jitter, draw_jitter, gaussian_blur, grey
+from m33d_hf.data.augmentation.crops import multi_scale_crop, random_crop, random_resized_crop, scale_jitter
+from m33d_hf.data.augmentation.views import crop_offset
+from m33d_hf.data.randomness import Draw, Uniforms
+from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
+from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
+from m33d_hf.modeling.preprocessing_m33d import (
+    PLACEMENT_MODES,
+    RESIZE_MODES,
+    RGB_FILL,
+    Placement,
+    Size,
+    covering_size,
+    place,
+    size_pair,
+)
+
+# 1 MiB of float32 is one core's share of the second-level cache.
+VALUES_AT_ONCE = 1 << 18
+
+TRAIN_CROPS = ("random_resized", "multiscale", "random", "scale_jitter", "resize", "center")
+
+
+@dataclass
+class TransformOptions:
+    """Augmentation of training samples and geometry of evaluation samples; the recipe's `transforms` section.
+
+    Attributes:
+        train_crop: "random_resized" (torchvision's), "multiscale" (VideoMAE's), "random" (canvas covered, then a
+            random cut), "scale_jitter" (large scale jitter by `scale`, pad, cut), "resize" (each axis to size),
+            "center" (canvas covered, central cut).
+        eval_crop: "center", "resize" or "pad" (see `preprocessing_m33d.place`).
+        scale: area range of "random_resized", factor range of "scale_jitter".
+        ratio: range of width / height of "random_resized".
+        multiscale_scales: shares of the short side, in (0, 1].
+        flip: probability of a horizontal flip.
+        color_jitter: probability of colour jitter with strengths `brightness`, `contrast`, `saturation`, `hue`.
+        grayscale: probability of grey RGB.
+        blur: probability of a Gaussian blur with `blur_kernel` (odd, pixels) and a deviation in `blur_sigma`.
+        randaugment_ops: operations of RandAugment per clip, before it is cropped; 0 for none. RGB-only samples.
+        randaugment_magnitude: their strength, 0 to 30.
+        erasing: probability of random erasing, done by ClipClassificationCollator after normalisation, with
+            `erasing_area` and `erasing_aspect` (see ErasingOptions).
+        resize_mode: interpolation of RGB, "bilinear" or "bicubic".
+
+    Raises:
+        ConfigError: a value outside its range, with the field's name.
+    """
+
+    train_crop: str = "random_resized"
+    eval_crop: str = "center"
+    scale: Sequence[float] = (0.2, 1.0)
+    ratio: Sequence[float] = (0.75, 4.0 / 3.0)
+    multiscale_scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66)
+    flip: float = 0.5
+    color_jitter: float = 0.0
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grayscale: float = 0.0
+    blur: float = 0.0
+    blur_kernel: int = 5
+    blur_sigma: Sequence[float] = (0.1, 2.0)
+    randaugment_ops: int = 0
+    randaugment_magnitude: int = 7
+    erasing: float = 0.0
+    erasing_area: Sequence[float] = (0.02, 1.0 / 3.0)
+    erasing_aspect: Sequence[float] = (0.3, 3.33)
+    resize_mode: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("train_crop", TRAIN_CROPS),
+            ("eval_crop", PLACEMENT_MODES),
+            ("resize_mode", RESIZE_MODES),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                hint = nearest_name_hint(str(value), known)
+                raise ConfigError(f"transforms.{name} is {value!r}; it is one of {', '.join(known)}.{hint}")
+        for name in ("flip", "color_jitter", "grayscale", "blur"):
+            _check(name, getattr(self, name), 0.0 <= getattr(self, name) <= 1.0, "a probability, 0 to 1")
+        for name in ("brightness", "contrast", "saturation"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "a strength of 0 or more")
+        _check("hue", self.hue, 0.0 <= self.hue <= 0.5, "a share of the colour circle, 0 to 0.5")
+        odd = self.blur_kernel % 2 == 1 and self.blur_kernel > 0
+        _check("blur_kernel", self.blur_kernel, odd, "an odd number of pixels")
+        for name in ("scale", "ratio", "blur_sigma"):
+            pair = getattr(self, name)
+            sensible = len(pair) == 2 and 0 < pair[0] <= pair[1] < math.inf
+            _check(name, pair, sensible, "two positive numbers, the smaller one first")
+        area = self.train_crop != "random_resized" or self.scale[1] <= 1.0
+        _check("scale", self.scale, area, "a share of the image area, at most 1, for random_resized")
+        shares = len(self.multiscale_scales) > 0 and all(0 < share <= 1 for share in self.multiscale_scales)
+        _check("multiscale_scales", self.multiscale_scales, shares, "a list of shares in (0, 1]")
+        _check("randaugment_ops", self.randaugment_ops, self.randaugment_ops >= 0, "a number of operations, 0 = none")
+        magnitude = 0 <= self.randaugment_magnitude <= 30
+        _check("randaugment_magnitude", self.randaugment_magnitude, magnitude, "a strength, 0 to 30")
+        self.erasing_options()
+
+    def erasing_options(self) -> ErasingOptions:
+        """What the collator needs for random erasing.
+
+        Raises:
+            ConfigError: a value outside its range.
+        """
+        return ErasingOptions(self.erasing, tuple(self.erasing_area), tuple(self.erasing_aspect))
+
+
+def _check(name: str, value: object, good: bool, what: str) -> None:
+    if not good:
+        raise ConfigError(f"transforms.{name} is {value!r}; it is {what}")
+
+
+def build_transform(
+    options: TransformOptions, train: bool, size: int | Sequence[int], patch_size: int | Sequence[int] = 1
+) -> Callable[[RGBDSample], RGBDSample]:
+    """Build the transform of one split.
+
+    Args:
+        options: what to do.
+        train: augment; otherwise the deterministic evaluation path.
+        size: side or [height, width] of the result, in pixels.
+        patch_size: side or [height, width] of the model's patch; smaller images are refused, for enlarging them to
+            a canvas would only feign detail.
+
+    Raises:
+        ConfigError: a senseless size.
+    """
+    canvas, patch = size_pair(size), size_pair(patch_size)
+    return TrainTransform(options, canvas, patch) if train else EvaluationTransform(options, canvas, patch)
+
+
+@dataclass
+class EvaluationTransform:
+    """Brings every sample onto the canvas without randomness, bit-equal to what the processors do.
+
+    Raises (when called):
+        DataError: maps of different sizes, or an image smaller than a patch.
+    """
+
+    options: TransformOptions
+    size: Size
+    patch_size: Size = (1, 1)
+
+    def __call__(self, sample: RGBDSample) -> RGBDSample:
+        image = checked_size(sample, self.patch_size)
+        placement = place(image, self.size, self.options.eval_crop)
+        rgb = None
+        if sample.rgb is not None:
+            rgb = placement.place_rgb(sample.rgb, self.options.resize_mode)
+        return _with_maps(sample, rgb, placement, flip=False)
+
+    def crops(self, sample: RGBDSample, count: int) -> list[RGBDSample]:
+        """Scale until the canvas is covered and cut `count` crops, evenly spread along the side that sticks out.
+
+        `eval_crop` plays no part here (VideoMAE's test); one crop is that of eval_crop "center".
+
+        Raises:
+            DataError: as for a call.
+        """
+        image = checked_size(sample, self.patch_size)
+        resized = covering_size(image, self.size)
+        wide = Placement((0, 0, *image), resized, (0, 0), resized)
+        # Resized once for all crops.
+        rgb = None if sample.rgb is None else wide.view(sample.rgb, self.options.resize_mode)
+        whole = _with_maps(sample, rgb, wide, flip=False)
+        spare = (resized[0] - self.size[0], resized[1] - self.size[1])
+        offsets = [(crop_offset(spare[0], i, count), crop_offset(spare[1], i, count)) for i in range(count)]
+        windows = [Placement((*offset, *self.size), self.size, (0, 0), self.size) for offset in offsets]
+        return [_with_maps(whole, None if rgb is None else window.view(rgb), window, flip=False) for window in windows]
+
+
+@dataclass
+class TrainTransform:
+    """Augments a sample as a function of ``sample.meta["draw"]`` and its key; one draw for the whole clip.
+
+    Raises (when called):
+        DataError: maps of different sizes, or an image smaller than a patch.
+    """
+
+    options: TransformOptions
+    size: Size
+    patch_size: Size = (1, 1)
+
+    def __call__(self, sample: RGBDSample) -> RGBDSample:
+        return self.finish([self.begin(sample)])[0]
+
+    def begin(self, sample: RGBDSample, rows: BatchRows | None = None) -> Begun:
+        """Do all but colour, which `finish` does for many samples at once; raises as a call does.
+
+        A picture that is only resized takes its place among `rows`, those of the batch to come.
+        """
+        image = checked_size(sample, self.patch_size)
+        draw: Draw = sample.meta["draw"]
+        if self.options.randaugment_ops > 0:
+            frames = rand_augment(sample, self.options.randaugment_ops, self.options.randaugment_magnitude)
+            sample = dataclasses.replace(sample, rgb=frames)
+        draws = Uniforms(draw.generator(sample.key, "geometry"))
+        flip = draws.chance(self.options.flip)
+        placement = self._place(image, draws)
+        rgb = color = None
+        if sample.rgb is not None:
+            color = self._draw_color(draw, sample.key)
+            # Colour works on planes; otherwise the device may put pixels into planes while it normalises them.
+            place = None
+            if rows is not None and color is None and placement.fills and sample.rgb.stride(1) == 1:
+                place = rows.take(len(sample.rgb), self.size)
+            rgb = placement.view(sample.rgb, self.options.resize_mode, planes=color is not None, out=place)
+        return Begun(_with_maps(sample, rgb, placement, flip), placement, flip, color)
+
+    def finish(self, begun: Sequence[Begun], mirror: bool = True) -> list[RGBDSample]:
+        """The samples that were begun, with their colour; the same however many are finished together.
+
+        Without `mirror`, pictures to be mirrored are left to whoever takes the samples (`RGBDSample.mirrored`).
+        """
+        colored = [each for each in begun if each.color is not None]
+        if colored:
+            change_colors(colored)
+        for each in begun:
+            rgb = each.sample.rgb
+            if rgb is not None:
+                # After colour, so that padding keeps its own.
+                rgb = each.placement.pad(rgb, RGB_FILL)
+                each.sample.rgb = rgb.flip(-1) if each.flip and mirror else rgb
+                each.sample.mirrored = each.flip and not mirror
+        return [each.sample for each in begun]
+
+    def _place(self, image: Size, draws: Uniforms) -> Placement:
+        options = self.options
+        if options.train_crop == "random_resized":
+            return random_resized_crop(image, self.size, options.scale, options.ratio, draws)
+        if options.train_crop == "multiscale":
+            return multi_scale_crop(image, self.size, options.multiscale_scales, draws)
+        if options.train_crop == "random":
+            return random_crop(image, self.size, draws)
+        if options.train_crop == "scale_jitter":
+            return scale_jitter(image, self.size, options.scale, draws)
+        return place(image, self.size, options.train_crop)
+
+    def _draw_color(self, draw: Draw, key: str) -> ColorDraw | None:
+        options = self.options
+        if not (options.color_jitter or options.grayscale or options.blur):
+            return None
+        draws = Uniforms(draw.generator(key, "color"))
+        jitter, whiten, blur = (
+            draws.chance(probability) for probability in (options.color_jitter, options.grayscale, options.blur)
+        )
+        if not (jitter or whiten or blur):
+            return None
+        strengths = (options.brightness, options.contrast, options.saturation, options.hue)
+        return ColorDraw(
+            draw_jitter(*strengths, draws) if jitter else None,
+            whiten,
+            (options.blur_kernel, draws.uniform(*options.blur_sigma)) if blur else None,
+        )
+
+
+class ColorDraw(NamedTuple):
+    """What changes in the colour of one sample; `blur` is (kernel, deviation)."""
+
+    jitter: Jitter | None
+    whiten: bool
+    blur: tuple[int, float] | None
+
+
+@dataclass
+class Begun:
+    """A sample without its colour yet: maps as they will be, RGB neither padded nor flipped."""
+
+    sample: RGBDSample
+    placement: Placement
+    flip: bool
+    color: ColorDraw | None
+
+
+def change_colors(begun: Sequence[Begun]) -> None:
+    """Change the RGB of samples as their colour draws say, several at a time where they are small.
+
+    A frame of 48 pixels costs less than the calls of the operations on it; large frames together leave the cache.
+    """
+    waiting: dict[torch.Size, list[tuple[Begun, torch.Tensor, ColorDraw]]] = {}
+    for each in begun:
+        if each.color is not None and each.sample.rgb is not None:
+            rgb = each.sample.rgb
+            waiting.setdefault(rgb.shape, []).append((each, rgb, each.color))
+    for shape, members in waiting.items():
+        count = max(VALUES_AT_ONCE // shape.numel(), 1)
+        for start in range(0, len(members), count):
+            some = members[start : start + count]
+            changed = _changed([rgb for _, rgb, _ in some], [color for _, _, color in some])
+            for (each, _, _), rgb in zip(some, changed, strict=True):
+                each.sample.rgb = rgb
+
+
+def _changed(clips: Sequence[torch.Tensor], draws: Sequence[ColorDraw]) -> Sequence[torch.Tensor]:
+    """Clips of one shape (T, 3, H, W) uint8 with other colours."""
+    frames = torch.cat(list(clips)).float()
+    length = len(clips[0])
+    if any(draw.jitter is not None for draw in draws):
+        frames = color_jitter(frames, [draw.jitter or UNCHANGED for draw in draws for _ in range(length)])
+    for number, draw in enumerate(draws):
+        clip = frames[number * length : (number + 1) * length]
+        if draw.whiten:
+            clip.copy_(grey(clip).expand_as(clip))
+        if draw.blur is not None:
+            clip.copy_(gaussian_blur(clip, *draw.blur))
+    return frames.round_().clamp_(0, 255).to(torch.uint8).split(length)
+
+
+def checked_size(sample: RGBDSample, patch_size: Size) -> Size:
+    """Return (height, width) of a sample whose maps agree.
+
+    Raises:
+        DataError: maps of different sizes or frame counts, or an image smaller than a patch.
+    """
+    height, width = sample.height, sample.width
+    maps = {"rgb": sample.rgb, "depth": sample.depth, "segmentation": sample.segmentation}
+    maps.update(sample.meta.get("modalities", {}))
+    shapes = {name: (map_.shape[0], map_.shape[-2], map_.shape[-1]) for name, map_ in maps.items() if map_ is not None}
+    if not sample.aligned and "depth" in shapes:
+        shapes["depth"] = (shapes["depth"][0], height, width)
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} {t} frames of {h} x {w}" for name, (t, h, w) in shapes.items())
+        raise DataError(
+            f"{sample.key}: the maps do not fit each other ({listed}); align them when reading, for example with "
+            "the source's alignment option"
+        )
+    if height < patch_size[0] or width < patch_size[1]:
+        raise DataError(
+            f"{sample.key}: the image has {height} x {width} pixels and is smaller than one patch of "
+            f"{patch_size[0]} x {patch_size[1]}; remove it or use a smaller patch_size"
+        )
+    return height, width
+
+
+def _with_maps(sample: RGBDSample, rgb: torch.Tensor | None, placement: Placement, flip: bool) -> RGBDSample:
+    """Return the sample with its RGB replaced and every other map placed (and flipped) alike."""
+
+    def moved(values: torch.Tensor | None, fill: float) -> torch.Tensor | None:
+        if values is None:
+            return None
+        placed = placement.place_map(values, fill, image)
+        return placed.flip(-1) if flip else placed
+
+    meta, image = sample.meta, (sample.height, sample.width)
+    if "modalities" in meta:
+        meta = meta | {"modalities": {name: moved(map_, math.nan) for name, map_ in meta["modalities"].items()}}
+    return dataclasses.replace(
+        sample,
+        rgb=rgb,
+        depth=moved(sample.depth, math.nan),
+        segmentation=moved(sample.segmentation, IGNORE_INDEX),
+        meta=meta,
+        aligned=True,
+    )

@@ -1,0 +1,1 @@
+"""Depth files: their unit, reading and writing them, depth of videos."""

@@ -1,0 +1,348 @@
+"""Depth that lies beside RGB-only data: written by `extract_depth`, or made earlier by another tool.
+
+A sidecar root holds `depth_spec.json` (what the values mean, see `DepthSpec`; what made them) and, for a video whose
+path below the data's root is REL + suffix, one of
+
+- a folder REL of frames (16-bit PNG, TIFF, PGM, .npy, .npz, PFM, OpenEXR); the last number in a name is the frame's:
+  `000012.png`, `0012_disp.npy`,
+- `REL.parquet` (columns frame, png), `REL.npy` or `REL.npz` with an array (T, h, w),
+- `REL.png` (.tif, .pfm, .exr): the depth of one image.
+
+Disparity, as monodepth2 writes it, is kind "inverse". Values of kind inverse and relative written by `extract_depth`
+are stored / scale + offset with one scale and offset for all frames of a video (scale.json in the folder, metadata of
+the Parquet file, text of the PNG), so that equal predictions are equal numbers in every frame of it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m33d_hf.data.depth.checks import FARTHEST_MEDIAN, NEAREST_MEDIAN
+from m33d_hf.data.depth.figures import thinned
+from m33d_hf.data.depth.options import check_depth_options
+from m33d_hf.data.depth.stores import (
+    SCALE_FILE,
+    ArrayStore,
+    DepthStore,
+    FolderStore,
+    ParquetStore,
+    PictureStore,
+    Quantization,
+)
+from m33d_hf.data.depth.units import reciprocal_hint
+from m33d_hf.data.files.json_objects import read_json_object
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.depth_spec_m33d import DepthSpec
+from m33d_hf.modeling.fields_m33d import Range, check_value
+from m33d_hf.modeling.picture_files_m33d import lies_unknown
+
+SPEC_FILE = "depth_spec.json"
+_CHECKED_PIXELS = 1500
+# Keys of depth_spec.json that are no fields of a DepthSpec.
+_EXTRA_KEYS = ("provenance", "first_frame")
+# What "nothing here" is stored as, where nobody says: in disparity the largest value is the nearest thing.
+_INVALID_VALUES: dict[str, tuple[float, ...]] = {"metric": (0, 65535), "inverse": (0,), "relative": ()}
+_FILE_STORES: dict[str, Callable[[Path], DepthStore]] = {
+    ".parquet": ParquetStore,
+    ".npy": ArrayStore,
+    ".npz": ArrayStore,
+    **{suffix: PictureStore for suffix in (".png", ".tif", ".tiff", ".pfm", ".exr")},
+}
+
+
+@dataclass(frozen=True)
+class DepthMaps:
+    """The depth of one video, frame by frame; nothing is open between reads.
+
+    Attributes:
+        key: path below the sidecar root, without suffix.
+        spec: what stored values mean.
+        store: where the frames lie.
+        upright: made from upright pictures, by `extract_depth`; False where nobody says so.
+    """
+
+    key: str
+    spec: DepthSpec
+    store: DepthStore
+    upright: bool = False
+
+    @property
+    def length(self) -> int:
+        """Number of frames, those missing in between included.
+
+        Raises:
+            DataError: files whose numbers make no sense; CorruptFileError for an unreadable file.
+        """
+        return self.store.length
+
+    def require_length(self, num_frames: int, video: object) -> None:
+        """Refuse a video with another number of frames than its depth: frame i would not be frame i.
+
+        Raises:
+            DataError: naming both numbers.
+        """
+        if self.length != num_frames:
+            raise DataError(
+                f"{video} has {num_frames} frames, its depth {self.key} {self.length}: they were not made from the "
+                "same frames. Extract the depth again (scripts/extract_depth.py), or remove it."
+            )
+
+    def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
+        """Refuse maps of pictures that their file says to turn where nobody can tell whether they were turned too.
+
+        Args:
+            orientations: EXIF's, one for each picture; for all of a video's, `VideoInfo.orientation`.
+            picture: (height, width) of the upright pictures.
+            maps: (T, 1, h, w), as `read` returns them.
+
+        Raises:
+            DataError: with the cure.
+        """
+        size = (int(maps.shape[-2]), int(maps.shape[-1]))
+        unknown = [each for each in orientations if lies_unknown(each, picture, size)]
+        if unknown and not self.upright:
+            raise DataError(
+                f"the pictures of {self.key} have the EXIF orientation {unknown[0]} (of a video: it is stored so) and "
+                "are turned upright; nothing says whether their depth was made from upright pictures. Extract it again "
+                "(scripts/extract_depth.py, into a new folder), store the pictures upright, or, where the depth is "
+                f'upright, write "provenance": {{"upright": true}} into {SPEC_FILE}.'
+            )
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """Read frames, in any order, repeated or not.
+
+        Returns:
+            (T, 1, h, w) float32: metres for metric depth, otherwise the model's unit; NaN where invalid.
+
+        Raises:
+            DataError: a frame that is not there, or frames of different sizes; CorruptFileError for a damaged one.
+        """
+        unique = sorted(set(indices))
+        if not unique or unique[0] < 0:
+            raise DataError(f"{self.key}: cannot read the depth of frames {list(indices)}.")
+        maps = self.store.stored(unique)
+        if not isinstance(maps, np.ndarray):
+            sizes = {each.shape for each in maps}
+            if len(sizes) > 1:
+                raise DataError(f"{self.key}: its depth frames differ in size: {sorted(sizes)}.")
+            maps = np.stack(maps)
+        # Decoded together: a frame of a clip is small, and costs calls.
+        quantization = self.store.quantization
+        decoded = decode_depth(maps, self.spec, quantization)
+        if quantization is not None and not np.isfinite(decoded).any():
+            self._refuse_blanking(maps, quantization)
+        if self.spec.kind == "metric":
+            self._refuse_implausible(decoded)
+        if list(indices) != unique:
+            place = {frame: number for number, frame in enumerate(unique)}
+            decoded = decoded[[place[frame] for frame in indices]]
+        return torch.from_numpy(decoded)[:, None]
+
+    def _refuse_blanking(self, maps: np.ndarray, quantization: Quantization) -> None:
+        """Refuse a scale that leaves no pixel of maps that hold some: it was damaged."""
+        free = decode_depth(maps, replace(self.spec, min_depth=None, max_depth=None), quantization)
+        if not np.isfinite(free).any() and not np.isin(maps, self.spec.invalid_values).all():
+            raise DataError(
+                f"{self.key}: stored / {quantization.scale:g} + {quantization.offset:g}, as {SCALE_FILE} or the file "
+                "says, leaves no valid depth although some is stored. Extract it again (scripts/extract_depth.py)."
+            )
+
+    def _refuse_implausible(self, decoded: np.ndarray) -> None:
+        """Refuse metres that no camera measures: the stated unit is another than the stored one."""
+        some = thinned(decoded, _CHECKED_PIXELS)
+        some = some[np.isfinite(some)]
+        if some.size and not NEAREST_MEDIAN / 3 <= (median := float(np.median(some))) <= FARTHEST_MEDIAN * 3:
+            raise DataError(
+                f"{self.key}: its depth has a median of {median:,.3g} m as {self.spec.unit}, which no camera measures. "
+                f"Correct the unit in {SPEC_FILE}, or the option depth_unit or depth_scale."
+            )
+
+
+def decode_depth(stored: np.ndarray, spec: DepthSpec, quantization: Quantization | None) -> np.ndarray:
+    """Stored values of any shape to float32, NaN = invalid; `quantization` replaces the spec's scale."""
+    if quantization is None:
+        return spec.decode(stored)
+    values = stored.astype(np.float64) / quantization.scale + quantization.offset
+    for invalid in spec.invalid_values:
+        values[stored == invalid] = np.nan
+    return spec.with_changes(scale=1.0, invalid_values=()).decode(values)
+
+
+def find_depth_maps(
+    root: str | Path, rel: str, spec: DepthSpec | None = None, first_frame: int | None = None
+) -> DepthMaps | None:
+    """The depth of the video (or image) `rel`, or None where there is none.
+
+    Args:
+        root: sidecar root.
+        rel: the video's path below the data's root, without suffix, with forward slashes.
+        spec: what the values mean; None reads depth_spec.json.
+        first_frame: number of a folder's first frame; None takes that of depth_spec.json, otherwise the lowest number
+            when it is 0 or 1.
+
+    Raises:
+        ConfigError: no spec and no depth_spec.json. DataError: the depth is there twice, in two formats.
+    """
+    root = Path(root)
+    stated = read_spec_file(spec_folder(root) or root)
+    if spec is None:
+        spec = read_sidecar_spec(root)
+    if first_frame is None and stated is not None:
+        first_frame = stated.get("first_frame")
+    candidates: dict[Path, DepthStore] = {}
+    for name in _spellings(rel):
+        if (folder := root / name).is_dir():
+            candidates[folder] = FolderStore(folder, first_frame)
+        for suffix, make in _FILE_STORES.items():
+            if (path := root / f"{name}{suffix}").is_file():
+                candidates[path] = make(path)
+    if len(candidates) > 1:
+        raise DataError(f"the depth of {rel} is there more than once: {', '.join(map(str, candidates))}. Keep one.")
+    provenance = (stated or {}).get("provenance")
+    upright = isinstance(provenance, dict) and provenance.get("upright") is True
+    return DepthMaps(rel, spec, next(iter(candidates.values())), upright) if candidates else None
+
+
+def _spellings(rel: str) -> list[str]:
+    """A name, and the other form of its accented letters where it has some: other systems store it so."""
+    if rel.isascii():
+        return [rel]
+    return list(dict.fromkeys((rel, *(unicodedata.normalize(form, rel) for form in ("NFC", "NFD")))))
+
+
+def depth_keys(video: Path, bases: Sequence[Path]) -> list[str]:
+    """The names under which the depth of a video is looked for below a sidecar root, in this order.
+
+    `extract_depth` names depth by the video's path below its --input, without suffix. That is the data root, the folder
+    of the videos, or a folder above one of them, so the depth of ROOT/videos/video01.mp4 is `videos/video01` or
+    `video01`.
+
+    Args:
+        video: the file, or folder of frames.
+        bases: folders that the extraction may have been given; those that the video does not lie below are left out.
+    """
+    below = [base for base in bases if base in video.parents]
+    names = [video.relative_to(base) for base in below]
+    names += [Path(base.name, video.relative_to(base)) for base in below if base.name]
+    bare = (name if video.is_dir() else name.with_suffix("") for name in names)
+    return list(dict.fromkeys(name.as_posix() for name in bare))
+
+
+def find_depth_of(
+    root: str | Path, keys: Sequence[str], spec: DepthSpec | None = None, first_frame: int | None = None
+) -> DepthMaps | None:
+    """The depth of a video under one of several names (see `depth_keys`), or None.
+
+    Raises:
+        ConfigError, DataError: as `find_depth_maps`; also depth under two of the names.
+    """
+    found = [maps for key in keys if (maps := find_depth_maps(root, key, spec, first_frame)) is not None]
+    if len({maps.key.casefold() for maps in found}) > 1:
+        listed = " and ".join(maps.key for maps in found)
+        raise DataError(f"{root} holds depth of one video under two names: {listed}. Keep one.")
+    return found[0] if found else None
+
+
+def how_to_extract(source: Path, root: Path) -> str:
+    """The command that makes the depth of everything below `source`, for messages."""
+    return f"python scripts/extract_depth.py --model MODEL --items videos --input {source} --output {root}"
+
+
+def spec_folder(root: Path) -> Path | None:
+    """The folder whose depth_spec.json holds for `root`: itself or the nearest above, None where there is none."""
+    return next((folder for folder in (root, *root.resolve().parents) if (folder / SPEC_FILE).is_file()), None)
+
+
+def read_sidecar_spec(
+    root: str | Path,
+    kind: str | None = None,
+    scale: float | None = None,
+    unit: str | None = None,
+    invalid_values: Sequence[float] | None = None,
+    min_depth: float | None = None,
+    max_depth: float | None = None,
+) -> DepthSpec:
+    """What the depth below `root` means: from depth_spec.json, there or in a folder above, or as the arguments state.
+
+    Bounds may be added to a depth_spec.json; kind, unit and scale must not contradict it.
+
+    Raises:
+        ConfigError: neither is there, or they contradict each other, or depth_spec.json is no DepthSpec.
+    """
+    root = Path(root)
+    options: dict[str, Any] = {"kind": kind, "scale": scale, "unit": unit, "invalid_values": invalid_values}
+    options |= {"min_depth": min_depth, "max_depth": max_depth}
+    stated = {name: value for name, value in options.items() if value is not None}
+    check_depth_options(stated)
+    place = spec_folder(root) or root
+    written = read_spec_file(place)
+    if written is None:
+        if kind is None and scale is None and unit is None:
+            raise ConfigError(_how_to_state(root))
+        return _spec_from(stated)
+    try:
+        spec = _spec_from({name: value for name, value in written.items() if name not in _EXTRA_KEYS})
+    except ConfigError as error:
+        raise ConfigError(f"{place / SPEC_FILE}: {error}") from error
+    for name in ("kind", "unit", "scale"):
+        if name in stated and getattr(_spec_from({"kind": spec.kind, **stated}), name) != getattr(spec, name):
+            raise ConfigError(
+                f"{place / SPEC_FILE} says {name} = {getattr(spec, name)!r}, the options say {stated[name]!r}. Leave "
+                f"the option --data.options.depth_{name} out, or correct the file."
+            )
+    loose = {name: stated[name] for name in ("min_depth", "max_depth", "invalid_values") if name in stated}
+    return replace(spec, **loose)
+
+
+def read_spec_file(root: Path) -> dict[str, Any] | None:
+    """The content of depth_spec.json, or None where there is none.
+
+    Raises:
+        ConfigError: not a JSON object, or a first_frame that is no number, at least 0.
+    """
+    path = root / SPEC_FILE
+    try:
+        stamp = path.stat()
+    except FileNotFoundError:
+        return None
+    return dict(_parse_spec_file(path, stamp.st_mtime_ns, stamp.st_size))
+
+
+@lru_cache(maxsize=16)
+def _parse_spec_file(path: Path, modified: int, size: int) -> dict[str, Any]:
+    try:
+        content = read_json_object(path)
+    except (OSError, ValueError) as error:
+        example = '{"kind": "metric", "unit": "millimetre"}'
+        raise ConfigError(f"{path} cannot be read as JSON ({error}); expected an object such as {example}.") from error
+    if content.get("first_frame") is not None:
+        name = f"{path}: first_frame (the number of a video's first frame)"
+        check_value(name, content["first_frame"], int, Range(low=0))
+    return content
+
+
+def _spec_from(values: dict[str, Any]) -> DepthSpec:
+    kind = values.get("kind", "metric")
+    invalid = _INVALID_VALUES.get(kind, ()) if isinstance(kind, str) else ()
+    spec = DepthSpec.from_dict({"invalid_values": invalid, **values})
+    if spec.kind == "metric" and (hint := reciprocal_hint(spec.scale)):
+        raise ConfigError(hint)
+    return spec
+
+
+def _how_to_state(root: Path) -> str:
+    place = "does not exist" if not root.is_dir() else f"has no {SPEC_FILE}, nor has any folder above it"
+    return (
+        f"the depth folder {root} {place}, so nobody knows what its values mean. Depth written by "
+        f'scripts/extract_depth.py has one. For other depth write {root / SPEC_FILE}: {{"kind": "inverse"}} for '
+        'monodepth2 disparity or {"kind": "metric", "unit": "millimetre"} (with "first_frame": 1 where files count '
+        "from 1), or state it with --data.options.depth_kind inverse."
+    )

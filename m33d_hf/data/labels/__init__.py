@@ -1,0 +1,1 @@
+"""Names and numbers of classes, label pictures and what they hold."""

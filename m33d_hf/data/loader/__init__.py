@@ -1,0 +1,1 @@
+"""Data sets over sources, collation, workers."""

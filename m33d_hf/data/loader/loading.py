@@ -1,0 +1,472 @@
+"""From a source to batches: which frames, in which order, and what happens to unreadable files.
+
+The order is a pure function of (seed, epoch, step, rank), so resuming is an offset and nothing is replayed;
+the loader must not be prepared by Accelerate, which would shard it a second time.
+"""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from m33d_hf.data.augmentation.batch_rows import BatchRows
+from m33d_hf.data.augmentation.transforms import EvaluationTransform, TrainTransform
+from m33d_hf.data.augmentation.views import check_sampling, frame_indices, segment_indices, take_frames
+from m33d_hf.data.files.skips import SkippedFile, incomplete_file
+from m33d_hf.data.loader.workers import WorkerLoader, end_children, start_worker, worker_context
+from m33d_hf.data.randomness import Draw, generator_of, seed_of
+from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
+from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
+
+__all__ = [
+    "EvaluationSampler",
+    "SampleDataset",
+    "SkippedFile",
+    "StepSampler",
+    "build_loader",
+]
+
+Transform = Callable[[RGBDSample], RGBDSample]
+Row = tuple[int, int]
+Views = list[RGBDSample]
+Result = TypeVar("Result")
+
+# One unreadable file leads to another only in a broken data set; this many in a row stop the run.
+MAX_ATTEMPTS = 10
+
+
+class SampleDataset(Dataset[RGBDSample | Views]):
+    """Reads, transforms and labels with their draw the samples of a source; indexed by (epoch, index).
+
+    A file that cannot be read is never fatal by itself. In training another sample takes its place, drawn
+    from (seed, epoch, key, attempt); in evaluation the sample is dropped (a stand-in would be counted
+    twice): it comes back without maps and with ``meta["dropped"] = True``, which the collators leave out of
+    the batch. Either way ``meta["skipped"]`` lists the files, and ``meta["incomplete"]`` a video that is read as far as
+    it goes. Errors that concern the whole data set (a
+    wrong depth unit, labels out of range, anything a transform raises) are not swallowed.
+
+    Several views of one video come back as a list, which the collators flatten; the video is read once for all of
+    them. In training they are `num_views` augmentations of the same frames (repeated augmentation),
+    the first one equal to what a run with one view sees. In evaluation they are `num_segments` clips times
+    `num_crops` crops, with ``meta["segment"]`` and ``meta["crop"]`` and the video's key; 1 x 1 is the centre clip and
+    crop. Files skipped on the way are listed in the first view.
+
+    Args:
+        source: anything with ``__len__`` and ``__getitem__(i) -> VideoHandle`` (m33d_hf.data.sources).
+        transform: sample in, sample out; reads its randomness from ``sample.meta["draw"]``. None for none.
+        num_frames: frames of a sample; 1 for images.
+        frame_stride: distance in frames between two of them.
+        train: random clip starts and replacement; otherwise the centre clip and dropping.
+        seed: seed of the run.
+        indices: use only these rows of the source, in this order (label subsets).
+        max_attempts: unreadable files in a row before giving up.
+        clip_sampling: "stride" or "span", see `m33d_hf.data.augmentation.views.frame_indices`.
+        num_views: augmented views of a training sample.
+        num_segments: clips of an evaluation video; None, with `num_crops` None, gives samples instead of lists.
+        num_crops: crops of each of them along the longer side; more than one need an EvaluationTransform.
+        maps: names of the maps that the model needs ("rgb", "depth", "segmentation", other modalities); the others are
+            neither decoded, where the source can tell them apart, nor transformed. None keeps all.
+
+    Raises:
+        ConfigError: a number below 1, an unknown clip sampling, or views that do not go with `train`.
+        DataError: the source is empty.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        transform: Transform | None = None,
+        *,
+        num_frames: int = 1,
+        frame_stride: int = 1,
+        train: bool = False,
+        seed: int = 0,
+        indices: Sequence[int] | None = None,
+        max_attempts: int = MAX_ATTEMPTS,
+        clip_sampling: str = "stride",
+        num_views: int = 1,
+        num_segments: int | None = None,
+        num_crops: int | None = None,
+        maps: Collection[str] | None = None,
+    ) -> None:
+        _check_sizes(
+            num_frames=num_frames,
+            frame_stride=frame_stride,
+            num_views=num_views,
+            num_segments=num_segments or 1,
+            num_crops=num_crops or 1,
+        )
+        check_sampling(clip_sampling)
+        self.multi_view = num_segments is not None or num_crops is not None
+        if train and self.multi_view:
+            raise ConfigError("num_segments and num_crops are views of evaluation videos; training has num_views")
+        if not train and num_views > 1:
+            raise ConfigError(f"num_views is {num_views} in evaluation, which has num_segments and num_crops")
+        if (num_crops or 1) > 1 and not isinstance(transform, EvaluationTransform):
+            raise ConfigError(f"num_crops is {num_crops}; crops need an EvaluationTransform (build_transform)")
+        self.source = source
+        self.transform = transform
+        self.num_frames = num_frames
+        self.frame_stride = frame_stride
+        self.train = train
+        self.seed = seed
+        self.indices = list(range(len(source))) if indices is None else [int(index) for index in indices]
+        self.max_attempts = max_attempts
+        self.clip_sampling = clip_sampling
+        self.maps = None if maps is None else frozenset(maps)
+        # What derives from them may look at samples itself, and then wants what the documentation of samples says.
+        self._align = type(transform) not in (TrainTransform, EvaluationTransform)
+        self.deferred = False
+        self.num_views = num_views
+        self.num_segments = num_segments or 1
+        self.num_crops = num_crops or 1
+        if not self.indices:
+            raise DataError(f"source {getattr(source, 'name', source)!r} holds no samples to read")
+        outside = [index for index in self.indices if not 0 <= index < len(source)]
+        if outside:
+            raise DataError(f"indices {outside[:5]} are outside the source's {len(source)} samples")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def deferring(self) -> SampleDataset:
+        """The data set for a collator that defers (`collation.deferring`): less is done here, and more on the device.
+
+        Pictures that are only cut out, resized and mirrored lie where the batch will, and are not mirrored yet.
+        """
+        twin = copy.copy(self)
+        twin.deferred = type(self.transform) is TrainTransform
+        return twin
+
+    def __getitem__(self, row: Row) -> RGBDSample | Views:
+        """Return the sample `index` as it looks in `epoch`, or its views.
+
+        Raises:
+            DataError: `max_attempts` files in a row could not be read.
+        """
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[Row]) -> list[RGBDSample | Views]:
+        """The samples of `rows`, each as alone; DataLoader asks for a batch. Small images share their colour steps.
+
+        Raises:
+            DataError: as for a single row.
+        """
+        if self.multi_view or not isinstance(self.transform, TrainTransform):
+            return [self._read(row, self._views) for row in rows]
+        begin, finish = self.transform.begin, self.transform.finish
+        if self.deferred:
+            places = BatchRows(len(rows) * self.num_views)
+            begin, finish = partial(begin, rows=places), partial(finish, mirror=False)
+        begun = [self._read(row, lambda clips: [begin(view) for view in self._repeated(clips)]) for row in rows]
+        finished = iter(finish([view for item in begun if isinstance(item, list) for view in item]))
+        found: list[RGBDSample | Views] = []
+        for item in begun:
+            views = [next(finished) for _ in item] if isinstance(item, list) else [item]
+            found.append(views if self.num_views > 1 and isinstance(item, list) else views[0])
+        return found
+
+    def _read(self, row: Row, use: Callable[[Views], Result]) -> Result | RGBDSample:
+        """What `use` makes of the clips of a row, or a dropped sample."""
+        epoch, index = row
+        skipped: list[SkippedFile] = []
+        candidate = index
+        for attempt in range(self.max_attempts):
+            clips = self._try_read(epoch, candidate, skipped)
+            if clips is not None:
+                for number, sample in enumerate(clips):
+                    files = skipped if number == 0 else []
+                    sample.meta.update(draw=Draw(self.seed, epoch), skipped=files, index=index)
+                return use(clips)
+            if not self.train:
+                return RGBDSample(skipped[-1].key, meta={"dropped": True, "skipped": skipped, "index": index})
+            candidate = self._replacement(epoch, skipped[0].key, attempt, candidate)
+        raise DataError(
+            f"{len(skipped)} files in a row could not be read, the last one {skipped[-1].path}: "
+            f"{skipped[-1].reason.rstrip('.')}. Check the data set's root and format."
+        )
+
+    def _try_read(self, epoch: int, index: int, skipped: list[SkippedFile]) -> Views | None:
+        """Read the clips of one sample (one in training), or note why it cannot be read and return None."""
+        key = f"sample {self.indices[index]}"
+        try:
+            handle: VideoHandle = self.source[self.indices[index]]
+            key = handle.key
+            length = handle.length  # asked once: a file is looked at for it
+            if length < 1:
+                raise DataError(f"{key}: the video has no frames")
+            found = incomplete_file(handle)
+            lacking = {} if found is None else {"incomplete": [found]}
+            if not self.multi_view:
+                frames = self._choose_frames(epoch, handle.key, length)
+                sample = read_sample(handle, frames, self.maps, self._align)
+                sample.meta.update(lacking)
+                return [sample]
+            segments = segment_indices(
+                length, self.num_frames, self.frame_stride, self.num_segments, self.clip_sampling
+            )
+            # Segments of a short video overlap: each frame is decoded once.
+            frames = sorted({frame for segment in segments for frame in segment})
+            place = {frame: number for number, frame in enumerate(frames)}
+            whole = read_sample(handle, frames, self.maps, self._align)
+            whole.meta.update(lacking)
+            whole.key = key  # views of a video share its name; sources add the frames that were read
+            return [take_frames(whole, [place[frame] for frame in segment]) for segment in segments]
+        except (DepthUnitError, LabelError):
+            raise  # these say that the data set was described wrongly; skipping would hide it file by file
+        except (DataError, OSError) as error:
+            path = getattr(error, "path", None) or getattr(error, "filename", None) or key
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            skipped.append(SkippedFile(str(path), str(reason), key))
+            return None
+
+    def _choose_frames(self, epoch: int, key: str, length: int) -> list[int]:
+        generator = None
+        if self.train and length > self.num_frames * self.frame_stride:
+            generator = Draw(self.seed, epoch).generator(key, "frames")
+        return frame_indices(length, self.num_frames, self.frame_stride, generator, self.clip_sampling)
+
+    def _views(self, clips: Views) -> RGBDSample | Views:
+        """Transform the clips of one video into what the loader hands on."""
+        if self.multi_view:
+            return [view for number, clip in enumerate(clips) for view in self._crops(clip, number)]
+        views = [self._transformed(view) for view in self._repeated(clips)]
+        return views[0] if self.num_views == 1 else views
+
+    def _repeated(self, clips: Views) -> Iterator[RGBDSample]:
+        """The untransformed views of one training sample."""
+        (sample,) = clips
+        if self.num_views == 1:
+            yield sample
+            return
+        for number in range(self.num_views):
+            meta = dict(sample.meta, draw=sample.meta["draw"]._replace(view=number))
+            if number > 0:
+                meta["skipped"] = []
+            yield dataclasses.replace(sample, meta=meta)
+
+    def _crops(self, clip: RGBDSample, segment: int) -> Views:
+        if self.num_crops == 1:
+            crops = [self._transformed(clip)]
+        else:
+            crops = cast(EvaluationTransform, self.transform).crops(clip, self.num_crops)
+        for number, view in enumerate(crops):
+            files = view.meta["skipped"] if number == 0 else []
+            view.meta = dict(view.meta, segment=segment, crop=number, skipped=files)
+        return crops
+
+    def _transformed(self, sample: RGBDSample) -> RGBDSample:
+        return sample if self.transform is None else self.transform(sample)
+
+    def _replacement(self, epoch: int, key: str, attempt: int, failed: int) -> int:
+        """Draw a stand-in for the sample `key`, never the one that has just failed."""
+        if len(self) == 1:
+            return failed
+        drawn = seed_of(self.seed, epoch, key, "replacement", attempt) % (len(self) - 1)
+        return drawn + (drawn >= failed)
+
+
+class StepSampler(Sampler[list[Row]]):
+    """Yields this rank's micro-batches of (epoch, index), a pure function of its arguments.
+
+    The rows of optimizer step s are one slice of an epoch's permutation; micro-batch m of it is the m-th
+    part of that slice, and rank r takes the rows r::world_size of that part. So one process with batch 2B,
+    two processes with batch B, and one process with batch B accumulated twice see the same rows in the same
+    step.
+
+    The ragged tail of an epoch is dropped (another one each epoch, as the order changes). A data set smaller
+    than one optimizer step is repeated instead: the step then spans several epochs, so that the repetitions
+    differ in augmentation and masks; `repeats` says so.
+
+    Args:
+        length: size of the data set.
+        batch_size: rows per micro-batch and process.
+        rank: this process, in [0, world_size).
+        world_size: number of processes.
+        seed: seed of the run.
+        start_step: optimizer steps already done.
+        total_steps: optimizer step to stop before; None goes on for ever.
+        accumulation: micro-batches per optimizer step.
+        shuffle: False keeps the data set's order in every epoch.
+
+    Raises:
+        ConfigError: a size below 1, or a rank outside the world.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        start_step: int = 0,
+        total_steps: int | None = None,
+        *,
+        accumulation: int = 1,
+        shuffle: bool = True,
+    ) -> None:
+        _check_sizes(length=length, batch_size=batch_size, world_size=world_size, accumulation=accumulation)
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank {rank} is outside a world of {world_size} processes")
+        self.length = length
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.start_step = start_step
+        self.total_steps = total_steps
+        self.accumulation = accumulation
+        self.shuffle = shuffle
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of one optimizer step over all ranks and micro-batches: the effective batch."""
+        return self.batch_size * self.world_size * self.accumulation
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the data, at least 1."""
+        return max(self.length // self.rows_per_step, 1)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the data set is smaller than one optimizer step, so that rows repeat within it."""
+        return self.length < self.rows_per_step
+
+    def step_rows(self, step: int) -> list[Row]:
+        """Return the (epoch, index) rows of one optimizer step, over all ranks and micro-batches."""
+        size = self.rows_per_step
+        if not self.repeats:
+            epoch, place = divmod(step, self.steps_per_epoch)
+            return [(epoch, index) for index in self._epoch_order(epoch)[place * size : (place + 1) * size]]
+        stream = range(step * size, (step + 1) * size)
+        return [(at // self.length, self._epoch_order(at // self.length)[at % self.length]) for at in stream]
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        step = self.start_step
+        part = self.batch_size * self.world_size
+        while self.total_steps is None or step < self.total_steps:
+            rows = self.step_rows(step)
+            for micro in range(self.accumulation):
+                yield rows[micro * part : (micro + 1) * part][self.rank :: self.world_size]
+            step += 1
+
+    def __len__(self) -> int:
+        if self.total_steps is None:
+            raise TypeError("a StepSampler without total_steps has no length")
+        return max(self.total_steps - self.start_step, 0) * self.accumulation
+
+    def _epoch_order(self, epoch: int) -> list[int]:
+        if self._order[0] != epoch:
+            order = list(range(self.length))
+            if self.shuffle:
+                order = torch.randperm(self.length, generator=generator_of(self.seed, epoch, "order")).tolist()
+            self._order = (epoch, order)
+        return self._order[1]
+
+
+class EvaluationSampler(Sampler[list[Row]]):
+    """Yields every index exactly once over all ranks, in order, without padding; the epoch is always 0.
+
+    Ranks may get different numbers of batches, so evaluation must not synchronise per batch.
+
+    Args:
+        length: samples of the data set.
+        batch_size: of each rank.
+        rank: of this process.
+        world_size: processes.
+        same_batches: for evaluations that compare the samples of a batch: neighbours share a batch, the same ones for
+            any number of processes. Ranks then differ by up to a batch; else by a sample at most.
+
+    Raises:
+        ConfigError: a size below 1, or a rank outside the world.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, rank: int = 0, world_size: int = 1, same_batches: bool = False
+    ) -> None:
+        _check_sizes(length=length, batch_size=batch_size, world_size=world_size)
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank {rank} is outside a world of {world_size} processes")
+        self.batch_size = batch_size
+        self.rows = [
+            (0, index)
+            for index in range(length)
+            if (index // batch_size if same_batches else index) % world_size == rank
+        ]
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        for start in range(0, len(self.rows), self.batch_size):
+            yield self.rows[start : start + self.batch_size]
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+
+def build_loader(
+    dataset: SampleDataset,
+    collator: Callable[[list[Any]], dict[str, Any]],
+    sampler: StepSampler | EvaluationSampler,
+    *,
+    num_workers: int = 0,
+    pin_memory: bool | None = None,
+    prefetch_factor: int = 2,
+    multiprocessing_context: str | None = None,
+) -> DataLoader[dict[str, Any]]:
+    """Build the loader of one rank. Results do not depend on `num_workers`.
+
+    Args:
+        dataset: indexed by the sampler's rows.
+        collator: list of samples to a batch (m33d_hf.data.loader.collation); a `deferring` one where the batches go
+            through `to_device`.
+        sampler: yields the rows of whole batches.
+        num_workers: reading processes; 0 reads in the caller.
+        pin_memory: None pins where CUDA is available.
+        prefetch_factor: batches each worker keeps ready.
+        multiprocessing_context: "fork", "forkserver" or "spawn"; None takes fork where the system has it.
+            Workers never touch an accelerator, so forking after CUDA has started is safe. A forked worker that does
+            not begin is replaced (m33d_hf.data.loader.worker_forking).
+
+    Raises:
+        ConfigError: an unknown multiprocessing_context.
+        WorkerStartError: (when iterated) no worker begins.
+    """
+    if getattr(collator, "deferred", False):
+        dataset = dataset.deferring()
+    options: dict[str, Any] = {}
+    if num_workers > 0:
+        # Registered again and again it still runs once, and before multiprocessing's own exit.
+        atexit.unregister(end_children)
+        atexit.register(end_children)
+        options.update(
+            persistent_workers=True,
+            prefetch_factor=prefetch_factor,
+            multiprocessing_context=worker_context(multiprocessing_context),
+            worker_init_fn=start_worker,
+        )
+    return WorkerLoader(
+        dataset,  # type: ignore[arg-type]  # the collator turns its samples into batches
+        batch_sampler=sampler,  # type: ignore[arg-type]  # rows are (epoch, index), not int
+        collate_fn=collator,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        # The loader draws a base seed per iterator; without its own generator that would advance the global
+        # one.
+        generator=torch.Generator(),
+        **options,
+    )
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{name} is {size}; it is at least 1")

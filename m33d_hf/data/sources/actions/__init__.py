@@ -1,0 +1,1 @@
+"""Clips of actions, one label for each video."""

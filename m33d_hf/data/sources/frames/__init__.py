@@ -1,0 +1,1 @@
+"""Folders of RGB, depth and label pictures."""

@@ -1,0 +1,204 @@
+"""The `folder` source: one's own frames, paired by name or by an association file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.labels.labels import build_label_rules
+from m33d_hf.data.sources.frames.frames import FrameSource, depth_files, thin_out
+from m33d_hf.data.sources.frames.layouts import (
+    Listing,
+    find_associations,
+    list_files,
+    readable_suffixes,
+    rows_of_association,
+)
+from m33d_hf.data.sources.frames.pairing import Unpaired, pair_by_name, pair_by_stamp
+from m33d_hf.data.sources.frames.reading import Frame
+from m33d_hf.data.sources.frames.splits import Sequences, select_split
+from m33d_hf.data.sources.frames.video_layouts import with_video_frames
+from m33d_hf.errors import ConfigError, DataError
+
+_HOW_TO_FIX = (
+    "Expected, for example, color/7.jpg + depth/7.png (+ label/7.png), at the root or in a folder per "
+    "sequence, or frame-000007.color.jpg + frame-000007.depth.png. Otherwise name them: rgb=FOLDER depth=FOLDER, "
+    "patterns such as rgb='*_left.png' depth='*_disp.png' (side by side or each in folders of its own; with a folder, "
+    "rgb='left/*.png'), or association=FILE with two names a line. Frames "
+    "without depth: require_depth=false; RGB alone: depth=none; depth alone: rgb=none."
+)
+
+
+class FolderSource(FrameSource):
+    """RGB, depth and labels in files under one root.
+
+    RGB may be a video, `rgb.mp4` beside a folder `depth` whose files have the numbers of its frames (Stray Scanner).
+    Names that end in time stamps a millisecond apart belong together (ARKitScenes); files called confidence are no
+    pictures.
+
+    Args:
+        root: folder of the data; every sub-folder with frames is a sequence.
+        split: `train`, `validation` (`val`), `test`, or None / `all`; see `splits.select_split`.
+        unit: `frames` (each frame an item) or `clips` (each sequence an item).
+        rgb, depth, labels: `auto`, `none`, the name of a folder (it may lie in every sequence), or a pattern with
+            `*` (`*_left.png`, `left/*.png`), whose stars stand for the frame's name. Patterns without a folder pair
+            files side by side, and across folders that hold one modality each.
+        association: `auto` (rgb.match, associations.txt and the like where present), `none`, or a file's name.
+        depth_unit, depth_scale, depth_kind: what stored depth means; guessed, loudly, when left out. Unit and scale may
+            be mappings from a sequence's name, or a pattern with `*`, where sequences differ: `{scene1: tum, "*": mm}`.
+        invalid_values: stored values without a measurement; default 0 and the type's maximum.
+        min_depth, max_depth: metres outside of which depth counts as invalid.
+        align: `refuse`, `depth_to_rgb` or `rgb_to_depth` for sizes that differ.
+        orientation: `refuse`, `as_rgb` or `upright` for depth and labels beside pictures that EXIF says to turn; see
+            `orientation.ORIENTATIONS`. The pictures themselves are always turned upright.
+        num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped: see `labels.LabelRules`;
+            class_names is a list or a file. Labels found by themselves are only read when these, or `palette`, say how
+            many classes there are.
+        palette: which colour is which class in colour-coded labels: a file or its content, see
+            `palettes.read_palette`; its order is that of the classes.
+        require_depth: drop (and list) frames without depth; false keeps them as RGB-only samples.
+        require_labels: drop (and list) frames without labels, where labels are read.
+        every: keep every k-th frame of a sequence.
+        min_frames: with `clips`, drop (and list) shorter sequences; None takes `clip_length`.
+        clip_length: with `clips`, frames that a clip covers (a run offers num_frames x frame_stride); None = unknown.
+        windows: with `clips`, parts into which a sequence is cut; None takes as many as whole clips fit.
+        split_list, split_fractions: see `splits.select_split`.
+        fps: frames per second of the sequences, if known.
+
+    Raises:
+        ConfigError: options that contradict each other or have unknown values.
+        DataError: nothing to pair, ambiguous names, sizes that differ; DepthUnitError and LabelError as found.
+    """
+
+    name = "folder"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        unit: str = "frames",
+        rgb: str | None = "auto",
+        depth: str | None = "auto",
+        labels: str | None = "auto",
+        association: str | None = "auto",
+        depth_unit: str | Mapping[str, str] | None = None,
+        depth_scale: float | Mapping[str, float] | None = None,
+        depth_kind: str | None = None,
+        invalid_values: Iterable[float] | None = None,
+        min_depth: float | None = None,
+        max_depth: float | None = None,
+        align: str = "refuse",
+        orientation: str = "refuse",
+        num_classes: int | None = None,
+        class_names: str | Sequence[str] | None = None,
+        label_offset: int = 0,
+        label_ignore: Iterable[int] | int = (),
+        label_map: Mapping[Any, Any] | Sequence[int] | str | None = None,
+        label_unmapped: str = "refuse",
+        palette: str | Mapping[str, Any] | Sequence[Any] | None = None,
+        require_depth: bool = True,
+        require_labels: bool = True,
+        every: int = 1,
+        min_frames: int | None = None,
+        clip_length: int | None = None,
+        windows: int | None = None,
+        split_list: str | Mapping[str, str] | None = None,
+        split_fractions: Mapping[str, float] | None = None,
+        fps: float | None = None,
+    ) -> None:
+        root = Path(root).expanduser()
+        listing = list_files(root)
+        rules = build_label_rules(
+            root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped, palette
+        )
+        if rules is None and labels not in (None, "none", "auto"):
+            raise ConfigError(f"labels={labels!r} needs num_classes, class_names, label_map or palette")
+        wanted = {"rgb": rgb, "depth": depth, "labels": labels if rules is not None else None}
+        chosen = {name: how for name, how in wanted.items() if how is not None and how != "none"}
+        required = {name for name in chosen if name == "rgb"}
+        required |= {"depth"} if require_depth and "depth" in chosen else set()
+        required |= {"labels"} if require_labels and "labels" in chosen else set()
+        sequences, unpaired, notes = find_frames(listing, chosen, required, association or "none")
+        all_depth = depth_files(sequences)
+        sequences, how = select_split(root, sequences, split, split_list, split_fractions)
+        notes.append(how)
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
+        super().__init__(
+            root,
+            sequences,
+            unit=unit,
+            all_depth=all_depth,
+            depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
+            label_rules=rules if "labels" in chosen else None,
+            align=align,
+            fps=fps,
+            unpaired=unpaired,
+            notes=notes,
+            orientation=orientation,
+            clip_length=clip_length,
+            windows=windows,
+        )
+
+
+def find_frames(
+    listing: Listing, chosen: dict[str, str], required: set[str], association: str
+) -> tuple[Sequences, list[Unpaired], list[str]]:
+    """Frames by sequence, the files left over, and notes on how they were found.
+
+    Raises:
+        DataError: no frame has all of `required`; the message lists what was found and how to name it.
+    """
+    if not chosen:
+        raise ConfigError("rgb and depth are both 'none': nothing to read")
+    rows: dict[str, dict[str, str]] = {}
+    unpaired: list[Unpaired] = []
+    notes: list[str] = []
+    associations = find_associations(listing, association)
+    covered = []
+    for file in associations:
+        found, missing = rows_of_association(listing, file, list(chosen))
+        rows.update(found)
+        unpaired += missing
+        covered.append(PurePosixPath(file).parent)
+        notes.append(f"{len(found)} frames paired by {file}" + (f", {len(missing)} missing" if missing else ""))
+    rest = list(listing.files)
+    for folder in covered:
+        prefix = "" if not folder.parts else f"{folder}/"
+        rest = [file for file in rest if not file.startswith(prefix)]
+    if rest:
+        columns, said = with_video_frames(Listing(listing.root, tuple(rest)), chosen)
+        notes += said
+        found, leftovers = pair_by_name(columns)
+        found, leftovers, stamped = pair_by_stamp(found, leftovers)
+        counts = ", ".join(f"{len(entries)} {name}" for name, entries in columns.items())
+        notes.append(f"{len(found)} frames by name from {counts} files")
+        if stamped:
+            notes.append(f"{stamped} of them by time stamps in their names, a millisecond apart at most")
+        rows.update(found)
+        # A file without all partners still belongs to a frame that has what is required.
+        kept = {file for row in found.values() if required <= set(row) for file in row.values()}
+        unpaired += [entry for entry in leftovers if entry.path not in kept]
+    complete = {name: row for name, row in rows.items() if required <= set(row)}
+    if not complete:
+        raise DataError(
+            f"no frame under {listing.root} has {' and '.join(sorted(required)) or 'RGB or depth'}. "
+            f"{''.join(f'{note}. ' for note in notes)}Found:\n{listing.summary()}\n{readable_suffixes(chosen)}\n"
+            f"{_HOW_TO_FIX}"
+        )
+    return _in_sequences(complete), unpaired, notes
+
+
+# Frames that lie in no sequence's folder. A fixed word: the root's own name must not change keys and draws.
+ROOT_SEQUENCE = "frames"
+
+
+def _in_sequences(rows: dict[str, dict[str, str]]) -> Sequences:
+    sequences: Sequences = {}
+    for name, row in rows.items():
+        folder = PurePosixPath(name).parent.as_posix()
+        folder = ROOT_SEQUENCE if folder == "." else folder
+        frame = Frame(name, row.get("rgb"), row.get("depth"), row.get("labels"))
+        sequences.setdefault(folder, []).append(frame)
+    return sequences

@@ -1,0 +1,339 @@
+"""What the file-based sources share: a frame is a few files; a source lists frames, or sequences of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.depth.sampling import evenly_spaced
+from m33d_hf.data.depth.unit_guess import Detection, detect_depth
+from m33d_hf.data.files.files import size_and_orientation
+from m33d_hf.data.labels.labels import LabelRules, check_label_files
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
+from m33d_hf.data.sources.frames.pairing import Unpaired, is_number
+from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
+from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint
+from m33d_hf.modeling.depth_m33d import DepthSpec
+from m33d_hf.modeling.video_times_m33d import FrameTimes, times_of
+
+logger = logging.getLogger(__name__)
+
+_CHECKED_FRAMES = 6
+_CHECKED_ORIENTATIONS = 24
+_CHECKED_LABELS = 64
+_STAMP_DIGITS = 9
+
+
+@dataclass(frozen=True)
+class FrameSequence:
+    """A `VideoHandle` over frames on disk; one frame is an image."""
+
+    key: str
+    frames: tuple[Frame, ...]
+    reader: FrameReader = field(repr=False)
+    fps: float | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    @property
+    def times(self) -> FrameTimes | None:
+        """When each frame was taken, where no rate is stated and the names of all files are time stamps in seconds."""
+        stems = [PurePosixPath(frame.rgb or frame.depth or "").stem for frame in self.frames]
+        if self.fps is not None or not all("." in stem and is_number(stem) for stem in stems):
+            return None
+        stamps = [round(Decimal(stem).scaleb(_STAMP_DIGITS)) for stem in stems]
+        ascending = all(before < after for before, after in pairwise(stamps))
+        return times_of(stamps, Fraction(1, 10**_STAMP_DIGITS), None) if ascending and len(stamps) > 1 else None
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        """Read the given frames; see `FrameReader.read` for what it raises."""
+        return self.read_maps(indices, None)
+
+    def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
+        """As `read`, without opening the files of maps that are not named; None for all.
+
+        What is wrong with those files (damage, another size, a frame that has none) then goes unnoticed: an RGB-only
+        run keeps a frame whose depth cannot be read.
+        """
+        for index in indices:
+            if not 0 <= index < len(self.frames):
+                raise IndexError(f"{self.key}: frame {index} of a sequence of {len(self.frames)}")
+        chosen = [self.frames[index] for index in indices]
+        numbers = ",".join(str(int(index)) for index in indices)
+        key = self.key if self.length == 1 else f"{self.key}[{numbers}]"
+        meta = {"frames": [frame.key for frame in chosen], "root": str(self.reader.root)}
+        return self.reader.read(chosen if maps is None else self.reader.narrowed(chosen, maps), key, meta)
+
+
+class FrameSource:
+    """A `Source` over frames on disk. Subclasses find the files; everything after that is here.
+
+    Attributes:
+        root: the folder that every path is relative to.
+        sequences: what `__getitem__` serves, in order.
+        detection: what was assumed about depth; None without depth.
+        unpaired: files that take no part, with the reason.
+        notes: sentences about the layout found and assumptions made, for logs and the dry run.
+    """
+
+    name = "frames"
+
+    def __init__(
+        self,
+        root: Path,
+        sequences: dict[str, list[Frame]],
+        *,
+        unit: str,
+        all_depth: Mapping[str, Sequence[str]],
+        depth_options: DepthOptions,
+        label_rules: LabelRules | None,
+        align: str,
+        fps: float | None,
+        unpaired: list[Unpaired],
+        notes: list[str],
+        orientation: str = "refuse",
+        clip_length: int | None = None,
+        windows: int | None = None,
+    ) -> None:
+        choose("align", align, ALIGNMENTS)
+        choose("orientation", orientation, ORIENTATIONS)
+        self.root = root
+        self.unpaired = unpaired
+        self.notes = notes
+        self.align = align
+        self.orientation = orientation
+        self.label_rules = label_rules
+        if unpaired:
+            first = unpaired[0]
+            count = len(unpaired)
+            logger.warning("%s: %d files take no part; the first: %s (%s)", root, count, first.path, first.reason)
+        frames = [frame for sequence in sequences.values() for frame in sequence]
+        self.detection: Detection | None = None
+        self._readers: dict[Any, FrameReader] = {}
+        # The unit is judged over all splits: train and validation must never read the same files differently.
+        if any(frame.depth for frame in frames):
+            paths = {key: [root / file for file in files] for key, files in all_depth.items()}
+            self.detection = detect_depth(paths, depth_options)
+            notes.append(self.detection.message)
+        self.depth_spec: DepthSpec | None = self.detection.spec if self.detection else None
+        self.class_names: list[str] | None = class_names_of(label_rules)
+        self.action_names: list[str] | None = None
+        parts: Mapping[str, Sequence[Frame]] = sequences
+        if unit == "clips":
+            parts = cut_windows(sequences, clip_length, windows, notes)
+        self.sequences: list[FrameSequence] = []
+        for key, part in parts.items():
+            reader = self._reader_of(sequence_of_window(key))
+            if unit != "clips":
+                self.sequences += [FrameSequence(frame.key, (frame,), reader) for frame in part]
+            elif part:
+                self.sequences.append(FrameSequence(key, tuple(part), reader, fps))
+        self._check_some(frames)
+
+    def _reader_of(self, sequence: str) -> FrameReader:
+        found = None if self.detection is None else self.detection.of_sequence(sequence)
+        spec, check = (None, None) if found is None else (found.spec, found.check)
+        reader = FrameReader(self.root, spec, self.label_rules, self.align, self.orientation, check)
+        return self._readers.setdefault((spec, check), reader)  # one for all, which is pickled once
+
+    def _check_some(self, frames: list[Frame]) -> None:
+        """Sizes and labels of some frames, spread from first to last, before anything is trained."""
+        self._check_orientations([frames[i] for i in spread_indices(len(frames), _CHECKED_ORIENTATIONS)])
+        chosen = [frames[i] for i in spread_indices(len(frames), _CHECKED_FRAMES)]
+        for frame in chosen:
+            if (found := self._sizes(frame)) is not None:
+                sizes = {file: (size[0], size[1]) for file, size in found.items()}
+                if self.orientation != "as_rgb" or all(size[2] == 1 for size in found.values()):
+                    refuse_sizes(self.root, dict(sizes), self.align)
+        if self.label_rules is not None:
+            labelled = [self.root / frame.labels for frame in frames if frame.labels is not None]
+            paths = [labelled[i] for i in spread_indices(len(labelled), _CHECKED_LABELS)]
+            check_label_files(paths, self.label_rules)
+
+    def _sizes(self, frame: Frame) -> dict[str, tuple[int, int, int]] | None:
+        """(height, width, orientation) of the files of a frame; None where one cannot be read."""
+        files = [file for file in (frame.rgb, frame.depth, frame.labels) if file is not None]
+        try:
+            return {
+                file: video_frame_size(self.root, file)
+                if is_video_frame(file)
+                else size_and_orientation(self.root / file)
+                for file in files
+            }
+        except CorruptFileError:
+            return None  # counted and listed where samples are read
+
+    def _check_orientations(self, frames: list[Frame]) -> None:
+        """Say what is turned, and refuse what nobody can know, before anything is trained."""
+        seen: list[int] = []
+        for frame in frames:
+            sizes = self._sizes(frame)
+            if sizes is None or frame.rgb is None:
+                continue
+            height, width, lies = sizes.pop(frame.rgb)
+            seen.append(lies)
+            for file, (own_height, own_width, own) in sizes.items():
+                if own == 1:
+                    blank = np.broadcast_to(np.uint8(0), (own_height, own_width))
+                    as_the_picture_lies(blank, self.root / file, lies, (height, width), self.orientation)
+        if note := describe_orientations(seen, self.orientation):
+            self.notes.append(note)
+
+    def label_files(self, rows: Sequence[int]) -> list[Path]:
+        """The label maps of some items, in order."""
+        chosen = [frame for row in rows for frame in self.sequences[row].frames]
+        return list(dict.fromkeys(self.root / frame.labels for frame in chosen if frame.labels is not None))
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> FrameSequence:
+        if not -len(self.sequences) <= index < len(self.sequences):
+            raise IndexError(f"item {index} of a source of {len(self.sequences)}")
+        return self.sequences[index]
+
+    def digest(self) -> str:
+        """Digest of names, sizes in bytes and reading rules; times and the place of the root do not count."""
+        state = hashlib.sha256()
+        rules: dict[str, Any] = {
+            "source": self.name,
+            "align": self.align,
+            "depth": self.depth_spec.to_dict() if self.depth_spec else None,
+            "labels": self.label_rules.to_dict() if self.label_rules else None,
+        }
+        if self.orientation != "refuse":
+            rules["orientation"] = self.orientation
+        if self.detection is not None and self.detection.by_sequence:
+            others = {key: found.spec.to_dict() for key, found in self.detection.by_sequence.items()}
+            rules["depth_by_sequence"] = others
+        state.update(json.dumps(rules, sort_keys=True).encode())
+        for sequence in self.sequences:
+            state.update(f"\n{sequence.key}".encode("utf-8", "surrogatepass"))
+            for frame in sequence.frames:
+                for file in (frame.rgb, frame.depth, frame.labels):
+                    if file is not None:
+                        path = self.root / video_of(file)
+                        size = path.stat().st_size if path.is_file() else -1
+                        state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))
+        return state.hexdigest()
+
+
+def depth_files(sequences: Mapping[str, Sequence[Frame]]) -> dict[str, list[str]]:
+    """Sequence -> its depth files, in order; the unit of depth is judged by them."""
+    return {key: [frame.depth for frame in part if frame.depth is not None] for key, part in sequences.items()}
+
+
+def thin_out(
+    sequences: dict[str, list[Frame]],
+    unit: str,
+    every: int,
+    min_frames: int | None,
+    unpaired: list[Unpaired],
+    clip_length: int | None = None,
+) -> dict[str, list[Frame]]:
+    """Keep every k-th frame and, for clips, the sequences that are long enough; the others go to `unpaired`.
+
+    Long enough is `min_frames`, or without it `clip_length`: a shorter sequence would repeat its last frame, and one of
+    a few frames be a still picture.
+
+    Raises:
+        ConfigError: a number below 1, or an unknown unit.
+        DataError: no sequence is long enough.
+    """
+    choose("unit", unit, ("frames", "clips"))
+    least = min_frames if min_frames is not None else clip_length or 1
+    for name, value in (("every", every), ("min_frames", least), ("clip_length", clip_length or 1)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be at least 1")
+    kept = {key: frames[::every] for key, frames in sequences.items()}
+    if unit == "frames":
+        return kept
+    lengths = {key: len(frames) for key, frames in kept.items() if len(frames) < least}
+    what = f"min_frames={least}" if min_frames is not None else f"a clip covers {least}, num_frames x frame_stride"
+    unpaired += [Unpaired(key, f"sequence of {length} frames; {what}") for key, length in lengths.items()]
+    kept = {key: frames for key, frames in kept.items() if len(frames) >= least}
+    if not kept:
+        raise DataError(
+            f"no sequence is long enough ({what}; every={every}): there are {len(lengths)}, the longest has "
+            f"{max(lengths.values(), default=0)} frames. Take a smaller --data.frame_stride or --model.num_frames, or "
+            "give --data.options.min_frames (then the last frame is repeated)."
+        )
+    return kept
+
+
+def sequence_of_window(key: str) -> str:
+    """The sequence that a window of `cut_windows` was cut from."""
+    sequence, mark, first = key.rpartition("@")
+    return sequence if mark and first.isdecimal() else key
+
+
+def cut_windows(
+    sequences: dict[str, list[Frame]], clip_length: int | None, windows: int | None, notes: list[str]
+) -> dict[str, tuple[Frame, ...]]:
+    """Cut every sequence into windows of (nearly) the same length, of which each gives one clip an epoch.
+
+    Args:
+        sequences: frames by name.
+        clip_length: frames that a clip covers; None leaves sequences whole.
+        windows: of every sequence; None takes as many as whole clips fit, and more than that are never cut.
+        notes: takes a sentence where something is cut or repeated.
+
+    Returns:
+        Windows by name: that of the sequence, with "@" and the number of its first frame where there are several.
+
+    Raises:
+        ConfigError: fewer windows than one.
+    """
+    if windows is not None and windows < 1:
+        raise ConfigError(f"windows is {windows}; it must be at least 1")
+    parts: dict[str, tuple[Frame, ...]] = {}
+    for key, frames in sequences.items():
+        fitting = 1 if clip_length is None else max(1, len(frames) // clip_length)
+        count = fitting if windows is None else min(windows, fitting)
+        starts = [number * len(frames) // count for number in range(count + 1)]
+        for first, stop in pairwise(starts):
+            parts[key if count == 1 else f"{key}@{first}"] = tuple(frames[first:stop])
+    if len(parts) > len(sequences):
+        notes.append(
+            f"{len(sequences)} sequences are cut into {len(parts)} windows of at least the {clip_length} frames that a "
+            "clip covers, one clip of each per epoch (--data.options.windows 1 keeps sequences whole)"
+        )
+    short = sum(len(frames) < (clip_length or 1) for frames in sequences.values())
+    if short:
+        notes.append(f"{short} sequences have fewer frames than the {clip_length} of a clip and repeat their last one")
+    return parts
+
+
+def spread_indices(length: int, count: int) -> list[int]:
+    """At most `count` indices below `length`, from first to last."""
+    return evenly_spaced(range(length), count)
+
+
+def class_names_of(rules: LabelRules | None) -> list[str] | None:
+    """The given names, or `class 0` .. when only their number is known; None without labels."""
+    if rules is None:
+        return None
+    return rules.names or [f"class {i}" for i in range(rules.num_classes)]
+
+
+def choose(option: str, value: str, known: Sequence[str]) -> None:
+    """Refuse an option's value that is not one of `known`."""
+    if value not in known:
+        hint = nearest_name_hint(str(value), known)
+        raise ConfigError(f"{option} is {value!r}; it must be one of {', '.join(known)}.{hint}")

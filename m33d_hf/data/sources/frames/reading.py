@@ -1,0 +1,185 @@
+"""Reads the files of a moment into samples: units, labels, orientation and sizes are settled here and nowhere later."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from m33d_hf.data.depth.checks import DepthCheck
+from m33d_hf.data.files.files import load_map, load_rgb, size_and_orientation
+from m33d_hf.data.labels.labels import LabelRules
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
+from m33d_hf.data.sources.videos.frames import read_video_frames, video_frame_size
+from m33d_hf.errors import DataError
+from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
+
+ALIGNMENTS = ("refuse", "depth_to_rgb", "rgb_to_depth")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The files of one moment, relative to the root, and its stable name.
+
+    `rgb` may be a frame of a video: its file, "#", and the frame's number (`video_frames`).
+    """
+
+    key: str
+    rgb: str | None = None
+    depth: str | None = None
+    labels: str | None = None
+
+
+@dataclass(frozen=True)
+class FrameReader:
+    """Reads frames into samples: units, labels and sizes are settled here and nowhere later.
+
+    Attributes:
+        align: what to do when RGB and depth (or labels) differ in size. `refuse` raises; `depth_to_rgb` resizes
+            depth and labels to RGB; `rgb_to_depth` resizes RGB and labels to depth. Resizing does not register two
+            cameras: use it only where both see the same picture. Sizes of different aspect ratios are refused.
+        orientation: how depth and labels without an orientation of their own lie where their picture's EXIF has one:
+            see `orientation`. Pictures are always turned upright.
+        depth_check: compares each depth file with the rest of the data set; None for none.
+    """
+
+    root: Path
+    depth_spec: DepthSpec | None
+    label_rules: LabelRules | None
+    align: str = "refuse"
+    orientation: str = "refuse"
+    depth_check: DepthCheck | None = None
+
+    def read(self, frames: Sequence[Frame], key: str, meta: dict[str, Any]) -> RGBDSample:
+        """Read `frames` (all with the same modalities) as one sample of T = len(frames).
+
+        Raises:
+            CorruptFileError: a file that cannot be decoded, or depth of another unit than the rest.
+            DepthUnitError: a whole folder of such depth.
+            DataError: sizes that differ within a frame (with `refuse`) or between frames; LabelError for labels.
+        """
+        pictures = read_video_frames(self.root, [frame.rgb for frame in frames])
+        maps = [self._read_frame(frame, pictures) for frame in frames]
+        stacked: dict[str, torch.Tensor | None] = {}
+        for name in ("rgb", "depth", "labels"):
+            parts = [found for part in maps if (found := part[name]) is not None]
+            if parts and len(parts) < len(maps):
+                raise DataError(f"{key}: {len(maps) - len(parts)} of {len(maps)} frames have no {name}")
+            sizes = {tuple(part.shape[-2:]) for part in parts}
+            if len(sizes) > 1:
+                raise DataError(f"{key}: the {name} of its frames differ in size: {sorted(sizes)}")
+            stacked[name] = (parts[0][None] if len(parts) == 1 else torch.stack(parts)) if parts else None
+        return RGBDSample(
+            key=key, rgb=stacked["rgb"], depth=stacked["depth"], segmentation=stacked["labels"], meta=meta
+        )
+
+    def narrowed(self, frames: Sequence[Frame], maps: Collection[str]) -> Sequence[Frame]:
+        """The frames without the files of maps that are not named; all files where no RGB or depth would be left.
+
+        Where sizes are aligned, the map whose size counts stays.
+        """
+        needed = set(maps)
+        if self.align != "refuse":
+            needed.add("depth" if self.align == "rgb_to_depth" else "rgb")
+        if self.orientation == "as_rgb":
+            needed.add("rgb")  # whose EXIF says how the others lie
+        kept = [
+            replace(
+                frame,
+                rgb=frame.rgb if "rgb" in needed else None,
+                depth=frame.depth if "depth" in needed and self.depth_spec is not None else None,
+                labels=frame.labels if "segmentation" in needed else None,
+            )
+            for frame in frames
+        ]
+        return kept if any(frame.rgb or frame.depth for frame in kept) else frames
+
+    def _read_frame(self, frame: Frame, pictures: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor | None]:
+        rgb = depth = labels = None
+        lies, size = 1, (0, 0)
+        if frame.rgb is not None:
+            if frame.rgb in pictures:
+                pixels, lies = pictures[frame.rgb], video_frame_size(self.root, frame.rgb)[2]
+            else:
+                pixels, lies = load_rgb(self.root / frame.rgb)
+            size = (pixels.shape[0], pixels.shape[1])
+            # As decoded, pixel by pixel: resizing reads that faster than planes, which would cost a copy first.
+            rgb = torch.from_numpy(pixels).permute(2, 0, 1)
+
+        def read(file: str) -> np.ndarray:
+            values, own = load_map(self.root / file)
+            if own != 1:
+                return values
+            return as_the_picture_lies(values, self.root / file, lies, size, self.orientation)
+
+        if frame.depth is not None and self.depth_spec is not None:
+            path = self.root / frame.depth
+            stored = read(frame.depth)
+            metres = self.depth_spec.decode(stored)
+            if self.depth_check is not None:
+                self.depth_check.require(path, stored, metres)
+            depth = torch.from_numpy(metres)[None]
+        if frame.labels is not None and self.label_rules is not None:
+            path = self.root / frame.labels
+            ids = self.label_rules.read(path)
+            if lies != 1 and size_and_orientation(path)[2] == 1:
+                ids = as_the_picture_lies(ids, path, lies, size, self.orientation)
+            labels = torch.from_numpy(ids)
+        return self._aligned(frame, rgb, depth, labels)
+
+    def _aligned(
+        self,
+        frame: Frame,
+        rgb: torch.Tensor | None,
+        depth: torch.Tensor | None,
+        labels: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor | None]:
+        first, second = (depth, rgb) if self.align == "rgb_to_depth" else (rgb, depth)
+        reference = first if first is not None else second
+        if reference is None:
+            raise DataError(f"{frame.key}: neither RGB nor depth to read")
+        size = (int(reference.shape[-2]), int(reference.shape[-1]))
+        files = {frame.rgb: rgb, frame.depth: depth, frame.labels: labels}
+        refuse_sizes(self.root, {str(f): tuple(m.shape[-2:]) for f, m in files.items() if m is not None}, self.align)
+        if rgb is not None and rgb.shape[-2:] != size:
+            resized = F.interpolate(rgb[None].float(), size=size, mode="bilinear", antialias=True)[0]
+            rgb = resized.round().clamp(0, 255).to(torch.uint8)
+        if depth is not None:
+            depth = resize_depth(depth, size)
+        if labels is not None and labels.shape != size:
+            nearest = F.interpolate(labels[None, None].float(), size=size, mode="nearest-exact")
+            labels = nearest[0, 0].to(labels.dtype)
+        return {"rgb": rgb, "depth": depth, "labels": labels}
+
+
+def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = "refuse") -> None:
+    """Raise a DataError naming a frame's files when they differ in (height, width), or, aligned, in aspect ratio."""
+    if len(set(sizes.values())) <= 1:
+        return
+    listing = ", ".join(f"{root / file} is {height}x{width}" for file, (height, width) in sizes.items())
+    if align == "refuse":
+        raise DataError(
+            f"the files of one frame differ in size (height x width): {listing}. If all show the same picture, pass "
+            "align=depth_to_rgb or align=rgb_to_depth (--data.options.align); if two cameras took them, register depth "
+            "to RGB first."
+        )
+    first, *others = sizes.values()
+    if not all(_same_shape(first, other) for other in others):
+        raise DataError(
+            f"the files of one frame differ in aspect ratio (height x width): {listing}. align={align} would stretch "
+            "one field of view over another, and no pixel would lie where it belongs. Crop both to the same part of "
+            "the scene, or register depth to RGB with the cameras' calibration, before training."
+        )
+
+
+def _same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    """Whether two sizes have one aspect ratio, but for rounding: 1 %, or a pixel of the smaller picture."""
+    (height, width), (other_height, other_width) = first, second
+    apart = abs(height * other_width - width * other_height)
+    return apart <= max(0.01 * height * other_width, *first, *second)

@@ -1,0 +1,213 @@
+"""Which sequences or frames belong to train, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.sources.frames.pairing import composed
+from m33d_hf.data.sources.frames.reading import Frame
+from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid"),
+    "test": ("test", "testing"),
+}
+DEFAULT_FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+# With fewer sequences than this a split by sequence would be too coarse; each one is cut into stretches instead.
+_FEW_SEQUENCES = 5
+
+Sequences = dict[str, list[Frame]]
+Item = TypeVar("Item")
+
+
+def canonical_split(split: str) -> str:
+    """`val` -> `validation`; an unknown name is a ConfigError with a hint."""
+    for name, aliases in SPLIT_NAMES.items():
+        if split.lower() in aliases:
+            return name
+    known = [alias for aliases in SPLIT_NAMES.values() for alias in aliases]
+    raise ConfigError(f"split {split!r} is not one of {', '.join(known)}.{nearest_name_hint(split, known)}")
+
+
+def select_split(
+    root: Path,
+    sequences: Sequences,
+    split: str | None,
+    split_list: str | Mapping[str, str] | None = None,
+    fractions: Mapping[str, float] | None = None,
+    whole: bool = False,
+) -> tuple[Sequences, str]:
+    """Keep one split: from a list file, else from folders named after splits, else by fractions.
+
+    Args:
+        split: `train`, `validation` (`val`) or `test`; None or `all` keeps everything.
+        split_list: file of sequence or frame names, one a line, or split -> file. Without it, `<split>.txt` and
+            `splits/<split>.txt` under the root are used where present.
+        fractions: shares of train, validation and test, adding up to at most 1. Whole sequences where there are
+            five or more (in an order drawn from their names), else stretches of consecutive frames: neighbours
+            look alike, so that a random draw would test on what it trained on.
+        whole: never cut a sequence into stretches, however few there are.
+
+    Returns:
+        (sequences, one sentence on how they were chosen).
+
+    Raises:
+        ConfigError: an unknown split, or fractions that cannot be.
+        DataError: an empty split, or training and evaluation lists that share frames.
+    """
+    if split is None or split == "all":
+        return sequences, "all frames, not split"
+    name = canonical_split(split)
+    listed = _list_file(root, name, split_list)
+    if listed is not None:
+        kept = _from_list(sequences, listed)
+        _refuse_shared(root, sequences, name, kept, listed, split_list)
+        return kept, f"split {name} as listed in {listed.name}"
+    folders = {PurePosixPath(key).parts[0].lower() for key in sequences}
+    named = {known for known, aliases in SPLIT_NAMES.items() if folders & set(aliases)}
+    if fractions is None and named:
+        if name not in named:
+            raise DataError(f"{root} has folders for {', '.join(sorted(named))}, none for the split {name!r}")
+        aliases = SPLIT_NAMES[name]
+        kept = {k: v for k, v in sequences.items() if PurePosixPath(k).parts[0].lower() in aliases}
+        return kept, f"split {name} from the folder of that name"
+    return _by_fraction(sequences, name, fractions or DEFAULT_FRACTIONS, 1 if whole else _FEW_SEQUENCES)
+
+
+def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None) -> Path | None:
+    if isinstance(split_list, Mapping):
+        by_name = {canonical_split(key): value for key, value in split_list.items()}
+        if name not in by_name:
+            raise ConfigError(f"split_list names no file for {name!r}; it has {', '.join(by_name)}")
+        split_list = by_name[name]
+    if split_list is not None:
+        for path in (Path(split_list), root / split_list):
+            if path.is_file():
+                return path
+        raise DataError(f"split list {str(split_list)!r} is neither here nor under {root}")
+    candidates = (root / folder / f"{alias}.txt" for folder in (".", "splits") for alias in SPLIT_NAMES[name])
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _entries(path: Path, sequences: Sequences) -> set[str]:
+    """What the lines of a list name: the whole text where something is called so, else the first word."""
+    known = _known(sequences)
+    entries = set()
+    for text in read_text(path).split("\n"):
+        words = text.split("#", 1)[0].replace(",", " ").split()
+        if words:
+            places = (text.strip().strip("/"), text.split("#", 1)[0].strip().strip("/"))
+            named = (place for place in map(composed, places) if place in known)
+            entries.add(next(named, composed(words[0].strip("/"))))
+    return entries
+
+
+def _known(sequences: Sequences) -> set[str]:
+    return {name for key, frames in sequences.items() for frame in frames for name in _names_of(key, frame)}
+
+
+def _names_of(key: str, frame: Frame) -> set[str]:
+    """All that a list may call a frame of the sequence `key`."""
+    files = [file for file in (frame.rgb, frame.depth) if file is not None]
+    names = {frame.key, PurePosixPath(frame.key).name, *files}
+    names |= {str(PurePosixPath(file).with_suffix("")) for file in files}
+    names |= {PurePosixPath(file).name for file in files}
+    names |= {"/".join(PurePosixPath(key).parts[: i + 1]) for i in range(len(PurePosixPath(key).parts))}
+    return {composed(each) for each in names}
+
+
+def missing_entries(
+    root: Path, sequences: Sequences, split: str | None, split_list: str | Mapping[str, str] | None = None
+) -> list[str]:
+    """Entries of the list file that `select_split` would use which name nothing in `sequences`, in order of name."""
+    if split is None or split == "all":
+        return []
+    path = _list_file(root, canonical_split(split), split_list)
+    if path is None:
+        return []
+    return sorted(_entries(path, sequences) - _known(sequences))
+
+
+def _from_list(sequences: Sequences, path: Path) -> Sequences:
+    entries = _entries(path, sequences)
+    kept = {key: [frame for frame in frames if _names_of(key, frame) & entries] for key, frames in sequences.items()}
+    kept = {key: frames for key, frames in kept.items() if frames}
+    if not kept:
+        example = next(iter(sequences.values()))[0].key if sequences else "none"
+        raise DataError(
+            f"{path}: none of its {len(entries)} entries (first: {sorted(entries)[:1]}) is a sequence, frame or "
+            f"file found here (sequences {sorted(sequences)[:3]}, a frame {example!r})"
+        )
+    return kept
+
+
+def _refuse_shared(
+    root: Path,
+    sequences: Sequences,
+    name: str,
+    kept: Sequences,
+    file: Path,
+    split_list: str | Mapping[str, str] | None,
+) -> None:
+    """Refuse lists by which one frame is trained on and evaluated on; validation and test may share frames.
+
+    Raises:
+        DataError: the list of the training split and this one have frames in common.
+    """
+    stated = isinstance(split_list, Mapping)
+    others = ("validation", "test") if name == "train" else ("train",)
+    for other in others:
+        if split_list is not None and not (stated and other in {canonical_split(key) for key in split_list}):
+            continue  # a single file names one split, whichever is asked for
+        path = _list_file(root, other, split_list)
+        if path is None:
+            continue
+        entries = _entries(path, sequences)
+        both = [key for key, frames in kept.items() if any(_names_of(key, frame) & entries for frame in frames)]
+        if both:
+            raise DataError(
+                f"{len(both)} of {len(kept)} sequences are in {file} and in {path}, the first is {both[0]!r}: an "
+                "evaluation on training data proves nothing. Take them out of one list."
+            )
+
+
+def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float], few: int) -> tuple[Sequences, str]:
+    if not isinstance(fractions, Mapping) or not all(isinstance(v, int | float) for v in fractions.values()):
+        raise ConfigError(f"split_fractions is {fractions!r}; give a share per split, as {{train: 0.8, test: 0.2}}")
+    shares = {canonical_split(key): float(value) for key, value in fractions.items()}
+    if name not in shares:
+        raise ConfigError(f"split_fractions has no share for {name!r}: {dict(fractions)}")
+    if any(share < 0 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
+        raise ConfigError(f"split_fractions must be positive and add up to at most 1: {dict(fractions)}")
+    before = sum(shares.get(other, 0.0) for other in list(SPLIT_NAMES)[: list(SPLIT_NAMES).index(name)])
+    span = (before, before + shares[name])
+    share = f"{shares[name]:.0%}"
+    if len(sequences) >= few:
+        order = sorted(sequences, key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
+        chosen = set(_cut(order, span))
+        kept = {key: frames for key, frames in sequences.items() if key in chosen}
+        how = f"split {name}: {len(kept)} of {len(sequences)} sequences ({share}, drawn from their names)"
+    else:
+        kept = {key: _cut(frames, span) for key, frames in sequences.items()}
+        kept = {key: frames for key, frames in kept.items() if frames}
+        how = f"split {name}: {share} of each sequence, as one stretch of frames"
+    if not kept:
+        total = f"{sum(len(frames) for frames in sequences.values())} frames in "
+        raise DataError(
+            f"split {name!r} is empty: {share} of {'' if len(sequences) >= few else total}{len(sequences)} sequences. "
+            "Name its sequences in a file (--data.options.split_list), give it a larger share "
+            "(--data.options.split_fractions), or read everything (split all)."
+        )
+    return kept, how
+
+
+def _cut(items: list[Item], span: tuple[float, float]) -> list[Item]:
+    # Rounding half up at shared borders: splits never overlap and never leave an item out between them.
+    low, high = (math.floor(border * len(items) + 0.5 + 1e-9) for border in span)
+    return items[low:high]

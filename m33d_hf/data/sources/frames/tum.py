@@ -1,0 +1,182 @@
+"""The `tum` source: sequences in the TUM RGB-D benchmark's layout (rgb.txt, depth.txt, time stamps)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.sources.frames.frames import FrameSource, depth_files, thin_out
+from m33d_hf.data.sources.frames.layouts import ASSOCIATION_NAMES, Listing, list_files, rows_of_association
+from m33d_hf.data.sources.frames.pairing import Unpaired, composed, is_number, match_timestamps, read_table
+from m33d_hf.data.sources.frames.reading import Frame
+from m33d_hf.data.sources.frames.splits import Sequences, select_split
+from m33d_hf.errors import ConfigError, DataError
+
+TUM_SCALE = 5000.0
+ROOT_SEQUENCE = "frames"
+
+
+class TumSource(FrameSource):
+    """Sequences with `rgb.txt` and `depth.txt` (time stamp and file name a line), at the root or below it.
+
+    Args:
+        root: one sequence, or a folder of them.
+        split: `train`, `validation`, `test`, or None / `all`; see `splits.select_split`.
+        unit: `clips` (each sequence an item) or `frames`.
+        association: `auto` uses `associations.txt` (either column order) where present and time stamps elsewhere;
+            `none` always matches time stamps; or a file name.
+        max_difference: seconds that the stamps of a pair may be apart.
+        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source, but
+            1/5000 m where nothing is stated, the benchmark's unit.
+        align, orientation, every, min_frames, clip_length, windows, split_list, split_fractions: as in the `folder`
+            source.
+        fps: frames per second; None = from the time stamps' median step.
+
+    Files that the lists name but that are not there, and frames without a partner, are left out and listed in
+    `unpaired`.
+
+    Raises:
+        ConfigError: options that contradict each other.
+        DataError: no sequence, a malformed list, no pair left; DepthUnitError for an implausible scale.
+    """
+
+    name = "tum"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        unit: str = "clips",
+        association: str = "auto",
+        max_difference: float = 0.02,
+        depth_unit: str | Mapping[str, str] | None = None,
+        depth_scale: float | Mapping[str, float] | None = None,
+        depth_kind: str | None = None,
+        invalid_values: Iterable[float] | None = None,
+        min_depth: float | None = None,
+        max_depth: float | None = None,
+        align: str = "refuse",
+        orientation: str = "refuse",
+        every: int = 1,
+        min_frames: int | None = None,
+        clip_length: int | None = None,
+        windows: int | None = None,
+        split_list: str | Mapping[str, str] | None = None,
+        split_fractions: Mapping[str, float] | None = None,
+        fps: float | None = None,
+    ) -> None:
+        root = Path(root).expanduser()
+        if max_difference < 0:
+            raise ConfigError(f"max_difference is {max_difference}; seconds, at least 0")
+        if depth_unit is None and depth_scale is None and depth_kind in (None, "metric"):
+            depth_scale = TUM_SCALE
+        sequences, unpaired, notes = _find_sequences(list_files(root), association, max_difference)
+        all_depth = depth_files(sequences)
+        sequences, how = select_split(root, sequences, split, split_list, split_fractions)
+        notes.append(how)
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
+        super().__init__(
+            root,
+            sequences,
+            unit=unit,
+            all_depth=all_depth,
+            depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
+            label_rules=None,
+            align=align,
+            fps=fps if fps is not None else _rate(sequences),
+            unpaired=unpaired,
+            notes=notes,
+            orientation=orientation,
+            clip_length=clip_length,
+            windows=windows,
+        )
+
+
+def _find_sequences(
+    listing: Listing, association: str, max_difference: float
+) -> tuple[Sequences, list[Unpaired], list[str]]:
+    present = listing.by_composed_name()
+    folders = [
+        PurePosixPath(file).parent
+        for file in listing.files
+        if PurePosixPath(file).name == "rgb.txt"
+        and composed((PurePosixPath(file).parent / "depth.txt").as_posix()) in present
+    ]
+    if not folders:
+        raise DataError(
+            f"no folder under {listing.root} has rgb.txt and depth.txt, the lists of the TUM layout. For frames "
+            f"without lists use the source 'folder'. Found:\n{listing.summary()}"
+        )
+    sequences: Sequences = {}
+    unpaired: list[Unpaired] = []
+    notes: list[str] = []
+    for folder in folders:
+        rows, missing, how = _pair_sequence(listing, folder, association, max_difference, present)
+        key = folder.as_posix() if folder.parts else ROOT_SEQUENCE
+        if rows:
+            sequences[key] = [Frame(name, row["rgb"], row["depth"]) for name, row in rows.items()]
+        unpaired += missing
+        notes.append(f"{key}: {len(rows)} pairs from {how}, {len(missing)} listed files left out")
+    if not sequences:
+        reasons = sorted({entry.reason for entry in unpaired})
+        raise DataError(f"{listing.root}: the lists yield not one pair. {'; '.join(notes)}. {'; '.join(reasons[:3])}")
+    return sequences, unpaired, notes
+
+
+def _pair_sequence(
+    listing: Listing, folder: PurePosixPath, association: str, max_difference: float, present: dict[str, str]
+) -> tuple[dict[str, dict[str, str]], list[Unpaired], str]:
+    """Pairs of one sequence by frame name, what was left out, and how the pairs were found."""
+    names = ASSOCIATION_NAMES if association == "auto" else () if association == "none" else (association,)
+    for name in names:
+        file = (folder / name).as_posix()
+        if composed(file) in present:
+            rows, missing = rows_of_association(listing, present[composed(file)], ("rgb", "depth"))
+            return rows, missing, name
+    if association not in ("auto", "none"):
+        raise DataError(f"{listing.root / folder}: there is no association file {association!r}")
+    unpaired: list[Unpaired] = []
+    stamps: dict[str, list[tuple[float, str]]] = {}
+    for modality in ("rgb", "depth"):
+        entries = read_stamps(listing.root / folder / f"{modality}.txt")
+        named = [(stamp, (folder / file).as_posix()) for stamp, file in entries]
+        stamps[modality] = [(stamp, present[composed(f)]) for stamp, f in named if composed(f) in present]
+        absent = [file for _, file in named if composed(file) not in present]
+        unpaired += [Unpaired(file, f"named in {modality}.txt but not there") for file in absent]
+    rgb, depth = stamps["rgb"], stamps["depth"]
+    pairs = match_timestamps([stamp for stamp, _ in rgb], [stamp for stamp, _ in depth], max_difference)
+    pairs.sort(key=lambda pair: rgb[pair[0]][0])
+    paired = {rgb[i][1] for i, _ in pairs} | {depth[j][1] for _, j in pairs}
+    lonely = [file for _, file in rgb + depth if file not in paired]
+    unpaired += [Unpaired(file, f"no partner within {max_difference:g} s") for file in lonely]
+    rows = {PurePosixPath(rgb[i][1]).stem: {"rgb": rgb[i][1], "depth": depth[j][1]} for i, j in pairs}
+    rows = {(folder / stem).as_posix(): row for stem, row in rows.items()}
+    return rows, unpaired, f"time stamps within {max_difference:g} s"
+
+
+def read_stamps(path: Path) -> list[tuple[float, str]]:
+    """Read `time stamp, file name` lines, `#` comments left out.
+
+    Raises:
+        CorruptFileError: missing or not text.
+        DataError: a line of another shape, named.
+    """
+    entries = []
+    for line in read_table(path):
+        if len(line) != 2 or not is_number(line[0]):
+            raise DataError(f"{path}: expected 'time_stamp file_name', found {' '.join(line)!r}")
+        entries.append((float(line[0]), line[1]))
+    return entries
+
+
+def _rate(sequences: Sequences) -> float | None:
+    """Frames per second from the file names' time stamps, None when they are none."""
+    steps: list[float] = []
+    for frames in sequences.values():
+        stems = [PurePosixPath(frame.rgb or "").stem for frame in frames]
+        if all(is_number(stem) for stem in stems):
+            stamps = [float(stem) for stem in stems]
+            steps += [after - before for before, after in pairwise(stamps) if after > before]
+    return 1.0 / sorted(steps)[len(steps) // 2] if steps else None

@@ -1,0 +1,84 @@
+"""Recordings that keep their pictures in a video and their depth in files: `rgb.mp4` beside `depth/000000.png`."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+import re
+from collections import defaultdict
+
+from m33d_hf.data.sources.frames.layouts import Columns, Listing, find_columns
+from m33d_hf.data.sources.frames.pairing import modality_of
+from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES, cached_info
+from m33d_hf.data.sources.videos.frames import video_frame
+from m33d_hf.errors import CorruptFileError, DataError
+from m33d_hf.modeling.video_times_m33d import frames_lost_at_the_end
+
+logger = logging.getLogger(__name__)
+
+_NUMBER = re.compile(r"\d+")
+# A recorder may lose a frame or two at the end of one of its files; more is another clock.
+_SHARE_WITHOUT_PARTNER = 0.02
+_FRAMES_WITHOUT_PARTNER = 3
+
+
+def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns, list[str]]:
+    """`find_columns`; where it finds depth but no RGB, with the frames of videos that lie beside the depth.
+
+    A recording whose video cannot be opened is left out, and a video that was cut short used as far as it goes.
+
+    Returns:
+        (columns, sentences about what was found).
+
+    Raises:
+        DataError: as `find_columns`; several videos beside one folder of depth, or numbers that are not its frames'.
+    """
+    columns = find_columns(listing, chosen)
+    notes: list[str] = []
+    if aside := len(listing.confidences()):
+        notes.append(f"{aside} files hold confidence, which is not read")
+    if chosen.get("rgb") != "auto" or columns["rgb"] or not columns.get("depth"):
+        return columns, notes
+    videos: dict[str, list[str]] = defaultdict(list)
+    for file in listing.files:
+        if file.lower().endswith(VIDEO_SUFFIXES) and modality_of(_stem(file)) == "rgb":
+            videos[posixpath.dirname(file)].append(file)
+    depth: dict[str, dict[int, str]] = defaultdict(dict)
+    for key, _ in columns["depth"]:
+        folder, stem = posixpath.split(key)
+        if folder in videos and (digits := _NUMBER.findall(stem)):
+            depth[folder][int(digits[-1])] = key
+    for folder, numbers in depth.items():
+        if len(videos[folder]) > 1:
+            raise DataError(f"{listing.root / folder} holds several videos: {', '.join(videos[folder])}; keep one.")
+        video = videos[folder][0]
+        try:
+            info = cached_info(listing.root / video)
+        except CorruptFileError as error:
+            notes.append(f"{error}: its recording is left out")
+            logger.warning("%s", notes[-1])
+            continue
+        count = info.num_frames
+        lost = frames_lost_at_the_end(info.lacks, count)
+        _require_same_clock(f"{listing.root / video}", count, numbers, lost)
+        # Named as the depth is, so that they pair; a frame without depth gets the name that it would have.
+        width = len(posixpath.basename(next(iter(numbers.values()))))
+        names = {number: numbers.get(number, posixpath.join(folder, f"{number:0{width}d}")) for number in range(count)}
+        columns["rgb"] += [(name, video_frame(video, number)) for number, name in names.items()]
+        notes.append(f"{video}: its {count} frames are the pictures of the depth beside it, by number from 0")
+    return columns, notes
+
+
+def _require_same_clock(video: str, count: int, numbers: dict[int, str], lost: float) -> None:
+    """Refuse depth whose numbers are not those of the video's frames, with those `lost` where it was cut short."""
+    allowed = max(_FRAMES_WITHOUT_PARTNER, round(_SHARE_WITHOUT_PARTNER * count))
+    if not -allowed <= max(numbers) + 1 - count <= allowed + lost:
+        raise DataError(
+            f"{video} has {count} frames, and the depth beside it {len(numbers)} files with numbers up to "
+            f"{max(numbers)}: which frame belongs to which file cannot be told. Write the video's frames as pictures "
+            "with the names of their depth, or name the pairs with the option 'association'."
+        )
+
+
+def _stem(file: str) -> str:
+    return posixpath.splitext(posixpath.basename(file))[0]

@@ -1,0 +1,1 @@
+"""Whole videos with annotated phases."""

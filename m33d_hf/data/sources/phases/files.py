@@ -1,0 +1,378 @@
+"""Finds the long videos of a data set and the annotation files that belong to them, by name."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+
+from m33d_hf.data.depth.maps import SPEC_FILE, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
+from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.sample import VideoHandle
+from m33d_hf.data.sources.frames.folder import ROOT_SEQUENCE, FolderSource
+from m33d_hf.data.sources.frames.layouts import list_files
+from m33d_hf.data.sources.frames.pairing import Unpaired
+from m33d_hf.data.sources.phases.annotations import (
+    FORMATS,
+    Annotation,
+    AnnotationOptions,
+    detect_format,
+    names_its_videos,
+    read_annotations,
+)
+from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES, VideoFile
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.depth_m33d import DepthSpec
+
+logger = logging.getLogger(__name__)
+
+ANNOTATION_FOLDERS = ("phase_annotations", "annotations", "phases", "segments", "labels")
+_ANNOTATION_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
+_DEPTH_FOLDERS = ("depth", "depths", "disparity")
+_WHAT_IT_IS = re.compile(r"[-_. ]+(phases?|timestamps?|segments?|annotations?|labels?)$", re.IGNORECASE)
+_KIND_BEFORE = re.compile(r"^(phases?|annotations?|labels?)[-_. ]+", re.IGNORECASE)
+_HOW_TO_NAME = "Name the folder with --data.options.videos, and that of the annotations with --data.options.annotations"
+
+
+@dataclass(frozen=True)
+class FileList:
+    """The files of one video, for digests: looked up when iterated over.
+
+    Attributes:
+        folder: what `files` are relative to.
+        files: the video, or its frames.
+        sidecars: root of its depth sidecars, None without.
+        key: of its depth below that.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    sidecars: Path | None = None
+    key: str = ""
+
+    def __iter__(self) -> Iterator[tuple[str, Path]]:
+        """(name that does not depend on where the root lies, path) of every file."""
+        for file in self.files:
+            yield file, self.folder / file
+        if self.sidecars is not None:
+            place = self.sidecars / self.key
+            beside = place.iterdir() if place.is_dir() else place.parent.glob(f"{place.name}.*")
+            for path in sorted(beside):
+                yield f"depth {path.relative_to(self.sidecars).as_posix()}", path
+
+
+@dataclass(frozen=True)
+class FoundVideo:
+    """A video and the files that it is made of."""
+
+    handle: VideoHandle
+    files: FileList
+
+
+@dataclass
+class FoundVideos:
+    """All videos under a root, by key in natural order, before any split."""
+
+    videos: dict[str, FoundVideo]
+    depth_spec: DepthSpec | None
+    names: dict[str, str]
+    unpaired: list[Unpaired] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How videos are to be read; as the options of `PhasesSource` of these names."""
+
+    rgb: str
+    depth: str
+    depth_options: DepthOptions
+    align: str
+    require_depth: bool
+    fps: float | None
+    orientation: str = "refuse"
+
+
+def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
+    """Video files under the folder of videos, or, where there is none, folders of frames.
+
+    Args:
+        root: root of the data set.
+        videos: a folder (relative to the root or absolute), or "auto": `videos/` where present, else the root.
+
+    Raises:
+        ConfigError: options that contradict what is there.
+        DataError: nothing to read, or two videos of one name.
+    """
+    folder = _folder_of(root, videos)
+    listing = list_files(folder)
+    files = [file for file in listing.files if file.lower().endswith(tuple(VIDEO_SUFFIXES))]
+    if files:
+        return _video_files(root, folder, files, options)
+    if not listing.images():
+        kinds = " ".join(sorted(VIDEO_SUFFIXES))
+        raise DataError(
+            f"{folder} holds neither a video ({kinds}) nor frames. Found:\n{listing.summary()}\n{_HOW_TO_NAME}"
+        )
+    return _frame_folders(folder, options)
+
+
+def _folder_of(root: Path, given: str) -> Path:
+    if not root.is_dir():
+        raise DataError(f"data root {str(root)!r} is not a folder")
+    if given == "auto":
+        return root / "videos" if (root / "videos").is_dir() else root
+    folder = next((place for place in (root / given, Path(given).expanduser()) if place.is_dir()), None)
+    if folder is None:
+        raise DataError(f"videos={given!r} is not a folder, neither under {root} nor elsewhere")
+    return folder
+
+
+def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoOptions) -> FoundVideos:
+    if options.rgb != "auto":
+        raise ConfigError(f"rgb={options.rgb!r} chooses among frames; {folder} holds video files. Leave the option out")
+    names: dict[str, str] = {}
+    for file in files:
+        key = PurePosixPath(file).with_suffix("").as_posix()
+        if key in names:
+            raise DataError(f"{folder}: {names[key]} and {file} would both be the video {key!r}; keep one of them")
+        names[key] = file
+    sidecars = _sidecar_root(root, folder, options)
+    spec = None if sidecars is None else read_sidecar_spec(sidecars, **asdict(options.depth_options))
+    found = FoundVideos({}, spec, names)
+    for key, file in names.items():
+        maps = None if sidecars is None else find_depth_of(sidecars, depth_keys(folder / file, (root, folder)), spec)
+        if maps is None and sidecars is not None:
+            found.unpaired.append(Unpaired(file, f"no depth for it in {sidecars.name}"))
+            if options.require_depth:
+                continue
+        handle = VideoFile(key=key, path=Path(file), depth=maps, root=folder, stated_fps=options.fps)
+        depth = (None, "") if maps is None else (sidecars, maps.key)
+        found.videos[key] = FoundVideo(handle, FileList(folder, (file,), *depth))
+    if sidecars is not None and len(found.unpaired) == len(names):
+        first = next(iter(names.values()))
+        tried = " nor ".join(depth_keys(folder / first, (root, folder)))
+        raise DataError(
+            f"{sidecars} holds depth of none of the {len(names)} videos; of the first, {first}, neither {tried} (a "
+            f"folder of PNG, or .parquet, .npy, .npz) is there. Extract it: {how_to_extract(root, sidecars)}"
+        )
+    if options.require_depth and sidecars is None:
+        raise DataError(
+            f"require_depth, but no depth is known for the videos of {folder}. Extract it: "
+            f"{how_to_extract(root, root / 'depth')}; depth elsewhere is named with --data.options.depth"
+        )
+    how = f", depth from {sidecars.name}: {spec.describe()}" if sidecars is not None and spec is not None else ""
+    found.notes.append(f"{len(found.videos)} video files in {folder.name}{how}")
+    return found
+
+
+def _sidecar_root(root: Path, folder: Path, options: VideoOptions) -> Path | None:
+    if options.depth == "none":
+        return None
+    if options.depth != "auto":
+        places = (root / options.depth, Path(options.depth).expanduser())
+        found = next((place for place in places if place.is_dir()), None)
+        if found is None:
+            raise DataError(f"depth={options.depth!r} is not a folder, neither under {root} nor elsewhere")
+        return found
+    usual = [base / name for base in (root, folder) for name in _DEPTH_FOLDERS]
+    stated = options.depth_options.states_meaning
+    return next((place for place in usual if place.is_dir() and (stated or (place / SPEC_FILE).is_file())), None)
+
+
+def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:
+    depth = options.depth_options
+    source = FolderSource(
+        folder,
+        unit="clips",
+        rgb=options.rgb,
+        depth=options.depth,
+        labels="none",
+        association="auto",
+        depth_unit=depth.unit,
+        depth_scale=depth.scale,
+        depth_kind=depth.kind,
+        invalid_values=depth.invalid_values,
+        min_depth=depth.min_depth,
+        max_depth=depth.max_depth,
+        align=options.align,
+        orientation=options.orientation,
+        require_depth=options.require_depth,
+        fps=options.fps,
+    )
+    videos = {}
+    for sequence in source.sequences:
+        frames = [file for frame in sequence.frames for file in (frame.rgb, frame.depth) if file is not None]
+        videos[sequence.key] = FoundVideo(sequence, FileList(folder, tuple(frames)))
+    names = {key: key for key in videos}
+    notes = [f"{len(videos)} folders of frames in {folder.name}", *source.notes]
+    return FoundVideos(videos, source.depth_spec, names, list(source.unpaired), notes)
+
+
+@dataclass
+class FoundAnnotations:
+    """What the annotation files of a data set say, by video key.
+
+    Attributes:
+        by_key: annotations of videos that are there.
+        others: annotations whose video is not; their names count as names of the data set.
+        unpaired: files and entries without a video.
+    """
+
+    by_key: dict[str, Annotation] = field(default_factory=dict)
+    others: list[Annotation] = field(default_factory=list)
+    unpaired: list[Unpaired] = field(default_factory=list)
+
+    @property
+    def all(self) -> list[Annotation]:
+        """Every annotation that was read, of all splits."""
+        return [*self.by_key.values(), *self.others]
+
+
+def find_annotations(
+    root: Path, keys: Sequence[str], annotations: str = "auto", options: AnnotationOptions | None = None
+) -> FoundAnnotations:
+    """Read all annotation files and pair them with videos by name.
+
+    `video01-phase.txt`, `video01-timestamp.txt`, `video01.csv`, `video01_Annotation_Phase.csv`, `video01.mp4.json` and
+    `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case. Of several files for
+    one video, one with a line per frame goes before time stamps, and these before segments.
+
+    Args:
+        root: root of the data set.
+        keys: keys of all its videos.
+        annotations: a folder or file (relative to the root or absolute), "none", or "auto": `phase_annotations/` and
+            the like where present, else files beside the videos that bear their names.
+        options: as for `read_annotations`.
+
+    Raises:
+        DataError: a file that is not there, two that claim one video, or content that cannot be read (see
+            `read_annotations`).
+    """
+    if annotations == "none":
+        return FoundAnnotations()
+    options = options or AnnotationOptions()
+    base, files, strict = _annotation_files(root, annotations)
+    found = FoundAnnotations()
+    claims: dict[str, list[Path]] = {}
+    tables: list[Path] = []
+    for file in files:
+        key = _key_of_file(file, keys)
+        if key is None and len(keys) == len(files) == 1 and keys[0] == ROOT_SEQUENCE:
+            key = keys[0]
+        if key is not None:
+            claims.setdefault(key, []).append(base / file)
+        elif strict or PurePosixPath(file).suffix.lower() not in (".txt", ".json"):
+            tables.append(base / file)
+    for key, paths in claims.items():
+        path = _choose(key, paths, options.kind, found.unpaired)
+        _take(found, read_annotations(path, options), keys, key)
+    for path in tables:
+        _read_table_of_videos(found, path, keys, options, strict and len(files) == 1)
+    return found
+
+
+def _annotation_files(root: Path, annotations: str) -> tuple[Path, list[str], bool]:
+    """(folder, files in it, whether they are known to be annotations)."""
+    if annotations != "auto":
+        places = (root / annotations, Path(annotations).expanduser())
+        place = next((place for place in places if place.exists()), None)
+        if place is None:
+            raise DataError(
+                f"annotations={annotations!r} is neither a folder nor a file, neither under {root} nor elsewhere"
+            )
+        if place.is_file():
+            return place.parent, [place.name], True
+        files = _text_files(place)
+    else:
+        folders = (root / name for name in ANNOTATION_FOLDERS if (root / name).is_dir())
+        place = next((folder for folder in folders if _text_files(folder)), None)
+        files = _text_files(place or root)
+    return place or root, files, place is not None
+
+
+def _text_files(folder: Path) -> list[str]:
+    return [file for file in list_files(folder).files if file.lower().endswith(_ANNOTATION_SUFFIXES)]
+
+
+def _key_of_file(file: str, keys: Sequence[str]) -> str | None:
+    """Key of the video that a file belongs to, by its name with and without words for what it is."""
+    stem = PurePosixPath(file).with_suffix("").as_posix()
+    while True:
+        found = _key_of_name(stem, keys)
+        path = PurePosixPath(stem)
+        bare = _KIND_BEFORE.sub("", path.name)
+        if found is None and bare and bare != path.name:
+            found = _key_of_name(path.with_name(bare).as_posix(), keys)
+        shorter = _WHAT_IT_IS.sub("", stem)
+        if found is not None or shorter in (stem, ""):
+            return found
+        stem = shorter
+
+
+def _key_of_name(name: str, keys: Sequence[str]) -> str | None:
+    """Key of the video called `name`: its whole key, or its last part, with or without a video's suffix.
+
+    Upper and lower case count only where keys differ in nothing else.
+
+    Raises:
+        DataError: two videos bear the name.
+    """
+    plain = name.replace("\\", "/").strip("/")
+    if plain.lower().endswith(tuple(VIDEO_SUFFIXES)):
+        plain = PurePosixPath(plain).with_suffix("").as_posix()
+    if plain in keys:
+        return plain
+    last = PurePosixPath(plain).name
+    same = [key for key in keys if PurePosixPath(key).name == last]
+    same = same or [key for key in keys if key.casefold() == plain.casefold()]
+    same = same or [key for key in keys if PurePosixPath(key).name.casefold() == last.casefold()]
+    if len(same) > 1:
+        raise DataError(f"{name!r} could be any of the videos {', '.join(same)}; put the folder in front of the name")
+    return same[0] if same else None
+
+
+def _choose(key: str, paths: Sequence[Path], kind: str, unpaired: list[Unpaired]) -> Path:
+    if len(paths) == 1:
+        return paths[0]
+    kinds = {path: detect_format(path) for path in paths}
+    wanted = kind if kind != "auto" else min(kinds.values(), key=FORMATS.index)
+    fitting = [path for path, found in kinds.items() if found == wanted]
+    if len(fitting) != 1:
+        shown = ", ".join(f"{path} ({found})" for path, found in kinds.items())
+        raise DataError(
+            f"video {key!r} has {len(fitting)} annotations of the format {wanted}: {shown}. Keep one, name the folder "
+            "with --data.options.annotations, or pass --data.options.annotation_format"
+        )
+    unpaired += [Unpaired(path.name, f"{fitting[0].name} is used") for path in paths if path != fitting[0]]
+    return fitting[0]
+
+
+def _take(found: FoundAnnotations, annotations: Sequence[Annotation], keys: Sequence[str], key: str | None) -> None:
+    """Hand out the annotations of one file: to `key`, or to the videos that a video column names."""
+    for annotation in annotations:
+        target = key if annotation.video is None else _key_of_name(annotation.video, keys)
+        if target is None:
+            what = annotation.path.name + (f", video {annotation.video!r}" if annotation.video else "")
+            found.unpaired.append(Unpaired(what, "no video of that name"))
+            found.others.append(annotation)
+        elif target in found.by_key:
+            raise DataError(f"video {target!r} is annotated in {found.by_key[target].path} and in {annotation.path}")
+        else:
+            found.by_key[target] = annotation
+
+
+def _read_table_of_videos(
+    found: FoundAnnotations, path: Path, keys: Sequence[str], options: AnnotationOptions, only: bool
+) -> None:
+    """A file that bears no video's name: one for all videos, an annotation of an absent one, or something else."""
+    try:
+        # What is a table of segments or of videos at least is meant for us: mistakes in it are raised below.
+        meant = only or names_its_videos(path)
+        annotations = [] if meant else read_annotations(path, options)
+    except DataError as error:
+        found.unpaired.append(Unpaired(path.name, f"no video of that name, and no annotation ({error})"))
+        return
+    _take(found, read_annotations(path, options) if meant else annotations, keys, None)

@@ -1,0 +1,25 @@
+"""What a recording that was cut short takes from its annotation, which mostly was made on the whole one."""
+
+from __future__ import annotations
+
+from m33d_hf.data.sources.phases.alignment import Timing, annotated_end
+from m33d_hf.data.sources.phases.annotations import Annotation
+
+
+def lost_labels(annotation: Annotation, timing: Timing) -> str:
+    """What is annotated behind the end of a video that was cut short, in words; empty where nothing is.
+
+    Args:
+        annotation: what its file says, accepted by `frame_phases`.
+        timing: of the video.
+    """
+    if not timing.lost or not len(annotation.starts):
+        return ""
+    end = annotated_end(annotation, timing)
+    seconds = annotation.unit == "seconds"
+    behind = (end - timing.duration) * (timing.fps or 1.0) if seconds else timing.covered(end) - timing.num_frames
+    frames = round(behind)
+    if frames < 1:
+        return ""
+    length = f"{frames / timing.fps:.1f} s, {frames} frames" if timing.fps else f"{frames} frames"
+    return f"{annotation.path.name} goes on behind its end ({length}), and these labels are lost"

@@ -1,0 +1,345 @@
+"""The `phases` source: long videos or folders of frames, with annotations of which phase each moment belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.files.text_files import say_once
+from m33d_hf.data.labels.class_table import ClassTable, read_class_table
+from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
+from m33d_hf.data.sources.frames.frames import choose
+from m33d_hf.data.sources.frames.pairing import Unpaired
+from m33d_hf.data.sources.frames.reading import Frame
+from m33d_hf.data.sources.frames.splits import missing_entries, select_split
+from m33d_hf.data.sources.phases.alignment import (
+    PhaseNames,
+    Timing,
+    collect_names,
+    ends_are_inclusive,
+    frame_phases,
+    holds_numbers,
+)
+from m33d_hf.data.sources.phases.annotations import AnnotationOptions
+from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
+from m33d_hf.data.sources.phases.files import (
+    FoundAnnotations,
+    FoundVideo,
+    FoundVideos,
+    VideoOptions,
+    find_annotations,
+    find_videos,
+)
+from m33d_hf.data.sources.phases.losses import lost_labels
+from m33d_hf.data.sources.phases.numbering import first_number
+from m33d_hf.data.sources.phases.reading import check_clock, describe_reading
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+from m33d_hf.modeling.video_times_m33d import frames_lost_at_the_end
+
+logger = logging.getLogger(__name__)
+
+
+class PhasesSource(PhaseSource):
+    """Annotated long videos under one root, cut into clips with one phase each.
+
+    Videos are files (`videos/video01.mp4`) or, where there is no video file, folders of frames as the `folder` source
+    reads them (RGB, or RGB and depth). Annotations are paired with them by name, `phase_annotations/video01-phase.txt`
+    with video01: a line per frame, a line per time stamp, segments in CSV, or JSON with levels of segments; of one
+    video, or a table of all; see `phase_annotations`. Phases are told apart by name, never by number.
+
+    Args:
+        root: folder of the data set.
+        split: `train`, `validation`, `test`, or None / `all`; whole videos, see `splits.select_split`.
+        unit: `clips` (each stretch an item) or `videos` (each whole video an item without a label: pre-training).
+        videos: folder of the videos, or `auto`: `videos/` where present, else the root.
+        annotations: folder or file of the annotations, `none`, or `auto`: `phase_annotations/` and the like, or files
+            beside the videos; not looked for when whole videos are the items, unless require_annotations is true.
+        annotation_format: `auto`, `frames`, `rows` (one phase a line, one line a frame), `timestamps`, `segments` or
+            `levels` (JSON).
+        annotation_level: `phases` or `steps` of JSON with several levels. Within one, segments may lie inside others:
+            the inner ones count. In all other formats segments that overlap are an error.
+        ignored_phases: names whose segments and lines count as if nothing had been written there.
+        clock: what times of two parts are, `mm:ss`, `hh:mm`, or `auto` to tell by the column and the video's length.
+        phase_names: names in id order, number -> name, or a file of either (one name a line, or number and name a
+            line); needed where annotations hold numbers. Bare names are numbered from 0. None collects the names of all
+            annotation files, whatever the split.
+        unknown_phase: `error`, or `ignore` to leave frames of a phase that phase_names lacks unannotated.
+        label_start: number that annotations give to the first frame (or second), 0 or 1; None = by evidence, and an
+            error where there is none.
+        label_fps: rate at which annotations number frames; None = the video's own, which frame counts must confirm.
+        fps: frames per second of frame folders, and of videos whose file does not say or says it wrong. Without it the
+            times of a file's frames count, whatever its rate: seconds from the first frame that decodes, also where
+            the file lets its first frame begin later than at 0. Frames whose names are time stamps
+            (1305031102.175304.png) need none either.
+        segment_unit: `frames` or `seconds` of segments whose columns do not say it.
+        segment_end: `exclusive`, `inclusive` (the end names the segment's last frame), or `auto` by evidence.
+        length_tolerance: label steps by which an annotation may be longer than its video. Where a recording was cut
+            short, the video's announced length counts; labels behind what can be read are lost, and said to be.
+        rgb, depth: `auto`, `none`, and for frames a folder or pattern as in the `folder` source; for video files,
+            `depth` is a folder of depth sidecars (`auto`: `depth/` where it holds depth_spec.json).
+        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: what stored depth means.
+        align, orientation: for frames whose RGB and depth differ in size, or whose RGB EXIF says to turn, as in the
+            `folder` source.
+        require_depth: leave out (and list) what has no depth.
+        require_annotations: leave out (and list) videos without annotation; None does so for clips only.
+        on_unpaired: `list` videos without annotation and annotations without video in `unpaired`, or `error`.
+        clip_span, clip_stride, drop_unlabelled: see `PhaseSource`.
+        split_list, split_fractions: see `splits.select_split`.
+
+    Attributes:
+        unpaired: files that take no part, with the reason.
+        incomplete: what is missing of a video, by its key: an announced end, frames on the way, labels of such.
+        notes: sentences about what was found and assumed.
+
+    Raises:
+        ConfigError: options that contradict each other, or a rate or unit that is needed and not stated.
+        DataError: nothing to read, annotations that do not fit their video (see `frame_phases`), malformed files;
+            LabelError for a phase that is unknown, a number without names, or two phases of one name.
+    """
+
+    name = "phases"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        unit: str = "clips",
+        videos: str = "auto",
+        annotations: str = "auto",
+        annotation_format: str = "auto",
+        annotation_level: str = "phases",
+        ignored_phases: str | Sequence[str] | None = None,
+        clock: str = "auto",
+        phase_names: str | Sequence[str] | Mapping[int, str] | ClassTable | None = None,
+        unknown_phase: str = "error",
+        label_start: int | None = None,
+        label_fps: float | None = None,
+        fps: float | None = None,
+        segment_unit: str | None = None,
+        segment_end: str = "auto",
+        length_tolerance: float = 1.0,
+        rgb: str = "auto",
+        depth: str | None = "auto",
+        depth_unit: str | Mapping[str, str] | None = None,
+        depth_scale: float | Mapping[str, float] | None = None,
+        depth_kind: str | None = None,
+        invalid_values: Iterable[float] | None = None,
+        min_depth: float | None = None,
+        max_depth: float | None = None,
+        align: str = "refuse",
+        orientation: str = "refuse",
+        require_depth: bool = False,
+        require_annotations: bool | None = None,
+        on_unpaired: str = "list",
+        clip_span: int = 64,
+        clip_stride: int | None = None,
+        drop_unlabelled: bool = False,
+        split_list: str | Mapping[str, str] | None = None,
+        split_fractions: Mapping[str, float] | None = None,
+    ) -> None:
+        self.root = Path(root).expanduser()
+        choose("unknown_phase", unknown_phase, ("error", "ignore"))
+        choose("on_unpaired", on_unpaired, ("list", "error"))
+        _check_rates(length_tolerance, fps=fps, label_fps=label_fps)
+        stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth)
+        options = VideoOptions(rgb, depth or "none", stated, align, require_depth, fps, orientation)
+        found = find_videos(self.root, videos, options)
+        if unit == "videos" and annotations == "auto" and not require_annotations:
+            annotations = "none"  # pre-training: what is wrong with labels must not stop it
+        ignored = (ignored_phases,) if isinstance(ignored_phases, str) else tuple(ignored_phases or ())
+        reading = AnnotationOptions(annotation_format, segment_unit, annotation_level, ignored, clock)
+        labels = find_annotations(self.root, list(found.videos), annotations, reading)
+        self.notes = list(found.notes)
+        self.incomplete: dict[str, str] = {}
+        self.unpaired = [*found.unpaired, *labels.unpaired]
+        self._tell(describe_reading(labels.all, ignored))
+        rules = self._phase_names(labels, phase_names, unknown_phase, ignored)
+        inclusive, how = ends_are_inclusive(labels.all, segment_end)
+        timing = Timing(0, fps, label_fps, length_tolerance, inclusive)
+        timing_of = partial(_timing_of, found.videos, timing)
+        check_clock(labels.by_key, timing_of)
+        start, counted = first_number(labels.by_key, timing_of, label_start)
+        self._tell([sentence for sentence in (how, counted) if sentence])
+        chosen = self._select(found, split, split_list, split_fractions)
+        needed = (unit == "clips") if require_annotations is None else require_annotations
+        chosen = self._annotated(chosen, labels, needed)
+        laid = self._lay_out(chosen, labels, rules, replace(timing, first=start))
+        self._account_for_unpaired(on_unpaired)
+        self._files = {key: found.videos[key].files for key in laid}
+        names = None if rules is None else rules.names
+        cut: dict[str, Any] = {"unit": unit, "clip_span": clip_span, "clip_stride": clip_stride}
+        super().__init__(
+            list(laid.values()), names, drop_unlabelled=drop_unlabelled, depth_spec=found.depth_spec, **cut
+        )
+        self.class_table = None if rules is None else ClassTable(rules.names, rules.numbers)
+
+    def _phase_names(
+        self,
+        labels: FoundAnnotations,
+        given: str | Sequence[str] | Mapping[int, str] | ClassTable | None,
+        unknown: str,
+        ignored: Sequence[str],
+    ) -> PhaseNames | None:
+        """Names as stated, else of all annotations; None without either."""
+        table = None if given is None else read_class_table(given, self.root)
+        if table is not None and not (table.assumed and not holds_numbers(labels.all)):
+            self.notes.append(f"phases: {len(table.names)} names as {'assumed' if table.assumed else 'stated'}")
+            if holds_numbers(labels.all) and table.numbers:
+                self._tell([f"numbers in the annotations mean {table.spelled()}"])
+            return PhaseNames(table.names, table.numbers, unknown, ignored)
+        if not labels.all:
+            return None
+        names, how = collect_names(labels.all, ignored)
+        self.notes.append(how)
+        return PhaseNames(tuple(names), None, unknown, ignored)
+
+    def _tell(self, sentences: Sequence[str]) -> None:
+        """What was judged by evidence or chosen by an option: in the notes, and in the log of every run."""
+        self.notes += sentences
+        for sentence in sentences:
+            say_once(f"{self.root}: {sentence}")
+
+    def _select(
+        self,
+        found: FoundVideos,
+        split: str | None,
+        split_list: str | Mapping[str, str] | None,
+        fractions: Mapping[str, float] | None,
+    ) -> dict[str, FoundVideo]:
+        sequences = {key: [Frame(key, rgb=found.names[key])] for key in found.videos}
+        kept, how = select_split(self.root, sequences, split, split_list, fractions, whole=True)
+        self.notes.append(how if split not in (None, "all") else "all videos, not split")
+        for entry in missing_entries(self.root, sequences, split, split_list):
+            self.unpaired.append(Unpaired(entry, f"listed for the split {split}, but no video of that name"))
+        return {key: found.videos[key] for key in kept}
+
+    def _annotated(
+        self, videos: dict[str, FoundVideo], labels: FoundAnnotations, needed: bool
+    ) -> dict[str, FoundVideo]:
+        """List the videos without annotation, and leave them out where one is needed."""
+        bare = [key for key in videos if key not in labels.by_key]
+        if not needed:
+            self.notes += [f"{len(bare)} of {len(videos)} videos are not annotated"] if bare else []
+            return videos
+        self.unpaired += [Unpaired(key, "no annotation for it") for key in bare]
+        if len(bare) == len(videos):
+            reasons = [f"  {entry.path}: {entry.reason}" for entry in self.unpaired[:5]]
+            raise DataError(
+                f"{self.root}: none of the {len(videos)} videos (first: {next(iter(videos))}) is annotated. "
+                "Annotations bear the name of their video (phase_annotations/video01-phase.txt); name their folder or "
+                "file with --data.options.annotations, or, to pre-train, pass require_annotations=false. Left over:\n"
+                + "\n".join(reasons)
+            )
+        return {key: video for key, video in videos.items() if key in labels.by_key}
+
+    def _lay_out(
+        self,
+        videos: dict[str, FoundVideo],
+        labels: FoundAnnotations,
+        rules: PhaseNames | None,
+        timing: Timing,
+    ) -> dict[str, PhaseVideo]:
+        """Each video with the phase of each frame; a video that cannot be read is listed and left out."""
+        laid: dict[str, PhaseVideo] = {}
+        tails: list[str] = []
+        uneven: list[str] = []
+        for key, video in videos.items():
+            try:
+                length, rate = video.handle.length, video.handle.fps
+                times = frame_times(video.handle)
+                lacks = known_lacks(video.handle)
+                lacking = "; ".join(lack.reason for lack in lacks)
+            except CorruptFileError as error:
+                self.unpaired.append(Unpaired(error.path, error.reason))
+                continue
+            phases = np.full(length, IGNORE_INDEX, dtype=np.uint8)
+            uneven += [key] if times is not None and times.starts is not None else []
+            if lacking:
+                self.incomplete[key] = lacking
+            annotation = labels.by_key.get(key)
+            if annotation is not None and rules is not None:
+                rate = timing.fps or rate or (times.fps if times is not None else None)
+                lost = frames_lost_at_the_end(lacks, length)
+                own = replace(timing, num_frames=length, fps=rate, times=times, lacking=lacking, lost=lost)
+                phases = frame_phases(annotation, rules.ids(annotation), own, key)
+                if behind := lost_labels(annotation, own):
+                    self.incomplete[key] = f"{lacking}; {behind}"
+                    say_once(f"{self.root}: {key}: {behind}")
+                if (annotated := np.flatnonzero(phases != IGNORE_INDEX)).size and annotated[-1] < length - 1:
+                    tails.append(f"{key} from frame {annotated[-1] + 1} of {length}")
+            laid[key] = PhaseVideo(video.handle, phases)
+        if not laid:
+            last = self.unpaired[-1]
+            raise DataError(f"{self.root}: not one of {len(videos)} videos can be read; {last.path}: {last.reason}")
+        frames = sum(len(video.phases) for video in laid.values())
+        labelled = sum(int((video.phases != IGNORE_INDEX).sum()) for video in laid.values())
+        self.notes.append(f"{len(laid)} videos, {frames} frames, {labelled / max(frames, 1):.1%} annotated")
+        if uneven:
+            self.notes.append(f"{len(uneven)} videos have a variable frame rate, such as {uneven[0]}: true times count")
+        self._tell_incomplete()
+        if tails:
+            self.notes.append(f"the ends of {len(tails)} videos are not annotated; the first: {tails[0]}")
+        return laid
+
+    def _tell_incomplete(self) -> None:
+        """Note the recordings that are shorter than they should be; each is logged when it is opened."""
+        if not self.incomplete:
+            return
+        key, reason = next(iter(self.incomplete.items()))
+        self.notes.append(f"{len(self.incomplete)} videos are incomplete; the first: {key}: {reason}")
+
+    def _account_for_unpaired(self, how: str) -> None:
+        """Log that files take no part, or refuse it.
+
+        Raises:
+            DataError: some do, and `how` is "error".
+        """
+        if not self.unpaired:
+            return
+        first, count = self.unpaired[0], len(self.unpaired)
+        what = f"{self.root}: {count} files take no part; the first: {first.path} ({first.reason})"
+        if how == "error":
+            raise DataError(f"{what}. With --data.options.on_unpaired=list they are left out")
+        logger.warning("%s", what)
+
+    def digest(self) -> str:
+        """Digest of names and sizes of all files, depth rules, phases and clip rules; the place of the root and times
+        of change do not count."""
+        state = hashlib.sha256(super().digest().encode())
+        spec = self.depth_spec.to_dict() if self.depth_spec is not None else None
+        state.update(json.dumps(spec, sort_keys=True).encode())
+        for key, files in self._files.items():
+            state.update(f"\n{key}".encode("utf-8", "surrogatepass"))
+            for name, path in files:
+                size = path.stat().st_size if path.is_file() else -1
+                state.update(f"\n {name} {size}".encode("utf-8", "surrogatepass"))
+        return state.hexdigest()
+
+
+def _timing_of(videos: Mapping[str, FoundVideo], timing: Timing, key: str) -> Timing | None:
+    """Frames and rates of a video; None where it cannot be read, which is listed elsewhere."""
+    handle = videos[key].handle
+    try:
+        lost = frames_lost_at_the_end(known_lacks(handle), handle.length)
+        rate = timing.fps or handle.fps
+        return replace(timing, num_frames=handle.length, fps=rate, times=frame_times(handle), lost=lost)
+    except CorruptFileError as error:
+        logger.info("%s", error)
+        return None
+
+
+def _check_rates(length_tolerance: float, **rates: float | None) -> None:
+    for option, rate in rates.items():
+        if rate is not None and not rate > 0:
+            raise ConfigError(f"{option} is {rate}; frames per second above 0")
+    if length_tolerance < 0:
+        raise ConfigError(f"length_tolerance is {length_tolerance}; label steps, at least 0")

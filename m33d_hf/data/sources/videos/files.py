@@ -1,0 +1,164 @@
+"""A video file (or folder of its frames) as a `VideoHandle`, with depth maps beside it where there are some."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.errors import CorruptFileError
+from m33d_hf.modeling.depth_m33d import resize_depth
+from m33d_hf.modeling.video_reading_m33d import VideoInfo, frame_orientations, probe_video, read_video
+from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack, restated
+
+logger = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m2ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv",
+    ".gif", ".ts",
+)  # fmt: skip
+
+
+class DepthFrames(Protocol):
+    """Depth of a video, frame by frame (`m33d_hf.data.depth.maps.DepthMaps`)."""
+
+    def require_length(self, num_frames: int, video: object) -> None:
+        """Raise a DataError unless there are as many maps as frames."""
+
+    def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
+        """Raise a DataError where maps of pictures that their file says to turn may not be upright."""
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return (T, 1, h, w) float32, NaN where invalid."""
+
+
+@lru_cache(maxsize=16384)
+def _probed(path: str, backend: str, size: int, time_ns: int) -> VideoInfo:
+    info = probe_video(path, backend)
+    if info.incomplete:
+        logger.warning("%s is incomplete: %s", path, info.incomplete)
+    return info
+
+
+def cached_info(path: Path | str, backend: str = "auto") -> VideoInfo:
+    """What `probe_video` says, asked once per process and state of the file; what is missing of it is logged.
+
+    Raises:
+        CorruptFileError: as `probe_video`.
+    """
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise CorruptFileError(path, f"cannot be read ({error.strerror or error})") from error
+    return _probed(str(path), backend, state.st_size, state.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A `VideoHandle` over a video file; nothing is opened before its length, rate or frames are asked for.
+
+    Attributes:
+        key: stable name of the video.
+        path: the file, or a folder of pictures; relative to `root` where that is given.
+        depth: depth of its frames by the same numbers, or None.
+        label: class id of the whole video.
+        root: folder that `path` is relative to.
+        backend: of `probe_video`.
+        stated_fps: frames per second that somebody states against what the file says; None takes the file's times.
+    """
+
+    key: str
+    path: Path
+    depth: DepthFrames | None = None
+    label: int | None = None
+    root: Path | None = None
+    backend: str = "auto"
+    stated_fps: float | None = None
+
+    @property
+    def file(self) -> Path:
+        """Where the video lies."""
+        return Path(self.path) if self.root is None else self.root / self.path
+
+    @property
+    def info(self) -> VideoInfo:
+        """Frames, rate, size; the first call per process looks at the file.
+
+        Raises:
+            CorruptFileError: it cannot be read.
+        """
+        return cached_info(self.file, self.backend)
+
+    @property
+    def length(self) -> int:
+        """Number of frames that decode; raises as `info` does."""
+        return self.info.num_frames
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second on average, None when unknown; raises as `info` does."""
+        return self.stated_fps or self.info.fps
+
+    @property
+    def times(self) -> FrameTimes | None:
+        """When each frame is shown, in seconds from the first one; None when unknown; raises as `info` does."""
+        return FrameTimes(self.length, self.stated_fps) if self.stated_fps else self.info.times
+
+    @property
+    def lacks(self) -> tuple[Lack, ...]:
+        """What is missing of the file, see `VideoInfo`; raises as `info` does."""
+        found = self.info.lacks
+        return restated(found, self.length, self.stated_fps) if self.stated_fps else found
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        """Read the given frames.
+
+        Returns:
+            rgb (T, 3, H, W) uint8; with depth also depth (T, 1, H, W), resized to the picture without mixing valid
+            depth with holes; label; meta with path, frames and fps.
+
+        Raises:
+            IndexError: a frame outside the video.
+            CorruptFileError: a frame that cannot be decoded.
+            DataError: depth of another number of frames.
+        """
+        return self.read_maps(indices, None).align()
+
+    def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
+        """As `read`, with the named maps only, of RGB and depth; None, or names of neither, for both.
+
+        Depth that is not named is not opened, so that an RGB-only run keeps a video whose depth is damaged or of
+        another length. Without RGB the picture is not decoded, which alone would tell damaged frames. Beside RGB, depth
+        of another resolution is left at that (`RGBDSample.aligned`).
+        """
+        numbers = [int(index) for index in indices]
+        info = self.info
+        held = {"rgb"} if self.depth is None else {"rgb", "depth"}
+        wanted = held if maps is None else held & set(maps) or held
+        rgb = depth = None
+        for number in numbers:
+            if not 0 <= number < info.num_frames:
+                raise IndexError(f"{self.file}: frame {number} of a video of {info.num_frames} frames")
+        if "rgb" in wanted:
+            # As decoded, pixel by pixel: resizing reads that faster than planes, and a copy of a clip costs as much.
+            rgb = torch.from_numpy(read_video(self.file, numbers, info=info)).permute(0, 3, 1, 2)
+        if self.depth is not None and "depth" in wanted:
+            self.depth.require_length(info.num_frames, self.file)
+            depth = self.depth.read(numbers)
+            folder = info.backend == "frames"
+            orientations = frame_orientations(self.file, numbers) if folder else [info.orientation] * len(numbers)
+            self.depth.require_upright(orientations, (info.height, info.width), depth)
+            if rgb is None:
+                depth = resize_depth(depth, (info.height, info.width))
+        listing = ",".join(map(str, numbers))
+        key = self.key if info.num_frames == 1 else f"{self.key}[{listing}]"
+        meta: dict[str, Any] = {"path": str(self.file), "frames": numbers, "fps": self.fps}
+        aligned = depth is None or depth.shape[-2:] == (info.height, info.width)
+        return RGBDSample(key=key, rgb=rgb, depth=depth, label=self.label, meta=meta, aligned=aligned)

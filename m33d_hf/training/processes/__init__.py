@@ -1,0 +1,1 @@
+"""What processes share: launching, checkpoints, optimizers, sharding."""

@@ -1,0 +1,415 @@
+"""Checkpoints that are either whole or not there: temporary folder, fsync, COMPLETE marker, rename.
+
+Layout below `output_dir/checkpoints`: `step_00000100/{model.safetensors, optimizer.pt, state.json, COMPLETE}`, with
+`ema.safetensors` where an average is kept and `config.json` where the model has one, and `best/` with the weights of
+the best evaluation; in each also what belongs to the weights, so that it may be copied elsewhere. COMPLETE lists every
+file with its size and a digest (m33d_hf.training.processes.markers), so that a folder cut short by a crash, a full
+disk or a partial copy, or damaged since, is never picked up.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from m33d_hf.data.loader.workers import tells_of_a_lost_worker
+from m33d_hf.errors import CheckpointError
+from m33d_hf.training.processes.fsdp2 import cut_like, local
+from m33d_hf.training.processes.markers import MARKER, damage, file_digest, flush_folder, is_complete, mark_complete
+from m33d_hf.training.processes.saved_state import FILES, own_memory
+
+Beside = Callable[[Path], None]
+
+WEIGHTS = "model.safetensors"
+AVERAGE = "ema.safetensors"
+OPTIMIZER = "optimizer.pt"
+STATE = "state.json"
+BEST = "best"
+
+_STEP_FOLDER = re.compile(r"step_(\d{8,})")
+_TEMPORARY = ".tmp-"
+_REPLACED = ".old-"
+
+
+class CheckpointStore:
+    """The checkpoints of one run. Only the main process may call the methods that write.
+
+    Args:
+        output_dir: folder of the run; checkpoints go to its `checkpoints` folder.
+        keep_last: number of resumable checkpoints kept, at least 1; `best` is kept besides.
+
+    Attributes:
+        damaged: folders found to be damaged, which count as absent until they are written again.
+    """
+
+    def __init__(self, output_dir: str | Path, keep_last: int = 2) -> None:
+        self.folder = Path(output_dir) / "checkpoints"
+        self.keep_last = keep_last
+        self.damaged: set[Path] = set()
+
+    def steps(self) -> list[Path]:
+        """Complete resumable checkpoints, oldest first; digests are not looked at."""
+        return [path for path in self.step_folders() if is_complete(path) and path not in self.damaged]
+
+    def step_folders(self) -> list[Path]:
+        """Complete or not, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
+        return sorted(found, key=step_of)
+
+    def latest(self) -> Path | None:
+        """The newest complete checkpoint, or None."""
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def best(self) -> Path | None:
+        """The weights of the best evaluation, or None."""
+        path = self.folder / BEST
+        return path if is_complete(path) and path not in self.damaged else None
+
+    def check_best(self) -> str | None:
+        """What is wrong with `best`, whose place the next evaluation then takes; None where nothing is. Reads it."""
+        path = self.folder / BEST
+        found = damage(path) if path.is_dir() else None
+        if found is None and path.is_dir():
+            try:
+                read_state(path)
+            except CheckpointError as error:
+                found = str(error)
+        if found is not None:
+            self.damaged.add(path)
+        return found
+
+    def save(
+        self,
+        model: nn.Module,
+        optimizer_state: dict[str, Any],
+        state: dict[str, Any],
+        average: dict[str, torch.Tensor] | None = None,
+        beside: Beside | None = None,
+    ) -> Path:
+        """Write the resumable checkpoint of ``state["step"]``, then drop the ones that retention no longer keeps.
+
+        `beside` as in `save_best`.
+
+        Raises:
+            CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
+        """
+        path = self.folder / f"step_{state['step']:08d}"
+        known: dict[str, str] = {}
+        with self._writing(path, known) as temporary:
+            write_weights(model, temporary)
+            write_optimizer(optimizer_state, temporary)
+            if average is not None:
+                values = {name: tensor.contiguous() for name, tensor in average.items()}
+                _naming(temporary / AVERAGE, lambda file: save_file(values, file))
+            digests = {file.name: file_digest(file) for file in sorted(temporary.iterdir())}
+            write_json(temporary / STATE, {**state, FILES: digests})
+            if beside is not None:
+                beside(temporary)
+            known.update(digests)
+        self.retain(state["step"])
+        return path
+
+    def save_best(self, model: nn.Module, state: dict[str, Any], beside: Beside | None = None) -> Path:
+        """Write the weights (no optimizer state) as `best`, replacing the former ones at once.
+
+        Args:
+            model: unwrapped.
+            state: of the run, with its metrics.
+            beside: writes what belongs to the weights (a processor, the classes) into the folder that it is given.
+
+        Raises:
+            CheckpointError: as `save`.
+        """
+        path = self.folder / BEST
+        with self._writing(path) as temporary:
+            write_weights(model, temporary)
+            write_json(temporary / STATE, state)
+            if beside is not None:
+                beside(temporary)
+        return path
+
+    def save_if_best(
+        self, model: nn.Module, state: dict[str, Any], metric: str, greater: bool, beside: Beside | None = None
+    ) -> None:
+        """`save_best` where ``state["metrics"][metric]`` is better than that of the best so far.
+
+        Raises:
+            CheckpointError: as `save`.
+        """
+        former = self.best()
+        found = read_state(former).get("metrics") if former else None
+        known = found.get(metric) if isinstance(found, dict) else None
+        value = state["metrics"][metric]
+        if not isinstance(known, int | float) or (value > known if greater else value < known):
+            self.save_best(model, state, beside)
+
+    def clean(self) -> None:
+        """Remove what a killed run left behind, and put back a checkpoint caught in the middle of its replacement."""
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.glob(f"{_REPLACED}*"):
+            original = self.folder / path.name.removeprefix(_REPLACED)
+            if is_complete(path) and not is_complete(original):
+                shutil.rmtree(original, ignore_errors=True)
+                path.rename(original)
+            else:
+                _remove(path)
+        for path in self.folder.glob(f"{_TEMPORARY}*"):
+            _remove(path)
+
+    def retain(self, step: int) -> None:
+        """Keep the `keep_last` newest whole checkpoints up to `step`, one of them, and drop what is older.
+
+        Newer ones stay until the run comes to their step: they are of an attempt that it has gone back behind.
+        """
+        steps = [path for path in self.steps() if step_of(path) <= step]
+        for path in steps[: -self.keep_last]:
+            (path / MARKER).unlink(missing_ok=True)  # first, so that a kill half way leaves nothing that looks whole
+        kept = steps[-self.keep_last :]
+        for path in self.step_folders():
+            if kept and path not in kept and step_of(path) < step_of(kept[-1]):
+                _remove(path)
+
+    @contextmanager
+    def _writing(self, path: Path, known: Mapping[str, str] | None = None) -> Iterator[Path]:
+        """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+        `known` as for `mark_complete`; the block may fill it.
+        """
+        temporary = self.folder / (_TEMPORARY + path.name)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            mark_complete(temporary, known=known)
+            _replace(temporary, path)
+        # safetensors and torch.save report a failed write as errors of their own; see `_naming`.
+        except (OSError, SafetensorError, RuntimeError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if tells_of_a_lost_worker(error):
+                raise
+            latest = self.latest()
+            kept = f"The previous checkpoint is intact: {latest}." if latest else "There is no earlier checkpoint."
+            raise CheckpointError(
+                f"Could not write the checkpoint {path}: {error}. {kept} Free some space or make the folder "
+                "writable, then start again with --resume auto."
+            ) from error
+        self.damaged.discard(path)
+
+
+def step_of(path: Path) -> int:
+    """The step that a folder's name says."""
+    return int(path.name.removeprefix("step_"))
+
+
+def find_checkpoints(resume: str | None, output_dir: str | Path) -> list[Path]:
+    """The checkpoints to continue from, the one to try first in front; whether they are whole is not looked at.
+
+    Args:
+        resume: "auto" takes those of `output_dir`, if any; None or "none" starts anew; a checkpoint folder, or the
+            output folder of a run.
+        output_dir: folder of this run.
+
+    Raises:
+        CheckpointError: the path is not a checkpoint, and not the output folder of a run with one.
+    """
+    if resume is None or resume == "none":
+        return []
+    if resume == "auto":
+        return CheckpointStore(output_dir).step_folders()[::-1]
+    path = Path(resume)
+    if is_complete(path) and (path / OPTIMIZER).exists():
+        return [path]
+    found = CheckpointStore(path).step_folders()[::-1]
+    if not found:
+        reason = f" ({damage(path)})" if (path / STATE).exists() else ""
+        raise CheckpointError(
+            f"--resume {resume} holds no complete checkpoint{reason}: it is neither a folder with {MARKER} and "
+            f"{OPTIMIZER} nor the output folder of a run with such checkpoints. A folder without the marker was cut "
+            "short while being written; take an earlier one."
+        )
+    return found
+
+
+def write_weights(model: nn.Module, folder: Path) -> None:
+    """Write the unwrapped model's weights, and its config where it has one, so that from_pretrained loads them."""
+    if any(_is_part(parameter) for parameter in model.parameters()):
+        # DeepSpeed keeps the weights of a group in one flat memory, which safetensors takes for tied weights.
+        copies = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+        _naming(folder / WEIGHTS, lambda file: save_file(copies, file, metadata={"format": "pt"}))
+    else:
+        _naming(folder / WEIGHTS, lambda file: save_model(model, str(file), metadata={"format": "pt"}))
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "save_pretrained"):
+        config.save_pretrained(folder)
+
+
+def write_optimizer(state: dict[str, Any], folder: Path) -> None:
+    """Write optimizer.pt.
+
+    Raises:
+        OSError: naming the file; torch alone would say something about positions in an archive.
+    """
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
+
+    _naming(folder / OPTIMIZER, write)
+
+
+def _naming(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file; where that fails, the error says which file it was."""
+    try:
+        write(path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if tells_of_a_lost_worker(error):
+            raise
+        raise OSError(f"{path.name}: {error}") from error
+
+
+def read_weights(model: nn.Module, folder: Path) -> None:
+    """Load exactly the model's weights.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or belongs to another architecture.
+    """
+    try:
+        _check_types(model, folder / WEIGHTS)
+        if any(_is_part(parameter) for parameter in model.parameters()):
+            _read_parts(model, folder / WEIGHTS)
+        else:
+            load_model(model, str(folder / WEIGHTS), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
+
+
+def _check_types(model: nn.Module, path: Path) -> None:
+    """Refuse numbers of another type, which would be rounded in silence.
+
+    Raises:
+        RuntimeError: naming the tensor.
+    """
+    own = model.state_dict()
+    with safe_open(str(path), framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 (the file is no dict)
+            dtype = file.get_tensor(name).dtype
+            if name in own and own[name].dtype != dtype:
+                raise RuntimeError(f"{name} is {dtype} in the file and {own[name].dtype} in the model")
+
+
+def _is_part(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is this process's shard, or shares its memory with others."""
+    return isinstance(tensor, DTensor) or tensor.untyped_storage().nbytes() > tensor.nbytes
+
+
+def _read_parts(model: nn.Module, path: Path) -> None:
+    """Fill weights that are sharded, or lie in one flat memory, in place; one whole tensor at a time is in memory.
+
+    Raises:
+        RuntimeError: other names or shapes than the model's.
+    """
+    targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with safe_open(str(path), framework="pt") as file, torch.no_grad():
+        names = set(file.keys())
+        if names != set(model.state_dict()):
+            raise RuntimeError(f"keys differ: {sorted(names ^ set(model.state_dict()))}")
+        for name in sorted(names):
+            target, whole = targets[name].detach(), file.get_tensor(name)
+            if whole.shape != target.shape:
+                raise RuntimeError(f"{name} is {tuple(whole.shape)} in the file and {tuple(target.shape)} in the model")
+            local(target).copy_(local(cut_like(whole, target)))
+
+
+def read_average(folder: Path) -> dict[str, torch.Tensor]:
+    """Load the averaged weights.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    try:
+        return load_file(folder / AVERAGE)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / AVERAGE} cannot be read: {error}") from error
+
+
+def read_optimizer(folder: Path) -> dict[str, Any]:
+    """Load the optimizer's (and the scaler's) state as tensors and plain values only; what they say is not checked.
+
+    Every tensor has memory of its own: a file may give several the same, in which updates would run into each other.
+
+    Raises:
+        CheckpointError: missing or damaged, or a tensor that is not a plain array of numbers.
+    """
+    try:
+        found = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler meets whatever bytes there are: any error means that they are damaged
+        raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {type(error).__name__}: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{folder / OPTIMIZER} holds {type(found).__name__}, no optimizer's state")
+    return own_memory(found, folder / OPTIMIZER)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Load `state.json`.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    try:
+        found = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{folder / STATE} holds {type(found).__name__}, no object of named values")
+    return found
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with a trailing newline."""
+    text = json.dumps(value, indent=2, default=str) + "\n"
+    _naming(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, of which others may remove something at the same time.
+
+    Raises:
+        OSError: naming the folder; rmtree names what it failed at as seen from within.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`; a former `path` steps aside first, as a folder cannot be renamed over."""
+    aside = path.parent / (_REPLACED + path.name)
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+    temporary.rename(path)
+    flush_folder(path.parent)
+    shutil.rmtree(aside, ignore_errors=True)

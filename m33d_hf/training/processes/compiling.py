@@ -1,0 +1,125 @@
+"""train.compile and train.grad_checkpointing: what they do, and where they are refused.
+
+Training steps are compiled with static shapes (every micro-batch has `train.batch_size` samples); evaluations, whose
+last batch is smaller and which change the model's mode, run eagerly. Compiling is in place, so that the names of the
+weights stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.training.processes.deepspeed_config import PREFIX
+from m33d_hf.training.processes.fsdp2 import blocks_of
+from m33d_hf.training.recipe.arguments import RunArguments, TrainArguments
+
+# Modes of torch.compile whose kernels are replayed as CUDA graphs, from memory that the next replay overwrites.
+CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+
+
+def compile_model(model: nn.Module, args: RunArguments, device: torch.device) -> None:
+    """Compile the training step in place: the whole model, or block by block where it will be sharded.
+
+    Raises:
+        ConfigError: it cannot work here; the message names what is missing.
+    """
+    check_compile(model, args, device)
+    train = args.train
+    mode = None if train.compile_mode == "default" else train.compile_mode
+    # FSDP2 gathers the weights of a block in hooks around it, which no graph may contain.
+    for module in blocks_of(model) if train.sharding == "fsdp2" else [model]:
+        # Shapes are static until one changes, which only a drawn number of tokens does (multimae).
+        module.compile(backend=train.compile_backend, mode=mode)
+
+
+def check_compile(model: nn.Module, args: RunArguments, device: torch.device) -> None:
+    """Refuse what cannot be compiled here.
+
+    Raises:
+        ConfigError: an unknown backend, a missing compiler, DeepSpeed, a recurrent model, or CUDA graphs where
+            they cannot be.
+    """
+    train = args.train
+    if train.sharding.startswith(PREFIX):
+        raise ConfigError(
+            f"train.compile with train.sharding={train.sharding} was never tried: take fsdp2, or neither."
+        )
+    known = torch.compiler.list_backends(exclude_tags=())
+    if train.compile_backend not in known:
+        hint = nearest_name_hint(train.compile_backend, known)
+        raise ConfigError(f"train.compile_backend={train.compile_backend!r} is not one of {', '.join(known)}.{hint}")
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        raise ConfigError(
+            f"The recurrent model of {args.task} takes videos of any length and cannot be compiled: leave out "
+            "--train.compile."
+        )
+    if train.compile_backend == "inductor":
+        _check_inductor(device)
+    if train.compile_mode in CUDA_GRAPHS:
+        _check_cuda_graphs(train, device)
+
+
+def _check_inductor(device: torch.device) -> None:
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise ConfigError(
+                "train.compile on a GPU needs the package triton, which is not installed: `pip install triton`, or "
+                "leave out --train.compile."
+            )
+        return
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
+    if not any(shutil.which(name) for name in compilers if name):
+        raise ConfigError(
+            "train.compile on CPU needs a C++ compiler, and none of g++, clang++ and $CXX is there: install one, or "
+            "leave out --train.compile (on CPU it saves little)."
+        )
+
+
+def _check_cuda_graphs(train: TrainArguments, device: torch.device) -> None:
+    name = f"train.compile_mode={train.compile_mode}"
+    if device.type != "cuda":
+        raise ConfigError(f"{name} replays CUDA graphs, and this run is on {device.type}: take compile_mode default.")
+    if train.accumulation > 1:
+        raise ConfigError(
+            f"{name} replays CUDA graphs, which overwrite the gradients of the micro-batch before: set "
+            "train.accumulation to 1, or take compile_mode default."
+        )
+    if train.sharding == "fsdp2":
+        raise ConfigError(f"{name} replays CUDA graphs, but FSDP2 moves the weights: take compile_mode default.")
+
+
+@contextmanager
+def eager_evaluation(train: TrainArguments) -> Iterator[None]:
+    """Run a compiled model as it is written, without compiling it for other shapes, for the length of the block."""
+    if not train.compile:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def checkpoint_activations(model: nn.Module, args: RunArguments) -> None:
+    """Recompute every block in the backward pass; generators are put back, so dropout and drop path repeat themselves.
+
+    Raises:
+        ConfigError: the model has no blocks.
+    """
+    if not blocks_of(model):
+        raise ConfigError(
+            f"The model of {args.task} has no transformer blocks to recompute: leave out --train.grad_checkpointing."
+        )
+    owner: Any = model
+    # context_BND reaches the decoder's blocks by name, and re-entrant checkpoints lose the gradient of such arguments.
+    options = {"use_reentrant": False, "preserve_rng_state": True}
+    # transformers renames the method in 5.2x and warns at the former name.
+    enable = getattr(owner, "activation_checkpointing_enable", None) or owner.gradient_checkpointing_enable
+    enable(options)

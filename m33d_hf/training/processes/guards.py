@@ -1,0 +1,200 @@
+"""What stops a run in an orderly way, and what keeps two runs out of one folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import torch.distributed as dist
+
+from m33d_hf.data.loader.workers import lost_worker, tells_of_a_lost_worker
+from m33d_hf.errors import CheckpointError, ConfigError, M33DError, WorkerLostError
+from m33d_hf.training.processes.launcher import launched
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LOCK_FILE = ".lock"
+# What gloo says, in errors of no class of their own.
+_BROKEN = ("Connection closed by peer", "Connection reset by peer", "gloo/transport")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+class StopSignals:
+    """Notes SIGTERM, SIGINT and the death of the launcher; the loop asks once per step and stops all ranks together.
+
+    A second SIGINT or SIGTERM acts as if we were not here (KeyboardInterrupt, or death), for those who cannot wait.
+    The handlers are installed only in the main thread, the one place where Python allows it, and put back at the end.
+
+    `accelerate launch` with one process starts a child and dies of a SIGTERM without telling it; a changed parent
+    process is how the child finds out. Only processes that a launcher started look at their parent: `nohup` and
+    closed terminals must not stop a run. The environment variable M33D_WATCH_PARENT=1 asks for it too. What happens
+    where the loop does not come round to ask, `m33d_hf.training.processes.launcher` says.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._former: dict[int, Any] = {}
+        self._parent = os.getppid() if launched() else None
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def requested(self) -> int | None:
+        """The signal to act upon: the one received, SIGTERM when the launcher has died, or None."""
+        if self.received is None and self._parent is not None and os.getppid() != self._parent:
+            self.received = int(signal.SIGTERM)
+        return self.received
+
+    def join(self) -> None:
+        """Stop because another rank must; this one may not have received anything."""
+        self.received = self.received or int(signal.SIGTERM)
+
+
+def exit_code(received: int | None) -> int:
+    """The shell's convention: 128 + signal number (143 for SIGTERM, 130 for SIGINT), 0 without a signal."""
+    return 0 if received is None else 128 + received
+
+
+def check_world_size(asked: int | None, found: int) -> None:
+    """Compare the world that was found with what the user and the launcher asked for.
+
+    Args:
+        asked: `num_processes` of the run, None for whatever was started.
+        found: processes that actually take part.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if found != launched:
+        raise ConfigError(
+            f"The launcher started WORLD_SIZE={launched} processes, but this one works alone or in another group "
+            f"(found {found}): they would train without each other. On machines without an accelerator pass --cpu true."
+        )
+    if asked is not None and asked != found:
+        raise ConfigError(
+            f"num_processes is {asked}, but {found} process(es) take part. `accelerate launch --cpu --num_processes "
+            f"{asked}` starts a single process; on CPU start the run with `torchrun --nproc_per_node {asked} "
+            f"scripts/run_....py ... --num_processes {asked}`."
+        )
+
+
+@contextmanager
+def full_disk_named(output_dir: str | Path) -> Iterator[None]:
+    """Turn a failed write, wherever it happens in the block, into an error that says what to do.
+
+    Raises:
+        CheckpointError: the disk is full, a quota or a limit on file sizes is reached, it became read-only, or
+            something in the output folder was removed, or made inaccessible, by others.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, M33DError):
+            raise
+        if error.errno in _FULL:
+            raise CheckpointError(
+                f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written "
+                "before are intact; free some space, then start again with --resume auto."
+            ) from error
+        if not _lies_below(error.filename, output_dir):
+            raise
+        raise CheckpointError(
+            f"{error.filename} could not be written or read back: {error.strerror}. Something else changes the output "
+            f"folder {output_dir} while the run uses it; leave it alone, then start again with --resume auto."
+        ) from error
+
+
+def _lies_below(name: object, folder: str | Path) -> bool:
+    return isinstance(name, str) and Path(folder).absolute() in Path(name).absolute().parents
+
+
+@contextmanager
+def lost_process_named() -> Iterator[None]:
+    """Turn what torch says of another process of the run that was killed into an error of ours.
+
+    Raises:
+        WorkerLostError: a reading process, of which torch tells wherever the main thread is at that moment, or a rank,
+            whose connections break.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, M33DError):
+            raise
+        if tells_of_a_lost_worker(error):
+            raise lost_worker(error) from error
+        if not _tells_of_a_lost_rank(error):
+            raise
+        raise WorkerLostError(
+            f"Another process of this run has ended, or cannot be reached any more ({error}). Its message says why: "
+            "fix that, then start again with --resume auto."
+        ) from error
+
+
+def _tells_of_a_lost_rank(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or any(words in str(error) for words in _BROKEN)
+
+
+@contextmanager
+def output_lock(output_dir: str | Path) -> Iterator[None]:
+    """Hold the output folder for this run; the lock goes with the process, however that ends.
+
+    Raises:
+        ConfigError: another process writes to the folder, or it cannot be written to.
+    """
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir {str(folder)!r} cannot be used as a folder: {error.strerror} ({error.filename}). "
+            "Give another --output_dir."
+        ) from error
+    with file:
+        _lock(file, folder)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _lock(file: IO[str], folder: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        raise ConfigError(
+            f"{folder} is being written by {file.read() or 'another process'}. If one launch was meant to be one run, "
+            "its processes did not find each other (on CPU use torchrun and --cpu true, not `accelerate launch`); "
+            "otherwise give each run its own --output_dir."
+        ) from error

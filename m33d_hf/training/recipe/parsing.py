@@ -1,0 +1,369 @@
+"""From `argv` to `RunArguments`: command-line overrides, typed values, one error per mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from m33d_hf.data.sources import source_option_types
+from m33d_hf.data.sources.options import check_option
+from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.modeling.fields_m33d import Range, described, fit, shown, takes_text
+from m33d_hf.training.recipe import recipes
+from m33d_hf.training.recipe.arguments import RunArguments, origin_of, said_by
+from m33d_hf.training.recipe.command_line import Word, read_overrides, typed
+
+# Two ways to say one thing, of which a layer that says either takes the place of both.
+ALTERNATIVES = (
+    ("train", "epochs", "max_steps"),
+    ("optim", "warmup_epochs", "warmup_steps"),
+    ("evaluation", "every_epochs", "every_steps"),
+    ("checkpoint", "every_epochs", "every_steps"),
+)
+
+
+# What the arguments of transformers' trainer and of many scripts are called here; for hints alone.
+ELSEWHERE = {
+    "lr": "learning_rate",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "gradient_checkpointing": "grad_checkpointing",
+    "mixed_precision": "precision",
+    "dataloader_num_workers": "num_workers",
+    "report_to": "trackers",
+}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Parsed arguments, and for every dotted key that something set, the name of the strongest layer that set it."""
+
+    args: RunArguments
+    origins: dict[str, str]
+
+
+def parse_arguments(argv: list[str], task: str) -> RunArguments:
+    """Recipe (--recipe), method (--method) and `--dotted.key value` overrides, laid over the defaults.
+
+    Raises:
+        ConfigError: unknown recipe, method or key (with the nearest name), a value of the wrong type or out of range.
+    """
+    return resolve(argv, task).args
+
+
+def resolve(argv: list[str], task: str) -> Resolved:
+    """Read recipe, method and overrides; see `m33d_hf.training.recipe.recipes` for the precedence.
+
+    Raises:
+        ConfigError: unknown recipe, method or key (with the nearest name), wrong type, contradiction.
+    """
+    overrides = read_overrides(argv)
+    layers: list[tuple[str, dict[str, Any]]] = []
+    recipe = overrides.get("recipe")
+    if recipe is not None:
+        layers = recipes.recipe_chain(_word("recipe", recipe))
+    for label, tree in layers:
+        check_keys(tree, label)
+    check_keys(overrides, "the command line")
+    layers.append(("command line", overrides))
+    layers = _with_method(layers)
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for label, tree in layers:
+        merged = recipes.merge(_without_alternatives(merged, tree), tree)
+        origins.update({key: label for key, _ in recipes.leaves(tree)})
+    merged.setdefault("task", task)
+    if merged["task"] != task and "task" in overrides:
+        raise ConfigError(f"--task {merged['task']}: this script is for {task}; every task has a script of its own.")
+    if merged["task"] != task:
+        raise ConfigError(
+            f"The recipe {recipe} is for {merged['task']}, not for {task}: use"
+            f" scripts/run_{_door(str(merged['task']))}.py."
+        )
+    if merged.get("method") is not None and task != "pretraining":
+        raise ConfigError(
+            f"method={merged['method']!r}: methods describe pre-training; {task} starts from --init_from."
+        )
+    has_modalities = merged.pop("modalities", None) is not None
+    _type_source_options(merged, origins)
+    args = build(RunArguments, merged, "", origins)
+    if has_modalities:
+        args.model["modalities"] = _modalities(layers, args.model.get("modalities"))
+    asked = args.data.max_train_samples
+    if asked is not None and origins["data.max_train_samples"] != "command line":
+        args.data.max_train_samples = recipes.RecipeNumber(asked)
+    args.validate(origins)
+    return Resolved(args, origins)
+
+
+def _without_alternatives(merged: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
+    """Drop what a stronger layer says in another unit: `--train.max_steps` replaces a recipe's `train.epochs`."""
+    merged = dict(merged)
+    for section, *names in ALTERNATIVES:
+        said = stronger.get(section)
+        if not isinstance(said, dict) or not isinstance(merged.get(section), dict):
+            continue
+        chosen = [name for name in names if said.get(name) is not None]
+        if len(chosen) == 1:
+            merged[section] = {k: v for k, v in merged[section].items() if k not in names}
+    return merged
+
+
+def _door(task: str) -> str:
+    return {"pretraining": "pretrain"}.get(task, task)
+
+
+def _word(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"--{key} needs one name, got {value!r}.")
+    return str(value)
+
+
+def _with_method(layers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Insert the method between recipes and command line; stage and num_frames are read from both."""
+    merged: dict[str, Any] = {}
+    for _, tree in layers:
+        merged = recipes.merge(merged, tree)
+    method = merged.get("method")
+    if method is None or method == "null":
+        return layers
+    stage = coerce(merged.get("stage"), int | None, "stage")
+    num_frames = coerce((merged.get("model") or {}).get("num_frames", 1), int, "model.num_frames")
+    label, tree = recipes.method_layer(_word("method", method), stage, num_frames)
+    check_keys(tree, label)
+    return [*layers[:-1], (label, tree), layers[-1]]
+
+
+def _modalities(layers: list[tuple[str, dict[str, Any]]], given: Any) -> list[dict[str, Any]]:
+    from m33d_hf.modeling.configuration_m33d import M33DConfig
+
+    default = given if isinstance(given, list) else M33DConfig().modalities or []
+    return recipes.resolve_modalities(layers, [dict(entry) for entry in default])
+
+
+def _type_source_options(merged: dict[str, Any], origins: Mapping[str, str]) -> None:
+    """Give `data.options` and `data.eval_options` the types that the source's constructor asks for.
+
+    Names that it does not have are left to the source, which lists those that it has.
+    """
+    data = merged.get("data") or {}
+    given = {section: data.get(section) for section in ("options", "eval_options")}
+    if not any(isinstance(values, dict) and values for values in given.values()):
+        return
+    source = coerce(
+        data.get("source", RunArguments().data.source), str, "data.source", origin_of("data.source", origins)
+    )
+    types = source_option_types(source)
+    for section, values in given.items():
+        if isinstance(values, dict):
+            data[section] = {
+                name: _source_option(f"data.{section}.{name}", name, value, types.get(name, Any), origins)
+                for name, value in values.items()
+            }
+
+
+def _source_option(key: str, name: str, value: Any, hint: Any, origins: Mapping[str, str]) -> Any:
+    said = said_by(key, origins)
+    plain = typed(value, hint, key)
+    return plain if hint is Any else check_option(f"{key}{said}", str(name), plain, hint)
+
+
+def check_keys(tree: dict[str, Any], where: str) -> None:
+    """Refuse keys that no field has.
+
+    Raises:
+        ConfigError: unknown key, with the nearest known one.
+    """
+    _check_fields(tree, RunArguments, "", where)
+    model = tree.get("model")
+    if model is not None and not isinstance(model, dict):
+        raise ConfigError(f"model in {where} must be a mapping of M33DConfig fields, not {shown(model)}.")
+    if model:
+        tree["model"] = check_model_fields(model, where)
+    modalities = tree.get("modalities")
+    if isinstance(modalities, dict):
+        from m33d_hf.modeling.modalities_m33d import MODALITY_RANGES, modality_types
+
+        for name, values in modalities.items():
+            if isinstance(values, dict):
+                prefix = f"modalities.{name}."
+                modalities[name] = _check_free(prefix, values, modality_types(), MODALITY_RANGES, where)
+
+
+def check_model_fields(fields: dict[str, Any], where: str, prefix: str = "model.") -> dict[str, Any]:
+    """Fields of M33DConfig by name, typed and in range; words of the command line are read as their field asks.
+
+    Raises:
+        ConfigError: an unknown field, another type, or a number out of range; names `where` it was said.
+    """
+    from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES, LABELS
+
+    return _check_free(prefix, fields, model_hints(), {**CONFIG_RANGES, "num_labels": LABELS}, where)
+
+
+def model_hints() -> dict[str, Any]:
+    """Field name -> type of everything that `--model.FIELD` may set."""
+    from m33d_hf.modeling.configuration_m33d import field_types
+
+    return field_types() | {"num_labels": int, "id2label": dict[int, str], "label2id": dict[str, int]}
+
+
+def _check_free(
+    prefix: str, tree: dict[str, Any], hints: dict[str, Any], ranges: Mapping[str, Range], where: str
+) -> dict[str, Any]:
+    """The mapping with its values typed and in range; for `model` and for one entry of `modalities`."""
+    checked = {}
+    for key, value in tree.items():
+        if key not in hints:
+            raise ConfigError(f"Unknown key {prefix}{key} in {where}.{_hint(str(key), hints, prefix)}")
+        checked[key] = coerce(value, hints[key], f"{prefix}{key}", where)
+        problem = None if checked[key] is None or key not in ranges else ranges[key].problem(checked[key])
+        if problem is not None:
+            raise ConfigError(f"{prefix}{key} ({where}) {problem}.")
+    return checked
+
+
+def _check_fields(tree: dict[str, Any], cls: type, prefix: str, where: str) -> None:
+    hints = _hints(cls)
+    known = [*hints, "modalities"] if not prefix else list(hints)
+    for key, value in tree.items():
+        if key not in known:
+            near = known if prefix else known + _dotted_keys()
+            raise ConfigError(f"Unknown key {prefix}{key} in {where}.{_hint(str(key), near, prefix)}")
+        if dataclasses.is_dataclass(hints.get(key)):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{prefix}{key} in {where} must be a mapping, not {shown(value)}.")
+            _check_fields(value, hints[key], f"{prefix}{key}.", where)
+
+
+def _dotted_keys() -> list[str]:
+    """Every "section.field", those of the model and of modalities (called NAME) included."""
+    from m33d_hf.modeling.configuration_m33d import ModalitySpec
+
+    keys = [f"{section}.{name}" for section, hint in _hints(RunArguments).items()
+            if dataclasses.is_dataclass(hint) for name in _hints(typing.cast(type, hint))]  # fmt: skip
+    keys += [f"model.{name}" for name in model_hints()]
+    return keys + [f"modalities.NAME.{name}" for name in _hints(ModalitySpec)]
+
+
+def _hint(word: str, near: Iterable[str], prefix: str) -> str:
+    """What may have been meant: a field of this name wherever it lives, else the nearest of `near`, after `prefix`."""
+    from m33d_hf.data.sources import SOURCES, source_options
+
+    word = ELSEWHERE.get(word, word)
+    plain = [name for name, hint in _hints(RunArguments).items() if not dataclasses.is_dataclass(hint)]
+    named = [name for name in (*plain, *_dotted_keys()) if name.rpartition(".")[2] == word]
+    if not named and any(word in source_options(source) for source in SOURCES):
+        named = [f"data.options.{word}"]
+    return f" Did you mean {' or '.join(map(repr, named))}?" if named else nearest_name_hint(word, near, prefix)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def build(cls: type, tree: dict[str, Any], prefix: str, origins: Mapping[str, str] | None = None) -> Any:
+    """An instance of the dataclass `cls` from a nested mapping, every value typed.
+
+    Raises:
+        ConfigError: a value of another type, or a key that no field has.
+    """
+    hints = _hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key not in hints:  # a file that another version wrote
+            raise ConfigError(f"Unknown key {prefix}{key}.{nearest_name_hint(str(key), hints, prefix)}")
+        hint, name = hints[key], f"{prefix}{key}"
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{name} must be a mapping, not {shown(value)}.")
+            values[key] = build(typing.cast(type, hint), value, f"{name}.", origins)
+        else:
+            values[key] = coerce(value, hint, name, origin_of(name, origins or {}))
+    return cls(**values)
+
+
+def coerce(value: Any, hint: Any, key: str, origin: str = "") -> Any:
+    """`value` as the type `hint`; words of the command line are read as `command_line` says.
+
+    Args:
+        value: as YAML or the command line gave it.
+        hint: a type as annotations have them, see `fit`.
+        key: dotted name for messages.
+        origin: the layer that set it, for messages.
+
+    Raises:
+        ConfigError: the value has another type; names the key, the expected type and the origin.
+    """
+    fits, result = fit(typed(value, hint, key), hint)
+    if not fits:
+        said = f" ({origin})" if origin else ""
+        advice = _advice(value, hint, key, origin)
+        raise ConfigError(f"{key} must be {described(hint)}, not {_told(value)}{said}.{advice}")
+    return result
+
+
+def _told(value: Any) -> str:
+    return shown([str(word) for word in value] if isinstance(value, list) else value)
+
+
+def _advice(value: Any, hint: Any, key: str, origin: str) -> str:
+    """For a flag alone where it needs a value, and for several words where one text was expected (the shell's cut)."""
+    if value is True and origin.endswith("command line"):
+        return f" --{key} lacks its value; one that begins with -- is written --{key}=VALUE."
+    cut = isinstance(value, list) and all(isinstance(word, Word) for word in value) and takes_text(hint)
+    return f' Quote text with spaces for the shell: --{key} "{" ".join(value)}".' if cut else ""
+
+
+TEXT_RULES = (
+    '  Text is taken as it is written, with quotes for the shell alone: --output_dir "exp #1". The word null empties',
+    "  what may be empty. Lists and mappings are YAML; text with special characters in them has quotes of its own:",
+    "  --data.options.class_names '[\"a #1\", b]'. Patterns: --data.options.rgb '*_left.png'.",
+)
+
+
+def help_text(task: str) -> str:
+    """What `--help` prints: every key with its default and its sentence."""
+    lines = [f"Task {task}. Give --recipe NAME and any of the keys below as --key value.", ""]
+    lines += [
+        f"Recipes: {', '.join(recipes.recipe_names())}",
+        f"Methods: {', '.join(recipes.method_names())}",
+        "",
+    ]
+
+    def visit(cls: type, prefix: str) -> None:
+        hints = _hints(cls)
+        for item in dataclasses.fields(cls):
+            if dataclasses.is_dataclass(hints[item.name]):
+                visit(typing.cast(type, hints[item.name]), f"{prefix}{item.name}.")
+                continue
+            missing = item.default is dataclasses.MISSING
+            factory = typing.cast(Any, item.default_factory)
+            default = factory() if missing else item.default
+            allowed: Range | None = item.metadata.get("range")
+            bounds = "" if allowed is None else f" {_sentence(allowed.words())}"
+            sentence = item.metadata.get("help", "")
+            lines.append(f"  --{prefix}{item.name} (default {_as_flag(default)})\n      {sentence}{bounds}")
+
+    visit(RunArguments, "")
+    lines += [
+        "  --model.FIELD and --modalities.NAME.FIELD: see M33DConfig and ModalitySpec.",
+        *TEXT_RULES,
+    ]
+    return "\n".join(lines)
+
+
+def _as_flag(default: Any) -> str:
+    """A default as the command line would say it: null, true."""
+    return default if isinstance(default, str) else json.dumps(default)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."

@@ -1,0 +1,168 @@
+"""What a run would do, before it does it: configuration, sizes, costs, and a look at the first samples."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from torch import nn
+
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.sources.doctor import check_source
+from m33d_hf.errors import DataError
+from m33d_hf.evaluation.flops import flops_per_sample
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.masking_m33d import visible_count
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.recipes import leaves
+from m33d_hf.training.run.evaluation_run import as_trained, check_all_loaded, evaluation_data, known_data
+from m33d_hf.training.run.memory import estimate_memory
+from m33d_hf.training.run.plan import plan_run
+from m33d_hf.training.run.preparation import build_model, check_metric, overlap_lines
+from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.building import config_of
+
+FRAMES_CHECKED = 16
+FILES_OPENED = 200  # of videos, to see whether they are whole: some three seconds
+SAMPLES_COLLATED = 2
+GIB = 1024**3
+
+
+def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = None) -> str:
+    """Describe the run and check its first samples; trains nothing and writes nothing into output_dir.
+
+    Args:
+        args: the resolved arguments.
+        task: what would be trained.
+        origins: dotted key -> layer that set it, printed beside the values.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: whatever would stop the run at its start.
+    """
+    if args.eval_only:
+        return _lines(_evaluation_sections(args, task, origins or {}))
+    model = build_model(args, task)
+    config = config_of(model)
+    check_metric(args, task, model)
+    train_set, eval_set = task.build_datasets(args, model)
+    world = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
+    sections = {
+        "arguments": _describe_arguments(args, origins or {}),
+        "model": [
+            *describe_parameters(model),
+            *describe_tokens(config, args.task),
+            *_describe_cost(model, args, train_set),
+        ],
+        "run": [
+            *plan_run(args, len(train_set), world).describe(args, world),
+            *task.describe(args, model, train_set),
+            *overlap_lines(args, train_set, eval_set),
+        ],
+        "training data": check_first_samples(args, task, model, train_set, train=True),
+    }
+    if eval_set is not None:
+        sections["evaluation data"] = check_first_samples(args, task, model, eval_set, train=False)
+    return _lines(sections)
+
+
+def _evaluation_sections(args: RunArguments, task: Task, origins: dict[str, str]) -> dict[str, list[str]]:
+    """What `--eval_only` would judge; training data and plan play no part."""
+    args, notes = as_trained(args)
+    model = build_model(args, task)
+    check_all_loaded(task, args)
+    dataset = evaluation_data(args, task, model)
+    return {
+        "arguments": _describe_arguments(args, origins),
+        "model": [*describe_parameters(model), *describe_tokens(config_of(model), args.task), *notes],
+        "evaluation data": [
+            *check_first_samples(args, task, model, dataset, train=False),
+            *known_data(args, task, model, dataset),
+        ],
+    }
+
+
+def _lines(sections: dict[str, list[str]]) -> str:
+    lines = []
+    for title, body in sections.items():
+        lines += [f"== {title}", *(f"  {line}" for text in body for line in text.splitlines())]
+    return "\n".join(lines)
+
+
+def _describe_arguments(args: RunArguments, origins: dict[str, str]) -> list[str]:
+    """Every key with its value, and where it comes from unless it is a default."""
+    lines = []
+    for key, value in leaves(args.to_dict()):
+        if key == "model.modalities":
+            for entry in value:
+                said = {name: v for name, v in entry.items() if v is not None}
+                lines.append(f"modalities.{entry['name']}: {json.dumps(said)}")
+            continue
+        origin = f"   ({origins[key]})" if key in origins else ""
+        lines.append(f"{key}: {json.dumps(value)}{origin}")
+    return lines
+
+
+def describe_parameters(model: nn.Module) -> list[str]:
+    """Parameters per part: each encoder and embedding by itself, decoder, heads."""
+    parts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        words = name.removeprefix("m33d.").split(".")
+        part = ".".join(words[:2]) if words[0] in ("embeddings", "encoders") else words[0]
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    lines = [f"{part}: {number:,}" for part, number in parts.items()]
+    return [f"parameters: {sum(parts.values()):,}", *(f"  {line}" for line in lines)]
+
+
+def describe_tokens(config: M33DConfig, task: str) -> list[str]:
+    """Tokens per modality, visible and masked."""
+    frames, height, width = config.grid
+    grid = f"{frames} x {height} x {width}"
+    if task != "pretraining":
+        return [f"tokens: rgb {config.num_tokens} (grid {grid}), all visible"]
+    lines = [f"tokens: {config.num_tokens} per modality (grid {grid})"]
+    if config.token_budget is not None:
+        names = ", ".join(spec.name for spec in config.input_specs)
+        targets = ", ".join(spec.name for spec in config.target_specs)
+        budget = config.budget_for(config.grid)
+        return [*lines, f"  {budget} visible of {names} together, divided anew for every sample; predicted: {targets}"]
+    for spec in config.specs:
+        visible = visible_count(spec, config.grid)
+        fate = "predicted" if spec.is_target else "not predicted"
+        lines.append(f"  {spec.name}: {visible} visible, {config.num_tokens - visible} masked and {fate}")
+    return lines
+
+
+def _describe_cost(model: nn.Module, args: RunArguments, dataset: SampleDataset) -> list[str]:
+    config = config_of(model)
+    training = flops_per_sample(config, args.task, batch_size=args.train.batch_size)
+    forward = flops_per_sample(config, args.task, training=False, batch_size=args.train.batch_size)
+    weights, activations = estimate_memory(model, args, getattr(dataset, "longest", 1))
+    return [
+        f"cost: {training / 1e9:.4g} GFLOP per sample forward and backward, {forward / 1e9:.4g} forward",
+        f"memory: about {(weights + activations) / GIB:.2g} GiB per process ({weights / GIB:.2g} weights, gradients and"
+        f" AdamW, {activations / GIB:.2g} activations of {args.train.batch_size * args.data.num_views} samples; an"
+        " estimate)",
+    ]
+
+
+def check_first_samples(
+    args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, train: bool
+) -> list[str]:
+    """Read frames across the source, then transform and collate the first samples as training would.
+
+    Raises:
+        DataError: the first samples cannot be used.
+    """
+    patch = min(config_of(model).patch_height_width)
+    covered = 1 if dataset.num_frames == 1 else dataset.num_frames * dataset.frame_stride
+    report = check_source(dataset.source, FRAMES_CHECKED, patch, FILES_OPENED, covered)
+    lines = [f"{len(dataset)} samples in use", report.summary()]
+    rows = [(0, index) for index in range(min(SAMPLES_COLLATED, len(dataset)))]
+    batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])
+    keys = batch.get("meta", {}).get("keys", [])
+    if not keys:
+        raise DataError(f"None of the first {len(rows)} samples can be read; check the root and the format.")
+    shapes = [f"{name} {tuple(value.shape)}" for name, value in batch.items() if hasattr(value, "shape")]
+    first = ", ".join(map(str, dict.fromkeys(keys)))  # views of one video share its key
+    return [*lines, f"first batch of {len(keys)}: {', '.join(shapes)}", f"first keys: {first}"]

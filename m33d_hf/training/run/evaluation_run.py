@@ -1,0 +1,236 @@
+"""`--eval_only`: judge a trained model on the evaluation data, with every weight from `init_from`, and stop."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
+from m33d_hf.data.files.skips import count_skipped
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.errors import CheckpointError, ConfigError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.processes.guards import output_lock
+from m33d_hf.training.processes.launch import Ranks, open_accelerator
+from m33d_hf.training.recipe.arguments import RunArguments, same_setting
+from m33d_hf.training.run.preparation import build_eval_feed, build_model, list_left_out
+from m33d_hf.training.run.reporting import CONFIG, flatten, provenance
+from m33d_hf.training.run.seen_videos import seen_again
+from m33d_hf.training.run.stepping import seed_step
+from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.class_numbers import numbers_changed
+from m33d_hf.training.tasks.initialisation import find_own, stated_by
+from m33d_hf.weights import config_for, load_foreign
+from m33d_hf.weights.formats.classes import class_names
+
+RESULTS = "eval_results.json"
+# What changes how samples look: said where it is not as it was in training.
+_LOOKS = (
+    "data.source",
+    "data.frame_stride",
+    "data.clip_sampling",
+    "transforms.eval_crop",
+    "transforms.resize_mode",
+)
+# What a trained model is; the rest of its config.json is the library's.
+_FIELDS = frozenset(M33DConfig.__dataclass_fields__) - frozenset(PreTrainedConfig.__dataclass_fields__)
+
+
+def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
+    """Evaluate the model of `args.init_from`; prints the metrics and writes eval_results.json into `output_dir`.
+
+    The model is the trained one, configuration and classes included; `model` fields that the arguments give win, and
+    where they differ from the trained ones a line says so. Works under torchrun and accelerate launch: every sample
+    counts once, whatever the number of processes.
+
+    Returns:
+        The task's metrics, the same on every rank.
+
+    Raises:
+        ConfigError: no `init_from`, or no evaluation data.
+        CheckpointError: `init_from` cannot be read, does not fit, or lacks weights of the model.
+        DataError: evaluation data that cannot be used, or too many unusable files.
+    """
+    with ExitStack() as stack:
+        accelerator = stack.enter_context(open_accelerator(args))
+        if accelerator.is_main_process:
+            stack.enter_context(output_lock(args.output_dir))
+        ranks = Ranks(accelerator)
+        args, notes = as_trained(args)
+        model = build_model(args, task)
+        check_all_loaded(task, args)
+        dataset = evaluation_data(args, task, model)
+        warnings = known_data(args, task, model, dataset)
+        ranks.on_main(lambda: print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr, flush=True))
+        ranks.on_main(lambda: list_left_out(args, [dataset]))
+        model.to(accelerator.device).eval()
+        feed = build_eval_feed(args, task, model, dataset, ranks)
+        stack.callback(feed.close)
+        seed_step(args.seed, -1, ranks.rank)
+        started = time.perf_counter()
+        with torch.no_grad():
+            found = task.evaluate(model, feed, accelerator)
+        feed.check(ranks)
+        metrics = {name.removeprefix("eval/"): float(value) for name, value in found.items()}
+        results = _results(args, metrics, len(dataset), ranks.size, time.perf_counter() - started)
+        results["warnings"] = warnings
+        notes += task.estimates(args, model)
+        ranks.on_main(lambda: _write(results, args, notes))
+        return metrics
+
+
+def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
+    """A copy of the arguments whose `model` is the trained one where it says nothing else, and lines on differences.
+
+    Raises:
+        ConfigError: no `init_from`, or `model.num_labels` that is not the trained model's.
+        CheckpointError: `init_from` cannot be read.
+    """
+    if args.init_from is None:
+        raise ConfigError("--eval_only judges the weights of --init_from: give the output folder of a trained model.")
+    trained, names = _trained(args.init_from, args)
+    said = dict(args.model)
+    if names is not None:
+        if said.pop("num_labels", len(names)) != len(names):
+            raise ConfigError(
+                f"model.num_labels is {args.model['num_labels']}, the model of {args.init_from} has {len(names)} "
+                "classes; take --model.num_labels away."
+            )
+        trained |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    notes = [
+        f"model.{name} is {value!r} here and {trained[name]!r} in {args.init_from}"
+        for name, value in said.items()
+        if name in trained and name != "modalities" and not same_setting(trained[name], value)
+    ]
+    notes += _other_looks(args, trained)
+    changed = copy.deepcopy(args)
+    changed.model = {**trained, **said}
+    return changed, notes
+
+
+def _trained(init_from: str, args: RunArguments) -> tuple[dict[str, Any], list[str] | None]:
+    """Configuration fields of a checkpoint, ours or foreign, and its classes (None where it names none)."""
+    own = find_own(init_from)
+    if own is not None:
+        labels = own.config.get("id2label")
+        fields = {name: value for name, value in own.config.items() if name in _FIELDS}
+    else:
+        foreign = load_foreign(init_from, stated_by(args.init))
+        labels = foreign.config.get("id2label")
+        fields = config_for(foreign, init_decoder=False, given=args.model)
+    names = class_names(labels)
+    if names is None and isinstance(labels, Mapping):
+        fields["num_labels"] = len(labels)
+    return fields, names
+
+
+def _other_looks(args: RunArguments, trained: Mapping[str, Any]) -> list[str]:
+    """Lines on what the samples look like here and did not in training, as far as `init_from` tells."""
+    folder = Path(str(args.init_from)).expanduser()
+    # A checkpoint lies in OUTPUT/checkpoints/NAME.
+    config = next((path for path in (folder / CONFIG, folder.parent.parent / CONFIG) if path.is_file()), None)
+    before: dict[str, Any] = {}
+    if config is not None:
+        try:
+            before = flatten(read_sealed_json(config)["args"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return [f"{config} cannot be read ({error!r}): whether samples look as in training is not known"]
+    elif trained.get("num_frames", 1) > 1 and "temporal_frame_stride" in trained:
+        before = {"data.frame_stride": trained["temporal_frame_stride"]}
+    now = flatten(args.to_dict())
+    return [
+        f"{key} is {now[key]!r} here and was {before[key]!r} in training"
+        for key in _LOOKS
+        if key in before and before[key] != now[key]
+    ]
+
+
+def evaluation_data(args: RunArguments, task: Task, model: nn.Module) -> SampleDataset:
+    """The task's evaluation data.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    dataset = task.build_eval_dataset(args, model)
+    if dataset is None:
+        raise ConfigError("There are no evaluation data: give --data.eval_split (or --data.eval_root).")
+    return dataset
+
+
+def known_data(args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset) -> list[str]:
+    """Lines: evaluation videos that the model was trained on, and numbers that mean other classes than in training.
+
+    Raises:
+        CheckpointError: what lies about it beside the model is damaged.
+    """
+    table = task.class_table(model, dataset)
+    other = [] if table is None else numbers_changed(args.init_from, table)
+    return seen_again(args.init_from, dataset) + other
+
+
+def check_all_loaded(task: Task, args: RunArguments) -> None:
+    """Refuse to judge a model with weights that nobody trained.
+
+    Raises:
+        CheckpointError: weights of the model that `init_from` does not have, with the reason of each part.
+    """
+    report = task.load_report
+    fresh = {} if report is None else report.new
+    if report is not None and not fresh:
+        return
+    reasons: dict[str, str] = {}
+    for name, reason in fresh.items():
+        reasons.setdefault(name.split(".")[0] if not name.startswith("m33d.") else name, reason)
+    listed = "; ".join(f"{part}: {reason}" for part, reason in list(reasons.items())[:4])
+    raise CheckpointError(
+        f"{args.init_from} lacks {len(fresh)} weights of the {task.name} model ({listed or 'nothing was loaded'}). "
+        "Untrained weights are never evaluated: give --init_from the output folder (or checkpoints/best) of a run "
+        f"of {task.name}, or train first."
+    )
+
+
+def _results(
+    args: RunArguments, metrics: Mapping[str, float], samples: int, processes: int, seconds: float
+) -> dict[str, Any]:
+    data = args.data
+    return {
+        "task": args.task,
+        "init_from": args.init_from,
+        "source": data.source,
+        "root": data.eval_root or data.root,
+        "split": "all" if data.eval_root is not None else data.eval_split,
+        "samples": samples,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        "num_segments": args.evaluation.num_segments,
+        "num_crops": args.evaluation.num_crops,
+        "batch_size": args.evaluation_batch,
+        "num_processes": processes,
+        "seconds": round(seconds, 3),
+        **provenance(),
+    }
+
+
+def _write(results: dict[str, Any], args: RunArguments, notes: list[str]) -> None:
+    path = Path(args.output_dir) / RESULTS
+    try:
+        write_sealed_json(path, results)
+    except OSError as error:
+        raise CheckpointError(f"Could not write {path}: {error}; free some space.") from error
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    listed = count_skipped(args.output_dir)
+    if listed:
+        print(listed, file=sys.stderr)
+    for name, value in results["metrics"].items():
+        print(f"{name}: {'nothing to measure' if value is None else format(value, '.4f')}")
+    print(f"{results['samples']} samples; results are in {path}", flush=True)

@@ -1,0 +1,121 @@
+"""Draws the micro-batches of each optimizer step and settles, once per step, whether all ranks go on."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from m33d_hf.data.files.skips import SkipLedger
+from m33d_hf.data.loader.workers import stop_workers
+from m33d_hf.errors import DataError
+from m33d_hf.training.processes.guards import StopSignals
+from m33d_hf.training.processes.launch import Ranks
+from m33d_hf.training.tasks.base import Batch, to_device
+
+
+class BatchFeed:
+    """This rank's micro-batches, on the device, one optimizer step at a time.
+
+    Args:
+        loader: yields micro-batches in the order of a StepSampler; never prepared by Accelerate.
+        accumulation: micro-batches per optimizer step.
+        device: where the tensors go.
+        ranks: the processes.
+        stop: signals to act upon.
+        ledger: unusable files and their budget.
+        remember: number of steps whose keys are kept for a non-finite capture.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Batch],
+        accumulation: int,
+        device: torch.device,
+        ranks: Ranks,
+        stop: StopSignals,
+        ledger: SkipLedger,
+        remember: int,
+    ) -> None:
+        self._loader = loader
+        self._iterator: Iterator[Batch] | None = None
+        self._accumulation = accumulation
+        self._device = device
+        self._ranks = ranks
+        self._stop = stop
+        self._ledger = ledger
+        self.recent_keys: deque[tuple[int, list[list[str]]]] = deque(maxlen=remember + 1)
+        self.wait_seconds = 0.0
+
+    def draw(self, step: int) -> list[Batch] | None:
+        """The micro-batches of update `step`, or None when the run must stop; the same answer on every rank.
+
+        Raises:
+            DataError: too many unusable files, or data that another rank could not read.
+            Exception: whatever this rank's loader raised.
+        """
+        started = time.perf_counter()
+        batches: list[Batch] = []
+        failure: Exception | None = None
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._loader)
+            batches = [next(self._iterator) for _ in range(self._accumulation)]
+        except Exception as error:  # raised again below, once the other ranks know
+            failure = error
+        self._note(step, [batch.get("meta", {}) for batch in batches])
+        self.wait_seconds += time.perf_counter() - started
+        flags = [float(self._stop.requested() is not None), float(failure is not None)]
+        stopping, failing, bad, seen = self._ranks.sums([*flags, self._ledger.bad, self._ledger.seen])
+        if stopping:
+            self._stop.join()
+            return None
+        if failure is not None:
+            raise failure
+        if failing:
+            raise DataError("Another process of this run could not read its data; its message says which file.")
+        self._ledger.check(int(bad), int(seen))
+        return [to_device(batch, self._device) for batch in batches]
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        stop_workers(self._loader)
+
+    def _note(self, step: int, metas: list[dict[str, Any]]) -> None:
+        self.recent_keys.append((step, [list(meta.get("keys", [])) for meta in metas]))
+        for meta in metas:
+            self._ledger.record(meta)
+
+
+class EvaluationFeed:
+    """The evaluation loader, with the unusable files of its batches noted on the way.
+
+    Args:
+        loader: this rank's share of the evaluation data.
+        ledger: its unusable files and their budget.
+    """
+
+    def __init__(self, loader: Iterable[Batch], ledger: SkipLedger) -> None:
+        self.loader = loader
+        self.ledger = ledger
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            self.ledger.record(batch.get("meta", {}))
+            yield batch
+
+    def close(self) -> None:
+        """End the loader's workers."""
+        stop_workers(self.loader)
+
+    def check(self, ranks: Ranks) -> None:
+        """Hold the evaluation to the budget of unusable files; all ranks alike.
+
+        Raises:
+            DataError: too many of them.
+        """
+        bad, seen = ranks.sums([self.ledger.bad, self.ledger.seen])
+        self.ledger.check(int(bad), int(seen))

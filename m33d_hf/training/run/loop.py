@@ -1,0 +1,231 @@
+"""The one training loop that every task shares. Read it from the top: step, log, save, evaluate, finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+
+from m33d_hf.data.files.sealed_json import write_sealed_json
+from m33d_hf.data.files.skips import count_skipped
+from m33d_hf.errors import CheckpointError, NonFiniteLossError
+from m33d_hf.training.processes.beside import copy_beside
+from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
+from m33d_hf.training.processes.launch import open_accelerator
+from m33d_hf.training.processes.launcher import SAVING, STEPPING, patience
+from m33d_hf.training.processes.markers import FINAL, MARKER, mark_complete
+from m33d_hf.training.processes.saved_state import ENTRIES, METRICS_RECORD
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.run.preparation import Run, eval_name
+from m33d_hf.training.run.replay import capture
+from m33d_hf.training.run.reporting import CONFIG, Clock, provenance
+from m33d_hf.training.run.resume import checkpoint_state
+from m33d_hf.training.run.stepping import seed_step
+from m33d_hf.training.tasks.base import Task
+
+
+@dataclass
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        step: optimizer steps done in all.
+        metrics: of the last evaluation ("eval/<name>"), empty where there was none.
+        output_dir: folder with the model and everything else.
+        history: rows of metrics.jsonl, those of the run that it continued included.
+        interrupted_by: the signal that stopped it, None when it ran to its end.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    output_dir: Path
+    history: list[dict[str, Any]] = field(default_factory=list)
+    interrupted_by: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """For scripts: 0, or 128 + signal number (143 after SIGTERM, 130 after SIGINT)."""
+        return exit_code(self.interrupted_by)
+
+
+def train(args: RunArguments, task: Task) -> TrainResult:
+    """Train `task` as `args` say, continuing from the newest checkpoint of the output folder where there is one.
+
+    SIGTERM, SIGINT and the death of the launcher end the run early, with a checkpoint saved and `interrupted_by` set.
+    May be called any number of times in one process; signal handlers, threads and generators are left as found.
+
+    Raises:
+        ConfigError: arguments that cannot work here (precision, world size, an output folder in use).
+        DataError: too many unusable files.
+        CheckpointError: a checkpoint that cannot be read or written.
+        ResumeError: a checkpoint of a run with another recipe.
+        NonFiniteLossError: NaN or infinity, captured below output_dir/nonfinite.
+    """
+    with ExitStack() as stack:
+        stop = StopSignals()
+        accelerator = stack.enter_context(open_accelerator(args))
+        if accelerator.is_main_process:
+            stack.enter_context(output_lock(args.output_dir))
+        run = Run(args, task, accelerator, stop)
+        stack.callback(run.close)
+        stack.enter_context(run.report)
+        _announce(run)
+        # Not before: in a rendezvous or in preparation a signal that is only noted would be a signal swallowed.
+        stack.enter_context(stop)
+        stack.enter_context(patience(STEPPING))
+        finished = _steps(run)
+        if finished:
+            _finish(run)
+        return TrainResult(
+            step=run.step,
+            metrics=_last_metrics(run),
+            output_dir=Path(args.output_dir),
+            history=run.report.history,
+            interrupted_by=None if finished else stop.received,
+        )
+
+
+def _steps(run: Run) -> bool:
+    """Step to the end of the plan, or until all ranks must stop; tells which of the two it was."""
+    if run.plan.evaluates(run.step) and not _last_metrics(run, at=run.step):
+        _evaluate(run)  # the run that we continue was stopped between its checkpoint and its evaluation
+    clock = Clock(run.feed, run.plan.effective_batch, run.step)
+    while run.step < run.plan.total_steps:
+        batches = run.feed.draw(run.step)
+        if batches is None:
+            _save(run)
+            run.report.say([f"stopped by signal {run.stop.received}; checkpoint saved at step {run.step}"])
+            return False
+        run.engine.update(run.step, batches, run.plan.learning_rate(run.step))
+        run.step += 1
+        if run.average is not None:
+            run.average.update()
+        if run.plan.logs(run.step):
+            _log(run, clock)
+        # Saved before it is evaluated: an evaluation may outlast the patience of whoever sends signals.
+        if run.plan.saves(run.step):
+            _save(run)
+            clock.restart(run.step)
+        if run.plan.evaluates(run.step):
+            _evaluate(run)
+            clock.restart(run.step)
+    return True
+
+
+def _check_finite(run: Run) -> None:
+    """Capture and raise where a step since the last look went wrong; all ranks raise together."""
+    step = run.engine.bad_step()
+    if step is None:
+        return
+    folder = capture(run, step)
+    raise NonFiniteLossError(
+        f"The loss or its gradient became NaN or infinite in step {step}; no update has been applied since. Keys, "
+        f"seed and weights are in {folder}: reproduce it with --replay {folder}. What helps: bf16 or no instead of "
+        "fp16, a lower learning rate, a longer warm-up, optim.clip_grad_norm; then --resume auto."
+    )
+
+
+def _log(run: Run, clock: Clock) -> None:
+    _check_finite(run)
+    terms = run.engine.read_window()
+    weights = run.engine.loss_weights
+    row = {
+        "loss": sum(weights[name] * value for name, value in terms.items()),
+        **{f"loss/{name}": value for name, value in terms.items()},
+        "learning_rate": run.plan.learning_rate(run.step - 1),
+        "grad_norm": float(run.engine.grad_norm),
+        **clock.speed(run.step),
+    }
+    run.report.add("train", run.step, row)
+    clock.restart(run.step)
+
+
+def _save(run: Run) -> None:
+    _check_finite(run)
+    average = run.average.state_dict() if run.average is not None else None
+    optimizer = run.engine.updater.state()
+    state = checkpoint_state(run.facts, run.step, run.engine)
+    state |= {ENTRIES: len(optimizer["optimizer"]["state"]), METRICS_RECORD: run.report.record()}
+    with patience(SAVING), run.whole() as model:
+        run.ranks.on_main(lambda: run.store.save(model, optimizer, state, average, beside=_beside(run, model)))
+
+
+def _evaluate(run: Run) -> None:
+    """Evaluate, record, and keep the weights where they are the best so far."""
+    if run.eval_feed is None:
+        return
+    _check_finite(run)
+    started = time.perf_counter()
+    metrics = _judge(run)
+    run.report.add("eval", run.step, {**metrics, "seconds": time.perf_counter() - started})
+
+
+def _judge(run: Run) -> dict[str, float]:
+    """Metrics of the model as it is; where they are the best so far the weights are kept."""
+    if run.eval_feed is None:
+        return {}
+    seed_step(run.args.seed, -1, run.ranks.rank)
+    with run.evaluating() as model:
+        found = run.task.evaluate(model, run.eval_feed, run.accelerator)
+        run.eval_feed.check(run.ranks)
+        metrics = {eval_name(name): float(value) for name, value in found.items()}
+        best = run.best_metric(metrics)
+        if best is not None:
+            state = {"step": run.step, "metrics": metrics, **run.facts}
+            run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best, beside=_beside(run, model)))
+    return metrics
+
+
+def _beside(run: Run, model: nn.Module) -> Callable[[Path], None]:
+    """What writes beside weights all that belongs to them: their processor, and what is known of the training data."""
+
+    def write(folder: Path) -> None:
+        run.task.save_processor(model, run.args, folder)
+        copy_beside(run.args.output_dir, folder)
+
+    return write
+
+
+def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
+    """Metrics of the last evaluation, or of the one after step `at`; empty where there is none."""
+    rows = [row for row in run.report.history if row["kind"] == "eval" and at in (None, row["step"])]
+    return {name: value for name, value in rows[-1].items() if name.startswith("eval/")} if rows else {}
+
+
+def _announce(run: Run) -> None:
+    """Write train_config.json and what else belongs beside the model, and tell the numbers of the run."""
+    found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
+    config = {**run.facts, **found, **provenance()}
+    run.ranks.on_main(lambda: write_sealed_json(Path(run.args.output_dir) / CONFIG, config))
+    run.ranks.on_main(run.leave_beside_the_model)
+    resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
+    run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed])
+
+
+def _finish(run: Run) -> None:
+    """Leave the model as from_pretrained wants it; the averaged weights where an average is kept."""
+
+    def save() -> None:
+        folder = Path(run.args.output_dir)
+        try:
+            (folder / MARKER).unlink(missing_ok=True)
+            run.task.save(model, run.args)
+            mark_complete(folder, [path.name for path in sorted(folder.iterdir()) if FINAL.fullmatch(path.name)])
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"Could not write the final model to {run.args.output_dir}: {error}. Checkpoints are intact; free "
+                "some space, then start again with --resume auto."
+            ) from error
+
+    if run.eval_feed is not None and run.task.lacks_evaluation():
+        _judge(run)  # its metrics are recorded; what a run before us remembered of it went with that run
+    with patience(SAVING), run.averaged(), run.whole() as model:
+        run.ranks.on_main(save)
+    listed = count_skipped(run.args.output_dir)
+    run.report.say([f"model and metrics are in {run.args.output_dir}", *([listed] if listed else [])])

@@ -1,0 +1,381 @@
+"""The parts of a run, built in order: model, data, plan, optimizer, the checkpoint it continues, loaders, report."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from m33d_hf.data.files.atomic_writing import remove_leftovers
+from m33d_hf.data.files.skips import (
+    FILE_NAME,
+    SkipLedger,
+    SkippedFile,
+    append_skipped,
+    incomplete_entry,
+    incomplete_file,
+)
+from m33d_hf.data.loader.collation import deferring
+from m33d_hf.data.loader.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
+from m33d_hf.data.randomness import seeded
+from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.modeling.fields_m33d import shown
+from m33d_hf.training.processes.beside import SEEN
+from m33d_hf.training.processes.checkpoints import BEST, CheckpointStore, find_checkpoints
+from m33d_hf.training.processes.compiling import checkpoint_activations, compile_model, eager_evaluation
+from m33d_hf.training.processes.deepspeed import ZeroUpdater, load_deepspeed
+from m33d_hf.training.processes.deepspeed_config import PREFIX
+from m33d_hf.training.processes.ema import WeightAverage
+from m33d_hf.training.processes.fsdp2 import Shards, check_shardable, says_yes
+from m33d_hf.training.processes.guards import StopSignals
+from m33d_hf.training.processes.launch import Ranks
+from m33d_hf.training.processes.optimization import build_optimizer
+from m33d_hf.training.processes.saved_state import METRICS_RECORD
+from m33d_hf.training.processes.updating import Updater
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.run.feeding import BatchFeed, EvaluationFeed
+from m33d_hf.training.run.plan import plan_run
+from m33d_hf.training.run.reporting import Reporter
+from m33d_hf.training.run.resume import continue_from, run_facts
+from m33d_hf.training.run.seen_videos import seen_again, shared_videos, write_seen
+from m33d_hf.training.run.stepping import StepEngine
+from m33d_hf.training.tasks.base import Collator, Task
+from m33d_hf.training.tasks.class_numbers import write_classes
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """One run and its parts.
+
+    Attributes:
+        step: optimizer steps done.
+        model: the bare model, without DDP.
+        engine: takes the steps.
+        feed: draws the micro-batches.
+        plan: numbers of the run.
+        store: checkpoints.
+        report: metrics and progress; a context manager that the loop enters.
+        average: averaged weights, or None.
+        eval_feed: this rank's evaluation data, or None.
+        facts: what checkpoints and train_config.json remember.
+        data: what is worth knowing about the training data, for train_config.json.
+        description: the task's lines about itself and its data, printed at the start.
+        train_set: the training data.
+        resumed_from: the checkpoint that this run continues, or None.
+    """
+
+    def __init__(self, args: RunArguments, task: Task, accelerator: Accelerator, stop: StopSignals) -> None:
+        self.args, self.task, self.accelerator, self.stop = args, task, accelerator, stop
+        self.ranks = Ranks(accelerator)
+        self.store = CheckpointStore(args.output_dir, args.checkpoint.keep_last)
+        self.ranks.on_main(self._clean)
+
+        if args.train.sharding.startswith(PREFIX):
+            load_deepspeed(accelerator.device)  # what is missing is said before any data is rendered or read
+        self.model = build_model(args, task)
+        check_metric(args, task, self.model)  # before rooms are rendered, features extracted or anything is trained
+        train_set, eval_set = task.build_datasets(args, self.model)
+        self.plan = plan_run(args, len(train_set), self.ranks.size)
+        self.ranks.on_main(lambda: list_left_out(args, [train_set, eval_set]))
+        self.data = task.describe_data(train_set)
+        self.description = task.describe(args, self.model, train_set) + overlap_lines(args, train_set, eval_set)
+        self.train_set = train_set
+        self.engine = StepEngine(self._prepare(), task, self.ranks, args.seed)
+        self.average = WeightAverage(self.model, args.train.ema_decay) if args.train.ema_decay else None
+
+        self.facts = run_facts(args.to_dict(), task.data_digest(train_set), self.plan, self.ranks.size)
+        self.step = 0
+        self._metrics_record: Mapping[str, Any] | None = None
+        self.resumed_from = self._resume()
+        self.feed = self._build_feed(train_set)
+        self.eval_feed = self._build_eval_feed(eval_set)
+        self.report = Reporter(
+            args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, self.step, self._metrics_record
+        )
+
+    def close(self) -> None:
+        """End the loaders' workers, and take away what was hung on the model."""
+        with ExitStack() as closing:  # each, whatever the others raise; the last one first
+            closing.callback(self.engine.updater.close)
+            if self.eval_feed is not None:
+                closing.callback(self.eval_feed.close)
+            closing.callback(self.feed.close)
+
+    def leave_beside_the_model(self) -> None:
+        """Write into the output folder what every later evaluation of the model must know of its training data.
+
+        Which numbers of annotations stand for which classes, and which videos it has seen; a run that continues another
+        finds both there.
+        """
+        table = self.task.class_table(self.model, self.train_set)
+        if table is not None:
+            write_classes(self.args.output_dir, table)
+        if self.resumed_from is None or not (Path(self.args.output_dir) / SEEN).is_file():
+            write_seen(self.args.output_dir, self.args.task, self.train_set, self.args.init_from)
+
+    def _prepare(self) -> Updater:
+        """Compile, place and wrap the model, by DDP, in shards or by DeepSpeed, and build its optimizer."""
+        train, accelerator, model = self.args.train, self.accelerator, self.model
+        if train.sharding != "none":
+            check_shardable(model, self.args, self.ranks.size)
+        if train.compile:
+            compile_model(model, self.args, accelerator.device)
+        model.to(accelerator.device)
+        if train.sharding == "none":
+            with warnings.catch_warnings():
+                # DDP's newer word for broadcast_buffers=False is unknown to Accelerate and to torch 2.11.
+                warnings.simplefilter("ignore", FutureWarning)
+                prepared, optimizer = accelerator.prepare(model, build_optimizer(model, self.args.optim))
+            return Updater(accelerator, prepared, optimizer, self.args.optim.clip_grad_norm)
+        shards = None
+        if train.sharding == "fsdp2":
+            shards = Shards(model, train.precision, says_yes("FSDP_RESHARD_AFTER_FORWARD", "true"))
+        accelerator.prepare_model(model, evaluation_mode=True)  # autocast, and no DDP around it
+        adamw = build_optimizer(model, self.args.optim)
+        if shards is None:
+            return ZeroUpdater(model, adamw, self.args, accelerator.device)
+        optimizer = accelerator.prepare_optimizer(adamw)
+        return Updater(accelerator, model, optimizer, self.args.optim.clip_grad_norm, shards)
+
+    @contextmanager
+    def whole(self, everywhere: bool = False) -> Iterator[nn.Module]:
+        """The model to write or to evaluate: itself, or where it is sharded a gathered copy; collective.
+
+        Args:
+            everywhere: every process needs it, on its device; else the main one alone, in host memory.
+        """
+        yield self.engine.updater.whole(everywhere)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        """The model in evaluation mode: averaged weights where an average is kept, whole, eager, no gradients."""
+        with torch.no_grad(), self.averaged(), eager_evaluation(self.args.train), self.whole(everywhere=True) as model:
+            training = self.model.training
+            yield model.eval()
+            self.model.train(training)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in the model for the block, where an average is kept."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.applied():
+                yield
+
+    def best_metric(self, metrics: Mapping[str, float]) -> tuple[str, bool] | None:
+        """Name and direction of the metric that chooses `checkpoints/best`; None where none is kept.
+
+        Raises:
+            ConfigError: the evaluation has no such metric.
+        """
+        stated, greater = self.args.evaluation.metric, self.args.evaluation.greater_is_better
+        chosen = stated or self.task.metric
+        if chosen is None or not self.args.checkpoint.save_best:
+            return None
+        name = eval_name(chosen)
+        if name not in metrics:
+            _refuse_metric(chosen, list(metrics))
+        if greater is None:
+            own = name == eval_name(self.task.metric or "")
+            greater = self.task.greater_is_better if own else larger_is_better(name)
+        return name, greater
+
+    def _resume(self) -> Path | None:
+        folders = find_checkpoints(self.args.resume, self.args.output_dir)
+        if not folders:
+            if self.store.step_folders():
+                raise ConfigError(
+                    f"{self.args.output_dir} holds checkpoints of an earlier run, and --resume none asks to start "
+                    "anew. Remove the folder, give another --output_dir, or continue with --resume auto."
+                )
+            return None
+        found = continue_from(folders, self.engine, self.average, self.facts)
+        self.step = int(found.state["step"])
+        if found.folder.parent == self.store.folder:  # those of another run lie elsewhere
+            self._metrics_record = found.state.get(METRICS_RECORD)
+        self.store.damaged |= found.passed_over.keys()
+        self.ranks.on_main(self._tidy)
+        return found.folder
+
+    def _clean(self) -> None:
+        """Remove what a killed run has left behind."""
+        self.store.clean()
+        remove_leftovers(self.args.output_dir)
+
+    def _tidy(self) -> None:
+        """Drop what a kill kept from being dropped, and tell of a damaged `best`."""
+        self.store.retain(self.step)
+        wrong = self.store.check_best()
+        if wrong is not None:
+            logger.warning(
+                "%s/%s is damaged: %s. Its weights are lost; the best evaluation from step %d on takes its place.",
+                self.store.folder, BEST, wrong, self.step,
+            )  # fmt: skip
+
+    def _build_feed(self, dataset: SampleDataset) -> BatchFeed:
+        args, ranks = self.args, self.ranks
+        sampler = step_sampler(args, len(dataset), ranks.rank, ranks.size, self.step, self.plan.total_steps)
+        loader = build_loader(
+            dataset,
+            run_collator(args, self.task, self.model, self.ranks, train=True),
+            sampler,
+            num_workers=args.data.num_workers,
+            prefetch_factor=args.data.prefetch_factor,
+        )
+        return BatchFeed(
+            loader,
+            args.train.accumulation,
+            self.accelerator.device,
+            ranks,
+            self.stop,
+            skip_ledger(args, dataset),
+            remember=args.logging.every_steps,
+        )
+
+    def _build_eval_feed(self, dataset: SampleDataset | None) -> EvaluationFeed | None:
+        return None if dataset is None else build_eval_feed(self.args, self.task, self.model, dataset, self.ranks)
+
+
+def eval_name(name: str) -> str:
+    """A metric's name as logged: with "eval/" before it."""
+    return name if name.startswith("eval/") else f"eval/{name}"
+
+
+def larger_is_better(name: str) -> bool:
+    """Direction of a metric that is not its task's own: losses and errors are to fall, everything else is to rise."""
+    if re.search(r"(^|/)(ap|iou)/", name):  # the rest is the name of a class
+        return True
+    return not {"loss", "rmse", "rel", "absent"} & set(re.split(r"[/_]", name))
+
+
+def check_metric(args: RunArguments, task: Task, model: nn.Module) -> None:
+    """Refuse a metric for `checkpoints/best` that no evaluation of the task reports, before anything is trained.
+
+    Raises:
+        ConfigError: with the nearest name and all that there are.
+    """
+    chosen, known = args.evaluation.metric, task.metric_names(args, model)
+    if chosen is None or known is None:
+        return
+    names = [eval_name(name) for name in known]
+    if eval_name(chosen) not in names:
+        _refuse_metric(chosen, names)
+
+
+def _refuse_metric(chosen: str, names: Sequence[str]) -> NoReturn:
+    hint = nearest_name_hint(eval_name(chosen), names)
+    raise ConfigError(f"evaluation.metric {chosen!r} is not one of {', '.join(names)}.{hint}")
+
+
+def build_model(args: RunArguments, task: Task) -> nn.Module:
+    """The task's model with its initial weights, the same on every rank.
+
+    Raises:
+        ConfigError: an attention kernel that transformers does not know or cannot use here; whatever the task refuses.
+    """
+    if args.train.attn_implementation is not None:
+        _check_attention(args.train.attn_implementation)
+    with seeded(args.seed, "model"):
+        model = task.build_model(args)
+    if args.train.grad_checkpointing:
+        checkpoint_activations(model, args)
+    return model
+
+
+def _check_attention(name: str) -> None:
+    """Ask transformers for the kernel with a model of one block: it alone knows which names it takes."""
+    from m33d_hf.modeling.configuration_m33d import M33DConfig
+    from m33d_hf.modeling.modeling_m33d import M33DModel
+
+    sides = ("image_size", "patch_size", "hidden_size", "intermediate_size", "decoder_hidden_size")
+    counts = ("num_hidden_layers", "num_attention_heads", "decoder_num_attention_heads")
+    sizes: dict[str, Any] = dict.fromkeys(sides, 4) | dict.fromkeys(counts, 1)
+    try:
+        with seeded("attention"):
+            M33DModel._from_config(M33DConfig(**sizes), attn_implementation=name)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"train.attn_implementation {shown(name)} cannot be used: {error}") from error
+
+
+def build_eval_feed(
+    args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, ranks: Ranks
+) -> EvaluationFeed:
+    """This rank's share of the evaluation data, every sample once over all ranks."""
+    loader = build_loader(
+        dataset,
+        run_collator(args, task, model, ranks, train=False),
+        EvaluationSampler(len(dataset), args.evaluation_batch, ranks.rank, ranks.size, task.compares_samples),
+        num_workers=args.data.num_workers,
+        prefetch_factor=args.data.prefetch_factor,
+    )
+    return EvaluationFeed(loader, skip_ledger(args, dataset))
+
+
+def run_collator(args: RunArguments, task: Task, model: nn.Module, ranks: Ranks, train: bool) -> Collator:
+    """The task's collator; on a device, or in the process that computes, it leaves finishing to `to_device`.
+
+    Workers beside a CPU finish what they collate: there the process that computes is the one that others wait for.
+    """
+    collator = task.build_collator(args, model, train=train)
+    return deferring(collator) if ranks.device.type != "cpu" or args.data.num_workers == 0 else collator
+
+
+def overlap_lines(args: RunArguments, train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
+    """Warnings of evaluation videos that the run, or a training of `init_from`, sees in training.
+
+    Raises:
+        DataError: two splits of one root share videos.
+    """
+    again = [] if eval_set is None else seen_again(args.init_from, eval_set)
+    return shared_videos(args, train_set, eval_set) + again
+
+
+def skip_ledger(args: RunArguments, dataset: SampleDataset) -> SkipLedger:
+    """The account of a data set's unusable files, in the output folder."""
+    return SkipLedger(Path(args.output_dir) / FILE_NAME, args.data.max_bad_fraction, len(dataset))
+
+
+def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) -> None:
+    """Add what sources know from the start to the list in the output folder: files that they left out (no partner,
+    unreadable), and long videos that lack a part.
+
+    They do not count against the budget: what has no partner need not be broken.
+    """
+    found = []
+    for dataset in datasets:
+        source = None if dataset is None else dataset.source
+        root = Path(getattr(source, "root", ""))
+        found += [SkippedFile(str(root / file.path), file.reason, "") for file in getattr(source, "unpaired", ())]
+        videos = [video.handle for video in getattr(source, "videos", ())]  # long ones, opened when they were laid out
+        reasons = getattr(source, "incomplete", {})  # with the labels that are lost with a part
+        files = [file for file in map(incomplete_file, videos) if file is not None]
+        found += [
+            incomplete_entry(file.path, reasons[file.key], file.key) if file.key in reasons else file for file in files
+        ]
+    append_skipped(Path(args.output_dir) / FILE_NAME, found)
+
+
+def step_sampler(
+    args: RunArguments, length: int, rank: int, world_size: int, start_step: int, total_steps: int
+) -> StepSampler:
+    """The order of the training data as one rank sees it, from `start_step` on."""
+    return StepSampler(
+        length,
+        args.train.batch_size,
+        rank,
+        world_size,
+        args.seed,
+        start_step,
+        total_steps,
+        accumulation=args.train.accumulation,
+    )

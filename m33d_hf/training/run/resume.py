@@ -1,0 +1,242 @@
+"""Continuing a run: what must be the same, and putting everything back where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m33d_hf.errors import CheckpointError, ResumeError
+from m33d_hf.modeling.configuration_m33d import ModalitySpec
+from m33d_hf.training.processes.checkpoints import WEIGHTS, read_average, read_optimizer, read_state, read_weights
+from m33d_hf.training.processes.ema import WeightAverage
+from m33d_hf.training.processes.fsdp2 import local
+from m33d_hf.training.processes.markers import damage, has_digests, listed_digests
+from m33d_hf.training.processes.saved_state import (
+    check_average,
+    check_files,
+    check_finite,
+    check_optimizer,
+    check_state,
+)
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.recipes import merge
+from m33d_hf.training.run.plan import RunPlan
+from m33d_hf.training.run.reporting import flatten
+from m33d_hf.training.run.stepping import StepEngine
+
+logger = logging.getLogger(__name__)
+
+# May differ between a run and its continuation: they change where and how it is computed and told, not what.
+# Batch, accumulation and processes may be traded against each other: their product is compared instead.
+FREE = (
+    "output_dir",
+    "resume",
+    "replay",
+    "dry_run",
+    "recipe",
+    "method",
+    "num_processes",
+    "cpu",
+    "cpu_threads",
+    "data.root",
+    "data.eval_",
+    "data.max_eval_samples",
+    "data.num_workers",
+    "data.prefetch_factor",
+    "data.cache_dir",
+    "data.max_bad_fraction",
+    "features.dir",
+    "features.format",
+    "train.batch_size",
+    "train.accumulation",
+    "train.compile",
+    "train.compile_mode",
+    "train.compile_backend",
+    "train.grad_checkpointing",
+    "train.sharding",
+    "evaluation.",
+    "checkpoint.",
+    "logging.",
+)
+
+
+def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Lines "key: before -> now" for every argument outside `FREE` that differs; arguments as nested dicts.
+
+    What they, or an entry of `model.modalities`, leave out has its default, so that checkpoints older than a field
+    continue.
+    """
+    old, new = flatten(_spelt_out(before)), flatten(_spelt_out(now))
+    absent = "(absent)"
+    return [
+        f"{key}: {old.get(key, absent)} -> {new.get(key, absent)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, absent) != new.get(key, absent) and not _free(key)
+    ]
+
+
+def _spelt_out(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    args = merge(RunArguments().to_dict(), dict(given))
+    model = args["model"]
+    if not isinstance(model, Mapping) or not isinstance(model.get("modalities"), list):
+        return args
+    fields = dataclasses.fields(ModalitySpec)
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    entries = [dict(sorted({**defaults, **entry}.items())) for entry in model["modalities"]]
+    return {**args, "model": {**model, "modalities": entries}}
+
+
+def _free(key: str) -> bool:
+    return any(key == free or (free[-1] in "._" and key.startswith(free)) for free in FREE)
+
+
+def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, Any]) -> None:
+    """Compare a checkpoint's facts ("args", "data_digest", "effective_batch") with those of the run that resumes.
+
+    Raises:
+        ResumeError: something that decides the result differs; every difference is listed.
+    """
+    differences = recipe_differences(state["args"], now["args"])
+    differences += [
+        f"{key}: {state[key]} -> {now[key]}" for key in ("data_digest", "effective_batch") if state[key] != now[key]
+    ]
+    if differences:
+        listed = "".join(f"\n  {line}" for line in differences)
+        raise ResumeError(
+            f"The run cannot be continued from {folder}: its recipe was another one.{listed}\nUndo the changes, or "
+            "start a new run with another --output_dir (to keep only the weights, pass the checkpoint as --init_from)."
+        )
+
+
+def run_facts(args: Mapping[str, Any], data_digest: str, plan: RunPlan, world_size: int) -> dict[str, Any]:
+    """What a checkpoint remembers of the run that wrote it."""
+    return {
+        "args": dict(args),
+        "data_digest": data_digest,
+        "effective_batch": plan.effective_batch,
+        "world_size": world_size,
+    }
+
+
+def checkpoint_state(facts: Mapping[str, Any], step: int, engine: StepEngine) -> dict[str, Any]:
+    """Content of state.json; collective, as every rank adds its part of the running loss means."""
+    return {
+        "step": step,
+        "window_steps": engine.window_steps,
+        "windows": engine.ranks.gather_objects(engine.window.tolist()),
+        **facts,
+    }
+
+
+@dataclasses.dataclass
+class Continued:
+    """What a run goes on from.
+
+    Attributes:
+        folder: the checkpoint.
+        state: its state.json.
+        passed_over: newer checkpoints that are damaged, with what is wrong with each.
+    """
+
+    folder: Path
+    state: dict[str, Any]
+    passed_over: dict[Path, str]
+
+
+def continue_from(
+    folders: Sequence[Path], engine: StepEngine, average: WeightAverage | None, facts: Mapping[str, Any]
+) -> Continued:
+    """Put the first checkpoint of `folders` back that is whole and makes sense; all ranks come to the same one.
+
+    A damaged one is passed over with a warning: the steps since the one before are computed again, with the same
+    result.
+
+    Args:
+        folders: the newest first, at least one.
+        engine: gets weights, optimizer state and running means.
+        average: gets its weights, where an average is kept.
+        facts: of this run, see `run_facts`.
+
+    Raises:
+        ResumeError: none is whole, or the newest whole one is of a run with another recipe.
+    """
+    ranks, passed_over = engine.ranks, dict[Path, str]()
+    for folder in folders:
+        found = damage(folder) if ranks.main else None  # one process reads it all, the others wait
+        reason = next(filter(None, ranks.gather_objects(found)), None)
+        if reason is None:
+            state: dict[str, Any] = {}
+            failure = None
+            try:
+                state = restore(folder, engine, average, facts)
+            except ResumeError:
+                raise
+            except CheckpointError as error:
+                failure = str(error)
+            reason = next(filter(None, ranks.gather_objects(failure)), None)
+        if reason is None:
+            if ranks.main:
+                _tell(folder, state, passed_over)
+            return Continued(folder, state, passed_over)
+        passed_over[folder] = reason
+    listed = "".join(f"\n  {folder.name}: {reason}" for folder, reason in passed_over.items())
+    raise ResumeError(
+        f"No checkpoint in {folders[0].parent} can be continued from.{listed}\nPut back a copy of one of these "
+        f"folders, or start anew: remove {folders[0].parent}, or give another --output_dir."
+    )
+
+
+def _tell(folder: Path, state: Mapping[str, Any], passed_over: Mapping[Path, str]) -> None:
+    for path, reason in passed_over.items():
+        logger.warning(
+            "%s was passed over: %s. Continuing from %s; the steps after %s are computed again.",
+            path, reason, folder.name, state["step"],
+        )  # fmt: skip
+    if not has_digests(folder):
+        logger.warning(
+            "%s is of an earlier version and lists no digests: damage that leaves the size of a file alone would not "
+            "be noticed. Checkpoints from now on have them.", folder
+        )  # fmt: skip
+
+
+def restore(
+    folder: Path, engine: StepEngine, average: WeightAverage | None, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put weights, optimizer, scaler, average and running means back; returns the checkpoint's state.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or holds what this run cannot have written.
+        ResumeError: the checkpoint of a run with another recipe.
+    """
+    state = read_state(folder)
+    check_state(state, folder, len(engine.names))
+    check_resumable(state, folder, facts)
+    check_files(state, listed_digests(folder), folder)
+    optimizer = read_optimizer(folder)
+    check_optimizer(optimizer, engine.updater.whole_groups(), state, folder)
+    averaged = read_average(folder) if average is not None else None
+    if average is not None and averaged is not None:
+        check_average(averaged, average.parameters, folder)
+    read_weights(engine.plain, folder)
+    check_finite({name: local(p.detach()) for name, p in engine.plain.named_parameters()}, folder / WEIGHTS)
+    engine.updater.load_state(optimizer)
+    if average is not None and averaged is not None:
+        average.load_state_dict(averaged)
+    restore_window(engine, state)
+    return state
+
+
+def restore_window(engine: StepEngine, state: Mapping[str, Any]) -> None:
+    """Give every rank its own running sums back, or all of them to the first when the world has changed."""
+    windows = torch.tensor(state["windows"], dtype=torch.float32)
+    if len(windows) == engine.ranks.size:
+        mine = windows[engine.ranks.rank]
+    else:
+        mine = windows.sum(0) if engine.ranks.rank == 0 else torch.zeros_like(windows[0])
+    engine.window.copy_(mine)
+    engine.window_steps = int(state["window_steps"])

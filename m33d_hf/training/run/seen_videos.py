@@ -1,0 +1,234 @@
+"""Which videos a model was trained on, as digests that tell no name, and whether an evaluation meets them again.
+
+`seen_videos.json` beside a model holds, for every training that led to it, a random salt and digests of the videos'
+keys and of their file names with sizes: a video that was moved to another folder is known again. Names cannot be read
+from the file, only tried. Of the stills of one folder, and of the windows of one sequence, a few stand for all, drawn
+by their names and so the same ones in every data set that holds them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import unicodedata
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from heapq import nsmallest
+from pathlib import Path, PurePosixPath
+from stat import S_ISREG
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.sources import source_options
+from m33d_hf.data.sources.videos.frames import video_of
+from m33d_hf.errors import CheckpointError, DataError
+from m33d_hf.training.processes.beside import SEEN, find_beside, read_beside, write_beside
+from m33d_hf.training.recipe.arguments import RunArguments
+
+_DIGITS = 24  # of a digest: 96 bits, so that two names never meet by chance
+_STANDING = 32  # stills of a folder that stand for all of it
+
+
+class Group(NamedTuple):
+    """A video, or the stills of one folder: what is known again together.
+
+    Attributes:
+        names: what it, or each still that stands for the others, may be known by.
+        items: videos or stills.
+    """
+
+    names: list[tuple[str, ...]]
+    items: int
+
+    def known(self, is_known: Callable[[str], bool]) -> int:
+        """How many of the items are known: of stills, the share of those that stand for all, at least one if any."""
+        found = sum(any(map(is_known, names)) for names in self.names)
+        return -(-found * self.items // len(self.names))
+
+
+_KNOWN: WeakKeyDictionary[SampleDataset, list[Group]] = WeakKeyDictionary()
+
+
+def seen_again(init_from: str | None, dataset: SampleDataset) -> list[str]:
+    """Lines that warn of evaluation videos which the model of `init_from` was trained on, with their number only.
+
+    Raises:
+        CheckpointError: `seen_videos.json` beside the model is damaged.
+    """
+    trainings = read_seen(init_from)
+    groups = video_groups(dataset) if trainings else []
+    lines = []
+    for training in trainings:
+        is_known = _recogniser(training["salt"], set(training["digests"]))
+        again = sum(group.known(is_known) for group in groups)
+        if again:
+            lines.append(
+                f"WARNING: {again} of {_items(groups)} evaluation videos were trained on, by their names "
+                f"({training['task']} of {init_from}): what is measured on them says little about new ones"
+            )
+    return lines
+
+
+def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
+    """A line that warns of videos which a run trains on and evaluates on, where it was told to.
+
+    Raises:
+        DataError: two different splits of one root share videos, which nobody can have meant.
+    """
+    if eval_set is None:
+        return []
+    trained = {name for group in video_groups(train_set) for names in group.names for name in names}
+    groups = video_groups(eval_set)
+    again = sum(group.known(trained.__contains__) for group in groups)
+    if not again:
+        return []
+    told = f"{again} of {_items(groups)} evaluation videos are trained on in this run"
+    # By their keys: it is the very same file.
+    data, certain = args.data, any(names[0] in trained for group in groups for names in group.names)
+    split = "split" in source_options(data.source) and data.eval_root is None and data.eval_split != data.train_split
+    if certain and split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
+        raise DataError(
+            f"{told}: the splits {data.train_split!r} and {data.eval_split!r} share them, and an evaluation on "
+            "training videos proves nothing. Correct the lists (--data.options.split_list, with a file per split)."
+        )
+    how = "" if certain and data.eval_root is None else ", by their names"
+    return [f"WARNING: {told}{how}: what is measured on them says little about new ones"]
+
+
+def write_seen(folder: str | Path, task: str, dataset: SampleDataset, init_from: str | None) -> None:
+    """Leave digests of the training videos in the output folder, after those of the model that the run starts from.
+
+    Raises:
+        CheckpointError: the folder cannot be written to, or the file beside `init_from` is damaged.
+    """
+    salt = secrets.token_hex(16)
+    groups, before = video_groups(dataset), read_seen(init_from)
+    if not groups and not before:
+        return
+    digests = sorted({_digest(salt, name) for group in groups for names in group.names for name in names})
+    own = {"task": task, "salt": salt, "videos": _items(groups), "digests": digests}
+    write_beside(folder, SEEN, {"version": 1, "trained": [*before, own]})
+
+
+def read_seen(init_from: str | None) -> list[dict[str, Any]]:
+    """The trainings that led to a model: "task", "salt", "videos", "digests" of each; none where nothing is known.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    file = find_beside(init_from, SEEN)
+    if file is None:
+        return []
+    try:
+        trainings = read_beside(file)["trained"]
+        if not all(_is_training(each) for each in trainings):
+            raise ValueError("an entry is not a list of digests")
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error}): it is not known which videos the model was trained on. Delete it to go "
+            "on without the comparison."
+        ) from error
+    return list(trainings)
+
+
+def _is_training(entry: Any) -> bool:
+    if not isinstance(entry, Mapping) or not all(isinstance(entry.get(name), str) for name in ("task", "salt")):
+        return False
+    digests = entry.get("digests")
+    return isinstance(digests, list) and all(isinstance(digest, str) for digest in digests)
+
+
+def _recogniser(salt: str, digests: set[str]) -> Callable[[str], bool]:
+    return lambda name: _digest(salt, name) in digests
+
+
+def _items(groups: Sequence[Group]) -> int:
+    return sum(group.items for group in groups)
+
+
+def video_groups(dataset: SampleDataset) -> list[Group]:
+    """What the videos of a data set may be known by, for all that are in use.
+
+    A key counts as it is. A file counts by its name and size, wherever it lies. Single frames, whose names are numbers
+    as a rule, count by both together, and few of a folder stand for all. Videos that are made up as they are read
+    (rooms) have none.
+    """
+    if not getattr(dataset.source, "root", ""):
+        return []
+    if dataset not in _KNOWN:  # files are looked at, and a run asks several times
+        groups, stills = [], dict[str, list[tuple[int, str, Any]]]()
+        for key, item in _videos(dataset).items():
+            if (folder := _folder_of_still(item)) is None:
+                groups.append(Group([_names(item, key)], 1))
+            else:
+                stills.setdefault(folder, []).append((zlib.crc32(_bytes(_plain(key))), key, item))
+        for ranked in stills.values():
+            standing = nsmallest(_STANDING, ranked, key=lambda entry: entry[:2])
+            groups.append(Group([_still(item, key, dataset.source) for _, key, item in standing], len(ranked)))
+        _KNOWN[dataset] = groups
+    return _KNOWN[dataset]
+
+
+def _videos(dataset: SampleDataset) -> dict[str, Any]:
+    """Key -> handle of the videos (or frames) in use."""
+    source, rows = dataset.source, dataset.indices
+    videos, groups = getattr(source, "videos", None), getattr(source, "groups", None)
+    if videos is None:
+        items = (source[row] for row in rows)
+        return {item.key: item for item in items}
+    keys = [video.key for video in videos] if groups is None else groups()
+    used = {keys[row] for row in rows}
+    return {video.key: video.handle for video in videos if video.key in used}
+
+
+def _first_file(item: Any) -> str | None:
+    """The first file of a still or window, relative to its root; None of anything else."""
+    frames = getattr(item, "frames", None)
+    if isinstance(frames, Sequence) and frames and hasattr(frames[0], "rgb"):
+        return str(frames[0].rgb or frames[0].depth)
+    return None
+
+
+def _folder_of_still(item: Any) -> str | None:
+    """The folder (or the video) that a still or window was taken from; None of anything else."""
+    first = _first_file(item)
+    if first is None:
+        return None
+    return video_of(first) if video_of(first) != first else str(PurePosixPath(first).parent)
+
+
+def _still(item: Any, key: str, source: Any) -> tuple[str, ...]:
+    root = Path(getattr(getattr(item, "reader", source), "root", ""))
+    return (f"frame {_plain(key)} {_size(root / str(_first_file(item)))}",)
+
+
+def _names(item: Any, key: str) -> tuple[str, ...]:
+    names = [f"key {_plain(key)}"]
+    file = getattr(item, "file", None)
+    size = _size(file) if isinstance(file, Path) else -1
+    if isinstance(file, Path) and size >= 0:
+        names.append(f"file {_plain(file.stem)} {size}")
+    return tuple(names)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, -1 of anything else."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return -1
+    return found.st_size if S_ISREG(found.st_mode) else -1
+
+
+def _plain(name: str) -> str:
+    """One spelling of a name, whatever system wrote it."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _digest(salt: str, name: str) -> str:
+    return hashlib.sha256(_bytes(f"{salt} {name}")).hexdigest()[:_DIGITS]
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")

@@ -1,0 +1,115 @@
+"""Which numbers stand for which classes, in training, in every evaluation of the model, and in its folder.
+
+`id2label` of a configuration has the names in id order, and no place for the numbers that annotation files write.
+They lie in `classes.json` beside the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from m33d_hf.data.labels.class_table import ClassTable, read_class_table
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.sources import source_options
+from m33d_hf.errors import CheckpointError
+from m33d_hf.training.processes.beside import CLASSES, find_beside, read_beside, write_beside
+from m33d_hf.training.recipe.arguments import RunArguments
+
+
+def stated_classes(args: RunArguments, train: bool) -> ClassTable | None:
+    """The table of `phase_names` in the run's options; None where nothing is stated.
+
+    A file's name is looked up under both roots, so that evaluation data elsewhere are read by the training table.
+
+    Raises:
+        ConfigError, DataError, CorruptFileError: see `read_class_table`.
+    """
+    data = args.data
+    own = None if train else data.eval_options.get("phase_names")
+    given = data.options.get("phase_names") if own is None else own
+    if given is None or (isinstance(given, ClassTable) and given.assumed):
+        return None
+    roots = [data.root, data.eval_root] if own is None else [data.eval_root or data.root]
+    return read_class_table(given, *(Path(root).expanduser() for root in roots if root is not None))
+
+
+def evaluation_classes(args: RunArguments, names: Sequence[str]) -> ClassTable:
+    """The table by which evaluation data are read, in the order of the model's classes.
+
+    What the run states comes first, then what lies beside the model of `init_from`. Of other classes than the model's
+    the table stays as it was stated, for the comparison of the two.
+
+    Raises:
+        ConfigError, DataError, CorruptFileError: see `read_class_table`.
+        CheckpointError: `classes.json` beside the model is damaged.
+    """
+    stated = stated_classes(args, train=False)
+    if stated is not None:
+        return stated.onto(names) if set(stated.names) == set(names) else stated
+    stored = trained_classes(args.init_from)
+    if stored is not None and set(stored.names) == set(names):
+        return stored.onto(names)
+    return ClassTable(tuple(names))
+
+
+def assume_classes(args: RunArguments) -> None:
+    """Let numbers in annotations mean what they meant in the training of `init_from`, where nothing else is stated.
+
+    Sets `phase_names` in the options of `args`.
+
+    Raises:
+        CheckpointError: `classes.json` beside the model is damaged.
+    """
+    if "phase_names" not in source_options(args.data.source) or args.data.options.get("phase_names") is not None:
+        return
+    stored = trained_classes(args.init_from)
+    if stored is not None and stored.numbers is not None:
+        args.data.options["phase_names"] = replace(stored, assumed=True)
+
+
+def trained_classes(init_from: str | None) -> ClassTable | None:
+    """The table beside a trained model, None where there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    file = find_beside(init_from, CLASSES)
+    if file is None:
+        return None
+    try:
+        return ClassTable.from_dict(read_beside(file))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error}): it is not known which number stands for which class. Delete it, and "
+            "state the numbers with --data.options.phase_names."
+        ) from error
+
+
+def write_classes(folder: str | Path, table: ClassTable) -> None:
+    """Leave a model's classes and their numbers in its folder.
+
+    Raises:
+        CheckpointError: the folder cannot be written to.
+    """
+    write_beside(folder, CLASSES, table.to_dict())
+
+
+def class_table_of(dataset: SampleDataset, names: Sequence[str]) -> ClassTable:
+    """The classes of a model in their order, with the numbers that a data set's annotations write for them."""
+    table = getattr(dataset.source, "class_table", None)
+    return ClassTable(tuple(names)) if table is None else table.onto(names)
+
+
+def numbers_changed(init_from: str | None, table: ClassTable) -> list[str]:
+    """A line where numbers mean other classes in evaluation data than in the training of `init_from`."""
+    stored = trained_classes(init_from)
+    if stored is None or stored.numbers is None or table.numbers is None:
+        return []
+    before = stored.onto(table.names)
+    if before.numbers == table.numbers:
+        return []
+    return [
+        f"WARNING: phases are numbered {table.spelled()} here, and {before.spelled()} in the training of {init_from}"
+    ]

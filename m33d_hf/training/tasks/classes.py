@@ -1,0 +1,191 @@
+"""Classes of a clip-classification run: whose names count, which options follow, and how much there is of each."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.loader.subsets import missing_classes
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.sources import source_options
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.tasks.building import build_run_source
+from m33d_hf.training.tasks.class_numbers import evaluation_classes
+from m33d_hf.weights.formats.classes import class_names
+
+_SHOWN = 8
+
+
+def clip_arguments(args: RunArguments, config: M33DConfig, names: Sequence[str] | None = None) -> RunArguments:
+    """A copy of the arguments with what clip classification asks of a source that has the option and was not told.
+
+    Clips, not whole videos or frames; as long as the model reads; none without a label. Evaluation data name and number
+    their phases as the training data do, in the order of `names`: see `class_numbers.evaluation_classes`.
+
+    Raises:
+        ConfigError, DataError, CorruptFileError: a stated table of phases that cannot be read.
+    """
+    changed = copy.deepcopy(args)
+    known = source_options(args.data.source)
+    offered = {"unit": "clips", "drop_unlabelled": True, "clip_span": config.num_frames * args.data.frame_stride}
+    for option, value in offered.items():
+        if option in known and changed.data.options.get(option) is None:
+            changed.data.options[option] = value
+    if names is not None and "phase_names" in known:
+        changed.data.eval_options["phase_names"] = evaluation_classes(args, names)
+    return changed
+
+
+def training_classes(args: RunArguments, config: M33DConfig) -> list[str]:
+    """Names of the classes in id order: `model.id2label` where given, else those of the training source.
+
+    A run that does not train takes those of the evaluation source.
+
+    Raises:
+        ConfigError: a source without clip labels, or `model.num_labels` that is not their number.
+        DataError: two classes of one name.
+    """
+    given = class_names(args.model.get("id2label"))
+    if given is not None:
+        return given
+    names = build_run_source(clip_arguments(args, config), config, train=not args.eval_only).action_names
+    if names is None:
+        raise ConfigError(
+            f"The source {args.data.source!r} has no clip labels to learn; classification takes ucf101, phases, "
+            "procedures or rooms (--data.options.unit clips)."
+        )
+    check_class_names(names, args.data.source)
+    asked = args.model.get("num_labels")
+    if asked is not None and asked != len(names):
+        raise ConfigError(
+            f"model.num_labels is {asked}, the source {args.data.source!r} has {len(names)} classes; take "
+            "--model.num_labels away."
+        )
+    return list(names)
+
+
+def check_class_names(names: Sequence[str], source: str) -> None:
+    """Refuse classes that could not be told apart.
+
+    Raises:
+        DataError: two equal names, also up to blanks around them.
+    """
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if name.strip() in seen:
+            raise DataError(
+                f"source {source!r}: classes {seen[name.strip()]} and {number} are both called {name.strip()!r}; every "
+                "class needs a name of its own. Correct the class list."
+            )
+        seen[name.strip()] = number
+
+
+def check_same_classes(names: Sequence[str], dataset: SampleDataset, what: str) -> None:
+    """Compare a data set's classes with the model's.
+
+    Raises:
+        ConfigError: they differ; both are named.
+    """
+    found = dataset.source.action_names
+    if found is None:
+        raise ConfigError(
+            f"The {what} data have no clip labels; give a source with classes, or --data.eval_split null."
+        )
+    if list(found) == list(names):
+        return
+    place = next((i for i, pair in enumerate(zip(found, names, strict=False)) if pair[0] != pair[1]), None)
+    where = "" if place is None else f" (class {place} is {found[place]!r} there and {names[place]!r} here)"
+    raise ConfigError(
+        f"The {what} data have other classes than the model{where}: {len(found)} there ({_listing(found)}), "
+        f"{len(names)} here ({_listing(names)}). Give both sides the same class list (--data.options.phase_names "
+        "where the source has it)."
+    )
+
+
+def labels_in_use(dataset: SampleDataset) -> list[int] | None:
+    """Class id of every row of the data set; None where the source does not tell beforehand."""
+    offered = getattr(dataset.source, "labels", None)
+    labels = None if offered is None else offered()
+    return None if labels is None else [labels[row] for row in dataset.indices]
+
+
+def check_every_class(args: RunArguments, dataset: SampleDataset, names: Sequence[str]) -> None:
+    """Refuse training data in which a class has no sample, after all subsets were drawn.
+
+    Raises:
+        ConfigError: the source gives no labels (whole videos).
+        DataError: classes without a sample, by name, unless `data.allow_missing_classes`.
+    """
+    labels = labels_in_use(dataset)
+    if labels is None and hasattr(dataset.source, "labels"):
+        raise ConfigError(
+            f"The samples of the source {args.data.source!r} have no labels in this unit; take clips "
+            "(--data.options.unit clips)."
+        )
+    missing = [] if labels is None else missing_classes(labels, names)
+    if missing and not args.data.allow_missing_classes:
+        raise DataError(
+            f"{len(missing)} of {len(names)} classes have no sample among the {len(dataset)} that are trained on: "
+            f"{_listing(missing)}. Take more (--data.max_train_samples), or train without them: "
+            "--data.allow_missing_classes true."
+        )
+
+
+def describe_classes(args: RunArguments, dataset: SampleDataset, names: Sequence[str]) -> list[str]:
+    """Lines: the classes, and how much of the labels is used."""
+    lines = [f"{len(names)} classes: {_listing(names)}"]
+    labels = labels_in_use(dataset)
+    if labels is None:
+        return lines
+    counts = Counter(label for label in labels if label != IGNORE_INDEX)
+    per_class = [counts[number] for number in range(len(names)) if counts[number]]
+    videos, whole = group_counts(dataset)
+    share = "" if args.data.label_fraction is None else f" (data.label_fraction {args.data.label_fraction:g})"
+    lines.append(
+        f"labels: {videos} of {whole} videos{share}, {len(labels)} clips of {len(per_class)} classes, "
+        f"{min(per_class, default=0)} to {max(per_class, default=0)} clips per class"
+    )
+    span, read = getattr(dataset.source, "clip_span", None), dataset.num_frames * dataset.frame_stride
+    if span is not None and span != read:
+        lines.append(
+            f"WARNING: clips are stretches of {span} source frames, the model reads {read} of them "
+            f"({dataset.num_frames} frames, {dataset.frame_stride} apart); the second stage asks for "
+            f"--data.options.clip_span {read}"
+        )
+    missing = missing_classes(labels, names)
+    if missing:
+        lines.append(f"classes without a training sample: {_listing(missing)}")
+    return lines
+
+
+def class_facts(dataset: SampleDataset, names: Sequence[str]) -> dict[str, Any]:
+    """For train_config.json: number of training clips per class, and of videos in use."""
+    labels = labels_in_use(dataset)
+    if labels is None:
+        return {"classes": list(names)}
+    counts = Counter(labels)
+    videos, whole = group_counts(dataset)
+    return {
+        "classes": {name: counts[number] for number, name in enumerate(names)},
+        "videos": videos,
+        "videos_in_source": whole,
+    }
+
+
+def group_counts(dataset: SampleDataset) -> tuple[int, int]:
+    """Number of videos in use, and in the source."""
+    offered = getattr(dataset.source, "groups", None)
+    if offered is None:
+        return len(set(dataset.indices)), len(dataset.source)
+    groups = offered()
+    return len({groups[row] for row in dataset.indices}), len(set(groups))
+
+
+def _listing(names: Sequence[str]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

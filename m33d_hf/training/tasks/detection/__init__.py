@@ -1,0 +1,1 @@
+"""Action detection: features of clips, then a model over whole videos."""

@@ -1,0 +1,238 @@
+"""The videos of a detection run and their features: which videos, checked against the model, and where features lie."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, append_skipped
+from m33d_hf.data.labels.class_table import ClassTable
+from m33d_hf.data.loader.subsets import label_subset
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.sources import source_options
+from m33d_hf.data.sources.phases.base import PhaseSource
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.tasks.building import build_run_source, subset
+from m33d_hf.training.tasks.class_numbers import stated_classes, trained_classes
+from m33d_hf.training.tasks.detection.feature_dataset import check_known_phases, phase_table
+from m33d_hf.training.tasks.detection.feature_extraction import FeatureExtractor, bad_clips, tell, weights_digest
+from m33d_hf.training.tasks.detection.features import FeatureStore
+from m33d_hf.training.tasks.detection.first_stage import clip_rule, known_phases
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some videos of a source.
+
+    Attributes:
+        source: all videos of the split.
+        rows: the numbers of those in use.
+        name: folder of the split's features.
+    """
+
+    source: PhaseSource
+    rows: list[int]
+    name: str
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the videos in use."""
+        return [self.source.videos[row].key for row in self.rows]
+
+
+def evaluates(args: RunArguments) -> bool:
+    """Whether the run has evaluation data."""
+    return args.data.eval_split is not None or args.data.eval_root is not None
+
+
+def training_share(args: RunArguments, model: M33DForVideoActionDetection) -> Share:
+    """The training videos of a run: the share of labels first, then `data.max_train_samples`.
+
+    Raises:
+        DataError: a phase that the model does not know, or a class without a training clip.
+    """
+    source, known = phase_source(args, model.config, train=True), known_phases(model.config)
+    everything = list(range(len(source.videos)))
+    check_known_phases(source, known, everything, "training")
+    table = phase_table(source.action_names or [], known)
+    clips = [(row, int(table[span.label])) for row in everything for span in source.clips(row)]
+    data = args.data
+    chosen = label_subset(
+        [label for _, label in clips],
+        [source.videos[row].key for row, _ in clips],
+        list(known),
+        data.label_fraction,
+        data.subset_seed,
+        data.allow_missing_classes,
+    )
+    # Videos without a label teach nothing; extracting their features would only take time.
+    rows = sorted({row for row, label in (clips[number] for number in chosen) if label != IGNORE_INDEX})
+    part = subset(len(rows), data.max_train_samples, data.subset_seed)
+    return Share(source, rows if part is None else [rows[i] for i in part], _split_name(args, True))
+
+
+def evaluation_share(args: RunArguments, model: M33DForVideoActionDetection) -> Share:
+    """The evaluation videos of a run.
+
+    Raises:
+        DataError: a phase that the model does not know, or nothing annotated.
+    """
+    source = phase_source(args, model.config, train=False)
+    limit = args.data.max_eval_samples
+    count = len(source.videos)
+    rows = subset(count, None if limit is None else min(limit, count), None) or list(range(count))
+    check_known_phases(source, known_phases(model.config), rows, "evaluation")
+    if all(bool((source.videos[row].phases == IGNORE_INDEX).all()) for row in rows):
+        raise DataError(
+            f"None of the {len(rows)} evaluation videos has an annotated frame. Give --data.eval_split null to "
+            "train without evaluation, or scripts/detect_actions.py to look at unlabelled videos."
+        )
+    return Share(source, rows, _split_name(args, False))
+
+
+def whole_share(args: RunArguments, model: M33DForVideoActionDetection, train: bool) -> Share:
+    """All videos of a split, whatever part of them a run would use.
+
+    Raises:
+        DataError: a phase that the model does not know.
+    """
+    source = phase_source(args, model.config, train)
+    rows = list(range(len(source.videos)))
+    check_known_phases(source, known_phases(model.config), rows, "training" if train else "evaluation")
+    return Share(source, rows, _split_name(args, train))
+
+
+def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSource:
+    """The training or evaluation videos, whole.
+
+    Raises:
+        ConfigError: a source of another kind, or clip options that contradict the model's clips.
+        DataError: videos or annotations that cannot be used.
+    """
+    rule = clip_rule(args, config)
+    wanted = {"clip_span": rule.span, "clip_stride": rule.clip_stride}
+    given = args.data.options if train else {**args.data.options, **args.data.eval_options}
+    for name, value in wanted.items():
+        if given.get(name) not in (None, value):
+            raise ConfigError(
+                f"data.options.{name} is {given[name]}, but the clips whose features are extracted span {rule.span} "
+                f"frames (num_frames {rule.num_frames} x data.frame_stride {rule.frame_stride}), one every "
+                f"{rule.clip_stride} (--features.clip_stride); pass --data.options.{name} {value}."
+            )
+    known = source_options(args.data.source)
+    if not wanted.keys() <= known.keys():
+        raise ConfigError(
+            f"data.source {args.data.source!r} has no videos annotated frame by frame; take phases or procedures."
+        )
+    options: dict[str, Any] = {"unit": "clips", "drop_unlabelled": False, **wanted}
+    table = _class_table(args, train)
+    if table is not None:
+        options["phase_names"] = table
+    if args.data.source == "phases" and not given.get("require_depth"):
+        options["depth"] = given.get("depth") or "none"  # the encoder takes RGB only
+    fixed = {name: value for name, value in options.items() if name in known}
+    data = dataclasses.replace(
+        args.data,
+        options={**args.data.options, **fixed},
+        eval_options={k: v for k, v in args.data.eval_options.items() if k not in fixed},
+    )
+    source = build_run_source(dataclasses.replace(args, data=data), config, train)
+    if not isinstance(source, PhaseSource):
+        raise ConfigError(f"data.source {args.data.source!r} is not a PhaseSource; take phases or procedures.")
+    return source
+
+
+def _class_table(args: RunArguments, train: bool) -> ClassTable | None:
+    """The phases as the run states them, or, for annotations that hold numbers, as the first stage was trained."""
+    stated = stated_classes(args, train)
+    stored = trained_classes(args.init_from) if stated is None else None
+    return stated if stored is None or stored.numbers is None else stored
+
+
+def planned_features(args: RunArguments, model: M33DForVideoActionDetection, share: Share) -> FeatureStore | None:
+    """The store where every feature is there already, None where some are missing; extracts nothing.
+
+    Raises:
+        ConfigError: features of another origin lie there.
+    """
+    store = _store(args, model, share, write=False)
+    return None if store.missing(share.keys) else store
+
+
+def extracted_features(args: RunArguments, model: M33DForVideoActionDetection, share: Share) -> FeatureStore:
+    """The store, filled: by all ranks together where something is missing.
+
+    Raises:
+        ConfigError: features of another origin lie there.
+        DataError: too many unreadable clips.
+    """
+    state = PartialState(cpu=args.cpu)
+    store = _store(args, model, share, write=state.is_main_process)
+    config, data = model.config, args.data
+    options = TransformOptions(**dataclasses.asdict(args.transforms))
+    extractor = FeatureExtractor(
+        model.to(state.device).eval(),  # type: ignore[arg-type]
+        store,
+        clip_rule(args, config),
+        build_transform(options, False, config.image_height_width, config.patch_height_width),
+        phase_table(share.source.action_names or [], known_phases(config)),
+        args.features.batch_size,
+        state.device,
+        args.train.precision,
+        state.process_index,
+        state.num_processes,
+        data.num_workers,
+        data.prefetch_factor,
+        data.max_bad_fraction,
+        tell if args.logging.progress and state.is_main_process else None,
+    )
+    extractor.run(share.source, share.rows)
+    model.train()
+    bad, total, problems = bad_clips(store, share.keys)
+    if state.is_main_process and problems:
+        append_skipped(Path(args.output_dir) / FILE_NAME, problems)
+    ledger = SkipLedger(Path(args.output_dir) / FILE_NAME, data.max_bad_fraction, total)
+    ledger.files = {problem.path: problem for problem in problems}
+    ledger.check(bad, total)
+    return store
+
+
+def _store(args: RunArguments, model: M33DForVideoActionDetection, share: Share, write: bool) -> FeatureStore:
+    folder = Path(args.features.dir or Path(args.output_dir) / "features") / share.name
+    store = FeatureStore(folder, args.features.format)
+    store.open_for(feature_provenance(args, model, share.source), write)
+    return store
+
+
+def feature_provenance(args: RunArguments, model: M33DForVideoActionDetection, source: PhaseSource) -> dict[str, Any]:
+    """What features are made from and with: the content of features.json."""
+    config = model.config
+    return {
+        "model": args.init_from,
+        "weights": weights_digest(model),
+        "classes": list(known_phases(config)),
+        "feature_size": int(config.hidden_size),
+        "source": {"name": source.name, "digest": source.digest()},
+        "clip": clip_rule(args, config).to_dict(),
+        "image": {
+            "size": list(config.image_height_width),
+            "eval_crop": args.transforms.eval_crop,
+            "resize_mode": args.transforms.resize_mode,
+        },
+        "precision": args.train.precision,
+    }
+
+
+def _split_name(args: RunArguments, train: bool) -> str:
+    """Folder of a split's features."""
+    if args.data.eval_root is not None:
+        return "train" if train else "evaluation"
+    return str(args.data.train_split if train else args.data.eval_split)

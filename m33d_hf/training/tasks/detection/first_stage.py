@@ -1,0 +1,119 @@
+"""The first stage of action detection under the second: configuration, weights, and how it saw its clips."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from m33d_hf.errors import CheckpointError, ConfigError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.training.recipe.arguments import RunArguments, same_setting
+from m33d_hf.training.tasks.detection.features import ClipRule
+from m33d_hf.training.tasks.initialisation import LoadReport, find_own
+
+# What a run may set beside what the first stage has settled.
+_OWN_FIELDS = ("temporal_", "classifier_", "attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate")
+_NEW_WEIGHTS = ("gru.", "temporal_classifier.")
+
+
+def known_phases(config: M33DConfig) -> dict[str, int]:
+    """Name -> class of a model, in class order."""
+    names = cast("dict[int, str]", config.id2label)
+    return {names[number]: number for number in sorted(names)}
+
+
+def clip_rule(args: RunArguments, config: M33DConfig) -> ClipRule:
+    """How a run cuts videos into clips; where it does not say, as the model remembers it, or without overlap.
+
+    Raises:
+        ConfigError: a stride below 1.
+    """
+    stride = args.data.frame_stride
+    every = args.features.clip_stride or config.temporal_clip_stride or config.num_frames * stride
+    return ClipRule(config.num_frames, stride, every)
+
+
+def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, LoadReport]:
+    """Build the model of a run from the configuration and weights of `init_from`.
+
+    Returns:
+        The model, and what became of its weights.
+
+    Raises:
+        ConfigError: no `init_from`, or `model` fields that contradict it.
+        CheckpointError: it is not a model of the first (or second) stage.
+    """
+    if args.init_from is None:
+        raise ConfigError(
+            "Detection starts from a first stage: give --init_from the output folder of run_video_classification.py "
+            "trained on the clips of the same phases."
+        )
+    own = find_own(args.init_from)
+    if own is None or not own.config:
+        raise CheckpointError(
+            f"{args.init_from} is not an output folder of this package; the second stage starts from the folder that "
+            "run_video_classification.py left (config.json and model.safetensors)."
+        )
+    weights: dict[str, torch.Tensor] = {}
+    for file in own.files:
+        try:
+            weights.update(load_file(file))
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{file} cannot be read: {error}.") from error
+    config, notes = _config(args, own.config, trained=any(name.startswith(_NEW_WEIGHTS) for name in weights))
+    model = M33DForVideoActionDetection._from_config(config, attn_implementation=args.train.attn_implementation)
+    return model, _fill(model, weights, LoadReport(args.init_from, "m33d", notes=notes))
+
+
+def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[M33DConfig, list[str]]:
+    """The first stage's (or a trained second one's) configuration with the temporal fields of the run, and remarks."""
+    theirs = {name: value for name, value in theirs.items() if name != "dtype"}  # it trains in float32, however stored
+    base = M33DConfig.from_dict(dict(theirs))
+    own = {name: value for name, value in args.model.items() if name.startswith(_OWN_FIELDS)}
+    stated = {name: value for name, value in args.model.items() if name not in own and name != "modalities"}
+    there = {name: getattr(base, name, None) for name in stated}
+    different = [name for name, value in stated.items() if not same_setting(value, there[name])]
+    if different:
+        listed = ", ".join(f"{name} is {there[name]!r} there, {stated[name]!r} here" for name in different)
+        raise ConfigError(
+            f"{args.init_from} is another model than the run describes: {listed}. The second stage takes the encoder "
+            f"as it is: take {', '.join(f'model.{name}' for name in different)} away, or give another --init_from."
+        )
+    rule, before = clip_rule(args, base), base.temporal_frame_stride
+    apart = f"{args.init_from} was trained on frames {before} apart, the run reads them {rule.frame_stride} apart"
+    if trained and before != rule.frame_stride:
+        raise ConfigError(f"{apart}: give --data.frame_stride {before}.")
+    remembered = {"temporal_frame_stride": rule.frame_stride, "temporal_clip_stride": rule.clip_stride}
+    # 1 is also what a first stage says that does not remember.
+    notes = [f"{apart} (--data.frame_stride)"] if before not in (1, rule.frame_stride) else []
+    return M33DConfig.from_dict({**theirs, **own, **remembered}), notes
+
+
+def _fill(model: M33DForVideoActionDetection, weights: dict[str, torch.Tensor], report: LoadReport) -> LoadReport:
+    """Copy the weights; nothing but the recurrent net and its classifier may be missing, and nothing left over."""
+    own, origin = model.state_dict(), report.origin
+    new = [name for name in own if name not in weights]
+    foreign = [name for name in new if not name.startswith(_NEW_WEIGHTS)] + [n for n in weights if n not in own]
+    if foreign:
+        raise CheckpointError(
+            f"{origin} is not a model of the first stage: {len(foreign)} weights are missing or unknown, the first is "
+            f"{foreign[0]!r}. Train one with run_video_classification.py on the clips of the same phases."
+        )
+    shapes = [n for n, tensor in weights.items() if tensor.shape != own[n].shape]
+    if shapes:
+        name = shapes[0]
+        raise CheckpointError(
+            f"{origin}: {name} is {tuple(weights[name].shape)} there and {tuple(own[name].shape)} in this model; "
+            "the fields model.temporal_* of a trained second stage must be those it was trained with."
+        )
+    model.load_state_dict({**own, **weights})
+    report.loaded = dict.fromkeys(weights, "the same weight there")
+    report.new = dict.fromkeys(new, "the first stage has no recurrent net")
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(report.summary(), flush=True)
+    return report

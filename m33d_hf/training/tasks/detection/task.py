@@ -1,0 +1,261 @@
+"""Phases of whole videos: a Bi-GRU over clip features, second stage of the paper's detection (Sec. 4.2.2, App. B.1).
+
+`init_from` is the first stage: an output folder of `run_video_classification.py`, whose encoder, norm and classifier
+stay as they are. The features of all clips are extracted once and found again by the next run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from m33d_hf.data.labels.class_table import ClassTable
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.errors import DataError, MissingDependencyError
+from m33d_hf.evaluation.detection_metrics import frame_scores
+from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics, write_results
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
+from m33d_hf.training.tasks.building import config_of, save_processor
+from m33d_hf.training.tasks.class_numbers import class_table_of
+from m33d_hf.training.tasks.dense import MeanLoss
+from m33d_hf.training.tasks.detection.data import (
+    Share,
+    evaluates,
+    evaluation_share,
+    extracted_features,
+    planned_features,
+    training_share,
+    whole_share,
+)
+from m33d_hf.training.tasks.detection.feature_dataset import FeatureCollator, FeatureDataset, FeatureSample
+from m33d_hf.training.tasks.detection.feature_extraction import tell
+from m33d_hf.training.tasks.detection.first_stage import clip_rule, known_phases, load_first_stage
+
+EVALUATION = "evaluation"
+
+
+class ActionDetectionTask(Task):
+    """Trains the recurrent net of `M33DForVideoActionDetection` on features of whole videos."""
+
+    name = "action_detection"
+    metric = "map"
+    greater_is_better = True
+
+    def __init__(self) -> None:
+        self.load_report = None
+        self.args: RunArguments | None = None
+        self._last: list[VideoResult] = []
+        self._evaluated = False
+
+    def build_model(self, args: RunArguments) -> nn.Module:
+        """The first stage of `init_from` under a fresh recurrent net; of a trained second stage, that one.
+
+        Raises:
+            ConfigError: no first stage given, or `model` fields that contradict it.
+            CheckpointError: weights that do not fit.
+        """
+        self.args = args
+        model, self.load_report = load_first_stage(args)
+        return model.freeze_encoder()
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training videos, and evaluation videos or None, as features; extracts those that are missing.
+
+        A dry run extracts nothing and gives zeros for what is missing.
+
+        Raises:
+            ConfigError: a source without long videos, or features of another origin in `features.dir`.
+            DataError: phases that the model does not know, a class without a training clip, too many unreadable clips.
+        """
+        detector = cast(M33DForVideoActionDetection, model)
+        # Both are checked before hours go into either.
+        training = training_share(args, detector)
+        evaluation = evaluation_share(args, detector) if evaluates(args) else None
+        train_set = _dataset(args, detector, training, train=True)
+        return train_set, None if evaluation is None else _dataset(args, detector, evaluation, train=False)
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation videos alone; the features of the training videos are not asked for."""
+        detector = cast(M33DForVideoActionDetection, model)
+        return _dataset(args, detector, evaluation_share(args, detector), train=False) if evaluates(args) else None
+
+    def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
+        """Clips, and where their features are."""
+        features, rule = cast(FeatureDataset, dataset), clip_rule(args, config_of(model))
+        store = features.store
+        place = "features not extracted yet: this run would do that first" if store is None else f"in {store.folder}"
+        return [
+            f"{features.clips} clips of {rule.num_frames} frames, {rule.frame_stride} apart, one every "
+            f"{rule.clip_stride} source frames; {features.bad_clips} unreadable; {place}"
+        ]
+
+    def extract(self, args: RunArguments, model: nn.Module) -> list[Path]:
+        """Extract the features of all videos of both splits, whatever part of them a run would use."""
+        detector = cast(M33DForVideoActionDetection, model)
+        shares = [whole_share(args, detector, train) for train in ([True, False] if evaluates(args) else [True])]
+        return [extracted_features(args, detector, share).folder for share in shares]
+
+    def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
+        """Videos to padded features."""
+        return FeatureCollator(train)
+
+    def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
+        """What `evaluate` returns: the scores of the temporal model and, under "clipwise/", of the first stage."""
+        precisions = ["map", "clip_map", "frame_map", *(f"ap/{name}" for name in known_phases(config_of(model)))]
+        found = [*precisions, "clip_accuracy", *frame_scores([])]
+        return [*found, *(f"clipwise/{name}" for name in found), "loss", "absent_classes"]
+
+    def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
+        """Scores of the temporal model and, as "clipwise/...", of the first stage's classifier on the same clips.
+
+        Leaves `evaluation/videos.csv`, `evaluation/scores.json` and timelines of some videos in the output folder.
+
+        Returns:
+            See `m33d_hf.evaluation.detection_results.detection_metrics`; and "loss", "absent_classes" (their number).
+        """
+        self._evaluated = True
+        names = list(known_phases(config_of(model)))
+        loss = MeanLoss(accelerator.device)
+        results: list[VideoResult] = []
+        for batch in loader:
+            inputs = to_device(batch, accelerator.device)
+            output = model(**inputs)
+            loss.add(output.loss_sums["cross_entropy"], output.loss_counts["cross_entropy"])
+            temporal = output.logits.float().softmax(-1).cpu()
+            results += [_result(sample, temporal[i]) for i, sample in enumerate(batch["meta"]["videos"])]
+        mean_loss = loss.compute(accelerator)
+        if accelerator.num_processes > 1:
+            results = gather_object(results)
+        results.sort(key=lambda result: result.row)
+        metrics, absent = detection_metrics(results, names)
+        metrics |= {"loss": mean_loss, "absent_classes": float(len(absent))}
+        if accelerator.is_main_process and self.args is not None:
+            folder = Path(self.args.output_dir) / EVALUATION
+            write_results(folder, results, names, metrics, absent)
+            self._last = results
+            if self.args.eval_only:
+                self._draw(folder, names)
+        return metrics
+
+    def _draw(self, folder: Path, names: Sequence[str]) -> None:
+        """Timelines of the last evaluation: after a training only those of the final model are wanted."""
+        try:
+            draw_timelines(folder, self._last, names)
+        except MissingDependencyError as error:
+            tell(f"no timelines: {error}")
+
+    def lacks_evaluation(self) -> bool:
+        """True until `evaluate` was here: timelines are drawn from what it found."""
+        return not self._evaluated
+
+    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
+        """Write the preprocessing of this run's evaluation to `folder`; clips are cut as `ClipRule` says."""
+        save_processor(config_of(model), args, folder, clip_sampling="stride")
+
+    def save(self, model: nn.Module, args: RunArguments) -> None:
+        """Final model, whole, and what it was started from."""
+        super().save(model, args)
+        if self._last:
+            self._draw(Path(args.output_dir) / EVALUATION, list(known_phases(config_of(model))))
+        if self.load_report is not None:
+            report = json.dumps(self.load_report.to_dict(), indent=1)
+            (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
+
+    def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
+        """Videos and clips, and the features' provenance."""
+        features = cast(FeatureDataset, dataset)
+        found = {"clips": features.clips, "unreadable_clips": features.bad_clips}
+        origin = None if features.store is None else features.store.provenance()
+        return {**super().describe_data(dataset), **found, "features": origin}
+
+    def class_table(self, model: nn.Module, dataset: SampleDataset) -> ClassTable | None:
+        """The model's classes, with the numbers that the annotations write for them."""
+        return class_table_of(dataset, list(known_phases(config_of(model))))
+
+    def data_digest(self, dataset: SampleDataset) -> str:
+        """Digest of the videos in use and of what their features were made from."""
+        features = cast(FeatureDataset, dataset)
+        keys = [features.source.videos[row].key for row in features.indices]
+        origin = {} if features.store is None else features.store.provenance()
+        told = [features.source.digest(), origin.get("weights"), origin.get("clip"), origin.get("precision"), keys]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _dataset(args: RunArguments, model: M33DForVideoActionDetection, share: Share, train: bool) -> FeatureDataset:
+    features = planned_features if args.dry_run else extracted_features
+    store = features(args, model, share)
+    config = model.config
+    return FeatureDataset(
+        share.source,
+        store,
+        clip_rule(args, config),
+        known_phases(config),
+        share.rows,
+        feature_size=int(config.hidden_size),
+        train=train,
+    )
+
+
+def _result(sample: FeatureSample, temporal: torch.Tensor) -> VideoResult:
+    video, phases = sample.video, sample.phases
+    if video is None or phases is None:
+        raise DataError(f"{sample.key}: the sample holds no features")
+    count = len(video.valid)
+    return VideoResult(
+        row=sample.meta["index"],
+        key=sample.key,
+        fps=video.fps,
+        temporal=temporal[:count].numpy(),
+        clipwise=video.clip_logits.softmax(-1).numpy(),
+        labels=video.labels.numpy(),
+        valid=video.valid.numpy(),
+        starts=video.starts.numpy(),
+        stops=video.stops.numpy(),
+        phases=phases,
+        times=sample.times,
+        lacks=sample.lacks,
+    )
+
+
+def draw_timelines(folder: Path, results: Sequence[VideoResult], names: Sequence[str], count: int = 4) -> list[Path]:
+    """Draw the first annotated videos: what is true, what the temporal model and the clip classifier say.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    from m33d_hf.visualization.timeline import hatched, timeline_figure
+
+    annotated = [result for result in results if (result.phases != IGNORE_INDEX).any()]
+    written = []
+    for number, result in enumerate(annotated[:count]):
+        rows = {
+            "annotation": result.phases,
+            "temporal model": result.frames("temporal"),
+            "clip by clip": result.frames("clipwise"),
+        }
+        safe = re.sub(r"[^\w.-]+", "_", result.key)[-60:]
+        path = folder / f"timeline_{number}_{safe}.png"
+        timeline_figure(
+            rows,
+            names,
+            result.fps,
+            path,
+            result.temporal,
+            result.key,
+            times=result.times,
+            unreadable=hatched(result.unread(), result.times, result.lacks),
+        )
+        written.append(path)
+    return written

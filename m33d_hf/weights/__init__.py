@@ -1,0 +1,21 @@
+"""Weights of other projects into our models: MAE, VideoMAE and MultiMAE, original and transformers layouts."""
+
+from __future__ import annotations
+
+from m33d_hf.weights.apply import config_for, convert_state_dict, trained_positions
+from m33d_hf.weights.files import ForeignCheckpoint, from_state_dict, load_foreign
+from m33d_hf.weights.folder import convert_checkpoint
+from m33d_hf.weights.plan import ConversionOptions
+from m33d_hf.weights.report import ConversionReport
+
+__all__ = [
+    "ConversionOptions",
+    "ConversionReport",
+    "ForeignCheckpoint",
+    "config_for",
+    "convert_checkpoint",
+    "convert_state_dict",
+    "from_state_dict",
+    "load_foreign",
+    "trained_positions",
+]

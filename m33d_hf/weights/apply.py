@@ -1,0 +1,249 @@
+"""Load a foreign checkpoint into one of our models, all or nothing; every weight of both is accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m33d_hf.errors import ConversionError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.weights.architecture import check_encoder, decoder_obstacle, infer_config
+from m33d_hf.weights.facts import Facts, lines_on
+from m33d_hf.weights.files import ForeignCheckpoint
+from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_obstacle
+from m33d_hf.weights.formats.detect import FORMATS
+from m33d_hf.weights.formats.layout import FormatTable, Neutral, Weight, translate
+from m33d_hf.weights.formats.multimae import TABLE, target_obstacle
+from m33d_hf.weights.formats.positions import grid_note, split_class_row, verify_table
+from m33d_hf.weights.plan import ConversionOptions, Plan, has_final_norm, plan_target, random_encoders
+from m33d_hf.weights.report import ConversionReport
+
+
+def config_for(checkpoint: ForeignCheckpoint, init_decoder: bool = True, given: Collection[str] = ()) -> dict[str, Any]:
+    """`M33DConfig` arguments of an `M33DForPreTraining` that the checkpoint fits: RGB only, or method multimae.
+
+    Args:
+        checkpoint: weights, with what is known or stated about them.
+        init_decoder: whether the decoder will be taken too.
+        given: fields that the caller lays over the result; nothing needs to tell them.
+
+    Raises:
+        ConversionError: neither tensors nor files beside them nor a statement tell what the weights were trained with
+            (heads, input size), and several readings are possible.
+    """
+    return infer_config(_facts_of(checkpoint), init_decoder, given)
+
+
+def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
+    """The checkpoint's `global_token`, `position_embedding_type` and `position_grid` (None where nothing tells it)."""
+    facts = _facts_of(checkpoint)
+    grid = facts.grid()
+    return {
+        "global_token": facts.table is TABLE and "cls_token" in facts.neutral.weights,
+        "position_embedding_type": facts.table.position_kind,
+        "position_grid": None if grid is None else [1, *grid.base],
+    }
+
+
+def _facts_of(checkpoint: ForeignCheckpoint) -> Facts:
+    table = FORMATS[checkpoint.format]
+    return Facts(translate(checkpoint.tensors, table), table, checkpoint)
+
+
+def convert_state_dict(
+    checkpoint: ForeignCheckpoint, model: nn.Module, options: ConversionOptions | None = None
+) -> ConversionReport:
+    """Fill `model` from `checkpoint` in place.
+
+    Works for `M33DForPreTraining`, `M33DModel` and the task models, with separate or shared encoders.
+    Nothing is written unless every foreign key and every weight of the model is accounted for.
+
+    Raises:
+        ConversionError: another architecture, learned position tables, or any key that remains unexplained.
+    """
+    options = options or ConversionOptions()
+    config, facts = _config_of(model), _facts_of(checkpoint)
+    neutral, table = facts.neutral, facts.table
+    check_encoder(facts, config, options.inflate)
+    targets = dict(model.state_dict())
+    decoder_reason = _decoder_reason(facts, config, targets, options)
+    ignored = dict(checkpoint.ignored) | dict(neutral.ignored)
+    notes = [*checkpoint.notes, *([table.note] if table.note else [])]
+    notes += _norm_notes(neutral, targets, decoder_reason)
+    neutral = _settle_positions(neutral, table, config, decoder_reason, ignored, notes)
+    plan = Plan(random_encoders=random_encoders(config, options))
+    plan.classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
+    for target in targets:
+        plan_target(target, targets[target], neutral, options, decoder_reason, plan)
+    _account(neutral, plan, ignored, decoder_reason, targets, checkpoint, table)
+    _pour(plan.values, targets, table)
+    untold = lines_on(facts, config, decoder_reason is None)
+    return ConversionReport(table.name, checkpoint.origin, plan.used, ignored, plan.filled, plan.new, notes, untold)
+
+
+def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason: str | None) -> list[str]:
+    """What a final norm that the checkpoint does not have changes."""
+    if has_final_norm(neutral) or not any(".layernorm." in name for name in targets if "encoders." in name):
+        return []
+    notes = [
+        "the model ends its encoders in a norm that the checkpoint does not have (a fine-tuned model norms after"
+        " pooling): features come out normed, unlike the checkpoint's; encoder_norm false leaves it out"
+    ]
+    if decoder_reason is None:
+        notes.append("the checkpoint's decoder read features without a final norm; ours norms them first")
+    return notes
+
+
+def _config_of(model: nn.Module) -> M33DConfig:
+    config = getattr(model, "config", None)
+    if not isinstance(config, M33DConfig):
+        raise ConversionError(f"{type(model).__name__} is not an M33D model: it has no M33DConfig.")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ConversionError(f"{type(model).__name__} is on the meta device; give it memory before converting.")
+    return config
+
+
+def _decoder_reason(
+    facts: Facts, config: M33DConfig, targets: Mapping[str, Tensor], options: ConversionOptions
+) -> str | None:
+    """Why the decoder is not taken from the checkpoint; None when it is."""
+    neutral = facts.neutral
+    if not any(target.startswith("decoder.") for target in targets):
+        return "the model has no decoder"
+    if not neutral.has_decoder():
+        return "the checkpoint holds no decoder"
+    if not options.init_decoder:
+        return "init_decoder is False"
+    per_target = any(name.startswith("decoder.targets.") for name in neutral.weights)
+    if per_target != (config.decoder_kind == "per_target"):
+        theirs = "per_target" if per_target else "shared"
+        return f"a decoder of another kind: decoder_kind {theirs!r} (model: {config.decoder_kind!r})"
+    if per_target:
+        heads = facts.value("decoder_num_attention_heads")
+        return target_obstacle(neutral, heads, facts.checkpoint.arguments, config)
+    return decoder_obstacle(facts, config)
+
+
+def _classifier_reason(
+    neutral: Neutral, checkpoint: ForeignCheckpoint, config: M33DConfig, targets: Mapping[str, Tensor]
+) -> str | None:
+    """Why the checkpoint's classifier is not taken; None when it is."""
+    theirs, ours = neutral.weights.get("classifier.weight"), targets.get("classifier.weight")
+    if ours is None:
+        return FINE_TUNE_REASON
+    if theirs is None:
+        return "the checkpoint has no classifier"
+    if "fc_norm.weight" not in neutral.weights:
+        return "the checkpoint's classifier reads one token, ours the normed mean of all of them"
+    return class_obstacle(theirs.tensor.shape[0], checkpoint.config.get("id2label"), ours.shape[0], config.id2label)
+
+
+def _settle_positions(
+    neutral: Neutral,
+    table: FormatTable,
+    config: M33DConfig,
+    decoder_reason: str | None,
+    ignored: dict[str, str],
+    notes: list[str],
+) -> Neutral:
+    """Verify the position tables, list them as ignored, and add the class row to the class token."""
+    weights = dict(neutral.weights)
+    notes_given = False  # one table per modality would say the same
+    for part, entry in neutral.tables.items():
+        key = entry.sources[0]
+        part = part.partition(".")[0]
+        if part == "decoder" and decoder_reason is not None:
+            ignored[key] = decoder_reason
+            continue
+        reason, grid = verify_table(key, entry.tensor, table.position_kind, table.cls_position_row, config)
+        _, cls_row = split_class_row(entry.tensor, table.cls_position_row)
+        if config.position_embedding_type != table.position_kind:
+            reason = f"the inflated model has {config.position_embedding_type} positions instead"
+        ignored[key] = reason
+        if part == "decoder" and cls_row is not None and bool(cls_row.any()):
+            raise ConversionError(f"{key!r}: row 0 (class token) is not zero, but our decoder adds nothing there.")
+        if part == "encoder" and not notes_given:
+            notes_given = True
+            note = grid_note(grid, config)
+            notes.extend([note] if note else [])
+            if cls_row is not None and "cls_token" in weights:
+                cls = weights["cls_token"]
+                if cls.tensor.shape[-1:] != cls_row.shape:
+                    raise ConversionError(
+                        f"{key!r} is {cls_row.shape[0]} wide, the class token {tuple(cls.tensor.shape)}."
+                    )
+                weights["cls_token"] = Weight(cls.tensor + cls_row, cls.sources, "cls_token + position row 0")
+    return Neutral(weights, neutral.tables, neutral.ignored)
+
+
+def _account(
+    neutral: Neutral,
+    plan: Plan,
+    ignored: dict[str, str],
+    decoder_reason: str | None,
+    targets: Mapping[str, Tensor],
+    checkpoint: ForeignCheckpoint,
+    table: FormatTable,
+) -> None:
+    """Give a reason to every foreign weight that went nowhere, or raise; likewise for our open weights."""
+    poured = set(plan.used)
+    for name, weight in neutral.weights.items():
+        for key in weight.sources:
+            if key not in poured and key not in ignored:
+                reason = _reason_for_unused(name, decoder_reason, plan.classifier_reason, targets)
+                if reason:
+                    ignored[key] = reason
+    unexplained = [key for key in checkpoint.tensors if key not in poured and key not in ignored]
+    if unexplained:
+        raise ConversionError(
+            f"{table.name}: {len(unexplained)} weights of {checkpoint.origin} have no place in the model,"
+            f" first"
+            f" {unexplained[0]!r}. Does the model's configuration (qkv_bias, layers, modalities) match?"
+        )
+    missing = [target for target in targets if target not in plan.filled and target not in plan.new]
+    if missing:
+        raise ConversionError(
+            f"{table.name}: {len(missing)} weights of the model are not in {checkpoint.origin}, first"
+            f" {missing[0]!r}. The file is incomplete or of another model."
+        )
+
+
+def _reason_for_unused(
+    name: str, decoder_reason: str | None, classifier_reason: str | None, targets: Mapping[str, Tensor]
+) -> str | None:
+    if name.startswith("classifier."):
+        return classifier_reason
+    if name.startswith("fc_norm.") and "fc_norm.weight" not in targets:
+        return FINE_TUNE_REASON
+    if name.startswith("decoder."):
+        if decoder_reason is not None:
+            return decoder_reason
+        if name.startswith("decoder.targets."):
+            return "the model does not predict this modality, or does not encode it"
+        if name.startswith("decoder.head.") and "decoder.heads.rgb.weight" not in targets:
+            return "the model does not reconstruct RGB"
+        return None
+    if name == "cls_token" and not any(target.endswith(("cls_token", "global_token")) for target in targets):
+        return "the model has no class token (use_cls_token, global_token)"
+    if name.startswith("patch_") and not any(f"embeddings.{name[6:].split('.')[0]}." in target for target in targets):
+        return "the model does not take this modality"
+    if name.startswith("encoder.layernorm.") and not any(".layernorm." in t for t in targets if "encoders." in t):
+        return "the model's head reads the raw blocks, before any final norm"
+    return None
+
+
+def _pour(values: Mapping[str, Tensor], targets: Mapping[str, Tensor], table: FormatTable) -> None:
+    for target, value in values.items():
+        if not value.is_floating_point():
+            raise ConversionError(f"{table.name}: the checkpoint's weight for {target!r} is {value.dtype}, no float.")
+        if value.shape != targets[target].shape:
+            raise ConversionError(
+                f"{table.name}: {target!r} is {tuple(targets[target].shape)} in the model but"
+                f" {tuple(value.shape)} in the checkpoint."
+            )
+    with torch.no_grad():
+        for target, value in values.items():
+            targets[target].copy_(value)

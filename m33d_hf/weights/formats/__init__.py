@@ -1,0 +1,1 @@
+"""The layouts of other projects' weights, one module each."""

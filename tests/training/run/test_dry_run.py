@@ -1,0 +1,159 @@
+"""What --dry_run prints, and that its memory estimate is of the right size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.rooms_runs import words
+from helpers.tiny import tiny_config
+from m33d_hf.data.loader.collation import PretrainingCollator
+from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
+from m33d_hf.scripts._main import build_task
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.run.dry_run import describe_parameters, dry_run, estimate_memory
+from m33d_hf.training.tasks.building import build_run_datasets
+from m33d_hf.training.tasks.pretraining import PretrainingTask
+
+
+def arguments(recipe: str, output_dir: Path, **changes: str | None) -> tuple[RunArguments, dict[str, str]]:
+    resolved = resolve(words(recipe, output_dir, **changes), "pretraining")
+    return resolved.args, resolved.origins
+
+
+@contextmanager
+def saved_for_backward(model: torch.nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes by address of what the block's forward pass keeps for the backward pass, weights not among them."""
+    saved: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
+
+
+def test_it_tells_everything_and_writes_nothing(tmp_path: Path) -> None:
+    args, origins = arguments("rooms/pretrain_stage2", tmp_path / "out", num_processes="2", optim__scale_lr="true")
+    text = dry_run(args, PretrainingTask(), origins)
+    for part in (
+        "optim.learning_rate: 0.001   (recipe bases/rooms_pretrain)",
+        "train.max_steps: 2   (command line)",
+        'model.decoder_fusion: "joint"   (method m33d (stage_2))',
+        "rgb: 9 visible, 27 masked and predicted",
+        "effective batch 8 = 4 per process x 2 process(es) x 1 micro-batch(es)",
+        "2 steps = ",
+        "= 0.001 x 8 / 256",
+        "GFLOP per sample",
+        "GiB per process",
+        "depth median",
+        "labels: wall",
+        "first keys: rooms/train/0/frames/0",
+        "== evaluation data",
+    ):
+        assert part in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_parameters_add_up(tmp_path: Path) -> None:
+    model = PretrainingTask().build_model(arguments("rooms/pretrain", tmp_path, method="rgbd_mae")[0])
+    lines = describe_parameters(model)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert lines[0] == f"parameters: {total:,}"
+    assert sum(int(line.split(": ")[1].replace(",", "")) for line in lines[1:]) == total
+
+
+def test_it_stops_where_the_run_would(tmp_path: Path) -> None:
+    args, _ = arguments("rooms/pretrain", tmp_path, data__max_train_samples="13")
+    with pytest.raises(ConfigError, match="13 samples"):
+        dry_run(args, PretrainingTask())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method"),
+    [
+        ("rooms/pretrain", "mae"),
+        ("rooms/pretrain", "multimae"),
+        ("rooms/pretrain_stage1", "m33d"),
+        ("rooms/pretrain_stage2", "m33d"),
+        ("rooms/pretrain_stage2", "m33d_plus"),
+    ],
+)
+def test_memory_estimate_against_saved_tensors(recipe: str, method: str, tmp_path: Path) -> None:
+    wide = {"model__hidden_size": "96", "model__intermediate_size": "384", "model__decoder_hidden_size": "64"}
+    args, _ = arguments(recipe, tmp_path, method=method, model__decoder_intermediate_size="256", **wide)
+    model = PretrainingTask().build_model(args).train()
+    dataset, _ = build_run_datasets(args, model.config)
+    batch = PretrainingCollator(model.config)([dataset[0, row] for row in range(args.train.batch_size)])
+    batch.pop("meta")
+    with saved_for_backward(model) as saved:
+        loss = model(**batch).loss
+    assert torch.isfinite(loss)
+    estimated = estimate_memory(model, args)
+    assert estimated[1] == pytest.approx(sum(saved.values()), rel=0.1)
+    assert estimated[0] == pytest.approx(16 * sum(p.numel() for p in model.parameters()), rel=0.35)
+
+
+VIT_B = {"image_size": 64, "patch_size": 16, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+VIT_B |= {"intermediate_size": 3072, "segmentation_head_width": 384, "segmentation_head_depth": 4}
+VIT_B |= {"depth_head_width": 256}
+
+
+@pytest.mark.parametrize("size", ["tiny", "ViT-B"])
+@pytest.mark.parametrize("recipe", ["rooms/semseg", "rooms/depth", "rooms/actions"])
+def test_memory_of_a_fine_tuning_counts_its_head(recipe: str, size: str, tmp_path: Path) -> None:
+    """Against what a real forward pass keeps ; the encoder's blocks alone were up to 47 times less."""
+    task_name = {"rooms/semseg": "semantic_segmentation", "rooms/depth": "depth_estimation"}.get(
+        recipe, "video_classification"
+    )
+    short = {"data__options": "{num_clips: 12}"} if recipe == "rooms/actions" else {}
+    args = resolve(words(recipe, tmp_path / "out", **short), task_name).args
+    args.model |= {"num_labels": 10, **(VIT_B if size == "ViT-B" else {})}
+    args.train.batch_size = 2
+    model = build_task(task_name).build_model(args).train()
+    rows, (height, width) = args.train.batch_size * args.data.num_views, model.config.image_height_width
+    lead = (model.config.num_frames,) if model.config.num_frames > 1 else ()
+    labels = torch.rand(rows, height, width) + 1
+    if task_name == "semantic_segmentation":
+        labels = labels.long()
+    elif task_name == "video_classification":
+        labels = torch.full((rows, model.config.num_labels), 1 / model.config.num_labels)
+    with saved_for_backward(model) as saved:
+        loss = model(pixel_values=torch.randn(rows, *lead, 3, height, width), labels=labels).loss
+    found, activations = estimate_memory(model, args)
+    assert torch.isfinite(loss)
+    assert activations == pytest.approx(sum(saved.values()), rel=0.1)
+    assert found == 16 * sum(parameter.numel() for parameter in model.parameters())
+    args.train.grad_checkpointing = True
+    assert 0 < estimate_memory(model, args)[1] < activations
+
+
+@pytest.mark.parametrize("clips", [5, 300])
+def test_memory_of_action_detection_grows_with_the_longest_video(clips: int) -> None:
+    """Of features of clips, against a real forward pass of the head; the frozen encoder keeps nothing."""
+    args = RunArguments(task="action_detection")
+    args.train.batch_size = 2
+    config = tiny_config(num_frames=2, tubelet_size=2, num_labels=5, num_hidden_layers=1)
+    model = M33DForVideoActionDetection(config).train()
+    labels = torch.zeros(2, clips, dtype=torch.int64)
+    with saved_for_backward(model) as saved:
+        loss = model(features=torch.randn(2, clips, config.hidden_size), labels=labels).loss
+    assert torch.isfinite(loss)
+    assert estimate_memory(model, args, clips)[1] == pytest.approx(sum(saved.values()), rel=0.15)
+
+
+@pytest.mark.parametrize("kernel", ["nosuch", "[a]", "a b"])
+def test_an_attention_kernel_that_nobody_knows_is_named(tmp_path: Path, kernel: str) -> None:
+    args, _ = arguments("rooms/pretrain", tmp_path, train__attn_implementation=kernel)
+    with pytest.raises(ConfigError, match=r"train\.attn_implementation .* cannot be used"):
+        dry_run(args, PretrainingTask())

@@ -1,0 +1,187 @@
+import json
+import multiprocessing
+import resource
+import signal
+
+import pytest
+
+from helpers.launching import ALONE, assert_same_weights, finish, start, without_timing
+from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
+from m33d_hf.errors import CheckpointError, ConfigError, ResumeError
+from m33d_hf.training.processes.checkpoints import CheckpointStore
+from m33d_hf.training.run.loop import train
+from m33d_hf.training.run.resume import recipe_differences
+
+# Six steps are an epoch: every stop below is in the middle of one, and in the middle of a log window of four.
+HARD = {"model": {"dropout": 0.3}, "data__num_workers": 1, "train__ema_decay": 0.9, "optim__layer_decay": 0.8}
+
+
+def run(output_dir, task=None, **changes):
+    return train(tiny_arguments(output_dir, **{**HARD, **changes}), task or TinyTask())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return folder, run(folder, evaluation__every_steps=5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_saves_and_the_continuation_is_exact(tmp_path, uninterrupted, workers):
+    whole, expected = uninterrupted
+    changes = {"evaluation__every_steps": 5, "data__num_workers": workers}
+    stopped = run(tmp_path, StoppingTask(7), **changes)
+    assert stopped.interrupted_by == signal.SIGTERM and stopped.exit_code == 143 and stopped.step == 7
+    assert not (tmp_path / "model.safetensors").exists()
+    continued = run(tmp_path, **changes)
+    assert without_timing(continued.history) == without_timing(expected.history)
+    assert continued.metrics == expected.metrics
+    assert_same_weights(whole, tmp_path)
+
+
+def test_after_a_crash_the_steps_since_the_checkpoint_are_done_again(tmp_path, uninterrupted):
+    whole, expected = uninterrupted
+    changes = {"evaluation__every_steps": 5, "checkpoint__every_steps": 3}
+    others = set(multiprocessing.active_children())  # of tests before, which nobody has collected yet
+    with pytest.raises(KeyboardInterrupt) as _caught:  # holds the traceback, and with it the loader
+        run(tmp_path, StoppingTask(9, "crash"), **changes)
+    left = set(multiprocessing.active_children()) - others
+    assert not left, "workers outlive the error, and Python would wait for them at exit"
+    assert CheckpointStore(tmp_path).latest().name == "step_00000006"
+    assert max(row["step"] for row in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())) == 8
+    continued = run(tmp_path, **changes)
+    assert without_timing(continued.history) == without_timing(expected.history)
+    assert_same_weights(whole, tmp_path)
+
+
+def test_sigkill_mid_epoch_with_workers(tmp_path, uninterrupted):
+    """A real process, really killed, then continued here."""
+    whole, expected = uninterrupted
+    changes = {**HARD, "evaluation__every_steps": 5, "checkpoint__every_steps": 4, "cpu_threads": 1}
+    job = {"name": "killed", "changes": {"output_dir": str(tmp_path / "run"), **changes}, "signal": [10, 9, 0]}
+    code, output = finish(start(ALONE, [job], tmp_path))
+    assert code == -signal.SIGKILL, output
+    (tmp_path / "run" / "checkpoints" / ".tmp-step_00000009").mkdir()  # as if it had been writing
+    continued = run(tmp_path / "run", evaluation__every_steps=5, checkpoint__every_steps=4)
+    assert without_timing(continued.history) == without_timing(expected.history)
+    assert_same_weights(whole, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob(".tmp-*"))
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_loses_nothing(tmp_path, uninterrupted):
+    class DiskFillsUp(StoppingTask):
+        def prepare_step(self, model, batches):
+            self.countdown -= 1
+            if self.countdown == 0:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+            return TinyTask.prepare_step(self, model, batches)
+
+    whole, expected = uninterrupted
+    changes = {"evaluation__every_steps": 5, "checkpoint__every_steps": 3}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(CheckpointError, match="intact"):
+            run(tmp_path, DiskFillsUp(8), **changes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    continued = run(tmp_path, **changes)
+    assert without_timing(continued.history) == without_timing(expected.history)
+    assert_same_weights(whole, tmp_path)
+
+
+def test_an_evaluation_cut_short_is_made_up_for(tmp_path, uninterrupted):
+    class DiesInEvaluation(TinyTask):
+        def evaluate(self, model, loader, accelerator):
+            raise KeyboardInterrupt
+
+    whole, expected = uninterrupted
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, DiesInEvaluation(), evaluation__every_steps=5, checkpoint__every_steps=5)
+    continued = run(tmp_path, evaluation__every_steps=5, checkpoint__every_steps=5)
+    assert without_timing(continued.history) == without_timing(expected.history)
+    assert_same_weights(whole, tmp_path)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first = run(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    second = run(tmp_path)
+    assert second.history == first.history and second.metrics == first.metrics
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_continuing_in_another_folder(tmp_path, uninterrupted):
+    whole, _ = uninterrupted
+    run(tmp_path / "a", StoppingTask(7))
+    result = run(tmp_path / "b", resume=str(tmp_path / "a"))
+    assert result.step == 12
+    assert_same_weights(whole, tmp_path / "b")
+
+
+def test_starting_anew_does_not_overwrite(tmp_path):
+    run(tmp_path, StoppingTask(7))
+    with pytest.raises(ConfigError, match="holds checkpoints of an earlier run"):
+        run(tmp_path, resume="none")
+
+
+def test_a_changed_recipe_is_refused_with_its_differences(tmp_path):
+    run(tmp_path, StoppingTask(7))
+    with pytest.raises(ResumeError) as caught:
+        run(
+            tmp_path,
+            optim__learning_rate=0.5,
+            model={"dropout": 0.0},
+            data__options={"size": 30},
+            logging__every_steps=2,
+        )
+    message = str(caught.value)
+    assert "optim.learning_rate: 0.02 -> 0.5" in message
+    assert "model.dropout: 0.3 -> 0.0" in message
+    assert "data_digest: tiny-24 -> tiny-30" in message
+    assert "logging" not in message
+    with pytest.raises(ResumeError, match="effective_batch: 4 -> 8"):
+        run(tmp_path, train__accumulation=2)
+
+
+def test_batch_and_accumulation_may_be_traded(tmp_path):
+    run(tmp_path, StoppingTask(7))
+    assert run(tmp_path, train__batch_size=2, train__accumulation=2).step == 12
+
+
+def test_free_and_deciding_arguments():
+    before, now = tiny_arguments("a").to_dict(), tiny_arguments("b").to_dict()
+    now["logging"]["every_steps"], now["data"]["num_workers"], now["data"]["eval_root"] = 99, 7, "elsewhere"
+    now["evaluation"]["every_steps"], now["num_processes"] = 3, 2
+    assert recipe_differences(before, now) == []
+    now["train"]["max_steps"], now["model"]["width"] = 24, 16
+    assert recipe_differences(before, now) == [
+        "model: {} -> (absent)",
+        "model.width: (absent) -> 16",
+        "train.max_steps: 12 -> 24",
+    ]
+
+
+def test_damaged_optimizer_state_is_a_clear_error(tmp_path):
+    run(tmp_path, StoppingTask(7))
+    path = CheckpointStore(tmp_path).latest()
+    size = (path / "optimizer.pt").stat().st_size
+    (path / "optimizer.pt").write_bytes(b"x" * size)
+    with pytest.raises(CheckpointError, match=r"step_00000007: optimizer\.pt is damaged"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_older_than_an_argument_continues_where_the_argument_has_its_default() -> None:
+    before, now = tiny_arguments("a").to_dict(), tiny_arguments("b").to_dict()
+    del before["init"]["num_attention_heads"], before["mixing"]
+    assert recipe_differences(before, now) == []
+    now["init"]["num_attention_heads"], now["mixing"]["mixup"] = 8, 0.2
+    assert recipe_differences(before, now) == ["init.num_attention_heads: null -> 8", "mixing.mixup: 0.0 -> 0.2"]
+
+
+def test_a_checkpoint_older_than_a_field_of_a_modality_continues() -> None:
+    entry = {"name": "rgb", "channels": 3, "input_name": "pixel_values", "mask_ratio": 0.5}
+    now = {"model": {"modalities": [{**entry, "denoising_weight": 0.0, "channel_mean": None}]}}
+    assert recipe_differences({"model": {"modalities": [entry]}}, now) == []
+    now["model"]["modalities"][0]["denoising_weight"] = 0.1
+    (line,) = recipe_differences({"model": {"modalities": [entry]}}, now)
+    assert line.startswith("model.modalities: ")
