@@ -50,7 +50,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
 
     def __init__(self, config: M33DConfig) -> None:
         super().__init__(config)
-        if not (config.target_specs or config.contrastive_weight > 0 or config.matching_weight > 0):
+        self.terms = active_terms(config)
+        if not self.terms:
             raise ConfigError("no loss term is active: give a modality a weight, or set contrastive_weight.")
         if config.target_specs and config.global_token and config.decoder_kind == "shared":
             raise ConfigError(
@@ -66,7 +67,6 @@ class M33DForPreTraining(M33DPreTrainedModel):
         if config.matching_weight > 0:
             width = config.hidden_size * (2 if config.matching_fusion == "concat" else 1)
             self.matching_head = nn.ModuleDict({spec.name: nn.Linear(width, 2) for spec in config.paired_specs})
-        self.terms = active_terms(config)
         self.post_init()
         # The encoders' own, which post_init hands on: what they leave out is a part of this model.
         self._keys_to_ignore_on_load_unexpected = set()
@@ -273,7 +273,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
 
     def _main_states(self, batch: PreTrainingBatch) -> Tensors:
         """The encoder pass with positions; empty when only a position-free contrastive term wants features."""
-        needed = self.decoder is not None or self.matching_head is not None or self.config.distillation_weight > 0
+        needed = any(term.needs_states for term in self.terms)
         if not needed and (self.config.contrastive_position_free or self.config.contrastive_tokens == "full_forward"):
             return {}
         return self.m33d.encode(batch.inputs, batch.keep)

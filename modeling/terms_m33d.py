@@ -79,10 +79,12 @@ class LossTerm:
     Attributes:
         name: its key in every dictionary of losses.
         weight: its factor in the total (Eq. 5 to 7).
+        needs_states: whether it reads `PreTrainingPass.states`; without any that does, that pass is not made.
     """
 
     name: str
     weight: float
+    needs_states: bool = True
 
     @classmethod
     def of(cls, config: M33DConfig) -> Sequence[LossTerm]:
@@ -151,6 +153,7 @@ class ContrastiveTerm(LossTerm):
     """Patch-level InfoNCE between RGB and every other input (Eq. 3)."""
 
     name = "contrastive"
+    needs_states = False  # it reads pair_states
 
     def __init__(self, config: M33DConfig) -> None:
         self.weight, self.config = float(config.contrastive_weight), config
@@ -165,8 +168,7 @@ class ContrastiveTerm(LossTerm):
 
     def total(self, seen: PreTrainingPass) -> Sums:
         head = seen.model.contrastive_head
-        if head is None:
-            raise ConfigError("contrastive_weight was set after the model was built; set it in the configuration.")
+        assert head is not None  # built where this term is active
         without_cls, states = seen.model.m33d.without_cls, seen.pair_states
         rgb, temperature = head.project("rgb", without_cls(states["rgb"])), head.current_temperature()
         totals = []
@@ -275,8 +277,7 @@ def matching_logits(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(M, 2) logits of the pairs of RGB and a modality, and (M,) 1 where they belong together; matched pairs first."""
     config = model.config
-    if model.matching_head is None:
-        raise ConfigError("matching_weight was set after the model was built; set it in the configuration.")
+    assert model.matching_head is not None  # built where matching is active
     rgb, other = (_pooled(model, states[name]) for name in ("rgb", spec.name))
     size = rgb.shape[0]
     negatives = min(config.num_matching_negatives, size - 1)
