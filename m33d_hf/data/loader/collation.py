@@ -20,7 +20,8 @@ import torch
 
 from m33d_hf.data.augmentation.batch_rows import as_batch
 from m33d_hf.data.augmentation.clips import ErasingOptions, draw_erasing
-from m33d_hf.data.augmentation.mixing import MixingOptions, draw_mix, soft_targets
+from m33d_hf.data.augmentation.mixing import draw_mix, soft_targets
+from m33d_hf.data.augmentation.options import MixingOptions
 from m33d_hf.data.loader.finishing import (
     FINISHING,
     Batch,

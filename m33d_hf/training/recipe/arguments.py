@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
+from m33d_hf.data.options import option as _f
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, name_problem
 
@@ -25,20 +27,6 @@ LARGEST_BATCH = 65_536
 LARGEST_SEED = 2**63 - 1
 LARGEST_RATE = 1e38  # of what float32 holds
 MOST_HEADS = 1024
-
-
-def _f(default: Any, help: str, **bounds: Any) -> Any:
-    """A dataclass field with its documentation; mutable defaults are copied per instance.
-
-    Args:
-        default: of the field.
-        help: its sentence, without the range, which `--help` adds in words.
-        bounds: arguments of `Range`; every field that holds numbers has some.
-    """
-    metadata: dict[str, Any] = {"help": help} | ({"range": Range(**bounds)} if bounds else {})
-    if isinstance(default, (dict, list)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -104,69 +92,6 @@ class DataArguments:
     prefetch_factor: int = _f(2, "Batches that each loader process keeps ready.", low=1, high=1024)
     cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; null = the user's cache folder.")
     max_bad_fraction: float = _f(0.01, "Share of unreadable samples past which the run stops.", low=0, high=1)
-
-
-@dataclass
-class TransformArguments:
-    """Augmentation of the training samples and geometry of the evaluation samples; colour touches RGB only."""
-
-    train_crop: Literal["random_resized", "multiscale", "random", "scale_jitter", "resize", "center"] = _f(
-        "random_resized",
-        "random_resized: torchvision's; multiscale: VideoMAE's MultiScaleCrop; random: short side to size, then a"
-        " random crop; scale_jitter: large scale jitter of `scale`, then pad and crop; resize: straight to size;"
-        " center: short side to size, centre crop.",
-    )
-    eval_crop: Literal["center", "resize", "pad"] = _f(
-        "center",
-        "center: short side to size, centre crop; resize: straight to size; pad: long side to size, then pad.",
-    )
-    scale: list[float] = _f(
-        [0.2, 1.0],
-        "Area range (random_resized) or side range (scale_jitter).",
-        above=0,
-        high=100,
-        length=2,
-        ordered=True,
-    )
-    ratio: list[float] = _f(
-        [0.75, 4.0 / 3.0], "Aspect ratio range of random_resized.", above=0, high=100, length=2, ordered=True
-    )
-    multiscale_scales: list[float] = _f(
-        [1.0, 0.875, 0.75, 0.66], "Scales of the short side for multiscale.", above=0, high=1
-    )
-    flip: float = _f(0.5, "Probability of a horizontal flip of RGB, depth and labels together.", low=0, high=1)
-    color_jitter: float = _f(0.0, "Probability of colour jitter (RGB only).", low=0, high=1)
-    brightness: float = _f(0.4, "Colour jitter: brightness strength.", low=0, high=100)
-    contrast: float = _f(0.4, "Colour jitter: contrast strength.", low=0, high=100)
-    saturation: float = _f(0.2, "Colour jitter: saturation strength.", low=0, high=100)
-    hue: float = _f(0.1, "Colour jitter: hue strength.", low=0, high=0.5)
-    grayscale: float = _f(0.0, "Probability of turning RGB grey.", low=0, high=1)
-    blur: float = _f(0.0, "Probability of Gaussian blur (RGB only).", low=0, high=1)
-    blur_kernel: int = _f(5, "Side of the blur kernel in pixels.", low=1, high=255, odd=True)
-    blur_sigma: list[float] = _f(
-        [0.1, 2.0], "Range of the blur's standard deviation in pixels.", above=0, high=1000, length=2, ordered=True
-    )
-    randaugment_ops: int = _f(0, "Operations of RandAugment per clip; 0 = off (RGB-only samples).", low=0, high=100)
-    randaugment_magnitude: int = _f(7, "Magnitude of RandAugment.", low=0, high=30)
-    erasing: float = _f(0.0, "Probability of random erasing, one box for all frames of a clip.", low=0, high=1)
-    erasing_area: list[float] = _f(
-        [0.02, 1.0 / 3.0], "Area range of the erased box.", above=0, high=1, length=2, ordered=True
-    )
-    erasing_aspect: list[float] = _f(
-        [0.3, 3.33], "Aspect ratio range of the erased box.", above=0, high=100, length=2, ordered=True
-    )
-    resize_mode: Literal["bilinear", "bicubic"] = _f("bilinear", "Interpolation of RGB (depth and labels: nearest).")
-
-
-@dataclass
-class MixingArguments:
-    """Mixup, CutMix and label smoothing of classification batches."""
-
-    mixup: float = _f(0.0, "Alpha of mixup's Beta distribution; 0 = off.", low=0, high=1000)
-    cutmix: float = _f(0.0, "Alpha of CutMix's Beta distribution; 0 = off.", low=0, high=1000)
-    probability: float = _f(1.0, "Probability that a batch is mixed.", low=0, high=1)
-    switch_probability: float = _f(0.5, "Probability of CutMix where both are on.", low=0, high=1)
-    label_smoothing: float = _f(0.0, "Share of the target spread evenly over all classes.", low=0, high=1)
 
 
 @dataclass
@@ -323,8 +248,8 @@ class RunArguments:
     init: InitArguments = dataclasses.field(default_factory=InitArguments)
     model: dict[str, Any] = _f({}, "M33DConfig fields by name; `modalities` ends up here as a list.")
     data: DataArguments = dataclasses.field(default_factory=DataArguments)
-    transforms: TransformArguments = dataclasses.field(default_factory=TransformArguments)
-    mixing: MixingArguments = dataclasses.field(default_factory=MixingArguments)
+    transforms: TransformOptions = dataclasses.field(default_factory=TransformOptions)
+    mixing: MixingOptions = dataclasses.field(default_factory=MixingOptions)
     features: FeatureArguments = dataclasses.field(default_factory=FeatureArguments)
     optim: OptimArguments = dataclasses.field(default_factory=OptimArguments)
     train: TrainArguments = dataclasses.field(default_factory=TrainArguments)
@@ -356,13 +281,7 @@ class RunArguments:
         """
         _check_choice("task", self.task, TASKS)
         for key, field, value in fields_of(self):
-            allowed: Range | None = field.metadata.get("range")
-            problem = None if allowed is None or value is None else allowed.problem(value)
-            problem = name_problem(value) if isinstance(value, str) else problem
-            if value in ("none", "None") and "| None" in str(field.type) and key != "resume":
-                problem = f"is {value!r}; to leave it empty, write null"
-            if problem is not None:
-                raise ConfigError(f"{key}{said_by(key, origins or {})} {problem}.")
+            check_field(key, field, value, origins or {})
         trains = not self.eval_only or self.train.epochs is not None or self.train.max_steps is not None
         if trains and (self.train.epochs is None) == (self.train.max_steps is None):
             raise ConfigError(
@@ -384,6 +303,21 @@ def fields_of(arguments: Any, prefix: str = "") -> Iterator[tuple[str, dataclass
             yield from fields_of(value, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", field, value
+
+
+def check_field(key: str, field: dataclasses.Field[Any], value: Any, origins: Mapping[str, str]) -> None:
+    """Check one value against the range of its field, and text for what no file can be called.
+
+    Raises:
+        ConfigError: as `RunArguments.validate`.
+    """
+    allowed: Range | None = field.metadata.get("range")
+    problem = None if allowed is None or value is None else allowed.problem(value)
+    problem = name_problem(value) if isinstance(value, str) else problem
+    if value in ("none", "None") and "| None" in str(field.type) and key != "resume":
+        problem = f"is {value!r}; to leave it empty, write null"
+    if problem is not None:
+        raise ConfigError(f"{key}{said_by(key, origins)} {problem}.")
 
 
 def origin_of(key: str, origins: Mapping[str, str]) -> str:

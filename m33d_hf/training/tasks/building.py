@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.loader.subsets import label_subset
 from m33d_hf.data.sample import IGNORE_INDEX
@@ -152,8 +151,7 @@ def build_dataset(
         DataError: data that cannot be used; classes without a sample.
     """
     source = build_run_source(args, config, train)
-    options = TransformOptions(**dataclasses.asdict(args.transforms))
-    transform = build_transform(options, train, config.image_height_width, config.patch_height_width)
+    transform = build_transform(args.transforms, train, config.image_height_width, config.patch_height_width)
     return SampleDataset(
         source,
         transform,

@@ -14,8 +14,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from m33d_hf.data.augmentation.mixing import MixingOptions
-from m33d_hf.data.augmentation.transforms import TransformOptions
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.collation import ClipClassificationCollator
 from m33d_hf.data.loader.loading import SampleDataset
@@ -129,9 +127,8 @@ class VideoClassificationTask(Task):
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Views to pixels and targets; training erases, mixes and smooths."""
-        mixing = MixingOptions(**dataclasses.asdict(args.mixing))
-        erasing = TransformOptions(**dataclasses.asdict(args.transforms)).erasing_options()
-        return ClipClassificationCollator(config_of(model), mixing, erasing, train=train)
+        erasing = args.transforms.erasing_options()
+        return ClipClassificationCollator(config_of(model), args.mixing, erasing, train=train)
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
         """Classes, share of the labels, views and mixing."""

@@ -12,8 +12,9 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from helpers.devices import NEEDS_CUDA
 from m33d_hf.data.augmentation.clips import ErasingOptions, draw_erasing
-from m33d_hf.data.augmentation.mixing import MixingOptions, draw_mix, mix_batch, soft_targets
-from m33d_hf.data.augmentation.transforms import TrainTransform, TransformOptions, build_transform
+from m33d_hf.data.augmentation.mixing import draw_mix, mix_batch, soft_targets
+from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
+from m33d_hf.data.augmentation.transforms import TrainTransform, build_transform
 from m33d_hf.data.loader.collation import (
     ClipClassificationCollator,
     Collator,

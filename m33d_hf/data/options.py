@@ -1,0 +1,46 @@
+"""Options as dataclasses: every field has its sentence and its range, from which checks, messages and help are made.
+
+The sections of a recipe are such classes; those that belong to the data live here in `data`, where they are used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import typing
+from typing import Any
+
+from m33d_hf.modeling.fields_m33d import Range, check_value
+
+
+def option(default: Any, help: str, **bounds: Any) -> Any:
+    """A dataclass field with its documentation; mutable defaults are copied per instance.
+
+    Args:
+        default: of the field.
+        help: its sentence, without the range, which `--help` adds in words.
+        bounds: arguments of `Range`; every field that holds numbers has some.
+    """
+    metadata: dict[str, Any] = {"help": help} | ({"range": Range(**bounds)} if bounds else {})
+    if isinstance(default, (dict, list)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_section(options: Any, section: str) -> None:
+    """Check every field of a dataclass of options against its type and range.
+
+    Raises:
+        ConfigError: the first that does not fit, as "section.field".
+    """
+    section_class: type = type(options)
+    hints = types_of(section_class)
+    for field in dataclasses.fields(options):
+        key, value = f"{section}.{field.name}", getattr(options, field.name)
+        check_value(key, value, hints[field.name], field.metadata.get("range"))
+
+
+@functools.cache
+def types_of(options: type) -> dict[str, Any]:
+    """Field -> type of a dataclass of options."""
+    return typing.get_type_hints(options)
