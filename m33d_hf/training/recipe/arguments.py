@@ -17,8 +17,7 @@ from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
 from m33d_hf.data.options import option as _f
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, name_problem
-
-TASKS = ("pretraining", "video_classification", "action_detection", "semantic_segmentation", "depth_estimation")
+from m33d_hf.training.recipe.task_names import PRETRAINING, TASKS
 
 # Numbers beyond these are slips of the pen: they would exhaust a machine or run for ever.
 MOST_STEPS = 10**9
@@ -220,7 +219,7 @@ class LoggingArguments:
 class RunArguments:
     """Everything that decides a run; `to_dict` of it is stored in train_config.json."""
 
-    task: str = _f("pretraining", f"What the run trains: {', '.join(TASKS)}.")
+    task: str = _f(PRETRAINING, f"What the run trains: {', '.join(TASKS)}.")
     recipe: str | None = _f(None, "Recipe name (m33d_hf/recipes) or path of a YAML file.")
     method: str | None = _f(None, "Method name (m33d_hf/recipes/methods) or path of a YAML file; pre-training only.")
     stage: int | None = _f(
@@ -257,15 +256,6 @@ class RunArguments:
     checkpoint: CheckpointArguments = dataclasses.field(default_factory=CheckpointArguments)
     logging: LoggingArguments = dataclasses.field(default_factory=LoggingArguments)
 
-    @property
-    def evaluation_batch(self) -> int:
-        """Samples per process and forward pass of an evaluation.
-
-        What compares the samples of a batch must not change where people divide train.batch_size by the number of
-        their processes; so its default is a number of its own.
-        """
-        return self.evaluation.batch_size or (COMPARED if self.task == "pretraining" else self.train.batch_size)
-
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, ready for JSON; every dataclass becomes a dict."""
         return dataclasses.asdict(self)
@@ -279,7 +269,7 @@ class RunArguments:
         Raises:
             ConfigError: a value out of range, text that can name no file, or values that contradict each other.
         """
-        _check_choice("task", self.task, TASKS)
+        _check_choice("task", self.task, tuple(TASKS))
         for key, field, value in fields_of(self):
             check_field(key, field, value, origins or {})
         trains = not self.eval_only or self.train.epochs is not None or self.train.max_steps is not None

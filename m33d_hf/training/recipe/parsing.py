@@ -17,6 +17,7 @@ from m33d_hf.modeling.fields_m33d import Range, described, fit, shown, takes_tex
 from m33d_hf.training.recipe import recipes
 from m33d_hf.training.recipe.arguments import RunArguments, check_field, origin_of, said_by
 from m33d_hf.training.recipe.command_line import Word, read_overrides, typed
+from m33d_hf.training.recipe.task_names import PRETRAINING
 
 # Two ways to say one thing, of which a layer that says either takes the place of both.
 ALTERNATIVES = (
@@ -86,7 +87,7 @@ def resolve(argv: list[str], task: str) -> Resolved:
             f"The recipe {recipe} is for {merged['task']}, not for {task}: use"
             f" scripts/run_{_door(str(merged['task']))}.py."
         )
-    if merged.get("method") is not None and task != "pretraining":
+    if merged.get("method") is not None and task != PRETRAINING:
         raise ConfigError(
             f"method={merged['method']!r}: methods describe pre-training; {task} starts from --init_from."
         )
@@ -116,7 +117,7 @@ def _without_alternatives(merged: dict[str, Any], stronger: dict[str, Any]) -> d
 
 
 def _door(task: str) -> str:
-    return {"pretraining": "pretrain"}.get(task, task)
+    return "pretrain" if task == PRETRAINING else task
 
 
 def _word(key: str, value: Any) -> str:

@@ -20,13 +20,12 @@ from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
-from m33d_hf.scripts._main import build_task
 from m33d_hf.training.processes.checkpoints import is_complete
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
 from m33d_hf.training.run.loop import train
-from m33d_hf.training.tasks.base import to_device
+from m33d_hf.training.tasks.base import build_task, to_device
 from m33d_hf.training.tasks.building import save_processor
 from m33d_hf.training.tasks.initialisation import starting_config
 
