@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -22,6 +22,7 @@ from m33d_hf.data.augmentation.color import UNCHANGED, Jitter, color_jitter, dra
 from m33d_hf.data.augmentation.crops import multi_scale_crop, random_crop, random_resized_crop, scale_jitter
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.views import crop_offset
+from m33d_hf.data.overriding import restated
 from m33d_hf.data.randomness import Draw, Uniforms
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.errors import DataError
@@ -62,13 +63,23 @@ def build_transform(
 class EvaluationTransform:
     """Brings every sample onto the canvas without randomness, bit-equal to what the processors do.
 
+    Attributes:
+        aligns: takes samples whose depth does not lie on RGB yet; False for a subclass with a `__call__` or `crops` of
+            its own that does not state it.
+
     Raises (when called):
         DataError: maps of different sizes, or an image smaller than a patch.
     """
 
+    aligns: ClassVar[bool] = True
+
     options: TransformOptions
     size: Size
     patch_size: Size = (1, 1)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        restated(cls, "aligns", "__call__", "crops")
 
     def __call__(self, sample: RGBDSample) -> RGBDSample:
         image = checked_size(sample, self.patch_size)
@@ -102,13 +113,27 @@ class EvaluationTransform:
 class TrainTransform:
     """Augments a sample as a function of ``sample.meta["draw"]`` and its key; one draw for the whole clip.
 
+    Attributes:
+        aligns: see EvaluationTransform.
+        in_parts: samples of a batch are begun one by one and finished together, and the mirroring of RGB may be left to
+            the collator; otherwise each is a call. Both are False for a subclass with a `__call__`, `begin` or `finish`
+            of its own that does not state them.
+
     Raises (when called):
         DataError: maps of different sizes, or an image smaller than a patch.
     """
 
+    aligns: ClassVar[bool] = True
+    in_parts: ClassVar[bool] = True
+
     options: TransformOptions
     size: Size
     patch_size: Size = (1, 1)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for attribute in ("aligns", "in_parts"):
+            restated(cls, attribute, "__call__", "begin", "finish")
 
     def __call__(self, sample: RGBDSample) -> RGBDSample:
         return self.finish([self.begin(sample)])[0]
