@@ -10,6 +10,7 @@ import functools
 import typing
 from typing import Any
 
+from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, check_value
 
 
@@ -36,8 +37,13 @@ def check_section(options: Any, section: str) -> None:
     section_class: type = type(options)
     hints = types_of(section_class)
     for field in dataclasses.fields(options):
-        key, value = f"{section}.{field.name}", getattr(options, field.name)
-        check_value(key, value, hints[field.name], field.metadata.get("range"))
+        key, value, hint = f"{section}.{field.name}", getattr(options, field.name), hints[field.name]
+        if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
+            words = typing.get_args(hint)
+            raise ConfigError(
+                f"{key} is {value!r}; it is one of {', '.join(words)}.{nearest_name_hint(str(value), words)}"
+            )
+        check_value(key, value, hint, field.metadata.get("range"))
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from m33d_hf.data.options import option as _f
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, name_problem
 from m33d_hf.training.recipe.task_names import PRETRAINING, TASKS
+from m33d_hf.weights.init_options import InitOptions
 
 # Numbers beyond these are slips of the pen: they would exhaust a machine or run for ever.
 MOST_STEPS = 10**9
@@ -25,30 +26,6 @@ MOST_SAMPLES = 10**12
 LARGEST_BATCH = 65_536
 LARGEST_SEED = 2**63 - 1
 LARGEST_RATE = 1e38  # of what float32 holds
-MOST_HEADS = 1024
-
-
-@dataclass
-class InitArguments:
-    """How weights given by `init_from` enter the model."""
-
-    init_decoder: bool = _f(True, "Also load the decoder where shapes match (only when pre-training).")
-    depth_encoder_init: Literal["copy", "random"] = _f(
-        "copy", "A depth encoder that the checkpoint lacks: copy the RGB encoder, or leave it random."
-    )
-    depth_patch_init: Literal["sum", "mean", "random"] = _f(
-        "sum",
-        "A depth patch embedding that the checkpoint lacks: RGB kernels summed or averaged over colour, or random.",
-    )
-    num_attention_heads: int | None = _f(
-        None,
-        "Heads of a foreign checkpoint's encoder, which no tensor tells; null = those of its files, or as released.",
-        low=1,
-        high=MOST_HEADS,
-    )
-    decoder_num_attention_heads: int | None = _f(
-        None, "Heads of a foreign checkpoint's decoder; null as above.", low=1, high=MOST_HEADS
-    )
 
 
 @dataclass
@@ -244,7 +221,7 @@ class RunArguments:
     cpu_threads: int | None = _f(
         None, "Threads per process on CPU; null = torch's choice (launchers set one).", low=1, high=1024
     )
-    init: InitArguments = dataclasses.field(default_factory=InitArguments)
+    init: InitOptions = dataclasses.field(default_factory=InitOptions)
     model: dict[str, Any] = _f({}, "M33DConfig fields by name; `modalities` ends up here as a list.")
     data: DataArguments = dataclasses.field(default_factory=DataArguments)
     transforms: TransformOptions = dataclasses.field(default_factory=TransformOptions)
