@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from m33d_hf.errors import M33DError
 from m33d_hf.training.processes.launcher import watch_launcher
 
-if TYPE_CHECKING:  # torch takes seconds to import, in which the launcher may go
-    from m33d_hf.training.tasks.base import Task
-
-TASKS = {
-    "pretraining": ("m33d_hf.training.tasks.pretraining", "PretrainingTask"),
-    "video_classification": ("m33d_hf.training.tasks.video_classification", "VideoClassificationTask"),
-    "action_detection": ("m33d_hf.training.tasks.detection.task", "ActionDetectionTask"),
-    "semantic_segmentation": ("m33d_hf.training.tasks.semantic_segmentation", "SemanticSegmentationTask"),
-    "depth_estimation": ("m33d_hf.training.tasks.depth_estimation", "DepthEstimationTask"),
-}
 ERROR = 2
-
-
-def build_task(name: str) -> Task:
-    """The task called `name`, a key of TASKS."""
-    module, attribute = TASKS[name]
-    return getattr(importlib.import_module(module), attribute)()
 
 
 def main(task_name: str, argv: list[str] | None = None) -> int:
     """Run a task from the command line.
 
+    Args:
+        task_name: as `m33d_hf.training.recipe.task_names` spells it.
+        argv: words; None for those of the process.
+
     Returns:
         0; 1 after a replay that did not reproduce; 2 after an error of ours (its message is on stderr);
         128 + signal number after an interruption.
     """
-    watch_launcher()
+    watch_launcher()  # before torch, which takes seconds to import, in which the launcher may go
     words = sys.argv[1:] if argv is None else argv
     try:
         return _run(task_name, words)
@@ -53,6 +39,8 @@ def _run(task_name: str, words: list[str]) -> int:
         print(help_text(task_name))
         return 0
     resolved = resolve(words, task_name)
+    from m33d_hf.training.tasks.base import build_task
+
     task = build_task(task_name)
     if resolved.args.replay is not None:
         from m33d_hf.training.run.replay import replay

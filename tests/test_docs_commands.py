@@ -11,8 +11,8 @@ import torch
 
 from m33d_hf import M33DForDepthEstimation, M33DForPreTraining, M33DForVideoClassification
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.training.recipe.arguments import TASKS
 from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.recipe.task_names import TASKS
 from m33d_hf.training.tasks.building import save_processor
 
 ROOT = Path(__file__).parents[1]

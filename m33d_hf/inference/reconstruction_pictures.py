@@ -66,7 +66,8 @@ def save_pictures(folder: Path, output: Path, args: RunArguments, count: int) ->
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no model (config.json); the run has not finished.")
     model = M33DForPreTraining.from_pretrained(folder).eval()
-    dataset = build_dataset(args, model.config, args.data.eval_split is None and args.data.eval_root is None)
+    train, maps = args.data.eval_split is None and args.data.eval_root is None, PretrainingTask().maps(model.config)
+    dataset = build_dataset(args, model.config, train, maps=maps)
     batch = _batch(model, dataset, args, count)
     keys = batch.pop("meta")["keys"]
     for drawn in ("hide", "noise"):  # a picture shows what the model is given

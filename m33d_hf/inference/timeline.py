@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.data.sources.videos.files import cached_info

@@ -18,7 +18,8 @@ from m33d_hf.weights.formats.detect import FORMATS
 from m33d_hf.weights.formats.layout import FormatTable, Neutral, Weight, translate
 from m33d_hf.weights.formats.multimae import TABLE, target_obstacle
 from m33d_hf.weights.formats.positions import grid_note, split_class_row, verify_table
-from m33d_hf.weights.plan import ConversionOptions, Plan, has_final_norm, plan_target, random_encoders
+from m33d_hf.weights.init_options import ConversionOptions
+from m33d_hf.weights.plan import Plan, has_final_norm, plan_target, random_encoders
 from m33d_hf.weights.report import ConversionReport
 
 

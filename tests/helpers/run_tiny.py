@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from helpers.tiny_task import TinyTask, tiny_arguments
 from m33d_hf.errors import M33DError
-from m33d_hf.scripts._main import build_task
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.loop import train
+from m33d_hf.training.tasks.base import build_task
 
 
 class SelfSignallingTask(TinyTask):

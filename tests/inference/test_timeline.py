@@ -19,7 +19,7 @@ from PIL import Image
 
 from helpers.phases_in_memory import MODEL, NAMES, SIDE, first_stage
 from helpers.videos import cut_short, write_uneven, write_video
-from m33d_hf.data.augmentation.transforms import TransformOptions
+from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sources.phases.base import cut_clips
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError

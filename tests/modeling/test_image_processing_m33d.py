@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.collation import SegmentationCollator
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError

@@ -21,7 +21,8 @@ import m33d_hf
 from helpers.shared_data import shared
 from helpers.tiny import CLIP, SMALL
 from helpers.videos import numbered_frame, write_video
-from m33d_hf.data.augmentation.transforms import EvaluationTransform, TransformOptions
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import EvaluationTransform
 from m33d_hf.data.loader.loading import frame_indices
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError

@@ -10,45 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
+from m33d_hf.data.augmentation.options import MixingOptions
 from m33d_hf.data.randomness import SeedPart, seeded
-from m33d_hf.errors import ConfigError
 
 Box = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class MixingOptions:
-    """The recipe's `mixing` section; by default nothing is mixed.
-
-    Attributes:
-        mixup: alpha of mixup's Beta(alpha, alpha), 0 = off.
-        cutmix: alpha of CutMix's, 0 = off.
-        probability: that a batch is mixed, 0 to 1.
-        switch_probability: that CutMix is chosen where both are on, 0 to 1.
-        label_smoothing: share of the target that is spread evenly over all classes, 0 to 1.
-
-    Raises:
-        ConfigError: a value outside its range.
-    """
-
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    probability: float = 1.0
-    switch_probability: float = 0.5
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("mixup", "cutmix"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"mixing.{name} is {getattr(self, name)!r}; it is 0 (off) or more")
-        for name in ("probability", "switch_probability", "label_smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"mixing.{name} is {getattr(self, name)!r}; it lies between 0 and 1")
-
-    @property
-    def mixes(self) -> bool:
-        """Whether batches are mixed at all."""
-        return (self.mixup > 0 or self.cutmix > 0) and self.probability > 0
 
 
 @dataclass(frozen=True)

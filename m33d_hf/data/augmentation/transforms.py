@@ -12,21 +12,21 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
 from m33d_hf.data.augmentation.batch_rows import BatchRows
-from m33d_hf.data.augmentation.clips import ErasingOptions, rand_augment
+from m33d_hf.data.augmentation.clips import rand_augment
 from m33d_hf.data.augmentation.color import UNCHANGED, Jitter, color_jitter, draw_jitter, gaussian_blur, grey
 from m33d_hf.data.augmentation.crops import multi_scale_crop, random_crop, random_resized_crop, scale_jitter
+from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.views import crop_offset
+from m33d_hf.data.overriding import restated
 from m33d_hf.data.randomness import Draw, Uniforms
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
-from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
+from m33d_hf.errors import DataError
 from m33d_hf.modeling.preprocessing_m33d import (
-    PLACEMENT_MODES,
-    RESIZE_MODES,
     RGB_FILL,
     Placement,
     Size,
@@ -37,100 +37,6 @@ from m33d_hf.modeling.preprocessing_m33d import (
 
 # 1 MiB of float32 is one core's share of the second-level cache.
 VALUES_AT_ONCE = 1 << 18
-
-TRAIN_CROPS = ("random_resized", "multiscale", "random", "scale_jitter", "resize", "center")
-
-
-@dataclass
-class TransformOptions:
-    """Augmentation of training samples and geometry of evaluation samples; the recipe's `transforms` section.
-
-    Attributes:
-        train_crop: "random_resized" (torchvision's), "multiscale" (VideoMAE's), "random" (canvas covered, then a
-            random cut), "scale_jitter" (large scale jitter by `scale`, pad, cut), "resize" (each axis to size),
-            "center" (canvas covered, central cut).
-        eval_crop: "center", "resize" or "pad" (see `preprocessing_m33d.place`).
-        scale: area range of "random_resized", factor range of "scale_jitter".
-        ratio: range of width / height of "random_resized".
-        multiscale_scales: shares of the short side, in (0, 1].
-        flip: probability of a horizontal flip.
-        color_jitter: probability of colour jitter with strengths `brightness`, `contrast`, `saturation`, `hue`.
-        grayscale: probability of grey RGB.
-        blur: probability of a Gaussian blur with `blur_kernel` (odd, pixels) and a deviation in `blur_sigma`.
-        randaugment_ops: operations of RandAugment per clip, before it is cropped; 0 for none. RGB-only samples.
-        randaugment_magnitude: their strength, 0 to 30.
-        erasing: probability of random erasing, done by ClipClassificationCollator after normalisation, with
-            `erasing_area` and `erasing_aspect` (see ErasingOptions).
-        resize_mode: interpolation of RGB, "bilinear" or "bicubic".
-
-    Raises:
-        ConfigError: a value outside its range, with the field's name.
-    """
-
-    train_crop: str = "random_resized"
-    eval_crop: str = "center"
-    scale: Sequence[float] = (0.2, 1.0)
-    ratio: Sequence[float] = (0.75, 4.0 / 3.0)
-    multiscale_scales: Sequence[float] = (1.0, 0.875, 0.75, 0.66)
-    flip: float = 0.5
-    color_jitter: float = 0.0
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
-    grayscale: float = 0.0
-    blur: float = 0.0
-    blur_kernel: int = 5
-    blur_sigma: Sequence[float] = (0.1, 2.0)
-    randaugment_ops: int = 0
-    randaugment_magnitude: int = 7
-    erasing: float = 0.0
-    erasing_area: Sequence[float] = (0.02, 1.0 / 3.0)
-    erasing_aspect: Sequence[float] = (0.3, 3.33)
-    resize_mode: str = "bilinear"
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("train_crop", TRAIN_CROPS),
-            ("eval_crop", PLACEMENT_MODES),
-            ("resize_mode", RESIZE_MODES),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                hint = nearest_name_hint(str(value), known)
-                raise ConfigError(f"transforms.{name} is {value!r}; it is one of {', '.join(known)}.{hint}")
-        for name in ("flip", "color_jitter", "grayscale", "blur"):
-            _check(name, getattr(self, name), 0.0 <= getattr(self, name) <= 1.0, "a probability, 0 to 1")
-        for name in ("brightness", "contrast", "saturation"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "a strength of 0 or more")
-        _check("hue", self.hue, 0.0 <= self.hue <= 0.5, "a share of the colour circle, 0 to 0.5")
-        odd = self.blur_kernel % 2 == 1 and self.blur_kernel > 0
-        _check("blur_kernel", self.blur_kernel, odd, "an odd number of pixels")
-        for name in ("scale", "ratio", "blur_sigma"):
-            pair = getattr(self, name)
-            sensible = len(pair) == 2 and 0 < pair[0] <= pair[1] < math.inf
-            _check(name, pair, sensible, "two positive numbers, the smaller one first")
-        area = self.train_crop != "random_resized" or self.scale[1] <= 1.0
-        _check("scale", self.scale, area, "a share of the image area, at most 1, for random_resized")
-        shares = len(self.multiscale_scales) > 0 and all(0 < share <= 1 for share in self.multiscale_scales)
-        _check("multiscale_scales", self.multiscale_scales, shares, "a list of shares in (0, 1]")
-        _check("randaugment_ops", self.randaugment_ops, self.randaugment_ops >= 0, "a number of operations, 0 = none")
-        magnitude = 0 <= self.randaugment_magnitude <= 30
-        _check("randaugment_magnitude", self.randaugment_magnitude, magnitude, "a strength, 0 to 30")
-        self.erasing_options()
-
-    def erasing_options(self) -> ErasingOptions:
-        """What the collator needs for random erasing.
-
-        Raises:
-            ConfigError: a value outside its range.
-        """
-        return ErasingOptions(self.erasing, tuple(self.erasing_area), tuple(self.erasing_aspect))
-
-
-def _check(name: str, value: object, good: bool, what: str) -> None:
-    if not good:
-        raise ConfigError(f"transforms.{name} is {value!r}; it is {what}")
 
 
 def build_transform(
@@ -146,8 +52,9 @@ def build_transform(
             a canvas would only feign detail.
 
     Raises:
-        ConfigError: a senseless size.
+        ConfigError: a senseless size, or options that have become senseless.
     """
+    options.check()
     canvas, patch = size_pair(size), size_pair(patch_size)
     return TrainTransform(options, canvas, patch) if train else EvaluationTransform(options, canvas, patch)
 
@@ -156,13 +63,23 @@ def build_transform(
 class EvaluationTransform:
     """Brings every sample onto the canvas without randomness, bit-equal to what the processors do.
 
+    Attributes:
+        aligns: takes samples whose depth does not lie on RGB yet; False for a subclass with a `__call__` or `crops` of
+            its own that does not state it.
+
     Raises (when called):
         DataError: maps of different sizes, or an image smaller than a patch.
     """
 
+    aligns: ClassVar[bool] = True
+
     options: TransformOptions
     size: Size
     patch_size: Size = (1, 1)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        restated(cls, "aligns", "__call__", "crops")
 
     def __call__(self, sample: RGBDSample) -> RGBDSample:
         image = checked_size(sample, self.patch_size)
@@ -196,13 +113,27 @@ class EvaluationTransform:
 class TrainTransform:
     """Augments a sample as a function of ``sample.meta["draw"]`` and its key; one draw for the whole clip.
 
+    Attributes:
+        aligns: see EvaluationTransform.
+        in_parts: samples of a batch are begun one by one and finished together, and the mirroring of RGB may be left to
+            the collator; otherwise each is a call. Both are False for a subclass with a `__call__`, `begin` or `finish`
+            of its own that does not state them.
+
     Raises (when called):
         DataError: maps of different sizes, or an image smaller than a patch.
     """
 
+    aligns: ClassVar[bool] = True
+    in_parts: ClassVar[bool] = True
+
     options: TransformOptions
     size: Size
     patch_size: Size = (1, 1)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for attribute in ("aligns", "in_parts"):
+            restated(cls, attribute, "__call__", "begin", "finish")
 
     def __call__(self, sample: RGBDSample) -> RGBDSample:
         return self.finish([self.begin(sample)])[0]

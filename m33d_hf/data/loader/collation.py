@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from m33d_hf.data.augmentation.batch_rows import as_batch
 from m33d_hf.data.augmentation.clips import ErasingOptions, draw_erasing
-from m33d_hf.data.augmentation.mixing import MixingOptions, draw_mix, soft_targets
+from m33d_hf.data.augmentation.mixing import draw_mix, soft_targets
+from m33d_hf.data.augmentation.options import MixingOptions
 from m33d_hf.data.loader.finishing import (
     FINISHING,
     Batch,
@@ -35,6 +36,7 @@ from m33d_hf.data.loader.finishing import (
     WidenLabels,
     finish,
 )
+from m33d_hf.data.overriding import restated
 from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.errors import ConfigError, DataError, LabelError
@@ -62,9 +64,20 @@ class Collator:
 
     Attributes:
         deferred: leave a `Finishing` in ``meta["finishing"]`` instead of finishing the batch; see `deferring`.
+        defers: can do so; False for a subclass with a `__call__` of its own that does not state it, as it would change
+            unfinished batches.
+        takes_mirrored: `collate` heeds `RGBDSample.mirrored`, mirroring that was left to it; False for a subclass with
+            a `collate` of its own that does not state it, which is given samples that are mirrored already.
     """
 
     deferred = False
+    defers = True
+    takes_mirrored = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        restated(cls, "defers", "__call__")
+        restated(cls, "takes_mirrored", "collate")
 
     def __init__(self, config: M33DConfig, check_size: bool = True) -> None:
         self.config = config
@@ -87,8 +100,8 @@ class Collator:
         batch: Batch = {}
         steps: list[Step] = []
         if kept:
-            if type(self).collate.__module__ != __name__:
-                kept = [sample.mirror() for sample in kept]  # what is not ours need not know that this can be left
+            if not self.takes_mirrored:
+                kept = [sample.mirror() for sample in kept]
             for sample in kept:
                 self._check_shape(sample)
             batch, steps = self._collated(kept)
@@ -170,6 +183,8 @@ class PretrainingCollator(Collator):
         hide: False never hides a modality nor adds noise to it (evaluation with everything shown).
     """
 
+    takes_mirrored = True
+
     def __init__(self, config: M33DConfig, check_size: bool = True, hide: bool = True) -> None:
         super().__init__(config, check_size)
         self.grid = config.grid
@@ -223,6 +238,8 @@ class PretrainingCollator(Collator):
 class SegmentationCollator(Collator):
     """``pixel_values`` and ``labels`` (B, H, W) int64, with the config's ignore index where nothing is labelled."""
 
+    takes_mirrored = True
+
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
         """See the class."""
         rows = [_needed(sample.segmentation, sample, "a segmentation")[0] for sample in samples]
@@ -235,6 +252,8 @@ class SegmentationCollator(Collator):
 
 class DepthCollator(Collator):
     """``pixel_values`` and ``labels`` (B, H, W) float32 metres, NaN where invalid."""
+
+    takes_mirrored = True
 
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
         """See the class."""
@@ -257,6 +276,8 @@ class ClipClassificationCollator(Collator):
         train: whether to do all this.
         check_size: see Collator.
     """
+
+    takes_mirrored = True
 
     def __init__(
         self,
@@ -311,11 +332,8 @@ class ClipClassificationCollator(Collator):
 
 
 def deferring(collator: Collating) -> Collating:
-    """A collator that leaves finishing to `training.tasks.base.to_device`, where it knows how to.
-
-    One that changes finished batches, in a `__call__` of its own, comes back as it is: it would change unfinished ones.
-    """
-    if not isinstance(collator, Collator) or type(collator).__call__ is not Collator.__call__:
+    """A collator that leaves finishing to `training.tasks.base.to_device`, where it `defers`; else as it is."""
+    if not isinstance(collator, Collator) or not collator.defers:
         return collator
     changed = copy.copy(collator)
     changed.deferred = True

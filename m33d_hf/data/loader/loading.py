@@ -121,8 +121,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         self.max_attempts = max_attempts
         self.clip_sampling = clip_sampling
         self.maps = None if maps is None else frozenset(maps)
-        # What derives from them may look at samples itself, and then wants what the documentation of samples says.
-        self._align = type(transform) not in (TrainTransform, EvaluationTransform)
+        self._align = not getattr(transform, "aligns", False)
         self.deferred = False
         self.num_views = num_views
         self.num_segments = num_segments or 1
@@ -142,7 +141,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         Pictures that are only cut out, resized and mirrored lie where the batch will, and are not mirrored yet.
         """
         twin = copy.copy(self)
-        twin.deferred = type(self.transform) is TrainTransform
+        twin.deferred = isinstance(self.transform, TrainTransform) and self.transform.in_parts
         return twin
 
     def __getitem__(self, row: Row) -> RGBDSample | Views:
@@ -159,9 +158,10 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         Raises:
             DataError: as for a single row.
         """
-        if self.multi_view or not isinstance(self.transform, TrainTransform):
+        transform = self.transform
+        if self.multi_view or not (isinstance(transform, TrainTransform) and transform.in_parts):
             return [self._read(row, self._views) for row in rows]
-        begin, finish = self.transform.begin, self.transform.finish
+        begin, finish = transform.begin, transform.finish
         if self.deferred:
             places = BatchRows(len(rows) * self.num_views)
             begin, finish = partial(begin, rows=places), partial(finish, mirror=False)

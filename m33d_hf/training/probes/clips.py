@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.randomness import seeded
 from m33d_hf.data.sample import IGNORE_INDEX
@@ -189,10 +189,9 @@ def _mean_tokens(model: M33DModel) -> Encoder:
 def centre_views(args: RunArguments, model: nn.Module, dataset: SampleDataset) -> SampleDataset:
     """The same samples as an evaluation sees them: the frames in the middle, the centre crop, in lists of one view."""
     config = config_of(model)
-    options = TransformOptions(**dataclasses.asdict(args.transforms))
     return SampleDataset(
         dataset.source,
-        build_transform(options, False, config.image_height_width, config.patch_height_width),
+        build_transform(args.transforms, False, config.image_height_width, config.patch_height_width),
         num_frames=dataset.num_frames,
         frame_stride=dataset.frame_stride,
         seed=args.seed,

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
+from m33d_hf.data.options import option as _f
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, name_problem
-
-TASKS = ("pretraining", "video_classification", "action_detection", "semantic_segmentation", "depth_estimation")
+from m33d_hf.training.recipe.task_names import PRETRAINING, TASKS
+from m33d_hf.weights.init_options import InitOptions
 
 # Numbers beyond these are slips of the pen: they would exhaust a machine or run for ever.
 MOST_STEPS = 10**9
@@ -24,44 +26,6 @@ MOST_SAMPLES = 10**12
 LARGEST_BATCH = 65_536
 LARGEST_SEED = 2**63 - 1
 LARGEST_RATE = 1e38  # of what float32 holds
-MOST_HEADS = 1024
-
-
-def _f(default: Any, help: str, **bounds: Any) -> Any:
-    """A dataclass field with its documentation; mutable defaults are copied per instance.
-
-    Args:
-        default: of the field.
-        help: its sentence, without the range, which `--help` adds in words.
-        bounds: arguments of `Range`; every field that holds numbers has some.
-    """
-    metadata: dict[str, Any] = {"help": help} | ({"range": Range(**bounds)} if bounds else {})
-    if isinstance(default, (dict, list)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-@dataclass
-class InitArguments:
-    """How weights given by `init_from` enter the model."""
-
-    init_decoder: bool = _f(True, "Also load the decoder where shapes match (only when pre-training).")
-    depth_encoder_init: Literal["copy", "random"] = _f(
-        "copy", "A depth encoder that the checkpoint lacks: copy the RGB encoder, or leave it random."
-    )
-    depth_patch_init: Literal["sum", "mean", "random"] = _f(
-        "sum",
-        "A depth patch embedding that the checkpoint lacks: RGB kernels summed or averaged over colour, or random.",
-    )
-    num_attention_heads: int | None = _f(
-        None,
-        "Heads of a foreign checkpoint's encoder, which no tensor tells; null = those of its files, or as released.",
-        low=1,
-        high=MOST_HEADS,
-    )
-    decoder_num_attention_heads: int | None = _f(
-        None, "Heads of a foreign checkpoint's decoder; null as above.", low=1, high=MOST_HEADS
-    )
 
 
 @dataclass
@@ -104,69 +68,6 @@ class DataArguments:
     prefetch_factor: int = _f(2, "Batches that each loader process keeps ready.", low=1, high=1024)
     cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; null = the user's cache folder.")
     max_bad_fraction: float = _f(0.01, "Share of unreadable samples past which the run stops.", low=0, high=1)
-
-
-@dataclass
-class TransformArguments:
-    """Augmentation of the training samples and geometry of the evaluation samples; colour touches RGB only."""
-
-    train_crop: Literal["random_resized", "multiscale", "random", "scale_jitter", "resize", "center"] = _f(
-        "random_resized",
-        "random_resized: torchvision's; multiscale: VideoMAE's MultiScaleCrop; random: short side to size, then a"
-        " random crop; scale_jitter: large scale jitter of `scale`, then pad and crop; resize: straight to size;"
-        " center: short side to size, centre crop.",
-    )
-    eval_crop: Literal["center", "resize", "pad"] = _f(
-        "center",
-        "center: short side to size, centre crop; resize: straight to size; pad: long side to size, then pad.",
-    )
-    scale: list[float] = _f(
-        [0.2, 1.0],
-        "Area range (random_resized) or side range (scale_jitter).",
-        above=0,
-        high=100,
-        length=2,
-        ordered=True,
-    )
-    ratio: list[float] = _f(
-        [0.75, 4.0 / 3.0], "Aspect ratio range of random_resized.", above=0, high=100, length=2, ordered=True
-    )
-    multiscale_scales: list[float] = _f(
-        [1.0, 0.875, 0.75, 0.66], "Scales of the short side for multiscale.", above=0, high=1
-    )
-    flip: float = _f(0.5, "Probability of a horizontal flip of RGB, depth and labels together.", low=0, high=1)
-    color_jitter: float = _f(0.0, "Probability of colour jitter (RGB only).", low=0, high=1)
-    brightness: float = _f(0.4, "Colour jitter: brightness strength.", low=0, high=100)
-    contrast: float = _f(0.4, "Colour jitter: contrast strength.", low=0, high=100)
-    saturation: float = _f(0.2, "Colour jitter: saturation strength.", low=0, high=100)
-    hue: float = _f(0.1, "Colour jitter: hue strength.", low=0, high=0.5)
-    grayscale: float = _f(0.0, "Probability of turning RGB grey.", low=0, high=1)
-    blur: float = _f(0.0, "Probability of Gaussian blur (RGB only).", low=0, high=1)
-    blur_kernel: int = _f(5, "Side of the blur kernel in pixels.", low=1, high=255, odd=True)
-    blur_sigma: list[float] = _f(
-        [0.1, 2.0], "Range of the blur's standard deviation in pixels.", above=0, high=1000, length=2, ordered=True
-    )
-    randaugment_ops: int = _f(0, "Operations of RandAugment per clip; 0 = off (RGB-only samples).", low=0, high=100)
-    randaugment_magnitude: int = _f(7, "Magnitude of RandAugment.", low=0, high=30)
-    erasing: float = _f(0.0, "Probability of random erasing, one box for all frames of a clip.", low=0, high=1)
-    erasing_area: list[float] = _f(
-        [0.02, 1.0 / 3.0], "Area range of the erased box.", above=0, high=1, length=2, ordered=True
-    )
-    erasing_aspect: list[float] = _f(
-        [0.3, 3.33], "Aspect ratio range of the erased box.", above=0, high=100, length=2, ordered=True
-    )
-    resize_mode: Literal["bilinear", "bicubic"] = _f("bilinear", "Interpolation of RGB (depth and labels: nearest).")
-
-
-@dataclass
-class MixingArguments:
-    """Mixup, CutMix and label smoothing of classification batches."""
-
-    mixup: float = _f(0.0, "Alpha of mixup's Beta distribution; 0 = off.", low=0, high=1000)
-    cutmix: float = _f(0.0, "Alpha of CutMix's Beta distribution; 0 = off.", low=0, high=1000)
-    probability: float = _f(1.0, "Probability that a batch is mixed.", low=0, high=1)
-    switch_probability: float = _f(0.5, "Probability of CutMix where both are on.", low=0, high=1)
-    label_smoothing: float = _f(0.0, "Share of the target spread evenly over all classes.", low=0, high=1)
 
 
 @dataclass
@@ -295,7 +196,7 @@ class LoggingArguments:
 class RunArguments:
     """Everything that decides a run; `to_dict` of it is stored in train_config.json."""
 
-    task: str = _f("pretraining", f"What the run trains: {', '.join(TASKS)}.")
+    task: str = _f(PRETRAINING, f"What the run trains: {', '.join(TASKS)}.")
     recipe: str | None = _f(None, "Recipe name (m33d_hf/recipes) or path of a YAML file.")
     method: str | None = _f(None, "Method name (m33d_hf/recipes/methods) or path of a YAML file; pre-training only.")
     stage: int | None = _f(
@@ -320,26 +221,17 @@ class RunArguments:
     cpu_threads: int | None = _f(
         None, "Threads per process on CPU; null = torch's choice (launchers set one).", low=1, high=1024
     )
-    init: InitArguments = dataclasses.field(default_factory=InitArguments)
+    init: InitOptions = dataclasses.field(default_factory=InitOptions)
     model: dict[str, Any] = _f({}, "M33DConfig fields by name; `modalities` ends up here as a list.")
     data: DataArguments = dataclasses.field(default_factory=DataArguments)
-    transforms: TransformArguments = dataclasses.field(default_factory=TransformArguments)
-    mixing: MixingArguments = dataclasses.field(default_factory=MixingArguments)
+    transforms: TransformOptions = dataclasses.field(default_factory=TransformOptions)
+    mixing: MixingOptions = dataclasses.field(default_factory=MixingOptions)
     features: FeatureArguments = dataclasses.field(default_factory=FeatureArguments)
     optim: OptimArguments = dataclasses.field(default_factory=OptimArguments)
     train: TrainArguments = dataclasses.field(default_factory=TrainArguments)
     evaluation: EvaluationArguments = dataclasses.field(default_factory=EvaluationArguments)
     checkpoint: CheckpointArguments = dataclasses.field(default_factory=CheckpointArguments)
     logging: LoggingArguments = dataclasses.field(default_factory=LoggingArguments)
-
-    @property
-    def evaluation_batch(self) -> int:
-        """Samples per process and forward pass of an evaluation.
-
-        What compares the samples of a batch must not change where people divide train.batch_size by the number of
-        their processes; so its default is a number of its own.
-        """
-        return self.evaluation.batch_size or (COMPARED if self.task == "pretraining" else self.train.batch_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, ready for JSON; every dataclass becomes a dict."""
@@ -354,15 +246,9 @@ class RunArguments:
         Raises:
             ConfigError: a value out of range, text that can name no file, or values that contradict each other.
         """
-        _check_choice("task", self.task, TASKS)
+        _check_choice("task", self.task, tuple(TASKS))
         for key, field, value in fields_of(self):
-            allowed: Range | None = field.metadata.get("range")
-            problem = None if allowed is None or value is None else allowed.problem(value)
-            problem = name_problem(value) if isinstance(value, str) else problem
-            if value in ("none", "None") and "| None" in str(field.type) and key != "resume":
-                problem = f"is {value!r}; to leave it empty, write null"
-            if problem is not None:
-                raise ConfigError(f"{key}{said_by(key, origins or {})} {problem}.")
+            check_field(key, field, value, origins or {})
         trains = not self.eval_only or self.train.epochs is not None or self.train.max_steps is not None
         if trains and (self.train.epochs is None) == (self.train.max_steps is None):
             raise ConfigError(
@@ -384,6 +270,21 @@ def fields_of(arguments: Any, prefix: str = "") -> Iterator[tuple[str, dataclass
             yield from fields_of(value, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", field, value
+
+
+def check_field(key: str, field: dataclasses.Field[Any], value: Any, origins: Mapping[str, str]) -> None:
+    """Check one value against the range of its field, and text for what no file can be called.
+
+    Raises:
+        ConfigError: as `RunArguments.validate`.
+    """
+    allowed: Range | None = field.metadata.get("range")
+    problem = None if allowed is None or value is None else allowed.problem(value)
+    problem = name_problem(value) if isinstance(value, str) else problem
+    if value in ("none", "None") and "| None" in str(field.type) and key != "resume":
+        problem = f"is {value!r}; to leave it empty, write null"
+    if problem is not None:
+        raise ConfigError(f"{key}{said_by(key, origins)} {problem}.")
 
 
 def origin_of(key: str, origins: Mapping[str, str]) -> str:

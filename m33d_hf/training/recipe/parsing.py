@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from m33d_hf.data.options import types_of
 from m33d_hf.data.sources import source_option_types
 from m33d_hf.data.sources.options import check_option
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, described, fit, shown, takes_text
 from m33d_hf.training.recipe import recipes
-from m33d_hf.training.recipe.arguments import RunArguments, origin_of, said_by
+from m33d_hf.training.recipe.arguments import RunArguments, check_field, origin_of, said_by
 from m33d_hf.training.recipe.command_line import Word, read_overrides, typed
+from m33d_hf.training.recipe.task_names import PRETRAINING
 
 # Two ways to say one thing, of which a layer that says either takes the place of both.
 ALTERNATIVES = (
@@ -86,7 +87,7 @@ def resolve(argv: list[str], task: str) -> Resolved:
             f"The recipe {recipe} is for {merged['task']}, not for {task}: use"
             f" scripts/run_{_door(str(merged['task']))}.py."
         )
-    if merged.get("method") is not None and task != "pretraining":
+    if merged.get("method") is not None and task != PRETRAINING:
         raise ConfigError(
             f"method={merged['method']!r}: methods describe pre-training; {task} starts from --init_from."
         )
@@ -116,7 +117,7 @@ def _without_alternatives(merged: dict[str, Any], stronger: dict[str, Any]) -> d
 
 
 def _door(task: str) -> str:
-    return {"pretraining": "pretrain"}.get(task, task)
+    return "pretrain" if task == PRETRAINING else task
 
 
 def _word(key: str, value: Any) -> str:
@@ -230,7 +231,7 @@ def _check_free(
 
 
 def _check_fields(tree: dict[str, Any], cls: type, prefix: str, where: str) -> None:
-    hints = _hints(cls)
+    hints = types_of(cls)
     known = [*hints, "modalities"] if not prefix else list(hints)
     for key, value in tree.items():
         if key not in known:
@@ -246,10 +247,10 @@ def _dotted_keys() -> list[str]:
     """Every "section.field", those of the model and of modalities (called NAME) included."""
     from m33d_hf.modeling.configuration_m33d import ModalitySpec
 
-    keys = [f"{section}.{name}" for section, hint in _hints(RunArguments).items()
-            if dataclasses.is_dataclass(hint) for name in _hints(typing.cast(type, hint))]  # fmt: skip
+    keys = [f"{section}.{name}" for section, hint in types_of(RunArguments).items()
+            if dataclasses.is_dataclass(hint) for name in types_of(typing.cast(type, hint))]  # fmt: skip
     keys += [f"model.{name}" for name in model_hints()]
-    return keys + [f"modalities.NAME.{name}" for name in _hints(ModalitySpec)]
+    return keys + [f"modalities.NAME.{name}" for name in types_of(ModalitySpec)]
 
 
 def _hint(word: str, near: Iterable[str], prefix: str) -> str:
@@ -257,25 +258,20 @@ def _hint(word: str, near: Iterable[str], prefix: str) -> str:
     from m33d_hf.data.sources import SOURCES, source_options
 
     word = ELSEWHERE.get(word, word)
-    plain = [name for name, hint in _hints(RunArguments).items() if not dataclasses.is_dataclass(hint)]
+    plain = [name for name, hint in types_of(RunArguments).items() if not dataclasses.is_dataclass(hint)]
     named = [name for name in (*plain, *_dotted_keys()) if name.rpartition(".")[2] == word]
     if not named and any(word in source_options(source) for source in SOURCES):
         named = [f"data.options.{word}"]
     return f" Did you mean {' or '.join(map(repr, named))}?" if named else nearest_name_hint(word, near, prefix)
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
 def build(cls: type, tree: dict[str, Any], prefix: str, origins: Mapping[str, str] | None = None) -> Any:
-    """An instance of the dataclass `cls` from a nested mapping, every value typed.
+    """An instance of the dataclass `cls` from a nested mapping, every value typed and in its range.
 
     Raises:
-        ConfigError: a value of another type, or a key that no field has.
+        ConfigError: a value of another type or out of its range, or a key that no field has.
     """
-    hints = _hints(cls)
+    hints, fields = types_of(cls), {field.name: field for field in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
     for key, value in tree.items():
         if key not in hints:  # a file that another version wrote
@@ -287,6 +283,7 @@ def build(cls: type, tree: dict[str, Any], prefix: str, origins: Mapping[str, st
             values[key] = build(typing.cast(type, hint), value, f"{name}.", origins)
         else:
             values[key] = coerce(value, hint, name, origin_of(name, origins or {}))
+            check_field(name, fields[key], values[key], origins or {})  # here it is known who said it
     return cls(**values)
 
 
@@ -339,7 +336,7 @@ def help_text(task: str) -> str:
     ]
 
     def visit(cls: type, prefix: str) -> None:
-        hints = _hints(cls)
+        hints = types_of(cls)
         for item in dataclasses.fields(cls):
             if dataclasses.is_dataclass(hints[item.name]):
                 visit(typing.cast(type, hints[item.name]), f"{prefix}{item.name}.")

@@ -11,6 +11,7 @@ from torch import nn
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources.doctor import check_source
 from m33d_hf.errors import DataError
+from m33d_hf.evaluation.flops import TASKS as COUNTED
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import visible_count
@@ -51,8 +52,8 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
         "arguments": _describe_arguments(args, origins or {}),
         "model": [
             *describe_parameters(model),
-            *describe_tokens(config, args.task),
-            *_describe_cost(model, args, train_set),
+            *describe_tokens(config, task.hides_tokens),
+            *_describe_cost(task, model, args, train_set),
         ],
         "run": [
             *plan_run(args, len(train_set), world).describe(args, world),
@@ -74,7 +75,7 @@ def _evaluation_sections(args: RunArguments, task: Task, origins: dict[str, str]
     dataset = evaluation_data(args, task, model)
     return {
         "arguments": _describe_arguments(args, origins),
-        "model": [*describe_parameters(model), *describe_tokens(config_of(model), args.task), *notes],
+        "model": [*describe_parameters(model), *describe_tokens(config_of(model), task.hides_tokens), *notes],
         "evaluation data": [
             *check_first_samples(args, task, model, dataset, train=False),
             *known_data(args, task, model, dataset),
@@ -114,11 +115,11 @@ def describe_parameters(model: nn.Module) -> list[str]:
     return [f"parameters: {sum(parts.values()):,}", *(f"  {line}" for line in lines)]
 
 
-def describe_tokens(config: M33DConfig, task: str) -> list[str]:
-    """Tokens per modality, visible and masked."""
+def describe_tokens(config: M33DConfig, hidden: bool) -> list[str]:
+    """Tokens per modality, visible and masked; where none are `hidden`, those of RGB."""
     frames, height, width = config.grid
     grid = f"{frames} x {height} x {width}"
-    if task != "pretraining":
+    if not hidden:
         return [f"tokens: rgb {config.num_tokens} (grid {grid}), all visible"]
     lines = [f"tokens: {config.num_tokens} per modality (grid {grid})"]
     if config.token_budget is not None:
@@ -133,17 +134,22 @@ def describe_tokens(config: M33DConfig, task: str) -> list[str]:
     return lines
 
 
-def _describe_cost(model: nn.Module, args: RunArguments, dataset: SampleDataset) -> list[str]:
-    config = config_of(model)
-    training = flops_per_sample(config, args.task, batch_size=args.train.batch_size)
-    forward = flops_per_sample(config, args.task, training=False, batch_size=args.train.batch_size)
-    weights, activations = estimate_memory(model, args, getattr(dataset, "longest", 1))
+def _describe_cost(task: Task, model: nn.Module, args: RunArguments, dataset: SampleDataset) -> list[str]:
+    weights, activations = estimate_memory(task, model, args, getattr(dataset, "longest", 1))
     return [
-        f"cost: {training / 1e9:.4g} GFLOP per sample forward and backward, {forward / 1e9:.4g} forward",
+        *_describe_operations(config_of(model), args),
         f"memory: about {(weights + activations) / GIB:.2g} GiB per process ({weights / GIB:.2g} weights, gradients and"
         f" AdamW, {activations / GIB:.2g} activations of {args.train.batch_size * args.data.num_views} samples; an"
         " estimate)",
     ]
+
+
+def _describe_operations(config: M33DConfig, args: RunArguments) -> list[str]:
+    if args.task not in COUNTED:
+        return []
+    training = flops_per_sample(config, args.task, batch_size=args.train.batch_size)
+    forward = flops_per_sample(config, args.task, training=False, batch_size=args.train.batch_size)
+    return [f"cost: {training / 1e9:.4g} GFLOP per sample forward and backward, {forward / 1e9:.4g} forward"]
 
 
 def check_first_samples(

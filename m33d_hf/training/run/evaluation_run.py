@@ -82,7 +82,8 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
             found = task.evaluate(model, feed, accelerator)
         feed.check(ranks)
         metrics = {name.removeprefix("eval/"): float(value) for name, value in found.items()}
-        results = _results(args, metrics, len(dataset), ranks.size, time.perf_counter() - started)
+        batch = task.evaluation_batch(args)
+        results = _results(args, metrics, len(dataset), batch, ranks.size, time.perf_counter() - started)
         results["warnings"] = warnings
         notes += task.estimates(args, model)
         ranks.on_main(lambda: _write(results, args, notes))
@@ -200,7 +201,7 @@ def check_all_loaded(task: Task, args: RunArguments) -> None:
 
 
 def _results(
-    args: RunArguments, metrics: Mapping[str, float], samples: int, processes: int, seconds: float
+    args: RunArguments, metrics: Mapping[str, float], samples: int, batch: int, processes: int, seconds: float
 ) -> dict[str, Any]:
     data = args.data
     return {
@@ -213,7 +214,7 @@ def _results(
         "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
         "num_segments": args.evaluation.num_segments,
         "num_crops": args.evaluation.num_crops,
-        "batch_size": args.evaluation_batch,
+        "batch_size": batch,
         "num_processes": processes,
         "seconds": round(seconds, 3),
         **provenance(),

@@ -13,42 +13,48 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.masking_m33d import draw_keep, visible_count
+from m33d_hf.modeling.masking_m33d import visible_count
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
 
 _CLIPS = 8  # a recurrent head is counted on so many and on twice as many clips: it grows by each alike
 
+# (blocks, width, MLP width, heads, tokens) of a sequence that passes through a stack of blocks
+Stack = tuple[int, int, int, int, int]
 
-def estimate_memory(model: nn.Module, args: RunArguments, clips: int = 1) -> tuple[float, float]:
+
+def estimate_memory(task: Task, model: nn.Module, args: RunArguments, clips: int = 1) -> tuple[float, float]:
     """Bytes for (weights, gradients and optimizer state; saved activations) of one process.
 
     What a backward pass needs for a moment, the memory of kernels and that of the device's context come on top.
 
     Args:
+        task: says what a batch holds.
         model: what would be trained.
         args: the run.
-        clips: of the longest video, for action detection, which learns from features of clips.
+        clips: of the longest video, for a task that learns from features of clips.
     """
     numbers = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     weights = 4.0 * numbers + 12.0 * trained + (4.0 * numbers if args.train.ema_decay else 0.0)
     config = config_of(model)
-    if args.task == "action_detection":  # features in, no encoder
-        few, more = (count_saved(model, args, number) for number in (_CLIPS, 2 * _CLIPS))
+    if task.learns_from_features:
+        few, more = (count_saved(task, model, args, number) for number in (_CLIPS, 2 * _CLIPS))
         return weights, few + (more - few) * (clips - _CLIPS) / _CLIPS
-    activations = float(count_saved(model, args))
+    activations = float(count_saved(task, model, args))
     if args.train.grad_checkpointing:
-        activations -= _estimated(config, args, False) - _estimated(config, args, True)
-        activations = max(activations, _estimated(config, args, True))
+        stacks = _hidden_stacks(config) if task.hides_tokens else [_encoder(config)]
+        recomputed = _estimated(stacks, args, True)
+        activations = max(activations - (_estimated(stacks, args, False) - recomputed), recomputed)
     return weights, activations
 
 
-def count_saved(model: nn.Module, args: RunArguments, clips: int = 1) -> int:
+def count_saved(task: Task, model: nn.Module, args: RunArguments, clips: int = 1) -> int:
     """Bytes that the backward pass of a step keeps, weights left out; nothing is computed.
 
     Args:
-        model, args, clips: see `estimate_memory`.
+        task, model, args, clips: see `estimate_memory`.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     real = list(model.parameters())
@@ -66,55 +72,27 @@ def count_saved(model: nn.Module, args: RunArguments, clips: int = 1) -> int:
         return tensor
 
     rows = args.train.batch_size * args.data.num_views
-    # Real, as what they hold decides sizes; of few numbers.
-    masks = {"keep": _keep(config_of(model), rows)} if args.task == "pretraining" else {}
+    example = task.example_batch(config_of(model), rows, clips)
     trained = model.training
     model.train()
     mixed = args.train.precision != "no"
-    with fake, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        batch = _batch(config_of(model), args, clips) | masks
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
-            model(**batch)
+    saving = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with fake, saving, torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+        model(**_on_cpu(example))
     model.train(trained)
     return sum(saved.values())
 
 
-def _batch(config: M33DConfig, args: RunArguments, clips: int) -> dict[str, Any]:
-    """Inputs of the shapes of a step's."""
-    rows = args.train.batch_size * args.data.num_views
-    height, width = config.image_height_width
-    if args.task == "pretraining":
-        return _pretraining_batch(config, rows)
-    if args.task == "action_detection":
-        labels = torch.zeros(rows, clips, dtype=torch.int64)
-        return {"features": torch.zeros(rows, clips, config.hidden_size), "labels": labels}
-    if args.task == "video_classification":
-        classes = int(config.num_labels or 0)
-        frames = (config.num_frames,) if config.num_frames > 1 else ()
-        return {"pixel_values": torch.zeros(rows, *frames, 3, height, width), "labels": torch.zeros(rows, classes)}
-    kind = torch.int64 if args.task == "semantic_segmentation" else torch.float32
-    labels = torch.zeros(rows, height, width, dtype=kind)
-    return {"pixel_values": torch.zeros(rows, 3, height, width), "labels": labels}
+def _on_cpu(value: Any) -> Any:
+    """A batch whose tensors without content are on the CPU; under a fake mode they take no memory."""
+    if isinstance(value, dict):
+        return {name: _on_cpu(entry) for name, entry in value.items()}
+    if isinstance(value, Tensor) and value.is_meta:
+        return torch.empty_like(value, device="cpu")
+    return value
 
 
-def _keep(config: M33DConfig, rows: int) -> dict[str, Tensor]:
-    return draw_keep(config, rows, motion=torch.zeros(rows, config.num_tokens))
-
-
-def _pretraining_batch(config: M33DConfig, rows: int) -> dict[str, Any]:
-    frames = (config.num_frames,) if config.num_frames > 1 else ()
-    batch: dict[str, Any] = {}
-    for spec in config.specs:
-        shape = (rows, *frames, spec.channels, *config.image_height_width)
-        batch[spec.input_name] = torch.zeros(shape)
-        if spec.mask_name is not None:
-            batch[spec.mask_name] = torch.ones(shape, dtype=torch.bool)
-    if config.distillation_weight > 0:
-        batch["teacher_features"] = {spec.name: torch.zeros(rows, config.hidden_size) for spec in config.input_specs}
-    return batch
-
-
-def _estimated(config: M33DConfig, args: RunArguments, checkpointing: bool) -> float:
+def _estimated(stacks: list[Stack], args: RunArguments, checkpointing: bool) -> float:
     """Bytes of the activations of all blocks.
 
     A block keeps about 6 token widths of its input, norms, queries, keys, values and attention output, twice its MLP
@@ -122,7 +100,7 @@ def _estimated(config: M33DConfig, args: RunArguments, checkpointing: bool) -> f
     """
     bytes_per_value = 4.0 if args.train.precision == "no" else 2.6  # norms and softmax stay in float32
     values = 0.0
-    for depth, width, inner, heads, tokens in _stacks(config, args.task):
+    for depth, width, inner, heads, tokens in stacks:
         block = tokens * (8.0 * width + 2.0 * inner)
         if args.train.attn_implementation == "eager":
             block += 2.0 * heads * tokens * tokens
@@ -130,12 +108,15 @@ def _estimated(config: M33DConfig, args: RunArguments, checkpointing: bool) -> f
     return args.train.batch_size * args.data.num_views * values * bytes_per_value
 
 
-def _stacks(config: M33DConfig, task: str) -> list[tuple[int, int, int, int, int]]:
-    """(blocks, width, MLP width, heads, tokens) of every sequence that passes through a stack of blocks."""
-    cls = int(bool(config.use_cls_token))
-    encoder = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)
-    if task != "pretraining":
-        return [(*encoder, config.num_tokens + cls)]
+def _encoder(config: M33DConfig) -> Stack:
+    """All tokens of one modality."""
+    sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)
+    return (*sizes, config.num_tokens + int(bool(config.use_cls_token)))
+
+
+def _hidden_stacks(config: M33DConfig) -> list[Stack]:
+    """Every sequence that passes through a stack of blocks where masks hide tokens from the encoders."""
+    cls, encoder = int(bool(config.use_cls_token)), _encoder(config)[:-1]
     if config.token_budget is not None:
         decoders = len(config.target_specs) * (1 + config.decoder_num_hidden_layers)
         sizes = (config.decoder_hidden_size, config.decoder_intermediate_size, config.decoder_num_attention_heads)

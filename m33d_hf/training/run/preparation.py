@@ -314,7 +314,7 @@ def build_eval_feed(
     loader = build_loader(
         dataset,
         run_collator(args, task, model, ranks, train=False),
-        EvaluationSampler(len(dataset), args.evaluation_batch, ranks.rank, ranks.size, task.compares_samples),
+        EvaluationSampler(len(dataset), task.evaluation_batch(args), ranks.rank, ranks.size, task.compares_samples),
         num_workers=args.data.num_workers,
         prefetch_factor=args.data.prefetch_factor,
     )

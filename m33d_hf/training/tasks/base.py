@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -15,11 +17,21 @@ from transformers.utils import logging
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.finishing import FINISHING, finish
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.recipe.arguments import COMPARED, RunArguments
+from m33d_hf.training.recipe.task_names import TASKS, name_of
+from m33d_hf.training.tasks.building import build_eval_dataset, build_run_datasets, config_of, save_processor
 from m33d_hf.training.tasks.initialisation import LoadReport
 
 Batch = dict[str, Any]
 Collator = Callable[[list[Any]], Batch]
+
+
+class RegisteredName:
+    """Of a class and of its instances: the name under which `task_names` has the class, or its own."""
+
+    def __get__(self, task: object, owner: type) -> str:
+        return name_of(owner)
 
 
 class Task:
@@ -30,20 +42,34 @@ class Task:
     ``loss_sums`` with the same keys. The loop minimises sum_k weight_k * sum_k / count_k with sums and counts over the
     whole optimizer step: all micro-batches of all ranks.
 
+    A new one is a subclass and a line in `m33d_hf.training.recipe.task_names`.
+
     Attributes:
-        name: word for messages and tracker runs.
+        name: word for messages, in recipes and on the command line.
         metric: entry of `evaluate` that chooses `checkpoints/best`; None keeps no best checkpoint.
         greater_is_better: direction of `metric`.
         compares_samples: `evaluate` compares the samples of a batch with each other: batches are then made of the same
             samples for any number of processes.
+        hides_tokens: the model draws masks and encodes what they leave of its modalities, not all tokens of RGB.
+        learns_from_features: the model trained is a head on features of clips; the encoder is not run.
         load_report: what `init_from` filled; None without. An evaluation without training refuses new weights.
     """
 
-    name: str = "task"
+    name = RegisteredName()
     metric: str | None = None
     greater_is_better: bool = True
     compares_samples: bool = False
+    hides_tokens: bool = False
+    learns_from_features: bool = False
     load_report: LoadReport | None = None
+
+    def evaluation_batch(self, args: RunArguments) -> int:
+        """Samples per process and forward pass of an evaluation.
+
+        What compares the samples of a batch must not change where people divide train.batch_size by the number of
+        their processes; so its default is a number of its own.
+        """
+        return args.evaluation.batch_size or (COMPARED if self.compares_samples else args.train.batch_size)
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """Build the model on the CPU, with the weights of ``args.init_from`` where given.
@@ -71,6 +97,18 @@ class Task:
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to a batch; entries that are no forward arguments go under "meta"."""
         raise TypeError(f"{type(self).__name__} does not say how to build its collator")
+
+    def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
+        """Forward arguments of the shapes of a training step's, by which --dry_run counts its memory.
+
+        Tensors on the meta device have a shape and no content; those that decide what is computed, as masks, are real.
+
+        Args:
+            config: of the model.
+            rows: samples of a step, with their views.
+            clips: of the longest video, where the task learns from features of clips.
+        """
+        raise TypeError(f"{type(self).__name__} does not say what its batches look like")
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str] | None:
         """Names of all that `evaluate` may report, so that a mistyped `evaluation.metric` is found before training.
@@ -109,7 +147,10 @@ class Task:
         return False
 
     def save(self, model: nn.Module, args: RunArguments) -> None:
-        """Write the final model and its processor to ``args.output_dir``; called on the main process only."""
+        """Write the final model, its processor and what it was started from to ``args.output_dir``.
+
+        Called on the main process only.
+        """
         shown = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()  # a bar for writing one file
         try:
@@ -121,6 +162,9 @@ class Task:
         # safetensors writes for its owner alone; a group that may read the configuration may read the weights.
         for weights in Path(args.output_dir).glob("*.safetensors"):
             shutil.copymode(Path(args.output_dir) / "config.json", weights)
+        if self.load_report is not None:
+            report = json.dumps(self.load_report.to_dict(), indent=1)
+            (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
 
     def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
         """Write the preprocessing of this run's evaluation beside weights in `folder`; called on the main process only.
@@ -140,6 +184,39 @@ class Task:
     def data_digest(self, dataset: SampleDataset) -> str:
         """Digest of the training data, stored in train_config.json and compared on resume."""
         return dataset.source.digest()
+
+
+class SourceTask(Task):
+    """A task with one of our models, whose samples come as a source gives them."""
+
+    def maps(self, config: M33DConfig) -> Collection[str] | None:
+        """What the collator reads of a sample ("rgb", "depth", "segmentation", ...); None: all that there is."""
+        return None
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training data, and evaluation data or None."""
+        config = config_of(model)
+        return build_run_datasets(args, config, maps=self.maps(config))
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data alone, or None."""
+        config = config_of(model)
+        return build_eval_dataset(args, config, maps=self.maps(config))
+
+    def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
+        """RGB images or clips."""
+        frames = (config.num_frames,) if config.num_frames > 1 else ()
+        return {"pixel_values": torch.empty(rows, *frames, 3, *config.image_height_width, device="meta")}
+
+    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
+        """Write the preprocessing of this run's evaluation to `folder`."""
+        save_processor(config_of(model), args, folder)
+
+
+def build_task(name: str) -> Task:
+    """The task registered as `name`, see `m33d_hf.training.recipe.task_names`."""
+    module, _, attribute = TASKS[name].partition(":")
+    return cast(Task, getattr(importlib.import_module(module), attribute)())
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.loader.subsets import label_subset
 from m33d_hf.data.sample import IGNORE_INDEX
@@ -22,13 +22,6 @@ from m33d_hf.modeling.placement_fields_m33d import placement_fields
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import RecipeNumber
 from m33d_hf.training.tasks.initialisation import LoadReport, initialise
-
-# Maps that the collator of a task puts into a batch; pre-training takes those of its modalities.
-_TASK_MAPS = {
-    "semantic_segmentation": ("rgb", "segmentation"),
-    "depth_estimation": ("rgb", "depth"),
-    "video_classification": ("rgb",),
-}
 
 
 def config_of(model: nn.Module) -> M33DConfig:
@@ -105,7 +98,12 @@ def subset(length: int, count: int | None, seed: int | None) -> list[int] | None
 
 
 def build_run_datasets(
-    args: RunArguments, config: M33DConfig, *, labelled: bool = False, multi_view: bool = False
+    args: RunArguments,
+    config: M33DConfig,
+    *,
+    labelled: bool = False,
+    multi_view: bool = False,
+    maps: Collection[str] | None = None,
 ) -> tuple[SampleDataset, SampleDataset | None]:
     """Training data, and evaluation data unless `data.eval_split` is null and there is no `data.eval_root`.
 
@@ -114,17 +112,20 @@ def build_run_datasets(
         config: of the model.
         labelled: see `build_dataset`.
         multi_view: the task evaluates `evaluation.num_segments` x `num_crops` views of each video, in lists.
+        maps: see `build_dataset`.
     """
-    train_set = build_dataset(args, config, True, labelled=labelled)
-    return train_set, build_eval_dataset(args, config, multi_view=multi_view)
+    train_set = build_dataset(args, config, True, labelled=labelled, maps=maps)
+    return train_set, build_eval_dataset(args, config, multi_view=multi_view, maps=maps)
 
 
-def build_eval_dataset(args: RunArguments, config: M33DConfig, *, multi_view: bool = False) -> SampleDataset | None:
+def build_eval_dataset(
+    args: RunArguments, config: M33DConfig, *, multi_view: bool = False, maps: Collection[str] | None = None
+) -> SampleDataset | None:
     """Evaluation data alone, None unless `data.eval_split` or `data.eval_root` says where; see `build_run_datasets`."""
     if args.data.eval_split is None and args.data.eval_root is None:
         return None
     views = (args.evaluation.num_segments, args.evaluation.num_crops) if multi_view else (None, None)
-    return build_dataset(args, config, False, num_segments=views[0], num_crops=views[1])
+    return build_dataset(args, config, False, num_segments=views[0], num_crops=views[1], maps=maps)
 
 
 def build_dataset(
@@ -135,6 +136,7 @@ def build_dataset(
     labelled: bool = False,
     num_segments: int | None = None,
     num_crops: int | None = None,
+    maps: Collection[str] | None = None,
 ) -> SampleDataset:
     """One data set: source, subset, transform.
 
@@ -146,14 +148,14 @@ def build_dataset(
             unlabelled samples are left out, and every class must have one unless `data.allow_missing_classes`.
         num_segments: clips of an evaluation video; None, with `num_crops` None, for single samples.
         num_crops: crops of each of them.
+        maps: what is read of a sample, where its files let one choose; None for all.
 
     Raises:
         ConfigError: more samples, or another share of labels, asked for than the source can give.
         DataError: data that cannot be used; classes without a sample.
     """
     source = build_run_source(args, config, train)
-    options = TransformOptions(**dataclasses.asdict(args.transforms))
-    transform = build_transform(options, train, config.image_height_width, config.patch_height_width)
+    transform = build_transform(args.transforms, train, config.image_height_width, config.patch_height_width)
     return SampleDataset(
         source,
         transform,
@@ -166,7 +168,7 @@ def build_dataset(
         num_views=args.data.num_views if train else 1,
         num_segments=num_segments,
         num_crops=num_crops,
-        maps=[spec.name for spec in config.specs] if args.task == "pretraining" else _TASK_MAPS.get(args.task),
+        maps=maps,
     )
 
 
@@ -217,16 +219,15 @@ def build_initialised(
 
 
 def save_processor(
-    config: M33DConfig, args: RunArguments, folder: Path, clip_sampling: str | None = None
+    config: M33DConfig, args: RunArguments, folder: Path, clip_sampling: str | None = None, several_crops: bool = False
 ) -> None:
-    """Write the preprocessing of this run's evaluation (of several views, the centre one) to `folder`.
+    """Write the preprocessing of this run's evaluation to `folder`; where `several_crops` are judged, the centre one.
 
     Clips are sampled as the run does (`data.frame_stride`, and `data.clip_sampling` unless `clip_sampling` is given).
 
     An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json.
     """
     chosen = args.transforms
-    several_crops = args.task == "video_classification" and args.evaluation.num_crops > 1
     mode = "center" if several_crops else chosen.eval_crop  # several crops always cover the canvas
     fields = placement_fields(config.image_height_width, mode)
     fields["resample"] = {"bilinear": 2, "bicubic": 3}[chosen.resize_mode]  # PIL's numbers, which configurations carry

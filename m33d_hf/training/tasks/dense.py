@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -13,34 +11,32 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from m33d_hf.data.loader.collation import Collator as SampleCollator
-from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
-from m33d_hf.training.tasks.building import (
-    build_eval_dataset,
-    build_initialised,
-    build_run_datasets,
-    save_processor,
-)
-from m33d_hf.training.tasks.initialisation import LoadReport, starting_config
+from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
+from m33d_hf.training.tasks.building import build_initialised
+from m33d_hf.training.tasks.initialisation import starting_config
 
 
-class DenseTask(Task):
+class DenseTask(SourceTask):
     """Fine-tunes a per-pixel model on RGB images.
 
     Attributes:
         model_class: the model.
         collator_class: samples to batches.
-        load_report: what `init_from` filled; None without.
+        label_map: the map of a sample that the collator makes labels of.
+        label_type: of these labels, one per pixel.
     """
 
     model_class: type[PreTrainedModel]
     collator_class: type[SampleCollator]
+    label_map: str
+    label_type: torch.dtype = torch.float32
 
-    def __init__(self) -> None:
-        self.load_report: LoadReport | None = None
+    def maps(self, config: M33DConfig) -> Collection[str]:
+        """RGB and labels."""
+        return ("rgb", self.label_map)
 
     def config_overrides(self, args: RunArguments) -> dict[str, Any]:
         """Configuration fields that follow from the data instead of the arguments."""
@@ -67,17 +63,14 @@ class DenseTask(Task):
         """The configuration of the unwrapped model, typed."""
         return cast(M33DConfig, model.config)
 
-    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
-        """Training data, and evaluation data or None."""
-        return build_run_datasets(args, self.config_of(model))
-
-    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
-        """Evaluation data alone, or None."""
-        return build_eval_dataset(args, self.config_of(model))
-
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels and labels."""
         return self.collator_class(self.config_of(model))
+
+    def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
+        """RGB images and their labels."""
+        labels = torch.empty(rows, *config.image_height_width, dtype=self.label_type, device="meta")
+        return {**super().example_batch(config, rows), "labels": labels}
 
     def predictions(
         self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator
@@ -90,17 +83,6 @@ class DenseTask(Task):
             with accelerator.autocast():
                 output = model(**inputs)
             yield output, inputs["labels"]
-
-    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
-        """Write the preprocessing of this run's evaluation to `folder`."""
-        save_processor(self.config_of(model), args, folder)
-
-    def save(self, model: nn.Module, args: RunArguments) -> None:
-        """Final model, its image processor, and what it was started from."""
-        super().save(model, args)
-        if self.load_report is not None:
-            report = json.dumps(self.load_report.to_dict(), indent=1)
-            (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
 
 
 class MeanLoss:

@@ -28,11 +28,11 @@ class DepthEstimationTask(DenseTask):
     [min_depth, max_depth].
     """
 
-    name = "depth_estimation"
     metric = "delta1"
     greater_is_better = True
     model_class = M33DForDepthEstimation
     collator_class = DepthCollator
+    label_map = "depth"
 
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None.

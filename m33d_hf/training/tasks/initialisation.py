@@ -21,10 +21,11 @@ from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import size_pair
 from m33d_hf.training.processes.markers import FINAL, MARKER, damage
-from m33d_hf.training.recipe.arguments import InitArguments, RunArguments
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.weights import ConversionOptions, convert_state_dict, load_foreign, trained_positions
 from m33d_hf.weights.files import expand_index, read_safetensors
 from m33d_hf.weights.formats.classes import class_obstacle
+from m33d_hf.weights.init_options import InitOptions
 
 Tensors = dict[str, torch.Tensor]
 WEIGHTS = "model.safetensors"
@@ -100,7 +101,7 @@ class LoadReport:
         return dict(vars(self))
 
 
-def initialise(model: nn.Module, init_from: str | Path, init: InitArguments | None = None) -> LoadReport:
+def initialise(model: nn.Module, init_from: str | Path, init: InitOptions | None = None) -> LoadReport:
     """Fill `model` in place from a checkpoint.
 
     Args:
@@ -112,7 +113,7 @@ def initialise(model: nn.Module, init_from: str | Path, init: InitArguments | No
         CheckpointError: nothing readable, another architecture (both shapes are named), or a weight nobody can explain.
         ConversionError: the same for foreign formats.
     """
-    init = init or InitArguments()
+    init = init or InitOptions()
     own = find_own(str(init_from))
     if own is None:
         options = ConversionOptions(
@@ -126,7 +127,7 @@ def initialise(model: nn.Module, init_from: str | Path, init: InitArguments | No
     return _Matching(model, own, str(init_from), init).apply()
 
 
-def stated_by(init: InitArguments) -> dict[str, Any]:
+def stated_by(init: InitOptions) -> dict[str, Any]:
     """What the arguments say about a foreign checkpoint and no tensor tells."""
     heads = {name: getattr(init, name) for name in ("num_attention_heads", "decoder_num_attention_heads")}
     return {name: value for name, value in heads.items() if value is not None}
@@ -258,7 +259,7 @@ def _trained_grid(origin: dict[str, Any], kind: str) -> list[int] | None:
 class _Matching:
     """One own checkpoint against one model."""
 
-    def __init__(self, model: nn.Module, own: OwnCheckpoint, origin: str, init: InitArguments) -> None:
+    def __init__(self, model: nn.Module, own: OwnCheckpoint, origin: str, init: InitOptions) -> None:
         config = model.config
         if not isinstance(config, M33DConfig):
             raise CheckpointError(f"{type(model).__name__} is not an M33D model.")

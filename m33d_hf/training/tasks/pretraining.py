@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -13,35 +11,29 @@ from torch import Tensor, nn
 
 from m33d_hf.data.loader.collation import PretrainingCollator
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
-from m33d_hf.training.tasks.building import (
-    build_eval_dataset,
-    build_initialised,
-    build_run_datasets,
-    config_of,
-    save_processor,
-)
+from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
+from m33d_hf.training.tasks.building import build_initialised, config_of
 from m33d_hf.training.tasks.distillation import Teacher, build_teacher
-from m33d_hf.training.tasks.initialisation import LoadReport, starting_config
+from m33d_hf.training.tasks.initialisation import starting_config
 
 
-class PretrainingTask(Task):
+class PretrainingTask(SourceTask):
     """Pre-trains `M33DForPreTraining` with the modalities and losses that method and recipe say.
 
     Attributes:
-        load_report: what `init_from` filled; None without.
         teacher: what `distillation_weight` distils; None without.
     """
 
-    name = "pretraining"
     metric = "loss"
     greater_is_better = False
     compares_samples = True  # another sample's depth, mismatched pairs, negatives of the batch
+    hides_tokens = True
 
     def __init__(self) -> None:
-        self.load_report: LoadReport | None = None
         self.teacher: Teacher | None = None
 
     def build_model(self, args: RunArguments) -> nn.Module:
@@ -77,17 +69,27 @@ class PretrainingTask(Task):
             return []
         return [
             "evaluation: retrieval, matching and negatives of the batch compare the samples of one batch with each "
-            f"other, so they are estimates for batches of {args.evaluation_batch} (--evaluation.batch_size); any "
+            f"other, so they are estimates for batches of {self.evaluation_batch(args)} (--evaluation.batch_size); any "
             "number of processes gives the same"
         ]
 
-    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
-        """Training data, and evaluation data or None."""
-        return build_run_datasets(args, config_of(model))
+    def maps(self, config: M33DConfig) -> Collection[str]:
+        """Those of the modalities."""
+        return [spec.name for spec in config.specs]
 
-    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
-        """Evaluation data alone, or None."""
-        return build_eval_dataset(args, config_of(model))
+    def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
+        """All modalities with their validity, masks as drawn, and a teacher's features."""
+        batch: Batch = {"keep": draw_keep(config, rows, motion=torch.zeros(rows, config.num_tokens))}
+        frames = (config.num_frames,) if config.num_frames > 1 else ()
+        for spec in config.specs:
+            shape = (rows, *frames, spec.channels, *config.image_height_width)
+            batch[spec.input_name] = torch.empty(shape, device="meta")
+            if spec.mask_name is not None:
+                batch[spec.mask_name] = torch.empty(shape, dtype=torch.bool, device="meta")
+        if config.distillation_weight > 0:
+            features = {spec.name: torch.empty(rows, config.hidden_size, device="meta") for spec in config.input_specs}
+            batch["teacher_features"] = features
+        return batch
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels, standardised depth and drawn masks."""
@@ -163,14 +165,3 @@ class PretrainingTask(Task):
                 name = key.removeprefix("diagnostic/")
                 metrics[name] = value / found[f"rows/{name}"]
         return metrics
-
-    def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
-        """Write the preprocessing of this run's evaluation to `folder`."""
-        save_processor(config_of(model), args, folder)
-
-    def save(self, model: nn.Module, args: RunArguments) -> None:
-        """Final model, its image processor, and what it was started from."""
-        super().save(model, args)
-        if self.load_report is not None:
-            report = json.dumps(self.load_report.to_dict(), indent=1)
-            (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")

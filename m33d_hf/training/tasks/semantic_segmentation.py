@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, cast
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -28,14 +29,14 @@ from m33d_hf.weights.formats.classes import class_names
 class SemanticSegmentationTask(DenseTask):
     """Fine-tunes `M33DForSemanticSegmentation`; classes and their names come from the source."""
 
-    name = "semantic_segmentation"
     metric = "miou"
     greater_is_better = True
     model_class = M33DForSemanticSegmentation
     collator_class = SegmentationCollator
+    label_map = "segmentation"
+    label_type = torch.int64
 
     def __init__(self) -> None:
-        super().__init__()
         self._census: LabelCensus | None = None
 
     def config_overrides(self, args: RunArguments) -> dict[str, Any]:

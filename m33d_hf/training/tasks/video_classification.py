@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from m33d_hf.data.augmentation.mixing import MixingOptions
-from m33d_hf.data.augmentation.transforms import TransformOptions
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.collation import ClipClassificationCollator
 from m33d_hf.data.loader.loading import SampleDataset
@@ -31,9 +29,10 @@ from m33d_hf.evaluation.classification_metrics import (
     write_predictions,
 )
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
+from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
 from m33d_hf.training.tasks.building import (
     build_eval_dataset,
     build_initialised,
@@ -55,7 +54,7 @@ from m33d_hf.training.tasks.initialisation import starting_config
 CONFUSION_FIGURE = "confusion_matrix.png"
 
 
-class VideoClassificationTask(Task):
+class VideoClassificationTask(SourceTask):
     """Fine-tunes `M33DForVideoClassification` on clips (or images) with one label each.
 
     The classes and their names are those of the training source; a checkpoint's classifier is taken over only where
@@ -63,12 +62,10 @@ class VideoClassificationTask(Task):
     folder, predictions.csv (one line per video), confusion.csv and confusion_matrix.png of the last evaluation.
     """
 
-    name = "video_classification"
     metric = "top1"
     greater_is_better = True
 
     def __init__(self) -> None:
-        self.load_report = None
         self._folder: Path | None = None
         self._rows = 0
         self._phases = False
@@ -82,7 +79,7 @@ class VideoClassificationTask(Task):
             CheckpointError: weights that do not fit.
         """
         self._folder = Path(args.output_dir)
-        self._rows = args.evaluation_batch
+        self._rows = self.evaluation_batch(args)
         config = starting_config(args)
         names = training_classes(args, config)
         labels: dict[str, Any] = {
@@ -96,6 +93,15 @@ class VideoClassificationTask(Task):
         model, self.load_report = build_initialised(args, M33DForVideoClassification, config)
         return model
 
+    def maps(self, config: M33DConfig) -> Collection[str]:
+        """RGB alone."""
+        return ("rgb",)
+
+    def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
+        """Views and soft targets."""
+        targets = torch.empty(rows, int(config.num_labels or 0), device="meta")
+        return {**super().example_batch(config, rows), "labels": targets}
+
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None.
 
@@ -104,8 +110,8 @@ class VideoClassificationTask(Task):
             DataError: a class without a training sample, unless `data.allow_missing_classes`.
         """
         config, names = config_of(model), names_of(model)
-        adapted = clip_arguments(args, config, names)
-        train_set, eval_set = build_run_datasets(adapted, config, labelled=True, multi_view=True)
+        adapted, maps = clip_arguments(args, config, names), self.maps(config)
+        train_set, eval_set = build_run_datasets(adapted, config, labelled=True, multi_view=True, maps=maps)
         check_same_classes(names, train_set, "training")
         check_every_class(args, train_set, names)
         self._check_evaluation(names, eval_set)
@@ -118,7 +124,8 @@ class VideoClassificationTask(Task):
             ConfigError: its classes are not the model's.
         """
         config, names = config_of(model), names_of(model)
-        eval_set = build_eval_dataset(clip_arguments(args, config, names), config, multi_view=True)
+        adapted = clip_arguments(args, config, names)
+        eval_set = build_eval_dataset(adapted, config, multi_view=True, maps=self.maps(config))
         self._check_evaluation(names, eval_set)
         return eval_set
 
@@ -129,9 +136,8 @@ class VideoClassificationTask(Task):
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Views to pixels and targets; training erases, mixes and smooths."""
-        mixing = MixingOptions(**dataclasses.asdict(args.mixing))
-        erasing = TransformOptions(**dataclasses.asdict(args.transforms)).erasing_options()
-        return ClipClassificationCollator(config_of(model), mixing, erasing, train=train)
+        erasing = args.transforms.erasing_options()
+        return ClipClassificationCollator(config_of(model), args.mixing, erasing, train=train)
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
         """Classes, share of the labels, views and mixing."""
@@ -204,14 +210,8 @@ class VideoClassificationTask(Task):
 
     def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
         """Write the preprocessing of this run's evaluation to `folder`."""
-        save_processor(config_of(model), args, folder)
-
-    def save(self, model: nn.Module, args: RunArguments) -> None:
-        """Final model, its processor, and what it was started from."""
-        super().save(model, args)
-        if self.load_report is not None:
-            report = json.dumps(self.load_report.to_dict(), indent=1)
-            (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
+        # Several crops always cover the canvas, whatever `transforms.eval_crop` says.
+        save_processor(config_of(model), args, folder, several_crops=args.evaluation.num_crops > 1)
 
 
 def names_of(model: nn.Module) -> list[str]:

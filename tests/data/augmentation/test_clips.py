@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from m33d_hf.data.augmentation.clips import ErasingOptions, draw_erasing, erase_box, rand_augment
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.finishing import EraseBoxes
 from m33d_hf.data.randomness import Draw, Uniforms, generator_of
 from m33d_hf.data.sample import RGBDSample

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from m33d_hf.data.augmentation.mixing import MixDraw, MixingOptions, cutmix_box, draw_mix, mix_batch, soft_targets
+from m33d_hf.data.augmentation.mixing import MixDraw, cutmix_box, draw_mix, mix_batch, soft_targets
+from m33d_hf.data.augmentation.options import MixingOptions
 from m33d_hf.errors import ConfigError
 
 

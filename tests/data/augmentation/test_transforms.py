@@ -11,7 +11,8 @@ from torchvision.transforms.v2 import functional as TF
 
 from m33d_hf.data.augmentation import color, transforms
 from m33d_hf.data.augmentation.crops import fixed_offsets, multi_scale_crop, random_resized_crop, scale_jitter
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.randomness import Draw, Uniforms, generator_of
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError, DataError

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.augmentation.views import crop_offset, frame_indices, segment_indices, take_frames
 from m33d_hf.data.loader.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import Draw, generator_of

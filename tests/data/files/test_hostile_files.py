@@ -16,7 +16,8 @@ import pytest
 from helpers.frames_on_disk import depth_array, rgb_array, save
 from helpers.fuzzing import time_limit
 from helpers.map_files import metres, npy, npz, pfm, png, tiff
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.depth.stores import ArrayStore
 from m33d_hf.data.files.files import map_size, read_map, read_rgb
 from m33d_hf.data.files.text_files import read_text

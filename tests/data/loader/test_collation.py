@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from m33d_hf.data.augmentation.clips import ErasingOptions
-from m33d_hf.data.augmentation.mixing import MixingOptions, draw_mix
+from m33d_hf.data.augmentation.mixing import draw_mix
+from m33d_hf.data.augmentation.options import MixingOptions
 from m33d_hf.data.files.skips import SkippedFile
 from m33d_hf.data.loader.collation import (
     ClipClassificationCollator,

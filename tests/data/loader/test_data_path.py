@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.collation import PretrainingCollator
 from m33d_hf.data.loader.loading import SampleDataset, StepSampler, build_loader
 from m33d_hf.data.randomness import generator_of

@@ -12,8 +12,9 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from helpers.devices import NEEDS_CUDA
 from m33d_hf.data.augmentation.clips import ErasingOptions, draw_erasing
-from m33d_hf.data.augmentation.mixing import MixingOptions, draw_mix, mix_batch, soft_targets
-from m33d_hf.data.augmentation.transforms import TrainTransform, TransformOptions, build_transform
+from m33d_hf.data.augmentation.mixing import draw_mix, mix_batch, soft_targets
+from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
+from m33d_hf.data.augmentation.transforms import TrainTransform, build_transform
 from m33d_hf.data.loader.collation import (
     ClipClassificationCollator,
     Collator,
@@ -285,6 +286,47 @@ def test_mirroring_is_left_only_to_those_who_know_of_it() -> None:
         assert not any(each.mirrored for each in batch["pixel_values"])
 
 
+def test_a_subclass_that_says_so_is_treated_as_the_class_it_derives_from() -> None:
+    """Of its own methods, what the class says of them must be said anew; methods that are left alone keep it."""
+    asked: list[tuple[str, bool]] = []
+
+    class Own(ClipClassificationCollator):
+        takes_mirrored = True
+
+        def collate(self, samples: Any) -> Any:
+            asked.append(("collate", any(each.mirrored for each in samples)))
+            return super().collate(samples)
+
+    class Looking(TrainTransform):
+        in_parts = aligns = True
+
+        def begin(self, sample: Any, rows: Any = None) -> Any:
+            asked.append(("begin", rows is not None))
+            return super().begin(sample, rows)
+
+    class Quiet(Looking):
+        """Nothing of its own."""
+
+    class Called(Quiet):
+        def __call__(self, sample: RGBDSample) -> RGBDSample:
+            asked.append(("call", False))
+            return super().__call__(sample)
+
+    assert Quiet.in_parts and Quiet.aligns and not (Called.in_parts or Called.aligns)
+    options, size = TransformOptions("random_resized", flip=0.5), ((16, 24), (8, 8))
+    collator = deferring(ClipClassificationCollator(config(4, num_labels=3), train=True))
+    wanted = list(loader(collator, TrainTransform(options, *size)))
+    for transform in (Quiet(options, *size), Called(options, *size)):
+        asked.clear()
+        found = list(loader(deferring(Own(config(4, num_labels=3), train=True)), transform))
+        for left, right in zip(found, wanted, strict=True):
+            assert_same(finish(left), finish(right))
+        in_parts = transform.in_parts
+        assert (("begin", True) in asked, ("collate", True) in asked, ("call", False) in asked) == (
+            in_parts, in_parts, not in_parts,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
 @pytest.mark.parametrize("shape", [(5, 3, 4, 6), (5, 2, 3, 4, 6)])
 def test_rows_are_mirrored_on_any_device(shape: tuple[int, ...], device: str) -> None:
@@ -302,8 +344,15 @@ def test_a_collator_that_changes_finished_batches_finishes_them() -> None:
             batch["pixel_values"] = batch["pixel_values"] * 0.5
             return batch
 
+    class Counted(DepthCollator):
+        defers = True
+
+        def __call__(self, samples: Any) -> Any:
+            return super().__call__(samples) | {"count": len(samples)}
+
     collator = Halved(config())
     assert deferring(collator) is collator and not collator.deferred
+    assert deferring(Counted(config())).deferred
     plain = DepthCollator(config())
     assert deferring(plain).deferred and not plain.deferred, "the task's own collator stays as it was"
 

@@ -13,7 +13,8 @@ from typing import ClassVar
 import pytest
 import torch
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.augmentation.views import frame_indices
 from m33d_hf.data.loader.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
 from m33d_hf.data.loader.worker_forking import ForkContext

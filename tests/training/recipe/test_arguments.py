@@ -7,9 +7,10 @@ import json
 import pytest
 
 from m33d_hf.errors import ConfigError
-from m33d_hf.training.recipe.arguments import TASKS, RunArguments, same_setting
+from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.command_line import read_overrides
 from m33d_hf.training.recipe.parsing import help_text, parse_arguments, resolve
+from m33d_hf.training.recipe.task_names import TASKS
 
 STEPS = ["--train.max_steps", "5"]
 

@@ -14,11 +14,12 @@ from helpers.tiny import tiny_config
 from m33d_hf.data.loader.collation import PretrainingCollator
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
-from m33d_hf.scripts._main import build_task
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.run.dry_run import describe_parameters, dry_run, estimate_memory
+from m33d_hf.training.tasks.base import build_task
 from m33d_hf.training.tasks.building import build_run_datasets
+from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 
@@ -99,7 +100,7 @@ def test_memory_estimate_against_saved_tensors(recipe: str, method: str, tmp_pat
     with saved_for_backward(model) as saved:
         loss = model(**batch).loss
     assert torch.isfinite(loss)
-    estimated = estimate_memory(model, args)
+    estimated = estimate_memory(PretrainingTask(), model, args)
     assert estimated[1] == pytest.approx(sum(saved.values()), rel=0.1)
     assert estimated[0] == pytest.approx(16 * sum(p.numel() for p in model.parameters()), rel=0.35)
 
@@ -120,7 +121,8 @@ def test_memory_of_a_fine_tuning_counts_its_head(recipe: str, size: str, tmp_pat
     args = resolve(words(recipe, tmp_path / "out", **short), task_name).args
     args.model |= {"num_labels": 10, **(VIT_B if size == "ViT-B" else {})}
     args.train.batch_size = 2
-    model = build_task(task_name).build_model(args).train()
+    task = build_task(task_name)
+    model = task.build_model(args).train()
     rows, (height, width) = args.train.batch_size * args.data.num_views, model.config.image_height_width
     lead = (model.config.num_frames,) if model.config.num_frames > 1 else ()
     labels = torch.rand(rows, height, width) + 1
@@ -130,12 +132,12 @@ def test_memory_of_a_fine_tuning_counts_its_head(recipe: str, size: str, tmp_pat
         labels = torch.full((rows, model.config.num_labels), 1 / model.config.num_labels)
     with saved_for_backward(model) as saved:
         loss = model(pixel_values=torch.randn(rows, *lead, 3, height, width), labels=labels).loss
-    found, activations = estimate_memory(model, args)
+    found, activations = estimate_memory(task, model, args)
     assert torch.isfinite(loss)
     assert activations == pytest.approx(sum(saved.values()), rel=0.1)
     assert found == 16 * sum(parameter.numel() for parameter in model.parameters())
     args.train.grad_checkpointing = True
-    assert 0 < estimate_memory(model, args)[1] < activations
+    assert 0 < estimate_memory(task, model, args)[1] < activations
 
 
 @pytest.mark.parametrize("clips", [5, 300])
@@ -149,7 +151,8 @@ def test_memory_of_action_detection_grows_with_the_longest_video(clips: int) -> 
     with saved_for_backward(model) as saved:
         loss = model(features=torch.randn(2, clips, config.hidden_size), labels=labels).loss
     assert torch.isfinite(loss)
-    assert estimate_memory(model, args, clips)[1] == pytest.approx(sum(saved.values()), rel=0.15)
+    estimated = estimate_memory(ActionDetectionTask(), model, args, clips)
+    assert estimated[1] == pytest.approx(sum(saved.values()), rel=0.15)
 
 
 @pytest.mark.parametrize("kernel", ["nosuch", "[a]", "a b"])

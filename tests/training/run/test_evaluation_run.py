@@ -20,11 +20,11 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
-from m33d_hf.scripts._main import build_task, main
+from m33d_hf.scripts._main import main
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.evaluation_run import as_trained, evaluate_run
 from m33d_hf.training.run.loop import train
-from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.base import Task, build_task
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 
 IMAGE: dict[str, Any] = {

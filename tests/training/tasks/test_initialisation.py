@@ -15,9 +15,9 @@ from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
-from m33d_hf.training.recipe.arguments import InitArguments
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.tasks.initialisation import find_own, initialise, starting_config
+from m33d_hf.weights.init_options import InitOptions
 
 SMALL = ["--model.hidden_size", "16", "--model.intermediate_size", "32", "--model.num_hidden_layers", "4",
          "--model.decoder_hidden_size", "8", "--model.decoder_intermediate_size", "16"]  # fmt: skip
@@ -68,7 +68,7 @@ def test_the_same_model_is_loaded_whole(tmp_path: Path) -> None:
 
 def test_the_decoder_can_be_left_out(tmp_path: Path) -> None:
     folder = saved(tmp_path, config_of("rooms/pretrain_stage2"))
-    report = initialise(fresh(config_of("rooms/pretrain_stage2")), folder, InitArguments(init_decoder=False))
+    report = initialise(fresh(config_of("rooms/pretrain_stage2")), folder, InitOptions(init_decoder=False))
     assert set(report.new) == set(report.ignored)
     assert set(report.new.values()) == {"init.init_decoder is false"}
 
@@ -117,7 +117,7 @@ def test_depth_parts_can_stay_random(tmp_path: Path) -> None:
     folder = saved(tmp_path, config_of("rooms/pretrain", "mae"))
     model = fresh(config_of("rooms/pretrain", "rgbd_mae"))
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    report = initialise(model, folder, InitArguments(depth_encoder_init="random", depth_patch_init="random"))
+    report = initialise(model, folder, InitOptions(depth_encoder_init="random", depth_patch_init="random"))
     depth = [n for n in before if n.startswith(("m33d.encoders.depth.", "m33d.embeddings.depth."))]
     assert set(depth) <= set(report.new)
     assert all(torch.equal(model.state_dict()[n], before[n]) for n in depth)

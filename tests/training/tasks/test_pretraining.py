@@ -136,7 +136,8 @@ def test_one_total_batch_on_several_processes_gives_the_same_diagnostics(tmp_pat
         assert eval_set is not None and len(eval_set) == 70
         collator = task.build_collator(args, model, train=False)
         ranks = [
-            EvaluationSampler(70, args.evaluation_batch, rank, world, task.compares_samples) for rank in range(world)
+            EvaluationSampler(70, task.evaluation_batch(args), rank, world, task.compares_samples)
+            for rank in range(world)
         ]
         batches = [batch for rank in ranks for batch in build_loader(eval_set, collator, rank)]
         with torch.no_grad():

@@ -12,20 +12,20 @@ import pytest
 import torch
 from PIL import Image
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
-from m33d_hf.scripts._main import build_task
 from m33d_hf.training.processes.checkpoints import is_complete
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
 from m33d_hf.training.run.loop import train
-from m33d_hf.training.tasks.base import to_device
+from m33d_hf.training.tasks.base import build_task, to_device
 from m33d_hf.training.tasks.building import save_processor
 from m33d_hf.training.tasks.initialisation import starting_config
 
@@ -71,7 +71,7 @@ def _served_and_evaluated(args: RunArguments, folder: Path, size: tuple[int, int
     config = starting_config(args)
     save_processor(config, args, folder)
     frames = np.random.default_rng(sum(size)).integers(0, 256, (config.num_frames, *size, 3), dtype=np.uint8)
-    transform = build_transform(TransformOptions(**vars(args.transforms)), False, config.image_height_width, 1)
+    transform = build_transform(args.transforms, False, config.image_height_width, 1)
     sample = RGBDSample("a", rgb=torch.from_numpy(frames).permute(0, 3, 1, 2), label=0)
     several = args.task == "video_classification" and args.evaluation.num_crops > 1
     sample = transform.crops(sample, 1)[0] if several else transform(sample)

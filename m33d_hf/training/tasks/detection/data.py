@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
+from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, append_skipped
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.subsets import label_subset
@@ -177,12 +177,11 @@ def extracted_features(args: RunArguments, model: M33DForVideoActionDetection, s
     state = PartialState(cpu=args.cpu)
     store = _store(args, model, share, write=state.is_main_process)
     config, data = model.config, args.data
-    options = TransformOptions(**dataclasses.asdict(args.transforms))
     extractor = FeatureExtractor(
         model.to(state.device).eval(),  # type: ignore[arg-type]
         store,
         clip_rule(args, config),
-        build_transform(options, False, config.image_height_width, config.patch_height_width),
+        build_transform(args.transforms, False, config.image_height_width, config.patch_height_width),
         phase_table(share.source.action_names or [], known_phases(config)),
         args.features.batch_size,
         state.device,

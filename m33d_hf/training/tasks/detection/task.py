@@ -24,6 +24,7 @@ from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import DataError, MissingDependencyError
 from m33d_hf.evaluation.detection_metrics import frame_scores
 from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics, write_results
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
@@ -49,12 +50,11 @@ EVALUATION = "evaluation"
 class ActionDetectionTask(Task):
     """Trains the recurrent net of `M33DForVideoActionDetection` on features of whole videos."""
 
-    name = "action_detection"
     metric = "map"
     greater_is_better = True
+    learns_from_features = True
 
     def __init__(self) -> None:
-        self.load_report = None
         self.args: RunArguments | None = None
         self._last: list[VideoResult] = []
         self._evaluated = False
@@ -111,6 +111,11 @@ class ActionDetectionTask(Task):
         """Videos to padded features."""
         return FeatureCollator(train)
 
+    def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
+        """Features of clips and the phase of each."""
+        labels = torch.empty(rows, clips, dtype=torch.int64, device="meta")
+        return {"features": torch.empty(rows, clips, config.hidden_size, device="meta"), "labels": labels}
+
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
         """What `evaluate` returns: the scores of the temporal model and, under "clipwise/", of the first stage."""
         precisions = ["map", "clip_map", "frame_map", *(f"ap/{name}" for name in known_phases(config_of(model)))]
@@ -165,13 +170,10 @@ class ActionDetectionTask(Task):
         save_processor(config_of(model), args, folder, clip_sampling="stride")
 
     def save(self, model: nn.Module, args: RunArguments) -> None:
-        """Final model, whole, and what it was started from."""
+        """As the base, the model whole; and timelines."""
         super().save(model, args)
         if self._last:
             self._draw(Path(args.output_dir) / EVALUATION, list(known_phases(config_of(model))))
-        if self.load_report is not None:
-            report = json.dumps(self.load_report.to_dict(), indent=1)
-            (Path(args.output_dir) / "initialisation.json").write_text(report, encoding="utf-8")
 
     def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
         """Videos and clips, and the features' provenance."""

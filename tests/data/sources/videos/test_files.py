@@ -17,7 +17,8 @@ from PIL import Image
 
 from helpers.shared_data import shared
 from helpers.videos import number_in, numbered_frame, write_video
-from m33d_hf.data.augmentation.transforms import EvaluationTransform, TransformOptions, build_transform, checked_size
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import EvaluationTransform, build_transform, checked_size
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.sources.videos import files as video_files

@@ -1,0 +1,50 @@
+"""The recipe's section `init`: what a model takes from a checkpoint, and how it fills what the checkpoint lacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from m33d_hf.data.options import check_section, option
+
+MOST_HEADS = 1024
+
+
+@dataclass
+class InitOptions:
+    """How weights given by `init_from` enter the model (docs/method.md, "Starting weights").
+
+    Raises:
+        ConfigError: a value that is none of the choices or outside its range, with the field's name.
+    """
+
+    init_decoder: bool = option(True, "Also load the decoder where shapes match (only when pre-training).")
+    depth_encoder_init: Literal["copy", "random"] = option(
+        "copy", "A depth encoder that the checkpoint lacks: copy the RGB encoder, or leave it random."
+    )
+    depth_patch_init: Literal["sum", "mean", "random"] = option(
+        "sum",
+        "A depth patch embedding that the checkpoint lacks: RGB kernels summed or averaged over colour, or random.",
+    )
+    num_attention_heads: int | None = option(
+        None,
+        "Heads of a foreign checkpoint's encoder, which no tensor tells; null = those of its files, or as released.",
+        low=1,
+        high=MOST_HEADS,
+    )
+    decoder_num_attention_heads: int | None = option(
+        None, "Heads of a foreign checkpoint's decoder; null as above.", low=1, high=MOST_HEADS
+    )
+
+    def __post_init__(self) -> None:
+        check_section(self, "init")
+
+
+@dataclass
+class ConversionOptions(InitOptions):
+    """As `init` of a recipe, for the conversion of a file, which may also turn an image model into one of clips."""
+
+    inflate: Literal["none", "average", "center"] = option(
+        "none",
+        "An image kernel in a clip model: refused, spread evenly over the tubelet, or put on its middle frame.",
+    )
