@@ -125,7 +125,7 @@ def texts_of(rows: Sequence[dict[str, Any]], fits: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, fit, draw, write."""
-    from m33d_hf.experiments.running import environment
+    from m33d_hf.experiments.compute import environment
 
     args = parse(sys.argv[1:] if argv is None else argv)
     torch.set_num_threads(1)

@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The shell's `kill` ends like Ctrl-C: workers are told, save, and the next call continues.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from m33d_hf.errors import M33DError
-    from m33d_hf.experiments.reproduction.driver import report_reproduction, run_reproduction
-    from m33d_hf.experiments.reproduction.report import update_documents
-    from m33d_hf.experiments.running import load_results
+    from m33d_hf.experiments.driver import report, run
+    from m33d_hf.experiments.report.reproduction import update_documents
+    from m33d_hf.experiments.report.results import load_results
 
     folder = options.output_dir or Path("outputs") / f"{options.plan}-{options.budget}"
     try:
@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(news or "README.md, docs/evidence.md: up to date")
             return 0
         if options.report_only:
-            return report_reproduction(folder)
-        return run_reproduction(
+            return report(folder)
+        return run(
+            options.plan,
             folder,
             options.budget,
-            options.plan,
             options.workers,
             options.fresh,
             options.cache_dir,

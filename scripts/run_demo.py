@@ -24,16 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The shell's `kill` ends like Ctrl-C: workers are told, save, and the next call continues.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from m33d_hf.errors import M33DError
-    from m33d_hf.experiments.demo import report, run_demo
-    from m33d_hf.experiments.video import report_video, run_video
+    from m33d_hf.experiments.driver import report, run
 
-    video = options.part == "video"
-    folder = options.output_dir or Path("outputs/demo-video" if video else "outputs/demo")
+    plan = "demo-video" if options.part == "video" else "demo"
+    folder = options.output_dir or Path("outputs") / plan
     try:
         if options.report_only:
-            return (report_video if video else report)(folder)
-        run = run_video if video else run_demo
-        return run(folder, options.budget, options.workers, options.fresh, options.cache_dir)
+            return report(folder)
+        return run(plan, folder, options.budget, options.workers, options.fresh, options.cache_dir)
     except M33DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,8 +6,12 @@ A budget says so in a section `compute`; without one it is the CPU, and command 
 from __future__ import annotations
 
 import dataclasses
+import os
+import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
@@ -106,3 +110,44 @@ class Compute:
         loaders = f", each with {self.loader_workers} loader processes" if self.loader_workers else ""
         precision = "float32" if self.precision == "no" else self.precision
         return f"{processes} {noun} that share one GPU ({precision}){loaders}"
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def environment(compute: Compute | None = None) -> dict[str, str]:
+    """Machine and versions, for the report; the GPU where `compute` runs on one."""
+    import torch
+
+    from m33d_hf.training.run.reporting import provenance
+
+    known, cores = provenance(), available_cores()
+    processor = f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})"  # other instructions round otherwise
+    versions = {name: version or "-" for name, version in known["versions"].items()}
+    return {
+        **versions,
+        "commit": str(known["commit"]),
+        "machine": f"{platform.system()} {platform.machine()}, {processor}, {cores} cores{_gpu(compute)}",
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+
+
+def _gpu(compute: Compute | None) -> str:
+    if compute is None or compute.device != "cuda":
+        return ""
+    import torch
+
+    return f", {torch.cuda.get_device_name()}"
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"

@@ -27,8 +27,9 @@ from typing import Any
 
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import ConfigError, CorruptFileError
+from m33d_hf.experiments.report.results import DONE
 
-DONE, FAILED, BLOCKED = "done", "failed", "blocked"
+FAILED, BLOCKED = "failed", "blocked"
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Runner:
         self.start_worker = start_worker
         self._retried: set[str] = set()
 
-    def run(self, jobs: Sequence[Job], fresh: bool = False) -> dict[str, dict[str, Any]]:
+    def run(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
         """Run everything that is not finished; return a row per job id, in the order of `jobs`.
 
         Raises:
@@ -177,7 +178,7 @@ class Runner:
         check_jobs(jobs)
         rows: dict[str, dict[str, Any]] = {}
         for job in jobs:
-            stored = None if fresh else stored_row(self.folder, job)
+            stored = stored_row(self.folder, job)
             # A row is only as good as what it was made from.
             if stored is not None and all(rows.get(need, {}).get("reused") for need in job.needs):
                 rows[job.id] = {**stored, "reused": True}

@@ -1,147 +1,238 @@
-"""demo.yaml to jobs: which rows there are, what each needs, and the command line each stands for."""
+"""What an experiment's YAML says: its pre-trainings, what is measured from each, and the tables that this fills."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.experiments.base_plan import ONE_THREAD, ExperimentPlan, run_folder, training_length
-from m33d_hf.experiments.jobs import Job
+import yaml
 
-FILE = Path(__file__).with_name("demo.yaml")
-ROWS = "m33d_hf.experiments.rows"
+from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.evaluation.flops import flops_per_sample
+from m33d_hf.experiments.compute import Compute
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.recipe.parsing import parse_arguments
 
-
-class DemoPlan(ExperimentPlan):
-    """The demo's rows under one budget; pictures and figures are below its folder too."""
-
-    def jobs(self) -> list[Job]:
-        """Rendering first, long chains before short ones."""
-        jobs = [self._render()]
-        chains = {(method, seed): self._pretraining(method, seed) for seed in self.seeds for method in self.methods}
-        # Interleaved by length: what other rows wait for starts first.
-        jobs += [job for chain in chains.values() for job in chain]
-        jobs += [self._probe(name, seed) for seed in self.seeds for name in self.content["matching_probe"]["methods"]]
-        for seed in self.seeds:
-            for method in self.methods:
-                before = chains[method, seed][-1] if chains[method, seed] else None
-                jobs += self._finetuning(method, seed, before)
-        return [*jobs, self._floors()]
-
-    def _data(self, eval_split: str) -> list[str]:
-        frames = self.budget["frames"]
-        words = ["--data.options.num_frames", str(frames["train"]), "--data.num_workers", "0"]
-        words += ["--data.eval_split", eval_split, "--data.eval_options.num_frames", str(frames[eval_split])]
-        return words + self.cache_words
-
-    def _run_folder(self, name: str, argv: Sequence[str], task: str) -> str:
-        return run_folder(self.folder, name, (argv, task))
-
-    def _render(self) -> Job:
-        frames = dict(self.budget["frames"])
-        parameters = {"frames": frames, "cache_dir": self.cache_dir}
-        cost = sum(frames.values()) * self.content["costs"]["render_frame"]
-        return Job("render", f"{ROWS}:render", parameters, (), cost, "rendering rooms")
-
-    def _floors(self) -> Job:
-        parameters = {"frames": dict(self.budget["frames"]), "cache_dir": self.cache_dir}
-        return Job("floors", f"{ROWS}:floors", parameters, ("render",), 5.0, "trivial floors")
-
-    def _pretraining(self, method: str, seed: int) -> list[Job]:
-        """The stages of a method, each started from the one before."""
-        jobs: list[Job] = []
-        for number, stage in enumerate(self.content["methods"][method], start=1):
-            steps = round(stage["share"] * self.budget["pretraining_steps"])
-            last = number == len(self.content["methods"][method])
-            name = f"pretrain-{method}-s{seed}" + ("" if last and number == 1 else f"-stage{number}")
-            kind = "mae" if last and number == 1 else f"stage_{number}"
-            label = f"{method} seed {seed}" + ("" if last and number == 1 else f" stage {number}")
-            jobs.append(self._stage(name, stage, seed, steps, kind, jobs[-1:], last, label))
-        return jobs
-
-    def _stage(
-        self,
-        name: str,
-        stage: Mapping[str, Any],
-        seed: int,
-        steps: int,
-        kind: str,
-        before: Sequence[Job],
-        pictures: bool,
-        label: str,
-        overrides: Mapping[str, Any] | None = None,
-    ) -> Job:
-        argv = ["--recipe", stage["recipe"], "--method", stage["method"], "--seed", str(seed)]
-        argv += [
-            *training_length(steps),
-            "--logging.every_steps",
-            str(max(1, steps // 40)),
-            *ONE_THREAD,
-            *self._data("test"),
-        ]
-        for job in before:
-            argv += ["--init_from", job.parameters["output_dir"]]
-        for key, value in (overrides or {}).items():
-            argv += [f"--{key}", str(value)]
-        parameters: dict[str, Any] = {
-            "argv": argv,
-            "output_dir": self._run_folder(name, argv, "pretraining"),
-            "steps": steps,
-        }
-        if pictures and seed == self.seeds[0]:
-            parameters["picture"] = f"pictures/{name}.npz"
-            parameters["folder"] = str(self.folder)
-            parameters["pictures"] = self.content["pictures"]
-        cost = steps * self.content["costs"][kind] + self.content["costs"]["evaluation"]
-        needs = ("render", *(job.id for job in before))
-        return Job(name, f"{ROWS}:pretrain", parameters, needs, cost, label)
-
-    def _probe(self, method: str, seed: int) -> Job:
-        """A few more steps of stage 1 with a matching head."""
-        probe, stage = self.content["matching_probe"], self.content["methods"][method][0]
-        first = self._pretraining(method, seed)[:1]
-        name, label = f"probe-{method}-s{seed}", f"matching probe of {method} seed {seed}"
-        steps = self.budget["probe_steps"]
-        return self._stage(name, stage, seed, steps, "probe", first, False, label, probe["overrides"])
-
-    def _finetuning(self, method: str, seed: int, before: Job | None) -> list[Job]:
-        jobs = []
-        for entry in self.content["finetuning"]:
-            for labels in entry["labels"]:
-                name = f"{entry['task']}-{labels}-{method}-s{seed}"
-                jobs.append(self._finetune(name, entry, labels, seed, before, labels == max(entry["labels"])))
-        return jobs
-
-    def _finetune(
-        self, name: str, entry: Mapping[str, Any], labels: int, seed: int, before: Job | None, pictures: bool
-    ) -> Job:
-        steps = self.budget[entry["steps"]]
-        every = max(1, steps // self.budget["evaluations"])
-        argv = ["--recipe", entry["recipe"], "--seed", str(seed), *training_length(steps), *ONE_THREAD]
-        argv += ["--data.max_train_samples", str(labels), "--data.subset_seed", str(seed)]
-        argv += ["--evaluation.every_steps", str(every), "--logging.every_steps", str(max(1, steps // 10))]
-        argv += [] if before is None else ["--init_from", before.parameters["output_dir"]]
-        parameters: dict[str, Any] = {
-            "task": entry["task"],
-            "argv": [*argv, *self._data("validation")],
-            "test_argv": [*argv, *self._data("test")],
-            "output_dir": self._run_folder(name, argv, entry["task"]),
-            "steps": steps,
-        }
-        if pictures and seed == self.seeds[0]:
-            parameters["picture"] = f"pictures/{name}.npz"
-            parameters["folder"] = str(self.folder)
-            parameters["pictures"] = self.content["pictures"]
-        cost = steps * self.content["costs"][entry["task"]] + self.content["costs"]["evaluation"]
-        needs = ("render",) if before is None else ("render", before.id)
-        return Job(name, f"{ROWS}:finetune", parameters, needs, cost, name.replace("-", " ").replace("_", " "))
+FOLDER = Path(__file__).parent
+PLANS = ("reproduction", "exploration", "longer", "demo", "demo-video")
 
 
-def load_plan(budget: str, folder: Path, cache_dir: str | None = None, path: Path = FILE) -> DemoPlan:
-    """Read demo.yaml.
+@dataclass(frozen=True)
+class Plan:
+    """Pre-trainings x measurements x seeds under one budget.
+
+    A pre-training is an entry of `pretraining`; "scratch" entries have no recipe.
+
+    Attributes:
+        content: the experiment's YAML.
+        budget_name: key of `budgets`.
+        folder: outputs; runs, rows and pictures are below it.
+        cache_dir: where rooms are rendered; None = the user's cache.
+    """
+
+    content: Mapping[str, Any]
+    budget_name: str
+    folder: Path
+    cache_dir: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the plan."""
+        return str(self.content["name"])
+
+    @property
+    def command(self) -> str:
+        """What a user types to get this."""
+        plan = "" if self.name == PLANS[0] else f" --plan {self.name}"
+        return f"python scripts/reproduce.py --budget {self.budget_name}{plan}"
+
+    def settings(self) -> dict[str, Any]:
+        """Sizes of data and runs, and of the models, for the report."""
+        found: dict[str, Any] = {}
+        for part in ("images", "clips"):
+            names = [name for name, entry in self.entries.items() if entry["part"] == part and "recipe" in entry]
+            if names:
+                args = parse_arguments([*self.recipe_words(names[0], 0), "--train.max_steps", "1"], "pretraining")
+                keys = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_frames")
+                sizes = {key: args.model[key] for key in keys if key in args.model}
+                steps = self.budget["pretraining_steps"][part]
+                found[part] = {**sizes, "batch_size": args.train.batch_size, "pretraining_steps": steps}
+        return {**found, **self.sizes(), "cache_dir": self.cache_dir}
+
+    @property
+    def budget(self) -> Mapping[str, Any]:
+        """Sizes of the data and steps.
+
+        Raises:
+            ConfigError: no budget of that name.
+        """
+        budgets = self.content["budgets"]
+        if self.budget_name not in budgets:
+            hint = nearest_name_hint(self.budget_name, budgets)
+            raise ConfigError(f"there is no budget {self.budget_name!r}; known: {', '.join(budgets)}.{hint}")
+        return dict(budgets[self.budget_name])
+
+    @property
+    def compute(self) -> Compute:
+        """Where the rows run.
+
+        Raises:
+            ConfigError: unknown keys or values in the budget's `compute`.
+        """
+        return Compute.of_budget(self.budget)
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Seconds in one process, for estimates; a budget for another device has its own."""
+        return {**self.content["costs"], **self.budget.get("costs", {})}
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the tables; each changes weights, order, masks and the labelled subset."""
+        return list(self.budget.get("seeds", self.content["seeds"]))
+
+    @property
+    def split(self) -> str:
+        """Where the tables are measured."""
+        return str(self.content.get("split", "test"))
+
+    @cached_property
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """The pre-trainings of this budget by name, in order."""
+        chosen = self.budget.get("only")
+        everything = self.content["pretraining"]
+        if chosen is None:
+            return dict(everything)
+        needed = [name for wanted in chosen if wanted in everything for name in self._chain_names(wanted)]
+        return {name: entry for name, entry in everything.items() if name in needed}
+
+    @property
+    def trained(self) -> list[str]:
+        """The entries with a recipe from which something is measured."""
+        return [name for name, entry in self.entries.items() if "recipe" in entry and self.measurements(name)]
+
+    @property
+    def grid_entries(self) -> list[dict[str, Any]]:
+        """What is compared on the validation split with a seed of its own."""
+        grid = self.content.get("grid")
+        return [] if not grid or "grid" in self.budget.get("without", ()) else list(grid["entries"])
+
+    def measurements(self, name: str) -> list[str]:
+        """What is measured from a pre-training."""
+        wanted = self.entries[name].get("columns")
+        found = [] if wanted is None else list(self.content["column_sets"][wanted])
+        return [item for item in found if item not in self.budget.get("without", ())]
+
+    def columns(self) -> dict[str, dict[str, Any]]:
+        """The columns that this budget fills."""
+        measured = {item for name in self.entries for item in self.measurements(name)}
+        return {name: column for name, column in self.content["columns"].items() if column["of"] in measured}
+
+    def how(self, column: str) -> Mapping[str, Any]:
+        """The measurement that fills a column."""
+        found: Mapping[str, Any] = self.content["measurements"][self.content["columns"][column]["of"]]
+        return found
+
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """Frames, clips and videos by split, those that are used."""
+        parts = {entry["part"] for entry in self.entries.values()}
+        used = [*(["frames"] if "images" in parts else []), *(["clips", "videos"] if "clips" in parts else [])]
+        return {name: dict(self.budget[name]) for name in used}
+
+    def _chain_names(self, name: str) -> list[str]:
+        entry = self.content["pretraining"][name]
+        before = self._chain_names(entry["after"]) if "after" in entry else []
+        return [*before, name]
+
+    def chain(self, name: str) -> list[str]:
+        """The pre-trainings that weights of `name` went through, the first one first; empty for scratch."""
+        return [link for link in self._chain_names(name) if "recipe" in self.content["pretraining"][link]]
+
+    def pretraining_id(self, name: str, seed: int) -> str:
+        """Id of the job of a pre-training."""
+        pattern = self.content["pretraining"][name].get("job", "pretrain-{name}-s{seed}")
+        return str(pattern.format(name=name, seed=seed))
+
+    def steps(self, name: str) -> int:
+        """Optimizer steps of a pre-training."""
+        entry = self.content["pretraining"][name]
+        if "steps" in entry:
+            return int(self.budget[entry["steps"]])
+        if "equal_flops_to" in entry:
+            other = entry["equal_flops_to"]
+            return max(1, round(self.steps(other) * self.step_flops(other) / self.step_flops(name)))
+        return max(1, round(entry.get("share", 1.0) * self.budget["pretraining_steps"][entry["part"]]))
+
+    def recipe_words(self, name: str, seed: int) -> list[str]:
+        """Command-line words of a pre-training without its length, data and start."""
+        entry = self.content["pretraining"][name]
+        common, masks = (self.content.get(key, {}).get(entry["part"], {}) for key in ("common", "masks"))
+        shared = {**common, **(masks if entry.get("masked", True) else {})}
+        words = ["--recipe", entry["recipe"], "--method", entry["method"], "--seed", str(seed)]
+        return [*words, *overrides({**shared, **self.model(entry["part"]), **entry.get("set", {})})]
+
+    def model(self, part: str) -> Mapping[str, Any]:
+        """What a budget changes of model and batch."""
+        found: Mapping[str, Any] = self.budget.get("model", {}).get(part, {})
+        return found
+
+    def step_flops(self, name: str) -> float:
+        """Operations of a step of a pre-training."""
+        return flops_per_step([*self.recipe_words(name, 0), "--train.max_steps", "1"], "pretraining")
+
+
+def overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as command-line words."""
+    return [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+
+
+def without_start(argv: Sequence[str]) -> list[str]:
+    """The words without ``--init_from X``."""
+    words = list(argv)
+    if "--init_from" in words:
+        place = words.index("--init_from")
+        del words[place : place + 2]
+    return words
+
+
+def flops_per_step(argv: Sequence[str], task: str) -> float:
+    """Operations of a step of a command line."""
+    args = parse_arguments(without_start(argv), task)
+    batch = args.train.batch_size * args.train.accumulation
+    return batch * flops_per_sample(M33DConfig(**args.model), task, batch_size=batch)
+
+
+def load_plan(name: str, budget: str, folder: Path, cache_dir: str | None = None) -> Plan:
+    """Read a plan.
 
     Raises:
-        ConfigError: no such budget.
+        ConfigError: no such plan or budget.
     """
-    return DemoPlan.load(path, budget, folder, cache_dir)
+    plan = Plan(load_content(name), budget, folder, cache_dir)
+    plan.budget  # noqa: B018 - raises where the name is wrong, before anything starts
+    return plan
+
+
+def load_content(name: str) -> dict[str, Any]:
+    """The YAML of a plan; one that `extends` another takes over its sections.
+
+    Raises:
+        ConfigError: no such plan.
+    """
+    if name not in PLANS:
+        raise ConfigError(f"there is no plan {name!r}; known: {', '.join(PLANS)}.{nearest_name_hint(name, PLANS)}")
+    content: dict[str, Any] = {}
+    for layer in _layers(name):
+        content |= layer
+    return content
+
+
+def _layers(name: str) -> Iterator[dict[str, Any]]:
+    content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    base = content.pop("extends", None)
+    if base is not None:
+        yield from _layers(base)
+    yield content

@@ -8,13 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from m33d_hf.experiments.jobs import DONE, Job
-
-
-def clock(seconds: float) -> str:
-    """Seconds as m:ss, or h:mm:ss from an hour on."""
-    total = max(0, round(seconds))
-    hours, minutes, rest = total // 3600, total % 3600 // 60, total % 60
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+from m33d_hf.experiments.report.document import clock
 
 
 class ProgressLine:

@@ -1,8 +1,9 @@
-"""What the demo's jobs do in their worker processes; every function returns a JSON dict, the row."""
+"""What the training jobs do in their worker processes; every function returns a JSON dict, the row."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,26 +15,28 @@ import torch
 from m33d_hf.data.files.parenthood import end_with
 from m33d_hf.data.loader.allocator import keep_freed_memory
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.data.sources import build_source
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import flops_per_sample
-from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
-from m33d_hf.experiments.results import METRICS
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import TrainResult, train
-from m33d_hf.training.run.preparation import build_eval_feed
 from m33d_hf.training.tasks.base import Task, to_device
 from m33d_hf.training.tasks.dense import DenseTask
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
+from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
+from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 from m33d_hf.visualization.reconstruction import output_views, rgb_image
 
 Row = dict[str, Any]
-FLOOR_FRAMES = 1000
+DENSE: dict[str, type[DenseTask]] = {task.name: task for task in (DepthEstimationTask, SemanticSegmentationTask)}
+OTHERS: tuple[type[Task], ...] = (PretrainingTask, VideoClassificationTask, ActionDetectionTask)
+TASKS: dict[str, type[Task]] = {**DENSE, **{task.name: task for task in OTHERS}}
+# The one metric of a dense task that its tables show.
+METRICS = {"depth_estimation": "delta1", "semantic_segmentation": "miou"}
 
 
 def start_worker(parent: int) -> None:
@@ -46,28 +49,6 @@ def start_worker(parent: int) -> None:
     end_with(parent)
 
 
-def render(frames: Mapping[str, int], cache_dir: str | None, options: Mapping[str, Any] | None = None) -> Row:
-    """Render all splits into the cache; `options` are those of the source (image_size, device, seed)."""
-    started = time.perf_counter()
-    digests = {}
-    names: Sequence[str] = ()
-    for split, count in frames.items():
-        source = _rooms(split, count, cache_dir, options)
-        digests[split], names = source.digest(), source.class_names or ()
-    seconds = time.perf_counter() - started
-    total = sum(frames.values())
-    return {
-        "seconds": seconds,
-        "digests": digests,
-        "class_names": list(names),
-        "headline": f"{total} frames, {total / max(seconds, 1e-9):.0f} frames/s",
-    }
-
-
-def _rooms(split: str, count: int, cache_dir: str | None, options: Mapping[str, Any] | None) -> Any:
-    return build_source("rooms", split=split, num_frames=count, cache_dir=cache_dir, **(options or {}))
-
-
 def pretrain(
     argv: Sequence[str],
     output_dir: str,
@@ -78,17 +59,16 @@ def pretrain(
 ) -> Row:
     """One stage of a pre-training, evaluated at its end on the test split (losses and diagnostics)."""
     args = parse_arguments([*argv, "--output_dir", output_dir], "pretraining")
-    task = PretrainingTask()
-    result, seconds = _timed_training(args, task)
+    result, seconds = _timed_training(args)
     model = M33DForPreTraining.from_pretrained(output_dir)
     batch = args.train.batch_size * args.train.accumulation
     if picture:
-        _save_reconstructions(model, task, args, pictures, Path(folder) / picture)
+        _save_reconstructions(model, PretrainingTask(), args, pictures, Path(folder) / picture)
     return {
         **_cost(args, seconds, flops_per_sample(model.config, "pretraining", batch_size=batch)),
         "stage": args.stage,
         "curve": _loss_curves(result.history),
-        "diagnostics": {name.removeprefix("eval/"): value for name, value in result.metrics.items()},
+        "diagnostics": _plain(result.metrics),
         "encoder_parameters": _rgb_parameters(model),
         "image_size": list(model.config.image_height_width),
         "picture": picture,
@@ -96,7 +76,7 @@ def pretrain(
     }
 
 
-def finetune(
+def dense(
     task: str,
     argv: Sequence[str],
     test_argv: Sequence[str],
@@ -107,15 +87,12 @@ def finetune(
     pictures: int = 0,
 ) -> Row:
     """One fine-tuning from RGB: validated while training for the curve, its last weights evaluated once on test."""
-    args = parse_arguments([*argv, "--output_dir", output_dir], task)
-    worker = _finetuning_task(task)
-    result, seconds = _timed_training(args, worker)
-    test_args = parse_arguments([*test_argv, "--output_dir", output_dir], task)
-    model = worker.model_class.from_pretrained(output_dir).eval()
-    metrics = _evaluate(model, worker, test_args)
-    name = METRICS[task]
+    args, name = parse_arguments([*argv, "--output_dir", output_dir], task), METRICS[task]
+    result, seconds = _timed_training(args)
+    metrics, test_args = _tested(test_argv, output_dir, task)
+    model = DENSE[task].model_class.from_pretrained(output_dir).eval()
     if picture:
-        _save_predictions(model, worker, test_args, pictures, Path(folder) / picture)
+        _save_predictions(model, TASKS[task](), test_args, pictures, Path(folder) / picture)
     validation = [row for row in result.history if row["kind"] == "eval"]
     return {
         **_cost(args, seconds, flops_per_sample(model.config, task)),
@@ -128,17 +105,65 @@ def finetune(
     }
 
 
-def _finetuning_task(name: str) -> DenseTask:
-    tasks = {task.name: task for task in (DepthEstimationTask, SemanticSegmentationTask)}
-    return tasks[name]()
+def actions(argv: Sequence[str], test_argv: Sequence[str], output_dir: str, steps: int) -> Row:
+    """One fine-tuning on motion classes, its last weights evaluated on the test clips."""
+    _, seconds = _timed_training(parse_arguments([*argv, "--output_dir", output_dir], "video_classification"))
+    metrics, test_args = _tested(test_argv, output_dir, "video_classification")
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "metrics": metrics,
+        "folder": test_args.output_dir,
+        "headline": f"test top-1 {100 * metrics['top1']:.1f} %",
+    }
 
 
-def _timed_training(args: RunArguments, task: Task) -> tuple[TrainResult, float]:
+def phases(clip_argv: Sequence[str], temporal_argv: Sequence[str], output_dir: str, steps: int) -> Row:
+    """Both stages of phase detection; the second evaluates on the test videos, clip by clip and over the video."""
+    clip_dir, temporal_dir = str(Path(output_dir) / "clips"), str(Path(output_dir) / "temporal")
+    _, first = _timed_training(parse_arguments([*clip_argv, "--output_dir", clip_dir], "video_classification"))
+    words = [*temporal_argv, "--init_from", clip_dir, "--output_dir", temporal_dir]
+    result, second = _timed_training(parse_arguments(words, "action_detection"))
+    metrics = _plain(result.metrics)
+    shutil.rmtree(Path(temporal_dir) / "features", ignore_errors=True)  # many rows: keep the disk small
+    return {
+        "steps": steps,
+        "seconds": first + second,
+        "metrics": metrics,
+        "folder": temporal_dir,
+        "headline": f"test mAP {100 * metrics['clipwise/map']:.1f} % by clip, {100 * metrics['map']:.1f} % by video",
+    }
+
+
+def probe(argv: Sequence[str], output_dir: str) -> Row:
+    """k-NN and linear probe on frozen features."""
+    from m33d_hf.training.probes.clips import probe_run
+
+    args = parse_arguments([*argv, "--output_dir", output_dir], "video_classification")
     started = time.perf_counter()
-    result = train(args, task)
+    metrics = probe_run(args)
+    headline = f"k-NN {100 * metrics['knn/top1']:.1f} %, linear {100 * metrics['linear/top1']:.1f} %"
+    return {"steps": 0, "seconds": time.perf_counter() - started, "metrics": metrics, "headline": headline}
+
+
+def _timed_training(args: RunArguments) -> tuple[TrainResult, float]:
+    started = time.perf_counter()
+    result = train(args, TASKS[args.task]())
     if result.interrupted_by is not None:
         raise M33DError(f"stopped by signal {result.interrupted_by} at step {result.step}; run again to continue")
     return result, time.perf_counter() - started
+
+
+def _tested(argv: Sequence[str], output_dir: str, task: str) -> tuple[dict[str, float], RunArguments]:
+    """Metrics of the run in `output_dir` on the test split, by the command a user would give."""
+    words = ["--init_from", output_dir, "--eval_only", "true", "--output_dir", str(Path(output_dir) / "test")]
+    args = parse_arguments([*argv, *words], task)
+    return _plain(evaluate_run(args, TASKS[task]())), args
+
+
+def _plain(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics by their own names."""
+    return {name.removeprefix("eval/"): float(value) for name, value in metrics.items()}
 
 
 def _cost(args: RunArguments, seconds: float, flops: float) -> Row:
@@ -166,23 +191,10 @@ def _rgb_parameters(model: M33DForPreTraining) -> int:
     return sum(p.numel() for name, p in named if name.startswith(("embeddings.rgb.", f"encoders.{encoder}.")))
 
 
-def _evaluate(model: Any, task: Task, args: RunArguments) -> dict[str, float]:
-    """The task's metrics over the evaluation split of `args`."""
-    with open_accelerator(args) as accelerator, torch.no_grad():
-        dataset = task.build_datasets(args, model)[1]
-        assert dataset is not None, "the demo's rows all have an evaluation split"
-        feed = build_eval_feed(args, task, model.to(accelerator.device), dataset, Ranks(accelerator))
-        try:
-            found = task.evaluate(model, feed, accelerator)
-        finally:
-            feed.close()
-    return {name.removeprefix("eval/"): float(value) for name, value in found.items()}
-
-
 def _first_batch(model: Any, task: Task, args: RunArguments, count: int) -> dict[str, Any]:
     """The first `count` test frames as forward arguments. A few pictures are drawn on the CPU, whatever trained."""
     dataset: SampleDataset | None = task.build_datasets(args, model)[1]
-    assert dataset is not None, "the demo's rows all have an evaluation split"
+    assert dataset is not None, "rows with pictures have an evaluation split"
     samples = [dataset[(0, index)] for index in range(min(count, len(dataset)))]
     return to_device(task.build_collator(args, model, False)(samples), torch.device("cpu"))
 
@@ -214,34 +226,3 @@ def _save_predictions(model: Any, task: Task, args: RunArguments, count: int, pa
     images = [rgb_image(pixels.numpy(), spec.channel_mean, spec.channel_std) for pixels in batch["pixel_values"]]
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, images=np.stack(images), labels=batch["labels"].numpy(), predictions=predictions.numpy())
-
-
-def floors(frames: Mapping[str, int], cache_dir: str | None, options: Mapping[str, Any] | None = None) -> Row:
-    """What a model that ignores the image can reach: per pixel the commonest class and the mean depth of train."""
-    train, test = (_rooms(split, frames[split], cache_dir, options) for split in ("train", "test"))
-    used = min(FLOOR_FRAMES, len(train))
-    classes = len(train.class_names)
-    votes, total, count = (torch.zeros(()) for _ in range(3))
-    for index in range(used):
-        sample = train[index].read([0])
-        labels, depth = sample.segmentation[0].long(), sample.depth[0, 0]
-        votes = votes + torch.nn.functional.one_hot(labels.clamp_max(classes), classes + 1)[..., :classes]
-        total = total + depth.nan_to_num(0.0)
-        count = count + depth.isfinite()
-    majority, mean_depth = votes.argmax(-1), total / count.clamp_min(1)
-    confusion, metrics = ConfusionMatrix(classes), DepthMetrics()
-    for index in range(len(test)):
-        sample = test[index].read([0])
-        confusion.update(majority[None], sample.segmentation[:1].long())
-        metrics.update(mean_depth[None], sample.depth[:1, 0])
-    values = {
-        "semantic_segmentation": confusion.compute()["mean_iou"],
-        "depth_estimation": metrics.compute()["delta1"],
-    }
-    how = {
-        "semantic_segmentation": f"the commonest class per position over {used} training frames",
-        "depth_estimation": f"the mean depth per position over {used} training frames",
-    }
-    rows = {task: {"metric": METRICS[task], "value": value, "how": how[task]} for task, value in values.items()}
-    text = ", ".join(f"{METRICS[task]} {100 * value:.1f} %" for task, value in values.items())
-    return {"floors": rows, "headline": text}

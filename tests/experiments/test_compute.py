@@ -10,15 +10,15 @@ import torch
 
 from helpers.rooms_runs import words
 from m33d_hf.errors import ConfigError
-from m33d_hf.experiments import rows, running
+from m33d_hf.experiments import driver, rows
+from m33d_hf.experiments.commands import jobs_of
 from m33d_hf.experiments.compute import ONE_THREAD, Compute
 from m33d_hf.experiments.plan import load_plan
-from m33d_hf.experiments.reproduction.plan import load_plan as reproduction_plan
 from m33d_hf.training.recipe.parsing import parse_arguments
 
 
 def test_without_a_section_it_is_one_thread_on_the_cpu(tmp_path: Path) -> None:
-    compute = load_plan("full", tmp_path).compute
+    compute = load_plan("demo", "full", tmp_path).compute
     assert compute == Compute() and compute.words == ONE_THREAD and not compute.source_words
     assert compute.loader_words == ("--data.num_workers", "0")
     compute.require()
@@ -32,7 +32,7 @@ def test_a_gpu_is_said_to_every_run() -> None:
     assert (args.cpu, args.train.precision, args.data.num_workers) == (False, "bf16", 3)
     assert args.data.options["device"] == "cuda" == compute.source_options()["device"]
     assert args.checkpoint.save_best is False and args.logging.progress is False
-    assert running.process_count(None, compute) == 4 and running.process_count(2, compute) == 2
+    assert driver.process_count(None, compute) == 4 and driver.process_count(2, compute) == 2
     assert compute.describe(4) == "4 processes that share one GPU (bf16), each with 3 loader processes"
 
 
@@ -44,7 +44,7 @@ def test_rendering_may_be_elsewhere_than_training() -> None:
 def test_a_missing_gpu_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="runs on a GPU, and torch sees none"):
-        running.run_jobs([], tmp_path, None, Compute(device="cuda"))
+        driver.run_jobs([], tmp_path, None, Compute(device="cuda"))
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,12 @@ def test_a_row_with_loader_processes(tmp_path: Path) -> None:
     }
     argv = words("rooms/semseg", tmp_path / "run", **given)
     del argv[argv.index("--output_dir") : argv.index("--output_dir") + 2]  # the row says where
-    found = rows.finetune(
-        "semantic_segmentation", argv, argv, str(tmp_path / "run"), 2, "picture.npz", str(tmp_path), 2
-    )
+    found = rows.dense("semantic_segmentation", argv, argv, str(tmp_path / "run"), 2, "picture.npz", str(tmp_path), 2)
     assert 0 <= found["value"] <= 1 and (tmp_path / "picture.npz").is_file()
 
 
 def test_every_run_of_the_gpu_budget_is_on_the_gpu(tmp_path: Path) -> None:
-    jobs = reproduction_plan("reproduction", "gpu", tmp_path).jobs()
+    jobs = jobs_of(load_plan("reproduction", "gpu", tmp_path))
     render, floors = jobs[:2]
     assert render.parameters["options"] == floors.parameters["options"] == {"image_size": 128, "device": "cuda"}
     for job in {job.id.rsplit("-s", 1)[0]: job for job in jobs[2:]}.values():  # one seed of each

@@ -10,33 +10,37 @@ import pytest
 import yaml
 
 from m33d_hf.experiments import plan as plan_module
-from m33d_hf.experiments.demo import run_demo
+from m33d_hf.experiments.driver import done_fraction, run
 from m33d_hf.experiments.jobs import Job
-from m33d_hf.experiments.running import done_fraction
 from m33d_hf.scripts.run_demo import main
 
 
 @pytest.fixture(scope="module")
 def small_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """demo.yaml with one seed, two pre-trainings and two kinds of rows."""
-    content = yaml.safe_load(plan_module.FILE.read_text())
+    """A folder with a demo.yaml of one seed, two pre-trainings and two kinds of rows."""
+    content = plan_module.load_content("demo")
     content["seeds"] = [0]
-    content["methods"] = {name: content["methods"][name] for name in ("scratch", "mae", "m33d_plus")}
-    content["matching_probe"]["methods"] = ["m33d_plus"]
-    content["finetuning"][1]["labels"] = [50]
-    content["budgets"]["smoke"] |= {"pretraining_steps": 6, "depth_steps": 2, "segmentation_steps": 2}
-    path = tmp_path_factory.mktemp("plan") / "demo.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
+    names = ("scratch", "mae", "m33d_plus-1", "m33d_plus", "m33d_plus-probe")
+    content["pretraining"] = {name: content["pretraining"][name] for name in names}
+    content["column_sets"]["main"].remove("semantic_segmentation-200")
+    content["measurements"]["semantic_segmentation-50"]["picture"] = True
+    content["budgets"]["smoke"] |= {"pretraining_steps": {"images": 6}, "depth_steps": 2, "segmentation_steps": 2}
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "demo.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def outputs(small_plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module.load_plan, "__defaults__", (None, small_plan))
-        assert run_demo(folder, "smoke", workers=1, cache_dir=str(folder / "cache")) == 0
+    assert _run(folder, small_plan) == 0
     return folder
+
+
+def _run(folder: Path, small_plan: Path) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "FOLDER", small_plan)
+        return run("demo", folder, "smoke", workers=1, cache_dir=str(folder / "cache"))
 
 
 def test_results_hold_a_row_per_method_task_labels_seed(outputs: Path) -> None:
@@ -71,9 +75,7 @@ def test_report_has_all_pictures_and_can_be_made_again(outputs: Path) -> None:
 def test_second_call_keeps_every_row(outputs: Path, small_plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (outputs / "rows").glob("*.json")}
     seconds = json.loads((outputs / "results.json").read_text())["wall_seconds"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module.load_plan, "__defaults__", (None, small_plan))
-        assert run_demo(outputs, "smoke", workers=1, cache_dir=str(outputs / "cache")) == 0
+    assert _run(outputs, small_plan) == 0
     assert {path: path.stat().st_mtime_ns for path in (outputs / "rows").glob("*.json")} == before
     assert "kept" in capsys.readouterr().out
     assert json.loads((outputs / "results.json").read_text())["wall_seconds"] == seconds

@@ -8,20 +8,22 @@ from typing import Any
 import pytest
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.experiments.collecting import collect
+from m33d_hf.experiments.commands import jobs_of
+from m33d_hf.experiments.driver import estimate
 from m33d_hf.experiments.jobs import Job, check_jobs
-from m33d_hf.experiments.reproduction.driver import collect, estimate
-from m33d_hf.experiments.reproduction.plan import ReproductionPlan, load_plan
-from m33d_hf.experiments.reproduction.results import failures
+from m33d_hf.experiments.plan import Plan, load_plan
+from m33d_hf.experiments.report.results import failures
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory) -> ReproductionPlan:
+def full(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return load_plan("reproduction", "full", tmp_path_factory.mktemp("full"))
 
 
 @pytest.fixture(scope="module")
-def jobs(full: ReproductionPlan) -> dict[str, Job]:
-    return {job.id: job for job in full.jobs()}
+def jobs(full: Plan) -> dict[str, Job]:
+    return {job.id: job for job in jobs_of(full)}
 
 
 def _option(job: Job, key: str, words: str = "argv") -> str | None:
@@ -35,7 +37,7 @@ def test_jobs_can_be_ordered_and_are_all_different(jobs: dict[str, Job]) -> None
     assert len(set(folders)) == len(folders)
 
 
-def test_table_six_has_exactly_the_cells_of_the_paper(full: ReproductionPlan, jobs: dict[str, Job]) -> None:
+def test_table_six_has_exactly_the_cells_of_the_paper(full: Plan, jobs: dict[str, Job]) -> None:
     table = next(table for table in full.content["tables"] if table["id"] == "table_6")
     cells = set()
     for name in table["rows"]:
@@ -48,8 +50,8 @@ def test_table_six_has_exactly_the_cells_of_the_paper(full: ReproductionPlan, jo
     assert cells == {(0.2, 0.2), (0.2, 0.5), (0.2, 0.8), (0.5, 0.2), (0.5, 0.5), (0.8, 0.2), (0.8, 0.8)}
 
 
-def test_equal_flops_are_equal(full: ReproductionPlan) -> None:
-    ours, theirs = (full.steps(entry) * full._step_flops(entry) for entry in ("m33d-50-equal", "m33d"))
+def test_equal_flops_are_equal(full: Plan) -> None:
+    ours, theirs = (full.steps(entry) * full.step_flops(entry) for entry in ("m33d-50-equal", "m33d"))
     assert ours == pytest.approx(theirs, rel=0.01)
     assert full.steps("m33d-50-equal") < full.steps("m33d")
 
@@ -66,7 +68,7 @@ def test_all_rows_of_a_seed_see_the_same_labels_and_one_recipe(jobs: dict[str, J
     assert _option(jobs["depth-200-mae-s2"], "--data.subset_seed") == "2"
 
 
-def test_nothing_is_chosen_on_the_test_split(full: ReproductionPlan, jobs: dict[str, Job]) -> None:
+def test_nothing_is_chosen_on_the_test_split(full: Plan, jobs: dict[str, Job]) -> None:
     assert full.content["grid"]["seed"] not in full.seeds
     grid = [job for job in jobs.values() if job.id.startswith("grid-")]
     assert grid and all(_option(job, "--data.eval_split") == "validation" for job in grid)
@@ -74,13 +76,13 @@ def test_nothing_is_chosen_on_the_test_split(full: ReproductionPlan, jobs: dict[
     assert _option(jobs["semseg-200-mae-s0"], "--data.eval_split", "test_argv") == "test"
     exploration = load_plan("exploration", "full", full.folder)
     assert exploration.split == "validation" and not set(exploration.seeds) & set(full.seeds)
-    check_jobs(exploration.jobs())
+    check_jobs(jobs_of(exploration))
 
 
-def test_the_longer_plan_differs_in_length_alone(full: ReproductionPlan) -> None:
+def test_the_longer_plan_differs_in_length_alone(full: Plan) -> None:
     longer = load_plan("longer", "full", full.folder)
     assert longer.split == full.split and longer.seeds == full.seeds
-    check_jobs(longer.jobs())
+    check_jobs(jobs_of(longer))
     assert set(longer.entries) <= set(full.entries)
     for name in longer.entries:
         ours, theirs = (dict(plan.content["pretraining"][name], columns=None) for plan in (longer, full))
@@ -102,7 +104,7 @@ def test_the_stand_in_for_imagenet_is_another_set_of_rooms(jobs: dict[str, Job])
 
 
 @pytest.mark.parametrize("name", ["reproduction", "longer"])
-def test_every_question_and_table_names_what_is_measured(full: ReproductionPlan, name: str) -> None:
+def test_every_question_and_table_names_what_is_measured(full: Plan, name: str) -> None:
     plan = load_plan(name, "full", full.folder)
     measured = {(entry, item) for entry in plan.entries for item in plan.measurements(entry)}
     columns = plan.columns()
@@ -123,12 +125,18 @@ def test_the_full_budget_fits_its_hour_on_two_cores(jobs: dict[str, Job]) -> Non
 def test_a_smaller_budget_keeps_what_its_rows_start_from(tmp_path: Path) -> None:
     plan = load_plan("reproduction", "smoke", tmp_path)
     assert "m33d-1" in plan.entries and "m33d_plus" not in plan.entries
-    check_jobs(plan.jobs())
+    check_jobs(jobs_of(plan))
+
+
+def test_a_plan_takes_what_it_has_of_a_budget_that_it_inherits(tmp_path: Path) -> None:
+    plan = load_plan("exploration", "smoke", tmp_path)
+    assert set(plan.entries) == {"scratch", "mae", "m33d-1", "m33d"}
+    check_jobs(jobs_of(plan))
 
 
 def test_results_keep_failures_apart_from_numbers(tmp_path: Path) -> None:
     plan = load_plan("reproduction", "smoke", tmp_path)
-    results = collect(plan, {job.id: _row(job) for job in plan.jobs()})
+    results = collect(plan, {job.id: _row(job) for job in jobs_of(plan)})
     rows = {row["id"]: row for row in results["rows"]}
     failed = rows["semseg-200-mae-s0"]
     assert failed["status"] == "failed" and failed["value"] is None and "out of memory" in failed["error"]
@@ -150,7 +158,7 @@ def test_results_keep_failures_apart_from_numbers(tmp_path: Path) -> None:
 
 def test_floors_that_failed_are_told(tmp_path: Path) -> None:
     plan = load_plan("reproduction", "smoke", tmp_path)
-    rows = {job.id: _row(job) for job in plan.jobs()}
+    rows = {job.id: _row(job) for job in jobs_of(plan)}
     rows["floors"] |= {"status": "failed", "error": "ValueError: no frames"}
     results = collect(plan, rows)
     assert ("floors", "ValueError: no frames") in failures(results)

@@ -9,39 +9,46 @@ from typing import Any
 import pytest
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.experiments.collecting import collect
+from m33d_hf.experiments.commands import jobs_of
+from m33d_hf.experiments.driver import report
 from m33d_hf.experiments.jobs import check_jobs
-from m33d_hf.experiments.video import collect, report_video
-from m33d_hf.experiments.video_plan import load_video_plan
-from m33d_hf.experiments.video_report import cell, spread, summary
-from m33d_hf.experiments.video_rows import actions, floor, phases
+from m33d_hf.experiments.plan import load_plan
+from m33d_hf.experiments.reading import as_tables
+from m33d_hf.experiments.rendering import floors
+from m33d_hf.experiments.report.results import cell, table_entry, table_spread
+from m33d_hf.experiments.report.video import summary
+from m33d_hf.experiments.rows import actions, phases
 
 FEW = ["--data.options", "{num_videos: 10}", "--data.eval_options", "{num_videos: 2}", "--data.num_workers", "0"]
 QUIET = ["--cpu", "true", "--cpu_threads", "1", "--logging.progress", "false", "--logging.trackers", "[]"]
 
 
 def test_the_jobs_hang_together(tmp_path: Path) -> None:
-    plan = load_video_plan("full", tmp_path)
-    jobs = {job.id: job for job in plan.jobs()}
+    plan = load_plan("demo-video", "full", tmp_path)
+    jobs = {job.id: job for job in jobs_of(plan)}
     check_jobs(list(jobs.values()))
-    shares = plan.fractions("phases")
+    shares = [how["fraction"] for how in plan.content["measurements"].values() if how["kind"] == "phases"]
     assert {0.05, 0.2, 1.0} <= set(shares)
-    assert sum(name.startswith("phases-") for name in jobs) == len(plan.methods) * len(plan.seeds) * len(shares)
+    assert sum(name.startswith("phases-") for name in jobs) == len(plan.entries) * len(plan.seeds) * len(shares)
     few = jobs["phases-0.05-m33d_plus-s1"]
     assert "pretrain-m33d_plus-s1" in few.needs
     argv = few.parameters["clip_argv"]
     assert argv[argv.index("--data.label_fraction") + 1] == "0.05" and argv[argv.index("--data.subset_seed") + 1] == "1"
     # Both stages draw the same videos, and the test split is only looked at in the end.
-    assert few.parameters["temporal_argv"][-4:-2] == ["--data.eval_split", "test"]
-    assert "test" not in argv and "validation" in argv
+    second = few.parameters["temporal_argv"]
+    assert second[second.index("--data.label_fraction") + 1] == "0.05" and "test" in second
+    assert argv[argv.index("--evaluation.at_end") + 1] == "false" and "--evaluation.at_end" not in second
     assert jobs["actions-1-scratch-s0"].needs == ("render",)
     assert "--init_from" not in jobs["actions-1-videomae-s0"].parameters["test_argv"]
     with pytest.raises(ConfigError, match="full"):
-        load_video_plan("ful", tmp_path)
+        load_plan("demo-video", "ful", tmp_path)
 
 
 def test_rows_train_and_judge(tmp_path: Path) -> None:
     few = {"train": 10, "validation": 2, "test": 2}
-    assert 0.3 < floor(few, None)["metrics"]["clip_accuracy"] <= 1
+    found = floors("test", None, videos=few)["floors"]
+    assert 0.3 < found["clip_accuracy"]["value"] <= 1 and 0 < found["map"]["value"] <= 1
     common = [*QUIET, "--model.hidden_size", "32", "--model.num_hidden_layers", "2", "--model.intermediate_size", "64"]
     short = ["--train.max_steps", "2", "--optim.warmup_steps", "1"]
     row = phases(
@@ -60,8 +67,8 @@ def test_rows_train_and_judge(tmp_path: Path) -> None:
 
 def _results(tmp_path: Path) -> dict[str, Any]:
     """Made-up numbers: m33d_plus is 20 points better in everything, videomae as scratch; seeds differ by 2 points."""
-    plan = load_video_plan("full", tmp_path)
-    jobs = plan.jobs()
+    plan = load_plan("demo-video", "full", tmp_path)
+    jobs = jobs_of(plan)
     rows: dict[str, dict[str, Any]] = {}
     for job in jobs:
         value = 0.4 + 0.2 * ("m33d_plus" in job.id) + 0.02 * job.id.endswith("s1")
@@ -72,26 +79,34 @@ def _results(tmp_path: Path) -> dict[str, Any]:
         metrics |= {"top1": value, "map": value + 0.3}
         rows[job.id] = {"status": "done", "metrics": metrics, "seconds": 1.0, "steps": 5, "folder": str(tmp_path)}
     rows["render"] |= {"ceiling": 0.7}
+    rows["floors"] |= {
+        "floors": {"map": {"value": 0.8, "how": "place"}, "clip_accuracy": {"value": 0.7, "how": "place"}}
+    }
     rows["actions-1-videomae-s0"] = {"status": "failed", "error": "out of luck"}
-    results = collect(plan, jobs, rows)
+    results = collect(plan, rows)
     return {**results, "workers": 2, "wall_seconds": 61.0, "environment": {"machine": "test"}}
 
 
 def test_the_report_says_what_the_numbers_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = _results(tmp_path)
-    assert cell(results, "actions", "m33d_plus", 1.0, "top1").values == pytest.approx((60.0, 62.0))
-    assert spread(results, "phases", 0.05, "map") == pytest.approx(2.0)
-    sentences = " ".join(summary(results))
+    assert results["rows"][1]["id"] == "floor" and results["rows"][1]["metrics"] == results["floor"]
+    assert results["floor"] == {"map": 0.8, "clip_accuracy": 0.7}
+    tables = as_tables(results)
+    assert cell(tables, "m33d_plus", "actions").values == pytest.approx((60.0, 62.0))
+    few = table_spread(tables, table_entry(tables, "phases-video"), "phases-0.05-video")
+    assert few == pytest.approx(2.0)
+    sentences = " ".join(summary(tables))
     assert "m33d_plus over scratch +20.0 at 5% labels" in sentences and "videomae over scratch" not in sentences
     assert "scratch 41.0 to 71.0" in sentences and "70.0 %" in sentences
     (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    assert report_video(tmp_path) == 1  # one row failed
+    assert report(tmp_path) == 1  # one row failed
     assert "FAILED actions-1-videomae-s0: out of luck" in capsys.readouterr().out
     page, text = (tmp_path / name for name in ("video.html", "video.md"))
     assert "1 jobs did not finish" in page.read_text(encoding="utf-8")
+    assert "alone, unseen: 80.0 %." in text.read_text(encoding="utf-8")
     assert "**61.0** (60.0 / 62.0)" in text.read_text(encoding="utf-8")
 
 
 def test_a_report_needs_results(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no results\.json"):
-        report_video(tmp_path)
+        report(tmp_path)

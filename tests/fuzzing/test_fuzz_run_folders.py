@@ -15,10 +15,9 @@ from helpers.launching import assert_same_weights
 from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import M33DError
+from m33d_hf.experiments.driver import report
 from m33d_hf.experiments.jobs import Job, stored_row
-from m33d_hf.experiments.report import summary
-from m33d_hf.experiments.results import failures
-from m33d_hf.experiments.running import load_results, tell
+from m33d_hf.experiments.report.results import load_results
 from m33d_hf.training.processes.markers import MARKER, mark_complete
 from m33d_hf.training.run.loop import TrainResult, train
 from m33d_hf.training.tasks.initialisation import find_own
@@ -119,5 +118,5 @@ def test_damaged_results_are_told_or_refused(tmp_path: Path, seed: int, count: i
             found = outcomes.judge(what, lambda: load_results(tmp_path))
             assert isinstance(found, M33DError) or damaged == original, what
         else:
-            outcomes.judge(what, lambda: tell(tmp_path, lambda folder: (folder, folder), summary, failures))
+            outcomes.judge(what, lambda: report(tmp_path, lambda _, folder: (folder, folder)))
     assert outcomes["refused"] > 0

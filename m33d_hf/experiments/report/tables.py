@@ -1,0 +1,212 @@
+"""Tables of results, as blocks for Markdown and HTML, and every number in them from results.json alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m33d_hf.experiments.report.comparison import Cell
+from m33d_hf.experiments.report.document import Block, Heading, Paragraph, Table, flops_text
+from m33d_hf.experiments.report.results import (
+    DONE,
+    Results,
+    TableEntry,
+    best,
+    cell,
+    column_entry,
+    cost,
+    entries,
+    labels,
+    table_cells,
+    table_spread,
+)
+
+COST_HEADER = ("steps", "FLOPs", "CPU s")
+RULE = (
+    "A difference of means is **beyond the spread** where it exceeds the largest range (largest minus smallest seed) of"
+    " any row in the same column of the same table (for the answers: of every table that shows both rows); else it is"
+    " within it. It is a rule of thumb and no test: with many comparisons some will pass it by chance."
+)
+
+
+def cell_text(found: Cell, bold: bool = False) -> str:
+    """Mean and standard deviation (n - 1) in percent; what is missing is said.
+
+    Args:
+        bold: print the mean in bold.
+    """
+    if found.mean is None:
+        return "failed" if found.failed else "not run"
+    mean = f"**{found.mean:.1f}**" if bold else f"{found.mean:.1f}"
+    spread = f" ± {found.std:.1f}" if found.std is not None else " (one seed)"
+    return mean + spread + (f" ({found.failed} failed)" if found.failed else "")
+
+
+def result_table(results: Results, table: TableEntry) -> Table:
+    """Mean ± standard deviation of every row, floors, the spread, and what pre-training cost."""
+    columns = [column_entry(results, name) for name in table["columns"]]
+    winners = {column["id"]: best(results, table, column["id"]) for column in columns}
+    rows = []
+    for row in table["rows"]:
+        variant = row["variant"]
+        texts = [cell_text(cell(results, variant, c["id"]), winners[c["id"]] == variant) for c in columns]
+        rows.append([row["label"], *texts, *cost_texts(results, variant)])
+    quiet = [len(rows)]
+    spreads = [table_spread(results, table, column["id"]) for column in columns]
+    rows.append(["spread", *("unknown" if value is None else f"{value:.1f}" for value in spreads), "", "", ""])
+    if any(column.get("floor") is not None for column in columns):
+        quiet.append(len(rows))
+        floors = ["" if c.get("floor") is None else f"{100 * c['floor']:.1f}" for c in columns]
+        rows.append(["trivial floor", *floors, "", "", ""])
+    header = ["pre-training", *(column["title"] for column in columns), *COST_HEADER]
+    return Table(header, rows, quiet=quiet, note=_note(results, table, any(winners.values())))
+
+
+def overview_table(results: Results, tables: Sequence[TableEntry], columns: Sequence[str]) -> Table:
+    """Chosen columns of several tables side by side; rows of one label are one row, and its cost is not told.
+
+    Args:
+        columns: ids; those that no table has are left out.
+    """
+    shown = [(table, name) for name in columns for table in tables if name in table["columns"]]
+    names = list(dict.fromkeys(row["label"] for table in tables for row in table["rows"]))
+    rows = [[label, *(_cell_of(results, table, name, label) for table, name in shown)] for label in names]
+    spreads = [table_spread(results, table, name) for table, name in shown]
+    rows.append(["spread", *("unknown" if value is None else f"{value:.1f}" for value in spreads)])
+    described = [column_entry(results, name) for _, name in shown]
+    rows.append(["trivial floor", *("" if c.get("floor") is None else f"{100 * c['floor']:.1f}" for c in described)])
+    said = [_note(results, {**table, "columns": [name]}, False).partition(". ")[0] for table, name in shown]
+    header = ["pre-training", *(column["title"] for column in described)]
+    note = f"{'; '.join(dict.fromkeys(said))}. Bold: beyond the spread above every other row."
+    return Table(header, rows, quiet=[len(names), len(names) + 1], note=note)
+
+
+def _cell_of(results: Results, table: TableEntry, column: str, label: str) -> str:
+    """The cell of the row called `label`; empty where the table has none."""
+    for row in table["rows"]:
+        if row["label"] == label:
+            variant = row["variant"]
+            return cell_text(cell(results, variant, column), best(results, table, column) == variant)
+    return ""
+
+
+def _note(results: Results, table: TableEntry, bold: bool) -> str:
+    """How many seeds stand behind the cells, and what is bold."""
+    counts = {c.n for name in table["columns"] for c in table_cells(results, table, name).values() if c.n}
+    n = " to ".join(str(value) for value in sorted({min(counts), max(counts)})) if counts else "0"
+    said = "Bold: beyond the spread above every other row." if bold else "No row is beyond the spread above all others."
+    if max(counts, default=0) < 2:
+        said = "Without two seeds nothing is said about differences."
+    splits = " and ".join(dict.fromkeys(column_entry(results, name)["split"] for name in table["columns"]))
+    return f"Mean ± standard deviation over seeds, {splits} split, n = {n}. {said}"
+
+
+def cost_texts(results: Results, variant: str) -> tuple[str, str, str]:
+    """Steps, FLOPs and seconds of a variant's pre-training; "-" for what is not pre-trained."""
+    known = cost(results, variant)
+    if known is None:
+        trained = any(entry["variant"] == variant for entry in results["pretraining"])
+        return ("failed", "failed", "failed") if trained else ("-", "-", "-")
+    return f"{known.steps:.0f}", flops_text(known.flops), f"{known.cpu_seconds:.0f}"
+
+
+def seeds_table(results: Results, table: TableEntry) -> Table:
+    """The long form: n, range and every seed of every cell."""
+    rows = []
+    for row in table["rows"]:
+        for name in table["columns"]:
+            found = cell(results, row["variant"], name)
+            span = f"{found.min:.2f} to {found.max:.2f}" if found.n else "-"
+            numbers = ["-" if value is None else f"{value:.2f}" for value in (found.mean, found.std)]
+            seeds = " / ".join(_seed_text(entry) for entry in entries(results, row["variant"], name)) or "not run"
+            rows.append([row["label"], column_entry(results, name)["title"], str(found.n), *numbers, span, seeds])
+    return Table(["pre-training", "column", "n", "mean", "std", "range", "every seed"], rows, left=(1, 6))
+
+
+def _seed_text(entry: Mapping[str, Any]) -> str:
+    return f"{100 * entry['value']:.2f}" if entry["status"] == DONE else str(entry["status"])
+
+
+def table_blocks(results: Results, table: TableEntry) -> list[Block]:
+    """Title, note and table."""
+    blocks: list[Block] = [Heading(table["title"])]
+    if table.get("note"):
+        blocks.append(Paragraph(table["note"]))
+    return [*blocks, result_table(results, table)]
+
+
+def seed_texts(results: Results, table: TableEntry) -> list[list[str]]:
+    """Label and, per column, the mean with each seed in brackets, of every row."""
+    return [[row["label"], *(cell(results, row["variant"], name).text() for name in table["columns"])]
+            for row in table["rows"]]  # fmt: skip
+
+
+def floors_text(results: Results) -> str:
+    """What the trivial floors are, one sentence per kind."""
+    texts = dict.fromkeys(c["floor_text"] for c in results["columns"] if c.get("floor_text"))
+    return f"Trivial floors: {'; '.join(texts)}." if texts else ""
+
+
+def pretraining_table(results: Results) -> Table:
+    """What every pre-training cost, mean over seeds."""
+    names = labels(results)
+    rows = []
+    for variant, found in _pretrainings(results).items():
+        done = sum(entry["status"] == DONE for entry in found)
+        seeds = str(done) + (f" ({len(found) - done} failed)" if done < len(found) else "")
+        sizes = " / ".join(dict.fromkeys(f"{e['parameters']:,}" for e in found if e.get("parameters"))) or "-"
+        rows.append([names.get(variant, variant), f"`{variant}`", seeds, *cost_texts(results, variant), sizes])
+    header = ["pre-training", "id", "n", *COST_HEADER, "encoder parameters"]
+    return Table(header, rows, left=(1,), note="Cost with everything that the run starts from, mean over seeds.")
+
+
+def diagnostics_table(results: Results) -> Table | None:
+    """What the losses taught, seed by seed; None where nothing was diagnosed."""
+    names = labels(results)
+    keys = list(dict.fromkeys(key for entry in results["pretraining"] for key in entry.get("diagnostics") or {}))
+    rows = []
+    for variant, found in _pretrainings(results).items():
+        known = [entry.get("diagnostics") or {} for entry in found if entry["status"] == DONE]
+        texts = [" / ".join(f"{d[key]:.2g}" for d in known if d.get(key) is not None) or "-" for key in keys]
+        if any(text != "-" for text in texts):
+            rows.append([names.get(variant, variant), *texts])
+    if not rows:
+        return None
+    return Table(["pre-training", *(key.replace("_", " ") for key in keys)], rows, note="One figure per seed.")
+
+
+def _pretrainings(results: Results) -> dict[str, list[Mapping[str, Any]]]:
+    """Variant -> its entries, in order."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in results["pretraining"]:
+        found.setdefault(entry["variant"], []).append(entry)
+    return found
+
+
+def grid_table(results: Results) -> Table | None:
+    """The recipe grid on validation; None where none was run."""
+    grid = results.get("grid") or []
+    if not grid:
+        return None
+    names = labels(results)
+    titles = {column["id"]: column["title"] for column in results["columns"]}
+    rows = []
+    for entry in grid:
+        values = "; ".join(f"{titles.get(k, k)}: {100 * v:.1f}" for k, v in (entry.get("values") or {}).items())
+        text = values if entry["status"] == DONE else str(entry["status"])
+        rows.append([entry["label"], names.get(entry["variant"], entry["variant"]), str(entry["seed"]), text])
+    note = "On the validation split, with a seed that no table uses. What was chosen here is in the recipes."
+    return Table(["setting", "pre-training", "seed", "validation"], rows, left=(1, 3), note=note)
+
+
+def environment_table(results: Results) -> Table:
+    """Machine and versions."""
+    return Table(["", ""], [[name, str(value)] for name, value in results.get("environment", {}).items()], left=(1,))
+
+
+def budget_warning(results: Results) -> list[Block]:
+    """That nothing can be learnt from a demo with a small budget."""
+    if results["budget"] == "full":
+        return []
+    words = "a test of the machinery: far too few steps for any of the numbers below to mean anything."
+    return [Paragraph(f"**Budget `{results['budget']}`.** This is {words}", "warning")]
