@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
+from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.rand_augmentation import augment_clip
 from m33d_hf.data.randomness import Draw, Uniforms, seeded
 from m33d_hf.data.sample import RGBDSample
@@ -49,41 +48,16 @@ def rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> torch.Tensor:
         return augment_clip(sample.rgb, ops, magnitude)
 
 
-@dataclass(frozen=True)
-class ErasingOptions:
-    """Random erasing of clips: one box for all frames, filled with normal noise that differs from frame to frame.
+def erase_box(height: int, width: int, options: TransformOptions, draws: Uniforms) -> tuple[int, int, int, int] | None:
+    """Draw the box (top, left, height, width) to erase, smaller than the frame; None when none is to be or fits.
 
-    Attributes:
-        probability: that a clip loses a box, 0 to 1.
-        area: range of the box's share of the frame, in (0, 1].
-        aspect: range of its height / width, drawn uniformly in the logarithm.
-
-    Raises:
-        ConfigError: a value outside its range.
+    Its height / width is drawn uniformly in the logarithm.
     """
-
-    probability: float = 0.0
-    area: Sequence[float] = (0.02, 1.0 / 3.0)
-    aspect: Sequence[float] = (0.3, 3.33)
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise ConfigError(f"transforms.erasing is {self.probability!r}; it is a probability, 0 to 1")
-        for name, pair, highest in (("area", self.area, 1.0), ("aspect", self.aspect, math.inf)):
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= highest:
-                limit = " up to 1" if highest == 1.0 else ""
-                raise ConfigError(
-                    f"transforms.erasing_{name} is {pair!r}; it is two positive numbers{limit}, the smaller one first"
-                )
-
-
-def erase_box(height: int, width: int, options: ErasingOptions, draws: Uniforms) -> tuple[int, int, int, int] | None:
-    """Draw the box (top, left, height, width) to erase, smaller than the frame; None when none is to be or fits."""
-    if not draws.chance(options.probability):
+    if not draws.chance(options.erasing):
         return None
-    low, high = math.log(options.aspect[0]), math.log(options.aspect[1])
+    low, high = math.log(options.erasing_aspect[0]), math.log(options.erasing_aspect[1])
     for _ in range(ERASING_ATTEMPTS):
-        area = draws.uniform(*options.area) * height * width
+        area = draws.uniform(*options.erasing_area) * height * width
         aspect = math.exp(draws.uniform(low, high))
         box_h, box_w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < box_h < height and 0 < box_w < width:
@@ -109,13 +83,13 @@ class Erasing(NamedTuple):
         return torch.randn((frames, 3, *self.box[2:]), generator=generator, device=device)
 
 
-def draw_erasing(height: int, width: int, options: ErasingOptions, draw: Draw, key: str) -> Erasing | None:
+def draw_erasing(height: int, width: int, options: TransformOptions, draw: Draw, key: str) -> Erasing | None:
     """Draw what a clip of T x 3 x H x W normalised pixels loses, as a function of (seed, epoch, key, view).
 
     Returns:
         None where nothing is erased.
     """
-    if options.probability == 0:
+    if options.erasing == 0:
         return None
     generator = draw.generator(key, "erase")
     box = erase_box(height, width, options, Uniforms(generator))

@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from m33d_hf.data.augmentation.clips import ErasingOptions
 from m33d_hf.data.options import check_section, option
 from m33d_hf.errors import ConfigError
 
@@ -82,10 +81,6 @@ class TransformOptions:
             raise ConfigError(
                 f"transforms.scale is {self.scale!r}; it is a share of the image area, at most 1, for random_resized"
             )
-
-    def erasing_options(self) -> ErasingOptions:
-        """What the collator needs for random erasing."""
-        return ErasingOptions(self.erasing, tuple(self.erasing_area), tuple(self.erasing_aspect))
 
 
 @dataclass

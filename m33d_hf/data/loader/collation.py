@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from m33d_hf.data.augmentation.batch_rows import as_batch
-from m33d_hf.data.augmentation.clips import ErasingOptions, draw_erasing
+from m33d_hf.data.augmentation.clips import draw_erasing
 from m33d_hf.data.augmentation.mixing import draw_mix, soft_targets
-from m33d_hf.data.augmentation.options import MixingOptions
+from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
 from m33d_hf.data.loader.finishing import (
     FINISHING,
     Batch,
@@ -272,7 +272,7 @@ class ClipClassificationCollator(Collator):
     Args:
         config: see Collator; its `num_labels` is L.
         mixing: mixup, CutMix and label smoothing; None for none.
-        erasing: random erasing; None for none.
+        erasing: options of random erasing, where they ask for it; None for none.
         train: whether to do all this.
         check_size: see Collator.
     """
@@ -283,14 +283,14 @@ class ClipClassificationCollator(Collator):
         self,
         config: M33DConfig,
         mixing: MixingOptions | None = None,
-        erasing: ErasingOptions | None = None,
+        erasing: TransformOptions | None = None,
         *,
         train: bool,
         check_size: bool = True,
     ) -> None:
         super().__init__(config, check_size)
         self.mixing = mixing or MixingOptions()
-        self.erasing = erasing or ErasingOptions()
+        self.erasing = erasing or TransformOptions()
         self.train = train
 
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
@@ -300,7 +300,7 @@ class ClipClassificationCollator(Collator):
         steps: list[Step] = [normalization]
         if not self.train:
             return {"pixel_values": pixels, "labels": labels}, steps
-        if self.erasing.probability > 0:
+        if self.erasing.erasing > 0:
             steps += self._erasing(samples, pixels)
         if self.mixing.mixes:
             first, draw = samples[0], _draw(samples[0])

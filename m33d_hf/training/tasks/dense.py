@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +15,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
-from m33d_hf.training.tasks.building import build_initialised
+from m33d_hf.training.tasks.building import build_initialised, config_of
 from m33d_hf.training.tasks.initialisation import starting_config
 
 
@@ -58,14 +58,9 @@ class DenseTask(SourceTask):
         model, self.load_report = build_initialised(args, self.model_class, config)
         return model
 
-    @staticmethod
-    def config_of(model: nn.Module) -> M33DConfig:
-        """The configuration of the unwrapped model, typed."""
-        return cast(M33DConfig, model.config)
-
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels and labels."""
-        return self.collator_class(self.config_of(model))
+        return self.collator_class(config_of(model))
 
     def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
         """RGB images and their labels."""

@@ -17,6 +17,7 @@ from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
 from m33d_hf.training.processes.launch import maximum_over_ranks
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch
+from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
 
 
@@ -70,7 +71,7 @@ class DepthEstimationTask(DenseTask):
         accumulation a pass without gradients over all micro-batches finds it first; the generators are put back, so
         that dropout and drop path repeat themselves in the passes that follow.
         """
-        if self.config_of(model).depth_loss != "berhu":
+        if config_of(model).depth_loss != "berhu":
             return {}
         if len(batches) == 1:
             return {"berhu_threshold": maximum_over_ranks}
@@ -99,7 +100,7 @@ class DepthEstimationTask(DenseTask):
         """
         pooled = DepthMetrics("pixels", device=accelerator.device)
         per_image = DepthMetrics("images", device=accelerator.device)
-        config, loss = self.config_of(model), MeanLoss(accelerator.device)
+        config, loss = config_of(model), MeanLoss(accelerator.device)
         for output, labels in self.predictions(model, loader, accelerator):
             predicted = output.predicted_depth.float().clamp(config.min_depth, config.max_depth)
             pooled.update(predicted, labels)

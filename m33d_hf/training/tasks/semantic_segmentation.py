@@ -20,7 +20,7 @@ from m33d_hf.evaluation.metrics import ConfusionMatrix
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch
-from m33d_hf.training.tasks.building import build_run_source
+from m33d_hf.training.tasks.building import build_run_source, config_of
 from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
 from m33d_hf.training.tasks.initialisation import starting_config
 from m33d_hf.weights.formats.classes import class_names
@@ -94,7 +94,7 @@ class SemanticSegmentationTask(DenseTask):
         self._check_classes(model, source.class_names, word)
         if not isinstance(source, FrameSource) or source.label_rules is None:
             return None
-        id2label = cast("dict[int, str]", self.config_of(model).id2label)
+        id2label = cast("dict[int, str]", config_of(model).id2label)
         names = [id2label[number] for number in range(len(id2label))]
         census = take_census(source.label_files(dataset.indices), source.label_rules, names)
         # Few evaluation images may well hold one class; two values of which one is ignored are wrong anywhere.
@@ -108,9 +108,9 @@ class SemanticSegmentationTask(DenseTask):
     def _check_classes(self, model: nn.Module, found: list[str] | None, what: str) -> None:
         """Compare the data's classes with the model's, by name where both sides have names: an id means what the order
         of the names says."""
-        known = class_names(self.config_of(model).id2label)
+        known = class_names(config_of(model).id2label)
         named = known is not None and not all(re.fullmatch(r"class \d+", name) for name in found or [])
-        number = len(cast("dict[int, str]", self.config_of(model).id2label))
+        number = len(cast("dict[int, str]", config_of(model).id2label))
         if found is None or found == known:
             return
         if len(found) > number or (named and len(found) != number):
@@ -129,7 +129,7 @@ class SemanticSegmentationTask(DenseTask):
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
         """What `evaluate` returns, with the IoU of every class."""
-        names = cast("dict[int, str]", self.config_of(model).id2label).values()
+        names = cast("dict[int, str]", config_of(model).id2label).values()
         return ["miou", "pixel_accuracy", "mean_accuracy", "loss", *(f"iou/{name}" for name in names)]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
@@ -139,7 +139,7 @@ class SemanticSegmentationTask(DenseTask):
             "miou" (mean over classes that occur in labels or predictions), "pixel_accuracy", "mean_accuracy" and
             "iou/<class>" of the classes that occur, all in [0, 1], and "loss".
         """
-        config = self.config_of(model)
+        config = config_of(model)
         matrix = ConfusionMatrix(int(config.num_labels or 0), config.semantic_loss_ignore_index, accelerator.device)
         loss = MeanLoss(accelerator.device)
         for output, labels in self.predictions(model, loader, accelerator):

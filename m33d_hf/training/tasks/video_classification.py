@@ -136,8 +136,7 @@ class VideoClassificationTask(SourceTask):
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Views to pixels and targets; training erases, mixes and smooths."""
-        erasing = args.transforms.erasing_options()
-        return ClipClassificationCollator(config_of(model), args.mixing, erasing, train=train)
+        return ClipClassificationCollator(config_of(model), args.mixing, args.transforms, train=train)
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
         """Classes, share of the labels, views and mixing."""

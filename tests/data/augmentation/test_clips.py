@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from m33d_hf.data.augmentation.clips import ErasingOptions, draw_erasing, erase_box, rand_augment
+from m33d_hf.data.augmentation.clips import draw_erasing, erase_box, rand_augment
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.finishing import EraseBoxes
@@ -80,7 +80,7 @@ def test_strange_settings_are_refused(values):
 
 
 def test_boxes_have_the_area_and_aspect_asked_for():
-    options = ErasingOptions(1.0, (0.1, 0.2), (0.5, 2.0))
+    options = TransformOptions(erasing=1.0, erasing_area=(0.1, 0.2), erasing_aspect=(0.5, 2.0))
     boxes = [erase_box(200, 300, options, Uniforms(generator_of(seed))) for seed in range(300)]
     shares = [h * w / 60000 for _, _, h, w in boxes]
     aspects = [h / w for _, _, h, w in boxes]
@@ -91,14 +91,15 @@ def test_boxes_have_the_area_and_aspect_asked_for():
 
 
 def test_boxes_come_as_often_as_asked_and_never_fill_a_frame():
-    rare = ErasingOptions(0.25)
+    rare = TransformOptions(erasing=0.25)
     assert 0.2 < sum(erase_box(32, 32, rare, Uniforms(generator_of(i))) is not None for i in range(600)) / 600 < 0.3
-    assert erase_box(4, 4, ErasingOptions(1.0, (1.0, 1.0), (1.0, 1.0)), Uniforms(generator_of(0))) is None
-    assert erase_box(32, 32, ErasingOptions(0.0), Uniforms(generator_of(0))) is None
+    whole = TransformOptions(erasing=1.0, erasing_area=(1.0, 1.0), erasing_aspect=(1.0, 1.0))
+    assert erase_box(4, 4, whole, Uniforms(generator_of(0))) is None
+    assert erase_box(32, 32, TransformOptions(), Uniforms(generator_of(0))) is None
 
 
 def test_noise_is_standard_normal_fresh_in_every_frame_and_only_in_the_box():
-    options = ErasingOptions(1.0, (0.2, 0.3), (1.0, 1.0))
+    options = TransformOptions(erasing=1.0, erasing_area=(0.2, 0.3), erasing_aspect=(1.0, 1.0))
     drawn = draw_erasing(64, 64, options, Draw(3), "k")
     assert drawn is not None
     batch = {"pixels": torch.full((2, 8, 3, 64, 64), 9.0)}

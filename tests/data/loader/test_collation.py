@@ -7,9 +7,8 @@ import math
 import pytest
 import torch
 
-from m33d_hf.data.augmentation.clips import ErasingOptions
 from m33d_hf.data.augmentation.mixing import draw_mix
-from m33d_hf.data.augmentation.options import MixingOptions
+from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
 from m33d_hf.data.files.skips import SkippedFile
 from m33d_hf.data.loader.collation import (
     ClipClassificationCollator,
@@ -238,7 +237,7 @@ def test_training_targets_are_smoothed_rows():
 
 def test_image_models_get_images_that_are_erased_and_mixed():
     collate = ClipClassificationCollator(
-        config(num_labels=2), MixingOptions(mixup=0.8), ErasingOptions(probability=1.0), train=True
+        config(num_labels=2), MixingOptions(mixup=0.8), TransformOptions(erasing=1.0), train=True
     )
     batch = collate([sample("a"), sample("b", label=0)])
     assert batch["pixel_values"].shape == (2, 3, 16, 24)
@@ -259,7 +258,7 @@ def test_a_mixed_batch_is_its_rows_and_their_partners():
 
 
 def test_erasing_does_not_depend_on_the_batch_but_on_the_view():
-    erasing = ErasingOptions(probability=1.0)
+    erasing = TransformOptions(erasing=1.0)
     collate = ClipClassificationCollator(clip_config(num_labels=2), erasing=erasing, train=True)
     together = collate([sample("a", 4), sample("b", 4)])["pixel_values"]
     assert torch.equal(collate([sample("b", 4)])["pixel_values"][0], together[1])

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from helpers.devices import NEEDS_CUDA
-from m33d_hf.data.augmentation.clips import ErasingOptions, draw_erasing
+from m33d_hf.data.augmentation.clips import draw_erasing
 from m33d_hf.data.augmentation.mixing import draw_mix, mix_batch, soft_targets
 from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
 from m33d_hf.data.augmentation.transforms import TrainTransform, build_transform
@@ -37,7 +37,7 @@ from m33d_hf.training.tasks.base import to_device
 
 THERMAL = {"name": "thermal", "channels": 1, "input_name": "thermal_values", "mask_name": "thermal_mask"}
 THERMAL |= {"channel_mean": [0.3], "channel_std": [0.2], "mask_ratio": 0.5}
-ERASING = ErasingOptions(0.8, (0.1, 0.3))
+ERASING = TransformOptions(erasing=0.8, erasing_area=(0.1, 0.3))
 
 
 def config(frames: int = 1, **changes: Any) -> M33DConfig:
@@ -85,7 +85,7 @@ COLLATORS = {
 }
 
 
-def mixing(options: MixingOptions, erasing: ErasingOptions | None = None) -> Collator:
+def mixing(options: MixingOptions, erasing: TransformOptions | None = None) -> Collator:
     return ClipClassificationCollator(config(4, num_labels=3), options, erasing, train=True)
 
 
