@@ -8,6 +8,7 @@ from typing import Any
 
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.labels.labels import build_label_rules
+from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource, depth_files, thin_out
 from m33d_hf.data.sources.frames.layouts import (
     Listing,
@@ -16,7 +17,7 @@ from m33d_hf.data.sources.frames.layouts import (
     readable_suffixes,
     rows_of_association,
 )
-from m33d_hf.data.sources.frames.pairing import Unpaired, pair_by_name, pair_by_stamp
+from m33d_hf.data.sources.frames.pairing import pair_by_name, pair_by_stamp
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import Sequences, select_split
 from m33d_hf.data.sources.frames.video_layouts import with_video_frames

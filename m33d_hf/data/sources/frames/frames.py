@@ -21,8 +21,9 @@ from m33d_hf.data.depth.unit_guess import Detection, detect_depth
 from m33d_hf.data.files.files import size_and_orientation
 from m33d_hf.data.labels.labels import LabelRules, check_label_files
 from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
-from m33d_hf.data.sources.frames.pairing import Unpaired, is_number
+from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint
@@ -81,7 +82,7 @@ class FrameSequence:
         return self.reader.read(chosen if maps is None else self.reader.narrowed(chosen, maps), key, meta)
 
 
-class FrameSource:
+class FrameSource(Source):
     """A `Source` over frames on disk. Subclasses find the files; everything after that is here.
 
     Attributes:
@@ -93,6 +94,9 @@ class FrameSource:
     """
 
     name = "frames"
+    root: Path
+    notes: list[str]
+    unpaired: list[Unpaired]
 
     def __init__(
         self,

@@ -17,10 +17,10 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.files import LABEL_SUFFIXES, MAP_SUFFIXES, RGB_SUFFIXES
+from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.pairing import (
     CONFIDENCE_WORDS,
     MODALITY_WORDS,
-    Unpaired,
     composed,
     is_confidence,
     modality_of,
