@@ -172,13 +172,12 @@ class FrameSource(Source):
 
     def _sizes(self, frame: Frame) -> dict[str, tuple[int, int, int]] | None:
         """(height, width, orientation) of the files of a frame; None where one cannot be read."""
-        files = [file for file in (frame.rgb, frame.depth, frame.labels) if file is not None]
         try:
             return {
                 file: video_frame_size(self.root, file)
                 if is_video_frame(file)
                 else size_and_orientation(self.root / file)
-                for file in files
+                for file in frame.files.values()
             }
         except CorruptFileError:
             return None  # counted and listed where samples are read
@@ -226,15 +225,16 @@ class FrameSource(Source):
         if self.detection is not None and self.detection.by_sequence:
             others = {key: found.spec.to_dict() for key, found in self.detection.by_sequence.items()}
             rules["depth_by_sequence"] = others
+        if self.sequences and (others := self.sequences[0].frames[0].others):
+            rules["modalities"] = [name for name, _ in others]
         state.update(json.dumps(rules, sort_keys=True).encode())
         for sequence in self.sequences:
             state.update(f"\n{sequence.key}".encode("utf-8", "surrogatepass"))
             for frame in sequence.frames:
-                for file in (frame.rgb, frame.depth, frame.labels):
-                    if file is not None:
-                        path = self.root / video_of(file)
-                        size = path.stat().st_size if path.is_file() else -1
-                        state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))
+                for file in frame.files.values():
+                    path = self.root / video_of(file)
+                    size = path.stat().st_size if path.is_file() else -1
+                    state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
 
 
