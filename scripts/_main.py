@@ -36,7 +36,7 @@ def _run(task_name: str, words: list[str]) -> int:
     from m33d_hf.training.recipe.parsing import help_text, resolve
 
     if "-h" in words or "--help" in words:
-        print(help_text(task_name))
+        print(help_text(task_name, words))
         return 0
     resolved = resolve(words, task_name)
     from m33d_hf.training.tasks.base import build_task

@@ -11,6 +11,7 @@ import torch
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.source import Source
 from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
 
 NAMES = ("cut", "knot", "rest")
@@ -35,7 +36,7 @@ class Clip:
         return RGBDSample(self.key, rgb=torch.stack(frames).to(torch.uint8), label=self.label)
 
 
-class ClipSource:
+class ClipSource(Source):
     """`per_class` videos of every class; `lengths` cycles over the videos; `skip` leaves classes without a video."""
 
     name = "clips_in_memory"

@@ -17,6 +17,7 @@ from torch import nn
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.source import Source
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.training.processes.checkpoints import write_weights
 from m33d_hf.training.processes.launch import maximum_over_ranks
@@ -53,7 +54,7 @@ class TinyHandle:
         return RGBDSample(self.key, rgb=rgb, depth=depth)
 
 
-class TinySource:
+class TinySource(Source):
     """`size` made-up images, some of which may be unreadable, explosive or slow."""
 
     name = "tiny"

@@ -97,7 +97,7 @@ def read_rgb(path: Path | str) -> np.ndarray:
 
 def load_map(path: Path | str) -> Oriented:
     """`read_map`, and how the map lay in the file; raises as it does."""
-    found = _load_channels(Path(path))
+    found = load_channels(path)
     if found.values.ndim != 2:
         raise DataError(
             f"{path}: expected one value per pixel, found an array of shape {found.values.shape}. "
@@ -116,10 +116,12 @@ def read_channels(path: Path | str) -> np.ndarray:
         DataError: an array that is not a picture.
         MissingDependencyError: OpenEXR without its package.
     """
-    return _load_channels(Path(path)).values
+    return load_channels(path).values
 
 
-def _load_channels(path: Path) -> Oriented:
+def load_channels(path: Path | str) -> Oriented:
+    """`read_channels`, and how the map lay in the file; raises as it does."""
+    path = Path(path)
     values, orientation = _map(path, read_file(path))
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])

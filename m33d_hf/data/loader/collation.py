@@ -225,6 +225,9 @@ class PretrainingCollator(Collator):
             mode, scope = self.config.depth_standardization, self.config.depth_standardization_scope
             return depth, StandardizeDepth(spec.input_name, spec.mask_name, mode, scope)
         maps = [_needed(sample.meta.get("modalities", {}).get(spec.name), sample, spec.name) for sample in samples]
+        if (wrong := next((s for s, m in zip(samples, maps) if m.shape[1] != spec.channels), None)) is not None:
+            channels = wrong.meta["modalities"][spec.name].shape[1]
+            raise DataError(f"{wrong.key}: {spec.name} has {channels} channels, the model's {spec.channels}.")
         return torch.stack(maps), NormalizeMap(spec.input_name, spec.mask_name, spec.channel_mean, spec.channel_std)
 
     def _prepare_keep(self, samples: Sequence[RGBDSample]) -> Mapping[str, torch.Tensor | MotionChoice]:

@@ -1,14 +1,19 @@
-"""Readers of on-disk formats, found by name. A source is imported when it is asked for."""
+"""Readers of on-disk formats, found by name or by dotted path (`my_pkg.readers:MySource`).
+
+A source is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from typing import Any
 
-from m33d_hf.data.sources.base import Source
-from m33d_hf.data.sources.options import check_options, option_types
+from m33d_hf.data.source import Source
+from m33d_hf.data.sources.options import check_constructor, check_options, option_types
 from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.modeling.fields_m33d import described
 
 # name -> (module, class)
 SOURCES = {
@@ -20,21 +25,63 @@ SOURCES = {
     "ucf101": ("m33d_hf.data.sources.actions.ucf101", "Ucf101Source"),
 }
 
-__all__ = ["SOURCES", "Source", "build_source", "source_class", "source_option_types", "source_options"]
+__all__ = [
+    "SOURCES",
+    "Source",
+    "build_source",
+    "describe_options",
+    "source_class",
+    "source_option_types",
+    "source_options",
+]
 
 
-def source_class(name: str) -> type:
-    """The class of the source called `name`, imported.
+def source_class(name: str) -> type[Source]:
+    """The class of the source called `name`, or at the dotted path `name`, imported.
 
     Raises:
-        ConfigError: there is none; names the nearest.
+        ConfigError: there is none (names the nearest), or what lies at the path is no source.
     """
+    if ":" in name:
+        return _outside_class(name)
     if name not in SOURCES:
         raise ConfigError(
-            f"no data source is called {name!r}; there are {', '.join(SOURCES)}.{nearest_name_hint(name, SOURCES)}"
+            f"no data source is called {name!r}; there are {', '.join(SOURCES)}, and your own by its dotted path, such "
+            f"as my_package.readers:MySource.{nearest_name_hint(name, SOURCES)}"
         )
     module, attribute = SOURCES[name]
     return getattr(importlib.import_module(module), attribute)
+
+
+@functools.cache
+def _outside_class(path: str) -> type[Source]:
+    """The source at `MODULE:CLASS`, whose options are known by the annotations of its constructor."""
+    module_name, _, attribute = path.partition(":")
+    key = f"data.source {path!r}"
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise ConfigError(f"{key} is no dotted path; write MODULE:CLASS, such as my_package.readers:MySource.")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if module_name != missing and not module_name.startswith(f"{missing}."):
+            raise ConfigError(f"{key}: its module imports {missing!r}, which is not installed.") from error
+        raise ConfigError(
+            f"{key}: there is no module {missing!r}. Install its package, or name the folder that it lies in: "
+            "PYTHONPATH=FOLDER."
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"{key}: its module cannot be imported: {type(error).__name__}: {error}") from error
+    found = vars(module).get(attribute)
+    if found is None:
+        near = nearest_name_hint(attribute, [name for name, value in vars(module).items() if isinstance(value, type)])
+        raise ConfigError(f"{key}: the module {module_name} ({module.__file__}) has no {attribute!r}.{near}")
+    if not (isinstance(found, type) and issubclass(found, Source)):
+        raise ConfigError(f"{key} is no source: a class that extends m33d_hf.data.sources.Source is expected.")
+    if missing_methods := sorted(found.__abstractmethods__):
+        raise ConfigError(f"{key} lacks {', '.join(missing_methods)}; see m33d_hf.data.sources.Source.")
+    check_constructor(key, found)
+    return found
 
 
 def source_options(name: str) -> dict[str, Any]:
@@ -50,6 +97,21 @@ def source_option_types(name: str) -> dict[str, Any]:
         ConfigError: unknown source.
     """
     return option_types(source_class(name))
+
+
+def describe_options(name: str) -> list[str]:
+    """Lines for `--help`: the options of a source with defaults and types, and what its class says.
+
+    Raises:
+        ConfigError: unknown source.
+    """
+    lines = [f"Options of the source {name}:"]
+    types = source_option_types(name)
+    for option, default in source_options(name).items():
+        stated = default if isinstance(default, str) else "null" if default is None else repr(default)
+        said = "required" if default is inspect.Parameter.empty else f"default {stated}"
+        lines.append(f"  --data.options.{option} ({said}): {described(types[option])}")
+    return [*lines, *(f"  {line}".rstrip() for line in (inspect.getdoc(source_class(name)) or "").splitlines())]
 
 
 def build_source(name: str, **options: Any) -> Source:

@@ -14,7 +14,7 @@ import torch
 
 from m33d_hf.data.files.skips import HEADER, SkippedFile, incomplete_file
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
-from m33d_hf.data.sources.base import Source
+from m33d_hf.data.source import Source
 from m33d_hf.data.sources.videos.files import VideoFile
 from m33d_hf.errors import DataError
 
@@ -139,8 +139,8 @@ def check_source(
         frames=None,
         depth_spec=spec.describe() if spec is not None else None,
         class_names=source.class_names,
-        notes=list(getattr(source, "notes", [])),
-        unpaired=[SkippedFile(entry.path, entry.reason, "") for entry in getattr(source, "unpaired", [])],
+        notes=list(source.notes),
+        unpaired=[SkippedFile(entry.path, entry.reason, "") for entry in source.unpaired],
     )
     values: list[np.ndarray] = []
     pixels = [0, 0]

@@ -46,6 +46,7 @@ RANGES: Mapping[str, Range] = {
     "seed": Range(low=-(2**63), high=2**63 - 1),
     "image_size": Range(low=1, high=4096, length=2),
 }
+_LOOSE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @functools.cache
@@ -53,6 +54,27 @@ def option_types(source: type) -> dict[str, Any]:
     """Option -> type, as the constructor of the source annotates it."""
     hints = typing.get_type_hints(source.__init__, include_extras=True)  # type: ignore[misc]
     return {name: hints.get(name, Any) for name in inspect.signature(source).parameters}
+
+
+def check_constructor(key: str, source: type) -> None:
+    """Refuse a source whose options could not be checked; `key` begins the message.
+
+    Raises:
+        ConfigError: an option without a name of its own or without an annotation, or an annotation that means nothing.
+    """
+    parameters = inspect.signature(source).parameters.values()
+    if loose := [str(parameter) for parameter in parameters if parameter.kind in _LOOSE]:
+        raise ConfigError(f"{key}: its constructor takes {', '.join(loose)}; name and annotate every option.")
+    bare = [parameter.name for parameter in parameters if parameter.annotation is inspect.Parameter.empty]
+    if bare:
+        raise ConfigError(
+            f"{key}: its constructor does not annotate {', '.join(bare)}; options are checked by their types, such as "
+            "root: str | Path."
+        )
+    try:
+        option_types(source)
+    except NameError as error:
+        raise ConfigError(f"{key}: an annotation of its constructor cannot be resolved: {error}.") from error
 
 
 def check_options(name: str, source: type, options: Mapping[str, Any]) -> dict[str, Any]:

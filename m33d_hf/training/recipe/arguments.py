@@ -32,7 +32,7 @@ LARGEST_RATE = 1e38  # of what float32 holds
 class DataArguments:
     """Where samples come from and how they are read."""
 
-    source: str = _f("rooms", "Name of the reader: rooms, procedures, folder, tum, ucf101, phases.")
+    source: str = _f("rooms", "Name of the reader: rooms, procedures, folder, tum, ucf101, phases, or MODULE:CLASS.")
     root: str | None = _f(None, "Folder of the training data; rooms needs none.")
     eval_root: str | None = _f(None, "Folder of evaluation data; it and `root` are then read whole, without splits.")
     train_split: str = _f("train", "Split used for training.")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from m33d_hf.data.options import types_of
-from m33d_hf.data.sources import source_option_types
+from m33d_hf.data.sources import describe_options, source_option_types
 from m33d_hf.data.sources.options import check_option
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, described, fit, shown, takes_text
@@ -326,8 +327,16 @@ TEXT_RULES = (
 )
 
 
-def help_text(task: str) -> str:
-    """What `--help` prints: every key with its default and its sentence."""
+def help_text(task: str, words: Sequence[str] = ()) -> str:
+    """What `--help` prints: every key with its default and its sentence.
+
+    Args:
+        task: for which a run is described.
+        words: of the command line; where they name a source by `--data.source`, its options are added.
+
+    Raises:
+        ConfigError: there is no such source.
+    """
     lines = [f"Task {task}. Give --recipe NAME and any of the keys below as --key value.", ""]
     lines += [
         f"Recipes: {', '.join(recipes.recipe_names())}",
@@ -353,8 +362,16 @@ def help_text(task: str) -> str:
     lines += [
         "  --model.FIELD and --modalities.NAME.FIELD: see M33DConfig and ModalitySpec.",
         *TEXT_RULES,
+        *_source_help(words),
     ]
     return "\n".join(lines)
+
+
+def _source_help(words: Sequence[str]) -> list[str]:
+    """The options of the source that a command line names."""
+    stated = [word.partition("=")[2] for word in words if word.startswith("--data.source=")]
+    stated += [value for word, value in itertools.pairwise(words) if word == "--data.source"]
+    return ["", *describe_options(stated[-1])] if stated else []
 
 
 def _as_flag(default: Any) -> str:

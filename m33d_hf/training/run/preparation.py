@@ -353,11 +353,13 @@ def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) 
     """
     found = []
     for dataset in datasets:
-        source = None if dataset is None else dataset.source
-        root = Path(getattr(source, "root", ""))
-        found += [SkippedFile(str(root / file.path), file.reason, "") for file in getattr(source, "unpaired", ())]
-        videos = [video.handle for video in getattr(source, "videos", ())]  # long ones, opened when they were laid out
-        reasons = getattr(source, "incomplete", {})  # with the labels that are lost with a part
+        if dataset is None:
+            continue
+        source = dataset.source
+        root = source.root or Path()
+        found += [SkippedFile(str(root / file.path), file.reason, "") for file in source.unpaired]
+        videos = [video.handle for video in source.videos or ()]  # long ones, opened when they were laid out
+        reasons = source.incomplete  # with the labels that are lost with a part
         files = [file for file in map(incomplete_file, videos) if file is not None]
         found += [
             incomplete_entry(file.path, reasons[file.key], file.key) if file.key in reasons else file for file in files

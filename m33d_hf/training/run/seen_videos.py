@@ -154,7 +154,7 @@ def video_groups(dataset: SampleDataset) -> list[Group]:
     as a rule, count by both together, and few of a folder stand for all. Videos that are made up as they are read
     (rooms) have none.
     """
-    if not getattr(dataset.source, "root", ""):
+    if dataset.source.root is None:
         return []
     if dataset not in _KNOWN:  # files are looked at, and a run asks several times
         groups, stills = [], dict[str, list[tuple[int, str, Any]]]()
@@ -173,11 +173,11 @@ def video_groups(dataset: SampleDataset) -> list[Group]:
 def _videos(dataset: SampleDataset) -> dict[str, Any]:
     """Key -> handle of the videos (or frames) in use."""
     source, rows = dataset.source, dataset.indices
-    videos, groups = getattr(source, "videos", None), getattr(source, "groups", None)
+    videos = source.videos
     if videos is None:
         items = (source[row] for row in rows)
         return {item.key: item for item in items}
-    keys = [video.key for video in videos] if groups is None else groups()
+    keys = source.groups() or [video.key for video in videos]
     used = {keys[row] for row in rows}
     return {video.key: video.handle for video in videos if video.key in used}
 

@@ -180,8 +180,7 @@ def _evaluation_rows(args: RunArguments, source: Source) -> list[int] | None:
 def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[int] | None:
     """Rows of the source to train on, None for all: the share of labels first, then `data.max_train_samples`."""
     data = args.data
-    offered = getattr(source, "labels", None) if labelled or data.label_fraction is not None else None
-    labels = None if offered is None else offered()
+    labels = source.labels() if labelled or data.label_fraction is not None else None
     if labels is None or source.action_names is None:
         if data.label_fraction is not None:
             raise ConfigError(
@@ -190,10 +189,10 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
                 "source with labels (unit clips where it has units)."
             )
         return subset(len(source), data.max_train_samples, data.subset_seed)
-    groups = getattr(source, "groups", None)
+    groups = source.groups()
     rows = label_subset(
         labels,
-        [str(row) for row in range(len(labels))] if groups is None else groups(),
+        [str(row) for row in range(len(labels))] if groups is None else groups,
         source.action_names,
         1.0 if data.label_fraction is None else data.label_fraction,
         data.subset_seed,

@@ -98,7 +98,7 @@ def write_classes(folder: str | Path, table: ClassTable) -> None:
 
 def class_table_of(dataset: SampleDataset, names: Sequence[str]) -> ClassTable:
     """The classes of a model in their order, with the numbers that a data set's annotations write for them."""
-    table = getattr(dataset.source, "class_table", None)
+    table: ClassTable | None = dataset.source.class_table
     return ClassTable(tuple(names)) if table is None else table.onto(names)
 
 

@@ -109,8 +109,7 @@ def check_same_classes(names: Sequence[str], dataset: SampleDataset, what: str) 
 
 def labels_in_use(dataset: SampleDataset) -> list[int] | None:
     """Class id of every row of the data set; None where the source does not tell beforehand."""
-    offered = getattr(dataset.source, "labels", None)
-    labels = None if offered is None else offered()
+    labels = dataset.source.labels()
     return None if labels is None else [labels[row] for row in dataset.indices]
 
 
@@ -122,7 +121,7 @@ def check_every_class(args: RunArguments, dataset: SampleDataset, names: Sequenc
         DataError: classes without a sample, by name, unless `data.allow_missing_classes`.
     """
     labels = labels_in_use(dataset)
-    if labels is None and hasattr(dataset.source, "labels"):
+    if labels is None and not dataset.source.items_have_labels:
         raise ConfigError(
             f"The samples of the source {args.data.source!r} have no labels in this unit; take clips "
             "(--data.options.unit clips)."
@@ -150,7 +149,7 @@ def describe_classes(args: RunArguments, dataset: SampleDataset, names: Sequence
         f"labels: {videos} of {whole} videos{share}, {len(labels)} clips of {len(per_class)} classes, "
         f"{min(per_class, default=0)} to {max(per_class, default=0)} clips per class"
     )
-    span, read = getattr(dataset.source, "clip_span", None), dataset.num_frames * dataset.frame_stride
+    span, read = dataset.source.clip_span, dataset.num_frames * dataset.frame_stride
     if span is not None and span != read:
         lines.append(
             f"WARNING: clips are stretches of {span} source frames, the model reads {read} of them "
@@ -179,10 +178,9 @@ def class_facts(dataset: SampleDataset, names: Sequence[str]) -> dict[str, Any]:
 
 def group_counts(dataset: SampleDataset) -> tuple[int, int]:
     """Number of videos in use, and in the source."""
-    offered = getattr(dataset.source, "groups", None)
-    if offered is None:
+    groups = dataset.source.groups()
+    if groups is None:
         return len(set(dataset.indices)), len(dataset.source)
-    groups = offered()
     return len({groups[row] for row in dataset.indices}), len(set(groups))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m33d_hf.data.depth.maps import DepthMaps, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
+from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.actions.ucf101_files import VideoTree, list_videos
 from m33d_hf.data.sources.actions.ucf101_lists import (
     CLASS_FILE,
@@ -18,7 +19,6 @@ from m33d_hf.data.sources.actions.ucf101_lists import (
     select_entries,
 )
 from m33d_hf.data.sources.frames.frames import choose
-from m33d_hf.data.sources.frames.pairing import Unpaired
 from m33d_hf.data.sources.videos.files import VideoFile
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 from m33d_hf.modeling.depth_m33d import DepthSpec
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 SPLIT_INDICES = (1, 2, 3)
 
 
-class Ucf101Source:
+class Ucf101Source(Source):
     """UCF-101, or one's own videos in its layout: ROOT/Class/video.avi (also below ROOT/UCF-101) and its lists.
 
     Args:
@@ -75,7 +75,7 @@ class Ucf101Source:
         max_depth: float | None = None,
         backend: str = "auto",
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root: Path = Path(root).expanduser()
         if not self.root.is_dir():
             raise DataError(f"data root {str(root)!r} is not a folder; give UCF-101's with --data.root FOLDER")
         choose("missing", missing, ("error", "skip"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.labels.labels import build_label_rules
+from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource, depth_files, thin_out
 from m33d_hf.data.sources.frames.layouts import (
     Listing,
@@ -16,7 +17,7 @@ from m33d_hf.data.sources.frames.layouts import (
     readable_suffixes,
     rows_of_association,
 )
-from m33d_hf.data.sources.frames.pairing import Unpaired, pair_by_name, pair_by_stamp
+from m33d_hf.data.sources.frames.pairing import pair_by_name, pair_by_stamp
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import Sequences, select_split
 from m33d_hf.data.sources.frames.video_layouts import with_video_frames
@@ -29,6 +30,9 @@ _HOW_TO_FIX = (
     "rgb='left/*.png'), or association=FILE with two names a line. Frames "
     "without depth: require_depth=false; RGB alone: depth=none; depth alone: rgb=none."
 )
+
+
+_OWN_OPTIONS = ("rgb", "depth", "labels")
 
 
 class FolderSource(FrameSource):
@@ -45,6 +49,8 @@ class FolderSource(FrameSource):
         rgb, depth, labels: `auto`, `none`, the name of a folder (it may lie in every sequence), or a pattern with
             `*` (`*_left.png`, `left/*.png`), whose stars stand for the frame's name. Patterns without a folder pair
             files side by side, and across folders that hold one modality each.
+        modalities: further ones by name, each a folder or a pattern as above: `{normals: normals/*.png}`. Every frame
+            needs all of them. `--modalities.NAME` tells the model; see `reading.as_modality` for their values.
         association: `auto` (rgb.match, associations.txt and the like where present), `none`, or a file's name.
         depth_unit, depth_scale, depth_kind: what stored depth means; guessed, loudly, when left out. Unit and scale may
             be mappings from a sequence's name, or a pattern with `*`, where sequences differ: `{scene1: tum, "*": mm}`.
@@ -107,6 +113,7 @@ class FolderSource(FrameSource):
         split_list: str | Mapping[str, str] | None = None,
         split_fractions: Mapping[str, float] | None = None,
         fps: float | None = None,
+        modalities: Mapping[str, str] | None = None,
     ) -> None:
         root = Path(root).expanduser()
         listing = list_files(root)
@@ -117,7 +124,9 @@ class FolderSource(FrameSource):
             raise ConfigError(f"labels={labels!r} needs num_classes, class_names, label_map or palette")
         wanted = {"rgb": rgb, "depth": depth, "labels": labels if rules is not None else None}
         chosen = {name: how for name, how in wanted.items() if how is not None and how != "none"}
-        required = {name for name in chosen if name == "rgb"}
+        others = check_modalities(modalities)
+        chosen |= others if chosen else {}
+        required = {name for name in chosen if name == "rgb" or name in others}
         required |= {"depth"} if require_depth and "depth" in chosen else set()
         required |= {"labels"} if require_labels and "labels" in chosen else set()
         sequences, unpaired, notes = find_frames(listing, chosen, required, association or "none")
@@ -140,6 +149,22 @@ class FolderSource(FrameSource):
             clip_length=clip_length,
             windows=windows,
         )
+
+
+def check_modalities(modalities: Mapping[str, str] | None) -> dict[str, str]:
+    """Name -> folder or pattern of further modalities, with those that have an option of their own refused.
+
+    Raises:
+        ConfigError: a name that cannot be, or `auto` and `none`, which say nothing here.
+    """
+    for name, how in (modalities or {}).items():
+        if name in _OWN_OPTIONS:
+            raise ConfigError(f"modalities holds {name!r}, which has an option of its own (--data.options.{name})")
+        if not name.isidentifier() or name == "segmentation":
+            raise ConfigError(f"modalities: {name!r} is no name for a modality; take letters, such as normals")
+        if how in ("auto", "none", ""):
+            raise ConfigError(f"modalities.{name} is {how!r}; give a folder or a pattern, such as {name}/*.png")
+    return dict(modalities or {})
 
 
 def find_frames(
@@ -199,6 +224,7 @@ def _in_sequences(rows: dict[str, dict[str, str]]) -> Sequences:
     for name, row in rows.items():
         folder = PurePosixPath(name).parent.as_posix()
         folder = ROOT_SEQUENCE if folder == "." else folder
-        frame = Frame(name, row.get("rgb"), row.get("depth"), row.get("labels"))
+        others = tuple((key, file) for key, file in row.items() if key not in _OWN_OPTIONS)
+        frame = Frame(name, row.get("rgb"), row.get("depth"), row.get("labels"), others)
         sequences.setdefault(folder, []).append(frame)
     return sequences

@@ -21,8 +21,9 @@ from m33d_hf.data.depth.unit_guess import Detection, detect_depth
 from m33d_hf.data.files.files import size_and_orientation
 from m33d_hf.data.labels.labels import LabelRules, check_label_files
 from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
-from m33d_hf.data.sources.frames.pairing import Unpaired, is_number
+from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint
@@ -81,7 +82,7 @@ class FrameSequence:
         return self.reader.read(chosen if maps is None else self.reader.narrowed(chosen, maps), key, meta)
 
 
-class FrameSource:
+class FrameSource(Source):
     """A `Source` over frames on disk. Subclasses find the files; everything after that is here.
 
     Attributes:
@@ -93,6 +94,9 @@ class FrameSource:
     """
 
     name = "frames"
+    root: Path
+    notes: list[str]
+    unpaired: list[Unpaired]
 
     def __init__(
         self,
@@ -168,13 +172,12 @@ class FrameSource:
 
     def _sizes(self, frame: Frame) -> dict[str, tuple[int, int, int]] | None:
         """(height, width, orientation) of the files of a frame; None where one cannot be read."""
-        files = [file for file in (frame.rgb, frame.depth, frame.labels) if file is not None]
         try:
             return {
                 file: video_frame_size(self.root, file)
                 if is_video_frame(file)
                 else size_and_orientation(self.root / file)
-                for file in files
+                for file in frame.files.values()
             }
         except CorruptFileError:
             return None  # counted and listed where samples are read
@@ -222,15 +225,16 @@ class FrameSource:
         if self.detection is not None and self.detection.by_sequence:
             others = {key: found.spec.to_dict() for key, found in self.detection.by_sequence.items()}
             rules["depth_by_sequence"] = others
+        if self.sequences and (others := self.sequences[0].frames[0].others):
+            rules["modalities"] = [name for name, _ in others]
         state.update(json.dumps(rules, sort_keys=True).encode())
         for sequence in self.sequences:
             state.update(f"\n{sequence.key}".encode("utf-8", "surrogatepass"))
             for frame in sequence.frames:
-                for file in (frame.rgb, frame.depth, frame.labels):
-                    if file is not None:
-                        path = self.root / video_of(file)
-                        size = path.stat().st_size if path.is_file() else -1
-                        state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))
+                for file in frame.files.values():
+                    path = self.root / video_of(file)
+                    size = path.stat().st_size if path.is_file() else -1
+                    state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
 
 

@@ -17,10 +17,10 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.files import LABEL_SUFFIXES, MAP_SUFFIXES, RGB_SUFFIXES
+from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.pairing import (
     CONFIDENCE_WORDS,
     MODALITY_WORDS,
-    Unpaired,
     composed,
     is_confidence,
     modality_of,
@@ -124,11 +124,15 @@ def _is_confidence(file: str) -> bool:
 
 def readable_suffixes(wanted: Iterable[str]) -> str:
     """What can be read, in a sentence for each modality."""
-    return " ".join(f"{name} is read from {', '.join(SUFFIXES[name])}." for name in wanted)
+    return " ".join(f"{name} is read from {', '.join(_suffixes(name))}." for name in wanted)
+
+
+def _suffixes(modality: str) -> tuple[str, ...]:
+    return SUFFIXES.get(modality, MAP_SUFFIXES)
 
 
 def _has_suffix(file: str, modality: str) -> bool:
-    return file.lower().endswith(SUFFIXES[modality])
+    return file.lower().endswith(_suffixes(modality))
 
 
 def _stem(file: str) -> str:
@@ -199,6 +203,10 @@ def _by_pattern(files: Sequence[str], pattern: str, modality: str) -> list[tuple
     return found
 
 
+def _asked_for(files: Sequence[str], name: str, how: str) -> list[tuple[str, str]]:
+    return _by_pattern(files, how, name) if "*" in how else _by_folder(files, how.strip("/"), name)
+
+
 def _across_folders(columns: Columns) -> Columns:
     """Columns of patterns without a folder, so that they pair where every modality lies in folders of its own.
 
@@ -232,14 +240,17 @@ def find_columns(listing: Listing, chosen: dict[str, str]) -> Columns:
     files = listing.images()
     confident = set(listing.confidences())
     pictures = [file for file in files if file not in confident]
+    further = {name: _asked_for(files, name, how) for name, how in chosen.items() if name not in SUFFIXES}
+    taken = {file for entries in further.values() for _, file in entries}
+    pictures = [file for file in pictures if file not in taken] if taken else pictures
     columns = _discover(pictures, [name for name, how in chosen.items() if how == "auto"])
     for name, how in chosen.items():
         if how == "auto":
             continue
-        columns[name] = _by_pattern(files, how, name) if "*" in how else _by_folder(files, how.strip("/"), name)
+        columns[name] = further[name] if name in further else _asked_for(files, name, how)
         if not columns[name]:
             raise DataError(
-                f"option {name}={how!r} matches no {' / '.join(SUFFIXES[name])} file under {listing.root}. "
+                f"option {name}={how!r} matches no {' / '.join(_suffixes(name))} file under {listing.root}. "
                 f"Found:\n{listing.summary()}"
             )
     free = [name for name, how in chosen.items() if "*" in how and "/" not in how]

@@ -9,10 +9,10 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.source import Unpaired
 from m33d_hf.errors import DataError
 
 # Words in a file or folder name that say what it holds.
@@ -32,14 +32,6 @@ _NUMBERS = re.compile(r"(\d+)")
 MAX_STAMP_DISTANCE = 0.0015
 _STAMPED = re.compile(r"(.*?)(\d+\.\d{2,9})")
 _MODALITY_OF_WORD = {word: name for name, words in MODALITY_WORDS.items() for word in words}
-
-
-@dataclass(frozen=True)
-class Unpaired:
-    """A file that takes no part, and why."""
-
-    path: str
-    reason: str
 
 
 def composed(name: str) -> str:

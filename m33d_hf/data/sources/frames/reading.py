@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from m33d_hf.data.depth.checks import DepthCheck
-from m33d_hf.data.files.files import load_map, load_rgb, size_and_orientation
+from m33d_hf.data.files.files import load_channels, load_map, load_rgb, size_and_orientation
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
@@ -27,13 +27,21 @@ ALIGNMENTS = ("refuse", "depth_to_rgb", "rgb_to_depth")
 class Frame:
     """The files of one moment, relative to the root, and its stable name.
 
-    `rgb` may be a frame of a video: its file, "#", and the frame's number (`video_frames`).
+    `rgb` may be a frame of a video: its file, "#", and the frame's number (`video_frames`). `others` are (modality,
+    file) pairs of further modalities, such as normals.
     """
 
     key: str
     rgb: str | None = None
     depth: str | None = None
     labels: str | None = None
+    others: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Modality -> file, of those that there are: rgb, depth, labels, then the others."""
+        known = {"rgb": self.rgb, "depth": self.depth, "labels": self.labels}
+        return {name: file for name, file in known.items() if file is not None} | dict(self.others)
 
 
 @dataclass(frozen=True)
@@ -67,14 +75,17 @@ class FrameReader:
         pictures = read_video_frames(self.root, [frame.rgb for frame in frames])
         maps = [self._read_frame(frame, pictures) for frame in frames]
         stacked: dict[str, torch.Tensor | None] = {}
-        for name in ("rgb", "depth", "labels"):
-            parts = [found for part in maps if (found := part[name]) is not None]
+        others = dict.fromkeys(name for frame in frames for name, _ in frame.others)
+        for name in ("rgb", "depth", "labels", *others):
+            parts = [found for part in maps if (found := part.get(name)) is not None]
             if parts and len(parts) < len(maps):
                 raise DataError(f"{key}: {len(maps) - len(parts)} of {len(maps)} frames have no {name}")
             sizes = {tuple(part.shape[-2:]) for part in parts}
             if len(sizes) > 1:
                 raise DataError(f"{key}: the {name} of its frames differ in size: {sorted(sizes)}")
             stacked[name] = (parts[0][None] if len(parts) == 1 else torch.stack(parts)) if parts else None
+        if others:
+            meta = meta | {"modalities": {name: stacked[name] for name in others}}
         return RGBDSample(
             key=key, rgb=stacked["rgb"], depth=stacked["depth"], segmentation=stacked["labels"], meta=meta
         )
@@ -95,6 +106,7 @@ class FrameReader:
                 rgb=frame.rgb if "rgb" in needed else None,
                 depth=frame.depth if "depth" in needed and self.depth_spec is not None else None,
                 labels=frame.labels if "segmentation" in needed else None,
+                others=tuple(pair for pair in frame.others if pair[0] in needed),
             )
             for frame in frames
         ]
@@ -118,6 +130,12 @@ class FrameReader:
                 return values
             return as_the_picture_lies(values, self.root / file, lies, size, self.orientation)
 
+        others = {}
+        for name, file in frame.others:
+            values, own = load_channels(self.root / file)
+            if own == 1:
+                values = as_the_picture_lies(values, self.root / file, lies, size, self.orientation)
+            others[name] = as_modality(values)
         if frame.depth is not None and self.depth_spec is not None:
             path = self.root / frame.depth
             stored = read(frame.depth)
@@ -131,7 +149,7 @@ class FrameReader:
             if lies != 1 and size_and_orientation(path)[2] == 1:
                 ids = as_the_picture_lies(ids, path, lies, size, self.orientation)
             labels = torch.from_numpy(ids)
-        return self._aligned(frame, rgb, depth, labels)
+        return self._aligned(frame, rgb, depth, labels, others)
 
     def _aligned(
         self,
@@ -139,6 +157,7 @@ class FrameReader:
         rgb: torch.Tensor | None,
         depth: torch.Tensor | None,
         labels: torch.Tensor | None,
+        others: Mapping[str, torch.Tensor],
     ) -> dict[str, torch.Tensor | None]:
         first, second = (depth, rgb) if self.align == "rgb_to_depth" else (rgb, depth)
         reference = first if first is not None else second
@@ -146,6 +165,7 @@ class FrameReader:
             raise DataError(f"{frame.key}: neither RGB nor depth to read")
         size = (int(reference.shape[-2]), int(reference.shape[-1]))
         files = {frame.rgb: rgb, frame.depth: depth, frame.labels: labels}
+        files |= {file: others[name] for name, file in frame.others}
         refuse_sizes(self.root, {str(f): tuple(m.shape[-2:]) for f, m in files.items() if m is not None}, self.align)
         if rgb is not None and rgb.shape[-2:] != size:
             resized = F.interpolate(rgb[None].float(), size=size, mode="bilinear", antialias=True)[0]
@@ -155,7 +175,19 @@ class FrameReader:
         if labels is not None and labels.shape != size:
             nearest = F.interpolate(labels[None, None].float(), size=size, mode="nearest-exact")
             labels = nearest[0, 0].to(labels.dtype)
-        return {"rgb": rgb, "depth": depth, "labels": labels}
+        placed = {name: resize_depth(values, size) for name, values in others.items()}
+        return {"rgb": rgb, "depth": depth, "labels": labels, **placed}
+
+
+def as_modality(values: np.ndarray) -> torch.Tensor:
+    """(C, H, W) float32 of a stored map of any modality: whole numbers over their type's maximum, floats as they are.
+
+    NaN and infinity are invalid; a model's `mask_name` carries that.
+    """
+    if values.ndim == 2:
+        values = values[..., None]
+    scale = np.iinfo(values.dtype).max if np.issubdtype(values.dtype, np.integer) else 1
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1), np.float32) / np.float32(scale))
 
 
 def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = "refuse") -> None:

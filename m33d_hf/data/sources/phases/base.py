@@ -11,6 +11,7 @@ import numpy as np
 
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle, read_sample
+from m33d_hf.data.source import Source
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _labelled(phases: np.ndarray, start: int, stop: int) -> ClipSpan:
     return ClipSpan(start, stop, int(values[best]))
 
 
-class PhaseSource:
+class PhaseSource(Source):
     """Base of sources of annotated long videos; items are clips, whole videos are in `videos`.
 
     `class_table` holds the phases with the numbers that annotations write for them, where those are known.
@@ -136,6 +137,8 @@ class PhaseSource:
     """
 
     name = "phase_base"
+    videos: list[PhaseVideo]
+    clip_span: int
 
     def __init__(
         self,
@@ -163,6 +166,7 @@ class PhaseSource:
         self.depth_spec = depth_spec
         self.videos = list(videos)
         self.unit = unit
+        self.items_have_labels = unit != "videos"
         self.clip_span = clip_span
         self.clip_stride = clip_span if clip_stride is None else clip_stride
         self._items = [

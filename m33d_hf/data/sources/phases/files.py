@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from m33d_hf.data.depth.maps import SPEC_FILE, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.sample import VideoHandle
+from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import ROOT_SEQUENCE, FolderSource
 from m33d_hf.data.sources.frames.layouts import list_files
-from m33d_hf.data.sources.frames.pairing import Unpaired
 from m33d_hf.data.sources.phases.annotations import (
     FORMATS,
     Annotation,

@@ -17,8 +17,8 @@ from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.files.text_files import say_once
 from m33d_hf.data.labels.class_table import ClassTable, read_class_table
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
+from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.frames import choose
-from m33d_hf.data.sources.frames.pairing import Unpaired
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import missing_entries, select_split
 from m33d_hf.data.sources.phases.alignment import (
@@ -146,7 +146,7 @@ class PhasesSource(PhaseSource):
         split_list: str | Mapping[str, str] | None = None,
         split_fractions: Mapping[str, float] | None = None,
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root: Path = Path(root).expanduser()
         choose("unknown_phase", unknown_phase, ("error", "ignore"))
         choose("on_unpaired", on_unpaired, ("list", "error"))
         _check_rates(length_tolerance, fps=fps, label_fps=label_fps)
@@ -158,9 +158,9 @@ class PhasesSource(PhaseSource):
         ignored = (ignored_phases,) if isinstance(ignored_phases, str) else tuple(ignored_phases or ())
         reading = AnnotationOptions(annotation_format, segment_unit, annotation_level, ignored, clock)
         labels = find_annotations(self.root, list(found.videos), annotations, reading)
-        self.notes = list(found.notes)
+        self.notes: list[str] = list(found.notes)
         self.incomplete: dict[str, str] = {}
-        self.unpaired = [*found.unpaired, *labels.unpaired]
+        self.unpaired: list[Unpaired] = [*found.unpaired, *labels.unpaired]
         self._tell(describe_reading(labels.all, ignored))
         rules = self._phase_names(labels, phase_names, unknown_phase, ignored)
         inclusive, how = ends_are_inclusive(labels.all, segment_end)

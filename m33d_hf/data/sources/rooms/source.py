@@ -6,21 +6,19 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.source import Source
 from m33d_hf.data.sources.rooms.cache import MappedArrays, default_cache_dir, prepare, verify
 from m33d_hf.data.sources.rooms.constants import CLASS_NAMES, DEPTHS, MOTION_NAMES, SPLITS, UNITS
 from m33d_hf.data.sources.rooms.generate import RoomsSpec
 from m33d_hf.data.sources.rooms.options import check_choice, check_device, check_int, check_size
 from m33d_hf.data.sources.rooms.sensor import sensor_metres
 from m33d_hf.errors import ConfigError
-
-if TYPE_CHECKING:
-    from m33d_hf.modeling.depth_m33d import DepthSpec
+from m33d_hf.modeling.depth_m33d import DepthSpec
 
 DEFAULT_COUNT = {
     "frames": {"train": 4096, "validation": 512, "test": 512},
@@ -29,7 +27,7 @@ DEFAULT_COUNT = {
 CLIP_FPS = 8.0
 
 
-class RoomsSource(MappedArrays):
+class RoomsSource(MappedArrays, Source):
     """Rooms with ten geometric classes whose colours tell nothing about them, with exact or measured depth.
 
     Args:
@@ -72,6 +70,7 @@ class RoomsSource(MappedArrays):
         check_choice("depth", depth, DEPTHS)
         height, width = check_size(image_size)
         self.depth = depth
+        self.depth_spec = DepthSpec(unit="metre", kind="metric")
         self.class_names: list[str] | None = list(CLASS_NAMES)
         self.action_names: list[str] | None = list(MOTION_NAMES) if unit == "clips" else None
         self.spec = RoomsSpec(
@@ -86,13 +85,6 @@ class RoomsSource(MappedArrays):
         )
         self.folder = prepare(self.spec, Path(cache_dir).expanduser() if cache_dir else default_cache_dir())
         self._digest = verify(self.folder, self.spec)
-
-    @property
-    def depth_spec(self) -> DepthSpec | None:
-        """Metric depth in metres."""
-        from m33d_hf.modeling.depth_m33d import DepthSpec
-
-        return DepthSpec(unit="metre", kind="metric")
 
     def __len__(self) -> int:
         return self.spec.count

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from m33d_hf.data.loader.loading import Row, SampleDataset, Views
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle, frame_times, known_lacks
-from m33d_hf.data.sources.phases.base import PhaseSource
+from m33d_hf.data.source import Source
+from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
 from m33d_hf.errors import DataError
 from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore, VideoFeatures
@@ -35,19 +36,21 @@ class FeatureSample(RGBDSample):
     lacks: tuple[Lack, ...] = ()
 
 
-class WholeVideos:
+class WholeVideos(Source):
     """The videos of a phase source as items; `unit` "videos" would leave out their annotation (pre-training).
 
     Args:
         source: annotated videos.
     """
 
+    videos: list[PhaseVideo]
+
     def __init__(self, source: PhaseSource) -> None:
         self.source, self.videos = source, source.videos
         self.name, self.depth_spec = source.name, source.depth_spec
         self.class_names, self.action_names = source.class_names, source.action_names
         self.class_table = source.class_table
-        self.root, self.unpaired = getattr(source, "root", ""), getattr(source, "unpaired", ())
+        self.root, self.unpaired = source.root, source.unpaired
 
     def __len__(self) -> int:
         return len(self.videos)

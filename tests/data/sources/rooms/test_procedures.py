@@ -11,8 +11,8 @@ import torch
 
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import VideoHandle
+from m33d_hf.data.source import Source
 from m33d_hf.data.sources import build_source
-from m33d_hf.data.sources.base import Source
 from m33d_hf.data.sources.phases.base import cut_clips
 from m33d_hf.data.sources.rooms import cache as rooms_cache
 from m33d_hf.data.sources.rooms.constants import HERO_MATERIAL, HERO_SLOT, MOTION_NAMES, SPHERE

@@ -11,7 +11,7 @@ import torch
 
 from helpers.devices import NEEDS_CUDA
 from m33d_hf.data.sample import VideoHandle
-from m33d_hf.data.sources.base import Source
+from m33d_hf.data.source import Source
 from m33d_hf.data.sources.rooms import RoomsSource, generate
 from m33d_hf.data.sources.rooms.constants import CLASS_NAMES, MOTION_NAMES
 from m33d_hf.data.sources.rooms.generate import CHUNK, RoomsSpec, render_chunk, render_chunks

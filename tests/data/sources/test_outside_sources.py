@@ -1,0 +1,146 @@
+"""A source from outside the package: one file and a dotted path, in runs, flags, --help and messages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.rooms_runs import words
+from m33d_hf.data.sources import build_source, source_class
+from m33d_hf.errors import ConfigError
+
+READER = '''
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sources import Source
+from m33d_hf.modeling.depth_m33d import DepthSpec
+
+
+@dataclass
+class Ramp:
+    key: str
+    slope: int
+    length: int = 1
+    fps: float | None = None
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        ramp = torch.arange(48).expand(len(indices), 1, 48, 48)
+        rgb = (ramp * self.slope % 256).to(torch.uint8).expand(-1, 3, -1, -1)
+        return RGBDSample(self.key, rgb=rgb, depth=1.0 + ramp.float() / self.slope)
+
+
+class MySource(Source):
+    """Ramps of several slopes."""
+
+    name = "ramps"
+
+    def __init__(self, split: str = "train", count: int = 8, steepest: float = 5.0) -> None:
+        self.depth_spec = DepthSpec(unit="metre", kind="metric")
+        self.split, self.count = split, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Ramp:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return Ramp(f"{self.split}{index}", index + 1)
+
+    def digest(self) -> str:
+        return f"ramps {self.split} {self.count}"
+
+
+class Bare(MySource):
+    def __init__(self, split="train"):
+        super().__init__(split)
+
+
+class Loose(MySource):
+    def __init__(self, split: str = "train", **more: int) -> None:
+        super().__init__(split)
+
+
+class Misspelt(MySource):
+    def __init__(self, split: "strr" = "train") -> None:
+        super().__init__(split)
+
+
+class Unfinished(Source):
+    def __init__(self, split: str = "train") -> None:
+        pass
+
+
+class Other:
+    pass
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path with the package `ramp_readers`."""
+    folder = tmp_path / "elsewhere/ramp_readers"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "readers.py").write_text(READER, encoding="utf-8")
+    (folder / "needy.py").write_text("import no_such_thing\n", encoding="utf-8")
+    (folder / "broken.py").write_text("1 / 0\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    return folder.parent
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("ramp_readrs.readers:MySource", "no module 'ramp_readrs'.*PYTHONPATH"),
+        ("ramp_readers.reader:MySource", "no module 'ramp_readers.reader'"),
+        ("ramp_readers.readers:MySourc", "has no 'MySourc'.*Did you mean 'MySource'"),
+        ("ramp_readers.readers:Other", "is no source"),
+        ("ramp_readers.readers:Bare", "does not annotate split"),
+        ("ramp_readers.readers:Loose", r"takes \*\*more"),
+        ("ramp_readers.readers:Misspelt", "cannot be resolved: name 'strr'"),
+        ("ramp_readers.readers:Unfinished", "lacks __getitem__, __len__, digest"),
+        ("ramp_readers.needy:MySource", "imports 'no_such_thing', which is not installed"),
+        ("ramp_readers.broken:MySource", "cannot be imported: ZeroDivisionError"),
+        ("ramp_readers/readers.py:MySource", "is no dotted path"),
+    ],
+)
+def test_paths_that_lead_to_no_source(path: str, message: str, package: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        source_class(path)
+
+
+def test_options_are_checked_by_their_annotations(package: Path) -> None:
+    name = "ramp_readers.readers:MySource"
+    assert len(build_source(name, count=3)) == 3
+    with pytest.raises(ConfigError, match=r"has no option 'cuont'.*Did you mean 'count'"):
+        build_source(name, cuont=3)
+    with pytest.raises(ConfigError, match="count must be a whole number"):
+        build_source(name, count="many")
+
+
+def test_pretraining_by_script(package: Path, repository: Path, tmp_path: Path) -> None:
+    def run(*more: str) -> str:
+        script = [sys.executable, str(repository / "scripts/run_pretrain.py"), *command, *more]
+        env = {**os.environ, "PYTHONPATH": str(package)}
+        done = subprocess.run(script, capture_output=True, text=True, timeout=300, env=env, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    command = words(
+        "rooms/pretrain", tmp_path / "run", data__options="{count: 6}", data__source="ramp_readers.readers:MySource"
+    )
+    help_ = run("--help")
+    assert "--data.options.count (default 8): a whole number" in help_ and "Ramps of several slopes" in help_
+    assert "ramps" in run("--method", "rgbd_mae", "--dry_run")
+    run("--method", "rgbd_mae", "--checkpoint.every_steps", "1")
+    assert (tmp_path / "run/model.safetensors").exists()
+    # A finished run is found complete, and its evaluation reads the same source.
+    run("--method", "rgbd_mae", "--checkpoint.every_steps", "1")
