@@ -9,6 +9,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from m33d_hf.acceleration import place
 from m33d_hf.data.augmentation.transforms import TransformOptions, build_transform
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, append_skipped
 from m33d_hf.data.labels.class_table import ClassTable
@@ -179,7 +180,7 @@ def extracted_features(args: RunArguments, model: M33DForVideoActionDetection, s
     config, data = model.config, args.data
     options = TransformOptions(**dataclasses.asdict(args.transforms))
     extractor = FeatureExtractor(
-        model.to(state.device).eval(),  # type: ignore[arg-type]
+        place(model, state.device).eval(),
         store,
         clip_rule(args, config),
         build_transform(options, False, config.image_height_width, config.patch_height_width),
