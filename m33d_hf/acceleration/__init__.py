@@ -24,13 +24,14 @@ def accelerate_cpu(model: Model) -> Model:
     modules that multiply by part of a weight through an attribute `linear`, go to `m33d_hf.acceleration.linear`;
     attention that is "sdpa" goes to `m33d_hf.acceleration.attention`, any other stays.
     """
+    module: Any
     for module in model.modules():
         if type(module) is nn.Linear:  # kinds of it compute what they like
             module.__class__ = CPULinear
         elif getattr(module, "linear", None) is nn.functional.linear:
-            module.linear = cpu_linear  # type: ignore[assignment]
-        is_model = isinstance(module, PreTrainedModel)
-        if is_model and prefers_blocks() and module.config._attn_implementation == "sdpa":
+            module.linear = cpu_linear
+        attends = isinstance(module, PreTrainedModel) and module.config._attn_implementation
+        if attends == "sdpa" and prefers_blocks():
             module.set_attn_implementation(NAME)
     return model
 
