@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from measuring import memory_status
 
+from m33d_hf.acceleration import place
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
 from m33d_hf.modeling.encoder_m33d import M33DPositions
@@ -188,7 +189,7 @@ class Workload:
             self.model = M33DForPreTraining(self.config)
         self.model.to_empty(device=device)
         self._fill()
-        self.model.train()
+        place(self.model, device).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         self.batch = self._batch(point)
 

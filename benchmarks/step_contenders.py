@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState, GradientState
 from step_cases import Batch
 from torch import Tensor, nn
 
+from m33d_hf.acceleration import place
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.processes.launch import Ranks
 from m33d_hf.training.processes.optimization import build_optimizer
@@ -57,6 +58,7 @@ class OurStep:
         optim = OptimArguments(learning_rate=LEARNING_RATE, betas=list(BETAS), weight_decay=WEIGHT_DECAY)
         if compiled:
             model.compile(dynamic=False)
+        place(model, device)  # with the kernels of a run
         prepared, optimizer = accelerator.prepare(model, build_optimizer(model, optim))
         updater = Updater(accelerator, prepared, optimizer)
         self.engine = StepEngine(updater, _NothingMore(), Ranks(accelerator), seed=0)

@@ -11,7 +11,6 @@ from torch import nn
 from .configuration_m33d import M33DConfig
 from .encoder_m33d import M33DPositions
 from .layers_m33d import M33DLayer
-from .linear_m33d import M33DLinear
 from .masking_m33d import complement
 from .modalities_m33d import noise_term
 from .patches_m33d import Grid
@@ -33,7 +32,7 @@ class M33DDecoder(nn.Module):
         self.cross = config.decoder_attention == "cross"
         self.num_cls = int(bool(config.use_cls_token))
         width = config.decoder_hidden_size
-        self.embed = M33DLinear(config.hidden_size, width)
+        self.embed = nn.Linear(config.hidden_size, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.modality_embeddings = nn.ParameterDict(
             {spec.name: nn.Parameter(torch.zeros(1, 1, width)) for spec in self.specs}
@@ -47,10 +46,10 @@ class M33DDecoder(nn.Module):
         )
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.heads = nn.ModuleDict(
-            {spec.name: M33DLinear(width, config.patch_dim(spec)) for spec in config.target_specs}
+            {spec.name: nn.Linear(width, config.patch_dim(spec)) for spec in config.target_specs}
         )
         self.noise_heads = nn.ModuleDict(
-            {spec.name: M33DLinear(width, config.patch_dim(spec)) for spec in config.specs if spec.is_denoised}
+            {spec.name: nn.Linear(width, config.patch_dim(spec)) for spec in config.specs if spec.is_denoised}
         )
 
     def forward(
@@ -158,7 +157,7 @@ class M33DDecoder(nn.Module):
         return (
             self.training
             and table.device.type == "cpu"
-            and self.config._attn_implementation == "sdpa"
+            and self.config._attn_implementation != "eager"
             and not torch.is_autocast_enabled("cpu")
             and all(tokens.dtype == torch.float32 for tokens in seen)
             and len(self.layers) > 1

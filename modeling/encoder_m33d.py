@@ -8,7 +8,6 @@ from torch import nn
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .errors_m33d import DataError
 from .layers_m33d import M33DLayer
-from .linear_m33d import linear
 from .patches_m33d import Grid, gather_patches, interpolate_table, position_table
 
 
@@ -84,6 +83,8 @@ class M33DPositions(nn.Module):
 class M33DEmbeddings(nn.Module):
     """Patch embedding of one modality; projects only the visible patches, keeps a convolution's weights on disk."""
 
+    linear = staticmethod(nn.functional.linear)  # may be exchanged for a faster one
+
     def __init__(self, config: M33DConfig, spec: ModalitySpec) -> None:
         super().__init__()
         self.tubelet = config.tubelet_size
@@ -102,7 +103,7 @@ class M33DEmbeddings(nn.Module):
         """Embed the patches at `keep_BV` (all when None), add positions (none when None), prepend the class token."""
         patches = gather_patches(pixels_BTCHW, self.tubelet, self.patch, keep_BV).flatten(2)
         weight = self.projection.weight.flatten(1)
-        tokens = linear(patches.to(weight.dtype), weight, self.projection.bias)
+        tokens = self.linear(patches.to(weight.dtype), weight, self.projection.bias)
         if positions_ND is not None:
             tokens = tokens + gather_tokens(positions_ND, keep_BV).to(tokens.dtype)
         if self.cls_token is not None:

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from .configuration_m33d import M33DConfig
 from .errors_m33d import ConfigError
-from .linear_m33d import M33DLinear
 
 DPT_LEVELS = 4
 
@@ -56,8 +55,8 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(channels, channels, kernel_size=7, padding=3, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.fc1 = M33DLinear(channels, 4 * channels)
-        self.fc2 = M33DLinear(4 * channels, channels)
+        self.fc1 = nn.Linear(channels, 4 * channels)
+        self.fc2 = nn.Linear(4 * channels, channels)
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """Return the refined map."""
@@ -79,7 +78,7 @@ class ConvNeXtSegmentationHead(nn.Module):
     def __init__(self, hidden_size: int, num_labels: int, width: int, depth: int, upscale: int) -> None:
         super().__init__()
         self.width, self.upscale = width, upscale
-        self.projection = M33DLinear(hidden_size, width * upscale**2)
+        self.projection = nn.Linear(hidden_size, width * upscale**2)
         self.blocks = nn.ModuleList(ConvNeXtBlock(width) for _ in range(depth))
         self.classifier = nn.Conv2d(width, num_labels, kernel_size=1)
         _mark_initialisation(self)

@@ -11,8 +11,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_m33d import M33DConfig
-from .cpu_attention_m33d import attends_in_blocks, blockwise_attention
-from .linear_m33d import M33DLinear, linear
 
 
 def eager_attention(
@@ -42,6 +40,8 @@ def rows_at(rows_RD: torch.Tensor, index_BN: torch.Tensor) -> torch.Tensor:
 class M33DAttention(nn.Module):
     """Multi-head attention with a fused query-key-value projection (rows [q; k; v], head-major)."""
 
+    linear = staticmethod(nn.functional.linear)  # multiplies by part of a weight; may be exchanged for a faster one
+
     def __init__(self, config: M33DConfig, width: int, heads: int) -> None:
         super().__init__()
         self.config = config
@@ -51,11 +51,11 @@ class M33DAttention(nn.Module):
         self.scaling = self.head_dim**-0.5
         self.dropout = float(config.attention_probs_dropout_prob)
         self.is_causal = False
-        self.qkv = M33DLinear(width, 3 * width, bias=config.qkv_bias)
+        self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
         if config.decoder_kind == "per_target":
             # MultiMAE draws q, k and v as three matrices, MAE and VideoMAE as one.
             self.qkv.m33d_init = "apart"  # type: ignore[assignment]
-        self.proj = M33DLinear(width, width)
+        self.proj = nn.Linear(width, width)
 
     def _heads(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         batch, length, _ = tokens_BND.shape
@@ -65,7 +65,7 @@ class M33DAttention(nn.Module):
         # Rows first to last (in units of the width) of the fused projection, without computing the others.
         rows = slice(first * self.width, last * self.width)
         bias = self.qkv.bias[rows] if self.qkv.bias is not None else None
-        return linear(tokens_BND, self.qkv.weight[rows], bias)
+        return self.linear(tokens_BND, self.qkv.weight[rows], bias)
 
     def forward(
         self,
@@ -92,10 +92,7 @@ class M33DAttention(nn.Module):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         dropout = self.dropout if self.training else 0.0
-        implementation = self.config._attn_implementation
-        if implementation == "sdpa" and attends_in_blocks(query, dropout):
-            return blockwise_attention(query, key, value, self.scaling), None
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         return attend(self, query, key, value, None, is_causal=False, scaling=self.scaling, dropout=dropout)
 
 
@@ -105,8 +102,8 @@ class M33DMLP(nn.Module):
     def __init__(self, config: M33DConfig, width: int, inner: int) -> None:
         super().__init__()
         self.activation = ACT2FN[config.hidden_act]
-        self.fc1 = M33DLinear(width, inner)
-        self.fc2 = M33DLinear(inner, width)
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """(B, N, D) to (B, N, D)."""

@@ -13,7 +13,6 @@ from .configuration_m33d import M33DConfig, ModalitySpec
 from .encoder_m33d import M33DPositions
 from .errors_m33d import ConfigError
 from .layers_m33d import M33DMLP, M33DAttention, M33DLayer
-from .linear_m33d import M33DLinear
 from .masking_m33d import JOINT
 from .patches_m33d import Grid
 
@@ -37,7 +36,7 @@ class M33DTargetDecoder(nn.Module):
         )
         self.sources = [source.name for source in config.input_specs]
         self.task = spec.source_name
-        self.embed = M33DLinear(config.hidden_size, width)
+        self.embed = nn.Linear(config.hidden_size, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.task_embeddings = nn.ParameterDict(
             {name: nn.Parameter(torch.zeros(1, 1, width)) for name in dict.fromkeys([*self.sources, self.task])}
@@ -50,7 +49,7 @@ class M33DTargetDecoder(nn.Module):
         self.layers = nn.ModuleList(
             M33DLayer(config, width, heads, inner) for _ in range(config.decoder_num_hidden_layers)
         )
-        self.head = M33DLinear(width, config.patch_dim(spec))
+        self.head = nn.Linear(width, config.patch_dim(spec))
 
     def forward(
         self, visible_BVD: torch.Tensor, global_B1D: torch.Tensor | None, joint_BV: torch.Tensor, table_NE: torch.Tensor

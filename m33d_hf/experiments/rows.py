@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from m33d_hf.acceleration import place
 from m33d_hf.data.files.parenthood import end_with
 from m33d_hf.data.loader.allocator import keep_freed_memory
 from m33d_hf.data.loader.loading import SampleDataset
@@ -205,7 +206,7 @@ def _save_reconstructions(model: M33DForPreTraining, task: Task, args: RunArgume
     batch = _first_batch(model, task, args, count)
     for drawn in ("hide", "noise"):  # a picture shows what the model is given
         batch.pop(drawn, None)
-    output = model.cpu().eval()(**batch, output_reconstruction=True)
+    output = place(model, "cpu").eval()(**batch, output_reconstruction=True)
     arrays: dict[str, Any] = {"config": np.array(json.dumps(model.config.to_dict()))}
     for name, views in output_views(output, batch, model.config).items():
         for part in ("target", "visible", "reconstruction", "valid"):
@@ -219,7 +220,7 @@ def _save_reconstructions(model: M33DForPreTraining, task: Task, args: RunArgume
 def _save_predictions(model: Any, task: Task, args: RunArguments, count: int, path: Path) -> None:
     """RGB, truth and prediction of the first test frames."""
     batch = _first_batch(model, task, args, count)
-    output = model.cpu()(pixel_values=batch["pixel_values"])
+    output = place(model, "cpu")(pixel_values=batch["pixel_values"])
     depth = args.task == "depth_estimation"
     predictions = output.predicted_depth if depth else output.logits.argmax(1)
     spec = model.config.spec("rgb")

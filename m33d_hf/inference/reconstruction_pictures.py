@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from m33d_hf.acceleration import place
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
@@ -65,7 +66,7 @@ def save_pictures(folder: Path, output: Path, args: RunArguments, count: int) ->
     """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no model (config.json); the run has not finished.")
-    model = M33DForPreTraining.from_pretrained(folder).eval()
+    model = place(M33DForPreTraining.from_pretrained(folder), "cpu").eval()
     train, maps = args.data.eval_split is None and args.data.eval_root is None, PretrainingTask().maps(model.config)
     dataset = build_dataset(args, model.config, train, maps=maps)
     batch = _batch(model, dataset, args, count)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from m33d_hf.acceleration import place
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.files.sealed_json import read_sealed_json
@@ -204,7 +205,7 @@ class ActionDetector:
             raise ConfigError(f"batch_size is {batch_size}; it is at least 1")
         config: Any = model.config
         self.device, self.batch_size, self.precision = torch.device(device), batch_size, precision
-        self.model: M33DForVideoActionDetection = model.to(self.device).eval()  # type: ignore[arg-type]
+        self.model: M33DForVideoActionDetection = place(model, self.device).eval()
         self.names = list(known_phases(config))
         span = config.num_frames * config.temporal_frame_stride
         self.rule = ClipRule(config.num_frames, config.temporal_frame_stride, config.temporal_clip_stride or span)

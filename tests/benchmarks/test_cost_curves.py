@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from m33d_hf.modeling.linear_m33d import M33DLinear
+from m33d_hf.acceleration.linear import CPULinear
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -62,7 +62,7 @@ def test_products_count_as_products_whichever_library_does_them() -> None:
     assert (cost.category("aten::mul"), cost.category("ProfilerStep*")) == ("elementwise", "other")
     linear = torch.nn.Linear(512, 512)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        M33DLinear.forward(linear, torch.randn(512, 512)).sum().backward()  # by oneDNN on CPUs with AVX-512
+        CPULinear.forward(linear, torch.randn(512, 512)).sum().backward()  # by oneDNN on CPUs with AVX-512
     leaves = ("mkldnn::_linear_pointwise", "aten::addmm", "aten::mm")
     done = [event for event in profiler.key_averages() if event.key in leaves and cost.category(event.key) == "matmul"]
     assert sum(event.count for event in done) == 2  # forward, and the gradient of the weight

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from m33d_hf.acceleration import place
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.randomness import seeded
@@ -138,7 +139,7 @@ def frozen_features(args: RunArguments, accelerator: Accelerator, ranks: Ranks) 
         raise ConfigError("There are no test clips to probe on: give --data.eval_split (or --data.eval_root).")
     warnings = overlap_lines(args, train_set, test_set)
     ranks.on_main(lambda: print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr, flush=True))
-    model.to(accelerator.device).eval()
+    place(model, accelerator.device).eval()
     encoder = model.encode_clips if pooled else _mean_tokens(frozen_encoder(args, accelerator.device))
     train, test = (
         _extract(args, task, model, encoder, centre_views(args, model, dataset), accelerator, ranks)
@@ -178,7 +179,7 @@ def frozen_encoder(args: RunArguments, device: torch.device) -> M33DModel:
         report = initialise(model, args.init_from, args.init)
         if os.environ.get("RANK", "0") == "0":
             print(report.summary(), file=sys.stderr, flush=True)
-    model.to(device).eval()  # type: ignore[arg-type]  # the library's signature hides torch's
+    place(model, device).eval()
     return model
 
 

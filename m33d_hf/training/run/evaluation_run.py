@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from m33d_hf.acceleration import place
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.files.skips import count_skipped
 from m33d_hf.data.loader.loading import SampleDataset
@@ -73,7 +74,7 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         warnings = known_data(args, task, model, dataset)
         ranks.on_main(lambda: print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr, flush=True))
         ranks.on_main(lambda: list_left_out(args, [dataset]))
-        model.to(accelerator.device).eval()
+        place(model, accelerator.device).eval()
         feed = build_eval_feed(args, task, model, dataset, ranks)
         stack.callback(feed.close)
         seed_step(args.seed, -1, ranks.rank)

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from m33d_hf.acceleration import place
 from m33d_hf.data.files.atomic_writing import remove_leftovers
 from m33d_hf.data.files.skips import (
     FILE_NAME,
@@ -123,13 +124,13 @@ class Run:
             write_seen(self.args.output_dir, self.args.task, self.train_set, self.args.init_from)
 
     def _prepare(self) -> Updater:
-        """Compile, place and wrap the model, by DDP, in shards or by DeepSpeed, and build its optimizer."""
+        """Compile, place, accelerate and wrap the model, by DDP, in shards or by DeepSpeed, and build its optimizer."""
         train, accelerator, model = self.args.train, self.accelerator, self.model
         if train.sharding != "none":
             check_shardable(model, self.args, self.ranks.size)
         if train.compile:
             compile_model(model, self.args, accelerator.device)
-        model.to(accelerator.device)
+        place(model, accelerator.device)
         if train.sharding == "none":
             with warnings.catch_warnings():
                 # DDP's newer word for broadcast_buffers=False is unknown to Accelerate and to torch 2.11.

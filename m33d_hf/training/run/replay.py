@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from m33d_hf.acceleration import place
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.processes.checkpoints import read_state, read_weights, write_json, write_weights
 from m33d_hf.training.processes.launch import open_accelerator
@@ -130,7 +131,7 @@ def replay(folder: str | Path, task: Task) -> ReplayResult:
         model = build_model(args, task)
         read_weights(model, folder)
         per_rank = _rebuild(args, task, model, state)
-        model = accelerator.prepare(model.to(accelerator.device)).train()
+        model = accelerator.prepare(place(model, accelerator.device)).train()
         plain = accelerator.unwrap_model(model)
         on_device = [[to_device(batch, accelerator.device) for batch in batches] for batches in per_rank]
         return _compute(plain, task, args.seed, state, on_device)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from m33d_hf.acceleration import place
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
@@ -36,7 +37,7 @@ class Teacher:
     def __init__(self, model: M33DForPreTraining, use_positions: bool = True, precision: str = "no") -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.model.decoder = self.model.contrastive_head = self.model.matching_head = None  # only encoders are asked
-        self.device = next(self.model.parameters()).device
+        self.device: torch.device | None = None  # of the batches; none has come yet
         self.use_positions = use_positions
         self.precision = precision
         self.shows_all = model.config.distillation_tokens == "all"
@@ -45,7 +46,7 @@ class Teacher:
         """name -> (B, D) global embeddings of a batch, without its noise; the teacher moves to the batch's device."""
         device = batch["keep"][next(iter(batch["keep"]))].device
         if device != self.device:
-            self.model.to(device)
+            place(self.model, device)
             self.device = device
         pixels = {name: value for name, value in batch.items() if name != "keep"}
         with torch.autocast(device.type, _DTYPES.get(self.precision), enabled=self.precision in _DTYPES):

@@ -9,6 +9,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from m33d_hf.acceleration import place
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, append_skipped
 from m33d_hf.data.labels.class_table import ClassTable
@@ -178,7 +179,7 @@ def extracted_features(args: RunArguments, model: M33DForVideoActionDetection, s
     store = _store(args, model, share, write=state.is_main_process)
     config, data = model.config, args.data
     extractor = FeatureExtractor(
-        model.to(state.device).eval(),  # type: ignore[arg-type]
+        place(model, state.device).eval(),
         store,
         clip_rule(args, config),
         build_transform(args.transforms, False, config.image_height_width, config.patch_height_width),

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from helpers.tiny import tiny_config
-from m33d_hf.modeling import cpu_attention_m33d
-from m33d_hf.modeling.cpu_attention_m33d import attends_in_blocks, blocks, blockwise_attention
+from m33d_hf.acceleration import attention as kernels
+from m33d_hf.acceleration.attention import attends_in_blocks, blocks, blockwise_attention
 from m33d_hf.modeling.layers_m33d import M33DAttention
 
 
@@ -35,8 +35,8 @@ def drawn(samples, heads, queries, keys, dtype):
 @pytest.mark.parametrize("shape", [(3, 2, 9, 9), (2, 3, 17, 40), (1, 1, 1, 1), (5, 4, 8, 3)])
 def test_blocks_change_nothing_but_the_order(monkeypatch, most, shape):
     """In float64 there is no rounding to hide behind, whatever the blocks are."""
-    monkeypatch.setattr(cpu_attention_m33d, "SCORES_AT_ONCE", most)
-    monkeypatch.setattr(cpu_attention_m33d, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(kernels, "SCORES_AT_ONCE", most)
+    monkeypatch.setattr(kernels, "ROWS_AT_ONCE", 4)
     given = drawn(*shape, torch.float64)
     # Sums over blocks are float32.
     for found, expected in zip(attended(in_blocks, *given), attended(written_out, *given), strict=True):
@@ -49,7 +49,7 @@ def test_blocks_cover_everything_once_and_fit(shape):
     seen = torch.zeros(heads, rows, dtype=torch.int64)
     for head, row in blocks(*shape):
         seen[head, row] += 1
-        assert seen[head, row].numel() * columns <= cpu_attention_m33d.SCORES_AT_ONCE
+        assert seen[head, row].numel() * columns <= kernels.SCORES_AT_ONCE
     assert (seen == 1).all()
 
 
@@ -65,22 +65,22 @@ def test_bfloat16_is_as_exact_as_attention_written_out():
     (torch.bfloat16, 0.0, True), (torch.float32, 0.0, False), (torch.bfloat16, 0.1, False)
 ])  # fmt: skip
 def test_where_it_is_taken(monkeypatch, dtype, dropout, chosen):
-    monkeypatch.setattr(cpu_attention_m33d, "prefers_blocks", lambda: True)
+    monkeypatch.setattr(kernels, "prefers_blocks", lambda: True)
     assert attends_in_blocks(torch.zeros(1, 1, 2, 4, dtype=dtype), dropout) is chosen
     assert not attends_in_blocks(torch.zeros(1, 1, 2, 4, dtype=dtype, device="meta"), dropout)
-    monkeypatch.setattr(cpu_attention_m33d, "prefers_blocks", lambda: False)
+    monkeypatch.setattr(kernels, "prefers_blocks", lambda: False)
     assert not attends_in_blocks(torch.zeros(1, 1, 2, 4, dtype=dtype), dropout)
 
 
 def test_layers_take_it_under_autocast_and_agree_with_the_fused_kernel(monkeypatch):
     config = tiny_config()
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = kernels.NAME
     torch.manual_seed(0)
     attention = M33DAttention(config, 32, 4).eval()
     tokens = torch.randn(2, 9, 32)
     outputs = {}
     for wanted in (True, False):
-        monkeypatch.setattr(cpu_attention_m33d, "prefers_blocks", lambda wanted=wanted: wanted)
+        monkeypatch.setattr(kernels, "prefers_blocks", lambda wanted=wanted: wanted)
         with torch.autocast("cpu", torch.bfloat16):
             outputs[wanted] = attention(tokens)[0].float()
     assert not torch.equal(outputs[True], outputs[False])

@@ -14,7 +14,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+# Among transformers' attention functions.
+NAME = "m33d_cpu"
 # Scores of a block: 2 MiB of bfloat16, about what a core's second-level cache holds.
 SCORES_AT_ONCE = 1 << 20
 # Fewer rows than this make thin products.
@@ -111,3 +116,25 @@ def blockwise_attention(
     grouped = (each.reshape(samples * heads, -1, width) for each in (query_BHNd * scaling, key_BHMd, value_BHMd))
     output: torch.Tensor = _BlockwiseAttention.apply(*(each.contiguous() for each in grouped))
     return output.view(samples, heads, rows, width).transpose(1, 2)
+
+
+def cpu_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """An attention function of transformers: in blocks where that is faster, else "sdpa"."""
+    if attention_mask is None and is_causal is False and scaling is not None and attends_in_blocks(query, dropout):
+        return blockwise_attention(query, key, value, scaling), None
+    return sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
+    )
+
+
+AttentionInterface.register(NAME, cpu_attention)

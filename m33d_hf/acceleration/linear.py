@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 # Where oneDNN was seen to win: both widths of a ViT's blocks, and enough rows to be worth an autograd function.
 MIN_WIDTH = 384
@@ -73,28 +72,16 @@ def _goes_to_onednn(tokens: torch.Tensor, weight_OI: torch.Tensor) -> bool:
     )
 
 
-def linear(tokens: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None) -> torch.Tensor:
+def cpu_linear(tokens: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None = None) -> torch.Tensor:
     """(..., I) to (..., O), as `torch.nn.functional.linear`."""
     if _goes_to_onednn(tokens, weight_OI):
         return _Linear.apply(tokens, weight_OI, bias_O)
     return nn.functional.linear(tokens, weight_OI, bias_O)
 
 
-class M33DLinear(nn.Linear):
-    """`nn.Linear` by `linear`."""
+class CPULinear(nn.Linear):
+    """`nn.Linear` by `cpu_linear`; what `accelerate_cpu` makes of one."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(..., I) to (..., O)."""
-        return linear(input, self.weight, self.bias)
-
-
-def _operations(tokens: Any, weight_OI: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    operations = 2 * int(weight_OI[0])
-    for length in tokens:
-        operations *= int(length)
-    return operations
-
-
-# torch's counter knows MKL's products, but not this one.
-if hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.ops.mkldnn._linear_pointwise not in flop_registry:
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_operations)
+        return cpu_linear(input, self.weight, self.bias)

@@ -1,0 +1,42 @@
+"""Faster kernels for models on CPU. Models from the Hub work without them; runs of this package put them in.
+
+Weights, their names and what is written stay as they are: a saved model does not know that it was faster.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from m33d_hf.acceleration.attention import NAME, prefers_blocks
+from m33d_hf.acceleration.linear import CPULinear, cpu_linear
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def accelerate_cpu(model: Model) -> Model:
+    """Let a model compute by this machine's faster kernels, in place, and return it.
+
+    Every kernel looks at what it is given, and leaves other devices, dtypes and compiling to torch. Linear layers, and
+    modules that multiply by part of a weight through an attribute `linear`, go to `m33d_hf.acceleration.linear`;
+    attention that is "sdpa" goes to `m33d_hf.acceleration.attention`, any other stays.
+    """
+    module: Any
+    for module in model.modules():
+        if type(module) is nn.Linear:  # kinds of it compute what they like
+            module.__class__ = CPULinear
+        elif getattr(module, "linear", None) is nn.functional.linear:
+            module.linear = cpu_linear
+        attends = isinstance(module, PreTrainedModel) and module.config._attn_implementation
+        if attends == "sdpa" and prefers_blocks():
+            module.set_attn_implementation(NAME)
+    return model
+
+
+def place(model: Any, device: torch.device | str) -> Any:
+    """The model on its device, accelerated where that is the CPU."""
+    model.to(device)
+    return accelerate_cpu(model) if torch.device(device).type == "cpu" else model
