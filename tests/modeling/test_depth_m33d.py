@@ -152,7 +152,7 @@ def test_spec_round_trip_and_refusals():
         DepthSpec(unit="metre", scale=1000)
     with pytest.raises(ConfigError, match="'scale'"):
         DepthSpec.from_dict({"scal": 1})
-    with pytest.raises(ConfigError, match="positive"):
+    with pytest.raises(ConfigError, match="scale is 0; it must be at least 1e-06"):
         DepthSpec(scale=0)
 
 

@@ -17,7 +17,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: no such file.
         OSError: it cannot be read.
-        ValueError: no regular file, too large, no UTF-8, or no JSON object; with the reason.
+        ValueError: not a regular file, too large, not UTF-8, or not a JSON object; with the reason.
     """
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
@@ -31,7 +31,7 @@ def parse_json_object(text: bytes | str) -> dict[str, Any]:
     """The JSON object that `text` (UTF-8, with or without its mark) holds.
 
     Raises:
-        ValueError: no UTF-8, no JSON, no object, a key that is there twice, or nested too deeply; with the reason.
+        ValueError: not UTF-8, not JSON, not an object, a key that is there twice, or nested too deeply; with the reason.
     """
     if isinstance(text, bytes):
         try:

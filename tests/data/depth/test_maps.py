@@ -209,7 +209,7 @@ def test_arrays_of_any_layout_are_read_as_numpy_reads_them(tmp_path: Path, dtype
         (b'{"kind": "metric", "first_frame": -1}', r"first_frame.* is -1; it must be at least 0"),
         (b'{"kind": "metric", "first_frame": true}', r"first_frame.* must be a whole number, not True"),
         (b"[1, 2]", r"it holds list"),
-        (b"\xff\xfe{}", r"no UTF-8"),
+        (b"\xff\xfe{}", r"not UTF-8"),
         (b"[" * 100_000, r"nested too deeply"),
         (b'{"scale": ' + b"9" * 5000 + b"}", r"cannot be read as JSON"),
         (b"", r"cannot be read as JSON"),

@@ -254,7 +254,9 @@ def test_sizes_that_differ_later_are_refused_when_read(tmp_path: Path):
 
 def test_units_are_stated_or_refused(tmp_path: Path):
     write_frames(tmp_path, 2, scale=5000)
-    assert FolderSource(tmp_path).depth_spec.unit == "tum"
+    with pytest.raises(DepthUnitError, match=r"1\.97 m as tum: .*2\.46 m as quarter_millimetre: "):
+        FolderSource(tmp_path)
+    assert FolderSource(tmp_path, depth_unit="tum").depth_spec.unit == "tum"
     assert FolderSource(tmp_path, depth_scale=4000).depth_spec.scale == 4000
     with pytest.raises(DepthUnitError, match="depth_unit=tum"):
         FolderSource(tmp_path, depth_unit="metre")

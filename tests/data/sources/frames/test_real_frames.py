@@ -11,7 +11,7 @@ from PIL import Image
 from helpers.shared_data import shared
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.doctor import check_source
-from m33d_hf.errors import LabelError
+from m33d_hf.errors import DepthUnitError, LabelError
 
 
 def stored(path: Path) -> np.ndarray:
@@ -51,7 +51,6 @@ def test_open3d_pairs_by_their_association_file():
         ("rgbd_pairs/open3d_other_formats", 1, "tum", 2.41),
         ("rgbd_pairs/slambook_ch7_tum", 2, "tum", 1.53),
         ("rgbd_pairs/esanet_kinect2", 1, "tenth_millimetre", 2.45),
-        ("research_only/nyuv2_labelled_drsleep", 1, "tum", 2.96),
     ],
 )
 def test_scales_are_recognised(relative: str, items: int, unit: str, median: float):
@@ -101,7 +100,9 @@ def test_replica_labels_without_the_void_option_are_refused():
 
 def test_nyuv2_frame_with_labels_from_zero():
     root = shared("research_only/nyuv2_labelled_drsleep")
-    sample = build_source("folder", root=root, num_classes=40)[0].read([0])
+    with pytest.raises(DepthUnitError, match=r"2\.96 m as tum: .*3\.71 m as quarter_millimetre: "):
+        build_source("folder", root=root)  # its holes are filled in: nothing of the camera's steps is left
+    sample = build_source("folder", root=root, num_classes=40, depth_unit="tum")[0].read([0])
     assert sample.segmentation.max() == 255 and sample.segmentation[sample.segmentation != 255].max() < 40
     assert sample.depth.isnan().float().mean().item() == pytest.approx(0.37, abs=0.01)
 

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from helpers.frames_on_disk import write_frames
+from helpers.frames_on_disk import save, write_frames
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.errors import ConfigError, DataError
 
@@ -79,6 +81,8 @@ def test_every_split_reads_depth_in_the_same_unit(tmp_path: Path):
     # The last frames alone (near walls at 1/5000 m) would pass for millimetres.
     write_frames(tmp_path, 16, scale=5000)
     write_frames(tmp_path, 4, scale=1400, start=16)
+    for path in (tmp_path / "depth").iterdir():  # as Kinect's whole millimetres are stored
+        save(path, np.asarray(Image.open(path)).astype(np.uint16) // 5 * 5)
     units = {FolderSource(tmp_path, split=split).depth_spec.unit for split in (*SPLITS, None)}
     assert units == {"tum"}
 
