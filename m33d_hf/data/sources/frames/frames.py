@@ -225,8 +225,8 @@ class FrameSource(Source):
         if self.detection is not None and self.detection.by_sequence:
             others = {key: found.spec.to_dict() for key, found in self.detection.by_sequence.items()}
             rules["depth_by_sequence"] = others
-        if self.sequences and (others := self.sequences[0].frames[0].others):
-            rules["modalities"] = [name for name, _ in others]
+        if self.sequences and (further := self.sequences[0].frames[0].others):
+            rules["modalities"] = [name for name, _ in further]
         state.update(json.dumps(rules, sort_keys=True).encode())
         for sequence in self.sequences:
             state.update(f"\n{sequence.key}".encode("utf-8", "surrogatepass"))
