@@ -31,7 +31,7 @@ def parse_json_object(text: bytes | str) -> dict[str, Any]:
     """The JSON object that `text` (UTF-8, with or without its mark) holds.
 
     Raises:
-        ValueError: not UTF-8, not JSON, not an object, a key that is there twice, or nested too deeply; with the reason.
+        ValueError: not UTF-8, not JSON, not an object, a key that is there twice, or nested too deeply.
     """
     if isinstance(text, bytes):
         try:

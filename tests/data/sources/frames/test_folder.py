@@ -260,7 +260,7 @@ def test_units_are_stated_or_refused(tmp_path: Path):
     assert FolderSource(tmp_path, depth_scale=4000).depth_spec.scale == 4000
     with pytest.raises(DepthUnitError, match="depth_unit=tum"):
         FolderSource(tmp_path, depth_unit="metre")
-    bounded = FolderSource(tmp_path, max_depth=2.0)[0].read([0]).depth
+    bounded = FolderSource(tmp_path, depth_unit="tum", max_depth=2.0)[0].read([0]).depth
     assert bounded.nan_to_num().max() <= 2.0 and bounded.isnan().float().mean() > 0.3
 
 
