@@ -5,7 +5,7 @@ from __future__ import annotations
 from m33d_hf.weights.apply import config_for, convert_state_dict, trained_positions
 from m33d_hf.weights.files import ForeignCheckpoint, from_state_dict, load_foreign
 from m33d_hf.weights.folder import convert_checkpoint
-from m33d_hf.weights.plan import ConversionOptions
+from m33d_hf.weights.options import ConversionOptions
 from m33d_hf.weights.report import ConversionReport
 
 __all__ = [

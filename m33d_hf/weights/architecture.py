@@ -10,9 +10,9 @@ from torch import Tensor
 from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, rgb_modality
 from m33d_hf.weights.facts import Facts, needed
+from m33d_hf.weights.foreign_names import has_final_norm
 from m33d_hf.weights.formats import multimae
 from m33d_hf.weights.formats.layout import FormatTable, Neutral
-from m33d_hf.weights.plan import has_final_norm
 
 _WIDTH_PER_HEAD = 64
 

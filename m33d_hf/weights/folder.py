@@ -12,7 +12,7 @@ from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.weights.apply import config_for, convert_state_dict
 from m33d_hf.weights.facts import statements
 from m33d_hf.weights.files import load_foreign
-from m33d_hf.weights.plan import ConversionOptions
+from m33d_hf.weights.options import ConversionOptions
 from m33d_hf.weights.report import ConversionReport
 
 

@@ -28,10 +28,11 @@ from m33d_hf.training.run.reporting import CONFIG, flatten, provenance
 from m33d_hf.training.run.seen_videos import seen_again
 from m33d_hf.training.run.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.building import stated_by
 from m33d_hf.training.tasks.class_numbers import numbers_changed
-from m33d_hf.training.tasks.initialisation import find_own, stated_by
 from m33d_hf.weights import config_for, load_foreign
 from m33d_hf.weights.formats.classes import class_names
+from m33d_hf.weights.own import find_own
 
 RESULTS = "eval_results.json"
 # What changes how samples look: said where it is not as it was in training.

@@ -16,7 +16,7 @@ from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.finishing import FINISHING, finish
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.initialisation import LoadReport
+from m33d_hf.weights import ConversionReport
 
 Batch = dict[str, Any]
 Collator = Callable[[list[Any]], Batch]
@@ -43,7 +43,7 @@ class Task:
     metric: str | None = None
     greater_is_better: bool = True
     compares_samples: bool = False
-    load_report: LoadReport | None = None
+    load_report: ConversionReport | None = None
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """Build the model on the CPU, with the weights of ``args.init_from`` where given.

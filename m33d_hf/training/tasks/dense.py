@@ -23,8 +23,9 @@ from m33d_hf.training.tasks.building import (
     build_initialised,
     build_run_datasets,
     save_processor,
+    starting_config,
 )
-from m33d_hf.training.tasks.initialisation import LoadReport, starting_config
+from m33d_hf.weights import ConversionReport
 
 
 class DenseTask(Task):
@@ -40,7 +41,7 @@ class DenseTask(Task):
     collator_class: type[SampleCollator]
 
     def __init__(self) -> None:
-        self.load_report: LoadReport | None = None
+        self.load_report: ConversionReport | None = None
 
     def config_overrides(self, args: RunArguments) -> dict[str, Any]:
         """Configuration fields that follow from the data instead of the arguments."""

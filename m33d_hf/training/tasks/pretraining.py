@@ -22,9 +22,10 @@ from m33d_hf.training.tasks.building import (
     build_run_datasets,
     config_of,
     save_processor,
+    starting_config,
 )
 from m33d_hf.training.tasks.distillation import Teacher, build_teacher
-from m33d_hf.training.tasks.initialisation import LoadReport, starting_config
+from m33d_hf.weights import ConversionReport
 
 
 class PretrainingTask(Task):
@@ -41,7 +42,7 @@ class PretrainingTask(Task):
     compares_samples = True  # another sample's depth, mismatched pairs, negatives of the batch
 
     def __init__(self) -> None:
-        self.load_report: LoadReport | None = None
+        self.load_report: ConversionReport | None = None
         self.teacher: Teacher | None = None
 
     def build_model(self, args: RunArguments) -> nn.Module:

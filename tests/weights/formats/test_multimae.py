@@ -18,8 +18,9 @@ from m33d_hf.modeling.patches_m33d import unpatchify
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.training.recipe.parsing import parse_arguments
-from m33d_hf.training.tasks.initialisation import initialise, starting_config
+from m33d_hf.training.tasks.building import starting_config
 from m33d_hf.weights import ConversionReport, config_for, convert_state_dict, from_state_dict, load_foreign
+from m33d_hf.weights.own import initialise
 
 SIDE, PATCH = 3, 4
 KEEP = [0, 2, 5, 9 + 1, 9 + 8]
