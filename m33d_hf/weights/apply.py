@@ -65,7 +65,7 @@ def convert_state_dict(
         ConversionError: another architecture, learned position tables, or any key that remains unexplained.
     """
     options = options or ConversionOptions()
-    config, facts = _config_of(model), _facts_of(checkpoint)
+    config, facts = config_of(model), _facts_of(checkpoint)
     neutral, table = facts.neutral, facts.table
     check_encoder(facts, config, options.inflate)
     targets = dict(model.state_dict())
@@ -75,14 +75,15 @@ def convert_state_dict(
     report.notes += _norm_notes(neutral, targets, decoder_reason)
     neutral = _settle_positions(neutral, table, config, decoder_reason, report)
     classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
-    ForeignNames(targets, neutral, report, options, config, decoder_reason, classifier_reason).apply()
+    reasons = {"decoder_obstacle": decoder_reason, "classifier_obstacle": classifier_reason}
+    ForeignNames(targets, neutral.weights, report, options, config=config, **reasons).apply()
     report.facts = lines_on(facts, config, decoder_reason is None)
     return report
 
 
 def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason: str | None) -> list[str]:
     """What a final norm that the checkpoint does not have changes."""
-    if has_final_norm(neutral) or not ends_in_norm(targets):
+    if has_final_norm(neutral.weights) or not ends_in_norm(targets):
         return []
     notes = [
         "the model ends its encoders in a norm that the checkpoint does not have (a fine-tuned model norms after"
@@ -93,7 +94,12 @@ def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason:
     return notes
 
 
-def _config_of(model: nn.Module) -> M33DConfig:
+def config_of(model: nn.Module) -> M33DConfig:
+    """The configuration of a model that can be filled.
+
+    Raises:
+        ConversionError: it is none of ours, or has no memory.
+    """
     config = getattr(model, "config", None)
     if not isinstance(config, M33DConfig):
         raise ConversionError(f"{type(model).__name__} is not an M33D model: it has no M33DConfig.")

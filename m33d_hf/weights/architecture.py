@@ -162,7 +162,7 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
         result |= _decoder_fields(facts) if neutral.has_decoder() else {}
     if table is not multimae.TABLE and (neutral.has_decoder() or table is multimae.TIMM_TABLE):
         # To a fine-tuned model, which norms after pooling, a norm is added instead, and the report says so.
-        result["encoder_norm"] = has_final_norm(neutral)
+        result["encoder_norm"] = has_final_norm(neutral.weights)
     if "decoder_num_attention_heads" in known:
         result["decoder_num_attention_heads"] = known["decoder_num_attention_heads"].value
     return result

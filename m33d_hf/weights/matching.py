@@ -1,13 +1,11 @@
-"""The one way of a checkpoint's weights into a model: planned whole, accounted for on both sides, then copied.
-
-A format, foreign or our own, gives its weights by name and the rules of the names: a subclass of `Matching`.
-"""
+"""The one way of a checkpoint's weights into a model: planned whole, accounted for on both sides, then copied."""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,8 +19,9 @@ from m33d_hf.weights.report import ConversionReport
 PART = re.compile(r"(?:m33d\.)?(?P<part>embeddings|encoders)\.(?P<owner>\w+)\.(?P<leaf>.+)")
 
 
+@dataclass
 class Matching(ABC):
-    """The weights of one checkpoint against those of one model.
+    """The weights of one checkpoint against those of one model; a subclass knows the names of a format.
 
     Args:
         targets: weights of the model, filled in place.
@@ -31,16 +30,11 @@ class Matching(ABC):
         options: how parts are filled that the checkpoint does not have.
     """
 
-    def __init__(
-        self,
-        targets: Mapping[str, Tensor],
-        weights: Mapping[str, Weight],
-        report: ConversionReport,
-        options: ConversionOptions | None = None,
-    ) -> None:
-        self.targets, self.weights, self.report = targets, weights, report
-        self.options = options or ConversionOptions()
-        self._values: dict[str, Tensor] = {}
+    targets: Mapping[str, Tensor]
+    weights: Mapping[str, Weight]
+    report: ConversionReport
+    options: ConversionOptions = field(default_factory=ConversionOptions)
+    values: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def apply(self) -> ConversionReport:
         """Fill the model; nothing is written unless every weight on both sides is accounted for.
@@ -68,7 +62,7 @@ class Matching(ABC):
 
     def take(self, target: str, weight: Weight, value: Tensor | None = None, how: str = "") -> None:
         """Fill a weight of the model from one of the checkpoint, with its tensor or a value made of it."""
-        self._values[target] = weight.tensor if value is None else value
+        self.values[target] = weight.tensor if value is None else value
         self.report.filled[target] = how or weight.how
         for source in weight.sources:
             self.report.used.setdefault(source, []).append(target)
@@ -103,51 +97,18 @@ class Matching(ABC):
             )
 
     def _pour(self) -> None:
-        for target, value in self._values.items():
-            where = f"{self.report.format}: the checkpoint's weight for {target!r}"
+        for target, value in self.values.items():
+            format, own = self.report.format, self.targets[target]
             if not value.is_floating_point():
-                raise ConversionError(f"{where} is {value.dtype}, no float.")
-            if value.shape != self.targets[target].shape:
+                raise ConversionError(f"{format}: the checkpoint's weight for {target!r} is {value.dtype}, no float.")
+            if value.shape != own.shape:
                 raise ConversionError(
-                    f"{self.report.format}: {target!r} is {tuple(self.targets[target].shape)} in the model but"
-                    f" {tuple(value.shape)} in the checkpoint."
+                    f"{format}: {target!r} is {tuple(own.shape)} in the model but {tuple(value.shape)} in the"
+                    " checkpoint."
                 )
         with torch.no_grad():
-            for target, value in self._values.items():
+            for target, value in self.values.items():
                 self.targets[target].copy_(value)
-
-
-class PartMatching(Matching):
-    """Rules by the part of the model that a weight belongs to: embeddings and encoders, decoder, heads.
-
-    A subclass sets `decoder_obstacle`: why the decoder is not taken; None when it is.
-    """
-
-    decoder_obstacle: str | None
-
-    def place(self, target: str, own: Tensor) -> None:
-        """Ask the rule of the part."""
-        match = PART.fullmatch(target)
-        if match or target.removeprefix("m33d.") == "global_token":
-            self.place_part(target, own, match)
-        elif not target.startswith("decoder."):
-            self.place_head(target, own)
-        elif self.decoder_obstacle is not None:
-            self.leave(target, self.decoder_obstacle)
-        else:
-            self.place_decoder(target, own)
-
-    @abstractmethod
-    def place_part(self, target: str, own: Tensor, match: re.Match[str] | None) -> None:
-        """Decide for one weight of embeddings or encoders (`match` of `PART`), or the global token (None)."""
-
-    @abstractmethod
-    def place_decoder(self, target: str, own: Tensor) -> None:
-        """Decide for one weight of a decoder that is taken."""
-
-    @abstractmethod
-    def place_head(self, target: str, own: Tensor) -> None:
-        """Decide for any other weight."""
 
 
 def depth_kernel(kernel: Tensor, channels: int, how: str) -> Tensor:

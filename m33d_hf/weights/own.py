@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from m33d_hf.data.files.markers import FINAL, MARKER, damage
 from m33d_hf.errors import CheckpointError
-from m33d_hf.weights.apply import convert_state_dict
+from m33d_hf.weights.apply import config_of, convert_state_dict
 from m33d_hf.weights.files import (
     REPOSITORY,
     STANDARD_NAMES,
@@ -27,8 +27,9 @@ from m33d_hf.weights.files import (
     read_config,
     read_safetensors,
 )
+from m33d_hf.weights.formats.layout import Weight
 from m33d_hf.weights.options import ConversionOptions
-from m33d_hf.weights.own_names import OwnNames
+from m33d_hf.weights.own_names import OwnNames, full
 from m33d_hf.weights.report import ConversionReport
 
 WEIGHTS, INDEX = STANDARD_NAMES[:2]
@@ -56,7 +57,11 @@ def initialise(
     own = find_own(str(init_from))
     if own is None:
         return convert_state_dict(load_foreign(init_from, stated), model, options)
-    return OwnNames(model, read_weights(own.files), own.config, str(init_from), options).apply()
+    targets = {full(name): value for name, value in model.state_dict().items()}
+    weights = {full(name): Weight(value, (full(name),), full(name)) for name, value in read_weights(own.files).items()}
+    report = ConversionReport("m33d", str(init_from))
+    options = options or ConversionOptions()
+    return OwnNames(targets, weights, report, options, config=config_of(model), theirs=own.config).apply()
 
 
 @dataclass(frozen=True)

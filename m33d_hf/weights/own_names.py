@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import size_pair
 from m33d_hf.weights.formats.classes import class_obstacle
-from m33d_hf.weights.formats.layout import Weight
-from m33d_hf.weights.matching import PART, PartMatching, depth_kernel
-from m33d_hf.weights.options import ConversionOptions
-from m33d_hf.weights.report import ConversionReport
+from m33d_hf.weights.matching import PART, Matching, depth_kernel
 
 # Fields that no shape tells but that change what the same weights compute.
 _ARCHITECTURE_FIELDS = (
@@ -48,34 +46,22 @@ _HEADS = {
 _CLASS_HEADS = ("classifier", "temporal_classifier")
 
 
-class OwnNames(PartMatching):
-    """A checkpoint of ours against a model; names on both sides are those of a model around the base model.
+@dataclass(kw_only=True)
+class OwnNames(Matching):
+    """A checkpoint of ours against a model, `full` names on both sides.
 
     Args:
-        model: filled in place.
-        tensors: the checkpoint.
-        theirs: its configuration, empty where only a weight file is there.
-        origin: what was asked for.
-        options: see `Matching`.
+        config: of the model.
+        theirs: that of the checkpoint, empty where only a weight file is there.
 
     Raises:
         CheckpointError: the configurations are of other architectures.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tensors: Mapping[str, Tensor],
-        theirs: Mapping[str, Any],
-        origin: str,
-        options: ConversionOptions | None = None,
-    ) -> None:
-        config = model.config
-        if not isinstance(config, M33DConfig):
-            raise CheckpointError(f"{type(model).__name__} is not an M33D model.")
-        targets = {_full(name): tensor for name, tensor in model.state_dict().items()}
-        super().__init__(targets, _named(tensors), ConversionReport("m33d", origin), options)
-        self.config, self.theirs, self.origin = config, theirs, origin
+    config: M33DConfig
+    theirs: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
         self._check_architecture()
         self.decoder_obstacle = self._decoder_obstacle()
 
@@ -86,7 +72,8 @@ class OwnNames(PartMatching):
         differences = ", ".join(f"{n} is {v!r} there and {getattr(self.config, n)!r} here" for n, v in other.items())
         words = " ".join(f"--model.{name} {value}" for name, value in other.items())
         raise CheckpointError(
-            f"{self.origin} is of another architecture: {differences}. Give {words}, or start from another checkpoint."
+            f"{self.report.origin} is of another architecture: {differences}. Give {words}, or start from another"
+            " checkpoint."
         )
 
     def _decoder_obstacle(self) -> str | None:
@@ -108,27 +95,22 @@ class OwnNames(PartMatching):
                 return f"another decoder: {name} is {_shapes(self.weights[name].tensor, self.targets[name])}"
         return None
 
-    def place_part(self, target: str, own: Tensor, match: re.Match[str] | None) -> None:
-        """The weight of the same name, else that of RGB (or of the shared encoder)."""
-        if target not in self.weights:
-            self._fill_missing(target, own, match)
-        elif self.weights[target].tensor.shape == own.shape:
-            self.take(target, self.weights[target])
-        else:
-            raise self._misfit(f"{target} is {_shapes(self.weights[target].tensor, own)}")
-
-    def place_decoder(self, target: str, own: Tensor) -> None:
-        """The weight of the same name and shape."""
-        self._take_if_equal(target, own, "the checkpoint's decoder does not know this modality")
-
-    def place_head(self, target: str, own: Tensor) -> None:
-        """The weight of the same name and shape; of classifiers only for the same classes."""
-        part = target.split(".")[0]
-        if part in _HEADS:
+    def place(self, target: str, own: Tensor) -> None:
+        """The weight of the same name; in embeddings and encoders else that of RGB, or of the shared encoder."""
+        part, weight = target.split(".")[0], self.weights.get(target)
+        if part == "decoder" and self.decoder_obstacle is not None:
+            self.leave(target, self.decoder_obstacle)
+        elif part == "decoder":
+            self._take_if_equal(target, own, "the checkpoint's decoder does not know this modality")
+        elif part in _HEADS:
             obstacle = self._other_classes(part) if part in _CLASS_HEADS else None
             self._take_if_equal(target, own, f"{_HEADS[part]} is not in the checkpoint", obstacle)
+        elif weight is None:
+            self._fill_missing(target, own)
+        elif weight.tensor.shape == own.shape:
+            self.take(target, weight)
         else:
-            self.place_part(target, own, None)
+            raise self._misfit(f"{target} is {_shapes(weight.tensor, own)}")
 
     def _take_if_equal(self, target: str, own: Tensor, absent: str, obstacle: str | None = None) -> None:
         weight = self.weights.get(target)
@@ -151,8 +133,9 @@ class OwnNames(PartMatching):
             return f"another shape: {_shapes(theirs, ours)}"
         return obstacle
 
-    def _fill_missing(self, target: str, own: Tensor, match: re.Match[str] | None) -> None:
+    def _fill_missing(self, target: str, own: Tensor) -> None:
         """A weight of embeddings or encoders that the checkpoint lacks under this name."""
+        match = PART.fullmatch(target)
         part, owner, leaf = match.group("part", "owner", "leaf") if match else ("", "shared", "")
         name = self._stand_in(part, owner, leaf) if match else _MAE_CLASS_TOKEN
         stand_in = self.weights.get(name)
@@ -220,16 +203,11 @@ class OwnNames(PartMatching):
         if self._differences(["encoder_sharing"]):
             theirs, ours = self.theirs["encoder_sharing"], self.config.encoder_sharing
             why = f"Different: encoder_sharing {theirs!r} there, {ours!r} here."
-        return CheckpointError(f"{self.origin} is of another architecture: {what}. {why}")
+        return CheckpointError(f"{self.report.origin} is of another architecture: {what}. {why}")
 
 
-def _named(tensors: Mapping[str, Tensor]) -> dict[str, Weight]:
-    """An own checkpoint as a format: its weights by the names in a model around the base model."""
-    return {_full(name): Weight(tensor, (_full(name),), _full(name)) for name, tensor in tensors.items()}
-
-
-def _full(name: str) -> str:
-    """Names of M33DModel and of the models around it made alike."""
+def full(name: str) -> str:
+    """The name of a weight of M33DModel in the models around it; theirs stay."""
     name = name.removeprefix("m33d.")
     return f"m33d.{name}" if name.startswith(("embeddings.", "encoders.", "global_token")) else name
 

@@ -168,7 +168,7 @@ def test_other_heads_than_the_released_ones_must_be_stated_in_a_run_too(tmp_path
     with pytest.raises(ConversionError, match=r"6 are those of the released.*init\.num_attention_heads 12"):
         initialise(model, tmp_path / "small.pth")
     report = initialise(model, tmp_path / "small.pth", ConversionOptions(num_attention_heads=12))
-    assert "num_attention_heads 12: stated; no tensor tells it" in report.notes
+    assert "num_attention_heads 12: stated; no tensor tells it" in report.facts
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_fine_tuning_starts_from_their_rgb_encoder(twin: MultiMAETwin, file: Pat
     model = M33DForSemanticSegmentation(config).eval()
     report = initialise(model, file)
     assert all(name.startswith("segmentation_head.") for name in report.new)
-    assert any(note.startswith("assumed: num_attention_heads 4, as the model has it") for note in report.notes)
+    assert any(note.startswith("assumed: num_attention_heads 4, as the model has it") for note in report.facts)
     pixels = _images()["rgb"]
     with torch.no_grad():
         ours, theirs = model.extract_features(pixels)["rgb"], twin.encode({"rgb": pixels})[:, :-1]

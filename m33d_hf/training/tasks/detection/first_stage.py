@@ -63,7 +63,7 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, C
     weights = read_weights(own.files)
     config, notes = _config(args, own.config, trained=any(name.startswith(_NEW_WEIGHTS) for name in weights))
     model = M33DForVideoActionDetection._from_config(config, attn_implementation=args.train.attn_implementation)
-    report = _FirstStage(model.state_dict(), weights, ConversionReport("m33d", args.init_from, notes=notes)).apply()
+    report = _fill(model, weights, ConversionReport("m33d", args.init_from, notes=notes))
     if int(os.environ.get("RANK", "0")) == 0:
         print(report.summary_by_part(), flush=True)
     return model, report
@@ -93,26 +93,29 @@ def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[
     return M33DConfig.from_dict({**theirs, **own, **remembered}), notes
 
 
-class _FirstStage(Matching):
-    """Every weight under its own name; the recurrent net and its classifier alone may be new, nothing left over."""
-
-    def __init__(self, targets: dict[str, Tensor], weights: dict[str, Tensor], report: ConversionReport) -> None:
-        how = "the same weight there"
-        super().__init__(targets, {name: Weight(value, (name,), how) for name, value in weights.items()}, report)
-        new = [name for name in targets if name not in weights and not name.startswith(_NEW_WEIGHTS)]
-        foreign = new + [name for name in weights if name not in targets]
-        if foreign:
-            raise CheckpointError(
-                f"{report.origin} is not a model of the first stage: {len(foreign)} weights are missing or unknown, the"
-                f" first is {foreign[0]!r}. Train one with run_video_classification.py on the clips of the same phases."
-            )
-        name = next((name for name, value in weights.items() if value.shape != targets[name].shape), None)
-        if name is not None:
-            raise CheckpointError(
-                f"{report.origin}: {name} is {tuple(weights[name].shape)} there and {tuple(targets[name].shape)} in"
-                " this model; the fields model.temporal_* of a trained second stage must be those it was trained with."
-            )
+class _SameNames(Matching):
+    """Every weight under its own name."""
 
     def place(self, target: str, own: Tensor) -> None:
         """Take the weight of the same name."""
         self.take_or_leave(target, "the first stage has no recurrent net")
+
+
+def _fill(model: M33DForVideoActionDetection, weights: dict[str, Tensor], report: ConversionReport) -> ConversionReport:
+    """Copy the weights; nothing but the recurrent net and its classifier may be missing, and nothing left over."""
+    own, origin = model.state_dict(), report.origin
+    foreign = [name for name in own if name not in weights and not name.startswith(_NEW_WEIGHTS)]
+    foreign += [name for name in weights if name not in own]
+    if foreign:
+        raise CheckpointError(
+            f"{origin} is not a model of the first stage: {len(foreign)} weights are missing or unknown, the first is "
+            f"{foreign[0]!r}. Train one with run_video_classification.py on the clips of the same phases."
+        )
+    name = next((name for name, tensor in weights.items() if tensor.shape != own[name].shape), None)
+    if name is not None:
+        raise CheckpointError(
+            f"{origin}: {name} is {tuple(weights[name].shape)} there and {tuple(own[name].shape)} in this model; "
+            "the fields model.temporal_* of a trained second stage must be those it was trained with."
+        )
+    same = {name: Weight(tensor, (name,), "the same weight there") for name, tensor in weights.items()}
+    return _SameNames(own, same, report).apply()
