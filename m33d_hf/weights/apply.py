@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from m33d_hf.errors import ConversionError
@@ -13,13 +12,13 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.weights.architecture import check_encoder, decoder_obstacle, infer_config
 from m33d_hf.weights.facts import Facts, lines_on
 from m33d_hf.weights.files import ForeignCheckpoint
+from m33d_hf.weights.foreign_names import ForeignNames, ends_in_norm, has_final_norm
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_obstacle
 from m33d_hf.weights.formats.detect import FORMATS
 from m33d_hf.weights.formats.layout import FormatTable, Neutral, Weight, translate
 from m33d_hf.weights.formats.multimae import TABLE, target_obstacle
 from m33d_hf.weights.formats.positions import grid_note, split_class_row, verify_table
 from m33d_hf.weights.init_options import ConversionOptions
-from m33d_hf.weights.plan import Plan, has_final_norm, plan_target, random_encoders
 from m33d_hf.weights.report import ConversionReport
 
 
@@ -66,28 +65,25 @@ def convert_state_dict(
         ConversionError: another architecture, learned position tables, or any key that remains unexplained.
     """
     options = options or ConversionOptions()
-    config, facts = _config_of(model), _facts_of(checkpoint)
+    config, facts = config_of(model), _facts_of(checkpoint)
     neutral, table = facts.neutral, facts.table
     check_encoder(facts, config, options.inflate)
     targets = dict(model.state_dict())
     decoder_reason = _decoder_reason(facts, config, targets, options)
-    ignored = dict(checkpoint.ignored) | dict(neutral.ignored)
-    notes = [*checkpoint.notes, *([table.note] if table.note else [])]
-    notes += _norm_notes(neutral, targets, decoder_reason)
-    neutral = _settle_positions(neutral, table, config, decoder_reason, ignored, notes)
-    plan = Plan(random_encoders=random_encoders(config, options))
-    plan.classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
-    for target in targets:
-        plan_target(target, targets[target], neutral, options, decoder_reason, plan)
-    _account(neutral, plan, ignored, decoder_reason, targets, checkpoint, table)
-    _pour(plan.values, targets, table)
-    untold = lines_on(facts, config, decoder_reason is None)
-    return ConversionReport(table.name, checkpoint.origin, plan.used, ignored, plan.filled, plan.new, notes, untold)
+    report = ConversionReport(table.name, checkpoint.origin, ignored={**checkpoint.ignored, **neutral.ignored})
+    report.notes = [*checkpoint.notes, *([table.note] if table.note else [])]
+    report.notes += _norm_notes(neutral, targets, decoder_reason)
+    neutral = _settle_positions(neutral, table, config, decoder_reason, report)
+    classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
+    reasons = {"decoder_obstacle": decoder_reason, "classifier_obstacle": classifier_reason}
+    ForeignNames(targets, neutral.weights, report, options, config=config, **reasons).apply()
+    report.facts = lines_on(facts, config, decoder_reason is None)
+    return report
 
 
 def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason: str | None) -> list[str]:
     """What a final norm that the checkpoint does not have changes."""
-    if has_final_norm(neutral) or not any(".layernorm." in name for name in targets if "encoders." in name):
+    if has_final_norm(neutral.weights) or not ends_in_norm(targets):
         return []
     notes = [
         "the model ends its encoders in a norm that the checkpoint does not have (a fine-tuned model norms after"
@@ -98,7 +94,12 @@ def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason:
     return notes
 
 
-def _config_of(model: nn.Module) -> M33DConfig:
+def config_of(model: nn.Module) -> M33DConfig:
+    """The configuration of a model that can be filled.
+
+    Raises:
+        ConversionError: it is none of ours, or has no memory.
+    """
     config = getattr(model, "config", None)
     if not isinstance(config, M33DConfig):
         raise ConversionError(f"{type(model).__name__} is not an M33D model: it has no M33DConfig.")
@@ -147,8 +148,7 @@ def _settle_positions(
     table: FormatTable,
     config: M33DConfig,
     decoder_reason: str | None,
-    ignored: dict[str, str],
-    notes: list[str],
+    report: ConversionReport,
 ) -> Neutral:
     """Verify the position tables, list them as ignored, and add the class row to the class token."""
     weights = dict(neutral.weights)
@@ -157,19 +157,19 @@ def _settle_positions(
         key = entry.sources[0]
         part = part.partition(".")[0]
         if part == "decoder" and decoder_reason is not None:
-            ignored[key] = decoder_reason
+            report.ignored[key] = decoder_reason
             continue
         reason, grid = verify_table(key, entry.tensor, table.position_kind, table.cls_position_row, config)
         _, cls_row = split_class_row(entry.tensor, table.cls_position_row)
         if config.position_embedding_type != table.position_kind:
             reason = f"the inflated model has {config.position_embedding_type} positions instead"
-        ignored[key] = reason
+        report.ignored[key] = reason
         if part == "decoder" and cls_row is not None and bool(cls_row.any()):
             raise ConversionError(f"{key!r}: row 0 (class token) is not zero, but our decoder adds nothing there.")
         if part == "encoder" and not notes_given:
             notes_given = True
             note = grid_note(grid, config)
-            notes.extend([note] if note else [])
+            report.notes += [note] if note else []
             if cls_row is not None and "cls_token" in weights:
                 cls = weights["cls_token"]
                 if cls.tensor.shape[-1:] != cls_row.shape:
@@ -178,73 +178,3 @@ def _settle_positions(
                     )
                 weights["cls_token"] = Weight(cls.tensor + cls_row, cls.sources, "cls_token + position row 0")
     return Neutral(weights, neutral.tables, neutral.ignored)
-
-
-def _account(
-    neutral: Neutral,
-    plan: Plan,
-    ignored: dict[str, str],
-    decoder_reason: str | None,
-    targets: Mapping[str, Tensor],
-    checkpoint: ForeignCheckpoint,
-    table: FormatTable,
-) -> None:
-    """Give a reason to every foreign weight that went nowhere, or raise; likewise for our open weights."""
-    poured = set(plan.used)
-    for name, weight in neutral.weights.items():
-        for key in weight.sources:
-            if key not in poured and key not in ignored:
-                reason = _reason_for_unused(name, decoder_reason, plan.classifier_reason, targets)
-                if reason:
-                    ignored[key] = reason
-    unexplained = [key for key in checkpoint.tensors if key not in poured and key not in ignored]
-    if unexplained:
-        raise ConversionError(
-            f"{table.name}: {len(unexplained)} weights of {checkpoint.origin} have no place in the model,"
-            f" first"
-            f" {unexplained[0]!r}. Does the model's configuration (qkv_bias, layers, modalities) match?"
-        )
-    missing = [target for target in targets if target not in plan.filled and target not in plan.new]
-    if missing:
-        raise ConversionError(
-            f"{table.name}: {len(missing)} weights of the model are not in {checkpoint.origin}, first"
-            f" {missing[0]!r}. The file is incomplete or of another model."
-        )
-
-
-def _reason_for_unused(
-    name: str, decoder_reason: str | None, classifier_reason: str | None, targets: Mapping[str, Tensor]
-) -> str | None:
-    if name.startswith("classifier."):
-        return classifier_reason
-    if name.startswith("fc_norm.") and "fc_norm.weight" not in targets:
-        return FINE_TUNE_REASON
-    if name.startswith("decoder."):
-        if decoder_reason is not None:
-            return decoder_reason
-        if name.startswith("decoder.targets."):
-            return "the model does not predict this modality, or does not encode it"
-        if name.startswith("decoder.head.") and "decoder.heads.rgb.weight" not in targets:
-            return "the model does not reconstruct RGB"
-        return None
-    if name == "cls_token" and not any(target.endswith(("cls_token", "global_token")) for target in targets):
-        return "the model has no class token (use_cls_token, global_token)"
-    if name.startswith("patch_") and not any(f"embeddings.{name[6:].split('.')[0]}." in target for target in targets):
-        return "the model does not take this modality"
-    if name.startswith("encoder.layernorm.") and not any(".layernorm." in t for t in targets if "encoders." in t):
-        return "the model's head reads the raw blocks, before any final norm"
-    return None
-
-
-def _pour(values: Mapping[str, Tensor], targets: Mapping[str, Tensor], table: FormatTable) -> None:
-    for target, value in values.items():
-        if not value.is_floating_point():
-            raise ConversionError(f"{table.name}: the checkpoint's weight for {target!r} is {value.dtype}, no float.")
-        if value.shape != targets[target].shape:
-            raise ConversionError(
-                f"{table.name}: {target!r} is {tuple(targets[target].shape)} in the model but"
-                f" {tuple(value.shape)} in the checkpoint."
-            )
-    with torch.no_grad():
-        for target, value in values.items():
-            targets[target].copy_(value)

@@ -10,9 +10,9 @@ from torch import Tensor
 from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, rgb_modality
 from m33d_hf.weights.facts import Facts, needed
+from m33d_hf.weights.foreign_names import has_final_norm
 from m33d_hf.weights.formats import multimae
 from m33d_hf.weights.formats.layout import FormatTable, Neutral
-from m33d_hf.weights.plan import has_final_norm
 
 _WIDTH_PER_HEAD = 64
 
@@ -162,7 +162,7 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
         result |= _decoder_fields(facts) if neutral.has_decoder() else {}
     if table is not multimae.TABLE and (neutral.has_decoder() or table is multimae.TIMM_TABLE):
         # To a fine-tuned model, which norms after pooling, a norm is added instead, and the report says so.
-        result["encoder_norm"] = has_final_norm(neutral)
+        result["encoder_norm"] = has_final_norm(neutral.weights)
     if "decoder_num_attention_heads" in known:
         result["decoder_num_attention_heads"] = known["decoder_num_attention_heads"].value
     return result

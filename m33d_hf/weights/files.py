@@ -32,7 +32,7 @@ MODEL_TYPES = ("vit_mae", "videomae", "vit")
 WRAPPER_KEYS = ("model", "module", "state_dict")
 # Shared by all keys of a state dict saved from a wrapped model.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "backbone.")
-_REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _TRAINING_STATE = {
     "optimizer": "optimizer state",
     "lr_scheduler": "schedule state",
@@ -83,7 +83,7 @@ def load_foreign(path_or_repo: str | Path, stated: Mapping[str, Any] | None = No
     if path.is_dir():
         files, config = _files_of_folder(path)
     elif path.is_file():
-        files, config = expand_index(path), _read_config(path.parent / "config.json")
+        files, config = expand_index(path), read_config(path.parent / "config.json")
     else:
         files, config = _download(origin)
     content: dict[str, Any] = {}
@@ -225,7 +225,7 @@ def _read_weights(file: Path) -> tuple[dict[Any, Any], list[str]]:
 
 
 def _files_of_folder(folder: Path) -> tuple[list[Path], dict[str, Any]]:
-    config = _read_config(folder / "config.json")
+    config = read_config(folder / "config.json")
     for name in STANDARD_NAMES:
         if (folder / name).is_file():
             return expand_index(folder / name), config
@@ -262,18 +262,23 @@ def _shard_names(index: Path) -> list[str]:
     return names
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """What a config.json says; empty where there is none, or no mapping in it.
+
+    Raises:
+        CheckpointError: it is no JSON.
+    """
     if not file.is_file():
         return {}
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file}: not readable as JSON ({error}).") from error
+        raise CheckpointError(f"{file} is not readable as JSON: {error}.") from error
     return config if isinstance(config, dict) else {}
 
 
 def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
-    match = _REPOSITORY.fullmatch(repository)
+    match = REPOSITORY.fullmatch(repository)
     if not match or Path(repository).suffix in WEIGHT_SUFFIXES:
         raise CheckpointError(f"{repository}: no such file or folder, and not a Hub repository id (org/name).")
     from huggingface_hub import hf_hub_download
@@ -300,13 +305,13 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
         if file is None:
             continue
         if file.suffix != ".json":
-            return [file], _read_config(config_file) if config_file else {}
+            return [file], read_config(config_file) if config_file else {}
         shards = [(shard, fetch(shard)) for shard in _shard_names(file)]
         absent = [shard for shard, fetched in shards if fetched is None]
         if absent:
             raise CheckpointError(f"{repository}: shard {absent[0]!r} is listed in {name} but absent.")
         files = [fetched for _, fetched in shards if fetched is not None]
-        return files, _read_config(config_file) if config_file else {}
+        return files, read_config(config_file) if config_file else {}
     raise CheckpointError(
         f"{repository}: none of {', '.join(STANDARD_NAMES)} could be found on the Hub or in the local cache."
         " If you meant a file on this machine, the path does not exist."

@@ -39,6 +39,11 @@ class InitOptions:
     def __post_init__(self) -> None:
         check_section(self, "init")
 
+    def stated(self) -> dict[str, int]:
+        """What is said about a foreign checkpoint and no tensor tells."""
+        heads = {name: getattr(self, name) for name in ("num_attention_heads", "decoder_num_attention_heads")}
+        return {name: value for name, value in heads.items() if value is not None}
+
 
 @dataclass
 class ConversionOptions(InitOptions):

@@ -13,14 +13,14 @@ from helpers.demo_results import fake_results
 from helpers.fuzzing import Outcomes, mutations, slices
 from helpers.launching import assert_same_weights
 from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
+from m33d_hf.data.files.markers import MARKER, mark_complete
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import M33DError
 from m33d_hf.experiments.driver import report
 from m33d_hf.experiments.jobs import Job, stored_row
 from m33d_hf.experiments.report.results import load_results
-from m33d_hf.training.processes.markers import MARKER, mark_complete
 from m33d_hf.training.run.loop import TrainResult, train
-from m33d_hf.training.tasks.initialisation import find_own
+from m33d_hf.weights.own import find_own
 
 CHANGES = {
     "train__max_steps": 9,

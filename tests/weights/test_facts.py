@@ -18,9 +18,8 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.scripts.convert_checkpoint import main
-from m33d_hf.training.tasks.initialisation import initialise
-from m33d_hf.weights import config_for, convert_state_dict, from_state_dict
-from m33d_hf.weights.init_options import InitOptions
+from m33d_hf.weights import ConversionOptions, config_for, convert_state_dict, from_state_dict
+from m33d_hf.weights.own import initialise
 
 HEADS, WIDTH, SIDE, FRAMES = 4, 128, 64, 8
 STATED: dict[str, Any] = {"num_attention_heads": HEADS, "image_size": SIDE, "num_frames": FRAMES}
@@ -168,8 +167,8 @@ def test_other_heads_than_the_released_ones_must_be_stated_in_a_run_too(tmp_path
     model.to_empty(device="cpu")
     with pytest.raises(ConversionError, match=r"6 are those of the released.*init\.num_attention_heads 12"):
         initialise(model, tmp_path / "small.pth")
-    report = initialise(model, tmp_path / "small.pth", InitOptions(num_attention_heads=12))
-    assert "num_attention_heads 12: stated; no tensor tells it" in report.notes
+    report = initialise(model, tmp_path / "small.pth", ConversionOptions(num_attention_heads=12))
+    assert "num_attention_heads 12: stated; no tensor tells it" in report.facts
 
 
 @pytest.mark.parametrize(

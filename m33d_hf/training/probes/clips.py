@@ -33,10 +33,10 @@ from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.preparation import build_eval_feed, build_model, overlap_lines
 from m33d_hf.training.tasks.base import to_device
-from m33d_hf.training.tasks.building import config_of
+from m33d_hf.training.tasks.building import config_of, load_weights, starting_config
 from m33d_hf.training.tasks.class_numbers import assume_classes
-from m33d_hf.training.tasks.initialisation import find_own, initialise, starting_config
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
+from m33d_hf.weights.own import find_own
 
 Encoder = Callable[[Tensor], Tensor]
 
@@ -176,9 +176,9 @@ def frozen_encoder(args: RunArguments, device: torch.device) -> M33DModel:
             starting_config(args), modalities=["rgb"], attn_implementation=args.train.attn_implementation
         )
     if args.init_from is not None:
-        report = initialise(model, args.init_from, args.init)
+        report = load_weights(args, model)
         if os.environ.get("RANK", "0") == "0":
-            print(report.summary(), file=sys.stderr, flush=True)
+            print(report.summary_by_part(), file=sys.stderr, flush=True)
     place(model, device).eval()
     return model
 

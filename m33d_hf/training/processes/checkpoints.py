@@ -3,7 +3,7 @@
 Layout below `output_dir/checkpoints`: `step_00000100/{model.safetensors, optimizer.pt, state.json, COMPLETE}`, with
 `ema.safetensors` where an average is kept and `config.json` where the model has one, and `best/` with the weights of
 the best evaluation; in each also what belongs to the weights, so that it may be copied elsewhere. COMPLETE lists every
-file with its size and a digest (m33d_hf.training.processes.markers), so that a folder cut short by a crash, a full
+file with its size and a digest (m33d_hf.data.files.markers), so that a folder cut short by a crash, a full
 disk or a partial copy, or damaged since, is never picked up.
 """
 
@@ -23,10 +23,10 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from m33d_hf.data.files.markers import MARKER, damage, file_digest, flush_folder, is_complete, mark_complete
 from m33d_hf.data.loader.workers import tells_of_a_lost_worker
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.processes.fsdp2 import cut_like, local
-from m33d_hf.training.processes.markers import MARKER, damage, file_digest, flush_folder, is_complete, mark_complete
 from m33d_hf.training.processes.saved_state import FILES, own_memory
 
 Beside = Callable[[Path], None]

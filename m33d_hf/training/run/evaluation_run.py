@@ -30,9 +30,9 @@ from m33d_hf.training.run.seen_videos import seen_again
 from m33d_hf.training.run.stepping import seed_step
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_numbers import numbers_changed
-from m33d_hf.training.tasks.initialisation import find_own, stated_by
 from m33d_hf.weights import config_for, load_foreign
 from m33d_hf.weights.formats.classes import class_names
+from m33d_hf.weights.own import find_own
 
 RESULTS = "eval_results.json"
 # What changes how samples look: said where it is not as it was in training.
@@ -127,7 +127,7 @@ def _trained(init_from: str, args: RunArguments) -> tuple[dict[str, Any], list[s
         labels = own.config.get("id2label")
         fields = {name: value for name, value in own.config.items() if name in _FIELDS}
     else:
-        foreign = load_foreign(init_from, stated_by(args.init))
+        foreign = load_foreign(init_from, args.init.stated())
         labels = foreign.config.get("id2label")
         fields = config_for(foreign, init_decoder=False, given=args.model)
     names = class_names(labels)

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
+from m33d_hf.data.files.markers import FINAL, MARKER, mark_complete
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.data.files.skips import count_skipped
 from m33d_hf.errors import CheckpointError, NonFiniteLossError
@@ -19,7 +20,6 @@ from m33d_hf.training.processes.beside import copy_beside
 from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.processes.launch import open_accelerator
 from m33d_hf.training.processes.launcher import SAVING, STEPPING, patience
-from m33d_hf.training.processes.markers import FINAL, MARKER, mark_complete
 from m33d_hf.training.processes.saved_state import ENTRIES, METRICS_RECORD
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.preparation import Run, eval_name

@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from m33d_hf.acceleration import place
+from m33d_hf.data.files.markers import MARKER, damage, mark_complete
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.processes.checkpoints import read_state, read_weights, write_json, write_weights
 from m33d_hf.training.processes.launch import open_accelerator
-from m33d_hf.training.processes.markers import MARKER, damage, mark_complete
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import build
 from m33d_hf.training.run.stepping import loss_shares, loss_weights, micro_counts, seed_step

@@ -21,7 +21,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import COMPARED, RunArguments
 from m33d_hf.training.recipe.task_names import TASKS, name_of
 from m33d_hf.training.tasks.building import build_eval_dataset, build_run_datasets, config_of, save_processor
-from m33d_hf.training.tasks.initialisation import LoadReport
+from m33d_hf.weights import ConversionReport
 
 Batch = dict[str, Any]
 Collator = Callable[[list[Any]], Batch]
@@ -61,7 +61,7 @@ class Task:
     compares_samples: bool = False
     hides_tokens: bool = False
     learns_from_features: bool = False
-    load_report: LoadReport | None = None
+    load_report: ConversionReport | None = None
 
     def evaluation_batch(self, args: RunArguments) -> int:
         """Samples per process and forward pass of an evaluation.

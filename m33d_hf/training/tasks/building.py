@@ -21,7 +21,8 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import RecipeNumber
-from m33d_hf.training.tasks.initialisation import LoadReport, initialise
+from m33d_hf.weights import ConversionOptions, ConversionReport, load_foreign, trained_positions
+from m33d_hf.weights.own import find_own, initialise
 
 
 def config_of(model: nn.Module) -> M33DConfig:
@@ -204,16 +205,56 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
     return rows if chosen is None else [rows[row] for row in chosen]
 
 
+def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
+    """The configuration of a run's model; positions and a global token stay those of the checkpoint it starts from.
+
+    With `position_embedding_resize: interpolate`, a model that starts from a checkpoint of another input size (our
+    own, or MAE's) keeps the checkpoint's position grid and interpolates it, unless the arguments give `position_grid`.
+
+    Raises:
+        ConfigError: values that cannot work.
+        CheckpointError: `init_from` cannot be read.
+    """
+    origin = None if args.init_from is None else _origin_config(args.init_from)
+    given = {*args.model, *overrides}
+    if origin is not None and origin.get("global_token") and not {"use_cls_token", "global_token"} & given:
+        overrides = {**overrides, "global_token": True, "use_cls_token": False}
+    config = M33DConfig(**{**args.model, **overrides})
+    if origin is None or "position_grid" in given or config.position_embedding_resize != "interpolate":
+        return config
+    grid = _trained_grid(origin, str(config.position_embedding_type))
+    return config if grid is None else M33DConfig(**{**args.model, **overrides, "position_grid": grid})
+
+
+def _origin_config(init_from: str) -> dict[str, Any]:
+    """The configuration of a checkpoint: its own, or what the weights of a foreign one tell."""
+    own = find_own(init_from)
+    if own is not None:
+        return own.config
+    return trained_positions(load_foreign(init_from))
+
+
+def _trained_grid(origin: dict[str, Any], kind: str) -> list[int] | None:
+    """The (t, h, w) grid on which a checkpoint's positions of that kind were trained, None where there is none."""
+    grid = origin.get("position_grid")
+    return list(grid) if grid is not None and origin.get("position_embedding_type") == kind else None
+
+
+def load_weights(args: RunArguments, model: nn.Module) -> ConversionReport:
+    """Fill a model from `init_from`, which is given, as `init` says."""
+    return initialise(model, str(args.init_from), ConversionOptions(**vars(args.init)))
+
+
 def build_initialised(
     args: RunArguments, model_class: type[PreTrainedModel], config: M33DConfig
-) -> tuple[PreTrainedModel, LoadReport | None]:
+) -> tuple[PreTrainedModel, ConversionReport | None]:
     """A fresh model, filled from `init_from` where given; the main process prints what was loaded."""
     model = model_class._from_config(config, attn_implementation=args.train.attn_implementation)
     if args.init_from is None:
         return model, None
-    report = initialise(model, args.init_from, args.init)
+    report = load_weights(args, model)
     if int(os.environ.get("RANK", "0")) == 0:
-        print(report.summary(), flush=True)
+        print(report.summary_by_part(), flush=True)
     return model, report
 
 

@@ -15,8 +15,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
-from m33d_hf.training.tasks.building import build_initialised, config_of
-from m33d_hf.training.tasks.initialisation import starting_config
+from m33d_hf.training.tasks.building import build_initialised, config_of, starting_config
 
 
 class DenseTask(SourceTask):

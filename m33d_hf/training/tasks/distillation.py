@@ -19,7 +19,8 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.initialisation import LoadReport, find_own
+from m33d_hf.weights import ConversionReport
+from m33d_hf.weights.own import find_own
 
 Batch = dict[str, Any]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -61,7 +62,7 @@ class Teacher:
         return found.hexdigest()[:16]
 
 
-def build_teacher(args: RunArguments, model: M33DForPreTraining, report: LoadReport | None) -> Teacher | None:
+def build_teacher(args: RunArguments, model: M33DForPreTraining, report: ConversionReport | None) -> Teacher | None:
     """The teacher that a run's configuration asks for, None where it asks for none or does not train.
 
     Args:

@@ -16,9 +16,8 @@ from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
-from m33d_hf.training.tasks.building import build_initialised, config_of
+from m33d_hf.training.tasks.building import build_initialised, config_of, starting_config
 from m33d_hf.training.tasks.distillation import Teacher, build_teacher
-from m33d_hf.training.tasks.initialisation import starting_config
 
 
 class PretrainingTask(SourceTask):

@@ -20,9 +20,8 @@ from m33d_hf.evaluation.metrics import ConfusionMatrix
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch
-from m33d_hf.training.tasks.building import build_run_source, config_of
+from m33d_hf.training.tasks.building import build_run_source, config_of, starting_config
 from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
-from m33d_hf.training.tasks.initialisation import starting_config
 from m33d_hf.weights.formats.classes import class_names
 
 

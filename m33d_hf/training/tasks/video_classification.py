@@ -39,6 +39,7 @@ from m33d_hf.training.tasks.building import (
     build_run_datasets,
     config_of,
     save_processor,
+    starting_config,
 )
 from m33d_hf.training.tasks.class_numbers import class_table_of
 from m33d_hf.training.tasks.classes import (
@@ -49,7 +50,6 @@ from m33d_hf.training.tasks.classes import (
     describe_classes,
     training_classes,
 )
-from m33d_hf.training.tasks.initialisation import starting_config
 
 CONFUSION_FIGURE = "confusion_matrix.png"
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from helpers.tiny_task import TinyModel
+from m33d_hf.data.files.markers import damage, is_complete
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.processes import checkpoints
 from m33d_hf.training.processes.checkpoints import CheckpointStore, find_checkpoints, read_state, read_weights
-from m33d_hf.training.processes.markers import damage, is_complete
 
 
 @pytest.fixture

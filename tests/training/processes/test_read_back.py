@@ -10,14 +10,14 @@ import torch
 from helpers.fuzzing import bit_flips
 from helpers.rooms_runs import words
 from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
+from m33d_hf.data.files.markers import MARKER, damage
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.errors import CheckpointError, CorruptFileError
-from m33d_hf.training.processes.markers import MARKER, damage
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.reporting import read_rows
-from m33d_hf.training.tasks.initialisation import find_own
 from m33d_hf.training.tasks.pretraining import PretrainingTask
+from m33d_hf.weights.own import find_own
 
 CHANGES = {"checkpoint__every_steps": 4, "evaluation__every_steps": 4, "logging__every_steps": 1}
 

@@ -14,7 +14,8 @@ from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.training.processes.optimization import layer_id, parameter_groups
 from m33d_hf.training.recipe.parsing import parse_arguments
-from m33d_hf.training.tasks.initialisation import initialise, starting_config
+from m33d_hf.training.tasks.building import starting_config
+from m33d_hf.weights.own import initialise
 
 TINY = [
     "--train.max_steps=1",

@@ -15,9 +15,9 @@ from torch import nn
 
 from helpers.launching import assert_same_weights, without_timing
 from helpers.rooms_runs import words
+from m33d_hf.data.files.markers import MARKER
 from m33d_hf.errors import ConfigError, NonFiniteLossError, ResumeError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training.processes.markers import MARKER
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.evaluation_run import evaluate_run

@@ -26,8 +26,7 @@ from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.tasks.base import build_task, to_device
-from m33d_hf.training.tasks.building import save_processor
-from m33d_hf.training.tasks.initialisation import starting_config
+from m33d_hf.training.tasks.building import save_processor, starting_config
 
 # Landscape, portrait, odd, nearly square, and smaller than most canvases.
 SIZES = [(120, 160), (160, 120), (97, 131), (101, 100), (40, 57), (50, 49)]

@@ -18,8 +18,9 @@ from m33d_hf.modeling.patches_m33d import unpatchify
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.training.recipe.parsing import parse_arguments
-from m33d_hf.training.tasks.initialisation import initialise, starting_config
+from m33d_hf.training.tasks.building import starting_config
 from m33d_hf.weights import ConversionReport, config_for, convert_state_dict, from_state_dict, load_foreign
+from m33d_hf.weights.own import initialise
 
 SIDE, PATCH = 3, 4
 KEEP = [0, 2, 5, 9 + 1, 9 + 8]
@@ -182,7 +183,7 @@ def test_fine_tuning_starts_from_their_rgb_encoder(twin: MultiMAETwin, file: Pat
     model = M33DForSemanticSegmentation(config).eval()
     report = initialise(model, file)
     assert all(name.startswith("segmentation_head.") for name in report.new)
-    assert any(note.startswith("assumed: num_attention_heads 4, as the model has it") for note in report.notes)
+    assert any(note.startswith("assumed: num_attention_heads 4, as the model has it") for note in report.facts)
     pixels = _images()["rgb"]
     with torch.no_grad():
         ours, theirs = model.extract_features(pixels)["rgb"], twin.encode({"rgb": pixels})[:, :-1]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor
 
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.tasks.detection.features import ClipRule
-from m33d_hf.training.tasks.initialisation import LoadReport, find_own
+from m33d_hf.weights import ConversionReport
+from m33d_hf.weights.formats.layout import Weight
+from m33d_hf.weights.matching import Matching
+from m33d_hf.weights.own import find_own, read_weights
 
 # What a run may set beside what the first stage has settled.
 _OWN_FIELDS = ("temporal_", "classifier_", "attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate")
@@ -38,7 +39,7 @@ def clip_rule(args: RunArguments, config: M33DConfig) -> ClipRule:
     return ClipRule(config.num_frames, stride, every)
 
 
-def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, LoadReport]:
+def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, ConversionReport]:
     """Build the model of a run from the configuration and weights of `init_from`.
 
     Returns:
@@ -59,15 +60,13 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, L
             f"{args.init_from} is not an output folder of this package; the second stage starts from the folder that "
             "run_video_classification.py left (config.json and model.safetensors)."
         )
-    weights: dict[str, torch.Tensor] = {}
-    for file in own.files:
-        try:
-            weights.update(load_file(file))
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file} cannot be read: {error}.") from error
+    weights = read_weights(own.files)
     config, notes = _config(args, own.config, trained=any(name.startswith(_NEW_WEIGHTS) for name in weights))
     model = M33DForVideoActionDetection._from_config(config, attn_implementation=args.train.attn_implementation)
-    return model, _fill(model, weights, LoadReport(args.init_from, "m33d", notes=notes))
+    report = _fill(model, weights, ConversionReport("m33d", args.init_from, notes=notes))
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(report.summary_by_part(), flush=True)
+    return model, report
 
 
 def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[M33DConfig, list[str]]:
@@ -94,26 +93,29 @@ def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[
     return M33DConfig.from_dict({**theirs, **own, **remembered}), notes
 
 
-def _fill(model: M33DForVideoActionDetection, weights: dict[str, torch.Tensor], report: LoadReport) -> LoadReport:
+class _SameNames(Matching):
+    """Every weight under its own name."""
+
+    def place(self, target: str, own: Tensor) -> None:
+        """Take the weight of the same name."""
+        self.take_or_leave(target, "the first stage has no recurrent net")
+
+
+def _fill(model: M33DForVideoActionDetection, weights: dict[str, Tensor], report: ConversionReport) -> ConversionReport:
     """Copy the weights; nothing but the recurrent net and its classifier may be missing, and nothing left over."""
     own, origin = model.state_dict(), report.origin
-    new = [name for name in own if name not in weights]
-    foreign = [name for name in new if not name.startswith(_NEW_WEIGHTS)] + [n for n in weights if n not in own]
+    foreign = [name for name in own if name not in weights and not name.startswith(_NEW_WEIGHTS)]
+    foreign += [name for name in weights if name not in own]
     if foreign:
         raise CheckpointError(
             f"{origin} is not a model of the first stage: {len(foreign)} weights are missing or unknown, the first is "
             f"{foreign[0]!r}. Train one with run_video_classification.py on the clips of the same phases."
         )
-    shapes = [n for n, tensor in weights.items() if tensor.shape != own[n].shape]
-    if shapes:
-        name = shapes[0]
+    name = next((name for name, tensor in weights.items() if tensor.shape != own[name].shape), None)
+    if name is not None:
         raise CheckpointError(
             f"{origin}: {name} is {tuple(weights[name].shape)} there and {tuple(own[name].shape)} in this model; "
             "the fields model.temporal_* of a trained second stage must be those it was trained with."
         )
-    model.load_state_dict({**own, **weights})
-    report.loaded = dict.fromkeys(weights, "the same weight there")
-    report.new = dict.fromkeys(new, "the first stage has no recurrent net")
-    if int(os.environ.get("RANK", "0")) == 0:
-        print(report.summary(), flush=True)
-    return report
+    same = {name: Weight(tensor, (name,), "the same weight there") for name, tensor in weights.items()}
+    return _SameNames(own, same, report).apply()

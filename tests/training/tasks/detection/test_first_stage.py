@@ -24,7 +24,7 @@ def test_a_first_stage_in_pieces_is_read_whole(tmp_path: Path, whole: M33DForVid
     assert len(list((tmp_path / "pieces").glob("*.safetensors"))) > 1
     model, report = load_first_stage(arguments(tmp_path / "out", str(tmp_path / "pieces")))
     stored = whole.state_dict()
-    assert report.loaded.keys() == stored.keys()
+    assert report.filled.keys() == stored.keys()
     assert all(torch.equal(model.state_dict()[name], value) for name, value in stored.items())
 
 

@@ -16,8 +16,9 @@ from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 from m33d_hf.training.recipe.parsing import parse_arguments
-from m33d_hf.training.tasks.initialisation import find_own, initialise, starting_config
-from m33d_hf.weights.init_options import InitOptions
+from m33d_hf.training.tasks.building import starting_config
+from m33d_hf.weights import ConversionOptions
+from m33d_hf.weights.own import find_own, initialise
 
 SMALL = ["--model.hidden_size", "16", "--model.intermediate_size", "32", "--model.num_hidden_layers", "4",
          "--model.decoder_hidden_size", "8", "--model.decoder_intermediate_size", "16"]  # fmt: skip
@@ -50,11 +51,11 @@ def test_stage_1_to_stage_2(tmp_path: Path) -> None:
     own, state = load_file(folder / "model.safetensors"), model.state_dict()
     encoder = [name for name in own if name.startswith("m33d.")]
     assert all(torch.equal(state[name], own[name]) for name in encoder)
-    assert sorted(report.loaded) == sorted(encoder)
+    assert sorted(report.filled) == sorted(encoder)
     assert set(report.new) == {name for name in state if name.startswith("decoder.")}
     assert set(report.new.values()) == {"the checkpoint has no decoder"}
     assert report.ignored == {}
-    assert "decoder.*" in report.summary()
+    assert "decoder.*" in report.summary_by_part()
 
 
 def test_the_same_model_is_loaded_whole(tmp_path: Path) -> None:
@@ -63,12 +64,12 @@ def test_the_same_model_is_loaded_whole(tmp_path: Path) -> None:
     report = initialise(model, folder)
     assert (report.new, report.ignored) == ({}, {})
     assert all(torch.equal(model.state_dict()[k], v) for k, v in load_file(folder / "model.safetensors").items())
-    assert set(report.loaded) == set(model.state_dict())
+    assert set(report.filled) == set(model.state_dict())
 
 
 def test_the_decoder_can_be_left_out(tmp_path: Path) -> None:
     folder = saved(tmp_path, config_of("rooms/pretrain_stage2"))
-    report = initialise(fresh(config_of("rooms/pretrain_stage2")), folder, InitOptions(init_decoder=False))
+    report = initialise(fresh(config_of("rooms/pretrain_stage2")), folder, ConversionOptions(init_decoder=False))
     assert set(report.new) == set(report.ignored)
     assert set(report.new.values()) == {"init.init_decoder is false"}
 
@@ -91,10 +92,10 @@ def test_task_models_take_the_rgb_encoder(tmp_path: Path, kind: type) -> None:
     model = fresh(config, kind)
     report = initialise(model, folder)
     own, state = load_file(folder / "model.safetensors"), model.state_dict()
-    assert all(torch.equal(state[name], own[name]) for name in report.loaded)
+    assert all(torch.equal(state[name], own[name]) for name in report.filled)
     assert all(name.startswith(("segmentation_head.", "depth_head.")) for name in report.new)
-    assert set(report.loaded) | set(report.new) == set(state)
-    assert set(report.loaded.values()) | set(report.ignored) == set(own)
+    assert set(report.filled) | set(report.new) == set(state)
+    assert set(report.filled.values()) | set(report.ignored) == set(own)
     assert not any(name.startswith("m33d.encoders.rgb.layers") for name in report.ignored)
 
 
@@ -117,7 +118,7 @@ def test_depth_parts_can_stay_random(tmp_path: Path) -> None:
     folder = saved(tmp_path, config_of("rooms/pretrain", "mae"))
     model = fresh(config_of("rooms/pretrain", "rgbd_mae"))
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    report = initialise(model, folder, InitOptions(depth_encoder_init="random", depth_patch_init="random"))
+    report = initialise(model, folder, ConversionOptions(depth_encoder_init="random", depth_patch_init="random"))
     depth = [n for n in before if n.startswith(("m33d.encoders.depth.", "m33d.embeddings.depth."))]
     assert set(depth) <= set(report.new)
     assert all(torch.equal(model.state_dict()[n], before[n]) for n in depth)
@@ -221,7 +222,7 @@ def test_foreign_checkpoints_are_converted(tmp_path: Path) -> None:
     model = fresh(config_of("rooms/pretrain", "mae"))
     report = initialise(model, tmp_path)
     assert report.format == "ViTMAE (transformers)"
-    assert len(report.loaded) + len(report.new) == len(model.state_dict())
+    assert len(report.filled) + len(report.new) == len(model.state_dict())
 
 
 def test_positions_of_maes_file_are_interpolated_to_other_sizes(tmp_path: Path) -> None:
@@ -288,7 +289,7 @@ def test_detection_starts_from_the_first_stage_and_back(tmp_path: Path) -> None:
     model = fresh(clip_config(["cut", "knot"]), M33DForVideoActionDetection)
     report = initialise(model, tmp_path / "one")
     assert report.new and {key.split(".")[0] for key in report.new} == {"gru", "temporal_classifier"}
-    assert set(report.loaded) >= CLIP_HEAD
+    assert set(report.filled) >= CLIP_HEAD
     model.save_pretrained(tmp_path / "two")
     back = initialise(fresh(clip_config(["cut", "knot"]), M33DForVideoClassification), tmp_path / "two")
     assert not back.new and set(back.ignored.values()) == {

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from helpers.fuzzing import bit_flips
-from m33d_hf.training.processes import markers
-from m33d_hf.training.processes.markers import MARKER, damage, file_digest, has_digests, is_complete, mark_complete
+from m33d_hf.data.files import markers
+from m33d_hf.data.files.markers import MARKER, damage, file_digest, has_digests, is_complete, mark_complete
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.pt", "state.json", MARKER)
 

@@ -1,0 +1,149 @@
+"""Weights from `init_from` into a fresh model, with an account of every weight on both sides.
+
+Own checkpoints (a folder, its model.safetensors, or a hub id whose config.json says model_type m33d) are found here;
+everything else is a foreign checkpoint. Nothing is written unless every weight of the checkpoint is used or ignored for
+a reason, and every weight of the model is filled or new for a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m33d_hf.data.files.markers import FINAL, MARKER, damage
+from m33d_hf.errors import CheckpointError
+from m33d_hf.weights.apply import config_of, convert_state_dict
+from m33d_hf.weights.files import (
+    REPOSITORY,
+    STANDARD_NAMES,
+    WEIGHT_SUFFIXES,
+    expand_index,
+    load_foreign,
+    read_config,
+    read_safetensors,
+)
+from m33d_hf.weights.formats.layout import Weight
+from m33d_hf.weights.init_options import ConversionOptions
+from m33d_hf.weights.own_names import OwnNames, full
+from m33d_hf.weights.report import ConversionReport
+
+WEIGHTS, INDEX = STANDARD_NAMES[:2]
+CONFIG = "config.json"
+
+
+def initialise(
+    model: nn.Module,
+    init_from: str | Path,
+    options: ConversionOptions | None = None,
+) -> ConversionReport:
+    """Fill `model` in place from a checkpoint.
+
+    Args:
+        model: any M33D model with memory (not on the meta device).
+        init_from: own folder (also checkpoints/step_... and checkpoints/best), own or foreign weight file, hub id.
+        options: what to take, how to fill what the checkpoint lacks, and what no tensor of a foreign one tells
+            (`m33d_hf.weights.facts`).
+
+    Raises:
+        CheckpointError: nothing readable, another architecture (both shapes are named), or a weight nobody can explain.
+        ConversionError: the same for foreign formats.
+    """
+    options = options or ConversionOptions()
+    own = find_own(str(init_from))
+    if own is None:
+        return convert_state_dict(load_foreign(init_from, options.stated()), model, options)
+    targets = {full(name): value for name, value in model.state_dict().items()}
+    weights = {full(name): Weight(value, (full(name),), full(name)) for name, value in read_weights(own.files).items()}
+    report = ConversionReport("m33d", str(init_from))
+    return OwnNames(targets, weights, report, options, config=config_of(model), theirs=own.config).apply()
+
+
+@dataclass(frozen=True)
+class OwnCheckpoint:
+    """An own checkpoint: its weight files and its configuration (empty when only a weight file is there)."""
+
+    files: tuple[Path, ...]
+    config: dict[str, Any]
+
+
+def find_own(init_from: str) -> OwnCheckpoint | None:
+    """The own checkpoint behind `init_from`; None when it is foreign.
+
+    Raises:
+        CheckpointError: a folder or hub id of ours without weights.
+    """
+    path = Path(init_from).expanduser()
+    if path.exists():
+        _refuse_damage(path if path.is_dir() else path.parent)
+    if path.is_file():
+        config = read_config(path.parent / CONFIG)
+        if config.get("model_type") == "m33d" and path.suffix == ".safetensors":
+            return OwnCheckpoint((path,), config)
+        return None
+    folder = path if path.is_dir() else _fetch(init_from)
+    if folder is None:
+        return None
+    config = read_config(folder / CONFIG)
+    if config.get("model_type") != "m33d":
+        return None
+    if (folder / WEIGHTS).is_file():
+        return OwnCheckpoint((folder / WEIGHTS,), config)
+    if (folder / INDEX).is_file():
+        return OwnCheckpoint(tuple(expand_index(folder / INDEX)), config)
+    raise CheckpointError(
+        f"{init_from} has a config.json of this package but no {WEIGHTS}; a run that has not finished keeps its "
+        "weights in checkpoints/step_NNNNNNNN: name that folder."
+    )
+
+
+def _refuse_damage(folder: Path) -> None:
+    """Compare weights and configuration with the marker of the run that wrote them, where there is one.
+
+    Raises:
+        CheckpointError: they are not what was written.
+    """
+    if not (folder / MARKER).is_file():
+        return
+    wrong = damage(folder, only=[path.name for path in folder.iterdir() if FINAL.fullmatch(path.name)])
+    if wrong is not None:
+        raise CheckpointError(
+            f"{folder} is damaged: {wrong}. Take another checkpoint of the run, or put an unchanged copy back; if the "
+            f"change was made on purpose, remove {folder / MARKER}."
+        )
+
+
+def _fetch(name: str) -> Path | None:
+    """Local folder of a hub id of ours; None for anything that is no such id (the converters say what it is)."""
+    match = REPOSITORY.fullmatch(name)
+    if not match or Path(name).suffix in WEIGHT_SUFFIXES:
+        return None
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, revision = match.group("repo", "revision")
+    try:
+        if read_config(Path(hf_hub_download(repo, CONFIG, revision=revision))).get("model_type") != "m33d":
+            return None
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[CONFIG, "model*.safetensors*"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None  # load_foreign asks again and says precisely what is wrong
+
+
+def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of an own checkpoint.
+
+    Raises:
+        CheckpointError: a file cannot be read, or holds numbers that are none.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors.update(read_safetensors(file))
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise CheckpointError(f"{files[0]}: {len(broken)} tensors hold NaN or infinity, the first is {broken[0]!r}.")
+    return tensors

@@ -1,0 +1,223 @@
+"""Which weight of one of our own checkpoints goes where in another of our models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from m33d_hf.errors import CheckpointError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.preprocessing_m33d import size_pair
+from m33d_hf.weights.formats.classes import class_obstacle
+from m33d_hf.weights.matching import PART, Matching, depth_kernel
+
+# Fields that no shape tells but that change what the same weights compute.
+_ARCHITECTURE_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "patch_size",
+    "tubelet_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "position_embedding_type",
+)
+# What a global token starts from (docs/method.md#global-token): in MAE its position is 0, nothing is added.
+_MAE_CLASS_TOKEN = "m33d.embeddings.rgb.cls_token"
+_GLOBAL_TOKEN = "m33d.global_token"
+_DECODER_FIELDS = {"decoder_num_attention_heads": None, "decoder_fusion": None, "decoder_kind": "shared"}
+_DECODER_CORE = re.compile(r"decoder\.(?:targets\.(?P<target>\w+)\.)?(?:embed|mask_token|layers|layernorm)\b")
+_HEADS = {
+    "contrastive_head": "the contrastive head",
+    "matching_head": "the matching head",
+    "segmentation_head": "the segmentation head",
+    "depth_head": "the depth head",
+    "fc_norm": "the norm of pooled features",
+    "classifier": "the classifier",
+    "gru": "the recurrent net",
+    "temporal_classifier": "the temporal classifier",
+}
+# Heads whose rows are classes: of equal shape they are still worthless for other classes.
+_CLASS_HEADS = ("classifier", "temporal_classifier")
+
+
+@dataclass(kw_only=True)
+class OwnNames(Matching):
+    """A checkpoint of ours against a model, `full` names on both sides.
+
+    Args:
+        config: of the model.
+        theirs: that of the checkpoint, empty where only a weight file is there.
+
+    Raises:
+        CheckpointError: the configurations are of other architectures.
+    """
+
+    config: M33DConfig
+    theirs: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self._check_architecture()
+        self.decoder_obstacle = self._decoder_obstacle()
+
+    def _check_architecture(self) -> None:
+        other = self._differences(_ARCHITECTURE_FIELDS)
+        if not other:
+            return
+        differences = ", ".join(f"{n} is {v!r} there and {getattr(self.config, n)!r} here" for n, v in other.items())
+        words = " ".join(f"--model.{name} {value}" for name, value in other.items())
+        raise CheckpointError(
+            f"{self.report.origin} is of another architecture: {differences}. Give {words}, or start from another"
+            " checkpoint."
+        )
+
+    def _decoder_obstacle(self) -> str | None:
+        """Why the decoder is not taken; None when it is."""
+        for side, owner in ((self.targets, "model"), (self.weights, "checkpoint")):
+            if not any(name.startswith("decoder.") for name in side):
+                return f"the {owner} has no decoder"
+        if not self.options.init_decoder:
+            return "init.init_decoder is false"
+        for name, default in _DECODER_FIELDS.items():
+            theirs, ours = self.theirs.get(name, default), getattr(self.config, name)
+            if theirs is not None and theirs != ours:
+                return f"another decoder: {name} is {theirs!r} in the checkpoint and {ours!r} here"
+        core = _decoder_core(self.weights, self.targets)
+        if core != _decoder_core(self.targets, self.weights):
+            return "another decoder: the numbers of layers differ"
+        for name in sorted(core):
+            if self.weights[name].tensor.shape != self.targets[name].shape:
+                return f"another decoder: {name} is {_shapes(self.weights[name].tensor, self.targets[name])}"
+        return None
+
+    def place(self, target: str, own: Tensor) -> None:
+        """The weight of the same name; in embeddings and encoders else that of RGB, or of the shared encoder."""
+        part, weight = target.split(".")[0], self.weights.get(target)
+        if part == "decoder" and self.decoder_obstacle is not None:
+            self.leave(target, self.decoder_obstacle)
+        elif part == "decoder":
+            self._take_if_equal(target, own, "the checkpoint's decoder does not know this modality")
+        elif part in _HEADS:
+            obstacle = self._other_classes(part) if part in _CLASS_HEADS else None
+            self._take_if_equal(target, own, f"{_HEADS[part]} is not in the checkpoint", obstacle)
+        elif weight is None:
+            self._fill_missing(target, own)
+        elif weight.tensor.shape == own.shape:
+            self.take(target, weight)
+        else:
+            raise self._misfit(f"{target} is {_shapes(weight.tensor, own)}")
+
+    def _take_if_equal(self, target: str, own: Tensor, absent: str, obstacle: str | None = None) -> None:
+        weight = self.weights.get(target)
+        if weight is not None and obstacle is None and weight.tensor.shape != own.shape:
+            obstacle = f"another shape: {_shapes(weight.tensor, own)}"
+        if weight is None or obstacle is None:
+            self.take_or_leave(target, absent)
+        else:
+            self.leave(target, obstacle)
+            self.report.ignored[target] = obstacle
+
+    def _other_classes(self, head: str) -> str | None:
+        """Why a classifier cannot be taken, weight and bias together: its rows mean other classes, or it is wider."""
+        weight, ours = self.weights.get(f"{head}.weight"), self.targets[f"{head}.weight"]
+        if weight is None:
+            return f"{_HEADS[head]} is not in the checkpoint"
+        theirs = weight.tensor
+        obstacle = class_obstacle(theirs.shape[0], self.theirs.get("id2label"), ours.shape[0], self.config.id2label)
+        if obstacle is None and theirs.shape != ours.shape:
+            return f"another shape: {_shapes(theirs, ours)}"
+        return obstacle
+
+    def _fill_missing(self, target: str, own: Tensor) -> None:
+        """A weight of embeddings or encoders that the checkpoint lacks under this name."""
+        match = PART.fullmatch(target)
+        part, owner, leaf = match.group("part", "owner", "leaf") if match else ("", "shared", "")
+        name = self._stand_in(part, owner, leaf) if match else _MAE_CLASS_TOKEN
+        stand_in = self.weights.get(name)
+        if part == "encoders" and leaf.startswith("layernorm.") and stand_in is None:
+            self.leave(target, "the checkpoint has no final norm; it starts as the identity")
+        elif owner not in ("rgb", "shared") and self.options.depth_encoder_init == "random":
+            self.leave(target, "init.depth_encoder_init is random")
+        elif part == "embeddings" and leaf == "projection.weight" and stand_in is not None:
+            self._fill_patch(target, name, own)
+        elif stand_in is not None and stand_in.tensor.shape == own.shape:
+            self.take(target, stand_in, how=f"copied from {name}")
+        elif leaf == "cls_token" and _GLOBAL_TOKEN in self.weights:
+            self.take(target, self.weights[_GLOBAL_TOKEN], how=f"copied from {_GLOBAL_TOKEN}")
+        elif target == _GLOBAL_TOKEN or leaf == "cls_token":
+            self.leave(target, "the checkpoint has no class token")
+        else:
+            raise self._misfit(f"it has no {target}, which is {tuple(own.shape)} in this model")
+
+    def _stand_in(self, part: str, owner: str, leaf: str) -> str:
+        """The name of the checkpoint's RGB weight, or shared one, that can take this place."""
+        names = [f"m33d.{part}.{other}.{leaf}" for other in ("rgb", "shared") if other != owner]
+        return next((name for name in names if name in self.weights), names[0])
+
+    def _fill_patch(self, target: str, name: str, own: Tensor) -> None:
+        """A patch kernel of a modality that the checkpoint lacks, from the RGB kernel."""
+        how, source = self.options.depth_patch_init, self.weights[name]
+        if how == "random":
+            self.leave(target, "init.depth_patch_init is random")
+            return
+        kernel = depth_kernel(source.tensor, own.shape[1], how)
+        if kernel.shape != own.shape:
+            raise self._misfit(f"the patch kernel is {_shapes(source.tensor, own)}")
+        self.take(target, source, kernel, f"{how} over the channels of {name}")
+
+    def why_unused(self, name: str) -> str:
+        """What a weight of the checkpoint is for that this model does not have."""
+        part = name.split(".")[0]
+        if part == "decoder":
+            return self.decoder_obstacle or "this model does not reconstruct or embed this modality"
+        if part in _HEADS:
+            there = any(key.split(".")[0] == part for key in self.targets)
+            return f"{_HEADS[part]} of this model has no such weight" if there else f"this model lacks {_HEADS[part]}"
+        match = PART.fullmatch(name)
+        if match and not any(key.startswith(f"m33d.{match['part']}.{match['owner']}.") for key in self.targets):
+            return f"this model has no {match['part']} of {match['owner']!r}"
+        if match and match["part"] == "encoders" and match["leaf"].startswith("layernorm."):
+            return "this model's head reads raw blocks, before any final norm"
+        if name == _GLOBAL_TOKEN or (match and match["leaf"] == "cls_token"):
+            return "this model has no class token" if match else "this model has no global token"
+        raise self._misfit(f"its {name}, {tuple(self.weights[name].tensor.shape)}, has no place in this model")
+
+    def _differences(self, names: Iterable[str]) -> dict[str, Any]:
+        """The checkpoint's values of the fields that it states and this model has otherwise."""
+        found: dict[str, Any] = {}
+        for name in names:
+            theirs, ours = self.theirs.get(name), getattr(self.config, name)
+            same = size_pair(theirs) == size_pair(ours) if name == "patch_size" and theirs else theirs == ours
+            if theirs is not None and not same:
+                found[name] = theirs
+        return found
+
+    def _misfit(self, what: str) -> CheckpointError:
+        """What does not fit, and what else may explain it, the sizes having been compared before."""
+        why = "The configurations agree, so the file may be damaged."
+        if self._differences(["encoder_sharing"]):
+            theirs, ours = self.theirs["encoder_sharing"], self.config.encoder_sharing
+            why = f"Different: encoder_sharing {theirs!r} there, {ours!r} here."
+        return CheckpointError(f"{self.report.origin} is of another architecture: {what}. {why}")
+
+
+def full(name: str) -> str:
+    """The name of a weight of M33DModel in the models around it; theirs stay."""
+    name = name.removeprefix("m33d.")
+    return f"m33d.{name}" if name.startswith(("embeddings.", "encoders.", "global_token")) else name
+
+
+def _decoder_core(side: Iterable[str], other: Iterable[str]) -> set[str]:
+    """The weights that make a decoder what it is; of decoders per target, those of the targets on both sides."""
+    there = {name.split(".")[2] for name in other if name.startswith("decoder.targets.")}
+    matches = ((name, _DECODER_CORE.match(name)) for name in side)
+    return {name for name, match in matches if match and (match["target"] is None or match["target"] in there)}
+
+
+def _shapes(theirs: Tensor, ours: Tensor) -> str:
+    return f"{tuple(theirs.shape)} in the checkpoint and {tuple(ours.shape)} in this model"
