@@ -128,7 +128,7 @@ def _outcomes(files: list[Path]) -> Iterator[tuple[str, str, float]]:
         yield files[len(lines)].name, ended, 0.0
 
 
-@pytest.mark.parametrize(("seed", "count"), slices(quick=15, long=300))
+@pytest.mark.parametrize(("seed", "count"), slices(quick=15, long=100))
 def test_damaged_videos_are_read_or_refused(tmp_path: Path, originals: dict[str, bytes], seed: int, count: int) -> None:
     told = _damaged(originals, tmp_path, seed, count)
     outcomes: Counter[str] = Counter()

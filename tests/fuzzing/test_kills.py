@@ -1,128 +1,63 @@
-"""Kills at random moments: of a rank, of the launcher, of a loader worker. Nobody is left over, nothing is lost.
+"""Signals at random moments, to a rank, the launcher, a loader worker. Nobody is left over, nothing is lost.
 
-SIGKILL asks nobody. What is continued afterwards must come to the very weights of a run that nobody disturbed, and
-whoever was not killed must have ended by himself.
+What is continued afterwards must come to the very weights, averages and optimizer of a run that nobody disturbed, and
+whoever was not killed must have ended by himself, without an error that is not ours.
 """
 
 from __future__ import annotations
 
 import os
-import random
+import shutil
 import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from helpers.fuzzing import slices
-from helpers.launching import ALONE, TORCHRUN, assert_same_weights, finish, outcome, start, wait_for
-from helpers.ranks import run_jobs
-
-MARK = "M33D_TEST_MARK"
-STEPS = 20
-VICTIMS = ("launcher", "rank", "worker")
+from helpers.killing import (
+    MARK,
+    Runs,
+    assert_same_run,
+    descendants,
+    drawn,
+    foreign_errors,
+    latest_step,
+    strike,
+    victims,
+)
+from helpers.launching import ALONE, TORCHRUN, finish, start, wait_for
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to look for orphans")
 
 
-def job(folder: Path) -> list[dict[str, Any]]:
-    changes = {
-        "output_dir": str(folder / "run"),
-        "train__max_steps": STEPS,
-        "train__batch_size": 2,
-        "train__ema_decay": 0.9,
-        "data__options": {"delay": 0.01},
-        "data__num_workers": 1,
-        "logging__every_steps": 1,
-        "checkpoint__every_steps": 3,
-        "evaluation__every_steps": 7,
-    }
-    return [{"name": "job", "changes": changes}]
-
-
-def descendants(mark: str) -> list[int]:
-    """Living processes that inherited the mark: the launcher, the ranks (in sessions of their own), their workers."""
-    alive = []
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            marked = f"{MARK}={mark}".encode() in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
-            state = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except OSError:
-            continue
-        if marked and state != "Z":
-            alive.append(int(entry))
-    return alive
-
-
-def parent_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return 0
-
-
-def victims(kind: str, mark: str, first: int) -> list[int]:
-    """Processes of a kind: the launcher is the first, ranks are its children, workers theirs."""
-    found = [pid for pid in descendants(mark) if pid != first]
-    children = [pid for pid in found if parent_of(pid) == first]
-    return {"launcher": [first], "rank": children, "worker": [pid for pid in found if pid not in children]}[kind]
-
-
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """One process and two; sums over ranks differ in the last digit."""
-    folders = {}
-    for number in (1, 2):
-        folders[number] = tmp_path_factory.mktemp(f"undisturbed{number}")
-        code, output = run_jobs(job(folders[number]), folders[number], processes=number)
-        assert code == 0, output
-    return folders
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
-def kill_once(kind: str, rng: random.Random, process: Any, mark: str, metrics: Path) -> None:
-    """At a random moment: of the start as often as of the training."""
-    if kind != "worker" and rng.random() < 0.5:
-        time.sleep(rng.uniform(0.0, 8.0))
-    else:
-        lines = rng.randint(1, STEPS)
-        wait_for(lambda: process.poll() is not None or _lines(metrics) >= lines, "the moment", 120)
-        time.sleep(rng.uniform(0.0, 0.1))
-    for pid in rng.sample(found := victims(kind, mark, process.pid), min(1, len(found))):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _lines(metrics: Path) -> int:
-    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-
-
-@pytest.mark.parametrize(("seed", "count"), slices(3, 100))
-def test_kills_lose_nothing_and_leave_nobody(
-    undisturbed: dict[int, Path], tmp_path: Path, seed: int, count: int
-) -> None:
+@pytest.mark.parametrize(("seed", "count"), slices(3, 14))
+def test_kills_lose_nothing_and_leave_nobody(runs: Runs, tmp_path: Path, seed: int, count: int) -> None:
     for number in range(count):
-        rng, kind = random.Random(f"kill {seed} {number}"), VICTIMS[number % len(VICTIMS)]
-        world = 1 if kind == "worker" else 2
-        folder = tmp_path / str(number)
-        launcher = TORCHRUN if world == 2 else ALONE
-        process = start(launcher, job(folder), folder, **{MARK: str(folder)})
+        kill, folder = drawn(seed, number), tmp_path / str(number)
+        undisturbed = runs.undisturbed(kill.job, kill.world)
+        name = f"seed {seed}, kill {number}: {kill}"
+        process = runs.start(kill.job, kill.world, folder)
         try:
-            # Alone, the script stands where the launcher stands else, and its children are the workers.
-            seen = "rank" if kind == "worker" else kind
-            kill_once(seen, rng, process, str(folder), folder / "run" / "metrics.jsonl")
-            _, output = finish(process)
-            wait_for(lambda: not descendants(str(folder)), f"everybody to end after kill {number} ({kind})", 40)  # noqa: B023
+            hit = strike(kill, process, folder)
+            code, output = finish(process)
+            wait_for(lambda: not descendants(str(folder)), f"everybody to end after {name}", 40)  # noqa: B023
         finally:
             for orphan in descendants(str(folder)):
                 os.kill(orphan, signal.SIGKILL)
-        assert kind != "worker" or "Traceback" not in output, output
-        code, output = run_jobs(job(folder), folder, processes=world)
-        assert code == 0 and outcome(folder, "job")["step"] == STEPS, f"kill {number} ({kind}): {output}"
-        assert_same_weights(undisturbed[world] / "run", folder / "run")
-        left = [path.name for path in (folder / "run").rglob(".*") if path.name not in (".lock",)]
-        assert not left, f"kill {number} ({kind}) left {left}"
+        assert not foreign_errors(output), f"{name}: {output}"
+        print(f"{name} {'' if hit else '(too late)'} -> {code}, {latest_step(folder / 'run')} steps saved")
+        code, output = finish(runs.start(kill.job, kill.world, folder))
+        assert code == 0, f"{name}, continued: {output}"
+        assert_same_run(undisturbed, folder / "run", kill.job)
+        shutil.rmtree(folder)
 
 
 WAITING = """

@@ -6,6 +6,7 @@ fails the test that asked. Every mutation is a function of a seed and its number
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections import Counter
@@ -21,8 +22,13 @@ SECONDS_PER_CALL = 20
 
 
 def slices(quick: int, long: int) -> list[Any]:
-    """Parameters `(seed, count)`: one slice for every test run, and a longer one with another seed marked slow."""
-    return [pytest.param(0, quick, id="slice"), pytest.param(1, long, id="long", marks=pytest.mark.slow)]
+    """Parameters `(seed, count)`: one slice for every test run, and a longer one with another seed marked slow.
+
+    A campaign has longer ones with other seeds: M33D_FUZZ_FACTOR multiplies `long`, M33D_FUZZ_SEED replaces its seed.
+    """
+    factor, seed = float(os.environ.get("M33D_FUZZ_FACTOR", "1")), int(os.environ.get("M33D_FUZZ_SEED", "1"))
+    more = pytest.param(seed, max(1, round(factor * long)), id="long", marks=pytest.mark.slow)
+    return [pytest.param(0, quick, id="slice"), more]
 
 
 def mutations(original: bytes, seed: int, count: int) -> Iterator[tuple[str, bytes]]:

@@ -51,14 +51,14 @@ def outcome(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
     return json.loads((folder / f"{name}.{rank}.json").read_text())
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """Poll until `condition` is true; fails with `what` otherwise."""
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0, every: float = 0.05) -> Any:
+    """Poll `every` so many seconds until `condition` is true; fails with `what` otherwise."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
-        time.sleep(0.05)
+        time.sleep(every)
     raise AssertionError(f"waited {seconds} s in vain for {what}")
 
 
