@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.frames_on_disk import depth_array, label_array, save, write_frames
+from m33d_hf.data.sources import Source
 from m33d_hf.data.sources.doctor import check_source, write_skipped_csv
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.videos.files import VideoFile
@@ -66,8 +67,20 @@ def test_of_many_videos_only_some_are_opened_and_bad_ones_are_listed(tmp_path: P
     length = VideoFile.length.fget
     monkeypatch.setattr(VideoFile, "length", property(lambda self: opened.append(self.key) or length(self)))
 
-    class Videos(list[VideoFile]):
-        name, class_names, action_names, depth_spec = "videos", None, None, None
+    class Videos(Source):
+        name = "videos"
+
+        def __init__(self, files: list[VideoFile]) -> None:
+            self.files = files
+
+        def __len__(self) -> int:
+            return len(self.files)
+
+        def __getitem__(self, index: int) -> VideoFile:
+            return self.files[index]
+
+        def digest(self) -> str:
+            return ""
 
     report = check_source(Videos(videos), limit=3)
     assert opened == ["v0", "v3", "v6"] and report.items == 9 and report.frames is None

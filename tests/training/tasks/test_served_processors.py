@@ -68,11 +68,11 @@ def _arguments(recipe: str, changes: dict[str, Any]) -> RunArguments:
 def _served_and_evaluated(args: RunArguments, folder: Path, size: tuple[int, int]) -> tuple[list[Any], torch.Tensor]:
     """Pixel values of the saved processors (both backends for images), and of the run's own evaluation."""
     config = starting_config(args)
-    save_processor(config, args, folder)
+    several = args.task == "video_classification" and args.evaluation.num_crops > 1
+    save_processor(config, args, folder, several_crops=several)
     frames = np.random.default_rng(sum(size)).integers(0, 256, (config.num_frames, *size, 3), dtype=np.uint8)
     transform = build_transform(args.transforms, False, config.image_height_width, 1)
     sample = RGBDSample("a", rgb=torch.from_numpy(frames).permute(0, 3, 1, 2), label=0)
-    several = args.task == "video_classification" and args.evaluation.num_crops > 1
     sample = transform.crops(sample, 1)[0] if several else transform(sample)
     task = build_task(args.task)
     if args.task == "semantic_segmentation":
