@@ -54,7 +54,7 @@ def test_kills_lose_nothing_and_leave_nobody(runs: Runs, tmp_path: Path, seed: i
                 os.kill(orphan, signal.SIGKILL)
         assert not foreign_errors(output), f"{name}: {output}"
         print(f"{name} {'' if hit else '(too late)'} -> {code}, {latest_step(folder / 'run')} steps saved")
-        code, output = finish(runs.start(kill.job, kill.world, folder))
+        code, output = runs.run(kill.job, kill.world, folder)
         assert code == 0, f"{name}, continued: {output}"
         assert_same_run(undisturbed, folder / "run", kill.job)
         shutil.rmtree(folder)
