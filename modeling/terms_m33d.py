@@ -141,12 +141,10 @@ class DenoisingTerm(LossTerm):
 
     def total(self, seen: PreTrainingPass) -> Sums:
         batch, spec = seen.batch, self.spec
-        count = self.count(batch)
         if spec.name not in batch.noise:
-            return torch.zeros((), device=batch.device), count
+            return torch.zeros((), device=batch.device), self.count(batch)
         prediction, noise = seen.predictions[self.name], batch.noise_patches(spec)
-        values = batch.noisy_values(spec)
-        return reconstruction_loss(prediction, noise, "mse", values, self.config.loss_reduction)[0], count
+        return reconstruction_loss(prediction, noise, "mse", batch.noisy_values(spec), self.config.loss_reduction)
 
 
 class ContrastiveTerm(LossTerm):
