@@ -1,8 +1,9 @@
 """Reads one picture, depth map or label map, exactly and upright, or says why it cannot.
 
 Pictures: JPEG, PNG, WebP, BMP, TIFF, PGM / PPM and NPY. Maps of one value per pixel: PNG, TIFF, PGM, NPY, NPZ, PFM and
-OpenEXR, and JPEG. What a file is, its first bytes decide, and its name only where they cannot. Label and depth values
-come back as they were stored; only the rows and columns of a file with an EXIF (or TIFF) orientation are turned.
+OpenEXR, and JPEG. Either may lie inside a recording (`packed`). What a file is, its first bytes decide, and its name
+only where they cannot. Label and depth values come back as they were stored; only the rows and columns of a file with
+an EXIF (or TIFF) orientation are turned.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from m33d_hf.data.files.array_files import layout_of_file, parse_npy, parse_npz
 from m33d_hf.data.files.float_maps import EXR_SIGNATURE, exr_size, is_pfm, pfm_size, read_exr, read_pfm
+from m33d_hf.data.files.packed import packed_frame
 from m33d_hf.data.files.tiff_maps import read_tiff_map, tiff_size
 from m33d_hf.errors import CorruptFileError, DataError
 from m33d_hf.modeling.netpbm_m33d import is_netpbm, read_netpbm
@@ -52,6 +54,8 @@ class Oriented(NamedTuple):
 
 def load_rgb(path: Path | str) -> Oriented:
     """`read_rgb`, and how the picture lay in the file; raises as it does."""
+    if (frame := packed_frame(path)) is not None:
+        return Oriented(_picture(frame.file, frame.read()), 1)
     path = Path(path)
     data = read_file(path)
     orientation = 1
@@ -61,6 +65,11 @@ def load_rgb(path: Path | str) -> Oriented:
         raise DataError(f"{path}: expected an 8-bit picture, found {kind}. {_SWAPPED}")
     else:
         pixels, orientation = decode_picture(path, data)
+    return Oriented(_picture(path, pixels), orientation)
+
+
+def _picture(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 of what was decoded, contiguous and writable, as torch wants it."""
     if pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[2] != 3:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 2:
@@ -69,8 +78,7 @@ def load_rgb(path: Path | str) -> Oriented:
         raise DataError(
             f"{path}: expected an 8-bit picture, found {pixels.dtype} values of shape {pixels.shape}. {_SWAPPED}"
         )
-    # Contiguous and writable, as torch wants it.
-    return Oriented(np.require(pixels, requirements=["C", "W"]), orientation)
+    return np.require(pixels, requirements=["C", "W"])
 
 
 _SWAPPED = "If this is a depth map, the options 'rgb' and 'depth' name the wrong folders."
@@ -122,7 +130,8 @@ def read_channels(path: Path | str) -> np.ndarray:
 def load_channels(path: Path | str) -> Oriented:
     """`read_channels`, and how the map lay in the file; raises as it does."""
     path = Path(path)
-    values, orientation = _map(path, read_file(path))
+    frame = packed_frame(path)
+    values, orientation = _map(path, read_file(path)) if frame is None else (frame.read(), 1)
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:2])
     if values.ndim not in (2, 3) or 0 in values.shape or (values.ndim == 3 and values.shape[2] > 4):
@@ -203,6 +212,8 @@ def map_size(path: Path | str) -> tuple[int, int]:
 
 def size_and_orientation(path: Path | str) -> tuple[int, int, int]:
     """`map_size`, and the orientation that the file lies in; raises as it does."""
+    if (frame := packed_frame(path)) is not None:
+        return (*frame.size(), 1)
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):

@@ -21,6 +21,7 @@ SOURCES = {
     "procedures": ("m33d_hf.data.sources.rooms.procedures", "ProceduresSource"),
     "folder": ("m33d_hf.data.sources.frames.folder", "FolderSource"),
     "tum": ("m33d_hf.data.sources.frames.tum", "TumSource"),
+    "scannet": ("m33d_hf.data.sources.scannet.source", "ScanNetSource"),
     "phases": ("m33d_hf.data.sources.phases.source", "PhasesSource"),
     "ucf101": ("m33d_hf.data.sources.actions.ucf101", "Ucf101Source"),
 }

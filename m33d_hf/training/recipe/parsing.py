@@ -78,7 +78,7 @@ def resolve(argv: list[str], task: str) -> Resolved:
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for label, tree in layers:
-        merged = recipes.merge(_without_alternatives(merged, tree), tree)
+        merged = recipes.merge(_without_alternatives(_without_other_source(merged, tree), tree), tree)
         origins.update({key: label for key, _ in recipes.leaves(tree)})
     merged.setdefault("task", task)
     if merged["task"] != task and "task" in overrides:
@@ -115,6 +115,19 @@ def _without_alternatives(merged: dict[str, Any], stronger: dict[str, Any]) -> d
         if len(chosen) == 1:
             merged[section] = {k: v for k, v in merged[section].items() if k not in names}
     return merged
+
+
+def _without_other_source(merged: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
+    """Drop the options of a recipe's source where a stronger layer names another: `--data.source folder` reads frames
+    of one's own by a recipe for ScanNet, whose choice of every 25th frame is no business of theirs.
+    """
+    data, over = merged.get("data"), stronger.get("data")
+    if not isinstance(data, dict) or not isinstance(over, dict) or data.get("source") is None:
+        return merged
+    if over.get("source", data["source"]) == data["source"]:
+        return merged
+    kept = {name: value for name, value in data.items() if name not in ("options", "eval_options")}
+    return {**merged, "data": kept}
 
 
 def _door(task: str) -> str:

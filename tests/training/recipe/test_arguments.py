@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -173,3 +174,19 @@ def test_a_number_out_of_its_range_is_told_the_range_in_words(value: float, mess
     args.data.label_fraction, args.train.max_steps = value, 1
     with pytest.raises(ConfigError, match=f"data.label_fraction {message}"):
         args.validate()
+
+
+def test_options_of_a_recipe_belong_to_its_source() -> None:
+    recipe = ["--recipe", "scannet_stage1", "--data.root", "frames"]
+    assert resolve(recipe, "pretraining").args.data.options == {"every": 25}
+    stated = ["--data.source", "scannet", "--data.options.labels", "none"]
+    assert resolve([*recipe, *stated], "pretraining").args.data.options == {"every": 25, "labels": "none"}
+    other = resolve([*recipe, "--data.source", "folder", "--data.options.fps", "30"], "pretraining")
+    assert other.args.data.options == {"fps": 30.0}
+
+
+def test_options_without_a_source_wait_for_one(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("data:\n  options:\n    every: 7\n")
+    args = resolve(["--recipe", str(file), "--data.source", "tum", "--data.root", "x"], "pretraining").args
+    assert args.data.options == {"every": 7}

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from m33d_hf.data.files.cache_folder import cache_folder
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CorruptFileError, DataError, decoding
 
@@ -63,8 +64,7 @@ class RenderSpec(Protocol):
 
 def default_cache_dir() -> Path:
     """`$M33D_CACHE/rooms`, else `~/.cache/m33d_hf/rooms`."""
-    root = os.environ.get("M33D_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "m33d_hf") / "rooms"
+    return cache_folder("rooms")
 
 
 def render_chunks(spec: RenderSpec) -> Iterator[tuple[int, dict[str, np.ndarray]]]:

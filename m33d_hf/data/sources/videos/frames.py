@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from m33d_hf.data.files.packed import file_of
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES, cached_info
 from m33d_hf.modeling.video_reading_m33d import read_video
 
@@ -21,8 +22,8 @@ def video_frame(file: str, number: int) -> str:
 
 
 def video_of(file: str) -> str:
-    """The file that has to be there for `file`: the video of a video's frame, else itself."""
-    return file.rpartition("#")[0] if is_video_frame(file) else file
+    """The file that has to be there for `file`: the video or the recording that a frame lies in, else itself."""
+    return file.rpartition("#")[0] if is_video_frame(file) else file_of(file)
 
 
 def is_video_frame(file: str) -> bool:

@@ -1,0 +1,1 @@
+"""ScanNet: its recordings and exports, its label ids, its scene lists."""

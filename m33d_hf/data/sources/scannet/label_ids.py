@@ -1,0 +1,167 @@
+"""ScanNet's labels: raw ids, as annotators chose names, to NYU40 ids, and these to the classes of the benchmark.
+
+Which raw id is which NYU40 id, the data set's own table says, `scannetv2-labels.combined.tsv` (columns `id`,
+`nyu40id`, `nyu40class`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.labels.label_pictures import read_numbers
+from m33d_hf.data.labels.labels import LabelRules
+from m33d_hf.data.labels.nyu40 import NYU40, UNLABELLED
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, LabelError
+
+TABLE_NAME = "scannetv2-labels.combined.tsv"
+LABEL_IDS = ("auto", "raw", "nyu40")
+# The classes of ScanNet's benchmark by their NYU40 ids, in its order.
+BENCHMARK = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
+_ENOUGH_FILES = 16  # so many label maps without one id above 40 are no raw ids
+
+
+def classes_of(num_classes: int) -> dict[int, str]:
+    """NYU40 id -> name of the classes that are told apart, in the order of their class ids.
+
+    Raises:
+        ConfigError: a number other than 20 and 40.
+    """
+    tables = {20: {nyu: NYU40[nyu] for nyu in BENCHMARK}, 40: NYU40}
+    if num_classes not in tables:
+        raise ConfigError(f"num_classes is {num_classes}; ScanNet is scored on its 20 benchmark classes or on NYU's 40")
+    return tables[num_classes]
+
+
+def read_label_table(path: Path) -> dict[int, int]:
+    """Raw id -> NYU40 id, 0 where the table states none.
+
+    Plurals have the id of their singular; for three of those (107, 188 and 385) the rows state different classes, and
+    the last one counts, as in the benchmark's own scripts.
+
+    Raises:
+        CorruptFileError: missing or not text.
+        DataError: no such columns, or an id that is no number.
+    """
+    rows = csv.DictReader(read_text(path).splitlines(), delimiter="\t")
+    missing = {"id", "nyu40id"} - set(rows.fieldnames or ())
+    if missing:
+        raise DataError(f"{path}: the table has no column {' or '.join(sorted(missing))}; {TABLE_NAME} has both.")
+    table: dict[int, int] = {}
+    for number, row in enumerate(rows, 2):
+        try:
+            table[int(row["id"])] = int(row["nyu40id"] or UNLABELLED)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}, line {number}: {row['id']!r} and {row['nyu40id']!r} are no ids") from error
+    return table
+
+
+def label_rules(num_classes: int, raw_to_nyu: Mapping[int, int] | None) -> LabelRules:
+    """How stored ids become class ids: raw ids by their table, or NYU40 ids where that is None.
+
+    Known ids without a class become 255 (ignored); so do unknown ones, which `check_label_ids` counts.
+    """
+    classes = classes_of(num_classes)
+    order = {nyu: class_id for class_id, nyu in enumerate(classes)}
+    known = raw_to_nyu if raw_to_nyu is not None else {nyu: nyu for nyu in NYU40}
+    mapping = {stored: order.get(nyu, IGNORE_INDEX) for stored, nyu in known.items()}
+    mapping[UNLABELLED] = IGNORE_INDEX
+    return LabelRules(num_classes, list(classes.values()), mapping=mapping, unmapped="ignore")
+
+
+@dataclass(frozen=True)
+class LabelSample:
+    """The stored ids of some label maps, pixels of each."""
+
+    counts: Counter[int]
+    files: int
+
+    def unknown(self, rules: LabelRules) -> dict[int, int]:
+        """Ids that the rules do not know, and their pixels."""
+        return {value: count for value, count in self.counts.items() if value not in (rules.mapping or {})}
+
+    @property
+    def pixels(self) -> int:
+        """All that were looked at."""
+        return self.counts.total()
+
+
+def look_at_labels(files: Sequence[Path]) -> LabelSample:
+    """Count the stored ids of some files; those that cannot be read are left to the reader's own account.
+
+    Raises:
+        LabelError: a file that holds no label map.
+    """
+    counts: Counter[int] = Counter()
+    read = 0
+    for file in files:
+        try:
+            values, pixels = np.unique(read_numbers(file), return_counts=True)
+        except CorruptFileError:
+            continue
+        counts.update(dict(zip(values.tolist(), pixels.tolist())))
+        read += 1
+    return LabelSample(counts, read)
+
+
+def settle_label_ids(stated: str, by_layout: str, sample: LabelSample) -> tuple[str, str]:
+    """`raw` or `nyu40`, and a sentence that says why.
+
+    Args:
+        stated: one of `LABEL_IDS`.
+        by_layout: what the layout of the files speaks for.
+        sample: of the label maps.
+
+    Raises:
+        LabelError: the values speak against the layout, so that somebody has to say which they are.
+    """
+    if stated != "auto":
+        return stated, f"label ids are {stated}, as stated"
+    largest = max(sample.counts, default=0)
+    if by_layout == "nyu40" and largest > max(NYU40):
+        raise LabelError(
+            f"the files lie as in scannet_frames_25k, whose labels are NYU40 ids (0 to 40), but {sample.files} of them "
+            f"hold ids up to {largest}. Pass label_ids=raw (--data.options.label_ids raw) if they are raw ids."
+        )
+    if by_layout == "raw" and sample.files >= _ENOUGH_FILES and largest <= max(NYU40):
+        raise LabelError(
+            f"raw label ids of ScanNet go far beyond 40, but the {sample.files} label maps looked at hold none above "
+            f"{largest}: they may be NYU40 ids. Pass label_ids=nyu40 or label_ids=raw (--data.options.label_ids)."
+        )
+    return by_layout, f"label ids are taken as {by_layout}, by the layout of the files (--data.options.label_ids)"
+
+
+def check_label_ids(rules: LabelRules, sample: LabelSample, most: float) -> str:
+    """A sentence on what share of the sample has no class and how much of that is unknown.
+
+    Args:
+        rules: of `label_rules`.
+        sample: of the label maps.
+        most: share of pixels with unknown ids that is let pass, in [0, 1].
+
+    Raises:
+        LabelError: more than that.
+    """
+    unknown = sample.unknown(rules)
+    share = sum(unknown.values()) / max(1, sample.pixels)
+    shown = ", ".join(f"{value} ({count} pixels)" for value, count in _largest_first(unknown.items()))
+    if share > most:
+        raise LabelError(
+            f"{share:.1%} of the labelled pixels looked at have ids that the table does not know ({shown}); at most "
+            f"{most:.1%} are ignored (--data.options.max_unknown). Are label_ids and label_table those of these files?"
+        )
+    mapping = rules.mapping or {}
+    void = sum(count for value, count in sample.counts.items() if mapping.get(value, 0) == IGNORE_INDEX)
+    said = f"of {sample.files} label maps looked at, {void / max(1, sample.pixels):.1%} of the pixels are of no class"
+    return f"{said}, {share:.2%} have unknown ids{f': {shown}' if shown else ''}"
+
+
+def _largest_first(items: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    return sorted(items, key=lambda item: -item[1])[:8]

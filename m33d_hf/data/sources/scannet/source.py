@@ -1,0 +1,223 @@
+"""The `scannet` source: scans as recordings (`.sens`), as exported pictures, or as `scannet_frames_25k`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.depth.sampling import evenly_spaced
+from m33d_hf.data.labels.labels import LabelRules
+from m33d_hf.data.sources.frames.frames import FrameSource, choose, depth_files, thin_out
+from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, Sequences, canonical_split, missing_entries, select_split
+from m33d_hf.data.sources.scannet.label_ids import (
+    LABEL_IDS,
+    TABLE_NAME,
+    check_label_ids,
+    label_rules,
+    look_at_labels,
+    read_label_table,
+    settle_label_ids,
+)
+from m33d_hf.data.sources.scannet.scenes import Scene, SceneOptions, find_scenes
+from m33d_hf.errors import DataError
+
+EXPORT_SCALE = 1000.0
+CAMERA_FPS = 30.0
+_LOOKED_AT = 64
+_LIST_NAMES = {"train": "scannetv2_train.txt", "validation": "scannetv2_val.txt", "test": "scannetv2_test.txt"}
+# Below the root and the folder above it, where people keep the lists and the table of labels.
+_PLACES = (".", "..", "splits", "meta_data", "Tasks/Benchmark")
+
+
+class ScanNetSource(FrameSource):
+    """ScanNet as it is downloaded or exported; a recording is read where it lies and never unpacked to disk.
+
+    Scenes are folders `scene0000_00` at the root or below (`scans/`), with `scene0000_00.sens`, or with `color/N.jpg`
+    and `depth/N.png` in millimetres; label maps lie in `label-filt/` or `label/`. Colour and labels come at the size of
+    the depth (640 x 480) unless `align` says otherwise.
+
+    Args:
+        root: folder of the data; also one scene.
+        split: `train`, `validation` (`val`), `test`, or None / `all`. The official lists (`scannetv2_train.txt`,
+            `scannetv2_val.txt`, `scannetv2_test.txt`) are looked for in the root, the folder above it, and in
+            `splits/`, `meta_data/` or `Tasks/Benchmark/` below the root.
+        unit: `frames` (each frame an item) or `clips` (each scan an item).
+        layout: `auto`, `sens`, `exported` or `frames_25k`; `auto` takes pictures where a scene has some.
+        every: frames whose number is a multiple of it are kept: 25 for pre-training, 100 for fine-tuning.
+        labels: `none`, `auto` (`label-filt`, else `label`) or the name of a folder.
+        label_ids: what the label maps hold: `raw` ids, `nyu40` ids, or `auto`: nyu40 in `scannet_frames_25k`, raw
+            elsewhere, checked against the values.
+        label_table: the data set's table of raw ids, `scannetv2-labels.combined.tsv`; None looks where the lists are.
+        num_classes: 20 (the benchmark's) or 40 (NYU's).
+        max_unknown: share of labelled pixels with ids outside the table that is ignored before it is an error.
+        require_labels: leave out (and list) frames without labels, where labels are read.
+        align: `rgb_to_depth`, `depth_to_rgb` or `refuse`, as in the `folder` source. Pictures are resized, not
+            registered: both cameras see nearly the same.
+        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source; where
+            nothing is stated, what the recording says (its depth shift), and millimetres for pictures.
+        min_frames, clip_length, windows, split_list, split_fractions: as in the `folder` source.
+
+    Raises:
+        ConfigError: options that contradict each other.
+        DataError: no scene, no list of the split, no frame left; LabelError for ids of another kind.
+    """
+
+    name = "scannet"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        unit: str = "frames",
+        layout: str = "auto",
+        every: int = 1,
+        labels: str = "none",
+        label_ids: str = "auto",
+        label_table: str | None = None,
+        num_classes: int = 20,
+        max_unknown: float = 0.01,
+        require_labels: bool = True,
+        align: str = "rgb_to_depth",
+        depth_unit: str | Mapping[str, str] | None = None,
+        depth_scale: float | Mapping[str, float] | None = None,
+        depth_kind: str | None = None,
+        invalid_values: Iterable[float] | None = None,
+        min_depth: float | None = None,
+        max_depth: float | None = None,
+        min_frames: int | None = None,
+        clip_length: int | None = None,
+        windows: int | None = None,
+        split_list: str | Mapping[str, str] | None = None,
+        split_fractions: Mapping[str, float] | None = None,
+    ) -> None:
+        root = Path(root).expanduser()
+        choose("label_ids", label_ids, LABEL_IDS)
+        scenes = find_scenes(root, SceneOptions(layout, labels, every, require_labels and labels != "none"))
+        unpaired = [entry for scene in scenes for entry in scene.unpaired]
+        notes = [describe_scenes(scenes, every)]
+        sequences = {scene.name: scene.frames for scene in scenes if scene.frames}
+        if not sequences:
+            reasons = Counter(entry.reason for entry in unpaired).most_common(3)
+            told = "; ".join(f"{reason} ({count} times)" for reason, count in reasons)
+            raise DataError(f"no frame is left of the {len(scenes)} scenes under {root}: {told or notes[0]}")
+        rules = (
+            None if labels == "none" else _rules(root, scenes, label_ids, label_table, num_classes, max_unknown, notes)
+        )
+        stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth)
+        if not stated.states_meaning:
+            stated = DepthOptions(
+                scale=_scales(scenes), invalid_values=invalid_values, min_depth=min_depth, max_depth=max_depth
+            )
+        all_depth = depth_files(sequences)
+        sequences = _selected(root, sequences, split, split_list, split_fractions, notes)
+        sequences = thin_out(sequences, unit, 1, min_frames, unpaired, clip_length)
+        super().__init__(
+            root,
+            sequences,
+            unit=unit,
+            all_depth=all_depth,
+            depth_options=stated,
+            label_rules=rules,
+            align=align,
+            fps=CAMERA_FPS / every,
+            unpaired=unpaired,
+            notes=notes,
+            clip_length=clip_length,
+            windows=windows,
+        )
+
+
+def describe_scenes(scenes: Sequence[Scene], every: int) -> str:
+    """How many scenes of which layout there are, and how many of their frames are kept."""
+    layouts = Counter(scene.layout for scene in scenes if scene.frames)
+    kinds = ", ".join(f"{count} {layout}" for layout, count in layouts.items())
+    kept, found = sum(len(scene.frames) for scene in scenes), sum(scene.found for scene in scenes)
+    which = "" if every == 1 else f" whose number is a multiple of {every}"
+    return f"{len(scenes)} scenes ({kinds or 'none usable'}): {kept} of {found} frames{which}"
+
+
+def _scales(scenes: Sequence[Scene]) -> float | dict[str, float]:
+    """Units per metre: one number, or by scene where they differ."""
+    each = {
+        scene.name: EXPORT_SCALE if scene.header is None else scene.header.depth_shift
+        for scene in scenes
+        if scene.frames
+    }
+    first = next(iter(each.values()))
+    return first if all(scale == first for scale in each.values()) else each
+
+
+def _places(root: Path, name: str) -> list[Path]:
+    return [place for folder in _PLACES if (place := root / folder / name).is_file()]
+
+
+def _selected(
+    root: Path,
+    sequences: Sequences,
+    split: str | None,
+    split_list: str | Mapping[str, str] | None,
+    fractions: Mapping[str, float] | None,
+    notes: list[str],
+) -> Sequences:
+    """The scenes of a split, by the official lists unless others or fractions are stated.
+
+    Raises:
+        DataError: the official list is not there. Scenes of one room must not be trained and tested on, so none is made
+            up.
+    """
+    if split is not None and split != "all" and split_list is None and fractions is None:
+        known = {name: found[0] for name, file in _LIST_NAMES.items() if (found := _places(root, file))}
+        name = canonical_split(split)
+        if name not in known:
+            raise DataError(
+                f"the official list of ScanNet's split {name}, {_LIST_NAMES[name]}, is not in {root} nor in "
+                f"{', '.join(_PLACES[1:])} from there. Put it there, name your own with --data.options.split_list, or "
+                f"read everything with split 'all' ({', '.join(SPLIT_NAMES)} are drawn only by "
+                "--data.options.split_fractions)."
+            )
+        split_list = {name: str(path) for name, path in known.items()}
+    absent = missing_entries(root, sequences, split, split_list)
+    chosen, how = select_split(root, sequences, split, split_list, fractions)
+    notes.append(how + (f"; {len(absent)} listed scenes are not there, the first is {absent[0]}" if absent else ""))
+    return chosen
+
+
+def _rules(
+    root: Path,
+    scenes: Sequence[Scene],
+    stated: str,
+    label_table: str | None,
+    num_classes: int,
+    max_unknown: float,
+    notes: list[str],
+) -> LabelRules:
+    """How the label maps are read, settled by looking at some of them.
+
+    Raises:
+        DataError: no label maps, or no table of raw ids; LabelError: ids that do not fit.
+    """
+    files = [root / frame.labels for scene in scenes for frame in scene.frames if frame.labels is not None]
+    if not files:
+        raise DataError(f"no scene under {root} has label maps: folders label-filt/ or label/ with PNG files N.png")
+    sample = look_at_labels(evenly_spaced(files, _LOOKED_AT))
+    layouts = {scene.layout for scene in scenes if scene.frames}
+    ids, how = settle_label_ids(stated, "nyu40" if layouts == {"frames_25k"} else "raw", sample)
+    table = read_label_table(_table_file(root, label_table)) if ids == "raw" else None
+    rules = label_rules(num_classes, table)
+    notes.append(f"{how}; {check_label_ids(rules, sample, max_unknown)}")
+    return rules
+
+
+def _table_file(root: Path, stated: str | None) -> Path:
+    if stated is not None:
+        found = [path for path in (Path(stated).expanduser(), root / stated) if path.is_file()]
+    else:
+        found = _places(root, TABLE_NAME)
+    if not found:
+        raise DataError(
+            f"raw label ids need ScanNet's table of them, {stated or TABLE_NAME}, which is not in {root} or near it. "
+            "Name it with --data.options.label_table, or pass label_ids=nyu40 if the label maps hold NYU40 ids."
+        )
+    return found[0]
