@@ -188,5 +188,6 @@ def test_options_of_a_recipe_belong_to_its_source() -> None:
 def test_options_without_a_source_wait_for_one(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("data:\n  options:\n    every: 7\n")
-    args = resolve(["--recipe", str(file), "--data.source", "tum", "--data.root", "x"], "pretraining").args
+    stated = ["--data.source", "tum", "--data.root", "x", "--train.epochs", "1"]
+    args = resolve(["--recipe", str(file), *stated], "pretraining").args
     assert args.data.options == {"every": 7}
