@@ -15,7 +15,7 @@ import numpy as np
 
 _NAME = re.compile(r"(?P<file>.*(?P<suffix>\.[a-z0-9]+))#(?P<stream>[a-z]+)-(?P<number>\d{1,12})", re.IGNORECASE)
 # suffix -> module with the two functions of `PackedFormat`
-FORMATS = {".sens": "m33d_hf.data.files.sens"}
+FORMATS = {".sens": "m33d_hf.data.files.sens", ".mat": "m33d_hf.data.files.nyu_mat"}
 
 
 class PackedFormat(Protocol):

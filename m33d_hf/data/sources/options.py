@@ -42,6 +42,7 @@ RANGES: Mapping[str, Range] = {
     "length_tolerance": Range(low=0, high=1e9),
     "split_fractions": Range(low=0, high=1),
     "max_unknown": Range(low=0, high=1),
+    "first_number": Range(low=0, high=10**9),
     "split_index": Range(low=1, high=3),
     "validation_fraction": Range(above=0, below=1),
     "seed": Range(low=-(2**63), high=2**63 - 1),

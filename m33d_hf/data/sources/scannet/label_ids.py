@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from m33d_hf.data.files.text_files import read_text
-from m33d_hf.data.labels.label_pictures import read_numbers
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.nyu40 import NYU40, UNLABELLED
+from m33d_hf.data.labels.stored_values import StoredValues
 from m33d_hf.data.sample import IGNORE_INDEX
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError, LabelError
+from m33d_hf.errors import ConfigError, DataError, LabelError
 
 TABLE_NAME = "scannetv2-labels.combined.tsv"
 LABEL_IDS = ("auto", "raw", "nyu40")
 # The classes of ScanNet's benchmark by their NYU40 ids, in its order.
 BENCHMARK = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
+_SHOWN = 8
 _ENOUGH_FILES = 16  # so many label maps without one id above 40 are no raw ids
 
 
@@ -76,42 +74,7 @@ def label_rules(num_classes: int, raw_to_nyu: Mapping[int, int] | None) -> Label
     return LabelRules(num_classes, list(classes.values()), mapping=mapping, unmapped="ignore")
 
 
-@dataclass(frozen=True)
-class LabelSample:
-    """The stored ids of some label maps, pixels of each."""
-
-    counts: Counter[int]
-    files: int
-
-    def unknown(self, rules: LabelRules) -> dict[int, int]:
-        """Ids that the rules do not know, and their pixels."""
-        return {value: count for value, count in self.counts.items() if value not in (rules.mapping or {})}
-
-    @property
-    def pixels(self) -> int:
-        """All that were looked at."""
-        return self.counts.total()
-
-
-def look_at_labels(files: Sequence[Path]) -> LabelSample:
-    """Count the stored ids of some files; those that cannot be read are left to the reader's own account.
-
-    Raises:
-        LabelError: a file that holds no label map.
-    """
-    counts: Counter[int] = Counter()
-    read = 0
-    for file in files:
-        try:
-            values, pixels = np.unique(read_numbers(file), return_counts=True)
-        except CorruptFileError:
-            continue
-        counts.update(dict(zip(values.tolist(), pixels.tolist())))
-        read += 1
-    return LabelSample(counts, read)
-
-
-def settle_label_ids(stated: str, by_layout: str, sample: LabelSample) -> tuple[str, str]:
+def settle_label_ids(stated: str, by_layout: str, sample: StoredValues) -> tuple[str, str]:
     """`raw` or `nyu40`, and a sentence that says why.
 
     Args:
@@ -138,7 +101,12 @@ def settle_label_ids(stated: str, by_layout: str, sample: LabelSample) -> tuple[
     return by_layout, f"label ids are taken as {by_layout}, by the layout of the files (--data.options.label_ids)"
 
 
-def check_label_ids(rules: LabelRules, sample: LabelSample, most: float) -> str:
+def _unknown(sample: StoredValues, rules: LabelRules) -> dict[int, int]:
+    """Ids that the rules do not know, and their pixels."""
+    return {value: count for value, count in sample.counts.items() if value not in (rules.mapping or {})}
+
+
+def check_label_ids(rules: LabelRules, sample: StoredValues, most: float) -> str:
     """A sentence on what share of the sample has no class and how much of that is unknown.
 
     Args:
@@ -149,9 +117,9 @@ def check_label_ids(rules: LabelRules, sample: LabelSample, most: float) -> str:
     Raises:
         LabelError: more than that.
     """
-    unknown = sample.unknown(rules)
+    unknown = _unknown(sample, rules)
     share = sum(unknown.values()) / max(1, sample.pixels)
-    shown = ", ".join(f"{value} ({count} pixels)" for value, count in _largest_first(unknown.items()))
+    shown = ", ".join(f"{value} ({count} pixels)" for value, count in Counter(unknown).most_common(_SHOWN))
     if share > most:
         raise LabelError(
             f"{share:.1%} of the labelled pixels looked at have ids that the table does not know ({shown}); at most "
@@ -161,7 +129,3 @@ def check_label_ids(rules: LabelRules, sample: LabelSample, most: float) -> str:
     void = sum(count for value, count in sample.counts.items() if mapping.get(value, 0) == IGNORE_INDEX)
     said = f"of {sample.files} label maps looked at, {void / max(1, sample.pixels):.1%} of the pixels are of no class"
     return f"{said}, {share:.2%} have unknown ids{f': {shown}' if shown else ''}"
-
-
-def _largest_first(items: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    return sorted(items, key=lambda item: -item[1])[:8]

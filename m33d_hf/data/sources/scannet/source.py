@@ -9,6 +9,7 @@ from pathlib import Path
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.labels.labels import LabelRules
+from m33d_hf.data.labels.stored_values import look_at_labels
 from m33d_hf.data.sources.frames.frames import FrameSource, choose, depth_files, thin_out
 from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, Sequences, canonical_split, missing_entries, select_split
 from m33d_hf.data.sources.scannet.label_ids import (
@@ -16,7 +17,6 @@ from m33d_hf.data.sources.scannet.label_ids import (
     TABLE_NAME,
     check_label_ids,
     label_rules,
-    look_at_labels,
     read_label_table,
     settle_label_ids,
 )

@@ -1,0 +1,274 @@
+"""The `nyuv2` source: the labelled frames of NYU Depth v2, in the published file or exported as pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.depth.sampling import evenly_spaced
+from m33d_hf.data.files.files import MAP_SUFFIXES
+from m33d_hf.data.files.nyu_mat import num_frames
+from m33d_hf.data.files.packed import packed_name
+from m33d_hf.data.labels.labels import LabelRules
+from m33d_hf.data.labels.stored_values import look_at_labels
+from m33d_hf.data.source import Unpaired
+from m33d_hf.data.sources.frames.folder import find_frames
+from m33d_hf.data.sources.frames.frames import FrameSource, choose, depth_files
+from m33d_hf.data.sources.frames.layouts import list_files
+from m33d_hf.data.sources.frames.reading import Frame, FrameReader
+from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, canonical_split
+from m33d_hf.data.sources.nyuv2.masks import MaskedFrameReader
+from m33d_hf.data.sources.nyuv2.tables import (
+    CLASSES_NAME,
+    LABEL_IDS,
+    SPLITS_NAME,
+    find_table,
+    label_rules,
+    read_class_map,
+    read_split,
+    settle_label_ids,
+)
+from m33d_hf.errors import ConfigError, DataError
+
+FILE_NAME = "nyu_depth_v2_labeled.mat"
+DEPTH_TARGETS = ("depths", "rawDepths")
+_LOOKED_AT = 64
+_NUMBER = re.compile(r"\d+")
+_SEQUENCE = "nyuv2"
+
+
+class NYUv2Source(FrameSource):
+    """The 1,449 labelled frames (640 x 480): 795 for training, 654 for test. There is no validation split.
+
+    Args:
+        root: the folder of `nyu_depth_v2_labeled.mat`, that file itself, or a folder of exported pictures.
+        split: `train`, `test`, or None / `all`.
+        depth_target: of the file, `depths` (holes filled in by colour) or `rawDepths` (as measured).
+        valid: pixels of the depth that count: `raw`, where the sensor measured (`rawDepths` above 0), `all`, or the
+            name of a folder of masks, one per frame, above 0 where valid (`mask_valid`). Of pictures, `raw` means
+            all that have a value.
+        labels: `none` or `auto`; of pictures also a folder or a pattern, as in the `folder` source.
+        rgb, depth: of pictures, as in the `folder` source.
+        label_ids: what the label maps hold: `raw` (the 894 of the data set), `nyu40` (1 to 40, 0 for none),
+            `nyu40_zero_based` (0 to 39, 255 for none), or `auto`: raw in the file, found by the values of pictures.
+        splits: the official `splits.mat`; None looks in the root, above it, and in `meta/`, `meta_data/` and `splits/`.
+            Not needed where pictures lie in folders train and test.
+        class_map: `classMapping40.mat` (894 ids to 40 classes), looked for likewise.
+        first_number: number in the name of the first exported picture; None takes 0 where there is one, else 1.
+        align, orientation, depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the
+            `folder` source; the file's depth is in metres.
+
+    Raises:
+        ConfigError: options that contradict each other.
+        DataError: nothing to read, no table that is needed, frames that the split does not know; LabelError as found.
+    """
+
+    name = "nyuv2"
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        depth_target: str = "depths",
+        valid: str = "raw",
+        labels: str = "none",
+        rgb: str = "auto",
+        depth: str = "auto",
+        label_ids: str = "auto",
+        splits: str | None = None,
+        class_map: str | None = None,
+        first_number: int | None = None,
+        align: str = "refuse",
+        orientation: str = "refuse",
+        depth_unit: str | Mapping[str, str] | None = None,
+        depth_scale: float | Mapping[str, float] | None = None,
+        depth_kind: str | None = None,
+        invalid_values: Iterable[float] | None = None,
+        min_depth: float | None = None,
+        max_depth: float | None = None,
+    ) -> None:
+        root = Path(root).expanduser()
+        choose("depth_target", depth_target, DEPTH_TARGETS)
+        choose("label_ids", label_ids, LABEL_IDS)
+        file, root = _published_file(root)
+        notes: list[str] = []
+        unpaired: list[Unpaired] = []
+        stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth)
+        if file is not None:
+            frames = _frames_of_file(root / file, file, depth_target, valid, labels)
+            notes.append(f"{len(frames)} frames in {file}; depth is {depth_target}, {_validity(valid)}")
+            if not stated.states_meaning:
+                stated = replace(stated, unit="metre")
+        else:
+            wanted = {"rgb": rgb, "depth": depth, "labels": labels}
+            frames, unpaired = _frames_of_pictures(root, wanted, first_number, notes)
+            if "depth" in wanted and depth != "none":
+                notes.append(f"depth is that of the pictures, {_validity('all' if valid == 'raw' else valid)}")
+        all_depth = depth_files({_SEQUENCE: list(frames.values())})
+        chosen = _selected(root, frames, split, splits, notes)
+        rules = None
+        if labels != "none":
+            ids = "raw" if file is not None and label_ids == "auto" else label_ids
+            rules = _rules(root, frames, ids, class_map, notes)
+        self._masks = {} if valid in ("raw", "all") else _masks(root, valid, chosen)
+        super().__init__(
+            root,
+            {_SEQUENCE: list(chosen.values())},
+            unit="frames",
+            all_depth=all_depth,
+            depth_options=stated,
+            label_rules=rules,
+            align=align,
+            fps=None,
+            unpaired=unpaired,
+            notes=notes,
+            orientation=orientation,
+        )
+
+    def _reader_of(self, sequence: str) -> FrameReader:
+        reader = super()._reader_of(sequence)
+        if not self._masks:
+            return reader
+        plain = (reader.root, reader.depth_spec, reader.label_rules, reader.align, reader.orientation)
+        return MaskedFrameReader(*plain, reader.depth_check, masks=self._masks)
+
+
+def _validity(valid: str) -> str:
+    pixels = {"raw": "valid where the sensor measured", "all": "valid wherever there is a value"}
+    return pixels.get(valid, f"valid where the masks in {valid} say so")
+
+
+def _published_file(root: Path) -> tuple[str | None, Path]:
+    """Name of the published file, None where there is none, and the folder that paths are relative to."""
+    if root.is_file():
+        return root.name, root.parent
+    if (root / FILE_NAME).is_file():
+        return FILE_NAME, root
+    if not root.is_dir():
+        raise DataError(f"data root {str(root)!r} is neither a folder nor a file")
+    return None, root
+
+
+def _frames_of_file(path: Path, file: str, target: str, valid: str, labels: str) -> dict[int, Frame]:
+    """Number, from one as in splits.mat, -> frame."""
+    if labels not in ("none", "auto"):
+        raise ConfigError(f"labels is {labels!r}; {file} holds its labels: auto reads them, none does not")
+    stream = "raw" if target == "rawDepths" else "measured" if valid == "raw" else "filled"
+    streams = ["rgb", stream, *(["raw"] if stream == "measured" else []), *(["labels"] if labels == "auto" else [])]
+    count = num_frames(path, tuple(streams))
+    return {
+        number + 1: Frame(
+            f"{number + 1:04d}",
+            packed_name(file, "rgb", number),
+            packed_name(file, stream, number),
+            packed_name(file, "labels", number) if labels == "auto" else None,
+        )
+        for number in range(count)
+    }
+
+
+def _frames_of_pictures(
+    root: Path, wanted: Mapping[str, str], first_number: int | None, notes: list[str]
+) -> tuple[dict[int, Frame], list[Unpaired]]:
+    """Number, from one, -> frame; found and paired as the `folder` source does it.
+
+    Raises:
+        DataError: a name without a number, or a number that is there twice.
+    """
+    chosen = {name: how for name, how in wanted.items() if how != "none"}
+    sequences, unpaired, said = find_frames(list_files(root), chosen, set(chosen), "none")
+    notes += said
+    numbered: dict[int, Frame] = {}
+    for frame in (frame for sequence in sequences.values() for frame in sequence):
+        number = _number_in(frame.key)
+        if number is None:
+            raise DataError(f"{root}: the frame {frame.key} has no number in its name, by which the split knows it")
+        if number in numbered:
+            raise DataError(f"{root}: {numbered[number].key} and {frame.key} have the same number {number}")
+        numbered[number] = frame
+    first = first_number if first_number is not None else 0 if 0 in numbered else 1
+    notes.append(f"the picture numbered {first} is taken for the first of the data set (--data.options.first_number)")
+    return {number - first + 1: frame for number, frame in sorted(numbered.items())}, unpaired
+
+
+def _number_in(name: str) -> int | None:
+    digits = _NUMBER.findall(PurePosixPath(name).name)
+    return int(digits[-1]) if digits else None
+
+
+def _folder_split(frame: Frame) -> str | None:
+    """The split of whose name a folder of the frame is."""
+    parts = {part.lower() for part in PurePosixPath(frame.rgb or frame.depth or "").parts[:-1]}
+    return next((name for name, aliases in SPLIT_NAMES.items() if parts & set(aliases)), None)
+
+
+def _selected(
+    root: Path, frames: Mapping[int, Frame], split: str | None, splits: str | None, notes: list[str]
+) -> dict[int, Frame]:
+    """The frames of a split: by folders of its name, else by the official numbers.
+
+    Raises:
+        ConfigError: a split that NYUv2 does not have.
+        DataError: no table, frames of neither split, or none of this one.
+    """
+    if split is None or split == "all":
+        notes.append("all frames, not split")
+        return dict(frames)
+    name = canonical_split(split)
+    if name == "validation":
+        raise ConfigError("NYUv2 has the splits train and test, and none for validation; evaluate on test.")
+    by_folder = {number: _folder_split(frame) for number, frame in frames.items()}
+    if splits is None and all(by_folder.values()):
+        chosen = {number: frame for number, frame in frames.items() if by_folder[number] == name}
+        notes.append(f"split {name} from the folder of that name: {len(chosen)} frames")
+    else:
+        table = find_table(root, SPLITS_NAME, splits, "splits")
+        official = read_split(table)
+        listed = {number for numbers in official.values() for number in numbers}
+        if unknown := sorted(frames.keys() - listed):
+            raise DataError(
+                f"{len(unknown)} frames are in neither split of {table}, the first is number {unknown[0]}: are these "
+                f"the {len(listed)} labelled frames, and does the first have --data.options.first_number?"
+            )
+        chosen = {number: frames[number] for number in official[name] if number in frames}
+        notes.append(f"split {name} of {table.name}: {len(chosen)} of {len(official[name])} frames")
+    if not chosen:
+        raise DataError(f"{root} has no frame of the split {name}")
+    return chosen
+
+
+def _rules(
+    root: Path, frames: Mapping[int, Frame], ids: str, class_map: str | None, notes: list[str]
+) -> LabelRules:
+    files = [root / frame.labels for frame in frames.values() if frame.labels is not None]
+    sample = look_at_labels(evenly_spaced(files, _LOOKED_AT if ids == "auto" else 1))
+    ids, how = settle_label_ids(ids, sorted(sample.counts))
+    notes.append(how)
+    table = read_class_map(find_table(root, CLASSES_NAME, class_map, "class_map")) if ids == "raw" else None
+    return label_rules(ids, table)
+
+
+def _masks(root: Path, folder: str, frames: Mapping[int, Frame]) -> dict[str, str]:
+    """Depth file -> mask, by the number in its name.
+
+    Raises:
+        DataError: no such folder, or a frame without a mask.
+    """
+    base = root / folder
+    if not base.is_dir():
+        raise DataError(f"{base} is no folder of masks; valid is raw, all or such a folder (--data.options.valid)")
+    by_number = {
+        number: file.relative_to(root).as_posix()
+        for file in sorted(base.rglob("*"))
+        if file.suffix.lower() in MAP_SUFFIXES and (number := _number_in(file.name)) is not None
+    }
+    masks: dict[str, str] = {}
+    for frame in frames.values():
+        number = _number_in(frame.key)
+        if number not in by_number:
+            raise DataError(f"{base} has no mask for the frame {frame.key}: no file with the number {number}")
+        masks[str(frame.depth)] = by_number[number]
+    return masks
