@@ -15,7 +15,9 @@ from torch import Tensor
 from m33d_hf.errors import LabelError
 
 RATIO_FLOOR = 1e-6  # metres: keeps ratios and logarithms finite, as MultiMAE
-_SUMS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "squared", "squared_log")
+_SUMS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "log10", "squared", "squared_log", "log_ratio")
+
+DEPTH_METRICS = ("delta1", "delta2", "delta3", "abs_rel", "sq_rel", "log10", "rmse", "rmse_log", "silog")
 
 
 def _accumulator_dtype(device: torch.device | str) -> torch.dtype:
@@ -116,11 +118,12 @@ class ConfusionMatrix(_Reducible):
 
 
 class DepthMetrics(_Reducible):
-    """Depth errors over the pixels with ground truth, pooled over all pixels or averaged over images.
+    """Depth errors over the pixels with ground truth, pooled over all pixels or averaged over images or batches.
 
     Args:
         average: "pixels" pools every pixel of the data set (the root is taken at the end); "images" takes the
-            metric of every image and averages those that have a valid pixel.
+            metric of every image, "batches" that of the pooled pixels of every call of `update` (as MultiMAE's code),
+            and averages those that have a valid pixel.
         min_depth, max_depth: metres; ground truth outside is not evaluated. None sets no bound,
             as MultiMAE.
         device: where to accumulate.
@@ -128,14 +131,14 @@ class DepthMetrics(_Reducible):
 
     def __init__(
         self,
-        average: Literal["pixels", "images"] = "pixels",
+        average: Literal["pixels", "images", "batches"] = "pixels",
         min_depth: float | None = None,
         max_depth: float | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.average, self.min_depth, self.max_depth = average, min_depth, max_depth
-        # [sums over pixels..., pixels, sums of per-image metrics..., images]
-        self.state = torch.zeros(2 * (len(_SUMS) + 1), dtype=_accumulator_dtype(device), device=device)
+        # Pooled: sums over pixels, and pixels. Averaged: sums of the metrics of each image or batch, and their number.
+        self.state = torch.zeros(len(_SUMS) + 1, dtype=_accumulator_dtype(device), device=device)
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
         """Add a batch.
@@ -160,13 +163,15 @@ class DepthMetrics(_Reducible):
             valid &= targets <= self.max_depth
         target = torch.where(valid, targets, torch.ones_like(targets)).to(dtype)
         prediction = torch.where(valid, predictions.to(targets.device).to(dtype), torch.ones_like(target))
-        per_image = self._terms(prediction, target, valid).flatten(2).sum(dim=2)  # (len(_SUMS), B)
+        sums = self._terms(prediction, target, valid).flatten(2).sum(dim=2)  # (len(_SUMS), B)
         pixels = valid.flatten(1).sum(dim=1).to(dtype)
-        means = per_image / pixels.clamp_min(1)
-        roots = means.clone()
-        roots[5:] = means[5:].sqrt()
-        images = (pixels > 0).sum().to(dtype)
-        self.state += torch.cat([per_image.sum(1), pixels.sum()[None], roots.sum(1), images[None]])
+        if self.average != "images":
+            sums, pixels = sums.sum(dim=1, keepdim=True), pixels.sum()[None]
+        if self.average == "pixels":
+            self.state += torch.cat([sums[:, 0], pixels])
+            return
+        finished = torch.stack(_finished(sums / pixels.clamp_min(1)))
+        self.state += torch.cat([torch.where(pixels > 0, finished, 0).sum(dim=1), (pixels > 0).sum().to(dtype)[None]])
 
     @staticmethod
     def _terms(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -174,22 +179,27 @@ class DepthMetrics(_Reducible):
         ratio = torch.maximum(floored / reference, reference / floored)
         error = prediction - target
         terms = [(ratio < 1.25**power).to(target.dtype) for power in (1, 2, 3)]
-        terms += [error.abs() / reference, error.square() / reference, error.square()]
-        terms += [(floored.log() - reference.log()).square()]
+        log_ratio = floored.log() - reference.log()
+        terms += [error.abs() / reference, error.square() / reference, log_ratio.abs() / math.log(10)]
+        terms += [error.square(), log_ratio.square(), log_ratio]
         return torch.where(valid, torch.stack(terms), torch.zeros_like(target))
 
     def compute(self) -> dict[str, float]:
-        """Return delta1, delta2, delta3 (shares), rmse (metres), abs_rel, sq_rel (metres), rmse_log
-        (natural logarithm).
+        """Return delta1, delta2, delta3 (shares), abs_rel, sq_rel (metres), log10 (mean absolute difference of
+        decimal logarithms), rmse (metres), rmse_log (natural logarithm) and silog (100 times the standard deviation of
+        the difference of natural logarithms, which no common factor changes).
 
         Everything is NaN when no valid pixel was seen.
         """
-        half = len(_SUMS) + 1
-        block = (self.state[:half] if self.average == "pixels" else self.state[half:]).cpu().double()
-        number = block[-1].item()
-        values = [value / number if number else math.nan for value in block[:-1].tolist()]
-        result = dict(zip(_SUMS, values))
-        squared, squared_log = result.pop("squared"), result.pop("squared_log")
-        if self.average == "pixels":  # per image, the root was taken before averaging
-            squared, squared_log = math.sqrt(squared), math.sqrt(squared_log)
-        return {**result, "rmse": squared, "rmse_log": squared_log}
+        values = self.state.cpu().double()
+        means = values[:-1] / values[-1]  # 0 / 0 is NaN
+        if self.average == "pixels":
+            means = torch.stack(_finished(means))
+        return dict(zip(DEPTH_METRICS, means.tolist()))
+
+
+def _finished(means: Tensor) -> list[Tensor]:
+    """The metrics, in the order of `DEPTH_METRICS`, of means of the terms `_SUMS` (first dimension)."""
+    *shares, squared, squared_log, log_ratio = means
+    variance = (squared_log - log_ratio.square()).clamp_min(0)
+    return [*shares, squared.sqrt(), squared_log.sqrt(), 100 * variance.sqrt()]

@@ -76,24 +76,29 @@ def _reference(p: np.ndarray, t: np.ndarray) -> dict[str, float]:
         "delta3": (ratio < 1.25**3).mean(),
         "abs_rel": (np.abs(p - t) / t).mean(),
         "sq_rel": ((p - t) ** 2 / t).mean(),
+        "log10": np.abs(np.log10(floored / t)).mean(),
         "rmse": np.sqrt(((p - t) ** 2).mean()),
         "rmse_log": np.sqrt(((np.log(floored) - np.log(t)) ** 2).mean()),
+        "silog": 100 * np.std(np.log(floored / t)),
     }
 
 
-@pytest.mark.parametrize("average", ["pixels", "images"])
+@pytest.mark.parametrize("average", ["pixels", "images", "batches"])
 def test_depth_metrics_equal_the_formulas(average: str) -> None:
     prediction, target = _depths(1)
     metric = DepthMetrics(average=average)
-    metric.update(prediction[:1], target[:1])
-    metric.update(prediction[1:], target[1:])
+    batches = (slice(0, 1), slice(1, 2), slice(0, 3))  # the second has no valid pixel
+    for rows in batches:
+        metric.update(prediction[rows], target[rows])
+    prediction, target = (torch.cat([each[rows] for rows in batches]) for each in (prediction, target))
     p, t = prediction.numpy(), target.numpy()
     valid = np.isfinite(t) & (t > 0)
     if average == "pixels":
         expected = _reference(p[valid], t[valid])
     else:
-        images = [_reference(a[v], b[v]) for a, b, v in zip(p, t, valid) if v.any()]
-        assert len(images) == 2
+        parts = [slice(i, i + 1) for i in range(5)] if average == "images" else [slice(0, 1), slice(1, 2), slice(2, 5)]
+        images = [_reference(p[i][valid[i]], t[i][valid[i]]) for i in parts if valid[i].any()]
+        assert len(images) == (3 if average == "images" else 2)
         expected = {key: np.mean([image[key] for image in images]) for key in images[0]}
     assert metric.compute() == pytest.approx(expected)
 

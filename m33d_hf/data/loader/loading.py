@@ -135,6 +135,13 @@ class SampleDataset(Dataset[RGBDSample | Views]):
     def __len__(self) -> int:
         return len(self.indices)
 
+    def with_transform(self, transform: Transform) -> SampleDataset:
+        """The same samples by another transform."""
+        twin = copy.copy(self)
+        twin.transform = transform
+        twin._align = not getattr(transform, "aligns", False)
+        return twin
+
     def deferring(self) -> SampleDataset:
         """The data set for a collator that defers (`collation.deferring`): less is done here, and more on the device.
 

@@ -162,6 +162,9 @@ class EvaluationArguments:
     num_crops: int = _f(
         1, "Crops of each clip along the longer side (classification; the paper's test: 3).", low=1, high=1000
     )
+    depth_protocol: Literal["multimae", "exact_multimae", "eigen"] | None = _f(
+        None, "How depth estimation is judged; null = as transforms.eval_crop leaves it, by pixels and by images."
+    )
     metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's.")
     greater_is_better: bool | None = _f(None, "Direction of `metric`; null = losses and errors fall, others rise.")
 

@@ -17,6 +17,9 @@ from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
 from m33d_hf.training.tasks.building import build_initialised, config_of, starting_config
 
+# In an evaluation batch: what predictions are compared with, where that is not what the loss takes.
+JUDGED = "judged_labels"
+
 
 class DenseTask(SourceTask):
     """Fine-tunes a per-pixel model on RGB images.
@@ -69,14 +72,18 @@ class DenseTask(SourceTask):
     def predictions(
         self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator
     ) -> Iterator[tuple[Any, Tensor]]:
-        """(output, labels) of every batch on the device, the output computed under the run's precision."""
+        """(output, labels) of every batch on the device, the output computed under the run's precision.
+
+        The labels are those to compare with: of the model's size unless the collator gave others.
+        """
         for batch in loader:
             inputs = to_device(batch or {}, accelerator.device)
             if not inputs:
                 continue
+            judged = inputs.pop(JUDGED, inputs["labels"])
             with accelerator.autocast():
                 output = model(**inputs)
-            yield output, inputs["labels"]
+            yield output, judged
 
 
 class MeanLoss:

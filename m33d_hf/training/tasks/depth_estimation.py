@@ -12,21 +12,22 @@ from torch import Tensor, nn
 from m33d_hf.data.loader.collation import DepthCollator
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import ConfigError
-from m33d_hf.evaluation.metrics import DepthMetrics
+from m33d_hf.evaluation.metrics import DEPTH_METRICS, DepthMetrics
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
 from m33d_hf.training.processes.launch import maximum_over_ranks
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.base import Batch
+from m33d_hf.training.tasks.base import Batch, Collator
 from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
+from m33d_hf.training.tasks.depth_protocols import PROTOCOLS, DepthProtocol
 
 
 class DepthEstimationTask(DenseTask):
     """Fine-tunes `M33DForDepthEstimation`.
 
-    Evaluation sees what `transforms.eval_crop` makes of an image: "center" with image_size 256 is MultiMAE's protocol
-    (short side to 256, centre crop), "resize" judges the whole frame. Predictions are clamped to
-    [min_depth, max_depth].
+    Evaluation sees what `transforms.eval_crop` makes of an image: "center" cuts the middle out, "resize" judges the
+    whole frame, and predictions are clamped to [min_depth, max_depth]; or it follows one of the published protocols
+    (`evaluation.depth_protocol`, see `depth_protocols`).
     """
 
     metric = "delta1"
@@ -34,6 +35,9 @@ class DepthEstimationTask(DenseTask):
     model_class = M33DForDepthEstimation
     collator_class = DepthCollator
     label_map = "depth"
+
+    def __init__(self) -> None:
+        self._protocol: DepthProtocol | None = None
 
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None.
@@ -43,8 +47,7 @@ class DepthEstimationTask(DenseTask):
         """
         train_set, eval_set = super().build_datasets(args, model)
         self._check_depth(args, train_set)
-        self._check_depth(args, eval_set)
-        return train_set, eval_set
+        return train_set, self._judged(args, model, eval_set)
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
         """Evaluation data alone, or None.
@@ -52,9 +55,29 @@ class DepthEstimationTask(DenseTask):
         Raises:
             ConfigError: see `build_datasets`.
         """
-        dataset = super().build_eval_dataset(args, model)
+        return self._judged(args, model, super().build_eval_dataset(args, model))
+
+    def _judged(self, args: RunArguments, model: nn.Module, dataset: SampleDataset | None) -> SampleDataset | None:
+        """The evaluation data as the protocol needs them."""
         self._check_depth(args, dataset)
-        return dataset
+        name = args.evaluation.depth_protocol
+        if name is None or dataset is None:
+            return dataset
+        self._protocol = PROTOCOLS[name]
+        self._protocol.check(args, config_of(model))
+        return self._protocol.judging(dataset)
+
+    def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
+        """Samples to pixels and depth."""
+        name = args.evaluation.depth_protocol
+        if train or name is None:
+            return super().build_collator(args, model, train)
+        return PROTOCOLS[name].collator(config_of(model))
+
+    def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
+        """The protocol of the evaluation."""
+        name = args.evaluation.depth_protocol
+        return [] if name is None else [f"depth is judged by the protocol {name}: {PROTOCOLS[name].said}"]
 
     def _check_depth(self, args: RunArguments, dataset: SampleDataset | None) -> None:
         spec = None if dataset is None else dataset.source.depth_spec
@@ -87,27 +110,34 @@ class DepthEstimationTask(DenseTask):
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
         """What `evaluate` returns."""
-        names = list(DepthMetrics("pixels").compute())
-        return [*names, "loss", *(f"per_image/{name}" for name in names)]
+        by_image = [] if args.evaluation.depth_protocol else [f"per_image/{name}" for name in DEPTH_METRICS]
+        return [*DEPTH_METRICS, "loss", *by_image]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Errors over the pixels with ground truth.
 
         Returns:
-            "delta1" to "delta3" (shares in [0, 1]), "rmse" (metres), "abs_rel", "sq_rel", "rmse_log" (natural log),
-            all pooled over the pixels of the whole set; the same as "per_image/..." averaged over images; and "loss".
-            berHu's threshold is that of each evaluation batch.
+            those of `DepthMetrics.compute`, by the protocol; without one, pooled over the pixels of the whole set, and
+            the same as "per_image/..." averaged over images; and "loss". berHu's threshold is that of each evaluation
+            batch.
         """
-        pooled = DepthMetrics("pixels", device=accelerator.device)
-        per_image = DepthMetrics("images", device=accelerator.device)
+        protocol = self._protocol
+        if protocol is None:
+            judges = {"": DepthMetrics("pixels", device=accelerator.device)}
+            judges["per_image/"] = DepthMetrics("images", device=accelerator.device)
+        else:
+            judges = {"": protocol.metrics(accelerator.device)}
         config, loss = config_of(model), MeanLoss(accelerator.device)
         for output, labels in self.predictions(model, loader, accelerator):
-            predicted = output.predicted_depth.float().clamp(config.min_depth, config.max_depth)
-            pooled.update(predicted, labels)
-            per_image.update(predicted, labels)
+            predicted = output.predicted_depth.float()
+            if protocol is None:
+                predicted = predicted.clamp(config.min_depth, config.max_depth)
+            else:
+                predicted, labels = protocol.compared(predicted, labels)
+            for judge in judges.values():
+                judge.update(predicted, labels)
             loss.add(output.loss_sums[config.depth_loss], output.loss_counts[config.depth_loss])
-        metrics = pooled.reduce(accelerator).compute()
-        metrics["loss"] = loss.compute(accelerator)
-        for name, value in per_image.reduce(accelerator).compute().items():
-            metrics[f"per_image/{name}"] = value
+        metrics = {"loss": loss.compute(accelerator)}
+        for prefix, judge in judges.items():
+            metrics |= {f"{prefix}{name}": value for name, value in judge.reduce(accelerator).compute().items()}
         return metrics

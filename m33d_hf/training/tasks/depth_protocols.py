@@ -1,0 +1,158 @@
+"""How depth is judged: the protocols under which numbers for NYUv2 are published, by name.
+
+They differ in what part of the picture counts, at which size, and what is averaged; numbers of two protocols cannot be
+compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from m33d_hf.data.augmentation.transforms import EvaluationTransform
+from m33d_hf.data.loader.collation import DepthCollator, Step
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.evaluation.metrics import DepthMetrics
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.tasks.base import Batch
+from m33d_hf.training.tasks.dense import JUDGED
+
+_FULL = "full_depth"
+_OTHERWISE = "Give --evaluation.depth_protocol null to judge what the evaluation transform leaves."
+
+
+@dataclass(frozen=True)
+class DepthProtocol:
+    """How one protocol judges.
+
+    Attributes:
+        name: of `evaluation.depth_protocol`.
+        average: see `DepthMetrics`.
+        said: one sentence for the log.
+        bounds: metres; only ground truth strictly between them counts, and predictions are clamped to them. None: no
+            bounds.
+        window: (top, bottom, left, right) of what counts, at the size of `full_size`; None: everything.
+        full_size: (height, width) of the ground truth that the prediction is enlarged to; None: both are judged as the
+            evaluation transform leaves them.
+        crop: what `transforms.eval_crop` has to be.
+        side: what `model.image_size` has to be; None: any.
+    """
+
+    name: str
+    average: Literal["pixels", "images", "batches"]
+    said: str
+    bounds: tuple[float, float] | None = None
+    window: tuple[int, int, int, int] | None = None
+    full_size: tuple[int, int] | None = None
+    crop: str = "center"
+    side: int | None = 256
+
+    def metrics(self, device: torch.device) -> DepthMetrics:
+        """An accumulator with the protocol's average."""
+        return DepthMetrics(self.average, device=device)
+
+    def compared(self, predicted: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What is compared of predictions (B, h, w) and ground truth (B, H, W), both in metres."""
+        if predicted.shape[-2:] != labels.shape[-2:]:
+            predicted = F.interpolate(predicted[:, None], labels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        if self.bounds is not None:
+            low, high = self.bounds
+            predicted = predicted.clamp(low, high)
+            labels = torch.where((labels > low) & (labels < high), labels, torch.nan)
+        if self.window is not None:
+            top, bottom, left, right = self.window
+            predicted, labels = (each[:, top:bottom, left:right] for each in (predicted, labels))
+        return predicted, labels
+
+    def check(self, args: RunArguments, config: M33DConfig) -> None:
+        """Refuse a run that could not be judged so.
+
+        Raises:
+            ConfigError: another evaluation crop or image size.
+        """
+        if args.transforms.eval_crop != self.crop:
+            raise ConfigError(
+                f"The depth protocol {self.name} judges with transforms.eval_crop {self.crop!r}; it is "
+                f"{args.transforms.eval_crop!r}. {_OTHERWISE}"
+            )
+        if self.side is not None and config.image_height_width != (self.side, self.side):
+            raise ConfigError(
+                f"The depth protocol {self.name} judges {self.side} x {self.side} pixels; model.image_size is "
+                f"{list(config.image_height_width)}. {_OTHERWISE}"
+            )
+
+    def judging(self, dataset: SampleDataset) -> SampleDataset:
+        """The evaluation data with all that the protocol needs."""
+        transform = dataset.transform
+        if self.full_size is None or not isinstance(transform, EvaluationTransform):
+            return dataset
+        return dataset.with_transform(FullDepthTransform(transform.options, transform.size, transform.patch_size))
+
+    def collator(self, config: M33DConfig) -> DepthCollator:
+        """Samples to batches of evaluation."""
+        return DepthCollator(config) if self.full_size is None else FullDepthCollator(config, self)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        DepthProtocol("multimae", "pixels", "256-pixel centre crop, the pixels of all images pooled"),
+        DepthProtocol("exact_multimae", "batches", "256-pixel centre crop, the mean over evaluation batches"),
+        DepthProtocol(
+            "eigen",
+            "images",
+            "full resolution, rows 45 to 471 and columns 41 to 601, 1 mm to 10 m, the mean over images",
+            bounds=(1e-3, 10.0),
+            window=(45, 471, 41, 601),
+            full_size=(480, 640),
+            crop="resize",
+            side=None,
+        ),
+    )
+}
+
+
+@dataclass
+class FullDepthTransform(EvaluationTransform):
+    """An evaluation transform that keeps the ground truth at the size of the picture, beside the placed one."""
+
+    aligns: ClassVar[bool] = False
+
+    def __call__(self, sample: RGBDSample) -> RGBDSample:
+        placed = super().__call__(sample)
+        return dataclasses.replace(placed, meta={**placed.meta, _FULL: sample.depth})
+
+
+class FullDepthCollator(DepthCollator):
+    """A `DepthCollator` that adds what is judged, (B, H, W) metres at the size of the pictures."""
+
+    def __init__(self, config: M33DConfig, protocol: DepthProtocol) -> None:
+        super().__init__(config)
+        self.protocol = protocol
+
+    def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
+        """See the class.
+
+        Raises:
+            DataError: pictures of another size than the protocol is defined for.
+        """
+        batch, steps = super().collate(samples)
+        full = [sample.meta[_FULL][0, 0] for sample in samples]
+        wanted = self.protocol.full_size
+        for sample, depth in zip(samples, full):
+            if tuple(depth.shape) != wanted:
+                raise DataError(
+                    f"{sample.key}: the depth protocol {self.protocol.name} is defined for pictures of "
+                    f"{wanted} pixels (height, width), and this one has {tuple(depth.shape)}."
+                )
+        batch[JUDGED] = torch.stack(full).float()
+        return batch, steps
