@@ -6,19 +6,18 @@ its side: `images` (N, 3, W, H) uint8, `depths` and `rawDepths` (N, W, H) float3
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from m33d_hf.errors import CorruptFileError, MissingDependencyError, decoding
-from m33d_hf.modeling.picture_files_m33d import check_pixels, file_size
+from m33d_hf.data.files.hdf5 import open_hdf5
+from m33d_hf.errors import CorruptFileError, decoding
+from m33d_hf.modeling.picture_files_m33d import check_pixels
 
 # Stream -> the array that it comes from. `measured` is `depths` where `rawDepths` has a value, else 0.
 ARRAYS = {"rgb": "images", "filled": "depths", "measured": "depths", "raw": "rawDepths", "labels": "labels"}
-_MATLAB_5 = b"MATLAB 5.0"
+_WHOLE = "2.8 GB"
 
 
 def num_frames(path: Path | str, streams: tuple[str, ...] = ("rgb",)) -> int:
@@ -27,7 +26,7 @@ def num_frames(path: Path | str, streams: tuple[str, ...] = ("rgb",)) -> int:
     Raises:
         CorruptFileError: missing, cut short, of another version of MATLAB, or without these arrays.
     """
-    arrays = _arrays(Path(path))
+    arrays = open_hdf5(Path(path), _WHOLE)
     counts = {ARRAYS[stream]: len(_array(Path(path), arrays, stream)) for stream in streams}
     if len(set(counts.values())) > 1:
         raise CorruptFileError(path, f"its arrays differ in length: {counts}")
@@ -40,7 +39,7 @@ def read_frame(file: Path, stream: str, number: int) -> np.ndarray:
     Raises:
         CorruptFileError: the file, or this frame of it, cannot be read.
     """
-    arrays = _arrays(file)
+    arrays = open_hdf5(file, _WHOLE)
     array = _array(file, arrays, stream)
     where = Path(f"{file}#{stream}-{number}")
     if not 0 <= number < len(array):
@@ -54,29 +53,9 @@ def read_frame(file: Path, stream: str, number: int) -> np.ndarray:
 
 def frame_size(file: Path, stream: str, number: int) -> tuple[int, int]:
     """(height, width) of a frame; raises as `read_frame`."""
-    width, height = _array(file, _arrays(file), stream).shape[-2:]
+    width, height = _array(file, open_hdf5(file, _WHOLE), stream).shape[-2:]
     check_pixels(file, height, width)
     return height, width
-
-
-def _arrays(path: Path) -> Any:
-    size = file_size(path)  # says what is wrong with what is no file
-    return _opened(path, size, path.stat().st_mtime_ns, os.getpid())
-
-
-@lru_cache(maxsize=4)
-def _opened(path: Path, size: int, modified: int, process: int) -> Any:
-    """The file, opened once per process: HDF5 must not be shared with a forked child."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingDependencyError(f"{path} needs h5py: pip install h5py") from error
-    with path.open("rb") as file:
-        begin = file.read(len(_MATLAB_5))
-    if begin == _MATLAB_5:
-        raise CorruptFileError(path, "is a MATLAB file of version 5; nyu_depth_v2_labeled.mat is of version 7.3 (HDF5)")
-    with decoding(path, "cannot be read as HDF5 (MATLAB 7.3)", "; is the download complete (2.8 GB)?"):
-        return h5py.File(path, "r")
 
 
 def _array(path: Path, arrays: Any, stream: str) -> Any:

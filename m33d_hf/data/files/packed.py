@@ -14,8 +14,12 @@ from typing import NamedTuple, Protocol, cast
 import numpy as np
 
 _NAME = re.compile(r"(?P<file>.*(?P<suffix>\.[a-z0-9]+))#(?P<stream>[a-z]+)-(?P<number>\d{1,12})", re.IGNORECASE)
-# suffix -> module with the two functions of `PackedFormat`
-FORMATS = {".sens": "m33d_hf.data.files.sens", ".mat": "m33d_hf.data.files.nyu_mat"}
+# suffix, or suffix and stream -> module with the two functions of `PackedFormat`
+FORMATS = {
+    ".sens": "m33d_hf.data.files.sens",
+    ".mat": "m33d_hf.data.files.nyu_mat",
+    ".mat#seglabel": "m33d_hf.data.files.sun_mat",
+}
 
 
 class PackedFormat(Protocol):
@@ -41,7 +45,9 @@ class PackedFrame(NamedTuple):
 
     @property
     def _format(self) -> PackedFormat:
-        return cast(PackedFormat, importlib.import_module(FORMATS[self.file.suffix.lower()]))
+        suffix = self.file.suffix.lower()
+        module = FORMATS.get(f"{suffix}#{self.stream}", FORMATS[suffix])
+        return cast(PackedFormat, importlib.import_module(module))
 
     def read(self) -> np.ndarray:
         """(H, W, 3) uint8 of a picture, (H, W) of a map as stored.

@@ -23,6 +23,7 @@ SOURCES = {
     "tum": ("m33d_hf.data.sources.frames.tum", "TumSource"),
     "scannet": ("m33d_hf.data.sources.scannet.source", "ScanNetSource"),
     "nyuv2": ("m33d_hf.data.sources.nyuv2.source", "NYUv2Source"),
+    "sunrgbd": ("m33d_hf.data.sources.sunrgbd.source", "SunRgbdSource"),
     "phases": ("m33d_hf.data.sources.phases.source", "PhasesSource"),
     "ucf101": ("m33d_hf.data.sources.actions.ucf101", "Ucf101Source"),
 }

@@ -1,0 +1,1 @@
+"""SUN RGB-D as its toolbox lays it out."""
