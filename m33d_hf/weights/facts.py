@@ -31,19 +31,6 @@ STATEABLE: dict[str, tuple[type, ...]] = {
 }
 """Facts that a user may state, and their types."""
 
-# (width, layers, patch) of the released encoders -> heads.
-_ENCODERS: dict[str, dict[tuple[int, int, int], int]] = {
-    "sincos_2d": {(768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 14): 16},
-    "sincos_1d": {(384, 12, 16): 6, (768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 16): 16},
-}
-# Width of the released decoders -> heads, with any encoder.
-_DECODERS: dict[str, dict[int, int]] = {
-    "MAE": {512: 16},
-    "ViTMAE": {512: 16},
-    "VideoMAE": {192: 3, 384: 6, 512: 8, 640: 8},
-    "MultiMAE": {256: 8},
-}
-_EVERYWHERE: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
 _RELEASED_SIZE, _RELEASED_FRAMES, _RELEASED_TUBELET = 224, 16, 2
 # Names in the arguments that the original runs save.
 _IN_ARGUMENTS = {
@@ -95,8 +82,9 @@ class Facts:
             value, segments = self.checkpoint.arguments.get(key), self._segments(name)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return Fact(value * segments, f"the saved arguments ({key}{' * num_segments' if segments > 1 else ''})")
-        if name in _EVERYWHERE:
-            return Fact(_EVERYWHERE[name], "all released models", assumed=True)
+        if name in ("hidden_act", "layer_norm_eps"):
+            value = "gelu" if name == "hidden_act" else self.table.released.layer_norm_eps
+            return Fact(value, "all released models", assumed=True)
         released = self._released(name)
         return None if released is None else Fact(released, "the released model of this shape", assumed=True)
 
@@ -143,14 +131,13 @@ class Facts:
         if kernel[-1] != kernel[-2] or (len(kernel) == 5 and kernel[2] != _RELEASED_TUBELET):
             return None
         key = (kernel[0], self.neutral.depth("encoder"), kernel[-1])
-        return _ENCODERS[self.table.position_kind].get(key)
+        return self.table.released.heads.get(key)
 
     def _released(self, name: str) -> Any:
         if name == "num_attention_heads":
             return self._released_heads()
         if name == "decoder_num_attention_heads":
-            width = self.decoder_width()
-            return _DECODERS.get(self.table.name.split(" ")[0], {}).get(width) if self._is_released() else None
+            return self.table.released.decoder_heads.get(self.decoder_width()) if self._is_released() else None
         if name == "image_size":
             return _RELEASED_SIZE if self._is_released() else None
         return _RELEASED_FRAMES if self._is_released() else None

@@ -3,6 +3,7 @@ version 5 uses in memory. With or without the ``vit.`` prefix."""
 
 from __future__ import annotations
 
+from m33d_hf.weights.formats import mae
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON
 from m33d_hf.weights.formats.layout import LEGACY_TRANSFORMERS_BLOCK, FormatTable, block_rows, parameter_rows, row
 
@@ -24,6 +25,7 @@ TABLE = FormatTable(
     name="ViTMAE (transformers)",
     position_kind="sincos_2d",
     cls_position_row=True,
+    released=mae.RELEASED,
     rows=(
         row(r"(?:vit\.)?embeddings\.cls_token", "cls_token"),
         row(r"(?:vit\.)?embeddings\.position_embeddings", "table:encoder"),
