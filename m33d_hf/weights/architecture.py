@@ -144,7 +144,11 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
         **{name: fact.value for name, fact in known.items()},
     }
     grid = facts.grid()
-    if grid is not None and grid.base != grid.sides:
+    if table.position_kind == "learned":
+        result |= {"position_embedding_type": "learned", "use_cls_token": "cls_token" in neutral.weights}
+        result |= {} if grid is None else {"position_grid": [facts.slots() or 1, *grid.base]}
+        result |= {} if table.position_resize == "interpolate" else {"position_embedding_resize": table.position_resize}
+    elif grid is not None and grid.base != grid.sides:
         result["position_grid"] = [1, *grid.base]
     plain = {} if facts.normalised().value else {"target_norm": "none"}
     if table is multimae.TABLE:

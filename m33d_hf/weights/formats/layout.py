@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -113,6 +114,7 @@ class FormatTable:
     `position_kind`: the position table every checkpoint of this format was trained with: one of the fixed ones, which
     are verified and rebuilt, or "learned", which is taken over (`table:encoder`, or its parts `table:encoder.spatial`,
     `.temporal` and `.class`).
+    `position_resize`: how the source brings learned positions to other sizes (`M33DConfig.position_embedding_resize`).
     `released`: what no tensor tells about the models that were published in this format.
     `prepare`: brings the tensors to our order of channels, key by key, before anything is renamed.
     `note`: what users of the converted model must know about every checkpoint of this format.
@@ -121,6 +123,7 @@ class FormatTable:
     name: str
     rows: tuple[Row, ...]
     position_kind: str
+    position_resize: Literal["interpolate", "antialias"] = "interpolate"
     zero_key_bias: bool = False
     zero_fill: Mapping[str, str] = field(default_factory=dict)
     cls_position_row: bool = False
