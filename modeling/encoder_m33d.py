@@ -7,7 +7,7 @@ from torch import nn
 
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .errors_m33d import DataError
-from .layers_m33d import M33DLayer
+from .layers_m33d import M33DLayer, rows_at
 from .patches_m33d import Grid, gather_patches, interpolate_table, position_table
 
 
@@ -41,11 +41,14 @@ def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> tor
 
 def gather_tokens(tokens_ND: torch.Tensor, index_BK: torch.Tensor | None) -> torch.Tensor:
     """Rows of a shared (N, D) table per sample: (B, K, D), or (1, N, D) without an index."""
-    return tokens_ND[None] if index_BK is None else tokens_ND[index_BK]
+    return tokens_ND[None] if index_BK is None else rows_at(tokens_ND, index_BK)
 
 
 class M33DPositions(nn.Module):
     """The fixed position table on the configured grid; other grids interpolate it or build their own.
+
+    Beside an encoder with learned positions (`M33DLearnedPositions`), whose grid may be that of another model's
+    training, a decoder has the fixed table that goes by default with its frames, built for every grid anew.
 
     Args:
         config: the model.
@@ -58,9 +61,11 @@ class M33DPositions(nn.Module):
     def __init__(self, config: M33DConfig, width: int, mode: str = "bicubic") -> None:
         super().__init__()
         self.mode = mode
-        self.kind = str(config.position_embedding_type)
-        self.resize = config.position_embedding_resize
+        self.kind, self.resize = str(config.position_embedding_type), config.position_embedding_resize
         slots, rows, columns = config.position_grid or config.grid
+        if self.kind == "learned":
+            self.kind, self.resize = config.fixed_positions, "rebuild"
+            slots, rows, columns = config.grid
         self.base_grid: Grid = (int(slots), int(rows), int(columns))
         self.width = width
         self.register_buffer("table", self.build(), persistent=False)
@@ -77,7 +82,7 @@ class M33DPositions(nn.Module):
         # A table over the flattened index has no time axis to interpolate: other numbers of slots count anew.
         if self.resize == "rebuild" or grid[0] != self.base_grid[0]:
             return position_table(self.kind, grid, self.width).to(self.table)
-        return interpolate_table(self.table, self.base_grid, grid, self.mode)
+        return interpolate_table(self.table, self.base_grid, grid, self.mode, self.resize == "antialias")
 
 
 class M33DEmbeddings(nn.Module):

@@ -209,7 +209,7 @@ class OwnNames(Matching):
 def full(name: str) -> str:
     """The name of a weight of M33DModel in the models around it; theirs stay."""
     name = name.removeprefix("m33d.")
-    return f"m33d.{name}" if name.startswith(("embeddings.", "encoders.", "global_token")) else name
+    return f"m33d.{name}" if name.startswith(("embeddings.", "encoders.", "positions.", "global_token")) else name
 
 
 def _decoder_core(side: Iterable[str], other: Iterable[str]) -> set[str]:
