@@ -37,6 +37,7 @@ CONFIG_RANGES: Mapping[str, Range] = {
     "drop_path_rate": _DROP,
     "initializer_range": Range(low=0, high=100),
     "position_grid": Range(low=1, high=65_536, length=3),
+    "num_register_tokens": Range(low=0, high=1024),
     "token_budget": Range(above=0, high=1e9),
     "token_budget_alpha": _SCALE,
     "decoder_hidden_size": _WIDTH,

@@ -104,6 +104,8 @@ class M33DConfig(PreTrainedConfig):
         drop_path_rate: stochastic depth, rising linearly over the encoder layers.
         encoder_norm: whether encoders end in a layer norm (MultiMAE's has none); task models go by their head.
         global_token: one learned token of no modality and no position at the end of the encoder's sequence (MultiMAE).
+        num_register_tokens: learned tokens that every encoder adds to its sequences and leaves out of its output
+            (DINOv2 with registers).
         token_budget: visible tokens of all input modalities together, divided anew for every sample by a Dirichlet
             draw (MultiMAE): a number from 1, or a share of all tokens below 1. None masks each modality by its ratio;
             with a budget the ratios of the modalities mean nothing.
@@ -173,6 +175,7 @@ class M33DConfig(PreTrainedConfig):
     joint_encoding: bool = False
     encoder_norm: bool = True
     global_token: bool = False
+    num_register_tokens: int = 0
     token_budget: int | float | None = None
     token_budget_alpha: float | int = 1.0
 

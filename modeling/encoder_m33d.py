@@ -118,7 +118,11 @@ class M33DEmbeddings(nn.Module):
 
 
 class M33DEncoder(nn.Module):
-    """A stack of pre-norm blocks with an optional final norm."""
+    """A stack of pre-norm blocks with an optional final norm.
+
+    Register tokens (DINOv2 with registers) stand behind the tokens of every sequence while it passes the blocks, have
+    no position, and are no part of what comes out.
+    """
 
     def __init__(self, config: M33DConfig, final_norm: bool) -> None:
         super().__init__()
@@ -134,20 +138,34 @@ class M33DEncoder(nn.Module):
             for index in range(depth)
         )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if final_norm else None
+        registers = config.num_register_tokens
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, config.hidden_size)) if registers else None
+
+    def _registered(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        """(B, N + R, D), the register tokens behind the others."""
+        if self.register_tokens is None:
+            return tokens_BND
+        registers = self.register_tokens.to(tokens_BND.dtype).expand(tokens_BND.shape[0], -1, -1)
+        return torch.cat([tokens_BND, registers], dim=1)
+
+    def _unregistered(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        return tokens_BND if self.register_tokens is None else tokens_BND[:, : -self.register_tokens.shape[1]]
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """(B, N, D) to (B, N, D), normed when the encoder has a final norm."""
+        tokens_BND = self._registered(tokens_BND)
         for layer in self.layers:
             tokens_BND = layer(tokens_BND)
-        return self.normed(tokens_BND)
+        return self.normed(self._unregistered(tokens_BND))
 
     def intermediates(self, tokens_BND: torch.Tensor, layers: list[int]) -> list[torch.Tensor]:
         """Raw outputs (no final norm) of the blocks listed, 0-based."""
         outputs = {}
+        tokens_BND = self._registered(tokens_BND)
         for index, layer in enumerate(self.layers[: max(layers) + 1]):
             tokens_BND = layer(tokens_BND)
             if index in layers:
-                outputs[index] = tokens_BND
+                outputs[index] = self._unregistered(tokens_BND)
         return [outputs[index] for index in layers]
 
     def normed(self, tokens_BND: torch.Tensor) -> torch.Tensor:

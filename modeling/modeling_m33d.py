@@ -88,6 +88,9 @@ class M33DPreTrainedModel(PreTrainedModel):
         elif isinstance(module, M33DEmbeddings):
             if module.cls_token is not None:
                 init.normal_(module.cls_token, std=0.02)
+        elif isinstance(module, M33DEncoder):
+            if module.register_tokens is not None:
+                init.normal_(module.register_tokens, std=0.02)
         elif isinstance(module, M33DDecoder):
             init.normal_(module.mask_token, std=0.02)
             for embedding in module.modality_embeddings.values():

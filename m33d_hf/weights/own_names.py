@@ -26,6 +26,7 @@ _ARCHITECTURE_FIELDS = (
     "hidden_act",
     "layer_norm_eps",
     "position_embedding_type",
+    "num_register_tokens",
 )
 # What a global token starts from (docs/method.md#global-token): in MAE its position is 0, nothing is added.
 _MAE_CLASS_TOKEN = "m33d.embeddings.rgb.cls_token"

@@ -175,3 +175,38 @@ def test_positions_that_nothing_would_teach_are_refused():
         entry["weight"] = 0.0
     with pytest.raises(ConfigError, match="without a gradient"):
         M33DForPreTraining(M33DConfig(**{**config.to_dict()}))
+
+
+def test_register_tokens_pass_the_blocks_and_stay_behind(tmp_path):
+    torch.manual_seed(0)
+    model = M33DModel(M33DConfig(**TINY, num_register_tokens=3)).eval()
+    encoder, tokens = model.encoders["rgb"], torch.randn(2, 5, 16)
+    assert 0.01 < encoder.register_tokens.std() < 0.03
+    along = torch.cat([tokens, encoder.register_tokens.expand(2, -1, -1)], dim=1)
+    blocks = []
+    for layer in encoder.layers:
+        along = layer(along)
+        blocks.append(along[:, :5])
+    torch.testing.assert_close(encoder(tokens), encoder.layernorm(blocks[-1]))
+    torch.testing.assert_close(encoder.intermediates(tokens, [0, 1]), blocks)
+    with torch.no_grad():
+        before = encoder(tokens)
+        encoder.register_tokens.normal_(std=3.0)
+    assert (encoder(tokens) - before).abs().max() > 1e-3
+
+    names = {name for name, _ in model.named_parameters() if "register" in name}
+    assert names == {"encoders.rgb.register_tokens", "encoders.depth.register_tokens"}
+    output = model(pixel_values=torch.randn(1, 3, 32, 32), depth_values=torch.randn(1, 1, 32, 32))
+    assert [state.shape for state in output.modality_states.values()] == [(1, 16, 16)] * 2
+    model.save_pretrained(tmp_path)
+    loaded = M33DModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.encoders["depth"].register_tokens, model.encoders["depth"].register_tokens)
+
+
+def test_joint_sequences_have_one_set_of_registers():
+    model = M33DModel(M33DConfig(**TINY, num_register_tokens=3, joint_encoding=True)).eval()
+    seen = []
+    model.encoders["shared"].layers[0].register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
+    output = model(pixel_values=torch.randn(1, 3, 32, 32), depth_values=torch.randn(1, 1, 32, 32))
+    assert seen == [2 * 17 + 3]
+    assert output.last_hidden_state.shape == (1, 2 * 17, 16)
