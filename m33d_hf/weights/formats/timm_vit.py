@@ -31,10 +31,7 @@ _SCALED = {"1": "attn.proj", "2": "mlp.fc2"}
 
 def prepare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A table without a row for the class token gets one of zeros; layer scales go into what they scale."""
-    result = dict(tensors)
-    table = tensors.get("pos_embed")
-    if table is not None and table.ndim == 3 and not has_class_row(table.shape[1], "cls_token" in tensors):
-        result["pos_embed"] = torch.nn.functional.pad(table, (0, 0, 1, 0))
+    result = with_class_row(tensors, "pos_embed", "cls_token")
     for match in filter(None, map(_SCALE.fullmatch, tensors)):
         gamma = tensors[match[0]]
         for leaf in ("weight", "bias"):
@@ -52,12 +49,19 @@ def prepare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def has_class_row(rows: int, class_token: bool) -> bool:
-    """Whether a position table of so many rows begins with one for the class token.
+def with_class_row(tensors: Mapping[str, Tensor], key: str, token: str) -> dict[str, Tensor]:
+    """The tensors with a row of zeros for the class token before the table `key` where it has none.
 
-    timm's `no_embed_class` leaves it out beside a class token; then the rows themselves make a square.
+    It has none without a class token, or with timm's `no_embed_class`; then the rows themselves make a square.
     """
-    return class_token and not (isqrt(rows) ** 2 == rows and isqrt(rows - 1) ** 2 != rows - 1)
+    table = tensors.get(key)
+    if table is None or table.ndim != 3:
+        return dict(tensors)
+    rows = table.shape[1]
+    square = isqrt(rows) ** 2 == rows and isqrt(rows - 1) ** 2 != rows - 1
+    if token in tensors and not square:
+        return dict(tensors)
+    return {**tensors, key: torch.nn.functional.pad(table, (0, 0, 1, 0))}
 
 
 TABLE = FormatTable(
