@@ -13,6 +13,7 @@ from m33d_hf.weights.architecture import check_encoder, decoder_obstacle, infer_
 from m33d_hf.weights.facts import Facts, lines_on
 from m33d_hf.weights.files import ForeignCheckpoint
 from m33d_hf.weights.foreign_names import ForeignNames, ends_in_norm, has_final_norm
+from m33d_hf.weights.formats import multimae_heads
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_obstacle
 from m33d_hf.weights.formats.detect import FORMATS
 from m33d_hf.weights.formats.layout import Neutral, translate
@@ -76,9 +77,25 @@ def convert_state_dict(
     neutral = settle_positions(facts, config, decoder_reason, report)
     classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
     reasons = {"decoder_obstacle": decoder_reason, "classifier_obstacle": classifier_reason}
-    ForeignNames(targets, neutral.weights, report, options, config=config, **reasons).apply()
+    heads = multimae_heads.obstacles(neutral, targets)
+    report.notes += _head_notes(facts, {**heads, "classifier": classifier_reason})
+    ForeignNames(targets, neutral.weights, report, options, config=config, heads=heads, **reasons).apply()
     report.facts = lines_on(facts, config, decoder_reason is None)
     return report
+
+
+def _head_notes(facts: Facts, obstacles: Mapping[str, str | None]) -> list[str]:
+    """Where a head that is taken over sees or computes something else than it did there."""
+    taken = {head for head, obstacle in obstacles.items() if obstacle is None}
+    notes = []
+    if "classifier" in taken and facts.checkpoint.format == "transformers_videomae":
+        notes.append(
+            "transformers norms the mean of the tokens with an epsilon of 1e-5, this model with layer_norm_eps: logits"
+            " differ by a share of about 5e-6 over the variance of that mean"
+        )
+    if taken - {"classifier"} and "patch_depth.weight" in facts.neutral.weights:
+        notes.append("the head was trained on tokens that attended to depth as well; this model shows it RGB alone")
+    return notes
 
 
 def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason: str | None) -> list[str]:

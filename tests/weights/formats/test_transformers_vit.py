@@ -143,7 +143,7 @@ def test_without_a_config_the_library_s_epsilon_is_assumed(tmp_path: Path) -> No
 
 def test_a_distilled_deit_is_refused(tmp_path: Path) -> None:
     _theirs(DeiTModel, DeiTConfig).save_pretrained(tmp_path)
-    with pytest.raises(ConversionError, match="DeiT with distillation.*a second token"):
+    with pytest.raises(ConversionError, match=r"DeiT with distillation.*a second token"):
         load_foreign(tmp_path)
 
 
