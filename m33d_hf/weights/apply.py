@@ -39,12 +39,17 @@ def config_for(checkpoint: ForeignCheckpoint, init_decoder: bool = True, given: 
 
 
 def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
-    """The checkpoint's `global_token`, `position_embedding_type` and `position_grid` (None where nothing tells it)."""
+    """The fields that say where a checkpoint's tokens stand, and which of them have no place.
+
+    `position_grid` is None where nothing tells it.
+    """
     facts = _facts_of(checkpoint)
     grid = facts.grid()
     return {
         "global_token": facts.table is TABLE and "cls_token" in facts.neutral.weights,
+        "num_register_tokens": facts.registers(),
         "position_embedding_type": facts.table.position_kind,
+        "position_embedding_resize": facts.table.position_resize,
         "position_grid": None if grid is None else [facts.slots() or 1, *grid.base],
     }
 

@@ -144,6 +144,11 @@ class Facts:
             return temporal.tensor.numel() // temporal.tensor.shape[-1]
         return None if self.is_clip() else 1
 
+    def registers(self) -> int:
+        """How many register tokens the encoder has."""
+        tokens = self.neutral.weights.get("encoder.register_tokens")
+        return 0 if tokens is None else tokens.tensor.shape[-2]
+
     def is_clip(self) -> bool:
         """Whether the patch kernel spans several frames."""
         return self.neutral.weights["patch.weight"].tensor.ndim == 5

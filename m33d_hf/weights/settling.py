@@ -50,6 +50,11 @@ def _keep_learned(facts: Facts, config: M33DConfig, report: ConversionReport) ->
         report.ignored |= {key: kept for table in (entry, temporal) if table is not None for key in table.sources}
         return Neutral(weights, tables, neutral.ignored)
     _check_grid(facts, config)
+    if config.position_embedding_resize != facts.table.position_resize:
+        report.notes.append(
+            f"for inputs of other sizes the checkpoint's code resizes positions as {facts.table.position_resize!r},"
+            f" this model as {config.position_embedding_resize!r} (position_embedding_resize)"
+        )
     weights[SPATIAL] = Weight(rows, entry.sources, "learned positions")
     slots = (config.position_grid or config.grid)[0]
     if temporal is not None:

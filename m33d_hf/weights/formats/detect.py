@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from m33d_hf.errors import ConversionError
-from m33d_hf.weights.formats import mae, mae_st, multimae, timm_vit, transformers_mae, transformers_videomae, videomae
+from m33d_hf.weights.formats import (
+    dinov2,
+    mae,
+    mae_st,
+    multimae,
+    timm_vit,
+    transformers_mae,
+    transformers_videomae,
+    videomae,
+)
 from m33d_hf.weights.formats.elsewhere import refuse_other_architectures
 from m33d_hf.weights.formats.layout import FormatTable
 from m33d_hf.weights.formats.positions import find_grid
@@ -24,6 +33,7 @@ FORMATS: dict[str, FormatTable] = {
     "transformers_mae": transformers_mae.TABLE,
     "transformers_vit": transformers_mae.VIT_TABLE,
     "transformers_videomae": transformers_videomae.TABLE,
+    **dinov2.TABLES,
 }
 
 # (pattern of the patch kernel's key, number of its dimensions, format)
@@ -31,7 +41,11 @@ _PATCH_KERNELS = (
     (re.compile(r"patch_embed\.proj\.weight"), 4, "mae"),
     (re.compile(r"(?:encoder\.)?patch_embed\.proj\.weight"), 5, "videomae"),
     (re.compile(r"input_adapters\.rgb\.proj\.weight"), 4, "multimae"),
-    (re.compile(r"(?:vit\.)?embeddings\.patch_embeddings\.projection\.weight"), 4, "transformers_mae"),
+    (
+        re.compile(r"(?:(?:vit|dinov2(?:_with_registers)?)\.)?embeddings\.patch_embeddings\.projection\.weight"),
+        4,
+        "transformers_mae",
+    ),
     (
         re.compile(r"(?:videomae\.)?embeddings\.patch_embeddings\.projection\.weight"),
         5,
@@ -58,6 +72,8 @@ def detect_format(tensors: Mapping[str, Tensor], origin: str = "checkpoint") -> 
         ConversionError: another architecture, with what would be needed; else some keys and the known formats.
     """
     name = _by_patch_kernel(tensors)
+    if name in _PLAIN and (found := dinov2.variant(tensors)) is not None:
+        return found
     if name is None or name in _PLAIN:
         refuse_other_architectures(tensors, origin)
     if name is not None:

@@ -1,7 +1,7 @@
 """Architectures that our encoder cannot compute: recognised by their weights, refused with what would be needed.
 
 Our encoder is one stack of equal pre-norm blocks: global attention without biases between positions, a plain MLP,
-positions added once before the first block, and at most one token beside those of the patches.
+positions added once before the first block, and at most one token (and registers) beside those of the patches.
 """
 
 from __future__ import annotations
@@ -74,11 +74,6 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             r"(?:.*\.)?(?:dist_token|distillation_token)",
             "DeiT with distillation",
             "a second token (the distillation token) beside the class token; ours has one at most",
-        ),
-        (
-            r"(?:.*\.)?(?:reg_token|register_tokens)",
-            "a ViT with register tokens",
-            "several learned tokens beside the class token; ours has one at most",
         ),
         (
             r".*\.(?:q_norm|k_norm)\..*",

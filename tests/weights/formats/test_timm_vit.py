@@ -234,10 +234,25 @@ def test_timm_itself(name: str, changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.extras
+@pytest.mark.parametrize("changes", [{}, {"class_token": False, "global_pool": "avg", "fc_norm": False}])
+def test_timms_registers(changes: dict[str, Any]) -> None:
+    """As in timm's DINOv2 with registers: positions have no row for the class token."""
+    theirs = _timm_model("vit_base_patch16_224", no_embed_class=True, reg_tokens=3, dynamic_img_size=True, **changes)
+    model, report = _converted(dict(theirs.state_dict()), num_labels=CLASSES)
+    assert not report.new and model.config.num_register_tokens == 3
+    first = int(model.config.use_cls_token)
+    for side in (32, 48, 24):
+        with torch.no_grad():
+            pixels = _pixels(side)
+            found, expected = model(pixels).last_hidden_state, theirs.forward_features(pixels)
+        expected = torch.cat([expected[:, :first], expected[:, first + 3 :]], dim=1)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.extras
 @pytest.mark.parametrize(
     ("changes", "needed"),
     [
-        ({"reg_tokens": 4}, "register tokens"),
         ({"pre_norm": True}, "norm before the first block"),
         ({"qk_norm": True}, "norms queries and keys"),
     ],
