@@ -14,7 +14,7 @@ from m33d_hf.weights.facts import Facts, lines_on
 from m33d_hf.weights.files import ForeignCheckpoint
 from m33d_hf.weights.foreign_names import ForeignNames, ends_in_norm, has_final_norm
 from m33d_hf.weights.formats import multimae_heads
-from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_obstacle
+from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_names, class_obstacle
 from m33d_hf.weights.formats.detect import FORMATS
 from m33d_hf.weights.formats.layout import Neutral, translate
 from m33d_hf.weights.formats.multimae import TABLE, target_obstacle
@@ -36,6 +36,20 @@ def config_for(checkpoint: ForeignCheckpoint, init_decoder: bool = True, given: 
             (heads, input size), and several readings are possible.
     """
     return infer_config(_facts_of(checkpoint), init_decoder, given)
+
+
+def head_fields(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
+    """`M33DConfig` arguments of a task model that takes the checkpoint's head: its sizes, and its classes by name."""
+    neutral = _facts_of(checkpoint).neutral
+    fields = multimae_heads.head_fields(neutral)
+    classifier = neutral.weights.get("classifier.weight")
+    if classifier is not None:
+        fields["num_labels"] = classifier.tensor.shape[0]
+    names = class_names(checkpoint.config.get("id2label"))
+    if names is not None and len(names) == fields.get("num_labels"):
+        del fields["num_labels"]
+        fields |= {"id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
+    return fields
 
 
 def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:

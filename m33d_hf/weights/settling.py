@@ -95,6 +95,11 @@ def _verify_fixed(facts: Facts, config: M33DConfig, decoder_reason: str | None, 
     neutral, table = facts.neutral, facts.table
     weights = dict(neutral.weights)
     notes_given = False  # one table per modality would say the same
+    if table.cls_position_row and not any(part.startswith("encoder") for part in neutral.tables):
+        raise ConversionError(
+            f"{table.name}: the checkpoint has no position table, which every file of this format holds. It is"
+            " incomplete, or has rotary or relative positions, which our models do not have."
+        )
     for part, entry in neutral.tables.items():
         key = entry.sources[0]
         part = part.partition(".")[0]

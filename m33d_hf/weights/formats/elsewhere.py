@@ -35,7 +35,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "an attention with relative positions by rows and columns (and pooled keys); ours has neither",
         ),
         (
-            r"(?:.*\.)?blocks\.\d+\.proj\.(?:weight|bias)|(?:.*\.)?(?:encoder\.)?stages\.\d+\.blocks\.\d+\.attn\..*",
+            r"(?:.*\.)?blocks\.\d+\.proj\.(?:weight|bias)|(?:.*\.)?(?:encoder\.)?stages\.\d+\.(?:blocks|layers)\.\d+\.attn\..*",
             "Hiera, or another hierarchical transformer",
             f"stages of growing width with pooled queries; {_ONE_STAGE}",
         ),
@@ -61,7 +61,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "a row of names for its layout and its attention pooling; no converter knows them",
         ),
         (
-            r".*(?:rope|rotary|inv_freq).*",
+            r".*(?:rope|rotary|inv_freq).*|(?:.*\.)?embeddings\.patch_embeddings\.weight",
             "EVA, DINOv3 or another ViT with rotary positions",
             "an attention that turns queries and keys by their position; ours adds positions to the tokens",
         ),
@@ -69,6 +69,12 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             r".*\.mlp\.(?:fc1_[gx]|w1|w2|w3|w12|weights_in)\..*|.*inner_attn_ln\..*",
             "EVA-02, DINOv2 giant or another ViT with a gated MLP (SwiGLU)",
             "an MLP whose inner values are multiplied by a second projection; ours is plain",
+        ),
+        (
+            r".*\.attn\.[qv]_bias|.*\.attn\.q_proj\.weight",
+            "EVA, BEiT or another of their relatives (query and value biases without one of keys, for pictures)",
+            "the rotary positions or relative position biases of these models, of which some are in no file; ours adds"
+            " positions to the tokens",
         ),
         (
             r"(?:.*\.)?(?:dist_token|distillation_token)",

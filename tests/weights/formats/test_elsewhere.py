@@ -20,7 +20,7 @@ VIT: dict[str, Any] = {
 }
 STAGES: dict[str, Any] = {"depths": [1, 1], "hidden_sizes": [8, 16], "num_stages": 2}
 SWIN: dict[str, Any] = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2]}
-HIERA: dict[str, Any] = {"image_size": [32, 32], "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}
+HIERA: dict[str, Any] = {"image_size": [224, 224], "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 2]}
 
 
 @pytest.mark.parametrize("names", ["disk", "memory"])
@@ -36,8 +36,8 @@ HIERA: dict[str, Any] = {"image_size": [32, 32], "embed_dim": 8, "depths": [1, 1
         ("Data2VecVision", VIT, r"layer scales of BEiT's"),
         ("CLIPVision", VIT, r"CLIP's image encoder.*quick_gelu"),
         ("SiglipVision", VIT, r"SigLIP's image encoder.*attention pooling"),
-        ("Hiera", HIERA, r"hierarchical transformer.*one stage of equal blocks"),
-        ("DINOv3ViT", VIT, r"rotary positions|registers|layout no converter knows"),
+        ("Hiera", HIERA, r"hierarchical transformer.*one stack of equal blocks"),
+        ("DINOv3ViT", {**VIT, "num_register_tokens": 2}, r"DINOv3.*rotary positions"),
         ("DeiT", VIT, r"DeiT with distillation.*a second token"),
     ],
 )
@@ -89,7 +89,9 @@ TIMM: list[tuple[str, dict[str, Any], str]] = [
     ("beit_base_patch16_224", {"depth": 1}, "relative position biases"),
     ("vit_base_patch16_clip_224", {"depth": 1}, "CLIP's image encoder"),
     ("vit_base_patch16_siglip_224", {"depth": 1}, "SigLIP's image encoder"),
-    ("eva02_tiny_patch14_224", {"depth": 1}, "gated MLP|rotary positions"),
+    ("eva02_tiny_patch14_224", {"depth": 1}, "EVA"),
+    ("eva02_base_patch14_224", {"depth": 1}, "EVA-02"),
+    ("vit_base_patch16_rope_224", {"depth": 1}, "layer scales of BEiT's"),
     ("hiera_tiny_224", {}, "hierarchical transformer"),
     ("mvitv2_tiny", {}, "MViT|hierarchical"),
     ("deit_tiny_distilled_patch16_224", {"depth": 1}, "DeiT with distillation"),
