@@ -87,7 +87,8 @@ def _moved(token: Weight, row: torch.Tensor | None, sources: tuple[str, ...], ke
     if token.tensor.shape[-1:] != row.shape:
         raise ConversionError(f"{key!r} is {row.shape[0]} wide, the class token {tuple(token.tensor.shape)}.")
     how = "cls_token + its position" if sources else "cls_token + position row 0"
-    return Weight(token.tensor + row, (*token.sources, *sources), how)
+    wide = torch.promote_types(token.tensor.dtype, torch.float32)  # the sum of two halves has more digits than one
+    return Weight(token.tensor.to(wide) + row.to(wide), (*token.sources, *sources), how)
 
 
 def _verify_fixed(facts: Facts, config: M33DConfig, decoder_reason: str | None, report: ConversionReport) -> Neutral:
