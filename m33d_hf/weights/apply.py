@@ -13,13 +13,14 @@ from m33d_hf.weights.architecture import check_encoder, decoder_obstacle, infer_
 from m33d_hf.weights.facts import Facts, lines_on
 from m33d_hf.weights.files import ForeignCheckpoint
 from m33d_hf.weights.foreign_names import ForeignNames, ends_in_norm, has_final_norm
-from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_obstacle
+from m33d_hf.weights.formats import multimae_heads
+from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_names, class_obstacle
 from m33d_hf.weights.formats.detect import FORMATS
-from m33d_hf.weights.formats.layout import FormatTable, Neutral, Weight, translate
+from m33d_hf.weights.formats.layout import Neutral, translate
 from m33d_hf.weights.formats.multimae import TABLE, target_obstacle
-from m33d_hf.weights.formats.positions import grid_note, split_class_row, verify_table
 from m33d_hf.weights.init_options import ConversionOptions
 from m33d_hf.weights.report import ConversionReport
+from m33d_hf.weights.settling import settle_positions
 
 
 def config_for(checkpoint: ForeignCheckpoint, init_decoder: bool = True, given: Collection[str] = ()) -> dict[str, Any]:
@@ -37,14 +38,33 @@ def config_for(checkpoint: ForeignCheckpoint, init_decoder: bool = True, given: 
     return infer_config(_facts_of(checkpoint), init_decoder, given)
 
 
+def head_fields(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
+    """`M33DConfig` arguments of a task model that takes the checkpoint's head: its sizes, and its classes by name."""
+    neutral = _facts_of(checkpoint).neutral
+    fields = multimae_heads.head_fields(neutral)
+    classifier = neutral.weights.get("classifier.weight")
+    if classifier is not None:
+        fields["num_labels"] = classifier.tensor.shape[0]
+    names = class_names(checkpoint.config.get("id2label"))
+    if names is not None and len(names) == fields.get("num_labels"):
+        del fields["num_labels"]
+        fields |= {"id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
+    return fields
+
+
 def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
-    """The checkpoint's `global_token`, `position_embedding_type` and `position_grid` (None where nothing tells it)."""
+    """The fields that say where a checkpoint's tokens stand, and which of them have no place.
+
+    `position_grid` is None where nothing tells it.
+    """
     facts = _facts_of(checkpoint)
     grid = facts.grid()
     return {
         "global_token": facts.table is TABLE and "cls_token" in facts.neutral.weights,
+        "num_register_tokens": facts.registers(),
         "position_embedding_type": facts.table.position_kind,
-        "position_grid": None if grid is None else [1, *grid.base],
+        "position_embedding_resize": facts.table.position_resize,
+        "position_grid": None if grid is None else [facts.slots() or 1, *grid.base],
     }
 
 
@@ -62,7 +82,7 @@ def convert_state_dict(
     Nothing is written unless every foreign key and every weight of the model is accounted for.
 
     Raises:
-        ConversionError: another architecture, learned position tables, or any key that remains unexplained.
+        ConversionError: another architecture, other positions, or any key that remains unexplained.
     """
     options = options or ConversionOptions()
     config, facts = config_of(model), _facts_of(checkpoint)
@@ -73,12 +93,28 @@ def convert_state_dict(
     report = ConversionReport(table.name, checkpoint.origin, ignored={**checkpoint.ignored, **neutral.ignored})
     report.notes = [*checkpoint.notes, *([table.note] if table.note else [])]
     report.notes += _norm_notes(neutral, targets, decoder_reason)
-    neutral = _settle_positions(neutral, table, config, decoder_reason, report)
+    neutral = settle_positions(facts, config, decoder_reason, report)
     classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
     reasons = {"decoder_obstacle": decoder_reason, "classifier_obstacle": classifier_reason}
-    ForeignNames(targets, neutral.weights, report, options, config=config, **reasons).apply()
+    heads = multimae_heads.obstacles(neutral, targets)
+    report.notes += _head_notes(facts, {**heads, "classifier": classifier_reason})
+    ForeignNames(targets, neutral.weights, report, options, config=config, heads=heads, **reasons).apply()
     report.facts = lines_on(facts, config, decoder_reason is None)
     return report
+
+
+def _head_notes(facts: Facts, obstacles: Mapping[str, str | None]) -> list[str]:
+    """Where a head that is taken over sees or computes something else than it did there."""
+    taken = {head for head, obstacle in obstacles.items() if obstacle is None}
+    notes = []
+    if "classifier" in taken and facts.checkpoint.format == "transformers_videomae":
+        notes.append(
+            "transformers norms the mean of the tokens with an epsilon of 1e-5, this model with layer_norm_eps: logits"
+            " differ by a share of about 5e-6 over the variance of that mean"
+        )
+    if taken - {"classifier"} and "patch_depth.weight" in facts.neutral.weights:
+        notes.append("the head was trained on tokens that attended to depth as well; this model shows it RGB alone")
+    return notes
 
 
 def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason: str | None) -> list[str]:
@@ -139,42 +175,7 @@ def _classifier_reason(
     if theirs is None:
         return "the checkpoint has no classifier"
     if "fc_norm.weight" not in neutral.weights:
-        return "the checkpoint's classifier reads one token, ours the normed mean of all of them"
+        return "the checkpoint's classifier reads one token, or normed ones; ours the normed mean of all of them"
+    if checkpoint.format == "mae_st_finetuned" and "cls_token" not in neutral.weights:
+        return "the checkpoint has no class token, but its mean leaves the first token out as if there were one"
     return class_obstacle(theirs.tensor.shape[0], checkpoint.config.get("id2label"), ours.shape[0], config.id2label)
-
-
-def _settle_positions(
-    neutral: Neutral,
-    table: FormatTable,
-    config: M33DConfig,
-    decoder_reason: str | None,
-    report: ConversionReport,
-) -> Neutral:
-    """Verify the position tables, list them as ignored, and add the class row to the class token."""
-    weights = dict(neutral.weights)
-    notes_given = False  # one table per modality would say the same
-    for part, entry in neutral.tables.items():
-        key = entry.sources[0]
-        part = part.partition(".")[0]
-        if part == "decoder" and decoder_reason is not None:
-            report.ignored[key] = decoder_reason
-            continue
-        reason, grid = verify_table(key, entry.tensor, table.position_kind, table.cls_position_row, config)
-        _, cls_row = split_class_row(entry.tensor, table.cls_position_row)
-        if config.position_embedding_type != table.position_kind:
-            reason = f"the inflated model has {config.position_embedding_type} positions instead"
-        report.ignored[key] = reason
-        if part == "decoder" and cls_row is not None and bool(cls_row.any()):
-            raise ConversionError(f"{key!r}: row 0 (class token) is not zero, but our decoder adds nothing there.")
-        if part == "encoder" and not notes_given:
-            notes_given = True
-            note = grid_note(grid, config)
-            report.notes += [note] if note else []
-            if cls_row is not None and "cls_token" in weights:
-                cls = weights["cls_token"]
-                if cls.tensor.shape[-1:] != cls_row.shape:
-                    raise ConversionError(
-                        f"{key!r} is {cls_row.shape[0]} wide, the class token {tuple(cls.tensor.shape)}."
-                    )
-                weights["cls_token"] = Weight(cls.tensor + cls_row, cls.sources, "cls_token + position row 0")
-    return Neutral(weights, neutral.tables, neutral.ignored)
