@@ -62,6 +62,7 @@ def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
     return {
         "global_token": facts.table is TABLE and "cls_token" in facts.neutral.weights,
         "num_register_tokens": facts.registers(),
+        "use_cls_token": "cls_token" in facts.neutral.weights if facts.table.position_kind == "learned" else None,
         "position_embedding_type": facts.table.position_kind,
         "position_embedding_resize": facts.table.position_resize,
         "position_grid": None if grid is None else [facts.slots() or 1, *grid.base],

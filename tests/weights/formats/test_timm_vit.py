@@ -61,12 +61,14 @@ def test_tokens_are_those_of_the_formulas(case: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_mae_fine_tuned_gives_its_logits() -> None:
-    """Positions near the fixed table: they were trained on. Global pooling leaves the class token out."""
+@pytest.mark.parametrize("frozen", [False, True])
+def test_mae_fine_tuned_gives_its_logits(frozen: bool) -> None:
+    """Positions near the fixed table: they were trained on, or frozen. Global pooling leaves the class token out."""
     weights = _head(random_vit())
-    weights["pos_embed"] = mae_table(4, 4, 32) + 0.05 * weights["pos_embed"]
+    weights["pos_embed"] = mae_table(4, 4, 32) + (0.0 if frozen else 0.05) * weights["pos_embed"]
     model, report = _converted(weights, M33DForVideoClassification, num_labels=CLASSES)
-    assert not report.new and not report.ignored
+    assert report.format == ("MAE (original)" if frozen else "ViT (timm's names: timm, DINO, MAE fine-tuned)")
+    assert not report.new and set(report.ignored) == ({"pos_embed"} if frozen else set())
     pooled = image_tokens(_pixels(), weights, HEADS)[:, 1:].mean(1)
     expected = linear(layer_norm(pooled, weights, "fc_norm"), weights, "head")
     with torch.no_grad():
