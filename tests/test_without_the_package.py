@@ -154,8 +154,8 @@ def _check_pipelines(found: dict[str, Any], pictures: int, clips: int) -> None:
 def test_pipelines_take_pictures_paths_addresses_and_videos(seen: dict[str, Any]) -> None:
     _check_pipelines(seen["pipelines"], pictures=3, clips=2)
     about = [line for line in seen["pipelines, said"] if "double-check" not in line]  # of new code files
-    assert [line for line in about if "is not supported for" not in line] == []
-    assert len(about) == 4, "one line for each pipeline, which transformers logs for classes that it does not know"
+    (line,) = about  # transformers' own: this pipeline goes by a list of names that no registration reaches
+    assert line.startswith("The model 'M33DForSemanticSegmentation' is not supported for image-segmentation.")
 
 
 def test_a_revision_is_what_it_was(seen: dict[str, Any]) -> None:
