@@ -286,8 +286,11 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
             message = f"M33DConfig has no field {key!r}.{nearest_name_hint(key, known)}"
             if self.transformers_version is None:
                 raise ConfigError(message)
-            # A saved configuration may come from a newer version or carry somebody's own attribute.
-            logger.warning("%s It is kept as a plain attribute.", message)
+            # Or somebody's own attribute.
+            logger.warning(
+                "%s It is kept as a plain attribute, without effect: a later version may have written the file (it was "
+                "saved with transformers %s).", message, self.transformers_version,
+            )  # fmt: skip
 
     def _whole_entry(self, entry: dict[str, Any]) -> dict[str, Any]:
         known = self._without_later_fields(entry)
