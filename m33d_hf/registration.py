@@ -2,10 +2,11 @@
 
 transformers is told of classes from outside by objects: its `register` methods want the class of the configuration and
 of the model. Having those means having imported torch and transformers, which takes seconds, and `import m33d_hf` must
-not. transformers looks for no plugins of its own accord, and registering when one of our classes is first imported would
-leave out whoever writes `import m33d_hf` and then works with `AutoModel` and `pipeline` alone. So a finder in front of
-`sys.meta_path` notices when one of transformers' auto modules has been imported, and then our classes are registered
-there. Modules that are there already are served at once.
+not take them. transformers looks for no plugins of its own accord, and its lazy lists of names are private and reach
+its own folder only. Registering when one of our classes is first imported would leave out whoever writes
+`import m33d_hf` and then works with `AutoModel` and `pipeline` alone. So a finder in front of `sys.meta_path` notices
+when one of transformers' auto modules has been imported, and then our classes are registered there. Modules that are
+there already are served at once.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class M33DBackbone(BackboneMixin, M33DTaskModel):  # type: ignore[misc]
             states = [encoder.normed(state) for state in states]
         if self.config.reshape_hidden_states:
             states = [state.transpose(1, 2).unflatten(2, (height, width)).contiguous() for state in states]
-        return BackboneOutput(feature_maps=tuple(states))
+        return BackboneOutput(feature_maps=cast(Any, tuple(states)))  # which the library types as one tensor
 
 
 __all__ = ["M33DBackbone"]

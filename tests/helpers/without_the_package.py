@@ -2,8 +2,8 @@
 
 Usage: python -I without_the_package.py FOLDER {hub|cache} [ADDRESS]
 
-FOLDER holds what the test wrote: inputs.pt, picture.png, clip.mp4. Prints one JSON object: check -> what it returned, or
-{"error": ...}.
+FOLDER holds what the test wrote: inputs.pt, picture.png, clip.mp4. Prints one JSON object: check -> what it returned,
+or {"error": ...}.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def pipelines() -> dict[str, Any]:
     depth = pipeline("depth-estimation", model="org/depth", **TRUST)
     found["depth"] = [list(depth(each)["predicted_depth"].shape) for each in pictures]
     segment = pipeline("image-segmentation", model="org/segmentation", **TRUST)
-    found["segmentation"] = [sorted({(part["label"], *part["mask"].size) for part in segment(each)}) for each in pictures]
+    parts = [segment(each) for each in pictures]
+    found["segmentation"] = [sorted({(part["label"], *part["mask"].size) for part in each}) for each in parts]
     features = pipeline("image-feature-extraction", model="org/model", **TRUST)
     found["features"] = [[len(features(each)[0]), len(features(each)[0][0])] for each in pictures]
     classify = pipeline("video-classification", model="org/actions", **TRUST)

@@ -85,7 +85,8 @@ def test_a_head_of_ones_own_keeps_its_entry() -> None:
     assert completed_auto_map(mine) == {**AUTO_MAP, "AutoModelForImageClassification": "my_head.MyHead"}
     half = {"AutoImageProcessor": "image_processing_m33d.M33DImageProcessor"}  # as transformers writes it
     assert completed_auto_map(half) == AUTO_MAP
-    assert completed_auto_map({"AutoModelForDepthEstimation": "mine.Depth"})["AutoModelForDepthEstimation"] == "mine.Depth"
+    own_depth = {"AutoModelForDepthEstimation": "mine.Depth"}
+    assert completed_auto_map(own_depth) == {**AUTO_MAP, **own_depth}
 
 
 class HeadOfTheReader(M33DTaskModel):
@@ -158,7 +159,7 @@ def test_a_field_of_a_later_version_is_told_and_kept(tmp_path: Path, caplog: pyt
 
 def test_a_value_of_a_later_version_is_refused(tmp_path: Path) -> None:
     folder = _config(tmp_path, position_embedding_type="rotary")
-    with pytest.raises(ConfigError, match="position_embedding_type must be one of sincos_2d.* not 'rotary'"):
+    with pytest.raises(ConfigError, match=r"position_embedding_type must be one of sincos_2d.* not 'rotary'"):
         m33d_hf.M33DModel.from_pretrained(folder)
 
 
