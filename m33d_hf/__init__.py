@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from m33d_hf.data.sample import RGBDSample, VideoHandle
     from m33d_hf.errors import M33DError
     from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
+    from m33d_hf.modeling.backbone_m33d import M33DBackbone
     from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
     from m33d_hf.modeling.depth_m33d import DepthSpec
     from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
@@ -30,6 +31,7 @@ _HOMES = {
     "ConfusionMatrix": "evaluation.metrics",
     "DepthMetrics": "evaluation.metrics",
     "DepthSpec": "modeling.depth_m33d",
+    "M33DBackbone": "modeling.backbone_m33d",
     "M33DConfig": "modeling.configuration_m33d",
     "M33DError": "errors",
     "M33DForDepthEstimation": "modeling.tasks_m33d",
@@ -50,6 +52,7 @@ __all__ = [
     "ConfusionMatrix",
     "DepthMetrics",
     "DepthSpec",
+    "M33DBackbone",
     "M33DConfig",
     "M33DError",
     "M33DForDepthEstimation",

@@ -1,18 +1,24 @@
 """Makes `AutoModel`, `AutoImageProcessor`, ... know M33D after `import m33d_hf`, without importing them.
 
-transformers takes seconds to import, so `import m33d_hf` does not. Instead a finder in front of `sys.meta_path`
-notices when one of transformers' auto modules has been imported and then registers our classes through its public
-`register` methods. Modules that are there already are served at once.
+transformers is told of classes from outside by objects: its `register` methods want the class of the configuration and
+of the model. Having those means having imported torch and transformers, which takes seconds, and `import m33d_hf` must
+not take them. transformers looks for no plugins of its own accord, and its lazy lists of names are private and reach
+its own folder only. Registering when one of our classes is first imported would leave out whoever writes
+`import m33d_hf` and then works with `AutoModel` and `pipeline` alone. So a finder in front of `sys.meta_path` notices
+when one of transformers' auto modules has been imported, and then our classes are registered there. Modules that are
+there already are served at once.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
+
+from m33d_hf.modeling.auto_m33d import AUTO_MAP
 
 _AUTO = "transformers.models.auto"
 _OURS = "m33d_hf.modeling"
@@ -26,48 +32,41 @@ _BASES = (
 )
 
 
-def _register_configuration(auto: ModuleType, configuration: ModuleType) -> None:
-    auto.AutoConfig.register("m33d", configuration.M33DConfig, exist_ok=True)
+# auto module -> Auto classes of it that take one of ours.
+_AUTO_MODULES = {
+    f"{_AUTO}.configuration_auto": ("AutoConfig",),
+    f"{_AUTO}.modeling_auto": tuple(n for n in AUTO_MAP if n.startswith("AutoModel") or n == "AutoBackbone"),
+    f"{_AUTO}.video_processing_auto": ("AutoVideoProcessor",),
+    f"{_AUTO}.image_processing_auto": ("AutoImageProcessor",),
+}
 
 
-def _register_models(auto: ModuleType, modeling: ModuleType) -> None:
-    auto.AutoModel.register(modeling.M33DConfig, modeling.M33DModel, exist_ok=True)
+def _places(name: str) -> dict[str, str]:
+    """Backend -> "module.Class" of what an Auto class takes; "torchvision" where it knows one backend."""
+    entry = AUTO_MAP[name]
+    return entry if isinstance(entry, dict) else {"torchvision": entry}
 
 
-def _register_pretraining(auto: ModuleType, pretraining: ModuleType) -> None:
-    auto.AutoModelForPreTraining.register(pretraining.M33DConfig, pretraining.M33DForPreTraining, exist_ok=True)
+def _ours(name: str) -> str:
+    """Our module that an Auto class takes its classes from."""
+    return f"{_OURS}.{next(iter(_places(name).values())).split('.')[0]}"
 
 
-def _register_tasks(auto: ModuleType, tasks: ModuleType) -> None:
-    config = tasks.M33DConfig
-    auto.AutoModelForSemanticSegmentation.register(config, tasks.M33DForSemanticSegmentation, exist_ok=True)
-    auto.AutoModelForDepthEstimation.register(config, tasks.M33DForDepthEstimation, exist_ok=True)
+def _register(name: str, auto_module: ModuleType, ours: ModuleType) -> None:
+    """Tell one Auto class of our class, or classes."""
+    auto = getattr(auto_module, name)
+    classes = {backend: getattr(ours, place.split(".")[1]) for backend, place in _places(name).items()}
+    if name == "AutoConfig":
+        auto.register("m33d", ours.M33DConfig, exist_ok=True)
+    elif name == "AutoImageProcessor":
+        auto.register(ours.M33DConfig, image_processor_classes=classes, exist_ok=True)
+    else:
+        auto.register(ours.M33DConfig, *classes.values(), exist_ok=True)
 
 
-def _register_image_processors(auto: ModuleType, processing: ModuleType) -> None:
-    classes = {"torchvision": processing.M33DImageProcessor, "pil": processing.M33DImageProcessorPil}
-    auto.AutoImageProcessor.register(processing.M33DConfig, image_processor_classes=classes, exist_ok=True)
-
-
-def _register_videos(auto: ModuleType, videos: ModuleType) -> None:
-    config = videos.M33DConfig
-    auto.AutoModelForVideoClassification.register(config, videos.M33DForVideoClassification, exist_ok=True)
-
-
-def _register_video_processor(auto: ModuleType, processing: ModuleType) -> None:
-    processor = processing.M33DVideoProcessor
-    auto.AutoVideoProcessor.register(processing.M33DConfig, video_processor_class=processor, exist_ok=True)
-
-
-# auto module, our module, what to register; done entries leave the list.
-_PENDING: list[tuple[str, str, Callable[[ModuleType, ModuleType], None]]] = [
-    (f"{_AUTO}.configuration_auto", _CONFIGURATION, _register_configuration),
-    (f"{_AUTO}.modeling_auto", f"{_OURS}.modeling_m33d", _register_models),
-    (f"{_AUTO}.modeling_auto", f"{_OURS}.pretraining_m33d", _register_pretraining),
-    (f"{_AUTO}.modeling_auto", f"{_OURS}.tasks_m33d", _register_tasks),
-    (f"{_AUTO}.modeling_auto", f"{_OURS}.video_tasks_m33d", _register_videos),
-    (f"{_AUTO}.video_processing_auto", f"{_OURS}.video_processing_m33d", _register_video_processor),
-    (f"{_AUTO}.image_processing_auto", f"{_OURS}.image_processing_m33d", _register_image_processors),
+# auto module, our module, Auto class; done entries leave the list.
+_PENDING: list[tuple[str, str, str]] = [
+    (module, _ours(name), name) for module, names in _AUTO_MODULES.items() for name in names
 ]
 _WATCHED = {name for auto, ours, _ in _PENDING for name in (auto, ours)} | set(_BASES)
 
@@ -93,10 +92,10 @@ def register_auto_classes(finished: str | None = None) -> None:
         finished: a module whose body has run although Python still marks it as being imported.
     """
     for entry in list(_PENDING):
-        auto, ours, register = entry
+        auto, ours, name = entry
         if entry in _PENDING and _ready(auto, ours, finished):
             _PENDING.remove(entry)  # first: importing ours calls this function again
-            register(sys.modules[auto], importlib.import_module(ours))
+            _register(name, sys.modules[auto], importlib.import_module(ours))
 
 
 class _NotifyingLoader:

@@ -11,6 +11,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from .auto_m33d import TravelsWithItsCode
+from .backbone_fields_m33d import BACKBONE_FIELDS, BackboneFields
 from .class_names_m33d import ClassNames
 from .configuration_checks_m33d import (
     CONFIG_RANGES,
@@ -48,7 +50,7 @@ def _pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
 
 @refusing_as_ours
 @strict
-class M33DConfig(PreTrainedConfig):
+class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
     r"""Configuration of M33D models. `M33DConfig()` is the paper's image model in stage 2, taken literally.
 
     From the paper to a field ("spec" is an entry of `modalities`; docs/method.md has each of them with its reason):
@@ -143,6 +145,8 @@ class M33DConfig(PreTrainedConfig):
         temporal_causal: one direction only, for online use.
         temporal_frame_stride, temporal_clip_stride: source frames from one frame of a clip to the next, and from one
             clip to the next (None: a clip's span, no overlap), remembered from feature extraction for inference.
+
+    What M33DBackbone gives (`out_features`, `out_indices`, `reshape_hidden_states`): see `BackboneFields`.
 
     Raises:
         ConfigError: any value that cannot work, with the field and the fix.
@@ -239,8 +243,10 @@ class M33DConfig(PreTrainedConfig):
     depth_loss: Literal["berhu", "l1", "silog"] = "berhu"
 
     def __post_init__(self, **kwargs: Any) -> None:
+        backbone = {name: kwargs.pop(name) for name in BACKBONE_FIELDS if name in kwargs}
         self._refuse_unknown(kwargs)
         self._check_fields()
+        self.set_backbone_fields(**backbone)
         check_library_fields(self, kwargs)
         entries = self.modalities if self.modalities is not None else [rgb_modality(), depth_modality()]
         self._later_fields = later_fields(entries, self.transformers_version)
@@ -287,8 +293,11 @@ class M33DConfig(PreTrainedConfig):
             message = f"M33DConfig has no field {key!r}.{nearest_name_hint(key, known)}"
             if self.transformers_version is None:
                 raise ConfigError(message)
-            # A saved configuration may come from a newer version or carry somebody's own attribute.
-            logger.warning("%s It is kept as a plain attribute.", message)
+            # Or somebody's own attribute.
+            logger.warning(
+                "%s It is kept as a plain attribute, without effect: a later version may have written the file (it was "
+                "saved with transformers %s).", message, self.transformers_version,
+            )  # fmt: skip
 
     def _whole_entry(self, entry: dict[str, Any]) -> dict[str, Any]:
         known = self._without_later_fields(entry)

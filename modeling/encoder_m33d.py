@@ -159,8 +159,8 @@ class M33DEncoder(nn.Module):
         return self.normed(self._unregistered(tokens_BND))
 
     def intermediates(self, tokens_BND: torch.Tensor, layers: list[int]) -> list[torch.Tensor]:
-        """Raw outputs (no final norm) of the blocks listed, 0-based."""
-        outputs = {}
+        """Raw outputs (no final norm) of the blocks listed, 0-based; -1 is what the first block reads."""
+        outputs = {-1: tokens_BND}
         tokens_BND = self._registered(tokens_BND)
         for index, layer in enumerate(self.layers[: max(layers) + 1]):
             tokens_BND = layer(tokens_BND)

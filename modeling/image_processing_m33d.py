@@ -27,6 +27,7 @@ from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import PILImageResampling, load_image
 from transformers.processing_utils import ImagesKwargs
 
+from .auto_m33d import TravelsWithItsCode
 from .class_names_m33d import NO_CLASS
 from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from .depth_m33d import DepthSpec, standardize_depth
@@ -103,7 +104,7 @@ def _is_file_name(text: str) -> bool:
         return False
 
 
-class _M33DImageProcessing:
+class _M33DImageProcessing(TravelsWithItsCode):
     """What both backends share; comes before the backend in the bases."""
 
     valid_kwargs = M33DImageProcessorKwargs

@@ -29,3 +29,13 @@ OTHER_MODALITIES = (
 
 FINAL_NORM = rf"^(?:m33d\.)?encoders\.\w+\.layernorm{_PAIR}$"
 """The norm at the end of an encoder, which heads on raw blocks do not read."""
+
+TASK_HEADS = (
+    rf"^segmentation_head\.(?:projection|classifier|blocks\.\d+\.(?:depthwise|norm|fc1|fc2)){_PAIR}$",
+    rf"^depth_head\.(?:stems\.\d+\.\d+|reduce|refine|predict){_PAIR}$",
+    r"^depth_head\.laterals\.\d+\.weight$",
+    rf"^depth_head\.fusions\.\d+\.(?:(?:skip_)?unit\.conv[12]|projection){_PAIR}$",
+    rf"^(?:fc_norm|classifier|temporal_classifier){_PAIR}$",
+    r"^gru\.(?:weight|bias)_[ih]h_l\d+(?:_reverse)?$",
+)
+"""Heads of the fine-tuned models."""

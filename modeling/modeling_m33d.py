@@ -299,15 +299,18 @@ class M33DModel(M33DPreTrainedModel):
             modality_states={n: self.without_cls(tokens) for n, tokens in states.items() if n != GLOBAL},
         )
 
-    def forward_intermediates(self, pixel_values: torch.Tensor, layers: list[int]) -> tuple[list[torch.Tensor], Grid]:
+    def forward_intermediates(
+        self, pixel_values: torch.Tensor, layers: list[int], with_cls: bool = False
+    ) -> tuple[list[torch.Tensor], Grid]:
         """Raw outputs of RGB encoder blocks for dense heads.
 
         Args:
             pixel_values: (B, 3, H, W) or (B, T, 3, H, W).
-            layers: block indices, 0-based.
+            layers: block indices, 0-based; -1 is what the first block reads.
+            with_cls: leave the class token in front, where the model has one.
 
         Returns:
-            One (B, N, D) per layer without class token, and the token grid.
+            One (B, N, D) per layer, and the token grid.
         """
         pixels = as_clip(pixel_values, self.config.spec("rgb"), self.config)
         grid = self.grid_of(pixels)
@@ -316,7 +319,8 @@ class M33DModel(M33DPreTrainedModel):
         if self.global_token is not None:
             tokens = torch.cat([tokens, self.global_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)], dim=1)
         outputs = self._encoder("rgb").intermediates(tokens, layers)
-        return [self.without_cls(output[:, :count]) for output in outputs], grid
+        patches = [output[:, :count] for output in outputs]
+        return patches if with_cls else [self.without_cls(output) for output in patches], grid
 
     def extract_features(self, pixel_values: torch.Tensor | None = None, **inputs: Any) -> Tensors:
         """Encode every token of the given modalities, never masked: name -> (B, N, D)."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .configuration_m33d import M33DConfig
-from .errors_m33d import ConfigError
+from .errors_m33d import ConfigError, DataError
 from .leftovers_m33d import FINAL_NORM, OTHER_MODALITIES, PRETRAINING_PARTS
 from .modeling_m33d import M33DModel, M33DPreTrainedModel
 
@@ -46,3 +46,19 @@ def needed_pixels(pixel_values: Tensor | None) -> Tensor:
     if pixel_values is None:
         raise ConfigError("forward lacks 'pixel_values': give (B, 3, H, W) or (B, T, 3, H, W) normalised RGB.")
     return pixel_values
+
+
+def single_frame(pixel_values: Tensor, reader: str) -> Tensor:
+    """(B, 3, H, W) of images, or of clips of one frame, for a model that reads images.
+
+    Raises:
+        DataError: longer clips.
+    """
+    if pixel_values.ndim != 5:
+        return pixel_values
+    if pixel_values.shape[1] != 1:
+        raise DataError(
+            f"pixel_values has {pixel_values.shape[1]} frames, {reader} reads images: "
+            "give (B, 3, H, W), one frame of the clip."
+        )
+    return pixel_values[:, 0]

@@ -22,7 +22,7 @@ from .heads_m33d import (
     scaled_stem_channels,
 )
 from .modeling_m33d import refuse_unknown_arguments
-from .task_base_m33d import M33DTaskModel, needed_pixels
+from .task_base_m33d import M33DTaskModel, needed_pixels, single_frame
 from .task_losses_m33d import (
     berhu_loss,
     berhu_threshold,
@@ -78,13 +78,7 @@ class M33DDenseModel(M33DTaskModel):
         Raises:
             DataError: a clip instead of images.
         """
-        if pixel_values.ndim == 5:
-            if pixel_values.shape[1] != 1:
-                raise DataError(
-                    f"pixel_values has {pixel_values.shape[1]} frames, {type(self).__name__} reads images: "
-                    "give (B, 3, H, W), one frame of the clip."
-                )
-            pixel_values = pixel_values[:, 0]
+        pixel_values = single_frame(pixel_values, type(self).__name__)
         states, (_, height, width) = self.m33d.forward_intermediates(pixel_values, layers)
         if self.config.head_norm:
             encoder = self.m33d.encoders[self.config.encoder_name(self.config.spec("rgb"))]

@@ -19,6 +19,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 from transformers.video_utils import VideoMetadata, load_video
 
+from .auto_m33d import TravelsWithItsCode
 from .clip_sampling_m33d import CLIP_SAMPLINGS, frame_indices
 from .configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from .errors_m33d import ConfigError, DataError, nearest_name_hint
@@ -60,7 +61,7 @@ class M33DVideoMetadata(VideoMetadata):
         return [float(second) for second in self.frame_times.at(self.frames_indices)]
 
 
-class M33DVideoProcessor(VideoProcessorMixin):  # type: ignore[misc]
+class M33DVideoProcessor(TravelsWithItsCode, VideoProcessorMixin):  # type: ignore[misc]
     """Video processor of M33D models: uint8 clips, or files, to normalised (B, T, 3, H, W).
 
     Geometry is that of evaluation, see `placement_fields_m33d`: with `do_center_crop` the picture is scaled until it

@@ -48,7 +48,7 @@ def test_auto_classes_know_us_whatever_is_imported_first(first: str) -> None:
 {first}
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForDepthEstimation
 from transformers import AutoModelForPreTraining, AutoModelForSemanticSegmentation, AutoModelForVideoClassification
-from transformers import AutoVideoProcessor
+from transformers import AutoBackbone, AutoVideoProcessor
 from m33d_hf import registration
 assert not registration._PENDING, registration._PENDING
 config = AutoConfig.for_model("m33d", image_size=16, patch_size=8, hidden_size=8, num_hidden_layers=1,
@@ -57,9 +57,10 @@ config = AutoConfig.for_model("m33d", image_size=16, patch_size=8, hidden_size=8
 for auto in (AutoModel, AutoModelForPreTraining, AutoModelForDepthEstimation, AutoModelForSemanticSegmentation,
         AutoModelForVideoClassification):
     print(type(auto.from_config(config)).__name__)
+print(type(AutoBackbone.from_config(config)).__name__)
 """
     expected = ["M33DModel", "M33DForPreTraining", "M33DForDepthEstimation", "M33DForSemanticSegmentation"]
-    expected.append("M33DForVideoClassification")
+    expected += ["M33DForVideoClassification", "M33DBackbone"]
     assert _run(code).split() == expected
 
 

@@ -1,0 +1,88 @@
+"""What a saved folder says about its code: which class each Auto class of transformers takes, and the files with them.
+
+Every saved configuration and processor names all classes and has all files of this folder beside it, so that any head
+loads from any folder where this package is not installed, with `trust_remote_code=True`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # transformers finds the files that a class needs by reading lines of this form, whatever stands around them. Every
+    # file of the folder is led to from here, and here from the configuration: whichever class is asked for, all files
+    # are fetched, so that what is saved from there is as whole as what was loaded.
+    from .backbone_m33d import M33DBackbone  # noqa: F401
+    from .image_processing_m33d import M33DImageProcessor  # noqa: F401
+    from .pretraining_m33d import M33DForPreTraining  # noqa: F401
+    from .tasks_m33d import M33DForDepthEstimation  # noqa: F401
+    from .video_processing_m33d import M33DVideoProcessor  # noqa: F401
+    from .video_tasks_m33d import M33DForVideoClassification  # noqa: F401
+
+
+def _places(entry: Any) -> list[Any]:
+    """What an entry names: one class, or one for each backend."""
+    return list(entry.values()) if isinstance(entry, dict) else [entry]
+
+
+AUTO_MAP: dict[str, Any] = {
+    "AutoConfig": "configuration_m33d.M33DConfig",
+    "AutoModel": "modeling_m33d.M33DModel",
+    "AutoModelForPreTraining": "pretraining_m33d.M33DForPreTraining",
+    "AutoModelForVideoClassification": "video_tasks_m33d.M33DForVideoClassification",
+    "AutoModelForSemanticSegmentation": "tasks_m33d.M33DForSemanticSegmentation",
+    "AutoModelForDepthEstimation": "tasks_m33d.M33DForDepthEstimation",
+    "AutoBackbone": "backbone_m33d.M33DBackbone",
+    "AutoImageProcessor": {
+        "torchvision": "image_processing_m33d.M33DImageProcessor",
+        "pil": "image_processing_m33d.M33DImageProcessorPil",
+    },
+    "AutoVideoProcessor": "video_processing_m33d.M33DVideoProcessor",
+}
+"""Auto class -> "module.Class" of what it takes. M33DForVideoActionDetection has no Auto class in transformers."""
+
+
+# The modules of the classes above, which other classes of theirs stand for as well.
+_MODULES = {str(place).split(".")[0] for entry in AUTO_MAP.values() for place in _places(entry)}
+
+
+def completed_auto_map(given: dict[str, Any] | None) -> dict[str, Any]:
+    """The whole table, but for the entries of `given` that name a class of no module of ours (somebody's own head)."""
+    return {**AUTO_MAP, **{name: entry for name, entry in (given or {}).items() if not _is_ours(entry)}}
+
+
+def _is_ours(entry: Any) -> bool:
+    """Whether an entry, possibly with a repo in front ("org/name--module.Class"), names modules of this folder."""
+    return all(str(place).split("--")[-1].split(".")[0] in _MODULES for place in _places(entry))
+
+
+def copy_code(folder: str | os.PathLike[str]) -> None:
+    """Copy the files of this folder into `folder`, which is made where it is missing."""
+    os.makedirs(folder, exist_ok=True)
+    for path in sorted(Path(__file__).parent.glob("*_m33d.py")):
+        shutil.copyfile(path, Path(folder) / path.name)
+
+
+class TravelsWithItsCode:
+    """What configuration and processors share, in front of the library's base class: code is saved with them."""
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """As the library's, with the code beside it and the table of classes in it."""
+        if not os.path.isfile(save_directory):  # which the library refuses
+            copy_code(save_directory)
+        self.auto_map = completed_auto_map(getattr(self, "auto_map", None))
+        return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the library's; where there is a table of classes, it is whole.
+
+        The library puts the one class at hand into the table of what it loaded as remote code.
+        """
+        plain: dict[str, Any] = super().to_dict()  # type: ignore[misc]
+        return plain if plain.get("auto_map") is None else {**plain, "auto_map": completed_auto_map(plain["auto_map"])}
+
+
+__all__ = ["AUTO_MAP", "TravelsWithItsCode", "completed_auto_map", "copy_code"]
