@@ -136,26 +136,6 @@ def test_hidden_states_and_attentions_of_every_layer(cls: type[M33DPreTrainedMod
     assert plain.hidden_states is None and plain.attentions is None
 
 
-def test_hidden_states_of_the_encoder_given_one_and_two_modalities() -> None:
-    model = _model(M33DModel)
-    model.set_attn_implementation("eager")
-    inputs = _inputs(model)
-    one = model(inputs["pixel_values"], output_hidden_states=True, output_attentions=True)
-    assert len(one.hidden_states) == LAYERS + 1 and len(one.attentions) == LAYERS
-    two = model(**inputs, output_hidden_states=True, output_attentions=True)
-    assert len(two.attentions) == 2 * LAYERS
-    assert two.last_hidden_state.shape == (BATCH, 2 * TOKENS, WIDTH)
-
-
-def test_pretraining_hidden_states_leave_the_decoder_out() -> None:
-    model = _model(M33DForPreTraining)
-    model.set_attn_implementation("eager")
-    output = model(**_inputs(model), output_hidden_states=True, output_attentions=True)
-    visible = TOKENS // 2 + 1
-    assert output.hidden_states and all(h.shape == (BATCH, visible, WIDTH) for h in output.hidden_states)
-    assert [tuple(a.shape) for a in output.attentions] == [(BATCH, HEADS, visible, visible)] * (2 * LAYERS)
-
-
 @pytest.mark.parametrize("cls", MODELS)
 def test_tuples_hold_what_the_dataclass_holds(cls: type[M33DPreTrainedModel]) -> None:
     model = _model(cls)
