@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils.generic import merge_with_config_defaults
@@ -17,6 +16,7 @@ from .configuration_m33d import M33DConfig
 from .encoder_m33d import as_clip
 from .errors_m33d import ConfigError, DataError
 from .modeling_m33d import refuse_unknown_arguments
+from .recurrence_m33d import recur
 from .states_m33d import states_are_wanted
 from .task_base_m33d import M33DTaskModel, needed_pixels
 from .task_losses_m33d import classification_loss
@@ -236,19 +236,8 @@ class M33DForVideoActionDetection(M33DClipModel):
                 "give one value per clip, (B, S)."
             )
         with torch.autocast(features.device.type, enabled=False):  # short sums over long sequences stay float32
-            states, last = self._recur(features.to(self.temporal_classifier.weight.dtype), attention_mask, state)
+            states, last = recur(self.gru, features.to(self.temporal_classifier.weight.dtype), attention_mask, state)
             return self.temporal_classifier(self.temporal_dropout(states)), last
-
-    def _recur(self, features: Tensor, mask: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        if mask is None:
-            return self.gru(features, state)
-        mask = mask.bool()
-        features = features.masked_fill(~mask[..., None], 0.0)
-        place = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-        lengths = (mask * place).amax(dim=1).clamp_min(1).cpu()  # packing wants them there
-        packed = pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
-        states, last = self.gru(packed, state)
-        return pad_packed_sequence(states, batch_first=True, total_length=mask.shape[1])[0], last
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
