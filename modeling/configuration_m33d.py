@@ -99,6 +99,9 @@ class M33DConfig(PreTrainedConfig):
             None takes the grid of this configuration.
         drop_path_rate: stochastic depth, rising linearly over the encoder layers.
         encoder_norm: whether encoders end in a layer norm (MultiMAE's has none); task models go by their head.
+        encoder_modalities, encoder_final_norm: what encoders a model holds where they are not those of all input
+            modalities with `encoder_norm`: written by task models (RGB alone, the norm by their head), read by
+            M33DModel. None is as the other fields say.
         global_token: one learned token of no modality and no position at the end of the encoder's sequence (MultiMAE).
         token_budget: visible tokens of all input modalities together, divided anew for every sample by a Dirichlet
             draw (MultiMAE): a number from 1, or a share of all tokens below 1. None masks each modality by its ratio;
@@ -143,6 +146,11 @@ class M33DConfig(PreTrainedConfig):
     """
 
     model_type = "m33d"
+    # What transformers.Trainer leaves out of predictions, so that those are the logits (or the depth in metres) alone.
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        *("losses", "weighted_losses", "loss_sums", "loss_counts", "keep", "masked", "diagnostics", "reconstructions"),
+        *("features", "clip_logits", "standardized_depth"),
+    ]
 
     image_size: int | list[int] | tuple[int, ...] = 224
     patch_size: int | list[int] | tuple[int, ...] = 16
@@ -168,6 +176,8 @@ class M33DConfig(PreTrainedConfig):
     encoder_sharing: Literal["separate", "shared"] = "separate"
     joint_encoding: bool = False
     encoder_norm: bool = True
+    encoder_modalities: list[str] | None = None
+    encoder_final_norm: bool | None = None
     global_token: bool = False
     token_budget: int | float | None = None
     token_budget_alpha: float | int = 1.0
@@ -435,6 +445,10 @@ class M33DConfig(PreTrainedConfig):
                 raise ConfigError(f"modality {spec.name!r} / {spec.input_name!r}: names must be Python identifiers.")
             if spec.masking == "motion" and self.num_frames == 1:
                 raise ConfigError(f"modality {spec.name!r}: motion masking needs clips; use 'random' for images.")
+        for name in self.encoder_modalities or []:
+            self.spec(name)
+        if self.encoder_modalities is not None and not self.encoder_modalities:
+            raise ConfigError("encoder_modalities is empty; give at least one modality, or None for all of them.")
         if self.share_mask:
             kinds = {(spec.masking, spec.mask_ratio) for spec in self.input_specs}
             if len(kinds) > 1:

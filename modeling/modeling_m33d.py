@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .arguments_m33d import refuse_unknown_arguments
 from .batch_checks_m33d import check_alike, check_keep, collect_masks
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .decoder_m33d import M33DDecoder
+from .encoder_choice_m33d import with_encoders
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
-from .errors_m33d import ConfigError, nearest_name_hint
+from .errors_m33d import ConfigError
+from .initialisation_m33d import Leaf, initialise_as_asked, initialise_patch_kernel
 from .leftovers_m33d import PRETRAINING_PARTS
 from .masking_m33d import JOINT
 from .multimae_decoder_m33d import M33DTargetDecoder
@@ -40,6 +42,8 @@ class M33DPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image", "video"]  # noqa: RUF012
     supports_gradient_checkpointing = True
+    # Losses are means over the batch: a Trainer divides them by its accumulation steps, and passes no count.
+    accepts_loss_kwargs = False
     _no_split_modules = ["M33DEmbeddings", "M33DLayer"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -73,7 +77,7 @@ class M33DPreTrainedModel(PreTrainedModel):
         """
         wanted = getattr(module, "m33d_init", None)
         if wanted is not None:
-            _initialise_as_asked(cast(_Leaf, module), wanted, self.config.initializer_range)
+            initialise_as_asked(cast(Leaf, module), wanted, self.config.initializer_range)
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -81,7 +85,7 @@ class M33DPreTrainedModel(PreTrainedModel):
         elif isinstance(module, M33DPositions):
             init.copy_(module.table, module.build())
         elif isinstance(module, nn.Conv2d | nn.Conv3d):
-            _initialise_patch_kernel(module)  # the convolutions of heads ask for their own, above
+            initialise_patch_kernel(module)  # the convolutions of heads ask for their own, above
         elif isinstance(module, M33DEmbeddings):
             if module.cls_token is not None:
                 init.normal_(module.cls_token, std=0.02)
@@ -100,49 +104,6 @@ class M33DPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
 
-class _Leaf(Protocol):
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-
-
-def _initialise_as_asked(module: _Leaf, wanted: str, std: float) -> None:
-    if wanted == "default":
-        init.kaiming_uniform_(module.weight, a=5**0.5)
-        if module.bias is not None:
-            bound = module.weight[0].numel() ** -0.5
-            init.uniform_(module.bias, -bound, bound)
-        return
-    if wanted == "apart":
-        bound = (3.0 / module.weight.shape[1]) ** 0.5
-        init.uniform_(module.weight, -bound, bound)
-    else:
-        init.trunc_normal_(module.weight, std=std)
-    if module.bias is not None:
-        init.zeros_(module.bias)
-
-
-def _initialise_patch_kernel(convolution: nn.Conv2d | nn.Conv3d) -> None:
-    """Xavier over the flattened kernel (D, C * t * p * p); the bias keeps torch's own range, as MAE's does."""
-    fan_out, fan_in = convolution.weight.flatten(1).shape
-    bound = (6.0 / (fan_in + fan_out)) ** 0.5
-    init.uniform_(convolution.weight, -bound, bound)
-    if convolution.bias is not None:
-        init.uniform_(convolution.bias, -(fan_in**-0.5), fan_in**-0.5)
-
-
-def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
-    """Raise for forward arguments that would vanish in ``**kwargs``.
-
-    Raises:
-        ConfigError: naming the argument and the nearest known one.
-    """
-    library = set(TransformersKwargs.__annotations__)
-    library |= {"output_attentions", "output_hidden_states", "return_dict", "num_items_in_batch", "use_cache"}
-    for name in kwargs:
-        if name not in library:
-            raise ConfigError(f"forward has no argument {name!r}.{nearest_name_hint(name, [*known, *library])}")
-
-
 class M33DModel(M33DPreTrainedModel):
     """The encoders. Given RGB alone it is a plain vision transformer; it masks only what `keep` says.
 
@@ -152,7 +113,8 @@ class M33DModel(M33DPreTrainedModel):
         config: the configuration.
         modalities: names of the input modalities to build; all when None. Task models build "rgb" alone.
         final_norm: whether encoders end in a layer norm; heads that read raw blocks have none. None goes by
-            `config.encoder_norm`.
+            `config.encoder_norm`. With neither of the two the configuration's `encoder_modalities` and
+            `encoder_final_norm` decide, so that a task model's folder gives the encoder that it holds.
 
     Raises:
         ConfigError: a global token for encoders that modalities pass separately.
@@ -163,9 +125,12 @@ class M33DModel(M33DPreTrainedModel):
     def __init__(
         self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool | None = None
     ) -> None:
-        super().__init__(config)
+        if modalities is None and final_norm is None:
+            modalities, final_norm = config.encoder_modalities, config.encoder_final_norm
         final_norm = config.encoder_norm if final_norm is None else final_norm
         specs = config.input_specs if modalities is None else tuple(config.spec(name) for name in modalities)
+        config = with_encoders(config, [spec.name for spec in specs], final_norm)
+        super().__init__(config)
         self.input_specs: tuple[ModalitySpec, ...] = specs
         self.embeddings = nn.ModuleDict({spec.name: M33DEmbeddings(config, spec) for spec in specs})
         self.encoders = nn.ModuleDict({config.encoder_name(spec): M33DEncoder(config, final_norm) for spec in specs})

@@ -15,6 +15,7 @@ from .batch_m33d import PreTrainingBatch
 from .configuration_m33d import M33DConfig
 from .decoder_m33d import M33DDecoder
 from .diagnostics_m33d import diagnostics
+from .encoder_choice_m33d import with_encoders
 from .encoder_m33d import as_clip
 from .errors_m33d import ConfigError, DataError
 from .heads_m33d import M33DContrastiveHead
@@ -34,6 +35,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
     """Masked modelling, contrastive and matching terms. Only the parts that a configuration's losses need exist."""
 
     def __init__(self, config: M33DConfig) -> None:
+        inputs = [spec.name for spec in config.input_specs]
+        config = with_encoders(config, inputs, config.encoder_norm)  # also where it comes from a task model's folder
         super().__init__(config)
         self.terms = active_terms(config)
         if not self.terms:
@@ -43,7 +46,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 "global_token has no place in the shared decoder; set it to False, or give decoder_kind 'per_target' "
                 "and a token_budget (method multimae)."
             )
-        self.m33d = M33DModel(config)
+        self.m33d = M33DModel(config, inputs, config.encoder_norm)
         self.decoder: M33DDecoder | M33DTargetDecoders | None = None
         if config.target_specs:
             self.decoder = M33DDecoder(config) if config.decoder_kind == "shared" else M33DTargetDecoders(config)

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import DepthEstimatorOutput, SemanticSegmente
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_m33d import refuse_unknown_arguments
 from .configuration_m33d import M33DConfig
 from .errors_m33d import ConfigError, DataError
 from .heads_m33d import (
@@ -21,7 +22,6 @@ from .heads_m33d import (
     evenly_spaced_layers,
     scaled_stem_channels,
 )
-from .modeling_m33d import refuse_unknown_arguments
 from .states_m33d import states_are_wanted
 from .task_base_m33d import M33DTaskModel, needed_pixels
 from .task_losses_m33d import (

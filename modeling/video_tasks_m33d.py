@@ -12,10 +12,10 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_m33d import refuse_unknown_arguments
 from .configuration_m33d import M33DConfig
 from .encoder_m33d import as_clip
 from .errors_m33d import ConfigError, DataError
-from .modeling_m33d import refuse_unknown_arguments
 from .recurrence_m33d import recur
 from .states_m33d import states_are_wanted
 from .task_base_m33d import M33DTaskModel, needed_pixels
