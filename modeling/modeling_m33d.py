@@ -182,7 +182,6 @@ class M33DModel(M33DPreTrainedModel):
         keep: Tensors | None = None,
         use_positions: bool = True,
         recorded: bool = False,
-        clips: int | None = None,
     ) -> Tensors:
         """Encode the visible tokens of every input: name -> (B, cls + V, D).
 
@@ -191,8 +190,7 @@ class M33DModel(M33DPreTrainedModel):
         With a token budget (`keep` holds "joint") the visible tokens of all modalities come back under "joint". A
         global token comes back under "global", (B, 1, D).
 
-        A `recorded` pass is the one whose hidden states and attention weights are read off; `clips`: see
-        `M33DStateTaps.run`.
+        A `recorded` pass is the one whose hidden states and attention weights are read off (see `M33DStateTaps`).
         """
         if keep is not None and JOINT in keep:
             tokens = {JOINT: self._embed_jointly(inputs, keep[JOINT], use_positions)}
@@ -203,9 +201,9 @@ class M33DModel(M33DPreTrainedModel):
                 tokens[name] = self.embeddings[name](pixels, None if keep is None else keep[name], positions)
         encoders = [self._encoder(name) for name in inputs]
         if JOINT in tokens or self.config.joint_encoding or self.global_token is not None:
-            return self._encode_jointly(tokens, encoders[0], recorded, clips)
+            return self._encode_jointly(tokens, encoders[0], recorded)
         if recorded:
-            return dict(zip(tokens, self._in_step(encoders, list(tokens.values()), clips)))
+            return dict(zip(tokens, self._in_step(encoders, list(tokens.values()))))
         if len(tokens) == 1 or self.config.encoder_sharing == "separate":
             return {name: encoder(sequence) for encoder, (name, sequence) in zip(encoders, tokens.items())}
         encoder = self.encoders["shared"]
@@ -214,10 +212,8 @@ class M33DModel(M33DPreTrainedModel):
             return dict(zip(tokens, encoder(torch.cat(list(tokens.values()))).chunk(len(tokens))))
         return {name: encoder(sequence) for name, sequence in tokens.items()}
 
-    def _in_step(
-        self, encoders: list[M33DEncoder], sequences: list[torch.Tensor], clips: int | None
-    ) -> list[torch.Tensor]:
-        *_, last = self.taps.run(encoders, sequences, clips)
+    def _in_step(self, encoders: list[M33DEncoder], sequences: list[torch.Tensor]) -> list[torch.Tensor]:
+        *_, last = self.taps.run(encoders, sequences)
         return [encoder.normed(states) for encoder, states in zip(encoders, last)]
 
     def _embed_jointly(self, inputs: Tensors, joint_BV: torch.Tensor, use_positions: bool) -> torch.Tensor:
@@ -239,14 +235,14 @@ class M33DModel(M33DPreTrainedModel):
             tokens = own if tokens is None else torch.where(owner == number, own, tokens)
         return cast(torch.Tensor, tokens)
 
-    def _encode_jointly(self, tokens: Tensors, encoder: M33DEncoder, recorded: bool, clips: int | None) -> Tensors:
+    def _encode_jointly(self, tokens: Tensors, encoder: M33DEncoder, recorded: bool) -> Tensors:
         """One sequence through one encoder, the global token (where there is one) at its end."""
         if self.global_token is not None:
             first = next(iter(tokens.values()))
             tokens = {**tokens, GLOBAL: self.global_token.to(first.dtype).expand(first.shape[0], -1, -1)}
         lengths = [sequence.shape[1] for sequence in tokens.values()]
         joined = torch.cat(list(tokens.values()), dim=1)
-        states = self._in_step([encoder], [joined], clips)[0] if recorded else encoder(joined)
+        states = self._in_step([encoder], [joined])[0] if recorded else encoder(joined)
         return dict(zip(tokens, states.split(lengths, dim=1)))
 
     def _encoder(self, name: str) -> M33DEncoder:

@@ -48,7 +48,7 @@ class M33DStateTaps(nn.Module):
         self.attentions = M33DAttentions()
 
     def run(
-        self, encoders: Sequence[M33DEncoder], sequences: Sequence[torch.Tensor], clips: int | None = None
+        self, encoders: Sequence[M33DEncoder], sequences: Sequence[torch.Tensor]
     ) -> Iterator[list[torch.Tensor]]:
         """The sequences after every block; the encoders run block by block, all in step.
 
@@ -57,41 +57,36 @@ class M33DStateTaps(nn.Module):
         Args:
             encoders: one per sequence; the same one may come several times.
             sequences: (B, N_i, D) each.
-            clips: S where the samples are the clips of B / S videos, one video after the other.
 
         Yields:
             (B, N_i, D) each. Read off are (B, N, D) before the first and after every block, N the sum of the N_i, and
-            (B, heads, N, N) attention weights, 0 between sequences; with clips (B / S, S, N, D) and
-            (B / S, S, heads, N, N).
+            (B, heads, N, N) attention weights, 0 between sequences.
         """
         lengths = [sequence.shape[1] for sequence in sequences]
-        states = _by_video(_joined(sequences), clips)
+        states = _joined(sequences)
         for layers in zip(*(encoder.layers for encoder in encoders), strict=True):
-            parts = _parts(states, lengths, clips)
+            parts = _parts(states, lengths)
             found: list[list[torch.Tensor]] = [[] for _ in parts]
             after = [layer(part, weights=weights) for layer, part, weights in zip(layers, parts, found)]
             if all(found):
-                self.attentions(_by_video(_block_diagonal([weights[0] for weights in found]), clips))
+                self.attentions(_block_diagonal([weights[0] for weights in found]))
             # From here on the states that were read off are the ones that are used: gradients reach them.
-            states = self.hidden_states(states, _by_video(_joined(after), clips))
-            yield _parts(states, lengths, clips)
+            states = self.hidden_states(states, _joined(after))
+            yield _parts(states, lengths)
 
 
 def _joined(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
     return sequences[0] if len(sequences) == 1 else torch.cat(list(sequences), dim=1)
 
 
-def _by_video(tensor: torch.Tensor, clips: int | None) -> torch.Tensor:
-    return tensor if clips is None else tensor.unflatten(0, (-1, clips))
-
-
-def _parts(states: torch.Tensor, lengths: Sequence[int], clips: int | None) -> list[torch.Tensor]:
-    plain = states if clips is None else states.flatten(0, 1)
-    return [plain] if len(lengths) == 1 else list(plain.split(list(lengths), dim=1))
+def _parts(states: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
+    return [states] if len(lengths) == 1 else list(states.split(list(lengths), dim=1))
 
 
 def _block_diagonal(weights: Sequence[torch.Tensor]) -> torch.Tensor:
     """(B, heads, N_i, N_i) each to (B, heads, N, N), 0 outside the blocks."""
+    if len(weights) == 1:
+        return weights[0]
     total = sum(block.shape[-1] for block in weights)
     rows, start = [], 0
     for block in weights:

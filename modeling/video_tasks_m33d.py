@@ -49,8 +49,8 @@ class M33DVideoActionDetectionOutput(ImageClassifierOutput):
         logits: (B, S, L) of the temporal model, one row per clip of the video.
         clip_logits: (B, S, L) of the clip classifier, which sees one clip at a time.
         features: (B, S, D) of the clips.
-        hidden_states, attentions: (B, S, N, D) and (B, S, heads, N, N) of the clips' encoder, on request; empty where
-            features were given instead of pixels.
+        hidden_states, attentions: (B * S, N, D) and (B * S, heads, N, N) of the clips, those of a video one after the
+            other, on request; empty where features were given instead of pixels.
         loss_sums, loss_counts: {"cross_entropy": scalar}, numerator and denominator of the loss.
     """
 
@@ -94,19 +94,19 @@ class M33DClipModel(M33DTaskModel):
         count = labels.new_tensor(len(labels)) if labels.is_floating_point() else (labels != IGNORED_LABEL).sum()
         return {"cross_entropy": count.float()}
 
-    def encode_clips(self, pixel_values: Tensor, recorded: bool = False, clips: int | None = None) -> Tensor:
+    def encode_clips(self, pixel_values: Tensor, recorded: bool = False) -> Tensor:
         """Normed mean of the tokens of each clip.
 
         Args:
             pixel_values: (B, T, 3, H, W) or (B, 3, H, W) normalised RGB; any T and sides that fit tubelet and patch.
-            recorded, clips: see `M33DModel.encode`.
+            recorded: see `M33DModel.encode`.
 
         Returns:
             (B, D).
         """
         # Not through the encoder's forward: hidden states belong to the output of the model that was called.
         pixels = as_clip(pixel_values, self.config.spec("rgb"), self.config)
-        tokens = self.m33d.encode({"rgb": pixels}, recorded=recorded, clips=clips)["rgb"]
+        tokens = self.m33d.encode({"rgb": pixels}, recorded=recorded)["rgb"]
         return self.fc_norm(self.m33d.without_cls(tokens).mean(dim=1))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
@@ -283,7 +283,7 @@ class M33DForVideoActionDetection(M33DClipModel):
             raise DataError(f"pixel_values has shape {tuple(pixel_values.shape)}, expected (B, S, T, 3, H, W).")
         batch, clips = pixel_values.shape[:2]
         if recorded:
-            return self.encode_clips(pixel_values.flatten(0, 1), True, clips).unflatten(0, (batch, clips))
+            return self.encode_clips(pixel_values.flatten(0, 1), True).unflatten(0, (batch, clips))
         return torch.stack([self.encode_clips(clips) for clips in pixel_values.unbind(dim=1)], dim=1)
 
     def loss_counts(self, labels: Tensor, **batch: Any) -> dict[str, Tensor]:

@@ -135,6 +135,15 @@ def test_a_configuration_may_ask_and_gradients_reach_what_was_read_off() -> None
     assert first[:, 17:].any() and not first[:, :17].any()  # a depth token has not seen RGB
 
 
+def test_gradients_reach_attention_weights_of_one_sequence() -> None:
+    model = _model()
+    output = model(_inputs()["pixel_values"], output_attentions=True)
+    for weights in output.attentions:
+        weights.retain_grad()
+    output.last_hidden_state[:, 3].square().sum().backward()
+    assert all(weights.grad.any() for weights in output.attentions)
+
+
 def test_pretraining_gives_the_pass_that_reconstruction_reads() -> None:
     ratios = [rgb_modality(mask_ratio=0.5), depth_modality(mask_ratio=0.5)]
     model = _model(
@@ -186,12 +195,12 @@ def test_detection_gives_the_states_of_every_clip() -> None:
         output, plain = model(clips, **REQUEST), model(clips)
         assert model(features=output.features, **REQUEST).hidden_states == ()
     torch.testing.assert_close(output.logits, plain.logits)
-    assert output.hidden_states[0].shape == (2, 3, 16, WIDTH)
-    assert output.attentions[0].shape == (2, 3, HEADS, 16, 16)
+    assert output.hidden_states[0].shape == (2 * 3, 16, WIDTH)
+    assert output.attentions[0].shape == (2 * 3, HEADS, 16, 16)
     for number in range(3):
         with torch.no_grad():
             alone = model.m33d(clips[:, number], **REQUEST)
         for found, expected in zip(output.hidden_states, alone.hidden_states, strict=True):
-            torch.testing.assert_close(found[:, number], expected)
+            torch.testing.assert_close(found.unflatten(0, (2, 3))[:, number], expected)
         for found, expected in zip(output.attentions, alone.attentions, strict=True):
-            torch.testing.assert_close(found[:, number], expected)
+            torch.testing.assert_close(found.unflatten(0, (2, 3))[:, number], expected)
