@@ -105,6 +105,9 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
             None takes the grid of this configuration.
         drop_path_rate: stochastic depth, rising linearly over the encoder layers.
         encoder_norm: whether encoders end in a layer norm (MultiMAE's has none); task models go by their head.
+        encoder_modalities, encoder_final_norm: what encoders a model holds where they are not those of all input
+            modalities with `encoder_norm`: written by task models (RGB alone, the norm by their head), read by
+            M33DModel. None is as the other fields say.
         global_token: one learned token of no modality and no position at the end of the encoder's sequence (MultiMAE).
         num_register_tokens: learned tokens that every encoder adds to its sequences and leaves out of its output
             (DINOv2 with registers).
@@ -153,6 +156,11 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
     """
 
     model_type = "m33d"
+    # What transformers.Trainer leaves out of predictions, so that those are the logits (or the depth in metres) alone.
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        *("losses", "weighted_losses", "loss_sums", "loss_counts", "keep", "masked", "diagnostics", "reconstructions"),
+        *("features", "clip_logits", "standardized_depth"),
+    ]
 
     image_size: int | list[int] | tuple[int, ...] = 224
     patch_size: int | list[int] | tuple[int, ...] = 16
@@ -178,6 +186,8 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
     encoder_sharing: Literal["separate", "shared"] = "separate"
     joint_encoding: bool = False
     encoder_norm: bool = True
+    encoder_modalities: list[str] | None = None
+    encoder_final_norm: bool | None = None
     global_token: bool = False
     num_register_tokens: int = 0
     token_budget: int | float | None = None
@@ -456,6 +466,10 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
                 raise ConfigError(f"modality {spec.name!r} / {spec.input_name!r}: names must be Python identifiers.")
             if spec.masking == "motion" and self.num_frames == 1:
                 raise ConfigError(f"modality {spec.name!r}: motion masking needs clips; use 'random' for images.")
+        for name in self.encoder_modalities or []:
+            self.spec(name)
+        if self.encoder_modalities is not None and not self.encoder_modalities:
+            raise ConfigError("encoder_modalities is empty; give at least one modality, or None for all of them.")
         if self.share_mask:
             kinds = {(spec.masking, spec.mask_ratio) for spec in self.input_specs}
             if len(kinds) > 1:

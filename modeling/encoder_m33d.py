@@ -141,31 +141,32 @@ class M33DEncoder(nn.Module):
         registers = config.num_register_tokens
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, config.hidden_size)) if registers else None
 
-    def _registered(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+    def registered(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """(B, N + R, D), the register tokens behind the others."""
         if self.register_tokens is None:
             return tokens_BND
         registers = self.register_tokens.to(tokens_BND.dtype).expand(tokens_BND.shape[0], -1, -1)
         return torch.cat([tokens_BND, registers], dim=1)
 
-    def _unregistered(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+    def unregistered(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        """(B, N, D), without the register tokens."""
         return tokens_BND if self.register_tokens is None else tokens_BND[:, : -self.register_tokens.shape[1]]
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """(B, N, D) to (B, N, D), normed when the encoder has a final norm."""
-        tokens_BND = self._registered(tokens_BND)
+        tokens_BND = self.registered(tokens_BND)
         for layer in self.layers:
             tokens_BND = layer(tokens_BND)
-        return self.normed(self._unregistered(tokens_BND))
+        return self.normed(self.unregistered(tokens_BND))
 
     def intermediates(self, tokens_BND: torch.Tensor, layers: list[int]) -> list[torch.Tensor]:
         """Raw outputs (no final norm) of the blocks listed, 0-based; -1 is what the first block reads."""
         outputs = {-1: tokens_BND}
-        tokens_BND = self._registered(tokens_BND)
+        tokens_BND = self.registered(tokens_BND)
         for index, layer in enumerate(self.layers[: max(layers) + 1]):
             tokens_BND = layer(tokens_BND)
             if index in layers:
-                outputs[index] = self._unregistered(tokens_BND)
+                outputs[index] = self.unregistered(tokens_BND)
         return [outputs[index] for index in layers]
 
     def normed(self, tokens_BND: torch.Tensor) -> torch.Tensor:

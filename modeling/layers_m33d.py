@@ -130,7 +130,7 @@ class M33DDropPath(nn.Module):
 
 
 class M33DLayer(GradientCheckpointingLayer):
-    """Pre-norm block. Returns the tokens; attention weights reach callers through output capturing."""
+    """Pre-norm block. Returns the tokens; attention weights go into a list that a caller gives."""
 
     def __init__(self, config: M33DConfig, width: int, heads: int, inner: int, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -147,6 +147,7 @@ class M33DLayer(GradientCheckpointingLayer):
         context_BND: torch.Tensor | None = None,
         num_queries: int | None = None,
         index_BN: torch.Tensor | None = None,
+        weights: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Apply the block.
 
@@ -156,6 +157,8 @@ class M33DLayer(GradientCheckpointingLayer):
             num_queries: update and return only the last K tokens, which still attend to all of them.
             index_BN: `tokens_BND` are (R, D) distinct tokens, of which samples share some; the sequence is these rows.
                 Norm and projection are computed once for each.
+            weights: gets the (B, heads, N, N) attention weights of self-attention, where the attention implementation
+                gives them ("eager").
 
         Returns:
             (B, N, D), or (B, K, D) with `num_queries`.
@@ -167,7 +170,9 @@ class M33DLayer(GradientCheckpointingLayer):
             tokens_BND = tokens_BND[:, -num_queries:]
             attended, _ = self.attention(normed, normed[:, -num_queries:])
         else:
-            attended, _ = self.attention(self.layernorm_before(tokens_BND), index_BN=index_BN)
+            attended, found = self.attention(self.layernorm_before(tokens_BND), index_BN=index_BN)
+            if weights is not None and found is not None:
+                weights.append(found)
             if index_BN is not None:
                 tokens_BND = rows_at(tokens_BND, index_BN)
         tokens_BND = tokens_BND + self.drop_path(self.dropout(attended))

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+import math
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import TransformersKwargs
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .arguments_m33d import refuse_unknown_arguments
+from .batch_checks_m33d import check_alike, check_keep, collect_masks
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .decoder_m33d import M33DDecoder
+from .encoder_choice_m33d import with_encoders
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
-from .errors_m33d import ConfigError, nearest_name_hint
-from .layers_m33d import M33DAttention, M33DLayer
+from .errors_m33d import ConfigError
+from .initialisation_m33d import Leaf, initialise_as_asked, initialise_patch_kernel
 from .leftovers_m33d import PRETRAINING_PARTS
 from .masking_m33d import JOINT
 from .multimae_decoder_m33d import M33DTargetDecoder
 from .outputs_m33d import M33DModelOutput
 from .patches_m33d import Grid
 from .positions_m33d import M33DLearnedPositions, encoder_positions
+from .states_m33d import M33DStateTaps, states_are_wanted
 
 Tensors = dict[str, torch.Tensor]
 
@@ -39,15 +43,17 @@ class M33DPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image", "video"]  # noqa: RUF012
     supports_gradient_checkpointing = True
+    # Losses are means over the batch: a Trainer divides them by its accumulation steps, and passes no count.
+    accepts_loss_kwargs = False
     _no_split_modules = ["M33DEmbeddings", "M33DLayer"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # "encoders": the decoder is made of the same blocks, and its states are nobody's hidden states.
+    # Not the blocks: several encoders give one tensor per layer, and those of decoders are nobody's hidden states.
     _can_record_outputs = {  # noqa: RUF012
-        "hidden_states": OutputRecorder(M33DLayer, index=0, layer_name="encoders"),
-        "attentions": OutputRecorder(M33DAttention, index=1, layer_name="encoders"),
+        "hidden_states": OutputRecorder(M33DHiddenStates),
+        "attentions": OutputRecorder(M33DAttentions),
     }
 
     def __init__(self, config: M33DConfig, *args: Any, **kwargs: Any) -> None:
@@ -72,7 +78,7 @@ class M33DPreTrainedModel(PreTrainedModel):
         """
         wanted = getattr(module, "m33d_init", None)
         if wanted is not None:
-            _initialise_as_asked(cast(_Leaf, module), wanted, self.config.initializer_range)
+            initialise_as_asked(cast(Leaf, module), wanted, self.config.initializer_range)
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
             if module.bias is not None:
@@ -84,7 +90,7 @@ class M33DPreTrainedModel(PreTrainedModel):
             if module.temporal is not None:
                 init.trunc_normal_(module.temporal, std=0.02)
         elif isinstance(module, nn.Conv2d | nn.Conv3d):
-            _initialise_patch_kernel(module)  # the convolutions of heads ask for their own, above
+            initialise_patch_kernel(module)  # the convolutions of heads ask for their own, above
         elif isinstance(module, M33DEmbeddings):
             if module.cls_token is not None:
                 init.normal_(module.cls_token, std=0.02)
@@ -106,49 +112,6 @@ class M33DPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
 
-class _Leaf(Protocol):
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-
-
-def _initialise_as_asked(module: _Leaf, wanted: str, std: float) -> None:
-    if wanted == "default":
-        init.kaiming_uniform_(module.weight, a=5**0.5)
-        if module.bias is not None:
-            bound = module.weight[0].numel() ** -0.5
-            init.uniform_(module.bias, -bound, bound)
-        return
-    if wanted == "apart":
-        bound = (3.0 / module.weight.shape[1]) ** 0.5
-        init.uniform_(module.weight, -bound, bound)
-    else:
-        init.trunc_normal_(module.weight, std=std)
-    if module.bias is not None:
-        init.zeros_(module.bias)
-
-
-def _initialise_patch_kernel(convolution: nn.Conv2d | nn.Conv3d) -> None:
-    """Xavier over the flattened kernel (D, C * t * p * p); the bias keeps torch's own range, as MAE's does."""
-    fan_out, fan_in = convolution.weight.flatten(1).shape
-    bound = (6.0 / (fan_in + fan_out)) ** 0.5
-    init.uniform_(convolution.weight, -bound, bound)
-    if convolution.bias is not None:
-        init.uniform_(convolution.bias, -(fan_in**-0.5), fan_in**-0.5)
-
-
-def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
-    """Raise for forward arguments that would vanish in ``**kwargs``.
-
-    Raises:
-        ConfigError: naming the argument and the nearest known one.
-    """
-    library = set(TransformersKwargs.__annotations__)
-    library |= {"output_attentions", "output_hidden_states", "return_dict", "num_items_in_batch", "use_cache"}
-    for name in kwargs:
-        if name not in library:
-            raise ConfigError(f"forward has no argument {name!r}.{nearest_name_hint(name, [*known, *library])}")
-
-
 class M33DModel(M33DPreTrainedModel):
     """The encoders. Given RGB alone it is a plain vision transformer; it masks only what `keep` says.
 
@@ -158,7 +121,8 @@ class M33DModel(M33DPreTrainedModel):
         config: the configuration.
         modalities: names of the input modalities to build; all when None. Task models build "rgb" alone.
         final_norm: whether encoders end in a layer norm; heads that read raw blocks have none. None goes by
-            `config.encoder_norm`.
+            `config.encoder_norm`. With neither of the two the configuration's `encoder_modalities` and
+            `encoder_final_norm` decide, so that a task model's folder gives the encoder that it holds.
 
     Raises:
         ConfigError: a global token for encoders that modalities pass separately.
@@ -169,13 +133,17 @@ class M33DModel(M33DPreTrainedModel):
     def __init__(
         self, config: M33DConfig, modalities: list[str] | None = None, final_norm: bool | None = None
     ) -> None:
-        super().__init__(config)
+        if modalities is None and final_norm is None:
+            modalities, final_norm = config.encoder_modalities, config.encoder_final_norm
         final_norm = config.encoder_norm if final_norm is None else final_norm
         specs = config.input_specs if modalities is None else tuple(config.spec(name) for name in modalities)
+        config = with_encoders(config, [spec.name for spec in specs], final_norm)
+        super().__init__(config)
         self.input_specs: tuple[ModalitySpec, ...] = specs
         self.embeddings = nn.ModuleDict({spec.name: M33DEmbeddings(config, spec) for spec in specs})
         self.encoders = nn.ModuleDict({config.encoder_name(spec): M33DEncoder(config, final_norm) for spec in specs})
         self.positions = encoder_positions(config)
+        self.taps = M33DStateTaps()
         if config.global_token and len(specs) > 1 and not config.joint_encoding:
             raise ConfigError("global_token belongs to one joint sequence; set joint_encoding to True.")
         self.global_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.global_token else None
@@ -190,7 +158,7 @@ class M33DModel(M33DPreTrainedModel):
 
         Raises:
             ConfigError: no input at all, or an argument nobody knows.
-            DataError: an input of the wrong shape.
+            DataError: an input of the wrong shape, or inputs and masks of different samples, frames or size.
         """
         known = [n for spec in self.config.specs for n in (spec.input_name, spec.mask_name) if n]
         refuse_unknown_arguments({k: v for k, v in kwargs.items() if k not in known}, [*known, "keep"])
@@ -203,36 +171,58 @@ class M33DModel(M33DPreTrainedModel):
         if not inputs:
             names = [spec.input_name for spec in self.input_specs]
             raise ConfigError(f"forward got none of the inputs {names}; give at least one.")
+        check_alike(inputs, collect_masks(self.config, values))
         return inputs
+
+    def check_visible(self, keep: Tensors | None, inputs: Tensors) -> None:
+        """Refuse a `keep` that does not fit the inputs: see `check_keep`."""
+        if keep is not None:
+            known = [spec.name for spec in self.config.input_specs]
+            check_keep(keep, inputs, known, math.prod(self.grid_of(next(iter(inputs.values())))))
 
     def grid_of(self, pixels_BTCHW: torch.Tensor) -> Grid:
         """Token grid (t, h, w) of an input."""
         return self.config.grid_for(pixels_BTCHW.shape[1], *pixels_BTCHW.shape[-2:])
 
-    def encode(self, inputs: Tensors, keep: Tensors | None = None, use_positions: bool = True) -> Tensors:
+    def encode(
+        self,
+        inputs: Tensors,
+        keep: Tensors | None = None,
+        use_positions: bool = True,
+        recorded: bool = False,
+    ) -> Tensors:
         """Encode the visible tokens of every input: name -> (B, cls + V, D).
 
         Modalities pass separately (unless `joint_encoding`), because contrastive and matching terms need features
         that have not seen the other modality; passes through one shared encoder are batched when their lengths agree.
         With a token budget (`keep` holds "joint") the visible tokens of all modalities come back under "joint". A
         global token comes back under "global", (B, 1, D).
+
+        A `recorded` pass is the one whose hidden states and attention weights are read off (see `M33DStateTaps`).
         """
         if keep is not None and JOINT in keep:
-            visible = self._embed_jointly(inputs, keep[JOINT], use_positions)
-            return self._encode_jointly({JOINT: visible}, self._encoder(next(iter(inputs))))
-        tokens = {}
-        for name, pixels in inputs.items():
-            positions = self.positions(self.grid_of(pixels)) if use_positions else None
-            tokens[name] = self.embeddings[name](pixels, None if keep is None else keep[name], positions)
-        if self.config.joint_encoding or self.global_token is not None:
-            return self._encode_jointly(tokens, self._encoder(next(iter(tokens))))
+            tokens = {JOINT: self._embed_jointly(inputs, keep[JOINT], use_positions)}
+        else:
+            tokens = {}
+            for name, pixels in inputs.items():
+                positions = self.positions(self.grid_of(pixels)) if use_positions else None
+                tokens[name] = self.embeddings[name](pixels, None if keep is None else keep[name], positions)
+        encoders = [self._encoder(name) for name in inputs]
+        if JOINT in tokens or self.config.joint_encoding or self.global_token is not None:
+            return self._encode_jointly(tokens, encoders[0], recorded)
+        if recorded:
+            return dict(zip(tokens, self._in_step(encoders, list(tokens.values()))))
         if len(tokens) == 1 or self.config.encoder_sharing == "separate":
-            return {name: self._encoder(name)(sequence) for name, sequence in tokens.items()}
+            return {name: encoder(sequence) for encoder, (name, sequence) in zip(encoders, tokens.items())}
         encoder = self.encoders["shared"]
         lengths = [sequence.shape[1] for sequence in tokens.values()]
         if len(set(lengths)) == 1:
             return dict(zip(tokens, encoder(torch.cat(list(tokens.values()))).chunk(len(tokens))))
         return {name: encoder(sequence) for name, sequence in tokens.items()}
+
+    def _in_step(self, encoders: list[M33DEncoder], sequences: list[torch.Tensor]) -> list[torch.Tensor]:
+        *_, last = self.taps.run(encoders, sequences)
+        return [encoder.normed(states) for encoder, states in zip(encoders, last)]
 
     def _embed_jointly(self, inputs: Tensors, joint_BV: torch.Tensor, use_positions: bool) -> torch.Tensor:
         """(B, V, D) visible tokens of all modalities, in the order of their joint index (see `draw_budget`).
@@ -253,14 +243,15 @@ class M33DModel(M33DPreTrainedModel):
             tokens = own if tokens is None else torch.where(owner == number, own, tokens)
         return cast(torch.Tensor, tokens)
 
-    def _encode_jointly(self, tokens: Tensors, encoder: M33DEncoder) -> Tensors:
+    def _encode_jointly(self, tokens: Tensors, encoder: M33DEncoder, recorded: bool) -> Tensors:
         """One sequence through one encoder, the global token (where there is one) at its end."""
         if self.global_token is not None:
             first = next(iter(tokens.values()))
             tokens = {**tokens, GLOBAL: self.global_token.to(first.dtype).expand(first.shape[0], -1, -1)}
         lengths = [sequence.shape[1] for sequence in tokens.values()]
-        parts = encoder(torch.cat(list(tokens.values()), dim=1)).split(lengths, dim=1)
-        return dict(zip(tokens, parts))
+        joined = torch.cat(list(tokens.values()), dim=1)
+        states = self._in_step([encoder], [joined])[0] if recorded else encoder(joined)
+        return dict(zip(tokens, states.split(lengths, dim=1)))
 
     def _encoder(self, name: str) -> M33DEncoder:
         return cast(M33DEncoder, self.encoders[self.config.encoder_name(self.config.spec(name))])
@@ -288,25 +279,29 @@ class M33DModel(M33DPreTrainedModel):
             keep: name -> (B, V) int64 visible tokens; all tokens when None.
             kwargs: inputs of further modalities under their `input_name`.
 
-        With a global token, `last_hidden_state` ends in it, and `modality_states` leaves it out.
+        Raises:
+            ConfigError: no input at all, an argument nobody knows, or `keep` of modalities that are not there.
+            DataError: inputs, masks or `keep` of different samples, frames or size.
         """
         inputs = self.collect_inputs(
             {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}, kwargs
         )
-        states = self.encode(inputs, keep)
+        self.check_visible(keep, inputs)
+        states = self.encode(inputs, keep, recorded=states_are_wanted(self.config, kwargs))
+        pooled = self.without_cls(states["rgb" if "rgb" in states else next(iter(states))])
         return M33DModelOutput(
-            last_hidden_state=torch.cat(list(states.values()), dim=1),
-            modality_states={n: self.without_cls(tokens) for n, tokens in states.items() if n != GLOBAL},
+            last_hidden_state=torch.cat(list(states.values()), dim=1), pooler_output=pooled.mean(dim=1)
         )
 
     def forward_intermediates(
-        self, pixel_values: torch.Tensor, layers: list[int], with_cls: bool = False
+        self, pixel_values: torch.Tensor, layers: list[int], recorded: bool = False, with_cls: bool = False
     ) -> tuple[list[torch.Tensor], Grid]:
         """Raw outputs of RGB encoder blocks for dense heads.
 
         Args:
             pixel_values: (B, 3, H, W) or (B, T, 3, H, W).
             layers: block indices, 0-based; -1 is what the first block reads.
+            recorded: see `encode`; then also the blocks run that no head reads.
             with_cls: leave the class token in front, where the model has one.
 
         Returns:
@@ -318,10 +313,36 @@ class M33DModel(M33DPreTrainedModel):
         count = tokens.shape[1]
         if self.global_token is not None:
             tokens = torch.cat([tokens, self.global_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)], dim=1)
-        outputs = self._encoder("rgb").intermediates(tokens, layers)
+        encoder = self._encoder("rgb")
+        if recorded:
+            blocks = dict(enumerate(states for (states,) in self.taps.run([encoder], [tokens])))
+            outputs = [{-1: tokens, **blocks}[layer] for layer in layers]
+        else:
+            outputs = encoder.intermediates(tokens, layers)
         patches = [output[:, :count] for output in outputs]
         return patches if with_cls else [self.without_cls(output) for output in patches], grid
 
-    def extract_features(self, pixel_values: torch.Tensor | None = None, **inputs: Any) -> Tensors:
-        """Encode every token of the given modalities, never masked: name -> (B, N, D)."""
-        return self(pixel_values=pixel_values, **inputs).modality_states
+    def extract_features(
+        self, pixel_values: torch.Tensor | None = None, keep: Tensors | None = None, **inputs: Any
+    ) -> Tensors:
+        """The patch tokens of the given modalities: name -> (B, N, D), without class and global tokens.
+
+        Args:
+            pixel_values: as in `forward`.
+            keep: name -> (B, V) visible tokens; never masked when None. With a token budget ("joint") the tokens of
+                all modalities come back under "joint".
+            inputs: further inputs, as in `forward`.
+
+        Raises:
+            ConfigError, DataError: as `forward`.
+        """
+        # Through the call of the module, so that its hooks (of a device map, of sharded weights) take part.
+        states = self(pixel_values=pixel_values, keep=keep, **inputs, return_dict=True).last_hidden_state
+        if keep is not None and JOINT in keep:
+            return {JOINT: states[:, : keep[JOINT].shape[1]]}
+        found = {}
+        for name, pixels in self.collect_inputs({"pixel_values": pixel_values}, inputs).items():
+            length = math.prod(self.grid_of(pixels)) if keep is None else keep[name].shape[1]
+            length += int(bool(self.config.use_cls_token))
+            found[name], states = self.without_cls(states[:, :length]), states[:, length:]
+        return found

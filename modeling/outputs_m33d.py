@@ -10,19 +10,25 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class M33DModelOutput(ModelOutput):
-    """Encoded tokens.
+    """Encoded tokens. All fields are tensors by rows, or tuples of them, so that pipelines can take batches apart;
+    `M33DModel.extract_features` gives the tokens by modality.
 
     Args:
         last_hidden_state: (B, N, D), the modalities one after the other in the configuration's order, each with its
-            class token first where the model has one.
-        modality_states: name -> (B, V, D) without class token.
-        hidden_states: input of every block and the last output; with several modalities the tuples run modality by
-            modality.
-        attentions: (B, heads, N, N) of every block, likewise.
+            class token first where the model has one; a global token comes last. With a token budget the visible
+            tokens in the order of their joint index. Normed where the encoders end in a norm.
+        pooler_output: (B, D), mean of RGB's patch tokens in `last_hidden_state`, without class or global token: what
+            the fine-tuning heads of MAE (its default) and VideoMAE read. Without RGB of the first modality given;
+            with a token budget of all visible tokens.
+        hidden_states: layers + 1 tensors (B, N, D): before the first block and after every one, tokens in the order of
+            `last_hidden_state`, before the final norm; the same for separate, shared and joint encoders.
+        attentions: (B, heads, N, N) of every block, likewise; 0 between modalities that are encoded separately. Empty
+            unless the attention implementation is "eager". For gradients of attention weights encode one modality at
+            a time: the weights of several separate ones are copied side by side.
     """
 
     last_hidden_state: torch.Tensor | None = None
-    modality_states: dict[str, torch.Tensor] | None = None
+    pooler_output: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -43,6 +49,8 @@ class M33DForPreTrainingOutput(ModelOutput):
         features: on request, name -> (B, V, D) encoded visible tokens.
         reconstructions: on request, name -> (B, K, P) predictions in the space of the target, and the predicted noise
             of visible patches as name + "_noise" -> (B, V, P).
+        hidden_states, attentions: on request, of the encoder pass that reconstruction reads (of the one that is
+            contrasted, where there is no other), as in `M33DModelOutput`; the decoder's are not among them.
     """
 
     loss: torch.Tensor | None = None

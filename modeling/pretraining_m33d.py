@@ -10,10 +10,12 @@ from transformers import initialization as init
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .batch_checks_m33d import check_alike, check_names, check_rows, collect_masks
 from .batch_m33d import PreTrainingBatch
 from .configuration_m33d import M33DConfig
 from .decoder_m33d import M33DDecoder
 from .diagnostics_m33d import diagnostics
+from .encoder_choice_m33d import with_encoders
 from .encoder_m33d import as_clip
 from .errors_m33d import ConfigError, DataError
 from .heads_m33d import M33DContrastiveHead
@@ -22,33 +24,19 @@ from .masking_m33d import JOINT, draw_keep, motion_scores
 from .modeling_m33d import M33DModel, M33DPreTrainedModel
 from .multimae_decoder_m33d import M33DTargetDecoders
 from .outputs_m33d import M33DForPreTrainingOutput
+from .states_m33d import states_are_wanted
 from .terms_m33d import PreTrainingPass, Tensors, active_terms, final_features
 
 # Forward arguments of a batch that hold no pixels.
 _NO_PIXELS = ("keep", "hide", "noise", "teacher_features")
 
 
-def _check_alike(pixels: Tensors, valid: Tensors) -> None:
-    """Refuse modalities of different batch, frames or size, and masks that are not those of their modality.
-
-    Raises:
-        DataError: naming both. Else the patches of another place would be read, or an index would be out of range.
-    """
-    first, reference = next(iter(pixels.items()))
-    expected = (*reference.shape[:2], *reference.shape[3:])
-    named = [*pixels.items(), *((f"the mask of {name}", mask) for name, mask in valid.items())]
-    for name, values in named:
-        if values.ndim != 5 or (*values.shape[:2], *values.shape[3:]) != expected:
-            raise DataError(
-                f"{name} has shape {tuple(values.shape)}, {first} has {tuple(reference.shape)} as (B, T, C, H, W): "
-                "all modalities and masks of a batch need the same samples, frames, height and width."
-            )
-
-
 class M33DForPreTraining(M33DPreTrainedModel):
     """Masked modelling, contrastive and matching terms. Only the parts that a configuration's losses need exist."""
 
     def __init__(self, config: M33DConfig) -> None:
+        inputs = [spec.name for spec in config.input_specs]
+        config = with_encoders(config, inputs, config.encoder_norm)  # also where it comes from a task model's folder
         super().__init__(config)
         self.terms = active_terms(config)
         if not self.terms:
@@ -64,7 +52,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 "global_token has no place in the shared decoder; set it to False, or give decoder_kind 'per_target' "
                 "and a token_budget (method multimae)."
             )
-        self.m33d = M33DModel(config)
+        self.m33d = M33DModel(config, inputs, config.encoder_norm)
         self.decoder: M33DDecoder | M33DTargetDecoders | None = None
         if config.target_specs:
             self.decoder = M33DDecoder(config) if config.decoder_kind == "shared" else M33DTargetDecoders(config)
@@ -132,18 +120,21 @@ class M33DForPreTraining(M33DPreTrainedModel):
 
         Raises:
             ConfigError: a missing modality or an argument nobody knows.
-            DataError: modalities or masks of different shapes.
+            DataError: modalities, masks or positions of different samples or shapes, or positions that repeat
+                themselves or lie outside (looked at where they are on the CPU).
         """
         given = {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}
         if teacher_features is not None and self.config.distillation_weight <= 0:
             raise ConfigError("forward got teacher_features, but distillation_weight is 0: set it, or leave them out.")
         batch = self._prepare({**given, "keep": keep, "hide": hide, "noise": noise}, kwargs)
-        states = self._main_states(batch)
+        self._check_teacher(teacher_features, batch)
+        recorded = states_are_wanted(self.config, kwargs)
+        states = self._main_states(batch, recorded)
         predictions, masked = {}, {}
         if self.decoder is not None:
             predictions, masked = self.decoder(states, batch.keep, batch.grid, batch.hide)
         seen = PreTrainingPass(
-            self, batch, states, self._pair_states(batch, states), predictions, masked, teacher_features
+            self, batch, states, self._pair_states(batch, states, recorded), predictions, masked, teacher_features
         )
         totals = {term.name: term.total(seen) for term in self.terms}
         sums, counts = ({name: total[part] for name, total in totals.items()} for part in (0, 1))
@@ -193,6 +184,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
         """
         pixels = {name: value for name, value in batch.items() if name not in _NO_PIXELS}
         inputs = self._pixels(pixels, {})[0]
+        self.m33d.check_visible(keep, inputs)
         states = self.m33d.encode(inputs, keep, use_positions)
         return {name: global_embedding(tokens) for name, tokens in final_features(self.m33d, states).items()}
 
@@ -209,10 +201,10 @@ class M33DForPreTraining(M33DPreTrainedModel):
             if any(spec.masking == "motion" for spec in self.config.input_specs):
                 motion = motion_scores(inputs["rgb"], self.config)
             keep = draw_keep(self.config, pixels.shape[0], grid, device=pixels.device, motion=motion)
-        expected = [JOINT] if self.config.token_budget is not None else list(inputs)
-        missing = [name for name in expected if name not in keep]
-        if missing:
-            raise ConfigError(f"keep lacks the visible tokens of {missing}; it has {sorted(keep)}.")
+        if (self.config.token_budget is not None) != (JOINT in keep):
+            wanted = [JOINT] if self.config.token_budget is not None else list(inputs)
+            raise ConfigError(f"keep lacks the visible tokens of {wanted}; it has {sorted(keep)}.")
+        self.m33d.check_visible(keep, inputs)
         hide = given.get("hide")
         if hide is None and self.training:
             hide = {
@@ -220,6 +212,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 for spec in self.config.input_specs
                 if spec.drop_probability > 0
             }
+        check_names("hide", hide or {}, list(inputs))
+        for name, hidden in (hide or {}).items():
+            check_rows(f"hide of {name!r}", hidden, (pixels.shape[0],), "one bool per sample")
         noise = self._noise(given.get("noise"), inputs, valid)
         for name, drawn in noise.items():
             inputs[name] = inputs[name] + self.config.spec(name).denoising_std * drawn
@@ -239,14 +234,8 @@ class M33DForPreTraining(M33DPreTrainedModel):
             s.name: inputs[s.name] if s.name in inputs else as_clip(values[s.input_name], s, self.config)
             for s in self.config.target_specs
         }
-        valid = {}
-        for spec in self.config.specs:
-            mask = values.get(spec.mask_name) if spec.mask_name else None
-            if mask is not None:
-                valid[spec.name] = (
-                    mask[:, None].expand(-1, self.config.tubelet_size, -1, -1, -1) if mask.ndim == 4 else mask
-                )
-        _check_alike({**inputs, **targets}, valid)
+        valid = collect_masks(self.config, values)
+        check_alike({**inputs, **targets}, valid)
         for name, mask in valid.items():
             pixels = inputs.get(name, targets.get(name))
             if pixels is not None:  # a NaN in a hole would spread through the patch embedding
@@ -277,18 +266,25 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 drawn[name] = drawn[name].masked_fill(~valid[name].bool(), 0.0)
         return drawn
 
-    def _main_states(self, batch: PreTrainingBatch) -> Tensors:
+    def _check_teacher(self, features: Tensors | None, batch: PreTrainingBatch) -> None:
+        check_names("teacher_features", features or {}, [spec.name for spec in self.config.specs])
+        for name, embedding in (features or {}).items():
+            shape = (batch.batch_size, self.config.hidden_size)
+            check_rows(f"teacher_features of {name!r}", embedding, shape, "one global embedding per sample, (B, D)")
+
+    def _main_states(self, batch: PreTrainingBatch, recorded: bool) -> Tensors:
         """The encoder pass with positions; empty when only a position-free contrastive term wants features."""
         needed = any(term.needs_states for term in self.terms)
         if not needed and (self.config.contrastive_position_free or self.config.contrastive_tokens == "full_forward"):
             return {}
-        return self.m33d.encode(batch.inputs, batch.keep)
+        return self.m33d.encode(batch.inputs, batch.keep, recorded=recorded)
 
-    def _pair_states(self, batch: PreTrainingBatch, states: Tensors) -> Tensors:
+    def _pair_states(self, batch: PreTrainingBatch, states: Tensors, recorded: bool) -> Tensors:
         """Features for the contrastive term: the main pass, or a pass of their own where the configuration says so."""
         if self.contrastive_head is None:
             return states
         if not self.config.contrastive_position_free and self.config.contrastive_tokens == "visible":
             return states
         keep = None if self.config.contrastive_tokens == "full_forward" else batch.keep
-        return self.m33d.encode(batch.inputs, keep, use_positions=not self.config.contrastive_position_free)
+        positions = not self.config.contrastive_position_free
+        return self.m33d.encode(batch.inputs, keep, positions, recorded=recorded and not states)

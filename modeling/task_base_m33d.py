@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .configuration_m33d import M33DConfig
+from .encoder_choice_m33d import with_encoders
 from .errors_m33d import ConfigError, DataError
 from .leftovers_m33d import FINAL_NORM, OTHER_MODALITIES, PRETRAINING_PARTS
 from .modeling_m33d import M33DModel, M33DPreTrainedModel
@@ -15,7 +16,8 @@ class M33DTaskModel(M33DPreTrainedModel):
     """An RGB encoder and a head.
 
     Loading a pre-training checkpoint takes the RGB encoder; other modalities, decoder and pre-training heads are left
-    out by name, the task head is reported as new.
+    out by name, the task head is reported as new. Its own folder says what it holds, so that M33DModel loads the RGB
+    encoder from there and misses nothing.
 
     Args:
         config: the configuration.
@@ -25,6 +27,7 @@ class M33DTaskModel(M33DPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [*PRETRAINING_PARTS, *OTHER_MODALITIES, FINAL_NORM]  # noqa: RUF012
 
     def __init__(self, config: M33DConfig, final_norm: bool) -> None:
+        config = with_encoders(config, ["rgb"], final_norm)
         super().__init__(config)
         self.m33d = M33DModel(config, modalities=["rgb"], final_norm=final_norm)
 

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import DepthEstimatorOutput, SemanticSegmente
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_m33d import refuse_unknown_arguments
 from .configuration_m33d import M33DConfig
 from .errors_m33d import ConfigError, DataError
 from .heads_m33d import (
@@ -22,6 +23,7 @@ from .heads_m33d import (
     scaled_stem_channels,
 )
 from .modeling_m33d import refuse_unknown_arguments
+from .states_m33d import states_are_wanted
 from .task_base_m33d import M33DTaskModel, needed_pixels, single_frame
 from .task_losses_m33d import (
     berhu_loss,
@@ -72,30 +74,35 @@ class M33DDenseModel(M33DTaskModel):
     def __init__(self, config: M33DConfig) -> None:
         super().__init__(config, final_norm=config.head_norm)
 
-    def _encode(self, pixel_values: Tensor, layers: list[int]) -> tuple[list[Tensor], tuple[int, int]]:
-        """Return the block outputs (B, N, D) that the head reads, and the (h, w) grid.
+    def _encode(
+        self, pixel_values: Tensor, layers: list[int], recorded: bool
+    ) -> tuple[list[Tensor], tuple[int, int]]:
+        """Return the block outputs (B, N, D) that the head reads, and the (h, w) grid; `recorded`: see
+        `M33DModel.encode`.
 
         Raises:
             DataError: a clip instead of images.
         """
         pixel_values = single_frame(pixel_values, type(self).__name__)
-        states, (_, height, width) = self.m33d.forward_intermediates(pixel_values, layers)
+        states, (_, height, width) = self.m33d.forward_intermediates(pixel_values, layers, recorded)
         if self.config.head_norm:
             encoder = self.m33d.encoders[self.config.encoder_name(self.config.spec("rgb"))]
             states = [encoder.normed(state) for state in states]  # type: ignore[operator]
         return states, (height, width)
 
 
-def _check_labels(labels: Tensor, size: torch.Size) -> Tensor:
+def _check_labels(labels: Tensor, batch: int, size: torch.Size) -> Tensor:
     """Return labels as (B, H, W).
 
     Raises:
-        DataError: labels of another size than the images.
+        DataError: labels of another batch or size than the images.
     """
     if labels.ndim == 4 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 3 or labels.shape[-2:] != size:
-        raise DataError(f"labels have shape {tuple(labels.shape)}, expected (B, {size[0]}, {size[1]}) like the images.")
+    if labels.ndim != 3 or labels.shape[0] != batch or labels.shape[-2:] != size:
+        raise DataError(
+            f"labels have shape {tuple(labels.shape)}, expected ({batch}, {size[0]}, {size[1]}) like the images."
+        )
     return labels
 
 
@@ -136,16 +143,18 @@ class M33DForSemanticSegmentation(M33DDenseModel):
 
         Raises:
             ConfigError: an argument nobody knows.
-            DataError: clips, or labels of another size.
+            DataError: clips, or labels of another batch or size.
         """
         refuse_unknown_arguments(kwargs, ["pixel_values", "labels"])
         pixel_values = needed_pixels(pixel_values)
         size = pixel_values.shape[-2:]
-        states, grid = self._encode(pixel_values, [self.config.num_hidden_layers - 1])
+        states, grid = self._encode(
+            pixel_values, [self.config.num_hidden_layers - 1], states_are_wanted(self.config, kwargs)
+        )
         logits = self.segmentation_head(states[0], grid, size)
         if labels is None:
             return M33DSemanticSegmenterOutput(logits=logits)
-        labels = _check_labels(labels, size)
+        labels = _check_labels(labels, pixel_values.shape[0], size)
         total, count = cross_entropy_loss(logits.float(), labels, self.config.semantic_loss_ignore_index)
         count = count.float()
         return M33DSemanticSegmenterOutput(
@@ -194,7 +203,7 @@ class M33DForDepthEstimation(M33DDenseModel):
         """berHu's threshold over a batch: a trainer takes the maximum over parts and passes it to
         `forward`.
         """
-        labels = _check_labels(labels, standardized_depth.shape[-2:])
+        labels = _check_labels(labels, len(standardized_depth), standardized_depth.shape[-2:])
         return berhu_threshold(standardized_depth.float(), self.standardize(labels), valid_depth(labels))
 
     def _loss(self, values: Tensor, labels: Tensor, threshold: Threshold) -> tuple[Tensor, Tensor]:
@@ -229,12 +238,12 @@ class M33DForDepthEstimation(M33DDenseModel):
 
         Raises:
             ConfigError: an argument nobody knows.
-            DataError: clips, or labels of another size.
+            DataError: clips, or labels of another batch or size.
         """
         refuse_unknown_arguments(kwargs, ["pixel_values", "labels", "berhu_threshold"])
         pixel_values = needed_pixels(pixel_values)
         size, config = pixel_values.shape[-2:], self.config
-        states, grid = self._encode(pixel_values, self.layers)
+        states, grid = self._encode(pixel_values, self.layers, states_are_wanted(config, kwargs))
         values = self.depth_head(states, grid, size)
         metres = values.float() * config.depth_std + config.depth_mean
         if not self.training:  # while training a clamp would hide pixels from whoever builds a loss on the metres
@@ -243,7 +252,8 @@ class M33DForDepthEstimation(M33DDenseModel):
         predicted = metres.to(pixel_values.dtype)
         if labels is None:
             return M33DDepthEstimatorOutput(predicted_depth=predicted, standardized_depth=values)
-        total, count = self._loss(values.float(), _check_labels(labels, size), berhu_threshold)
+        labels = _check_labels(labels, pixel_values.shape[0], size)
+        total, count = self._loss(values.float(), labels, berhu_threshold)
         count = count.float()
         return M33DDepthEstimatorOutput(
             loss=total / count.clamp_min(1),

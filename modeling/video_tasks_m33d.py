@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_m33d import refuse_unknown_arguments
 from .configuration_m33d import M33DConfig
 from .encoder_m33d import as_clip
 from .errors_m33d import ConfigError, DataError
-from .modeling_m33d import refuse_unknown_arguments
+from .recurrence_m33d import recur
+from .states_m33d import states_are_wanted
 from .task_base_m33d import M33DTaskModel, needed_pixels
 from .task_losses_m33d import classification_loss
 
@@ -48,6 +49,8 @@ class M33DVideoActionDetectionOutput(ImageClassifierOutput):
         logits: (B, S, L) of the temporal model, one row per clip of the video.
         clip_logits: (B, S, L) of the clip classifier, which sees one clip at a time.
         features: (B, S, D) of the clips.
+        hidden_states, attentions: (B * S, N, D) and (B * S, heads, N, N) of the clips, those of a video one after the
+            other, on request; empty where features were given instead of pixels.
         loss_sums, loss_counts: {"cross_entropy": scalar}, numerator and denominator of the loss.
     """
 
@@ -91,17 +94,19 @@ class M33DClipModel(M33DTaskModel):
         count = labels.new_tensor(len(labels)) if labels.is_floating_point() else (labels != IGNORED_LABEL).sum()
         return {"cross_entropy": count.float()}
 
-    def encode_clips(self, pixel_values: Tensor) -> Tensor:
+    def encode_clips(self, pixel_values: Tensor, recorded: bool = False) -> Tensor:
         """Normed mean of the tokens of each clip.
 
         Args:
             pixel_values: (B, T, 3, H, W) or (B, 3, H, W) normalised RGB; any T and sides that fit tubelet and patch.
+            recorded: see `M33DModel.encode`.
 
         Returns:
             (B, D).
         """
         # Not through the encoder's forward: hidden states belong to the output of the model that was called.
-        tokens = self.m33d.encode({"rgb": as_clip(pixel_values, self.config.spec("rgb"), self.config)})["rgb"]
+        pixels = as_clip(pixel_values, self.config.spec("rgb"), self.config)
+        tokens = self.m33d.encode({"rgb": pixels}, recorded=recorded)["rgb"]
         return self.fc_norm(self.m33d.without_cls(tokens).mean(dim=1))
 
     def _loss(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
@@ -153,7 +158,7 @@ class M33DForVideoClassification(M33DClipModel):
             DataError: inputs or labels of the wrong shape.
         """
         refuse_unknown_arguments(kwargs, ["pixel_values", "labels"])
-        features = self.encode_clips(needed_pixels(pixel_values))
+        features = self.encode_clips(needed_pixels(pixel_values), states_are_wanted(self.config, kwargs))
         logits = self.classifier(self.dropout(features))
         if labels is None:
             return M33DVideoClassifierOutput(logits=logits, features=features)
@@ -231,19 +236,8 @@ class M33DForVideoActionDetection(M33DClipModel):
                 "give one value per clip, (B, S)."
             )
         with torch.autocast(features.device.type, enabled=False):  # short sums over long sequences stay float32
-            states, last = self._recur(features.to(self.temporal_classifier.weight.dtype), attention_mask, state)
+            states, last = recur(self.gru, features.to(self.temporal_classifier.weight.dtype), attention_mask, state)
             return self.temporal_classifier(self.temporal_dropout(states)), last
-
-    def _recur(self, features: Tensor, mask: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        if mask is None:
-            return self.gru(features, state)
-        mask = mask.bool()
-        features = features.masked_fill(~mask[..., None], 0.0)
-        place = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-        lengths = (mask * place).amax(dim=1).clamp_min(1).cpu()  # packing wants them there
-        packed = pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
-        states, last = self.gru(packed, state)
-        return pad_packed_sequence(states, batch_first=True, total_length=mask.shape[1])[0], last
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -272,7 +266,7 @@ class M33DForVideoActionDetection(M33DClipModel):
         if (pixel_values is None) == (features is None):
             raise ConfigError("forward takes either pixel_values (B, S, T, 3, H, W) or features (B, S, D).")
         if features is None:
-            features = self._encode_videos(needed_pixels(pixel_values))
+            features = self._encode_videos(needed_pixels(pixel_values), states_are_wanted(self.config, kwargs))
         logits, _ = self.temporal(features, attention_mask)
         clip_logits = self.classifier(features.to(self.classifier.weight.dtype))
         if labels is None:
@@ -284,9 +278,12 @@ class M33DForVideoActionDetection(M33DClipModel):
             loss=loss, logits=logits, clip_logits=clip_logits, features=features, loss_sums=sums, loss_counts=counts
         )
 
-    def _encode_videos(self, pixel_values: Tensor) -> Tensor:
+    def _encode_videos(self, pixel_values: Tensor, recorded: bool) -> Tensor:
         if pixel_values.ndim != 6:
             raise DataError(f"pixel_values has shape {tuple(pixel_values.shape)}, expected (B, S, T, 3, H, W).")
+        batch, clips = pixel_values.shape[:2]
+        if recorded:
+            return self.encode_clips(pixel_values.flatten(0, 1), True).unflatten(0, (batch, clips))
         return torch.stack([self.encode_clips(clips) for clips in pixel_values.unbind(dim=1)], dim=1)
 
     def loss_counts(self, labels: Tensor, **batch: Any) -> dict[str, Tensor]:

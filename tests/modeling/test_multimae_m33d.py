@@ -93,9 +93,9 @@ def test_the_global_token_ends_the_sequence_and_no_head_reads_it():
     config = tiny_config(**MULTIMAE)
     torch.manual_seed(0)
     model, pixels = M33DModel(config).eval(), torch.randn(2, 3, 32, 32)
-    output = model(pixel_values=pixels, depth_values=torch.randn(2, 1, 32, 32))
-    assert output.last_hidden_state.shape[1] == 33
-    assert {n: s.shape[1] for n, s in output.modality_states.items()} == {"rgb": 16, "depth": 16}
+    inputs = {"pixel_values": pixels, "depth_values": torch.randn(2, 1, 32, 32)}
+    assert model(**inputs).last_hidden_state.shape[1] == 33
+    assert {n: s.shape[1] for n, s in model.extract_features(**inputs).items()} == {"rgb": 16, "depth": 16}
     before = model.extract_features(pixels)["rgb"]
     blocks, _ = model.forward_intermediates(pixels, [1])
     torch.testing.assert_close(blocks[0], before)

@@ -4,88 +4,31 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from helpers.contract import (
+    BATCH,
+    CLIPS,
+    HEADS,
+    LAYERS,
+    MODELS,
+    SIZE,
+    TASKS,
+    TOKENS,
+    TRAINED,
+    WIDTH,
+    contract_config,
+    contract_inputs,
+    contract_model,
+    main_output,
+    pixels_of,
+)
 from m33d_hf.errors import ConfigError
-from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
-from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.modeling_m33d import M33DModel, M33DPreTrainedModel
-from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
-from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
-
-LAYERS, HEADS, WIDTH, BATCH = 3, 2, 16, 3
-SIZE = (16, 24)
-TOKENS = 2 * 3 + 1  # patches of 8 and the class token
-MODELS = [
-    M33DModel,
-    M33DForPreTraining,
-    M33DForSemanticSegmentation,
-    M33DForDepthEstimation,
-    M33DForVideoClassification,
-]
-TRAINED = MODELS[1:]
-TASKS = MODELS[2:]
-
-
-def _config(**overrides: Any) -> M33DConfig:
-    fields: dict[str, Any] = {
-        "image_size": list(SIZE),
-        "patch_size": 8,
-        "hidden_size": WIDTH,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "intermediate_size": 32,
-        "modalities": [rgb_modality(mask_ratio=0.5), depth_modality(mask_ratio=0.5)],
-        "decoder_hidden_size": 16,
-        "decoder_num_hidden_layers": 2,
-        "decoder_num_attention_heads": 2,
-        "decoder_intermediate_size": 32,
-        "contrastive_weight": 0.1,
-        "matching_weight": 0.1,
-        "segmentation_head_width": 8,
-        "segmentation_head_depth": 1,
-        "segmentation_head_upscale": 2,
-        "depth_head_width": 16,
-        "num_labels": 4,
-    }
-    return M33DConfig(**{**fields, **overrides})
-
-
-def _model(cls: type[M33DPreTrainedModel], **overrides: Any) -> M33DPreTrainedModel:
-    torch.manual_seed(0)
-    model = cls(_config(**overrides))
-    with torch.no_grad():  # weights of a trained size, so that a mistake is seen in the output
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return model.eval()
-
-
-def _inputs(model: M33DPreTrainedModel) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(1)
-    inputs: dict[str, Any] = {"pixel_values": torch.randn(BATCH, 3, *SIZE, generator=generator)}
-    if isinstance(model, M33DForSemanticSegmentation):
-        inputs["labels"] = torch.randint(0, 4, (BATCH, *SIZE), generator=generator)
-    elif isinstance(model, M33DForDepthEstimation):
-        inputs["labels"] = torch.rand(BATCH, *SIZE, generator=generator) * 4 + 0.5
-    elif isinstance(model, M33DForVideoClassification):
-        inputs["labels"] = torch.randint(0, 4, (BATCH,), generator=generator)
-    else:
-        inputs["depth_values"] = torch.randn(BATCH, 1, *SIZE, generator=generator)
-    if isinstance(model, M33DForPreTraining):
-        inputs["keep"] = draw_keep(model.config, BATCH, generator=generator)
-    return inputs
-
-
-def _main_output(model: M33DPreTrainedModel, output: Any) -> torch.Tensor:
-    if isinstance(model, M33DForSemanticSegmentation | M33DForVideoClassification):
-        return output.logits
-    if isinstance(model, M33DForDepthEstimation):
-        return output.standardized_depth
-    return output.last_hidden_state if isinstance(model, M33DModel) else output.loss
+from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 
 
 @pytest.mark.parametrize("cls", MODELS)
@@ -96,7 +39,7 @@ def test_the_main_input_is_the_first_argument(cls: type[M33DPreTrainedModel]) ->
 
 @pytest.mark.parametrize("cls", MODELS)
 def test_saved_models_come_back_bit_for_bit_with_their_buffers(cls: type[M33DPreTrainedModel], tmp_path: Path) -> None:
-    model = _model(cls)
+    model = contract_model(cls)
     model.save_pretrained(tmp_path)
     again, info = cls.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
@@ -105,61 +48,42 @@ def test_saved_models_come_back_bit_for_bit_with_their_buffers(cls: type[M33DPre
         assert expected.keys() == found.keys() and expected
         for name, value in expected.items():
             assert torch.equal(found[name], value), name
-    inputs = _inputs(model)
+    inputs = contract_inputs(model)
     with torch.no_grad():
-        assert torch.equal(_main_output(again, again.eval()(**inputs)), _main_output(model, model(**inputs)))
+        assert torch.equal(main_output(again, again.eval()(**inputs)), main_output(model, model(**inputs)))
 
 
 @pytest.mark.parametrize("cls", MODELS)
 def test_attention_implementations_agree(cls: type[M33DPreTrainedModel]) -> None:
-    model = _model(cls)
-    inputs = _inputs(model)
+    model = contract_model(cls)
+    inputs = contract_inputs(model)
     outputs = {}
     for implementation in ("eager", "sdpa"):
         model.set_attn_implementation(implementation)
         torch.manual_seed(0)
         with torch.no_grad():
-            outputs[implementation] = _main_output(model, model(**inputs))
+            outputs[implementation] = main_output(model, model(**inputs))
     torch.testing.assert_close(outputs["eager"], outputs["sdpa"], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cls", TASKS)
 def test_hidden_states_and_attentions_of_every_layer(cls: type[M33DPreTrainedModel]) -> None:
-    model = _model(cls)
+    model = contract_model(cls)
     model.set_attn_implementation("eager")
-    output = model(**_inputs(model), output_hidden_states=True, output_attentions=True)
-    assert [tuple(h.shape) for h in output.hidden_states] == [(BATCH, TOKENS, WIDTH)] * (LAYERS + 1)
-    assert [tuple(a.shape) for a in output.attentions] == [(BATCH, HEADS, TOKENS, TOKENS)] * LAYERS
+    output = model(**contract_inputs(model), output_hidden_states=True, output_attentions=True)
+    rows = BATCH * CLIPS if cls is M33DForVideoActionDetection else BATCH
+    assert [tuple(h.shape) for h in output.hidden_states] == [(rows, TOKENS, WIDTH)] * (LAYERS + 1)
+    assert [tuple(a.shape) for a in output.attentions] == [(rows, HEADS, TOKENS, TOKENS)] * LAYERS
     for attention in output.attentions:
-        torch.testing.assert_close(attention.sum(-1), torch.ones(BATCH, HEADS, TOKENS))
-    plain = model(**_inputs(model))
+        torch.testing.assert_close(attention.sum(-1), torch.ones(rows, HEADS, TOKENS))
+    plain = model(**contract_inputs(model))
     assert plain.hidden_states is None and plain.attentions is None
-
-
-def test_hidden_states_of_the_encoder_given_one_and_two_modalities() -> None:
-    model = _model(M33DModel)
-    model.set_attn_implementation("eager")
-    inputs = _inputs(model)
-    one = model(inputs["pixel_values"], output_hidden_states=True, output_attentions=True)
-    assert len(one.hidden_states) == LAYERS + 1 and len(one.attentions) == LAYERS
-    two = model(**inputs, output_hidden_states=True, output_attentions=True)
-    assert len(two.attentions) == 2 * LAYERS
-    assert two.last_hidden_state.shape == (BATCH, 2 * TOKENS, WIDTH)
-
-
-def test_pretraining_hidden_states_leave_the_decoder_out() -> None:
-    model = _model(M33DForPreTraining)
-    model.set_attn_implementation("eager")
-    output = model(**_inputs(model), output_hidden_states=True, output_attentions=True)
-    visible = TOKENS // 2 + 1
-    assert output.hidden_states and all(h.shape == (BATCH, visible, WIDTH) for h in output.hidden_states)
-    assert [tuple(a.shape) for a in output.attentions] == [(BATCH, HEADS, visible, visible)] * (2 * LAYERS)
 
 
 @pytest.mark.parametrize("cls", MODELS)
 def test_tuples_hold_what_the_dataclass_holds(cls: type[M33DPreTrainedModel]) -> None:
-    model = _model(cls)
-    inputs = _inputs(model)
+    model = contract_model(cls)
+    inputs = contract_inputs(model)
     with torch.no_grad():
         output, plain = model(**inputs), model(**inputs, return_dict=False)
     assert isinstance(plain, tuple) and len(plain) == len(output.to_tuple())
@@ -168,22 +92,25 @@ def test_tuples_hold_what_the_dataclass_holds(cls: type[M33DPreTrainedModel]) ->
 
 @pytest.mark.parametrize("cls", TRAINED)
 def test_every_parameter_gets_a_gradient(cls: type[M33DPreTrainedModel]) -> None:
-    model = _model(cls).train()
-    model(**_inputs(model)).loss.backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    model = contract_model(cls).train()
+    model(**contract_inputs(model)).loss.backward()
+    # The clip classifier of a detector belongs to the first stage: it is loaded, read and never trained.
+    frozen = ("classifier.",) if cls is M33DForVideoActionDetection else ()
+    trained = {name: p.grad for name, p in model.named_parameters() if not name.startswith(frozen)}
+    assert [name for name, grad in trained.items() if grad is None] == []
     # The key third of a fused bias has none by nature: softmax does not see a constant added to all keys.
-    assert [name for name, p in model.named_parameters() if not p.grad.isfinite().all() or not p.grad.any()] == []
+    assert [name for name, grad in trained.items() if not grad.isfinite().all() or not grad.any()] == []
 
 
 @pytest.mark.parametrize("cls", TRAINED)
 def test_activation_checkpointing_changes_nothing(cls: type[M33DPreTrainedModel]) -> None:
     losses, gradients = [], []
     for checkpointed in (False, True):
-        model = _model(cls).train()
+        model = contract_model(cls).train()
         if checkpointed:
             model.gradient_checkpointing_enable()
             assert model.is_gradient_checkpointing
-        loss = model(**_inputs(model)).loss
+        loss = model(**contract_inputs(model)).loss
         loss.backward()
         losses.append(loss.detach())
         gradients.append({name: p.grad for name, p in model.named_parameters()})
@@ -194,13 +121,13 @@ def test_activation_checkpointing_changes_nothing(cls: type[M33DPreTrainedModel]
 
 @pytest.mark.parametrize("cls", [M33DModel, *TASKS])
 def test_a_sample_does_not_see_its_batch(cls: type[M33DPreTrainedModel]) -> None:
-    model = _model(cls)
-    inputs = _inputs(model)
+    model = contract_model(cls)
+    inputs = contract_inputs(model)
     inputs.pop("labels", None)
     with torch.no_grad():
-        whole = _main_output(model, model(**inputs))
+        whole = main_output(model, model(**inputs))
         for row in range(BATCH):
-            single = _main_output(model, model(**{name: value[row : row + 1] for name, value in inputs.items()}))
+            single = main_output(model, model(**{name: value[row : row + 1] for name, value in inputs.items()}))
             torch.testing.assert_close(single[0], whole[row], atol=1e-5, rtol=1e-4)
 
 
@@ -209,21 +136,21 @@ def test_a_sample_does_not_see_its_batch(cls: type[M33DPreTrainedModel]) -> None
 def test_half_precision_weights_load_and_run(
     cls: type[M33DPreTrainedModel], dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    _model(cls).save_pretrained(tmp_path)
+    contract_model(cls).save_pretrained(tmp_path)
     model = cls.from_pretrained(tmp_path, dtype=dtype).eval()
     assert {p.dtype for p in model.parameters()} == {dtype}
-    inputs = _inputs(model)
+    inputs = contract_inputs(model)
     for name in {"pixel_values", "depth_values"} & set(inputs):
         inputs[name] = inputs[name].to(dtype)
     with torch.no_grad():
-        output = _main_output(model, model(**inputs))
+        output = main_output(model, model(**inputs))
     assert output.isfinite().all()
 
 
 @pytest.mark.parametrize("cls", MODELS)
 def test_a_misspelt_argument_is_refused(cls: type[M33DPreTrainedModel]) -> None:
-    model = _model(cls)
-    inputs = _inputs(model)
+    model = contract_model(cls)
+    inputs = contract_inputs(model)
     with pytest.raises(ConfigError, match="depht_mask"):
         model(**inputs, depht_mask=torch.ones(BATCH, 1, *SIZE, dtype=torch.bool))
 
@@ -231,7 +158,7 @@ def test_a_misspelt_argument_is_refused(cls: type[M33DPreTrainedModel]) -> None:
 @pytest.mark.parametrize("cls", MODELS)
 def test_initial_values(cls: type[M33DPreTrainedModel]) -> None:
     torch.manual_seed(0)
-    model = cls(_config())
+    model = cls(contract_config())
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.LayerNorm):
             assert module.weight.eq(1).all() and module.bias.eq(0).all(), name
@@ -242,7 +169,7 @@ def test_initial_values(cls: type[M33DPreTrainedModel]) -> None:
 
 
 def test_a_head_of_another_size_is_new_when_asked_for(tmp_path: Path) -> None:
-    _model(M33DForSemanticSegmentation).save_pretrained(tmp_path)
+    contract_model(M33DForSemanticSegmentation).save_pretrained(tmp_path)
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         M33DForSemanticSegmentation.from_pretrained(tmp_path, num_labels=9)
     model = M33DForSemanticSegmentation.from_pretrained(tmp_path, num_labels=9, ignore_mismatched_sizes=True)
@@ -251,13 +178,13 @@ def test_a_head_of_another_size_is_new_when_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cls", MODELS)
 def test_input_embeddings_are_the_patch_projection(cls: type[M33DPreTrainedModel]) -> None:
-    model = _model(cls)
+    model = contract_model(cls)
     assert isinstance(model.get_input_embeddings(), torch.nn.Conv2d)
     assert model.base_model is (model if cls is M33DModel else model.m33d)
 
 
 def test_other_sizes_interpolate_positions_everywhere() -> None:
     for cls in (M33DModel, *TASKS):
-        model = _model(cls)
+        model = contract_model(cls)
         with torch.no_grad():
-            assert _main_output(model, model(torch.randn(1, 3, 24, 40))).isfinite().all()
+            assert main_output(model, model(pixels_of(cls, 1, 24, 40))).isfinite().all()

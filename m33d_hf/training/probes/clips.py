@@ -184,7 +184,7 @@ def frozen_encoder(args: RunArguments, device: torch.device) -> M33DModel:
 
 
 def _mean_tokens(model: M33DModel) -> Encoder:
-    return lambda pixels: model(pixel_values=pixels).modality_states["rgb"].mean(dim=1)
+    return lambda pixels: model.extract_features(pixels)["rgb"].mean(dim=1)
 
 
 def centre_views(args: RunArguments, model: nn.Module, dataset: SampleDataset) -> SampleDataset:

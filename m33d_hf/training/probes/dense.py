@@ -141,7 +141,7 @@ def _extract(
             inputs = to_device(batch, accelerator.device)
             pixels = inputs["pixel_values"]
             with accelerator.autocast():
-                found = encoder(pixel_values=pixels).modality_states["rgb"]
+                found = encoder.extract_features(pixels)["rgb"]
             _, height, width = encoder.grid_of(pixels[:, None])
             tokens.append(found.float().unflatten(1, (height, width)).cpu())
             labels.append(inputs["labels"].cpu())

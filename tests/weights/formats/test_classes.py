@@ -145,7 +145,7 @@ def test_the_original_layout_in_float64_written_out() -> None:
     report = convert_state_dict(from_state_dict({"module": weights}), model)
     assert not report.new and not report.ignored
     with torch.no_grad():
-        tokens = model.m33d(pixel_values=_clips()).modality_states["rgb"].double()
+        tokens = model.m33d.extract_features(_clips())["rgb"].double()
         found = model(_clips()).logits
     pooled = tokens.mean(1)
     normed = (pooled - pooled.mean(1, keepdim=True)) / (pooled.var(1, unbiased=False, keepdim=True) + 1e-6).sqrt()

@@ -42,7 +42,7 @@ def _assert_same(model: M33DForPreTraining, theirs: Any) -> None:
         expected = theirs(pixels, noise=noise)
         latent = theirs.vit(pixels, noise=noise).last_hidden_state
         found = model(pixels, keep={"rgb": keep}, output_reconstruction=True)
-        features = model.m33d(pixels, keep={"rgb": keep}).modality_states["rgb"]
+        features = model.m33d.extract_features(pixels, keep={"rgb": keep})["rgb"]
     # theirs come in the order of the noise, ours ascending
     order = noise.argsort(dim=1)[:, :4].argsort(dim=1)
     patches = latent[:, 1:].gather(1, order[..., None].expand(-1, -1, latent.shape[-1]))

@@ -44,7 +44,7 @@ def _assert_same(model: M33DForPreTraining, theirs: Any) -> None:
         expected = theirs(pixels, bool_masked_pos=masked)
         latent = theirs.videomae(pixels, bool_masked_pos=masked).last_hidden_state
         found = model(pixels, keep={"rgb": keep}, output_reconstruction=True)
-        features = model.m33d(pixels, keep={"rgb": keep}).modality_states["rgb"]
+        features = model.m33d.extract_features(pixels, keep={"rgb": keep})["rgb"]
         whole = model.m33d(pixels).last_hidden_state
         expected_whole = theirs.videomae(pixels).last_hidden_state
     torch.testing.assert_close(features, latent, rtol=TOLERANCE, atol=TOLERANCE)

@@ -1,0 +1,126 @@
+"""Whether the tensors of one batch belong together; else they would broadcast, or read the patches of another place.
+
+Shapes are compared always: that costs nothing and traces. Values (positions that repeat themselves or lie outside) are
+looked at where that needs no wait for a device: on tensors on the CPU, and not while a graph is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from .configuration_m33d import M33DConfig
+from .errors_m33d import ConfigError, DataError, nearest_name_hint
+from .masking_m33d import JOINT
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+def collect_masks(config: M33DConfig, values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The masks of valid pixels among forward arguments: name of the modality -> (B, T, C, H, W)."""
+    masks = {}
+    for spec in config.specs:
+        mask = values.get(spec.mask_name) if spec.mask_name else None
+        if mask is not None:
+            clip = mask[:, None] if mask.ndim == 4 else mask
+            still = clip.ndim == 5 and clip.shape[1] == 1  # repeated like the pixels, see `as_clip`
+            masks[spec.name] = clip.expand(-1, config.tubelet_size, -1, -1, -1) if still else clip
+    return masks
+
+
+def check_alike(pixels: Tensors, masks: Tensors) -> None:
+    """Refuse modalities of different batch, frames or size, and masks that are not those of their modality.
+
+    Args:
+        pixels: name -> (B, T, C, H, W).
+        masks: name -> validity likewise.
+
+    Raises:
+        DataError: naming both.
+    """
+    first, reference = next(iter(pixels.items()))
+    expected = (*reference.shape[:2], *reference.shape[3:])
+    named = [*pixels.items(), *((f"the mask of {name}", mask) for name, mask in masks.items())]
+    for name, values in named:
+        if values.ndim != 5 or (*values.shape[:2], *values.shape[3:]) != expected:
+            raise DataError(
+                f"{name} has shape {tuple(values.shape)}, {first} has {tuple(reference.shape)} as (B, T, C, H, W): "
+                "all modalities and masks of a batch need the same samples, frames, height and width."
+            )
+
+
+def check_rows(name: str, tensor: torch.Tensor, shape: tuple[int, ...], meaning: str) -> None:
+    """Refuse a tensor of another shape than the batch asks for.
+
+    Raises:
+        DataError: naming both shapes.
+    """
+    if tuple(tensor.shape) != shape:
+        raise DataError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}: {meaning}.")
+
+
+def check_names(argument: str, given: Collection[str], known: Collection[str]) -> None:
+    """Refuse names that are no modality of this model.
+
+    Raises:
+        ConfigError: naming the argument and the nearest known modality.
+    """
+    for name in given:
+        if name not in known:
+            hint = nearest_name_hint(name, known)
+            raise ConfigError(f"{argument} names {name!r}, which is none of {list(known)}.{hint}")
+
+
+def check_keep(keep: Tensors, inputs: Tensors, known: Collection[str], num_tokens: int) -> None:
+    """Refuse visible positions that are not those of this batch.
+
+    Args:
+        keep: name -> (B, V) positions, or "joint" -> (B, V) over all modalities side by side.
+        inputs: name -> (B, T, C, H, W) of what is encoded.
+        known: names of the input modalities.
+        num_tokens: N of one modality.
+
+    Raises:
+        ConfigError: a name that is no modality, or an input without positions.
+        DataError: positions of another batch, that are no int64, repeat themselves or lie outside.
+    """
+    if JOINT in keep:
+        check_names("keep", keep, [JOINT])
+        limits = {JOINT: num_tokens * len(known)}
+    else:
+        check_names("keep", keep, known)
+        missing = [name for name in inputs if name not in keep]
+        if missing:
+            raise ConfigError(f"keep lacks the visible tokens of {missing}; it has {sorted(keep)}.")
+        limits = dict.fromkeys(inputs, num_tokens)
+    batch = next(iter(inputs.values())).shape[0]
+    for name, limit in limits.items():
+        index = keep[name]
+        if index.ndim != 2 or index.shape[0] != batch or not 1 <= index.shape[1] <= limit:
+            raise DataError(
+                f"keep of {name!r} has shape {tuple(index.shape)}, expected (B, V) with B = {batch} as the inputs and "
+                f"V from 1 to the {limit} tokens."
+            )
+        if index.dtype != torch.int64:
+            raise DataError(f"keep of {name!r} is {index.dtype}, expected int64 positions.")
+        if _can_be_read(index):
+            _check_positions(name, index, limit)
+
+
+def _can_be_read(tensor: torch.Tensor) -> bool:
+    # A tensor of a subclass (sharded, or fake) is no plain memory either.
+    return tensor.device.type == "cpu" and type(tensor) is torch.Tensor and not torch.compiler.is_compiling()
+
+
+def _check_positions(name: str, index: torch.Tensor, limit: int) -> None:
+    low, high = (int(value) for value in index.aminmax())
+    if low < 0 or high >= limit:
+        raise DataError(f"keep of {name!r} has positions from {low} to {high}, expected 0 to {limit - 1}.")
+    ordered = index.sort(dim=1).values
+    twice = ordered[:, 1:] == ordered[:, :-1]
+    if bool(twice.any()):
+        row = int(twice.any(dim=1).nonzero()[0])
+        position = int(ordered[row, 1:][twice[row]][0])
+        raise DataError(f"keep of {name!r} names position {position} twice in row {row}; each may be there once.")

@@ -1,0 +1,29 @@
+"""Which encoders a model holds, told by its configuration: task models have RGB's alone, with or without its norm."""
+
+from __future__ import annotations
+
+import copy
+
+from .configuration_m33d import M33DConfig
+
+
+def with_encoders(config: M33DConfig, modalities: list[str], final_norm: bool) -> M33DConfig:
+    """The configuration of a model with these encoders; a copy where it says otherwise, as callers share theirs.
+
+    Args:
+        config: the configuration.
+        modalities: names of the modalities that are encoded.
+        final_norm: whether their encoders end in a layer norm.
+
+    Returns:
+        One whose `encoder_modalities` and `encoder_final_norm` say so; both None where these are all input modalities
+        with `encoder_norm`.
+    """
+    everything = [spec.name for spec in config.input_specs]
+    names = None if modalities == everything else list(modalities)
+    norm = None if final_norm == config.encoder_norm else final_norm
+    if (names, norm) == (config.encoder_modalities, config.encoder_final_norm):
+        return config
+    config = copy.deepcopy(config)
+    config.encoder_modalities, config.encoder_final_norm = names, norm
+    return config
