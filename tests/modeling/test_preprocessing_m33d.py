@@ -13,13 +13,13 @@ from PIL import Image
 
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.depth_m33d import resize_depth
+from m33d_hf.modeling.picture_input_m33d import rgb_tensor
 from m33d_hf.modeling.preprocessing_m33d import (
     Placement,
     normalize_rgb,
     place,
     resize_map,
     resize_rgb,
-    rgb_tensor,
     size_pair,
 )
 
