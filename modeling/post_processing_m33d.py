@@ -169,7 +169,7 @@ class ClipPostProcessing:
             valid = np.ones(len(rows), bool) if attention_mask is None else attention_mask[number].bool().cpu().numpy()
             spans = _spans(None if clip_spans is None else clip_spans[number], len(rows), number)
             length = int(spans[:, 1].max()) if lengths is None else int(lengths[number])
-            shares = frame_probabilities(rows[: len(spans)], *spans.T, valid[: len(spans)], length)
+            shares = frame_probabilities(rows[: len(spans)], spans[:, 0], spans[:, 1], valid[: len(spans)], length)
             found.append(_phases(shares, spans, valid, rates[number]))
         return found
 

@@ -97,6 +97,7 @@ class M33DVideoProcessor(ClipPostProcessing, VideoProcessorMixin):  # type: igno
     do_convert_rgb = True
     do_sample_frames: bool | None = None
     num_frames: int | None = None
+    fps: float | None = None
     frame_stride = 1
     clip_sampling = "stride"
     video_backend = "auto"
@@ -111,7 +112,9 @@ class M33DVideoProcessor(ClipPostProcessing, VideoProcessorMixin):  # type: igno
         self._set_attributes(**kwargs)
 
     @classmethod
-    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(  # type: ignore[override]
+        cls, video_processor_dict: dict[str, Any], **kwargs: Any
+    ) -> Any:
         """Build from what `to_dict` made, with options of `kwargs` in place of those there.
 
         Raises:
@@ -242,7 +245,7 @@ class M33DVideoProcessor(ClipPostProcessing, VideoProcessorMixin):  # type: igno
     def _names(cls) -> list[str]:
         return [*cls.valid_kwargs.__annotations__, *VideosKwargs.__annotations__]
 
-    def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
+    def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         check_values(kwargs)
         spec, unit = settled_depth(kwargs.get("depth_spec"), kwargs.get("depth_unit"))
         return dict(super()._standardize_kwargs(**{**kwargs, "depth_spec": spec, "depth_unit": unit}))
