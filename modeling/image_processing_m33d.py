@@ -34,7 +34,7 @@ from .errors_m33d import ConfigError, DataError
 from .picture_input_m33d import RESCALE_FACTOR, pictures, three_channels
 from .placement_fields_m33d import placement_of
 from .post_processing_m33d import ImagePostProcessing
-from .preprocessing_m33d import Placement, normalize_float, normalize_rgb, resize_map
+from .preprocessing_m33d import Placement, normalize_rgb, resize_map
 from .processor_options_m33d import (
     check_types,
     check_values,
@@ -264,7 +264,7 @@ def _normalized(pixels: Tensor, placement: Placement, options: dict[str, Any]) -
     if pixels.dtype == torch.uint8:
         return normalize_rgb(placement.place_rgb(pixels, interpolation), mean, std)
     top = 255.0 if options["do_rescale"] else 1.0
-    return normalize_float(placement.place_float(pixels, interpolation, top), top, mean, std)
+    return normalize_rgb(placement.place_float(pixels, interpolation, top), mean, std, top)
 
 
 class M33DImageProcessor(_M33DImageProcessing, TorchvisionBackend):  # type: ignore[misc]

@@ -28,7 +28,7 @@ def pictures(images: Any, options: Mapping[str, Any]) -> tuple[Any, list[int]]:
 
     Args:
         images: an image or a list of them, possibly of lists: PIL, array, tensor, path, URL, base64.
-        options: do_convert_rgb, do_rescale, rescale_factor and do_normalize.
+        options: do_convert_rgb, do_rescale, rescale_factor and input_data_format.
 
     Raises:
         DataError: see the module; CorruptFileError for files.
@@ -89,6 +89,9 @@ def _values(pixels: np.ndarray | Tensor, options: Mapping[str, Any]) -> np.ndarr
     """An array or tensor as uint8 or float32, its values looked at."""
     if 0 in pixels.shape:
         raise DataError(f"an image has no pixels: shape {tuple(pixels.shape)}")
+    if pixels.ndim == 2:
+        last = str(getattr(options["input_data_format"], "value", options["input_data_format"])) == "channels_last"
+        pixels = pixels[..., None] if last else pixels[None]
     kind = str(pixels.dtype).removeprefix("torch.")
     if kind == "uint8":
         return pixels
@@ -128,10 +131,8 @@ def three_channels(image: Any, layout: Any) -> Any:
     """Grey repeated and alpha dropped, as training reads pictures (transformers lays transparent ones on white).
 
     Args:
-        image: (H, W), or with 1, 3 or 4 channels first or last, as `layout` says ("channels_first", "channels_last").
+        image: with 1, 3 or 4 channels first or last, as `layout` says ("channels_first", "channels_last").
     """
-    if image.ndim == 2:
-        image = image[None] if str(getattr(layout, "value", layout)) != "channels_last" else image[..., None]
     axis = -1 if str(getattr(layout, "value", layout)) == "channels_last" else -3
     if image.shape[axis] == 1:
         return image.repeat_interleave(3, axis) if isinstance(image, Tensor) else image.repeat(3, axis=axis)

@@ -314,15 +314,15 @@ def resize_map(values: torch.Tensor, size: Size) -> torch.Tensor:
 
 
 def normalize_rgb(
-    pixels: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+    pixels: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None, top: float = 255.0
 ) -> torch.Tensor:
-    """Turn uint8 (..., C, H, W) into float32 ``(pixels / 255 - mean) / std``; without mean and std, [0, 1]."""
+    """Turn (..., C, H, W) in 0 to `top` into float32 ``(pixels / top - mean) / std``; without mean and std, [0, 1]."""
     # Into planes, however the pixels lie: in the same pass.
-    values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    values = pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     if mean is None or std is None:
-        return values.div_(255.0)
+        return values.div_(top)
     # One multiply and one add per pixel; the constants are folded in float64.
-    scale = [1.0 / (255.0 * float(deviation)) for deviation in std]
+    scale = [1.0 / (top * float(deviation)) for deviation in std]
     shift = [-float(centre) / float(deviation) for centre, deviation in zip(mean, std)]
     if pixels.device.type != "cpu":
         # Numbers travel with the kernels; a tensor of them would make the host wait for all that the device has to do.
@@ -331,11 +331,3 @@ def normalize_rgb(
         return values
     values.mul_(torch.tensor(scale, dtype=torch.float32).view(-1, 1, 1))
     return values.add_(torch.tensor(shift, dtype=torch.float32).view(-1, 1, 1))
-
-
-def normalize_float(
-    values: torch.Tensor, top: float, mean: Sequence[float], std: Sequence[float]
-) -> torch.Tensor:
-    """Turn float32 (..., C, H, W) in 0 to `top` into ``(values / top - mean) / std``."""
-    centre, deviation = (torch.tensor(list(each), device=values.device).view(-1, 1, 1) for each in (mean, std))
-    return (values / top - centre) / deviation
