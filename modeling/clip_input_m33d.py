@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +62,7 @@ def metadata_of_clips(given: Any, videos: list[Any]) -> list[VideoMetadata | Non
 
 
 def _flat(given: Any) -> list[Any]:
-    if given is None or isinstance(given, Mapping):  # VideoMetadata is a Mapping
-        return [given]
-    return [each for part in given for each in _flat(part)]
+    return [each for part in given for each in _flat(part)] if isinstance(given, list | tuple) else [given]
 
 
 def _is_frame(value: Any) -> bool:

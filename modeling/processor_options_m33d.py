@@ -50,14 +50,15 @@ def check_types(schema: Any, given: Mapping[str, Any]) -> None:
     try:
         validate_typed_dict(schema, dict(given))
     except StrictDataclassError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        raise ConfigError(f"{' '.join(str(error).split()):.400}") from error
 
 
 def check_values(options: Mapping[str, Any]) -> None:
     """Compare values that no type tells apart: mean and deviation, and words of which there are few.
 
     Raises:
-        ConfigError: a mean or deviation that is not finite, a deviation of 0 or less, an unknown word.
+        ConfigError: a mean or deviation that is not finite, a deviation of 0 or less, an unknown word, a filter by name
+            (which PIL's backend would take for bilinear, whatever it says).
     """
     for name in ("image_mean", "image_std"):
         value = options.get(name)
@@ -68,6 +69,8 @@ def check_values(options: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is {value!r}; it is one finite number, or one per channel")
         if name == "image_std" and (numbers <= 0).any():
             raise ConfigError(f"image_std is {value!r}; pixels are divided by it, so that it is above 0")
+    if isinstance(options.get("resample"), str):
+        raise ConfigError(f"resample is {options['resample']!r}; it is PIL's number: bilinear 2, bicubic 3")
     for name, words in _CHOICES.items():
         if options.get(name) is not None:
             choice(options[name], words, name)

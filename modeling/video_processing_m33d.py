@@ -253,7 +253,7 @@ class M33DVideoProcessor(ClipPostProcessing, VideoProcessorMixin):  # type: igno
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown_options(given, self._names(), "a video processor")
         given = overriding_depth(given, self.depth_spec)
-        check_types(self.valid_kwargs, given)
+        check_types(self.valid_kwargs, {name: value for name, value in given.items() if name != "video_metadata"})
         return self._standardize_kwargs(**{name: getattr(self, name, None) for name in self._names()} | given)
 
     def _frames(

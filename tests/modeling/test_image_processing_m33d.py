@@ -13,7 +13,7 @@ from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.collation import SegmentationCollator
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.errors import ConfigError, DataError, DepthUnitError
+from m33d_hf.errors import DataError, DepthUnitError
 from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
 from m33d_hf.modeling.placement_fields_m33d import placement_fields

@@ -67,8 +67,11 @@ def test_floats_in_0_to_1_are_not_divided_again(backend: type, dtype: type) -> N
         found = _pixels(processor, given, do_rescale=False)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.double(), _formula(unit), atol=2e-6, rtol=2e-6)
-    torch.testing.assert_close(_pixels(processor, 255 * unit.astype(np.float32)).double(), _formula(unit), atol=2e-6, rtol=2e-6)
-    assert torch.equal(_pixels(processor, np.zeros((20, 30, 3), dtype)), _pixels(processor, np.zeros((20, 30, 3), np.uint8)))
+    found = _pixels(processor, 255 * unit.astype(np.float32)).double()
+    torch.testing.assert_close(found, _formula(unit), atol=2e-6, rtol=2e-6)
+    black = _pixels(processor, np.zeros((20, 30, 3), np.uint8))
+    assert torch.equal(_pixels(processor, np.zeros((20, 30, 3), dtype)), black)
+    assert torch.equal(_pixels(processor, _picture().astype(dtype)), _pixels(processor, _picture()))
 
 
 @pytest.mark.parametrize("mode", ["center", "resize", "pad"])
@@ -83,8 +86,8 @@ def test_floats_are_resized_as_pil_resizes_floats_and_both_backends_agree(mode: 
     resized = [np.array(Image.fromarray(unit[..., c]).resize((18, 12), Image.Resampling(resample))) for c in range(3)]
     # The three geometries coincide for a canvas of the picture's own shape.
     torch.testing.assert_close(one.double(), _formula(np.stack(resized, -1).clip(0, 1)), atol=2e-5, rtol=1e-5)
-    torch.testing.assert_close(one, _pixels(BACKENDS[0](**placement_fields((12, 18), mode), resample=resample), 255 * unit),
-                               atol=1e-5, rtol=1e-5)
+    scaled = _pixels(BACKENDS[0](**placement_fields((12, 18), mode), resample=resample), 255 * unit)
+    torch.testing.assert_close(one, scaled, atol=1e-5, rtol=1e-5)
 
 
 def test_padding_of_floats_is_the_grey_of_8_bit_pictures() -> None:
@@ -133,9 +136,12 @@ def _png16(pixels_HWC: np.ndarray) -> bytes:
     """A PNG of 16 bits a channel, written by its specification (Pillow writes none in colour)."""
     height, width, _ = pixels_HWC.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels_HWC)
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    chunks = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        data += struct.pack(">I", len(content)) + kind + content + checksum
+    return data
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
