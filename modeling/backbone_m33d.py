@@ -10,10 +10,11 @@ from transformers.modeling_outputs import BackboneOutput
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .arguments_m33d import refuse_unknown_arguments
 from .configuration_m33d import M33DConfig
 from .encoder_m33d import M33DEncoder
 from .leftovers_m33d import TASK_HEADS
-from .modeling_m33d import refuse_unknown_arguments
+from .states_m33d import states_are_wanted
 from .task_base_m33d import M33DTaskModel, needed_pixels, single_frame
 
 
@@ -63,7 +64,7 @@ class M33DBackbone(BackboneMixin, M33DTaskModel):  # type: ignore[misc]
         pixels = single_frame(needed_pixels(pixel_values), type(self).__name__)
         layers = [index % len(self.stage_names) - 1 for index in self.config.out_indices]
         states, (_, height, width) = self.m33d.forward_intermediates(
-            pixels, layers, with_cls=not self.config.reshape_hidden_states
+            pixels, layers, states_are_wanted(self.config, kwargs), with_cls=not self.config.reshape_hidden_states
         )
         if self.config.head_norm:
             encoder = cast(M33DEncoder, self.m33d.encoders[self.config.encoder_name(self.config.spec("rgb"))])

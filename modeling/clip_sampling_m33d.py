@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .errors_m33d import ConfigError, DataError
+from .video_times_m33d import FrameTimes
+
 CLIP_SAMPLINGS = ("stride", "span")
 
 
@@ -53,3 +56,29 @@ def _span_indices(length: int, num_frames: int, stride: int, generator: torch.Ge
     start = (length - span) // 2 if generator is None else int(torch.randint(length - span, (), generator=generator))
     points = np.linspace(start, start + span, num_frames).astype(np.int64)
     return points.clip(start, start + span - 1).tolist()
+
+
+def frames_at_rate(length: int, fps: float, times: FrameTimes | None) -> np.ndarray:
+    """The frames that are shown at 0, 1 / fps, 2 / fps, ... seconds, all through a video.
+
+    Args:
+        length: frames of the video, at least 1.
+        fps: frames a second to take.
+        times: when its frames are shown; None where unknown.
+
+    Returns:
+        (n,) int64 ascending, n = the duration times `fps`, rounded down, at least 1.
+
+    Raises:
+        ConfigError: a rate of 0 or less. DataError: unknown times, or a rate above the video's.
+    """
+    if fps <= 0:
+        raise ConfigError(f"fps is {fps}; it is above 0")
+    if times is None:
+        raise DataError(f"fps={fps:g} needs the times of the frames: give video_metadata with the video's own fps")
+    if fps > times.fps * (1 + 1e-6):
+        raise DataError(f"fps={fps:g} asks for more frames than the video has, {times.fps:g} a second")
+    moments = np.arange(max(int(times.duration * fps + 1e-6), 1)) / fps
+    if times.starts is None:
+        return np.minimum((moments * times.fps + 1e-6).astype(np.int64), length - 1)
+    return (np.searchsorted(times.starts, moments + 1e-9, side="right") - 1).clip(0, length - 1).astype(np.int64)

@@ -205,6 +205,14 @@ def orientation_of(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def is_wide(image: Image.Image) -> bool:
+    """Whether a picture's mode holds more than 8 bits a channel, which conversion to RGB would cut off.
+
+    Of 16-bit colour Pillow gives the upper 8 bits as RGB, which is as right as 8 bits can be.
+    """
+    return image.mode.startswith(_WIDE_MODES)
+
+
 def file_orientation(path: Path) -> int:
     """EXIF's orientation of a picture file, without decoding it where no note can be in it.
 
@@ -253,7 +261,7 @@ def loaded(image: Image.Image, colour: bool = False) -> tuple[np.ndarray, int]:
     """
     orientation = orientation_of(image)
     image.load()  # NumPy would hide what goes wrong
-    converted = colour and image.mode != "RGB" and not image.mode.startswith(_WIDE_MODES)
+    converted = colour and image.mode != "RGB" and not is_wide(image)
     pixels = np.array(image.convert("RGB") if converted else image)
     # Pillow turns TIFF when it loads it, and nothing else.
     return (pixels if image.format == "TIFF" else turned_upright(pixels, orientation)), orientation

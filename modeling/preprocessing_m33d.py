@@ -1,6 +1,6 @@
 """The deterministic image path shared by processors and evaluation transforms, so that both give bit-equal tensors.
 
-Pure functions on torch tensors (NumPy arrays and PIL images are converted first); torchvision is not needed.
+Pure functions on torch tensors (`picture_input_m33d` makes them of arrays and PIL images); torchvision is not needed.
 RGB is uint8 and resized with antialiasing; depth, labels and every other map take the nearest pixel, so that no
 value is ever a mixture of two.
 """
@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ImageOps
 
 from .depth_m33d import resize_depth
-from .errors_m33d import ConfigError, DataError, decoding, nearest_name_hint
-from .picture_files_m33d import orientation_of
+from .errors_m33d import ConfigError, nearest_name_hint
 
 Size = tuple[int, int]
 
@@ -121,6 +118,11 @@ class Placement:
     def place_rgb(self, pixels: torch.Tensor, interpolation: str = "bilinear") -> torch.Tensor:
         """Bring uint8 RGB (..., 3, H, W) onto the canvas; padding is mid-grey."""
         return self.pad(self.view(pixels, interpolation), RGB_FILL)
+
+    def place_float(self, pixels: torch.Tensor, interpolation: str = "bilinear", top: float = 1.0) -> torch.Tensor:
+        """Bring float32 RGB (..., 3, H, W) in 0 to `top` onto the canvas, within that range; padding is mid-grey."""
+        placed = self.view(pixels.contiguous(), interpolation, planes=False)
+        return self.pad(placed.clamp(0.0, top).contiguous(), RGB_FILL / 255 * top)
 
     def place_map(self, values: torch.Tensor, fill: float, image: Size | None = None) -> torch.Tensor:
         """Bring a map onto the canvas (see `view_map`); pad depth with NaN, labels with the ignored index."""
@@ -312,15 +314,15 @@ def resize_map(values: torch.Tensor, size: Size) -> torch.Tensor:
 
 
 def normalize_rgb(
-    pixels: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+    pixels: torch.Tensor, mean: Sequence[float] | None, std: Sequence[float] | None, top: float = 255.0
 ) -> torch.Tensor:
-    """Turn uint8 (..., C, H, W) into float32 ``(pixels / 255 - mean) / std``; without mean and std, [0, 1]."""
+    """Turn (..., C, H, W) in 0 to `top` into float32 ``(pixels / top - mean) / std``; without mean and std, [0, 1]."""
     # Into planes, however the pixels lie: in the same pass.
-    values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    values = pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     if mean is None or std is None:
-        return values.div_(255.0)
+        return values.div_(top)
     # One multiply and one add per pixel; the constants are folded in float64.
-    scale = [1.0 / (255.0 * float(deviation)) for deviation in std]
+    scale = [1.0 / (top * float(deviation)) for deviation in std]
     shift = [-float(centre) / float(deviation) for centre, deviation in zip(mean, std)]
     if pixels.device.type != "cpu":
         # Numbers travel with the kernels; a tensor of them would make the host wait for all that the device has to do.
@@ -329,48 +331,3 @@ def normalize_rgb(
         return values
     values.mul_(torch.tensor(scale, dtype=torch.float32).view(-1, 1, 1))
     return values.add_(torch.tensor(shift, dtype=torch.float32).view(-1, 1, 1))
-
-
-def upright_image(image: Any) -> tuple[Any, int]:
-    """(the image upright, the orientation that its EXIF stated) of a PIL image; files of it are read the same way.
-
-    Raises:
-        CorruptFileError: the image, or its EXIF, cannot be decoded.
-    """
-    with decoding(getattr(image, "filename", "") or "an image"):
-        orientation = orientation_of(image)
-        return (image if orientation == 1 else ImageOps.exif_transpose(image)), orientation
-
-
-def rgb_tensor(image: Any) -> torch.Tensor:
-    """Turn a PIL image, a uint8 array (..., H, W, 3) or (H, W), or a uint8 tensor (..., 3, H, W) into uint8 RGB.
-
-    Returns:
-        (..., 3, H, W) uint8; grey images are repeated over three channels, alpha is dropped; upright where a PIL image
-        carries an EXIF orientation.
-
-    Raises:
-        DataError: another dtype or layout.
-    """
-    if hasattr(image, "convert"):  # PIL
-        image = upright_image(image)[0]
-        image = np.array(image.convert("RGB"))
-    if isinstance(image, torch.Tensor):
-        pixels = image
-    else:
-        array = np.asarray(image)
-        if array.ndim == 2:
-            array = array[..., None].repeat(3, axis=-1)
-        if array.ndim >= 3 and array.shape[-1] in (1, 3, 4):
-            array = np.moveaxis(array, -1, -3)
-        pixels = torch.from_numpy(np.ascontiguousarray(array))
-    if pixels.dim() >= 3 and pixels.shape[-3] == 1:
-        pixels = pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
-    if pixels.dim() >= 3 and pixels.shape[-3] == 4:
-        pixels = pixels[..., :3, :, :]
-    if pixels.dtype != torch.uint8 or pixels.dim() < 3 or pixels.shape[-3] != 3:
-        raise DataError(
-            f"an image is uint8 RGB in 0 to 255: PIL, array (H, W, 3) or tensor (3, H, W); got {pixels.dtype} "
-            f"of shape {tuple(pixels.shape)}. Multiply [0, 1] floats by 255 and round them first."
-        )
-    return pixels

@@ -22,7 +22,6 @@ from .heads_m33d import (
     evenly_spaced_layers,
     scaled_stem_channels,
 )
-from .modeling_m33d import refuse_unknown_arguments
 from .states_m33d import states_are_wanted
 from .task_base_m33d import M33DTaskModel, needed_pixels, single_frame
 from .task_losses_m33d import (

@@ -46,7 +46,7 @@ def test_the_image_processor_knows_every_unit():
     size = {"height": 32, "width": 32}
     processor = M33DImageProcessor(size=size, depth_standardization="none", depth_unit="sunrgbd")
     picture = np.zeros((32, 32, 3), np.uint8)
-    values = processor(picture, depth_maps=stored, return_tensors="pt")["depth_values"]
+    values = processor(picture, depth=stored, return_tensors="pt")["depth_values"]
     assert np.unique(values.numpy()).tolist() == [2.0, 9.0]
 
 

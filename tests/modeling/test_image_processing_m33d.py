@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.collation import SegmentationCollator
 from m33d_hf.data.sample import RGBDSample
-from m33d_hf.errors import ConfigError, DataError, DepthUnitError
+from m33d_hf.errors import DataError, DepthUnitError
 from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
@@ -80,7 +79,7 @@ def test_depth_is_standardised_over_valid_pixels_and_zero_elsewhere(backend: typ
     depth = np.random.default_rng(1).uniform(1, 3, (20, 30)).astype(np.float32)
     depth[:4] = np.nan
     processor = backend(size={"height": 20, "width": 30}, depth_standardization="full")
-    batch = processor(_image(), depth_maps=depth, return_tensors="pt")
+    batch = processor(_image(), depth=depth, return_tensors="pt")
     valid = torch.from_numpy(np.isfinite(depth))
     assert torch.equal(batch["depth_mask"][0, 0], valid)
     values = batch["depth_values"][0, 0]
@@ -93,9 +92,9 @@ def test_depth_is_standardised_over_valid_pixels_and_zero_elsewhere(backend: typ
 def test_stored_depth_needs_its_unit(backend: type) -> None:
     stored = Image.fromarray(np.full((20, 30), 1500, dtype=np.uint16))
     with pytest.raises(DepthUnitError, match="depth_unit"):
-        backend()(_image(), depth_maps=stored)
+        backend()(_image(), depth=stored)
     processor = backend(depth_unit="millimetre", depth_standardization="none")
-    values = processor(_image(), depth_maps=stored, return_tensors="pt")["depth_values"]
+    values = processor(_image(), depth=stored, return_tensors="pt")["depth_values"]
     assert values.shape == (1, 1, 224, 224) and values.eq(1.5).all()
 
 
@@ -113,9 +112,9 @@ def test_maps_follow_the_crop_and_never_mix_classes(backend: type) -> None:
 def test_maps_that_do_not_fit_are_refused() -> None:
     processor = M33DImageProcessorPil()
     with pytest.raises(DataError, match="one for each"):
-        processor([_image(), _image()], depth_maps=[np.ones((20, 30), np.float32)])
+        processor([_image(), _image()], depth=[np.ones((20, 30), np.float32)])
     with pytest.raises(DataError, match="19 x 30, its image 20 x 30"):
-        processor(_image(), depth_maps=np.ones((19, 30), np.float32))
+        processor(_image(), depth=np.ones((19, 30), np.float32))
     with pytest.raises(DataError, match="one channel"):
         processor(_image(), segmentation_maps=[np.ones((20, 30, 3), np.uint8)])
 
@@ -131,70 +130,10 @@ def test_saved_processors_come_back(backend: type, tmp_path: Path) -> None:
     assert (again.min_depth, again.max_depth, again.depth_unit) == (0.5, 4.0, "tum")
 
 
-def test_predictions_return_to_image_size() -> None:
-    processor = M33DImageProcessor(min_depth=1.0, max_depth=3.0)
-    logits = torch.zeros(2, 3, 4, 4)
-    logits[0, 1], logits[1, 2] = 1.0, 1.0
-    outputs = SimpleNamespace(logits=logits, predicted_depth=torch.tensor([0.0, 2.0])[:, None, None].expand(2, 4, 4))
-    maps = processor.post_process_semantic_segmentation(outputs, target_sizes=[(8, 6), (5, 5)])
-    assert [tuple(m.shape) for m in maps] == [(8, 6), (5, 5)]
-    assert maps[0].eq(1).all() and maps[1].eq(2).all()
-    scored = processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
-    assert scored[0]["segmentation_scores"].shape == (3, 4, 4)
-    depths = processor.post_process_depth_estimation(outputs, torch.tensor([[8, 6], [5, 5]]))
-    assert depths[0]["predicted_depth"].shape == (8, 6) and depths[0]["predicted_depth"].eq(1.0).all()
-    assert depths[1]["predicted_depth"].eq(2.0).all()
-    with pytest.raises(DataError, match="target_sizes"):
-        processor.post_process_depth_estimation(outputs, [(8, 6)])
-
-
-@pytest.mark.parametrize("mode", ["center", "pad"])
-@pytest.mark.parametrize(("image", "size"), [((90, 160), (24, 32)), ((160, 90), (32, 32)), ((21, 50), (32, 40))])
-def test_a_crop_is_laid_where_it_was_cut_and_padding_is_cut_away(
-    mode: str, image: tuple[int, int], size: tuple[int, int]
-) -> None:
-    """A plane over the image stays that plane: its value tells the place in pixels of the image."""
-    height, width = image
-    scale = (max if mode == "center" else min)(size[0] / height, size[1] / width)
-    rows, columns = round(height * scale), round(width * scale)
-    top, left = ((rows - size[0]) // 2, (columns - size[1]) // 2) if mode == "center" else (0, 0)
-    across = (torch.arange(size[1]) + left + 0.5) * width / columns
-    down = (torch.arange(size[0]) + top + 0.5) * height / rows
-    depth = 1000 * down[:, None] + across
-    processor = M33DImageProcessor(**placement_fields(size, mode))
-    outputs = SimpleNamespace(predicted_depth=depth[None].float(), logits=torch.stack([depth, -depth])[None].float())
-    found = processor.post_process_depth_estimation(outputs, [image])[0]["predicted_depth"].double()
-    seen = found.ne(0)
-    wanted = 1000 * (torch.arange(height)[:, None] + 0.5) + torch.arange(width) + 0.5
-    for axis, (first, shown, whole, side) in enumerate(((top, size[0], rows, height), (left, size[1], columns, width))):
-        centres = (torch.arange(side) + 0.5) * whole / side
-        inside = (centres >= first) & (centres < first + shown)
-        assert torch.equal(seen.any(dim=1 - axis), inside) and (mode == "center" or inside.all())
-    inner = torch.zeros_like(seen)
-    edge = [2 + int(1 / scale)] * 2
-    where = seen.nonzero()
-    (low_y, low_x), (high_y, high_x) = where.amin(0).tolist(), where.amax(0).tolist()
-    inner[low_y + edge[0] : high_y - edge[0] + 1, low_x + edge[1] : high_x - edge[1] + 1] = True
-    assert inner.any()
-    torch.testing.assert_close(found[inner], wanted[inner].double(), rtol=1e-5, atol=1e-2)
-    masks = processor.post_process_semantic_segmentation(outputs, [image], return_segmentation_scores=True)[0]
-    assert torch.equal(masks["segmentation"] == 255, ~seen) and masks["segmentation"][seen].eq(0).all()
-    assert torch.equal(masks["segmentation_scores"].isnan().any(0), ~seen)
-
-
 def test_maps_are_padded_as_pictures_are() -> None:
     depth, labels = np.full((10, 20), 2.0, np.float32), np.full((10, 20), 3, np.uint8)
     for backend in BACKENDS:
         processor = backend(**placement_fields(16, "pad"), depth_standardization="none")
-        batch = processor(_image(10, 20), depth_maps=depth, segmentation_maps=labels, return_tensors="pt")
+        batch = processor(_image(10, 20), depth=depth, segmentation_maps=labels, return_tensors="pt")
         assert batch["labels"][0, :8].eq(3).all() and batch["labels"][0, 8:].eq(255).all()
         assert batch["depth_values"][0, 0, :8].eq(2).all() and not batch["depth_mask"][0, 0, 8:].any()
-
-
-def test_a_crop_that_cannot_be_undone_is_not_guessed() -> None:
-    crop = {"height": 4, "width": 4}
-    processor = M33DImageProcessor(size={"shortest_edge": 8}, do_center_crop=True, crop_size=crop)
-    outputs = SimpleNamespace(predicted_depth=torch.ones(1, 4, 4))
-    with pytest.raises(ConfigError, match="crop_size is size"):
-        processor.post_process_depth_estimation(outputs, [(8, 6)])
-    assert processor.post_process_depth_estimation(outputs)[0]["predicted_depth"].shape == (4, 4)

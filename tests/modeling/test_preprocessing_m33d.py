@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.depth_m33d import resize_depth
 from m33d_hf.modeling.preprocessing_m33d import (
     Placement,
@@ -19,7 +19,6 @@ from m33d_hf.modeling.preprocessing_m33d import (
     place,
     resize_map,
     resize_rgb,
-    rgb_tensor,
     size_pair,
 )
 
@@ -117,23 +116,6 @@ def test_a_picture_is_resized_into_memory_that_is_given(frames, interpolation):
             assert (found.data_ptr() == out.data_ptr()) == placement.fills == (box[2:] != (16, 24))
     window = Placement((0, 0, 30, 40), (24, 32), (4, 4), (16, 24))
     assert not window.fills and torch.equal(window.view(by_pixel, planes=False, out=out), window.view(pixels))
-
-
-def test_every_image_type_gives_the_same_tensor():
-    pixels = random_rgb(6, 7)[0]
-    array = pixels.permute(1, 2, 0).numpy()
-    for image in (pixels, array, Image.fromarray(array)):
-        assert torch.equal(rgb_tensor(image), pixels)
-    assert torch.equal(rgb_tensor(np.dstack([array, array[..., 0]])), pixels)
-    assert rgb_tensor(array[..., 0]).shape == (3, 6, 7)
-    assert rgb_tensor(np.stack([array, array])).shape == (2, 3, 6, 7)
-
-
-def test_floats_and_odd_layouts_are_refused():
-    with pytest.raises(DataError, match="uint8"):
-        rgb_tensor(torch.rand(3, 4, 4))
-    with pytest.raises(DataError, match=r"\(5, 4, 4\)"):
-        rgb_tensor(torch.zeros(5, 4, 4, dtype=torch.uint8))
 
 
 def test_senseless_arguments_are_refused():

@@ -123,9 +123,11 @@ def test_options(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"num_frame": 3}, "Did you mean 'num_frames'"),
-        ({"fps": 2}, "num_frames and frame_stride"),
+        ({"do_sample_frames": True, "fps": 2, "num_frames": 4}, "fps and num_frames exclude each other"),
+        ({"do_sample_frames": True, "num_frames": 0}, "at least 1"),
         ({"resample": 0}, "bilinear"),
-        ({"crop_size": {"height": 8, "width": 8}}, "crop_size is 8 x 8"),
+        ({"crop_size": {"height": 17, "width": 8}}, "crop_size is 17 x 8"),
+        ({"crop_size": {"height": 38, "width": 8}, "do_resize": False}, "the picture only 37 x 61"),
         ({"size": {"longest_edge": 8}}, "height and width"),
         ({"do_rescale": False}, "needs do_rescale"),
         ({"rescale_factor": 1.0}, "divided by 255"),

@@ -258,7 +258,8 @@ def test_given_tokens_are_shown_and_other_maskings_need_them():
 
 def test_a_real_clip_is_drawn(tmp_path):
     from m33d_hf.modeling.configuration_m33d import rgb_modality
-    from m33d_hf.modeling.preprocessing_m33d import normalize_rgb, place, rgb_tensor
+    from m33d_hf.modeling.picture_input_m33d import rgb_tensor
+    from m33d_hf.modeling.preprocessing_m33d import normalize_rgb, place
     from m33d_hf.modeling.video_reading_m33d import read_video
 
     frames = rgb_tensor(

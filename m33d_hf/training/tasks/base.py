@@ -18,6 +18,7 @@ from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.finishing import FINISHING, finish
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.training.recipe.arguments import COMPARED, RunArguments
 from m33d_hf.training.recipe.task_names import TASKS, name_of
 from m33d_hf.training.tasks.building import build_eval_dataset, build_run_datasets, config_of, save_processor
@@ -187,7 +188,13 @@ class Task:
 
 
 class SourceTask(Task):
-    """A task with one of our models, whose samples come as a source gives them."""
+    """A task with one of our models, whose samples come as a source gives them.
+
+    Attributes:
+        depth_spec: what the training source takes stored depth for; None where it has none, or is not built.
+    """
+
+    depth_spec: DepthSpec | None = None
 
     def maps(self, config: M33DConfig) -> Collection[str] | None:
         """What the collator reads of a sample ("rgb", "depth", "segmentation", ...); None: all that there is."""
@@ -196,7 +203,9 @@ class SourceTask(Task):
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None."""
         config = config_of(model)
-        return build_run_datasets(args, config, maps=self.maps(config))
+        train_set, eval_set = build_run_datasets(args, config, maps=self.maps(config))
+        self.depth_spec = train_set.source.depth_spec
+        return train_set, eval_set
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
         """Evaluation data alone, or None."""
@@ -210,7 +219,7 @@ class SourceTask(Task):
 
     def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
         """Write the preprocessing of this run's evaluation to `folder`."""
-        save_processor(config_of(model), args, folder)
+        save_processor(config_of(model), args, folder, depth_spec=self.depth_spec)
 
 
 def build_task(name: str) -> Task:

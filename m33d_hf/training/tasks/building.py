@@ -18,6 +18,7 @@ from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import RecipeNumber
@@ -277,11 +278,17 @@ def build_initialised(
 
 
 def save_processor(
-    config: M33DConfig, args: RunArguments, folder: Path, clip_sampling: str | None = None, several_crops: bool = False
+    config: M33DConfig,
+    args: RunArguments,
+    folder: Path,
+    clip_sampling: str | None = None,
+    several_crops: bool = False,
+    depth_spec: DepthSpec | None = None,
 ) -> None:
     """Write the preprocessing of this run's evaluation to `folder`; where `several_crops` are judged, the centre one.
 
     Clips are sampled as the run does (`data.frame_stride`, and `data.clip_sampling` unless `clip_sampling` is given).
+    `depth_spec` is what the run took stored depth for, None where it read none.
 
     An image model gets preprocessor_config.json, a clip model video_preprocessor_config.json.
     """
@@ -289,6 +296,8 @@ def save_processor(
     mode = "center" if several_crops else chosen.eval_crop  # several crops always cover the canvas
     fields = placement_fields(config.image_height_width, mode)
     fields["resample"] = {"bilinear": 2, "bicubic": 3}[chosen.resize_mode]  # PIL's numbers, which configurations carry
+    if depth_spec is not None:
+        fields["depth_spec"] = depth_spec.to_dict()
     if config.num_frames == 1:
         from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
 

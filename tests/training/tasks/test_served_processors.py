@@ -151,7 +151,7 @@ def test_metrics_of_the_served_model_are_those_of_evaluation(tmp_path: Path, nam
     for number in range(len(data.source)):
         sample = data.source[number].read([0])
         labels = sample.segmentation[0].numpy() if segmentation else sample.depth[0, 0].numpy()
-        maps = {"segmentation_maps" if segmentation else "depth_maps": labels}
+        maps = {"segmentation_maps" if segmentation else "depth": labels}
         picture = Image.fromarray(sample.rgb[0].permute(1, 2, 0).contiguous().numpy())
         batch = processor(picture, **maps, return_tensors="pt")
         with torch.no_grad():

@@ -1,0 +1,159 @@
+"""Depth and label maps as users give them: one per picture, of its size, in metres with NaN where nothing is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .depth_spec_m33d import DepthSpec
+from .errors_m33d import DataError, DepthUnitError
+from .picture_files_m33d import lies_unknown
+from .picture_input_m33d import upright_image
+from .processor_options_m33d import spec_of
+
+_METRES = DepthSpec(unit="metre", invalid_values=())
+
+
+def decoded(stored: np.ndarray, spec: Mapping[str, Any] | None) -> np.ndarray:
+    """Depth of any shape as float32 metres (unitless where the spec is inverse or relative), NaN where invalid.
+
+    Integers are stored values, which the spec decodes. Floats are metres already, as are stored floats of a spec in
+    metres; of other specs their bounds and kind hold for them.
+
+    Raises:
+        DepthUnitError: integers without a spec. DataError: neither integers nor floats.
+    """
+    if stored.dtype.kind in "ui":
+        if spec is None:
+            raise DepthUnitError(
+                f"a depth map holds integers ({stored.dtype}) and the processor has no depth_spec, so that their unit "
+                "is unknown: pass depth_unit ('millimetre', 'tum', ...) or depth_spec, or give float metres."
+            )
+        return spec_of(spec).decode(stored)
+    if stored.dtype.kind != "f":
+        raise DataError(f"a depth map is {stored.dtype}; it holds integers as stored, or float metres")
+    if spec is None:
+        return _METRES.decode(stored)
+    meaning = spec_of(spec)
+    if meaning.unit != "metre" and meaning.scale != 1.0:
+        unit = "metre" if meaning.kind == "metric" else None
+        meaning = DepthSpec(meaning.kind, unit, 1.0, (), meaning.min_depth, meaning.max_depth)
+    return meaning.decode(stored)
+
+
+def as_array(value: Any) -> tuple[np.ndarray, int]:
+    """(array of the stored dtype, EXIF orientation) of a PIL image, which is turned upright, an array or a tensor."""
+    if hasattr(value, "convert"):
+        image, orientation = upright_image(value)
+        return np.array(image), orientation
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy(), 1
+    if not isinstance(value, np.ndarray):
+        raise DataError(f"a depth or label map is PIL, an array or a tensor, not {type(value).__name__}")
+    return value, 1
+
+
+def _as_map(value: Any) -> tuple[np.ndarray, int]:
+    """(H, W) array of the stored dtype and the orientation; one channel may be there, first or last."""
+    array, orientation = as_array(value)
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+        array = array.squeeze(0 if array.shape[0] == 1 else -1)
+    if array.ndim != 2:
+        raise DataError(f"a depth or label map must have one channel, got shape {array.shape}.")
+    return array, orientation
+
+
+def _as_list(maps: Any) -> list[Any]:
+    """A single (H, W) map or a batch of them, as a list."""
+    if isinstance(maps, list | tuple):
+        return [each for part in maps for each in (part if isinstance(part, list | tuple) else [part])]
+    array_like = isinstance(maps, np.ndarray | Tensor)
+    batch = array_like and (maps.ndim == 4 or (maps.ndim == 3 and 1 not in (maps.shape[0], maps.shape[-1])))
+    return list(maps) if batch else [maps]
+
+
+def maps_of_images(
+    maps: Any, sizes: Sequence[tuple[int, ...]], turned: Sequence[int], word: str
+) -> list[np.ndarray]:
+    """One (H, W) array for each image.
+
+    Args:
+        maps: a map, or a list or batch of them.
+        sizes: (height, width) of each upright image.
+        turned: EXIF's orientation of each image as it was stored.
+        word: what messages call a map.
+
+    Raises:
+        DataError: not one per image, another size than the image's, channels, or a map without an orientation for an
+            image that has one.
+    """
+    pairs = [_as_map(each) for each in _as_list(maps)]
+    if len(pairs) != len(sizes):
+        raise DataError(f"{len(pairs)} {word} maps for {len(sizes)} images; give one for each.")
+    for number, ((array, orientation), (height, width)) in enumerate(zip(pairs, sizes)):
+        if orientation == 1 and lies_unknown(turned[number], (height, width), array.shape):
+            raise DataError(
+                f"image {number} has the EXIF orientation {turned[number]} and is turned upright; its {word} map "
+                "has no such note, and nobody can tell whether it is upright already. Give the image as an upright "
+                "array (PIL.ImageOps.exif_transpose), with the map turned as it was."
+            )
+        if array.shape != (height, width):
+            raise DataError(
+                f"{word} map {number} is {array.shape[0]} x {array.shape[1]}, its image {height} x {width}; "
+                "align them before, a processor cannot know how."
+            )
+    return [array for array, _ in pairs]
+
+
+def maps_of_clips(maps: Any, shapes: Sequence[tuple[int, int, int]]) -> list[np.ndarray]:
+    """One (T, H, W) array for each clip.
+
+    Args:
+        maps: depth of a clip ((T, H, W), or with one channel behind T or at the end; or a list of T maps), or a list
+            or batch of such.
+        shapes: (frames, height, width) of each clip as it was given, before frames are sampled.
+
+    Raises:
+        DataError: not one per clip, another number of maps than frames, or another size than theirs.
+    """
+    clips = [_as_clip(each) for each in _clips(maps, len(shapes))]
+    if len(clips) != len(shapes):
+        raise DataError(f"depth of {len(clips)} clips for {len(shapes)}; give one for each.")
+    for number, (clip, (frames, height, width)) in enumerate(zip(clips, shapes)):
+        if len(clip) != frames:
+            raise DataError(f"clip {number} has {frames} frames and {len(clip)} depth maps; give one for each frame.")
+        if clip.shape[1:] != (height, width):
+            raise DataError(
+                f"the depth of clip {number} is {clip.shape[1]} x {clip.shape[2]}, its frames {height} x {width}; "
+                "align them before, a processor cannot know how."
+            )
+    return clips
+
+
+def _clips(maps: Any, count: int) -> list[Any]:
+    if isinstance(maps, list | tuple):
+        single = bool(maps) and (hasattr(maps[0], "convert") or getattr(maps[0], "ndim", 0) == 2)
+        return [maps] if single else list(maps)
+    dimensions = getattr(maps, "ndim", 0)
+    batch = dimensions == 5 or (dimensions == 4 and (count > 1 or 1 not in (maps.shape[1], maps.shape[-1])))
+    return list(maps) if batch else [maps]
+
+
+def _as_clip(clip: Any) -> np.ndarray:
+    """(T, H, W) of the stored dtype."""
+    if isinstance(clip, list | tuple):
+        frames = [_as_map(each)[0] for each in clip]
+        if len({frame.shape for frame in frames}) != 1:
+            raise DataError(f"depth maps of a clip differ in size: {sorted({frame.shape for frame in frames})}")
+        return np.stack(frames)
+    array, _ = as_array(clip)
+    if array.ndim == 4 and 1 in (array.shape[1], array.shape[-1]):
+        array = array.squeeze(1 if array.shape[1] == 1 else -1)
+    if array.ndim != 3:
+        raise DataError(f"the depth of a clip is (T, H, W) or (T, 1, H, W), got shape {array.shape}")
+    return array

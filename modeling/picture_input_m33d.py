@@ -1,0 +1,190 @@
+"""Pictures as users give them, before anything is computed: read, upright, in RGB, and in 0 to 255 or 0 to 1.
+
+What would give a wrong picture without a word is refused here by name: 16-bit values, floats that would be divided by
+255 twice, NaN, pictures without pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers.image_utils import load_image
+
+from .errors_m33d import DataError, decoding
+from .picture_files_m33d import PICTURE_SUFFIXES, is_wide, orientation_of, read_picture
+
+_ADDRESSES = ("http://", "https://")
+RESCALE_FACTOR = 1 / 255
+
+
+def pictures(images: Any, options: Mapping[str, Any]) -> tuple[Any, list[int]]:
+    """The images as transformers takes them (PIL, arrays, tensors), and the EXIF orientation that each was stored with.
+
+    Args:
+        images: an image or a list of them, possibly of lists: PIL, array, tensor, path, URL, base64.
+        options: do_convert_rgb, do_rescale, rescale_factor and input_data_format.
+
+    Raises:
+        DataError: see the module; CorruptFileError for files.
+    """
+    turned: list[int] = []
+    found = _each(images, options, turned)
+    if not turned:
+        raise DataError(f"no images: got {type(images).__name__} {images!r:.80}")
+    return found, turned
+
+
+def _each(images: Any, options: Mapping[str, Any], turned: list[int]) -> Any:
+    if isinstance(images, list | tuple):
+        return [_each(image, options, turned) for image in images]
+    orientation = 1
+    if isinstance(images, Path) or (isinstance(images, str) and _is_file_name(images)):
+        pixels, orientation = read_picture(Path(images))
+        images = Image.fromarray(pixels)
+    elif isinstance(images, str):
+        what = "cannot be downloaded or decoded" if images.startswith(_ADDRESSES) else "is neither a file nor base64"
+        with decoding(f"{images:.80}", what):
+            images = load_image(images)
+    elif hasattr(images, "convert"):
+        images, orientation = upright_image(images)
+        images = _converted(images, bool(options["do_convert_rgb"]))
+    elif isinstance(images, np.ndarray | Tensor):
+        images = _values(images, options)
+    else:
+        raise DataError(f"an image is PIL, an array, a tensor, a path or an address, not {type(images).__name__}")
+    turned += [orientation] * (len(images) if getattr(images, "ndim", 0) == 4 else 1)
+    return images
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether a text names something that lies on the disk, or could only be meant to."""
+    if text.startswith((*_ADDRESSES, "data:")):
+        return False
+    try:
+        return Path(text).exists() or Path(text).suffix.lower() in PICTURE_SUFFIXES
+    except (OSError, ValueError):  # too long for a name: a picture in base64
+        return False
+
+
+def _converted(image: Image.Image, to_rgb: bool) -> Image.Image:
+    """A PIL image of 8 bits, without alpha where it is to be RGB: as training reads pictures."""
+    if 0 in image.size:
+        raise DataError(f"an image has no pixels: {image.height} x {image.width}")
+    if is_wide(image):
+        raise DataError(
+            f"an image has the mode {image.mode!r}, more than 8 bits: is it a depth map? Then give it as depth=. A "
+            "16-bit picture is brought to 8 bits first, or to floats in 0 to 1 with do_rescale=False."
+        )
+    # A new image: transformers lays pictures that only note a transparent colour on white.
+    return Image.fromarray(np.array(image.convert("RGB"))) if to_rgb else image
+
+
+def _values(pixels: np.ndarray | Tensor, options: Mapping[str, Any]) -> np.ndarray | Tensor:
+    """An array or tensor as uint8 or float32, its values looked at."""
+    if 0 in pixels.shape:
+        raise DataError(f"an image has no pixels: shape {tuple(pixels.shape)}")
+    if pixels.ndim == 2:
+        last = str(getattr(options["input_data_format"], "value", options["input_data_format"])) == "channels_last"
+        pixels = pixels[..., None] if last else pixels[None]
+    kind = str(pixels.dtype).removeprefix("torch.")
+    if kind == "uint8":
+        return pixels
+    if kind in ("int32", "int64"):
+        low, high = int(pixels.min()), int(pixels.max())
+        if low >= 0 and high <= 255:
+            return pixels.to(torch.uint8) if isinstance(pixels, Tensor) else pixels.astype(np.uint8)
+        raise DataError(f"an image holds integers from {low} to {high}; pictures are in 0 to 255")
+    if kind in ("uint16", "int16"):
+        raise DataError(
+            f"an image is {kind}: is it a depth map? Then give it as depth=. 16-bit colour is divided by 257 and "
+            "rounded to uint8, or divided by 65535 and given with do_rescale=False."
+        )
+    if kind not in ("float16", "bfloat16", "float32", "float64"):
+        raise DataError(f"an image is {kind}; it is uint8 in 0 to 255, or float")
+    values = pixels.float() if isinstance(pixels, Tensor) else pixels.astype(np.float32, copy=False)
+    _check_range(values, options)
+    return values
+
+
+def _check_range(values: np.ndarray | Tensor, options: Mapping[str, Any]) -> None:
+    """Refuse floats that the options would turn into a wrong picture."""
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise DataError("a float image holds NaN or infinite values; a missing pixel has no colour, fill it first")
+    if options["do_rescale"] and options["rescale_factor"] == RESCALE_FACTOR:
+        if low >= 0 and 0 < high <= 1:  # all zeros are black either way
+            raise DataError(
+                f"a float image with values from {low:.4g} to {high:.4g} would be divided by 255 once more: pass "
+                "do_rescale=False for pictures in 0 to 1, or multiply by 255 where this dark one is meant"
+            )
+        if low < 0 or high > 255:
+            raise DataError(f"a float image holds values from {low:.4g} to {high:.4g}; pictures are in 0 to 255")
+
+
+def three_channels(image: Any, layout: Any) -> Any:
+    """Grey repeated and alpha dropped, as training reads pictures (transformers lays transparent ones on white).
+
+    Args:
+        image: with 1, 3 or 4 channels first or last, as `layout` says ("channels_first", "channels_last").
+    """
+    axis = -1 if str(getattr(layout, "value", layout)) == "channels_last" else -3
+    if image.shape[axis] == 1:
+        return image.repeat_interleave(3, axis) if isinstance(image, Tensor) else image.repeat(3, axis=axis)
+    if image.shape[axis] == 4:
+        return image[..., :3] if axis == -1 else image[..., :3, :, :]
+    return image
+
+
+def upright_image(image: Any) -> tuple[Any, int]:
+    """(the image upright, the orientation that its EXIF stated) of a PIL image; files of it are read the same way.
+
+    Raises:
+        CorruptFileError: the image, or its EXIF, cannot be decoded.
+    """
+    with decoding(getattr(image, "filename", "") or "an image"):
+        orientation = orientation_of(image)
+        return (image if orientation == 1 else ImageOps.exif_transpose(image)), orientation
+
+
+def rgb_tensor(image: Any) -> torch.Tensor:
+    """Turn a PIL image, a uint8 array (..., H, W, 3) or tensor (..., 3, H, W), or either of (H, W), into uint8 RGB.
+
+    Returns:
+        (..., 3, H, W) uint8; grey images are repeated over three channels, alpha is dropped; upright where a PIL image
+        carries an EXIF orientation.
+
+    Raises:
+        DataError: another dtype or layout, a PIL image of more than 8 bits a channel, or no pixels.
+    """
+    if hasattr(image, "convert"):  # PIL
+        image = upright_image(image)[0]
+        if is_wide(image):
+            raise DataError(f"an image has the mode {image.mode!r}, more than 8 bits; is it a depth map?")
+        image = np.array(image.convert("RGB"))
+    if isinstance(image, torch.Tensor):
+        pixels = image[None] if image.dim() == 2 else image
+    else:
+        array = np.asarray(image)
+        if array.ndim == 2:
+            array = array[..., None].repeat(3, axis=-1)
+        if array.ndim >= 3 and array.shape[-1] in (1, 3, 4):
+            array = np.moveaxis(array, -1, -3)
+        pixels = torch.from_numpy(np.ascontiguousarray(array))
+    if pixels.dim() >= 3 and pixels.shape[-3] == 1:
+        pixels = pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
+    if pixels.dim() >= 3 and pixels.shape[-3] == 4:
+        pixels = pixels[..., :3, :, :]
+    if pixels.dtype != torch.uint8 or pixels.dim() < 3 or pixels.shape[-3] != 3:
+        raise DataError(
+            f"an image is uint8 RGB in 0 to 255: PIL, array (H, W, 3) or tensor (3, H, W); got {pixels.dtype} "
+            f"of shape {tuple(pixels.shape)}. Multiply [0, 1] floats by 255 and round them first."
+        )
+    if 0 in pixels.shape[-2:]:
+        raise DataError(f"an image has no pixels: {pixels.shape[-2]} x {pixels.shape[-1]}")
+    return pixels

@@ -1,0 +1,133 @@
+"""Options of the processors: what is refused by name, and the one place that says what stored depth means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from huggingface_hub.dataclasses import validate_typed_dict
+from huggingface_hub.errors import StrictDataclassError
+
+from .clip_sampling_m33d import CLIP_SAMPLINGS
+from .depth_m33d import STANDARDIZATION_MODES, STANDARDIZATION_SCOPES
+from .depth_spec_m33d import DepthSpec, choice
+from .errors_m33d import ConfigError, nearest_name_hint
+
+# What saved processors of transformers hold beside their options.
+_SERVICE = frozenset(
+    (
+        "auto_map", "processor_class", "_processor_class", "image_processor_type", "video_processor_type",
+        "feature_extractor_type", "_auto_class", "_valid_processor_keys", "_valid_kwargs_names", "_name_or_path",
+        "_commit_hash",
+    )
+)  # fmt: skip
+_CHOICES: Mapping[str, Sequence[str]] = {
+    "depth_standardization": STANDARDIZATION_MODES,
+    "depth_standardization_scope": STANDARDIZATION_SCOPES,
+    "clip_sampling": CLIP_SAMPLINGS,
+}
+
+
+def refuse_unknown_options(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Compare names with those that are known; transformers drops a misspelt option, or keeps it unused.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    names = sorted(known)
+    for name in given:
+        if name not in names and name not in _SERVICE:
+            raise ConfigError(f"{what} has no option {name!r}.{nearest_name_hint(name, names)}")
+
+
+def check_types(schema: Any, given: Mapping[str, Any]) -> None:
+    """Compare the options of a call with their types.
+
+    Raises:
+        ConfigError: a value of another type.
+    """
+    try:
+        validate_typed_dict(schema, dict(given))
+    except StrictDataclassError as error:
+        raise ConfigError(f"{' '.join(str(error).split()):.400}") from error
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Compare values that no type tells apart: mean and deviation, and words of which there are few.
+
+    Raises:
+        ConfigError: a mean or deviation that is not finite, a deviation of 0 or less, an unknown word, a filter by name
+            (which PIL's backend would take for bilinear, whatever it says).
+    """
+    for name in ("image_mean", "image_std"):
+        value = options.get(name)
+        if value is None:
+            continue
+        numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
+        if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
+            raise ConfigError(f"{name} is {value!r}; it is one finite number, or one per channel")
+        if name == "image_std" and (numbers <= 0).any():
+            raise ConfigError(f"image_std is {value!r}; pixels are divided by it, so that it is above 0")
+    if isinstance(options.get("resample"), str):
+        raise ConfigError(f"resample is {options['resample']!r}; it is PIL's number: bilinear 2, bicubic 3")
+    for name, words in _CHOICES.items():
+        if options.get(name) is not None:
+            choice(options[name], words, name)
+
+
+def per_channel(value: float | Sequence[float], name: str, channels: int = 3) -> tuple[float, ...]:
+    """A mean or deviation as one number per channel; a single one holds for all, as in transformers.
+
+    Raises:
+        ConfigError: another number of them.
+    """
+    numbers = tuple(float(number) for number in np.atleast_1d(np.asarray(value, dtype=np.float64)))
+    if len(numbers) not in (1, channels):
+        raise ConfigError(f"{name} has {len(numbers)} numbers; it is one, or one for each of {channels} channels")
+    return numbers * channels if len(numbers) == 1 else numbers
+
+
+def settled_depth(spec: Mapping[str, Any] | DepthSpec | None, unit: str | None) -> tuple[dict[str, Any] | None, Any]:
+    """(the DepthSpec in full as JSON keeps it, its unit) of what was given: a spec, a unit in short, both, or nothing.
+
+    Raises:
+        ConfigError: no DepthSpec, or a unit that is not the spec's.
+    """
+    if spec is None:
+        found = None if unit is None else DepthSpec(unit=unit)
+    else:
+        found = spec_of(spec)
+        if unit is not None and unit != found.unit and DepthSpec(unit=unit).unit != found.unit:
+            raise ConfigError(f"depth_unit is {unit!r}, but depth_spec says {found.unit!r}; give one of them")
+    return (None, None) if found is None else (found.to_dict(), found.unit)
+
+
+def spec_of(spec: Mapping[str, Any] | DepthSpec) -> DepthSpec:
+    """A `DepthSpec` from itself or from what `to_dict` made of it.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if isinstance(spec, DepthSpec):
+        return spec
+    if not isinstance(spec, Mapping):
+        raise ConfigError(f"depth_spec is a DepthSpec or its to_dict(), not {type(spec).__name__} {spec!r:.80}")
+    return DepthSpec.from_dict(spec)
+
+
+def overriding_depth(given: Mapping[str, Any], own: Mapping[str, Any] | DepthSpec | None) -> dict[str, Any]:
+    """The options of a call, or of loading, with its depth settled against the processor's own spec.
+
+    A unit alone replaces the unit of `own` and keeps the rest of it; a spec replaces it whole.
+    """
+    options = dict(given)
+    if options.get("depth_spec") is not None:
+        options["depth_spec"], _ = settled_depth(options["depth_spec"], options.get("depth_unit"))
+    elif options.get("depth_unit") is not None and own is not None:
+        options["depth_spec"] = spec_of(own).with_changes(unit=options["depth_unit"]).to_dict()
+    elif "depth_unit" not in options:
+        return options
+    if options.get("depth_spec") is not None:
+        options["depth_unit"] = None  # said by the spec, which the processor's own unit must not contradict
+    return options
