@@ -37,6 +37,7 @@ CONFIG_RANGES: Mapping[str, Range] = {
     "drop_path_rate": _DROP,
     "initializer_range": Range(low=0, high=100),
     "position_grid": Range(low=1, high=65_536, length=3),
+    "num_register_tokens": Range(low=0, high=1024),
     "token_budget": Range(above=0, high=1e9),
     "token_budget_alpha": _SCALE,
     "decoder_hidden_size": _WIDTH,
@@ -110,6 +111,51 @@ def check_library_fields(config: Any, more: Mapping[str, Any]) -> None:
     for name in (config.dtype, more.get("torch_dtype")):
         if name is not None and not isinstance(getattr(torch, str(name).removeprefix("torch."), None), torch.dtype):
             raise ConfigError(f"dtype is {shown(name)}; it must be a type of torch, such as float32 or bfloat16.")
+
+
+def check_amounts(config: Any) -> None:
+    """Refuse more tokens or weights than any machine can hold.
+
+    Raises:
+        ConfigError: with the fields that they come from; also frames or sides that do not divide.
+    """
+    t, h, w = config.grid
+    if t * h * w > MOST_TOKENS:
+        raise ConfigError(f"the grid of {t} x {h} x {w} has {t * h * w} tokens, expected at most {MOST_TOKENS}.")
+    if (weights := _rough_weights(config)) > MOST_WEIGHTS:
+        raise ConfigError(
+            f"hidden_size {config.hidden_size} with num_hidden_layers {config.num_hidden_layers} and what goes with "
+            f"them come to about {weights:.0e} weights, expected at most {MOST_WEIGHTS:.0e}."
+        )
+
+
+def _rough_weights(config: Any) -> int:
+    """Weights of encoders, decoder and patch kernels, near enough to tell a slip of the pen."""
+    kernels = sum(config.patch_dim(spec) for spec in config.specs) * (config.hidden_size + config.decoder_hidden_size)
+    encoder = config.num_hidden_layers * config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size)
+    width, inner = config.decoder_hidden_size, config.decoder_intermediate_size
+    return kernels + encoder + config.decoder_num_hidden_layers * width * (4 * width + 2 * inner)
+
+
+def check_positions(config: Any) -> None:
+    """Refuse positions that the frames of a model, or its other fields, contradict.
+
+    Raises:
+        ConfigError: with the field and what it may be.
+    """
+    kind, (t, h, w) = config.position_embedding_type, config.position_grid or config.grid
+    if kind == "sincos_2d" and config.grid[0] > 1:
+        raise ConfigError("sincos_2d positions know no time; use position_embedding_type 'sincos_1d' for clips.")
+    if kind != "learned":
+        return
+    if config.position_embedding_resize == "rebuild":
+        raise ConfigError(
+            "learned positions cannot be rebuilt; set position_embedding_resize to 'interpolate' or 'antialias'."
+        )
+    if t * h * w > MOST_TOKENS:
+        raise ConfigError(f"position_grid {t} x {h} x {w} has {t * h * w} places, expected at most {MOST_TOKENS}.")
+    if t > 1 and not config.is_clip_model:
+        raise ConfigError(f"position_grid has {t} tubelets, but an image model has one; give [1, {h}, {w}].")
 
 
 def check_types(config: Any, types: Mapping[str, Any]) -> None:

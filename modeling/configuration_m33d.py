@@ -14,9 +14,9 @@ from transformers.utils import logging
 from .class_names_m33d import ClassNames
 from .configuration_checks_m33d import (
     CONFIG_RANGES,
-    MOST_TOKENS,
-    MOST_WEIGHTS,
+    check_amounts,
     check_library_fields,
+    check_positions,
     check_ranges,
     check_types,
     refusing_as_ours,
@@ -95,11 +95,17 @@ class M33DConfig(PreTrainedConfig):
         num_frames: frames per sample; 1 is an image.
         tubelet_size: frames per tubelet; must divide `num_frames`.
         modalities: list of `ModalitySpec` entries, in order; None means RGB and depth as the paper has them.
+        position_embedding_type: "sincos_2d" and "sincos_1d" are fixed tables; "learned" keeps tables of places and of
+            moments among the weights of the encoders (DINOv2, MAE-ST), and decoders stay with a fixed one.
+        position_embedding_resize: how other sizes come by positions: "interpolate" is bicubic, "antialias" also
+            smooths where it shrinks (DINOv2 with registers), "rebuild" computes a fixed table anew.
         position_grid: (t, h, w) grid on which the position table is defined; other grids interpolate it.
             None takes the grid of this configuration.
         drop_path_rate: stochastic depth, rising linearly over the encoder layers.
         encoder_norm: whether encoders end in a layer norm (MultiMAE's has none); task models go by their head.
         global_token: one learned token of no modality and no position at the end of the encoder's sequence (MultiMAE).
+        num_register_tokens: learned tokens that every encoder adds to its sequences and leaves out of its output
+            (DINOv2 with registers).
         token_budget: visible tokens of all input modalities together, divided anew for every sample by a Dirichlet
             draw (MultiMAE): a number from 1, or a share of all tokens below 1. None masks each modality by its ratio;
             with a budget the ratios of the modalities mean nothing.
@@ -162,13 +168,14 @@ class M33DConfig(PreTrainedConfig):
     drop_path_rate: float | int = 0.0
     initializer_range: float = 0.02
     use_cls_token: bool | None = None
-    position_embedding_type: Literal["sincos_2d", "sincos_1d"] | None = None
-    position_embedding_resize: Literal["interpolate", "rebuild"] = "interpolate"
+    position_embedding_type: Literal["sincos_2d", "sincos_1d", "learned"] | None = None
+    position_embedding_resize: Literal["interpolate", "antialias", "rebuild"] = "interpolate"
     position_grid: list[int] | tuple[int, ...] | None = None
     encoder_sharing: Literal["separate", "shared"] = "separate"
     joint_encoding: bool = False
     encoder_norm: bool = True
     global_token: bool = False
+    num_register_tokens: int = 0
     token_budget: int | float | None = None
     token_budget_alpha: float | int = 1.0
 
@@ -241,7 +248,7 @@ class M33DConfig(PreTrainedConfig):
         if self.use_cls_token is None:
             self.use_cls_token = self.num_frames == 1 and not self.global_token
         if self.position_embedding_type is None:
-            self.position_embedding_type = "sincos_2d" if self.num_frames == 1 else "sincos_1d"
+            self.position_embedding_type = self.fixed_positions
         self.check()
         if self.position_grid is None:
             self.position_grid = list(self.grid)
@@ -379,6 +386,11 @@ class M33DConfig(PreTrainedConfig):
         return t * h * w
 
     @property
+    def fixed_positions(self) -> Literal["sincos_2d", "sincos_1d"]:
+        """The fixed table that goes with the frames by default, and that decoders have beside learned positions."""
+        return "sincos_2d" if self.num_frames == 1 else "sincos_1d"
+
+    @property
     def is_clip_model(self) -> bool:
         """Whether patch embeddings are 3-D convolutions on disk."""
         return self.num_frames > 1 or self.tubelet_size > 1
@@ -441,14 +453,7 @@ class M33DConfig(PreTrainedConfig):
                 raise ConfigError(f"share_mask needs one masking and ratio for all inputs, got {sorted(kinds)}.")
 
     def _check_sizes(self) -> None:
-        t, h, w = self.grid  # raises when frames or sides do not divide
-        if t * h * w > MOST_TOKENS:
-            raise ConfigError(f"the grid of {t} x {h} x {w} has {t * h * w} tokens, expected at most {MOST_TOKENS}.")
-        if (weights := self._rough_weights()) > MOST_WEIGHTS:
-            raise ConfigError(
-                f"hidden_size {self.hidden_size} with num_hidden_layers {self.num_hidden_layers} and what goes with "
-                f"them come to about {weights:.0e} weights, expected at most {MOST_WEIGHTS:.0e}."
-            )
+        check_amounts(self)
         for width, heads in (
             ("hidden_size", "num_attention_heads"),
             ("decoder_hidden_size", "decoder_num_attention_heads"),
@@ -459,17 +464,9 @@ class M33DConfig(PreTrainedConfig):
                 )
             if getattr(self, width) % 4:
                 raise ConfigError(f"{width} {getattr(self, width)} must be a multiple of 4 for sine-cosine positions.")
-        if self.position_embedding_type == "sincos_2d" and self.grid[0] > 1:
-            raise ConfigError("sincos_2d positions know no time; use position_embedding_type 'sincos_1d' for clips.")
+        check_positions(self)
         if self.min_depth >= self.max_depth:
             raise ConfigError(f"min_depth {self.min_depth} is not below max_depth {self.max_depth}.")
-
-    def _rough_weights(self) -> int:
-        """Weights of encoders, decoder and patch kernels, near enough to tell a slip of the pen."""
-        kernels = sum(self.patch_dim(spec) for spec in self.specs) * (self.hidden_size + self.decoder_hidden_size)
-        encoder = self.num_hidden_layers * self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
-        width, inner = self.decoder_hidden_size, self.decoder_intermediate_size
-        return kernels + encoder + self.decoder_num_hidden_layers * width * (4 * width + 2 * inner)
 
     def _check_decoder(self) -> None:
         if self.joint_encoding:

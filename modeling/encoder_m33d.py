@@ -7,7 +7,7 @@ from torch import nn
 
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .errors_m33d import DataError
-from .layers_m33d import M33DLayer
+from .layers_m33d import M33DLayer, rows_at
 from .patches_m33d import (
     Grid,
     gather_patches,
@@ -48,11 +48,14 @@ def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> tor
 
 def gather_tokens(tokens_ND: torch.Tensor, index_BK: torch.Tensor | None) -> torch.Tensor:
     """Rows of a shared (N, D) table per sample: (B, K, D), or (1, N, D) without an index."""
-    return tokens_ND[None] if index_BK is None else tokens_ND[index_BK]
+    return tokens_ND[None] if index_BK is None else rows_at(tokens_ND, index_BK)
 
 
 class M33DPositions(nn.Module):
     """The fixed position table on the configured grid; other grids interpolate it or build their own.
+
+    Beside an encoder with learned positions (`M33DLearnedPositions`), whose grid may be that of another model's
+    training, a decoder has the fixed table that goes by default with its frames, built for every grid anew.
 
     Args:
         config: the model.
@@ -65,9 +68,11 @@ class M33DPositions(nn.Module):
     def __init__(self, config: M33DConfig, width: int, mode: str = "bicubic") -> None:
         super().__init__()
         self.mode = mode
-        self.kind = str(config.position_embedding_type)
-        self.resize = config.position_embedding_resize
+        self.kind, self.resize = str(config.position_embedding_type), config.position_embedding_resize
         slots, rows, columns = config.position_grid or config.grid
+        if self.kind == "learned":
+            self.kind, self.resize = config.fixed_positions, "rebuild"
+            slots, rows, columns = config.grid
         self.base_grid: Grid = (int(slots), int(rows), int(columns))
         self.width = width
         self.register_buffer("table", self.build(), persistent=False)
@@ -86,13 +91,13 @@ class M33DPositions(nn.Module):
         # A table over the flattened index has no time axis to interpolate: other numbers of slots count anew.
         if self.resize == "rebuild" or grid[0] != self.base_grid[0]:
             return position_table(self.kind, grid, self.width).to(self.table)
-        return interpolate_table(self.table, self.base_grid, grid, self.mode)
+        return interpolate_table(self.table, self.base_grid, grid, self.mode, self.resize == "antialias")
 
     def _of_symbols(self, grid: Grid) -> torch.Tensor:
         """The table in a graph for any height and width: interpolated even to its own grid, which gives it back."""
         if self.resize == "rebuild" or grid[0] != self.base_grid[0]:
             return position_table_of_symbols(self.kind, grid, self.width, self.table.device).to(self.table)
-        return interpolate_table(self.table, self.base_grid, grid, self.mode)
+        return interpolate_table(self.table, self.base_grid, grid, self.mode, self.resize == "antialias")
 
 
 class M33DEmbeddings(nn.Module):
@@ -128,7 +133,11 @@ class M33DEmbeddings(nn.Module):
 
 
 class M33DEncoder(nn.Module):
-    """A stack of pre-norm blocks with an optional final norm."""
+    """A stack of pre-norm blocks with an optional final norm.
+
+    Register tokens (DINOv2 with registers) stand behind the tokens of every sequence while it passes the blocks, have
+    no position, and are no part of what comes out.
+    """
 
     def __init__(self, config: M33DConfig, final_norm: bool) -> None:
         super().__init__()
@@ -144,20 +153,34 @@ class M33DEncoder(nn.Module):
             for index in range(depth)
         )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if final_norm else None
+        registers = config.num_register_tokens
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, config.hidden_size)) if registers else None
+
+    def _registered(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        """(B, N + R, D), the register tokens behind the others."""
+        if self.register_tokens is None:
+            return tokens_BND
+        registers = self.register_tokens.to(tokens_BND.dtype).expand(tokens_BND.shape[0], -1, -1)
+        return torch.cat([tokens_BND, registers], dim=1)
+
+    def _unregistered(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        return tokens_BND if self.register_tokens is None else tokens_BND[:, : -self.register_tokens.shape[1]]
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """(B, N, D) to (B, N, D), normed when the encoder has a final norm."""
+        tokens_BND = self._registered(tokens_BND)
         for layer in self.layers:
             tokens_BND = layer(tokens_BND)
-        return self.normed(tokens_BND)
+        return self.normed(self._unregistered(tokens_BND))
 
     def intermediates(self, tokens_BND: torch.Tensor, layers: list[int]) -> list[torch.Tensor]:
         """Raw outputs (no final norm) of the blocks listed, 0-based."""
         outputs = {}
+        tokens_BND = self._registered(tokens_BND)
         for index, layer in enumerate(self.layers[: max(layers) + 1]):
             tokens_BND = layer(tokens_BND)
             if index in layers:
-                outputs[index] = tokens_BND
+                outputs[index] = self._unregistered(tokens_BND)
         return [outputs[index] for index in layers]
 
     def normed(self, tokens_BND: torch.Tensor) -> torch.Tensor:

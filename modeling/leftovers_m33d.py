@@ -23,7 +23,7 @@ PRETRAINING_PARTS = (
 
 OTHER_MODALITIES = (
     rf"^(?:m33d\.)?embeddings\.{_OTHER}\.(?:projection{_PAIR}|cls_token)$",
-    rf"^(?:m33d\.)?encoders\.{_OTHER}\.(?:layers\.\d+\.{_BLOCK}|layernorm{_PAIR})$",
+    rf"^(?:m33d\.)?encoders\.{_OTHER}\.(?:layers\.\d+\.{_BLOCK}|layernorm{_PAIR}|register_tokens)$",
 )
 """Embeddings and encoders of all modalities but RGB; a folder of the encoders alone names them without `m33d.`."""
 

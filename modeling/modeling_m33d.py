@@ -22,6 +22,7 @@ from .masking_m33d import JOINT
 from .multimae_decoder_m33d import M33DTargetDecoder
 from .outputs_m33d import M33DModelOutput
 from .patches_m33d import Grid
+from .positions_m33d import M33DLearnedPositions, encoder_positions
 
 Tensors = dict[str, torch.Tensor]
 
@@ -78,11 +79,18 @@ class M33DPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, M33DPositions):
             init.copy_(module.table, module.build())
+        elif isinstance(module, M33DLearnedPositions):
+            init.trunc_normal_(module.spatial, std=0.02)
+            if module.temporal is not None:
+                init.trunc_normal_(module.temporal, std=0.02)
         elif isinstance(module, nn.Conv2d | nn.Conv3d):
             _initialise_patch_kernel(module)  # the convolutions of heads ask for their own, above
         elif isinstance(module, M33DEmbeddings):
             if module.cls_token is not None:
                 init.normal_(module.cls_token, std=0.02)
+        elif isinstance(module, M33DEncoder):
+            if module.register_tokens is not None:
+                init.normal_(module.register_tokens, std=0.02)
         elif isinstance(module, M33DDecoder):
             init.normal_(module.mask_token, std=0.02)
             for embedding in module.modality_embeddings.values():
@@ -167,7 +175,7 @@ class M33DModel(M33DPreTrainedModel):
         self.input_specs: tuple[ModalitySpec, ...] = specs
         self.embeddings = nn.ModuleDict({spec.name: M33DEmbeddings(config, spec) for spec in specs})
         self.encoders = nn.ModuleDict({config.encoder_name(spec): M33DEncoder(config, final_norm) for spec in specs})
-        self.positions = M33DPositions(config, config.hidden_size)
+        self.positions = encoder_positions(config)
         if config.global_token and len(specs) > 1 and not config.joint_encoding:
             raise ConfigError("global_token belongs to one joint sequence; set joint_encoding to True.")
         self.global_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.global_token else None

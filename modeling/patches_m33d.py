@@ -141,7 +141,9 @@ def position_table_of_symbols(kind: str, grid: Grid, dim: int, device: torch.dev
     return torch.cat(both, dim=-1).float().expand(t, h, w, dim).reshape(t * h * w, dim)
 
 
-def interpolate_table(table_ND: torch.Tensor, source: Grid, target: Grid, mode: str = "bicubic") -> torch.Tensor:
+def interpolate_table(
+    table_ND: torch.Tensor, source: Grid, target: Grid, mode: str = "bicubic", antialias: bool = False
+) -> torch.Tensor:
     """Resample a table to other heights and widths, slot by slot, align_corners False.
 
     Args:
@@ -149,6 +151,7 @@ def interpolate_table(table_ND: torch.Tensor, source: Grid, target: Grid, mode: 
         source: (t, h, w) tokens.
         target: (t, h, w) tokens.
         mode: "bicubic" (MAE; MultiMAE's encoder) or "bilinear" (MultiMAE's decoders).
+        antialias: smooth before shrinking (DINOv2 with registers).
 
     Returns:
         (N', D) in the dtype of the table.
@@ -157,5 +160,5 @@ def interpolate_table(table_ND: torch.Tensor, source: Grid, target: Grid, mode: 
         return table_ND
     dim = table_ND.shape[-1]
     maps = table_ND.float().reshape(*source, dim).permute(0, 3, 1, 2)
-    maps = functional.interpolate(maps, size=target[1:], mode=mode, align_corners=False)
+    maps = functional.interpolate(maps, size=target[1:], mode=mode, align_corners=False, antialias=antialias)
     return maps.permute(0, 2, 3, 1).reshape(-1, dim).to(table_ND.dtype)

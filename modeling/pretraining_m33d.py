@@ -53,6 +53,12 @@ class M33DForPreTraining(M33DPreTrainedModel):
         self.terms = active_terms(config)
         if not self.terms:
             raise ConfigError("no loss term is active: give a modality a weight, or set contrastive_weight.")
+        unplaced = config.contrastive_position_free and not any(term.needs_states for term in self.terms)
+        if unplaced and config.position_embedding_type == "learned":
+            raise ConfigError(
+                "contrastive_position_free without another term leaves learned positions without a gradient; set it to "
+                "False, or position_embedding_type to null."
+            )
         if config.target_specs and config.global_token and config.decoder_kind == "shared":
             raise ConfigError(
                 "global_token has no place in the shared decoder; set it to False, or give decoder_kind 'per_target' "

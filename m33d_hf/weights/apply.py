@@ -15,11 +15,11 @@ from m33d_hf.weights.files import ForeignCheckpoint
 from m33d_hf.weights.foreign_names import ForeignNames, ends_in_norm, has_final_norm
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_obstacle
 from m33d_hf.weights.formats.detect import FORMATS
-from m33d_hf.weights.formats.layout import FormatTable, Neutral, Weight, translate
+from m33d_hf.weights.formats.layout import Neutral, translate
 from m33d_hf.weights.formats.multimae import TABLE, target_obstacle
-from m33d_hf.weights.formats.positions import grid_note, split_class_row, verify_table
 from m33d_hf.weights.init_options import ConversionOptions
 from m33d_hf.weights.report import ConversionReport
+from m33d_hf.weights.settling import settle_positions
 
 
 def config_for(checkpoint: ForeignCheckpoint, init_decoder: bool = True, given: Collection[str] = ()) -> dict[str, Any]:
@@ -38,13 +38,18 @@ def config_for(checkpoint: ForeignCheckpoint, init_decoder: bool = True, given: 
 
 
 def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
-    """The checkpoint's `global_token`, `position_embedding_type` and `position_grid` (None where nothing tells it)."""
+    """The fields that say where a checkpoint's tokens stand, and which of them have no place.
+
+    `position_grid` is None where nothing tells it.
+    """
     facts = _facts_of(checkpoint)
     grid = facts.grid()
     return {
         "global_token": facts.table is TABLE and "cls_token" in facts.neutral.weights,
+        "num_register_tokens": facts.registers(),
         "position_embedding_type": facts.table.position_kind,
-        "position_grid": None if grid is None else [1, *grid.base],
+        "position_embedding_resize": facts.table.position_resize,
+        "position_grid": None if grid is None else [facts.slots() or 1, *grid.base],
     }
 
 
@@ -62,7 +67,7 @@ def convert_state_dict(
     Nothing is written unless every foreign key and every weight of the model is accounted for.
 
     Raises:
-        ConversionError: another architecture, learned position tables, or any key that remains unexplained.
+        ConversionError: another architecture, other positions, or any key that remains unexplained.
     """
     options = options or ConversionOptions()
     config, facts = config_of(model), _facts_of(checkpoint)
@@ -73,7 +78,7 @@ def convert_state_dict(
     report = ConversionReport(table.name, checkpoint.origin, ignored={**checkpoint.ignored, **neutral.ignored})
     report.notes = [*checkpoint.notes, *([table.note] if table.note else [])]
     report.notes += _norm_notes(neutral, targets, decoder_reason)
-    neutral = _settle_positions(neutral, table, config, decoder_reason, report)
+    neutral = settle_positions(facts, config, decoder_reason, report)
     classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
     reasons = {"decoder_obstacle": decoder_reason, "classifier_obstacle": classifier_reason}
     ForeignNames(targets, neutral.weights, report, options, config=config, **reasons).apply()
@@ -139,42 +144,7 @@ def _classifier_reason(
     if theirs is None:
         return "the checkpoint has no classifier"
     if "fc_norm.weight" not in neutral.weights:
-        return "the checkpoint's classifier reads one token, ours the normed mean of all of them"
+        return "the checkpoint's classifier reads one token, or normed ones; ours the normed mean of all of them"
+    if checkpoint.format == "mae_st_finetuned" and "cls_token" not in neutral.weights:
+        return "the checkpoint has no class token, but its mean leaves the first token out as if there were one"
     return class_obstacle(theirs.tensor.shape[0], checkpoint.config.get("id2label"), ours.shape[0], config.id2label)
-
-
-def _settle_positions(
-    neutral: Neutral,
-    table: FormatTable,
-    config: M33DConfig,
-    decoder_reason: str | None,
-    report: ConversionReport,
-) -> Neutral:
-    """Verify the position tables, list them as ignored, and add the class row to the class token."""
-    weights = dict(neutral.weights)
-    notes_given = False  # one table per modality would say the same
-    for part, entry in neutral.tables.items():
-        key = entry.sources[0]
-        part = part.partition(".")[0]
-        if part == "decoder" and decoder_reason is not None:
-            report.ignored[key] = decoder_reason
-            continue
-        reason, grid = verify_table(key, entry.tensor, table.position_kind, table.cls_position_row, config)
-        _, cls_row = split_class_row(entry.tensor, table.cls_position_row)
-        if config.position_embedding_type != table.position_kind:
-            reason = f"the inflated model has {config.position_embedding_type} positions instead"
-        report.ignored[key] = reason
-        if part == "decoder" and cls_row is not None and bool(cls_row.any()):
-            raise ConversionError(f"{key!r}: row 0 (class token) is not zero, but our decoder adds nothing there.")
-        if part == "encoder" and not notes_given:
-            notes_given = True
-            note = grid_note(grid, config)
-            report.notes += [note] if note else []
-            if cls_row is not None and "cls_token" in weights:
-                cls = weights["cls_token"]
-                if cls.tensor.shape[-1:] != cls_row.shape:
-                    raise ConversionError(
-                        f"{key!r} is {cls_row.shape[0]} wide, the class token {tuple(cls.tensor.shape)}."
-                    )
-                weights["cls_token"] = Weight(cls.tensor + cls_row, cls.sources, "cls_token + position row 0")
-    return Neutral(weights, neutral.tables, neutral.ignored)

@@ -28,6 +28,7 @@ def check_encoder(facts: Facts, config: M33DConfig, inflate: str) -> None:
         "intermediate_size": (_rows(neutral, "encoder.layers.0.mlp.fc1.weight", table), config.intermediate_size),
         "patch_size": (tuple(kernel[-2:]), tuple(config.patch_height_width)),
     }
+    wanted["num_register_tokens"] = (facts.registers(), config.num_register_tokens)
     heads = facts.get("num_attention_heads")
     if heads is not None:
         wanted["num_attention_heads"] = (heads.value, config.num_attention_heads)
@@ -144,7 +145,12 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
         **{name: fact.value for name, fact in known.items()},
     }
     grid = facts.grid()
-    if grid is not None and grid.base != grid.sides:
+    if table.position_kind == "learned":
+        result |= {"position_embedding_type": "learned", "use_cls_token": "cls_token" in neutral.weights}
+        result |= {} if grid is None else {"position_grid": [facts.slots() or 1, *grid.base]}
+        result |= {"num_register_tokens": facts.registers()} if facts.registers() else {}
+        result |= {} if table.position_resize == "interpolate" else {"position_embedding_resize": table.position_resize}
+    elif grid is not None and grid.base != grid.sides:
         result["position_grid"] = [1, *grid.base]
     plain = {} if facts.normalised().value else {"target_norm": "none"}
     if table is multimae.TABLE:

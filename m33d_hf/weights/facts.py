@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
+from torch import Tensor
 from transformers.activations import ACT2FN
 
 from m33d_hf.errors import ConfigError, ConversionError, nearest_name_hint
 from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.preprocessing_m33d import size_pair
 from m33d_hf.weights.files import ForeignCheckpoint
-from m33d_hf.weights.formats.layout import FormatTable, Neutral
+from m33d_hf.weights.formats.layout import FormatTable, Neutral, Weight
 from m33d_hf.weights.formats.positions import TableGrid, find_grid, split_class_row
 
 STATEABLE: dict[str, tuple[type, ...]] = {
@@ -31,19 +34,6 @@ STATEABLE: dict[str, tuple[type, ...]] = {
 }
 """Facts that a user may state, and their types."""
 
-# (width, layers, patch) of the released encoders -> heads.
-_ENCODERS: dict[str, dict[tuple[int, int, int], int]] = {
-    "sincos_2d": {(768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 14): 16},
-    "sincos_1d": {(384, 12, 16): 6, (768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 16): 16},
-}
-# Width of the released decoders -> heads, with any encoder.
-_DECODERS: dict[str, dict[int, int]] = {
-    "MAE": {512: 16},
-    "ViTMAE": {512: 16},
-    "VideoMAE": {192: 3, 384: 6, 512: 8, 640: 8},
-    "MultiMAE": {256: 8},
-}
-_EVERYWHERE: dict[str, Any] = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
 _RELEASED_SIZE, _RELEASED_FRAMES, _RELEASED_TUBELET = 224, 16, 2
 # Names in the arguments that the original runs save.
 _IN_ARGUMENTS = {
@@ -86,6 +76,8 @@ class Facts:
                     f" {told!r} pixels. Leave the statement out; a model of another size interpolates the table."
                 )
             return Fact(told, "the position table")
+        if name == "num_frames" and "encoder.temporal" in self.neutral.tables:
+            return Fact((self.slots() or 1) * self._tubelet(), "the position table")
         if stated is not None:
             return Fact(stated, "stated")
         named = self.checkpoint.config.get(name)
@@ -95,10 +87,14 @@ class Facts:
             value, segments = self.checkpoint.arguments.get(key), self._segments(name)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return Fact(value * segments, f"the saved arguments ({key}{' * num_segments' if segments > 1 else ''})")
-        if name in _EVERYWHERE:
-            return Fact(_EVERYWHERE[name], "all released models", assumed=True)
+        if name in ("hidden_act", "layer_norm_eps"):
+            value = "gelu" if name == "hidden_act" else self.table.released.layer_norm_eps
+            return Fact(value, "all released models", assumed=True)
         released = self._released(name)
         return None if released is None else Fact(released, "the released model of this shape", assumed=True)
+
+    def _tubelet(self) -> int:
+        return self.neutral.weights["patch.weight"].tensor.shape[2] if self.is_clip() else 1
 
     def _segments(self, name: str) -> int:
         """VideoMAE's fine-tuning counts the frames of one of `num_segments` segments, which its positions span."""
@@ -124,11 +120,53 @@ class Facts:
 
     def grid(self) -> TableGrid | None:
         """The grid of the encoder's position table; None where there is no table, or not the fixed one."""
+        if self.table.position_kind == "learned":
+            return self._learned_grid()
         positions = self.neutral.tables.get("encoder")
         if positions is None or positions.tensor.shape[-1] % 4:
             return None
         rows, _ = split_class_row(positions.tensor, self.table.cls_position_row)
         return find_grid(rows, self.table.position_kind, []) if rows.numel() else None
+
+    def spatial(self) -> tuple[Weight, Tensor, Tensor | None] | None:
+        """Learned positions of places: their entry, rows (h * w, D), and the row (D,) of the class token among them."""
+        tables = self.neutral.tables
+        if "encoder" in tables:
+            rows, class_row = split_class_row(tables["encoder"].tensor, self.table.cls_position_row)
+            return tables["encoder"], rows, class_row
+        entry = tables.get("encoder.spatial")
+        return None if entry is None else (entry, entry.tensor.reshape(-1, entry.tensor.shape[-1]), None)
+
+    def slots(self) -> int | None:
+        """Tubelets of the position grid where learned positions of moments tell them; 1 of images."""
+        temporal = self.neutral.tables.get("encoder.temporal")
+        if temporal is not None:
+            return temporal.tensor.numel() // temporal.tensor.shape[-1]
+        return None if self.is_clip() else 1
+
+    def registers(self) -> int:
+        """How many register tokens the encoder has."""
+        tokens = self.neutral.weights.get("encoder.register_tokens")
+        return 0 if tokens is None else tokens.tensor.shape[-2]
+
+    def is_clip(self) -> bool:
+        """Whether the patch kernel spans several frames."""
+        return self.neutral.weights["patch.weight"].tensor.ndim == 5
+
+    def _learned_grid(self) -> TableGrid | None:
+        """The grid that a stated or saved input size makes of the rows, else their square root."""
+        found = self.spatial()
+        if found is None:
+            return None
+        count, kernel = found[1].shape[0], self.neutral.weights["patch.weight"].tensor.shape
+        for size in (self.checkpoint.stated.get("image_size"), self.checkpoint.config.get("image_size")):
+            if isinstance(size, int | list | tuple) and not isinstance(size, bool):
+                height, width = size_pair(size)
+                sides = height // kernel[-2], width // kernel[-1]
+                if sides[0] * sides[1] == count:
+                    return TableGrid(sides, sides, 0.0)
+        side = isqrt(count)
+        return TableGrid((side, side), (side, side), 0.0) if side**2 == count else None
 
     def _size_of(self, grid: TableGrid) -> int | list[int]:
         kernel = self.neutral.weights["patch.weight"].tensor.shape
@@ -143,14 +181,13 @@ class Facts:
         if kernel[-1] != kernel[-2] or (len(kernel) == 5 and kernel[2] != _RELEASED_TUBELET):
             return None
         key = (kernel[0], self.neutral.depth("encoder"), kernel[-1])
-        return _ENCODERS[self.table.position_kind].get(key)
+        return self.table.released.heads.get(key)
 
     def _released(self, name: str) -> Any:
         if name == "num_attention_heads":
             return self._released_heads()
         if name == "decoder_num_attention_heads":
-            width = self.decoder_width()
-            return _DECODERS.get(self.table.name.split(" ")[0], {}).get(width) if self._is_released() else None
+            return self.table.released.decoder_heads.get(self.decoder_width()) if self._is_released() else None
         if name == "image_size":
             return _RELEASED_SIZE if self._is_released() else None
         return _RELEASED_FRAMES if self._is_released() else None
@@ -232,6 +269,8 @@ def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> d
 def _refuse_other_positions(facts: Facts) -> None:
     """A position table that nothing recognises is no reason to ask for a size first: most often it was learned."""
     entry = facts.neutral.tables.get("encoder")
+    if facts.table.position_kind == "learned":
+        raise ConversionError(no_square(facts))
     if entry is None:
         return
     sides_known = entry.tensor.ndim == 4
@@ -240,6 +279,18 @@ def _refuse_other_positions(facts: Facts) -> None:
         f"{'' if sides_known else ' of a square grid'}. Our models rebuild that table, so positions that were learned"
         " or fine-tuned would be lost: convert the checkpoint of a model with fixed ones."
         f"{'' if sides_known else ' If its input was not square, state --image_size HEIGHT WIDTH.'}"
+    )
+
+
+def no_square(facts: Facts) -> str:
+    """Why learned positions have no known grid, and what to state."""
+    found = facts.spatial()
+    if found is None:
+        return f"{facts.table.name}: the checkpoint has no position table; the file is incomplete."
+    return (
+        f"{facts.table.name}: the {found[1].shape[0]} learned positions of {found[0].sources[0]!r} are no square grid;"
+        " state the input size in pixels (config.json beside the weights, or convert_checkpoint.py --image_size HEIGHT"
+        " WIDTH)."
     )
 
 
@@ -253,7 +304,7 @@ def _readings(width: int) -> str:
 def lines_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]:
     """One line for every value of the model that no tensor of the checkpoint tells, and how it is known."""
     names = ["num_attention_heads", "hidden_act", "layer_norm_eps"]
-    names += ["num_frames", "image_size"] if facts.table.position_kind == "sincos_1d" else ["image_size"]
+    names += ["num_frames", "image_size"] if facts.is_clip() else ["image_size"]
     names += ["decoder_num_attention_heads"] if decoder_taken else []
     lines = []
     for name in names:

@@ -28,8 +28,8 @@ STANDARD_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-MODEL_TYPES = ("vit_mae", "videomae", "vit")
-WRAPPER_KEYS = ("model", "module", "state_dict")
+MODEL_TYPES = ("vit_mae", "videomae", "vit", "dinov2", "dinov2_with_registers")
+WRAPPER_KEYS = ("model", "module", "state_dict", "model_state", "teacher")
 # Shared by all keys of a state dict saved from a wrapped model.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "backbone.")
 REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -44,6 +44,7 @@ _TRAINING_STATE = {
     "args": "arguments of the original run",
     "config": "configuration of the original run",
     "max_accuracy": "training progress",
+    "student": "the student's weights; the teacher's, which self-distillation evaluates, were taken",
     "model_ema": "moving average of the weights; the weights themselves were taken",
 }
 
@@ -190,6 +191,10 @@ def _strip_prefixes(tensors: dict[str, Tensor], origin: str, notes: list[str]) -
                 tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
                 notes.append(f"prefix {prefix!r} removed from every key")
                 stripped = True
+    heads = ("head.", "dino_head.", "ibot_head.")
+    if all(key.startswith(("backbone.", *heads)) for key in tensors):  # self-distillation: encoder beside projection
+        tensors = {key.removeprefix("backbone."): tensor for key, tensor in tensors.items()}
+        notes.append("prefix 'backbone.' removed from every key but those of heads")
     if any("_orig_mod." in key for key in tensors):
         renamed = {key.replace("_orig_mod.", ""): tensor for key, tensor in tensors.items()}
         if len(renamed) != len(tensors):

@@ -28,6 +28,8 @@ class ForeignNames(Matching):
             self._place_patch(target, own, match["owner"], match["leaf"].removeprefix("projection."))
         elif match or target.removeprefix("m33d.") == "global_token":
             self._place_part(target, match)
+        elif target.removeprefix("m33d.").startswith("positions."):
+            self.take_or_leave(target, "the checkpoint's positions are fixed", name=target.removeprefix("m33d."))
         elif target.startswith("decoder."):
             self._place_decoder(target)
         elif target.startswith("fc_norm."):

@@ -71,12 +71,13 @@ class Matching(ABC):
         """Let a weight of the model keep its fresh initialisation."""
         self.report.new[target] = reason
 
-    def take_or_leave(self, target: str, reason: str) -> None:
-        """Take the weight of the same name, or leave it for a reason where the checkpoint has none."""
-        if target in self.weights:
-            self.take(target, self.weights[target])
-        else:
+    def take_or_leave(self, target: str, reason: str, name: str | None = None) -> None:
+        """Take the weight of the same name, or of `name`, or leave it for a reason where the checkpoint has none."""
+        source = self.weights.get(target if name is None else name)
+        if source is None:
             self.leave(target, reason)
+        else:
+            self.take(target, source)
 
     def _told(self, key: str) -> bool:
         return key in self.report.used or key in self.report.ignored

@@ -26,6 +26,7 @@ _ARCHITECTURE_FIELDS = (
     "hidden_act",
     "layer_norm_eps",
     "position_embedding_type",
+    "num_register_tokens",
 )
 # What a global token starts from (docs/method.md#global-token): in MAE its position is 0, nothing is added.
 _MAE_CLASS_TOKEN = "m33d.embeddings.rgb.cls_token"
@@ -209,7 +210,7 @@ class OwnNames(Matching):
 def full(name: str) -> str:
     """The name of a weight of M33DModel in the models around it; theirs stay."""
     name = name.removeprefix("m33d.")
-    return f"m33d.{name}" if name.startswith(("embeddings.", "encoders.", "global_token")) else name
+    return f"m33d.{name}" if name.startswith(("embeddings.", "encoders.", "positions.", "global_token")) else name
 
 
 def _decoder_core(side: Iterable[str], other: Iterable[str]) -> set[str]:

@@ -75,6 +75,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "joint_encoding": {"joint_encoding": True, "decoder_fusion": "separate"},
     "multimae": MULTIMAE,
+    "learned_positions": {
+        "position_embedding_type": "learned",
+        "position_embedding_resize": "antialias",
+        "position_grid": [1, 5, 5],
+        "num_register_tokens": 2,
+    },
     "batch_negatives": {
         "contrastive_weight": 0.1,
         "contrastive_negatives": "batch",

@@ -68,7 +68,8 @@ LACKING = (
     r".*",
     r".*projection\.(weight|bias)",
     r".*(modality_embeddings|task_embeddings|projections)\..*",
-    r".*(mask_token|cls_token|global_token|log_temperature)",
+    r".*(mask_token|cls_token|global_token|register_tokens|log_temperature)",
+    r".*positions\..*",
     r".*layernorm.*",
     r".*(attention\.qkv|gru|classifier|heads)\b.*",
 )
@@ -114,7 +115,7 @@ def _expected(name: str, weight: Tensor, config: M33DConfig) -> tuple[float, flo
         return 1.0, 0.0
     if re.search(r"\bgru\b", name):
         return 0.0, config.temporal_hidden_size**-0.5 / math.sqrt(3)
-    if re.search(r"(cls_token|global_token|modality_embeddings\.\w+|task_embeddings\.\w+)$", name):
+    if re.search(r"(cls_token|(global|register)_tokens?|(modality|task)_embeddings\.\w+|positions\.\w+)$", name):
         return 0.0, 0.02
     if name.endswith("mask_token"):
         return 0.0, 0.0 if per_target else 0.02

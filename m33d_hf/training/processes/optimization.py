@@ -20,7 +20,8 @@ from m33d_hf.training.recipe.arguments import OptimArguments
 BASE_BATCH = 256  # learning rates of MAE, VideoMAE and the paper are given per 256 samples
 
 _ENCODER_LAYER = re.compile(r"(?:^|\.)encoders\.[^.]+\.layers\.(\d+)\.")
-_EMBEDDINGS = re.compile(r"(?:^|\.)(?:embeddings\.|global_token$)")
+_EMBEDDINGS = re.compile(r"(?:^|\.)(?:embeddings\.|positions\.|(?:global_token|register_tokens)$)")
+_POSITIONS = re.compile(r"(?:^|\.)positions\.")
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ def learning_rate_schedule(
     )
 
 
-def takes_weight_decay(parameter: torch.Tensor) -> bool:
-    """Tell weight matrices and kernels from norms, biases, scales and learned tokens of shape (1, 1, D)."""
-    if parameter.ndim <= 1:
+def takes_weight_decay(parameter: torch.Tensor, name: str = "") -> bool:
+    """Tell weight matrices and kernels from norms, biases, scales, learned tokens and positions."""
+    if parameter.ndim <= 1 or _POSITIONS.search(name) or name.endswith("register_tokens"):
         return False
     return not (parameter.ndim == 3 and parameter.shape[0] == parameter.shape[1] == 1)
 
@@ -113,7 +114,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float |
         if not parameter.requires_grad:
             continue
         layer = layer_id(name, depth) if layer_decay is not None else depth + 1
-        decays = takes_weight_decay(parameter)
+        decays = takes_weight_decay(parameter, name)
         if (layer, decays) not in groups:
             groups[layer, decays] = {
                 "name": f"layer{layer}" + ("" if decays else "_no_decay"),

@@ -111,7 +111,7 @@ def _estimated(stacks: list[Stack], args: RunArguments, checkpointing: bool) -> 
 def _encoder(config: M33DConfig) -> Stack:
     """All tokens of one modality."""
     sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_attention_heads)
-    return (*sizes, config.num_tokens + int(bool(config.use_cls_token)))
+    return (*sizes, config.num_tokens + int(bool(config.use_cls_token)) + config.num_register_tokens)
 
 
 def _hidden_stacks(config: M33DConfig) -> list[Stack]:
@@ -120,9 +120,10 @@ def _hidden_stacks(config: M33DConfig) -> list[Stack]:
     if config.token_budget is not None:
         decoders = len(config.target_specs) * (1 + config.decoder_num_hidden_layers)
         sizes = (config.decoder_hidden_size, config.decoder_intermediate_size, config.decoder_num_attention_heads)
-        return [(*encoder, config.budget_for(config.grid) + 1), (decoders, *sizes, config.num_tokens)]
+        seen = config.budget_for(config.grid) + 1 + config.num_register_tokens
+        return [(*encoder, seen), (decoders, *sizes, config.num_tokens)]
     visible = {spec.name: visible_count(spec, config.grid) + cls for spec in config.input_specs}
-    stacks = [(*encoder, tokens) for tokens in visible.values()]
+    stacks = [(*encoder, tokens + config.num_register_tokens) for tokens in visible.values()]
     if config.contrastive_weight > 0 and config.contrastive_position_free and config.target_specs:
         stacks *= 2
     if config.target_specs:

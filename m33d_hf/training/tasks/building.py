@@ -206,10 +206,12 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
 
 
 def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
-    """The configuration of a run's model; positions and a global token stay those of the checkpoint it starts from.
+    """The configuration of a run's model; positions and tokens without one stay those of the checkpoint it starts from.
 
-    With `position_embedding_resize: interpolate`, a model that starts from a checkpoint of another input size (our
-    own, or MAE's) keeps the checkpoint's position grid and interpolates it, unless the arguments give `position_grid`.
+    A model that starts from a checkpoint of another input size (our own, MAE's or DINOv2's) keeps the checkpoint's
+    position grid and interpolates it, unless the arguments give `position_grid` or ask to rebuild positions. From a
+    checkpoint with learned positions it also has its `position_embedding_type`, `position_embedding_resize` and
+    `num_register_tokens` where the arguments do not say otherwise.
 
     Raises:
         ConfigError: values that cannot work.
@@ -217,12 +219,11 @@ def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
     """
     origin = None if args.init_from is None else _origin_config(args.init_from)
     given = {*args.model, *overrides}
-    if origin is not None and origin.get("global_token") and not {"use_cls_token", "global_token"} & given:
-        overrides = {**overrides, "global_token": True, "use_cls_token": False}
+    overrides = {**_adopted(origin or {}, given), **overrides}
     config = M33DConfig(**{**args.model, **overrides})
-    if origin is None or "position_grid" in given or config.position_embedding_resize != "interpolate":
+    if origin is None or "position_grid" in given or config.position_embedding_resize == "rebuild":
         return config
-    grid = _trained_grid(origin, str(config.position_embedding_type))
+    grid = _trained_grid(origin, config)
     return config if grid is None else M33DConfig(**{**args.model, **overrides, "position_grid": grid})
 
 
@@ -234,10 +235,26 @@ def _origin_config(init_from: str) -> dict[str, Any]:
     return trained_positions(load_foreign(init_from))
 
 
-def _trained_grid(origin: dict[str, Any], kind: str) -> list[int] | None:
-    """The (t, h, w) grid on which a checkpoint's positions of that kind were trained, None where there is none."""
-    grid = origin.get("position_grid")
-    return list(grid) if grid is not None and origin.get("position_embedding_type") == kind else None
+def _adopted(origin: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """Fields of the checkpoint that a model takes over where nothing is given for them."""
+    if origin.get("global_token") and not {"use_cls_token", "global_token"} & given:
+        return {"global_token": True, "use_cls_token": False}
+    if origin.get("position_embedding_type") != "learned":
+        return {}
+    names = ("position_embedding_type", "position_embedding_resize", "num_register_tokens")
+    return {name: origin[name] for name in names if name not in given and origin.get(name)}
+
+
+def _trained_grid(origin: dict[str, Any], config: M33DConfig) -> list[int] | None:
+    """The (t, h, w) grid on which a checkpoint's positions of the model's kind were trained, None where there is none.
+
+    Learned positions of images have no time, so that clips bring their own.
+    """
+    grid, kind = origin.get("position_grid"), config.position_embedding_type
+    if grid is None or origin.get("position_embedding_type") != kind:
+        return None
+    slots = config.grid[0] if kind == "learned" and grid[0] == 1 else grid[0]
+    return [slots, *grid[1:]]
 
 
 def load_weights(args: RunArguments, model: nn.Module) -> ConversionReport:

@@ -80,7 +80,7 @@ def build_teacher(args: RunArguments, model: M33DForPreTraining, report: Convers
             f"model.distillation_weight is {model.config.distillation_weight:g}, but there is no teacher: give "
             "--init_from the output of stage 1, or --model.distillation_weight 0."
         )
-    parts = ("m33d.embeddings.", "m33d.encoders.")
+    parts = ("m33d.embeddings.", "m33d.encoders.", "m33d.positions.")
     fresh = [name for name in report.new if name.startswith(parts) and "final norm" not in report.new[name]]
     if fresh:
         raise ConfigError(

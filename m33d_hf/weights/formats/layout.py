@@ -5,8 +5,9 @@ the table and returns a `Neutral` checkpoint whose names are those of one encode
 
     patch.{weight,bias}  cls_token  encoder.layers.N.*  encoder.layernorm.*
     decoder.embed.*  decoder.mask_token  decoder.layers.N.*  decoder.layernorm.*  decoder.head.*
-    fc_norm.*  classifier.*
+    fc_norm.*  classifier.*  positions                 (learned positions of the patches, (t * h * w, D))
     patch_depth.{weight,bias}  decoder.targets.T.*     (MultiMAE; its global token is the cls_token)
+    segmentation_head.*  depth_head.*                  (MultiMAE, fine-tuned; the names of our own heads)
 
 `m33d_hf.weights.apply` then pours a `Neutral` checkpoint into a model.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -89,6 +91,19 @@ class Neutral:
 
 
 @dataclass(frozen=True)
+class Released:
+    """What the released models of a format have and no tensor tells.
+
+    `heads`: (width, layers, patch) of an encoder -> its heads. `decoder_heads`: width of a decoder, with any of these
+    encoders -> its heads. `layer_norm_eps`: of all of them.
+    """
+
+    heads: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+    decoder_heads: Mapping[int, int] = field(default_factory=dict)
+    layer_norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True)
 class FormatTable:
     """What a format file offers: its rows and the two rules that are no plain renames.
 
@@ -96,7 +111,11 @@ class FormatTable:
     `zero_fill`: neutral biases the architecture lacks, as name -> name of the weight whose row count they
     take.
     `cls_position_row`: position tables carry a first row for the class token (MAE).
-    `position_kind`: the position table every checkpoint of this format was trained with.
+    `position_kind`: the position table every checkpoint of this format was trained with: one of the fixed ones, which
+    are verified and rebuilt, or "learned", which is taken over (`table:encoder`, or its parts `table:encoder.spatial`,
+    `.temporal` and `.class`).
+    `position_resize`: how the source brings learned positions to other sizes (`M33DConfig.position_embedding_resize`).
+    `released`: what no tensor tells about the models that were published in this format.
     `prepare`: brings the tensors to our order of channels, key by key, before anything is renamed.
     `note`: what users of the converted model must know about every checkpoint of this format.
     """
@@ -104,11 +123,13 @@ class FormatTable:
     name: str
     rows: tuple[Row, ...]
     position_kind: str
+    position_resize: Literal["interpolate", "antialias"] = "interpolate"
     zero_key_bias: bool = False
     zero_fill: Mapping[str, str] = field(default_factory=dict)
     cls_position_row: bool = False
     prepare: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
     note: str = ""
+    released: Released = field(default_factory=Released)
 
 
 def row(pattern: str, target: str = "", reason: str = "") -> Row:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
+from m33d_hf.weights.formats import mae
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON
-from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Neutral, block_rows, parameter_rows, row
+from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Neutral, Released, block_rows, parameter_rows, row
 from m33d_hf.weights.formats.positions import find_grid
 
 NOTE = (
@@ -122,9 +123,12 @@ def is_timm_layout(tensors: Mapping[str, Tensor]) -> bool:
     return find_grid(_swap_halves(rows, dim=-1), "sincos_2d", []) is not None
 
 
+_RELEASED = Released(heads=mae.RELEASED.heads, decoder_heads={256: 8})
+
 TABLE = FormatTable(
     name="MultiMAE (original)",
     position_kind="sincos_2d",
+    released=_RELEASED,
     prepare=_prepare,
     note=NOTE,
     rows=(
@@ -152,6 +156,7 @@ TABLE = FormatTable(
 TIMM_TABLE = FormatTable(
     name="MultiMAE (timm layout)",
     position_kind="sincos_2d",
+    released=_RELEASED,
     cls_position_row=True,
     prepare=_prepare_timm,
     note=NOTE,

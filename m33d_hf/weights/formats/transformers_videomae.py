@@ -7,6 +7,7 @@ the other silently gave zero biases, so both are mapped here and neither may go 
 from __future__ import annotations
 
 from m33d_hf.weights.formats.layout import LEGACY_TRANSFORMERS_BLOCK, FormatTable, Row, block_rows, parameter_rows, row
+from m33d_hf.weights.formats.videomae import RELEASED
 
 
 def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
@@ -22,6 +23,7 @@ _DECODER_LAYER = r"decoder\.decoder_layers\.(?P<n>\d+)"
 TABLE = FormatTable(
     name="VideoMAE (transformers)",
     position_kind="sincos_1d",
+    released=RELEASED,
     zero_key_bias=True,
     zero_fill={"decoder.embed.bias": "decoder.embed.weight"},
     rows=(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from m33d_hf.errors import ConversionError
-from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Row, block_rows, parameter_rows, row
+from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Released, Row, block_rows, parameter_rows, row
 
 
 def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
@@ -32,9 +32,15 @@ def _refuse_positions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 _ENCODER_LAYER = r"(?:encoder\.)?blocks\.(?P<n>\d+)"
 _DECODER_LAYER = r"decoder\.blocks\.(?P<n>\d+)"
 
+RELEASED = Released(
+    heads={(384, 12, 16): 6, (768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 16): 16},
+    decoder_heads={192: 3, 384: 6, 512: 8, 640: 8},
+)
+
 TABLE = FormatTable(
     name="VideoMAE (original)",
     position_kind="sincos_1d",
+    released=RELEASED,
     zero_key_bias=True,
     prepare=_refuse_positions,
     zero_fill={"decoder.embed.bias": "decoder.embed.weight"},

@@ -52,6 +52,8 @@ def test_warmup_steps_win_over_warmup_epochs():
     [
         ("m33d.embeddings.rgb.projection.weight", 0),
         ("m33d.embeddings.depth.cls_token", 0),
+        ("m33d.positions.spatial", 0),
+        ("m33d.encoders.shared.register_tokens", 0),
         ("m33d.encoders.rgb.layers.0.attention.qkv.weight", 1),
         ("m33d.encoders.shared.layers.11.mlp.fc2.bias", 12),
         ("m33d.encoders.rgb.layernorm.weight", 13),
@@ -68,6 +70,9 @@ def test_norms_biases_scalars_and_tokens_take_no_decay():
     assert takes_weight_decay(torch.zeros(8, 3, 2, 4, 4))
     for shape in [(), (4,), (1, 1, 4)]:
         assert not takes_weight_decay(torch.zeros(shape))
+    for name in ["m33d.positions.spatial", "m33d.positions.temporal", "positions.spatial"]:
+        assert not takes_weight_decay(torch.zeros(16, 4), name)
+    assert not takes_weight_decay(torch.zeros(1, 4, 8), "m33d.encoders.rgb.register_tokens")
 
 
 def test_groups_cover_every_trainable_parameter_once_with_its_scale():

@@ -163,13 +163,13 @@ def test_the_released_timm_layout_is_the_fixed_table_with_exchanged_axes(twin: M
 
 
 def test_other_position_tables_of_a_vit_are_no_multimae() -> None:
-    """The same names with MAE's table are MAE's; trained positions are refused as before."""
+    """The same names with MAE's table are MAE's, with learned positions timm's, which fixed ones are no place for."""
     original = original_mae(tiny_vitmae(), decoder=False)
     assert from_state_dict(original).format == "mae"
     trained = {**original, "pos_embed": torch.randn_like(original["pos_embed"])}
     checkpoint = from_state_dict(trained)
-    assert checkpoint.format == "mae"
-    with pytest.raises(ConversionError, match="is not the fixed sincos_2d table"):
+    assert checkpoint.format == "timm_vit"
+    with pytest.raises(ConversionError, match="learned positions, the model has sincos_2d"):
         convert_state_dict(checkpoint, M33DForPreTraining(mae_config()))
 
 

@@ -1,0 +1,104 @@
+"""Architectures that our encoder cannot compute: recognised by their weights, refused with what would be needed.
+
+Our encoder is one stack of equal pre-norm blocks: global attention without biases between positions, a plain MLP,
+positions added once before the first block, and at most one token beside those of the patches.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from m33d_hf.errors import ConversionError
+
+_ONE_STAGE = "our encoder is one stack of equal blocks at one resolution"
+
+# (pattern of a key, what it is, what would be needed); the first that matches speaks.
+_SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
+    (re.compile(pattern), what, needed)
+    for pattern, what, needed in (
+        (
+            r"(?:.*\.)?layers\.\d+\.blocks\.\d+\..*|(?:.*\.)?layers\.\d+\.downsample\..*",
+            "Swin, or another hierarchical transformer with windows",
+            f"stages with windowed attention, relative position biases and patch merging; {_ONE_STAGE}",
+        ),
+        (
+            r".*relative_position_bias_table|.*rel_pos_bias\..*|.*relative_position_index",
+            "BEiT, data2vec or another ViT with relative position biases",
+            "an attention that adds a learned bias for every pair of positions; ours adds none",
+        ),
+        (
+            r".*\.attn\.rel_pos_[hwt]|.*\.attn\.pool_[qkv]\..*|.*\.attn\.norm_[qkv]\..*",
+            "MViT, SAM or another ViT with decomposed relative positions",
+            "an attention with relative positions by rows and columns (and pooled keys); ours has neither",
+        ),
+        (
+            r"(?:.*\.)?blocks\.\d+\.proj\.(?:weight|bias)|(?:.*\.)?(?:encoder\.)?stages\.\d+\.blocks\.\d+\.attn\..*",
+            "Hiera, or another hierarchical transformer",
+            f"stages of growing width with pooled queries; {_ONE_STAGE}",
+        ),
+        (
+            r"(?:.*\.)?(?:stages|stage\d)\.\d+\.(?:blocks|layers|\d+)\.?.*(?:conv_dw|dwconv)\..*|(?:.*\.)?downsample_layers\..*",
+            "ConvNeXt",
+            "a convolutional encoder; ours is a transformer",
+        ),
+        (
+            r"(?:.*\.)?layer[1-4]\.\d+\.(?:conv|bn)\d\..*|.*embedder\.embedder\.convolution\.weight",
+            "ResNet",
+            "a convolutional encoder; ours is a transformer",
+        ),
+        (
+            r"(?:.*\.)?class_embedding|.*\.pre_layrnorm\..*|visual\.conv1\.weight|(?:.*\.)?ln_pre\..*|norm_pre\..*",
+            "CLIP's image encoder, or another ViT with a norm before the first block",
+            "a norm of the embedded tokens before the first block, which ours does not have (and, for OpenAI's weights,"
+            " the activation quick_gelu)",
+        ),
+        (
+            r"(?:.*\.)?head\.probe|(?:.*\.)?attn_pool\.latent|(?:.*\.)?embeddings\.patch_embedding\.weight",
+            "SigLIP's image encoder",
+            "a row of names for its layout and its attention pooling; no converter knows them",
+        ),
+        (
+            r".*(?:rope|rotary|inv_freq).*",
+            "EVA, DINOv3 or another ViT with rotary positions",
+            "an attention that turns queries and keys by their position; ours adds positions to the tokens",
+        ),
+        (
+            r".*\.mlp\.(?:fc1_[gx]|w1|w2|w3|w12|weights_in)\..*|.*inner_attn_ln\..*",
+            "EVA-02, DINOv2 giant or another ViT with a gated MLP (SwiGLU)",
+            "an MLP whose inner values are multiplied by a second projection; ours is plain",
+        ),
+        (
+            r"(?:.*\.)?(?:dist_token|distillation_token)",
+            "DeiT with distillation",
+            "a second token (the distillation token) beside the class token; ours has one at most",
+        ),
+        (
+            r"(?:.*\.)?(?:reg_token|register_tokens)",
+            "a ViT with register tokens",
+            "several learned tokens beside the class token; ours has one at most",
+        ),
+        (
+            r".*\.(?:q_norm|k_norm)\..*",
+            "a ViT that norms queries and keys",
+            "norms inside the attention; ours has none",
+        ),
+        (
+            r".*\.(?:gamma_[12]|lambda_[12])",
+            "a ViT with layer scales of BEiT's or CaiT's names",
+            "a table of its names; only timm's layer scales (ls1.gamma) are known and folded",
+        ),
+    )
+)
+
+
+def refuse_other_architectures(tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Raise `ConversionError` for weights of a known other architecture, with what converting them would need."""
+    for pattern, what, needed in _SIGNS:
+        key = next(filter(pattern.fullmatch, tensors), None)
+        if key is not None:
+            raise ConversionError(
+                f"{origin}: these are weights of {what} (by {key!r}), which cannot be converted. Needed: {needed}."
+            )
