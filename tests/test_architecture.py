@@ -29,8 +29,8 @@ WINGS = {
     "experiments": {"report": 0, "experiments": 1},
 }  # fmt: skip
 OPTIONAL = (
-    "datasets", "evaluate", "decord", "av", "gradio", "onnx", "onnxruntime", "timm", "matplotlib", "tensorboard", "h5py",
-    "OpenEXR",
+    "datasets", "evaluate", "decord", "av", "gradio", "onnx", "onnxruntime", "timm", "matplotlib", "tensorboard",
+    "h5py", "OpenEXR",
 )  # fmt: skip
 # huggingface_hub comes with transformers, which builds its configuration classes on it.
 MODELING_PACKAGES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub"}

@@ -90,7 +90,10 @@ def build_program(source: Source) -> ExportedProgram:
         last - 1: height * Dim("rows", min=least),
         last: width * Dim("columns", min=least),
     }
-    return torch.export.export(graph, (), {INPUT: pixels}, dynamic_shapes={INPUT: dynamic})
+    program = torch.export.export(graph, (), {INPUT: pixels}, dynamic_shapes={INPUT: dynamic})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of files on this machine
+    return program
 
 
 def write_program(source: Source, folder: Path, tolerance: float) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def write_onnx(source: Source, folder: Path, tolerance: float, opset: int, half:
     assert program is not None  # the exporter of torch.export returns one
     full = program.model_proto
     _name_sides(full, described(source))
+    _forget_places(full)
     onnx.save(full, str(folder / FULL), save_as_external_data=apart, location=f"{FULL}.data")
     onnx.checker.check_model(str(folder / FULL))
     differences = compare(source, _session(folder / FULL, output))
@@ -89,6 +90,15 @@ def _name_sides(model: Any, told: dict[str, Any]) -> None:
             if dimension.dim_param:
                 dimension.dim_param = name
     del model.graph.value_info[:]  # with the old symbols; runtimes infer them anew
+
+
+def _forget_places(model: Any) -> None:
+    """Drop the notes on which line of which file on this machine a node comes from."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for each in (model, model.graph, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del each.metadata_props[:]
 
 
 def _session(file: Path, output: str) -> Callable[[Tensor], Tensor]:
