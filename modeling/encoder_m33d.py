@@ -8,7 +8,14 @@ from torch import nn
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .errors_m33d import DataError
 from .layers_m33d import M33DLayer, rows_at
-from .patches_m33d import Grid, gather_patches, interpolate_table, position_table
+from .patches_m33d import (
+    Grid,
+    gather_patches,
+    has_symbols,
+    interpolate_table,
+    position_table,
+    position_table_of_symbols,
+)
 
 
 def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> torch.Tensor:
@@ -77,11 +84,19 @@ class M33DPositions(nn.Module):
 
     def forward(self, grid: Grid) -> torch.Tensor:
         """Return the (N, D) table of a grid."""
+        if has_symbols(grid):
+            return self._of_symbols(grid)
         if grid == self.base_grid:
             return self.table
         # A table over the flattened index has no time axis to interpolate: other numbers of slots count anew.
         if self.resize == "rebuild" or grid[0] != self.base_grid[0]:
             return position_table(self.kind, grid, self.width).to(self.table)
+        return interpolate_table(self.table, self.base_grid, grid, self.mode, self.resize == "antialias")
+
+    def _of_symbols(self, grid: Grid) -> torch.Tensor:
+        """The table in a graph for any height and width: interpolated even to its own grid, which gives it back."""
+        if self.resize == "rebuild" or grid[0] != self.base_grid[0]:
+            return position_table_of_symbols(self.kind, grid, self.width, self.table.device).to(self.table)
         return interpolate_table(self.table, self.base_grid, grid, self.mode, self.resize == "antialias")
 
 

@@ -65,6 +65,10 @@ class ConversionError(CheckpointError):
     """A foreign checkpoint with keys that cannot be explained."""
 
 
+class ExportError(CheckpointError):
+    """A model that cannot go out in the form asked for, or a file written of it that does not agree with it."""
+
+
 class ResumeError(CheckpointError):
     """A run that cannot be continued from the given checkpoint."""
 

@@ -26,7 +26,7 @@ from .multimae_decoder_m33d import M33DTargetDecoder
 from .outputs_m33d import M33DModelOutput
 from .patches_m33d import Grid
 from .positions_m33d import M33DLearnedPositions, encoder_positions
-from .states_m33d import M33DStateTaps, states_are_wanted
+from .states_m33d import M33DAttentions, M33DHiddenStates, M33DStateTaps, states_are_wanted
 
 Tensors = dict[str, torch.Tensor]
 

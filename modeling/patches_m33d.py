@@ -15,6 +15,11 @@ from torch.nn import functional
 Grid = tuple[int, int, int]
 
 
+def has_symbols(grid: Grid) -> bool:
+    """Whether a side is known only when an exported graph runs; a comparison would bind the graph to one size."""
+    return any(isinstance(side, torch.SymInt) for side in grid)
+
+
 def patch_view(pixels_BTCHW: torch.Tensor, tubelet: int, patch: tuple[int, int]) -> torch.Tensor:
     """View pixels as patches without copying.
 
@@ -109,6 +114,33 @@ def position_table(kind: str, grid: Grid, dim: int) -> torch.Tensor:
     return torch.from_numpy(table.copy())
 
 
+def position_table_of_symbols(kind: str, grid: Grid, dim: int, device: torch.device | None = None) -> torch.Tensor:
+    """`position_table` in torch operations, for a grid whose sides an exported graph learns only when it runs.
+
+    Computed in float64 as well, so that both agree but for the last bit.
+
+    Args:
+        kind: "sincos_2d" or "sincos_1d".
+        grid: (t, h, w) tokens, symbols or numbers.
+        dim: width D, a multiple of 4.
+        device: where.
+
+    Returns:
+        (N, D) float32.
+    """
+    t, h, w = grid
+    if kind == "sincos_1d":
+        channel = torch.arange(dim, device=device)
+        position = torch.arange(t * h * w, dtype=torch.float64, device=device)
+        angles = position[:, None] / 10000.0 ** (2 * (channel // 2).double() / dim)
+        return torch.where(channel % 2 == 0, angles.sin(), angles.cos()).float()
+    frequencies = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64, device=device) / (dim / 4))
+    sides = [torch.arange(side, dtype=torch.float64, device=device)[:, None] * frequencies for side in (h, w)]
+    rows, columns = (torch.cat([angles.sin(), angles.cos()], dim=-1) for angles in sides)
+    both = [columns[None].expand(h, w, dim // 2), rows[:, None].expand(h, w, dim // 2)]
+    return torch.cat(both, dim=-1).float().expand(t, h, w, dim).reshape(t * h * w, dim)
+
+
 def interpolate_table(
     table_ND: torch.Tensor, source: Grid, target: Grid, mode: str = "bicubic", antialias: bool = False
 ) -> torch.Tensor:
@@ -124,7 +156,7 @@ def interpolate_table(
     Returns:
         (N', D) in the dtype of the table.
     """
-    if source == target:
+    if not has_symbols(target) and source == target:
         return table_ND
     dim = table_ND.shape[-1]
     maps = table_ND.float().reshape(*source, dim).permute(0, 3, 1, 2)

@@ -25,10 +25,13 @@ WINGS = {
         "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "sources.rooms": 6, "sources": 7,
     },
     "training": {"recipe": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "run": 4, "probes": 5},
-    "weights": {"formats": 0, "weights": 1},
+    "weights": {"formats": 0, "weights": 1, "export": 2},
     "experiments": {"report": 0, "experiments": 1},
 }  # fmt: skip
-OPTIONAL = ("datasets", "evaluate", "decord", "av", "gradio", "onnx", "matplotlib", "tensorboard", "h5py", "OpenEXR")
+OPTIONAL = (
+    "datasets", "evaluate", "decord", "av", "gradio", "onnx", "onnxruntime", "timm", "matplotlib", "tensorboard",
+    "h5py", "OpenEXR",
+)  # fmt: skip
 # huggingface_hub comes with transformers, which builds its configuration classes on it.
 MODELING_PACKAGES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub"}
 TEXT = {".py", ".md", ".yaml", ".cfg", ".toml", ".json", ".cff", ""}

@@ -265,16 +265,18 @@ def test_a_wait_for_the_device_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("task", list(TASKS))
-def test_task_models_export(task: str) -> None:
+def test_task_models_export_for_any_batch_height_and_width(task: str) -> None:
     factory, overrides = TASKS[task]
-    config = tiny_config(**overrides)
     torch.manual_seed(0)
-    model = factory(config).eval()
-    batch = random_batch(config, 2)
-    given = {"pixel_values": batch["pixel_values"]}
+    model = factory(tiny_config(**overrides)).eval()
+    lead = (3,) if "num_frames" not in overrides else (overrides["num_frames"], 3)
+    sides = {number + len(lead): 8 * torch.export.Dim(name, min=3) for number, name in ((1, "rows"), (2, "columns"))}
+    dynamic = {"pixel_values": {0: torch.export.Dim("batch"), **sides}}
     name = "predicted_depth" if task == "depth_estimation" else "logits"
     with torch.no_grad():
-        expected = getattr(model(**given), name)
-        program = torch.export.export(model, (), given)
-        exported = program.module()(**given)
-    torch.testing.assert_close(exported[name], expected)
+        given = {"pixel_values": torch.randn(2, *lead, 32, 40)}
+        program = torch.export.export(model, (), given, dynamic_shapes=dynamic)
+        exported = program.module()
+        for batch, height, width in ((1, 32, 32), (3, 24, 48)):
+            given = {"pixel_values": torch.randn(batch, *lead, height, width)}
+            torch.testing.assert_close(exported(**given)[name], getattr(model(**given), name), rtol=1e-5, atol=1e-6)

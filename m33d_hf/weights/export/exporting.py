@@ -1,0 +1,81 @@
+"""From a saved folder to a folder that others read: what `scripts/export_model.py` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.errors import ConfigError
+from m33d_hf.weights.export.graphs import output_name, write_program
+from m33d_hf.weights.export.obstacles import refuse_obstacles
+from m33d_hf.weights.export.onnx_files import OPSET, OPSETS, write_onnx
+from m33d_hf.weights.export.source import Source, load_source
+from m33d_hf.weights.export.staging import refuse_existing, staged, write_report
+from m33d_hf.weights.export.stock import write_transformers
+from m33d_hf.weights.export.timm_names import write_timm
+
+# Largest difference that a written file may have from our model, as a share of the largest value.
+TOLERANCES = {"transformers": 1e-5, "timm": 1e-5, "onnx": 1e-4, "torch_export": 1e-5}
+FORMATS = tuple(TOLERANCES)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        opset: of ONNX.
+        half: whether ONNX gets a float16 file beside the float32 one.
+    """
+
+    opset: int = OPSET
+    half: bool = True
+
+
+def export_model(source: str, output: Path, form: str, options: ExportOptions | None = None) -> dict[str, Any]:
+    """Write a model for others and verify it against ours on random input.
+
+    Args:
+        source: folder (or Hub id) of a saved model of ours.
+        output: folder to write; it appears only when everything in it agrees with the model.
+        form: one of FORMATS.
+        options: of ONNX.
+
+    Returns:
+        What export.json in the folder says.
+
+    Raises:
+        ConfigError: an unknown format or opset, or an output that exists.
+        CheckpointError: no complete model of ours; ExportError: it cannot go out, or does not agree when written.
+        MissingDependencyError: a package of the extra "export" is not installed.
+    """
+    options = options or ExportOptions()
+    if form not in FORMATS:
+        raise ConfigError(f"the format is {form!r}; it is one of {', '.join(FORMATS)}.")
+    if options.opset not in OPSETS:
+        raise ConfigError(f"opset is {options.opset}; it is one of {OPSETS.start} to {OPSETS.stop - 1}.")
+    refuse_existing(output)
+    model = load_source(source)
+    _refuse_early(model, form)
+    tolerance = TOLERANCES[form]
+    writers: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "transformers": lambda folder: write_transformers(model, folder, tolerance),
+        "timm": lambda folder: write_timm(model, folder, tolerance),
+        "onnx": lambda folder: write_onnx(model, folder, tolerance, options.opset, options.half),
+        "torch_export": lambda folder: write_program(model, folder, tolerance),
+    }
+    with staged(output) as folder:
+        report = {"format": form, "of": model.kind, **writers[form](folder)}
+        write_report(folder, report)
+    return report
+
+
+def _refuse_early(model: Source, form: str) -> None:
+    """What cannot go out leaves not even a folder's parents."""
+    if form in ("onnx", "torch_export"):
+        output_name(model)
+    else:
+        clip = model.config.is_clip_model
+        refuse_obstacles(model, "timm" if form == "timm" else "VideoMAE" if clip else "ViT")

@@ -1,0 +1,167 @@
+"""A task model as a graph for any batch, height and width: torch.export, and what a user must know to run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from m33d_hf.errors import ExportError
+from m33d_hf.weights.export.agreement import Difference, demand, difference, plain, random_pixels
+from m33d_hf.weights.export.source import CLASSIFIER, DENSE, DETECTOR, Source
+from m33d_hf.weights.export.staging import versions
+
+PROGRAM = "model.pt2"
+INPUT = "pixel_values"
+OUTPUTS = {DENSE[0]: "logits", DENSE[1]: "predicted_depth", CLASSIFIER: "logits"}
+BATCHES = (1, 3)
+
+
+class TaskGraph(nn.Module):
+    """What is exported: normalised pixels to the one tensor that a user wants, by its name."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.model = source.model
+        self.output = output_name(source)
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """(B, [T,] 3, H, W) to {output: tensor}."""
+        return {self.output: self.model(pixel_values=pixel_values)[self.output]}
+
+
+def output_name(source: Source) -> str:
+    """The output that a graph of this model has.
+
+    Raises:
+        ExportError: it is none of the three task models.
+    """
+    if source.kind in OUTPUTS:
+        return OUTPUTS[source.kind]
+    names = ", ".join(OUTPUTS)
+    if source.kind == DETECTOR:
+        advice = f"load it with {CLASSIFIER} and save that to export its clip classifier"
+    else:
+        advice = (
+            "pre-training draws masks and sorts by them, for which ONNX has no form here; --to transformers and "
+            "--to timm take its RGB encoder"
+        )
+    raise ExportError(f"{source.name} holds {source.kind}; graphs can be exported of {names}: {advice}.")
+
+
+def fewest_tokens(source: Source) -> int:
+    """Tokens that a picture has at least along each side: torch.export binds sides of one; DPT halves its map."""
+    return 3 if source.kind == "M33DForDepthEstimation" else 2
+
+
+def input_shape(source: Source, batch: int, rows: int, columns: int) -> list[int]:
+    """Shape of the input for a picture of so many tokens."""
+    config = source.config
+    height, width = config.patch_height_width
+    frames = [config.num_frames] if source.kind == CLASSIFIER and config.num_frames > 1 else []
+    return [batch, *frames, config.spec("rgb").channels, rows * height, columns * width]
+
+
+def tried_shapes(source: Source) -> list[list[int]]:
+    """Input shapes at which a written graph is compared: three sizes, two batches."""
+    (_, rows, columns), least = source.config.grid, fewest_tokens(source)
+    rows, columns = max(rows, least), max(columns, least)
+    sizes = [(rows, columns), (max(rows // 2, least), columns + 1), (rows + 2, max(columns // 2, least))]
+    return [input_shape(source, batch, *size) for size in sizes for batch in BATCHES]
+
+
+@torch.no_grad()
+def build_program(source: Source) -> ExportedProgram:
+    """torch.export of a task model with dynamic batch, height and width (multiples of the patch).
+
+    Raises:
+        ExportError: not one of the task models.
+    """
+    graph, least = TaskGraph(source).eval(), fewest_tokens(source)
+    (_, rows, columns) = source.config.grid
+    pixels = random_pixels(input_shape(source, 2, max(rows, least), max(columns, least) + 1), 0)
+    height, width = source.config.patch_height_width
+    last = pixels.ndim - 1
+    dynamic = {
+        0: Dim("batch", min=1),
+        last - 1: height * Dim("rows", min=least),
+        last: width * Dim("columns", min=least),
+    }
+    program = torch.export.export(graph, (), {INPUT: pixels}, dynamic_shapes={INPUT: dynamic})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of files on this machine
+    return program
+
+
+def write_program(source: Source, folder: Path, tolerance: float) -> dict[str, Any]:
+    """Write model.pt2 and verify what was written; returns the report.
+
+    Raises:
+        ExportError: not one of the task models, or the reloaded program does not agree.
+    """
+    output = output_name(source)
+    torch.export.save(build_program(source), folder / PROGRAM)
+    module = torch.export.load(folder / PROGRAM).module()
+
+    def run(pixels: Tensor) -> Tensor:
+        result: Tensor = module(**{INPUT: pixels})[output]
+        return result
+
+    differences = compare(source, run)
+    demand(differences, tolerance, f"{folder.parent / PROGRAM}")
+    return {
+        "file": PROGRAM,
+        **described(source),
+        "differences": plain(differences),
+        "tolerance": tolerance,
+        "versions": versions("torch", "transformers"),
+    }
+
+
+@torch.no_grad()
+def compare(source: Source, run: Any) -> list[Difference]:
+    """Our model against `run` (pixels -> output) on random pictures."""
+    found = []
+    for seed, shape in enumerate(tried_shapes(source)):
+        pixels = random_pixels(shape, seed)
+        expected = source.model(**{INPUT: pixels})[output_name(source)]
+        found.append(difference(shape, expected, run(pixels)))
+    return found
+
+
+def described(source: Source) -> dict[str, Any]:
+    """Input and output of a graph for its report."""
+    config, spec = source.config, source.config.spec("rgb")
+    height, width = config.patch_height_width
+    least = fewest_tokens(source)
+    shape: list[Any] = input_shape(source, 1, 1, 1)
+    shape[0], shape[-2:] = "batch", ["height", "width"]
+    told: dict[str, Any] = {
+        "task": source.kind,
+        "input": {
+            "name": INPUT,
+            "shape": shape,
+            "type": "float32",
+            "meaning": "RGB, (value / 255 - mean) / std",
+            "mean": list(spec.channel_mean or ()) or None,
+            "std": list(spec.channel_std or ()) or None,
+            "height": {"multiple_of": height, "at_least": least * height, "trained": config.image_height_width[0]},
+            "width": {"multiple_of": width, "at_least": least * width, "trained": config.image_height_width[1]},
+        },
+        "output": {"name": output_name(source), "type": "float32", **_meaning(source)},
+    }
+    if source.kind != DENSE[1]:
+        told["classes"] = {str(number): name for number, name in (config.id2label or {}).items()}
+    return told
+
+
+def _meaning(source: Source) -> dict[str, Any]:
+    if source.kind == DENSE[1]:
+        limits = [source.config.min_depth, source.config.max_depth]
+        return {"shape": ["batch", "height", "width"], "unit": "metre", "range": limits}
+    if source.kind == DENSE[0]:
+        return {"shape": ["batch", "classes", "height", "width"], "unit": "logits"}
+    return {"shape": ["batch", "classes"], "unit": "logits"}

@@ -1,0 +1,131 @@
+"""To ONNX, in float32 and float16, verified in onnxruntime."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from m33d_hf.errors import ExportError, MissingDependencyError
+from m33d_hf.weights.export.agreement import demand, plain
+from m33d_hf.weights.export.graphs import INPUT, build_program, compare, described, output_name
+from m33d_hf.weights.export.source import Source
+from m33d_hf.weights.export.staging import versions
+
+FULL, HALF = "model.onnx", "model_fp16.onnx"
+OPSET = 20
+OPSETS = range(18, 24)
+# Protocol buffers hold at most 2 GiB: larger models keep their weights in a file beside the graph.
+_MOST_BYTES = 1 << 31
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def write_onnx(source: Source, folder: Path, tolerance: float, opset: int, half: bool) -> dict[str, Any]:
+    """Write model.onnx (and model_fp16.onnx with `half`), verify both; returns the report.
+
+    The float16 file takes and gives float32; its differences are measured, and limited by nothing but that numbers
+    stay finite.
+
+    Raises:
+        ExportError: not one of the task models, or a file does not agree.
+        MissingDependencyError: a package is not installed.
+    """
+    output = output_name(source)
+    _need_packages()
+    import onnx
+
+    bytes_needed = sum(weight.numel() * weight.element_size() for weight in source.model.state_dict().values())
+    apart = bytes_needed > 0.9 * _MOST_BYTES
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # of the exporter's own code
+        program = torch.onnx.export(
+            build_program(source),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[output],
+            opset_version=opset,
+            verbose=False,
+        )
+    assert program is not None  # the exporter of torch.export returns one
+    full = program.model_proto
+    _name_sides(full, described(source))
+    _forget_places(full)
+    onnx.save(full, str(folder / FULL), save_as_external_data=apart, location=f"{FULL}.data")
+    onnx.checker.check_model(str(folder / FULL))
+    differences = compare(source, _session(folder / FULL, output))
+    demand(differences, tolerance, f"{folder.parent / FULL} in onnxruntime")
+    report = {
+        "file": FULL,
+        **described(source),
+        "opset": opset,
+        "differences": plain(differences),
+        "tolerance": tolerance,
+        "versions": versions("torch", "transformers", *PACKAGES),
+    }
+    if half:
+        report["float16"] = _write_half(source, full, folder, apart)
+    return report
+
+
+def _need_packages() -> None:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"--to onnx needs {', '.join(PACKAGES)}: pip install 'm33d-hf[export]' ({error})."
+        ) from error
+    assert onnx and onnxruntime and onnxscript
+
+
+def _name_sides(model: Any, told: dict[str, Any]) -> None:
+    """Call dynamic dimensions batch, height and width, as the report does, instead of by the exporter's symbols."""
+    for value, part in ((model.graph.input[0], "input"), (model.graph.output[0], "output")):
+        for dimension, name in zip(value.type.tensor_type.shape.dim, told[part]["shape"], strict=True):
+            if dimension.dim_param:
+                dimension.dim_param = name
+    del model.graph.value_info[:]  # with the old symbols; runtimes infer them anew
+
+
+def _forget_places(model: Any) -> None:
+    """Drop the notes on which line of which file on this machine a node comes from."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for each in (model, model.graph, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del each.metadata_props[:]
+
+
+def _session(file: Path, output: str) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+    def run(pixels: Tensor) -> Tensor:
+        return torch.from_numpy(session.run([output], {INPUT: pixels.numpy()})[0])
+
+    return run
+
+
+def _write_half(source: Source, full: Any, folder: Path, apart: bool) -> dict[str, Any]:
+    import onnx
+    import onnx_ir
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # weights below the smallest float16 become that; it is measured
+        half = onnx_ir.from_proto(convert_float_to_float16(full, keep_io_types=True))
+    half.graph.sort()  # the converter appends the casts of input and output at the end
+    proto = onnx_ir.to_proto(half)
+    onnx.save(proto, str(folder / HALF), save_as_external_data=apart, location=f"{HALF}.data")
+    onnx.checker.check_model(str(folder / HALF))
+    try:
+        differences = compare(source, _session(folder / HALF, output_name(source)))
+    except ExportError as error:
+        raise ExportError(f"{folder.parent / HALF}: {error} Export without it: --no_fp16.") from error
+    return {"file": HALF, "differences": plain(differences)}

@@ -1,0 +1,105 @@
+"""Stock processors with the preprocessing of our saved one, where one can say it, and how far they are from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
+from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
+from m33d_hf.weights.export.source import Source
+
+IMAGE_FILE, VIDEO_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
+# What pictures of other shapes than the canvas show: the canvas itself, a wide, a high and an odd one.
+_SHAPES = ((1.0, 1.0), (1.5, 2.0), (2.0, 1.25), (1.3, 2.17))
+
+
+def write_processors(source: Source, folder: Path) -> dict[str, Any]:
+    """Write the stock processors that go with a stock model, unless no field of theirs says what ours does.
+
+    Returns:
+        For the report: which were written, notes on what differs, and the largest difference of normalised pixels
+        from ours, and the share of pixels that differ, by the size of a random picture.
+    """
+    clip = source.config.is_clip_model
+    own, notes = _own(source, clip)
+    fields, obstacle = _fields(own)
+    if obstacle:
+        return {"written": [], "notes": [*notes, obstacle]}
+    from transformers import VideoMAEImageProcessor, VideoMAEVideoProcessor, ViTImageProcessor
+
+    if not clip:
+        ViTImageProcessor(**fields).save_pretrained(folder)
+        written = [ViTImageProcessor.from_pretrained(folder)]
+    else:
+        VideoMAEImageProcessor(**fields).save_pretrained(folder)
+        VideoMAEVideoProcessor(**fields).save_pretrained(folder)
+        written = [VideoMAEImageProcessor.from_pretrained(folder), VideoMAEVideoProcessor.from_pretrained(folder)]
+        notes.append(
+            f"stock processors take the frames they are given; ours takes {own.num_frames} frames of a video, "
+            f"frame_stride {own.frame_stride}, clip_sampling {own.clip_sampling!r}"
+        )
+    if fields.get("do_center_crop"):
+        notes.append(
+            "ours rounds the longer side to the nearest pixel before the centre is cut out, transformers rounds down: "
+            "where these differ the crop may lie half a pixel aside"
+        )
+    measured = [each for processor in written for each in _measure(source, own, processor)]
+    return {"written": [type(each).__name__ for each in written], "notes": notes, "differences": measured}
+
+
+def _own(source: Source, clip: bool) -> tuple[Any, list[str]]:
+    kind = M33DVideoProcessor if clip else M33DImageProcessorPil
+    if (source.folder / (VIDEO_FILE if clip else IMAGE_FILE)).is_file():
+        return kind.from_pretrained(source.folder), []
+    note = "the folder has no processor; that of the model's configuration is taken"
+    return kind.from_model_config(source.config), [note]
+
+
+def _fields(own: Any) -> tuple[dict[str, Any], str | None]:
+    """Fields of a stock processor, or why there are none."""
+    shared = {name: getattr(own, name) for name in ("do_resize", "do_rescale", "do_normalize", "rescale_factor")}
+    shared |= {"resample": int(own.resample), "image_mean": own.image_mean, "image_std": own.image_std}
+    size = {name: value for name, value in dict(own.size).items() if value}
+    if getattr(own, "do_pad", False):
+        return {}, "pictures are padded with mid-grey, which stock processors do not do: prepare them with ours"
+    if not own.do_center_crop:
+        return shared | {"size": size, "do_center_crop": False}, None
+    sides = {size["height"], size["width"]} if "height" in size else {size.get("shortest_edge")}
+    if len(sides) > 1 or None in sides:
+        return {}, (
+            f"pictures are scaled until they cover {size} and their centre is cut out, which stock processors do for "
+            "squares only: prepare them with ours"
+        )
+    side = int(sides.pop())  # type: ignore[arg-type]
+    crop = {"height": side, "width": side}
+    return shared | {"size": {"shortest_edge": side}, "do_center_crop": True, "crop_size": crop}, None
+
+
+def _measure(source: Source, own: Any, stock: Any) -> list[dict[str, Any]]:
+    height, width = source.config.image_height_width
+    generator, found = np.random.default_rng(0), []
+    for rows, columns in _SHAPES:
+        shape = (max(1, round(height * rows)), max(1, round(width * columns)), 3)
+        picture = generator.integers(0, 256, shape, dtype=np.uint8)
+        frames = [picture] * (source.config.num_frames if source.config.is_clip_model else 1)
+        given: Any = [frames] if source.config.is_clip_model else frames
+        both = [_pixels(each, given) for each in (own, stock)]
+        off = (both[0] - both[1]).abs()
+        found.append(
+            {
+                "processor": type(stock).__name__,
+                "picture": list(shape[:2]),
+                "largest": float(off.max()),
+                "share": float((off > 1e-5).double().mean()),
+            }
+        )
+    return found
+
+
+def _pixels(processor: Any, given: Any) -> torch.Tensor:
+    pixels: torch.Tensor = processor(given, return_tensors="pt")["pixel_values"]
+    return pixels.reshape(-1, *pixels.shape[-3:])

@@ -1,0 +1,109 @@
+"""What is to go out: a saved folder of ours, its model in float32 and the class that wrote it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+import m33d_hf
+from m33d_hf.errors import CheckpointError, ExportError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.encoder_m33d import M33DEmbeddings, M33DEncoder, as_clip
+from m33d_hf.modeling.modeling_m33d import GLOBAL, M33DModel
+from m33d_hf.weights.own import find_own
+
+DENSE = ("M33DForSemanticSegmentation", "M33DForDepthEstimation")
+CLASSIFIER = "M33DForVideoClassification"
+DETECTOR = "M33DForVideoActionDetection"
+PRETRAINING = "M33DForPreTraining"
+ENCODERS = "M33DModel"
+CLASSES = (*DENSE, CLASSIFIER, DETECTOR, PRETRAINING, ENCODERS)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that is to go out.
+
+    Attributes:
+        name: what the user named.
+        folder: where config, weights and processor lie.
+        kind: name of the class that was saved, one of CLASSES.
+        model: that class with its weights, float32, in eval mode.
+    """
+
+    name: str
+    folder: Path
+    kind: str
+    model: Any
+
+    @property
+    def config(self) -> M33DConfig:
+        """The model's configuration."""
+        return cast(M33DConfig, self.model.config)
+
+    @property
+    def encoders(self) -> M33DModel:
+        """The part with the encoders."""
+        return cast(M33DModel, self.model if self.kind == ENCODERS else self.model.m33d)
+
+    @property
+    def embedding(self) -> M33DEmbeddings:
+        """The patch embedding of RGB."""
+        return cast(M33DEmbeddings, self.encoders.embeddings["rgb"])
+
+    @property
+    def encoder(self) -> M33DEncoder:
+        """The encoder that RGB passes."""
+        return cast(M33DEncoder, self.encoders.encoders[self.config.encoder_name(self.config.spec("rgb"))])
+
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """(B, [1 +] N, D) of RGB alone: class or global token (where there is one) first, then the patches."""
+        states = self.encoders.encode({"rgb": as_clip(pixel_values, self.config.spec("rgb"), self.config)})
+        return torch.cat([states[GLOBAL], states["rgb"]], dim=1) if GLOBAL in states else states["rgb"]
+
+    def left_out(self, *taken: nn.Module) -> list[str]:
+        """Parts of the model, by the first names of their weights, that are neither RGB's encoder nor in `taken`."""
+        kept = [self.embedding, self.encoder, self.encoders.positions, *taken]
+        known = {id(weight) for module in kept for weight in module.parameters()} | {id(self.encoders.global_token)}
+        names = [name for name, weight in self.model.named_parameters() if id(weight) not in known]
+        parts = [".".join(name.removeprefix("m33d.").split(".")[:2]) for name in names]
+        return list(dict.fromkeys(part.removesuffix(".weight").removesuffix(".bias") for part in parts))
+
+
+def load_source(name: str) -> Source:
+    """Read a folder (or Hub id) that one of our models was saved to.
+
+    Raises:
+        CheckpointError: nothing of ours is there, its weights are missing or incomplete.
+        ExportError: its configuration names no class of ours, or the model has no RGB.
+    """
+    own = find_own(name)
+    if own is None or not own.config:
+        raise CheckpointError(
+            f"{name}: no folder (or Hub id) of a model of this package; name the output folder of a run, in which "
+            "config.json says model_type m33d and model.safetensors holds the weights."
+        )
+    folder = own.files[0].parent
+    config = M33DConfig.from_pretrained(folder)
+    named = list(config.architectures or [])
+    if len(named) != 1 or named[0] not in CLASSES:
+        raise ExportError(f"{folder / 'config.json'}: architectures is {named}; expected one of {', '.join(CLASSES)}.")
+    if "rgb" not in [spec.name for spec in config.input_specs]:
+        raise ExportError(f"{name} has no RGB encoder (modalities); nothing but RGB models can go out.")
+    own_arguments = {"modalities": ["rgb"]} if named[0] == ENCODERS else {}
+    model, told = getattr(m33d_hf, named[0]).from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+        **own_arguments,
+    )
+    if told["missing_keys"]:
+        missing = sorted(told["missing_keys"])
+        raise CheckpointError(f"{name}: {len(missing)} weights of {named[0]} are missing, the first is {missing[0]!r}.")
+    return Source(name, folder, named[0], model.eval())
