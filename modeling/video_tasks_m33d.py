@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_m33d import M33DConfig
@@ -230,7 +230,7 @@ class M33DForVideoActionDetection(M33DClipModel):
                 f"attention_mask has shape {tuple(attention_mask.shape)}, features {tuple(features.shape)}: "
                 "give one value per clip, (B, S)."
             )
-        with torch.autocast(features.device.type, enabled=False):  # short sums over long sequences stay float32
+        with maybe_autocast(features.device.type, enabled=False):  # short sums over long sequences stay float32
             states, last = self._recur(features.to(self.temporal_classifier.weight.dtype), attention_mask, state)
             return self.temporal_classifier(self.temporal_dropout(states)), last
 
