@@ -125,7 +125,7 @@ def configuration(point: Point) -> M33DConfig:
 
 
 def flops(point: Point) -> float:
-    """Matrix products of one step, forward and backward, by the formula of `m33d_hf.evaluation.flops`."""
+    """Matrix products of one step, forward and backward, counted by `m33d_hf.evaluation.flops`."""
     return point.batch * flops_per_sample(configuration(point), batch_size=point.batch)
 
 

@@ -28,6 +28,7 @@ import torch  # noqa: E402
 from measuring import MatmulCeiling, header, interleaved, peak_memory, summary  # noqa: E402
 from step_cases import CASES, Batch, Case, build_peer, our_batch, our_config, peer_batch, peer_config  # noqa: E402
 from step_contenders import OurStep, ParityError, PeerStep, check_parity, transplant  # noqa: E402
+from step_operations import peer_operations, shared_projections  # noqa: E402
 from step_report import write_report  # noqa: E402
 from torch import nn  # noqa: E402
 from transformers.utils import logging  # noqa: E402
@@ -150,6 +151,8 @@ def measure(args: argparse.Namespace, case: Case, precision: str, compiled: bool
         }
     shares = device.type == "cpu" and precision == "no"
     row |= rates(case, config, samples, row["steps"], ceiling.rate(seconds), shares)
+    if case.same_model:
+        row["gflop_per_sample_customary"] = peer_operations(case.peer or "", args.size) / 1e9
     if not args.no_memory:
         del contenders, calls, ours, peers, ceiling
         gc.collect()
@@ -204,8 +207,7 @@ def rates(
     `shares`: mask tokens are projected once per position, so that fewer operations are counted.
     """
     ours = steps["ours"]
-    exact = count_pretraining(config, samples, shared_masks=shares).training
-    customary = count_pretraining(config, samples, customary=True).training
+    exact = count_pretraining(config, samples).training - (shared_projections(config, samples) if shares else 0.0)
     seconds = ours["median_ms"] / 1e3
     word = "ratio" if case.same_model else "cost_against_peer"
     row: Row = {word: {}, f"{word}_of_fastest": {}}
@@ -215,9 +217,7 @@ def rates(
             row[word][name], row[f"{word}_of_fastest"][name] = pair if case.same_model else [1 / x for x in pair]
     return row | {
         "gflop_per_sample": exact / 1e9,
-        "gflop_per_sample_customary": customary / 1e9,
         "flops": exact * samples / seconds,
-        "flops_customary": customary * samples / seconds,
         "matmul_ceiling_flops": ceiling,
         "share_of_ceiling": exact * samples / seconds / ceiling,
         "samples_per_second": samples / seconds,
@@ -285,8 +285,9 @@ def described(row: Row) -> list[str]:
             f"  {name:<13} {step['median_ms']:10.2f} ms  min {step['min_ms']:10.2f}  "
             f"spread {100 * step['spread']:4.1f} %" + (f"   {word} {ratio:.3f}" if ratio is not None else "")
         )
+    customary = f" (peer {row['gflop_per_sample_customary']:.1f})" if "gflop_per_sample_customary" in row else ""
     lines.append(
-        f"  {row['gflop_per_sample']:.1f} GFLOP a sample ({row['gflop_per_sample_customary']:.1f} customary), "
+        f"  {row['gflop_per_sample']:.1f} GFLOP a sample{customary}, "
         f"{row['flops'] / 1e9:.1f} GFLOP/s, {100 * row['share_of_ceiling']:.1f} % of the matmul ceiling "
         f"({row['matmul_ceiling_flops'] / 1e9:.1f} GFLOP/s)"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from transformers.utils.generic import maybe_autocast
 
 Term = tuple[torch.Tensor, torch.Tensor]
 
@@ -138,7 +139,7 @@ def similarity(
     if normalize:
         rgb, other = functional.normalize(rgb, dim=-1), functional.normalize(other, dim=-1)
     # Half precision would round logits of 1 / tau to steps of .03 to .06.
-    with torch.autocast(rgb.device.type, enabled=False):
+    with maybe_autocast(rgb.device.type, enabled=False):
         return rgb @ other.transpose(-2, -1) / temperature
 
 
@@ -237,7 +238,7 @@ def batch_contrastive_loss(
     samples = max(1, chunk_values // (keep_rgb_BV.shape[1] * flat_columns.shape[0]))
 
     def chunk_loss(rows_CVD: torch.Tensor, pairs_CVU: torch.Tensor, first: int) -> torch.Tensor:
-        with torch.autocast(rows_CVD.device.type, enabled=False):
+        with maybe_autocast(rows_CVD.device.type, enabled=False):
             logits = rows_CVD.float() @ flat_columns.T / temperature
         own = logits.unflatten(-1, (-1, keep_other_BU.shape[1]))
         samples_here = torch.arange(rows_CVD.shape[0], device=logits.device)

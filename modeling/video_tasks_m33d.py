@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .arguments_m33d import refuse_unknown_arguments
@@ -235,7 +235,7 @@ class M33DForVideoActionDetection(M33DClipModel):
                 f"attention_mask has shape {tuple(attention_mask.shape)}, features {tuple(features.shape)}: "
                 "give one value per clip, (B, S)."
             )
-        with torch.autocast(features.device.type, enabled=False):  # short sums over long sequences stay float32
+        with maybe_autocast(features.device.type, enabled=False):  # short sums over long sequences stay float32
             states, last = recur(self.gru, features.to(self.temporal_classifier.weight.dtype), attention_mask, state)
             return self.temporal_classifier(self.temporal_dropout(states)), last
 

@@ -16,6 +16,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from helpers.flop_formulas import linear, pretraining_formula
+from m33d_hf.evaluation.flops import count_pretraining
+from m33d_hf.modeling.decoder_m33d import M33DDecoder
+from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
 
 @pytest.fixture
@@ -49,6 +55,34 @@ def test_same_models_are_proved_equal_and_timed_against_both_optimizers(benchmar
         assert row["flops"] == pytest.approx(row["gflop_per_sample"] * 1e9 * 3 / (ours["median_ms"] / 1e3))
         assert row["gflop_per_sample"] < row["gflop_per_sample_customary"]
         assert 0 < row["share_of_ceiling"] == pytest.approx(row["flops"] / row["matmul_ceiling_flops"])
+
+
+@pytest.mark.parametrize("case", ["videomae", "mae"])
+def test_the_peer_computes_what_its_formula_says(benchmark: ModuleType, case: str) -> None:
+    config = benchmark.our_config(benchmark.CASES[case], "tiny")
+    formula = pretraining_formula(config, customary=True).training
+    if case == "mae":  # transformers predicts from the class token too, and throws that away
+        formula += 3 * linear(1, config.decoder_hidden_size, config.patch_dim(config.spec("rgb")))
+    assert benchmark.peer_operations(case, "tiny") == pytest.approx(formula, rel=1e-6)
+
+
+@pytest.mark.parametrize("case", ["videomae", "m33d_video", "m33d_image_stage1", "m33d_image_stage2"])
+def test_what_a_step_on_cpu_computes_less(benchmark: ModuleType, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = benchmark.our_config(benchmark.CASES[case], "tiny")
+    model = M33DForPreTraining(config).train()
+    model.set_attn_implementation("eager")  # the counter sees it; that it shares is forced
+    shares = M33DDecoder._shares_mask_tokens
+
+    def sharing(self: M33DDecoder, *args: Any) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr(self.config, "_attn_implementation_internal", "sdpa")
+            return shares(self, *args)
+
+    monkeypatch.setattr(M33DDecoder, "_shares_mask_tokens", sharing)
+    with FlopCounterMode(display=False) as counter:
+        model(**benchmark.our_batch(config, 3, torch.device("cpu"))).loss.backward()
+    expected = count_pretraining(config, 3).training - benchmark.shared_projections(config, 3)
+    assert counter.get_total_flops() / 3 == pytest.approx(expected, rel=1e-6)
 
 
 def test_another_model_has_a_cost_and_no_parity(benchmark: ModuleType, tmp_path: Path) -> None:

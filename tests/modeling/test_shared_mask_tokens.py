@@ -12,7 +12,7 @@ from helpers.tiny import tiny_config
 from m33d_hf.evaluation.flops import count_pretraining
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
 from m33d_hf.modeling.decoder_m33d import M33DDecoder
-from m33d_hf.modeling.masking_m33d import draw_keep
+from m33d_hf.modeling.masking_m33d import draw_keep, visible_count
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
 BATCH = 5
@@ -93,14 +93,17 @@ def test_sharing_is_for_float32_training_of_more_samples_than_one(shared: list[i
 
 
 @pytest.mark.parametrize("changes", [{}, {"decoder_fusion": "separate", "encoder_sharing": "shared"}])
-def test_the_formula_counts_what_is_saved(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_products_of_queries_keys_and_values_are_what_is_saved(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, batch = _model_and_batch(_config(**changes))
+    plain = count_pretraining(model.config, BATCH).training
     model.set_attn_implementation("eager")
     monkeypatch.setattr(M33DDecoder, "_shares_mask_tokens", lambda *_: True)
     with FlopCounterMode(display=False) as counter:
         model(**batch).loss.backward()
-    found = counter.get_total_flops() / BATCH
-    assert found == pytest.approx(count_pretraining(model.config, BATCH, shared_masks=True).training, rel=1e-6)
-    assert found < 0.99 * count_pretraining(model.config, BATCH).training
-    alone = count_pretraining(model.config, 1, shared_masks=True)
-    assert alone.training == count_pretraining(model.config, 1).training
+    config, found = model.config, counter.get_total_flops() / BATCH
+    masked = sum(config.num_tokens - visible_count(spec, config.grid) for spec in config.target_specs)
+    saved = 3 * 2.0 * (masked - 2 * config.num_tokens / BATCH) * config.decoder_hidden_size**2 * 3
+    assert found == pytest.approx(plain - saved, rel=1e-6)
+    assert found < 0.99 * plain
