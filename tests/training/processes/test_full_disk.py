@@ -128,7 +128,7 @@ def test_a_reading_process_killed_while_a_checkpoint_is_written_is_no_full_disk(
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
     monkeypatch.setattr(checkpoints.torch, "save", killed)
-    with pytest.raises(WorkerLostError, match="A reading process was killed"):
+    with pytest.raises(WorkerLostError, match="A worker process was killed"):
         run(tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid 7\)"):

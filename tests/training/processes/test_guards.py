@@ -114,7 +114,7 @@ def test_an_output_dir_that_is_a_file_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ("DataLoader worker (pid 7) is killed by signal: Killed.", "reading process was killed"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed.", "worker process was killed"),
         ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1", "Another process of this run"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Reads files that say which phase a long video is in: per frame, per time stamp, or as segments.
+"""Reads files that say which phase a long video is in: per frame, per timestamp, or as segments.
 
 The layout is told by the content; see the modules of `annotation_formats` for each:
 
@@ -100,6 +100,6 @@ def _kind_of(path: Path, rows: list[Row]) -> str:
         return kind
     number, shown = rows[min(1, len(rows) - 1)]
     raise DataError(
-        f"{path}, line {number}: {' | '.join(shown)!r} is neither a frame number nor a time stamp with a phase, and "
+        f"{path}, line {number}: {' | '.join(shown)!r} is neither a frame number nor a timestamp with a phase, and "
         f"line {rows[0][0]} is not a header of segments. {EXPECTED}"
     )

@@ -238,7 +238,7 @@ def find_annotations(
 
     `video01-phase.txt`, `video01-timestamp.txt`, `video01.csv`, `video01_Annotation_Phase.csv`, `video01.mp4.json` and
     `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case. Of several files for
-    one video, one with a line per frame goes before time stamps, and these before segments.
+    one video, one with a line per frame goes before timestamps, and these before segments.
 
     Args:
         root: root of the data set.

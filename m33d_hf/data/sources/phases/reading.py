@@ -13,7 +13,7 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 _KINDS = {
     "frames": "a line per numbered frame",
     "rows": "a line per frame, without numbers",
-    "timestamps": "time stamps",
+    "timestamps": "timestamps",
     "segments": "segments in CSV",
     "levels": "JSON with levels of segments",
 }

@@ -53,7 +53,7 @@ class PhasesSource(PhaseSource):
 
     Videos are files (`videos/video01.mp4`) or, where there is no video file, folders of frames as the `folder` source
     reads them (RGB, or RGB and depth). Annotations are paired with them by name, `phase_annotations/video01-phase.txt`
-    with video01: a line per frame, a line per time stamp, segments in CSV, or JSON with levels of segments; of one
+    with video01: a line per frame, a line per timestamp, segments in CSV, or JSON with levels of segments; of one
     video, or a table of all; see `phase_annotations`. Phases are told apart by name, never by number.
 
     Args:
@@ -78,7 +78,7 @@ class PhasesSource(PhaseSource):
         label_fps: rate at which annotations number frames; None = the video's own, which frame counts must confirm.
         fps: frames per second of frame folders, and of videos whose file does not say or says it wrong. Without it the
             times of a file's frames count, whatever its rate: seconds from the first frame that decodes, also where
-            the file lets its first frame begin later than at 0. Frames whose names are time stamps
+            the file lets its first frame begin later than at 0. Frames whose names are timestamps
             (1305031102.175304.png) need none either.
         segment_unit: `frames` or `seconds` of segments whose columns do not say it.
         segment_end: `exclusive`, `inclusive` (the end names the segment's last frame), or `auto` by evidence.

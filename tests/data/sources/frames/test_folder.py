@@ -224,7 +224,7 @@ def test_two_fields_of_view_are_not_stretched(
         assert sample.rgb.shape[-2:] == sample.depth.shape[-2:] == (rgb if align == "depth_to_rgb" else depth)
         return
     size = f"{rgb[0]}x{rgb[1]}.*{depth[0]}x{depth[1]}"
-    with pytest.raises(DataError, match=f"aspect ratio.*{size}.*align={align} would stretch.*Crop both.*register"):
+    with pytest.raises(DataError, match=f"aspect ratio.*{size}.*align={align} would stretch.*crop both.*register"):
         FolderSource(tmp_path, align=align)
 
 

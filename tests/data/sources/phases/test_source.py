@@ -251,7 +251,7 @@ def test_time_stamps_and_the_order_of_formats(cholec: Path, tmp_path: Path) -> N
     source = _source(tmp_path)
     assert source.videos[0].phases.tolist() == [0] * 8 + [1] * 12
     assert [entry.path for entry in source.unpaired] == ["video01-timestamp.txt"]
-    with pytest.raises(DataError, match=r"video02-phase.txt, line 2: '0' is not a time stamp"):
+    with pytest.raises(DataError, match=r"video02-phase.txt, line 2: '0' is not a timestamp"):
         _source(tmp_path, annotation_format="timestamps")
     (tmp_path / "phase_annotations/video02-timestamp.txt").write_text("Time\tPhase\n00:00:00.20\tsew\n")
     chosen = _source(tmp_path, annotation_format="timestamps")

@@ -1,4 +1,4 @@
-"""Layouts with one moment a line: numbered frames, time stamps, and bare phases, one for every frame.
+"""Layouts with one moment a line: numbered frames, timestamps, and bare phases, one for every frame.
 
 * frames: `Frame<TAB>Phase`, then a line per frame or per k-th frame; also headless and with commas (HeiChole), counted
   in seconds (AutoLaparo), or with a video column;
@@ -61,7 +61,7 @@ def names_videos(rows: Sequence[Row]) -> bool:
 
 
 def read_lines(path: Path, rows: Sequence[Row], kind: str, clock: str = "auto") -> list[Annotation]:
-    """Read a table of frames or time stamps: one annotation, or one per video of its video column.
+    """Read a table of frames or timestamps: one annotation, or one per video of its video column.
 
     Raises:
         DataError: other columns, numbers that fall, negative or malformed moments; names file and line.
@@ -131,7 +131,7 @@ def _columns_of(path: Path, first: Row, header: list[str], kind: str, titled: bo
     if moment is None or phase is None or len(header) < 2:
         raise DataError(
             f"{path}, line {first[0]}: the columns are {', '.join(first[1])}; a column for the "
-            f"{'frame' if kind == 'frames' else 'time stamp'} and one called phase are needed. {EXPECTED}"
+            f"{'frame' if kind == 'frames' else 'timestamp'} and one called phase are needed. {EXPECTED}"
         )
     return moment, phase
 
@@ -183,7 +183,7 @@ def _columns(path: Path, rows: Sequence[Row], columns: _Columns) -> tuple[TimeCo
     names = [row[phase] for _, row in checked]
     if kind == "frames":
         return TimeColumn(np.array([_frame(path, *cell) for cell in cells], dtype=np.float64), 0), names
-    what = "a time stamp HH:MM:SS.xx (minutes and seconds below 60)"
+    what = "a timestamp HH:MM:SS.xx (minutes and seconds below 60)"
     return read_times(path, cells, clock, seconds, what), names
 
 

@@ -53,7 +53,7 @@ def test_one_phase_a_line(tmp_path: Path) -> None:
     assert _spoken(named) == [(0, "cut"), (1, "sew")]
     (blanks,) = _all(tmp_path, "Calot triangle\nClipping, cutting\n", kind="rows")
     assert blanks.names == ("Calot triangle", "Clipping, cutting")
-    with pytest.raises(DataError, match="neither a frame number nor a time stamp"):
+    with pytest.raises(DataError, match="neither a frame number nor a timestamp"):
         _all(tmp_path, "hello\nworld\n")
 
 
