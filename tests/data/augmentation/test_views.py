@@ -233,7 +233,7 @@ def test_an_unreadable_test_video_is_dropped():
 
 
 def test_views_that_make_no_sense_are_refused():
-    with pytest.raises(ConfigError, match="num_views is 2 in evaluation"):
+    with pytest.raises(ConfigError, match="num_views is 2, but num_views applies to training only"):
         SampleDataset(Videos(5), num_views=2)
     with pytest.raises(ConfigError, match="for training, use num_views"):
         SampleDataset(Videos(5), train=True, num_segments=5)

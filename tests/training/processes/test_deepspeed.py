@@ -363,7 +363,7 @@ def test_what_the_configuration_would_not_get_is_refused(
         ({"gradient_clipping": 0.5}, "optim.clip_grad_norm 1.0"),
         ({"fp16": {"enabled": True}}, "loss scaling is not supported"),
         ({"bf16": {"enabled": True}}, "--train.precision bf16"),
-        ({"optimizer": {"type": "AdamW"}}, "optimizer.*AdamW of the recipe"),
+        ({"optimizer": {"type": "AdamW"}}, "optimizer.*AdamW with the recipe"),
         ({"scheduler": {"type": "WarmupLR"}}, "--optim.schedule"),
         ({"flops_profiler": {"enabled": True}}, "flops_profiler: it is not followed"),
     ],

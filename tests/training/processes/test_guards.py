@@ -64,7 +64,7 @@ def test_world_size_other_than_asked_for(monkeypatch):
     with pytest.raises(ConfigError, match=r"num_processes is 2, but 1 .*torchrun --nproc_per_node 2"):
         check_world_size(2, 1)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"WORLD_SIZE=2.*without each other"):
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE=2.*would train separately"):
         check_world_size(None, 1)
 
 

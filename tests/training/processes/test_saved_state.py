@@ -193,7 +193,7 @@ def test_a_file_of_another_step_is_passed_over(killed, whole, caplog, name):
     mark_complete(newest)
     with caplog.at_level(logging.WARNING):
         assert run(killed).step == 12
-    assert "step_00000008 was passed over" in caplog.text and f"{name} is not the one that was written" in caplog.text
+    assert "step_00000008 was passed over" in caplog.text and f"{name} was not written with it" in caplog.text
     assert_same_weights(whole, killed)
 
 

@@ -114,7 +114,7 @@ def test_association_that_does_not_tell_the_columns_apart(tmp_path: Path):
     (tmp_path / "pairs.txt").write_text("a/0.png b/0.png\n")
     with pytest.raises(DataError, match="which column"):
         FolderSource(tmp_path, association="pairs.txt")
-    with pytest.raises(DataError, match="nowhere"):
+    with pytest.raises(DataError, match="was not found"):
         FolderSource(tmp_path, association="pears.txt")
 
 
