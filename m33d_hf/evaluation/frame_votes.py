@@ -1,4 +1,4 @@
-"""From clips to frames: what a sequence of clip predictions says about every frame of the video."""
+"""From clips to frames: predictions for every frame of a video from those of its clips."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ def frame_probabilities(
 ) -> np.ndarray:
     """Probabilities of every frame: the mean over the clips that cover it.
 
-    A frame that no readable clip covers takes those of the nearest frame that one does, the earlier of two.
+    A frame that no readable clip covers takes those of the nearest covered frame, the earlier one in a tie.
 
     Args:
         probabilities: (S, L) of the clips.
         starts, stops: (S,) frames [start, stop) of each clip.
-        valid: (S,) bool, False for clips that could not be read: they say nothing.
+        valid: (S,) bool, False for clips that could not be read; they are ignored.
         length: frames of the video.
 
     Returns:
-        (length, L) float64; NaN everywhere where no clip could be read.
+        (length, L) float64; all NaN if no clip could be read.
 
     Raises:
-        ConfigError: shapes that do not agree, or a clip that leaves the video.
+        ConfigError: shapes that do not agree, or a clip that extends beyond the video.
     """
     count, classes = probabilities.shape
     if not (len(starts) == len(stops) == len(valid) == count):
         raise ConfigError(f"{count} clips, but {len(starts)} starts, {len(stops)} stops and {len(valid)} flags")
     if count and (starts.min() < 0 or stops.max() > length):
-        raise ConfigError(f"clips cover frames {starts.min()} to {stops.max() - 1} of a video of {length}")
+        raise ConfigError(f"clips cover frames {starts.min()} to {stops.max() - 1} of a video with {length} frames")
     total = np.zeros((length, classes))
     votes = np.zeros(length, np.int64)
     for clip in np.flatnonzero(valid):
@@ -53,7 +53,7 @@ def frame_probabilities(
 def frame_phases(
     probabilities: np.ndarray, starts: np.ndarray, stops: np.ndarray, valid: np.ndarray, length: int
 ) -> np.ndarray:
-    """(length,) uint8 most probable class of every frame, 255 everywhere where no clip could be read.
+    """(length,) uint8 most probable class of every frame, all 255 if no clip could be read.
 
     See `frame_probabilities`.
     """

@@ -94,7 +94,7 @@ def test_training_and_every_evaluation_decode_alike(tmp_path: Path, case: str) -
         evaluate_run(taken, VideoClassificationTask())
         assert judged(tmp_path / f"judged_{checkpoint}") == [*expected, *expected]
         results = json.loads((tmp_path / f"judged_{checkpoint}" / "eval_results.json").read_text())
-        assert "2 of 2 evaluation videos were trained on" in results["warnings"][0]
+        assert "2 of 2 evaluation videos were used for training" in results["warnings"][0]
 
     # Data elsewhere, found by the same table.
     elsewhere = write_videos(tmp_path / "elsewhere", numbers, ["v7"])
@@ -183,7 +183,7 @@ def test_numbers_that_mean_something_else_than_in_training_are_told(tmp_path: Pa
     capfd.readouterr()
     again = arguments(tmp_path / "again", root, phase_names=["first", "second", "third"])
     again.eval_only, again.init_from, again.model = True, str(tmp_path / "run"), {}
-    told = "phases are numbered 0 = first, 1 = second, 2 = third here, and 0 = second, 1 = third, 2 = first in"
+    told = "phases are numbered 0 = first, 1 = second, 2 = third here, but 0 = second, 1 = third, 2 = first in"
     assert told in dry_run(again, VideoClassificationTask())
     evaluate_run(again, VideoClassificationTask())
     assert told in capfd.readouterr().err
