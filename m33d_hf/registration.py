@@ -1,4 +1,4 @@
-"""Makes `AutoModel`, `AutoImageProcessor`, ... know M33D after `import m33d_hf`, without importing them.
+"""Registers M33D with `AutoModel`, `AutoImageProcessor`, ... on `import m33d_hf`, without importing them.
 
 transformers takes seconds to import, so `import m33d_hf` does not. Instead a finder in front of `sys.meta_path`
 notices when one of transformers' auto modules has been imported and then registers our classes through its public

@@ -192,6 +192,6 @@ def test_options_out_of_range() -> None:
     with pytest.raises(ConfigError, match="--linear_strengths"):
         linear_probe(*split, options=LinearOptions([]))
     few = (split[0][:7], split[1][:7], split[2], split[3])
-    with pytest.raises(ConfigError, match="every class has one"):
+    with pytest.raises(ConfigError, match="every class has only one"):
         linear_probe(*few)
     assert linear_probe(*few, options=LinearOptions([0.1]))["train_top1"] == 1.0

@@ -122,8 +122,9 @@ def parse_npz(path: Path, data: bytes, preferred: Sequence[str] = ()) -> np.ndar
             raise DataError(f"{path} holds the arrays {names}; expected one{wanted}.")
         if chosen[0].file_size > MAX_UNPACKED:
             raise CorruptFileError(
-                path, f"claims {chosen[0].file_size:,} bytes unpacked; store an array of this size as .npy, which is "
-                      "read in parts"
+                path,
+                f"claims {chosen[0].file_size:,} bytes unpacked; store an array of this size as .npy, which is read "
+                "in parts",
             )
         with archive.open(chosen[0]) as member:
             # One byte more than was announced: reading to the end is what verifies the checksum.

@@ -50,8 +50,9 @@ def read_pfm(path: Path, data: bytes) -> np.ndarray:
     shape, dtype, start = _pfm_header(path, data)
     claimed = int(np.prod(shape)) * 4
     if len(data) - start != claimed:
-        raise CorruptFileError(path, f"its PFM header claims {claimed:,} bytes, but the file holds "
-                                     f"{len(data) - start:,}")
+        raise CorruptFileError(
+            path, f"its PFM header claims {claimed:,} bytes, but the file holds {len(data) - start:,}"
+        )
     return np.frombuffer(data, dtype, offset=start).reshape(shape)[::-1].astype(np.float32)
 
 

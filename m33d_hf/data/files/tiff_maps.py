@@ -57,8 +57,9 @@ def read_tiff_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
             )
         return _by_pillow(path, data)
     if kind is None or bits not in (8, 16, 32, 64) or (kind, bits) == ("f", 8):
-        raise CorruptFileError(path, f"is a TIFF of {bits} bits in the format {tags.get(_FORMAT)}, which cannot be "
-                                     "read")
+        raise CorruptFileError(
+            path, f"is a TIFF of {bits} bits in the format {tags.get(_FORMAT)}, which cannot be read"
+        )
     values = _decode(path, data, tags, np.dtype(f"{order}{kind}{bits // 8}"))
     orientation = _orientation(tags)
     return turned_upright(values, orientation), orientation

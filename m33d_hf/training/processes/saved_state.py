@@ -57,8 +57,9 @@ def check_state(state: Mapping[str, Any], folder: Path, terms: int) -> None:
     entries = state.get(ENTRIES)
     wrong.unless(entries is None or _is_count(entries), f"{ENTRIES} is {entries!r}, not a number")
     record = state.get(METRICS_RECORD)
-    wrong.unless(record is None or isinstance(record, Mapping), f"{METRICS_RECORD} is {record!r}, which is not a "
-                                                                "record of rows")
+    wrong.unless(
+        record is None or isinstance(record, Mapping), f"{METRICS_RECORD} is {record!r}, which is not a record of rows"
+    )
 
 
 def check_files(state: Mapping[str, Any], listed: Mapping[str, str], folder: Path) -> None:
@@ -174,12 +175,14 @@ def _check_groups(found: list[Any], groups: Sequence[Mapping[str, Any]], wrong: 
 def _check_moments(number: int, moments: Any, parameter: torch.Tensor, step: int, wrong: _Complaints) -> None:
     name = f"the state of parameter {number}"
     known = isinstance(moments, Mapping) and set(moments) == {"step", *MOMENTS}
-    wrong.unless(known and all(isinstance(value, torch.Tensor) for value in moments.values()), f"{name} is not a state "
-                                                                                               "of AdamW")
+    wrong.unless(
+        known and all(isinstance(value, torch.Tensor) for value in moments.values()), f"{name} is not a state of AdamW"
+    )
     count = moments["step"]
     possible = count.numel() == 1 and count.is_floating_point() and 0 <= float(count) <= step
-    wrong.unless(possible and float(count).is_integer(), f"{name} has step {count.tolist()!r}, but the run has done "
-                                                         f"{step} steps")
+    wrong.unless(
+        possible and float(count).is_integer(), f"{name} has step {count.tolist()!r}, but the run has done {step} steps"
+    )
     for moment in MOMENTS:
         value = moments[moment]
         described, wanted = (f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (value, parameter))
@@ -201,8 +204,9 @@ def check_average(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.
     check_finite(found, wrong.path)
     for name, value in found.items():
         fits = value.shape == wanted[name].shape and value.dtype == wanted[name].dtype
-        wrong.unless(fits, f"{name} is {tuple(value.shape)} {value.dtype}, but the model's is "
-                           f"{tuple(wanted[name].shape)}")
+        wrong.unless(
+            fits, f"{name} is {tuple(value.shape)} {value.dtype}, but the model's is {tuple(wanted[name].shape)}"
+        )
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -34,8 +34,7 @@ class DataArguments:
 
     source: str = _f("rooms", "Name of the reader: rooms, procedures, folder, tum, ucf101, phases, or MODULE:CLASS.")
     root: str | None = _f(None, "Folder of the training data; not needed for rooms.")
-    eval_root: str | None = _f(None, "Folder of the evaluation data; if set, it and `root` are both read whole, "
-                                     "without splits.")
+    eval_root: str | None = _f(None, "Folder of evaluation data; if set, it and `root` are read without splits.")
     train_split: str = _f("train", "Split used for training.")
     eval_split: str | None = _f("validation", "Split used for evaluation during training; null = no evaluation.")
     options: dict[str, Any] = _f({}, "Further options of the source, passed by name (for training and evaluation).")
@@ -56,8 +55,7 @@ class DataArguments:
         high=1,
     )
     allow_missing_classes: bool = _f(
-        False, "Allow training when a class has no training sample or the label maps hold only one class (otherwise an "
-               "error)."
+        False, "Allow classes without a training sample, and label maps of only one class (else an error)."
     )
     max_train_samples: int | None = _f(
         None, "Use only this many training samples, drawn by `subset_seed`; null = all.", low=1, high=MOST_SAMPLES
@@ -65,8 +63,7 @@ class DataArguments:
     max_eval_samples: int | None = _f(
         None, "Evaluate on only this many samples, evenly spread; null = all.", low=1, high=MOST_SAMPLES
     )
-    subset_seed: int = _f(0, "Seed of the draws for `label_fraction` and `max_train_samples` (low-label "
-                             "protocol).", low=0, high=LARGEST_SEED)
+    subset_seed: int = _f(0, "Seed of the draws of `label_fraction` and `max_train_samples`.", low=0, high=LARGEST_SEED)
     num_workers: int = _f(2, "Data loader workers per training process.", low=0, high=1024)
     prefetch_factor: int = _f(2, "Batches that each worker prepares in advance.", low=1, high=1024)
     cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; null = the user's cache folder.")
@@ -81,8 +78,7 @@ class FeatureArguments:
     format: Literal["parquet", "safetensors"] = _f("parquet", "File format of the features; one file per video.")
     batch_size: int = _f(8, "Clips per forward pass during extraction.", low=1, high=LARGEST_BATCH)
     clip_stride: int | None = _f(
-        None, "Distance between the starts of two clips, in source frames; null = the span of a "
-              "clip.", low=1, high=1_000_000
+        None, "Source frames from one clip's start to the next; null = the span of a clip.", low=1, high=1_000_000
     )
 
 
@@ -90,21 +86,18 @@ class FeatureArguments:
 class OptimArguments:
     """AdamW and its schedule."""
 
-    learning_rate: float = _f(1e-4, "Base learning rate; with scale_lr, the rate per 256 "
-                                    "samples.", above=0, high=LARGEST_RATE)
+    learning_rate: float = _f(1e-4, "Base learning rate; with scale_lr, per 256 samples.", above=0, high=LARGEST_RATE)
     scale_lr: bool = _f(True, "Multiply learning_rate, warmup_lr and min_lr by effective batch / 256.")
     betas: list[float] = _f([0.9, 0.95], "AdamW betas.", low=0, below=1, length=2)
     eps: float = _f(1e-8, "AdamW epsilon.", above=0, high=1)
     weight_decay: float = _f(
-        0.05, "AdamW weight decay; not applied to norms, biases, tokens and other 1-D "
-              "weights.", low=0, high=LARGEST_RATE
+        0.05, "AdamW weight decay; not for norms, biases, tokens and other 1-D weights.", low=0, high=LARGEST_RATE
     )
     layer_decay: float | None = _f(None, "Layer-wise learning-rate decay; null = off.", above=0, high=1)
     schedule: Literal["cosine", "constant"] = _f("cosine", "Learning-rate schedule after the warm-up.")
-    warmup_epochs: float = _f(0.0, "Length of the linear warm-up in epochs; used if warmup_steps is "
-                                   "null.", low=0, high=1_000_000)
+    warmup_epochs: float = _f(0.0, "Linear warm-up in epochs; used if warmup_steps is null.", low=0, high=1_000_000)
     warmup_steps: int | None = _f(
-        None, "Length of the linear warm-up in optimizer steps; overrides warmup_epochs.", low=0, high=MOST_STEPS
+        None, "Linear warm-up in optimizer steps; overrides warmup_epochs.", low=0, high=MOST_STEPS
     )
     warmup_lr: float = _f(0.0, "Learning rate at the start of the warm-up.", low=0, high=LARGEST_RATE)
     min_lr: float = _f(0.0, "Final learning rate of the schedule.", low=0, high=LARGEST_RATE)
@@ -116,11 +109,11 @@ class TrainArguments:
     """Length of the training, batch size and precision."""
 
     epochs: float | None = _f(
-        None, "Number of passes over the training data; give exactly one of epochs and "
-              "max_steps.", above=0, high=1_000_000
+        None, "Passes over the training data; give exactly one of epochs and max_steps.", above=0, high=1_000_000
     )
-    max_steps: int | None = _f(None, "Number of optimizer steps; give exactly one of epochs and "
-                                     "max_steps.", low=1, high=MOST_STEPS)
+    max_steps: int | None = _f(
+        None, "Optimizer steps; give exactly one of epochs and max_steps.", low=1, high=MOST_STEPS
+    )
     batch_size: int = _f(32, "Samples per micro-batch and process.", low=1, high=LARGEST_BATCH)
     accumulation: int = _f(1, "Micro-batches per optimizer step.", low=1, high=LARGEST_BATCH)
     precision: Literal["no", "bf16", "fp16"] = _f("no", "Autocast precision; no = float32.")
@@ -173,8 +166,7 @@ class EvaluationArguments:
         1, "Crops per clip along the longer side (classification; 3 in the paper's test).", low=1, high=1000
     )
     metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's default.")
-    greater_is_better: bool | None = _f(None, "Whether a larger `metric` is better; null = smaller is better for "
-                                              "losses and errors, larger for all others.")
+    greater_is_better: bool | None = _f(None, "Whether a larger `metric` is better; null = yes, except losses and errors.")
 
 
 @dataclass
@@ -196,9 +188,7 @@ class CheckpointArguments:
 class LoggingArguments:
     """What is logged during training."""
 
-    every_steps: int = _f(
-        10, "Log (and check for non-finite values) every N optimizer steps.", low=1, high=MOST_STEPS
-    )
+    every_steps: int = _f(10, "Log (and check for non-finite values) every N optimizer steps.", low=1, high=MOST_STEPS)
     trackers: list[str] = _f(["tensorboard"], "Experiment trackers of Accelerate; [] = only metrics.jsonl.")
     progress: bool = _f(True, "Print progress and the remaining time.")
 
@@ -221,8 +211,7 @@ class RunArguments:
     init_from: str | None = _f(
         None, "Weights to start from: a folder, file or Hub id of this package, MAE, VideoMAE or MultiMAE."
     )
-    resume: str | None = _f("auto", "auto: the newest complete checkpoint in output_dir; none: start anew; otherwise "
-                                    "the path of a checkpoint.")
+    resume: str | None = _f("auto", "auto: newest complete checkpoint of output_dir; none: start anew; or a path.")
     replay: str | None = _f(None, "Folder of a captured non-finite step; reproduce that step instead of training.")
     eval_only: bool = _f(False, "Evaluate the weights of init_from (a trained model of this task) and stop.")
     dry_run: bool = _f(False, "Print the resolved configuration, check the first samples, and stop.")

@@ -76,7 +76,7 @@ def test_sequences_of_another_unit_are_named_and_can_be_stated(tmp_path: Path):
     np.testing.assert_array_equal(plain[0].read([0]).depth.numpy(), last[:1].numpy())
     with pytest.raises(ConfigError, match=r"'d'.*no such sequence.*a, b, c"):
         FolderSource(tmp_path, depth_unit={"d": "tum"})
-    with pytest.raises(ConfigError, match="both speak of"):
+    with pytest.raises(ConfigError, match="both given for"):
         FolderSource(tmp_path, depth_unit={"*": "tum"}, depth_scale={"c": 5000})
 
 

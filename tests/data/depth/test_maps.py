@@ -205,7 +205,7 @@ def test_arrays_of_any_layout_are_read_as_numpy_reads_them(tmp_path: Path, dtype
         (b'{"invalid_values": 0}', r"depth invalid_values must be a list, each a number, not 0"),
         (b'{"max_depth": "far"}', r"depth max_depth must be a number or null, not 'far'"),
         (b'{"depht": 1}', r"DepthSpec key is 'depht'"),
-        (b'{"scale": 1000, "scale": 5000}', r"'scale' is there twice"),
+        (b'{"scale": 1000, "scale": 5000}', r"'scale' occurs twice"),
         (b'{"kind": "metric", "first_frame": -1}', r"first_frame.* is -1; it must be at least 0"),
         (b'{"kind": "metric", "first_frame": true}', r"first_frame.* must be a whole number, not True"),
         (b"[1, 2]", r"it holds list"),

@@ -255,7 +255,7 @@ def test_raw_kinect_disparity_is_named_in_either_order_of_bytes(tmp_path: Path):
 
 def test_exchanged_bytes_of_distances_are_named(tmp_path: Path):
     stored = scenes.stored(scenes.room(np.random.default_rng(0)), 1000).byteswap()
-    with pytest.raises(DepthUnitError, match="two bytes of each depth value are exchanged"):
+    with pytest.raises(DepthUnitError, match="two bytes of each depth value are swapped"):
         detect_depth_spec([save(tmp_path / "0.pgm", stored)])
 
 

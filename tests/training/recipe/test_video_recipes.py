@@ -270,7 +270,7 @@ TINY = [*[word for key, value in SIZES.items() for word in (f"--{key}", str(valu
 def test_without_data_a_recipe_says_what_it_needs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for recipe in ("ucf101_pretrain", "orar_pretrain"):
         assert main("pretraining", ["--recipe", recipe, "--dry_run", *TINY]) == 2
-        assert "needs the option 'root' (--data.root)" in capsys.readouterr().err
+        assert "requires the option 'root' (--data.root)" in capsys.readouterr().err
     assert main("pretraining", ["--recipe", "ucf101_pretrain", "--data.root", str(tmp_path), "--dry_run", *TINY]) == 2
     assert "no classInd.txt in" in capsys.readouterr().err
 

@@ -92,7 +92,7 @@ def test_one_video_in_two_lists(tmp_path: Path, root: Path) -> None:
     # Each list stated for itself: only the run sees both.
     args = arguments(tmp_path / "run", root, split_list="train.txt")
     args.data.eval_options = {"split_list": "validation.txt"}
-    with pytest.raises(DataError, match="1 of 2 evaluation videos.*, because the splits 'train' and"):
+    with pytest.raises(DataError, match=r"1 of 2 evaluation videos.*, because the splits 'train' and"):
         train(args, VideoClassificationTask())
     args.data.eval_options = {}  # one list for both
     with pytest.raises(DataError, match="2 of 2 evaluation videos are also training videos of this run"):

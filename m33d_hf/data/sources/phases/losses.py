@@ -22,4 +22,4 @@ def lost_labels(annotation: Annotation, timing: Timing) -> str:
     if frames < 1:
         return ""
     length = f"{frames / timing.fps:.1f} s, {frames} frames" if timing.fps else f"{frames} frames"
-    return f"{annotation.path.name} goes on behind its end ({length}), and these labels are lost"
+    return f"{annotation.path.name} continues after its end ({length}); these labels are not used"

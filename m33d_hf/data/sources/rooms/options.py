@@ -1,4 +1,4 @@
-"""Checks of what the rendered sources are asked for; every message begins with the source's name."""
+"""Checks of the options of the rendered sources; every message begins with the source's name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_int(option: str, value: int, lowest: int | None = None, source: str = 
         ConfigError: it is none, or too low.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{source}: {option} is {value!r}; give a whole number")
+        raise ConfigError(f"{source}: {option} is {value!r}; give an integer")
     if lowest is not None and value < lowest:
         raise ConfigError(f"{source}: {option} is {value}; it must be at least {lowest}")
     return value
@@ -67,6 +67,6 @@ def require_device(kind: str, source: str = "rooms") -> None:
     """
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"{source}: device is 'cuda' and these rooms are not in the cache yet, but torch sees no CUDA device; use "
+            f"{source}: device is 'cuda' and these rooms are not in the cache yet, but torch finds no CUDA device; use "
             "device='cpu' (--data.options.device cpu)"
         )

@@ -60,7 +60,7 @@ class ProceduresSource(PhaseSource):
     Rendering happens in the constructor, unless the cache has the same data already.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an invalid option.
         DataError: the cache cannot be written.
     """
 

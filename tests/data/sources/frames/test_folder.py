@@ -331,7 +331,7 @@ def test_registry_hints_at_the_nearest_name(tmp_path: Path):
         build_source("foldr", root=tmp_path)
     with pytest.raises(ConfigError, match="Did you mean 'depth_scale'"):
         build_source("folder", root=tmp_path, depth_scal=1000)
-    with pytest.raises(ConfigError, match="needs the option 'root'"):
+    with pytest.raises(ConfigError, match="requires the option 'root'"):
         build_source("folder", root=None)
 
 

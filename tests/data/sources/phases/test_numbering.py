@@ -44,7 +44,7 @@ def test_at_one_a_second(tmp_path: Path) -> None:
     assert _first(both, dict.fromkeys(both, timing))[0] == 1
     assert _first({"nine": nine}, {"nine": timing}, 1) == (
         1,
-        "frames are numbered from 1 in the annotations, as stated",
+        "frames are numbered from 1 in the annotations, as given",
     )
     assert _first({"nine": nine}, {"nine": timing}, 0)[0] == 0
 
@@ -63,7 +63,7 @@ def test_a_zero_settles_it(tmp_path: Path) -> None:
     assert _first({"late": late, "whole": whole}, timings) == (0, None)
     with pytest.raises(DataError, match=r"contradict each other: .*long\.txt ends at 10.*whole\.txt begins at 0"):
         _first({"long": _lines(tmp_path, "long", range(1, 11)), "whole": whole}, timings)
-    with pytest.raises(DataError, match=r"whole\.txt, line 2: the number is 0, and label_start is 1"):
+    with pytest.raises(DataError, match=r"whole\.txt, line 2: the number is 0, but label_start is 1"):
         _first({"whole": whole}, timings, 1)
     assert _first({"a": _lines(tmp_path, "a", range(40, 60))}, {"a": Timing(100)}) == (0, None)
     assert _first({}, {}) == (0, None)

@@ -121,7 +121,7 @@ def test_elsewhere_overlaps_stay_errors(tmp_path: Path) -> None:
     write_video(tmp_path / "videos/v1.mp4", 25)
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/v1.csv").write_text("start_seconds,end_seconds,phase\n0,0.4,prep\n0.12,0.2,out\n")
-    with pytest.raises(DataError, match="overlap; a frame has one phase"):
+    with pytest.raises(DataError, match="overlap; a frame must have one phase"):
         _source(tmp_path)
     # The inner one can be left out by its name, here too.
     assert _phases(_source(tmp_path, ignored_phases=["out"]), "v1") == _runs((0, 10), (255, 15))
@@ -179,7 +179,7 @@ def test_minutes_or_hours(tmp_path: Path) -> None:
         "minutes and seconds" in note for note in source.notes
     )
     slow = 1 / 60
-    with pytest.raises(ConfigError, match=r"hours and minutes too; say which with --data\.options\.clock=mm:ss"):
+    with pytest.raises(ConfigError, match=r"hours and minutes; choose with --data\.options\.clock=mm:ss"):
         _source(tmp_path, fps=slow)
     assert _phases(_source(tmp_path, fps=slow, clock="hh:mm"), "v1") == _runs((0, 1), (1, 9))
     minutes = _phases(_source(tmp_path, fps=slow, clock="mm:ss"), "v1")

@@ -132,7 +132,7 @@ def test_a_phase_never_seen(cholec: Path) -> None:
 def test_numeric_phases_need_names(frames: Path) -> None:
     for number in (1, 2, 3):
         write_phases(frames / f"annotations/v{number}.txt", ["0"] * 3 + ["1"] * 3)
-    with pytest.raises(LabelError, match="what a number stands for is not standard"):
+    with pytest.raises(LabelError, match="numbers are not standardised"):
         _source(frames)
     assert _source(frames, phase_names=["cut", "sew"]).videos[0].phases.tolist() == [0, 0, 0, 1, 1, 1]
 
@@ -271,7 +271,7 @@ def test_segments_per_video_and_for_all(frames: Path) -> None:
     shutil.rmtree(frames / "annotations")
     rows = ["v1,0,6,cut", "videos/v2.mp4,1,3,sew", "v9,0,4,knot"]
     (frames / "all.csv").write_text("\n".join(["video,start,end,label", *rows]))
-    with pytest.raises(ConfigError, match="count frames or seconds"):
+    with pytest.raises(ConfigError, match="are frames or seconds"):
         _source(frames, annotations="all.csv")
     whole = _source(frames, annotations="all.csv", segment_unit="frames")
     assert whole.action_names == ["cut", "knot", "sew"]
@@ -292,10 +292,10 @@ def test_what_has_no_partner_is_listed_or_refused(frames: Path) -> None:
     source = _source(frames)
     assert [video.key for video in source.videos] == ["v1", "v2"]
     listed = {entry.path: entry.reason for entry in source.unpaired}
-    assert listed["v8-phase.txt"] == "no video of that name" and listed["v3"] == "no annotation for it"
+    assert listed["v8-phase.txt"] == "no video of that name" and listed["v3"] == "it has no annotation"
     assert "no annotation" in listed["README.txt"]
     assert source.action_names == ["cut", "knot", "sew", "wash"]
-    with pytest.raises(DataError, match=r"3 files take no part; the first: "):
+    with pytest.raises(DataError, match=r"3 files are not used; the first: "):
         _source(frames, on_unpaired="error")
 
 
@@ -373,7 +373,7 @@ def test_options_that_cannot_be(cholec: Path, frames: Path) -> None:
         ({"label_fps": -1.0}, "label_fps is -1"),
         ({"length_tolerance": -1}, "length_tolerance is -1"),
         ({"annotation_format": "frame"}, "Did you mean 'frames'"),
-        ({"rgb": "none"}, "chooses among frames"),
+        ({"rgb": "none"}, "selects frames, but"),
         ({"phasenames": ["a"]}, "no option 'phasenames'"),
     ):
         with pytest.raises(ConfigError, match=message):

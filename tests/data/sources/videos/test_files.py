@@ -132,7 +132,7 @@ def test_depth_placed_from_its_own_resolution_is_that_aligned_first(tmp_path: Pa
         assert foreign.aligned and foreign.depth.shape[-2:] == foreign.rgb.shape[-2:] == (64, 96)
     assert video.read_maps([3, 5], {"rgb", "depth"}).only({"depth"}).depth.shape == (2, 1, 64, 96)
     short = dataclasses.replace(coarse, depth=coarse.depth[:1])
-    with pytest.raises(DataError, match="do not fit each other"):
+    with pytest.raises(DataError, match="differ in size or frame count"):
         checked_size(short, (1, 1))
 
 

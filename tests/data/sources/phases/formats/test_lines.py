@@ -41,7 +41,7 @@ def test_a_table_of_all_videos_with_mistakes(tmp_path: Path) -> None:
 def test_without_a_header_only_two_columns_go(tmp_path: Path) -> None:
     (found,) = _all(tmp_path, "0,0\n1,0\n2,3\n")
     assert found.kind == "frames" and _spoken(found) == [(0, "0"), (1, "0"), (2, "3")]
-    with pytest.raises(DataError, match=r"line 1: 4 columns without a header: which of them is the phase"):
+    with pytest.raises(DataError, match=r"line 1: 4 columns without a header, so the phase column is unknown"):
         _all(tmp_path, "0,0,1,0\n1,0,1,1\n")
 
 
