@@ -198,4 +198,4 @@ def test_what_lies_beside_is_no_annotation(tmp_path: Path) -> None:
     (tmp_path / "v1.txt").rename(tmp_path / "labels/v1.txt")
     (tmp_path / "info.json").rename(tmp_path / "labels/info.json")
     (left,) = _source(tmp_path).unpaired
-    assert left.path == "info.json" and "another structure" in left.reason
+    assert left.path == "info.json" and "an unknown structure" in left.reason
