@@ -166,7 +166,7 @@ class EvaluationArguments:
         1, "Crops per clip along the longer side (classification; 3 in the paper's test).", low=1, high=1000
     )
     metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's default.")
-    greater_is_better: bool | None = _f(None, "Whether a larger `metric` is better; null = yes, except losses and errors.")
+    greater_is_better: bool | None = _f(None, "Whether a larger `metric` is better; null = unless a loss or error.")
 
 
 @dataclass

@@ -155,7 +155,7 @@ def arguments(tmp_path: Path, **changes: Any) -> RunArguments:
     ("device", "changes", "message"),
     [
         ("cpu", {"train__compile_backend": "inducter"}, "Did you mean 'inductor'"),
-        ("cpu", {"train__compile_mode": "reduce-overhead"}, "CUDA graphs.*on cpu"),
+        ("cpu", {"train__compile_mode": "reduce-overhead"}, "CUDA graphs.*uses cpu"),
         ("cuda", {"train__compile_mode": "reduce-overhead", "train__accumulation": 2}, "train.accumulation to 1"),
         ("cuda", {"train__compile_mode": "max-autotune", "train__sharding": "fsdp2"}, "FSDP2 moves"),
     ],

@@ -365,7 +365,7 @@ def test_what_the_configuration_would_not_get_is_refused(
         ({"bf16": {"enabled": True}}, "--train.precision bf16"),
         ({"optimizer": {"type": "AdamW"}}, "optimizer.*AdamW with the recipe"),
         ({"scheduler": {"type": "WarmupLR"}}, "--optim.schedule"),
-        ({"flops_profiler": {"enabled": True}}, "flops_profiler: it is not followed"),
+        ({"flops_profiler": {"enabled": True}}, "flops_profiler: it is not supported"),
     ],
 )
 def test_what_a_json_file_would_not_get_is_refused(

@@ -68,7 +68,7 @@ def test_empty_text_is_refused(key: str) -> None:
 
 
 def test_text_that_the_shell_has_cut_is_told_to_be_quoted() -> None:
-    with pytest.raises(ConfigError, match='Quote text with spaces for the shell: --output_dir "exp #1"'):
+    with pytest.raises(ConfigError, match='Put text with spaces in quotes: --output_dir "exp #1"'):
         parse("--output_dir", "exp", "#1")
 
 

@@ -19,13 +19,13 @@ BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"optim: {eps: \xff}", r"line 1: byte 0xff is not UTF-8"),
-        ("model:\n  hidden_act: gelu\n  # gr\xfc\xdfe\n".encode("latin-1"), "line 3: byte 0xfc is not UTF-8"),
-        (b"\xff\xfes\x00e\x00", "is not UTF-8"),
+        (b"optim: {eps: \xff}", r"line 1: byte 0xff is not valid UTF-8"),
+        ("model:\n  hidden_act: gelu\n  # gr\xfc\xdfe\n".encode("latin-1"), "line 3: byte 0xfc is not valid UTF-8"),
+        (b"\xff\xfes\x00e\x00", "is not valid UTF-8"),
         (b"seed: !!int abc", "a value that does not fit its type"),
         (b"seed: !!bool abc", "a value that does not fit its type"),
         (b"seed: !!float ''", "a value that does not fit its type"),
-        (b"seed: !!map abc", "line 1: .*not a mapping"),
+        (b"seed: !!map abc", "line 1: .*must be followed by a mapping"),
         (b"seed: !!python/object:os.system x", "is not valid YAML"),
         (b"data: {root: !!binary aGk=}", "is not valid YAML"),
         (b"data: {root: !!timestamp 2001-01-01}", "is not valid YAML"),

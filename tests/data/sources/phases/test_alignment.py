@@ -82,7 +82,7 @@ def test_numbers_counted_from_one_are_moved_where_it_is_known(tmp_path: Path) ->
 def test_no_rate_is_advised_that_nobody_annotates_at(tmp_path: Path) -> None:
     """1 to 123 in a video of 123 s: counted from 1 at one a second, not 1.01 a second."""
     annotation = _annotation(tmp_path, _lines(range(1, 124), ["cut"] * 123))
-    with pytest.raises(DataError, match=r"At 1 fps they would match: if this is the label rate, pass --data\.options\.label_fps=1"):
+    with pytest.raises(DataError, match=r"At 1 fps they would match: .* pass --data\.options\.label_fps=1"):
         _laid(annotation, Timing(3075, 25.0))
     assert _laid(annotation, Timing(3075, 25.0, label_fps=1.0, first=1)) == [0] * 3075
     odd = _annotation(tmp_path, _lines(range(170), ["cut"] * 170))
