@@ -105,7 +105,7 @@ def detection_metrics(results: Sequence[VideoResult], names: Sequence[str]) -> t
 
 
 def _frame_precision(results: Sequence[VideoResult], model: str) -> float:
-    """Mean average precision over frames; videos of which no clip could be read have no scores and take no part."""
+    """Mean average precision over frames; videos without a readable clip have no scores and are left out."""
     read = [result for result in results if result.valid.any()]
     if not read:
         return math.nan

@@ -63,7 +63,7 @@ class Quantization:
         """Inverse of `to_dict`; the other keys of what `extract_depth` records are left alone.
 
         Raises:
-            ConfigError: a key that is missing or that nobody writes, or what the class says.
+            ConfigError: a missing or unknown key, or an error of the class.
         """
         for name in values:
             choice(name, _RECORD_KEYS, "a key of the depth scale")

@@ -306,7 +306,7 @@ def depth_target(root: str | Path, rel: str, format: str) -> Path:
 
 
 def depth_is_written(root: str | Path, rel: str, format: str) -> bool:
-    """Whether the depth of `rel` is there whole; if so, what a process killed while tidying up left behind goes."""
+    """Whether the depth of `rel` is complete; if so, removes what a killed process left behind."""
     target = depth_target(root, rel, format)
     written = (target / SCALE_FILE).is_file() if format == "png" else target.is_file()
     if written and _partial(target).is_dir():

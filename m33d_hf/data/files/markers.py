@@ -36,7 +36,7 @@ def mark_complete(
     Args:
         folder: holds plain files only, unless `names` says which of them count.
         names: files to list; all of them by default.
-        known: known digests of files that have not changed since.
+        known: digests of files that have not changed since.
 
     Raises:
         OSError: the disk is full or not writable.

@@ -30,8 +30,8 @@ class ClassTable:
     Attributes:
         names: name of each class, by id.
         numbers: stored number -> id; None where no numbers are known, so that annotations must hold names.
-        assumed: nobody stated it for the data at hand: it tells what numbers mean, and where there are none but names,
-            those count.
+        assumed: True if it was not given for this data: it defines the meaning of numbers, but names in annotations
+            count.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class ClassTable:
     assumed: bool = False
 
     def onto(self, names: Sequence[str]) -> ClassTable:
-        """The same numbers for classes in the order of `names`; numbers of names that are not there are left out."""
+        """The same numbers for classes in the order of `names`; numbers of missing names are left out."""
         order = {name: number for number, name in enumerate(names)}
         if self.numbers is None:
             return ClassTable(tuple(names))
@@ -88,8 +88,7 @@ def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | Cla
         roots: folders of data.
 
     Raises:
-        ConfigError: a file that is not there, or files of that name under two roots that say different things; keys
-            that are no whole numbers.
+        ConfigError: a missing file, files of that name under two roots that differ, or keys that are not integers.
         DataError: a file that gives one number to two names, or one name to two numbers.
         CorruptFileError: a file that is not text.
     """

@@ -32,7 +32,7 @@ def read_numbers(path: Path) -> np.ndarray:
 
 
 def read_colours(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 colours of a colour-coded label map; of a file with a palette of its own, those that it shows.
+    """(H, W, 3) uint8 colours of a colour-coded label map; for a file with its own palette, the colours that it shows.
 
     Raises:
         CorruptFileError: missing, truncated or undecodable.

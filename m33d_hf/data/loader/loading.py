@@ -59,8 +59,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
 
     Args:
         source: anything with ``__len__`` and ``__getitem__(i) -> VideoHandle`` (m33d_hf.data.sources).
-        transform: sample in, sample out; reads its randomness from ``sample.meta["draw"]``. None for none. num_frames:
-            frames of a sample; 1 for images.
+        transform: sample in, sample out; reads its randomness from ``sample.meta["draw"]``; None for no transform.
+        num_frames: frames of a sample; 1 for images.
         frame_stride: distance between two of them, in source frames.
         train: random clip starts and replacement; otherwise the centre clip and dropping.
         seed: seed of the run.
@@ -141,9 +141,9 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         return len(self.indices)
 
     def deferring(self) -> SampleDataset:
-        """The data set for a collator that defers (`collation.deferring`): less work is done here and more on the
-        device. Pictures that are only cropped, resized and mirrored are written into the batch's memory and not
-        mirrored yet.
+        """The data set for a collator that defers (`collation.deferring`): less work here, more on the device.
+
+        Pictures that are only cropped, resized and mirrored are written into the batch's memory and not mirrored yet.
         """
         twin = copy.copy(self)
         twin.deferred = isinstance(self.transform, TrainTransform) and self.transform.in_parts

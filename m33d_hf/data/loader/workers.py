@@ -85,7 +85,10 @@ def _one_was_killed(iterator: Any) -> bool:
 
 
 def end_children() -> None:
-    """End what is left of the daemonic children when the interpreter exits.
+    """End the remaining daemonic children when the interpreter exits.
+
+    multiprocessing would send them SIGTERM, which our workers ignore, and wait for ever; so would a script that leaves
+    its loader in the middle of an epoch.
     """
     for child in multiprocessing.active_children():
         if child.daemon:

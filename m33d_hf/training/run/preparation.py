@@ -323,8 +323,9 @@ def build_eval_feed(
 
 
 def run_collator(args: RunArguments, task: Task, model: nn.Module, ranks: Ranks, train: bool) -> Collator:
-    """The task's collator; on an accelerator, or without workers, it leaves finishing to `to_device`. Workers on a CPU
-    run finish the batches that they collate, because there the training process is the bottleneck.
+    """The task's collator; on an accelerator, or without workers, it leaves finishing to `to_device`.
+
+    Workers on a CPU run finish the batches that they collate, because there the training process is the bottleneck.
     """
     collator = task.build_collator(args, model, train=train)
     return deferring(collator) if ranks.device.type != "cpu" or args.data.num_workers == 0 else collator

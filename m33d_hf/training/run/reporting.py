@@ -189,8 +189,9 @@ class Clock:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a metrics.jsonl; a missing file has none, and unreadable lines are left out. The last line may have been
-    cut short by a kill; the checkpoint tells whether the others are unchanged.
+    """Rows of a metrics.jsonl; a missing file has none, and unreadable lines are left out.
+
+    The last line may have been cut short by a kill; the checkpoint tells whether the others are unchanged.
     """
     if not path.exists():
         return []

@@ -143,6 +143,7 @@ class Task:
 
     def lacks_evaluation(self) -> bool:
         """Whether `save` would leave out files because this process has not run the evaluation that they are made from.
+
         This happens if a run was killed after its last evaluation: the loop then evaluates again before it saves. The
         same on every rank.
         """
@@ -223,8 +224,9 @@ def build_task(name: str) -> Task:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move the forward arguments of a batch to a device and finish them there, if the collator deferred that. Every
-    tensor is moved, also in nested dicts; "meta" is left out.
+    """Move the forward arguments of a batch to a device and finish them there, if the collator deferred that.
+
+    Every tensor is moved, also in nested dicts; "meta" is left out.
     """
     moved = _moved(batch, device)
     finishing = batch.get("meta", {}).get(FINISHING)

@@ -44,8 +44,9 @@ def clip_arguments(args: RunArguments, config: M33DConfig, names: Sequence[str] 
 
 
 def training_classes(args: RunArguments, config: M33DConfig) -> list[str]:
-    """Names of the classes in id order: `model.id2label` if given, otherwise those of the training source. A run that
-    only evaluates takes those of the evaluation source.
+    """Names of the classes in id order: `model.id2label` if given, otherwise those of the training source.
+
+    A run that only evaluates takes those of the evaluation source.
 
     Raises:
         ConfigError: a source without clip labels, or `model.num_labels` that is not their number.

@@ -311,7 +311,7 @@ def test_without_deepspeed_the_message_says_what_to_install(monkeypatch: pytest.
 def test_a_version_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.10.0")
-    with pytest.raises(MissingDependencyError, match=f"0.10.0 is too old, {deepspeed.MINIMUM}"):
+    with pytest.raises(MissingDependencyError, match=f"0.10.0 is too old; version {deepspeed.MINIMUM}"):
         deepspeed.load_deepspeed(torch.device("cpu"))
 
 

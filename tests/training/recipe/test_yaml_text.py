@@ -64,7 +64,7 @@ BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         (b"extends: ../here/mine", "extends itself"),
         (b"extends: " + b"x" * 5000, "There is no recipe"),
         (b"task: 3", "is for 3"),
-        (b"method: 3", "method needs one name"),
+        (b"method: 3", "method takes one name"),
         (b"method: mae\nstage: x", r"stage must be a whole number or null, not 'x'"),
         (b"# " + b"x" * 300_000, "too long for a recipe"),
         (b"optim: {betas: {a: 1}}", r"optim\.betas must be a list, each a number, not .* \(recipe .*mine\.yaml\)"),

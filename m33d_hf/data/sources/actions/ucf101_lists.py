@@ -166,7 +166,7 @@ def select_entries(
 
     Raises:
         ConfigError: an unknown split.
-        DataError: a list that is not there, or a video in both lists.
+        DataError: a missing list, or a video in both lists.
     """
     wanted = None if split in (None, "all") else canonical_split(str(split))
     train_file, test_file = (folder / list_name(part, index) for part in ("train", "test"))

@@ -35,8 +35,7 @@ class TumSource(FrameSource):
             source.
         fps: frames per second; None = from the median step of the timestamps.
 
-    Files that the lists name but that are not there, and frames without a partner, are left out and listed in
-    `unpaired`.
+    Files that the lists name but that are missing, and frames without a partner, are left out and listed in `unpaired`.
 
     Raises:
         ConfigError: options that contradict each other.

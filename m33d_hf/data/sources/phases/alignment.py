@@ -140,7 +140,7 @@ class Timing:
         first: number that annotations give to the first frame, 0 or 1 (`phase_numbering.first_number`).
         times: presentation time of each frame, in seconds from the first one; None if frames are evenly spaced.
         lacking: what is missing of the video, in words, for messages.
-        lost: frames missing behind the last one, which may be annotated (`phase_losses`); infinite where nobody knows.
+        lost: frames missing after the last one, which may be annotated (`phase_losses`); infinite if unknown.
     """
 
     num_frames: int
@@ -235,7 +235,7 @@ def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video:
         video: its key, for messages.
 
     Returns:
-        (num_frames,) uint8, 255 where nothing is annotated: before the first line, between segments, behind the last.
+        (num_frames,) uint8, 255 where nothing is annotated: before the first line, between segments, after the last.
 
     Raises:
         ConfigError: a frame rate is required but unknown.

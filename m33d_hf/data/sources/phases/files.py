@@ -221,7 +221,7 @@ class FoundAnnotations:
     """The annotations of a data set, by video key.
 
     Attributes:
-        by_key: annotations of videos that are there.
+        by_key: annotations of existing videos.
         others: annotations whose video is not; their names count as names of the data set.
         unpaired: files and entries without a video.
     """
@@ -253,8 +253,7 @@ def find_annotations(
         options: as for `read_annotations`.
 
     Raises:
-        DataError: a file that is not there, two that claim one video, or content that cannot be read (see
-            `read_annotations`).
+        DataError: a missing file, two that claim one video, or content that cannot be read (see `read_annotations`).
     """
     if annotations == "none":
         return FoundAnnotations()

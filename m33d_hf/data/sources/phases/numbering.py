@@ -22,7 +22,7 @@ def first_number(
     """The number that annotations give to the first frame, the same for a whole data set, and a sentence about it.
 
     A 0 anywhere settles it. Where all numbers begin at 1, some file must show it: a number that counted from 0 would
-    lie behind the end of its video, or every k-th frame as 1, 1 + k, 1 + 2k.
+    lie after the end of its video, or every k-th frame as 1, 1 + k, 1 + 2k.
 
     Args:
         annotations: by key of their video, of all splits.
@@ -30,7 +30,7 @@ def first_number(
         stated: 0 or 1, as somebody said; None to judge.
 
     Raises:
-        ConfigError: files begin at 1, and nothing tells what that means; or `stated` is neither 0 nor 1.
+        ConfigError: files begin at 1, and the meaning is unknown; or `stated` is neither 0 nor 1.
         DataError: files that contradict each other, or what was stated.
     """
     if stated not in (None, 0, 1) or isinstance(stated, bool):
@@ -88,7 +88,7 @@ def _sign_of_one(key: str, annotation: Annotation, timing: Timing | None) -> str
     if not length <= last <= length + 1:
         return None  # inside the video either way, or so far outside that the rate is another one
     return (
-        f"{annotation.path} ends at {last:g}, which counted from 0 would lie behind the end of {key} "
+        f"{annotation.path} ends at {last:g}, which counted from 0 would lie after the end of {key} "
         f"({timing.describe()})"
     )
 

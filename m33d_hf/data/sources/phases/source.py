@@ -83,7 +83,8 @@ class PhasesSource(PhaseSource):
         segment_unit: `frames` or `seconds` of segments whose columns do not say it.
         segment_end: `exclusive`, `inclusive` (the end names the segment's last frame), or `auto` by evidence.
         length_tolerance: label steps by which an annotation may be longer than its video. Where a recording was cut
-            short, the video's announced length counts; labels behind what can be read are lost, and said to be.
+            short, the video's announced length counts; labels after the last readable frame are not used, and this is
+            reported.
         rgb, depth: `auto`, `none`, and for frames a folder or pattern as in the `folder` source; for video files,
             `depth` is a folder of depth sidecars (`auto`: `depth/` where it holds depth_spec.json).
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: what stored depth means.

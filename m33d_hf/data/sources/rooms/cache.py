@@ -167,7 +167,7 @@ def open_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 class MappedArrays:
-    """Whoever reads the arrays of a rendered folder: mapped at first use in each process, never pickled.
+    """Base of readers of a rendered folder: arrays are mapped at first use in each process, never pickled.
 
     Attributes:
         folder: in the cache; set by the subclass.

@@ -23,7 +23,7 @@ def check_choice(option: str, value: str, known: Sequence[str], source: str = "r
 
 
 def check_int(option: str, value: int, lowest: int | None = None, source: str = "rooms") -> int:
-    """Give back a whole number of at least `lowest`.
+    """Return an integer of at least `lowest`.
 
     Raises:
         ConfigError: it is none, or too low.
@@ -49,7 +49,7 @@ def check_size(image_size: int | Sequence[int], source: str = "rooms") -> tuple[
 
 
 def check_device(device: str, source: str = "rooms") -> str:
-    """Give back the kind of device, "cpu" or "cuda", whether it is there or not: reading what is rendered needs none.
+    """Return the kind of device, "cpu" or "cuda", even if it is missing: reading rendered data does not need it.
 
     Raises:
         ConfigError: another device.
@@ -60,7 +60,7 @@ def check_device(device: str, source: str = "rooms") -> str:
 
 
 def require_device(kind: str, source: str = "rooms") -> None:
-    """Refuse to render on a device that is not there.
+    """Refuse to render on a missing device.
 
     Raises:
         ConfigError: CUDA without one.

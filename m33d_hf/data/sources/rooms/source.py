@@ -104,7 +104,7 @@ class RoomsSource(MappedArrays, Source):
         return [int(label) for label in self.arrays()["action"]] if self.spec.unit == "clips" else None
 
     def groups(self) -> list[str]:
-        """Key of every item: each is a video of its own, which low-label protocols draw."""
+        """Key of every item: each is a separate video, which low-label protocols draw."""
         return [self[index].key for index in range(len(self))]
 
     def digest(self) -> str:
