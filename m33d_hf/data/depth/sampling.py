@@ -12,9 +12,9 @@ from m33d_hf.data.files.files import read_map
 from m33d_hf.errors import CorruptFileError, DataError, DepthUnitError
 
 HOW_TO_STATE = (
-    "Pass depth_unit (metre, centimetre, millimetre, tum = 1/5000 m, tenth_millimetre, quarter_millimetre = 1/4000 m, "
-    "kitti = 1/256 m, sunrgbd = rotated bits) or depth_scale (stored value / scale = metres), or depth_kind (inverse, "
-    "relative) if the values are not distances."
+    "Pass --data.options.depth_unit (metre, centimetre, millimetre, tum = 1/5000 m, tenth_millimetre, "
+    "quarter_millimetre = 1/4000 m, kitti = 1/256 m, sunrgbd = rotated bits) or --data.options.depth_scale (stored "
+    "value / scale = metres), or --data.options.depth_kind (inverse, relative) if the values are not distances."
 )
 Item = TypeVar("Item")
 

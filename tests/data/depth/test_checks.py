@@ -46,7 +46,7 @@ def test_one_odd_file_of_other_units(tmp_path: Path, scale: float, odd: float):
 
 def test_several_odd_files_are_an_error_that_names_them(tmp_path: Path):
     files = write(tmp_path, range(30), 1000) + write(tmp_path, range(30, 36), 5000)
-    with pytest.raises(DepthUnitError, match=r"6 of 36 depth files(.|\n)*30\.png(.|\n)*31\.png") as caught:
+    with pytest.raises(DepthUnitError, match=r"6 of 36 checked depth files(.|\n)*30\.png(.|\n)*31\.png") as caught:
         detect_depth_spec(files)
     assert "millimetre" in str(caught.value) and "depth_unit" in str(caught.value)
 

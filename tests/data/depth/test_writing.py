@@ -146,5 +146,5 @@ def test_a_damaged_record_starts_afresh_and_foreign_folders_stay(tmp_path: Path)
     with pytest.raises(DataError, match="no frames"):
         writer.finish()
     writer.append(np.ones((1, 4, 4), np.float32))
-    with pytest.raises(DataError, match=r"size \(4, 5\), before \(4, 4\)"):
+    with pytest.raises(DataError, match=r"size \(4, 5\), but earlier frames have \(4, 4\)"):
         writer.append(np.ones((1, 4, 5), np.float32))

@@ -78,7 +78,7 @@ def test_a_rare_class_and_much_void_are_said_and_go_on(tmp_path: Path) -> None:
 def test_more_classes_than_the_model_has_are_refused(tmp_path: Path) -> None:
     args = _arguments(tmp_path, [0, 1, 2], num_classes=3)
     args.model["num_labels"] = 2
-    with pytest.raises(ConfigError, match="training data have 3 classes, the model 2"):
+    with pytest.raises(ConfigError, match="training data has 3 classes, but the model has 2"):
         dry_run(args, SemanticSegmentationTask())
 
 

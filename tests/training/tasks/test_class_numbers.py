@@ -233,7 +233,7 @@ def test_two_files_of_one_name_under_two_roots(tmp_path: Path) -> None:
     args.data.eval_root = str(other)
     task = VideoClassificationTask()
     model = task.build_model(args)
-    with pytest.raises(ConfigError, match="say different things"):
+    with pytest.raises(ConfigError, match="which differ"):
         task.build_datasets(args, model)
     args.data.eval_options = {"phase_names": "names.txt"}  # stated: each folder counts by its own file
     for dataset in task.build_datasets(args, model):

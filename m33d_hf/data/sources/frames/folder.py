@@ -25,10 +25,10 @@ from m33d_hf.errors import ConfigError, DataError
 
 _HOW_TO_FIX = (
     "Expected, for example, color/7.jpg + depth/7.png (+ label/7.png), at the root or in a folder per sequence, or "
-    "frame-000007.color.jpg + frame-000007.depth.png. Otherwise name them: rgb=FOLDER depth=FOLDER, patterns such as "
-    "rgb='*_left.png' depth='*_disp.png' (in one folder or in a folder per modality; with a folder, rgb='left/*.png'), "
-    "or association=FILE with two names per line. To keep frames without depth: require_depth=false; for RGB only: "
-    "depth=none; for depth only: rgb=none."
+    "frame-000007.color.jpg + frame-000007.depth.png. Otherwise name them with --data.options: rgb=FOLDER "
+    "depth=FOLDER, patterns such as rgb='*_left.png' depth='*_disp.png' (in one folder or in a folder per modality; "
+    "with a folder, rgb='left/*.png'), or association=FILE with two names per line. To keep frames without depth: "
+    "require_depth=false; for RGB only: depth=none; for depth only: rgb=none."
 )
 
 

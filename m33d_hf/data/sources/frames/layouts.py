@@ -92,7 +92,7 @@ def list_files(root: Path) -> Listing:
         DataError: the root is not a folder.
     """
     if not root.is_dir():
-        raise DataError(f"data root {str(root)!r} is not a folder")
+        raise DataError(f"data root {str(root)!r} is not a folder; set --data.root to an existing folder")
     files = []
     for folder, folders, names in os.walk(root, followlinks=True):
         # Data sets are often assembled from links; a link to a folder above would be walked for ever.

@@ -124,7 +124,7 @@ def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
 
 def _folder_of(root: Path, given: str) -> Path:
     if not root.is_dir():
-        raise DataError(f"data root {str(root)!r} is not a folder")
+        raise DataError(f"data root {str(root)!r} is not a folder; set --data.root to an existing folder")
     if given == "auto":
         return root / "videos" if (root / "videos").is_dir() else root
     folder = next((place for place in (root / given, Path(given).expanduser()) if place.is_dir()), None)

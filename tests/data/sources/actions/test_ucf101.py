@@ -216,7 +216,7 @@ def test_class_files_without_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("YoYo/v_YoYo_g01_c01.avi 1", r"line 2: the label 1 is 'Archery' in .*, the folder says 'YoYo' \(3\)"),
+        ("YoYo/v_YoYo_g01_c01.avi 1", r"line 2: the label 1 is 'Archery' in .*, but the folder says 'YoYo' \(3\)"),
         ("YoYo/v_YoYo_g01_c01.avi 2", "label 2 is 'HandstandPushups'.*Do its labels start at 0"),
         ("YoYo/v_YoYo_g01_c01.avi 4", r"label 4 is not a class \(there are 1 to 3\)"),
         ("YoYos/v_YoYo_g01_c01.avi", r"line 2: the class 'YoYos' is not in classInd\.txt\. Did you mean 'YoYo'"),

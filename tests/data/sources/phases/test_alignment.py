@@ -155,7 +155,7 @@ def test_a_stamp_holds_until_the_next_and_the_last_for_good(tmp_path: Path) -> N
     assert _laid(annotation, Timing(30, 10.0)) == _runs((255, 4), (0, 6), (1, 10), (2, 10))
     # 0.4 s at 29.97 fps is frame 11.99: the nearest frame is meant.
     assert _laid(annotation, Timing(90, 29.97))[11:13] == [255, 0]
-    with pytest.raises(ConfigError, match="in seconds, and the frames per second of v are not known"):
+    with pytest.raises(ConfigError, match="in seconds, but the frame rate of v is unknown"):
         _laid(annotation, Timing(30))
     with pytest.raises(DataError, match=r"up to 2 s, v has 10 frames at 10 fps = 1 s: .* longer than the video"):
         _laid(annotation, Timing(10, 10.0))
@@ -202,7 +202,7 @@ def test_ends_that_name_the_last_frame_are_noticed(tmp_path: Path) -> None:
         ends_are_inclusive([], "include")
     single = _annotation(tmp_path, "start_frame,end_frame,phase\n3,3,cut\n")
     assert ends_are_inclusive([single])[0]
-    with pytest.raises(DataError, match=r"line 2: .* holds no frame.*segment_end=inclusive"):
+    with pytest.raises(DataError, match=r"line 2: .* contains no frame.*segment_end=inclusive"):
         _laid(single, Timing(10))
 
 

@@ -72,7 +72,7 @@ def test_what_goes_beyond_the_announced_end_is_still_refused(tmp_path: Path):
     write_phases(root / "phase_annotations/video01-phase.txt", [*NAMES, *["wash"] * 20])
     with pytest.raises(DataError, match=r"longer than the video.*length_tolerance=20"):
         PhasesSource(root)
-    assert PhasesSource(root, length_tolerance=20).incomplete["video01"].count("lost") == 1
+    assert PhasesSource(root, length_tolerance=20).incomplete["video01"].count("not used") == 1
 
 
 def test_a_whole_video_with_a_longer_annotation_is_refused(tmp_path: Path):
@@ -85,7 +85,7 @@ def test_a_whole_video_with_a_longer_annotation_is_refused(tmp_path: Path):
 def test_another_rate_is_not_taken_for_a_cut(tmp_path: Path):
     root, count = cut_root(tmp_path, "ts")
     write_phases(root / "phase_annotations/video01-phase.txt", ["cut"] * (2 * count))
-    with pytest.raises(DataError, match=r"label_fps=50 if so"):
+    with pytest.raises(DataError, match=r"label_fps=50"):
         PhasesSource(root)
 
 

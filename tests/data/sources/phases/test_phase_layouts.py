@@ -105,7 +105,7 @@ def test_multibypass(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ignoring = _source(tmp_path, ignored_phases=["out_of_body"])
     assert ignoring.action_names == ["pouch", "prep"]
     assert _phases(ignoring, "BBP01") == _runs((1, 10), (0, 10), (255, 5))
-    assert "ignored as asked: out_of_body" in caplog.text
+    assert "ignored by option: out_of_body" in caplog.text
     assert _phases(_source(tmp_path, annotation_level="steps"), "BBP01") == _runs((0, 5), (1, 20))
     with pytest.raises(ConfigError, match=r"ignored_phases names 'out of body'.*Did you mean 'out_of_body'"):
         _source(tmp_path, ignored_phases=["out of body"])

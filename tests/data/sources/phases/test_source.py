@@ -293,7 +293,7 @@ def test_what_has_no_partner_is_listed_or_refused(frames: Path) -> None:
     assert [video.key for video in source.videos] == ["v1", "v2"]
     listed = {entry.path: entry.reason for entry in source.unpaired}
     assert listed["v8-phase.txt"] == "no video of that name" and listed["v3"] == "it has no annotation"
-    assert "no annotation" in listed["README.txt"]
+    assert "not an annotation" in listed["README.txt"]
     assert source.action_names == ["cut", "knot", "sew", "wash"]
     with pytest.raises(DataError, match=r"3 files are not used; the first: "):
         _source(frames, on_unpaired="error")
@@ -306,7 +306,7 @@ def test_a_video_that_cannot_be_read_is_listed(cholec: Path, tmp_path: Path) -> 
     assert [video.key for video in source.videos] == ["video01"]
     assert source.unpaired[0].path.endswith("video02.mp4")
     (tmp_path / "videos/video01.mp4").write_bytes(b"")
-    with pytest.raises(DataError, match="not one of 2 videos can be read"):
+    with pytest.raises(DataError, match="none of 2 videos can be read"):
         _source(tmp_path)
 
 
@@ -323,7 +323,7 @@ def test_splits_take_whole_videos(frames: Path) -> None:
     source = _source(frames, split="train")
     assert [video.key for video in source.videos] == ["v1", "v3"]
     assert [(entry.path, entry.reason) for entry in source.unpaired] == [
-        ("v7", "listed for the split train, but no video of that name")
+        ("v7", "listed for the split train, but there is no such video")
     ]
     (frames / "train.txt").write_text("v7\n")
     with pytest.raises(DataError, match="none of its 1 entries"):
@@ -339,7 +339,7 @@ def test_two_videos_or_annotations_of_one_name(cholec: Path, tmp_path: Path) -> 
     (tmp_path / "videos/more").mkdir()
     shutil.copy(tmp_path / "videos/video01.mp4", tmp_path / "videos/more/video01.mp4")
     (tmp_path / "all.csv").write_text("video,start_frame,end_frame,phase\nx/video01,0,5,cut\n")
-    with pytest.raises(DataError, match=r"'x/video01' could be any of the videos more/video01, video01"):
+    with pytest.raises(DataError, match=r"'x/video01' matches several videos: more/video01, video01"):
         _source(tmp_path, annotations="all.csv")
     shutil.copy(tmp_path / "videos/video02.mp4", tmp_path / "videos/video02.avi")
     with pytest.raises(DataError, match="would both be the video 'video02'"):
