@@ -39,8 +39,8 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
         if not videos:
             there = kinds_of(path for path in given.rglob("*") if path.is_file())
             raise ConfigError(
-                f"{given} is neither a video nor a folder of frames, and contains only {there}; see --video. Supported "
-                f"file types: {', '.join((*VIDEO_SUFFIXES, *FRAME_SUFFIXES))}."
+                f"{given} is neither a video nor a folder of frames (files: {there}); see --video. Supported file "
+                f"types: {', '.join((*VIDEO_SUFFIXES, *FRAME_SUFFIXES))}."
             )
         bare = [_name(given, path, suffix=False) for path in videos]
         for path, name in zip(videos, bare):

@@ -42,7 +42,7 @@ def run_arguments(folder: Path, root: str | None = None, split: str | None = Non
     try:
         recorded = read_sealed_json(file)["args"]
     except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{file} cannot be read ({error}); pass the output folder of run_pretrain.py.") from error
+        raise CheckpointError(f"{folder} is not an output folder of run_pretrain.py ({error}).") from error
     args: RunArguments = build(RunArguments, copy.deepcopy(recorded), "")
     if args.task != "pretraining":
         raise ConfigError(f"{folder} holds a {args.task} run; only pre-training runs can reconstruct.")

@@ -137,8 +137,8 @@ def _segment_columns(
     if missing:
         names = {"start": "start", "stop": "end or stop", "phase": "phase, label or activity"}
         raise DataError(
-            f"{path}, line {first[0]}: there is no column called {' / '.join(names[name] for name in missing)}; the columns "
-            f"are {', '.join(first[1])}. {EXPECTED}"
+            f"{path}, line {first[0]}: there is no column called {' / '.join(names[name] for name in missing)}; the "
+            f"columns are {', '.join(first[1])}. {EXPECTED}"
         )
     if units["start"] != units["stop"]:
         raise DataError(
