@@ -36,9 +36,24 @@ def _parser() -> argparse.ArgumentParser:
         "--norm_pix_loss", type=truth.get, choices=(True, False), help="true or false: pixel targets are normalised"
     )
     parser.add_argument("--no_decoder", action="store_true", help="convert only the encoder")
-    parser.add_argument("--depth_encoder_init", default="copy", choices=("copy", "random"))
-    parser.add_argument("--depth_patch_init", default="sum", choices=("sum", "mean", "random"))
-    parser.add_argument("--inflate", default="none", choices=("none", "average", "center"))
+    parser.add_argument(
+        "--depth_encoder_init",
+        default="copy",
+        choices=("copy", "random"),
+        help="missing depth encoder: copy the RGB encoder, or random weights",
+    )
+    parser.add_argument(
+        "--depth_patch_init",
+        default="sum",
+        choices=("sum", "mean", "random"),
+        help="missing depth patch embedding: RGB kernels summed or averaged over colour, or random",
+    )
+    parser.add_argument(
+        "--inflate",
+        default="none",
+        choices=("none", "average", "center"),
+        help="image kernel in a clip model: refuse it, spread it over the tubelet, or use it for the middle frame",
+    )
     parser.add_argument("--overwrite", action="store_true", help="overwrite an existing checkpoint")
     return parser
 
