@@ -65,7 +65,7 @@ def test_depth_comes_by_frame_number_and_at_the_pictures_size(tmp_path: Path) ->
     assert sample.depth is not None and sample.depth.shape == (3, 1, 64, 96) and sample.depth.dtype == torch.float32
     assert sample.depth[:, 0, 63, 95].tolist() == [0.0, 11.0, 5.0]
     assert torch.isnan(sample.depth).sum() == 3 * 8 * 8  # the hole grows with the map and swallows nothing else
-    with pytest.raises(DataError, match="has 12 frames, but its depth v has 13"):
+    with pytest.raises(DataError, match="has 12 frames, but its depth 13"):
         VideoFile("a", path, depth=RampDepth(13)).read([0])
 
 
