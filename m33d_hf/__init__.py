@@ -1,7 +1,7 @@
 """M33D: multi-modal masked 3D pre-training of vision transformers on RGB-D images and clips.
 
-Public names are imported when they are first used, so `import m33d_hf` costs milliseconds. It also lets
-transformers' auto classes know M33D (see `m33d_hf.registration`).
+Public names are imported when they are first used, so `import m33d_hf` costs milliseconds. It also registers M33D with
+transformers' auto classes (see `m33d_hf.registration`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The exception tree, importable without the model code's neighbours."""
+"""The exception tree, importable without the rest of the model code."""
 
 from m33d_hf.modeling.errors_m33d import (
     CheckpointError,

@@ -1,4 +1,4 @@
-"""Makes `AutoModel`, `AutoImageProcessor`, ... know M33D after `import m33d_hf`, without importing them.
+"""Registers M33D with `AutoModel`, `AutoImageProcessor`, ... on `import m33d_hf`, without importing them.
 
 transformers is told of classes from outside by objects: its `register` methods want the class of the configuration and
 of the model. Having those means having imported torch and transformers, which takes seconds, and `import m33d_hf` must

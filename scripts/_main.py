@@ -1,4 +1,5 @@
-"""The door of all run_* scripts: parse, then dry-run, replay, evaluate or train; our errors end without traceback."""
+"""Entry point of all run_* scripts: parse, then dry-run, replay, evaluate or train; our errors end without a
+traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ def main(task_name: str, argv: list[str] | None = None) -> int:
     """Run a task from the command line.
 
     Args:
-        task_name: as `m33d_hf.training.recipe.task_names` spells it.
+        task_name: a name of `m33d_hf.training.recipe.task_names`.
         argv: words; None for those of the process.
 
     Returns:

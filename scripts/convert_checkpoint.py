@@ -1,4 +1,4 @@
-"""Turn a checkpoint of another project into an M33D checkpoint folder and say what became of every weight."""
+"""Convert a checkpoint of another project to an M33D checkpoint folder, and report on every weight."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--input", required=True, help="file, folder or Hub repository id (org/name[@revision])")
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    parser.add_argument("--output", required=True, type=Path, help="output folder")
     parser.add_argument(
         "--config_overrides",
         nargs="*",
@@ -34,24 +34,39 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         default="pretraining",
         choices=tuple(MODELS),
-        help="the model to write; a task model takes the head of a fine-tuned checkpoint where ours is the same",
+        help="the model to write; a task model takes the head of a fine-tuned checkpoint if ours is the same",
     )
-    facts = parser.add_argument_group("what no tensor tells (the report says what was assumed)")
-    facts.add_argument("--num_attention_heads", type=int, help="heads of the encoder")
-    facts.add_argument("--decoder_num_attention_heads", type=int, help="heads of the decoder")
+    facts = parser.add_argument_group("settings that the weights do not show (the report lists assumptions)")
+    facts.add_argument("--num_attention_heads", type=int, help="number of attention heads of the encoder")
+    facts.add_argument("--decoder_num_attention_heads", type=int, help="number of attention heads of the decoder")
     facts.add_argument("--image_size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width")
-    facts.add_argument("--num_frames", type=int, help="frames of a clip")
-    facts.add_argument("--hidden_act", help="activation of the blocks, for example gelu")
-    facts.add_argument("--layer_norm_eps", type=float, help="epsilon of the norms, for example 1e-6")
+    facts.add_argument("--num_frames", type=int, help="frames per clip")
+    facts.add_argument("--hidden_act", help="activation of the MLPs, for example gelu")
+    facts.add_argument("--layer_norm_eps", type=float, help="epsilon of the layer norms, for example 1e-6")
     truth = {"true": True, "false": False}
     facts.add_argument(
-        "--norm_pix_loss", type=truth.get, choices=(True, False), help="true or false: targets were normalised"
+        "--norm_pix_loss", type=truth.get, choices=(True, False), help="true or false: pixel targets are normalised"
     )
-    parser.add_argument("--no_decoder", action="store_true", help="take the encoder only")
-    parser.add_argument("--depth_encoder_init", default="copy", choices=("copy", "random"))
-    parser.add_argument("--depth_patch_init", default="sum", choices=("sum", "mean", "random"))
-    parser.add_argument("--inflate", default="none", choices=("none", "average", "center"))
-    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is already there")
+    parser.add_argument("--no_decoder", action="store_true", help="convert only the encoder")
+    parser.add_argument(
+        "--depth_encoder_init",
+        default="copy",
+        choices=("copy", "random"),
+        help="missing depth encoder: copy the RGB encoder, or random weights",
+    )
+    parser.add_argument(
+        "--depth_patch_init",
+        default="sum",
+        choices=("sum", "mean", "random"),
+        help="missing depth patch embedding: RGB kernels summed or averaged over colour, or random",
+    )
+    parser.add_argument(
+        "--inflate",
+        default="none",
+        choices=("none", "average", "center"),
+        help="image kernel in a clip model: refuse it, spread it over the tubelet, or use it for the middle frame",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="overwrite an existing checkpoint")
     return parser
 
 
@@ -62,7 +77,7 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
     lone = next((pair for pair in pairs if "=" not in pair), None)
     if lone is not None:
-        raise ConfigError(f"--config_overrides {lone!r}: expected KEY=VALUE, for example image_size=[240,320].")
+        raise ConfigError(f"--config_overrides {lone!r}: write KEY=VALUE, for example image_size=[240,320].")
     words = {key: Word(value) for key, _, value in (pair.partition("=") for pair in pairs)}
     return check_model_fields(words, "--config_overrides", prefix="")
 

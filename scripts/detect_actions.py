@@ -1,7 +1,7 @@
-"""Find the phases of long videos with a trained detection model: timeline PNG, segments CSV and clips CSV of each.
+"""Find the phases of long videos with a trained model; write a timeline PNG, segments CSV and clips CSV for each.
 
-Frames are streamed, so that the length of a video does not matter to memory. Stretches and videos that cannot be read
-are reported on stderr and do not stop the others. Under torchrun the processes share the videos.
+Frames are streamed, so memory does not grow with the length of a video. Stretches and videos that cannot be read are
+reported on stderr and do not stop the others. Under torchrun the processes share the videos.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--video", required=True, nargs="+", help="video files, folders of frames, or folders of either"
     )
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    parser.add_argument("--output", required=True, type=Path, help="output folder")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: the GPU, if any")
     parser.add_argument("--batch_size", type=int, default=8, help="clips per forward pass (default 8)")
-    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="autocast of the encoder")
-    parser.add_argument("--fps", type=float, help="even frame rate, where the video does not say or says it wrong")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="encoder precision")
+    parser.add_argument("--fps", type=float, help="constant frame rate, if that of the video is missing or wrong")
     return parser
 
 

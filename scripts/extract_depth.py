@@ -20,19 +20,25 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", required=True, help="folder or Hub id: Depth Anything, DPT, ZoeDepth, M33DForDepthEstimation, ..")
     add("--input", required=True, type=Path, help="a tree of images, video files or frame folders, or one file")
-    add("--output", required=True, type=Path, help="folder of the depth; may lie inside --input")
-    add("--format", default="png", help="of videos: png (a folder of 16-bit PNG each) or parquet (a file each)")
-    add("--kind", default="auto", help="metric, inverse, relative, or auto: what the model's configuration says")
+    add("--output", required=True, type=Path, help="output folder for the depth; may be inside --input")
     add(
-        "--items", default="auto", help="images, videos (folders of pictures are videos too), or auto where it is clear"
+        "--format",
+        default="png",
+        help=(
+            "for videos: png (a folder of 16-bit PNG per video) or parquet (a file per video)"
+        ),
     )
-    add("--batch_size", type=int, default=8, help="pictures that go through the model together")
+    add("--kind", default="auto", help="metric, inverse, relative, or auto (from the model's configuration)")
+    add(
+        "--items", default="auto", help="images, videos (folders of pictures are videos too), or auto if clear"
+    )
+    add("--batch_size", type=int, default=8, help="pictures per forward pass")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ..; auto: the GPU of the local rank, otherwise the CPU")
-    add("--short_side", type=int, help="store depth with at most this short side; default: as large as the pictures")
-    add("--limit", type=int, help="only the first so many inputs")
-    add("--max_bad_fraction", type=float, default=0.01, help="share of unreadable inputs past which the run stops")
-    add("--trust_remote_code", action="store_true", help="run code that the model's repository brings along; read it")
-    add("--report_seconds", type=float, default=10.0, help="seconds between two lines of progress")
+    add("--short_side", type=int, help="largest short side of the stored depth; default: that of the pictures")
+    add("--limit", type=int, help="process only the first N inputs")
+    add("--max_bad_fraction", type=float, default=0.01, help="share of unreadable inputs above which the run stops")
+    add("--trust_remote_code", action="store_true", help="run code from the model's repository; read it first")
+    add("--report_seconds", type=float, default=10.0, help="seconds between progress lines")
     return parser
 
 
@@ -50,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{rank}error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{rank}interrupted; the same command continues where it stopped", file=sys.stderr)
+        print(f"{rank}interrupted; run the same command to continue", file=sys.stderr)
         return 130
     print(f"{rank}{summary.describe()}")
     return 0

@@ -1,6 +1,6 @@
 """Extract the clip features of all videos: extract_features.py --recipe orar_temporal --init_from STAGE_1_OUTPUT.
 
-Videos of both splits. Takes the arguments of run_action_detection.py, which does the same for the videos that it needs.
+Videos of both splits. Takes the arguments of run_action_detection.py, which extracts only the features that it needs.
 With torchrun or accelerate launch the processes share the videos; a run that was stopped continues.
 """
 

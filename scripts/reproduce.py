@@ -18,12 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="reproduction",
         help="reproduction; exploration: what was tried before; longer: the main rows with five times the samples",
     )
-    parser.add_argument("--output_dir", type=Path, help="where everything goes; default: outputs/PLAN-BUDGET")
-    parser.add_argument("--workers", type=int, help="processes; default: one per core, at most 8")
-    parser.add_argument("--cache_dir", help="where rooms are rendered; default: the user's cache")
+    parser.add_argument("--output_dir", type=Path, help="output folder; default: outputs/PLAN-BUDGET")
+    parser.add_argument("--workers", type=int, help="number of processes; default: one per core, at most 8")
+    parser.add_argument("--cache_dir", help="cache folder for rendered rooms; default: the user's cache")
     parser.add_argument("--fresh", action="store_true", help="repeat finished rows")
-    parser.add_argument("--estimate_only", action="store_true", help="tell how long it would take, and stop")
-    parser.add_argument("--report_only", action="store_true", help="write the reports again from results.json")
+    parser.add_argument("--estimate_only", action="store_true", help="print the expected time and stop")
+    parser.add_argument("--report_only", action="store_true", help="only write the reports again, from results.json")
     parser.add_argument(
         "--update_readme",
         action="store_true",
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.update_readme:
             changed = update_documents(Path(), load_results(options.output_dir or Path("results/rooms")))
-            news = f"written anew: {', '.join(map(str, changed))}" if changed else ""
-            print(news or "README.md, docs/evidence.md: up to date")
+            news = f"updated: {', '.join(map(str, changed))}" if changed else ""
+            print(news or "README.md and docs/evidence.md are up to date")
             return 0
         if options.report_only:
             return report(folder)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        print("interrupted; run the same command to continue", file=sys.stderr)
         return 130
 
 

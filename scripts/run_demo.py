@@ -13,12 +13,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse and call; return the exit code (1 when a row failed)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=("images", "video"), default="images", help="frames, or clips and videos")
-    parser.add_argument("--output_dir", type=Path, help="where everything goes; default: outputs/demo or demo-video")
-    parser.add_argument("--budget", default="full", help="full, or smoke: a test of the machinery in about a minute")
-    parser.add_argument("--workers", type=int, help="one-thread processes; default: one per core, at most 8")
-    parser.add_argument("--cache_dir", help="where rooms are rendered; default: the user's cache")
+    parser.add_argument("--output_dir", type=Path, help="output folder; default: outputs/demo or outputs/demo-video")
+    parser.add_argument("--budget", default="full", help="full, or smoke: a quick functional test in about a minute")
+    parser.add_argument("--workers", type=int, help="number of one-thread processes; default: one per core, at most 8")
+    parser.add_argument("--cache_dir", help="cache folder for rendered rooms; default: the user's cache")
     parser.add_argument("--fresh", action="store_true", help="repeat finished rows")
-    parser.add_argument("--report_only", action="store_true", help="write the reports again from results.json")
+    parser.add_argument("--report_only", action="store_true", help="only write the reports again, from results.json")
     options = parser.parse_args(argv)
 
     # The shell's `kill` ends like Ctrl-C: workers are told, save, and the next call continues.
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where it stopped", file=sys.stderr)
+        print("interrupted; run the same command to continue", file=sys.stderr)
         return 130
 
 

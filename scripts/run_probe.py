@@ -1,9 +1,9 @@
 """Probe a frozen encoder: run_probe.py --recipe rooms/actions --init_from PRETRAINED --output_dir outputs/probe
 
-Nearest neighbours and a linear classifier on the features of the clips, for the recipes and flags of
-run_video_classification.py: labels of --data.train_split teach, clips of --data.eval_split judge; nothing is trained in
-the encoder. Without --init_from the encoder is random. Only clips have class labels; images have pixels' classes:
---dense --recipe rooms/semseg (and the flags of run_semantic_segmentation.py) fits a linear classifier of patch tokens.
+Nearest neighbours and a linear classifier on the features of clips, with the recipes and flags of
+run_video_classification.py: fitted on the clips of --data.train_split, evaluated on those of --data.eval_split; the
+encoder is not trained. Without --init_from the encoder is random. Images have pixel labels instead of class labels:
+--dense --recipe rooms/semseg (and the flags of run_semantic_segmentation.py) fits a linear classifier on patch tokens.
 
   --knn_k 20 --knn_temperature 0.07                    the neighbours' vote
   --linear_strengths 0.0001,0.001,0.01,0.1,1           L2 penalties to choose from

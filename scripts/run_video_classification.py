@@ -1,7 +1,7 @@
 """Fine-tune clip classification: run_video_classification.py --recipe ucf101_finetune --init_from PRETRAINED.
 
 With python, torchrun or accelerate launch. --help lists recipes and every key; --dry_run shows what a run would do;
---eval_only --init_from OUTPUT judges a trained model.
+--eval_only --init_from OUTPUT evaluates a trained model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Picture what a pre-trained model reconstructs and what its masks show it: visualize.py --model OUTPUT.
+"""Draw the reconstructions of a pre-trained model and its visible tokens: visualize.py --model OUTPUT.
 
 Takes the output folder of run_pretrain.py and the data that the run was evaluated on, as its train_config.json says.
 """
@@ -17,13 +17,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line: 0, or 2 after an error of ours."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=Path, help="output folder of run_pretrain.py")
-    parser.add_argument("--output", type=Path, help="folder to write; default: pictures/ in the model's folder")
-    parser.add_argument("--samples", type=int, default=4, help="how many images or clips (default 4)")
-    parser.add_argument("--data_root", help="read this folder instead of the one of the run")
-    parser.add_argument("--split", help="split to read; default: the one that evaluated the run")
+    parser.add_argument("--output", type=Path, help="output folder; default: pictures/ in the model's folder")
+    parser.add_argument("--samples", type=int, default=4, help="number of images or clips (default 4)")
+    parser.add_argument("--data_root", help="data folder to read instead of that of the run")
+    parser.add_argument("--split", help="split to read; default: the evaluation split of the run")
     options = parser.parse_args(argv)
     if options.samples < 1:
-        parser.error(f"--samples is {options.samples}; give 1 or more")
+        parser.error(f"--samples is {options.samples}; it must be at least 1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for reading one file
     try:
         from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures

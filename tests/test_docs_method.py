@@ -50,7 +50,7 @@ def rows() -> list[list[str]]:
 
 def switches() -> set[str]:
     """Keys in the column of switches, and those that the last section names."""
-    text = METHOD.read_text(encoding="utf-8").partition("## What is not the paper's")[2]
+    text = METHOD.read_text(encoding="utf-8").partition("## Beyond the paper")[2]
     named = re.findall(r"`((?:model|modalities|optim|data)\.[\w.]+)`", text)
     return {key for row in rows() for key in re.findall(r"`([^`]+)`", row[4])} | set(named)
 

@@ -1,6 +1,6 @@
-"""Faster kernels for models on CPU. Models from the Hub work without them; runs of this package put them in.
+"""Faster kernels for models on CPU. Models from the Hub work without them; runs of this package use them.
 
-Weights, their names and what is written stay as they are: a saved model does not know that it was faster.
+Weights, their names and saved files are unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def accelerate_cpu(model: Model) -> Model:
-    """Let a model compute by this machine's faster kernels, in place, and return it.
+    """Make a model use this machine's faster kernels, in place, and return it.
 
     Every kernel looks at what it is given, and leaves other devices, dtypes and compiling to torch. Linear layers, and
     modules that multiply by part of a weight through an attribute `linear`, go to `m33d_hf.acceleration.linear`;
@@ -37,6 +37,6 @@ def accelerate_cpu(model: Model) -> Model:
 
 
 def place(model: Any, device: torch.device | str) -> Any:
-    """The model on its device, accelerated where that is the CPU."""
+    """The model on its device, accelerated if that is the CPU."""
     model.to(device)
     return accelerate_cpu(model) if torch.device(device).type == "cpu" else model

@@ -1,4 +1,4 @@
-"""Options as dataclasses: every field has its sentence and its range, from which checks, messages and help are made.
+"""Options as dataclasses: every field has a help sentence and a range, used for checks, messages and help.
 
 The sections of a recipe are such classes; those that belong to the data live here in `data`, where they are used.
 """
@@ -19,7 +19,7 @@ def option(default: Any, help: str, **bounds: Any) -> Any:
 
     Args:
         default: of the field.
-        help: its sentence, without the range, which `--help` adds in words.
+        help: its help sentence, without the range, which `--help` adds.
         bounds: arguments of `Range`; every field that holds numbers has some.
     """
     metadata: dict[str, Any] = {"help": help} | ({"range": Range(**bounds)} if bounds else {})
@@ -32,7 +32,7 @@ def check_section(options: Any, section: str) -> None:
     """Check every field of a dataclass of options against its type and range.
 
     Raises:
-        ConfigError: the first that does not fit, as "section.field".
+        ConfigError: names the first invalid field, as "section.field".
     """
     section_class: type = type(options)
     hints = types_of(section_class)
@@ -41,7 +41,7 @@ def check_section(options: Any, section: str) -> None:
         if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
             words = typing.get_args(hint)
             raise ConfigError(
-                f"{key} is {value!r}; it is one of {', '.join(words)}.{nearest_name_hint(str(value), words)}"
+                f"{key} is {value!r}; it must be one of {', '.join(words)}.{nearest_name_hint(str(value), words)}"
             )
         check_value(key, value, hint, field.metadata.get("range"))
 

@@ -1,13 +1,14 @@
-"""What a class says of its methods holds for those methods: who writes one anew says it anew.
+"""Class attributes that describe methods: a subclass that overrides such a method must set the attribute again.
 
-Our transforms and collators leave work to each other that the documentation of samples does not speak of (mirroring,
-say). They say so by an attribute. A subclass with a method of its own gets what is documented, until it says the same.
+Our transforms and collators defer work to each other in ways that samples do not document (such as mirroring), and
+declare this by an attribute. A subclass that overrides the method gets the documented samples unless it sets the
+attribute too.
 """
 
 from __future__ import annotations
 
 
 def restated(cls: type, attribute: str, *methods: str) -> None:
-    """For `__init_subclass__`: `attribute` is False where the class writes one of `methods` without stating it."""
+    """For `__init_subclass__`: `attribute` is False if the class overrides one of `methods` without setting it."""
     if attribute not in vars(cls) and any(method in vars(cls) for method in methods):
         setattr(cls, attribute, False)

@@ -28,7 +28,7 @@ def seed_of(*parts: SeedPart) -> int:
     """
     for part in parts:
         if type(part) not in _SEED_TYPES:
-            raise TypeError(f"a seed is made of int, float, str, bool or None, not of {type(part).__name__}")
+            raise TypeError(f"a seed can be made of int, float, str, bool or None, not of {type(part).__name__}")
     # The text of a tuple of these types names every value, its type and its boundaries.
     digest = hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -43,7 +43,7 @@ def generator_of(*parts: SeedPart) -> torch.Generator:
 
 @contextmanager
 def seeded(*parts: SeedPart) -> Iterator[None]:
-    """Seed torch's default CPU generator for the block and put its state back afterwards.
+    """Seed torch's default CPU generator for the block and restore its state afterwards.
 
     For code that takes no generator (torchvision's transform classes). `torch.manual_seed` would also walk
     through every accelerator, a hundred times slower.
@@ -54,7 +54,7 @@ def seeded(*parts: SeedPart) -> Iterator[None]:
 
 
 class Draw(NamedTuple):
-    """What every random draw about a sample has in common; the data set stores it as ``sample.meta["draw"]``.
+    """The part that all random draws of a sample share; the data set stores it as ``sample.meta["draw"]``.
 
     Attributes:
         seed: seed of the run.

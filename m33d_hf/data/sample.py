@@ -27,10 +27,11 @@ class RGBDSample:
             NaN where invalid; None for an RGB-only sample.
         segmentation: (T, H, W) uint8 class ids, 255 = ignore.
         label: class id of the whole sample.
-        meta: anything a source wants to hand on (paths, intrinsics, fps); never read by the model.
-        aligned: False where the depth covers the picture of `rgb` at another resolution (T, 1, h, w); see `align`.
-        mirrored: True where `rgb` alone is still to be mirrored, left to right; see `mirror`. Only samples on the way
-            from a training data set to a collator that knows about it are in this state (`SampleDataset.deferring`).
+        meta: anything else that a source provides (paths, intrinsics, fps); never read by the model.
+        aligned: False if the depth covers the same picture as `rgb` at another resolution (T, 1, h, w); see `align`.
+        mirrored: True if `rgb`, but not the other maps, still has to be mirrored left to right; see `mirror`. Only
+            samples on the way from a training data set to a collator that knows about it are in this state
+            (`SampleDataset.deferring`).
     """
 
     key: str
@@ -50,7 +51,7 @@ class RGBDSample:
         return replace(self, depth=depth, aligned=True)
 
     def mirror(self) -> RGBDSample:
-        """The sample with its RGB mirrored where that was left to do."""
+        """The sample with its RGB mirrored if that was deferred."""
         if not self.mirrored or self.rgb is None:
             return self
         return replace(self, rgb=self.rgb.flip(-1), mirrored=False)
@@ -59,12 +60,12 @@ class RGBDSample:
         for map_ in (self.rgb, self.depth, self.segmentation):
             if map_ is not None:
                 return map_
-        raise ValueError(f"sample {self.key!r} holds neither RGB, depth nor a segmentation")
+        raise ValueError(f"sample {self.key!r} has neither RGB nor depth nor a segmentation")
 
     def only(self, maps: Collection[str]) -> RGBDSample:
         """The sample without the maps that are not named ("rgb", "depth", "segmentation", other modalities).
 
-        A sample that holds none of those named stays whole, so that whoever misses one can say what is there.
+        A sample with none of the named maps stays whole, so that an error can say what it has.
         """
         others = self.meta.get("modalities", {})
         held = {"rgb": self.rgb, "depth": self.depth, "segmentation": self.segmentation}
@@ -121,7 +122,8 @@ class VideoHandle(Protocol):
 
 
 def frame_times(handle: VideoHandle) -> FrameTimes | None:
-    """When each frame of a video is shown: by its `times` where it tells them, else evenly by its rate, if known."""
+    """Presentation time of each frame of a video: its `times` if it has them, otherwise even steps by its rate, if
+    known."""
     times: FrameTimes | None = getattr(handle, "times", None)
     if times is None and handle.fps and handle.length:
         times = FrameTimes(handle.length, handle.fps)
@@ -129,13 +131,13 @@ def frame_times(handle: VideoHandle) -> FrameTimes | None:
 
 
 def known_lacks(handle: VideoHandle) -> tuple[Lack, ...]:
-    """Stretches that are missing of a video, in the order of time; none where it cannot tell."""
+    """Stretches that are missing from a video, in order of time; empty if unknown."""
     return tuple(getattr(handle, "lacks", ()))
 
 
 @runtime_checkable
 class SelectiveHandle(VideoHandle, Protocol):
-    """A handle that can leave out maps that nobody needs, and so need not decode them."""
+    """A handle that can leave out maps that are not needed, without decoding them."""
 
     def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
         """As `read`, with at least those of the named maps that there are, None for all; maybe not yet aligned."""

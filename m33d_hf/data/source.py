@@ -1,4 +1,5 @@
-"""What every reader of an on-disk format offers: a list of lazily read videos (an image is a video of one frame)."""
+"""The interface of every reader of an on-disk format: a list of lazily read videos (an image is a video of one
+frame)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """A file that takes no part, and why."""
+    """A file that is not used, and why."""
 
     path: str
     reason: str
@@ -37,23 +38,22 @@ class LongVideo(Protocol):
 class Source(ABC):
     """A data set as it lies on disk: it reads and aligns, and settles units; it never augments.
 
-    A subclass says its length, its items and its digest, and its constructor annotates every option: that is all. The
-    attributes below have defaults; whoever has more to tell sets them.
+    A subclass defines its length, its items and its digest, and its constructor annotates every option; nothing else is
+    required. The attributes below have defaults and may be set.
 
     Attributes:
-        name: the name under which messages and digests know it.
+        name: its name in messages and digests.
         class_names: names of the segmentation classes, in id order; None without segmentation labels.
         action_names: names of the clip labels, in id order; None without clip labels.
         depth_spec: unit and kind of the depth that `VideoHandle.read` returns; None without depth.
-        root: the folder that it reads; None where samples are made up.
+        root: the folder that it reads; None if samples are generated.
         notes: sentences about what was found and assumed, for logs and the dry run.
-        unpaired: files (relative to `root`) that take no part; listed in skipped_files.csv.
-        items_have_labels: False where the items carry no clip label although there are `action_names` (whole videos).
-        class_table: the classes with the numbers that annotations write for them (`labels.class_table.ClassTable`);
-            None where those are not known.
-        clip_span: source frames of each item, where the source cuts long videos into clips.
-        videos: the whole videos behind the items, where items are clips of them.
-        incomplete: key of a video -> what it and its annotation lack.
+        unpaired: files (relative to `root`) that are not used; listed in skipped_files.csv.
+        items_have_labels: False if the items have no clip label although there are `action_names` (whole videos).
+        class_table: the classes with their numbers in annotations (`labels.class_table.ClassTable`); None if unknown.
+        clip_span: source frames per item, if the source cuts long videos into clips.
+        videos: the whole videos behind the items, if items are clips of them.
+        incomplete: key of a video -> what is missing from it and its annotation.
     """
 
     name: str = "source"
@@ -86,9 +86,10 @@ class Source(ABC):
         """Hexadecimal digest of the content (or, for large trees, of the listing): equal data, equal digest."""
 
     def labels(self) -> list[int] | None:
-        """Clip label of every item, 255 for none; None where that is not known before reading."""
+        """Clip label of every item, 255 for none; None if labels are unknown before reading."""
         return None
 
     def groups(self) -> list[str] | None:
-        """Key of the video behind every item: low-label draws take videos. None: each item is one of its own."""
+        """Key of the video behind every item: low-label draws take whole videos. None: each item is a separate
+        video."""
         return None

@@ -1,4 +1,4 @@
-"""Clip classification judged by video: the views of a video are averaged, then each video counts once."""
+"""Clip classification evaluated per video: the views of a video are averaged, then each video counts once."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ View = tuple[int, int]
 
 @dataclass
 class VideoScore:
-    """What is known of one video.
+    """The predictions for one video.
 
     Attributes:
         key: its name.
-        label: class id, 255 where it has none.
+        label: class id, 255 if it has none.
         views: (segment, crop) -> (softmax (L,), cross-entropy; NaN without a label). float64.
     """
 
@@ -48,10 +48,10 @@ class VideoScore:
 
 
 class VideoScores:
-    """Collects the views of videos, by number of the video, so that neither batches nor ranks change what comes out.
+    """Collects the views of videos, by number of the video, so that the result does not depend on batches or ranks.
 
-    A view that comes twice (short videos give some segments and crops twice, and samplers may pad) counts
-    once, as in VideoMAE's test.
+    A view that occurs twice (short videos give some segments and crops twice, and samplers may pad) counts once, as in
+    VideoMAE's test.
 
     Args:
         num_classes: L.
@@ -92,7 +92,7 @@ class VideoScores:
             video.views.setdefault((int(view[0]), int(view[1])), (np.exp(logs[row]), loss))
 
     def merge(self, other: VideoScores) -> None:
-        """Take over the views of another process."""
+        """Add the views of another process."""
         for index, theirs in other.videos.items():
             video = self.videos.setdefault(index, VideoScore(theirs.key, theirs.label))
             for view, found in theirs.views.items():
@@ -110,7 +110,7 @@ class VideoScores:
         return whole
 
     def table(self) -> ScoreTable:
-        """Averages over the views, videos in the order of their numbers."""
+        """Averages over the views, with videos in the order of their numbers."""
         chosen = [self.videos[index] for index in sorted(self.videos)]
         empty = np.zeros((0, self.num_classes))
         return ScoreTable(
@@ -128,7 +128,7 @@ class ScoreTable:
 
     Attributes:
         keys: N names.
-        labels: (N,) class ids, 255 where a video has none; such videos take part in no metric.
+        labels: (N,) class ids, 255 where a video has none; such videos count in no metric.
         probabilities: (N, L).
         losses: (N,) cross-entropy, NaN without a label.
         views: (N,) number of different views.

@@ -1,8 +1,8 @@
-"""How well phases are found in long videos: average precision, frame accuracy, segmental edit score and F1.
+"""Metrics of phase detection in long videos: average precision, frame accuracy, segmental edit score and F1.
 
-Everything is a share in [0, 1]; a value without anything to measure is NaN, never an exception and never a silent
-zero. Frames whose label is 255 are not annotated: they are removed, together with what was predicted for them,
-before anything is counted or cut into segments.
+Every metric is a share in [0, 1]; one with nothing to measure is NaN, never an exception and never a silent zero.
+Frames whose label is 255 are not annotated: they are removed, together with what was predicted for them, before
+anything is counted or cut into segments.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
     Scores that are equal are one threshold, so the order of the input never matters.
 
     Args:
-        scores: (N,) the higher, the surer.
+        scores: (N,) confidences; higher means more certain.
         positives: (N,) bool.
 
     Returns:
@@ -94,7 +94,7 @@ def frame_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
 
 
 def segments(ids: ArrayLike) -> list[Segment]:
-    """Runs of one id in (T,) ids, in order; runs of 255 are none."""
+    """Runs of one id in (T,) ids, in order; runs of 255 are left out."""
     values = np.asarray(ids).astype(np.int64).ravel()
     borders = np.flatnonzero(np.diff(values)) + 1
     edges = [0, *borders.tolist(), len(values)]
@@ -103,7 +103,8 @@ def segments(ids: ArrayLike) -> list[Segment]:
 
 
 def edit_score(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Order of the segments, whatever their length: 1 - Levenshtein distance / segments of the longer side.
+    """Score of the order of the segments, whatever their length: 1 - Levenshtein distance / segments of the longer
+    sequence.
 
     The published score (Lea et al. 2016) is this times 100.
 
@@ -143,7 +144,7 @@ def segmental_f1(
     """
     for overlap in overlaps:
         if not 0 < overlap <= 1:
-            raise ConfigError(f"an overlap is {overlap}; it must lie in (0, 1]")
+            raise ConfigError(f"an overlap is {overlap}; it must be in (0, 1]")
     pairs = [tuple(segments(ids) for ids in _annotated(*video)) for video in videos]
     found, wanted = (sum(len(pair[side]) for pair in pairs) for side in (0, 1))
     result = {}

@@ -1,4 +1,4 @@
-"""What came out for each video of a detection data set: scores, tables, and timelines to look at."""
+"""Results for each video of a detection data set: scores, tables and frame predictions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODELS = ("temporal", "clipwise")
 
 @dataclass
 class VideoResult:
-    """Predictions for one video and what is true of it.
+    """Predictions for one video and its annotation.
 
     Attributes:
         row: its number in the data set.
@@ -34,8 +34,8 @@ class VideoResult:
         valid: (S,) bool, False for clips that could not be read.
         starts, stops: (S,) frames [start, stop) of each clip.
         phases: (T,) uint8 ids of the frames, 255 = not annotated.
-        times: when each frame is shown, None where unknown.
-        lacks: what is missing of the recording.
+        times: presentation time of each frame, None if unknown.
+        lacks: what is missing from the recording.
     """
 
     row: int
@@ -52,7 +52,7 @@ class VideoResult:
     lacks: tuple[Lack, ...] = ()
 
     def unread(self) -> list[tuple[int, int]]:
-        """Runs [start, stop) of frames that no clip that could be read covers."""
+        """Runs [start, stop) of frames that no readable clip covers."""
         covered = np.zeros(len(self.phases) + 2, bool)
         for start, stop in zip(self.starts[self.valid], self.stops[self.valid]):
             covered[start + 1 : stop + 1] = True
@@ -105,7 +105,7 @@ def detection_metrics(results: Sequence[VideoResult], names: Sequence[str]) -> t
 
 
 def _frame_precision(results: Sequence[VideoResult], model: str) -> float:
-    """Mean average precision over frames; videos of which no clip could be read have no scores and take no part."""
+    """Mean average precision over frames; videos without a readable clip have no scores and are left out."""
     read = [result for result in results if result.valid.any()]
     if not read:
         return math.nan
@@ -114,7 +114,7 @@ def _frame_precision(results: Sequence[VideoResult], model: str) -> float:
 
 
 def video_rows(results: Sequence[VideoResult]) -> list[dict[str, Any]]:
-    """One row per video: sizes, what is missing of it, and the scores of both models; empty where nothing is
+    """One row per video: sizes, what is missing, and the scores of both models; scores are empty if nothing is
     annotated."""
     rows = []
     for result in results:

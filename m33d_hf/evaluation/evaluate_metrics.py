@@ -1,4 +1,4 @@
-"""`evaluate.Metric` faces of the accumulators, for users whose code speaks evaluate.
+"""The accumulators as `evaluate.Metric`, for users of the evaluate library.
 
 They need no network and compute through the same accumulators as training. evaluate writes every prediction
 to Arrow on the way, so prefer the accumulators for whole data sets of dense maps.
@@ -21,7 +21,7 @@ def _modules() -> tuple[Any, Any]:
         import datasets
         import evaluate
     except ImportError as error:
-        message = "these metrics need evaluate and datasets: pip install evaluate datasets"
+        message = "these metrics require evaluate and datasets: pip install evaluate datasets"
         raise MissingDependencyError(message) from error
     return datasets, evaluate
 

@@ -64,7 +64,7 @@ def count_task(config: M33DConfig, task: str) -> FlopCount:
         ConfigError: an unknown task.
     """
     if task not in TASKS:
-        raise ConfigError(f"no FLOP count for task {task!r}.{nearest_name_hint(task, TASKS)}")
+        raise ConfigError(f"cannot count the FLOPs of task {task!r}.{nearest_name_hint(task, TASKS)}")
     return _counted(config.to_json_string(use_diff=False), task, 1)
 
 

@@ -1,4 +1,4 @@
-"""From clips to frames: what a sequence of clip predictions says about every frame of the video."""
+"""From clips to frames: predictions for every frame of a video from those of its clips."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["frame_phases", "frame_probabilities"]
 def frame_phases(
     probabilities: np.ndarray, starts: np.ndarray, stops: np.ndarray, valid: np.ndarray, length: int
 ) -> np.ndarray:
-    """(length,) uint8 most probable class of every frame, 255 everywhere where no clip could be read.
+    """(length,) uint8 most probable class of every frame, all 255 if no clip could be read.
 
     See `frame_probabilities`.
     """

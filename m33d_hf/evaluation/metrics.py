@@ -31,7 +31,7 @@ class _Reducible:
     _reduced: bool = False
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset all counts."""
         self.state.zero_()
         self._reduced = False
 
@@ -101,8 +101,8 @@ class ConfusionMatrix(_Reducible):
         outside = int(self.state[-1])
         if outside:
             raise LabelError(
-                f"{outside} pixels have a label or prediction outside [0, {self.num_classes}) that is not the "
-                f"ignore index {self.ignore_index}; check num_labels and the label files."
+                f"{outside} pixels have a label or prediction outside [0, {self.num_classes}) that is not the ignore "
+                f"index {self.ignore_index}; check num_labels and the label files."
             )
         counts = self.matrix.cpu().double()
         hits, labelled = counts.diagonal(), counts.sum(dim=1)
@@ -124,8 +124,7 @@ class DepthMetrics(_Reducible):
         average: "pixels" pools every pixel of the data set (the root is taken at the end); "images" takes the
             metric of every image, "batches" that of the pooled pixels of every call of `update` (as MultiMAE's code),
             and averages those that have a valid pixel.
-        min_depth, max_depth: metres; ground truth outside is not evaluated. None sets no bound,
-            as MultiMAE.
+        min_depth, max_depth: metres; ground truth outside is not evaluated. None sets no bound, as in MultiMAE.
         device: where to accumulate.
     """
 

@@ -1,7 +1,7 @@
 """Probes of frozen features: nearest neighbours, and a linear classifier. Tensors in, numbers out.
 
-Neither changes the encoder, so what they find was there before any label was seen. The neighbours have nothing to
-train; the linear classifier is convex and solved to its only minimum, so a probe of given features has one result.
+Neither changes the encoder, so they measure what it learnt without labels. The nearest neighbours are not trained; the
+linear classifier is a convex problem solved to its unique minimum, so a probe of given features has one result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True)
 class KnnOptions:
-    """The neighbours' vote.
+    """Options of the nearest-neighbour vote.
 
     Attributes:
         k: neighbours, >= 1 and at most the number of training features.
@@ -39,11 +39,11 @@ class KnnOptions:
 
 @dataclass(frozen=True)
 class LinearOptions:
-    """The linear classifier.
+    """Options of the linear classifier.
 
     Attributes:
-        strengths: factors of half the squared norm of the weights beside the mean cross-entropy, > 0; the best on the
-            held-out part is taken, and one alone is taken as it is.
+        strengths: L2 penalties: factors of half the squared norm of the weights, added to the mean cross-entropy, > 0;
+            the one that is best on the held-out part is used; a single one is used without a search.
         held_out: share of each class's training features that chooses the strength, in (0, 1).
         seed: of the draw of that part.
         max_iterations: of L-BFGS, per strength.
@@ -87,9 +87,11 @@ def knn_probe(
     """
     train, test, classes = _checked(train_features, train_labels, test_features, test_labels, num_classes)
     if not 1 <= k <= len(train):
-        raise ConfigError(f"k is {k} and there are {len(train)} training features; give --knn_k from 1 to that number.")
+        raise ConfigError(
+            f"k is {k}, but there are {len(train)} training features; set --knn_k to a number from 1 to {len(train)}."
+        )
     if not temperature > 0:
-        raise ConfigError(f"the neighbours' temperature is {temperature}; give a --knn_temperature above 0.")
+        raise ConfigError(f"the temperature of the nearest neighbours is {temperature}; set --knn_temperature above 0.")
     bank, labels = torch.nn.functional.normalize(train, dim=1), train_labels.to(train.device).long()
     queries = torch.nn.functional.normalize(test, dim=1)
     votes = []
@@ -125,7 +127,7 @@ def linear_probe(
     Returns:
         "top1", "top5"; "strength", the chosen one; "converged", 1.0 or 0.0, of the last fit; "iterations" of it;
         "gradient", the largest entry of the gradient where it ended; "train_top1"; "held_out_top1" where a strength was
-        chosen. A fit that has not converged is also told by a warning.
+        chosen. A warning is logged if a fit has not converged.
 
     Raises:
         ConfigError: options out of range, or classes too small to hold any feature out.
@@ -157,7 +159,7 @@ def fit_linear(
     """
     if not options.strengths or min(options.strengths) <= 0 or not 0 < options.held_out < 1:
         raise ConfigError(
-            f"strengths {list(options.strengths)} and held-out share {options.held_out}: give --linear_strengths above "
+            f"strengths {list(options.strengths)} and held-out share {options.held_out}; set --linear_strengths above "
             "0 and --linear_held_out between 0 and 1."
         )
     features, labels = features.double(), labels.to(features.device).long()
@@ -192,8 +194,8 @@ def _choose(
     """The strength, and its accuracy on the held-out part."""
     if not held.any():
         raise ConfigError(
-            f"none of the {len(labels)} training features can be held out, as every class has one; give a single "
-            "strength (--linear_strengths), or more labels."
+            f"none of the {len(labels)} training features can be held out, because every class has only one; use a "
+            "single strength (--linear_strengths), or more labels."
         )
     scores = []
     for strength in options.strengths:
@@ -211,7 +213,7 @@ class LinearFit:
     Attributes:
         iterations: of L-BFGS.
         gradient: largest entry of the gradient of weights and bias.
-        converged: whether it vanished, to the tolerance; where it did not, a warning has said so.
+        converged: whether it vanished within the tolerance; if not, a warning was logged.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, classes: int, strength: float, options: LinearOptions) -> None:
@@ -263,7 +265,7 @@ class LinearFit:
         if not self.converged:
             logger.warning(
                 "The linear probe with strength %g has NOT converged: after %d iterations the largest entry of its "
-                "gradient is %.2g, above %.2g. Its figures are not those of the best linear classifier.",
+                "gradient is %.2g, above %.2g. Its results are not those of the best linear classifier.",
                 strength, self.iterations, self.gradient, options.tolerance,
             )  # fmt: skip
 
@@ -299,20 +301,20 @@ def _checked(
         if features.ndim != 2 or not features.numel() or labels.shape != features.shape[:1]:
             raise DataError(
                 f"the {what} features have shape {tuple(features.shape)} and their labels {tuple(labels.shape)}; a "
-                "probe takes (N, D) and (N,), N and D above 0"
+                "probe requires (N, D) and (N,), with N and D above 0"
             )
         bad = int((~features.isfinite().all(dim=1)).sum())
         if bad:
             raise DataError(
-                f"{bad} of {len(features)} {what} features are not finite; check the weights of --init_from, and take "
+                f"{bad} of {len(features)} {what} features are not finite; check the weights of --init_from, and use "
                 "--train.precision bf16 or no"
             )
     if train.shape[1] != test.shape[1]:
-        raise DataError(f"training features are {train.shape[1]} wide, test features {test.shape[1]}")
+        raise DataError(f"training features are {train.shape[1]} wide, but test features are {test.shape[1]}")
     highest = int(max(train_labels.max(), test_labels.max()))
     classes = highest + 1 if num_classes is None else num_classes
     if min(int(train_labels.min()), int(test_labels.min())) < 0 or highest >= classes:
         raise LabelError(f"labels must be class ids from 0 to {classes - 1}; leave out samples without a label")
     if len(train_labels.unique()) < 2:
-        raise LabelError("the training features are all of one class, which leaves nothing to tell apart")
+        raise LabelError("the training features are all of one class; a probe requires at least two")
     return train.detach().double(), test.detach().to(train.device).double(), classes

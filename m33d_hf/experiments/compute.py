@@ -54,18 +54,18 @@ class Compute:
         for key in section:
             if key not in known:
                 hint = nearest_name_hint(key, known)
-                raise ConfigError(f"a budget's compute has no {key!r}; it has {', '.join(known)}.{hint}")
+                raise ConfigError(f"a budget's compute section has no key {key!r}; it has {', '.join(known)}.{hint}")
         found = cls(**section)
         choices = {"device": ("cpu", "cuda"), "render": ("cpu", "cuda", None), "precision": ("no", "bf16")}
         for key, allowed in choices.items():
             if getattr(found, key) not in allowed:
-                raise ConfigError(f"a budget's compute.{key} is {getattr(found, key)!r}; it is one of {allowed}.")
+                raise ConfigError(f"a budget's compute.{key} is {getattr(found, key)!r}; it must be one of {allowed}.")
         if (found.workers is not None and found.workers < 1) or found.loader_workers < 0:
             raise ConfigError("a budget's compute.workers must be at least 1 and its loader_workers at least 0.")
         return found
 
     def require(self) -> None:
-        """Refuse to start where the device is not.
+        """Refuse to start without the device.
 
         Raises:
             ConfigError: no GPU.
@@ -73,7 +73,7 @@ class Compute:
         import torch
 
         if "cuda" in (self.device, self.render_device) and not torch.cuda.is_available():
-            raise ConfigError("this budget runs on a GPU, and torch sees none; take another --budget.")
+            raise ConfigError("this budget runs on a GPU, but torch finds none; choose another --budget.")
 
     @property
     def render_device(self) -> str:

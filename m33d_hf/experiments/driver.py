@@ -1,4 +1,4 @@
-"""An experiment from beginning to end: plan, estimate, run, collect, report."""
+"""Runs an experiment: plan, estimate, run, collect, report."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def run(
         folder: outputs.
         budget: key of the plan's budgets.
         workers: processes; None = as the budget says, else one per available core, at most 8.
-        fresh: throw away what earlier calls left.
+        fresh: delete the results of earlier calls.
         cache_dir: where rooms are rendered; None = the user's cache.
-        estimate_only: tell the time that it would take and stop.
+        estimate_only: print the expected time and stop.
 
     Returns:
         Exit code: 0, or 1 when a row failed.
@@ -72,12 +72,12 @@ def run(
 
 
 def estimate(jobs: Sequence[Job], workers: int, budget: str) -> str:
-    """One sentence: how long everything takes where nothing is finished yet."""
+    """One sentence: the expected time if nothing is finished yet."""
     seconds = sum(job.cost for job in jobs) / workers
     runs = sum(job.id.startswith("pretrain-") for job in jobs)
     return (
         f"budget {budget}: {runs} pre-trainings and {len(jobs) - runs} other jobs, about {clock(seconds)} in {workers} "
-        "processes (finished rows are kept: the same command continues)"
+        "processes (finished rows are kept; run the same command to continue)"
     )
 
 
@@ -88,13 +88,13 @@ def write_reports(results: Results, folder: Path) -> tuple[Path, Path]:
 
 
 def summary(results: Results) -> list[str]:
-    """The gist in sentences."""
+    """A summary in sentences."""
     said = {"demo": demo.summary, "video": video.summary}
     return said.get(results["name"], reproduction.summary)(results)
 
 
 def report(folder: Path, write: Callable[[Results, Path], tuple[Path, Path]] = write_reports) -> int:
-    """Write the reports from results.json alone and print the gist; return the exit code.
+    """Write the reports from results.json alone and print the summary; return the exit code.
 
     Args:
         folder: outputs, with results.json.
@@ -161,7 +161,7 @@ def process_count(workers: int | None, compute: Compute) -> int:
         ConfigError: fewer than one were asked for.
     """
     if workers is not None and workers < 1:
-        raise ConfigError(f"workers is {workers}; it is at least 1 (leave it out for one process per core)")
+        raise ConfigError(f"workers is {workers}; it must be at least 1 (leave it out for one process per core)")
     return workers or compute.workers or min(MOST_WORKERS, available_cores())
 
 

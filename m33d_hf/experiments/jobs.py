@@ -70,11 +70,11 @@ def check_jobs(jobs: Sequence[Job]) -> None:
     by_id = {job.id: job for job in jobs}
     if len(by_id) != len(jobs):
         doubled = sorted({job.id for job in jobs if sum(other.id == job.id for other in jobs) > 1})
-        raise ConfigError(f"two jobs share the id {', '.join(doubled)}; ids must be unique.")
+        raise ConfigError(f"two jobs share the id {', '.join(doubled)}, but ids must be unique.")
     for job in jobs:
         for need in job.needs:
             if need not in by_id:
-                raise ConfigError(f"job {job.id!r} needs {need!r}, which is not among the jobs.")
+                raise ConfigError(f"job {job.id!r} needs {need!r}, but there is no such job.")
     open_ids = dict(by_id)
     while open_ids:
         ready = [job.id for job in open_ids.values() if not any(need in open_ids for need in job.needs)]
@@ -97,7 +97,7 @@ def stored_row(folder: Path, job: Job) -> dict[str, Any] | None:
     try:
         row = read_sealed_json(path)
     except CorruptFileError as error:
-        print(f"{error}; the work is repeated", file=sys.stderr, flush=True)
+        print(f"{error}; the job is repeated", file=sys.stderr, flush=True)
         return None
     if row.get("status") != DONE or row.get("fingerprint") != job.fingerprint():
         return None
@@ -235,7 +235,7 @@ class Runner:
         for job in waiting:
             missing = [need for need in job.needs if need in rows and rows[need]["status"] != DONE]
             if missing:
-                error = f"not run, because {', '.join(missing)} did not finish"
+                error = f"not run because {', '.join(missing)} did not finish"
                 row = {"id": job.id, "fingerprint": job.fingerprint(), "status": BLOCKED, "error": error}
                 self._keep(job, {**row, "wall_seconds": 0.0}, rows)
             else:
@@ -247,7 +247,7 @@ class Runner:
         again = []
         for job in lost:
             if job.id in self._retried:
-                error = "its worker process was killed twice (out of memory?)"
+                error = "its worker process was killed twice, probably because the machine ran out of memory"
                 row = {"id": job.id, "fingerprint": job.fingerprint(), "status": FAILED, "error": error}
                 self._keep(job, {**row, "wall_seconds": 0.0}, rows)
             else:

@@ -1,4 +1,4 @@
-"""What a long grid of runs tells while it runs: how much is done, what is running, when it will end."""
+"""Progress of a long grid of runs: the share done, what is running, and the remaining time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ProgressLine:
         self._last_line = 0.0
 
     def __call__(self, rows: Mapping[str, dict[str, Any]], running: Sequence[Job]) -> None:
-        """Tell what is new; cheap to call often."""
+        """Print what is new; cheap to call often."""
         news = [job for job in self.jobs if job.id in rows and job.id not in self._told]
         for job in news:
             self._told.add(job.id)

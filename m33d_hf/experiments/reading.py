@@ -30,7 +30,7 @@ def as_tables(results: Results) -> Results:
     strange = set(items) - {column["of"] for _, column in known}
     if strange:
         names = ", ".join(sorted(strange))
-        raise ConfigError(f"results.json has rows of {names}; the plan {content['name']} has no column for them.")
+        raise ConfigError(f"results.json has rows of {names}, but the plan {content['name']} has no column for them.")
     columns = {name: column for item in items for name, column in known if column["of"] == item}
     variants = list(dict.fromkeys(row["method"] for row in measured))
     return {

@@ -151,7 +151,9 @@ def _timed_training(args: RunArguments) -> tuple[TrainResult, float]:
     started = time.perf_counter()
     result = train(args, TASKS[args.task]())
     if result.interrupted_by is not None:
-        raise M33DError(f"stopped by signal {result.interrupted_by} at step {result.step}; run again to continue")
+        raise M33DError(
+            f"stopped by signal {result.interrupted_by} at step {result.step}; run the same command again to continue"
+        )
     return result, time.perf_counter() - started
 
 
@@ -195,7 +197,7 @@ def _rgb_parameters(model: M33DForPreTraining) -> int:
 def _first_batch(model: Any, task: Task, args: RunArguments, count: int) -> dict[str, Any]:
     """The first `count` test frames as forward arguments. A few pictures are drawn on the CPU, whatever trained."""
     dataset: SampleDataset | None = task.build_datasets(args, model)[1]
-    assert dataset is not None, "rows with pictures have an evaluation split"
+    assert dataset is not None, "rows with pictures require an evaluation split"
     samples = [dataset[(0, index)] for index in range(min(count, len(dataset)))]
     return to_device(task.build_collator(args, model, False)(samples), torch.device("cpu"))
 

@@ -1,1 +1,1 @@
-"""What trained models are used for on long inputs: depth and feature extraction, phase timelines."""
+"""Applying trained models: depth extraction, phase timelines of long videos, reconstruction pictures."""

@@ -1,8 +1,8 @@
 """Runs a depth model over images or videos and writes sidecars that `m33d_hf.data.depth.maps` reads.
 
-Every process of a launcher takes its share of the list and needs no other. What is there whole is not done again; a
-video cut short is continued after the last batch that was recorded. `depth_spec.json` remembers which model and which
-rules made a folder; another model, or other rules, may not add to it.
+Every process of a launcher works on its share of the list independently. Complete outputs are not computed again; an
+interrupted video is continued after the last recorded batch. `depth_spec.json` stores the model and the settings of a
+folder; a different model, or different settings, cannot add to it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _RULES = ("model_digest", "kind", "format", "items", "short_side")
 
 @dataclass(frozen=True)
 class DepthExtractionOptions:
-    """What to run on what; the fields are the command line's flags.
+    """Options of the extraction; the fields are the command-line flags.
 
     Attributes:
         model: folder or Hub id of a depth estimation model of transformers.
@@ -76,19 +76,19 @@ class DepthExtractionOptions:
     trust_remote_code: bool = False
 
     def check(self) -> None:
-        """Raise a ConfigError for a value that cannot be, a MissingDependencyError for Parquet without pyarrow."""
+        """Raise a ConfigError for an invalid value, a MissingDependencyError for Parquet without pyarrow."""
         if self.format not in FORMATS:
             raise ConfigError(f"--format {self.format!r} must be one of {', '.join(FORMATS)}.")
         if self.format == "parquet" and find_spec("pyarrow") is None:
-            raise MissingDependencyError("--format parquet needs pyarrow, which comes with `pip install datasets`.")
+            raise MissingDependencyError("--format parquet requires pyarrow, which comes with `pip install datasets`.")
         if not 0 <= self.max_bad_fraction <= 1:
-            raise ConfigError(f"--max_bad_fraction {self.max_bad_fraction} is a share between 0 and 1.")
+            raise ConfigError(f"--max_bad_fraction {self.max_bad_fraction} must be a share between 0 and 1.")
         for name in ("batch_size", "short_side", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value} must be at least 1.")
         if self.output.resolve() == self.input.resolve():
-            raise ConfigError(f"--output is the input itself ({self.input}); depth needs a folder of its own.")
+            raise ConfigError(f"--output is the input itself ({self.input}); choose a separate folder for depth.")
 
 
 @dataclass
@@ -107,13 +107,13 @@ class DepthExtractionSummary:
         """The closing lines."""
         lines = [
             f"{self.written} of {self.items} inputs written ({self.frames} frames in {_clock(self.seconds)}), "
-            f"{self.already_there} were there already, {len(self.skipped)} skipped."
+            f"{self.already_there} already existed, {len(self.skipped)} skipped."
         ]
         pixels = max(1, self.counts["pixels"])
         for name, words in {
             "not_finite": "were not finite and are stored as invalid",
             "not_positive": "were not above 0 and are stored as invalid",
-            "too_far": "lay beyond 65.534 m, which 16-bit millimetres cannot hold, and are stored as invalid",
+            "too_far": "were beyond 65.534 m, which 16-bit millimetres cannot hold, and are stored as invalid",
         }.items():
             if count := self.counts[name]:
                 lines.append(f"{count / pixels:.2%} of the predicted pixels ({count}) {words}.")
@@ -129,7 +129,7 @@ def extract_depth(
     predictor: DepthPredictor | None = None,
     say: Callable[[str], None] = print,
 ) -> DepthExtractionSummary:
-    """Write the depth of this rank's share of the inputs; files that are there whole are left alone.
+    """Write the depth of this rank's share of the inputs; complete outputs are kept.
 
     Args:
         options: what to do.
@@ -138,8 +138,8 @@ def extract_depth(
         say: receives lines of progress.
 
     Raises:
-        ConfigError: options that cannot be, or an output folder made by another model or with other rules, or into
-            which another extraction is writing.
+        ConfigError: invalid options, an output folder made by another model or with other settings, or one that another
+            extraction is writing to.
         CheckpointError: no usable model. DataError: no input, or too many unreadable ones.
     """
     options.check()
@@ -192,8 +192,8 @@ def claim_output(options: DepthExtractionOptions, predictor: DepthPredictor, ite
     if differing:
         listed = "; ".join(f"{name}: {before.get(name)} there, {provenance[name]} now" for name in differing)
         raise ConfigError(
-            f"{options.output} holds depth by {before.get('model')} made with other rules ({listed}). Depth of one "
-            "folder must mean one thing: choose another --output, or repeat the former call."
+            f"{options.output} holds depth by {before.get('model')} made with other settings ({listed}). All depth in "
+            "a folder must be made in the same way: choose another --output, or repeat the earlier command."
         )
 
 
@@ -255,7 +255,7 @@ class _Run:
             raise DataError(
                 f"{self.ledger.bad} unreadable inputs among {self.ledger.seen} are more than --max_bad_fraction "
                 f"{self.options.max_bad_fraction:g} allows; they are listed in {self.ledger.path}. Repair or remove "
-                f"them, or raise --max_bad_fraction. The last: {item.path}"
+                f"them, or increase --max_bad_fraction. The last: {item.path}"
             )
         return result
 
@@ -286,7 +286,7 @@ class _Run:
             raise CorruptFileError(item.path, "does not exist") from error
         writer = DepthVideoWriter(self.options.output, item.rel, self.predictor.kind, self.options.format)
         if info.incomplete:
-            self.say(f"{item.path} is incomplete: {info.incomplete}; the depth of what there is is written")
+            self.say(f"{item.path} is incomplete: {info.incomplete}; the depth of the existing frames is written")
             self.ledger.record({"incomplete": [incomplete_entry(str(item.path), info.incomplete, item.rel)]})
         start, base = writer.next_frame, self.progress
         if start:
@@ -300,7 +300,7 @@ class _Run:
                     self.progress = base + writer.next_frame / info.num_frames
                     self._report()
             if writer.next_frame != info.num_frames:
-                reason = f"{writer.next_frame} frames were decoded where {info.num_frames} were announced"
+                reason = f"{writer.next_frame} frames were decoded, but the file announces {info.num_frames}"
                 raise CorruptFileError(item.path, reason)
         except DataError:
             writer.discard()
@@ -325,8 +325,10 @@ class _Run:
         elapsed, done = now - self.started, self.progress - self.resumed
         left = elapsed * (len(self.share) - self.progress) / done if done > 0 else float("nan")
         share = self.progress / max(1, len(self.share))
-        self.say(f"{self.progress:.1f} of {len(self.share)} inputs ({share:.0%}), {_clock(elapsed)} so far, "
-                 f"about {_clock(left)} left")  # fmt: skip
+        self.say(
+            f"{self.progress:.1f} of {len(self.share)} inputs ({share:.0%}), {_clock(elapsed)} so far, about "
+            f"{_clock(left)} left"
+        )  # fmt: skip
 
 
 def stored_size(size: tuple[int, ...], short_side: int | None) -> tuple[int, int]:

@@ -67,7 +67,9 @@ def list_items(
         found += [DepthItem(root.name if f == root else f.relative_to(root).as_posix(), f, True) for f in folders]
     if not found:
         known = FRAME_SUFFIXES if items == "images" else (*VIDEO_SUFFIXES, *FRAME_SUFFIXES)
-        raise DataError(f"--input {root} holds no {items}: {kinds_of(files)}. What is read: {', '.join(known)}.")
+        raise DataError(
+            f"--input {root} holds no {items}: {kinds_of(files)}. Supported file types: {', '.join(known)}."
+        )
     _refuse_twins(found)
     return sorted(found, key=lambda item: natural_key(item.rel))
 
@@ -93,8 +95,8 @@ def _rel(root: Path, file: Path) -> str:
 def _settle(root: Path, images: list[Path], videos: list[Path], metric: bool) -> str:
     if images and videos:
         raise ConfigError(
-            f"--input {root} holds {len(images)} pictures and {len(videos)} video files. Say what is meant: --items "
-            "images, or --items videos (folders of pictures then count as videos too)."
+            f"--input {root} holds {len(images)} pictures and {len(videos)} video files. Choose with --items images or "
+            "--items videos (folders of pictures then count as videos too)."
         )
     if videos:
         return "videos"
@@ -111,8 +113,8 @@ def _refuse_frames(images: list[Path]) -> None:
     for (folder, _), count in series.items():
         if count >= _LOOSE_NUMBERED:
             raise ConfigError(
-                f"{folder} holds {count} numbered pictures: frames of a video, whose depth needs one scale, or single "
-                "images? Say --items videos or --items images."
+                f"{folder} holds {count} numbered pictures. If they are frames of a video, whose depth must have one "
+                "scale, pass --items videos; if they are single images, pass --items images."
             )
 
 
@@ -121,6 +123,6 @@ def _refuse_twins(items: list[DepthItem]) -> None:
     twins = [str(item.path) for item in items if counts[item.rel] > 1]
     if twins:
         raise DataError(
-            f"{len(twins)} inputs share a name but for the suffix, and so would their depth: {', '.join(twins[:4])}. "
-            "Rename or move some of them."
+            f"{len(twins)} inputs differ only in their suffix, so their depth would have the same name: "
+            f"{', '.join(twins[:4])}. Rename or move some of them."
         )

@@ -21,8 +21,8 @@ _METRIC_TYPES = ("m33d", "zoedepth", "depth_pro")
 # Depth Anything's own word, and ours: its "relative" head predicts disparity up to a scale and a shift.
 _STATED_TYPES = {"metric": "metric", "relative": "inverse"}
 _HOW_TO_STATE = (
-    "Say what it predicts: --kind metric (metres), --kind inverse (disparity-like, larger is nearer: MiDaS and its DPT "
-    "models, Depth Anything) or --kind relative (larger is farther, no unit)."
+    "Pass what it predicts: --kind metric (metres), --kind inverse (disparity-like, larger is nearer: MiDaS and its "
+    "DPT models, Depth Anything) or --kind relative (larger is farther, no unit)."
 )
 
 
@@ -88,8 +88,8 @@ def load_depth_predictor(
         kind: `metric`, `inverse`, `relative`, or `auto`: what the configuration says.
         device: of torch, or `auto`: the CUDA device of this local rank where there is one.
         local_rank: number of this process on its machine.
-        trust_remote_code: run the code that a repository brings along. Without, such a model is refused; transformers
-            would ask on the terminal, which hangs whoever has none.
+        trust_remote_code: run the code that a repository brings along. Otherwise such a model is refused; transformers
+            would ask on the terminal and hang without one.
 
     Raises:
         ConfigError: `auto` with a configuration that does not say, a contradiction to one that does, or an unknown
@@ -121,13 +121,13 @@ def settle_kind(config: Any, kind: str, name: str) -> str:
         if known is None:
             raise ConfigError(
                 f"{name}: the configuration of a {config.model_type!r} model does not say whether it predicts metric "
-                f"or inverse depth, and a wrong guess would turn near and far around. {_HOW_TO_STATE}"
+                f"or inverse depth, and a wrong guess would exchange near and far. {_HOW_TO_STATE}"
             )
         return known
     if known is not None and (known == "metric") != (kind == "metric"):
         raise ConfigError(
-            f"{name} is said to predict {kind} depth (--kind), but its configuration ({config.model_type}) says "
-            f"{known}. Leave --kind out, or correct the configuration."
+            f"{name} was given --kind {kind}, but its configuration ({config.model_type}) says {known}. Leave --kind "
+            "out, or correct the configuration."
         )
     return kind
 
@@ -155,15 +155,15 @@ def _load_model(name: str, trusted: bool) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         _refuse_foreign_code(name, error)
         raise CheckpointError(
-            f"--model {name!r} cannot be loaded as a depth estimation model: {str(error).splitlines()[0]} Give a "
+            f"--model {name!r} cannot be loaded as a depth estimation model: {str(error).splitlines()[0]} Pass a "
             "folder or Hub id of such a model with config.json and weights."
         ) from error
     missing = sorted(report.get("missing_keys", ()))
     if missing:
         listed = ", ".join(missing[:3])
         raise CheckpointError(
-            f"--model {name!r} has no weights for {len(missing)} parameters of {type(model).__name__} ({listed}, ..): "
-            "its depth would be noise. Give a checkpoint that was trained to estimate depth."
+            f"--model {name!r} has no weights for {len(missing)} parameters of {type(model).__name__} ({listed}, ..), "
+            "so its depth would be noise. Use a checkpoint that was trained to estimate depth."
         )
     return model
 
@@ -172,8 +172,8 @@ def _refuse_foreign_code(name: str, error: Exception) -> None:
     """Say it in our words where transformers refuses to run the code of a repository."""
     if "trust_remote_code" in str(error):
         raise CheckpointError(
-            f"--model {name!r} needs Python code that lies in its repository, which runs with your rights. Read it, "
-            "then pass --trust_remote_code."
+            f"--model {name!r} requires Python code from its repository, which runs with your permissions. Read the "
+            "code, then pass --trust_remote_code."
         ) from error
 
 
@@ -185,8 +185,8 @@ def _load_processor(name: str, trusted: bool) -> Any:
     except (OSError, ValueError, KeyError, ImportError) as error:
         _refuse_foreign_code(name, error)
         raise CheckpointError(
-            f"--model {name!r}: its image processor cannot be loaded ({str(error).splitlines()[0]}). The folder needs "
-            "the model's preprocessor_config.json, which says how pictures are resized and normalised."
+            f"--model {name!r}: its image processor cannot be loaded ({str(error).splitlines()[0]}). Add the model's "
+            "preprocessor_config.json, which defines how pictures are resized and normalised, to the folder."
         ) from error
 
 

@@ -39,14 +39,17 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
         if not videos:
             there = kinds_of(path for path in given.rglob("*") if path.is_file())
             raise ConfigError(
-                f"{given} is neither a video nor a folder of frames, and holds only {there}; see --video. What "
-                f"is read: {', '.join((*VIDEO_SUFFIXES, *FRAME_SUFFIXES))}."
+                f"{given} is neither a video nor a folder of frames (files: {there}); see --video. Supported file "
+                f"types: {', '.join((*VIDEO_SUFFIXES, *FRAME_SUFFIXES))}."
             )
         bare = [_name(given, path, suffix=False) for path in videos]
         for path, name in zip(videos, bare):
             chosen = name if bare.count(name) == 1 else _name(given, path, suffix=True)
             if chosen in found:
-                raise ConfigError(f"{found[chosen]} and {path} would both be written as {chosen!r}; give them apart.")
+                raise ConfigError(
+                    f"{found[chosen]} and {path} would both be written as {chosen!r}; process them with separate "
+                    "--output folders."
+                )
             found[chosen] = path
     return found
 

@@ -26,8 +26,8 @@ _LAUNCH_MARKS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB
 def shared_folder(folder: Path, place: Place) -> Iterator[None]:
     """Hold an output folder for this process and those of its launch; the lock goes with the process, however it ends.
 
-    The first process of a launch writes into the lock file which launch it is; others join it, or are refused. No
-    process needs to wait for another, and the last one leaves no lock file behind.
+    The first process of a launch writes the launch's identity to the lock file; others of the same launch join it, all
+    others are refused. No process waits for another, and the last one removes the lock file.
 
     Raises:
         ConfigError: another launch, or another process of the same rank, writes to the folder; or it is not usable.
@@ -46,7 +46,7 @@ def shared_folder(folder: Path, place: Place) -> Iterator[None]:
                     raise ConfigError(_refusal(folder, f"another process of rank {place.rank}"))
         except OSError as error:
             raise ConfigError(
-                f"--output {folder} cannot be used as a folder: {error.strerror} ({error.filename}). Give another."
+                f"--output {folder} cannot be used: {error.strerror} ({error.filename}). Choose another folder."
             ) from error
         try:
             yield
@@ -99,6 +99,6 @@ def _locked(file: IO[str], how: int) -> bool:
 
 def _refusal(folder: Path, holder: str) -> str:
     return (
-        f"--output {folder} is being written by {holder}. Wait for it, or give another folder; several processes share "
-        "the work when one torchrun or accelerate launch starts them."
+        f"--output {folder} is being written by {holder}. Wait for it, or choose another folder; to share the work, "
+        "start all processes with one torchrun or accelerate launch."
     )

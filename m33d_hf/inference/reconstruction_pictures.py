@@ -36,16 +36,16 @@ def run_arguments(folder: Path, root: str | None = None, split: str | None = Non
 
     Raises:
         CheckpointError: no readable train_config.json.
-        ConfigError: the run was no pre-training.
+        ConfigError: the run was not a pre-training run.
     """
     file = folder / CONFIG
     try:
         recorded = read_sealed_json(file)["args"]
     except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{file} cannot be read ({error}); name the output folder of run_pretrain.py.") from error
+        raise CheckpointError(f"{folder} is not an output folder of run_pretrain.py ({error}).") from error
     args: RunArguments = build(RunArguments, copy.deepcopy(recorded), "")
     if args.task != "pretraining":
-        raise ConfigError(f"{folder} holds a {args.task} run; only pre-trainings reconstruct anything.")
+        raise ConfigError(f"{folder} holds a {args.task} run; only pre-training runs can reconstruct.")
     if root is not None:
         args.data.root, args.data.eval_root = root, None
     if split is not None:

@@ -1,8 +1,8 @@
-"""Splits a list of items over the processes of a launcher; no process needs to hear of another.
+"""Splits a list of items over the processes of a launcher, without communication.
 
-`torchrun` and `accelerate launch` set RANK and WORLD_SIZE. Work whose pieces end in files of their own needs no more:
-each process takes its share, files that are there already are done, and `data.atomic_writing` sees to it that only
-whole files are there.
+`torchrun` and `accelerate launch` set RANK and WORLD_SIZE. For work that writes a separate file per item this is
+sufficient: each process takes its share, existing files are skipped, and `data.atomic_writing` ensures that only
+complete files exist.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class Place(NamedTuple):
-    """Where a process stands among those of its launcher; `local_rank` counts within one machine."""
+    """Rank of a process among those of its launcher; `local_rank` counts within one machine."""
 
     rank: int
     world_size: int
@@ -32,7 +32,10 @@ def launched_place() -> Place:
     """
     words = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     if words["RANK"] is None and words["WORLD_SIZE"] not in (None, "", "1"):
-        raise ConfigError(f"WORLD_SIZE is {words['WORLD_SIZE']} but RANK is not set: every process would do all work.")
+        raise ConfigError(
+            f"WORLD_SIZE is {words['WORLD_SIZE']} but RANK is not set, so every process would do all the work; start "
+            "with torchrun or accelerate launch, or unset WORLD_SIZE."
+        )
     try:
         rank, world_size = int(words["RANK"] or 0), int(words["WORLD_SIZE"] or 1)
         local_rank = int(words["LOCAL_RANK"] or 0)
@@ -58,4 +61,4 @@ def rank_share(items: Sequence[Item], rank: int, world_size: int) -> list[Item]:
 
 def _check_place(rank: int, world_size: int) -> None:
     if world_size < 1 or not 0 <= rank < world_size:
-        raise ConfigError(f"rank {rank} of {world_size} processes: a rank lies between 0 and the world size - 1.")
+        raise ConfigError(f"rank {rank} of {world_size} processes: a rank must be between 0 and the world size - 1.")

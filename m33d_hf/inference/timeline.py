@@ -1,7 +1,7 @@
 """Phases of videos of any length: frames are streamed, clips encoded as they complete, only their features are kept.
 
 A causal model can follow a video that is still being recorded (`ActionDetector.follow`): its recurrent state is carried
-from clip to clip, and what it says about a clip never changes afterwards.
+from clip to clip, and its prediction for a clip never changes afterwards.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipPrediction:
-    """What is said about a clip.
+    """The prediction for a clip.
 
     Attributes:
         start, stop: its frames, [start, stop).
@@ -202,7 +202,7 @@ class ActionDetector:
         frames: Frames | None = None,
     ) -> None:
         if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; it is at least 1")
+            raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
         config: Any = model.config
         self.device, self.batch_size, self.precision = torch.device(device), batch_size, precision
         self.model: M33DForVideoActionDetection = place(model, self.device).eval()
@@ -224,13 +224,13 @@ class ActionDetector:
         try:
             loaded: Any = M33DForVideoActionDetection.from_pretrained(folder, output_loading_info=True)
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder} holds no trained action detection: {error}") from error
+            raise CheckpointError(f"{folder} holds no trained action detection model: {error}") from error
         model, info = loaded
         if info["missing_keys"]:
             first = sorted(info["missing_keys"])[0]
             raise CheckpointError(
-                f"{folder} holds no trained action detection: it lacks {len(info['missing_keys'])} weights, such as "
-                f"{first!r}. Train one with run_action_detection.py --init_from {folder}."
+                f"{folder} holds no trained action detection model: it lacks {len(info['missing_keys'])} weights, such "
+                f"as {first!r}. Train one with run_action_detection.py --init_from {folder}."
             )
         return cls(model, _trained_geometry(Path(folder)), **options)
 
@@ -242,7 +242,7 @@ class ActionDetector:
             fps: frames per second, evenly; None takes the times of the file's frames.
 
         Raises:
-            CorruptFileError: nothing of it can be read.
+            CorruptFileError: no part of it can be read.
         """
         watched = _Video(Path(path), self.frames)
         encoded = list(self._encoded(watched))
@@ -262,16 +262,17 @@ class ActionDetector:
         return Detection(watched.path, watched.length, rate, self.names, clips, watched.unreadable, times, lacks)
 
     def follow(self, path: str | Path) -> Iterator[ClipPrediction]:
-        """Predictions clip by clip, each as soon as it is encoded (with batch_size 1: as soon as its last frame came).
+        """Predictions clip by clip, each as soon as it is encoded (with batch_size 1: as soon as its last frame has
+        arrived).
 
-        What comes out equals `detect`.
+        The results equal those of `detect`.
 
         Raises:
             ConfigError: the model reads both directions of time.
         """
         if not self.model.config.temporal_causal:
             raise ConfigError(
-                "this model looks at the whole video before it says anything; following one takes a model trained with "
+                "this model reads the whole video before it predicts; to follow a video, use a model trained with "
                 "--model.temporal_causal true"
             )
         state: Tensor | None = None
@@ -400,4 +401,4 @@ def _trained_geometry(folder: Path) -> TransformOptions:
         said = read_sealed_json(file)["args"]["transforms"]
         return TransformOptions(eval_crop=said["eval_crop"], resize_mode=said["resize_mode"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}; remove it to use the default geometry") from error
+        raise CheckpointError(f"{file} cannot be read: {error}; delete the file to use the default geometry") from error

@@ -1,4 +1,4 @@
-"""Figures without global state: what every picture of the package is drawn on."""
+"""Figures without global state, used by all pictures of this package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **g
     except ImportError as error:
         from m33d_hf.errors import MissingDependencyError
 
-        raise MissingDependencyError("figures need matplotlib: pip install matplotlib") from error
+        raise MissingDependencyError("figures require matplotlib: pip install matplotlib") from error
     with matplotlib.rc_context({"font.family": ["DejaVu Sans"], "font.size": 8.5}):
         figure = MatplotlibFigure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **grid)
@@ -36,7 +36,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **g
 
 
 def bare(axis: Axes) -> None:
-    """Take away ticks and frame: an axis that shows an image."""
+    """Remove ticks and frame, for an axis that shows an image."""
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
@@ -55,7 +55,7 @@ def plain(axis: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 130) -> Path:
-    """Write a PNG; folders are made."""
+    """Write a PNG; creates missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi, facecolor="white")
     return path

@@ -1,4 +1,4 @@
-"""Clips frame by frame: what motion masking shows of them, and how they are reconstructed."""
+"""Clips frame by frame: visible tokens of motion masking, and reconstructions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def spread_frames(total: int, most: int = MOST_FRAMES, step: int = 1) -> list[in
 
 
 def dim_masked(image: np.ndarray, visible_hw: np.ndarray, patch: tuple[int, int]) -> np.ndarray:
-    """Darken what is masked and take its colour away; visible patches stay as they are.
+    """Darken and desaturate masked patches; visible patches stay unchanged.
 
     Args:
         image: (H, W, 3) in [0, 1].
@@ -73,7 +73,7 @@ def motion_mask_figure(
     keep_V: torch.Tensor | None = None,
     most_frames: int = MOST_FRAMES,
 ) -> Figure:
-    """Frames of a clip, their motion scores, and the tokens of RGB that stay visible (framed; the rest is dark).
+    """Frames of a clip, their motion scores, and the visible RGB tokens (framed; the rest is dark).
 
     Args:
         config: of the model; RGB's masking is "motion" unless `keep_V` is given.
@@ -94,7 +94,9 @@ def motion_mask_figure(
     scores = motion_scores(pixels[None], config)
     if keep_V is None:
         if spec.masking != "motion":
-            raise ConfigError(f"RGB's masking is {spec.masking!r}; set masking 'motion', or give the visible tokens")
+            raise ConfigError(
+                f"RGB's masking is {spec.masking!r}; set masking to 'motion', or pass the visible tokens (keep_V)"
+            )
         keep_V = draw_keep(config, 1, grid, generator, motion=scores)["rgb"][0]
     visible = visible_grid(keep_V, grid)
     heat = scores[0].reshape(grid).numpy()

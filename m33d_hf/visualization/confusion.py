@@ -57,7 +57,7 @@ def confusion_figure(
     count = len(names)
     if matrix.shape != (count, count) or count == 0:
         raise ConfigError(
-            f"a confusion matrix of shape {matrix.shape} for {count} class names; it is (L, L) for L names"
+            f"a confusion matrix of shape {matrix.shape} for {count} class names; it must be (L, L) for L names"
         )
     shares = row_shares(matrix)
     side = float(np.clip(2.2 + 0.42 * count, 4.2, 6.5) if count <= MOST_NUMBERS else np.clip(0.105 * count, 6.5, 12.0))

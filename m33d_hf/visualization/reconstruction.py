@@ -1,8 +1,8 @@
-"""Masked images, what the model saw of them, and what it made of the rest.
+"""Masked images: the input, the visible patches, and the reconstruction.
 
-A model trained on normalised patches predicts no brightness and no contrast: to look at its output, the
-statistics of the true patch must be put back, and then part of what one sees is the truth.
-`reconstruction_views` does this and says so in `statistics_from_truth`; captions have to repeat it.
+A model trained on normalised patches predicts no brightness and no contrast: to display its output, mean and deviation
+of the true patch must be restored, so part of the picture comes from the ground truth. `reconstruction_views` does this
+and records it in `statistics_from_truth`; captions must mention it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Measurements of a few seeds as pictures: every seed a dot, the mean a larger one, bars from the least to the most."""
+"""Figures of measurements with a few seeds: a dot per seed, a larger one for the mean, bars from smallest to
+largest."""
 
 from __future__ import annotations
 

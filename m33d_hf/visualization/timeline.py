@@ -61,8 +61,8 @@ def timeline_figure(
         probabilities: (S, L) in [0, 1], evenly spaced over the same time; S need not be T.
         title: heading, such as the video's name.
         times: when each of the T ids holds, which replaces `fps`.
-        unreadable: stretches in seconds (without a rate, in frames) of which nothing is known, drawn hatched; one that
-            ends behind the ids makes the axis longer.
+        unreadable: stretches without data, in seconds (in frames without a rate), drawn hatched; one that ends after
+            the ids extends the axis.
 
     Raises:
         ConfigError: rows of different length, ids without a name, or probabilities of another number of phases.
@@ -160,14 +160,16 @@ def _checked_length(rows: Mapping[str, np.ndarray], names: Sequence[str], probab
     lengths = {name: len(ids) for name, ids in rows.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         listed = ", ".join(f"{name!r} {length}" for name, length in lengths.items()) or "none"
-        raise ConfigError(f"a timeline needs rows of one length, at least 1; ids per row: {listed}")
+        raise ConfigError(f"the rows of a timeline must have the same length, at least 1; ids per row: {listed}")
     for name, ids in rows.items():
         known = (ids >= 0) & (ids < len(names)) | (ids == IGNORE_INDEX)
         if not known.all():
             wrong = int(ids[~known][0])
-            raise ConfigError(f"timeline row {name!r}: phase id {wrong}, there are names for 0 to {len(names) - 1}")
+            raise ConfigError(f"timeline row {name!r}: phase id {wrong}, but there are names for 0 to {len(names) - 1}")
     if probabilities is not None and (probabilities.ndim != 2 or probabilities.shape[1] != len(names)):
-        raise ConfigError(f"probabilities of shape {probabilities.shape}; they are (S, {len(names)}) for these names")
+        raise ConfigError(
+            f"probabilities of shape {probabilities.shape}; they must be (S, {len(names)}) for these names"
+        )
     return next(iter(lengths.values()))
 
 

@@ -177,7 +177,7 @@ def test_what_cannot_be_probed(probe: Any) -> None:
         probe(train, labels, test.index_fill(0, torch.tensor([2]), torch.nan), truth)
     with pytest.raises(DataError, match="training features have shape"):
         probe(train[:0], labels[:0], test, truth)
-    with pytest.raises(DataError, match="12 wide, test features 11"):
+    with pytest.raises(DataError, match="12 wide, but test features are 11"):
         probe(train, labels, test[:, :11], truth)
     with pytest.raises(LabelError, match="from 0 to 4"):
         probe(train, labels, test, truth, num_classes=5)
@@ -185,13 +185,13 @@ def test_what_cannot_be_probed(probe: Any) -> None:
 
 def test_options_out_of_range() -> None:
     split = draw()
-    with pytest.raises(ConfigError, match=r"k is 91 and there are 90.*--knn_k"):
+    with pytest.raises(ConfigError, match=r"k is 91, but there are 90.*--knn_k"):
         knn_probe(*split, k=91)
     with pytest.raises(ConfigError, match="--knn_temperature"):
         knn_probe(*split, temperature=0.0)
     with pytest.raises(ConfigError, match="--linear_strengths"):
         linear_probe(*split, options=LinearOptions([]))
     few = (split[0][:7], split[1][:7], split[2], split[3])
-    with pytest.raises(ConfigError, match="every class has one"):
+    with pytest.raises(ConfigError, match="every class has only one"):
         linear_probe(*few)
     assert linear_probe(*few, options=LinearOptions([0.1]))["train_top1"] == 1.0

@@ -43,7 +43,7 @@ def test_rendering_may_be_elsewhere_than_training() -> None:
 
 def test_a_missing_gpu_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="runs on a GPU, and torch sees none"):
+    with pytest.raises(ConfigError, match="runs on a GPU, but torch finds none"):
         driver.run_jobs([], tmp_path, None, Compute(device="cuda"))
 
 

@@ -118,8 +118,9 @@ def _add_encoder(count: FlopCount, config: M33DConfig, lengths: dict[str, int], 
     sequences = [tokens + cls for tokens in lengths.values()]
     if config.joint_encoding:
         sequences = [sum(sequences)]
+    unplaced = int(config.global_token) + config.num_register_tokens
     for tokens in sequences:
-        one = block(config.hidden_size, config.intermediate_size, tokens + int(config.global_token))
+        one = block(config.hidden_size, config.intermediate_size, tokens + unplaced)
         count.add("encoder", config.num_hidden_layers * one)
 
 

@@ -275,7 +275,7 @@ def test_unreadable_inputs_are_listed_and_budgeted(tmp_path: Path) -> None:
 
 def test_what_auto_means(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in" / "walk", 4)
-    with pytest.raises(ConfigError, match=r"4 numbered pictures.*--items videos or --items images"):
+    with pytest.raises(ConfigError, match=r"4 numbered pictures.*--items videos.*--items images"):
         list_items(tmp_path / "in")
     assert [item.rel for item in list_items(tmp_path / "in", metric=True)][:2] == ["walk/frame_000", "walk/frame_001"]
     assert [(item.rel, item.is_video) for item in list_items(tmp_path / "in", "videos")] == [("walk", True)]
@@ -284,7 +284,7 @@ def test_what_auto_means(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"4 pictures and 1 video files"):
         list_items(tmp_path / "in")
     (tmp_path / "in" / "walk.mp4").write_bytes(b"")
-    with pytest.raises(DataError, match=r"2 inputs share a name"):
+    with pytest.raises(DataError, match=r"2 inputs differ only in their suffix"):
         list_items(tmp_path / "in", "videos")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):
@@ -382,7 +382,7 @@ def test_code_of_a_repository_runs_only_when_it_is_said(tmp_path: Path, monkeypa
         pytest.fail("somebody was asked")
 
     monkeypatch.setattr("builtins.input", asked)
-    with pytest.raises(CheckpointError, match="Read it, then pass --trust_remote_code"):
+    with pytest.raises(CheckpointError, match="Read the code, then pass --trust_remote_code"):
         extract_depth(options(tmp_path, model=str(folder), input=tmp_path), ALONE)
     with pytest.raises(SystemExit, match="the code ran"):
         load_depth_predictor(str(folder), trust_remote_code=True)

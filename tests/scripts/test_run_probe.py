@@ -101,7 +101,7 @@ def test_what_cannot_be_probed(folder: Path, capfd: pytest.CaptureFixture[str]) 
     assert run_probe.main(probe_words(folder, "no", data__eval_split="null")) == 2
     assert "--data.eval_split" in capfd.readouterr().err
     assert run_probe.main([*probe_words(folder, "no"), "--knn_k", "41"]) == 2
-    assert "there are 40 training features; give --knn_k" in capfd.readouterr().err
+    assert "there are 40 training features; set --knn_k" in capfd.readouterr().err
     assert run_probe.main([*probe_words(folder, "no"), "--knn_k", "many"]) == 2
     assert "--knn_k" in capfd.readouterr().err
     assert run_probe.main(["--recipe", "rooms/semseg"]) == 2

@@ -59,5 +59,5 @@ def test_what_cannot_be_pictured_is_named(clips: Path, tmp_path: Path) -> None:
     stated = json.loads(other)
     del stated["seal"]
     write_sealed_json(tmp_path / CONFIG, stated)
-    with pytest.raises(ConfigError, match="only pre-trainings"):
+    with pytest.raises(ConfigError, match="only pre-training runs"):
         run_arguments(tmp_path)

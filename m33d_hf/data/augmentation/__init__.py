@@ -1,1 +1,1 @@
-"""What is done to a sample between its source and the batch: crops, views, colour, clips, mixing."""
+"""Augmentation of samples between source and batch: crops, views, colour, clips, mixing."""

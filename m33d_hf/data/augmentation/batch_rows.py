@@ -1,4 +1,4 @@
-"""Rows of a batch to come: pictures are resized straight into them, which spares the copy of stacking.
+"""Preallocated rows of a batch: pictures are resized directly into them, which avoids copying when stacking.
 
 A clip of 16 frames of 224 x 224 is 2.4 MB, more than fits into the cache of one core: what is copied once more waits
 for memory.
@@ -26,7 +26,7 @@ class BatchRows:
     def take(self, frames: int, size: tuple[int, int]) -> torch.Tensor | None:
         """The next row, (frames, 3, *size) uint8 with unset values, pixel by pixel in memory.
 
-        None where rows of another shape were taken before, or all of them.
+        None if rows of another shape were taken before, or if no rows are left.
         """
         shape = (frames, *size, 3)
         if self._memory is None:

@@ -1,4 +1,4 @@
-"""Augmentation of clips that draws once for all frames: RandAugment and random erasing, as VideoMAE."""
+"""Augmentation of clips with one draw for all frames: RandAugment and random erasing, as in VideoMAE."""
 
 from __future__ import annotations
 
@@ -32,24 +32,27 @@ def rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> torch.Tensor:
         (T, 3, H, W) uint8.
 
     Raises:
-        ConfigError: the sample holds depth, labels per pixel or another map, which would no longer lie on the RGB.
+        ConfigError: the sample has depth, pixel labels or another map, which would no longer match the RGB.
         MissingDependencyError: torchvision is not installed.
     """
     if sample.depth is not None or sample.segmentation is not None or sample.meta.get("modalities"):
         raise ConfigError(
-            f"{sample.key}: RandAugment moves the RGB alone, and this sample has depth or labels per pixel that would "
-            "no longer lie on it; set --transforms.randaugment_ops 0, or read RGB only (--data.options.depth null "
-            "where the source has it)"
+            f"{sample.key}: RandAugment moves only the RGB, so the depth or pixel labels of this sample would no "
+            "longer match it; set --transforms.randaugment_ops 0, or read RGB only (--data.options.depth null, if the "
+            "source has that option)"
         )
     if sample.rgb is None:
-        raise ConfigError(f"{sample.key}: RandAugment needs RGB and there is none; set --transforms.randaugment_ops 0")
+        raise ConfigError(
+            f"{sample.key}: RandAugment requires RGB, but the sample has none; set --transforms.randaugment_ops 0"
+        )
     draw: Draw = sample.meta["draw"]
     with seeded(draw.seed, draw.epoch, sample.key, draw.view, "randaugment"):
         return augment_clip(sample.rgb, ops, magnitude)
 
 
 def erase_box(height: int, width: int, options: TransformOptions, draws: Uniforms) -> tuple[int, int, int, int] | None:
-    """Draw the box (top, left, height, width) to erase, smaller than the frame; None when none is to be or fits.
+    """Draw the box (top, left, height, width) to erase, smaller than the frame; None if nothing is erased or no box
+    fits.
 
     Its height / width is drawn uniformly in the logarithm.
     """
@@ -66,7 +69,8 @@ def erase_box(height: int, width: int, options: TransformOptions, draws: Uniform
 
 
 class Erasing(NamedTuple):
-    """What a clip loses: a box (top, left, height, width) in pixels, and the generator of the noise in its place."""
+    """The erased part of a clip: a box (top, left, height, width) in pixels, and the generator of the noise in its
+    place."""
 
     box: tuple[int, int, int, int]
     generator: torch.Generator
@@ -84,10 +88,10 @@ class Erasing(NamedTuple):
 
 
 def draw_erasing(height: int, width: int, options: TransformOptions, draw: Draw, key: str) -> Erasing | None:
-    """Draw what a clip of T x 3 x H x W normalised pixels loses, as a function of (seed, epoch, key, view).
+    """Draw the part to erase of a clip of T x 3 x H x W normalised pixels, as a function of (seed, epoch, key, view).
 
     Returns:
-        None where nothing is erased.
+        None if nothing is erased.
     """
     if options.erasing == 0:
         return None

@@ -1,4 +1,4 @@
-"""Colour augmentation of RGB frames, with torchvision's meaning of every parameter.
+"""Colour augmentation of RGB frames; parameters mean the same as in torchvision.
 
 Written on float frames in one go: on the small images of the embedded data, torchvision's one conversion to and
 from uint8 per operation costs more than the operations.
@@ -99,7 +99,7 @@ class Jitter(NamedTuple):
     """One draw of ColorJitter.
 
     Attributes:
-        factors: of brightness, contrast and saturation, and the turn of the hue.
+        factors: factors of brightness, contrast and saturation, and the shift of the hue.
         order: numbers of the steps that are taken, in their order.
     """
 

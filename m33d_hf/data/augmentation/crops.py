@@ -72,7 +72,7 @@ def fixed_offsets(image: Size, box: Size) -> list[Size]:
 
 
 def random_crop(image: Size, size: Size, draws: Uniforms) -> Placement:
-    """Scale until the canvas is covered (square: shortest side to size), then draw where to cut (MultiMAE, NYUv2)."""
+    """Scale until the canvas is covered (square: short side to size), then crop at a random place (MultiMAE, NYUv2)."""
     resized = covering_size(image, size)
     return Placement((0, 0, *image), resized, _random_offset(resized, size, draws), size)
 

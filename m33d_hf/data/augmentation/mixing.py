@@ -1,7 +1,7 @@
 """Mixup, CutMix and label smoothing of a batch of clips, as in VideoMAE's fine-tuning.
 
-The one place of the data path where what a sample looks like depends on its batch: the partner is the row from the
-other end of it. Draws are a function of (seed, epoch, key of the first row).
+This is the only step of the data path in which a sample depends on its batch: the partner of a row is the row counted
+from the other end. Draws are a function of (seed, epoch, key of the first row).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class MixDraw:
-    """What one batch's mixing is: `share` of the row itself, and for CutMix the (top, bottom, left, right) box."""
+    """How one batch is mixed: the `share` of the row itself, and for CutMix the (top, bottom, left, right) box."""
 
     share: float
     box: Box | None = None

@@ -1,4 +1,4 @@
-"""The recipe's sections `transforms` and `mixing`: what augmentation may be told, with ranges and defaults."""
+"""The recipe's sections `transforms` and `mixing`: options of augmentation, with ranges and defaults."""
 # ruff: noqa: RUF009 - `option` builds a field, so that every default carries its sentence.
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TransformOptions:
     contrast: float = option(0.4, "Colour jitter: contrast strength.", low=0, high=100)
     saturation: float = option(0.2, "Colour jitter: saturation strength.", low=0, high=100)
     hue: float = option(0.1, "Colour jitter: hue strength.", low=0, high=0.5)
-    grayscale: float = option(0.0, "Probability of turning RGB grey.", low=0, high=1)
+    grayscale: float = option(0.0, "Probability of converting RGB to greyscale.", low=0, high=1)
     blur: float = option(0.0, "Probability of Gaussian blur (RGB only).", low=0, high=1)
     blur_kernel: int = option(5, "Side of the blur kernel in pixels.", low=1, high=255, odd=True)
     blur_sigma: list[float] = option(
@@ -79,7 +79,8 @@ class TransformOptions:
         check_section(self, "transforms")
         if self.train_crop == "random_resized" and self.scale[1] > 1:
             raise ConfigError(
-                f"transforms.scale is {self.scale!r}; it is a share of the image area, at most 1, for random_resized"
+                f"transforms.scale is {self.scale!r}; for random_resized it is a share of the image area and must be "
+                "at most 1"
             )
 
 
@@ -94,7 +95,7 @@ class MixingOptions:
     mixup: float = option(0.0, "Alpha of mixup's Beta distribution; 0 = off.", low=0, high=1000)
     cutmix: float = option(0.0, "Alpha of CutMix's Beta distribution; 0 = off.", low=0, high=1000)
     probability: float = option(1.0, "Probability that a batch is mixed.", low=0, high=1)
-    switch_probability: float = option(0.5, "Probability of CutMix where both are on.", low=0, high=1)
+    switch_probability: float = option(0.5, "Probability of CutMix instead of mixup if both are on.", low=0, high=1)
     label_smoothing: float = option(0.0, "Share of the target spread evenly over all classes.", low=0, high=1)
 
     def __post_init__(self) -> None:

@@ -52,7 +52,7 @@ def augment_clip(frames: torch.Tensor, ops: int, magnitude: int) -> torch.Tensor
     try:
         from torchvision.transforms import v2
     except ImportError as error:
-        raise MissingDependencyError("RandAugment needs torchvision: pip install torchvision") from error
+        raise MissingDependencyError("RandAugment requires torchvision: pip install torchvision") from error
     frames = frames.contiguous()  # planes: twice to five times faster for most operations
     for _ in range(ops):
         name = OPERATIONS[int(torch.randint(len(OPERATIONS), ()))]

@@ -48,11 +48,11 @@ def build_transform(
         options: what to do.
         train: augment; otherwise the deterministic evaluation path.
         size: side or [height, width] of the result, in pixels.
-        patch_size: side or [height, width] of the model's patch; smaller images are refused, for enlarging them to
-            a canvas would only feign detail.
+        patch_size: side or [height, width] of the model's patch; smaller images are refused, because enlarging them
+            would add no detail.
 
     Raises:
-        ConfigError: a senseless size, or options that have become senseless.
+        ConfigError: an invalid size, or options that do not fit it.
     """
     options.check()
     canvas, patch = size_pair(size), size_pair(patch_size)
@@ -61,11 +61,11 @@ def build_transform(
 
 @dataclass
 class EvaluationTransform:
-    """Brings every sample onto the canvas without randomness, bit-equal to what the processors do.
+    """Fits every sample to the canvas without randomness, bit-equal to the processors.
 
     Attributes:
-        aligns: takes samples whose depth does not lie on RGB yet; False for a subclass with a `__call__` or `crops` of
-            its own that does not state it.
+        aligns: whether it takes samples whose depth is not aligned with RGB yet; False for a subclass that overrides
+            `__call__` or `crops` without setting it.
 
     Raises (when called):
         DataError: maps of different sizes, or an image smaller than a patch.
@@ -111,7 +111,7 @@ class EvaluationTransform:
 
 @dataclass
 class TrainTransform:
-    """Augments a sample as a function of ``sample.meta["draw"]`` and its key; one draw for the whole clip.
+    """Augments a sample as a function of ``sample.meta["draw"]`` and its key, with one draw for the whole clip.
 
     Attributes:
         aligns: see EvaluationTransform.
@@ -162,9 +162,10 @@ class TrainTransform:
         return Begun(_with_maps(sample, rgb, placement, flip), placement, flip, color)
 
     def finish(self, begun: Sequence[Begun], mirror: bool = True) -> list[RGBDSample]:
-        """The samples that were begun, with their colour; the same however many are finished together.
+        """The samples from `begin` with their colour augmentation; the result does not depend on how many are finished
+        together.
 
-        Without `mirror`, pictures to be mirrored are left to whoever takes the samples (`RGBDSample.mirrored`).
+        Without `mirror`, mirroring pictures is left to the caller (`RGBDSample.mirrored`).
         """
         colored = [each for each in begun if each.color is not None]
         if colored:
@@ -275,8 +276,8 @@ def checked_size(sample: RGBDSample, patch_size: Size) -> Size:
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {t} frames of {h} x {w}" for name, (t, h, w) in shapes.items())
         raise DataError(
-            f"{sample.key}: the maps do not fit each other ({listed}); align them when reading, for example with "
-            "the source's alignment option"
+            f"{sample.key}: the maps differ in size or frame count ({listed}); align them when reading, for example "
+            "with the option align of the source"
         )
     if height < patch_size[0] or width < patch_size[1]:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Which frames make a clip, and the views of a video that are evaluated together, as VideoMAE draws them."""
+"""Which frames form a clip, and the views of a video that are evaluated together, as in VideoMAE."""
 
 from __future__ import annotations
 
@@ -62,4 +62,4 @@ def check_sampling(sampling: str) -> None:
     """
     if sampling not in CLIP_SAMPLINGS:
         hint = nearest_name_hint(sampling, CLIP_SAMPLINGS)
-        raise ConfigError(f"data.clip_sampling is {sampling!r}; it is one of {', '.join(CLIP_SAMPLINGS)}.{hint}")
+        raise ConfigError(f"data.clip_sampling is {sampling!r}; it must be one of {', '.join(CLIP_SAMPLINGS)}.{hint}")

@@ -1,1 +1,1 @@
-"""Depth files: their unit, reading and writing them, depth of videos."""
+"""Depth files: their unit, reading and writing, and the depth of videos."""

@@ -1,4 +1,5 @@
-"""Compares every depth file with the rest of its data: units differ by factors of 4, 5, 10 and 1000, scenes less."""
+"""Compares every depth file with the rest of its data set: units differ by factors of 4, 5, 10 or 1000, scenes by
+less."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ _DIGITS = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class DepthCheck:
-    """What the files of one unit look like: metres of the nearest, the middle and the farthest file's median.
+    """Statistics of files with one unit: the smallest, middle and largest of the files' medians, in metres.
 
     Attributes:
         spec: how they are decoded, metric.
@@ -41,11 +42,11 @@ class DepthCheck:
     high: float
 
     def objection(self, metres: float, stored: float) -> str | None:
-        """Why a file with these medians is of another unit than the rest; None where it may well be the same."""
+        """Why a file with these medians seems to have a different unit from the rest; None if it may have the same."""
         if self.low / _BEYOND <= metres <= self.high * _BEYOND or 1 / _SCENES < metres / self.middle < _SCENES:
             return None
         if not NEAREST_MEDIAN <= metres <= FARTHEST_MEDIAN:
-            return f"its median is {metres:.3g} m as {self.spec.unit}, which no camera measures"
+            return f"its median is {metres:.3g} m as {self.spec.unit}, which no depth camera measures"
         plausible = by_median(stored, self.integer)
         rotated = self.spec.unit == ROTATED_UNIT
         own = rotated_plausibility(metres) if rotated else plausible.get(str(self.spec.unit), 0.0)
@@ -59,8 +60,8 @@ class DepthCheck:
             return None
         others = ", ".join(f"{other:.3g} m as {unit}" for unit, other in near.items())
         return (
-            f"its median is {metres:.3g} m as {self.spec.unit}, where the other files have {self.middle:.3g} m: stored "
-            f"in another unit? ({others})"
+            f"its median is {metres:.3g} m as {self.spec.unit}, but that of the other files is {self.middle:.3g} m; is "
+            f"it stored in another unit? ({others})"
         )
 
     def objection_to(self, stored: np.ndarray, decoded: np.ndarray) -> str | None:
@@ -72,11 +73,11 @@ class DepthCheck:
         return self.objection(float(np.median(metres[valid])), float(np.median(values[valid])))
 
     def require(self, path: Path, stored: np.ndarray, decoded: np.ndarray) -> None:
-        """Refuse a file that is stored in another unit than the rest.
+        """Refuse a file that is stored in a different unit from the rest.
 
         Raises:
-            CorruptFileError: this file alone, which then counts as bad.
-            DepthUnitError: the files beside it too: a whole sequence.
+            CorruptFileError: only this file is affected; it counts as bad.
+            DepthUnitError: its neighbours, a whole sequence, are affected too.
         """
         reason = self.objection_to(stored, decoded)
         if reason is None:
@@ -85,8 +86,8 @@ class DepthCheck:
         told = [answer for answer in alike if answer is not None]
         if len(told) > 1 and sum(told) > len(told) / 2:
             raise DepthUnitError(
-                f"the depth in {path.parent} is stored in another unit than the rest ({path.name}: {reason}). State "
-                "units per sequence: --data.options.depth_unit '{SEQUENCE: UNIT, ...}'."
+                f"the depth in {path.parent} is stored in a different unit from the rest ({path.name}: {reason}). Give "
+                "the unit per sequence: --data.options.depth_unit '{SEQUENCE: UNIT, ...}'."
             )
         raise CorruptFileError(path, f"depth: {reason}")
 

@@ -1,4 +1,4 @@
-"""What one depth file's stored values look like, in a few numbers that tell units, devices and mishaps apart."""
+"""Statistics of one depth file's stored values that tell units, devices and common faults apart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SKY_FACTOR, _SKY_SHARE = 8.0, 0.001
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of the valid stored values of one file: above 0, finite, and not its type's largest value.
+    """Statistics of the valid stored values of one file: above 0, finite, and not the largest value of the type.
 
     Attributes:
         integer: whether the values are integers; `eight_bit` those of 8 bits.
@@ -79,7 +79,7 @@ def thinned(values: np.ndarray, pixels: int = _PIXELS) -> np.ndarray:
 
 
 def measure(stored: np.ndarray) -> Figures:
-    """The figures of one map (H, W) of integers or floats."""
+    """The statistics of one map (H, W) of integers or floats."""
     integer = stored.dtype.kind != "f"
     values = thinned(stored)
     valid = values[_valid(values)]

@@ -1,7 +1,7 @@
-"""Depth that lies beside RGB-only data: written by `extract_depth`, or made earlier by another tool.
+"""Depth beside RGB-only data: written by `extract_depth` or by another tool.
 
-A sidecar root holds `depth_spec.json` (what the values mean, see `DepthSpec`; what made them) and, for a video whose
-path below the data's root is REL + suffix, one of
+A sidecar root holds `depth_spec.json` (meaning and origin of the values, see `DepthSpec`) and, for a video whose path
+below the data's root is REL + suffix, one of
 
 - a folder REL of frames (16-bit PNG, TIFF, PGM, .npy, .npz, PFM, OpenEXR); the last number in a name is the frame's:
   `000012.png`, `0012_disp.npy`,
@@ -60,13 +60,13 @@ _FILE_STORES: dict[str, Callable[[Path], DepthStore]] = {
 
 @dataclass(frozen=True)
 class DepthMaps:
-    """The depth of one video, frame by frame; nothing is open between reads.
+    """The depth of one video, frame by frame; no file stays open between reads.
 
     Attributes:
         key: path below the sidecar root, without suffix.
         spec: what stored values mean.
         store: where the frames lie.
-        upright: made from upright pictures, by `extract_depth`; False where nobody says so.
+        upright: whether it was made from upright pictures, by `extract_depth`; False if unknown.
     """
 
     key: str
@@ -76,7 +76,7 @@ class DepthMaps:
 
     @property
     def length(self) -> int:
-        """Number of frames, those missing in between included.
+        """Number of frames, including missing ones in between.
 
         Raises:
             DataError: files whose numbers make no sense; CorruptFileError for an unreadable file.
@@ -84,19 +84,19 @@ class DepthMaps:
         return self.store.length
 
     def require_length(self, num_frames: int, video: object) -> None:
-        """Refuse a video with another number of frames than its depth: frame i would not be frame i.
+        """Refuse a video whose number of frames differs from that of its depth, because frames would not correspond.
 
         Raises:
             DataError: naming both numbers.
         """
         if self.length != num_frames:
             raise DataError(
-                f"{video} has {num_frames} frames, its depth {self.key} {self.length}: they were not made from the "
-                "same frames. Extract the depth again (scripts/extract_depth.py), or remove it."
+                f"{video} has {num_frames} frames, but its depth {self.key} has {self.length}: it was made from other "
+                "frames. Extract the depth again (scripts/extract_depth.py), or remove it."
             )
 
     def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
-        """Refuse maps of pictures that their file says to turn where nobody can tell whether they were turned too.
+        """Refuse maps of pictures with an EXIF orientation if it is unknown whether the maps were turned too.
 
         Args:
             orientations: EXIF's, one for each picture; for all of a video's, `VideoInfo.orientation`.
@@ -104,15 +104,15 @@ class DepthMaps:
             maps: (T, 1, h, w), as `read` returns them.
 
         Raises:
-            DataError: with the cure.
+            DataError: the message says how to fix it.
         """
         size = (int(maps.shape[-2]), int(maps.shape[-1]))
         unknown = [each for each in orientations if lies_unknown(each, picture, size)]
         if unknown and not self.upright:
             raise DataError(
-                f"the pictures of {self.key} have the EXIF orientation {unknown[0]} (of a video: it is stored so) and "
-                "are turned upright; nothing says whether their depth was made from upright pictures. Extract it again "
-                "(scripts/extract_depth.py, into a new folder), store the pictures upright, or, where the depth is "
+                f"the pictures of {self.key} have the EXIF orientation {unknown[0]} (or the video has it) and "
+                "are turned upright, but it is unknown whether their depth was made from upright pictures. Extract it "
+                "again (scripts/extract_depth.py, into a new folder), store the pictures upright, or, if the depth is "
                 f'upright, write "provenance": {{"upright": true}} into {SPEC_FILE}.'
             )
 
@@ -123,7 +123,7 @@ class DepthMaps:
             (T, 1, h, w) float32: metres for metric depth, otherwise the model's unit; NaN where invalid.
 
         Raises:
-            DataError: a frame that is not there, or frames of different sizes; CorruptFileError for a damaged one.
+            DataError: a missing frame, or frames of different sizes; CorruptFileError for a damaged one.
         """
         unique = sorted(set(indices))
         if not unique or unique[0] < 0:
@@ -152,7 +152,8 @@ class DepthMaps:
         if not np.isfinite(free).any() and not np.isin(maps, self.spec.invalid_values).all():
             raise DataError(
                 f"{self.key}: stored / {quantization.scale:g} + {quantization.offset:g}, as {SCALE_FILE} or the file "
-                "says, leaves no valid depth although some is stored. Extract it again (scripts/extract_depth.py)."
+                "states, leaves no valid depth although some is stored: the scale is damaged. Extract the depth again "
+                "(scripts/extract_depth.py)."
             )
 
     def _refuse_implausible(self, decoded: np.ndarray) -> None:
@@ -162,7 +163,7 @@ class DepthMaps:
         if some.size and not NEAREST_MEDIAN / 3 <= (median := float(np.median(some))) <= FARTHEST_MEDIAN * 3:
             raise DataError(
                 f"{self.key}: its depth has a median of {median:,.3g} m as {self.spec.unit}, which no camera measures. "
-                f"Correct the unit in {SPEC_FILE}, or the option depth_unit or depth_scale."
+                f"Correct the unit in {SPEC_FILE}, or the options depth_unit or depth_scale."
             )
 
 
@@ -189,7 +190,7 @@ def find_depth_maps(
             when it is 0 or 1.
 
     Raises:
-        ConfigError: no spec and no depth_spec.json. DataError: the depth is there twice, in two formats.
+        ConfigError: no spec and no depth_spec.json. DataError: the depth exists twice, in two formats.
     """
     root = Path(root)
     stated = read_spec_file(spec_folder(root) or root)
@@ -205,7 +206,7 @@ def find_depth_maps(
             if (path := root / f"{name}{suffix}").is_file():
                 candidates[path] = make(path)
     if len(candidates) > 1:
-        raise DataError(f"the depth of {rel} is there more than once: {', '.join(map(str, candidates))}. Keep one.")
+        raise DataError(f"the depth of {rel} exists more than once: {', '.join(map(str, candidates))}. Keep only one.")
     provenance = (stated or {}).get("provenance")
     upright = isinstance(provenance, dict) and provenance.get("upright") is True
     return DepthMaps(rel, spec, next(iter(candidates.values())), upright) if candidates else None
@@ -219,7 +220,7 @@ def _spellings(rel: str) -> list[str]:
 
 
 def depth_keys(video: Path, bases: Sequence[Path]) -> list[str]:
-    """The names under which the depth of a video is looked for below a sidecar root, in this order.
+    """The names under which the depth of a video is searched below a sidecar root, in this order.
 
     `extract_depth` names depth by the video's path below its --input, without suffix. That is the data root, the folder
     of the videos, or a folder above one of them, so the depth of ROOT/videos/video01.mp4 is `videos/video01` or
@@ -247,12 +248,12 @@ def find_depth_of(
     found = [maps for key in keys if (maps := find_depth_maps(root, key, spec, first_frame)) is not None]
     if len({maps.key.casefold() for maps in found}) > 1:
         listed = " and ".join(maps.key for maps in found)
-        raise DataError(f"{root} holds depth of one video under two names: {listed}. Keep one.")
+        raise DataError(f"{root} holds the depth of one video under two names: {listed}. Keep only one.")
     return found[0] if found else None
 
 
 def how_to_extract(source: Path, root: Path) -> str:
-    """The command that makes the depth of everything below `source`, for messages."""
+    """The command that extracts the depth of everything below `source`, for messages."""
     return f"python scripts/extract_depth.py --model MODEL --items videos --input {source} --output {root}"
 
 
@@ -275,7 +276,7 @@ def read_sidecar_spec(
     Bounds may be added to a depth_spec.json; kind, unit and scale must not contradict it.
 
     Raises:
-        ConfigError: neither is there, or they contradict each other, or depth_spec.json is no DepthSpec.
+        ConfigError: both are missing, or they contradict each other, or depth_spec.json is not a DepthSpec.
     """
     root = Path(root)
     options: dict[str, Any] = {"kind": kind, "scale": scale, "unit": unit, "invalid_values": invalid_values}
@@ -295,8 +296,8 @@ def read_sidecar_spec(
     for name in ("kind", "unit", "scale"):
         if name in stated and getattr(_spec_from({"kind": spec.kind, **stated}), name) != getattr(spec, name):
             raise ConfigError(
-                f"{place / SPEC_FILE} says {name} = {getattr(spec, name)!r}, the options say {stated[name]!r}. Leave "
-                f"the option --data.options.depth_{name} out, or correct the file."
+                f"{place / SPEC_FILE} says {name} = {getattr(spec, name)!r}, but the options say {stated[name]!r}. "
+                f"Leave the option --data.options.depth_{name} out, or correct the file."
             )
     loose = {name: stated[name] for name in ("min_depth", "max_depth", "invalid_values") if name in stated}
     return replace(spec, **loose)
@@ -341,8 +342,8 @@ def _spec_from(values: dict[str, Any]) -> DepthSpec:
 def _how_to_state(root: Path) -> str:
     place = "does not exist" if not root.is_dir() else f"has no {SPEC_FILE}, nor has any folder above it"
     return (
-        f"the depth folder {root} {place}, so nobody knows what its values mean. Depth written by "
-        f'scripts/extract_depth.py has one. For other depth write {root / SPEC_FILE}: {{"kind": "inverse"}} for '
-        'monodepth2 disparity or {"kind": "metric", "unit": "millimetre"} (with "first_frame": 1 where files count '
-        "from 1), or state it with --data.options.depth_kind inverse."
+        f"the depth folder {root} {place}, so the meaning of its values is unknown. "
+        f'scripts/extract_depth.py writes this file. For other depth, write {root / SPEC_FILE}: {{"kind": "inverse"}} '
+        'for monodepth2 disparity or {"kind": "metric", "unit": "millimetre"} (with "first_frame": 1 if files are '
+        "numbered from 1), or pass --data.options.depth_kind inverse."
     )

@@ -1,4 +1,4 @@
-"""What a user states about depth, for all sequences alike or for each."""
+"""Options for the meaning of depth values, for all sequences or for each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from m33d_hf.modeling.depth_spec_m33d import DepthSpec, check_spec_field, listed
 
 @dataclass(frozen=True)
 class DepthOptions:
-    """What the user states about depth; None = to be guessed. Fields as in `DepthSpec`.
+    """The user's options for depth; None = to be guessed. Fields as in `DepthSpec`.
 
-    `unit` and `scale` may be mappings from a sequence's name, or a pattern with `*`, to what holds there; the first
-    that fits counts. Sequences that fit none are judged like those of which nothing is stated.
+    `unit` and `scale` may be mappings from a sequence's name, or a pattern with `*`, to its value; the first match
+    counts. Sequences without a match are treated as if nothing were given.
 
     Raises:
         ConfigError: a field of another type or outside its range.
@@ -59,12 +59,14 @@ class DepthOptions:
         found = {name: _entry(getattr(self, name), sequence) for name in ("unit", "scale")}
         patterns = {pattern for pattern, _ in found.values() if pattern is not None}
         if len(patterns) > 1:
-            raise ConfigError(f"depth_unit and depth_scale both speak of the sequence {sequence!r}; give one of them")
+            raise ConfigError(
+                f"depth_unit and depth_scale are both given for the sequence {sequence!r}; give only one of them"
+            )
         stated = replace(self, unit=found["unit"][1], scale=found["scale"][1])
         return (patterns.pop() if patterns else None), stated
 
     def require_known(self, sequences: Iterable[str]) -> None:
-        """Refuse a name or pattern that fits no sequence.
+        """Refuse a name or pattern that matches no sequence.
 
         Raises:
             ConfigError: naming it and some sequences.
@@ -74,7 +76,9 @@ class DepthOptions:
             for pattern in stated if isinstance(stated, Mapping) else ():
                 if not any(fnmatchcase(name, str(pattern)) for name in names):
                     shown = ", ".join(names[:5])
-                    raise ConfigError(f"{option} names {pattern!r}, but there is no such sequence; there are: {shown}")
+                    raise ConfigError(
+                        f"{option} contains {pattern!r}, but there is no such sequence; the sequences are: {shown}"
+                    )
 
 
 def _entry(stated: Any, sequence: str) -> tuple[str | None, Any]:

@@ -12,16 +12,16 @@ from m33d_hf.data.files.files import read_map
 from m33d_hf.errors import CorruptFileError, DataError, DepthUnitError
 
 HOW_TO_STATE = (
-    "Pass depth_unit (metre, centimetre, millimetre, tum = 1/5000 m, tenth_millimetre, quarter_millimetre = 1/4000 m, "
-    "kitti = 1/256 m, sunrgbd = rotated bits) or depth_scale (stored value / scale = metres), or depth_kind (inverse, "
-    "relative) if the values are no distances."
+    "Pass --data.options.depth_unit (metre, centimetre, millimetre, tum = 1/5000 m, tenth_millimetre, "
+    "quarter_millimetre = 1/4000 m, kitti = 1/256 m, sunrgbd = rotated bits) or --data.options.depth_scale (stored "
+    "value / scale = metres), or --data.options.depth_kind (inverse, relative) if the values are not distances."
 )
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Looked:
-    """A depth file that was read, and what its values look like."""
+    """A depth file that was read, and the statistics of its values."""
 
     path: Path
     sequence: str
@@ -49,10 +49,10 @@ def spread_over(sequences: Mapping[str, Sequence[Path]], count: int) -> list[tup
 
 
 def look_at(chosen: Sequence[tuple[str, Path]]) -> tuple[list[Looked], list[str]]:
-    """Files as measured, and why others could not be read.
+    """Statistics of the files, and why others could not be read.
 
     Raises:
-        DepthUnitError: several files, or all, that hold no map: more than one value per pixel, several arrays.
+        DepthUnitError: several or all files hold no map but more than one value per pixel or several arrays.
     """
     looked: list[Looked] = []
     problems: list[str] = []
@@ -65,6 +65,6 @@ def look_at(chosen: Sequence[tuple[str, Path]]) -> tuple[list[Looked], list[str]
         except DataError as error:
             odd.append(error)
     if len(odd) > 1 or (odd and not looked):
-        many = f"{len(odd)} of {len(chosen)} files looked at hold no depth map; the first: " if len(odd) > 1 else ""
+        many = f"{len(odd)} of {len(chosen)} checked files hold no depth map; the first: " if len(odd) > 1 else ""
         raise DepthUnitError(f"{many}{odd[0]} {HOW_TO_STATE}") from odd[0]
     return looked, [*problems, *map(str, odd)]  # a single one is skipped and listed where samples are read

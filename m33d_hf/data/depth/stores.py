@@ -1,4 +1,4 @@
-"""Where the depth frames of one video lie: numbered files in a folder, one Parquet file, one array, or one picture.
+"""Storage of the depth frames of one video: numbered files in a folder, one Parquet file, one array, or one picture.
 
 Each store answers two questions, `length` and `stored(numbers)`, opens its files for the call and closes them after it,
 so that it may be pickled, forked and read from several processes at once.
@@ -44,7 +44,7 @@ class Quantization:
     """How stored integers become a model's values: stored / scale + offset; one for all frames of a video.
 
     Raises:
-        ConfigError: a scale or an offset that is no number or out of its range (a scale is above 0).
+        ConfigError: a scale or an offset that is not a number or out of range (a scale must be above 0).
     """
 
     scale: float
@@ -63,7 +63,7 @@ class Quantization:
         """Inverse of `to_dict`; the other keys of what `extract_depth` records are left alone.
 
         Raises:
-            ConfigError: a key that is missing or that nobody writes, or what the class says.
+            ConfigError: a missing or unknown key, or an error of the class.
         """
         for name in values:
             choice(name, _RECORD_KEYS, "a key of the depth scale")
@@ -82,13 +82,13 @@ class DepthStore(Protocol):
 
     @property
     def quantization(self) -> Quantization | None:
-        """The video's own scale; None where the data set's DepthSpec says everything."""
+        """The video's own scale; None if the data set's DepthSpec is sufficient."""
 
     def stored(self, frames: Sequence[int]) -> Sequence[np.ndarray] | np.ndarray:
         """(h, w) arrays of the given frames, counted from 0, as stored; or the same stacked.
 
         Raises:
-            DataError: a frame that is not there, named. CorruptFileError: one that cannot be decoded.
+            DataError: a missing frame, which is named. CorruptFileError: a frame that cannot be decoded.
         """
 
 
@@ -120,8 +120,8 @@ class FolderStore:
             if lowest in (0, 1):
                 return lowest
             raise DataError(
-                f"{self.folder}: the lowest frame number is {lowest} ({numbers[lowest]}), neither 0 nor 1. Which "
-                'number has the video\'s first frame? Put "first_frame": NUMBER into depth_spec.json.'
+                f"{self.folder}: the lowest frame number is {lowest} ({numbers[lowest]}), which is "
+                'neither 0 nor 1. Add "first_frame": NUMBER, that of the video\'s first frame, to depth_spec.json.'
             )
         if lowest < self.first_frame:
             raise DataError(f"{self.folder}: {numbers[lowest]} comes before first_frame = {self.first_frame}.")
@@ -198,7 +198,7 @@ class PictureStore:
     def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
         """See `DepthStore`."""
         if any(frame != 0 for frame in frames):
-            raise DataError(f"{self.path}: no depth for frame {max(frames)}; it is one picture.")
+            raise DataError(f"{self.path}: no depth for frame {max(frames)}; it is a single picture.")
         return [read_map(self.path)] * len(frames)
 
 
@@ -301,7 +301,7 @@ def _scale_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise CorruptFileError(path, f"its depth scale is unreadable ({error})") from error
     if "num_frames" not in record:
-        raise CorruptFileError(path, "has no number num_frames")
+        raise CorruptFileError(path, "has no valid num_frames")
     return record
 
 
@@ -315,7 +315,7 @@ def _numbered_files(folder: Path, modified: int) -> dict[int, str]:
     names = [name for name in names if _MARKED.search(Path(name).stem)] or names
     suffixes = {Path(name).suffix.lower() for name in names}
     if len(suffixes) > 1:
-        raise DataError(f"{folder}: depth frames as both {' and '.join(sorted(suffixes))}; keep one kind.")
+        raise DataError(f"{folder}: depth frames as both {' and '.join(sorted(suffixes))}; keep only one kind.")
     numbers: dict[int, str] = {}
     for name in names:
         digits = _NUMBER.findall(Path(name).stem)
@@ -345,7 +345,7 @@ def _open_parquet(path: Path) -> Any:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise MissingDependencyError(f"{path} needs pyarrow, which comes with `pip install datasets`.") from error
+        raise MissingDependencyError(f"{path} requires pyarrow, which comes with `pip install datasets`.") from error
     with _reading_parquet(path):
         return parquet.ParquetFile(path, page_checksum_verification=True)
 

@@ -1,4 +1,4 @@
-"""Guesses what a data set's stored depth values mean, says so loudly, and refuses nonsense.
+"""Guesses what a data set's stored depth values mean, logs the guess, and refuses implausible values.
 
 Kinect exports are millimetres, the TUM benchmark stores 1/5000 m, some Kinect v2 tools 0.1 mm, SUN RGB-D
 rotates its bits, and an 8-bit file is usually a picture of depth rather than depth. None of them says so in the file.
@@ -43,7 +43,7 @@ _FAR_BEYOND = 3.0
 
 @dataclass(frozen=True)
 class Detection:
-    """What was assumed, and the figures that let a person object.
+    """What was assumed, and the figures by which a user can check it.
 
     Attributes:
         spec: how stored values are decoded; where units are stated per sequence, in most sequences.
@@ -91,22 +91,22 @@ def detect_depth_spec(
 def detect_depth(
     sequences: Mapping[str, Sequence[Path]], options: DepthOptions | None = None, max_files: int = MAX_FILES
 ) -> Detection:
-    """Decide how the depth files of one data set are decoded, from a sample of them.
+    """Decide from a sample how the depth files of one data set are decoded.
 
     Args:
         sequences: name -> depth files in a fixed order; at most `max_files`, spread over the sequences, are read.
-        options: what the user states. A stated unit is used, but still refused when it makes no sense.
+        options: what the user states. A given unit is used, but still refused if it is implausible.
 
     Raises:
         DepthUnitError: 8-bit display depth, or values of unknown meaning, without a stated unit; two units that are
-            about as plausible; sequences, or several files, of another unit than the rest; raw Kinect disparity or
-            exchanged bytes; a metric median below 1 cm or above 100 m.
+            about equally plausible; sequences, or several files, in a different unit from the rest; raw Kinect
+            disparity or swapped bytes; a metric median below 1 cm or above 100 m.
         DataError: no file, no readable file, or not one valid pixel in the sample.
-        ConfigError: units stated for sequences that are not there.
+        ConfigError: units given for sequences that do not exist.
     """
     options = options or DepthOptions()
     if not any(sequences.values()):
-        raise DataError("no depth files to look at")
+        raise DataError("there are no depth files to check")
     options.require_known(sequences)
     groups: dict[tuple[str | None, DepthOptions], dict[str, Sequence[Path]]] = {}
     for name, files in sequences.items():
@@ -117,7 +117,10 @@ def detect_depth(
     others = {name: found[key] for key, files in groups.items() if key != largest for name in files}
     kinds = {detection.spec.kind for detection in found.values()}
     if len(kinds) > 1:
-        raise DepthUnitError(f"the sequences differ in the kind of depth ({', '.join(sorted(kinds))}); keep them apart")
+        raise DepthUnitError(
+            f"the sequences have different kinds of depth ({', '.join(sorted(kinds))}); use a separate data set for "
+            "each"
+        )
     if not others:
         return found[largest]
     message = " ".join(f"{key[0] or 'other sequences'}: {detection.message}" for key, detection in found.items())
@@ -194,7 +197,7 @@ def _settle_spec(looked: Sequence[Looked], options: DepthOptions) -> _Guess:
         max_depth=options.max_depth,
     )
     if options.states_meaning and not (spec.kind == "metric" and options.unit is options.scale is None):
-        return _Guess(spec, "as stated by the options", {})
+        return _Guess(spec, "as given by the options", {})
     # The bounds wait until the unit is known: a wrong unit must not hide behind them.
     free = replace(spec, min_depth=None, max_depth=None)
     if not any(np.isfinite(free.decode(each.figures.values)).any() for each in looked):
@@ -247,8 +250,8 @@ def _question_display_depth(looked: Sequence[Looked]) -> None:
     if looked[0].figures.eight_bit:
         median = float(np.median([each.figures.median for each in looked]))
         raise DepthUnitError(
-            f"the depth files are 8-bit (median {median:g}, for example {name}): that is how depth "
-            f"is displayed, seldom how it is measured. What does a value of {median:g} mean? {HOW_TO_STATE}"
+            f"the depth files are 8-bit (median {median:g}, for example {name}): this is how depth is displayed, but "
+            f"rarely how it is measured. What does a value of {median:g} mean? {HOW_TO_STATE}"
         )
     if looked[0].figures.integer:
         return
@@ -267,7 +270,7 @@ def _refuse_unknown(stored: float, looked: Sequence[Looked]) -> None:
     would_be = ", ".join(f"{_median_as(unit, looked):,.4g} m as {unit}" for unit in units)
     raise DepthUnitError(
         f"the median stored depth is {stored:g} (99 % lie below {far:g}, for example {looked[0].path}): that would be "
-        f"{would_be}, none of which is usual. What unit is it? {HOW_TO_STATE}"
+        f"{would_be}, none of which is plausible. What unit is it? {HOW_TO_STATE}"
     )
 
 
@@ -275,9 +278,9 @@ def _refuse_tie(units: Sequence[str], medians: Mapping[str, float], looked: Sequ
     stored = float(np.median([each.figures.median for each in looked]))
     listing = "; ".join(f"{medians[unit]:.3g} m as {unit}: --data.options.depth_unit {unit}" for unit in units)
     raise DepthUnitError(
-        f"the unit of depth cannot be told: the median stored value is {stored:g} (for example {looked[0].path}), and "
-        f"that may be any of these: {listing}. Pass the one that is right (depth_unit={' or depth_unit='.join(units)}"
-        "), or depth_scale (stored value / scale = metres)."
+        f"the unit of depth is ambiguous: the median stored value is {stored:g} (for example {looked[0].path}), which "
+        f"may be any of these: {listing}. Pass the right one (depth_unit={' or depth_unit='.join(units)}), or "
+        "depth_scale (stored value / scale = metres)."
     )
 
 
@@ -292,8 +295,8 @@ def _refuse_implausible(spec: DepthSpec, median: float, looked: Sequence[Looked]
         suggestion = f" Is it depth_unit={best}, which would make it {stored / UNITS_PER_METRE[best]:.3g} m?"
     origin = "the stated" if stated else "the assumed"
     raise DepthUnitError(
-        f"with {origin} unit ({spec.describe()}) the median depth is {median:,.4g} m (stored median {stored:g}, "
-        f"for example {looked[0].path}), which no camera measures.{suggestion} {HOW_TO_STATE}"
+        f"with {origin} unit ({spec.describe()}) the median depth is {median:,.4g} m (stored median {stored:g}, for "
+        f"example {looked[0].path}), which no depth camera measures.{suggestion} {HOW_TO_STATE}"
     )
 
 
@@ -334,12 +337,12 @@ def _describe(
     message += f", over {len(looked)} of {total} files."
     if spec.kind == "metric" and high > _FAR_BEYOND * most:
         message += (
-            f" The farthest 1 % lie at {high:.3g} m and more, far beyond the rest (95 % below {most:.3g} m): if "
+            f" The farthest 1 % lie at {high:.3g} m and more, far beyond the rest (95 % below {most:.3g} m); if "
             f"nothing was measured there, pass max_depth={math.sqrt(high * most):.2g} (--data.options.max_depth)."
         )
     for other, metres in guess.others.items():
         message += (
-            f" Less plausible: {other}, a median of {metres:.3g} m; if that is right pass depth_unit={other} "
+            f" Less plausible: {other}, a median of {metres:.3g} m; if this is right, pass depth_unit={other} "
             f"(--data.options.depth_unit {other})."
         )
     return message

@@ -186,6 +186,6 @@ def reciprocal_hint(scale: float | None) -> str | None:
     units = UNITS_PER_METRE[name] if name is not None else units
     also = "" if name is None else f", or depth_unit={name}"
     return (
-        f"depth_scale is {scale:g}, which is how cameras state it: metres per stored unit. Here it is stored units per "
-        f"metre (stored value / scale = metres): pass the reciprocal, depth_scale={units:g}{also}"
+        f"depth_scale is {scale:g}, which looks like metres per stored unit, as cameras state it. Here it must be "
+        f"stored units per metre (stored value / scale = metres): pass the reciprocal, depth_scale={units:g}{also}"
     )

@@ -1,4 +1,4 @@
-"""Judgements over the depth files that were looked at: what no unit repairs, what contradicts the rest, and the sky."""
+"""Checks over all sampled depth files: faults that no unit can explain, contradicting files, and skies."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def refuse_foreign_numbers(looked: Sequence[Looked], kind: str | None = None) ->
     """Refuse files of different number types, of exchanged bytes, and raw Kinect disparity but as `kind` relative.
 
     Raises:
-        DepthUnitError: saying which files, and how to go on.
+        DepthUnitError: names the files and how to fix them.
     """
     # 16 and 32 bits may mix: Pillow widens some files. Floats or 8 bits beside them are another unit.
     if len({(each.figures.integer, each.figures.eight_bit) for each in looked}) > 1:
         first = {(each.figures.integer, each.figures.eight_bit): each for each in reversed(looked)}
         examples = ", ".join(f"{each.figures.values.dtype} in {each.path}" for each in first.values())
         raise DepthUnitError(
-            f"the depth files hold different kinds of numbers ({examples}); one data set needs one unit. Keep them "
-            "apart, or convert them."
+            f"the depth files hold different kinds of numbers ({examples}), but a data set must have one. Separate or "
+            "convert them."
         )
     exchanged = [each for each in looked if each.figures.exchanged]
     raw = [each for each in looked if each.figures.raw_kinect and (kind != "relative" or each.figures.exchanged)]
@@ -44,9 +44,9 @@ def refuse_foreign_numbers(looked: Sequence[Looked], kind: str | None = None) ->
         each = exchanged[0]
         as_read, swapped = each.figures.neighbours
         raise DepthUnitError(
-            f"the two bytes of each depth value are exchanged in {len(exchanged)} of {len(looked)} files (for example "
+            f"the two bytes of each depth value are swapped in {len(exchanged)} of {len(looked)} files (for example "
             f"{each.path}: neighbouring pixels differ by {as_read:.3g} as read and by {swapped:.3g} with the bytes "
-            "exchanged). No unit repairs that: write the files anew, for example as 16-bit PNG, after "
+            "swapped). No unit can fix this: write the files again, for example as 16-bit PNG, after "
             "`values.byteswap()` in NumPy."
         )
 
@@ -57,21 +57,21 @@ def _refuse_raw_kinect(raw: Sequence[Looked]) -> None:
     order = ""
     if each.figures.exchanged:
         order = (
-            " Its bytes are exchanged besides, as in NYUv2's raw PGM files: neighbouring pixels differ by "
-            f"{as_read:.3g} as read and by {swapped:.3g} with the bytes exchanged (`values.byteswap()` in NumPy)."
+            f" Its bytes are also swapped, as in NYUv2's raw PGM files: neighbouring pixels differ by {as_read:.3g} as "
+            f"read and by {swapped:.3g} with the bytes swapped (`values.byteswap()` in NumPy)."
         )
     raise DepthUnitError(
-        f"{each.path} holds raw Kinect disparity: 11-bit values, 2047 where nothing was measured. That is no distance "
-        f"in any unit, and no inverse depth either: larger is farther.{order} Convert it to metres with the camera's "
-        "calibration (for NYUv2's camera metres = 351.3 / (1092.5 - raw)) and write it as 16-bit millimetres. Where an "
-        "order is enough, write it with the bytes in order and pass depth_kind=relative invalid_values='[0, 2047]'."
+        f"{each.path} holds raw Kinect disparity: 11-bit values, 2047 where nothing was measured. This is neither a "
+        f"distance in any unit nor inverse depth: larger means farther.{order} Convert it to metres with the camera's "
+        "calibration (for NYUv2's camera metres = 351.3 / (1092.5 - raw)) and write it as 16-bit millimetres. If only "
+        "the order matters, write it with the right byte order and pass depth_kind=relative invalid_values='[0, 2047]'."
     )
 
 
 def settle_contradictions(
     check: DepthCheck, looked: Sequence[Looked], sequences: Mapping[str, Sequence[Path]]
 ) -> list[str]:
-    """Notes on single files of another unit than the rest, which will count as bad.
+    """Notes on single files in a different unit from the rest, which will count as bad.
 
     Raises:
         DepthUnitError: whole sequences, or several files, are of another unit; named.
@@ -95,9 +95,9 @@ def settle_contradictions(
     if len(objections) > max(1, _SINGLE_FILES * len(looked)):
         shown = "\n".join(f"  {path}: {reason}" for path, reason in list(objections.items())[:_SHOWN])
         raise DepthUnitError(
-            f"{len(objections)} of {len(looked)} depth files looked at contradict the others, which are read as "
-            f"{check.spec.unit}:\n{shown}\nOne data set needs one unit: keep them apart in folders, one per sequence, "
-            "and state units per sequence (--data.options.depth_unit '{SEQUENCE: UNIT, ...}'), or convert them."
+            f"{len(objections)} of {len(looked)} checked depth files contradict the others, which are read as "
+            f"{check.spec.unit}:\n{shown}\nA data set must have one unit: put them into one folder per sequence and "
+            "give the unit per sequence (--data.options.depth_unit '{SEQUENCE: UNIT, ...}'), or convert them."
         )
     return [f"{path} counts as bad: {reason}." for path, reason in objections.items()]
 
@@ -120,9 +120,9 @@ def _looked_at_closely(name: str, members: list[Looked], files: Sequence[Path]) 
 def _refuse_sequences(check: DepthCheck, foreign: Sequence[str], example: str) -> None:
     shown = ", ".join(repr(name) for name in foreign[:_SHOWN]) + (" and more" if len(foreign) > _SHOWN else "")
     raise DepthUnitError(
-        f"{len(foreign)} sequences hold depth of another unit than the rest, which is {check.spec.unit}: {shown} (for "
-        f"example {example}). State units per sequence, for example --data.options.depth_unit "
-        f"'{{{foreign[0]}: UNIT, \"*\": {check.spec.unit}}}', or leave those sequences out."
+        f"{len(foreign)} sequences hold depth in a different unit from the rest, which is {check.spec.unit}: {shown} "
+        f"(for example {example}). Give the unit per sequence, for example --data.options.depth_unit '{{{foreign[0]}: "
+        f"UNIT, \"*\": {check.spec.unit}}}', or leave those sequences out."
     )
 
 
@@ -143,7 +143,7 @@ def sky_bound(spec: DepthSpec, looked: Sequence[Looked]) -> tuple[DepthSpec, lis
     bound = float(f"{math.sqrt(start * below) / scale:.2g}")
     note = (
         f"{share:.1%} of the valid values are {start / scale:,.4g} m and more, far beyond all others (below "
-        f"{below / scale:.3g} m): a sky, or nothing measured. They count as invalid by max_depth={bound:g}; to choose "
+        f"{below / scale:.3g} m): a sky, or no measurement. They are set invalid by max_depth={bound:g}; to choose "
         "another bound pass --data.options.max_depth."
     )
     return replace(spec, max_depth=bound), [note]

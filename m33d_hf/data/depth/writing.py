@@ -1,4 +1,4 @@
-"""Writes predicted depth as 16-bit integers with one scale for all frames of a video, in one pass, at constant memory.
+"""Writes predicted depth as 16-bit integers with one scale for all frames of a video, in one pass and constant memory.
 
 Metric depth is millimetres: round(1000 d), 0 where invalid, 65535 (which its DepthSpec calls invalid) where d is
 farther than 65.534 m; these pixels are counted.
@@ -145,7 +145,7 @@ class Quantizer:
         return np.where(stored == 0, 0, shifted).astype(np.uint16)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, JSON-ready."""
+        """The whole state, JSON-ready."""
         return {"kind": self.kind, "scale": self.scale, "center": self.center, "counts": self.counts}
 
 
@@ -169,8 +169,8 @@ class DepthVideoWriter:
         self.target = depth_target(root, rel, format)
         if format == "png" and self.target.exists() and not depth_is_written(root, rel, format):
             raise ConfigError(
-                f"{self.target} exists, but depth extraction did not write it (it has no {SCALE_FILE}). Choose another "
-                "--output, or move it away."
+                f"{self.target} exists, but was not written by depth extraction (it has no {SCALE_FILE}). Choose "
+                "another --output, or move the folder."
             )
         self.format = format
         self.partial = _partial(self.target)
@@ -180,7 +180,7 @@ class DepthVideoWriter:
         self._pick_up()
 
     def _pick_up(self) -> None:
-        """Continue what an interrupted process left, if its record is readable; otherwise start afresh."""
+        """Continue the work of an interrupted process, if its record is readable; otherwise start anew."""
         try:
             state = json.loads((self.partial / _STATE_FILE).read_text(encoding="utf-8"))
             quantizer = Quantizer(**state["quantizer"])
@@ -192,13 +192,16 @@ class DepthVideoWriter:
             self.quantizer, self.next_frame, self.size = quantizer, frames, size
 
     def append(self, depth: np.ndarray) -> None:
-        """Write the next frames, (n, h, w) float32 with NaN or infinity where there is none.
+        """Write the next frames, (n, h, w) float32 with NaN or infinity where there is no depth.
 
         Raises:
-            DataError: a size other than that of the frames before.
+            DataError: a size that differs from that of earlier frames.
         """
         if self.size not in (None, depth.shape[1:]):
-            raise DataError(f"{self.target}: frame {self.next_frame} has size {depth.shape[1:]}, before {self.size}.")
+            raise DataError(
+                f"{self.target}: frame {self.next_frame} has size {depth.shape[1:]}, but earlier frames have "
+                f"{self.size}."
+            )
         self.partial.mkdir(parents=True, exist_ok=True)
         self.size = depth.shape[1:]
         for number, frame in enumerate(depth, start=self.next_frame):
@@ -212,7 +215,7 @@ class DepthVideoWriter:
         """Bring all frames to one scale and put the result in its place.
 
         Returns:
-            What scale.json (or the Parquet metadata) says: scale, offset, num_frames, height, width, counts.
+            The content of scale.json (or of the Parquet metadata): scale, offset, num_frames, height, width, counts.
 
         Raises:
             DataError: not one frame was written. MissingDependencyError: Parquet without pyarrow.
@@ -272,7 +275,9 @@ class DepthVideoWriter:
             import pyarrow
             import pyarrow.parquet as parquet
         except ImportError as error:
-            raise MissingDependencyError("--format parquet needs pyarrow, which comes with datasets.") from error
+            raise MissingDependencyError(
+                "--format parquet requires pyarrow, which comes with `pip install datasets`."
+            ) from error
         fields = [pyarrow.field("frame", pyarrow.int32()), pyarrow.field("png", pyarrow.binary())]
         schema = pyarrow.schema(fields, metadata={PARQUET_KEY: json.dumps(record)})
         # PNG is compressed already. Nothing but a checksum tells a damaged frame number.
@@ -301,7 +306,7 @@ def depth_target(root: str | Path, rel: str, format: str) -> Path:
 
 
 def depth_is_written(root: str | Path, rel: str, format: str) -> bool:
-    """Whether the depth of `rel` is there whole; if so, what a process killed while tidying up left behind goes."""
+    """Whether the depth of `rel` is complete; if so, removes what a killed process left behind."""
     target = depth_target(root, rel, format)
     written = (target / SCALE_FILE).is_file() if format == "png" else target.is_file()
     if written and _partial(target).is_dir():

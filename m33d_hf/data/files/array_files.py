@@ -1,7 +1,7 @@
-"""Arrays in NPY and NPZ files, whose headers are believed only as far as the file reaches.
+"""Arrays in NPY and NPZ files, whose headers are checked against the size of the file.
 
-NumPy asks for the memory that a header claims before it looks whether the file holds as much, reads the first of
-several arrays in silence, and takes a shorter array than was written without a word.
+NumPy allocates the memory that a header claims before it checks whether the file holds as much, silently reads the
+first of several arrays, and silently accepts an array shorter than was written.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def npy_layout(path: Path, start: bytes, size: int) -> ArrayLayout:
 
     Args:
         path: the file.
-        start: its first bytes, 64 KiB at least where it has as many.
+        start: its first bytes, at least 64 KiB if it has as many.
         size: bytes of the whole file.
 
     Raises:
@@ -61,14 +61,18 @@ def npy_layout(path: Path, start: bytes, size: int) -> ArrayLayout:
         stream = io.BytesIO(start[:_HEADER_BYTES])
         version = np.lib.format.read_magic(stream)
         if version not in _READERS:
-            raise CorruptFileError(path, f"is an NPY file of version {version}, which holds no array of plain numbers")
+            raise CorruptFileError(
+                path,
+                f"is an NPY file of version {version}, but only arrays of plain numbers can "
+                "be read",
+            )
         shape, columns_first, dtype = _READERS[version](stream)
     if dtype.kind not in "uifb" or any(side < 0 for side in shape):
         raise CorruptFileError(path, f"does not hold one array of real numbers but {dtype} of shape {shape}")
     layout = ArrayLayout(tuple(map(int, shape)), dtype, "F" if columns_first else "C", stream.tell())
     claimed = math.prod(layout.shape) * dtype.itemsize
     if layout.offset + claimed != size:
-        claims = f"its header claims {claimed:,} bytes, and {size - layout.offset:,} are there"
+        claims = f"its header claims {claimed:,} bytes, but the file holds {size - layout.offset:,}"
         raise CorruptFileError(path, f"cannot be read as an array ({claims})")
     return layout
 
@@ -86,7 +90,7 @@ def parse_npy(path: Path, data: bytes) -> np.ndarray:
 
 
 def layout_of_file(path: Path) -> ArrayLayout:
-    """`npy_layout` of a file, of which no more than the header is read.
+    """`npy_layout` of a file; only the header is read.
 
     Raises:
         CorruptFileError: as `npy_layout`, or the file cannot be read.
@@ -103,27 +107,28 @@ def parse_npz(path: Path, data: bytes, preferred: Sequence[str] = ()) -> np.ndar
     """The only array in the bytes of an NPZ file, or the only one with one of the `preferred` names.
 
     Raises:
-        CorruptFileError: no archive, one without arrays, beyond all bounds, or damage (the checksum of what is read is
-            verified).
+        CorruptFileError: not an archive, an archive without arrays, too large, or damaged (checksums are verified).
         DataError: several arrays.
     """
     with decoding(path, "cannot be read as an array"), zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
         if not members:
-            raise CorruptFileError(path, "is a zip archive without an array")
+            raise CorruptFileError(path, "is a zip archive that holds no array")
         named = [entry for entry in members if entry.filename.removesuffix(".npy") in preferred]
         chosen = named if len(members) > 1 and len(named) == 1 else members
         if len(chosen) != 1:
             names = [entry.filename.removesuffix(".npy") for entry in members]
-            wanted = f", or one of the name {' or '.join(preferred)}" if preferred else ""
+            wanted = f", or one called {' or '.join(preferred)}" if preferred else ""
             raise DataError(f"{path} holds the arrays {names}; expected one{wanted}.")
         if chosen[0].file_size > MAX_UNPACKED:
             raise CorruptFileError(
-                path, f"claims {chosen[0].file_size:,} bytes unpacked; store so much as .npy, which is read in parts"
+                path,
+                f"claims {chosen[0].file_size:,} bytes unpacked; store an array of this size as .npy, which is read "
+                "in parts",
             )
         with archive.open(chosen[0]) as member:
             # One byte more than was announced: reading to the end is what verifies the checksum.
             unpacked = member.read(chosen[0].file_size + 1)
     if len(unpacked) != chosen[0].file_size:
-        raise CorruptFileError(path, f"unpacks to {len(unpacked):,} bytes, and claims {chosen[0].file_size:,}")
+        raise CorruptFileError(path, f"unpacks to {len(unpacked):,} bytes, but claims {chosen[0].file_size:,}")
     return parse_npy(path, unpacked)

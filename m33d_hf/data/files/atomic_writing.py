@@ -1,4 +1,4 @@
-"""A file is there whole, or not at all: written beside its place under a hidden name, flushed, then renamed."""
+"""Atomic writing: a file is written beside its target under a hidden name, flushed, then renamed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path:
     """Let `writer` write a temporary file in the folder of `path`, then rename it to `path`.
 
-    A process killed at any moment leaves either the old file (or none) or the new one; what it leaves besides is
-    hidden, is never read, and goes when the same file is written again, an hour later or more. Of several processes
-    that write one `path` at once, the last one wins.
+    A process killed at any moment leaves either the old file (or none) or the new one; any temporary file it leaves is
+    hidden, is never read, and is removed when the same file is written again at least an hour later. If several
+    processes write one `path` at once, the last one wins.
 
     Args:
-        path: the file to write or replace; its folder is made.
+        path: the file to write or replace; its folder is created if needed.
         writer: called with the temporary path, whose suffix is that of `path`; must write exactly that file.
 
     Returns:
@@ -34,7 +34,7 @@ def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path
 
     Raises:
         whatever `writer` raises; the temporary file is then removed. An OSError that names no file gets the name of
-            `path`: writing to an open file tells none, and people should know which one the disk had no room for.
+            `path`: errors of an open file name none, and users should know which file did not fit on the disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def _remove_if_old(leftover: Path) -> None:
 def remove_leftovers(folder: str | Path) -> None:
     """Remove what killed writers left in a folder: our temporary files, and those of safetensors.
 
-    Only for a folder that nobody else writes to at that moment, such as one whose lock is held.
+    Use it only for a folder that no other process is writing to, such as one whose lock is held.
     """
     for path in Path(folder).glob(".tmp*"):
         if path.is_file() and (path.name.startswith(TEMPORARY) or _SAFETENSORS.fullmatch(path.name)):
@@ -77,7 +77,7 @@ def write_text_atomically(path: str | Path, text: str) -> Path:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Ask the system to put a file's contents on the disk: a rename may otherwise survive a crash that they do not."""
+    """Flush a file's contents to the disk: otherwise a rename may survive a crash while the contents do not."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

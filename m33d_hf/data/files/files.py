@@ -1,9 +1,9 @@
-"""Reads one picture, depth map or label map, exactly and upright, or says why it cannot.
+"""Reads one picture, depth map or label map, exactly and upright, or explains why it cannot.
 
 Pictures: JPEG, PNG, WebP, BMP, TIFF, PGM / PPM and NPY. Maps of one value per pixel: PNG, TIFF, PGM, NPY, NPZ, PFM and
-OpenEXR, and JPEG. Either may lie inside a recording (`packed`). What a file is, its first bytes decide, and its name
-only where they cannot. Label and depth values come back as they were stored; only the rows and columns of a file with
-an EXIF (or TIFF) orientation are turned.
+OpenEXR, and JPEG. Either may lie inside a recording (`packed`). The first bytes of a file decide its type, and its name
+only if they cannot. Label and depth values come back as they were stored; only the rows and columns of a file with an
+EXIF (or TIFF) orientation are turned.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ALPHA_MODES = ("LA", "RGBA")
 
 
 class Oriented(NamedTuple):
-    """What a file holds, upright, and how it lay in the file.
+    """The content of a file, upright, and the orientation in which it was stored.
 
     Attributes:
         values: (H, W, 3) uint8 of a picture, (H, W) of a map.
@@ -53,7 +53,7 @@ class Oriented(NamedTuple):
 
 
 def load_rgb(path: Path | str) -> Oriented:
-    """`read_rgb`, and how the picture lay in the file; raises as it does."""
+    """As `read_rgb`, with the orientation in which the picture was stored; raises the same errors."""
     if (frame := packed_frame(path)) is not None:
         return Oriented(_picture(frame.file, frame.read()), 1)
     path = Path(path)
@@ -104,12 +104,12 @@ def read_rgb(path: Path | str) -> np.ndarray:
 
 
 def load_map(path: Path | str) -> Oriented:
-    """`read_map`, and how the map lay in the file; raises as it does."""
+    """As `read_map`, with the orientation in which the map was stored; raises the same errors."""
     found = load_channels(path)
     if found.values.ndim != 2:
         raise DataError(
-            f"{path}: expected one value per pixel, found an array of shape {found.values.shape}. "
-            "Colour-coded depth must be stored as plain numbers first."
+            f"{path}: expected one value per pixel, found an array of shape {found.values.shape}. Convert colour-coded "
+            "depth to plain numbers first."
         )
     return found
 
@@ -117,7 +117,7 @@ def load_map(path: Path | str) -> Oriented:
 def read_channels(path: Path | str) -> np.ndarray:
     """Read a map as (H, W), or a picture with more channels as (H, W, 2) grey and alpha, (H, W, 3) or (H, W, 4).
 
-    Values and width in bits are those stored (palette images: the indices).
+    Values and bit depth are those stored (palette images: the indices).
 
     Raises:
         CorruptFileError: missing, truncated or undecodable.
@@ -128,7 +128,7 @@ def read_channels(path: Path | str) -> np.ndarray:
 
 
 def load_channels(path: Path | str) -> Oriented:
-    """`read_channels`, and how the map lay in the file; raises as it does."""
+    """As `read_channels`, with the orientation in which the map was stored; raises the same errors."""
     path = Path(path)
     frame = packed_frame(path)
     values, orientation = _map(path, read_file(path)) if frame is None else (frame.read(), 1)
@@ -164,7 +164,7 @@ def decode_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
 
     Returns:
         (values as stored, upright: (H, W), (H, W, 2) of grey and alpha, (H, W, 3) or (H, W, 4) of a colour picture; the
-        orientation that they lay in).
+        orientation in which they were stored).
 
     Raises:
         CorruptFileError: of `path`: damaged, its checksums included; too large.
@@ -183,13 +183,13 @@ def _as_stored(path: Path, data: bytes, values: np.ndarray) -> np.ndarray:
     if kind == 0 and bits in (2, 4):
         return values // (255 // (2**bits - 1))
     if kind != 0 and bits == 16:
-        what = "holds 16-bit values with colour or alpha, of which only 8 bits would be read; store one channel"
+        what = "has 16 bits per channel and colour or alpha, of which only 8 bits would be read; store a single channel"
         raise CorruptFileError(path, what)
     return values
 
 
 def read_map(path: Path | str) -> np.ndarray:
-    """Read a depth or label map as (H, W), values and width in bits as stored (palette images: the indices).
+    """Read a depth or label map as (H, W), with values and bit depth as stored (palette images: the indices).
 
     Raises:
         CorruptFileError: missing, truncated or undecodable.
@@ -211,7 +211,7 @@ def map_size(path: Path | str) -> tuple[int, int]:
 
 
 def size_and_orientation(path: Path | str) -> tuple[int, int, int]:
-    """`map_size`, and the orientation that the file lies in; raises as it does."""
+    """As `map_size`, with the orientation in which the file is stored; raises the same errors."""
     if (frame := packed_frame(path)) is not None:
         return (*frame.size(), 1)
     path = Path(path)

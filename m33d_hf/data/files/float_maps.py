@@ -30,10 +30,10 @@ def _pfm_header(path: Path, data: bytes) -> tuple[tuple[int, ...], np.dtype, int
         raise CorruptFileError(path, "not a PFM header")
     width, height = int(header[2]), int(header[3])
     check_pixels(path, height, width)
-    with decoding(path, "its PFM header has no readable scale"):
+    with decoding(path, "its PFM header has no valid scale"):
         scale = float(header[4])
     if not (scale < 0 or scale > 0) or scale in (float("inf"), float("-inf")):
-        raise CorruptFileError(path, f"its PFM header says the scale {header[4].decode('latin-1')}")
+        raise CorruptFileError(path, f"its PFM header states the scale {header[4].decode('latin-1')}")
     shape = (height, width, 3) if header[1] == b"F" else (height, width)
     return shape, np.dtype("<f4" if scale < 0 else ">f4"), header.end()
 
@@ -41,16 +41,18 @@ def _pfm_header(path: Path, data: bytes) -> tuple[tuple[int, ...], np.dtype, int
 def read_pfm(path: Path, data: bytes) -> np.ndarray:
     """PFM to (H, W) float32, or (H, W, 3) of a colour file, top row first.
 
-    The header's number says the order of bytes by its sign. Its size is a unit that writers fill in at will and readers
-    ignore: values are as stored.
+    The sign of the header's number gives the byte order. Its magnitude is a scale that writers set arbitrarily and
+    readers ignore: values are returned as stored.
 
     Raises:
-        CorruptFileError: no such header, or another number of values than it says.
+        CorruptFileError: no such header, or a number of values that differs from it.
     """
     shape, dtype, start = _pfm_header(path, data)
     claimed = int(np.prod(shape)) * 4
     if len(data) - start != claimed:
-        raise CorruptFileError(path, f"its PFM header claims {claimed:,} bytes, and {len(data) - start:,} are there")
+        raise CorruptFileError(
+            path, f"its PFM header claims {claimed:,} bytes, but the file holds {len(data) - start:,}"
+        )
     return np.frombuffer(data, dtype, offset=start).reshape(shape)[::-1].astype(np.float32)
 
 
@@ -60,7 +62,7 @@ def read_exr(path: Path) -> np.ndarray:
     Raises:
         MissingDependencyError: the package OpenEXR is not installed.
         CorruptFileError: damaged, several parts, or a window that is not the whole picture.
-        DataError: several channels, none of which says that it is depth.
+        DataError: several channels, none of which is named as depth.
     """
     part = _exr_part(path, header_only=False)
     channels: dict[str, Any] = part.channels
@@ -92,7 +94,7 @@ def _exr_part(path: Path, header_only: bool) -> Any:
     with decoding(path, "cannot be decoded as OpenEXR"):
         header = OpenEXR.File(str(path), header_only=True)
         if len(header.parts) != 1:
-            raise CorruptFileError(path, f"holds {len(header.parts)} parts; a map is one")
+            raise CorruptFileError(path, f"holds {len(header.parts)} parts; expected one")
     _exr_size(path, header.parts[0].header)
     if header_only:
         return header.parts[0]
@@ -106,7 +108,11 @@ def _exr_size(path: Path, header: dict[str, Any]) -> tuple[int, int]:
         corners = [[int(value) for corner in header[name] for value in corner] for name in _WINDOWS]
     (left, top, right, bottom), shown = corners
     if corners[0] != shown:
-        raise CorruptFileError(path, f"holds the window {corners[0]} of a picture of {shown}; expected all of it")
+        raise CorruptFileError(
+            path,
+            f"holds the window {corners[0]} of a picture of {shown}; expected the whole "
+            "picture",
+        )
     height, width = bottom - top + 1, right - left + 1
     check_pixels(path, height, width)
     return height, width

@@ -1,4 +1,4 @@
-"""Reads the small JSON objects that lie beside data and tell what it means."""
+"""Reads the small JSON files that lie beside data and describe it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not stat.S_ISREG(state.st_mode):
         raise ValueError("it is not a regular file")
     if state.st_size > _MOST_BYTES:
-        raise ValueError(f"it has {state.st_size:,} bytes; expected a few lines")
+        raise ValueError(f"it has {state.st_size:,} bytes; expected only a few lines")
     return parse_json_object(path.read_bytes())
 
 
 def parse_json_object(text: bytes | str) -> dict[str, Any]:
-    """The JSON object that `text` (UTF-8, with or without its mark) holds.
+    """The JSON object that `text` (UTF-8, with or without a byte order mark) holds.
 
     Raises:
-        ValueError: not UTF-8, not JSON, not an object, a key that is there twice, or nested too deeply.
+        ValueError: not UTF-8, not JSON, not an object, a key that occurs twice, or nested too deeply.
     """
     if isinstance(text, bytes):
         try:
@@ -41,7 +41,7 @@ def parse_json_object(text: bytes | str) -> dict[str, Any]:
     try:
         content = json.loads(text, object_pairs_hook=_without_repetition)
     except RecursionError as error:
-        raise ValueError("its brackets are nested too deeply") from error
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict):
         raise ValueError(f"it holds {type(content).__name__}; expected an object: {{...}}")
     return content
@@ -52,5 +52,5 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
+        raise ValueError(f"the key {twice!r} occurs twice")
     return content

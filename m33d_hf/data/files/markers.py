@@ -1,8 +1,8 @@
-"""The marker of a whole folder: COMPLETE lists every file with its size and a digest, and is sealed itself.
+"""The marker of a complete folder: COMPLETE lists every file with its size and a digest, and is sealed itself.
 
-A folder cut short by a crash, a full disk or a partial copy has no marker, or files of other sizes; damage that leaves
-the size alone is found by the digests. Markers of earlier versions list sizes only: such folders can be used, and the
-damage that a size does not tell is not noticed in them.
+A folder cut short by a crash, a full disk or a partial copy has no marker, or files of other sizes; damage that keeps
+the size is found by the digests. Markers of earlier versions list sizes only: such folders can be used, but damage that
+keeps the size goes unnoticed in them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def mark_complete(folder: Path, names: Iterable[str] | None = None, known: Mappi
     Args:
         folder: holds plain files only, unless `names` says which of them count.
         names: files to list; all of them by default.
-        known: digests that have been taken of files that did not change since.
+        known: digests of files that have not changed since.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -49,16 +49,16 @@ def mark_complete(folder: Path, names: Iterable[str] | None = None, known: Mappi
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether `folder` has its marker and every file in it has the size that the marker lists; quick."""
+    """Tell whether `folder` has its marker and every file has the size that the marker lists; fast."""
     return _incomplete(folder) is None
 
 
 def damage(folder: Path, only: Collection[str] | None = None) -> str | None:
-    """What is wrong with a folder that should be whole, naming the file; None where nothing is. Reads every file.
+    """What is wrong with a folder that should be complete, naming the file; None if nothing is. Reads every file.
 
     Args:
         folder: with a marker.
-        only: files to check; others of the folder are not looked at.
+        only: files to check; the others are ignored.
     """
     missing = _incomplete(folder, only)
     if missing is not None:
@@ -128,7 +128,7 @@ def _listed(folder: Path, only: Collection[str] | None) -> dict[str, dict[str, A
         raise CorruptFileError(path, "lists no files")
     for name, entry in files.items():
         if Path(name).name != name or not isinstance(entry, dict) or not isinstance(entry.get("size"), int):
-            raise CorruptFileError(path, f"the entry of {name!r} is no size and digest of a file")
+            raise CorruptFileError(path, f"the entry of {name!r} does not hold the size and digest of a file")
     return {name: entry for name, entry in files.items() if only is None or name in only}
 
 
@@ -146,5 +146,5 @@ def _incomplete(folder: Path, only: Collection[str] | None = None) -> str | None
         except OSError as error:
             return f"{name} is missing or cannot be read: {error.strerror}"
         if size != entry["size"]:
-            return f"{name} has {size} bytes, {entry['size']} were written"
+            return f"{name} has {size} bytes, but {entry['size']} were written"
     return None

@@ -1,4 +1,4 @@
-"""Helpers that must not outlive the process they work for: killed outright, it can tell nobody."""
+"""Ends helper processes whose parent is gone: a parent that is killed cannot tell them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ _parent_now = os.getppid
 
 
 def end_with(parent: int, every: float = 1.0) -> None:
-    """End this process, without further ado, soon after `parent` is gone; returns at once.
+    """End this process immediately, soon after `parent` is gone; returns at once.
 
     Args:
-        parent: number of the process that started this one. It is told, not asked for: it may be gone already.
-        every: seconds between two looks.
+        parent: number of the process that started this one. It is passed in, not looked up, because it may be gone
+            already.
+        every: seconds between two checks.
     """
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""JSON files of ours that are read back: written whole, and sealed with a digest of their own content.
+"""JSON files that this package writes and reads back: written atomically and sealed with a digest of their content.
 
 The seal is the last entry of the outermost object, `"seal": "blake2b:..."`. Files without one, from earlier versions
 or written by hand, are read as they are.
@@ -20,7 +20,7 @@ _KIND = "blake2b:"
 
 
 def write_sealed_json(path: str | Path, value: dict[str, Any]) -> Path:
-    """Write indented JSON with a seal, whole or not at all; what JSON does not know is written as text.
+    """Write indented JSON with a seal, atomically; values that JSON does not know are written as text.
 
     Raises:
         OSError: the file cannot be written.
@@ -50,7 +50,7 @@ def unsealed(text: str) -> dict[str, Any]:
     """The object of a sealed text, such as the metadata of another file, without its seal.
 
     Raises:
-        ValueError: no JSON object, a key that is there twice, or not what was sealed.
+        ValueError: not a JSON object, a key that occurs twice, or not what was sealed.
     """
     try:
         value = parse_json_object(text)
@@ -60,17 +60,17 @@ def unsealed(text: str) -> dict[str, Any]:
     seals = SEAL in value or any(isinstance(entry, str) and entry.startswith(_KIND) for entry in value.values())
     value.pop(SEAL, None)
     if seals and sealed(value) != text:
-        raise ValueError("is not what was written (its seal does not fit): damaged, or changed by hand")
+        raise ValueError("is not what was written (its seal does not match): it is damaged or was changed by hand")
     return value
 
 
 def is_sealed(path: str | Path) -> bool:
-    """Whether the file ends with a seal; whether that fits, `read_sealed_json` says."""
+    """Whether the file ends with a seal; `read_sealed_json` checks whether it matches."""
     return f'"{SEAL}": "{_KIND}' in Path(path).read_text(encoding="utf-8", errors="replace")[-256:]
 
 
 def sealed(value: dict[str, Any]) -> str:
-    """JSON of an object of plain values, with a seal as its last entry."""
+    """JSON text of an object of plain values, with a seal as its last entry."""
     content = json.dumps(value, indent=1)
     seal = _KIND + hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     return json.dumps({**value, SEAL: seal}, indent=1) + "\n"

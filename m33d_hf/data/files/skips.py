@@ -1,4 +1,4 @@
-"""The ledger of unusable files: each counted and listed once, and a budget past which the run must stop."""
+"""The list of unusable files, each counted once, and the share of them beyond which the run must stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADER = ("path", "reason", "key")
 # A fraction of the first few samples says little: on larger data sets the budget is that of this many
 # samples.
 MINIMUM_SEEN = 1000
-_INCOMPLETE = "incomplete, used as far as it goes: "
+_INCOMPLETE = "incomplete, used up to where it ends: "
 
 
 class SkippedFile(NamedTuple):
@@ -29,12 +29,12 @@ class SkippedFile(NamedTuple):
 
     @property
     def is_used(self) -> bool:
-        """Whether the file is used as far as it goes, and only what it lacks is listed (`incomplete_file`)."""
+        """Whether the file is used up to where it ends and listed only for what is missing (`incomplete_file`)."""
         return self.reason.startswith(_INCOMPLETE)
 
 
 def incomplete_file(handle: VideoHandle) -> SkippedFile | None:
-    """What is known to be missing of a video, as an entry of the list; None where nothing is.
+    """What is known to be missing from a video, as an entry of the list; None if nothing is.
 
     Raises:
         CorruptFileError: it cannot be opened.
@@ -44,7 +44,7 @@ def incomplete_file(handle: VideoHandle) -> SkippedFile | None:
 
 
 def incomplete_entry(path: str, reason: str, key: str) -> SkippedFile:
-    """An entry of the list for a file that is used as far as it goes; `reason` says what is missing."""
+    """An entry of the list for a file that is used up to where it ends; `reason` says what is missing."""
     return SkippedFile(path, _INCOMPLETE + reason, key)
 
 
@@ -63,7 +63,7 @@ class SkipLedger:
 
     def __init__(self, path: str | Path | None, max_bad_fraction: float, data_size: int) -> None:
         if not 0.0 <= max_bad_fraction <= 1.0:
-            raise ConfigError(f"data.max_bad_fraction is {max_bad_fraction}; it is a share between 0 and 1")
+            raise ConfigError(f"data.max_bad_fraction is {max_bad_fraction}; it must be a share between 0 and 1")
         self.path = None if path is None else Path(path)
         self.max_bad_fraction = max_bad_fraction
         self.data_size = data_size
@@ -130,9 +130,9 @@ class SkipLedger:
         examples = "".join(f"\n  {file.path}: {file.reason}" for file in list(self.files.values())[:3])
         listed = f"They are listed in {self.path}. " if self.path is not None else ""
         raise DataError(
-            f"{bad} unusable files among the {seen} samples used so far (data set of {self.data_size}) are "
-            f"more than data.max_bad_fraction = {self.max_bad_fraction:g} allows. {listed}"
-            f"Repair or remove them, or raise --data.max_bad_fraction.{examples}"
+            f"{bad} unusable files among the {seen} samples used so far (data set of {self.data_size}) are more than "
+            f"data.max_bad_fraction = {self.max_bad_fraction:g} allows. {listed}Repair or remove them, or increase "
+            f"--data.max_bad_fraction.{examples}"
         )
 
 
@@ -147,11 +147,11 @@ def read_skipped(path: str | Path) -> list[SkippedFile]:
 
 
 def count_skipped(folder: str | Path) -> str:
-    """A sentence about the list in a folder; empty where there is none."""
+    """A sentence about the list in a folder; empty if there is no list."""
     files = read_skipped(Path(folder) / FILE_NAME)
     used = sum(file.is_used for file in files)
     counts = [f"{len(files) - used} file(s) left out"] if len(files) > used else []
-    counts += [f"{used} incomplete and used as far as they go"] if used else []
+    counts += [f"{used} incomplete and used up to where they end"] if used else []
     return f"{', '.join(counts)}, see {FILE_NAME} there" if counts else ""
 
 

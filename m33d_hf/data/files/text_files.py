@@ -36,19 +36,19 @@ class DecodedText(NamedTuple):
 def read_text(path: Path) -> str:
     """The whole of a text file, with or without a byte order mark, every line end as "\\n".
 
-    UTF-8 as a rule; UTF-16 and Latin-1 (or its relative Windows-1252) are told by their bytes, and the log says so.
+    Normally UTF-8; UTF-16 and Latin-1 (or Windows-1252) are recognised by their bytes, and the log says so.
 
     Raises:
         CorruptFileError: missing, unreadable, or no text.
     """
     decoded = decode_file(path)
     if decoded.encoding != UTF8:
-        say_once(f"{path} is {decoded.encoding} text, not UTF-8, and is read as such")
+        say_once(f"{path} is {decoded.encoding} text, not UTF-8; it is read as such")
     return decoded.text
 
 
 def decode_file(path: Path) -> DecodedText:
-    """As `read_text`, with the encoding, and without a word in the log.
+    """As `read_text`, with the encoding and without logging.
 
     Raises:
         CorruptFileError: missing, unreadable, or no text.
@@ -69,7 +69,7 @@ def decode_file(path: Path) -> DecodedText:
 
 @lru_cache(maxsize=1024)
 def say_once(message: str) -> None:
-    """Log a warning, once per process however often a source is built."""
+    """Log a warning once per process, however often a source is built."""
     logger.warning("%s", message)
 
 
@@ -88,7 +88,7 @@ def _decoded(raw: bytes) -> tuple[str, str]:
 
 def _checked(text: str) -> str:
     if "\0" in text:
-        raise UnicodeError("it holds zero characters")
+        raise UnicodeError("it contains NUL characters")
     return text
 
 
@@ -100,7 +100,7 @@ def _wide_codec(raw: bytes) -> str:
         return "utf-16-le"
     if len(raw) % 2 == 0 and first >= _MANY_ZEROS and second < first / 10:
         return "utf-16-be"
-    raise UnicodeError("it holds zero bytes")
+    raise UnicodeError("it contains NUL bytes")
 
 
 def _single_bytes(raw: bytes, error: UnicodeDecodeError) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 Uncompressed and deflated files are decoded here: Pillow knows neither half nor double precision, reads unsigned 32-bit
 numbers as signed ones, swaps the bytes of compressed big-endian floats twice, and does not verify the checksum of
-deflated data. Other compressions (LZW, PackBits and so on) are Pillow's, where it reads them right.
+deflated data. Other compressions (LZW, PackBits and so on) are left to Pillow where it reads them correctly.
 """
 
 from __future__ import annotations
@@ -33,23 +33,33 @@ def read_tiff_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
     """((H, W) upright values as stored, orientation of the stored ones) of a TIFF with one channel.
 
     Raises:
-        CorruptFileError: damaged, truncated, several pages, or of a kind that nothing here reads right.
+        CorruptFileError: damaged, truncated, with several pages, or of a kind that cannot be read correctly.
         DataError: several channels.
     """
     order = _order(data)
     tags = _tags(path, data, order)
     if tags.get(_PHOTOMETRIC, (1,))[0] == _WHITE_IS_ZERO:
-        raise CorruptFileError(path, "is a TIFF in which white is zero: its values are not what is stored")
+        raise CorruptFileError(
+            path,
+            "is a TIFF that stores white as zero, so its values are inverted; save it with "
+            "black as zero",
+        )
     samples = tags.get(_SAMPLES, (1,))[0]
     if samples != 1:
         raise DataError(f"{path}: expected one value per pixel, found {samples} channels.")
     bits, kind = tags.get(_BITS, (1,))[0], _KINDS.get(tags.get(_FORMAT, (1,))[0])
     if tags.get(_COMPRESSION, _NONE)[0] not in (*_NONE, *_DEFLATE) or bits < 8 or tags.get(_FILL_ORDER, (1,)) != (1,):
         if order == ">" and (bits > 16 or _is_big(data)):
-            raise CorruptFileError(path, "is a packed big-endian TIFF (big, or beyond 16 bits): save it deflated")
+            raise CorruptFileError(
+                path,
+                "is a compressed big-endian TIFF (BigTIFF, or more than 16 bits), which "
+                "cannot be read; save it with deflate compression",
+            )
         return _by_pillow(path, data)
     if kind is None or bits not in (8, 16, 32, 64) or (kind, bits) == ("f", 8):
-        raise CorruptFileError(path, f"is a TIFF of {bits} bits in the format {tags.get(_FORMAT)}, which is not read")
+        raise CorruptFileError(
+            path, f"is a TIFF of {bits} bits in the format {tags.get(_FORMAT)}, which cannot be read"
+        )
     values = _decode(path, data, tags, np.dtype(f"{order}{kind}{bits // 8}"))
     orientation = _orientation(tags)
     return turned_upright(values, orientation), orientation
@@ -83,7 +93,7 @@ def _orientation(tags: Tags) -> int:
 
 def _size(path: Path, tags: Tags) -> tuple[int, int]:
     if not {_WIDTH, _HEIGHT} <= set(tags):
-        raise CorruptFileError(path, "is a TIFF without width or height")
+        raise CorruptFileError(path, "is a TIFF whose header states no width or height")
     height, width = tags[_HEIGHT][0], tags[_WIDTH][0]
     check_pixels(path, height, width)
     return height, width
@@ -92,7 +102,7 @@ def _size(path: Path, tags: Tags) -> tuple[int, int]:
 def _by_pillow(path: Path, data: bytes) -> tuple[np.ndarray, int]:
     with opened(path, data) as image:
         if image.mode not in ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L"):
-            raise DataError(f"{path}: expected one value per pixel, found a TIFF of the kind {image.mode}.")
+            raise DataError(f"{path}: expected one value per pixel, found a TIFF of Pillow mode {image.mode}.")
         values, orientation = loaded(image)
         unsigned = image.mode == "I" and image.tag_v2.get(_FORMAT, (1,))[0] == 1  # type: ignore[attr-defined]
         return values.view(np.uint32) if unsigned else values, orientation
@@ -121,7 +131,7 @@ def _tags(path: Path, data: bytes, order: str) -> Tags:
             tags[tag] = struct.unpack_from(f"{order}{length}{_TYPES[kind]}", data, place)
         (following,) = struct.unpack_from(f"{order}{number}", data, at + first + entry_bytes * count)
     if following:
-        raise CorruptFileError(path, "holds several pages; a frame is one")
+        raise CorruptFileError(path, "holds several pages; expected one per frame")
     if any(not values for values in tags.values()):
         raise CorruptFileError(path, "has a TIFF tag without a value")
     return tags
@@ -140,7 +150,7 @@ def _decode(path: Path, data: bytes, tags: Tags, dtype: np.dtype) -> np.ndarray:
     offsets = tags.get(_TILES if tiled else _STRIPS, ())
     lengths = tags.get(_TILE_BYTES if tiled else _STRIP_BYTES, ())
     if len(offsets) != across * down or len(lengths) != len(offsets):
-        raise CorruptFileError(path, f"has {len(offsets)} strips or tiles, and its size asks for {across * down}")
+        raise CorruptFileError(path, f"has {len(offsets)} strips or tiles, but its size requires {across * down}")
     values = np.empty((height, width), dtype.newbyteorder("="))
     for number, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
         top, left = number // across * block[0], number % across * block[1]
@@ -163,9 +173,9 @@ def _unpacked(path: Path, data: bytes, offset: int, length: int, tags: Tags, siz
             inflater = zlib.decompressobj()
             stored = inflater.decompress(packed, size + 1)
         if not inflater.eof:
-            raise CorruptFileError(path, "a strip or tile of the TIFF does not end where it should")
+            raise CorruptFileError(path, "a strip or tile of the TIFF has more data than it should")
     if len(stored) != size:
-        raise CorruptFileError(path, f"a strip or tile of the TIFF has {len(stored)} bytes for {size}")
+        raise CorruptFileError(path, f"a strip or tile of the TIFF has {len(stored)} bytes instead of {size}")
     return stored
 
 
@@ -184,4 +194,4 @@ def _undo_predictor(path: Path, stored: bytes, shape: tuple[int, int], dtype: np
         planes = np.cumsum(np.frombuffer(stored, np.uint8).reshape(shape[0], -1), axis=1, dtype=np.uint8)
         planes = planes.reshape(shape[0], dtype.itemsize, shape[1]).transpose(0, 2, 1)
         return np.ascontiguousarray(planes).view(dtype.newbyteorder(">"))[..., 0]
-    raise CorruptFileError(path, f"is a TIFF with predictor {predictor} on {dtype} values, which is not read")
+    raise CorruptFileError(path, f"is a TIFF with predictor {predictor} on {dtype} values, which cannot be read")

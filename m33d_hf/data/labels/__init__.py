@@ -1,1 +1,1 @@
-"""Names and numbers of classes, label pictures and what they hold."""
+"""Names and numbers of classes, label maps and their statistics."""

@@ -1,7 +1,7 @@
-"""Which classes a data set's label maps hold, counted before anything is trained, and what that says.
+"""Counts the classes in a data set's label maps before training, and warns of missing ones.
 
-A class that never occurs, or a value that is quietly ignored though it is one, gives perfect scores: a mask of 0 and
-255 read as two classes holds class 0 and ignored pixels alone, and whatever says "class 0" is right everywhere.
+A class that never occurs, or a class value that is silently ignored, can give perfect scores: a mask of 0 and 255 read
+as two classes holds only class 0 and ignored pixels, and a model that always predicts class 0 is right everywhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHOWN = 12
 
 @dataclass
 class LabelCensus:
-    """What some label maps hold.
+    """Class counts of some label maps.
 
     Attributes:
         names: of the classes.
@@ -63,31 +63,31 @@ class LabelCensus:
         return self.classes[number] / max(self.pixels, 1)
 
     def swallowed(self) -> str | None:
-        """Why whatever is predicted scores perfectly: 255 is ignored, and one other value is left. None if not so."""
+        """Why any prediction would score perfectly: 255 is ignored and only one other value is left. None otherwise."""
         if not self.silent or len(self.stored) != 2:
             return None
         silent, other = self.silent / self.pixels, min(self.stored)
         return (
             f"the labels hold two stored values, {other} ({1 - silent:.1%} of the pixels) and 255 ({silent:.1%}), and "
-            f"255 means ignored where no option names it. {self._absent()}so every prediction of {other} alone would "
-            f"score perfectly. If 255 is a class, give --data.options.label_map '{{{other}: 0, 255: 1}}'"
+            f"255 means ignored unless an option names it. {self._absent()}so predicting {other} everywhere would "
+            f"score perfectly. If 255 is a class, pass --data.options.label_map '{{{other}: 0, 255: 1}}'"
         )
 
     def single(self) -> str | None:
-        """Why there is nothing to learn: all label maps hold one class at most. None if not so."""
+        """Why there is nothing to learn: all label maps together hold at most one class. None otherwise."""
         if self.read < self.files or len(self.names) < 2 or len(self.occurring) > 1 or not self.pixels:
             return None
         only = f"{self._names(self.occurring)} is the only class" if self.occurring else "no class occurs"
         return (
             f"{only} in all {self.files} label maps, {self.share(IGNORE_INDEX):.1%} of the pixels are ignored. "
-            f"{self._absent()}so there is nothing to tell apart. Check num_classes, label_offset, label_ignore and "
+            f"{self._absent()}so there is nothing to learn. Check num_classes, label_offset, label_ignore and "
             "label_map (--data.options.label_map '{STORED VALUE: CLASS}')"
         )
 
     def warnings(self) -> list[str]:
         """Sentences about classes that were not seen and about pixels that are ignored."""
         found = []
-        cure = " If 255 is a class, give --data.options.label_map with 255 in it." if self.silent else ""
+        cure = " If 255 is a class, pass --data.options.label_map with 255 in it." if self.silent else ""
         ignored = f"{self.share(IGNORE_INDEX):.1%} of the pixels are ignored"
         by_default = f", {self.silent / max(self.pixels, 1):.1%} because they are 255 without an option that says so"
         if self.missing:
@@ -101,8 +101,8 @@ class LabelCensus:
             found.append(f"{ignored}{by_default if self.silent else ''}.{cure}")
         elif self.silent and self.beside == 1:
             found.append(
-                f"{ignored}{by_default}, and no label map that was read holds 255 beside more than one other value: do "
-                f"some files mean a class by it?{cure}"
+                f"{ignored}{by_default}, and no label map holds 255 together with more than one other value; is 255 a "
+                f"class in some files?{cure}"
             )
         return found
 

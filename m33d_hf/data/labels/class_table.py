@@ -1,8 +1,7 @@
 """Names of classes together with the numbers that annotations write for them.
 
-A list of names says which class has which id, and nothing about numbers in annotation files: of a permuted or one-based
-table it is only half. Whoever hands classes on (training to evaluation, a run to its output folder) hands on a
-`ClassTable`.
+A list of names gives the id of each class, but not the numbers used in annotation files, which may be permuted or start
+at 1. Classes are therefore passed on (from training to evaluation, from a run to its output folder) as a `ClassTable`.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ def number_of(text: str) -> int | None:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Classes in id order, and what annotations that hold numbers mean by them.
+    """Classes in id order, with their numbers in annotations.
 
     Attributes:
         names: name of each class, by id.
         numbers: stored number -> id; None where no numbers are known, so that annotations must hold names.
-        assumed: nobody stated it for the data at hand: it tells what numbers mean, and where there are none but names,
-            those count.
+        assumed: True if it was not given for this data: it defines the meaning of numbers, but names in annotations
+            count.
     """
 
     names: tuple[str, ...]
@@ -40,7 +39,7 @@ class ClassTable:
     assumed: bool = False
 
     def onto(self, names: Sequence[str]) -> ClassTable:
-        """The same numbers for classes in the order of `names`; numbers of names that are not there are left out."""
+        """The same numbers for classes in the order of `names`; numbers of missing names are left out."""
         order = {name: number for number, name in enumerate(names)}
         if self.numbers is None:
             return ClassTable(tuple(names))
@@ -66,7 +65,7 @@ class ClassTable:
             ValueError: anything else.
         """
         if not isinstance(plain, Mapping) or not isinstance(plain.get("names"), list):
-            raise ValueError("it is not a table of classes")
+            raise ValueError("it is not a class table")
         names, numbers = plain["names"], plain.get("numbers")
         if not all(isinstance(name, str) for name in names):
             raise ValueError("a name is not text")
@@ -75,12 +74,12 @@ class ClassTable:
         pairs = [tuple(pair) for pair in numbers if isinstance(pair, list) and len(pair) == 2]
         whole = all(type(value) is int for pair in pairs for value in pair)
         if len(pairs) != len(numbers) or not whole or not all(0 <= number < len(names) for _, number in pairs):
-            raise ValueError("a number belongs to no class")
+            raise ValueError("a number refers to no class")
         return cls(tuple(names), dict(pairs))
 
 
 def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | ClassTable, *roots: Path) -> ClassTable:
-    """The table that somebody stated.
+    """Read the class table given by the user.
 
     Args:
         given: names in the order of their numbers from 0; number -> name; or a file (see `read_name_file`; bare names
@@ -89,8 +88,7 @@ def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | Cla
         roots: folders of data.
 
     Raises:
-        ConfigError: a file that is not there, or files of that name under two roots that say different things; keys
-            that are no whole numbers.
+        ConfigError: a missing file, files of that name under two roots that differ, or keys that are not integers.
         DataError: a file that gives one number to two names, or one name to two numbers.
         CorruptFileError: a file that is not text.
     """
@@ -102,9 +100,9 @@ def read_class_table(given: str | Path | Sequence[str] | Mapping[int, str] | Cla
         stored = [number for key in given if (number := number_of(str(key).strip())) is not None]
         if len(stored) != len(given):
             wrong = next(key for key in given if number_of(str(key).strip()) is None)
-            raise ConfigError(f"phase_names gives names to numbers, and {wrong!r} is not a whole number")
+            raise ConfigError(f"phase_names maps numbers to names, but {wrong!r} is not an integer")
         if len(set(stored)) != len(stored):
-            raise ConfigError(f"phase_names gives two names to one number: {dict(given)}")
+            raise ConfigError(f"phase_names has two names for one number: {dict(given)}")
         names = tuple(str(name).strip() for name in given.values())
         return ClassTable(names, {number: place for place, number in enumerate(stored)})
     return _counted([str(name).strip() for name in given])
@@ -120,17 +118,17 @@ def _read_file(given: str | Path, roots: Sequence[Path]) -> ClassTable:
     if not files:
         shown = " nor ".join(f"under {root}" for root in dict.fromkeys(roots)) or "elsewhere"
         raise ConfigError(
-            f"phase_names={str(given)!r} is a file neither here nor {shown}; a list of names is written in "
-            "brackets: --data.options.phase_names '[Preparation, ClippingCutting]'"
+            f"phase_names={str(given)!r} was not found as a file in the current folder or {shown}; to give a list of "
+            "names, write it in brackets: --data.options.phase_names '[Preparation, ClippingCutting]'"
         )
     tables = {file: _table_in(file) for file in (files[:1] if files[0] == Path(given).expanduser() else files)}
     first = next(iter(tables))
     for file, table in tables.items():
         if table != tables[first]:
             raise ConfigError(
-                f"phase_names={str(given)!r} is {first} and {file}, and they say different things "
-                f"({tables[first].spelled()} there, {table.spelled()} here); give the whole path, and where evaluation "
-                "data count otherwise, their own --data.eval_options.phase_names"
+                f"phase_names={str(given)!r} is {first} and {file}, which differ ({tables[first].spelled()} there, "
+                f"{table.spelled()} here); give the full path, and if evaluation data is numbered differently, also "
+                "pass --data.eval_options.phase_names"
             )
     return tables[first]
 

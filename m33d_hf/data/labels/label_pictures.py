@@ -1,4 +1,4 @@
-"""Reads one label map: plain numbers however a picture program stored them, or colours where a palette says so."""
+"""Reads one label map: class numbers, or colours if there is a palette."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_numbers(path: Path) -> np.ndarray:
 
     Raises:
         CorruptFileError: missing, truncated or undecodable.
-        LabelError: colour-coded labels, and alpha that says something.
+        LabelError: colour-coded labels, or an alpha channel that varies.
     """
     values = _without_alpha(_channels(path), path)
     if values.ndim == 2:
@@ -26,17 +26,17 @@ def read_numbers(path: Path) -> np.ndarray:
     first = tuple(int(level) for level in coloured[0])
     raise LabelError(
         f"{path}: labels are colours, not numbers: {len(coloured)} of {values[..., 0].size} pixels are not grey, the "
-        f"first is {first}. Give --data.options.palette FILE with a line 'R G B name' for every class, or store class "
-        "numbers."
+        f"first of them is {first}. Pass --data.options.palette FILE with a line 'R G B name' for every class, or "
+        "store class numbers."
     )
 
 
 def read_colours(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 colours of a colour-coded label map; of a file with a palette of its own, those that it shows.
+    """(H, W, 3) uint8 colours of a colour-coded label map; for a file with its own palette, the colours that it shows.
 
     Raises:
         CorruptFileError: missing, truncated or undecodable.
-        LabelError: no 8-bit picture, and alpha that says something.
+        LabelError: not an 8-bit picture, or an alpha channel that varies.
     """
     values = _without_alpha(_channels(path), path)
     if values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
@@ -46,7 +46,9 @@ def read_colours(path: Path) -> np.ndarray:
     except CorruptFileError:
         raise
     except DataError as error:
-        raise LabelError(f"{path}: a palette is given, but this is not an 8-bit picture ({values.dtype})") from error
+        raise LabelError(
+            f"{path}: a palette is given, but the label map is not an 8-bit picture ({values.dtype})"
+        ) from error
 
 
 def _channels(path: Path) -> np.ndarray:
@@ -67,7 +69,7 @@ def _without_alpha(values: np.ndarray, path: Path) -> np.ndarray:
         kind = "grey" if values.shape[2] == 2 else "RGB"
         raise LabelError(
             f"{path}: {kind} with an alpha channel that differs between pixels ({int((alpha != alpha.max()).sum())} of "
-            f"{alpha.size} are more transparent than the others). Whether these have a label is not known: store them "
-            "as a value of label_ignore and the file without alpha."
+            f"{alpha.size} are more transparent than the others). It is unknown whether these pixels have a label: set "
+            "them to a value of label_ignore and save the file without alpha."
         )
     return values[..., 0] if values.shape[2] == 2 else values[..., :3]

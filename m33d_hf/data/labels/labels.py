@@ -27,7 +27,7 @@ def _existing(path: str | Path, root: Path) -> Path:
                 return candidate
         except (OSError, ValueError) as error:
             raise ConfigError(f"{str(path)[:80]!r} is not the name of a file ({error})") from error
-    raise ConfigError(f"file {str(path)!r} is neither here nor in {root}")
+    raise ConfigError(f"file {str(path)!r} was found neither in the current folder nor in {root}")
 
 
 def read_label_map(value: Mapping[Any, Any] | Sequence[int] | str | Path, root: Path) -> dict[int, int]:
@@ -38,7 +38,7 @@ def read_label_map(value: Mapping[Any, Any] | Sequence[int] | str | Path, root: 
             return {int(stored): int(class_id) for stored, class_id in given.items()}
         return {int(stored): class_id for class_id, stored in enumerate(given)}
     except (TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"label_map must map stored values to class ids, both whole numbers ({error})") from error
+        raise ConfigError(f"label_map must map stored values to class ids, both integers ({error})") from error
 
 
 def _read_map_file(path: Path) -> Any:
@@ -81,13 +81,13 @@ class LabelRules:
         palette: Palette | None = None,
     ) -> None:
         if not 1 <= num_classes <= IGNORE_INDEX:
-            raise ConfigError(f"num_classes is {num_classes}; label maps hold 1 to {IGNORE_INDEX} classes")
+            raise ConfigError(f"num_classes is {num_classes}; label maps can hold 1 to {IGNORE_INDEX} classes")
         if mapping is not None and offset:
             raise ConfigError("give label_map or label_offset, not both")
         if unmapped not in ("refuse", "ignore"):
             raise ConfigError(f"label_unmapped is {unmapped!r}; it must be 'refuse' or 'ignore'")
         if mapping and not all(0 <= i < num_classes or i == IGNORE_INDEX for i in mapping.values()):
-            raise ConfigError(f"label_map leads outside 0 .. {num_classes - 1}: {dict(mapping)}")
+            raise ConfigError(f"label_map has class ids outside 0 .. {num_classes - 1}: {dict(mapping)}")
         self.num_classes = num_classes
         self.names = names
         self.offset = offset
@@ -115,7 +115,7 @@ class LabelRules:
 
     @property
     def ignores_255_silently(self) -> bool:
-        """Whether a stored 255 is ignored although no option speaks of it."""
+        """Whether a stored 255 is ignored although no option mentions it."""
         return self.palette is None and IGNORE_INDEX not in self.ignore and IGNORE_INDEX not in (self.mapping or {})
 
     def apply(self, stored: np.ndarray, where: object) -> np.ndarray:
@@ -125,7 +125,7 @@ class LabelRules:
             LabelError: values outside the classes; names `where` and the histogram.
         """
         if stored.dtype.kind == "f":
-            raise LabelError(f"{where}: labels are stored as {stored.dtype}; whole numbers are needed")
+            raise LabelError(f"{where}: labels are stored as {stored.dtype}; they must be integers")
         looked_up = self._look_up(stored) if stored.dtype == np.uint8 else None
         return self._searched(stored, where) if looked_up is None else looked_up
 
@@ -161,7 +161,7 @@ class LabelRules:
         return class_id if 0 <= class_id < self.num_classes else -1
 
     def to_dict(self) -> dict[str, Any]:
-        """What the digest of a source should depend on."""
+        """The values that enter the digest of a source."""
         mapping = None if self.mapping is None else sorted(self.mapping.items())
         if self.palette is not None:
             return {"palette": self.palette.to_dict(), "unmapped": self.unmapped}
@@ -192,7 +192,7 @@ def build_label_rules(
     label_unmapped: str = "refuse",
     palette: Mapping[Any, Any] | Sequence[Any] | str | Path | None = None,
 ) -> LabelRules | None:
-    """Rules from a source's options; None when nothing says how many classes there are.
+    """Rules from a source's options; None if the number of classes is not given.
 
     Args:
         root: of the data, under which files are looked for too.
@@ -209,7 +209,8 @@ def build_label_rules(
     if palette is not None:
         if label_map is not None or label_offset or label_ignore not in ((), []):
             raise ConfigError(
-                "give palette, or label_map, label_offset and label_ignore, not both; name a colour of no class void"
+                "give either palette, or label_map, label_offset and label_ignore; in a palette, name a colour without "
+                "a class void"
             )
         return _rules_of_palette(root, palette, num_classes, class_names, label_unmapped)
     mapping: Mapping[int, int] | None = None if label_map is None else read_label_map(label_map, root)
@@ -241,7 +242,7 @@ def _check_options(num_classes: Any, class_names: Any, label_offset: Any, label_
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
 
     if not (num_classes is None or whole(num_classes)) or not whole(label_offset):
-        raise ConfigError(f"num_classes {num_classes!r} and label_offset {label_offset!r} must be whole numbers")
+        raise ConfigError(f"num_classes {num_classes!r} and label_offset {label_offset!r} must be integers")
     several = isinstance(label_ignore, Iterable) and not isinstance(label_ignore, str | Mapping)
     if not (all(whole(value) for value in label_ignore) if several else whole(label_ignore)):
         raise ConfigError(f"label_ignore is {label_ignore!r}; it must be a stored value or a list of them")
@@ -260,7 +261,9 @@ def _rules_of_palette(
     names = palette.names
     if class_names is not None:
         if names is not None:
-            raise ConfigError("the palette names its classes; leave class_names out, or the names in the palette")
+            raise ConfigError(
+                "the palette already names its classes; leave class_names out, or remove the names from the palette"
+            )
         if isinstance(class_names, str | Path):
             names = list(read_name_file(_existing(class_names, root)).names)
         else:
@@ -272,10 +275,10 @@ def _rules_of_palette(
 
 
 def check_label_files(files: Iterable[Path], rules: LabelRules) -> None:
-    """Read some label maps before the first step, so that a wrong class count is not met in hour three.
+    """Read some label maps before the first step, so that a wrong class count is found at the start.
 
     Raises:
-        LabelError: values outside the classes. Unreadable files are left to the reader's own account.
+        LabelError: values outside the classes. Unreadable files are skipped here and reported by the reader.
     """
     for file in files:
         try:

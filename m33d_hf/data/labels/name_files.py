@@ -22,12 +22,12 @@ _NAME_COLUMNS = ("name", "class_name", "classname", "class", "category", "phase"
 
 @dataclass(frozen=True)
 class StatedNames:
-    """What a file says about classes.
+    """The classes named in a file.
 
     Attributes:
         names: of the classes, as the file orders them.
         numbers: stored number -> id, the place in `names`; None where the file holds bare names.
-        void: stored numbers whose name says that they are no class.
+        void: stored numbers whose name says that they are not a class.
     """
 
     names: tuple[str, ...]
@@ -49,9 +49,11 @@ def read_name_file(file: Path) -> StatedNames:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line and not re.match(r"#(\s|$)", line)]
     if not lines:
-        raise DataError(f"{file}: is empty; write one name a line, or number and name")
+        raise DataError(f"{file}is empty; write one name, or a number and a name, per line")
     if lines[0][1][0] in "{[":
-        raise DataError(f"{file}: looks like JSON; call it .json, or write one name a line, or number and name")
+        raise DataError(
+            f"{file}looks like JSON; rename it to .json, or write one name, or a number and a name, per line"
+        )
     columns = _of_columns(lines)
     if columns is not None:
         return _numbered(columns, file)
@@ -72,7 +74,9 @@ def _of_lines(
         if match is None and place == 0 and re.search(r"[\t,;]", text):
             continue  # a header
         if match is None:
-            raise DataError(f"{file}, line {line}: {text!r} has no number, other lines have one; number all or none")
+            raise DataError(
+                f"{file}, line {line}: {text!r} has no number, but other lines have; number all lines or none"
+            )
         yield f"line {line}", int(match["number"]), match["name"]
 
 
@@ -127,13 +131,13 @@ def _numbered(rows: Sequence[tuple[str, int, str]] | Iterator[tuple[str, int, st
     for where, stored, name in rows:
         name = name.strip("\"'").strip() or name
         if stored in numbers or stored in void:
-            raise DataError(f"{file}, {where}: the number {stored} has a name already; every number has one")
+            raise DataError(f"{file}, {where}: the number {stored} already has a name; give every number one name")
         if name in names:
-            raise DataError(f"{file}, {where}: {name!r} has a number already; every name needs one of its own")
+            raise DataError(f"{file}, {where}: {name!r} already has a number; give every name its own")
         if name.casefold() in VOID_NAMES:  # its number then belongs to no class
             void.append(stored)
         else:
             numbers[stored] = names[name] = len(names)
     if not names:
-        raise DataError(f"{file}: names no class")
+        raise DataError(f"{file}does not name any class")
     return StatedNames(tuple(names), numbers, tuple(void))

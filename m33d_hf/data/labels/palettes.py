@@ -27,8 +27,8 @@ _COLUMNS = {
 }
 _HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 _FORMS = (
-    "A palette is lines of 'R G B name', 'name R G B' or '#RRGGBB name'; a table with the columns name, r, g, b (and "
-    'id); or JSON such as {"road": [128, 64, 128]}. R, G and B are whole numbers from 0 to 255.'
+    "A palette has lines 'R G B name', 'name R G B' or '#RRGGBB name'; or is a table with the columns name, r, g, b "
+    '(and id); or JSON such as {"road": [128, 64, 128]}. R, G and B are integers from 0 to 255.'
 )
 _ANNOTATED = re.compile(r"(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+):[^:]*:[^:]*")  # label:color_rgb:parts:actions
 _SHOWN = 6
@@ -63,7 +63,7 @@ class Palette:
             given = [getattr(entry, what) is not None for entry in entries]
             if any(given) and not all(given):
                 lacking = given.index(False) + 1
-                raise ConfigError(f"The palette: entry {lacking} has no {what} though others have. {_FORMS}")
+                raise ConfigError(f"The palette: entry {lacking} has no {what} but others have one. {_FORMS}")
         classes = [entry for entry in entries if not _is_void(entry)]
         if classes and classes[0].number is not None:
             classes.sort(key=lambda entry: entry.number or 0)
@@ -89,7 +89,7 @@ class Palette:
             unmapped: "refuse", or "ignore" for colours that the palette does not hold.
 
         Raises:
-            LabelError: colours that are not in the palette; names the commonest with their pixels.
+            LabelError: colours that are not in the palette; names the most common ones with their pixel counts.
         """
         wide = colours.astype(np.int32)
         codes = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]
@@ -108,9 +108,9 @@ class Palette:
         shown = ", ".join(f"{_unpacked(int(values[i]))} in {counts[i]} pixels" for i in order)
         more = f" and {len(values) - _SHOWN} more colours" if len(values) > _SHOWN else ""
         return (
-            f"{where}: {len(codes)} of {pixels} pixels have a colour that the palette does not hold: {shown}{more}. "
-            "Complete the palette, or give --data.options.label_unmapped ignore if they have no class. JPEG, and "
-            "resizing with interpolation, mix colours: label maps need neither."
+            f"{where}: {len(codes)} of {pixels} pixels have a colour that is not in the palette: {shown}{more}. "
+            "Complete the palette, or pass --data.options.label_unmapped ignore if they have no class. JPEG and "
+            "resizing with interpolation mix colours: do not use them for label maps."
         )
 
     def to_dict(self) -> dict[str, int]:
@@ -144,7 +144,9 @@ def _is_void(entry: Entry) -> bool:
 def _refuse_twice(what: str, values: Sequence[Any]) -> None:
     for value in values:
         if value is not None and values.count(value) > 1:
-            raise ConfigError(f"The palette holds the {what} {value!r} twice; every class has one name and one colour.")
+            raise ConfigError(
+                f"The palette holds the {what} {value!r} twice; give every class its own name and colour."
+            )
 
 
 def _packed(colour: tuple[int, int, int]) -> int:
@@ -227,7 +229,7 @@ def _cell(row: Mapping[Any, Any], names: Sequence[str]) -> Any:
 def _entries_of_text(text: str, path: Path) -> list[Entry]:
     lines = [line for line in text.splitlines() if line.strip() and not re.match(r"\s*#(?![0-9a-fA-F]{6}\b)", line)]
     if not lines:
-        raise ConfigError(f"{path} holds no colours. {_FORMS}")
+        raise ConfigError(f"{path} has no colours. {_FORMS}")
     mark = next((mark for mark in "\t,;" if mark in lines[0]), None)
     header = [cell.strip().lower().replace(" ", "_") for cell in _cells(lines[0], mark)]
     if any(name in header for name in _COLUMNS["r"]) or (mark and any(name in header for name in _COLUMNS["hex"])):

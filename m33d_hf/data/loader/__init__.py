@@ -1,1 +1,1 @@
-"""Data sets over sources, collation, workers."""
+"""From sources to batches: data sets, collation and worker processes."""

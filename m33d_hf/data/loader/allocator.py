@@ -1,4 +1,4 @@
-"""Memory that the host's allocator keeps: training steps and loaders ask for the same buffers again and again."""
+"""Let the host's allocator keep freed memory: training steps and loaders ask for the same buffers again and again."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def keep_freed_memory() -> bool:
     """Make glibc keep freed buffers of up to 1 GiB (old ones: 32 MiB) instead of returning all of them to the kernel.
 
     By default each large temporary of a step is mapped, zeroed page by page on first touch, and unmapped: 3 to 8 % of a
-    step on CPU, a fifth of reading a clip. Only where memory comes from changes, no number. It holds for the rest of
-    the process: glibc can be told, not asked, so there is nothing to put back. Memory held in between is what the
-    largest step needs anyway.
+    step on CPU, a fifth of reading a clip. This changes where memory comes from and no computed number. It holds for
+    the rest of the process, because glibc's thresholds can be set but not read, so there is no earlier value to
+    restore. The memory kept between steps is what the largest step needs anyway.
 
-    An environment that decides these thresholds itself (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_, or glibc.malloc
-    in GLIBC_TUNABLES) is left its choice.
+    Nothing is changed if the environment already sets these thresholds (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_,
+    or glibc.malloc in GLIBC_TUNABLES).
 
     Returns:
-        Whether it was done; False also on systems without glibc, which have allocators of their own.
+        True if the setting was changed; False on systems without glibc, which have other allocators.
     """
     decided = any(name in os.environ for name in _OWN_VARIABLES)
     if decided or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or not sys.platform.startswith("linux"):

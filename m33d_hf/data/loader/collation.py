@@ -1,12 +1,11 @@
 """From transformed samples to the batch that a model takes; what is not a forward argument travels under "meta".
 
 Everything random (visible tokens, hidden modalities, erased boxes) is drawn per sample from (seed, epoch, key, view,
-purpose), so that a sample looks the same in whatever batch, worker or process it is collated. Mixup and CutMix are the
+purpose), so that a sample looks the same whichever batch, worker or process it is collated in. Mixup and CutMix are the
 exception: they mix the rows of a batch (m33d_hf.data.augmentation.mixing).
 
-Normalisation, and what depends on it, is the business of m33d_hf.data.loader.finishing. A collator finishes its
-batches itself unless it is told to leave that to whoever takes them (`deferring`), as training and evaluation do on
-their device.
+Normalisation, and what depends on it, is done by m33d_hf.data.loader.finishing. A collator finishes its batches itself
+unless it is told to leave that to the consumer (`deferring`); training and evaluation then finish them on their device.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ class Collator:
 
     ``meta`` holds "keys" (one per row of the batch), "indices" (rows of the data set, dropped ones included), "skipped"
     (list of SkippedFile), where there are any also "incomplete" (list of SkippedFile), and in multi-view evaluation
-    "views": (index, segment, crop) per row of the batch. A batch whose samples were all dropped holds nothing but
-    ``meta``; an evaluation passes it over.
+    "views": (index, segment, crop) per row of the batch. A batch whose samples were all dropped holds only ``meta``; an
+    evaluation skips it.
 
     Args:
         config: of the model that will take the batches; read once.
@@ -64,10 +63,10 @@ class Collator:
 
     Attributes:
         deferred: leave a `Finishing` in ``meta["finishing"]`` instead of finishing the batch; see `deferring`.
-        defers: can do so; False for a subclass with a `__call__` of its own that does not state it, as it would change
-            unfinished batches.
-        takes_mirrored: `collate` heeds `RGBDSample.mirrored`, mirroring that was left to it; False for a subclass with
-            a `collate` of its own that does not state it, which is given samples that are mirrored already.
+        defers: whether it supports this; False for a subclass that overrides `__call__` without setting it, because
+            that would change unfinished batches.
+        takes_mirrored: whether `collate` handles `RGBDSample.mirrored` (mirroring left to the collator); False for a
+            subclass that overrides `collate` without setting it: it gets samples that are already mirrored.
     """
 
     deferred = False
@@ -123,13 +122,13 @@ class Collator:
         collated = self.collate(samples)
         if not isinstance(collated, tuple):
             raise ConfigError(
-                f"{type(self).__name__}.collate returned a {type(collated).__name__}; it returns (batch, steps), with "
-                "[] for steps where nothing is left to do"
+                f"{type(self).__name__}.collate returned a {type(collated).__name__}; it must return (batch, steps), "
+                "where steps is [] if nothing is left to do"
             )
         return collated
 
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
-        """Stack the maps of at least one sample, and say what makes forward arguments of them."""
+        """Stack the maps of at least one sample; return the batch and the steps that turn it into forward arguments."""
         raise TypeError(f"{type(self).__name__} does not say how to collate")
 
     def pixel_values(self, samples: Sequence[RGBDSample]) -> torch.Tensor:
@@ -156,14 +155,14 @@ class Collator:
     def _check_shape(self, sample: RGBDSample) -> None:
         if sample.num_frames != self.num_frames:
             raise DataError(
-                f"{sample.key}: the sample has {sample.num_frames} frames, the model takes {self.num_frames}; "
-                "set the data set's num_frames to the model's"
+                f"{sample.key}: the sample has {sample.num_frames} frames, but the model takes {self.num_frames}; set "
+                "num_frames of the data set to that of the model"
             )
         size = (sample.height, sample.width)
         if self.check_size and size != self.size:
             raise DataError(
-                f"{sample.key}: the sample has {size[0]} x {size[1]} pixels, the model takes "
-                f"{self.size[0]} x {self.size[1]}; give the transform the model's image_size"
+                f"{sample.key}: the sample has {size[0]} x {size[1]} pixels, but the model takes {self.size[0]} x "
+                f"{self.size[1]}; set image_size of the transform to that of the model"
             )
 
 
@@ -227,7 +226,7 @@ class PretrainingCollator(Collator):
         maps = [_needed(sample.meta.get("modalities", {}).get(spec.name), sample, spec.name) for sample in samples]
         if (wrong := next((s for s, m in zip(samples, maps) if m.shape[1] != spec.channels), None)) is not None:
             channels = wrong.meta["modalities"][spec.name].shape[1]
-            raise DataError(f"{wrong.key}: {spec.name} has {channels} channels, the model's {spec.channels}.")
+            raise DataError(f"{wrong.key}: {spec.name} has {channels} channels, but the model takes {spec.channels}.")
         return torch.stack(maps), NormalizeMap(spec.input_name, spec.mask_name, spec.channel_mean, spec.channel_std)
 
     def _prepare_keep(self, samples: Sequence[RGBDSample]) -> Mapping[str, torch.Tensor | MotionChoice]:
@@ -268,15 +267,15 @@ class DepthCollator(Collator):
 class ClipClassificationCollator(Collator):
     """``pixel_values`` and ``labels``: in training (B, L) float32 soft targets, in evaluation (B,) int64 class ids.
 
-    Training erases boxes view by view, mixes the batch and smooths the labels, in VideoMAE's order; without
-    mixing and smoothing the targets are one-hot. Evaluation takes samples without a label along as 255, which the
-    models leave out of the loss.
+    Training erases boxes view by view, mixes the batch and smooths the labels, in VideoMAE's order; without mixing and
+    smoothing the targets are one-hot. In evaluation, samples without a label get the label 255, which the models leave
+    out of the loss.
 
     Args:
         config: see Collator; its `num_labels` is L.
-        mixing: mixup, CutMix and label smoothing; None for none.
-        erasing: options of random erasing, where they ask for it; None for none.
-        train: whether to do all this.
+        mixing: options of mixup, CutMix and label smoothing; None for none of these.
+        erasing: options of random erasing; None for no erasing.
+        train: whether to apply all of this.
         check_size: see Collator.
     """
 
@@ -325,8 +324,8 @@ class ClipClassificationCollator(Collator):
             return label
         if label == IGNORE_INDEX:
             raise LabelError(
-                f"{sample.key}: a training sample without a label; leave such samples out (--data.options."
-                "drop_unlabelled true where the source has it) or use a source with labels"
+                f"{sample.key}: this training sample has no label; leave such samples out "
+                "(--data.options.drop_unlabelled true, if the source has that option) or use a source with labels"
             )
         raise LabelError(
             f"{sample.key}: label {sample.label} is outside the model's {self.num_labels} classes; set "
@@ -335,7 +334,8 @@ class ClipClassificationCollator(Collator):
 
 
 def deferring(collator: Collating) -> Collating:
-    """A collator that leaves finishing to `training.tasks.base.to_device`, where it `defers`; else as it is."""
+    """A collator that leaves finishing to `training.tasks.base.to_device` if it `defers`; otherwise the collator
+    unchanged."""
     if not isinstance(collator, Collator) or not collator.defers:
         return collator
     changed = copy.copy(collator)
@@ -361,10 +361,13 @@ def _mirrored(samples: Sequence[RGBDSample]) -> torch.Tensor | None:
 def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.Tensor:
     if map_ is None:
         what = what.removeprefix("a ")
-        extract = " Depth of RGB-only data: scripts/extract_depth.py, then --data.options.depth FOLDER."
+        extract = (
+            " For RGB-only data: predict depth with scripts/extract_depth.py, then pass --data.options.depth FOLDER."
+        )
         raise DataError(
-            f"{sample.key}: the sample has no {what}, which the model's configuration asks for; use a source that "
-            f"yields it, or a method without it (such as --method videomae).{extract if what == 'depth' else ''}"
+            f"{sample.key}: the sample has no {what}, but the model's configuration requires it; use a source that "
+            "provides it, or a method that does not need it (such as --method "
+            f"videomae).{extract if what == 'depth' else ''}"
         )
     return map_
 
@@ -372,7 +375,10 @@ def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.T
 def _draw(sample: RGBDSample) -> Draw:
     draw = sample.meta.get("draw")
     if draw is None:
-        raise ConfigError(f"{sample.key}: sample.meta['draw'] is missing; SampleDataset sets it")
+        raise ConfigError(
+            f"{sample.key}: sample.meta['draw'] is missing; read the source through SampleDataset, which "
+            "sets it"
+        )
     return draw
 
 

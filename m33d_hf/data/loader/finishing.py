@@ -1,10 +1,10 @@
-"""What a batch still needs when it has reached its device: normalisation, and all that depends on normalised pixels.
+"""The last steps of a batch, done on its device: normalisation, and everything that depends on normalised pixels.
 
-Loaders hand on uint8 RGB, raw depth and uint8 labels (a quarter of the memory, and nothing that a device does faster),
+Loaders deliver uint8 RGB, raw depth and uint8 labels (a quarter of the memory, and nothing that a device does faster),
 with a `Finishing` in ``meta`` that says what is left. Everything random in it was drawn by the collator, or is drawn
 from a generator that came with it, so that the finished batch does not depend on who finishes it: on a CPU it is
-bit-equal to that of a collator which finishes itself, on another device equal up to that device's rounding and, in
-erased boxes, its own noise of the same seed.
+bit-equal to that of a collator that finishes its own batches, on another device equal up to that device's rounding and,
+in erased boxes, its own noise of the same seed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ FINISHING = "finishing"
 
 
 class Step(Protocol):
-    """One thing left to do; a dataclass, whose tensors move with the batch."""
+    """One remaining step; a dataclass whose tensors move with the batch."""
 
     def apply(self, batch: Batch) -> None:
-        """Change entries of a batch; tensors that came in are not written to."""
+        """Change entries of a batch; the tensors passed in are not modified."""
 
 
 @dataclass(frozen=True)
 class NormalizeRgb:
-    """uint8 RGB (B, ..., 3, H, W) to float32; `mask_name` gets validity (B, ..., 1, H, W), which is everywhere.
+    """uint8 RGB (B, ..., 3, H, W) to float32; `mask_name` gets the validity mask (B, ..., 1, H, W), which is True
+    everywhere.
 
     Rows named by `mirrored`, (B,) bool, are mirrored first, left to right.
     """
@@ -110,7 +111,7 @@ class NormalizeMap:
 
 @dataclass(frozen=True)
 class ChooseByMotion:
-    """Settle the visible tokens ``keep``, some of which depend on how much moves in the normalised pixels `name`."""
+    """Choose the visible tokens ``keep``; some of them depend on the motion in the normalised pixels `name`."""
 
     name: str
     tubelet_size: int
@@ -139,13 +140,13 @@ class WidenLabels:
 
 @dataclass(frozen=True)
 class EraseBoxes:
-    """Put noise over boxes: (row of the batch, what it loses) of each; noise is drawn where the batch is."""
+    """Fill boxes with noise, each given as (row of the batch, erased box); the noise is drawn on the batch's device."""
 
     name: str
     erased: Sequence[tuple[int, Erasing]]
 
     def apply(self, batch: Batch) -> None:
-        """See the class; it follows the normalisation, whose fresh memory it writes to."""
+        """See the class; runs after normalisation and writes to the memory that it allocated."""
         for row, erasing in self.erased:
             pixels, (top, left, height, width) = batch[self.name][row], erasing.box
             frames = pixels.shape[0] if pixels.dim() == 4 else 1
@@ -168,16 +169,16 @@ class Mix:
 
 @dataclass(frozen=True)
 class Finishing:
-    """The steps that are left, in order."""
+    """The remaining steps, in order."""
 
     steps: tuple[Step, ...]
 
     def pin_memory(self) -> Finishing:
-        """The same with its tensors in page-locked memory; DataLoader calls this."""
+        """A copy with its tensors in page-locked memory; DataLoader calls this."""
         return self._with_tensors(torch.Tensor.pin_memory)
 
     def to(self, device: torch.device) -> Finishing:
-        """The same with its tensors on a device; they are on their way when this returns."""
+        """A copy with its tensors on a device; the transfer may still be in progress when this returns."""
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Finishing:
@@ -185,10 +186,10 @@ class Finishing:
 
 
 def finish(batch: Batch) -> Batch:
-    """Do what is left to do for a batch; one without a `Finishing` comes back as it is.
+    """Apply the remaining steps to a batch; one without a `Finishing` is returned unchanged.
 
     Returns:
-        A new dict without the `Finishing`; what forward takes is complete, "meta" lists the same keys.
+        A new dict without the `Finishing`; the forward arguments are complete, and "meta" lists the same keys.
     """
     meta = batch.get("meta", {})
     if FINISHING not in meta:

@@ -43,14 +43,13 @@ MAX_ATTEMPTS = 10
 
 
 class SampleDataset(Dataset[RGBDSample | Views]):
-    """Reads, transforms and labels with their draw the samples of a source; indexed by (epoch, index).
+    """Reads and transforms the samples of a source, each with its own random draw; indexed by (epoch, index).
 
-    A file that cannot be read is never fatal by itself. In training another sample takes its place, drawn
-    from (seed, epoch, key, attempt); in evaluation the sample is dropped (a stand-in would be counted
-    twice): it comes back without maps and with ``meta["dropped"] = True``, which the collators leave out of
-    the batch. Either way ``meta["skipped"]`` lists the files, and ``meta["incomplete"]`` a video that is read as far as
-    it goes. Errors that concern the whole data set (a
-    wrong depth unit, labels out of range, anything a transform raises) are not swallowed.
+    A file that cannot be read is never fatal by itself. In training another sample takes its place, drawn from (seed,
+    epoch, key, attempt); in evaluation the sample is dropped (a stand-in would be counted twice): it comes back without
+    maps and with ``meta["dropped"] = True``, which the collators leave out of the batch. Either way ``meta["skipped"]``
+    lists the files, and ``meta["incomplete"]`` lists a video that ends early and is used up to that point. Errors that
+    concern the whole data set (a wrong depth unit, labels out of range, anything a transform raises) are not swallowed.
 
     Several views of one video come back as a list, which the collators flatten; the video is read once for all of
     them. In training they are `num_views` augmentations of the same frames (repeated augmentation),
@@ -60,9 +59,9 @@ class SampleDataset(Dataset[RGBDSample | Views]):
 
     Args:
         source: anything with ``__len__`` and ``__getitem__(i) -> VideoHandle`` (m33d_hf.data.sources).
-        transform: sample in, sample out; reads its randomness from ``sample.meta["draw"]``. None for none.
+        transform: sample in, sample out; reads its randomness from ``sample.meta["draw"]``; None for no transform.
         num_frames: frames of a sample; 1 for images.
-        frame_stride: distance in frames between two of them.
+        frame_stride: distance between two of them, in source frames.
         train: random clip starts and replacement; otherwise the centre clip and dropping.
         seed: seed of the run.
         indices: use only these rows of the source, in this order (label subsets).
@@ -70,7 +69,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         clip_sampling: "stride" or "span", see `m33d_hf.data.augmentation.views.frame_indices`.
         num_views: augmented views of a training sample.
         num_segments: clips of an evaluation video; None, with `num_crops` None, gives samples instead of lists.
-        num_crops: crops of each of them along the longer side; more than one need an EvaluationTransform.
+        num_crops: crops of each clip along the longer side; more than one requires an EvaluationTransform.
         maps: names of the maps that the model needs ("rgb", "depth", "segmentation", other modalities); the others are
             neither decoded, where the source can tell them apart, nor transformed. None keeps all.
 
@@ -106,11 +105,17 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         check_sampling(clip_sampling)
         self.multi_view = num_segments is not None or num_crops is not None
         if train and self.multi_view:
-            raise ConfigError("num_segments and num_crops are views of evaluation videos; training has num_views")
+            raise ConfigError("num_segments and num_crops apply to evaluation only; for training, use num_views")
         if not train and num_views > 1:
-            raise ConfigError(f"num_views is {num_views} in evaluation, which has num_segments and num_crops")
+            raise ConfigError(
+                f"num_views is {num_views}, but num_views applies to training only; for evaluation, use "
+                "num_segments and num_crops"
+            )
         if (num_crops or 1) > 1 and not isinstance(transform, EvaluationTransform):
-            raise ConfigError(f"num_crops is {num_crops}; crops need an EvaluationTransform (build_transform)")
+            raise ConfigError(
+                f"num_crops is {num_crops}; more than one crop requires an EvaluationTransform "
+                "(build_transform)"
+            )
         self.source = source
         self.transform = transform
         self.num_frames = num_frames
@@ -143,9 +148,9 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         return twin
 
     def deferring(self) -> SampleDataset:
-        """The data set for a collator that defers (`collation.deferring`): less is done here, and more on the device.
+        """The data set for a collator that defers (`collation.deferring`): less work here, more on the device.
 
-        Pictures that are only cut out, resized and mirrored lie where the batch will, and are not mirrored yet.
+        Pictures that are only cropped, resized and mirrored are written into the batch's memory and not mirrored yet.
         """
         twin = copy.copy(self)
         twin.deferred = isinstance(self.transform, TrainTransform) and self.transform.in_parts
@@ -160,7 +165,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[Row]) -> list[RGBDSample | Views]:
-        """The samples of `rows`, each as alone; DataLoader asks for a batch. Small images share their colour steps.
+        """The samples of `rows`, each equal to what it is alone; DataLoader calls this for a batch. Small images share
+        their colour steps.
 
         Raises:
             DataError: as for a single row.
@@ -299,7 +305,7 @@ class StepSampler(Sampler[list[Row]]):
         world_size: number of processes.
         seed: seed of the run.
         start_step: optimizer steps already done.
-        total_steps: optimizer step to stop before; None goes on for ever.
+        total_steps: optimizer step to stop before; None continues for ever.
         accumulation: micro-batches per optimizer step.
         shuffle: False keeps the data set's order in every epoch.
 
@@ -369,7 +375,7 @@ class StepSampler(Sampler[list[Row]]):
 
     def __len__(self) -> int:
         if self.total_steps is None:
-            raise TypeError("a StepSampler without total_steps has no length")
+            raise TypeError("a StepSampler without total_steps is endless and has no length; give total_steps")
         return max(self.total_steps - self.start_step, 0) * self.accumulation
 
     def _epoch_order(self, epoch: int) -> list[int]:
@@ -391,8 +397,9 @@ class EvaluationSampler(Sampler[list[Row]]):
         batch_size: of each rank.
         rank: of this process.
         world_size: processes.
-        same_batches: for evaluations that compare the samples of a batch: neighbours share a batch, the same ones for
-            any number of processes. Ranks then differ by up to a batch; else by a sample at most.
+        same_batches: for evaluations that compare the samples of a batch: neighbours share a batch, and the batches are
+            the same for any number of processes. The shares of two ranks then differ by up to one batch; otherwise by
+            at most one sample.
 
     Raises:
         ConfigError: a size below 1, or a rank outside the world.
@@ -432,20 +439,20 @@ def build_loader(
     """Build the loader of one rank. Results do not depend on `num_workers`.
 
     Args:
-        dataset: indexed by the sampler's rows.
+        dataset: data set that is indexed by the sampler's rows.
         collator: list of samples to a batch (m33d_hf.data.loader.collation); a `deferring` one where the batches go
             through `to_device`.
         sampler: yields the rows of whole batches.
         num_workers: reading processes; 0 reads in the caller.
-        pin_memory: None pins where CUDA is available.
-        prefetch_factor: batches each worker keeps ready.
-        multiprocessing_context: "fork", "forkserver" or "spawn"; None takes fork where the system has it.
-            Workers never touch an accelerator, so forking after CUDA has started is safe. A forked worker that does
-            not begin is replaced (m33d_hf.data.loader.worker_forking).
+        pin_memory: None pins if CUDA is available.
+        prefetch_factor: batches that each worker prepares in advance.
+        multiprocessing_context: "fork", "forkserver" or "spawn"; None takes fork where the system has it. Workers never
+            touch an accelerator, so forking after CUDA has started is safe. A forked worker that does not start is
+            replaced (m33d_hf.data.loader.worker_forking).
 
     Raises:
         ConfigError: an unknown multiprocessing_context.
-        WorkerStartError: (when iterated) no worker begins.
+        WorkerStartError: (when iterated) no worker starts.
     """
     if getattr(collator, "deferred", False):
         dataset = dataset.deferring()
@@ -476,4 +483,4 @@ def build_loader(
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
-            raise ConfigError(f"{name} is {size}; it is at least 1")
+            raise ConfigError(f"{name} is {size}; it must be at least 1")

@@ -1,8 +1,8 @@
 """Shares of the labels (Table 2: 5, 10, 20 and 100 %): whole videos, per class, each share part of the next larger.
 
-Clips of one video look alike, so a share of the clips would hold nearly all that the videos have to tell; the draw
-takes videos. Which videos is a function of (seed, name of the video): neither the order of a listing nor the videos
-beside it matter, and the 5 % of a seed lie within its 10 %.
+Clips of one video look alike, so a share of the clips would hold nearly all the information of the videos; the draw
+therefore takes whole videos. It is a function of (seed, name of the video): neither the order of a listing nor the
+other videos matter, and the 5 % of a seed are part of its 10 %.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def label_subset(
         action_names: names in id order.
         fraction: share of the videos, in (0, 1]; None takes all.
         seed: of the draw; for one seed, smaller shares are part of larger ones.
-        allow_missing: go on although a class has no row.
+        allow_missing: continue even if a class has no row.
 
     Returns:
         Row numbers, at least one.
@@ -51,13 +51,16 @@ def label_subset(
     if fraction is not None and not 0.0 < fraction <= 1.0:
         raise ConfigError(f"data.label_fraction is {fraction}; it must be greater than 0 and at most 1")
     if len(labels) != len(groups):
-        raise ConfigError(f"{len(labels)} labels for {len(groups)} rows; a source gives one of each per row")
+        raise ConfigError(
+            f"{len(labels)} labels for {len(groups)} rows; a source must give one label and one group "
+            "per row"
+        )
     for row, label in enumerate(labels):
         if label != IGNORE_INDEX and not 0 <= label < len(action_names):
             raise LabelError(f"{groups[row]}: label {label} is not an id of the {len(action_names)} classes (0-based)")
     classes = _classes_of_groups(labels, groups)
     if not classes:
-        raise DataError(f"none of the {len(labels)} training samples has a label")
+        raise DataError(f"none of the {len(labels)} training samples has a label; use a source with labels")
     if not allow_missing:
         _refuse_classes_without_video(classes, action_names)
     if fraction is None or fraction == 1.0:
@@ -74,7 +77,7 @@ def label_subset(
 
 
 def missing_classes(labels: Sequence[int], action_names: Sequence[str]) -> list[str]:
-    """Names of the classes that no row has, in id order."""
+    """Names of the classes without a row, in id order."""
     present = set(labels)
     return [name for number, name in enumerate(action_names) if number not in present]
 

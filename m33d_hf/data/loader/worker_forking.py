@@ -1,9 +1,9 @@
-"""Reading processes that are known to have started, where the system forks.
+"""Worker processes that are known to have started, on systems that fork.
 
-A child is a copy of one thread of a process that has others. A lock that one of those holds at that moment is never let
-go in the child: CPython 3.11 itself waits for one of its own on the way out of `fork` where a native thread is just
-coming or going (gloo's and autograd's do). Such a child never gets to its work, the loader waits for it without end,
-and nobody sees an error. So every child says that it has begun, and one that does not is killed and forked again.
+A forked child has a copy of one thread of its parent. A lock that another thread holds at that moment is never released
+in the child: CPython 3.11 itself waits for one of its own locks at the end of `fork` while a native thread is starting
+or ending (those of gloo and autograd do). Such a child never starts its work, the loader waits for it for ever, and
+nobody sees an error. So every child reports that it has started, and one that does not is killed and forked again.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ATTEMPTS = 3
 
 
 class _Process(multiprocessing.context.ForkProcess):
-    """A forked process whose `start` returns once the child runs."""
+    """A forked process whose `start` returns when the child is running."""
 
     _begun: Connection
 
     def run(self) -> None:
-        """Say that the child has begun, then do its work."""
+        """Report that the child has started, then do its work."""
         self._begun.send_bytes(b"1")
         self._begun.close()
         super().run()
@@ -49,12 +49,12 @@ class _Process(multiprocessing.context.ForkProcess):
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
             logger.warning(
-                "A reading process did not begin within %g seconds (attempt %d of %d): a deadlock between fork and "
+                "A worker process did not start within %g seconds (attempt %d of %d): a deadlock between fork and "
                 "another thread; it was killed.", PATIENCE, attempt, ATTEMPTS
             )  # fmt: skip
         raise WorkerStartError(
-            f"{ATTEMPTS} reading processes in a row did not begin within {PATIENCE:g} seconds of being forked; is the "
-            "machine out of memory? --data.num_workers 0 reads in the training process itself"
+            f"{ATTEMPTS} worker processes in a row did not start within {PATIENCE:g} seconds of being forked; is the "
+            "machine out of memory? --data.num_workers 0 reads the data in the training process itself"
         )
 
 
@@ -62,7 +62,7 @@ class ForkContext(multiprocessing.context.ForkContext):
     """multiprocessing's "fork" with children that are known to have started.
 
     Raises (when a process is started):
-        WorkerStartError: ATTEMPTS children in a row did not begin.
+        WorkerStartError: ATTEMPTS children in a row did not start.
     """
 
     Process = _Process

@@ -1,4 +1,4 @@
-"""How the reading processes of a loader start, live and end."""
+"""How the worker processes of a loader start, run and end."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ def worker_context(name: str | None) -> BaseContext:
         name: "fork", "forkserver" or "spawn"; None takes fork where the system has it.
 
     Raises:
-        ConfigError: a way that the system does not have.
+        ConfigError: a start method that the system does not have.
     """
     known = multiprocessing.get_all_start_methods()
     if name is None:
         name = "fork" if "fork" in known else "spawn"
     if name not in known:
         hint = nearest_name_hint(name, known)
-        raise ConfigError(f"multiprocessing_context is {name!r}; here it is one of {', '.join(known)}.{hint}")
+        raise ConfigError(
+            f"multiprocessing_context is {name!r}; on this system it must be one of "
+            f"{', '.join(known)}.{hint}"
+        )
     if name != "fork":
         return multiprocessing.get_context(name)
     from m33d_hf.data.loader.worker_forking import ForkContext  # Windows has nothing to derive it from
@@ -40,23 +43,23 @@ def worker_context(name: str | None) -> BaseContext:
 
 
 def tells_of_a_lost_worker(error: BaseException) -> bool:
-    """Whether it is torch's word for a killed reading process, which it says wherever the main thread is."""
+    """Whether this is torch's error for a killed worker process, which it raises wherever the main thread is."""
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 def lost_worker(error: BaseException) -> WorkerLostError:
-    """The error of ours for what torch or the system says where a reading process was killed."""
+    """Our error for what torch or the system raises when a worker process was killed."""
     return WorkerLostError(
-        f"A reading process was killed, most likely because the machine ran out of memory ({type(error).__name__}: "
-        f"{error}). Take fewer of them (--data.num_workers), then start again with --resume auto."
+        f"A worker process was killed, most likely because the machine ran out of memory ({type(error).__name__}: "
+        f"{error}). Use fewer of them (--data.num_workers), then start again with --resume auto."
     )
 
 
 class WorkerLoader(DataLoader[Any]):
-    """A DataLoader that tells a reading process that was killed from data that cannot be read.
+    """A DataLoader that distinguishes a killed worker process from data that cannot be read.
 
     Raises (when iterated):
-        WorkerLostError: instead of the broken connections and unfinished messages that are left of such a process.
+        WorkerLostError: instead of the connection errors that such a process causes.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # whoever reads needs no more than an iterator
@@ -82,10 +85,10 @@ def _one_was_killed(iterator: Any) -> bool:
 
 
 def end_children() -> None:
-    """End what is left of the daemonic children when the interpreter exits.
+    """End the remaining daemonic children when the interpreter exits.
 
-    multiprocessing would ask them with SIGTERM, which our workers ignore, and wait for ever: so would a script that
-    leaves its loader alone in the middle of an epoch.
+    multiprocessing would send them SIGTERM, which our workers ignore, and wait for ever; so would a script that leaves
+    its loader in the middle of an epoch.
     """
     for child in multiprocessing.active_children():
         if child.daemon:
@@ -113,10 +116,10 @@ def _lives(process: int) -> bool:
 
 
 def start_worker(worker_id: int) -> None:
-    """Give a worker one thread and memory that it keeps, and leave signals to the process that owns it.
+    """Give a worker one thread and let it keep freed memory; leave signals to the process that owns it.
 
-    A signal sent to the whole process group would otherwise kill the workers first, and the training process
-    would die of that instead of saving. Workers end with their parent, also in the middle of a file.
+    A signal sent to the whole process group would otherwise kill the workers first, and the training process would die
+    of that instead of saving. Workers end with their parent, even in the middle of a file.
     """
     end_with(_starter())
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Readers of on-disk formats, found by name or by dotted path (`my_pkg.readers:MySource`).
 
-A source is imported when it is asked for.
+A source is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def source_class(name: str) -> type[Source]:
     """The class of the source called `name`, or at the dotted path `name`, imported.
 
     Raises:
-        ConfigError: there is none (names the nearest), or what lies at the path is no source.
+        ConfigError: there is no such source (names the nearest), or the path does not lead to a source.
     """
     if ":" in name:
         return _outside_class(name)
     if name not in SOURCES:
         raise ConfigError(
-            f"no data source is called {name!r}; there are {', '.join(SOURCES)}, and your own by its dotted path, such "
+            f"no data source is called {name!r}; known are {', '.join(SOURCES)}, and your own by its dotted path, such "
             f"as my_package.readers:MySource.{nearest_name_hint(name, SOURCES)}"
         )
     module, attribute = SOURCES[name]
@@ -62,7 +62,7 @@ def _outside_class(path: str) -> type[Source]:
     module_name, _, attribute = path.partition(":")
     key = f"data.source {path!r}"
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        raise ConfigError(f"{key} is no dotted path; write MODULE:CLASS, such as my_package.readers:MySource.")
+        raise ConfigError(f"{key} is not a dotted path; write MODULE:CLASS, such as my_package.readers:MySource.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -70,8 +70,8 @@ def _outside_class(path: str) -> type[Source]:
         if module_name != missing and not module_name.startswith(f"{missing}."):
             raise ConfigError(f"{key}: its module imports {missing!r}, which is not installed.") from error
         raise ConfigError(
-            f"{key}: there is no module {missing!r}. Install its package, or name the folder that it lies in: "
-            "PYTHONPATH=FOLDER."
+            f"{key}: there is no module {missing!r}. Install its package, or set PYTHONPATH to the folder that "
+            "contains it."
         ) from error
     except Exception as error:
         raise ConfigError(f"{key}: its module cannot be imported: {type(error).__name__}: {error}") from error
@@ -80,7 +80,7 @@ def _outside_class(path: str) -> type[Source]:
         near = nearest_name_hint(attribute, [name for name, value in vars(module).items() if isinstance(value, type)])
         raise ConfigError(f"{key}: the module {module_name} ({module.__file__}) has no {attribute!r}.{near}")
     if not (isinstance(found, type) and issubclass(found, Source)):
-        raise ConfigError(f"{key} is no source: a class that extends m33d_hf.data.sources.Source is expected.")
+        raise ConfigError(f"{key} is not a source: expected a class that extends m33d_hf.data.sources.Source.")
     if missing_methods := sorted(found.__abstractmethods__):
         raise ConfigError(f"{key} lacks {', '.join(missing_methods)}; see m33d_hf.data.sources.Source.")
     check_constructor(key, found)
@@ -103,7 +103,7 @@ def source_option_types(name: str) -> dict[str, Any]:
 
 
 def describe_options(name: str) -> list[str]:
-    """Lines for `--help`: the options of a source with defaults and types, and what its class says.
+    """Lines for `--help`: the options of a source with defaults and types, and the docstring of its class.
 
     Raises:
         ConfigError: unknown source.
@@ -128,5 +128,5 @@ def build_source(name: str, **options: Any) -> Source:
     source = source_class(name)
     for option, default in source_options(name).items():
         if default is inspect.Parameter.empty and options.get(option) is None:
-            raise ConfigError(f"source {name!r} needs the option {option!r} (--data.{option})")
+            raise ConfigError(f"source {name!r} requires the option {option!r} (--data.{option})")
     return source(**check_options(name, source, options))

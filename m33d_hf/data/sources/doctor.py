@@ -1,4 +1,4 @@
-"""Checks a data set before training: what it holds, what it assumes, which files cannot be used and why."""
+"""Checks a data set before training: its content, the assumptions made, and which files cannot be used and why."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Report:
         blank_depth: keys of frames whose depth is invalid everywhere.
         label_pixels: class id -> pixels (255 = ignored); empty without labels.
         clip_labels: action id -> items.
-        unreadable: files that failed, as loading would skip them.
+        unreadable: files that failed; loading would skip them.
         unpaired: files that the source leaves out from the start.
-        incomplete: opened videos that lack frames which their file announces, or holes in them; they are used.
-        warnings: sentences about what will go wrong or looks odd.
+        incomplete: opened videos with missing frames; they are used.
+        warnings: sentences about likely problems.
         notes: how the source was read.
     """
 
@@ -121,15 +121,15 @@ def check_source(
     files: int | None = None,
     clip_frames: int = 1,
 ) -> Report:
-    """Read frames of a source one by one and report on them; unreadable files are listed, never raised.
+    """Read frames of a source one by one and report on them; unreadable files are listed and raise no error.
 
     Args:
         source: any source.
         limit: read at most that many frames, spread evenly over the source; None = all of them. Of more video files
             than that, only as many are opened, or `files`.
         min_size: warn about frames with a side below this many pixels (a model's patch size).
-        files: open so many video files to see whether they are whole, where that is more than `limit`.
-        clip_frames: note how many of the opened videos or sequences are shorter than a clip of so many frames.
+        files: number of video files to open to check whether they are complete, if more than `limit`.
+        clip_frames: note how many of the opened videos or sequences are shorter than a clip of this many frames.
     """
     items = [source[i] for i in range(len(source))]
     spec = source.depth_spec
@@ -169,7 +169,7 @@ def _note_short(lengths: Sequence[int], clip_frames: int, report: Report) -> Non
     short = [length for length in lengths if 0 < length < clip_frames]
     if short:
         report.notes.append(
-            f"{len(short)} of {len(lengths)} videos that were opened are shorter (from {min(short)} frames) than the "
+            f"{len(short)} of {len(lengths)} opened videos are shorter (from {min(short)} frames) than the "
             f"{clip_frames} source frames of a clip; their clips repeat the last frame"
         )
 
@@ -252,10 +252,10 @@ def _warn(report: Report, min_size: int | None) -> None:
             f"{first.reason}"
         )
     if report.with_depth and report.depth_median is None:
-        report.warnings.append("no frame has a single valid depth pixel")
+        report.warnings.append("no frame has any valid depth pixel")
     elif report.blank_depth:
         report.warnings.append(
-            f"{len(report.blank_depth)} frames have no valid depth at all, the first: {report.blank_depth[0]}"
+            f"{len(report.blank_depth)} frames have no valid depth, the first: {report.blank_depth[0]}"
         )
     if report.depth_invalid is not None and report.depth_invalid > 0.5:
         report.warnings.append(f"{report.depth_invalid:.0%} of the depth is invalid")

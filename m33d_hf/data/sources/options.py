@@ -1,7 +1,7 @@
 """Options of the sources: types from the annotations of their constructors, ranges by name, checked before any reading.
 
-A source says what an option may be where it declares it, `every: int = 1`; an `Annotated` type may carry a `Range`.
-Options of one name mean the same in every source, and so their common ranges stand here once.
+A source declares the type of an option in its constructor, `every: int = 1`; an `Annotated` type may contain a `Range`.
+An option of one name means the same in every source, so their common ranges are defined here.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def check_constructor(key: str, source: type) -> None:
     """Refuse a source whose options could not be checked; `key` begins the message.
 
     Raises:
-        ConfigError: an option without a name of its own or without an annotation, or an annotation that means nothing.
+        ConfigError: an option without its own name or annotation, or an annotation that cannot be used.
     """
     parameters = inspect.signature(source).parameters.values()
     if loose := [str(parameter) for parameter in parameters if parameter.kind in _LOOSE]:
@@ -96,8 +96,8 @@ def check_options(name: str, source: type, options: Mapping[str, Any]) -> dict[s
     for option, value in options.items():
         if option not in types:
             raise ConfigError(
-                f"source {name!r} has no option {option!r}; it knows {', '.join(types)}."
-                f"{nearest_name_hint(str(option), types)}"
+                f"source {name!r} has no option {option!r}; its options are "
+                f"{', '.join(types)}.{nearest_name_hint(str(option), types)}"
             )
         checked[option] = check_option(f"source {name!r}: {option}", option, value, types[option])
     return checked
@@ -107,7 +107,7 @@ def check_option(key: str, option: str, value: Any, hint: Any) -> Any:
     """One value as the type `hint`, within the range that goes with the option's name or its `Annotated` type.
 
     Raises:
-        ConfigError: another type, out of range, or text that can name no file; `key` begins the message.
+        ConfigError: a wrong type, out of range, or text that cannot name a file; `key` begins the message.
     """
     own = next((extra for extra in typing.get_args(hint)[1:] if isinstance(extra, Range)), RANGES.get(option))
     result = check_value(key, value, hint, own)

@@ -1,1 +1,1 @@
-"""What is told of an experiment, from its results.json alone."""
+"""Reports of an experiment, from its results.json alone."""

@@ -1,4 +1,4 @@
-"""The questions behind the reproduction, answered by rule from the rows: never more than the spread allows."""
+"""The questions behind the reproduction, answered by rule from the rows, as far as the spread allows."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def percent(value: object) -> float:
         TypeError: no number; true would pass for 100 %, and a list or a text would be repeated a hundred times.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"a measured value is {value!r:.60}, no number")
+        raise TypeError(f"a measured value is {value!r:.60}, which is not a number")
     return 100 * value
 
 

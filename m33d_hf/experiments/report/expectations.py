@@ -1,4 +1,4 @@
-"""Expectations written beforehand, and what came out: judged by rule, not by eye."""
+"""Expectations written beforehand and their outcomes, judged by rule."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load_expectations(path: Path = FILE) -> list[dict[str, Any]]:
         kinds = {"compare", "check", "floors"} & set(entry)
         if len(kinds) != 1 or not {"id", "text", "because"} <= set(entry):
             raise ConfigError(
-                f"{path}: {entry.get('id', entry)} needs id, text, because and one of compare, check, floors"
+                f"{path}: {entry.get('id', entry)} requires id, text, because and one of compare, check, floors"
             )
     return list(entries)
 

@@ -166,7 +166,7 @@ def update_documents(root: Path, results: Results) -> list[Path]:
     found = results["name"], results["budget"]
     if found != ("reproduction", "full"):
         raise ConfigError(
-            f"the documents show the full reproduction; these are results of {found[0]}, budget {found[1]}."
+            f"the documents show the full reproduction, but these are results of {found[0]}, budget {found[1]}."
         )
     sections = {root / "README.md": readme_section, root / "docs" / "evidence.md": evidence_section}
     texts = {path: _with_section(path, section(results)) for path, section in sections.items()}
@@ -179,9 +179,9 @@ def update_documents(root: Path, results: Results) -> list[Path]:
 def _with_section(path: Path, section: str) -> str:
     """Text of a document with `section` between its markers."""
     if not path.is_file():
-        raise ConfigError(f"there is no {path} for --update_readme; run it from the root of the repository.")
+        raise ConfigError(f"there is no {path} for --update_readme; run the command from the root of the repository.")
     text = path.read_text(encoding="utf-8")
     before, _, after = text.partition(BEGIN)
     if (text.count(BEGIN), text.count(END), after.count(END)) != (1, 1, 1):
-        raise ConfigError(f"{path} needs one line {BEGIN} and, after it, one line {END} for --update_readme.")
+        raise ConfigError(f"{path} must have one line {BEGIN} and, after it, one line {END} for --update_readme.")
     return before + section + after.partition(END)[2]

@@ -37,8 +37,8 @@ def load_results(folder: Path) -> Results:
     path = folder / RESULTS
     if not path.is_file():
         raise ConfigError(
-            f"{folder} holds no results.json: let a run finish first, name its folder with --output_dir, or start in "
-            "the folder that it is relative to."
+            f"{folder} holds no results.json: let a run finish first, pass its folder with --output_dir, or run the "
+            "command from the folder that the path is relative to."
         )
     try:
         return read_sealed_json(path)
@@ -61,8 +61,8 @@ def understood(what: Path) -> Iterator[None]:
         raise
     except _STRANGE as error:
         raise ConfigError(
-            f"{what} does not hold what a run of this version writes ({type(error).__name__}: {error}). Run the same "
-            "command again with --fresh, or put an unchanged copy back."
+            f"{what} is not a file that this version writes ({type(error).__name__}: {error}). Run the same command "
+            "again with --fresh, or restore an unchanged copy."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Probes of an encoder: frozen features of the training and the evaluation clips, and what is in them.
+"""Probes of an encoder on frozen features of the training and evaluation clips.
 
 The encoder of a checkpoint (pre-trained, fine-tuned, foreign; random without one) sees every clip once, the centre
 view without augmentation. Processes share the clips; the main one probes.
@@ -51,16 +51,16 @@ class Features(NamedTuple):
 def probe_run(
     args: RunArguments, knn: KnnOptions | None = None, linear: LinearOptions | None = None
 ) -> dict[str, float]:
-    """Probe the encoder of a run's arguments, as run_video_classification takes them.
+    """Probe the encoder, with the arguments of run_video_classification.
 
     `args.init_from` None probes random weights (drawn by `args.seed`). Training features are those of
-    `data.train_split` after all label subsets, test features those of `data.eval_split`. What trains (steps,
-    augmentation, mixing) has no meaning here, and neither have `evaluation.num_segments` and `num_crops`.
+    `data.train_split` after all label subsets, test features those of `data.eval_split`. Training options (steps,
+    augmentation, mixing) have no effect here, and neither do `evaluation.num_segments` and `num_crops`.
 
     Args:
-        args: of clip classification.
-        knn: of the neighbours; None for the defaults.
-        linear: of the linear classifier; None for the defaults.
+        args: arguments of clip classification.
+        knn: options of the nearest neighbours; None for the defaults.
+        linear: options of the linear classifier; None for the defaults.
 
     Returns:
         "knn/top1", "knn/top5", "linear/...": see `m33d_hf.evaluation.probes`; "samples/train", "samples/test";
@@ -73,8 +73,8 @@ def probe_run(
     """
     if args.task != "video_classification":
         raise ConfigError(
-            f"the recipe is one of {args.task}; probes need class labels, which clips have: give --recipe one of "
-            "video classification (or --dense and one of semantic segmentation)."
+            f"the recipe is for {args.task}, but probes require class labels of clips: pass --recipe with a recipe of "
+            "video classification (or --dense and a recipe of semantic segmentation)."
         )
     knn, linear = knn or KnnOptions(), linear or LinearOptions()
     with ExitStack() as stack:
@@ -121,8 +121,8 @@ def _probe(
 def frozen_features(args: RunArguments, accelerator: Accelerator, ranks: Ranks) -> tuple[Features, Features]:
     """Features of the training and the evaluation clips, whole on every rank.
 
-    Of a model fine-tuned on clips they are its normed mean of the tokens, what its classifier reads; of all others the
-    mean of the tokens after the encoder's final norm.
+    For a model fine-tuned on clips, they are the normalised mean of the tokens that its classifier reads; for all
+    others, the mean of the tokens after the encoder's final norm.
 
     Raises:
         ConfigError, CheckpointError, DataError: see `probe_run`.
@@ -136,7 +136,7 @@ def frozen_features(args: RunArguments, accelerator: Accelerator, ranks: Ranks) 
     model: Any = build_model(args if pooled else dataclasses.replace(args, init_from=None), task)
     train_set, test_set = task.build_datasets(args, model)
     if test_set is None:
-        raise ConfigError("There are no test clips to probe on: give --data.eval_split (or --data.eval_root).")
+        raise ConfigError("There are no test clips to probe: pass --data.eval_split (or --data.eval_root).")
     warnings = overlap_lines(args, train_set, test_set)
     ranks.on_main(lambda: print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr, flush=True))
     place(model, accelerator.device).eval()
@@ -159,7 +159,7 @@ def _has_pooled_norm(init_from: str | None) -> bool:
             with safe_open(file, framework="pt") as tensors:
                 names |= set(tensors.keys())
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read: {error}; give another --init_from.") from error
+            raise CheckpointError(f"{file} cannot be read: {error}; choose another --init_from.") from error
     return "fc_norm.weight" in names
 
 
@@ -188,7 +188,7 @@ def _mean_tokens(model: M33DModel) -> Encoder:
 
 
 def centre_views(args: RunArguments, model: nn.Module, dataset: SampleDataset) -> SampleDataset:
-    """The same samples as an evaluation sees them: the frames in the middle, the centre crop, in lists of one view."""
+    """The same samples as in an evaluation: the frames in the middle, the centre crop, in lists of one view."""
     config = config_of(model)
     return SampleDataset(
         dataset.source,
@@ -229,5 +229,5 @@ def _extract(
         feed.check(ranks)
     rows = sorted((row for part in ranks.gather_objects(own) for row in part), key=lambda row: row[0])
     if not rows:
-        raise DataError("none of the clips to probe has a label; give a source with clip labels (--data.source).")
+        raise DataError("none of the clips to probe has a label; use a source with clip labels (--data.source).")
     return Features(torch.stack([row[2] for row in rows]), torch.tensor([row[1] for row in rows]))

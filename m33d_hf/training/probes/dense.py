@@ -1,7 +1,7 @@
-"""The dense probe: a linear classifier of frozen patch tokens, judged as a segmentation of the pixels.
+"""The dense probe: a linear classifier of frozen patch tokens, evaluated as a segmentation of the pixels.
 
-A patch is taught by the commonest class of its pixels; logits of the patches are enlarged bilinearly. What it reaches
-is bounded by that, not by the encoder alone: compare encoders with it, not with fine-tuned models.
+The label of a patch is the most common class of its pixels; the logits of the patches are upsampled bilinearly. This
+limits the result, not only the encoder: use it to compare encoders with each other, not with fine-tuned models.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Tokens(NamedTuple):
 
 
 def dense_probe_run(args: RunArguments, linear: LinearOptions | None = None) -> dict[str, float]:
-    """Probe the RGB encoder of a run's arguments, as run_semantic_segmentation takes them.
+    """Probe the RGB encoder, with the arguments of run_semantic_segmentation.
 
     Training images are those of `data.train_split` after `data.max_train_samples`, test images those of
-    `data.eval_split`; the share of held-out features is one of whole images.
+    `data.eval_split`; the held-out part consists of whole images.
 
     Returns:
         "linear/miou", "linear/pixel_accuracy"; "linear/strength", "linear/converged", "linear/iterations",
@@ -59,12 +59,12 @@ def dense_probe_run(args: RunArguments, linear: LinearOptions | None = None) -> 
         DataError: data that cannot be used, features that are not finite.
     """
     if args.task != "semantic_segmentation":
-        raise ConfigError(f"the recipe is for {args.task}; the dense probe takes one of semantic segmentation.")
+        raise ConfigError(f"the recipe is for {args.task}; the dense probe requires a recipe of semantic segmentation.")
     linear = linear or LinearOptions()
     with ExitStack() as stack:
         accelerator = stack.enter_context(open_accelerator(args))
         if accelerator.num_processes > 1:
-            raise ConfigError("the dense probe runs in one process: start it with python.")
+            raise ConfigError("the dense probe runs in a single process: start it with python, without a launcher.")
         stack.enter_context(output_lock(args.output_dir))
         started = time.perf_counter()
         train, test, config = _all_tokens(args, accelerator)
@@ -84,7 +84,7 @@ def dense_probe_run(args: RunArguments, linear: LinearOptions | None = None) -> 
 
 
 def patch_labels(labels: Tensor, patch: tuple[int, int], classes: int, ignored: int) -> Tensor:
-    """The commonest class of each patch, the lower id where two are; `ignored` where no pixel has a class.
+    """The most common class of each patch, the lower id in a tie; `ignored` if no pixel has a class.
 
     Args:
         labels: (N, H, W) class ids or `ignored`.
@@ -110,7 +110,7 @@ def _all_tokens(args: RunArguments, accelerator: Accelerator) -> tuple[Tokens, T
     for line in task.describe(args, model, train_set):
         print(line, file=sys.stderr, flush=True)
     if test_set is None:
-        raise ConfigError("There are no test images to probe on: give --data.eval_split (or --data.eval_root).")
+        raise ConfigError("There are no test images to probe: pass --data.eval_split (or --data.eval_root).")
     print(
         "".join(f"{line}\n" for line in overlap_lines(args, train_set, test_set)), end="", file=sys.stderr, flush=True
     )
@@ -148,7 +148,7 @@ def _extract(
         feed.check(ranks)
     features = torch.cat(tokens)
     if not features.isfinite().all():
-        raise DataError("the features are not finite; check --init_from, and take --train.precision bf16 or no.")
+        raise DataError("the features are not finite; check --init_from, and use --train.precision bf16 or no.")
     return Tokens(features, torch.cat(labels))
 
 

@@ -1,4 +1,4 @@
-"""What later evaluations of a model must know of its training data, in files beside its weights.
+"""Files beside a model's weights that tell later evaluations about its training data.
 
 `classes.json` (`class_numbers`) and `seen_videos.json` (`seen_videos`) lie in the output folder and in every
 checkpoint, so that a checkpoint may be copied elsewhere. Both are sealed: damage is noticed.
@@ -18,7 +18,8 @@ SEEN = "seen_videos.json"
 
 
 def find_beside(init_from: str | None, name: str) -> Path | None:
-    """The file of that name of a model, which may be a file, a folder, or a checkpoint in the folder; None without."""
+    """The file of that name beside a model (given as a file, a folder, or a checkpoint in the folder); None if
+    missing."""
     if init_from is None:
         return None
     path = Path(init_from).expanduser()
@@ -30,7 +31,7 @@ def find_beside(init_from: str | None, name: str) -> Path | None:
 
 
 def read_beside(file: Path) -> dict[str, Any]:
-    """What `write_beside` wrote.
+    """Read what `write_beside` wrote.
 
     Raises:
         ValueError: it is damaged, or no object.
@@ -51,11 +52,11 @@ def write_beside(folder: str | Path, name: str, value: dict[str, Any]) -> None:
     try:
         write_sealed_json(path, value)
     except OSError as error:
-        raise CheckpointError(f"Could not write {path}: {error}; free some space.") from error
+        raise CheckpointError(f"Could not write {path}: {error}; free some disk space.") from error
 
 
 def copy_beside(source: str | Path, target: Path) -> None:
-    """Copy the files that there are from one folder of a model to another.
+    """Copy those of these files that exist from one model folder to another.
 
     Raises:
         OSError: the target cannot be written to.

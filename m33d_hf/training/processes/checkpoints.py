@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there: temporary folder, fsync, COMPLETE marker, rename.
+"""Atomic checkpoints: temporary folder, fsync, COMPLETE marker, rename.
 
 Layout below `output_dir/checkpoints`: `step_00000100/{model.safetensors, optimizer.pt, state.json, COMPLETE}`, with
 `ema.safetensors` where an average is kept and `config.json` where the model has one, and `best/` with the weights of
@@ -63,7 +63,7 @@ class CheckpointStore:
         return [path for path in self.step_folders() if is_complete(path) and path not in self.damaged]
 
     def step_folders(self) -> list[Path]:
-        """Complete or not, oldest first."""
+        """All checkpoint folders, complete or not, oldest first."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if _STEP_FOLDER.fullmatch(path.name)]
@@ -80,7 +80,7 @@ class CheckpointStore:
         return path if is_complete(path) and path not in self.damaged else None
 
     def check_best(self) -> str | None:
-        """What is wrong with `best`, whose place the next evaluation then takes; None where nothing is. Reads it."""
+        """What is wrong with `best`, which the next evaluation then replaces; None if nothing is. Reads it."""
         path = self.folder / BEST
         found = damage(path) if path.is_dir() else None
         if found is None and path.is_dir():
@@ -100,7 +100,7 @@ class CheckpointStore:
         average: dict[str, torch.Tensor] | None = None,
         beside: Beside | None = None,
     ) -> Path:
-        """Write the resumable checkpoint of ``state["step"]``, then drop the ones that retention no longer keeps.
+        """Write the resumable checkpoint of ``state["step"]``, then delete the ones that are no longer to be kept.
 
         `beside` as in `save_best`.
 
@@ -158,7 +158,7 @@ class CheckpointStore:
             self.save_best(model, state, beside)
 
     def clean(self) -> None:
-        """Remove what a killed run left behind, and put back a checkpoint caught in the middle of its replacement."""
+        """Remove what a killed run left behind, and restore a checkpoint that was being replaced."""
         if not self.folder.is_dir():
             return
         for path in self.folder.glob(f"{_REPLACED}*"):
@@ -174,7 +174,7 @@ class CheckpointStore:
     def retain(self, step: int) -> None:
         """Keep the `keep_last` newest whole checkpoints up to `step`, one of them, and drop what is older.
 
-        Newer ones stay until the run comes to their step: they are of an attempt that it has gone back behind.
+        Newer ones stay until the run reaches their step: they come from an attempt that the run resumed before.
         """
         steps = [path for path in self.steps() if step_of(path) <= step]
         for path in steps[: -self.keep_last]:
@@ -205,19 +205,19 @@ class CheckpointStore:
             latest = self.latest()
             kept = f"The previous checkpoint is intact: {latest}." if latest else "There is no earlier checkpoint."
             raise CheckpointError(
-                f"Could not write the checkpoint {path}: {error}. {kept} Free some space or make the folder "
+                f"Could not write the checkpoint {path}: {error}. {kept} Free some disk space or make the folder "
                 "writable, then start again with --resume auto."
             ) from error
         self.damaged.discard(path)
 
 
 def step_of(path: Path) -> int:
-    """The step that a folder's name says."""
+    """The step in a folder's name."""
     return int(path.name.removeprefix("step_"))
 
 
 def find_checkpoints(resume: str | None, output_dir: str | Path) -> list[Path]:
-    """The checkpoints to continue from, the one to try first in front; whether they are whole is not looked at.
+    """The checkpoints to continue from, in the order in which to try them; does not check that they are complete.
 
     Args:
         resume: "auto" takes those of `output_dir`, if any; None or "none" starts anew; a checkpoint folder, or the
@@ -239,8 +239,8 @@ def find_checkpoints(resume: str | None, output_dir: str | Path) -> list[Path]:
         reason = f" ({damage(path)})" if (path / STATE).exists() else ""
         raise CheckpointError(
             f"--resume {resume} holds no complete checkpoint{reason}: it is neither a folder with {MARKER} and "
-            f"{OPTIMIZER} nor the output folder of a run with such checkpoints. A folder without the marker was cut "
-            "short while being written; take an earlier one."
+            f"{OPTIMIZER} nor the output folder of a run with such checkpoints. A folder without the marker was not "
+            "written completely; use an earlier one."
         )
     return found
 
@@ -300,11 +300,11 @@ def read_weights(model: nn.Module, folder: Path) -> None:
         else:
             load_model(model, str(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} does not fit the model: {error}") from error
+        raise CheckpointError(f"{folder / WEIGHTS} does not match the model: {error}") from error
 
 
 def _check_types(model: nn.Module, path: Path) -> None:
-    """Refuse numbers of another type, which would be rounded in silence.
+    """Refuse numbers of another type, which would be rounded silently.
 
     Raises:
         RuntimeError: naming the tensor.
@@ -355,7 +355,7 @@ def read_average(folder: Path) -> dict[str, torch.Tensor]:
 def read_optimizer(folder: Path) -> dict[str, Any]:
     """Load the optimizer's (and the scaler's) state as tensors and plain values only; what they say is not checked.
 
-    Every tensor has memory of its own: a file may give several the same, in which updates would run into each other.
+    Every tensor gets separate memory: tensors of a file may share memory, and their updates would interfere.
 
     Raises:
         CheckpointError: missing or damaged, or a tensor that is not a plain array of numbers.
@@ -365,7 +365,7 @@ def read_optimizer(folder: Path) -> dict[str, Any]:
     except Exception as error:  # the unpickler meets whatever bytes there are: any error means that they are damaged
         raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {type(error).__name__}: {error}") from error
     if not isinstance(found, dict):
-        raise CheckpointError(f"{folder / OPTIMIZER} holds {type(found).__name__}, no optimizer's state")
+        raise CheckpointError(f"{folder / OPTIMIZER} holds {type(found).__name__}, not an optimizer state")
     return own_memory(found, folder / OPTIMIZER)
 
 
@@ -380,7 +380,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise CheckpointError(f"{folder / STATE} holds {type(found).__name__}, no object of named values")
+        raise CheckpointError(f"{folder / STATE} holds {type(found).__name__}, not a JSON object")
     return found
 
 
@@ -391,7 +391,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, of which others may remove something at the same time.
+    """Remove a folder while other processes may remove files from it.
 
     Raises:
         OSError: naming the folder; rmtree names what it failed at as seen from within.

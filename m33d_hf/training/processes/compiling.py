@@ -51,7 +51,8 @@ def check_compile(model: nn.Module, args: RunArguments, device: torch.device) ->
     train = args.train
     if train.sharding.startswith(PREFIX):
         raise ConfigError(
-            f"train.compile with train.sharding={train.sharding} was never tried: take fsdp2, or neither."
+            f"train.compile with train.sharding={train.sharding} is not supported: use fsdp2, or leave out one of the "
+            "two."
         )
     known = torch.compiler.list_backends(exclude_tags=())
     if train.compile_backend not in known:
@@ -59,7 +60,7 @@ def check_compile(model: nn.Module, args: RunArguments, device: torch.device) ->
         raise ConfigError(f"train.compile_backend={train.compile_backend!r} is not one of {', '.join(known)}.{hint}")
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         raise ConfigError(
-            f"The recurrent model of {args.task} takes videos of any length and cannot be compiled: leave out "
+            f"The recurrent model of {args.task} reads videos of any length and cannot be compiled: leave out "
             "--train.compile."
         )
     if train.compile_backend == "inductor":
@@ -72,34 +73,34 @@ def _check_inductor(device: torch.device) -> None:
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
             raise ConfigError(
-                "train.compile on a GPU needs the package triton, which is not installed: `pip install triton`, or "
-                "leave out --train.compile."
+                "train.compile on a GPU requires the package triton, which is not installed: run `pip install triton`, "
+                "or leave out --train.compile."
             )
         return
     compilers = [os.environ.get("CXX", ""), "g++", "clang++", "cl"]
     if not any(shutil.which(name) for name in compilers if name):
         raise ConfigError(
-            "train.compile on CPU needs a C++ compiler, and none of g++, clang++ and $CXX is there: install one, or "
-            "leave out --train.compile (on CPU it saves little)."
+            "train.compile on CPU requires a C++ compiler, but none of g++, clang++ and $CXX was found: install one, "
+            "or leave out --train.compile (on CPU it saves little time)."
         )
 
 
 def _check_cuda_graphs(train: TrainArguments, device: torch.device) -> None:
     name = f"train.compile_mode={train.compile_mode}"
     if device.type != "cuda":
-        raise ConfigError(f"{name} replays CUDA graphs, and this run is on {device.type}: take compile_mode default.")
+        raise ConfigError(f"{name} replays CUDA graphs, but this run uses {device.type}: use compile_mode default.")
     if train.accumulation > 1:
         raise ConfigError(
-            f"{name} replays CUDA graphs, which overwrite the gradients of the micro-batch before: set "
-            "train.accumulation to 1, or take compile_mode default."
+            f"{name} replays CUDA graphs, which overwrite the gradients of the previous micro-batch: set "
+            "train.accumulation to 1, or use compile_mode default."
         )
     if train.sharding == "fsdp2":
-        raise ConfigError(f"{name} replays CUDA graphs, but FSDP2 moves the weights: take compile_mode default.")
+        raise ConfigError(f"{name} replays CUDA graphs, but FSDP2 moves the weights: use compile_mode default.")
 
 
 @contextmanager
 def eager_evaluation(train: TrainArguments) -> Iterator[None]:
-    """Run a compiled model as it is written, without compiling it for other shapes, for the length of the block."""
+    """Run a compiled model eagerly inside the block, so that it is not compiled for other shapes."""
     if not train.compile:
         yield
         return
@@ -108,7 +109,8 @@ def eager_evaluation(train: TrainArguments) -> Iterator[None]:
 
 
 def checkpoint_activations(model: nn.Module, args: RunArguments) -> None:
-    """Recompute every block in the backward pass; generators are put back, so dropout and drop path repeat themselves.
+    """Recompute every block in the backward pass; random states are restored, so dropout and drop path are the same in
+    both passes.
 
     Raises:
         ConfigError: the model has no blocks.

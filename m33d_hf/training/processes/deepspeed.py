@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO stages 1 and 2: optimizer state, and with stage 2 gradients, cut over the processes.
+"""DeepSpeed's ZeRO stages 1 and 2: optimizer state, and with stage 2 gradients, sharded over the processes.
 
 DeepSpeed reduces gradients and keeps a flat part of weights and AdamW's state per process and parameter group. What
 decides a result stays ours: shares of the loss, norm and clipping, the gate before the update, learning rates, and
@@ -29,7 +29,7 @@ MINIMUM = "0.19.8"
 
 
 def load_deepspeed(device: torch.device) -> Any:
-    """Import the package, set to work on `device`.
+    """Import DeepSpeed and make it use `device`.
 
     Raises:
         MissingDependencyError: it is not installed, or too old.
@@ -38,12 +38,12 @@ def load_deepspeed(device: torch.device) -> Any:
     install = "`pip install m33d-hf[deepspeed]`"
     if importlib.util.find_spec("deepspeed") is None:
         raise MissingDependencyError(
-            f"train.sharding={PREFIX}* needs the package deepspeed, which is not installed: {install}, or take "
-            "--train.sharding fsdp2, which needs nothing more."
+            f"train.sharding={PREFIX}* requires the package deepspeed, which is not installed: {install}, or use "
+            "--train.sharding fsdp2, which requires no extra package."
         )
     if compare_versions("deepspeed", "<", MINIMUM):
         found = importlib.metadata.version("deepspeed")
-        raise MissingDependencyError(f"deepspeed {found} is too old, {MINIMUM} is needed: {install}.")
+        raise MissingDependencyError(f"deepspeed {found} is too old; version {MINIMUM} is required: {install}.")
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
@@ -52,7 +52,7 @@ def load_deepspeed(device: torch.device) -> Any:
     chosen = get_accelerator().device_name()
     if chosen != device.type:
         raise ConfigError(
-            f"DeepSpeed works on {chosen}, the run on {device.type}: set the environment variable "
+            f"DeepSpeed uses {chosen}, but the run uses {device.type}: set the environment variable "
             f"DS_ACCELERATOR={device.type} before the start."
         )
     return deepspeed
@@ -69,7 +69,7 @@ class ZeroUpdater(Updater):
 
     Raises:
         MissingDependencyError: DeepSpeed is absent or too old.
-        ConfigError: the launcher's file asks for what would not be followed.
+        ConfigError: the launcher's file contains a setting that would be ignored.
     """
 
     def __init__(

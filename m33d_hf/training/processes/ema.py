@@ -35,7 +35,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averaged weights into the model for the block, and the trained ones back afterwards."""
+        """Use the averaged weights in the model inside the block, and restore the trained ones afterwards."""
         self._swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""FSDP2: weights, gradients and optimizer state cut over the processes, for models that are too large for one device.
+"""FSDP2: weights, gradients and optimizer state sharded over the processes, for models too large for one device.
 
 Accelerate's launcher and configuration files say *that* a run is sharded; the wrapping is done here. Accelerate's own
 puts the patch projection into a unit of its own, whose weight our embedding reads without calling the unit; and it
@@ -44,12 +44,11 @@ def settle_sharding(args: RunArguments) -> None:
     """Turn ``train.sharding = auto`` into what the launcher asks for: "fsdp2", "deepspeed_zero1", ... or "none".
 
     Raises:
-        ConfigError: the launcher asks for a way of sharding that the loop does not know, or for details it would not
-            follow.
+        ConfigError: the launcher asks for an unsupported kind of sharding, or for settings that would be ignored.
     """
     for name, what in (("MEGATRON_LM", "Megatron-LM"), ("PARALLELISM_CONFIG", "a parallelism_config")):
         if says_yes(f"ACCELERATE_USE_{name}"):
-            raise ConfigError(f"The launcher asks for {what}; this loop knows DDP, FSDP2 and ZeRO 1 and 2.")
+            raise ConfigError(f"The launcher asks for {what}; only DDP, FSDP2 and ZeRO stages 1 and 2 are supported.")
     if args.train.sharding == "auto":
         if says_yes(deepspeed_config.LAUNCHED):
             args.train.sharding = deepspeed_config.launched_sharding()
@@ -67,10 +66,10 @@ def _check_launcher() -> None:
     if version != "2":
         raise ConfigError(
             f"The accelerate configuration asks for FSDP version {version}; only version 2 is supported: write "
-            "`fsdp_version: 2` into its fsdp_config, or take the fsdp2.yaml of this package."
+            "`fsdp_version: 2` into its fsdp_config, or use the fsdp2.yaml of this package."
         )
     wanted = {
-        "FSDP_OFFLOAD_PARAMS": "fsdp_offload_params: true is not supported; take more processes",
+        "FSDP_OFFLOAD_PARAMS": "fsdp_offload_params: true is not supported; use more processes",
         "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing: pass --train.grad_checkpointing true instead",
     }
     for name, message in wanted.items():
@@ -86,7 +85,7 @@ def _check_launcher() -> None:
 
 @contextmanager
 def launcher_hidden() -> Iterator[None]:
-    """Keep Accelerate and transformers from wrapping, or emptying, the model themselves for the length of the block.
+    """Inside the block, keep Accelerate and transformers from wrapping or emptying the model themselves.
 
     transformers, seeing the variable, loads weights on the first process only and leaves the others without.
     """
@@ -112,11 +111,11 @@ def check_shardable(model: nn.Module, args: RunArguments, processes: int) -> Non
     asked = f"train.sharding={args.train.sharding}"
     if processes == 1:
         raise ConfigError(
-            f"{asked} cuts the model over processes, but there is one only: start several (torchrun "
-            "--nproc_per_node N or accelerate launch --num_processes N), or pass --train.sharding none."
+            f"{asked} shards the model over processes, but there is only one: start several (torchrun --nproc_per_node "
+            "N or accelerate launch --num_processes N), or pass --train.sharding none."
         )
     if args.train.precision == "fp16":
-        raise ConfigError(f"{asked} with train.precision=fp16 is not supported; take bf16 or no.")
+        raise ConfigError(f"{asked} with train.precision=fp16 is not supported; use bf16 or no.")
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         raise ConfigError(
             f"The recurrent model of {args.task} cannot be sharded (torch's GRU keeps its own list of weights), and is "
@@ -125,13 +124,13 @@ def check_shardable(model: nn.Module, args: RunArguments, processes: int) -> Non
 
 
 class Shards:
-    """A model cut over all processes, in place; knows how to put it together again.
+    """A model sharded over all processes, in place, and the code to gather it again.
 
     Args:
         model: on the device of this process, with the same weights on every process.
         precision: "no" or "bf16"; blocks are then gathered in bfloat16, gradients reduced in float32.
-        reshard: give the gathered weights of a block back after its forward pass (ZeRO-3) instead of keeping them for
-            the backward pass (ZeRO-2).
+        reshard: free the gathered weights of a block after its forward pass (ZeRO-3) instead of keeping them for the
+            backward pass (ZeRO-2).
     """
 
     def __init__(self, model: nn.Module, precision: str, reshard: bool = True) -> None:
@@ -194,7 +193,7 @@ def full(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def cut_like(whole: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
-    """`whole`, which every process has, cut as `pattern` is; no communication."""
+    """`whole`, which every process has, sharded like `pattern`; no communication."""
     if not isinstance(pattern, DTensor):
         return whole
     moved = whole.to(pattern.device)
@@ -218,7 +217,7 @@ def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def load_whole_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Give `whole_state` back, cut as the optimizer's parameters are."""
+    """Restore `whole_state`, sharded like the optimizer's parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     cut = {
         number: {

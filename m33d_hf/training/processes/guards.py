@@ -1,4 +1,4 @@
-"""What stops a run in an orderly way, and what keeps two runs out of one folder."""
+"""Orderly stops of a run, clear errors for lost processes and full disks, and a lock on the output folder."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 class StopSignals:
     """Notes SIGTERM, SIGINT and the death of the launcher; the loop asks once per step and stops all ranks together.
 
-    A second SIGINT or SIGTERM acts as if we were not here (KeyboardInterrupt, or death), for those who cannot wait.
-    The handlers are installed only in the main thread, the one place where Python allows it, and put back at the end.
+    A second SIGINT or SIGTERM has its default effect (KeyboardInterrupt, or the end of the process). The handlers are
+    installed only in the main thread, where Python allows it, and restored at the end.
 
     `accelerate launch` with one process starts a child and dies of a SIGTERM without telling it; a changed parent
-    process is how the child finds out. Only processes that a launcher started look at their parent: `nohup` and
-    closed terminals must not stop a run. The environment variable M33D_WATCH_PARENT=1 asks for it too. What happens
-    where the loop does not come round to ask, `m33d_hf.training.processes.launcher` says.
+    process is how the child finds out. Only processes that a launcher started look at their parent: `nohup` and closed
+    terminals must not stop a run. The environment variable M33D_WATCH_PARENT=1 enables it too.
+    `m33d_hf.training.processes.launcher` handles the time in which the loop cannot ask.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class StopSignals:
         self._former = {}
 
     def requested(self) -> int | None:
-        """The signal to act upon: the one received, SIGTERM when the launcher has died, or None."""
+        """The signal to act on: the received one, SIGTERM if the launcher has died, or None."""
         if self.received is None and self._parent is not None and os.getppid() != self._parent:
             self.received = int(signal.SIGTERM)
         return self.received
@@ -94,8 +94,8 @@ def check_world_size(asked: int | None, found: int) -> None:
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if found != launched:
         raise ConfigError(
-            f"The launcher started WORLD_SIZE={launched} processes, but this one works alone or in another group "
-            f"(found {found}): they would train without each other. On machines without an accelerator pass --cpu true."
+            f"The launcher started WORLD_SIZE={launched} processes, but this process found {found}: they would train "
+            "separately. On machines without an accelerator, pass --cpu true."
         )
     if asked is not None and asked != found:
         raise ConfigError(
@@ -120,14 +120,14 @@ def full_disk_named(output_dir: str | Path) -> Iterator[None]:
             raise
         if error.errno in _FULL:
             raise CheckpointError(
-                f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Checkpoints written "
-                "before are intact; free some space, then start again with --resume auto."
+                f"Could not write {error.filename or f'below {output_dir}'}: {error.strerror}. Earlier checkpoints are "
+                "intact; free some disk space, then start again with --resume auto."
             ) from error
         if not _lies_below(error.filename, output_dir):
             raise
         raise CheckpointError(
-            f"{error.filename} could not be written or read back: {error.strerror}. Something else changes the output "
-            f"folder {output_dir} while the run uses it; leave it alone, then start again with --resume auto."
+            f"{error.filename} could not be written or read back: {error.strerror}. Another program changes the output "
+            f"folder {output_dir} while the run uses it; stop it, then start again with --resume auto."
         ) from error
 
 
@@ -153,8 +153,8 @@ def lost_process_named() -> Iterator[None]:
         if not _tells_of_a_lost_rank(error):
             raise
         raise WorkerLostError(
-            f"Another process of this run has ended, or cannot be reached any more ({error}). Its message says why: "
-            "fix that, then start again with --resume auto."
+            f"Another process of this run has ended, or can no longer be reached ({error}). See its error message; fix "
+            "the cause, then start again with --resume auto."
         ) from error
 
 
@@ -175,8 +175,8 @@ def output_lock(output_dir: str | Path) -> Iterator[None]:
         file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"output_dir {str(folder)!r} cannot be used as a folder: {error.strerror} ({error.filename}). "
-            "Give another --output_dir."
+            f"output_dir {str(folder)!r} cannot be used: {error.strerror} ({error.filename}). Choose another "
+            "--output_dir."
         ) from error
     with file:
         _lock(file, folder)
@@ -194,7 +194,7 @@ def _lock(file: IO[str], folder: Path) -> None:
     except OSError as error:
         file.seek(0)
         raise ConfigError(
-            f"{folder} is being written by {file.read() or 'another process'}. If one launch was meant to be one run, "
-            "its processes did not find each other (on CPU use torchrun and --cpu true, not `accelerate launch`); "
+            f"{folder} is being written by {file.read() or 'another process'}. If you started one run with several "
+            "processes, they did not find each other (on CPU use torchrun and --cpu true, not `accelerate launch`); "
             "otherwise give each run its own --output_dir."
         ) from error

@@ -1,4 +1,4 @@
-"""Opening and closing of the process environment of a run: Accelerator, threads, ranks; nothing is left behind."""
+"""Sets up the process environment of a run (Accelerator, threads, ranks) and restores it at the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_accelerator(args: RunArguments) -> Iterator[Accelerator]:
     launcher started ends when that is gone (m33d_hf.training.processes.launcher).
 
     Raises:
-        ConfigError: a precision the device lacks, or a world other than asked for.
+        ConfigError: a precision that the device does not support, or an unexpected number of processes.
         CheckpointError: the disk was full while the block wrote something.
         WorkerLostError: a reading process, or another process of the run, was killed.
         MissingDependencyError: a tracker whose package is not installed.
@@ -68,20 +68,20 @@ def check_launcher(args: RunArguments) -> None:
     """Refuse settings of an accelerate configuration that the recipe decides, where the two contradict each other.
 
     Raises:
-        ConfigError: they would have been passed over in silence.
+        ConfigError: a setting that would otherwise be ignored silently.
     """
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if precision not in ("no", args.train.precision):
         raise ConfigError(
-            f"The accelerate configuration says mixed_precision: {precision}, the run train.precision: "
-            f"{args.train.precision}. The run decides: pass --train.precision {precision}, or write no there."
+            f"The accelerate configuration says mixed_precision: {precision}, but the run has train.precision: "
+            f"{args.train.precision}. The run's value is used: pass --train.precision {precision}, or write no there."
         )
     if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
-        raise ConfigError("The accelerate configuration has a dynamo_backend: write no there and pass --train.compile.")
+        raise ConfigError("The accelerate configuration sets dynamo_backend: write no there and pass --train.compile.")
     if os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1") not in ("1", "auto"):
         raise ConfigError(
-            "The accelerate configuration has gradient_accumulation_steps, which would divide the gradients once more: "
-            "write 1 there and pass --train.accumulation."
+            "The accelerate configuration sets gradient_accumulation_steps, which would divide the gradients a second "
+            "time: write 1 there and pass --train.accumulation."
         )
 
 
@@ -104,19 +104,19 @@ def _accelerator(args: RunArguments) -> Accelerator:
         )
     except ValueError as error:
         raise ConfigError(
-            f"train.precision={args.train.precision} with logging.trackers={args.logging.trackers} does not work "
-            f"here (no tracker is []): {error}"
+            f"train.precision={args.train.precision} with logging.trackers={args.logging.trackers} cannot be used here "
+            f"(for no tracker, pass --logging.trackers []): {error}"
         ) from error
     if args.train.precision == "fp16" and accelerator.device.type == "cpu":
         raise ConfigError(
-            "train.precision=fp16 needs an accelerator (Accelerate would silently train in float32); "
-            "on CPU take bf16 or no."
+            "train.precision=fp16 needs an accelerator (Accelerate would silently train in float32); on CPU use bf16 "
+            "or no."
         )
     available = {str(tracker) for tracker in accelerator.log_with}
     missing = [tracker for tracker in args.logging.trackers if tracker not in available]
     if missing:
         raise MissingDependencyError(
-            f"The package of logging.trackers {', '.join(missing)} is not installed; `pip install {missing[0]}` or "
+            f"logging.trackers: the package {', '.join(missing)} is not installed; run `pip install {missing[0]}` or "
             "choose other trackers."
         )
     return accelerator
@@ -190,7 +190,7 @@ class Ranks:
         if failure is not None:
             raise failure
         if failed:
-            raise CheckpointError("The main process could not write to the output folder; its message says why.")
+            raise CheckpointError("The main process could not write to the output folder; see its error message.")
 
 
 def sum_over_ranks(values: torch.Tensor, ranks: Ranks) -> torch.Tensor:

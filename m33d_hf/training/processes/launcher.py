@@ -1,4 +1,4 @@
-"""Processes that `torchrun` or `accelerate launch` started end when that launcher is gone, wherever they are.
+"""Processes started by `torchrun` or `accelerate launch` end when their launcher is gone, whatever they are doing.
 
 A launcher that is killed outright tells nobody. Between two steps the loop finds out by itself, saves and stops
 (`guards.StopSignals`); in a rendezvous, a collective that waits for a dead rank, an evaluation or hours of preparation
@@ -44,12 +44,12 @@ _watching: threading.Thread | None = None
 
 
 def launched() -> bool:
-    """Whether a launcher started this process (or M33D_WATCH_PARENT=1 asks to take the parent for one)."""
+    """Whether a launcher started this process (or M33D_WATCH_PARENT=1 says to treat the parent as one)."""
     return any(os.environ.get(mark) for mark in MARKS)
 
 
 def watch_launcher() -> None:
-    """Look after the launcher from now on, where there is one; returns at once, and may be called again and again.
+    """Watch the launcher from now on, if there is one; returns at once and may be called repeatedly.
 
     Only processes that a launcher started look at their parent: `nohup` and closed terminals must not stop a run.
     """
@@ -65,7 +65,7 @@ def watch_launcher() -> None:
 
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Let the main thread go on for up to `seconds` after the launcher is gone, for the length of the block."""
+    """Inside the block, let the main thread continue for up to `seconds` after the launcher is gone."""
     before = _patience.seconds
     _patience.set(seconds)
     try:

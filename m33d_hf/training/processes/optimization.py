@@ -1,6 +1,6 @@
 """Parameter groups, layer-wise decay, schedules and learning-rate scaling: plain functions, stepped by the loop.
 
-The schedule is ours to step: a scheduler prepared by Accelerate steps once per process, so that the learning rate
+The loop steps the schedule itself: a scheduler prepared by Accelerate steps once per process, so the learning rate
 would depend on the number of processes.
 """
 
@@ -35,7 +35,8 @@ class LearningRate:
         warmup_steps: length of the linear warm-up in optimizer steps.
         total_steps: length of the run in optimizer steps.
         schedule: "cosine" or "constant" after the warm-up.
-        warmup_asked: steps that the arguments asked for; more than `warmup_steps` where they do not fit the run.
+        warmup_asked: warm-up steps requested by the arguments; more than `warmup_steps` if they do not fit into the
+            run.
     """
 
     peak: float
@@ -47,7 +48,7 @@ class LearningRate:
     warmup_asked: int = 0
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate of the update number `step`, counted from 0."""
+        """Return the learning rate of update number `step`, counted from 0."""
         if step < self.warmup_steps:
             return self.warmup_start + (self.peak - self.warmup_start) * step / self.warmup_steps
         if self.schedule == "constant":
@@ -59,11 +60,11 @@ class LearningRate:
 def learning_rate_schedule(
     optim: OptimArguments, *, effective_batch: int, steps_per_epoch: int, total_steps: int
 ) -> LearningRate:
-    """Scale the learning rates by effective batch / 256 where asked, and place the warm-up.
+    """Scale the learning rates by effective batch / 256 if requested, and compute the length of the warm-up.
 
     All three rates are scaled alike, as in VideoMAE's code; the ones that matter are 0 in most recipes.
 
-    A warm-up that outlasts the run (a recipe's, in a short trial) becomes a tenth of the run; its start says so.
+    A warm-up longer than the run (a recipe's, in a short trial) is shortened to a tenth of the run, and this is logged.
     """
     scale = effective_batch / BASE_BATCH if optim.scale_lr else 1.0
     asked = optim.warmup_steps

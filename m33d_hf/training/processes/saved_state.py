@@ -1,6 +1,6 @@
-"""What a checkpoint says, checked before anything of it is used: a whole file may still be another run's, or edited.
+"""Checks of a checkpoint's content before it is used: an undamaged file may still be from another run, or edited.
 
-torch takes moments of any shape, counts of any size and no state at all; it then crashes or trains on differently.
+torch accepts moments of any shape, any step count, and a missing state; it then crashes or trains differently.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ def check_state(state: Mapping[str, Any], folder: Path, terms: int) -> None:
     Args:
         state: content of the file.
         folder: of the checkpoint; its name says the step.
-        terms: loss terms of the model, of which there is a running sum each.
+        terms: loss terms of the model; there is a running sum of each.
 
     Raises:
         CheckpointError: an entry is missing, of another type or impossible.
     """
     wrong = _Complaints(folder / "state.json")
     step: Any = state.get("step")
-    wrong.unless(_is_count(step), f"step is {step!r}, not a number of steps")
+    wrong.unless(_is_count(step), f"step is {step!r}, which is not a number of steps")
     named = folder.name.removeprefix("step_")
     wrong.unless(not named.isdigit() or int(named) == step, f"step is {step!r} in the folder of step {named}")
     window: Any = state.get("window_steps")
-    wrong.unless(_is_count(window) and window <= step, f"window_steps is {window!r}, of {step} steps")
+    wrong.unless(_is_count(window) and window <= step, f"window_steps is {window!r}, but only {step} steps were done")
     world: Any = state.get("world_size")
-    wrong.unless(_is_count(world) and world > 0, f"world_size is {world!r}, not a number of processes")
+    wrong.unless(_is_count(world) and world > 0, f"world_size is {world!r}, which is not a number of processes")
     wrong.unless(
         _are_rows(state.get("windows"), world, terms),
         f"windows is not a list of {terms} finite sums for each of {world!r} processes",
@@ -53,11 +53,13 @@ def check_state(state: Mapping[str, Any], folder: Path, terms: int) -> None:
     wrong.unless(isinstance(state.get("data_digest"), str), "data_digest is not text")
     wrong.unless(_is_count(state.get("effective_batch")), "effective_batch is not a number of samples")
     args = state.get("args")
-    wrong.unless(isinstance(args, Mapping) and _args_are_plain(args), "args is not a tree of arguments")
+    wrong.unless(isinstance(args, Mapping) and _args_are_plain(args), "args is not a mapping of arguments")
     entries = state.get(ENTRIES)
     wrong.unless(entries is None or _is_count(entries), f"{ENTRIES} is {entries!r}, not a number")
     record = state.get(METRICS_RECORD)
-    wrong.unless(record is None or isinstance(record, Mapping), f"{METRICS_RECORD} is {record!r}, no record of rows")
+    wrong.unless(
+        record is None or isinstance(record, Mapping), f"{METRICS_RECORD} is {record!r}, which is not a record of rows"
+    )
 
 
 def check_files(state: Mapping[str, Any], listed: Mapping[str, str], folder: Path) -> None:
@@ -71,16 +73,16 @@ def check_files(state: Mapping[str, Any], listed: Mapping[str, str], folder: Pat
         folder: of the checkpoint.
 
     Raises:
-        CheckpointError: a file is missing or another one.
+        CheckpointError: a file is missing or was replaced.
     """
     written = state.get(FILES)
     if written is None:
         return
     wrong = _Complaints(folder / "state.json")
-    wrong.unless(isinstance(written, Mapping) and written, f"{FILES} is no table of digests")
+    wrong.unless(isinstance(written, Mapping) and written, f"{FILES} is not a table of digests")
     for name, digest in written.items():
         same = listed.get(name) == digest
-        wrong.unless(same, f"{name} is not the one that was written with it, but of another step or run, or edited")
+        wrong.unless(same, f"{name} was not written with it: it comes from another step or run, or was edited")
 
 
 def check_optimizer(
@@ -95,8 +97,8 @@ def check_optimizer(
         folder: of the checkpoint.
 
     Raises:
-        CheckpointError: moments of another shape, type or number, or missing ones; values that AdamW cannot have
-            come to; other settings than the run's.
+        CheckpointError: moments of a different shape, type or number, or missing ones; values that AdamW cannot
+            produce; settings that differ from the run's.
     """
     wrong = _Complaints(folder / "optimizer.pt")
     optimizer: Any = saved.get("optimizer")
@@ -104,17 +106,17 @@ def check_optimizer(
         isinstance(optimizer, Mapping)
         and isinstance(optimizer.get("state"), Mapping)
         and isinstance(optimizer.get("param_groups"), list),
-        "holds no optimizer's state",
+        "holds no optimizer state",
     )
     _check_groups(optimizer["param_groups"], groups, wrong)
     parameters = dict(enumerate(p for group in groups for p in group["params"]))
     entries = optimizer["state"]
     unknown = [number for number in entries if number not in parameters]
-    wrong.unless(not unknown, f"has moments of parameters that the model does not have: {unknown[:5]}")
+    wrong.unless(not unknown, f"has moments for parameters that the model does not have: {unknown[:5]}")
     expected = state.get(ENTRIES)
     if expected is None:  # checkpoints of earlier versions do not say
         expected = len(entries) if entries or not state["step"] else "some"
-    wrong.unless(len(entries) == expected, f"has the moments of {len(entries)} parameters, {expected} were written")
+    wrong.unless(len(entries) == expected, f"has the moments of {len(entries)} parameters, but {expected} were written")
     for number, moments in entries.items():
         _check_moments(number, moments, parameters[number], state["step"], wrong)
     scaler = saved.get("scaler")
@@ -125,12 +127,12 @@ def check_optimizer(
             and all(_is_number(scaler.get(name)) and scaler[name] >= 0 for name in _SCALER)
             and scaler["scale"] > 0
         ),
-        "holds no state of a loss scaler",
+        "holds no loss scaler state",
     )
 
 
 def own_memory(value: Any, path: Path) -> Any:
-    """What `torch.load` gave, with every tensor in memory of its own.
+    """What `torch.load` gave, with every tensor in separate memory.
 
     Args:
         value: tensors and plain values in dictionaries and lists.
@@ -142,7 +144,7 @@ def own_memory(value: Any, path: Path) -> Any:
     if isinstance(value, torch.Tensor):
         kind = not_plain(value)
         if kind is not None:
-            raise CheckpointError(f"{path}: a tensor is {kind}; no run writes other than plain, dense ones")
+            raise CheckpointError(f"{path}: a tensor is {kind}, but runs write only plain, dense tensors")
         return value.detach().clone()
     if isinstance(value, dict):
         for key, entry in value.items():  # in place, so that what was read goes as its copy comes
@@ -154,34 +156,38 @@ def own_memory(value: Any, path: Path) -> Any:
 
 def _check_groups(found: list[Any], groups: Sequence[Mapping[str, Any]], wrong: _Complaints) -> None:
     """Compare the groups: their parameters, which are numbered through, and their settings."""
-    wrong.unless(len(found) == len(groups), f"has {len(found)} parameter groups, the run has {len(groups)}")
+    wrong.unless(len(found) == len(groups), f"has {len(found)} parameter groups, but the run has {len(groups)}")
     start = 0
     for index, (entry, group) in enumerate(zip(found, groups, strict=True)):
-        wrong.unless(isinstance(entry, Mapping), f"parameter group {index} is not a group")
+        wrong.unless(isinstance(entry, Mapping), f"parameter group {index} is not a mapping")
         expected = list(range(start, start + len(group["params"])))
         same = isinstance(entry.get("params"), list) and entry["params"] == expected
-        wrong.unless(same, f"parameter group {index} holds other parameters than the run's")
+        wrong.unless(same, f"parameter group {index} holds different parameters from the run's")
         start += len(expected)
         missing = sorted(_SETTINGS - entry.keys())
         wrong.unless(not missing, f"parameter group {index} has no {', '.join(missing)}")
         for name in sorted((entry.keys() & group.keys()) - {"params", _LEARNING_RATE}):
             same = not isinstance(entry[name], torch.Tensor) and _plain(entry[name]) == _plain(group[name])
-            wrong.unless(same, f"{name} of parameter group {index} is {entry[name]!r}, the run has {group[name]!r}")
+            wrong.unless(same, f"{name} of parameter group {index} is {entry[name]!r}, but the run has {group[name]!r}")
         wrong.unless(_is_number(entry.get(_LEARNING_RATE)), f"parameter group {index} has no learning rate")
 
 
 def _check_moments(number: int, moments: Any, parameter: torch.Tensor, step: int, wrong: _Complaints) -> None:
     name = f"the state of parameter {number}"
     known = isinstance(moments, Mapping) and set(moments) == {"step", *MOMENTS}
-    wrong.unless(known and all(isinstance(value, torch.Tensor) for value in moments.values()), f"{name} is not AdamW's")
+    wrong.unless(
+        known and all(isinstance(value, torch.Tensor) for value in moments.values()), f"{name} is not a state of AdamW"
+    )
     count = moments["step"]
     possible = count.numel() == 1 and count.is_floating_point() and 0 <= float(count) <= step
-    wrong.unless(possible and float(count).is_integer(), f"{name} has step {count.tolist()!r} of {step}")
+    wrong.unless(
+        possible and float(count).is_integer(), f"{name} has step {count.tolist()!r}, but the run has done {step} steps"
+    )
     for moment in MOMENTS:
         value = moments[moment]
         described, wanted = (f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (value, parameter))
         fits = value.shape == parameter.shape and value.dtype == parameter.dtype and value.layout == torch.strided
-        wrong.unless(fits, f"{moment} in {name} is {described}, the parameter {wanted}")
+        wrong.unless(fits, f"{moment} in {name} is {described}, but the parameter is {wanted}")
         wrong.unless(bool(value.isfinite().all()), f"{moment} in {name} is not finite")
     wrong.unless(bool((moments["exp_avg_sq"] >= 0).all()), f"exp_avg_sq in {name} is negative")
 
@@ -194,11 +200,13 @@ def check_average(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.
     """
     wrong = _Complaints(folder / "ema.safetensors")
     different = sorted(found.keys() ^ wanted.keys())
-    wrong.unless(not different, f"has other names than the model's trainable parameters: {different[:5]}")
+    wrong.unless(not different, f"has different names from the model's trainable parameters: {different[:5]}")
     check_finite(found, wrong.path)
     for name, value in found.items():
         fits = value.shape == wanted[name].shape and value.dtype == wanted[name].dtype
-        wrong.unless(fits, f"{name} is {tuple(value.shape)} {value.dtype}, the model's is {tuple(wanted[name].shape)}")
+        wrong.unless(
+            fits, f"{name} is {tuple(value.shape)} {value.dtype}, but the model's is {tuple(wanted[name].shape)}"
+        )
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From gradients to weights: what one process, DDP and FSDP2 do alike; `deepspeed.py` does it another way."""
+"""From gradients to weights for one process, DDP and FSDP2; `deepspeed.py` does the same for DeepSpeed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from m33d_hf.training.processes.fsdp2 import Shards, full, load_whole_state, who
 
 
 class Updater:
-    """Reduces gradients, clips them and updates the weights, with a gate; its state is whole, however a model is cut.
+    """Reduces gradients, clips them and updates the weights, with a gate; its state is whole, however a model is
+    sharded.
 
     Attributes:
         model: what is called in the forward pass of a training step.
@@ -97,16 +98,18 @@ class Updater:
         return self.optimizer.param_groups
 
     def load_state(self, saved: Mapping[str, Any]) -> None:
-        """Give `state` back, after the weights have been; its content has been checked.
+        """Restore `state` after the weights were restored; its content has been checked.
 
         Raises:
-            CheckpointError: the state of the loss scaler is missing, or is there without need.
+            CheckpointError: the state of the loss scaler is missing, or present without fp16.
         """
         if (self._accelerator.scaler is None) != (saved["scaler"] is None):
-            raise CheckpointError("optimizer.pt: the state of a loss scaler goes with train.precision fp16 only")
+            raise CheckpointError(
+                "optimizer.pt: the state of a loss scaler must be present with train.precision fp16, and only then"
+            )
         load_whole_state(self.optimizer, saved["optimizer"])
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(saved["scaler"])
 
     def close(self) -> None:
-        """Take away what was hung on the model."""
+        """Remove the hooks from the model."""

@@ -1,1 +1,1 @@
-"""What a run is asked to do: fields, files, the command line."""
+"""The arguments of a run: their fields, recipe files and the command line."""

@@ -1,7 +1,7 @@
 """The arguments of a training run: one typed tree, filled from recipes, methods and the command line.
 
-Every field carries a sentence with its unit, and every number its range; `scripts/run_*.py --help` prints both. How the
-values come together (extends, methods, precedence) is in `recipes.py`; the paper's tables are in
+Every field has a help sentence with its unit, and every number a range; `scripts/run_*.py --help` prints both. How the
+values are combined (extends, methods, precedence) is in `recipes.py`; the paper's tables are in
 `m33d_hf/recipes/*.yaml`.
 """
 # ruff: noqa: RUF009 - `_f` builds a field, so that every default carries its sentence.
@@ -33,14 +33,14 @@ class DataArguments:
     """Where samples come from and how they are read."""
 
     source: str = _f("rooms", "Name of the reader: rooms, procedures, folder, tum, ucf101, phases, or MODULE:CLASS.")
-    root: str | None = _f(None, "Folder of the training data; rooms needs none.")
-    eval_root: str | None = _f(None, "Folder of evaluation data; it and `root` are then read whole, without splits.")
+    root: str | None = _f(None, "Folder of the training data; not needed for rooms.")
+    eval_root: str | None = _f(None, "Folder of evaluation data; if set, it and `root` are read without splits.")
     train_split: str = _f("train", "Split used for training.")
-    eval_split: str | None = _f("validation", "Split used while training to evaluate; null = no evaluation.")
-    options: dict[str, Any] = _f({}, "Further options of the source, passed to it by name (train and evaluation).")
-    eval_options: dict[str, Any] = _f({}, "Options of the source that differ for evaluation (laid over `options`).")
+    eval_split: str | None = _f("validation", "Split used for evaluation during training; null = no evaluation.")
+    options: dict[str, Any] = _f({}, "Further options of the source, passed by name (for training and evaluation).")
+    eval_options: dict[str, Any] = _f({}, "Options of the source for evaluation only; they override `options`.")
     frame_stride: int = _f(
-        1, "Source frames from one frame of a clip to the next (Table 9 'sampling rate').", low=1, high=100_000
+        1, "Distance between two frames of a clip, in source frames (Table 9 'sampling rate').", low=1, high=100_000
     )
     clip_sampling: Literal["stride", "span"] = _f(
         "stride",
@@ -55,19 +55,19 @@ class DataArguments:
         high=1,
     )
     allow_missing_classes: bool = _f(
-        False, "Train although a class has no training sample, or label maps hold one class alone (else an error)."
+        False, "Allow classes without a training sample, and label maps of only one class (else an error)."
     )
     max_train_samples: int | None = _f(
         None, "Use only this many training samples, drawn by `subset_seed`; null = all.", low=1, high=MOST_SAMPLES
     )
     max_eval_samples: int | None = _f(
-        None, "Evaluate on this many samples, evenly spread; null = all.", low=1, high=MOST_SAMPLES
+        None, "Evaluate on only this many samples, evenly spread; null = all.", low=1, high=MOST_SAMPLES
     )
-    subset_seed: int = _f(0, "Seed of the draw of `max_train_samples` (low-label protocol).", low=0, high=LARGEST_SEED)
-    num_workers: int = _f(2, "Loader processes per training process.", low=0, high=1024)
-    prefetch_factor: int = _f(2, "Batches that each loader process keeps ready.", low=1, high=1024)
+    subset_seed: int = _f(0, "Seed of the draws of `label_fraction` and `max_train_samples`.", low=0, high=LARGEST_SEED)
+    num_workers: int = _f(2, "Data loader workers per training process.", low=0, high=1024)
+    prefetch_factor: int = _f(2, "Batches that each worker prepares in advance.", low=1, high=1024)
     cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; null = the user's cache folder.")
-    max_bad_fraction: float = _f(0.01, "Share of unreadable samples past which the run stops.", low=0, high=1)
+    max_bad_fraction: float = _f(0.01, "Share of unreadable samples above which the run stops.", low=0, high=1)
 
 
 @dataclass
@@ -75,10 +75,10 @@ class FeatureArguments:
     """Clip features of whole videos, extracted once for the temporal model (action detection)."""
 
     dir: str | None = _f(None, "Folder of extracted features; null = features/ in the output folder.")
-    format: Literal["parquet", "safetensors"] = _f("parquet", "File format of one video's features.")
-    batch_size: int = _f(8, "Clips per forward pass while extracting.", low=1, high=LARGEST_BATCH)
+    format: Literal["parquet", "safetensors"] = _f("parquet", "File format of the features; one file per video.")
+    batch_size: int = _f(8, "Clips per forward pass during extraction.", low=1, high=LARGEST_BATCH)
     clip_stride: int | None = _f(
-        None, "Source frames from one clip to the next; null = the span of a clip.", low=1, high=1_000_000
+        None, "Source frames from one clip's start to the next; null = the span of a clip.", low=1, high=1_000_000
     )
 
 
@@ -86,35 +86,37 @@ class FeatureArguments:
 class OptimArguments:
     """AdamW and its schedule."""
 
-    learning_rate: float = _f(1e-4, "Base learning rate; with scale_lr per 256 samples.", above=0, high=LARGEST_RATE)
+    learning_rate: float = _f(1e-4, "Base learning rate; with scale_lr, per 256 samples.", above=0, high=LARGEST_RATE)
     scale_lr: bool = _f(True, "Multiply learning_rate, warmup_lr and min_lr by effective batch / 256.")
     betas: list[float] = _f([0.9, 0.95], "AdamW betas.", low=0, below=1, length=2)
     eps: float = _f(1e-8, "AdamW epsilon.", above=0, high=1)
     weight_decay: float = _f(
-        0.05, "AdamW weight decay; none on norms, biases, tokens and other 1-D weights.", low=0, high=LARGEST_RATE
+        0.05, "AdamW weight decay; not for norms, biases, tokens and other 1-D weights.", low=0, high=LARGEST_RATE
     )
     layer_decay: float | None = _f(None, "Layer-wise learning-rate decay; null = off.", above=0, high=1)
-    schedule: Literal["cosine", "constant"] = _f("cosine", "Shape after the warm-up.")
-    warmup_epochs: float = _f(0.0, "Linear warm-up in epochs; used where warmup_steps is null.", low=0, high=1_000_000)
+    schedule: Literal["cosine", "constant"] = _f("cosine", "Learning-rate schedule after the warm-up.")
+    warmup_epochs: float = _f(0.0, "Linear warm-up in epochs; used if warmup_steps is null.", low=0, high=1_000_000)
     warmup_steps: int | None = _f(
-        None, "Linear warm-up in optimizer steps; wins over warmup_epochs.", low=0, high=MOST_STEPS
+        None, "Linear warm-up in optimizer steps; overrides warmup_epochs.", low=0, high=MOST_STEPS
     )
     warmup_lr: float = _f(0.0, "Learning rate at the start of the warm-up.", low=0, high=LARGEST_RATE)
-    min_lr: float = _f(0.0, "Learning rate at the end.", low=0, high=LARGEST_RATE)
-    clip_grad_norm: float | None = _f(None, "Largest gradient norm; null = no clipping.", above=0, high=1e12)
+    min_lr: float = _f(0.0, "Final learning rate of the schedule.", low=0, high=LARGEST_RATE)
+    clip_grad_norm: float | None = _f(None, "Maximum gradient norm; null = no clipping.", above=0, high=1e12)
 
 
 @dataclass
 class TrainArguments:
-    """Length, batch and arithmetic."""
+    """Length of the training, batch size and precision."""
 
     epochs: float | None = _f(
-        None, "Passes over the training data; exactly one of epochs and max_steps.", above=0, high=1_000_000
+        None, "Passes over the training data; give exactly one of epochs and max_steps.", above=0, high=1_000_000
     )
-    max_steps: int | None = _f(None, "Optimizer steps; exactly one of epochs and max_steps.", low=1, high=MOST_STEPS)
-    batch_size: int = _f(32, "Samples per process and micro-batch.", low=1, high=LARGEST_BATCH)
+    max_steps: int | None = _f(
+        None, "Optimizer steps; give exactly one of epochs and max_steps.", low=1, high=MOST_STEPS
+    )
+    batch_size: int = _f(32, "Samples per micro-batch and process.", low=1, high=LARGEST_BATCH)
     accumulation: int = _f(1, "Micro-batches per optimizer step.", low=1, high=LARGEST_BATCH)
-    precision: Literal["no", "bf16", "fp16"] = _f("no", "Autocast arithmetic; 'no' is float32.")
+    precision: Literal["no", "bf16", "fp16"] = _f("no", "Autocast precision; no = float32.")
     ema_decay: float | None = _f(
         None, "Decay of an exponential moving average of the weights; null = off.", above=0, below=1
     )
@@ -124,14 +126,14 @@ class TrainArguments:
     compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = _f(
         "default", "Mode of torch.compile; reduce-overhead and max-autotune replay CUDA graphs (GPU, accumulation 1)."
     )
-    compile_backend: str = _f("inductor", "Backend of torch.compile: inductor; aot_eager and eager to look for faults.")
+    compile_backend: str = _f("inductor", "Backend of torch.compile: inductor; aot_eager and eager are for debugging.")
     grad_checkpointing: bool = _f(
         False, "Recompute every block in the backward pass: less memory, more time. Short: --grad_checkpointing."
     )
     sharding: Literal["auto", "none", "fsdp2", "deepspeed_zero1", "deepspeed_zero2"] = _f(
         "auto",
-        "fsdp2: cut weights and optimizer state over the processes; deepspeed_zero1 or 2: optimizer state (and "
-        "gradients), by DeepSpeed; auto: as the accelerate configuration says.",
+        "fsdp2: shard weights and optimizer state over the processes; deepspeed_zero1 or 2: shard the optimizer state "
+        "(and gradients) with DeepSpeed; auto: follow the accelerate configuration.",
     )
     attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; null = transformers' choice.")
 
@@ -141,10 +143,10 @@ COMPARED = 32  # samples that an evaluation of pre-training compares with each o
 
 @dataclass
 class EvaluationArguments:
-    """When and how to evaluate while training."""
+    """When and how to evaluate during training."""
 
     every_steps: int | None = _f(
-        None, "Evaluate every N optimizer steps; wins over every_epochs.", low=1, high=MOST_STEPS
+        None, "Evaluate every N optimizer steps; overrides every_epochs.", low=1, high=MOST_STEPS
     )
     every_epochs: float | None = _f(
         None, "Evaluate every N epochs; both null = only at the end.", above=0, high=1_000_000
@@ -152,75 +154,76 @@ class EvaluationArguments:
     at_end: bool = _f(True, "Evaluate after the last step.")
     batch_size: int | None = _f(
         None,
-        f"Samples per process; null = train.batch_size, in pre-training (whose retrieval compares them) {COMPARED}.",
+        f"Samples per batch and process; null = train.batch_size, or {COMPARED} in pre-training, whose retrieval "
+        "metrics compare the samples of a batch.",
         low=1,
         high=LARGEST_BATCH,
     )
     num_segments: int = _f(
-        1, "Clips taken from each video, evenly spread (classification; the paper's test: 5).", low=1, high=1000
+        1, "Clips per video, evenly spread (classification; 5 in the paper's test).", low=1, high=1000
     )
     num_crops: int = _f(
-        1, "Crops of each clip along the longer side (classification; the paper's test: 3).", low=1, high=1000
+        1, "Crops per clip along the longer side (classification; 3 in the paper's test).", low=1, high=1000
     )
     depth_protocol: Literal["multimae", "exact_multimae", "eigen"] | None = _f(
-        None, "How depth estimation is judged; null = as transforms.eval_crop leaves it, by pixels and by images."
+        None, "Protocol of depth estimation; null = the output of transforms.eval_crop, by pixels and by images."
     )
-    metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's.")
-    greater_is_better: bool | None = _f(None, "Direction of `metric`; null = losses and errors fall, others rise.")
+    metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's default.")
+    greater_is_better: bool | None = _f(None, "Whether a larger `metric` is better; null = unless a loss or error.")
 
 
 @dataclass
 class CheckpointArguments:
-    """What is kept on disk while training."""
+    """Which checkpoints are saved and kept."""
 
     every_steps: int | None = _f(
-        None, "Save a resumable checkpoint every N steps; wins over every_epochs.", low=1, high=MOST_STEPS
+        None, "Save a resumable checkpoint every N optimizer steps; overrides every_epochs.", low=1, high=MOST_STEPS
     )
     every_epochs: float | None = _f(
-        None, "Save every N epochs; both null = only on a signal and at the end.", above=0, high=1_000_000
+        None, "Save every N epochs; both null = only after a signal and at the end.", above=0, high=1_000_000
     )
-    keep_last: int = _f(2, "Resumable checkpoints to keep.", low=1, high=1_000_000)
-    save_best: bool = _f(True, "Keep checkpoints/best by evaluation.metric.")
-    save_final: bool = _f(True, "Also leave a resumable checkpoint after the last step.")
+    keep_last: int = _f(2, "Number of resumable checkpoints to keep.", low=1, high=1_000_000)
+    save_best: bool = _f(True, "Keep the best weights, by evaluation.metric, in checkpoints/best.")
+    save_final: bool = _f(True, "Also save a resumable checkpoint after the last step.")
 
 
 @dataclass
 class LoggingArguments:
-    """What is told while training."""
+    """What is logged during training."""
 
     every_steps: int = _f(10, "Log (and check for non-finite values) every N optimizer steps.", low=1, high=MOST_STEPS)
-    trackers: list[str] = _f(["tensorboard"], "Accelerate trackers; [] = only metrics.jsonl.")
-    progress: bool = _f(True, "Print progress and the time left.")
+    trackers: list[str] = _f(["tensorboard"], "Experiment trackers of Accelerate; [] = only metrics.jsonl.")
+    progress: bool = _f(True, "Print progress and the remaining time.")
 
 
 @dataclass
 class RunArguments:
-    """Everything that decides a run; `to_dict` of it is stored in train_config.json."""
+    """All arguments of a run; its `to_dict` is stored in train_config.json."""
 
-    task: str = _f(PRETRAINING, f"What the run trains: {', '.join(TASKS)}.")
+    task: str = _f(PRETRAINING, f"Task to train: {', '.join(TASKS)}.")
     recipe: str | None = _f(None, "Recipe name (m33d_hf/recipes) or path of a YAML file.")
     method: str | None = _f(None, "Method name (m33d_hf/recipes/methods) or path of a YAML file; pre-training only.")
     stage: int | None = _f(
         None,
-        "1 (contrastive) or 2 (masked modelling) of an image method in two stages; null = one stage.",
+        "Stage of a two-stage image method: 1 (contrastive) or 2 (masked modelling); null = one stage.",
         low=1,
         high=2,
     )
-    output_dir: str = _f("outputs/run", "Folder that receives checkpoints, metrics and the final model.")
-    seed: int = _f(0, "Seed of everything random.", low=0, high=LARGEST_SEED)
+    output_dir: str = _f("outputs/run", "Output folder for checkpoints, metrics and the final model.")
+    seed: int = _f(0, "Seed of all random numbers.", low=0, high=LARGEST_SEED)
     init_from: str | None = _f(
-        None, "Weights to start from: folder, file or hub id of this package, MAE, VideoMAE or MultiMAE."
+        None, "Weights to start from: a folder, file or Hub id of this package, MAE, VideoMAE or MultiMAE."
     )
-    resume: str | None = _f("auto", "auto: newest complete checkpoint of output_dir; a path; none: start anew.")
-    replay: str | None = _f(None, "Folder of a non-finite capture to reproduce instead of training.")
+    resume: str | None = _f("auto", "auto: newest complete checkpoint of output_dir; none: start anew; or a path.")
+    replay: str | None = _f(None, "Folder of a captured non-finite step; reproduce that step instead of training.")
     eval_only: bool = _f(False, "Evaluate the weights of init_from (a trained model of this task) and stop.")
-    dry_run: bool = _f(False, "Print the resolved run and check the first samples, then stop.")
+    dry_run: bool = _f(False, "Print the resolved configuration, check the first samples, and stop.")
     num_processes: int | None = _f(
-        None, "World size that the run must find; null = whatever the launcher started.", low=1, high=65_536
+        None, "Expected number of processes; null = whatever the launcher started.", low=1, high=65_536
     )
-    cpu: bool = _f(False, "Train on CPU even where an accelerator is present.")
+    cpu: bool = _f(False, "Train on the CPU even if an accelerator is present.")
     cpu_threads: int | None = _f(
-        None, "Threads per process on CPU; null = torch's choice (launchers set one).", low=1, high=1024
+        None, "CPU threads per process; null = torch's default (launchers set one thread).", low=1, high=1024
     )
     init: InitOptions = dataclasses.field(default_factory=InitOptions)
     model: dict[str, Any] = _f({}, "M33DConfig fields by name; `modalities` ends up here as a list.")
@@ -239,13 +242,13 @@ class RunArguments:
         return dataclasses.asdict(self)
 
     def validate(self, origins: Mapping[str, str] | None = None) -> None:
-        """Check every number against the range of its field, and what only the values together can tell.
+        """Check every number against the range of its field, and all values for contradictions.
 
         Args:
             origins: dotted key -> the layer that set it, for messages.
 
         Raises:
-            ConfigError: a value out of range, text that can name no file, or values that contradict each other.
+            ConfigError: a value out of range, text that cannot name a file, or values that contradict each other.
         """
         _check_choice("task", self.task, tuple(TASKS))
         for key, field, value in fields_of(self):
@@ -259,7 +262,7 @@ class RunArguments:
         if not self.train.compile and (self.train.compile_mode, self.train.compile_backend) != ("default", "inductor"):
             raise ConfigError(
                 f"train.compile_mode {self.train.compile_mode} and train.compile_backend {self.train.compile_backend} "
-                "do nothing without --train.compile true; give it, or leave them out."
+                "have no effect without --train.compile true; add it, or leave them out."
             )
 
 
@@ -274,7 +277,7 @@ def fields_of(arguments: Any, prefix: str = "") -> Iterator[tuple[str, dataclass
 
 
 def check_field(key: str, field: dataclasses.Field[Any], value: Any, origins: Mapping[str, str]) -> None:
-    """Check one value against the range of its field, and text for what no file can be called.
+    """Check one value against the range of its field, and text for characters that no file name can have.
 
     Raises:
         ConfigError: as `RunArguments.validate`.
@@ -283,13 +286,13 @@ def check_field(key: str, field: dataclasses.Field[Any], value: Any, origins: Ma
     problem = None if allowed is None or value is None else allowed.problem(value)
     problem = name_problem(value) if isinstance(value, str) else problem
     if value in ("none", "None") and "| None" in str(field.type) and key != "resume":
-        problem = f"is {value!r}; to leave it empty, write null"
+        problem = f"is {value!r}; write null to leave it empty"
     if problem is not None:
         raise ConfigError(f"{key}{said_by(key, origins)} {problem}.")
 
 
 def origin_of(key: str, origins: Mapping[str, str]) -> str:
-    """The layer that set `key` or something in it; empty for a default."""
+    """The layer that set `key` or a key inside it; empty for a default."""
     return next((layer for name, layer in origins.items() if name == key or name.startswith(f"{key}.")), "")
 
 

@@ -1,9 +1,9 @@
-"""Words of the command line: which key they belong to, and what they mean to the field that takes them.
+"""Words of the command line: which key they belong to, and how the key's field reads them.
 
-Text is taken as it is: a folder called "exp #1", a pattern "*_left.png" and a file "@list" need no quotes but the
-shell's. Only fields that hold no text are read as YAML, and lists and mappings: what stands between [ and ], or
-between { and }. The one word that a field of text does not take literally is `null`, where the field may be left
-empty; a folder called null is ./null.
+Text is taken literally: a folder called "exp #1", a pattern "*_left.png" and a file "@list" need only the shell's
+quotes. Fields that hold no text are read as YAML, and so are lists and mappings, which stand between [ and ] or { and
+}. The only word that a text field does not take literally is `null`, if the field may be empty; write ./null for a
+folder called null.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _PLAIN = (bool, int, float)
 
 
 class Word(str):
-    """A word of the command line, not yet typed: what it becomes depends on the field that takes it."""
+    """An untyped word of the command line; its type depends on the field that takes it."""
 
 
 def read_overrides(argv: list[str]) -> dict[str, Any]:
     """Nested overrides from `--a.b value`, `--a.b=value`, `--a.b v1 v2` (a list) and `--flag` alone (true).
 
     Raises:
-        ConfigError: a word that belongs to no key, or a key given twice.
+        ConfigError: a word without a key, or a key given twice.
     """
     flat: dict[str, Any] = {}
     position = 0
@@ -39,7 +39,9 @@ def read_overrides(argv: list[str]) -> dict[str, Any]:
         position += 1
         key, equals, value = word[2:].partition("=")
         if not word.startswith("--") or not all(key.split(".")):
-            raise ConfigError(f"Cannot place {word!r} on the command line: arguments read --key value or --key=value.")
+            raise ConfigError(
+                f"Cannot interpret {word!r} on the command line: write arguments as --key value or --key=value."
+            )
         key = key.replace("-", "_")
         key = SHORT.get(key, key)
         if key in flat:
@@ -62,7 +64,7 @@ def _nested(flat: dict[str, Any]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise ConfigError(f"--{key}: {parent} is already given as a value.")
         if isinstance(node.get(leaf), dict):
-            raise ConfigError(f"--{key}: single values inside {key} are given, too; give the one or the others.")
+            raise ConfigError(f"--{key}: values of keys inside {key} are given too; give either {key} or its keys.")
         node[leaf] = value
     return tree
 
@@ -156,6 +158,6 @@ def _parsed(text: str, key: str) -> Any:
         return parse_yaml(text, f"--{key}")
     except ConfigError as error:
         raise ConfigError(
-            f"{error}\n--{key} reads {shown(text)} as YAML: put text with special characters in quotes of its own, and "
-            f'all of it in the shell\'s: --{key} \'["*_left.png", "exp #1"]\' or --{key} \'{{name: "@list"}}\'.'
+            f"{error}\n--{key} reads {shown(text)} as YAML: put text with special characters in quotes, and the whole "
+            f'value in the shell\'s quotes: --{key} \'["*_left.png", "exp #1"]\' or --{key} \'{{name: "@list"}}\'.'
         ) from error

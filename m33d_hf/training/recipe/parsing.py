@@ -1,4 +1,4 @@
-"""From `argv` to `RunArguments`: command-line overrides, typed values, one error per mistake."""
+"""From `argv` to `RunArguments`: command-line overrides, typed values, a clear error for every mistake."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Resolved:
-    """Parsed arguments, and for every dotted key that something set, the name of the strongest layer that set it."""
+    """Parsed arguments, and for every dotted key that was set, the name of the strongest layer that set it."""
 
     args: RunArguments
     origins: dict[str, str]
@@ -82,7 +82,7 @@ def resolve(argv: list[str], task: str) -> Resolved:
         origins.update({key: label for key, _ in recipes.leaves(tree)})
     merged.setdefault("task", task)
     if merged["task"] != task and "task" in overrides:
-        raise ConfigError(f"--task {merged['task']}: this script is for {task}; every task has a script of its own.")
+        raise ConfigError(f"--task {merged['task']}: this script is for {task}; every task has its own script.")
     if merged["task"] != task:
         raise ConfigError(
             f"The recipe {recipe} is for {merged['task']}, not for {task}: use"
@@ -90,7 +90,8 @@ def resolve(argv: list[str], task: str) -> Resolved:
         )
     if merged.get("method") is not None and task != PRETRAINING:
         raise ConfigError(
-            f"method={merged['method']!r}: methods describe pre-training; {task} starts from --init_from."
+            f"method={merged['method']!r}: methods apply to pre-training only; {task} starts from --init_from, so "
+            "leave --method out."
         )
     has_modalities = merged.pop("modalities", None) is not None
     _type_source_options(merged, origins)
@@ -136,7 +137,7 @@ def _door(task: str) -> str:
 
 def _word(key: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ConfigError(f"--{key} needs one name, got {value!r}.")
+        raise ConfigError(f"--{key} takes one name, but got {value!r}.")
     return str(value)
 
 
@@ -165,7 +166,7 @@ def _modalities(layers: list[tuple[str, dict[str, Any]]], given: Any) -> list[di
 def _type_source_options(merged: dict[str, Any], origins: Mapping[str, str]) -> None:
     """Give `data.options` and `data.eval_options` the types that the source's constructor asks for.
 
-    Names that it does not have are left to the source, which lists those that it has.
+    Unknown names are left to the source, whose error lists the known ones.
     """
     data = merged.get("data") or {}
     given = {section: data.get(section) for section in ("options", "eval_options")}
@@ -190,7 +191,7 @@ def _source_option(key: str, name: str, value: Any, hint: Any, origins: Mapping[
 
 
 def check_keys(tree: dict[str, Any], where: str) -> None:
-    """Refuse keys that no field has.
+    """Refuse unknown keys.
 
     Raises:
         ConfigError: unknown key, with the nearest known one.
@@ -215,7 +216,7 @@ def check_model_fields(fields: dict[str, Any], where: str, prefix: str = "model.
     """Fields of M33DConfig by name, typed and in range; words of the command line are read as their field asks.
 
     Raises:
-        ConfigError: an unknown field, another type, or a number out of range; names `where` it was said.
+        ConfigError: an unknown field, a wrong type, or a number out of range; names `where` it was set.
     """
     from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES, LABELS
 
@@ -280,10 +281,10 @@ def _hint(word: str, near: Iterable[str], prefix: str) -> str:
 
 
 def build(cls: type, tree: dict[str, Any], prefix: str, origins: Mapping[str, str] | None = None) -> Any:
-    """An instance of the dataclass `cls` from a nested mapping, every value typed and in its range.
+    """Build the dataclass `cls` from a nested mapping; every value is typed and checked against its range.
 
     Raises:
-        ConfigError: a value of another type or out of its range, or a key that no field has.
+        ConfigError: a value of the wrong type or out of range, or an unknown key.
     """
     hints, fields = types_of(cls), {field.name: field for field in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
@@ -305,13 +306,13 @@ def coerce(value: Any, hint: Any, key: str, origin: str = "") -> Any:
     """`value` as the type `hint`; words of the command line are read as `command_line` says.
 
     Args:
-        value: as YAML or the command line gave it.
-        hint: a type as annotations have them, see `fit`.
+        value: as given by YAML or the command line.
+        hint: a type annotation, see `fit`.
         key: dotted name for messages.
         origin: the layer that set it, for messages.
 
     Raises:
-        ConfigError: the value has another type; names the key, the expected type and the origin.
+        ConfigError: the value has the wrong type; names the key, the expected type and the origin.
     """
     fits, result = fit(typed(value, hint, key), hint)
     if not fits:
@@ -328,14 +329,14 @@ def _told(value: Any) -> str:
 def _advice(value: Any, hint: Any, key: str, origin: str) -> str:
     """For a flag alone where it needs a value, and for several words where one text was expected (the shell's cut)."""
     if value is True and origin.endswith("command line"):
-        return f" --{key} lacks its value; one that begins with -- is written --{key}=VALUE."
+        return f" --{key} has no value; to pass a value that begins with --, write --{key}=VALUE."
     cut = isinstance(value, list) and all(isinstance(word, Word) for word in value) and takes_text(hint)
-    return f' Quote text with spaces for the shell: --{key} "{" ".join(value)}".' if cut else ""
+    return f' Put text with spaces in quotes: --{key} "{" ".join(value)}".' if cut else ""
 
 
 TEXT_RULES = (
-    '  Text is taken as it is written, with quotes for the shell alone: --output_dir "exp #1". The word null empties',
-    "  what may be empty. Lists and mappings are YAML; text with special characters in them has quotes of its own:",
+    '  Text is taken literally and needs only the shell\'s quotes: --output_dir "exp #1". The word null clears a value',
+    "  that may be empty. Lists and mappings are YAML; put text with special characters inside them in quotes:",
     "  --data.options.class_names '[\"a #1\", b]'. Patterns: --data.options.rgb '*_left.png'.",
 )
 

@@ -1,12 +1,12 @@
 """Recipes and methods: finding the YAML files, inheritance, merging.
 
-A *recipe* holds the arguments of a run as a tree (`optim: {learning_rate: ...}`) and may build on others with
-`extends: NAME`. A *method* says which modalities, losses and decoder a pre-training has; its sections are laid over
-each other: `common`, then one of `image` (one stage), `stage_1`, `stage_2`, or `clips` (num_frames > 1).
+A *recipe* holds the arguments of a run as a tree (`optim: {learning_rate: ...}`) and may extend others with `extends:
+NAME`. A *method* says which modalities, losses and decoder pre-training uses; its sections override each other in
+order: `common`, then one of `image` (one stage), `stage_1`, `stage_2`, or `clips` (num_frames > 1).
 
 Precedence, weakest first: defaults < base recipe < recipe < method < command line. The method is stronger than the
-recipe because a recipe describes data and schedule (mask ratios, alpha, beta) and is shared by all methods, while
-a method may only write what defines it: `mae` on a recipe of m33d must not keep a depth modality.
+recipe because a recipe describes data and schedule (mask ratios, alpha, beta) and is shared by all methods, while a
+method may only set what defines it: `mae` on a recipe of m33d must not keep a depth modality.
 
 Modalities are a list in M33DConfig and a mapping here, `modalities: {rgb: {mask_ratio: 0.8}}`, so that every layer can
 patch one by name. The method's mapping also says which modalities exist and in which order.
@@ -32,7 +32,7 @@ SECTIONS = ("common", "image", "stage_1", "stage_2", "clips")
 
 
 class RecipeNumber(int):
-    """A whole number that a recipe states and the user did not: it suits the recipe's own data, other may have less."""
+    """An integer set by a recipe and not by the user: it suits the recipe's data; other data may have fewer samples."""
 
 
 def recipe_names() -> list[str]:
@@ -47,7 +47,8 @@ def method_names() -> list[str]:
 
 
 def _find(name: str, folder: Path, names: Callable[[], list[str]], kind: str, beside: Path | None = None) -> Path:
-    """The file of a recipe or method: a name in the package, a path, or a path beside the file that asks for it."""
+    """The file of a recipe or method: a name in the package, a path, or a path relative to the file that refers to
+    it."""
     inside = folder / f"{name.removesuffix('.yaml')}.yaml"
     if _is_file(inside) and not Path(name).is_absolute():
         return inside
@@ -57,8 +58,8 @@ def _find(name: str, folder: Path, names: Callable[[], list[str]], kind: str, be
             return path
     known = names()
     raise ConfigError(
-        f"There is no {kind} {shown(name, _LONGEST_NAME)}: neither a name nor a file."
-        f"{nearest_name_hint(name, known)} Known: {', '.join(known)}."
+        f"There is no {kind} {shown(name, _LONGEST_NAME)}: it is neither a known name nor a "
+        f"file.{nearest_name_hint(name, known)} Known: {', '.join(known)}."
     )
 
 
@@ -85,7 +86,7 @@ def _read_tree(path: Path) -> dict[str, Any]:
 
 
 def recipe_chain(name: str) -> list[tuple[str, dict[str, Any]]]:
-    """(label, tree) of the recipe and all it extends, the most basic first.
+    """(label, tree) of the recipe and of all recipes that it extends, base recipe first.
 
     Raises:
         ConfigError: a recipe that does not exist, is not a mapping, or extends itself.
@@ -104,7 +105,7 @@ def recipe_chain(name: str) -> list[tuple[str, dict[str, Any]]]:
         chain.append((f"recipe {following if path.is_relative_to(RECIPES) else path}", tree))
         following, beside = tree.pop("extends", None), path.parent
         if following is not None and not isinstance(following, str):
-            raise ConfigError(f"{path}: extends must name one recipe, not {shown(following)}.")
+            raise ConfigError(f"{path}: 'extends' must name one recipe, not {shown(following)}.")
     return chain[::-1]
 
 
@@ -114,7 +115,7 @@ def method_layer(name: str, stage: int | None, num_frames: int) -> tuple[str, di
     A method without stages is its own stage 2 (the masked modelling of a two-stage recipe); it has no stage 1.
 
     Raises:
-        ConfigError: no such method, an unknown section, or a method that lacks what was asked for.
+        ConfigError: no such method, an unknown section, or a method that does not support the request.
     """
     path = _find(name, METHODS, method_names, "method")
     tree = _read_tree(path)
@@ -127,7 +128,7 @@ def method_layer(name: str, stage: int | None, num_frames: int) -> tuple[str, di
     if num_frames > 1:
         section = "clips"
         if stage is not None:
-            raise ConfigError(f"Clips are pre-trained in one stage (Eq. 5); set stage to null instead of {stage}.")
+            raise ConfigError(f"Clips are pre-trained in one stage (Eq. 5); set stage to null, not {stage}.")
     elif stage == 1:
         section = "stage_1"
     elif stage == 2 and "stage_2" in tree:
@@ -141,21 +142,24 @@ def method_layer(name: str, stage: int | None, num_frames: int) -> tuple[str, di
 
 
 def _lacking(label: str, section: str, tree: dict[str, Any]) -> str:
-    """Why a method cannot do what `section` stands for, and what to do instead."""
+    """Why a method does not support `section`, and what to do instead."""
     if section == "image" and "stage_1" in tree:
         return (
-            f"The method {label} pre-trains images in two stages (Eq. 6, then Eq. 7): choose a recipe of stage 1"
-            " (scannet_stage1, rooms/pretrain_stage1), then one of stage 2 with --init_from the first output;"
-            " or give --stage 1 or --stage 2."
+            f"The method {label} pre-trains images in two stages (Eq. 6, then Eq. 7): run a recipe of stage 1 "
+            "(scannet_stage1, rooms/pretrain_stage1), then one of stage 2 with --init_from set to the first run's "
+            "output; or pass --stage 1 or --stage 2."
         )
     if section == "stage_1":
         return f"The method {label} has no stage 1: it pre-trains in one stage. Use a stage 2 or single-stage recipe."
     what = "clips (model.num_frames > 1)" if section == "clips" else "images (model.num_frames 1)"
-    return f"The method {label} does not pre-train {what}; it has: {', '.join(k for k in tree if k in SECTIONS)}."
+    return (
+        f"The method {label} does not support {what}; it has the sections "
+        f"{', '.join(k for k in tree if k in SECTIONS)}."
+    )
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`: mappings merge key by key, everything else is replaced. Neither input changes."""
+    """Merge `over` into `base`: mappings merge key by key, everything else is replaced. Neither input changes."""
     result = dict(base)
     spelt = {str(key): key for key in base}  # `{0: 1}` of a recipe and `--data.options.label_map.0 2` are one key
     for name, value in over.items():
@@ -166,7 +170,7 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every value of a nested mapping; an empty mapping counts as a value."""
+    """(dotted key, value) for every value of a nested mapping; an empty mapping counts as a value."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{key}.")
@@ -200,8 +204,8 @@ def resolve_modalities(layers: list[tuple[str, dict[str, Any]]], default: list[d
             continue
         if not {"channels", "input_name"} <= patches[name].keys():
             raise ConfigError(
-                f"modalities.{name}: there is no such modality.{nearest_name_hint(name, [*names, *standard])} A new one"
-                " needs at least channels and input_name."
+                f"modalities.{name}: there is no such modality.{nearest_name_hint(name, [*names, *standard])} A new "
+                "modality needs at least channels and input_name."
             )
         names = [*names, name]
     return [merge({**standard.get(name, {}), "name": name}, patches.get(name, {})) for name in names]

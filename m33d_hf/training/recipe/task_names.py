@@ -1,6 +1,6 @@
-"""The names of the tasks, each spelt here and nowhere else; what a task is, its class says.
+"""The names of the tasks and where their classes are; each name is defined only here.
 
-Nothing is imported before it is asked for, as `--help` lists the names and models take seconds to import.
+Classes are imported only when needed: `--help` lists the names, and models take seconds to import.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ def register_task(name: str, place: str) -> None:
     """Add a task from outside the package, before arguments are parsed.
 
     Args:
-        name: for `task` in recipes and `main(name)` in a script of its own.
+        name: used as `task` in recipes and as `main(name)` in the task's script.
         place: "module:class".
 
     Raises:
         ConfigError: another class has this name, or `place` has another form.
     """
     if place.count(":") != 1:
-        raise ConfigError(f"task {name!r}: {place!r} is no place of a class; write package.module:Class.")
+        raise ConfigError(f"task {name!r}: {place!r} does not name a class; write package.module:Class.")
     if TASKS.setdefault(name, place) != place:
-        raise ConfigError(f"there is a task {name!r} already, {TASKS[name]}; choose another name than that.")
+        raise ConfigError(f"the task {name!r} already exists ({TASKS[name]}); choose another name.")
 
 
 def name_of(task: type) -> str:
-    """Under which name a class or what it derives from is registered, or its own."""
+    """The name under which a class or one of its bases is registered, otherwise the name of the class."""
     names = {place: name for name, place in TASKS.items()}
     places = (f"{cls.__module__}:{cls.__qualname__}" for cls in task.__mro__)
     return next((names[place] for place in places if place in names), task.__name__)

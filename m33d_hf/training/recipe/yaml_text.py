@@ -1,4 +1,4 @@
-"""YAML as recipes and flags use it: plain values alone, keys given once, sizes bounded, every refusal an error of ours.
+"""YAML for recipes and flags: plain values only, unique keys, bounded sizes; everything else is a ConfigError.
 
 Text that arrives here was written by people or by other programs: whatever is wrong with it must be said with the
 file and the line, before anything walks the values. Aliases are read, as long as what they stand for stays small.
@@ -57,7 +57,7 @@ def _place(node: yaml.Node) -> str:
 
 def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{_place(node)}: {node.tag} stands before something that is not a mapping.")
+        raise ConfigError(f"{_place(node)}: {node.tag} must be followed by a mapping.")
     result: dict[Any, Any] = {}
     spelt: set[str] = set()
     for key_node, value_node in node.value:
@@ -75,7 +75,7 @@ def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
 def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
     value = loader.construct_yaml_int(node)
     if abs(value) > LARGEST_INT:
-        raise ConfigError(f"{_place(node)}: {node.value[:20]}... is too large for a whole number (64 bits).")
+        raise ConfigError(f"{_place(node)}: {node.value[:20]}... is too large for an integer (64 bits).")
     return value
 
 
@@ -90,12 +90,12 @@ def parse_yaml(text: str, where: str) -> Any:
         None, numbers, text, and lists and mappings of them.
 
     Raises:
-        ConfigError: not YAML, a key given twice, a value of another kind, or more of it than a recipe can mean.
+        ConfigError: not YAML, a key given twice, a value of another kind, or far too many values.
     """
     if len(text) > MOST_BYTES:
-        raise ConfigError(f"{where} has {len(text)} characters; a recipe has at most {MOST_BYTES}.")
+        raise ConfigError(f"{where} has {len(text)} characters; a recipe may have at most {MOST_BYTES}.")
     if _open_brackets(text) > MOST_OPEN:
-        raise ConfigError(f"{where} is nested too deeply; at most {DEEPEST} levels are read.")
+        raise ConfigError(f"{where} is nested too deeply; at most {DEEPEST} levels are allowed.")
     loader = None
     try:
         loader = _Loader(text)
@@ -108,7 +108,7 @@ def parse_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {error}") from error
     except RecursionError as error:
-        raise ConfigError(f"{where} is nested too deeply; at most {DEEPEST} levels are read.") from error
+        raise ConfigError(f"{where} is nested too deeply; at most {DEEPEST} levels are allowed.") from error
     except (ValueError, LookupError, OverflowError) as error:  # `!!int abc`, `!!bool x`, a number of 5000 digits
         if isinstance(error, ConfigError):
             raise
@@ -128,10 +128,10 @@ def _open_brackets(text: str) -> int:
 
 
 def _check_size(root: yaml.Node, where: str) -> None:
-    """Refuse what would be endless or huge once aliases are written out; every node is looked at once.
+    """Refuse what would be endless or huge once aliases are expanded; every node is visited once.
 
     Raises:
-        ConfigError: an alias inside what it names, too many values, too many levels.
+        ConfigError: an alias to a node that contains it, too many values, or too many levels.
     """
     known: dict[int, tuple[int, int]] = {}  # node -> (values, levels)
     open_nodes: set[int] = set()
@@ -142,7 +142,7 @@ def _check_size(root: yaml.Node, where: str) -> None:
         if id(node) in known:
             return known[id(node)]
         if id(node) in open_nodes:
-            raise ConfigError(f"{_place(node)}: an alias stands inside what it names.")
+            raise ConfigError(f"{_place(node)}: an alias refers to a node that contains it.")
         open_nodes.add(id(node))
         pairs = isinstance(node, yaml.MappingNode)
         inner = [part for pair in node.value for part in pair] if pairs else node.value
@@ -151,7 +151,7 @@ def _check_size(root: yaml.Node, where: str) -> None:
         levels = 1 + max((depth for _, depth in sizes), default=0)
         if values > MOST_VALUES or levels > DEEPEST:
             raise ConfigError(
-                f"{where} holds more than {MOST_VALUES} values (aliases written out) or {DEEPEST} levels."
+                f"{where} holds more than {MOST_VALUES} values (aliases expanded) or {DEEPEST} levels."
             )
         open_nodes.discard(id(node))
         known[id(node)] = values, levels
@@ -170,13 +170,12 @@ def read_recipe_text(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            raise ConfigError(f"{path} is longer than {MOST_BYTES} bytes; no recipe is.")
+            raise ConfigError(f"{path} is longer than {MOST_BYTES} bytes, too long for a recipe.")
         return data.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"{path}, line {line}: byte {data[error.start]:#04x} is not UTF-8, in which recipes are written; save the "
-            "file again as UTF-8."
+            f"{path}, line {line}: byte {data[error.start]:#04x} is not valid UTF-8; save the recipe as UTF-8."
         ) from error

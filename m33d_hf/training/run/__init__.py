@@ -1,1 +1,1 @@
-"""A run from its start to its last evaluation."""
+"""A training run, from its start to its last evaluation."""

@@ -1,4 +1,4 @@
-"""What a run would do, before it does it: configuration, sizes, costs, and a look at the first samples."""
+"""The dry run: prints configuration, sizes and costs of a run, and checks the first samples."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ GIB = 1024**3
 
 
 def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = None) -> str:
-    """Describe the run and check its first samples; trains nothing and writes nothing into output_dir.
+    """Describe the run and check its first samples; does not train and writes nothing to output_dir.
 
     Args:
         args: the resolved arguments.
         task: what would be trained.
-        origins: dotted key -> layer that set it, printed beside the values.
+        origins: dotted key -> layer that set it, printed beside the value.
 
     Raises:
-        ConfigError, DataError, CheckpointError: whatever would stop the run at its start.
+        ConfigError, DataError, CheckpointError: any error that would stop the run at its start.
     """
     if args.eval_only:
         return _lines(_evaluation_sections(args, task, origins or {}))
@@ -126,7 +126,8 @@ def describe_tokens(config: M33DConfig, hidden: bool) -> list[str]:
         names = ", ".join(spec.name for spec in config.input_specs)
         targets = ", ".join(spec.name for spec in config.target_specs)
         budget = config.budget_for(config.grid)
-        return [*lines, f"  {budget} visible of {names} together, divided anew for every sample; predicted: {targets}"]
+        return [*lines, f"  {budget} visible for {names} together, split differently for every sample; predicted: "
+                        f"{targets}"]
     for spec in config.specs:
         visible = visible_count(spec, config.grid)
         fate = "predicted" if spec.is_target else "not predicted"
@@ -168,7 +169,7 @@ def check_first_samples(
     batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])
     keys = batch.get("meta", {}).get("keys", [])
     if not keys:
-        raise DataError(f"None of the first {len(rows)} samples can be read; check the root and the format.")
+        raise DataError(f"None of the first {len(rows)} samples can be read; check --data.root and the file format.")
     shapes = [f"{name} {tuple(value.shape)}" for name, value in batch.items() if hasattr(value, "shape")]
     first = ", ".join(map(str, dict.fromkeys(keys)))  # views of one video share its key
     return [*lines, f"first batch of {len(keys)}: {', '.join(shapes)}", f"first keys: {first}"]

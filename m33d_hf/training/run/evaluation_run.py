@@ -1,4 +1,4 @@
-"""`--eval_only`: judge a trained model on the evaluation data, with every weight from `init_from`, and stop."""
+"""`--eval_only`: evaluate a trained model on the evaluation data, with every weight from `init_from`, and stop."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ _FIELDS = frozenset(M33DConfig.__dataclass_fields__) - frozenset(PreTrainedConfi
 def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
     """Evaluate the model of `args.init_from`; prints the metrics and writes eval_results.json into `output_dir`.
 
-    The model is the trained one, configuration and classes included; `model` fields that the arguments give win, and
-    where they differ from the trained ones a line says so. Works under torchrun and accelerate launch: every sample
-    counts once, whatever the number of processes.
+    The model is the trained one, configuration and classes included; `model` fields given by the arguments take
+    precedence, and a line reports those that differ from the trained ones. Works under torchrun and accelerate launch:
+    every sample counts once, whatever the number of processes.
 
     Returns:
         The task's metrics, the same on every rank.
@@ -92,25 +92,27 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
 
 
 def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
-    """A copy of the arguments whose `model` is the trained one where it says nothing else, and lines on differences.
+    """A copy of the arguments whose `model` is completed from the trained one, and lines about differences.
 
     Raises:
         ConfigError: no `init_from`, or `model.num_labels` that is not the trained model's.
         CheckpointError: `init_from` cannot be read.
     """
     if args.init_from is None:
-        raise ConfigError("--eval_only judges the weights of --init_from: give the output folder of a trained model.")
+        raise ConfigError(
+            "--eval_only evaluates the weights of --init_from: pass the output folder of a trained model."
+        )
     trained, names = _trained(args.init_from, args)
     said = dict(args.model)
     if names is not None:
         if said.pop("num_labels", len(names)) != len(names):
             raise ConfigError(
-                f"model.num_labels is {args.model['num_labels']}, the model of {args.init_from} has {len(names)} "
-                "classes; take --model.num_labels away."
+                f"model.num_labels is {args.model['num_labels']}, but the model of {args.init_from} has {len(names)} "
+                "classes; remove --model.num_labels."
             )
         trained |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     notes = [
-        f"model.{name} is {value!r} here and {trained[name]!r} in {args.init_from}"
+        f"model.{name} is {value!r} here but {trained[name]!r} in {args.init_from}"
         for name, value in said.items()
         if name in trained and name != "modalities" and not same_setting(trained[name], value)
     ]
@@ -137,7 +139,7 @@ def _trained(init_from: str, args: RunArguments) -> tuple[dict[str, Any], list[s
 
 
 def _other_looks(args: RunArguments, trained: Mapping[str, Any]) -> list[str]:
-    """Lines on what the samples look like here and did not in training, as far as `init_from` tells."""
+    """Lines about how the samples differ from those in training, as far as `init_from` tells."""
     folder = Path(str(args.init_from)).expanduser()
     # A checkpoint lies in OUTPUT/checkpoints/NAME.
     config = next((path for path in (folder / CONFIG, folder.parent.parent / CONFIG) if path.is_file()), None)
@@ -146,12 +148,12 @@ def _other_looks(args: RunArguments, trained: Mapping[str, Any]) -> list[str]:
         try:
             before = flatten(read_sealed_json(config)["args"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return [f"{config} cannot be read ({error!r}): whether samples look as in training is not known"]
+            return [f"{config} cannot be read ({error!r}): it is unknown whether samples are prepared as in training"]
     elif trained.get("num_frames", 1) > 1 and "temporal_frame_stride" in trained:
         before = {"data.frame_stride": trained["temporal_frame_stride"]}
     now = flatten(args.to_dict())
     return [
-        f"{key} is {now[key]!r} here and was {before[key]!r} in training"
+        f"{key} is {now[key]!r} here but was {before[key]!r} in training"
         for key in _LOOKS
         if key in before and before[key] != now[key]
     ]
@@ -161,19 +163,20 @@ def evaluation_data(args: RunArguments, task: Task, model: nn.Module) -> SampleD
     """The task's evaluation data.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there is none.
     """
     dataset = task.build_eval_dataset(args, model)
     if dataset is None:
-        raise ConfigError("There are no evaluation data: give --data.eval_split (or --data.eval_root).")
+        raise ConfigError("There is no evaluation data: pass --data.eval_split (or --data.eval_root).")
     return dataset
 
 
 def known_data(args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset) -> list[str]:
-    """Lines: evaluation videos that the model was trained on, and numbers that mean other classes than in training.
+    """Warnings about evaluation videos that the model was trained on, and about numbers that mean other classes than in
+    training.
 
     Raises:
-        CheckpointError: what lies about it beside the model is damaged.
+        CheckpointError: a file about them beside the model is damaged.
     """
     table = task.class_table(model, dataset)
     other = [] if table is None else numbers_changed(args.init_from, table)
@@ -181,10 +184,10 @@ def known_data(args: RunArguments, task: Task, model: nn.Module, dataset: Sample
 
 
 def check_all_loaded(task: Task, args: RunArguments) -> None:
-    """Refuse to judge a model with weights that nobody trained.
+    """Refuse to evaluate a model with untrained weights.
 
     Raises:
-        CheckpointError: weights of the model that `init_from` does not have, with the reason of each part.
+        CheckpointError: `init_from` lacks weights of the model; the message gives the reason for each part.
     """
     report = task.load_report
     fresh = {} if report is None else report.new
@@ -196,8 +199,8 @@ def check_all_loaded(task: Task, args: RunArguments) -> None:
     listed = "; ".join(f"{part}: {reason}" for part, reason in list(reasons.items())[:4])
     raise CheckpointError(
         f"{args.init_from} lacks {len(fresh)} weights of the {task.name} model ({listed or 'nothing was loaded'}). "
-        "Untrained weights are never evaluated: give --init_from the output folder (or checkpoints/best) of a run "
-        f"of {task.name}, or train first."
+        "Untrained weights are never evaluated: set --init_from to the output folder (or checkpoints/best) of a run of "
+        f"{task.name}, or train first."
     )
 
 
@@ -227,7 +230,7 @@ def _write(results: dict[str, Any], args: RunArguments, notes: list[str]) -> Non
     try:
         write_sealed_json(path, results)
     except OSError as error:
-        raise CheckpointError(f"Could not write {path}: {error}; free some space.") from error
+        raise CheckpointError(f"Could not write {path}: {error}; free some disk space.") from error
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     listed = count_skipped(args.output_dir)

@@ -1,4 +1,4 @@
-"""Draws the micro-batches of each optimizer step and settles, once per step, whether all ranks go on."""
+"""Draws the micro-batches of each optimizer step; once per step all ranks agree whether to continue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BatchFeed:
         accumulation: micro-batches per optimizer step.
         device: where the tensors go.
         ranks: the processes.
-        stop: signals to act upon.
+        stop: signals to act on.
         ledger: unusable files and their budget.
         remember: number of steps whose keys are kept for a non-finite capture.
     """
@@ -76,7 +76,7 @@ class BatchFeed:
         if failure is not None:
             raise failure
         if failing:
-            raise DataError("Another process of this run could not read its data; its message says which file.")
+            raise DataError("Another process of this run could not read its data; its error message names the file.")
         self._ledger.check(int(bad), int(seen))
         return [to_device(batch, self._device) for batch in batches]
 
@@ -91,7 +91,7 @@ class BatchFeed:
 
 
 class EvaluationFeed:
-    """The evaluation loader, with the unusable files of its batches noted on the way.
+    """The evaluation loader; records the unusable files of its batches.
 
     Args:
         loader: this rank's share of the evaluation data.
@@ -112,7 +112,7 @@ class EvaluationFeed:
         stop_workers(self.loader)
 
     def check(self, ranks: Ranks) -> None:
-        """Hold the evaluation to the budget of unusable files; all ranks alike.
+        """Check the budget of unusable files of the evaluation, on all ranks alike.
 
         Raises:
             DataError: too many of them.

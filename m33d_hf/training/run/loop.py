@@ -32,13 +32,13 @@ from m33d_hf.training.tasks.base import Task
 
 @dataclass
 class TrainResult:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        step: optimizer steps done in all.
-        metrics: of the last evaluation ("eval/<name>"), empty where there was none.
+        step: optimizer steps done in total.
+        metrics: metrics of the last evaluation ("eval/<name>"), empty if there was none.
         output_dir: folder with the model and everything else.
-        history: rows of metrics.jsonl, those of the run that it continued included.
+        history: rows of metrics.jsonl, including those of the run that it resumed.
         interrupted_by: the signal that stopped it, None when it ran to its end.
     """
 
@@ -55,10 +55,10 @@ class TrainResult:
 
 
 def train(args: RunArguments, task: Task) -> TrainResult:
-    """Train `task` as `args` say, continuing from the newest checkpoint of the output folder where there is one.
+    """Train `task` with the arguments `args`, resuming from the newest checkpoint in the output folder if there is one.
 
     SIGTERM, SIGINT and the death of the launcher end the run early, with a checkpoint saved and `interrupted_by` set.
-    May be called any number of times in one process; signal handlers, threads and generators are left as found.
+    May be called any number of times in one process; signal handlers, threads and random generators are restored.
 
     Raises:
         ConfigError: arguments that cannot work here (precision, world size, an output folder in use).
@@ -92,7 +92,7 @@ def train(args: RunArguments, task: Task) -> TrainResult:
 
 
 def _steps(run: Run) -> bool:
-    """Step to the end of the plan, or until all ranks must stop; tells which of the two it was."""
+    """Step to the end of the plan or until all ranks must stop; returns which of the two happened."""
     if run.plan.evaluates(run.step) and not _last_metrics(run, at=run.step):
         _evaluate(run)  # the run that we continue was stopped between its checkpoint and its evaluation
     clock = Clock(run.feed, run.plan.effective_batch, run.step)
@@ -125,9 +125,10 @@ def _check_finite(run: Run) -> None:
         return
     folder = capture(run, step)
     raise NonFiniteLossError(
-        f"The loss or its gradient became NaN or infinite in step {step}; no update has been applied since. Keys, "
-        f"seed and weights are in {folder}: reproduce it with --replay {folder}. What helps: bf16 or no instead of "
-        "fp16, a lower learning rate, a longer warm-up, optim.clip_grad_norm; then --resume auto."
+        f"The loss or its gradient became NaN or infinite in step {step}; no update has been applied since. Sample "
+        f"keys, seed and weights are in {folder}: reproduce the step with --replay {folder}. To avoid it, try "
+        "--train.precision bf16 or no instead of fp16, a lower learning rate, a longer warm-up or "
+        "--optim.clip_grad_norm; then --resume auto."
     )
 
 
@@ -199,7 +200,7 @@ def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
 
 
 def _announce(run: Run) -> None:
-    """Write train_config.json and what else belongs beside the model, and tell the numbers of the run."""
+    """Write train_config.json and the other files beside the model, and print the plan of the run."""
     found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
     config = {**run.facts, **found, **provenance()}
     run.ranks.on_main(lambda: write_sealed_json(Path(run.args.output_dir) / CONFIG, config))
@@ -209,7 +210,7 @@ def _announce(run: Run) -> None:
 
 
 def _finish(run: Run) -> None:
-    """Leave the model as from_pretrained wants it; the averaged weights where an average is kept."""
+    """Save the model so that from_pretrained can load it; with the averaged weights if an average is kept."""
 
     def save() -> None:
         folder = Path(run.args.output_dir)

@@ -1,7 +1,7 @@
-"""How much memory a training step takes on one process: weights and saved activations, counted.
+"""Estimates the memory of a training step on one process: weights and saved activations.
 
-A model runs forward once on tensors without content, so that heads, decoders and what masks leave visible count as they
-are. What gradient checkpointing saves of that is estimated from the sizes of the blocks.
+A model runs forward once on tensors without content, so that heads, decoders and the visible tokens are counted
+exactly. The savings of gradient checkpointing are estimated from the sizes of the blocks.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Stack = tuple[int, int, int, int, int]
 def estimate_memory(task: Task, model: nn.Module, args: RunArguments, clips: int = 1) -> tuple[float, float]:
     """Bytes for (weights, gradients and optimizer state; saved activations) of one process.
 
-    What a backward pass needs for a moment, the memory of kernels and that of the device's context come on top.
+    Temporary memory of the backward pass and of kernels, and the device's context, come on top.
 
     Args:
         task: says what a batch holds.
         model: what would be trained.
         args: the run.
-        clips: of the longest video, for a task that learns from features of clips.
+        clips: number of clips of the longest video, for a task that learns from features of clips.
     """
     numbers = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

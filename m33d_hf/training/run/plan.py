@@ -1,4 +1,4 @@
-"""The numbers of a run before its first step: effective batch, steps, learning rates, cadences."""
+"""The plan of a run, before its first step: effective batch, steps, learning rates, cadences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from m33d_hf.training.recipe.arguments import RunArguments
 
 @dataclass(frozen=True)
 class RunPlan:
-    """How long, how large and how fast; equal on every rank.
+    """Length, batch size, learning rate and cadences of a run; equal on every rank.
 
     Attributes:
         num_samples: training samples of one epoch.
@@ -60,7 +60,7 @@ class RunPlan:
         )
         epochs = self.total_steps / self.steps_per_epoch
         outlasts = rate.warmup_asked > rate.warmup_steps
-        shortened = f" (shortened: the {rate.warmup_asked} steps asked for outlast the run)" if outlasts else ""
+        shortened = f" (shortened: the {rate.warmup_asked} requested steps are longer than the run)" if outlasts else ""
         small = self.effective_batch > self.num_samples
         repeats = "; fewer than the effective batch, so a step repeats samples" if small else ""
         return [
@@ -92,7 +92,7 @@ class RunPlan:
 
 
 def plan_run(args: RunArguments, num_samples: int, world_size: int) -> RunPlan:
-    """Work out the plan from the arguments and the size of the training data.
+    """Compute the plan from the arguments and the size of the training data.
 
     Raises:
         ConfigError: no length given.
@@ -107,7 +107,7 @@ def plan_run(args: RunArguments, num_samples: int, world_size: int) -> RunPlan:
 
     total = steps(args.train.max_steps, args.train.epochs)
     if total is None:
-        raise ConfigError("Neither train.epochs nor train.max_steps is given; one of them says how long to train.")
+        raise ConfigError("Neither train.epochs nor train.max_steps is given; set one of them.")
     return RunPlan(
         num_samples=num_samples,
         effective_batch=effective,

@@ -1,4 +1,4 @@
-"""The parts of a run, built in order: model, data, plan, optimizer, the checkpoint it continues, loaders, report."""
+"""Builds the parts of a run in order: model, data, plan, optimizer, the checkpoint it resumes, loaders, report."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ class Run:
         report: metrics and progress; a context manager that the loop enters.
         average: averaged weights, or None.
         eval_feed: this rank's evaluation data, or None.
-        facts: what checkpoints and train_config.json remember.
-        data: what is worth knowing about the training data, for train_config.json.
-        description: the task's lines about itself and its data, printed at the start.
+        facts: what is stored in checkpoints and train_config.json.
+        data: facts about the training data, for train_config.json.
+        description: lines of the task about itself and its data, printed at the start.
         train_set: the training data.
-        resumed_from: the checkpoint that this run continues, or None.
+        resumed_from: the checkpoint that this run resumed from, or None.
     """
 
     def __init__(self, args: RunArguments, task: Task, accelerator: Accelerator, stop: StopSignals) -> None:
@@ -104,7 +104,7 @@ class Run:
         )
 
     def close(self) -> None:
-        """End the loaders' workers, and take away what was hung on the model."""
+        """End the loaders' workers and remove the hooks from the model."""
         with ExitStack() as closing:  # each, whatever the others raise; the last one first
             closing.callback(self.engine.updater.close)
             if self.eval_feed is not None:
@@ -112,10 +112,9 @@ class Run:
             closing.callback(self.feed.close)
 
     def leave_beside_the_model(self) -> None:
-        """Write into the output folder what every later evaluation of the model must know of its training data.
+        """Write to the output folder what later evaluations of the model must know about its training data.
 
-        Which numbers of annotations stand for which classes, and which videos it has seen; a run that continues another
-        finds both there.
+        These are the class numbers of the annotations and the videos that were seen; a resumed run finds both there.
         """
         table = self.task.class_table(self.model, self.train_set)
         if table is not None:
@@ -149,16 +148,16 @@ class Run:
 
     @contextmanager
     def whole(self, everywhere: bool = False) -> Iterator[nn.Module]:
-        """The model to write or to evaluate: itself, or where it is sharded a gathered copy; collective.
+        """The model to write or to evaluate: the model itself, or a gathered copy if it is sharded; collective.
 
         Args:
-            everywhere: every process needs it, on its device; else the main one alone, in host memory.
+            everywhere: return it on every process, on its device; otherwise only on the main process, in host memory.
         """
         yield self.engine.updater.whole(everywhere)
 
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
-        """The model in evaluation mode: averaged weights where an average is kept, whole, eager, no gradients."""
+        """The model in evaluation mode: averaged weights if an average is kept, gathered, eager, without gradients."""
         with torch.no_grad(), self.averaged(), eager_evaluation(self.args.train), self.whole(everywhere=True) as model:
             training = self.model.training
             yield model.eval()
@@ -166,7 +165,7 @@ class Run:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The averaged weights in the model for the block, where an average is kept."""
+        """Inside the block, use the averaged weights in the model, if an average is kept."""
         if self.average is None:
             yield
         else:
@@ -196,8 +195,8 @@ class Run:
         if not folders:
             if self.store.step_folders():
                 raise ConfigError(
-                    f"{self.args.output_dir} holds checkpoints of an earlier run, and --resume none asks to start "
-                    "anew. Remove the folder, give another --output_dir, or continue with --resume auto."
+                    f"{self.args.output_dir} holds checkpoints of an earlier run, but --resume none starts a new one. "
+                    "Remove the folder, choose another --output_dir, or continue with --resume auto."
                 )
             return None
         found = continue_from(folders, self.engine, self.average, self.facts)
@@ -219,7 +218,7 @@ class Run:
         wrong = self.store.check_best()
         if wrong is not None:
             logger.warning(
-                "%s/%s is damaged: %s. Its weights are lost; the best evaluation from step %d on takes its place.",
+                "%s/%s is damaged: %s. Its weights are lost; the best evaluation from step %d on replaces it.",
                 self.store.folder, BEST, wrong, self.step,
             )  # fmt: skip
 
@@ -253,17 +252,18 @@ def eval_name(name: str) -> str:
 
 
 def larger_is_better(name: str) -> bool:
-    """Direction of a metric that is not its task's own: losses and errors are to fall, everything else is to rise."""
+    """Direction of a metric other than the task's default: smaller is better for losses and errors, larger for all
+    others."""
     if re.search(r"(^|/)(ap|iou)/", name):  # the rest is the name of a class
         return True
     return not {"loss", "rmse", "rel", "absent"} & set(re.split(r"[/_]", name))
 
 
 def check_metric(args: RunArguments, task: Task, model: nn.Module) -> None:
-    """Refuse a metric for `checkpoints/best` that no evaluation of the task reports, before anything is trained.
+    """Before training, refuse a metric for `checkpoints/best` that the task's evaluation does not report.
 
     Raises:
-        ConfigError: with the nearest name and all that there are.
+        ConfigError: gives the nearest name and all known names.
     """
     chosen, known = args.evaluation.metric, task.metric_names(args, model)
     if chosen is None or known is None:
@@ -282,7 +282,7 @@ def build_model(args: RunArguments, task: Task) -> nn.Module:
     """The task's model with its initial weights, the same on every rank.
 
     Raises:
-        ConfigError: an attention kernel that transformers does not know or cannot use here; whatever the task refuses.
+        ConfigError: an attention kernel that transformers does not know or cannot use here, or an error of the task.
     """
     if args.train.attn_implementation is not None:
         _check_attention(args.train.attn_implementation)
@@ -323,16 +323,16 @@ def build_eval_feed(
 
 
 def run_collator(args: RunArguments, task: Task, model: nn.Module, ranks: Ranks, train: bool) -> Collator:
-    """The task's collator; on a device, or in the process that computes, it leaves finishing to `to_device`.
+    """The task's collator; on an accelerator, or without workers, it leaves finishing to `to_device`.
 
-    Workers beside a CPU finish what they collate: there the process that computes is the one that others wait for.
+    Workers on a CPU run finish the batches that they collate, because there the training process is the bottleneck.
     """
     collator = task.build_collator(args, model, train=train)
     return deferring(collator) if ranks.device.type != "cpu" or args.data.num_workers == 0 else collator
 
 
 def overlap_lines(args: RunArguments, train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
-    """Warnings of evaluation videos that the run, or a training of `init_from`, sees in training.
+    """Warnings about evaluation videos that the run, or a training run behind `init_from`, trains on.
 
     Raises:
         DataError: two splits of one root share videos.
@@ -342,15 +342,15 @@ def overlap_lines(args: RunArguments, train_set: SampleDataset, eval_set: Sample
 
 
 def skip_ledger(args: RunArguments, dataset: SampleDataset) -> SkipLedger:
-    """The account of a data set's unusable files, in the output folder."""
+    """The ledger of a data set's unusable files, in the output folder."""
     return SkipLedger(Path(args.output_dir) / FILE_NAME, args.data.max_bad_fraction, len(dataset))
 
 
 def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) -> None:
-    """Add what sources know from the start to the list in the output folder: files that they left out (no partner,
-    unreadable), and long videos that lack a part.
+    """Add to the list in the output folder what sources know from the start: files that they left out (no partner,
+    unreadable) and long videos with a missing part.
 
-    They do not count against the budget: what has no partner need not be broken.
+    They do not count towards the budget: a file without a partner need not be broken.
     """
     found = []
     for dataset in datasets:
@@ -371,7 +371,7 @@ def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) 
 def step_sampler(
     args: RunArguments, length: int, rank: int, world_size: int, start_step: int, total_steps: int
 ) -> StepSampler:
-    """The order of the training data as one rank sees it, from `start_step` on."""
+    """The order of the training data for one rank, from `start_step` on."""
     return StepSampler(
         length,
         args.train.batch_size,

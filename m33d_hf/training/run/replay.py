@@ -1,7 +1,7 @@
 """Capture of a step that became NaN or infinite, and its reproduction: `--replay DIR`.
 
-A capture holds the weights before the update, the keys of the step's samples on every rank, the seed and the loss
-terms that were seen. Batches are not stored: they are a function of the seed, the step and the data set.
+A capture holds the weights before the update, the keys of the step's samples on every rank, the seed and the values of
+the loss terms. Batches are not stored: they are a function of the seed, the step and the data set.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ STATE = "state.json"
 
 @dataclasses.dataclass
 class ReplayResult:
-    """What came out when a captured step was computed again.
+    """The result of computing a captured step again.
 
     Attributes:
         step: number of the update, from 0.
         losses: unweighted loss terms of the whole step, now.
-        captured: the same as they were when the run stopped.
+        captured: the same terms when the run stopped.
         culprits: (rank, micro-batch, term) of every share that is not finite.
         bad_gradients: names of the parameters whose gradient is not finite.
     """
@@ -52,12 +52,12 @@ class ReplayResult:
 
     @property
     def reproduced(self) -> bool:
-        """Whether a value that is not finite came out again, in the same terms."""
+        """Whether the same terms are non-finite again."""
         same = all(_same(self.losses[name], value) for name, value in self.captured.items())
         return same and bool(self.culprits or self.bad_gradients)
 
     def describe(self) -> list[str]:
-        """Lines for people."""
+        """A readable description, as lines."""
         terms = [f"  {name}: {self.losses[name]:g} (captured {self.captured[name]:g})" for name in self.losses]
         where = [f"  not finite: {term} on rank {r}, micro-batch {m}" for r, m, term in self.culprits]
         grads = [f"  gradient not finite: {name}" for name in self.bad_gradients[:10]]
@@ -73,7 +73,7 @@ def capture(run: Run, step: int) -> Path:
     """Write what `replay` needs to output_dir/nonfinite/step_NNNNNNNN; collective, returns the folder on all ranks.
 
     Raises:
-        CheckpointError: the disk is full or not writable; it says first that the loss went wrong.
+        CheckpointError: the disk is full or not writable; the message reports the non-finite loss first.
     """
     folder = Path(run.args.output_dir) / "nonfinite" / f"step_{step:08d}"
     keys = run.ranks.gather_objects(dict(run.feed.recent_keys).get(step, []))
@@ -97,9 +97,9 @@ def capture(run: Run, step: int) -> Path:
             mark_complete(folder)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
-                f"The loss or its gradient became NaN or infinite in step {step}, and what reproduces it could not be "
-                f"written to {folder}: {error}. Checkpoints are intact; free some space, then start again with "
-                "--resume auto to see it again."
+                f"The loss or its gradient became NaN or infinite in step {step}, but the capture for --replay could "
+                f"not be written to {folder}: {error}. Checkpoints are intact; free some disk space, then start again "
+                "with --resume auto to reproduce it."
             ) from error
 
     with run.whole() as model:
@@ -110,7 +110,8 @@ def capture(run: Run, step: int) -> Path:
 def replay(folder: str | Path, task: Task) -> ReplayResult:
     """Rebuild the captured step from its keys and compute it again, in this one process for all ranks.
 
-    Exempt are losses that look across ranks (batch-wide negatives): there each rank is computed by itself.
+    Losses that compare samples across ranks (batch-wide negatives) are not reproduced exactly, because each rank is
+    computed separately.
 
     Raises:
         CheckpointError: no capture in `folder`, or the data set no longer gives the captured samples.
@@ -151,8 +152,8 @@ def _rebuild(args: RunArguments, task: Task, model: nn.Module, state: dict[str, 
         keys = [list(batch.get("meta", {}).get("keys", [])) for batch in mine]
         if keys != state["keys"][rank]:
             raise CheckpointError(
-                f"The data set gives other samples than those captured in step {step} on rank {rank}: {keys} instead "
-                f"of {state['keys'][rank]}. Replay needs the data as it was."
+                f"The data set returns samples other than those captured in step {step} on rank {rank}: {keys} instead "
+                f"of {state['keys'][rank]}. To replay, restore the data of the original run."
             )
         batches.append(mine)
     return batches

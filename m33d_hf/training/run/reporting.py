@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, trackers, a progress line with the expected time of arrival."""
+"""What a run reports: metrics.jsonl, trackers, and a progress line with the remaining time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 
 class Reporter:
-    """Writes the rows of one run; every rank keeps the history, the main process alone writes.
+    """Writes the rows of one run; every rank keeps the history, only the main process writes.
 
     Rows of metrics.jsonl are {"kind": "train", "step", "epoch", "loss", "loss/<term>", "learning_rate", "grad_norm",
     "samples_per_second", "data_wait"} (means since the last row; data_wait is a share of the time, 0 to 1) and
@@ -49,7 +49,7 @@ class Reporter:
         total_steps: optimizer steps of the run.
         steps_per_epoch: to turn steps into epochs.
         start_step: steps done before; rows beyond it, left by a killed run, are dropped.
-        recorded: what `record` gave when the checkpoint that is continued was written; None where that is not known.
+        recorded: the value of `record` when the checkpoint was written from which the run resumes; None if unknown.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class Reporter:
                 raise self._unwritten(failure) from failure
 
     def record(self) -> dict[str, Any]:
-        """Number and digest of the rows so far, which a checkpoint keeps: they are read back when it is continued."""
+        """Number and digest of the rows so far; stored in checkpoints and compared when a run resumes."""
         return {"rows": len(self.history), "blake2b": self._digest.hexdigest()}
 
     def say(self, lines: Sequence[str]) -> None:
-        """Print lines on the main process; with progress off only warnings."""
+        """Print lines on the main process; without progress, only warnings."""
         warns = self.accelerator.is_main_process
         shown = [line for line in lines if self._progress or (warns and line.startswith("WARNING"))]
         if shown:
@@ -136,14 +136,14 @@ class Reporter:
             raise self._unwritten(error) from error
         if removed:  # writing goes on as if nothing had happened, and nobody ever sees it
             raise CheckpointError(
-                f"{self._path} was removed while the run was writing it: something else changes the output folder. "
+                f"{self._path} was removed while the run was writing it: another program changes the output folder. "
                 "Start again with --resume auto."
             )
 
     def _unwritten(self, error: OSError) -> CheckpointError:
         return CheckpointError(
-            f"Could not write {self._path}: {error}. Checkpoints are intact; free some space, then start again with "
-            "--resume auto."
+            f"Could not write {self._path}: {error}. Checkpoints are intact; free some disk space, then start again "
+            "with --resume auto."
         )
 
     def _progress_line(self, kind: str, row: Row) -> None:
@@ -189,9 +189,9 @@ class Clock:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of a metrics.jsonl; an absent file has none, and lines that cannot be read are left out.
+    """Rows of a metrics.jsonl; a missing file has none, and unreadable lines are left out.
 
-    The last line may have been cut short by a kill; whether others are as they were, the checkpoint tells.
+    The last line may have been cut short by a kill; the checkpoint tells whether the others are unchanged.
     """
     if not path.exists():
         return []
@@ -217,13 +217,13 @@ def _compare(path: Path, recorded: Mapping[str, Any]) -> None:
     found = hashlib.blake2b(b"".join(line + b"\n" for line in lines), digest_size=16).hexdigest()
     if found != recorded.get("blake2b"):
         logger.warning(
-            "%s is damaged, or was changed: its rows are not those that the run wrote. What can be read of them is "
-            "kept; weights and what follows are not affected.", path
+            "%s is damaged or was changed: its rows are not those that the run wrote. The readable rows are kept; "
+            "weights and later rows are not affected.", path
         )  # fmt: skip
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dict to dotted keys; values that trackers cannot hold become text.
+    """Flatten a nested dict to dotted keys; values that trackers cannot hold become text.
 
     Keys that are no text (`label_map: {0: 0}`) are written as JSON writes them, so that a tree and what a file has
     kept of it are equal.
@@ -240,7 +240,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of the packages that decide the numbers, Python's, and the commit of this package's checkout, if any."""
+    """Versions of Python and of the packages that affect the numbers, and the commit of this package's checkout, if
+    any."""
     versions: dict[str, str | None] = {"python": sys.version.split()[0]}
     for name in PACKAGES:
         try:
@@ -251,7 +252,7 @@ def provenance() -> dict[str, Any]:
 
 
 def short_commit(commit: str, digits: int) -> str:
-    """The first digits of `provenance`'s commit, and what says that more than the commit was run."""
+    """The first digits of the commit in `provenance`, with the mark of uncommitted changes."""
     number, dash, dirty = commit.partition("-")
     return number[:digits] + dash + dirty
 

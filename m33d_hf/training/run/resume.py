@@ -1,4 +1,4 @@
-"""Continuing a run: what must be the same, and putting everything back where it was."""
+"""Resuming a run: what must be the same, and how its state is restored."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ FREE = (
 def recipe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Lines "key: before -> now" for every argument outside `FREE` that differs; arguments as nested dicts.
 
-    What they, or an entry of `model.modalities`, leave out has its default, so that checkpoints older than a field
-    continue.
+    Fields that the arguments, or an entry of `model.modalities`, leave out have their defaults, so that checkpoints
+    older than a field can be resumed.
     """
     old, new = flatten(_spelt_out(before)), flatten(_spelt_out(now))
     absent = "(absent)"
@@ -108,13 +108,13 @@ def check_resumable(state: Mapping[str, Any], folder: Path, now: Mapping[str, An
     if differences:
         listed = "".join(f"\n  {line}" for line in differences)
         raise ResumeError(
-            f"The run cannot be continued from {folder}: its recipe was another one.{listed}\nUndo the changes, or "
-            "start a new run with another --output_dir (to keep only the weights, pass the checkpoint as --init_from)."
+            f"The run cannot be resumed from {folder}: its recipe was different.{listed}\nUndo the changes, or start a "
+            "new run with another --output_dir (to keep only the weights, pass the checkpoint as --init_from)."
         )
 
 
 def run_facts(args: Mapping[str, Any], data_digest: str, plan: RunPlan, world_size: int) -> dict[str, Any]:
-    """What a checkpoint remembers of the run that wrote it."""
+    """What a checkpoint stores about the run that wrote it."""
     return {
         "args": dict(args),
         "data_digest": data_digest,
@@ -135,7 +135,7 @@ def checkpoint_state(facts: Mapping[str, Any], step: int, engine: StepEngine) ->
 
 @dataclasses.dataclass
 class Continued:
-    """What a run goes on from.
+    """The checkpoint that a run resumes from.
 
     Attributes:
         folder: the checkpoint.
@@ -151,10 +151,9 @@ class Continued:
 def continue_from(
     folders: Sequence[Path], engine: StepEngine, average: WeightAverage | None, facts: Mapping[str, Any]
 ) -> Continued:
-    """Put the first checkpoint of `folders` back that is whole and makes sense; all ranks come to the same one.
+    """Restore the first checkpoint of `folders` that is complete and consistent; all ranks choose the same one.
 
-    A damaged one is passed over with a warning: the steps since the one before are computed again, with the same
-    result.
+    A damaged one is skipped with a warning: the steps since the one before are computed again, with the same result.
 
     Args:
         folders: the newest first, at least one.
@@ -163,7 +162,7 @@ def continue_from(
         facts: of this run, see `run_facts`.
 
     Raises:
-        ResumeError: none is whole, or the newest whole one is of a run with another recipe.
+        ResumeError: none is complete, or the newest complete one is of a run with another recipe.
     """
     ranks, passed_over = engine.ranks, dict[Path, str]()
     for folder in folders:
@@ -186,31 +185,31 @@ def continue_from(
         passed_over[folder] = reason
     listed = "".join(f"\n  {folder.name}: {reason}" for folder, reason in passed_over.items())
     raise ResumeError(
-        f"No checkpoint in {folders[0].parent} can be continued from.{listed}\nPut back a copy of one of these "
-        f"folders, or start anew: remove {folders[0].parent}, or give another --output_dir."
+        f"No checkpoint in {folders[0].parent} can be resumed from.{listed}\nRestore a copy of one of these folders, "
+        f"or start anew: remove {folders[0].parent}, or choose another --output_dir."
     )
 
 
 def _tell(folder: Path, state: Mapping[str, Any], passed_over: Mapping[Path, str]) -> None:
     for path, reason in passed_over.items():
         logger.warning(
-            "%s was passed over: %s. Continuing from %s; the steps after %s are computed again.",
+            "%s was skipped: %s. Resuming from %s; the steps after %s are computed again.",
             path, reason, folder.name, state["step"],
         )  # fmt: skip
     if not has_digests(folder):
         logger.warning(
-            "%s is of an earlier version and lists no digests: damage that leaves the size of a file alone would not "
-            "be noticed. Checkpoints from now on have them.", folder
+            "%s was written by an earlier version without digests: damage that keeps the size of a file would not be "
+            "noticed. New checkpoints have digests.", folder
         )  # fmt: skip
 
 
 def restore(
     folder: Path, engine: StepEngine, average: WeightAverage | None, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put weights, optimizer, scaler, average and running means back; returns the checkpoint's state.
+    """Restore weights, optimizer, scaler, average and running means; returns the checkpoint's state.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or holds what this run cannot have written.
+        CheckpointError: a file is missing, damaged, or holds values that this run cannot have written.
         ResumeError: the checkpoint of a run with another recipe.
     """
     state = read_state(folder)
@@ -232,7 +231,8 @@ def restore(
 
 
 def restore_window(engine: StepEngine, state: Mapping[str, Any]) -> None:
-    """Give every rank its own running sums back, or all of them to the first when the world has changed."""
+    """Restore the running sums of every rank, or give all of them to the first rank if the number of processes has
+    changed."""
     windows = torch.tensor(state["windows"], dtype=torch.float32)
     if len(windows) == engine.ranks.size:
         mine = windows[engine.ranks.rank]

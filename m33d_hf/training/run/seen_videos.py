@@ -1,9 +1,9 @@
-"""Which videos a model was trained on, as digests that tell no name, and whether an evaluation meets them again.
+"""Records the videos a model was trained on, as digests without names, to find them again in evaluation data.
 
 `seen_videos.json` beside a model holds, for every training that led to it, a random salt and digests of the videos'
-keys and of their file names with sizes: a video that was moved to another folder is known again. Names cannot be read
-from the file, only tried. Of the stills of one folder, and of the windows of one sequence, a few stand for all, drawn
-by their names and so the same ones in every data set that holds them.
+keys and of their file names with sizes: a video that was moved to another folder is recognised. Names cannot be read
+from the file, only guessed and tested. A few stills represent a whole folder, and a few windows a whole sequence; they
+are drawn by name, so they are the same in every data set that contains them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _STANDING = 32  # stills of a folder that stand for all of it
 
 
 class Group(NamedTuple):
-    """A video, or the stills of one folder: what is known again together.
+    """A video, or the stills of one folder; they are recognised together.
 
     Attributes:
-        names: what it, or each still that stands for the others, may be known by.
+        names: the names of the video, or of each still that represents the others.
         items: videos or stills.
     """
 
@@ -51,7 +51,8 @@ _KNOWN: WeakKeyDictionary[SampleDataset, list[Group]] = WeakKeyDictionary()
 
 
 def seen_again(init_from: str | None, dataset: SampleDataset) -> list[str]:
-    """Lines that warn of evaluation videos which the model of `init_from` was trained on, with their number only.
+    """Warnings about evaluation videos that the model of `init_from` was trained on; they give only the number of
+    videos.
 
     Raises:
         CheckpointError: `seen_videos.json` beside the model is damaged.
@@ -64,17 +65,17 @@ def seen_again(init_from: str | None, dataset: SampleDataset) -> list[str]:
         again = sum(group.known(is_known) for group in groups)
         if again:
             lines.append(
-                f"WARNING: {again} of {_items(groups)} evaluation videos were trained on, by their names "
-                f"({training['task']} of {init_from}): what is measured on them says little about new ones"
+                f"WARNING: {again} of {_items(groups)} evaluation videos were used for training, judging by their "
+                f"names ({training['task']} of {init_from}): results on them say little about new videos"
             )
     return lines
 
 
 def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
-    """A line that warns of videos which a run trains on and evaluates on, where it was told to.
+    """A warning about videos that a run both trains on and evaluates on, if its arguments ask for that.
 
     Raises:
-        DataError: two different splits of one root share videos, which nobody can have meant.
+        DataError: two different splits of one root share videos, which must be a mistake.
     """
     if eval_set is None:
         return []
@@ -83,21 +84,21 @@ def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: Sample
     again = sum(group.known(trained.__contains__) for group in groups)
     if not again:
         return []
-    told = f"{again} of {_items(groups)} evaluation videos are trained on in this run"
+    told = f"{again} of {_items(groups)} evaluation videos are also training videos of this run"
     # By their keys: it is the very same file.
     data, certain = args.data, any(names[0] in trained for group in groups for names in group.names)
     split = "split" in source_options(data.source) and data.eval_root is None and data.eval_split != data.train_split
     if certain and split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
         raise DataError(
-            f"{told}: the splits {data.train_split!r} and {data.eval_split!r} share them, and an evaluation on "
+            f"{told}, because the splits {data.train_split!r} and {data.eval_split!r} share them. An evaluation on "
             "training videos proves nothing. Correct the lists (--data.options.split_list, with a file per split)."
         )
-    how = "" if certain and data.eval_root is None else ", by their names"
-    return [f"WARNING: {told}{how}: what is measured on them says little about new ones"]
+    how = "" if certain and data.eval_root is None else ", judging by their names"
+    return [f"WARNING: {told}{how}: results on them say little about new videos"]
 
 
 def write_seen(folder: str | Path, task: str, dataset: SampleDataset, init_from: str | None) -> None:
-    """Leave digests of the training videos in the output folder, after those of the model that the run starts from.
+    """Write digests of the training videos to the output folder, after those of the model that the run starts from.
 
     Raises:
         CheckpointError: the folder cannot be written to, or the file beside `init_from` is damaged.
@@ -112,7 +113,8 @@ def write_seen(folder: str | Path, task: str, dataset: SampleDataset, init_from:
 
 
 def read_seen(init_from: str | None) -> list[dict[str, Any]]:
-    """The trainings that led to a model: "task", "salt", "videos", "digests" of each; none where nothing is known.
+    """The training runs that led to a model, each with "task", "salt", "videos" and "digests"; empty if nothing is
+    known.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -126,8 +128,8 @@ def read_seen(init_from: str | None) -> list[dict[str, Any]]:
             raise ValueError("an entry is not a list of digests")
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
-            f"{file} cannot be read ({error}): it is not known which videos the model was trained on. Delete it to go "
-            "on without the comparison."
+            f"{file} cannot be read ({error}), so it is unknown which videos the model was trained on. Delete it to "
+            "continue without this check."
         ) from error
     return list(trainings)
 
@@ -148,11 +150,11 @@ def _items(groups: Sequence[Group]) -> int:
 
 
 def video_groups(dataset: SampleDataset) -> list[Group]:
-    """What the videos of a data set may be known by, for all that are in use.
+    """The names by which the videos of a data set that are in use may be recognised.
 
-    A key counts as it is. A file counts by its name and size, wherever it lies. Single frames, whose names are numbers
-    as a rule, count by both together, and few of a folder stand for all. Videos that are made up as they are read
-    (rooms) have none.
+    A key is used as it is. A file is identified by its name and size, wherever it lies. Single frames, which are
+    usually named by numbers, are identified by both together, and a few represent the whole folder. Generated videos
+    (rooms) have no names.
     """
     if dataset.source.root is None:
         return []

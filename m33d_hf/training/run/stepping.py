@@ -1,8 +1,8 @@
-"""One optimizer step: counts of the whole step, backward over its micro-batches, gated update. No host waits.
+"""One optimizer step: counts of the whole step, backward over its micro-batches, gated update. The host never waits.
 
-The gradient is that of sum_k weight_k * (sum_k over all micro-batches and ranks) / (count_k over the same), whatever
-way the batch is cut: 1 x 2B, 2 x B and B + B accumulated agree up to rounding (exempt: dropout, drop path,
-negatives that are drawn within a rank, and mixup and CutMix, which mix the rows of one micro-batch).
+The gradient is that of sum_k weight_k * (sum_k over all micro-batches and ranks) / (count_k over the same), however the
+batch is split: 1 x 2B, 2 x B and B + B accumulated agree up to rounding (exempt: dropout, drop path, negatives that are
+drawn within a rank, and mixup and CutMix, which mix the rows of one micro-batch).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class StepEngine:
         self.updater.backward(total * (self.ranks.size * (1.0 + self.poison)))
 
     def _apply(self, step: int) -> None:
-        """Clip, gate and update; with fp16 the scaler gates instead, as an overflow there is no error."""
+        """Clip, gate and update; with fp16 the scaler gates instead, because an overflow is not an error there."""
         self.grad_norm = self.updater.clip()
         if not self.updater.scaled:
             self.poison = self.poison + 0.0 * self.grad_norm

@@ -1,4 +1,4 @@
-"""What a task gives to the loop; everything else is the loop's."""
+"""The interface between a task and the training loop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ Collator = Callable[[list[Any]], Batch]
 
 
 class RegisteredName:
-    """Of a class and of its instances: the name under which `task_names` has the class, or its own."""
+    """Attribute of a class and its instances: the name under which `task_names` registers the class, or its class
+    name."""
 
     def __get__(self, task: object, owner: type) -> str:
         return name_of(owner)
@@ -43,17 +44,18 @@ class Task:
     ``loss_sums`` with the same keys. The loop minimises sum_k weight_k * sum_k / count_k with sums and counts over the
     whole optimizer step: all micro-batches of all ranks.
 
-    A new one is a subclass and a line in `m33d_hf.training.recipe.task_names`.
+    A new task is a subclass and a line in `m33d_hf.training.recipe.task_names`.
 
     Attributes:
-        name: word for messages, in recipes and on the command line.
-        metric: entry of `evaluate` that chooses `checkpoints/best`; None keeps no best checkpoint.
+        name: its name in messages, in recipes and on the command line.
+        metric: key in the result of `evaluate` that chooses `checkpoints/best`; None keeps no best checkpoint.
         greater_is_better: direction of `metric`.
-        compares_samples: `evaluate` compares the samples of a batch with each other: batches are then made of the same
-            samples for any number of processes.
-        hides_tokens: the model draws masks and encodes what they leave of its modalities, not all tokens of RGB.
-        learns_from_features: the model trained is a head on features of clips; the encoder is not run.
-        load_report: what `init_from` filled; None without. An evaluation without training refuses new weights.
+        compares_samples: whether `evaluate` compares the samples of a batch; batches then hold the same samples for any
+            number of processes.
+        hides_tokens: whether the model draws masks and encodes only the visible tokens of its modalities.
+        learns_from_features: whether a head is trained on features of clips and the encoder is not run.
+        load_report: which weights `init_from` filled; None without it. An evaluation without training refuses new
+            weights.
     """
 
     name = RegisteredName()
@@ -67,13 +69,13 @@ class Task:
     def evaluation_batch(self, args: RunArguments) -> int:
         """Samples per process and forward pass of an evaluation.
 
-        What compares the samples of a batch must not change where people divide train.batch_size by the number of
-        their processes; so its default is a number of its own.
+        Metrics that compare the samples of a batch must not change when users divide train.batch_size by the number of
+        processes, so the default does not depend on it.
         """
         return args.evaluation.batch_size or (COMPARED if self.compares_samples else args.train.batch_size)
 
     def build_model(self, args: RunArguments) -> nn.Module:
-        """Build the model on the CPU, with the weights of ``args.init_from`` where given.
+        """Build the model on the CPU, with the weights of ``args.init_from`` if given.
 
         Called with the global generator seeded by ``args.seed``.
         """
@@ -84,7 +86,7 @@ class Task:
         raise TypeError(f"{type(self).__name__} does not say how to build its data sets")
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
-        """Evaluation data alone, for runs that do not train; None without an evaluation split."""
+        """Evaluation data only, for runs that do not train; None without an evaluation split."""
         return self.build_datasets(args, model)[1]
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
@@ -92,7 +94,7 @@ class Task:
         return []
 
     def estimates(self, args: RunArguments, model: nn.Module) -> list[str]:
-        """Lines that name metrics which depend on how the evaluation data are cut into batches; none by default."""
+        """Lines that name metrics that depend on how the evaluation data is split into batches; none by default."""
         return []
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
@@ -100,21 +102,22 @@ class Task:
         raise TypeError(f"{type(self).__name__} does not say how to build its collator")
 
     def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
-        """Forward arguments of the shapes of a training step's, by which --dry_run counts its memory.
+        """Forward arguments with the shapes of a training step, for the memory estimate of --dry_run.
 
-        Tensors on the meta device have a shape and no content; those that decide what is computed, as masks, are real.
+        Tensors on the meta device have a shape but no content; tensors that decide what is computed, such as masks, are
+        real.
 
         Args:
             config: of the model.
             rows: samples of a step, with their views.
-            clips: of the longest video, where the task learns from features of clips.
+            clips: number of clips of the longest video, if the task learns from features of clips.
         """
         raise TypeError(f"{type(self).__name__} does not say what its batches look like")
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str] | None:
         """Names of all that `evaluate` may report, so that a mistyped `evaluation.metric` is found before training.
 
-        None where the task cannot tell; the first evaluation then judges the name.
+        None if the task cannot tell; the name is then checked by the first evaluation.
         """
         return None
 
@@ -140,10 +143,10 @@ class Task:
         return {}
 
     def lacks_evaluation(self) -> bool:
-        """Whether `save` would leave out files that it makes from an evaluation that this process has not seen.
+        """Whether `save` would leave out files because this process has not run the evaluation that they are made from.
 
-        So after a run was killed behind its last evaluation: the loop then evaluates again before it saves. The same on
-        every rank.
+        This happens if a run was killed after its last evaluation: the loop then evaluates again before it saves. The
+        same on every rank.
         """
         return False
 
@@ -170,16 +173,17 @@ class Task:
     def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
         """Write the preprocessing of this run's evaluation beside weights in `folder`; called on the main process only.
 
-        Weights without it are served with a geometry that nobody evaluated.
+        Without it, the weights would be used with a geometry that was never evaluated.
         """
 
     def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
-        """What train_config.json tells about the training data: their number, and what depth values were taken for."""
+        """Facts about the training data for train_config.json: the number of samples and the assumed meaning of depth
+        values."""
         depth = dataset.source.depth_spec
         return {"samples": len(dataset), "depth": None if depth is None else depth.to_dict()}
 
     def class_table(self, model: nn.Module, dataset: SampleDataset) -> ClassTable | None:
-        """The model's classes with the numbers that the training annotations write for them; None without classes."""
+        """The model's classes with their numbers in the training annotations; None without classes."""
         return None
 
     def data_digest(self, dataset: SampleDataset) -> str:
@@ -188,10 +192,10 @@ class Task:
 
 
 class SourceTask(Task):
-    """A task with one of our models, whose samples come as a source gives them.
+    """A task with one of our models that reads its samples from a source.
 
     Attributes:
-        depth_spec: what the training source takes stored depth for; None where it has none, or is not built.
+        depth_spec: the meaning of stored depth in the training source; None where it has none, or is not built.
     """
 
     depth_spec: DepthSpec | None = None
@@ -208,7 +212,7 @@ class SourceTask(Task):
         return train_set, eval_set
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
-        """Evaluation data alone, or None."""
+        """Evaluation data only, or None."""
         config = config_of(model)
         return build_eval_dataset(args, config, maps=self.maps(config))
 
@@ -229,7 +233,7 @@ def build_task(name: str) -> Task:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The forward arguments of a batch on a device, finished there where the collator left that to us.
+    """Move the forward arguments of a batch to a device and finish them there, if the collator deferred that.
 
     Every tensor is moved, also in nested dicts; "meta" is left out.
     """

@@ -1,4 +1,4 @@
-"""What all tasks build alike: sources and data sets from the arguments, models with their initial weights."""
+"""Shared builders of all tasks: sources and data sets from the arguments, models with their initial weights."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def config_of(model: nn.Module) -> M33DConfig:
 def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Source:
     """The training or the evaluation source of a run.
 
-    Options that the source knows and the arguments leave open follow the model: `unit` is clips for a clip model;
-    rooms are rendered at the model's size and with as many frames as a clip spans. With `data.eval_root` both folders
-    are read whole, and `train_split` and `eval_split` do not apply.
+    Options that the source has and the arguments do not set follow the model: `unit` is clips for a clip model; rooms
+    are rendered at the model's size and with as many frames as a clip spans. With `data.eval_root` both folders are
+    read whole, and `train_split` and `eval_split` do not apply.
 
     Raises:
         ConfigError: an option that the source does not have.
-        DataError: data that cannot be used; for evaluation, with the way to train without it.
+        DataError: data that cannot be used; for evaluation data, the message says how to train without it.
     """
     data = args.data
     known = source_options(data.source)
@@ -63,7 +63,7 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
             options.setdefault(name, value)
     if root is not None and "root" not in known:
         raise ConfigError(
-            f"The source {data.source!r} reads no folder; take data.root away or set data.source to folder."
+            f"The source {data.source!r} reads no folder; remove data.root or set data.source to folder."
         )
     try:
         return build_source(data.source, **options)
@@ -71,28 +71,32 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         if train:
             raise
         told = str(error).rstrip().rstrip(".")
-        raise DataError(f"Evaluation data: {told}. To train without evaluation give --data.eval_split null.") from error
+        raise DataError(
+            f"Evaluation data: {told}. To train without evaluation, pass --data.eval_split null."
+        ) from error
 
 
 def subset(length: int, count: int | None, seed: int | None) -> list[int] | None:
     """`count` of `length` row numbers, ascending; None for all of them.
 
-    A count that only a recipe states is a maximum: where the data has fewer, all are taken, and that is said.
+    A count set only by a recipe is a maximum: if the data has fewer samples, all are used, and a message says so.
 
     With a seed they are drawn, and a smaller draw is part of a larger one (low-label protocol); without, they are
     evenly spaced.
 
     Raises:
-        ConfigError: more rows asked for than there are.
+        ConfigError: more rows requested than there are.
     """
     if count is None:
         return None
     if count > length and isinstance(count, RecipeNumber):
         if int(os.environ.get("RANK", "0")) == 0:
-            print(f"The recipe takes up to {count} training samples; the data has {length}, all are used.", flush=True)
+            print(
+                f"The recipe takes up to {count} training samples; the data has {length}, so all are used."
+            , flush=True)
         return None
     if count > length:
-        raise ConfigError(f"{count} samples are asked for (data.max_train_samples), the data has {length}.")
+        raise ConfigError(f"{count} samples are requested (data.max_train_samples), but the data has only {length}.")
     if seed is None:
         return [index * length // count for index in range(count)]
     generator = torch.Generator().manual_seed(seed)
@@ -123,7 +127,7 @@ def build_run_datasets(
 def build_eval_dataset(
     args: RunArguments, config: M33DConfig, *, multi_view: bool = False, maps: Collection[str] | None = None
 ) -> SampleDataset | None:
-    """Evaluation data alone, None unless `data.eval_split` or `data.eval_root` says where; see `build_run_datasets`."""
+    """Evaluation data only; None unless `data.eval_split` or `data.eval_root` is set; see `build_run_datasets`."""
     if args.data.eval_split is None and args.data.eval_root is None:
         return None
     views = (args.evaluation.num_segments, args.evaluation.num_crops) if multi_view else (None, None)
@@ -146,14 +150,14 @@ def build_dataset(
         args: the run.
         config: of the model.
         train: training or evaluation data.
-        labelled: training learns the source's clip labels. Where the source tells them beforehand (`labels()`),
-            unlabelled samples are left out, and every class must have one unless `data.allow_missing_classes`.
+        labelled: training learns the source's clip labels. If the source knows them in advance (`labels()`), unlabelled
+            samples are left out, and every class must have a sample unless `data.allow_missing_classes`.
         num_segments: clips of an evaluation video; None, with `num_crops` None, for single samples.
         num_crops: crops of each of them.
-        maps: what is read of a sample, where its files let one choose; None for all.
+        maps: the maps to read of a sample, if its files allow a choice; None for all.
 
     Raises:
-        ConfigError: more samples, or another share of labels, asked for than the source can give.
+        ConfigError: more samples, or a share of labels, requested that the source cannot give.
         DataError: data that cannot be used; classes without a sample.
     """
     source = build_run_source(args, config, train)
@@ -186,9 +190,9 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
     if labels is None or source.action_names is None:
         if data.label_fraction is not None:
             raise ConfigError(
-                f"The source {data.source!r} does not tell the labels of its samples in advance, by which "
-                f"data.label_fraction = {data.label_fraction:g} would be drawn; use --data.max_train_samples, or a "
-                "source with labels (unit clips where it has units)."
+                f"The source {data.source!r} does not know the labels of its samples in advance, which "
+                f"data.label_fraction = {data.label_fraction:g} requires; use --data.max_train_samples, or a source "
+                "with labels (with unit clips, if it has units)."
             )
         return subset(len(source), data.max_train_samples, data.subset_seed)
     groups = source.groups()
@@ -229,7 +233,7 @@ def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
 
 
 def _origin_config(init_from: str) -> dict[str, Any]:
-    """The configuration of a checkpoint: its own, or what the weights of a foreign one tell."""
+    """The configuration of a checkpoint: its own, or what can be inferred from the weights of a foreign one."""
     own = find_own(init_from)
     if own is not None:
         return own.config
@@ -267,7 +271,7 @@ def load_weights(args: RunArguments, model: nn.Module) -> ConversionReport:
 def build_initialised(
     args: RunArguments, model_class: type[PreTrainedModel], config: M33DConfig
 ) -> tuple[PreTrainedModel, ConversionReport | None]:
-    """A fresh model, filled from `init_from` where given; the main process prints what was loaded."""
+    """A new model with the weights of `init_from`, if given; the main process prints what was loaded."""
     model = model_class._from_config(config, attn_implementation=args.train.attn_implementation)
     if args.init_from is None:
         return model, None
@@ -285,7 +289,7 @@ def save_processor(
     several_crops: bool = False,
     depth_spec: DepthSpec | None = None,
 ) -> None:
-    """Write the preprocessing of this run's evaluation to `folder`; where `several_crops` are judged, the centre one.
+    """Write the preprocessing of this run's evaluation to `folder`; with `several_crops`, that of the centre crop.
 
     Clips are sampled as the run does (`data.frame_stride`, and `data.clip_sampling` unless `clip_sampling` is given).
     `depth_spec` is what the run took stored depth for, None where it read none.

@@ -1,7 +1,7 @@
-"""Which numbers stand for which classes, in training, in every evaluation of the model, and in its folder.
+"""The mapping from annotation numbers to classes, in training, in every evaluation of the model, and in its folder.
 
-`id2label` of a configuration has the names in id order, and no place for the numbers that annotation files write.
-They lie in `classes.json` beside the model.
+`id2label` of a configuration has the names in id order, but not the numbers used by annotation files. These are stored
+in `classes.json` beside the model.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from m33d_hf.training.recipe.arguments import RunArguments
 
 
 def stated_classes(args: RunArguments, train: bool) -> ClassTable | None:
-    """The table of `phase_names` in the run's options; None where nothing is stated.
+    """The table of `phase_names` in the run's options; None if not given.
 
-    A file's name is looked up under both roots, so that evaluation data elsewhere are read by the training table.
+    A file name is looked up under both roots, so that evaluation data in another folder is read with the training
+    table.
 
     Raises:
         ConfigError, DataError, CorruptFileError: see `read_class_table`.
@@ -36,10 +37,10 @@ def stated_classes(args: RunArguments, train: bool) -> ClassTable | None:
 
 
 def evaluation_classes(args: RunArguments, names: Sequence[str]) -> ClassTable:
-    """The table by which evaluation data are read, in the order of the model's classes.
+    """The table used for evaluation data, in the order of the model's classes.
 
-    What the run states comes first, then what lies beside the model of `init_from`. Of other classes than the model's
-    the table stays as it was stated, for the comparison of the two.
+    The run's own table takes precedence over the one beside the model of `init_from`. A table of classes other than the
+    model's is returned unchanged, so that the two can be compared.
 
     Raises:
         ConfigError, DataError, CorruptFileError: see `read_class_table`.
@@ -55,7 +56,7 @@ def evaluation_classes(args: RunArguments, names: Sequence[str]) -> ClassTable:
 
 
 def assume_classes(args: RunArguments) -> None:
-    """Let numbers in annotations mean what they meant in the training of `init_from`, where nothing else is stated.
+    """Interpret numbers in annotations as in the training of `init_from`, unless the arguments say otherwise.
 
     Sets `phase_names` in the options of `args`.
 
@@ -82,13 +83,13 @@ def trained_classes(init_from: str | None) -> ClassTable | None:
         return ClassTable.from_dict(read_beside(file))
     except (ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{file} cannot be read ({error}): it is not known which number stands for which class. Delete it, and "
-            "state the numbers with --data.options.phase_names."
+            f"{file} cannot be read ({error}), so it is unknown which number stands for which class. Delete it and "
+            "give the numbers with --data.options.phase_names."
         ) from error
 
 
 def write_classes(folder: str | Path, table: ClassTable) -> None:
-    """Leave a model's classes and their numbers in its folder.
+    """Write a model's classes and their numbers to its folder.
 
     Raises:
         CheckpointError: the folder cannot be written to.
@@ -97,13 +98,13 @@ def write_classes(folder: str | Path, table: ClassTable) -> None:
 
 
 def class_table_of(dataset: SampleDataset, names: Sequence[str]) -> ClassTable:
-    """The classes of a model in their order, with the numbers that a data set's annotations write for them."""
+    """The classes of a model in their order, with the numbers used by a data set's annotations."""
     table: ClassTable | None = dataset.source.class_table
     return ClassTable(tuple(names)) if table is None else table.onto(names)
 
 
 def numbers_changed(init_from: str | None, table: ClassTable) -> list[str]:
-    """A line where numbers mean other classes in evaluation data than in the training of `init_from`."""
+    """A warning if numbers mean other classes in the evaluation data than in the training of `init_from`."""
     stored = trained_classes(init_from)
     if stored is None or stored.numbers is None or table.numbers is None:
         return []
@@ -111,5 +112,5 @@ def numbers_changed(init_from: str | None, table: ClassTable) -> list[str]:
     if before.numbers == table.numbers:
         return []
     return [
-        f"WARNING: phases are numbered {table.spelled()} here, and {before.spelled()} in the training of {init_from}"
+        f"WARNING: phases are numbered {table.spelled()} here, but {before.spelled()} in the training of {init_from}"
     ]

@@ -1,4 +1,4 @@
-"""Classes of a clip-classification run: whose names count, which options follow, and how much there is of each."""
+"""Classes of a clip-classification run: their names, the source options that follow, and the samples per class."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ _SHOWN = 8
 
 
 def clip_arguments(args: RunArguments, config: M33DConfig, names: Sequence[str] | None = None) -> RunArguments:
-    """A copy of the arguments with what clip classification asks of a source that has the option and was not told.
+    """A copy of the arguments with source options for clip classification, where the source has them and they are not
+    set.
 
-    Clips, not whole videos or frames; as long as the model reads; none without a label. Evaluation data name and number
-    their phases as the training data do, in the order of `names`: see `class_numbers.evaluation_classes`.
+    The source yields clips instead of whole videos or frames, as long as the model reads, and none without a label.
+    Evaluation data uses the phase names and numbers of the training data, in the order of `names`: see
+    `class_numbers.evaluation_classes`.
 
     Raises:
-        ConfigError, DataError, CorruptFileError: a stated table of phases that cannot be read.
+        ConfigError, DataError, CorruptFileError: a given table of phases that cannot be read.
     """
     changed = copy.deepcopy(args)
     known = source_options(args.data.source)
@@ -42,9 +44,9 @@ def clip_arguments(args: RunArguments, config: M33DConfig, names: Sequence[str] 
 
 
 def training_classes(args: RunArguments, config: M33DConfig) -> list[str]:
-    """Names of the classes in id order: `model.id2label` where given, else those of the training source.
+    """Names of the classes in id order: `model.id2label` if given, otherwise those of the training source.
 
-    A run that does not train takes those of the evaluation source.
+    A run that only evaluates takes those of the evaluation source.
 
     Raises:
         ConfigError: a source without clip labels, or `model.num_labels` that is not their number.
@@ -56,31 +58,31 @@ def training_classes(args: RunArguments, config: M33DConfig) -> list[str]:
     names = build_run_source(clip_arguments(args, config), config, train=not args.eval_only).action_names
     if names is None:
         raise ConfigError(
-            f"The source {args.data.source!r} has no clip labels to learn; classification takes ucf101, phases, "
+            f"The source {args.data.source!r} has no clip labels to learn; for classification use ucf101, phases, "
             "procedures or rooms (--data.options.unit clips)."
         )
     check_class_names(names, args.data.source)
     asked = args.model.get("num_labels")
     if asked is not None and asked != len(names):
         raise ConfigError(
-            f"model.num_labels is {asked}, the source {args.data.source!r} has {len(names)} classes; take "
-            "--model.num_labels away."
+            f"model.num_labels is {asked}, but the source {args.data.source!r} has {len(names)} classes; remove "
+            "--model.num_labels."
         )
     return list(names)
 
 
 def check_class_names(names: Sequence[str], source: str) -> None:
-    """Refuse classes that could not be told apart.
+    """Refuse classes with the same name.
 
     Raises:
-        DataError: two equal names, also up to blanks around them.
+        DataError: two names that are equal, ignoring surrounding spaces.
     """
     seen: dict[str, int] = {}
     for number, name in enumerate(names):
         if name.strip() in seen:
             raise DataError(
                 f"source {source!r}: classes {seen[name.strip()]} and {number} are both called {name.strip()!r}; every "
-                "class needs a name of its own. Correct the class list."
+                "class needs its own name. Correct the class list."
             )
         seen[name.strip()] = number
 
@@ -94,27 +96,27 @@ def check_same_classes(names: Sequence[str], dataset: SampleDataset, what: str) 
     found = dataset.source.action_names
     if found is None:
         raise ConfigError(
-            f"The {what} data have no clip labels; give a source with classes, or --data.eval_split null."
+            f"The {what} data has no clip labels; use a source with classes, or --data.eval_split null."
         )
     if list(found) == list(names):
         return
     place = next((i for i, pair in enumerate(zip(found, names, strict=False)) if pair[0] != pair[1]), None)
     where = "" if place is None else f" (class {place} is {found[place]!r} there and {names[place]!r} here)"
     raise ConfigError(
-        f"The {what} data have other classes than the model{where}: {len(found)} there ({_listing(found)}), "
-        f"{len(names)} here ({_listing(names)}). Give both sides the same class list (--data.options.phase_names "
+        f"The {what} data has other classes than the model{where}: {len(found)} in the data ({_listing(found)}), "
+        f"{len(names)} in the model ({_listing(names)}). Use the same class list for both (--data.options.phase_names "
         "where the source has it)."
     )
 
 
 def labels_in_use(dataset: SampleDataset) -> list[int] | None:
-    """Class id of every row of the data set; None where the source does not tell beforehand."""
+    """Class id of every row of the data set; None if the source cannot tell in advance."""
     labels = dataset.source.labels()
     return None if labels is None else [labels[row] for row in dataset.indices]
 
 
 def check_every_class(args: RunArguments, dataset: SampleDataset, names: Sequence[str]) -> None:
-    """Refuse training data in which a class has no sample, after all subsets were drawn.
+    """Refuse training data in which a class has no sample after all subsets were drawn.
 
     Raises:
         ConfigError: the source gives no labels (whole videos).
@@ -123,20 +125,20 @@ def check_every_class(args: RunArguments, dataset: SampleDataset, names: Sequenc
     labels = labels_in_use(dataset)
     if labels is None and not dataset.source.items_have_labels:
         raise ConfigError(
-            f"The samples of the source {args.data.source!r} have no labels in this unit; take clips "
+            f"The samples of the source {args.data.source!r} have no labels in this unit; use clips "
             "(--data.options.unit clips)."
         )
     missing = [] if labels is None else missing_classes(labels, names)
     if missing and not args.data.allow_missing_classes:
         raise DataError(
-            f"{len(missing)} of {len(names)} classes have no sample among the {len(dataset)} that are trained on: "
-            f"{_listing(missing)}. Take more (--data.max_train_samples), or train without them: "
+            f"{len(missing)} of {len(names)} classes have no sample among the {len(dataset)} training samples: "
+            f"{_listing(missing)}. Use more samples (--data.max_train_samples), or train without them: "
             "--data.allow_missing_classes true."
         )
 
 
 def describe_classes(args: RunArguments, dataset: SampleDataset, names: Sequence[str]) -> list[str]:
-    """Lines: the classes, and how much of the labels is used."""
+    """Lines about the classes and the share of the labels in use."""
     lines = [f"{len(names)} classes: {_listing(names)}"]
     labels = labels_in_use(dataset)
     if labels is None:
@@ -152,9 +154,8 @@ def describe_classes(args: RunArguments, dataset: SampleDataset, names: Sequence
     span, read = dataset.source.clip_span, dataset.num_frames * dataset.frame_stride
     if span is not None and span != read:
         lines.append(
-            f"WARNING: clips are stretches of {span} source frames, the model reads {read} of them "
-            f"({dataset.num_frames} frames, {dataset.frame_stride} apart); the second stage asks for "
-            f"--data.options.clip_span {read}"
+            f"WARNING: clips are {span} source frames long, but the model reads {read} of them ({dataset.num_frames} "
+            f"frames, {dataset.frame_stride} apart); the second stage requires --data.options.clip_span {read}"
         )
     missing = missing_classes(labels, names)
     if missing:

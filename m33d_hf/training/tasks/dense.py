@@ -1,4 +1,4 @@
-"""What segmentation and depth estimation share: models filled from a pre-training, data sets, what is saved."""
+"""Shared code of segmentation and depth estimation: models with pre-trained weights, data sets, saving."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DenseTask(SourceTask):
     Attributes:
         model_class: the model.
         collator_class: samples to batches.
-        label_map: the map of a sample that the collator makes labels of.
+        label_map: the map of a sample that becomes the labels.
         label_type: of these labels, one per pixel.
     """
 
@@ -54,8 +54,8 @@ class DenseTask(SourceTask):
         config = starting_config(args, **self.config_overrides(args))
         if config.num_frames != 1:
             raise ConfigError(
-                f"{self.name} works on images, the configuration has num_frames {config.num_frames}; set "
-                "model.num_frames to 1."
+                f"{self.name} works on images, but the configuration has num_frames {config.num_frames}; set "
+                "--model.num_frames 1."
             )
         model, self.load_report = build_initialised(args, self.model_class, config)
         return model

@@ -25,8 +25,8 @@ from m33d_hf.training.tasks.depth_protocols import PROTOCOLS, DepthProtocol
 class DepthEstimationTask(DenseTask):
     """Fine-tunes `M33DForDepthEstimation`.
 
-    Evaluation sees what `transforms.eval_crop` makes of an image: "center" cuts the middle out, "resize" judges the
-    whole frame, and predictions are clamped to [min_depth, max_depth]; or it follows one of the published protocols
+    `transforms.eval_crop` decides what is evaluated: "center" cuts out the middle, "resize" takes the whole frame, and
+    predictions are clamped to [min_depth, max_depth]. Or the evaluation follows one of the published protocols
     (`evaluation.depth_protocol`, see `depth_protocols`).
     """
 
@@ -83,16 +83,16 @@ class DepthEstimationTask(DenseTask):
         spec = None if dataset is None else dataset.source.depth_spec
         if spec is not None and spec.kind != "metric":
             raise ConfigError(
-                f"The depth of source {args.data.source!r} is {spec.kind}; {self.name} predicts and judges metres. "
-                "Convert the files to distances; inverse and relative depth serve pre-training only."
+                f"The depth of source {args.data.source!r} is {spec.kind}, but {self.name} requires metres. Convert "
+                "the files to distances; inverse and relative depth can be used for pre-training only."
             )
 
     def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
         """berHu's threshold of the whole optimizer step.
 
-        Without accumulation each forward finds its own and takes the maximum over ranks, at no cost. With
-        accumulation a pass without gradients over all micro-batches finds it first; the generators are put back, so
-        that dropout and drop path repeat themselves in the passes that follow.
+        Without accumulation, each forward pass computes it and takes the maximum over ranks, at no extra cost. With
+        accumulation, a pass without gradients over all micro-batches computes it first; random states are restored, so
+        that dropout and drop path are the same in the following passes.
         """
         if config_of(model).depth_loss != "berhu":
             return {}

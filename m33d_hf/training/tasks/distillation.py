@@ -1,9 +1,8 @@
 """The frozen teacher of a distillation: the weights that the training starts from (`distillation_weight`).
 
 Not in the paper: the authors' follow-up distils global embeddings of the stage-1 model into stage 2
-(docs/method.md#follow-up).
-The teacher is rebuilt from `init_from` whenever a run is built, also when it is continued, so that checkpoints hold the
-student alone; its digest is part of what a continuation compares.
+(docs/method.md#follow-up). The teacher is rebuilt from `init_from` whenever a run is built, also when it is continued,
+so that checkpoints hold only the student; its digest is compared when a run resumes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Teacher:
-    """A frozen copy of a model's encoders and how it looks at a batch.
+    """A frozen copy of a model's encoders, and how it computes features.
 
     Args:
         model: with the weights of the teacher.
@@ -63,7 +62,7 @@ class Teacher:
 
 
 def build_teacher(args: RunArguments, model: M33DForPreTraining, report: ConversionReport | None) -> Teacher | None:
-    """The teacher that a run's configuration asks for, None where it asks for none or does not train.
+    """The teacher that a run's configuration asks for; None if it asks for none or does not train.
 
     Args:
         args: the run.
@@ -71,21 +70,21 @@ def build_teacher(args: RunArguments, model: M33DForPreTraining, report: Convers
         report: what `init_from` filled.
 
     Raises:
-        ConfigError: nothing to distil: no `init_from`, or one that lacks part of the encoders.
+        ConfigError: no teacher: no `init_from`, or one that lacks part of the encoders.
     """
     if model.config.distillation_weight <= 0 or args.eval_only:
         return None
     if report is None:
         raise ConfigError(
-            f"model.distillation_weight is {model.config.distillation_weight:g}, but there is no teacher: give "
-            "--init_from the output of stage 1, or --model.distillation_weight 0."
+            f"model.distillation_weight is {model.config.distillation_weight:g}, but there is no teacher: set "
+            "--init_from to the output of stage 1, or pass --model.distillation_weight 0."
         )
     parts = ("m33d.embeddings.", "m33d.encoders.", "m33d.positions.")
     fresh = [name for name in report.new if name.startswith(parts) and "final norm" not in report.new[name]]
     if fresh:
         raise ConfigError(
             f"The teacher would be partly random: {report.origin} does not fill {fresh[0]} ({report.new[fresh[0]]}). "
-            "Give --init_from a checkpoint with all modalities, or --model.distillation_weight 0."
+            "Set --init_from to a checkpoint with all modalities, or pass --model.distillation_weight 0."
         )
     return Teacher(model, not _position_free(report.origin), args.train.precision)
 

@@ -21,10 +21,10 @@ from m33d_hf.training.tasks.distillation import Teacher, build_teacher
 
 
 class PretrainingTask(SourceTask):
-    """Pre-trains `M33DForPreTraining` with the modalities and losses that method and recipe say.
+    """Pre-trains `M33DForPreTraining` with the modalities and losses of the method and the recipe.
 
     Attributes:
-        teacher: what `distillation_weight` distils; None without.
+        teacher: the teacher of the distillation; None without `distillation_weight`.
     """
 
     metric = "loss"
@@ -58,7 +58,7 @@ class PretrainingTask(SourceTask):
         ]
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
-        """What the evaluation only estimates, where there is one."""
+        """A note on metrics that the evaluation only estimates, if there is an evaluation."""
         evaluates = args.data.eval_split is not None or args.data.eval_root is not None
         return self.estimates(args, model) if evaluates else []
 
@@ -68,8 +68,8 @@ class PretrainingTask(SourceTask):
             return []
         return [
             "evaluation: retrieval, matching and negatives of the batch compare the samples of one batch with each "
-            f"other, so they are estimates for batches of {self.evaluation_batch(args)} (--evaluation.batch_size); any "
-            "number of processes gives the same"
+            f"other, so they are estimates for batches of {self.evaluation_batch(args)} (--evaluation.batch_size); "
+            "they do not depend on the number of processes"
         ]
 
     def maps(self, config: M33DConfig) -> Collection[str]:
@@ -102,12 +102,13 @@ class PretrainingTask(SourceTask):
         return {}
 
     def data_digest(self, dataset: SampleDataset) -> str:
-        """Digest of the training data, and of the teacher where there is one: a continuation must find both."""
+        """Digest of the training data, and of the teacher if there is one: both must be unchanged when a run
+        resumes."""
         digest = super().data_digest(dataset)
         return digest if self.teacher is None else f"{digest}, teacher {self.teacher.digest()}"
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
-        """Losses as Eq. 5 to 7 weigh them, with nothing hidden, and the diagnostics.
+        """Losses, weighted as in Eq. 5 to 7 and with nothing hidden, and the diagnostics.
 
         Returns:
             "loss", "loss/<term>" (unweighted means; left out of both is a term that counted nothing, as distillation

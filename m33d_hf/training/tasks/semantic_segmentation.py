@@ -42,14 +42,14 @@ class SemanticSegmentationTask(DenseTask):
         """`id2label` and `label2id` from the source, unless the arguments give `num_labels` or `id2label`.
 
         Raises:
-            ConfigError: neither the source nor the arguments know the classes.
+            ConfigError: neither the source nor the arguments define the classes.
         """
         if {"num_labels", "id2label"} & set(args.model):
             return {}
         names = build_run_source(args, starting_config(args), train=True).class_names
         if names is None:
             raise ConfigError(
-                f"The source {args.data.source!r} does not know its classes; give --data.options.class_names (a list "
+                f"The source {args.data.source!r} does not define its classes; give --data.options.class_names (a list "
                 "or a file) or --model.num_labels."
             )
         return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
@@ -59,8 +59,7 @@ class SemanticSegmentationTask(DenseTask):
 
         Raises:
             ConfigError: data whose classes have other names than the model's, or the same in another order.
-            LabelError: training or evaluation labels that hold nothing to tell apart, unless
-                `data.allow_missing_classes`.
+            LabelError: training or evaluation labels with fewer than two classes, unless `data.allow_missing_classes`.
         """
         train_set, eval_set = super().build_datasets(args, model)
         self._census = self._checked(args, model, train_set, train=True)
@@ -78,7 +77,7 @@ class SemanticSegmentationTask(DenseTask):
         return dataset
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
-        """What the training labels hold, and warnings about classes that they do not."""
+        """The classes in the training labels, and warnings about missing ones."""
         if self._census is None:
             return []
         return [self._census.summary(), *(f"WARNING: {warning}" for warning in self._census.warnings())]
@@ -100,7 +99,7 @@ class SemanticSegmentationTask(DenseTask):
         problem = census.swallowed() or (census.single() if train else None)
         if problem is not None and not args.data.allow_missing_classes:
             raise LabelError(
-                f"{source.root} ({word} data): {problem}; --data.allow_missing_classes true takes them as they are."
+                f"{source.root} ({word} data): {problem}; pass --data.allow_missing_classes true to use them anyway."
             )
         return census
 
@@ -114,16 +113,17 @@ class SemanticSegmentationTask(DenseTask):
             return
         if len(found) > number or (named and len(found) != number):
             raise ConfigError(
-                f"The {what} data have {len(found)} classes, the model {number}; leave --model.num_labels out, or give "
-                "num_classes, class_names or label_map (--data.options) that lead to as many."
+                f"The {what} data has {len(found)} classes, but the model has {number}; leave --model.num_labels out, "
+                "or set num_classes, class_names or label_map (--data.options) to match."
             )
         if known is None or not named:
             return
         place = next(i for i, (theirs, ours) in enumerate(zip(found, known, strict=True)) if theirs != ours)
-        order = "the same classes in another order" if sorted(found) == sorted(known) else "other classes"
+        same = sorted(found) == sorted(known)
+        order = "the same classes as the model, in another order" if same else "other classes than the model"
         raise ConfigError(
-            f"The {what} data have {order} than the model: class {place} is {found[place]!r} there and "
-            f"{known[place]!r} here. Give both sides one table (--data.options.class_names), in the model's order."
+            f"The {what} data has {order}: class {place} is {found[place]!r} in the data and {known[place]!r} in the "
+            "model. Use the model's class list for both (--data.options.class_names)."
         )
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
@@ -132,7 +132,7 @@ class SemanticSegmentationTask(DenseTask):
         return ["miou", "pixel_accuracy", "mean_accuracy", "loss", *(f"iou/{name}" for name in names)]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
-        """Metrics on the labels as the evaluation transform leaves them, one confusion matrix over the whole set.
+        """Metrics on the labels after the evaluation transform, from one confusion matrix over the whole data set.
 
         Returns:
             "miou" (mean over classes that occur in labels or predictions), "pixel_accuracy", "mean_accuracy" and

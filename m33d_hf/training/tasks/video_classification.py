@@ -57,9 +57,9 @@ CONFUSION_FIGURE = "confusion_matrix.png"
 class VideoClassificationTask(SourceTask):
     """Fine-tunes `M33DForVideoClassification` on clips (or images) with one label each.
 
-    The classes and their names are those of the training source; a checkpoint's classifier is taken over only where
-    its classes are the same. Evaluation averages the softmax over the views of each video and leaves, in the output
-    folder, predictions.csv (one line per video), confusion.csv and confusion_matrix.png of the last evaluation.
+    The classes and their names come from the training source; the classifier of a checkpoint is used only if its
+    classes are the same. Evaluation averages the softmax over the views of each video and writes, to the output folder,
+    predictions.csv (one line per video), confusion.csv and confusion_matrix.png of the last evaluation.
     """
 
     metric = "top1"
@@ -71,7 +71,7 @@ class VideoClassificationTask(SourceTask):
         self._phases = False
 
     def build_model(self, args: RunArguments) -> nn.Module:
-        """The model with the encoder of `init_from`, and its head where that knows the same classes.
+        """The model with the encoder of `init_from`, and its head if it has the same classes.
 
         Raises:
             ConfigError: a configuration that cannot work, or data without classes.
@@ -118,7 +118,7 @@ class VideoClassificationTask(SourceTask):
         return train_set, eval_set
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
-        """Evaluation data alone, or None.
+        """Evaluation data only, or None.
 
         Raises:
             ConfigError: its classes are not the model's.
@@ -159,17 +159,17 @@ class VideoClassificationTask(SourceTask):
         return {**super().describe_data(dataset), **class_facts(dataset, dataset.source.action_names or [])}
 
     def class_table(self, model: nn.Module, dataset: SampleDataset) -> ClassTable | None:
-        """The model's classes; of annotated phases with their numbers."""
+        """The model's classes; for annotated phases, with their numbers."""
         return class_table_of(dataset, names_of(model))
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
-        """What `evaluate` returns; average precisions for clips of phases alone."""
+        """What `evaluate` returns; average precisions only for clips of phases."""
         phases = issubclass(source_class(args.data.source), PhaseSource)
         precisions = ["map", *(f"ap/{name}" for name in names_of(model))] if phases else []
         return ["top1", "top5", "mean_class_accuracy", "loss", "samples", *precisions]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
-        """Each video once, by the mean softmax of its views; whatever the number of processes.
+        """Each video counts once, by the mean softmax of its views, for any number of processes.
 
         Returns:
             See `ScoreTable.metrics`; for clips of phases also "map", the mean over the phases that occur of their
@@ -220,7 +220,7 @@ def names_of(model: nn.Module) -> list[str]:
 
 
 def write_results(table: ScoreTable, names: list[str], folder: Path) -> None:
-    """Leave predictions, confusion counts and their picture in a folder.
+    """Write predictions, confusion counts and their plot to a folder.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -260,4 +260,6 @@ def _on_main(accelerator: Accelerator, work: Any, folder: Path) -> None:
     if accelerator.num_processes > 1:
         failures = gather_object(failures)
     if failures:
-        raise CheckpointError(f"Could not write the evaluation's files to {folder}: {failures[0]}; free some space.")
+        raise CheckpointError(
+            f"Could not write the evaluation's files to {folder}: {failures[0]}; free some disk space."
+        )

@@ -233,11 +233,11 @@ def test_an_unreadable_test_video_is_dropped():
 
 
 def test_views_that_make_no_sense_are_refused():
-    with pytest.raises(ConfigError, match="num_views is 2 in evaluation"):
+    with pytest.raises(ConfigError, match="num_views is 2, but num_views applies to training only"):
         SampleDataset(Videos(5), num_views=2)
-    with pytest.raises(ConfigError, match="training has num_views"):
+    with pytest.raises(ConfigError, match="for training, use num_views"):
         SampleDataset(Videos(5), train=True, num_segments=5)
-    with pytest.raises(ConfigError, match="crops need an EvaluationTransform"):
+    with pytest.raises(ConfigError, match="more than one crop requires an EvaluationTransform"):
         SampleDataset(Videos(5), num_crops=3)
     with pytest.raises(ConfigError, match="num_segments is -1"):
         SampleDataset(Videos(5), num_segments=-1)

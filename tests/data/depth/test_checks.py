@@ -46,7 +46,7 @@ def test_one_odd_file_of_other_units(tmp_path: Path, scale: float, odd: float):
 
 def test_several_odd_files_are_an_error_that_names_them(tmp_path: Path):
     files = write(tmp_path, range(30), 1000) + write(tmp_path, range(30, 36), 5000)
-    with pytest.raises(DepthUnitError, match=r"6 of 36 depth files(.|\n)*30\.png(.|\n)*31\.png") as caught:
+    with pytest.raises(DepthUnitError, match=r"6 of 36 checked depth files(.|\n)*30\.png(.|\n)*31\.png") as caught:
         detect_depth_spec(files)
     assert "millimetre" in str(caught.value) and "depth_unit" in str(caught.value)
 
@@ -76,7 +76,7 @@ def test_sequences_of_another_unit_are_named_and_can_be_stated(tmp_path: Path):
     np.testing.assert_array_equal(plain[0].read([0]).depth.numpy(), last[:1].numpy())
     with pytest.raises(ConfigError, match=r"'d'.*no such sequence.*a, b, c"):
         FolderSource(tmp_path, depth_unit={"d": "tum"})
-    with pytest.raises(ConfigError, match="both speak of"):
+    with pytest.raises(ConfigError, match="both given for"):
         FolderSource(tmp_path, depth_unit={"*": "tum"}, depth_scale={"c": 5000})
 
 

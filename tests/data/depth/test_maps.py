@@ -43,7 +43,7 @@ def test_monodepth2_frames_beside_pictures(tmp_path: Path) -> None:
     assert read.shape == (3, 1, 4, 6) and read.dtype == torch.float32
     assert torch.equal(read[:, 0], torch.from_numpy(values[[9, 0, 9]]))  # frame 9 is file 10, not file 9 or "frame 2"
     maps.require_length(12, "a.avi")
-    with pytest.raises(DataError, match=r"a\.avi has 13 frames, its depth Archery/v_Archery_g01_c01 12"):
+    with pytest.raises(DataError, match=r"a\.avi has 13 frames, but its depth Archery/v_Archery_g01_c01 has 12"):
         maps.require_length(13, "a.avi")
     assert find_depth_maps(tmp_path, "Archery/v_Archery_g01_c02") is None
 
@@ -133,7 +133,7 @@ def test_the_meaning_must_be_stated(tmp_path: Path) -> None:
 def test_file_and_options_must_agree(tmp_path: Path) -> None:
     state(tmp_path, kind="metric", unit="millimetre")
     assert read_sidecar_spec(tmp_path, kind="metric", scale=1000, max_depth=8.0).max_depth == 8.0
-    with pytest.raises(ConfigError, match=r"says kind = 'metric', the options say 'inverse'"):
+    with pytest.raises(ConfigError, match=r"says kind = 'metric', but the options say 'inverse'"):
         read_sidecar_spec(tmp_path, kind="inverse")
     with pytest.raises(ConfigError, match="unit = 'millimetre'"):
         read_sidecar_spec(tmp_path, unit="tum")
@@ -205,7 +205,7 @@ def test_arrays_of_any_layout_are_read_as_numpy_reads_them(tmp_path: Path, dtype
         (b'{"invalid_values": 0}', r"depth invalid_values must be a list, each a number, not 0"),
         (b'{"max_depth": "far"}', r"depth max_depth must be a number or null, not 'far'"),
         (b'{"depht": 1}', r"DepthSpec key is 'depht'"),
-        (b'{"scale": 1000, "scale": 5000}', r"'scale' is there twice"),
+        (b'{"scale": 1000, "scale": 5000}', r"'scale' occurs twice"),
         (b'{"kind": "metric", "first_frame": -1}', r"first_frame.* is -1; it must be at least 0"),
         (b'{"kind": "metric", "first_frame": true}', r"first_frame.* must be a whole number, not True"),
         (b"[1, 2]", r"it holds list"),

@@ -83,7 +83,7 @@ def test_raw_kinect_disparity_is_taken_as_the_refusal_advises(tmp_path: Path):
         detect_depth_spec(files)
     found = detect_depth_spec(files, DepthOptions(kind="relative", invalid_values=(0, 2047)))
     assert found.median == pytest.approx(np.median(raw[4:])) and found.invalid_fraction == pytest.approx(0.1)
-    with pytest.raises(DepthUnitError, match="exchanged"):
+    with pytest.raises(DepthUnitError, match="swapped"):
         detect_depth_spec(write(tmp_path, raw.byteswap()), DepthOptions(kind="relative", invalid_values=(0, 2047)))
 
 
@@ -164,7 +164,7 @@ def test_a_single_file_that_is_no_map_is_left_to_the_readers_and_several_are_an_
     write(tmp_path, colour, "2.png")
     assert detect_depth_spec(files).spec.unit == "millimetre"
     write(tmp_path, colour, "4.png")
-    with pytest.raises(DepthUnitError, match=r"2 of 5 files.*one value per pixel"):
+    with pytest.raises(DepthUnitError, match=r"2 of 5 checked files.*one value per pixel"):
         detect_depth_spec(files)
 
 
@@ -200,5 +200,5 @@ def test_corrupt_files_are_passed_over_until_none_is_left(tmp_path: Path):
 
 def test_mixed_kinds_of_numbers_are_refused(tmp_path: Path):
     files = write(tmp_path, room(1000), "0.png") + write(tmp_path, np.ones((4, 4), np.float32), "1.npy")
-    with pytest.raises(DepthUnitError, match="one unit"):
+    with pytest.raises(DepthUnitError, match="must have one"):
         detect_depth_spec(files)

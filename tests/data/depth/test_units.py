@@ -25,7 +25,7 @@ def told(tmp_path: Path, arrays: list[np.ndarray], **options: object) -> tuple[s
     try:
         found = detect_depth_spec(files, DepthOptions(**options))  # type: ignore[arg-type]
     except DepthUnitError as error:
-        assert "cannot be told" in str(error), error
+        assert "is ambiguous" in str(error), error
         return "stop", str(error)
     return str(found.spec.unit), found.message
 
@@ -250,12 +250,12 @@ def test_raw_kinect_disparity_is_named_in_either_order_of_bytes(tmp_path: Path):
         for options in (None, DepthOptions(unit="millimetre")):
             with pytest.raises(DepthUnitError, match=r"raw Kinect disparity.*351\.3") as caught:
                 detect_depth_spec([save(tmp_path / f"{name}.pgm", array)], options)
-            assert ("bytes exchanged" in str(caught.value)) == (name == "exchanged")
+            assert ("bytes swapped" in str(caught.value)) == (name == "exchanged")
 
 
 def test_exchanged_bytes_of_distances_are_named(tmp_path: Path):
     stored = scenes.stored(scenes.room(np.random.default_rng(0)), 1000).byteswap()
-    with pytest.raises(DepthUnitError, match="two bytes of each depth value are exchanged"):
+    with pytest.raises(DepthUnitError, match="two bytes of each depth value are swapped"):
         detect_depth_spec([save(tmp_path / "0.pgm", stored)])
 
 

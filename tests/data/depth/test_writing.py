@@ -138,7 +138,7 @@ def test_a_damaged_record_starts_afresh_and_foreign_folders_stay(tmp_path: Path)
     assert DepthVideoWriter(tmp_path, "v", "inverse").next_frame == 0
     (tmp_path / "frames").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "frames" / "1.png")
-    with pytest.raises(ConfigError, match="did not write it"):
+    with pytest.raises(ConfigError, match="was not written by depth extraction"):
         DepthVideoWriter(tmp_path, "frames", "inverse")
     with pytest.raises(ConfigError, match="one of png, parquet"):
         DepthVideoWriter(tmp_path, "w", "inverse", "tiff")
@@ -146,5 +146,5 @@ def test_a_damaged_record_starts_afresh_and_foreign_folders_stay(tmp_path: Path)
     with pytest.raises(DataError, match="no frames"):
         writer.finish()
     writer.append(np.ones((1, 4, 4), np.float32))
-    with pytest.raises(DataError, match=r"size \(4, 5\), before \(4, 4\)"):
+    with pytest.raises(DataError, match=r"size \(4, 5\), but earlier frames have \(4, 4\)"):
         writer.append(np.ones((1, 4, 5), np.float32))

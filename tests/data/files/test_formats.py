@@ -121,7 +121,7 @@ def test_npz_with_several_arrays(tmp_path: Path):
     np.savez(tmp_path / "a.npz", mask=np.ones((3, 4), bool), depth=metres())
     np.testing.assert_array_equal(read_map(tmp_path / "a.npz"), metres())
     np.savez_compressed(tmp_path / "b.npz", one=metres(), two=metres())
-    with pytest.raises(DataError, match=r"\['one', 'two'\]; expected one, or one of the name depth"):
+    with pytest.raises(DataError, match=r"\['one', 'two'\]; expected one, or one called depth"):
         read_map(tmp_path / "b.npz")
 
 
@@ -202,7 +202,7 @@ def test_a_fortran_array_and_trailing_bytes(tmp_path: Path):
     np.save(stream, metres())
     np.save(stream, metres())
     (tmp_path / "b.npy").write_bytes(stream.getvalue())
-    with pytest.raises(CorruptFileError, match="are there"):
+    with pytest.raises(CorruptFileError, match="but the file holds"):
         read_map(tmp_path / "b.npy")
 
 

@@ -46,5 +46,5 @@ def test_a_missing_file_is_said(tmp_path):
 
 def test_a_key_that_is_there_twice_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"a": 1, "a": 2}')
-    with pytest.raises(CorruptFileError, match="the key 'a' is there twice"):
+    with pytest.raises(CorruptFileError, match="the key 'a' occurs twice"):
         read_sealed_json(tmp_path / "x.json")

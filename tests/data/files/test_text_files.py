@@ -34,7 +34,7 @@ def test_other_encodings_are_told_and_said(
     for _ in range(2):
         assert read_text(tmp_path / "a.txt") == text
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / 'a.txt'} is {named} text, not UTF-8, and is read as such"
+        f"{tmp_path / 'a.txt'} is {named} text, not UTF-8; it is read as such"
     ]
 
 

@@ -54,7 +54,7 @@ def test_masks_of_0_and_255_do_not_train_to_a_perfect_score(tmp_path: Path) -> N
     args.data.allow_missing_classes = True
     text = dry_run(args, SemanticSegmentationTask())
     assert "WARNING: 1 of 2 classes never occur: 1 ('class 1'); 2" in text
-    assert "because they are 255 without an option that says so. If 255 is a class, give" in text
+    assert "because they are 255 without an option that says so. If 255 is a class, pass" in text
 
 
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_rare_class_and_much_void_are_said_and_go_on(tmp_path: Path) -> None:
 def test_more_classes_than_the_model_has_are_refused(tmp_path: Path) -> None:
     args = _arguments(tmp_path, [0, 1, 2], num_classes=3)
     args.model["num_labels"] = 2
-    with pytest.raises(ConfigError, match="training data have 3 classes, the model 2"):
+    with pytest.raises(ConfigError, match="training data has 3 classes, but the model has 2"):
         dry_run(args, SemanticSegmentationTask())
 
 
@@ -101,6 +101,6 @@ def test_files_that_write_one_class_in_two_ways_are_said(tmp_path: Path) -> None
         files.append(tmp_path / f"{number}.png")
         save(files[-1], np.where(np.eye(12, dtype=bool), high, 0).astype(np.uint8))
     (warning,) = take_census(files, LabelRules(2), ["a", "b"]).warnings()
-    assert "do some files mean a class by it? If 255 is a class, give --data.options.label_map" in warning
+    assert "is 255 a class in some files? If 255 is a class, pass --data.options.label_map" in warning
     save(files[0], np.array([[0, 1, 255]], np.uint8))  # a border without a class, beside both
     assert take_census(files, LabelRules(2), ["a", "b"]).warnings() == []

@@ -48,13 +48,13 @@ def test_bare_names_count_themselves(tmp_path: Path, name: str, text: str) -> No
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.txt", "0 wall\n0 floor\n", "the number 0 has a name already"),
-        ("a.txt", "0 wall\n1 wall\n", "'wall' has a number already"),
+        ("a.txt", "0 wall\n0 floor\n", "the number 0 already has a name"),
+        ("a.txt", "0 wall\n1 wall\n", "'wall' already has a number"),
         ("a.txt", "0 wall\nfloor\n", "line 2: 'floor' has no number"),
         ("a.csv", "id,share,name\n0,0.5,wall\n0,0.5,floor\n", "line 3: the number 0"),
         ("a.json", '[["wall"]]', "holds no names"),
         ("a.json", "{", "not valid JSON"),
-        ("a.txt", "0 void\n", "names no class"),
+        ("a.txt", "0 void\n", "does not name any class"),
     ],
 )
 def test_what_contradicts_itself(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -222,7 +222,7 @@ def test_classification_labels():
     with pytest.raises(LabelError, match="b: label 2 is outside the model's 2 classes"):
         collate([sample("b", 4, label=2)])
     for label in (None, 255):
-        with pytest.raises(LabelError, match=r"b: a training sample without a label.*drop_unlabelled"):
+        with pytest.raises(LabelError, match=r"b: this training sample has no label.*drop_unlabelled"):
             ClipClassificationCollator(clip_config(num_labels=2), train=True)([sample("b", 4, label=label)])
 
 
@@ -297,9 +297,9 @@ def test_dropped_samples_leave_the_batch_but_not_the_account():
 
 
 def test_other_sizes_and_frame_counts_are_refused_by_key():
-    with pytest.raises(DataError, match=r"z: the sample has 8 x 8 pixels, the model takes 16 x 24"):
+    with pytest.raises(DataError, match=r"z: the sample has 8 x 8 pixels, but the model takes 16 x 24"):
         DepthCollator(config())([sample("z", height=8, width=8)])
-    with pytest.raises(DataError, match=r"z: the sample has 2 frames, the model takes 1"):
+    with pytest.raises(DataError, match=r"z: the sample has 2 frames, but the model takes 1"):
         DepthCollator(config())([sample("z", 2)])
     free = PretrainingCollator(config(), check_size=False)([sample("z", height=32, width=40)])
     assert free["pixel_values"].shape == (1, 3, 32, 40) and free["keep"]["rgb"].shape == (1, 10)

@@ -95,5 +95,5 @@ def test_videos_shorter_than_a_clip_are_counted(tmp_path: Path):
     write_frames(tmp_path / "b", 9)
     source = FolderSource(tmp_path, unit="clips")
     (note,) = set(check_source(source, clip_frames=6).notes) - set(check_source(source).notes)
-    assert note.startswith("1 of 2 videos that were opened are shorter (from 4 frames) than the 6 source frames")
+    assert note.startswith("1 of 2 opened videos are shorter (from 4 frames) than the 6 source frames")
     assert check_source(source, clip_frames=4).notes == check_source(source).notes

@@ -102,14 +102,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("ramp_readrs.readers:MySource", "no module 'ramp_readrs'.*PYTHONPATH"),
         ("ramp_readers.reader:MySource", "no module 'ramp_readers.reader'"),
         ("ramp_readers.readers:MySourc", "has no 'MySourc'.*Did you mean 'MySource'"),
-        ("ramp_readers.readers:Other", "is no source"),
+        ("ramp_readers.readers:Other", "is not a source"),
         ("ramp_readers.readers:Bare", "does not annotate split"),
         ("ramp_readers.readers:Loose", r"takes \*\*more"),
         ("ramp_readers.readers:Misspelt", "cannot be resolved: name 'strr'"),
         ("ramp_readers.readers:Unfinished", "lacks __getitem__, __len__, digest"),
         ("ramp_readers.needy:MySource", "imports 'no_such_thing', which is not installed"),
         ("ramp_readers.broken:MySource", "cannot be imported: ZeroDivisionError"),
-        ("ramp_readers/readers.py:MySource", "is no dotted path"),
+        ("ramp_readers/readers.py:MySource", "is not a dotted path"),
     ],
 )
 def test_paths_that_lead_to_no_source(path: str, message: str, package: Path) -> None:

@@ -199,7 +199,7 @@ def test_failed_pretraining_and_one_seed_only(tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_text_is_written_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: Any, **__: Any) -> None:
-        raise MissingDependencyError("figures need matplotlib: pip install matplotlib")
+        raise MissingDependencyError("figures require matplotlib: pip install matplotlib")
 
     monkeypatch.setattr(figures, "rows_figure", missing)
     html, tables, answers = _write(tmp_path, made_results())
@@ -251,7 +251,7 @@ def test_a_document_without_its_markers_is_an_error_and_all_stay(tmp_path: Path,
     documents = _documents(tmp_path, f"{BEGIN}{END}")
     (tmp_path / broken).write_text(text, encoding="utf-8")
     before = [path.read_text(encoding="utf-8") for path in documents]
-    with pytest.raises(ConfigError, match=rf"{broken} needs one line .*--update_readme"):
+    with pytest.raises(ConfigError, match=rf"{broken} must have one line .*--update_readme"):
         update_documents(tmp_path, made_results())
     assert [path.read_text(encoding="utf-8") for path in documents] == before
 
@@ -259,7 +259,7 @@ def test_a_document_without_its_markers_is_an_error_and_all_stay(tmp_path: Path,
 @pytest.mark.parametrize("other", [{"budget": "small"}, {"name": "longer"}])
 def test_documents_are_not_written_from_other_results(tmp_path: Path, other: dict[str, str]) -> None:
     documents = _documents(tmp_path, f"{BEGIN}{END}")
-    with pytest.raises(ConfigError, match="the full reproduction; these are results of"):
+    with pytest.raises(ConfigError, match="the full reproduction, but these are results of"):
         update_documents(tmp_path, {**made_results(), **other})
     assert {path.read_text(encoding="utf-8") for path in documents} == {f"{BEGIN}{END}"}
 
@@ -281,7 +281,7 @@ def test_the_documents_are_updated_from_the_command_line(
     assert main(["--update_readme"]) == 0 and main(["--update_readme"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "written anew: README.md, docs/evidence.md",
-        "README.md, docs/evidence.md: up to date",
+        "README.md and docs/evidence.md are up to date",
     ]
     assert Path("README.md").read_text(encoding="utf-8") == readme_section(made_results()) + "\n"
     assert Path("docs/evidence.md").read_text(encoding="utf-8") == evidence_section(made_results()) + "\n"

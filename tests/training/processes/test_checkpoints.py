@@ -135,9 +135,9 @@ def test_resume_words(tmp_path, model):
 
 def test_weights_of_another_architecture_are_refused(tmp_path, model):
     path = save(CheckpointStore(tmp_path), model, 1)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors does not match"):
         read_weights(TinyModel(width=4), path)
-    with pytest.raises(CheckpointError, match="does not fit"):
+    with pytest.raises(CheckpointError, match="does not match"):
         read_weights(TinyModel(depth=3), path)
 
 

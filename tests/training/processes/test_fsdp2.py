@@ -236,7 +236,7 @@ def test_what_would_not_be_followed_is_refused(
 @pytest.mark.parametrize(
     ("model", "precision", "processes", "message"),
     [
-        (nn.Linear(2, 2), "no", 1, "one only"),
+        (nn.Linear(2, 2), "no", 1, "only one"),
         (nn.Linear(2, 2), "fp16", 2, "bf16 or no"),
         (nn.Sequential(nn.GRU(2, 2)), "no", 2, "recurrent"),
     ],

@@ -106,7 +106,7 @@ def test_what_is_removed_while_the_run_goes_on_is_an_error_or_no_matter(tmp_path
     if gone.startswith("checkpoints"):
         train(args, Removing())
     else:
-        with pytest.raises(CheckpointError, match=r"metrics\.jsonl was removed .*something else changes"):
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl was removed .*another program changes"):
             train(args, Removing())
         train(args, TinyTask())
     assert_same_weights(whole, tmp_path / "run")
@@ -114,7 +114,7 @@ def test_what_is_removed_while_the_run_goes_on_is_an_error_or_no_matter(tmp_path
 
 def test_a_folder_that_vanishes_is_told_by_its_name(tmp_path):
     folder = tmp_path / "run" / "features"
-    told = pytest.raises(CheckpointError, match=f"{folder}.* No such file .*Something else changes")
+    told = pytest.raises(CheckpointError, match=f"{folder}.* No such file .*Another program changes")
     with told, full_disk_named(tmp_path / "run"):
         os.listdir(folder)
     with pytest.raises(FileNotFoundError), full_disk_named(tmp_path / "run"):
@@ -128,7 +128,7 @@ def test_a_reading_process_killed_while_a_checkpoint_is_written_is_no_full_disk(
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
     monkeypatch.setattr(checkpoints.torch, "save", killed)
-    with pytest.raises(WorkerLostError, match="A reading process was killed"):
+    with pytest.raises(WorkerLostError, match="A worker process was killed"):
         run(tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid 7\)"):
@@ -190,7 +190,7 @@ def test_the_error_under_way_is_not_replaced_when_the_report_cannot_be_closed(tm
 def test_only_failed_writes_are_taken_for_a_full_disk(tmp_path):
     with pytest.raises(FileNotFoundError), full_disk_named(tmp_path / "out"):
         Path(tmp_path / "nowhere").read_text()
-    with pytest.raises(CheckpointError, match="Something else changes"), full_disk_named(tmp_path):
+    with pytest.raises(CheckpointError, match="Another program changes"), full_disk_named(tmp_path):
         Path(tmp_path / "nowhere").read_text()
     with pytest.raises(CheckpointError, match="resume auto"), full_disk_named(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded", "/some/file")

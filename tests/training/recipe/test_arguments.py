@@ -112,7 +112,7 @@ def test_length_must_be_given() -> None:
 
 
 def test_methods_belong_to_pretraining() -> None:
-    with pytest.raises(ConfigError, match="methods describe pre-training"):
+    with pytest.raises(ConfigError, match="methods apply to pre-training only"):
         parse_arguments(["--recipe", "rooms/depth", "--method", "mae"], "depth_estimation")
 
 

@@ -141,8 +141,8 @@ def test_budgets_of_the_stages_add_up() -> None:
     [
         ("rooms/pretrain", "m33d", "two stages"),
         ("scannet_stage1", "mae", "no stage 1"),
-        ("scannet_stage2", "videomae", "does not pre-train images"),
-        ("orar_pretrain", "mae", "does not pre-train clips"),
+        ("scannet_stage2", "videomae", "does not support images"),
+        ("orar_pretrain", "mae", "does not support clips"),
     ],
 )
 def test_a_method_that_cannot_do_it_says_so(recipe: str, method: str, message: str) -> None:

@@ -270,7 +270,7 @@ TINY = [*[word for key, value in SIZES.items() for word in (f"--{key}", str(valu
 def test_without_data_a_recipe_says_what_it_needs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for recipe in ("ucf101_pretrain", "orar_pretrain"):
         assert main("pretraining", ["--recipe", recipe, "--dry_run", *TINY]) == 2
-        assert "needs the option 'root' (--data.root)" in capsys.readouterr().err
+        assert "requires the option 'root' (--data.root)" in capsys.readouterr().err
     assert main("pretraining", ["--recipe", "ucf101_pretrain", "--data.root", str(tmp_path), "--dry_run", *TINY]) == 2
     assert "no classInd.txt in" in capsys.readouterr().err
 
@@ -288,7 +288,7 @@ def test_ucf101_pretrain_on_real_videos(tmp_path: Path, capsys: pytest.CaptureFi
     words = ["--recipe", "ucf101_pretrain", "--data.root", str(root), *TINY, "--train.batch_size", "2"]
     words += ["--train.accumulation", "1", "--train.max_steps", "1", "--logging.trackers", "[]"]
     assert main("pretraining", [*words, "--dry_run"]) == 2
-    assert "scripts/extract_depth.py, then --data.options.depth" in capsys.readouterr().err
+    assert "scripts/extract_depth.py, then pass --data.options.depth" in capsys.readouterr().err
     (root / "depth" / "SoccerJuggling").mkdir(parents=True)
     depth = np.random.default_rng(0).random((240, 12, 16), dtype=np.float32)
     for number in (1, 2):

@@ -160,14 +160,14 @@ def test_what_differs_from_training_is_said(tmp_path: Path, capsys: pytest.Captu
     args.model = {"image_size": [32, 32], "patch_size": [8, 8], "num_labels": 3}
     evaluate_run(args, VideoClassificationTask())
     said = capsys.readouterr().err
-    assert "note: model.image_size is [32, 32] here and 24 in" in said and "patch_size" not in said
+    assert "note: model.image_size is [32, 32] here but 24 in" in said and "patch_size" not in said
     (tmp_path / "m" / "train_config.json").write_text(
         json.dumps({"args": {"data": {"frame_stride": 4, "source": "clips"}, "transforms": {"eval_crop": "resize"}}})
     )
     _, notes = as_trained(arguments(tmp_path / "out", init_from=str(tmp_path / "m")))
     assert notes == [
-        "data.frame_stride is 1 here and was 4 in training",
-        "transforms.eval_crop is 'center' here and was 'resize' in training",
+        "data.frame_stride is 1 here but was 4 in training",
+        "transforms.eval_crop is 'center' here but was 'resize' in training",
     ]
     args.model = {"num_labels": 4}
     with pytest.raises(ConfigError, match=r"num_labels is 4, the model of .* has 3 classes"):
@@ -198,12 +198,12 @@ def test_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert main("video_classification", [*words, "--init_from", str(tmp_path / "m")]) == 0
     assert "results are in" in capsys.readouterr().out
     assert main("video_classification", words) == 2
-    assert "give the output folder of a trained model" in capsys.readouterr().err
+    assert "pass the output folder of a trained model" in capsys.readouterr().err
     assert main("video_classification", [*words, "--init_from", str(tmp_path / "m"), "--dry_run"]) == 0
     shown = capsys.readouterr().out
     assert "== evaluation data" in shown and "classifier: 51" in shown and "training data" not in shown
     code = main("video_classification", [*words, "--init_from", str(tmp_path / "m"), "--data.eval_split", "null"])
-    assert code == 2 and "give --data.eval_split" in capsys.readouterr().err
+    assert code == 2 and "pass --data.eval_split" in capsys.readouterr().err
 
 
 def test_a_task_that_loads_nothing_is_refused(tmp_path: Path) -> None:

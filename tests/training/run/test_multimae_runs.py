@@ -69,7 +69,7 @@ def test_the_second_rgb_target_is_a_switch() -> None:
 def test_there_is_no_stage_1_and_no_clips() -> None:
     with pytest.raises(ConfigError, match="has no stage 1"):
         config_of("rooms/pretrain_stage1")
-    with pytest.raises(ConfigError, match="does not pre-train clips"):
+    with pytest.raises(ConfigError, match="does not support clips"):
         config_of("rooms/pretrain_clips")
 
 

@@ -70,7 +70,7 @@ def test_an_evaluation_on_training_videos_is_told(
     evaluate_run(judging(tmp_path / "fair", root, tmp_path / "run", "validation"), VideoClassificationTask())
     assert "WARNING" not in capfd.readouterr().err
     assert json.loads((tmp_path / "fair" / "eval_results.json").read_text())["warnings"] == []
-    told = "WARNING: 2 of 2 evaluation videos were trained on, by their names (video_classification of"
+    told = "WARNING: 2 of 2 evaluation videos were used for training, judging by their names (video_classification of"
     unfair = judging(tmp_path / "unfair", root, tmp_path / "run" / "checkpoints" / "best", "train")
     assert told in dry_run(unfair, VideoClassificationTask())
     evaluate_run(unfair, VideoClassificationTask())
@@ -92,10 +92,10 @@ def test_one_video_in_two_lists(tmp_path: Path, root: Path) -> None:
     # Each list stated for itself: only the run sees both.
     args = arguments(tmp_path / "run", root, split_list="train.txt")
     args.data.eval_options = {"split_list": "validation.txt"}
-    with pytest.raises(DataError, match="1 of 2 evaluation videos are trained on in this run: the splits 'train' and"):
+    with pytest.raises(DataError, match=r"1 of 2 evaluation videos.*, because the splits 'train' and"):
         train(args, VideoClassificationTask())
     args.data.eval_options = {}  # one list for both
-    with pytest.raises(DataError, match="2 of 2 evaluation videos are trained on in this run"):
+    with pytest.raises(DataError, match="2 of 2 evaluation videos are also training videos of this run"):
         dry_run(args, VideoClassificationTask())
     (root / "validation.txt").write_text("meier\n", encoding="utf-8")
     (root / "test.txt").write_text("meier\n", encoding="utf-8")  # validation and test may be one
@@ -107,7 +107,7 @@ def test_whoever_asks_for_the_same_split_is_warned(
 ) -> None:
     args = arguments(tmp_path / "run", root)
     args.data.eval_split = "train"
-    told = "WARNING: 2 of 2 evaluation videos are trained on in this run"
+    told = "WARNING: 2 of 2 evaluation videos are also training videos of this run"
     assert told in dry_run(args, VideoClassificationTask())
     capfd.readouterr()
     train(args, VideoClassificationTask())  # whoever wants no progress wants warnings nevertheless
@@ -228,5 +228,5 @@ def test_copies_in_folders_of_two_splits_are_warned_of(tmp_path: Path) -> None:
         shutil.copy(clip, tmp_path / "data" / split / "one.avi")
         stamps = "Time\tPhase\n00:00:00.00\tjuggle\n00:00:01.00\trest\n"
         (tmp_path / "data" / split / "one-timestamp.txt").write_text(stamps)
-    told = "WARNING: 1 of 1 evaluation videos are trained on in this run, by their names"
+    told = "WARNING: 1 of 1 evaluation videos are also training videos of this run, judging by their names"
     assert told in dry_run(arguments(tmp_path / "run", tmp_path / "data"), VideoClassificationTask())

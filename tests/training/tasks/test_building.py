@@ -138,7 +138,7 @@ def test_a_source_that_does_not_tell_its_labels(args):
     args.data.source = "silent"
     assert len(building.build_dataset(args, config(), True, labelled=True)) == 40
     args.data.label_fraction = 0.5
-    with pytest.raises(ConfigError, match=r"'silent' does not tell the labels.*label_fraction = 0.5"):
+    with pytest.raises(ConfigError, match=r"'silent' does not know the labels.*label_fraction = 0.5"):
         building.build_dataset(args, config(), True, labelled=True)
 
 
@@ -199,5 +199,5 @@ def test_a_number_that_only_a_recipe_states_is_a_maximum(tmp_path: Path, capsys:
     assert len(building.build_dataset(args, tiny_config(), True)) == 12
     assert "takes up to 200 training samples; the data has 12, all are used" in capsys.readouterr().out
     asked = parse_arguments([*given, "--data.max_train_samples", "200"], "depth_estimation")
-    with pytest.raises(ConfigError, match="200 samples are asked for"):
+    with pytest.raises(ConfigError, match="200 samples are requested"):
         building.build_dataset(asked, tiny_config(), True)

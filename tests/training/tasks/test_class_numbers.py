@@ -94,7 +94,7 @@ def test_training_and_every_evaluation_decode_alike(tmp_path: Path, case: str) -
         evaluate_run(taken, VideoClassificationTask())
         assert judged(tmp_path / f"judged_{checkpoint}") == [*expected, *expected]
         results = json.loads((tmp_path / f"judged_{checkpoint}" / "eval_results.json").read_text())
-        assert "2 of 2 evaluation videos were trained on" in results["warnings"][0]
+        assert "2 of 2 evaluation videos were used for training" in results["warnings"][0]
 
     # Data elsewhere, found by the same table.
     elsewhere = write_videos(tmp_path / "elsewhere", numbers, ["v7"])
@@ -183,7 +183,7 @@ def test_numbers_that_mean_something_else_than_in_training_are_told(tmp_path: Pa
     capfd.readouterr()
     again = arguments(tmp_path / "again", root, phase_names=["first", "second", "third"])
     again.eval_only, again.init_from, again.model = True, str(tmp_path / "run"), {}
-    told = "phases are numbered 0 = first, 1 = second, 2 = third here, and 0 = second, 1 = third, 2 = first in"
+    told = "phases are numbered 0 = first, 1 = second, 2 = third here, but 0 = second, 1 = third, 2 = first in"
     assert told in dry_run(again, VideoClassificationTask())
     evaluate_run(again, VideoClassificationTask())
     assert told in capfd.readouterr().err
@@ -197,10 +197,10 @@ def test_nobody_guesses_what_a_number_means(tmp_path: Path) -> None:
     numbered = write_videos(tmp_path / "numbered", (0, 1, 1, 2))
     again = arguments(tmp_path / "again", numbered)
     again.eval_only, again.init_from, again.model = True, str(tmp_path / "run"), {}
-    with pytest.raises(DataError, match=r"phase '0' is a number, and which of the 3 phases first, second, third"):
+    with pytest.raises(DataError, match=r"phase '0' is a number, but which of the 3 phases first, second, third"):
         evaluate_run(again, VideoClassificationTask())
     (tmp_path / "run" / "classes.json").write_text('{"names": ["first"], "numbers": [[0, 7]]}')
-    with pytest.raises(CheckpointError, match=r"classes\.json cannot be read \(a number belongs to no class\)"):
+    with pytest.raises(CheckpointError, match=r"classes\.json cannot be read \(a number refers to no class\)"):
         evaluate_run(again, VideoClassificationTask())
     write_classes(tmp_path / "run", ClassTable(("first", "second"), {2: 0, 1: 1}))
     whole = (tmp_path / "run" / "classes.json").read_bytes()
@@ -233,7 +233,7 @@ def test_two_files_of_one_name_under_two_roots(tmp_path: Path) -> None:
     args.data.eval_root = str(other)
     task = VideoClassificationTask()
     model = task.build_model(args)
-    with pytest.raises(ConfigError, match="say different things"):
+    with pytest.raises(ConfigError, match="which differ"):
         task.build_datasets(args, model)
     args.data.eval_options = {"phase_names": "names.txt"}  # stated: each folder counts by its own file
     for dataset in task.build_datasets(args, model):
@@ -245,8 +245,8 @@ def test_two_files_of_one_name_under_two_roots(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0\tfirst\n0\tsecond\n", "line 2: the number 0 has a name already"),
-        ("0\tfirst\n1\tfirst\n", "line 2: 'first' has a number already"),
+        ("0\tfirst\n0\tsecond\n", "line 2: the number 0 already has a name"),
+        ("0\tfirst\n1\tfirst\n", "line 2: 'first' already has a number"),
         ("0\tfirst\nsecond\n", "line 2: 'second' has no number"),
         ("first\n1\tsecond\n", "line 1: 'first' has no number"),
         ("\n \n", "is empty"),
@@ -263,7 +263,7 @@ def test_how_tables_may_be_written(tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text(text)
         assert read_class_table("names.txt", tmp_path) == ClassTable(("a b", "c, d"), {2: 0, 0: 1})
     assert read_class_table({2: "a", "0": "b"}) == ClassTable(("a", "b"), {2: 0, 0: 1})  # type: ignore[dict-item]
-    with pytest.raises(ConfigError, match="'two' is not a whole number"):
+    with pytest.raises(ConfigError, match="'two' is not an integer"):
         read_class_table({"two": "a"})  # type: ignore[dict-item]
 
 

@@ -153,7 +153,7 @@ def test_figures_that_depend_on_the_batch_are_called_estimates(
 ) -> None:
     args = parse("rooms/pretrain_stage1", tmp_path / "run", train__max_steps="1", evaluation__batch_size="null")
     train(args, PretrainingTask())
-    said = "estimates for batches of 32 (--evaluation.batch_size); any number of processes gives the same"
+    said = "estimates for batches of 32 (--evaluation.batch_size); they do not depend on the number of processes"
     assert said in dry_run(args, PretrainingTask())
     args.eval_only, args.init_from, args.output_dir = True, str(tmp_path / "run"), str(tmp_path / "judged")
     args.evaluation.batch_size = 3

@@ -224,7 +224,7 @@ def test_a_class_without_a_sample_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no training sample at all: knot"):
         task.build_datasets(args, task.build_model(args))
     args.data.options, args.data.max_train_samples = {}, 1
-    with pytest.raises(DataError, match="2 of 3 classes have no sample among the 1 that are trained on"):
+    with pytest.raises(DataError, match="2 of 3 classes have no sample among the 1 training samples"):
         task.build_datasets(args, task.build_model(args))
     args.data.allow_missing_classes = True
     assert len(task.build_datasets(args, task.build_model(args))[0]) == 1
@@ -292,7 +292,7 @@ def test_dry_run_shows_views_and_mixing(tmp_path: Path) -> None:
 def test_clips_that_are_longer_than_what_the_model_reads_are_said_to_be(tmp_path: Path) -> None:
     args = arguments(tmp_path / "dry", "phased")
     args.data.options = {"clip_span": 8}
-    assert "stretches of 8 source frames, the model reads 4" in dry_run(args, VideoClassificationTask())
+    assert "clips are 8 source frames long, but the model reads 4" in dry_run(args, VideoClassificationTask())
     args.data.options = {"clip_span": None}  # what the model reads
     text = dry_run(args, VideoClassificationTask())
     assert "stretches of" not in text and "train/0@0-4" in text

@@ -29,17 +29,17 @@ SPLIT_INDICES = (1, 2, 3)
 
 
 class Ucf101Source(Source):
-    """UCF-101, or one's own videos in its layout: ROOT/Class/video.avi (also below ROOT/UCF-101) and its lists.
+    """UCF-101, or your own videos in its layout: ROOT/Class/video.avi (also below ROOT/UCF-101) and its lists.
 
     Args:
         root: folder of the data.
-        split: "train", "validation" or "test", or None / "all" for both lists. The official lists know no validation
+        split: "train", "validation" or "test", or None / "all" for both lists. The official lists have no validation
             part: without `validation_fraction` it is the test list.
         split_index: 1 to 3, which pair of lists (trainlist01.txt and testlist01.txt, ...).
         lists: folder of classInd.txt and the lists; None looks in the root and in ucfTrainTestlist in or beside it.
         validation_fraction: share of each class's groups (gNN: clips of one longer video) that is taken out of the
             training list and becomes the validation split, in (0, 1). The draw depends on the names alone.
-        missing: "error" stops at a listed video that is not there; "skip" leaves it out and says so in `unpaired`.
+        missing: "error" stops at a listed video that is missing; "skip" leaves it out and lists it in `unpaired`.
         depth: None or "none"; "auto" takes ROOT/depth where it exists; or the folder of the depth (see
             `m33d_hf.data.depth.maps`).
         require_depth: a video without depth counts as missing; False keeps it as RGB only.
@@ -48,12 +48,12 @@ class Ucf101Source(Source):
 
     Attributes:
         root, action_names, class_names (None), depth_spec: see `Source`.
-        unpaired: videos and folders that take no part, with the reason.
+        unpaired: videos and folders that are not used, with the reason.
         notes: sentences on what was found, for logs and the dry run.
 
     Raises:
-        ConfigError: an option that cannot be, or depth of unknown meaning.
-        DataError: lists that are not there or contradict each other or the folders; a video that is not there.
+        ConfigError: an invalid option, or depth of unknown meaning.
+        DataError: lists that are missing or contradict each other or the folders; a missing video.
     """
 
     name = "ucf101"
@@ -77,12 +77,12 @@ class Ucf101Source(Source):
     ) -> None:
         self.root: Path = Path(root).expanduser()
         if not self.root.is_dir():
-            raise DataError(f"data root {str(root)!r} is not a folder; give UCF-101's with --data.root FOLDER")
+            raise DataError(f"data root {str(root)!r} is not a folder; set --data.root to the UCF-101 folder")
         choose("missing", missing, ("error", "skip"))
         if split_index not in SPLIT_INDICES:
             raise ConfigError(f"split_index is {split_index!r}; UCF-101 has the splits 1, 2 and 3")
         if validation_fraction is not None and not 0.0 < validation_fraction < 1.0:
-            raise ConfigError(f"validation_fraction is {validation_fraction}; it must lie between 0 and 1")
+            raise ConfigError(f"validation_fraction is {validation_fraction}; it must be between 0 and 1")
         self.unpaired: list[Unpaired] = []
         self.notes: list[str] = []
         self.class_names: list[str] | None = None
@@ -134,7 +134,8 @@ class Ucf101Source(Source):
         return [video.key for video in self._videos]
 
     def digest(self) -> str:
-        """Digest of names, labels, sizes in bytes and reading rules; times and the place of the root do not count."""
+        """Digest of names, labels, sizes in bytes and reading rules; modification times and the location of the root do
+        not count."""
         rules = {
             "source": self.name,
             "classes": self.action_names,
@@ -150,7 +151,9 @@ class Ucf101Source(Source):
     def _note_strangers(self, tree: VideoTree) -> None:
         for folder in tree.strangers:
             hint = nearest_name_hint(folder, self.action_names or [])
-            self.unpaired.append(Unpaired(folder, f"a folder of videos named after no class of {CLASS_FILE}.{hint}"))
+            self.unpaired.append(Unpaired(
+                folder, f"a folder of videos whose name is not a class of {CLASS_FILE}.{hint}"
+            ))
 
     def _find_videos(
         self, tree: VideoTree, entries: Sequence[Listed], folder: Path, missing: str
@@ -162,11 +165,11 @@ class Ucf101Source(Source):
             first = absent[0]
             raise DataError(
                 f"{folder / first.file}, line {first.line}: the video {first.path} is not under {tree.base} "
-                f"({len(absent)} of {len(entries)} listed videos are missing).{tree.hint(first)} Complete the data, "
-                "or train on what is there: --data.options.missing skip."
+                f"({len(absent)} of {len(entries)} listed videos are missing).{tree.hint(first)} Complete the data, or "
+                "train on the existing videos: --data.options.missing skip."
             )
         self.unpaired += [
-            Unpaired(entry.path, f"{entry.file}, line {entry.line}: listed, but not there") for entry in absent
+            Unpaired(entry.path, f"{entry.file}, line {entry.line}: listed, but missing") for entry in absent
         ]
         found = [(entry, path) for entry, path in places if path is not None]
         if not found:
@@ -178,7 +181,7 @@ class Ucf101Source(Source):
         if respelled:
             entry, path = respelled[0]
             self.notes.append(
-                f"{len(respelled)} videos are spelled otherwise than listed, such as {path} for {entry.path}"
+                f"{len(respelled)} videos are spelled differently from the list, such as {path} for {entry.path}"
             )
         return found
 
@@ -203,9 +206,8 @@ class Ucf101Source(Source):
             raise DataError(
                 f"{len(without)} of {len(found)} videos have no depth in {depth_root}, the first is {first} (expected "
                 f"{depth_root / first} as a folder of PNG, or .parquet, .npy, .npz). Extract it: "
-                f"{how_to_extract(tree.base, depth_root)}; leave those videos out with "
-                "--data.options.missing skip; or read them "
-                "without depth: --data.options.require_depth false."
+                f"{how_to_extract(tree.base, depth_root)}; or leave those videos out with --data.options.missing skip; "
+                "or read them without depth: --data.options.require_depth false."
             )
         self.unpaired += [Unpaired(path, f"no depth in {depth_root}") for _, path in without]
         return [(entry, path) for entry, path in found if entry.key in maps], maps
@@ -221,7 +223,7 @@ def _depth_root(depth: str | None, root: Path, base: Path) -> Path | None:
     found = next((folder for folder in places if folder.is_dir()), None)
     if found is None:
         raise ConfigError(
-            f"depth is {str(depth)!r}, which is not a folder here nor under {root}; give a folder, auto or none "
-            "(--data.options.depth)"
+            f"depth is {str(depth)!r}, which is not a folder, neither in the current folder nor under {root}; give a "
+            "folder, auto or none (--data.options.depth)"
         )
     return found

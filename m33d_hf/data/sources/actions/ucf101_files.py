@@ -22,7 +22,7 @@ class VideoTree:
         base: the folder that holds the class folders.
         videos: folded "class/video" without suffix -> paths below `base`, as spelled on disk.
         folders: folded class -> folder, as spelled on disk.
-        strangers: folders of videos that no class is named after.
+        strangers: folders of videos whose name is not a class.
     """
 
     base: Path
@@ -31,7 +31,7 @@ class VideoTree:
     strangers: list[str] = field(default_factory=list)
 
     def find(self, entry: Listed) -> str | None:
-        """The listed video, also where its suffix or the case of a letter differs; None where it is not there.
+        """The listed video, even if its suffix or the case of a letter differs; None if it is missing.
 
         Raises:
             DataError: several videos could be meant.
@@ -43,12 +43,12 @@ class VideoTree:
         if len(candidates) > 1:
             raise DataError(
                 f"{entry.file}, line {entry.line}: {entry.path} could be {' or '.join(sorted(candidates))} under "
-                f"{self.base}; keep one of them."
+                f"{self.base}; keep only one of them."
             )
         return candidates[0] if candidates else None
 
     def hint(self, entry: Listed) -> str:
-        """A sentence on what is there instead of a missing video: its folder, or a name like it."""
+        """A hint for a missing video: its folder, or a similar name."""
         folder, _, video = entry.path.partition("/")
         there = self.folders.get(folder.casefold())
         if there is None:
@@ -85,7 +85,9 @@ def list_videos(root: Path, names: Sequence[str]) -> VideoTree:
                 tree.strangers.append(folder)
             continue
         if folded in tree.folders:
-            raise DataError(f"{base}: {tree.folders[folded]!r} and {folder!r} are two class folders with one name")
+            raise DataError(
+                f"{base}: {tree.folders[folded]!r} and {folder!r} are two class folders whose names differ only in case"
+            )
         tree.folders[folded] = folder
         for name in videos:
             path = f"{folder}/{name}"

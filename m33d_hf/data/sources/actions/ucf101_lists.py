@@ -73,7 +73,7 @@ def find_lists(root: Path, lists: str | Path | None) -> Path:
         lists: a folder, as it stands or under the root; None looks in the root and in ucfTrainTestlist in or beside it.
 
     Raises:
-        DataError: it is nowhere.
+        DataError: it was not found.
     """
     if lists is not None:
         candidates = [Path(lists).expanduser(), root / lists]
@@ -84,7 +84,7 @@ def find_lists(root: Path, lists: str | Path | None) -> Path:
             return folder
     raise DataError(
         f"no {CLASS_FILE} in {', '.join(map(str, candidates))}. UCF-101's train/test lists (the archive "
-        "ucfTrainTestlist) say which classes there are; name their folder with --data.options.lists FOLDER."
+        "ucfTrainTestlist) define the classes; give their folder with --data.options.lists FOLDER."
     )
 
 
@@ -97,7 +97,7 @@ def read_classes(path: Path) -> list[str]:
     """
     lines = _lines(path)
     if not lines:
-        raise DataError(f"{path}: holds no class")
+        raise DataError(f"{path}: no class found")
     matches = [_NUMBERED.fullmatch(text) for _, text in lines]
     numbered = all(match is not None for match in matches)
     names: dict[int, str] = {}
@@ -105,13 +105,15 @@ def read_classes(path: Path) -> list[str]:
     for position, ((line, text), match) in enumerate(zip(lines, matches, strict=True), 1):
         number, name = (int(match["number"]), match["name"]) if numbered and match else (position, text)
         if not numbered and match:
-            raise DataError(f"{path}, line {line}: {text!r} has a number, other lines have none; number all or none")
+            raise DataError(
+                f"{path}, line {line}: {text!r} has a number, but other lines have none; number all lines or none"
+            )
         folded = name.casefold()
         if folded in where:
             first, other = where[folded]
             raise DataError(
-                f"{path}: lines {first} and {line} are two classes with one name ({other!r} and {name!r}); "
-                "every class needs a name of its own"
+                f"{path}: lines {first} and {line} name the same class ({other!r} and {name!r}); give every class its "
+                "own name"
             )
         if number in names:
             raise DataError(f"{path}, line {line}: the number {number} already belongs to {names[number]!r}")
@@ -138,7 +140,7 @@ def read_list(path: Path, names: Sequence[str]) -> list[Listed]:
         listed = (match["path"] if match else text).replace("\\", "/")
         parts = PurePosixPath(listed).parts
         if len(parts) < 2 or ".." in parts:
-            raise DataError(f"{path}, line {line}: {text!r} is not Class/video.avi with or without a label behind it")
+            raise DataError(f"{path}, line {line}: {text!r} is not Class/video.avi, optionally followed by a label")
         folder, video = parts[-2:]
         label = ids.get(folder.casefold())
         if label is None:
@@ -153,7 +155,7 @@ def read_list(path: Path, names: Sequence[str]) -> list[Listed]:
         seen[folded] = line
         entries.append(entry)
     if not entries:
-        raise DataError(f"{path}: lists no video")
+        raise DataError(f"{path}: no video found")
     return entries
 
 
@@ -164,7 +166,7 @@ def select_entries(
 
     Raises:
         ConfigError: an unknown split.
-        DataError: a list that is not there, or a video in both lists.
+        DataError: a missing list, or a video in both lists.
     """
     wanted = None if split in (None, "all") else canonical_split(str(split))
     train_file, test_file = (folder / list_name(part, index) for part in ("train", "test"))
@@ -230,7 +232,8 @@ def _refuse_overlap(train: Sequence[Listed], test: Sequence[Listed]) -> None:
         first, second = both[0]
         raise DataError(
             f"{len(both)} videos are in both lists, the first is {second.path} ({first.file}, line {first.line}, and "
-            f"{second.file}, line {second.line}): a test on training videos proves nothing. Take them out of one list."
+            f"{second.file}, line {second.line}): a test on training videos proves nothing. Remove them from one of "
+            "the lists."
         )
 
 
@@ -238,10 +241,10 @@ def _check_label(path: Path, line: int, stated: int, label: int, names: Sequence
     if stated == label + 1:
         return
     says = f"is {names[stated - 1]!r}" if 1 <= stated <= len(names) else f"is not a class (there are 1 to {len(names)})"
-    counts = " Do its labels count from 0? They must count from 1." if stated == label else ""
+    counts = " Do its labels start at 0? They must start at 1." if stated == label else ""
     raise DataError(
-        f"{path}, line {line}: the label {stated} {says} in {CLASS_FILE}, the folder says {names[label]!r} "
-        f"({label + 1}).{counts} Correct the line, or take the label column away: the folder is enough."
+        f"{path}, line {line}: the label {stated} {says} in {CLASS_FILE}, but the folder says {names[label]!r} "
+        f"({label + 1}).{counts} Correct the line, or remove the label column: the folder is sufficient."
     )
 
 

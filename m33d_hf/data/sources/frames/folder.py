@@ -1,4 +1,4 @@
-"""The `folder` source: one's own frames, paired by name or by an association file."""
+"""The `folder` source: your own frames, paired by name or by an association file."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from m33d_hf.data.sources.frames.video_layouts import with_video_frames
 from m33d_hf.errors import ConfigError, DataError
 
 _HOW_TO_FIX = (
-    "Expected, for example, color/7.jpg + depth/7.png (+ label/7.png), at the root or in a folder per "
-    "sequence, or frame-000007.color.jpg + frame-000007.depth.png. Otherwise name them: rgb=FOLDER depth=FOLDER, "
-    "patterns such as rgb='*_left.png' depth='*_disp.png' (side by side or each in folders of its own; with a folder, "
-    "rgb='left/*.png'), or association=FILE with two names a line. Frames "
-    "without depth: require_depth=false; RGB alone: depth=none; depth alone: rgb=none."
+    "Expected, for example, color/7.jpg + depth/7.png (+ label/7.png), at the root or in a folder per sequence, or "
+    "frame-000007.color.jpg + frame-000007.depth.png. Otherwise name them with --data.options: rgb=FOLDER "
+    "depth=FOLDER, patterns such as rgb='*_left.png' depth='*_disp.png' (in one folder or in a folder per modality; "
+    "with a folder, rgb='left/*.png'), or association=FILE with two names per line. To keep frames without depth: "
+    "require_depth=false; for RGB only: depth=none; for depth only: rgb=none."
 )
 
 
@@ -39,23 +39,24 @@ class FolderSource(FrameSource):
     """RGB, depth and labels in files under one root.
 
     RGB may be a video, `rgb.mp4` beside a folder `depth` whose files have the numbers of its frames (Stray Scanner).
-    Names that end in time stamps a millisecond apart belong together (ARKitScenes); files called confidence are no
-    pictures.
+    Names that end in timestamps a millisecond apart belong together (ARKitScenes); files called confidence are
+    ignored.
 
     Args:
-        root: folder of the data; every sub-folder with frames is a sequence.
+        root: folder of the data; every subfolder with frames is a sequence.
         split: `train`, `validation` (`val`), `test`, or None / `all`; see `splits.select_split`.
         unit: `frames` (each frame an item) or `clips` (each sequence an item).
-        rgb, depth, labels: `auto`, `none`, the name of a folder (it may lie in every sequence), or a pattern with
-            `*` (`*_left.png`, `left/*.png`), whose stars stand for the frame's name. Patterns without a folder pair
-            files side by side, and across folders that hold one modality each.
+        rgb, depth, labels: `auto`, `none`, the name of a folder (every sequence may have one), or a pattern with `*`
+            (`*_left.png`, `left/*.png`), in which the star stands for the frame's name. Patterns without a folder pair
+            files within one folder, and across folders that hold one modality each.
         modalities: further ones by name, each a folder or a pattern as above: `{normals: normals/*.png}`. Every frame
             needs all of them. `--modalities.NAME` tells the model; see `reading.as_modality` for their values.
         association: `auto` (rgb.match, associations.txt and the like where present), `none`, or a file's name.
-        depth_unit, depth_scale, depth_kind: what stored depth means; guessed, loudly, when left out. Unit and scale may
-            be mappings from a sequence's name, or a pattern with `*`, where sequences differ: `{scene1: tum, "*": mm}`.
+        depth_unit, depth_scale, depth_kind: what the stored depth values mean; if left out they are guessed, and the
+            guess is logged. Unit and scale may be mappings from a sequence's name, or a pattern with `*`, where
+            sequences differ: `{scene1: tum, "*": mm}`.
         invalid_values: stored values without a measurement; default 0 and the type's maximum.
-        min_depth, max_depth: metres outside of which depth counts as invalid.
+        min_depth, max_depth: range in metres; depth outside it counts as invalid.
         align: `refuse`, `depth_to_rgb` or `rgb_to_depth` for sizes that differ.
         orientation: `refuse`, `as_rgb` or `upright` for depth and labels beside pictures that EXIF says to turn; see
             `orientation.ORIENTATIONS`. The pictures themselves are always turned upright.
@@ -121,7 +122,7 @@ class FolderSource(FrameSource):
             root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped, palette
         )
         if rules is None and labels not in (None, "none", "auto"):
-            raise ConfigError(f"labels={labels!r} needs num_classes, class_names, label_map or palette")
+            raise ConfigError(f"labels={labels!r} also needs one of num_classes, class_names, label_map and palette")
         wanted = {"rgb": rgb, "depth": depth, "labels": labels if rules is not None else None}
         chosen = {name: how for name, how in wanted.items() if how is not None and how != "none"}
         others = check_modalities(modalities)
@@ -152,16 +153,19 @@ class FolderSource(FrameSource):
 
 
 def check_modalities(modalities: Mapping[str, str] | None) -> dict[str, str]:
-    """Name -> folder or pattern of further modalities, with those that have an option of their own refused.
+    """Name -> folder or pattern of further modalities; refuses those that have their own option.
 
     Raises:
-        ConfigError: a name that cannot be, or `auto` and `none`, which say nothing here.
+        ConfigError: an invalid name, or `auto` or `none`, which have no meaning here.
     """
     for name, how in (modalities or {}).items():
         if name in _OWN_OPTIONS:
-            raise ConfigError(f"modalities holds {name!r}, which has an option of its own (--data.options.{name})")
+            raise ConfigError(f"modalities contains {name!r}, which has its own option (--data.options.{name})")
         if not name.isidentifier() or name == "segmentation":
-            raise ConfigError(f"modalities: {name!r} is no name for a modality; take letters, such as normals")
+            raise ConfigError(
+                f"modalities: {name!r} is not a valid name of a modality; use letters only, such as "
+                "normals"
+            )
         if how in ("auto", "none", ""):
             raise ConfigError(f"modalities.{name} is {how!r}; give a folder or a pattern, such as {name}/*.png")
     return dict(modalities or {})
@@ -176,7 +180,7 @@ def find_frames(
         DataError: no frame has all of `required`; the message lists what was found and how to name it.
     """
     if not chosen:
-        raise ConfigError("rgb and depth are both 'none': nothing to read")
+        raise ConfigError("rgb and depth are both 'none', so there is nothing to read; set at least one of them")
     rows: dict[str, dict[str, str]] = {}
     unpaired: list[Unpaired] = []
     notes: list[str] = []
@@ -200,7 +204,7 @@ def find_frames(
         counts = ", ".join(f"{len(entries)} {name}" for name, entries in columns.items())
         notes.append(f"{len(found)} frames by name from {counts} files")
         if stamped:
-            notes.append(f"{stamped} of them by time stamps in their names, a millisecond apart at most")
+            notes.append(f"{stamped} of them by timestamps in their names, at most a millisecond apart")
         rows.update(found)
         # A file without all partners still belongs to a frame that has what is required.
         kept = {file for row in found.values() if required <= set(row) for file in row.values()}
@@ -209,8 +213,8 @@ def find_frames(
     if not complete:
         raise DataError(
             f"no frame under {listing.root} has {' and '.join(sorted(required)) or 'RGB or depth'}. "
-            f"{''.join(f'{note}. ' for note in notes)}Found:\n{listing.summary()}\n{readable_suffixes(chosen)}\n"
-            f"{_HOW_TO_FIX}"
+            f"{''.join(f'{note}. ' for note in notes)}Found:\n{listing.summary()}\n"
+            f"{readable_suffixes(chosen)}\n{_HOW_TO_FIX}"
         )
     return _in_sequences(complete), unpaired, notes
 

@@ -1,4 +1,4 @@
-"""What the file-based sources share: a frame is a few files; a source lists frames, or sequences of them."""
+"""Shared code of the file-based sources: a frame is a few files; a source lists frames or sequences of frames."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class FrameSequence:
 
     @property
     def times(self) -> FrameTimes | None:
-        """When each frame was taken, where no rate is stated and the names of all files are time stamps in seconds."""
+        """When each frame was taken, if no frame rate is given and the names of all files are timestamps in seconds."""
         stems = [PurePosixPath(frame.rgb or frame.depth or "").stem for frame in self.frames]
         if self.fps is not None or not all("." in stem and is_number(stem) for stem in stems):
             return None
@@ -69,8 +69,8 @@ class FrameSequence:
     def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
         """As `read`, without opening the files of maps that are not named; None for all.
 
-        What is wrong with those files (damage, another size, a frame that has none) then goes unnoticed: an RGB-only
-        run keeps a frame whose depth cannot be read.
+        Problems of those files (damage, a different size, a missing file) then go unnoticed: an RGB-only run keeps a
+        frame whose depth cannot be read.
         """
         for index in indices:
             if not 0 <= index < len(self.frames):
@@ -83,13 +83,13 @@ class FrameSequence:
 
 
 class FrameSource(Source):
-    """A `Source` over frames on disk. Subclasses find the files; everything after that is here.
+    """A `Source` over frames on disk. Subclasses find the files; everything else is done here.
 
     Attributes:
         root: the folder that every path is relative to.
         sequences: what `__getitem__` serves, in order.
         detection: what was assumed about depth; None without depth.
-        unpaired: files that take no part, with the reason.
+        unpaired: files that are not used, with the reason.
         notes: sentences about the layout found and assumptions made, for logs and the dry run.
     """
 
@@ -126,7 +126,7 @@ class FrameSource(Source):
         if unpaired:
             first = unpaired[0]
             count = len(unpaired)
-            logger.warning("%s: %d files take no part; the first: %s (%s)", root, count, first.path, first.reason)
+            logger.warning("%s: %d files are not used; the first: %s (%s)", root, count, first.path, first.reason)
         frames = [frame for sequence in sequences.values() for frame in sequence]
         self.detection: Detection | None = None
         self._readers: dict[Any, FrameReader] = {}
@@ -212,7 +212,8 @@ class FrameSource(Source):
         return self.sequences[index]
 
     def digest(self) -> str:
-        """Digest of names, sizes in bytes and reading rules; times and the place of the root do not count."""
+        """Digest of names, sizes in bytes and reading rules; modification times and the location of the root do not
+        count."""
         state = hashlib.sha256()
         rules: dict[str, Any] = {
             "source": self.name,
@@ -253,8 +254,8 @@ def thin_out(
 ) -> dict[str, list[Frame]]:
     """Keep every k-th frame and, for clips, the sequences that are long enough; the others go to `unpaired`.
 
-    Long enough is `min_frames`, or without it `clip_length`: a shorter sequence would repeat its last frame, and one of
-    a few frames be a still picture.
+    Long enough means `min_frames`, or without it `clip_length`: a shorter sequence would repeat its last frame, and one
+    of a few frames would be a still picture.
 
     Raises:
         ConfigError: a number below 1, or an unknown unit.
@@ -274,9 +275,9 @@ def thin_out(
     kept = {key: frames for key, frames in kept.items() if len(frames) >= least}
     if not kept:
         raise DataError(
-            f"no sequence is long enough ({what}; every={every}): there are {len(lengths)}, the longest has "
-            f"{max(lengths.values(), default=0)} frames. Take a smaller --data.frame_stride or --model.num_frames, or "
-            "give --data.options.min_frames (then the last frame is repeated)."
+            f"no sequence is long enough ({what}; every={every}): of {len(lengths)} sequences the longest has "
+            f"{max(lengths.values(), default=0)} frames. Use a smaller --data.frame_stride or --model.num_frames, or "
+            "set --data.options.min_frames (the last frame is then repeated)."
         )
     return kept
 
@@ -290,13 +291,13 @@ def sequence_of_window(key: str) -> str:
 def cut_windows(
     sequences: dict[str, list[Frame]], clip_length: int | None, windows: int | None, notes: list[str]
 ) -> dict[str, tuple[Frame, ...]]:
-    """Cut every sequence into windows of (nearly) the same length, of which each gives one clip an epoch.
+    """Cut every sequence into windows of (nearly) the same length; each gives one clip per epoch.
 
     Args:
         sequences: frames by name.
         clip_length: frames that a clip covers; None leaves sequences whole.
-        windows: of every sequence; None takes as many as whole clips fit, and more than that are never cut.
-        notes: takes a sentence where something is cut or repeated.
+        windows: number per sequence; None takes as many as there are whole clips, which is also the maximum.
+        notes: a sentence is added to it if something is cut or repeated.
 
     Returns:
         Windows by name: that of the sequence, with "@" and the number of its first frame where there are several.
@@ -316,11 +317,14 @@ def cut_windows(
     if len(parts) > len(sequences):
         notes.append(
             f"{len(sequences)} sequences are cut into {len(parts)} windows of at least the {clip_length} frames that a "
-            "clip covers, one clip of each per epoch (--data.options.windows 1 keeps sequences whole)"
+            "clip covers; each gives one clip per epoch (--data.options.windows 1 keeps sequences whole)"
         )
     short = sum(len(frames) < (clip_length or 1) for frames in sequences.values())
     if short:
-        notes.append(f"{short} sequences have fewer frames than the {clip_length} of a clip and repeat their last one")
+        notes.append(
+            f"{short} sequences have fewer frames than the {clip_length} of a clip; their last frame is "
+            "repeated"
+        )
     return parts
 
 

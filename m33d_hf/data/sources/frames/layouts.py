@@ -1,4 +1,4 @@
-"""Finds RGB, depth and label files under a root: common layouts by themselves, any other by a folder or pattern.
+"""Finds RGB, depth and label files under a root: common layouts automatically, any other by a folder or pattern.
 
 Known without options: `color/ depth/ label/` (and the like) side by side, at the root or in every sequence's
 folder; siblings that differ by a word (`frame-000000.color.jpg` and `frame-000000.depth.png`, `1.png` and
@@ -57,12 +57,12 @@ class Listing:
         return {composed(file): file for file in self.files}
 
     def confidences(self) -> list[str]:
-        """Files that hold how sure a sensor was, which are no pictures whatever their suffix."""
+        """Files that hold a sensor's confidence; they are not pictures, whatever their suffix."""
         # The first question spares large trees the second.
         return [file for file in self.images() if "conf" in file.lower() and _is_confidence(file)]
 
     def summary(self, limit: int = 8) -> str:
-        """What lies where: folders with the number of files of each kind."""
+        """A listing of folders with the number of files of each kind."""
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for file in self.files:
             path = PurePosixPath(file)
@@ -92,7 +92,7 @@ def list_files(root: Path) -> Listing:
         DataError: the root is not a folder.
     """
     if not root.is_dir():
-        raise DataError(f"data root {str(root)!r} is not a folder")
+        raise DataError(f"data root {str(root)!r} is not a folder; set --data.root to an existing folder")
     files = []
     for folder, folders, names in os.walk(root, followlinks=True):
         # Data sets are often assembled from links; a link to a folder above would be walked for ever.
@@ -123,7 +123,7 @@ def _is_confidence(file: str) -> bool:
 
 
 def readable_suffixes(wanted: Iterable[str]) -> str:
-    """What can be read, in a sentence for each modality."""
+    """The readable file types, one sentence per modality."""
     return " ".join(f"{name} is read from {', '.join(_suffixes(name))}." for name in wanted)
 
 
@@ -208,7 +208,7 @@ def _asked_for(files: Sequence[str], name: str, how: str) -> list[tuple[str, str
 
 
 def _across_folders(columns: Columns) -> Columns:
-    """Columns of patterns without a folder, so that they pair where every modality lies in folders of its own.
+    """Columns of patterns without a folder, so that they also pair if every modality has its own folder.
 
     Folders that hold all files of one modality and none of another (`left/`, `disp/`) say what the pattern says, and
     are no part of a frame's name; folders that several modalities have (sequences) stay.
@@ -235,7 +235,7 @@ def find_columns(listing: Listing, chosen: dict[str, str]) -> Columns:
             Patterns without a folder pair within a folder, and across folders that tell modalities apart.
 
     Raises:
-        DataError: a folder or pattern that was asked for and matches nothing.
+        DataError: a requested folder or pattern that matches nothing.
     """
     files = listing.images()
     confident = set(listing.confidences())
@@ -263,14 +263,14 @@ def find_associations(listing: Listing, association: str) -> list[str]:
     """Association files under the root: those of a known name (`auto`), or of the given name in any folder.
 
     Raises:
-        DataError: a name that was asked for and is not there.
+        DataError: a requested name that does not exist.
     """
     if association == "none":
         return []
     if association != "auto":
         found = [file for file in listing.files if file == association or file.endswith(f"/{association}")]
         if not found:
-            raise DataError(f"association file {association!r} is nowhere under {listing.root}")
+            raise DataError(f"association file {association!r} was not found under {listing.root}")
         return found
     best: dict[PurePosixPath, str] = {}
     for file in listing.files:
@@ -284,7 +284,8 @@ def find_associations(listing: Listing, association: str) -> list[str]:
 def rows_of_association(
     listing: Listing, association: str, wanted: Sequence[str]
 ) -> tuple[dict[str, dict[str, str]], list[Unpaired]]:
-    """Frames that an association file names: name -> files that exist; lines with a missing file are left over."""
+    """Frames that an association file names: name -> files that exist; lines with a missing file are returned as
+    leftovers."""
     folder = PurePosixPath(association).parent
     present = listing.by_composed_name()
     rows: dict[str, dict[str, str]] = {}
@@ -293,7 +294,7 @@ def rows_of_association(
         named = {name: (folder / file).as_posix() for name, file in row.items() if name in wanted}
         files = {name: present.get(composed(file), file) for name, file in named.items()}
         absent = [file for file in named.values() if composed(file) not in present]
-        missing += [Unpaired(file, f"named in {association} but not there") for file in absent]
+        missing += [Unpaired(file, f"named in {association} but missing") for file in absent]
         if absent or not files:
             continue
         first = PurePosixPath(next(files[name] for name in ("rgb", "depth", "labels") if name in files))

@@ -1,8 +1,8 @@
-"""What to do with depth and labels whose picture is stored lying, with a note of EXIF (or a video) how to turn it.
+"""How to orient depth and labels if the EXIF data of their picture (or video) say that it must be rotated.
 
 Pictures are turned upright everywhere: in training, in processors, and in transformers' pipelines. A map beside them
-with an orientation of its own is turned by that. One without is mostly stored as the sensor delivered it, as the
-picture is, but may as well have been turned already, and its size tells only sometimes.
+that states its own orientation is turned accordingly. A map that does not is mostly stored as the sensor delivered it,
+like the picture, but it may have been turned already, and its size does not always tell.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ ORIENTATIONS = ("refuse", "as_rgb", "upright")
 def as_the_picture_lies(
     values: np.ndarray, path: Path, orientation: int, picture: tuple[int, int], rule: str
 ) -> np.ndarray:
-    """A map without an orientation of its own, upright.
+    """Turn a map without its own orientation upright.
 
     Args:
         values: (H, W) as stored.
-        path: of the map, for the message.
+        path: path of the map, for the message.
         orientation: EXIF's, of the picture beside it (of a video's frame: that of the video); 1 for none.
         picture: (height, width) of the upright picture.
         rule: one of `ORIENTATIONS`.
 
     Raises:
-        DataError: `refuse`, and the map may be meant both ways.
+        DataError: `refuse`, and both readings of the map are possible.
     """
     if orientation == 1 or rule == "upright":
         return values
@@ -43,24 +43,24 @@ def as_the_picture_lies(
         raise DataError(
             f"the picture beside {path} has the EXIF orientation {orientation} (or its video is stored so) and is "
             f"turned upright, to {picture[0]}x{picture[1]} (height x width); the map, "
-            f"{values.shape[0]}x{values.shape[1]}, says nothing. Look at one pair: if the map lies as the picture "
-            "is stored, pass orientation=as_rgb "
-            "(--data.options.orientation), and it is turned too; if it is upright already, orientation=upright."
+            f"{values.shape[0]}x{values.shape[1]}, states none. Look at one pair: if the map has the orientation in "
+            "which the picture is stored, pass orientation=as_rgb (--data.options.orientation) to turn it too; if it "
+            "is already upright, pass orientation=upright."
         )
     return values
 
 
 def describe_orientations(seen: Sequence[int], rule: str) -> str | None:
-    """A sentence about the orientations of the pictures that were looked at; None where all are upright."""
+    """A sentence about the orientations of the checked pictures; None if all are upright."""
     turned = Counter(each for each in seen if each != 1)
     if not turned:
         return None
     kinds = ", ".join(f"{value} ({number} times)" for value, number in sorted(turned.items()))
     others = {
-        "refuse": "depth and labels are not, but where they have an orientation of their own",
-        "as_rgb": "depth and labels without an orientation of their own are turned with them",
-        "upright": "depth and labels without an orientation of their own are taken as upright",
+        "refuse": "depth and labels are turned only if they have their own orientation",
+        "as_rgb": "depth and labels without their own orientation are turned with them",
+        "upright": "depth and labels without their own orientation are assumed to be upright",
     }[rule]
-    return f"{turned.total()} of {len(seen)} pictures looked at have an EXIF orientation, {kinds}, and are turned " + (
+    return f"{turned.total()} of {len(seen)} checked pictures have an EXIF orientation, {kinds}, and are turned " + (
         f"upright; {others}"
     )

@@ -1,4 +1,4 @@
-"""Which files belong together: by name, by an association file, or by time stamp.
+"""Which files belong together: by name, by an association file, or by timestamp.
 
 File lists are paths relative to one root, with forward slashes, so that keys and digests are the same everywhere.
 """
@@ -35,7 +35,7 @@ _MODALITY_OF_WORD = {word: name for name, words in MODALITY_WORDS.items() for wo
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC), in which names that look alike are alike."""
+    """A name in Unicode's composed form (NFC), in which names that look alike are equal."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
@@ -45,7 +45,7 @@ def words_of(stem: str) -> list[str]:
 
 
 def modality_of(stem: str) -> str | None:
-    """Name of the only modality that the words of `stem` speak of; None when none or several do."""
+    """Name of the only modality that the words of `stem` mention; None if they mention none or several."""
     found = {_MODALITY_OF_WORD[word] for word in words_of(stem) if word in _MODALITY_OF_WORD}
     # "depth_label" is no more depth than label; "rgb_depth" could be either.
     return found.pop() if len(found) == 1 else None
@@ -60,7 +60,7 @@ def is_confidence(stem: str) -> bool:
 
 
 def strip_modality(stem: str) -> str:
-    """What is left of a name without the words that say what it holds: `frame-03.color` -> `frame-03`."""
+    """A name without the words that say what the file holds: `frame-03.color` -> `frame-03`."""
     if not any(word in _MODALITY_OF_WORD for word in words_of(stem)):
         return stem
     parts = _SPLIT_KEEPING_SEPARATORS.split(stem)
@@ -71,7 +71,7 @@ def strip_modality(stem: str) -> str:
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Sort key under which frame 2 comes before frame 10, on every platform alike."""
+    """Sort key that puts frame 2 before frame 10, the same on every platform."""
     parts = _NUMBERS.split(text)
     return [(1, int(part), part) if part.isdigit() else (0, 0, part) for part in parts]
 
@@ -118,8 +118,8 @@ def pair_by_name(
             if len(group) > 1:
                 files = ", ".join(sorted(file for _, file in group))
                 raise DataError(
-                    f"these {modality} files claim the same frame: {files}. Name the folder to use with the "
-                    f"option {modality!r}, or the pairs with the option 'association'."
+                    f"these {modality} files claim the same frame: {files}. Choose the folder with the option "
+                    f"{modality!r}, or list the pairs with the option 'association'."
                 )
             names.setdefault(key, group[0][0])
             rows[key][modality] = group[0][1]
@@ -145,7 +145,7 @@ def read_table(path: Path) -> list[list[str]]:
 
 
 def is_number(word: str) -> bool:
-    """Whether a word of a table is a time stamp rather than a file name."""
+    """Whether a word of a table is a timestamp rather than a file name."""
     try:
         float(word)
     except ValueError:
@@ -154,7 +154,7 @@ def is_number(word: str) -> bool:
 
 
 def _column_modality(words: Sequence[str]) -> str | None:
-    """What a column of file names holds, by the first name that says so in its folders or stem."""
+    """What a column of file names holds, according to the first name whose folders or stem say so."""
     path = PurePosixPath(words[0])
     for part in (path.stem, *reversed(path.parts[:-1])):
         if (found := modality_of(part)) is not None:
@@ -163,7 +163,7 @@ def _column_modality(words: Sequence[str]) -> str | None:
 
 
 def read_association(path: Path) -> list[dict[str, str]]:
-    """Read pairs of file names, one pair per line, in either order, with or without time stamps.
+    """Read pairs of file names, one pair per line, in either order, with or without timestamps.
 
     Returns:
         rows of modality -> file name as written in the file.
@@ -196,9 +196,9 @@ def read_association(path: Path) -> list[dict[str, str]]:
 def pair_by_stamp(
     rows: dict[str, dict[str, str]], leftovers: list[Unpaired]
 ) -> tuple[dict[str, dict[str, str]], list[Unpaired], int]:
-    """Pair what `pair_by_name` left over where names end in time stamps that differ by a millisecond at most.
+    """Pair the leftovers of `pair_by_name` whose names end in timestamps that differ by at most a millisecond.
 
-    ARKitScenes names pictures and depth by their own stamps (`41069021_305.377.png`, `41069021_305.378.png`), which
+    ARKitScenes names pictures and depth by separate timestamps (`41069021_305.377.png`, `41069021_305.378.png`), which
     belong together.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Reads the files of a moment into samples: units, labels, orientation and sizes are settled here and nowhere later."""
+"""Reads the files of a frame into samples: units, labels, orientation and sizes are settled here and not later."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALIGNMENTS = ("refuse", "depth_to_rgb", "rgb_to_depth")
 
 @dataclass(frozen=True)
 class Frame:
-    """The files of one moment, relative to the root, and its stable name.
+    """The files of one frame, relative to the root, and its stable name.
 
     `rgb` may be a frame of a video: its file, "#", and the frame's number (`video_frames`). `others` are (modality,
     file) pairs of further modalities, such as normals.
@@ -39,22 +39,22 @@ class Frame:
 
     @property
     def files(self) -> dict[str, str]:
-        """Modality -> file, of those that there are: rgb, depth, labels, then the others."""
+        """Modality -> file, for those that exist: rgb, depth, labels, then the others."""
         known = {"rgb": self.rgb, "depth": self.depth, "labels": self.labels}
         return {name: file for name, file in known.items() if file is not None} | dict(self.others)
 
 
 @dataclass(frozen=True)
 class FrameReader:
-    """Reads frames into samples: units, labels and sizes are settled here and nowhere later.
+    """Reads frames into samples: units, labels and sizes are settled here and not later.
 
     Attributes:
-        align: what to do when RGB and depth (or labels) differ in size. `refuse` raises; `depth_to_rgb` resizes
-            depth and labels to RGB; `rgb_to_depth` resizes RGB and labels to depth. Resizing does not register two
-            cameras: use it only where both see the same picture. Sizes of different aspect ratios are refused.
-        orientation: how depth and labels without an orientation of their own lie where their picture's EXIF has one:
-            see `orientation`. Pictures are always turned upright.
-        depth_check: compares each depth file with the rest of the data set; None for none.
+        align: what to do when RGB and depth (or labels) differ in size. `refuse` raises; `depth_to_rgb` resizes depth
+            and labels to RGB; `rgb_to_depth` resizes RGB and labels to depth. Resizing does not register two cameras:
+            use it only if both show the same picture. Sizes of different aspect ratios are refused.
+        orientation: how depth and labels without their own orientation are stored if their picture has an EXIF
+            orientation: see `orientation`. Pictures are always turned upright.
+        depth_check: compares each depth file with the rest of the data set; None for no check.
     """
 
     root: Path
@@ -68,8 +68,8 @@ class FrameReader:
         """Read `frames` (all with the same modalities) as one sample of T = len(frames).
 
         Raises:
-            CorruptFileError: a file that cannot be decoded, or depth of another unit than the rest.
-            DepthUnitError: a whole folder of such depth.
+            CorruptFileError: a file that cannot be decoded, or depth in a different unit from the rest.
+            DepthUnitError: a whole folder of depth in a different unit.
             DataError: sizes that differ within a frame (with `refuse`) or between frames; LabelError for labels.
         """
         pictures = read_video_frames(self.root, [frame.rgb for frame in frames])
@@ -91,9 +91,9 @@ class FrameReader:
         )
 
     def narrowed(self, frames: Sequence[Frame], maps: Collection[str]) -> Sequence[Frame]:
-        """The frames without the files of maps that are not named; all files where no RGB or depth would be left.
+        """The frames without the files of maps that are not named; all files if no RGB or depth would be left.
 
-        Where sizes are aligned, the map whose size counts stays.
+        If sizes are aligned, the map that sets the size stays.
         """
         needed = set(maps)
         if self.align != "refuse":
@@ -162,7 +162,7 @@ class FrameReader:
         first, second = (depth, rgb) if self.align == "rgb_to_depth" else (rgb, depth)
         reference = first if first is not None else second
         if reference is None:
-            raise DataError(f"{frame.key}: neither RGB nor depth to read")
+            raise DataError(f"{frame.key}: the frame has neither RGB nor depth")
         size = (int(reference.shape[-2]), int(reference.shape[-1]))
         files = {frame.rgb: rgb, frame.depth: depth, frame.labels: labels}
         files |= {file: others[name] for name, file in frame.others}
@@ -180,9 +180,10 @@ class FrameReader:
 
 
 def as_modality(values: np.ndarray) -> torch.Tensor:
-    """(C, H, W) float32 of a stored map of any modality: whole numbers over their type's maximum, floats as they are.
+    """(C, H, W) float32 of a stored map of any modality: integers are divided by the maximum of their type, floats are
+    kept.
 
-    NaN and infinity are invalid; a model's `mask_name` carries that.
+    NaN and infinity are invalid; the model gets them in `mask_name`.
     """
     if values.ndim == 2:
         values = values[..., None]
@@ -205,8 +206,8 @@ def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = 
     if not all(_same_shape(first, other) for other in others):
         raise DataError(
             f"the files of one frame differ in aspect ratio (height x width): {listing}. align={align} would stretch "
-            "one field of view over another, and no pixel would lie where it belongs. Crop both to the same part of "
-            "the scene, or register depth to RGB with the cameras' calibration, before training."
+            "one field of view over another and misplace every pixel. Before training, crop both to the same part of "
+            "the scene, or register depth to RGB with the cameras' calibration."
         )
 
 

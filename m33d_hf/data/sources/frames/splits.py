@@ -47,18 +47,18 @@ def select_split(
 
     Args:
         split: `train`, `validation` (`val`) or `test`; None or `all` keeps everything.
-        split_list: file of sequence or frame names, one a line, or split -> file. Without it, `<split>.txt` and
-            `splits/<split>.txt` under the root are used where present.
-        fractions: shares of train, validation and test, adding up to at most 1. Whole sequences where there are
-            five or more (in an order drawn from their names), else stretches of consecutive frames: neighbours
-            look alike, so that a random draw would test on what it trained on.
+        split_list: file of sequence or frame names, one per line, or a mapping split -> file. Without it, `<split>.txt`
+            and `splits/<split>.txt` under the root are used if present.
+        fractions: shares of train, validation and test, adding up to at most 1. With five or more sequences, whole
+            sequences are taken (in an order drawn from their names), otherwise stretches of consecutive frames:
+            neighbours look alike, so a random draw would test on what was trained on.
         whole: never cut a sequence into stretches, however few there are.
 
     Returns:
         (sequences, one sentence on how they were chosen).
 
     Raises:
-        ConfigError: an unknown split, or fractions that cannot be.
+        ConfigError: an unknown split, or impossible fractions.
         DataError: an empty split, or training and evaluation lists that share frames.
     """
     if split is None or split == "all":
@@ -73,7 +73,7 @@ def select_split(
     named = {known for known, aliases in SPLIT_NAMES.items() if folders & set(aliases)}
     if fractions is None and named:
         if name not in named:
-            raise DataError(f"{root} has folders for {', '.join(sorted(named))}, none for the split {name!r}")
+            raise DataError(f"{root} has folders for {', '.join(sorted(named))}, but none for the split {name!r}")
         aliases = SPLIT_NAMES[name]
         kept = {k: v for k, v in sequences.items() if PurePosixPath(k).parts[0].lower() in aliases}
         return kept, f"split {name} from the folder of that name"
@@ -84,13 +84,13 @@ def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None
     if isinstance(split_list, Mapping):
         by_name = {canonical_split(key): value for key, value in split_list.items()}
         if name not in by_name:
-            raise ConfigError(f"split_list names no file for {name!r}; it has {', '.join(by_name)}")
+            raise ConfigError(f"split_list has no file for {name!r}; it has files for {', '.join(by_name)}")
         split_list = by_name[name]
     if split_list is not None:
         for path in (Path(split_list), root / split_list):
             if path.is_file():
                 return path
-        raise DataError(f"split list {str(split_list)!r} is neither here nor under {root}")
+        raise DataError(f"split list {str(split_list)!r} was found neither in the current folder nor under {root}")
     candidates = (root / folder / f"{alias}.txt" for folder in (".", "splits") for alias in SPLIT_NAMES[name])
     return next((path for path in candidates if path.is_file()), None)
 
@@ -125,7 +125,7 @@ def _names_of(key: str, frame: Frame) -> set[str]:
 def missing_entries(
     root: Path, sequences: Sequences, split: str | None, split_list: str | Mapping[str, str] | None = None
 ) -> list[str]:
-    """Entries of the list file that `select_split` would use which name nothing in `sequences`, in order of name."""
+    """Sorted entries of the list file used by `select_split` that match nothing in `sequences`."""
     if split is None or split == "all":
         return []
     path = _list_file(root, canonical_split(split), split_list)
@@ -155,7 +155,7 @@ def _refuse_shared(
     file: Path,
     split_list: str | Mapping[str, str] | None,
 ) -> None:
-    """Refuse lists by which one frame is trained on and evaluated on; validation and test may share frames.
+    """Refuse lists that put a frame into both training and evaluation; validation and test may share frames.
 
     Raises:
         DataError: the list of the training split and this one have frames in common.
@@ -173,13 +173,16 @@ def _refuse_shared(
         if both:
             raise DataError(
                 f"{len(both)} of {len(kept)} sequences are in {file} and in {path}, the first is {both[0]!r}: an "
-                "evaluation on training data proves nothing. Take them out of one list."
+                "evaluation on training data proves nothing. Remove them from one of the lists."
             )
 
 
 def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float], few: int) -> tuple[Sequences, str]:
     if not isinstance(fractions, Mapping) or not all(isinstance(v, int | float) for v in fractions.values()):
-        raise ConfigError(f"split_fractions is {fractions!r}; give a share per split, as {{train: 0.8, test: 0.2}}")
+        raise ConfigError(
+            f"split_fractions is {fractions!r}; give a share per split, such as {{train: 0.8, test: "
+            "0.2}"
+        )
     shares = {canonical_split(key): float(value) for key, value in fractions.items()}
     if name not in shares:
         raise ConfigError(f"split_fractions has no share for {name!r}: {dict(fractions)}")
@@ -201,7 +204,7 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
         total = f"{sum(len(frames) for frames in sequences.values())} frames in "
         raise DataError(
             f"split {name!r} is empty: {share} of {'' if len(sequences) >= few else total}{len(sequences)} sequences. "
-            "Name its sequences in a file (--data.options.split_list), give it a larger share "
+            "List its sequences in a file (--data.options.split_list), give it a larger share "
             "(--data.options.split_fractions), or read everything (split all)."
         )
     return kept, how

@@ -1,4 +1,4 @@
-"""The `tum` source: sequences in the TUM RGB-D benchmark's layout (rgb.txt, depth.txt, time stamps)."""
+"""The `tum` source: sequences in the TUM RGB-D benchmark's layout (rgb.txt, depth.txt, timestamps)."""
 
 from __future__ import annotations
 
@@ -20,27 +20,26 @@ ROOT_SEQUENCE = "frames"
 
 
 class TumSource(FrameSource):
-    """Sequences with `rgb.txt` and `depth.txt` (time stamp and file name a line), at the root or below it.
+    """Sequences with `rgb.txt` and `depth.txt` (a timestamp and a file name per line), at the root or below it.
 
     Args:
         root: one sequence, or a folder of them.
         split: `train`, `validation`, `test`, or None / `all`; see `splits.select_split`.
         unit: `clips` (each sequence an item) or `frames`.
-        association: `auto` uses `associations.txt` (either column order) where present and time stamps elsewhere;
-            `none` always matches time stamps; or a file name.
-        max_difference: seconds that the stamps of a pair may be apart.
-        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source, but
-            1/5000 m where nothing is stated, the benchmark's unit.
+        association: `auto` uses `associations.txt` (either column order) if present and timestamps otherwise; `none`
+            always matches timestamps; or a file name.
+        max_difference: maximum difference between the timestamps of a pair, in seconds.
+        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source, but the
+            default unit is the benchmark's, 1/5000 m.
         align, orientation, every, min_frames, clip_length, windows, split_list, split_fractions: as in the `folder`
             source.
-        fps: frames per second; None = from the time stamps' median step.
+        fps: frames per second; None = from the median step of the timestamps.
 
-    Files that the lists name but that are not there, and frames without a partner, are left out and listed in
-    `unpaired`.
+    Files that the lists name but that are missing, and frames without a partner, are left out and listed in `unpaired`.
 
     Raises:
         ConfigError: options that contradict each other.
-        DataError: no sequence, a malformed list, no pair left; DepthUnitError for an implausible scale.
+        DataError: no sequence, a malformed list, or no pair left; DepthUnitError for an implausible scale.
     """
 
     name = "tum"
@@ -70,7 +69,7 @@ class TumSource(FrameSource):
     ) -> None:
         root = Path(root).expanduser()
         if max_difference < 0:
-            raise ConfigError(f"max_difference is {max_difference}; seconds, at least 0")
+            raise ConfigError(f"max_difference is {max_difference}; it must be at least 0 seconds")
         if depth_unit is None and depth_scale is None and depth_kind in (None, "metric"):
             depth_scale = TUM_SCALE
         sequences, unpaired, notes = _find_sequences(list_files(root), association, max_difference)
@@ -108,7 +107,7 @@ def _find_sequences(
     if not folders:
         raise DataError(
             f"no folder under {listing.root} has rgb.txt and depth.txt, the lists of the TUM layout. For frames "
-            f"without lists use the source 'folder'. Found:\n{listing.summary()}"
+            f"without such lists, use the source 'folder'. Found:\n{listing.summary()}"
         )
     sequences: Sequences = {}
     unpaired: list[Unpaired] = []
@@ -122,7 +121,7 @@ def _find_sequences(
         notes.append(f"{key}: {len(rows)} pairs from {how}, {len(missing)} listed files left out")
     if not sequences:
         reasons = sorted({entry.reason for entry in unpaired})
-        raise DataError(f"{listing.root}: the lists yield not one pair. {'; '.join(notes)}. {'; '.join(reasons[:3])}")
+        raise DataError(f"{listing.root}: the lists yield no pairs. {'; '.join(notes)}. {'; '.join(reasons[:3])}")
     return sequences, unpaired, notes
 
 
@@ -137,7 +136,7 @@ def _pair_sequence(
             rows, missing = rows_of_association(listing, present[composed(file)], ("rgb", "depth"))
             return rows, missing, name
     if association not in ("auto", "none"):
-        raise DataError(f"{listing.root / folder}: there is no association file {association!r}")
+        raise DataError(f"{listing.root / folder}: found no association file {association!r}")
     unpaired: list[Unpaired] = []
     stamps: dict[str, list[tuple[float, str]]] = {}
     for modality in ("rgb", "depth"):
@@ -145,7 +144,7 @@ def _pair_sequence(
         named = [(stamp, (folder / file).as_posix()) for stamp, file in entries]
         stamps[modality] = [(stamp, present[composed(f)]) for stamp, f in named if composed(f) in present]
         absent = [file for _, file in named if composed(file) not in present]
-        unpaired += [Unpaired(file, f"named in {modality}.txt but not there") for file in absent]
+        unpaired += [Unpaired(file, f"named in {modality}.txt but missing") for file in absent]
     rgb, depth = stamps["rgb"], stamps["depth"]
     pairs = match_timestamps([stamp for stamp, _ in rgb], [stamp for stamp, _ in depth], max_difference)
     pairs.sort(key=lambda pair: rgb[pair[0]][0])
@@ -154,15 +153,15 @@ def _pair_sequence(
     unpaired += [Unpaired(file, f"no partner within {max_difference:g} s") for file in lonely]
     rows = {PurePosixPath(rgb[i][1]).stem: {"rgb": rgb[i][1], "depth": depth[j][1]} for i, j in pairs}
     rows = {(folder / stem).as_posix(): row for stem, row in rows.items()}
-    return rows, unpaired, f"time stamps within {max_difference:g} s"
+    return rows, unpaired, f"timestamps within {max_difference:g} s"
 
 
 def read_stamps(path: Path) -> list[tuple[float, str]]:
-    """Read `time stamp, file name` lines, `#` comments left out.
+    """Read lines of a timestamp and a file name, without `#` comments.
 
     Raises:
         CorruptFileError: missing or not text.
-        DataError: a line of another shape, named.
+        DataError: a malformed line, which is quoted.
     """
     entries = []
     for line in read_table(path):
@@ -173,7 +172,7 @@ def read_stamps(path: Path) -> list[tuple[float, str]]:
 
 
 def _rate(sequences: Sequences) -> float | None:
-    """Frames per second from the file names' time stamps, None when they are none."""
+    """Frames per second from the timestamps in the file names; None if these are not timestamps."""
     steps: list[float] = []
     for frames in sequences.values():
         stems = [PurePosixPath(frame.rgb or "").stem for frame in frames]

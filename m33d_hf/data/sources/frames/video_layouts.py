@@ -1,4 +1,4 @@
-"""Recordings that keep their pictures in a video and their depth in files: `rgb.mp4` beside `depth/000000.png`."""
+"""Recordings with their RGB in a video and their depth in files: `rgb.mp4` beside `depth/000000.png`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _FRAMES_WITHOUT_PARTNER = 3
 
 
 def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns, list[str]]:
-    """`find_columns`; where it finds depth but no RGB, with the frames of videos that lie beside the depth.
+    """As `find_columns`; if that finds depth but no RGB, adds the frames of videos that lie beside the depth.
 
-    A recording whose video cannot be opened is left out, and a video that was cut short used as far as it goes.
+    A recording whose video cannot be opened is left out; a video that was cut short is used up to where it ends.
 
     Returns:
         (columns, sentences about what was found).
@@ -36,7 +36,7 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
     columns = find_columns(listing, chosen)
     notes: list[str] = []
     if aside := len(listing.confidences()):
-        notes.append(f"{aside} files hold confidence, which is not read")
+        notes.append(f"{aside} files hold confidence and are ignored")
     if chosen.get("rgb") != "auto" or columns["rgb"] or not columns.get("depth"):
         return columns, notes
     videos: dict[str, list[str]] = defaultdict(list)
@@ -50,12 +50,15 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
             depth[folder][int(digits[-1])] = key
     for folder, numbers in depth.items():
         if len(videos[folder]) > 1:
-            raise DataError(f"{listing.root / folder} holds several videos: {', '.join(videos[folder])}; keep one.")
+            raise DataError(
+                f"{listing.root / folder} holds several videos: {', '.join(videos[folder])}; keep only "
+                "one."
+            )
         video = videos[folder][0]
         try:
             info = cached_info(listing.root / video)
         except CorruptFileError as error:
-            notes.append(f"{error}: its recording is left out")
+            notes.append(f"{error}; its recording is left out")
             logger.warning("%s", notes[-1])
             continue
         count = info.num_frames
@@ -65,7 +68,7 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
         width = len(posixpath.basename(next(iter(numbers.values()))))
         names = {number: numbers.get(number, posixpath.join(folder, f"{number:0{width}d}")) for number in range(count)}
         columns["rgb"] += [(name, video_frame(video, number)) for number, name in names.items()]
-        notes.append(f"{video}: its {count} frames are the pictures of the depth beside it, by number from 0")
+        notes.append(f"{video}: its {count} frames are paired with the depth files beside it, by number from 0")
     return columns, notes
 
 
@@ -74,9 +77,9 @@ def _require_same_clock(video: str, count: int, numbers: dict[int, str], lost: f
     allowed = max(_FRAMES_WITHOUT_PARTNER, round(_SHARE_WITHOUT_PARTNER * count))
     if not -allowed <= max(numbers) + 1 - count <= allowed + lost:
         raise DataError(
-            f"{video} has {count} frames, and the depth beside it {len(numbers)} files with numbers up to "
-            f"{max(numbers)}: which frame belongs to which file cannot be told. Write the video's frames as pictures "
-            "with the names of their depth, or name the pairs with the option 'association'."
+            f"{video} has {count} frames, but the depth beside it has {len(numbers)} files with numbers up to "
+            f"{max(numbers)}, so frames and files cannot be matched. Save the video's frames as pictures with the "
+            "names of their depth files, or list the pairs with the option 'association'."
         )
 
 

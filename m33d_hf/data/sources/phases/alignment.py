@@ -1,4 +1,4 @@
-"""From what an annotation file says to one phase id per video frame: names to ids, label rate to video rate."""
+"""From an annotation file to one phase id per video frame: names to ids, label rate to video rate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LEAST_SHARE = 2 / 3
 
 @dataclass(frozen=True)
 class PhaseNames:
-    """Phases in id order, and how the words of annotation files become ids.
+    """Phases in id order, and how names in annotation files become ids.
 
     Attributes:
         names: phases in id order.
@@ -49,7 +49,7 @@ class PhaseNames:
         """(n,) uint8 id of each line of the annotation, 255 where the phase is unknown and that is allowed.
 
         Raises:
-            LabelError: a phase that is none of `names`: file, line, the nearest name and what to do.
+            LabelError: a phase that is not in `names`; gives file, line, the nearest name and how to fix it.
         """
         table = [self._id_of(name, annotation) for name in annotation.names]
         return np.array(table, dtype=np.uint8)[annotation.codes]
@@ -77,14 +77,14 @@ class PhaseNames:
             )
         if self.numbers is None:
             return (
-                f"{where} is a number, and which of the {len(self.names)} phases {', '.join(self.names)} it stands for "
-                "is not known: give --data.options.phase_names a file of lines 'number<TAB>name'"
+                f"{where} is a number, but which of the {len(self.names)} phases {', '.join(self.names)} it stands for "
+                "is unknown: set --data.options.phase_names to a file of lines 'number<TAB>name'"
             )
         table = ClassTable(self.names, self.numbers).spelled()
         return (
             f"{where} is not one of the {len(self.names)} phases {', '.join(self.names)} ({table}). If the numbers are "
-            f"counted otherwise, give --data.options.phase_names a file of lines 'number<TAB>name'; correct the file, "
-            f"{ignore}"
+            "assigned differently, set --data.options.phase_names to a file of lines 'number<TAB>name'; otherwise "
+            f"correct the file, {ignore}"
         )
 
 
@@ -110,16 +110,16 @@ def collect_names(annotations: Sequence[Annotation], ignored: Sequence[str] = ()
         where = annotation.place_of(name)
         if number_of(name) is not None:
             raise LabelError(
-                f"{where}: the phase is the number {name}, and what a number stands for is not standard (two orders of "
-                "Cholec80's phases are in use). Name the phases in the order of their numbers from 0: "
-                "--data.options.phase_names=FILE (one a line, or 'number<TAB>name')"
+                f"{where}: the phase is the number {name}, and numbers are not standardised (two orders of Cholec80's "
+                "phases are in use). Give the names in the order of their numbers from 0: "
+                "--data.options.phase_names=FILE (one per line, or 'number<TAB>name')"
             )
         other = folded.setdefault(name.casefold(), name)
         if other != name:
             first = places[other]
             raise LabelError(
-                f"two phases have one name but for upper and lower case: {other!r} ({first.place_of(other)}) and "
-                f"{name!r} ({where}). Write both alike, or give them names of their own"
+                f"two phase names differ only in upper and lower case: {other!r} ({first.place_of(other)}) and "
+                f"{name!r} ({where}). Write both the same way, or give them different names"
             )
     if set(places) == set(CHOLEC80_PHASES):
         return list(CHOLEC80_PHASES), "phases: the seven of Cholec80, in surgical order"
@@ -138,9 +138,9 @@ class Timing:
         tolerance: label steps by which an annotation may be longer than the video.
         inclusive: whether the last frame of a segment is the one that its end names.
         first: number that annotations give to the first frame, 0 or 1 (`phase_numbering.first_number`).
-        times: when each frame is shown, in seconds from the first one; None where frames are evenly spaced.
+        times: presentation time of each frame, in seconds from the first one; None if frames are evenly spaced.
         lacking: what is missing of the video, in words, for messages.
-        lost: frames missing behind the last one, which may be annotated (`phase_losses`); infinite where nobody knows.
+        lost: frames missing after the last one, which may be annotated (`phase_losses`); infinite if unknown.
     """
 
     num_frames: int
@@ -160,7 +160,7 @@ class Timing:
 
     @property
     def uneven(self) -> bool:
-        """Whether frames are shown at times of their own."""
+        """Whether frames have uneven presentation times."""
         return self.times is not None and self.times.starts is not None
 
     @property
@@ -195,7 +195,7 @@ class Timing:
 
     def describe(self) -> str:
         """`1500 frames at 25 fps`, and what is missing."""
-        rate = f"{self.fps:g} fps{' on average' if self.uneven else ''}" if self.fps else "a rate that is not known"
+        rate = f"{self.fps:g} fps{' on average' if self.uneven else ''}" if self.fps else "an unknown rate"
         return f"{self.num_frames} frames at {rate}{f' ({self.lacking})' if self.lacking else ''}"
 
 
@@ -210,7 +210,7 @@ def ends_are_inclusive(annotations: Sequence[Annotation], how: str = "auto") -> 
     """
     if how not in SEGMENT_ENDS:
         hint = nearest_name_hint(how, SEGMENT_ENDS)
-        raise ConfigError(f"segment_end is {how!r}; it is one of {', '.join(SEGMENT_ENDS)}.{hint}")
+        raise ConfigError(f"segment_end is {how!r}; it must be one of {', '.join(SEGMENT_ENDS)}.{hint}")
     if how != "auto":
         return how == "inclusive", None
     touching = adjoining = single = 0
@@ -235,22 +235,20 @@ def frame_phases(annotation: Annotation, ids: np.ndarray, timing: Timing, video:
         video: its key, for messages.
 
     Returns:
-        (num_frames,) uint8, 255 where nothing is annotated: before the first line, between segments, behind the last.
+        (num_frames,) uint8, 255 where nothing is annotated: before the first line, between segments, after the last.
 
     Raises:
-        ConfigError: a rate that is needed and not known.
+        ConfigError: a frame rate is required but unknown.
         DataError: an annotation longer than the video, frame numbers that fit another rate, segments that overlap;
             names both sides.
     """
     if annotation.unit == "seconds" and timing.fps is None:
         raise ConfigError(
-            f"{annotation.path} is in seconds, and the frames per second of {video} are not known: pass "
-            "--data.options.fps"
+            f"{annotation.path} is in seconds, but the frame rate of {video} is unknown: pass --data.options.fps"
         )
     if annotation.unit == "frames" and timing.label_fps is not None and timing.fps is None:
         raise ConfigError(
-            f"label_fps is {timing.label_fps:g}, and the frames per second of {video} are not known: pass "
-            "--data.options.fps"
+            f"label_fps is {timing.label_fps:g}, but the frame rate of {video} is unknown: pass --data.options.fps"
         )
     if not len(annotation.starts):
         return np.full(timing.num_frames, IGNORE_INDEX, dtype=np.uint8)  # every segment was left out as asked
@@ -313,8 +311,8 @@ def _common_step(annotation: Annotation, steps: np.ndarray) -> float:
     best = int(np.argmax(counts))
     if len(steps) > 2 and counts[best] * 2 < len(steps):
         raise DataError(
-            f"{annotation.path}: its frame numbers have no common step ({values[0]:g} to {values[-1]:g}), so how long "
-            "a line holds is not known. Write a line for every k-th frame, or segments: start_frame,end_frame,phase"
+            f"{annotation.path}: its frame numbers have no common step ({values[0]:g} to {values[-1]:g}), so the "
+            "duration of a line is unknown. Write a line for every k-th frame, or segments: start_frame,end_frame,phase"
         )
     return float(values[best])
 
@@ -325,8 +323,8 @@ def _refuse_overlap(annotation: Annotation, stops: np.ndarray) -> None:
     if empty.any():
         at = int(np.argmax(empty))
         raise DataError(
-            f"{annotation.path}, {annotation.entry} {lines[at]}: the segment {starts[at]:g} to {stops[at]:g} holds no "
-            "frame. If ends name the last frame of a segment, pass --data.options.segment_end=inclusive"
+            f"{annotation.path}, {annotation.entry} {lines[at]}: the segment {starts[at]:g} to {stops[at]:g} contains "
+            "no frame. If the end is the last frame of a segment, pass --data.options.segment_end=inclusive"
         )
     overlap = starts[1:] < stops[:-1]
     if overlap.any():
@@ -334,7 +332,7 @@ def _refuse_overlap(annotation: Annotation, stops: np.ndarray) -> None:
         many = "entries" if annotation.entry == "entry" else f"{annotation.entry}s"
         raise DataError(
             f"{annotation.path}: the segments of {many} {lines[at]} ({starts[at]:g} to {stops[at]:g}) and "
-            f"{lines[at + 1]} ({starts[at + 1]:g} to {stops[at + 1]:g} {annotation.unit}) overlap; a frame has "
+            f"{lines[at + 1]} ({starts[at + 1]:g} to {stops[at + 1]:g} {annotation.unit}) overlap; a frame must have "
             "one phase"
         )
 
@@ -360,8 +358,8 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
     if sparse or (timing.fps and missing >= timing.fps and best_rate(annotation, end, step, timing) is not None):
         stated = f"{timing.fps:g}" if timing.fps else "that of the video, with --data.options.fps"
         raise DataError(
-            f"{both}: the frame counts do not match, so the label rate and the video rate seem to differ."
-            f"{rate_hint(annotation, end, step, timing)} If the annotation does end early, pass "
+            f"{both}: the frame counts do not match, so the label rate and the video rate seem to "
+            f"differ.{rate_hint(annotation, end, step, timing)} If the annotation really ends early, pass "
             f"--data.options.label_fps={stated}"
         )
 

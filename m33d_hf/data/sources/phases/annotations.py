@@ -1,4 +1,4 @@
-"""Reads files that say which phase a long video is in: per frame, per time stamp, or as segments.
+"""Reads files that say which phase a long video is in: per frame, per timestamp, or as segments.
 
 The layout is told by the content; see the modules of `annotation_formats` for each:
 
@@ -6,7 +6,7 @@ The layout is told by the content; see the modules of `annotation_formats` for e
 * segments: CSV with a start, an end and a phase column;
 * levels: JSON with segments of phases and steps in milliseconds.
 
-Phases stay names here: the numbers that public loaders give to the same names differ.
+Phases are kept as names here, because public loaders assign different numbers to the same names.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ __all__ = [
 def read_annotations(path: Path, options: AnnotationOptions | None = None) -> list[Annotation]:
     """Read an annotation file: one annotation, or one per video of a table with a video column.
 
-    Empty lines, a byte order mark and CRLF line ends are no matter.
+    Empty lines, a byte order mark and CRLF line ends are allowed.
 
     Raises:
-        ConfigError: a file that leaves its unit open, or lacks the level that is asked for.
+        ConfigError: a file that does not state its unit, or lacks the requested level.
         CorruptFileError: missing, or no text.
         DataError: an empty file, other columns, numbers that fall, negative or malformed times; names file and line.
     """
@@ -79,7 +79,7 @@ def detect_format(path: Path) -> str:
 
 
 def names_its_videos(path: Path) -> bool:
-    """Whether a file is a table of many videos, or one of segments, which is meant for us whatever its name is.
+    """Whether a file is a table of many videos or of segments, which is read whatever its name is.
 
     Raises:
         CorruptFileError: missing, or no text.
@@ -100,6 +100,6 @@ def _kind_of(path: Path, rows: list[Row]) -> str:
         return kind
     number, shown = rows[min(1, len(rows) - 1)]
     raise DataError(
-        f"{path}, line {number}: {' | '.join(shown)!r} is neither a frame number nor a time stamp with a phase, and "
+        f"{path}, line {number}: {' | '.join(shown)!r} is neither a frame number nor a timestamp with a phase, and "
         f"line {rows[0][0]} is not a header of segments. {EXPECTED}"
     )

@@ -1,4 +1,4 @@
-"""What sources of long, phase-annotated videos share: the videos whole, and cut into clips with one phase each."""
+"""Shared code of sources of long, phase-annotated videos: whole videos, and clips with one phase each."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ class PhaseClip:
 def cut_clips(phases: np.ndarray, span: int, stride: int) -> list[ClipSpan]:
     """Cut a video into stretches of `span` frames, one every `stride` frames, the last one possibly shorter.
 
-    The phase of a stretch is the one of most of its annotated frames, the earlier one where two are equal. No frame is
-    left out when stride <= span; a tail that the stretch before covers already makes none of its own.
+    The phase of a stretch is the most common one of its annotated frames, the earlier one in a tie. No frame is left
+    out if stride <= span; a tail that the previous stretch already covers does not become a stretch.
 
     Args:
         phases: (T,) ids, 255 = not annotated.
@@ -100,7 +100,7 @@ def cut_clips(phases: np.ndarray, span: int, stride: int) -> list[ClipSpan]:
         ConfigError: a span or stride below 1.
     """
     if span < 1 or stride < 1:
-        raise ConfigError(f"clip_span is {span} and clip_stride {stride}; both are at least 1")
+        raise ConfigError(f"clip_span is {span} and clip_stride {stride}; both must be at least 1")
     length = len(phases)
     starts = range(0, max(length - span + stride, 1), stride)
     return [_labelled(phases, start, min(start + span, length)) for start in starts if start < length]
@@ -132,7 +132,7 @@ class PhaseSource(Source):
         depth_spec: meaning of the depth, None without.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an invalid option.
         DataError: no videos, two phases of one name, or no clip left.
     """
 
@@ -152,7 +152,9 @@ class PhaseSource(Source):
         depth_spec: DepthSpec | None = None,
     ) -> None:
         if unit not in ("clips", "videos"):
-            raise ConfigError(f"unit is {unit!r}; it is clips or videos.{nearest_name_hint(unit, ('clips', 'videos'))}")
+            raise ConfigError(
+                f"unit is {unit!r}; it must be clips or videos.{nearest_name_hint(unit, ('clips', 'videos'))}"
+            )
         if action_names is not None:
             check_phase_names(action_names)
         if not videos:
@@ -192,7 +194,7 @@ class PhaseSource(Source):
             IndexError: `index` is not in [0, len).
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} {self.unit}, there is no number {index}")
+            raise IndexError(f"{self.name} has {len(self)} {self.unit}, so there is no number {index}")
         if self.unit == "videos":
             return self.videos[index].handle
         video, span = self._items[index]
@@ -219,7 +221,7 @@ class PhaseSource(Source):
 
 
 def check_phase_names(names: Sequence[str]) -> None:
-    """Refuse names that could not be told apart.
+    """Refuse names that are too similar.
 
     Raises:
         DataError: no name, too many, or two that are equal (also up to case and blanks around them).
@@ -232,5 +234,5 @@ def check_phase_names(names: Sequence[str]) -> None:
     for name in names:
         folded = name.strip().casefold()
         if folded in seen:
-            raise DataError(f"two phases are called {seen[folded]!r} and {name!r}; every phase needs a name of its own")
+            raise DataError(f"two phases are called {seen[folded]!r} and {name!r}; give every phase its own name")
         seen[folded] = name

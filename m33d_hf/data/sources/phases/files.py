@@ -33,7 +33,10 @@ _ANNOTATION_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
 _DEPTH_FOLDERS = ("depth", "depths", "disparity")
 _WHAT_IT_IS = re.compile(r"[-_. ]+(phases?|timestamps?|segments?|annotations?|labels?)$", re.IGNORECASE)
 _KIND_BEFORE = re.compile(r"^(phases?|annotations?|labels?)[-_. ]+", re.IGNORECASE)
-_HOW_TO_NAME = "Name the folder with --data.options.videos, and that of the annotations with --data.options.annotations"
+_HOW_TO_NAME = (
+    "Give the folder of the videos with --data.options.videos, and that of the annotations with "
+    "--data.options.annotations"
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class FoundVideos:
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How videos are to be read; as the options of `PhasesSource` of these names."""
+    """How videos are read; see the options of `PhasesSource` with these names."""
 
     rgb: str
     depth: str
@@ -103,7 +106,7 @@ def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
         videos: a folder (relative to the root or absolute), or "auto": `videos/` where present, else the root.
 
     Raises:
-        ConfigError: options that contradict what is there.
+        ConfigError: options that contradict the files.
         DataError: nothing to read, or two videos of one name.
     """
     folder = _folder_of(root, videos)
@@ -121,7 +124,7 @@ def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
 
 def _folder_of(root: Path, given: str) -> Path:
     if not root.is_dir():
-        raise DataError(f"data root {str(root)!r} is not a folder")
+        raise DataError(f"data root {str(root)!r} is not a folder; set --data.root to an existing folder")
     if given == "auto":
         return root / "videos" if (root / "videos").is_dir() else root
     folder = next((place for place in (root / given, Path(given).expanduser()) if place.is_dir()), None)
@@ -132,12 +135,14 @@ def _folder_of(root: Path, given: str) -> Path:
 
 def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoOptions) -> FoundVideos:
     if options.rgb != "auto":
-        raise ConfigError(f"rgb={options.rgb!r} chooses among frames; {folder} holds video files. Leave the option out")
+        raise ConfigError(f"rgb={options.rgb!r} selects frames, but {folder} holds video files. Leave the option out")
     names: dict[str, str] = {}
     for file in files:
         key = PurePosixPath(file).with_suffix("").as_posix()
         if key in names:
-            raise DataError(f"{folder}: {names[key]} and {file} would both be the video {key!r}; keep one of them")
+            raise DataError(
+                f"{folder}: {names[key]} and {file} would both be the video {key!r}; rename or remove one of them"
+            )
         names[key] = file
     sidecars = _sidecar_root(root, folder, options)
     spec = None if sidecars is None else read_sidecar_spec(sidecars, **asdict(options.depth_options))
@@ -155,13 +160,13 @@ def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoO
         first = next(iter(names.values()))
         tried = " nor ".join(depth_keys(folder / first, (root, folder)))
         raise DataError(
-            f"{sidecars} holds depth of none of the {len(names)} videos; of the first, {first}, neither {tried} (a "
-            f"folder of PNG, or .parquet, .npy, .npz) is there. Extract it: {how_to_extract(root, sidecars)}"
+            f"{sidecars} holds depth of none of the {len(names)} videos; for the first, {first}, neither {tried} "
+            f"exists (as a folder of PNG, or .parquet, .npy, .npz). Extract it: {how_to_extract(root, sidecars)}"
         )
     if options.require_depth and sidecars is None:
         raise DataError(
-            f"require_depth, but no depth is known for the videos of {folder}. Extract it: "
-            f"{how_to_extract(root, root / 'depth')}; depth elsewhere is named with --data.options.depth"
+            f"require_depth is set, but no depth was found for the videos of {folder}. Extract it: "
+            f"{how_to_extract(root, root / 'depth')}; if it is in another folder, pass --data.options.depth"
         )
     how = f", depth from {sidecars.name}: {spec.describe()}" if sidecars is not None and spec is not None else ""
     found.notes.append(f"{len(found.videos)} video files in {folder.name}{how}")
@@ -213,10 +218,10 @@ def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:
 
 @dataclass
 class FoundAnnotations:
-    """What the annotation files of a data set say, by video key.
+    """The annotations of a data set, by video key.
 
     Attributes:
-        by_key: annotations of videos that are there.
+        by_key: annotations of existing videos.
         others: annotations whose video is not; their names count as names of the data set.
         unpaired: files and entries without a video.
     """
@@ -238,7 +243,7 @@ def find_annotations(
 
     `video01-phase.txt`, `video01-timestamp.txt`, `video01.csv`, `video01_Annotation_Phase.csv`, `video01.mp4.json` and
     `label_video01.txt` belong to `video01`, wherever the video lies and in upper or lower case. Of several files for
-    one video, one with a line per frame goes before time stamps, and these before segments.
+    one video, one with a line per frame goes before timestamps, and these before segments.
 
     Args:
         root: root of the data set.
@@ -248,8 +253,7 @@ def find_annotations(
         options: as for `read_annotations`.
 
     Raises:
-        DataError: a file that is not there, two that claim one video, or content that cannot be read (see
-            `read_annotations`).
+        DataError: a missing file, two that claim one video, or content that cannot be read (see `read_annotations`).
     """
     if annotations == "none":
         return FoundAnnotations()
@@ -330,7 +334,7 @@ def _key_of_name(name: str, keys: Sequence[str]) -> str | None:
     same = same or [key for key in keys if key.casefold() == plain.casefold()]
     same = same or [key for key in keys if PurePosixPath(key).name.casefold() == last.casefold()]
     if len(same) > 1:
-        raise DataError(f"{name!r} could be any of the videos {', '.join(same)}; put the folder in front of the name")
+        raise DataError(f"{name!r} matches several videos: {', '.join(same)}; put the folder in front of the name")
     return same[0] if same else None
 
 
@@ -343,7 +347,7 @@ def _choose(key: str, paths: Sequence[Path], kind: str, unpaired: list[Unpaired]
     if len(fitting) != 1:
         shown = ", ".join(f"{path} ({found})" for path, found in kinds.items())
         raise DataError(
-            f"video {key!r} has {len(fitting)} annotations of the format {wanted}: {shown}. Keep one, name the folder "
+            f"video {key!r} has {len(fitting)} annotations of the format {wanted}: {shown}. Keep one, give the folder "
             "with --data.options.annotations, or pass --data.options.annotation_format"
         )
     unpaired += [Unpaired(path.name, f"{fitting[0].name} is used") for path in paths if path != fitting[0]]
@@ -373,6 +377,6 @@ def _read_table_of_videos(
         meant = only or names_its_videos(path)
         annotations = [] if meant else read_annotations(path, options)
     except DataError as error:
-        found.unpaired.append(Unpaired(path.name, f"no video of that name, and no annotation ({error})"))
+        found.unpaired.append(Unpaired(path.name, f"no video of that name, and not an annotation ({error})"))
         return
     _take(found, read_annotations(path, options) if meant else annotations, keys, None)

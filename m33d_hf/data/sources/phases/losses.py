@@ -1,4 +1,4 @@
-"""What a recording that was cut short takes from its annotation, which mostly was made on the whole one."""
+"""Reports the labels that are lost when a recording was cut short after annotation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from m33d_hf.data.sources.phases.annotations import Annotation
 
 
 def lost_labels(annotation: Annotation, timing: Timing) -> str:
-    """What is annotated behind the end of a video that was cut short, in words; empty where nothing is.
+    """A sentence on annotations after the end of a video that was cut short; empty if there are none.
 
     Args:
         annotation: what its file says, accepted by `frame_phases`.
@@ -22,4 +22,4 @@ def lost_labels(annotation: Annotation, timing: Timing) -> str:
     if frames < 1:
         return ""
     length = f"{frames / timing.fps:.1f} s, {frames} frames" if timing.fps else f"{frames} frames"
-    return f"{annotation.path.name} goes on behind its end ({length}), and these labels are lost"
+    return f"{annotation.path.name} continues after its end ({length}); these labels are not used"

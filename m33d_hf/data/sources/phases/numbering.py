@@ -1,4 +1,4 @@
-"""Do annotations number frames (or seconds) from 0 or from 1? Asked of the whole data set, and of people where open.
+"""Finds out from the whole data set whether annotations number frames (or seconds) from 0 or from 1, or asks the user.
 
 A file from 1 that is read from 0 puts every label one step late: a frame, or at one label a second a whole second.
 """
@@ -22,7 +22,7 @@ def first_number(
     """The number that annotations give to the first frame, the same for a whole data set, and a sentence about it.
 
     A 0 anywhere settles it. Where all numbers begin at 1, some file must show it: a number that counted from 0 would
-    lie behind the end of its video, or every k-th frame as 1, 1 + k, 1 + 2k.
+    lie after the end of its video, or every k-th frame as 1, 1 + k, 1 + 2k.
 
     Args:
         annotations: by key of their video, of all splits.
@@ -30,17 +30,17 @@ def first_number(
         stated: 0 or 1, as somebody said; None to judge.
 
     Raises:
-        ConfigError: files begin at 1, and nothing tells what that means; or `stated` is neither 0 nor 1.
+        ConfigError: files begin at 1, and the meaning is unknown; or `stated` is neither 0 nor 1.
         DataError: files that contradict each other, or what was stated.
     """
     if stated not in (None, 0, 1) or isinstance(stated, bool):
-        raise ConfigError(f"label_start is {stated!r}; it is 0 or 1, the number of the first frame in annotations")
+        raise ConfigError(f"label_start is {stated!r}; it must be 0 or 1, the number of the first frame in annotations")
     numbered = {key: each for key, each in annotations.items() if _is_numbered(each)}
     zero = next((each for each in numbered.values() if each.starts[0] == 0), None)
     if stated is not None:
         if stated == 1 and zero is not None:
-            raise DataError(f"{zero.path}, {zero.entry} {zero.lines[0]}: the number is 0, and label_start is 1")
-        return stated, f"frames are numbered from {stated} in the annotations, as stated" if numbered else None
+            raise DataError(f"{zero.path}, {zero.entry} {zero.lines[0]}: the number is 0, but label_start is 1")
+        return stated, f"frames are numbered from {stated} in the annotations, as given" if numbered else None
     from_one = {key: each for key, each in numbered.items() if each.starts[0] == 1}
     if not from_one:
         return 0, None
@@ -49,7 +49,7 @@ def first_number(
         if shown is not None:
             raise DataError(
                 f"annotations contradict each other: {shown}, so it counts from 1, and {zero.path} begins at 0. Number "
-                f"all files alike, or say how with {_HOW}"
+                f"all files the same way, or pass {_HOW}"
             )
         return 0, None
     if shown is not None:
@@ -59,8 +59,8 @@ def first_number(
     first = next(iter(from_one.values()))
     raise ConfigError(
         f"{len(from_one)} of {len(numbered)} annotations begin at number 1, such as {first.path} ({first.entry} "
-        f"{first.lines[0]}), none has a 0, and nothing tells whether 1 is the first frame or the second. Say which "
-        f"with {_HOW}: it is the number of the first frame (or second) of a video"
+        f"{first.lines[0]}), none has a 0, and it is unknown whether 1 is the first frame or the second. Pass {_HOW}, "
+        "the number of the first frame (or second) of a video"
     )
 
 
@@ -88,7 +88,7 @@ def _sign_of_one(key: str, annotation: Annotation, timing: Timing | None) -> str
     if not length <= last <= length + 1:
         return None  # inside the video either way, or so far outside that the rate is another one
     return (
-        f"{annotation.path} ends at {last:g}, which counted from 0 would lie behind the end of {key} "
+        f"{annotation.path} ends at {last:g}, which counted from 0 would lie after the end of {key} "
         f"({timing.describe()})"
     )
 

@@ -1,4 +1,4 @@
-"""What to advise where an annotation and its video differ in length: another rate that would fit, or a tolerance."""
+"""Advice if an annotation and its video differ in length: another rate that would fit, or a tolerance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMMON_RATES = (1.0, 2.0, 5.0, 10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 29.97, 30.0,
 def tolerate(steps: float) -> str:
     """The option that accepts an annotation which is longer by so many label steps."""
     allowed = math.ceil(steps - 1e-6)
-    return f"pass --data.options.length_tolerance={allowed}: so many label steps may lie behind its end"
+    return f"pass --data.options.length_tolerance={allowed}, the number of label steps allowed after its end"
 
 
 def _fitting_rate(end: float, step: float, timing: Timing) -> float | None:
@@ -45,4 +45,6 @@ def rate_hint(annotation: Annotation, end: float, step: float, timing: Timing) -
     rate = best_rate(annotation, end, step, timing)
     if rate is None:
         return " If labels are numbered at another rate, pass it with --data.options.label_fps."
-    return f" Numbered at {rate:g} fps they would fit: pass --data.options.label_fps={rate:g} if so."
+    return (
+        f" At {rate:g} fps they would match: if this is the label rate, pass --data.options.label_fps={rate:g} if so."
+    )

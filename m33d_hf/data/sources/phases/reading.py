@@ -1,4 +1,4 @@
-"""What is said about the reading of a data set's annotations, and what only the length of a video can settle."""
+"""Reports how a data set's annotations were read, and checks what depends on the length of a video."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 _KINDS = {
     "frames": "a line per numbered frame",
     "rows": "a line per frame, without numbers",
-    "timestamps": "time stamps",
+    "timestamps": "timestamps",
     "segments": "segments in CSV",
     "levels": "JSON with levels of segments",
 }
@@ -45,10 +45,10 @@ def _left_out(annotations: Sequence[Annotation], ignored: Sequence[str]) -> list
     absent = [name for name in ignored if name not in known]
     if absent:
         raise ConfigError(
-            f"ignored_phases names {absent[0]!r}, which occurs in no annotation.{nearest_name_hint(absent[0], known)} "
-            f"There are {', '.join(sorted(known)[:20])}."
+            f"ignored_phases names {absent[0]!r}, but no annotation contains it.{nearest_name_hint(absent[0], known)} "
+            f"Names are {', '.join(sorted(known)[:20])}."
         )
-    return [f"ignored as asked: {', '.join(ignored)}"] if ignored else []
+    return [f"ignored by option: {', '.join(ignored)}"] if ignored else []
 
 
 def check_clock(annotations: Mapping[str, Annotation], timing_of: Callable[[str], Timing | None]) -> None:
@@ -76,6 +76,6 @@ def check_clock(annotations: Mapping[str, Annotation], timing_of: Callable[[str]
     if doubtful:
         key, annotation, duration = doubtful[0]
         raise ConfigError(
-            f"{annotation.path}: its times of two parts fit {key} ({duration:g} s) as minutes and seconds, and as "
-            "hours and minutes too; say which with --data.options.clock=mm:ss (or hh:mm)"
+            f"{annotation.path}: its times of two parts fit {key} ({duration:g} s) both as minutes and seconds and as "
+            "hours and minutes; choose with --data.options.clock=mm:ss (or hh:mm)"
         )

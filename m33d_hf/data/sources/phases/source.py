@@ -53,7 +53,7 @@ class PhasesSource(PhaseSource):
 
     Videos are files (`videos/video01.mp4`) or, where there is no video file, folders of frames as the `folder` source
     reads them (RGB, or RGB and depth). Annotations are paired with them by name, `phase_annotations/video01-phase.txt`
-    with video01: a line per frame, a line per time stamp, segments in CSV, or JSON with levels of segments; of one
+    with video01: a line per frame, a line per timestamp, segments in CSV, or JSON with levels of segments; of one
     video, or a table of all; see `phase_annotations`. Phases are told apart by name, never by number.
 
     Args:
@@ -78,12 +78,13 @@ class PhasesSource(PhaseSource):
         label_fps: rate at which annotations number frames; None = the video's own, which frame counts must confirm.
         fps: frames per second of frame folders, and of videos whose file does not say or says it wrong. Without it the
             times of a file's frames count, whatever its rate: seconds from the first frame that decodes, also where
-            the file lets its first frame begin later than at 0. Frames whose names are time stamps
+            the file lets its first frame begin later than at 0. Frames whose names are timestamps
             (1305031102.175304.png) need none either.
         segment_unit: `frames` or `seconds` of segments whose columns do not say it.
         segment_end: `exclusive`, `inclusive` (the end names the segment's last frame), or `auto` by evidence.
         length_tolerance: label steps by which an annotation may be longer than its video. Where a recording was cut
-            short, the video's announced length counts; labels behind what can be read are lost, and said to be.
+            short, the video's announced length counts; labels after the last readable frame are not used, and this is
+            reported.
         rgb, depth: `auto`, `none`, and for frames a folder or pattern as in the `folder` source; for video files,
             `depth` is a folder of depth sidecars (`auto`: `depth/` where it holds depth_spec.json).
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: what stored depth means.
@@ -96,8 +97,8 @@ class PhasesSource(PhaseSource):
         split_list, split_fractions: see `splits.select_split`.
 
     Attributes:
-        unpaired: files that take no part, with the reason.
-        incomplete: what is missing of a video, by its key: an announced end, frames on the way, labels of such.
+        unpaired: files that are not used, with the reason.
+        incomplete: what is missing from a video, by its key: its end, frames in between, or their labels.
         notes: sentences about what was found and assumed.
 
     Raises:
@@ -217,9 +218,9 @@ class PhasesSource(PhaseSource):
     ) -> dict[str, FoundVideo]:
         sequences = {key: [Frame(key, rgb=found.names[key])] for key in found.videos}
         kept, how = select_split(self.root, sequences, split, split_list, fractions, whole=True)
-        self.notes.append(how if split not in (None, "all") else "all videos, not split")
+        self.notes.append(how if split not in (None, "all") else "all videos, without splits")
         for entry in missing_entries(self.root, sequences, split, split_list):
-            self.unpaired.append(Unpaired(entry, f"listed for the split {split}, but no video of that name"))
+            self.unpaired.append(Unpaired(entry, f"listed for the split {split}, but there is no such video"))
         return {key: found.videos[key] for key in kept}
 
     def _annotated(
@@ -230,13 +231,14 @@ class PhasesSource(PhaseSource):
         if not needed:
             self.notes += [f"{len(bare)} of {len(videos)} videos are not annotated"] if bare else []
             return videos
-        self.unpaired += [Unpaired(key, "no annotation for it") for key in bare]
+        self.unpaired += [Unpaired(key, "it has no annotation") for key in bare]
         if len(bare) == len(videos):
             reasons = [f"  {entry.path}: {entry.reason}" for entry in self.unpaired[:5]]
             raise DataError(
                 f"{self.root}: none of the {len(videos)} videos (first: {next(iter(videos))}) is annotated. "
-                "Annotations bear the name of their video (phase_annotations/video01-phase.txt); name their folder or "
-                "file with --data.options.annotations, or, to pre-train, pass require_annotations=false. Left over:\n"
+                "Annotations must have the name of their video (phase_annotations/video01-phase.txt); give their "
+                "folder or file with --data.options.annotations, or, for pre-training, pass require_annotations=false. "
+                "Not used:\n"
                 + "\n".join(reasons)
             )
         return {key: video for key, video in videos.items() if key in labels.by_key}
@@ -279,12 +281,14 @@ class PhasesSource(PhaseSource):
             laid[key] = PhaseVideo(video.handle, phases)
         if not laid:
             last = self.unpaired[-1]
-            raise DataError(f"{self.root}: not one of {len(videos)} videos can be read; {last.path}: {last.reason}")
+            raise DataError(f"{self.root}: none of {len(videos)} videos can be read; {last.path}: {last.reason}")
         frames = sum(len(video.phases) for video in laid.values())
         labelled = sum(int((video.phases != IGNORE_INDEX).sum()) for video in laid.values())
         self.notes.append(f"{len(laid)} videos, {frames} frames, {labelled / max(frames, 1):.1%} annotated")
         if uneven:
-            self.notes.append(f"{len(uneven)} videos have a variable frame rate, such as {uneven[0]}: true times count")
+            self.notes.append(
+                f"{len(uneven)} videos have a variable frame rate, such as {uneven[0]}: presentation times are used"
+            )
         self._tell_incomplete()
         if tails:
             self.notes.append(f"the ends of {len(tails)} videos are not annotated; the first: {tails[0]}")
@@ -306,7 +310,7 @@ class PhasesSource(PhaseSource):
         if not self.unpaired:
             return
         first, count = self.unpaired[0], len(self.unpaired)
-        what = f"{self.root}: {count} files take no part; the first: {first.path} ({first.reason})"
+        what = f"{self.root}: {count} files are not used; the first: {first.path} ({first.reason})"
         if how == "error":
             raise DataError(f"{what}. With --data.options.on_unpaired=list they are left out")
         logger.warning("%s", what)
@@ -340,6 +344,6 @@ def _timing_of(videos: Mapping[str, FoundVideo], timing: Timing, key: str) -> Ti
 def _check_rates(length_tolerance: float, **rates: float | None) -> None:
     for option, rate in rates.items():
         if rate is not None and not rate > 0:
-            raise ConfigError(f"{option} is {rate}; frames per second above 0")
+            raise ConfigError(f"{option} is {rate}; it must be above 0 frames per second")
     if length_tolerance < 0:
-        raise ConfigError(f"length_tolerance is {length_tolerance}; label steps, at least 0")
+        raise ConfigError(f"length_tolerance is {length_tolerance}; it must be at least 0 label steps")

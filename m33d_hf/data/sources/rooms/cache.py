@@ -80,7 +80,7 @@ def folder_name(spec: RenderSpec) -> str:
 
 
 def prepare(spec: RenderSpec, cache_dir: Path) -> Path:
-    """Folder with the rendered `spec`, rendered now if there is none or if the one there does not verify.
+    """Folder with the rendered `spec`; renders it if it is missing or damaged.
 
     Several processes may ask at once: one renders and the others wait; where the file system knows no locks each
     renders and the first to finish wins, all with the same content.
@@ -101,8 +101,8 @@ def prepare(spec: RenderSpec, cache_dir: Path) -> Path:
                 _hashed[folder] = _stamps(folder)
     except OSError as error:
         raise DataError(
-            f"cannot write rendered rooms into {cache_dir}: {error}. Free some space, or choose another place with "
-            "the option cache_dir or the environment variable M33D_CACHE"
+            f"cannot write rendered rooms into {cache_dir}: {error}. Free some disk space, or choose another folder "
+            "with the option cache_dir or the environment variable M33D_CACHE"
         ) from error
     return folder
 
@@ -135,7 +135,7 @@ def verify(folder: Path, spec: RenderSpec, full: bool = False) -> str:
     """
     index = read_index(folder)
     if index["parameters"] != spec.parameters():
-        raise CorruptFileError(folder / INDEX_NAME, "rendered with other parameters")
+        raise CorruptFileError(folder / INDEX_NAME, "it was rendered with other parameters")
     if set(index["files"]) != set(spec.arrays()) or _combined(index["files"]) != index["digest"]:
         raise CorruptFileError(folder / INDEX_NAME, "the digest does not match the listed files")
     for name, entry in index["files"].items():
@@ -147,7 +147,7 @@ def verify(folder: Path, spec: RenderSpec, full: bool = False) -> str:
         except OSError as error:
             raise CorruptFileError(path, f"missing or unreadable ({error})") from error
         if not intact:
-            raise CorruptFileError(path, "its content is not what was rendered")
+            raise CorruptFileError(path, "its content was changed after rendering")
     return index["digest"]
 
 
@@ -167,7 +167,7 @@ def open_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 class MappedArrays:
-    """Whoever reads the arrays of a rendered folder: mapped at first use in each process, never pickled.
+    """Base of readers of a rendered folder: arrays are mapped at first use in each process, never pickled.
 
     Attributes:
         folder: in the cache; set by the subclass.

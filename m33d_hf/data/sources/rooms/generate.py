@@ -37,7 +37,7 @@ class RoomsSpec:
     """What there is to render: everything that decides the content, and nothing else.
 
     Attributes:
-        split, seed: each split of each seed is a world of its own.
+        split, seed: each split of each seed has its own rooms.
         unit: "frames" or "clips"; count of them; clip_length in frames (1 for frames).
         height, width: in pixels.
         device: "cpu" or "cuda"; they round differently in a few pixels.
@@ -67,7 +67,7 @@ class RoomsSpec:
         """Render for the cache: number of items, and their rows of every array.
 
         Raises:
-            ConfigError: the device is not there.
+            ConfigError: the device is missing.
         """
         require_device(self.device)
         for rendered in render_chunks(self):

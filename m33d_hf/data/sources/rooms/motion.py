@@ -80,8 +80,8 @@ def draw_clips(
     clips = [clip for clip in chosen if clip is not None]
     if len(clips) < count:
         raise DataError(
-            f"no clip of rooms at {height} x {width} pixels shows its moving object after {_ATTEMPTS} attempts; "
-            "use a picture that is less elongated"
+            f"no clip of rooms at {height} x {width} pixels shows its moving object after {_ATTEMPTS} attempts; use a "
+            "less elongated image_size"
         )
     return Scenes.concatenate(clips), action_B
 

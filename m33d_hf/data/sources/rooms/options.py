@@ -1,4 +1,4 @@
-"""Checks of what the rendered sources are asked for; every message begins with the source's name."""
+"""Checks of the options of the rendered sources; every message begins with the source's name."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def check_choice(option: str, value: str, known: Sequence[str], source: str = "r
 
 
 def check_int(option: str, value: int, lowest: int | None = None, source: str = "rooms") -> int:
-    """Give back a whole number of at least `lowest`.
+    """Return an integer of at least `lowest`.
 
     Raises:
         ConfigError: it is none, or too low.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{source}: {option} is {value!r}; give a whole number")
+        raise ConfigError(f"{source}: {option} is {value!r}; give an integer")
     if lowest is not None and value < lowest:
         raise ConfigError(f"{source}: {option} is {value}; it must be at least {lowest}")
     return value
@@ -49,7 +49,7 @@ def check_size(image_size: int | Sequence[int], source: str = "rooms") -> tuple[
 
 
 def check_device(device: str, source: str = "rooms") -> str:
-    """Give back the kind of device, "cpu" or "cuda", whether it is there or not: reading what is rendered needs none.
+    """Return the kind of device, "cpu" or "cuda", even if it is missing: reading rendered data does not need it.
 
     Raises:
         ConfigError: another device.
@@ -60,13 +60,13 @@ def check_device(device: str, source: str = "rooms") -> str:
 
 
 def require_device(kind: str, source: str = "rooms") -> None:
-    """Refuse to render on a device that is not there.
+    """Refuse to render on a missing device.
 
     Raises:
         ConfigError: CUDA without one.
     """
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"{source}: device is 'cuda' and these rooms are not in the cache yet, but torch sees no CUDA device; use "
+            f"{source}: device is 'cuda' and these rooms are not in the cache yet, but torch finds no CUDA device; use "
             "device='cpu' (--data.options.device cpu)"
         )

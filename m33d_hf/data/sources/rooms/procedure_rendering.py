@@ -184,8 +184,8 @@ def draw_room(name: tuple[int | str, ...], height: int, width: int) -> Scenes:
         if len(good):
             return rooms.select(good[:1])
     raise DataError(
-        f"no room for procedures at {height} x {width} pixels shows its moving object in all motions; "
-        "use a picture that is less elongated (image_size)"
+        f"no room for procedures at {height} x {width} pixels shows its moving object in all motions; use a less "
+        "elongated image_size"
     )
 
 

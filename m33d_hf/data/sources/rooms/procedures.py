@@ -43,9 +43,9 @@ class ProceduresSource(PhaseSource):
     A motion is repeated in strokes of 8 frames, the last one of a phase cut short where it has to be, so that phases
     rarely begin where clips do. The instrument is a coloured ball above the box: a coarse cue that is quickly learnt;
     entering from leaving, and fetching from putting back, only the motion tells. Orbit and spin occur in two phases
-    each, and nothing else in the frames tells where in the video they are: one clip is ambiguous by construction.
-    Whoever sees the activity of every frame of a clip of 8 without a mistake, and nothing around it, names the phase
-    of 73 % of the clips on average (`clipwise_ceiling` has the figure of given videos); the rest needs their order.
+    each, and nothing else in the frames tells where in the video they are: one clip is ambiguous by construction. A
+    perfect classifier of the activity in every frame of a clip of 8 frames, without its context, names the phase of 73
+    % of the clips on average (`clipwise_ceiling` has the figure of given videos); the rest needs their order.
 
     Args:
         split: "train", "validation" or "test"; splits are drawn from different seeds.
@@ -60,7 +60,7 @@ class ProceduresSource(PhaseSource):
     Rendering happens in the constructor, unless the cache has the same data already.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an invalid option.
         DataError: the cache cannot be written.
     """
 

@@ -1,4 +1,4 @@
-"""Texture and light: from what the rays meet to colours. No class has a colour of its own."""
+"""Texture and light: from what the rays meet to colours. Colours are independent of classes."""
 
 from __future__ import annotations
 

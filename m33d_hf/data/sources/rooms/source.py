@@ -45,7 +45,7 @@ class RoomsSource(MappedArrays, Source):
     Rendering happens in the constructor, unless the cache has the same data already.
 
     Raises:
-        ConfigError: an option that cannot be.
+        ConfigError: an invalid option.
         DataError: the cache cannot be written.
     """
 
@@ -96,7 +96,7 @@ class RoomsSource(MappedArrays, Source):
             IndexError: `index` is not in [0, len).
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"rooms has {len(self)} {self.spec.unit}, there is no number {index}")
+            raise IndexError(f"rooms has {len(self)} {self.spec.unit}, so there is no number {index}")
         return RoomsHandle(self, int(index))
 
     def labels(self) -> list[int] | None:
@@ -104,7 +104,7 @@ class RoomsSource(MappedArrays, Source):
         return [int(label) for label in self.arrays()["action"]] if self.spec.unit == "clips" else None
 
     def groups(self) -> list[str]:
-        """Key of every item: each is a video of its own, which low-label protocols draw."""
+        """Key of every item: each is a separate video, which low-label protocols draw."""
         return [self[index].key for index in range(len(self))]
 
     def digest(self) -> str:

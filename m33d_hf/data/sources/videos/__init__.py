@@ -1,1 +1,1 @@
-"""Video files and folders that stand for videos."""
+"""Video files and folders of frames."""

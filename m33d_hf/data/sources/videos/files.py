@@ -1,4 +1,4 @@
-"""A video file (or folder of its frames) as a `VideoHandle`, with depth maps beside it where there are some."""
+"""A video file (or a folder of its frames) as a `VideoHandle`, with the depth maps beside it, if any."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _probed(path: str, backend: str, size: int, time_ns: int) -> VideoInfo:
 
 
 def cached_info(path: Path | str, backend: str = "auto") -> VideoInfo:
-    """What `probe_video` says, asked once per process and state of the file; what is missing of it is logged.
+    """The result of `probe_video`, cached per process and state of the file; logs what is missing from the file.
 
     Raises:
         CorruptFileError: as `probe_video`.
@@ -71,7 +71,7 @@ class VideoFile:
         label: class id of the whole video.
         root: folder that `path` is relative to.
         backend: of `probe_video`.
-        stated_fps: frames per second that somebody states against what the file says; None takes the file's times.
+        stated_fps: frames per second that override those of the file; None takes the file's times.
     """
 
     key: str
@@ -84,7 +84,7 @@ class VideoFile:
 
     @property
     def file(self) -> Path:
-        """Where the video lies."""
+        """Path of the video."""
         return Path(self.path) if self.root is None else self.root / self.path
 
     @property
@@ -108,12 +108,12 @@ class VideoFile:
 
     @property
     def times(self) -> FrameTimes | None:
-        """When each frame is shown, in seconds from the first one; None when unknown; raises as `info` does."""
+        """Presentation time of each frame, in seconds from the first one; None if unknown; raises as `info` does."""
         return FrameTimes(self.length, self.stated_fps) if self.stated_fps else self.info.times
 
     @property
     def lacks(self) -> tuple[Lack, ...]:
-        """What is missing of the file, see `VideoInfo`; raises as `info` does."""
+        """What is missing from the file, see `VideoInfo`; raises as `info` does."""
         found = self.info.lacks
         return restated(found, self.length, self.stated_fps) if self.stated_fps else found
 

@@ -1,4 +1,4 @@
-"""The videos of a detection run and their features: which videos, checked against the model, and where features lie."""
+"""The videos of a detection run, checked against the model, and the location of their features."""
 
 from __future__ import annotations
 
@@ -93,17 +93,17 @@ def evaluation_share(args: RunArguments, model: M33DForVideoActionDetection) -> 
     check_known_phases(source, known_phases(model.config), rows, "evaluation")
     if all(bool((source.videos[row].phases == IGNORE_INDEX).all()) for row in rows):
         raise DataError(
-            f"None of the {len(rows)} evaluation videos has an annotated frame. Give --data.eval_split null to "
-            "train without evaluation, or scripts/detect_actions.py to look at unlabelled videos."
+            f"None of the {len(rows)} evaluation videos has an annotated frame. Pass --data.eval_split null to train "
+            "without evaluation, or use scripts/detect_actions.py for unlabelled videos."
         )
     return Share(source, rows, _split_name(args, False))
 
 
 def whole_share(args: RunArguments, model: M33DForVideoActionDetection, train: bool) -> Share:
-    """All videos of a split, whatever part of them a run would use.
+    """All videos of a split, even if a run uses only part of them.
 
     Raises:
-        DataError: a phase that the model does not know.
+        DataError: a phase unknown to the model.
     """
     source = phase_source(args, model.config, train)
     rows = list(range(len(source.videos)))
@@ -131,7 +131,8 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
     known = source_options(args.data.source)
     if not wanted.keys() <= known.keys():
         raise ConfigError(
-            f"data.source {args.data.source!r} has no videos annotated frame by frame; take phases or procedures."
+            f"data.source {args.data.source!r} has no videos that are annotated frame by frame; use phases or "
+            "procedures."
         )
     options: dict[str, Any] = {"unit": "clips", "drop_unlabelled": False, **wanted}
     table = _class_table(args, train)
@@ -147,32 +148,32 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
     )
     source = build_run_source(dataclasses.replace(args, data=data), config, train)
     if not isinstance(source, PhaseSource):
-        raise ConfigError(f"data.source {args.data.source!r} is not a PhaseSource; take phases or procedures.")
+        raise ConfigError(f"data.source {args.data.source!r} is not a PhaseSource; use phases or procedures.")
     return source
 
 
 def _class_table(args: RunArguments, train: bool) -> ClassTable | None:
-    """The phases as the run states them, or, for annotations that hold numbers, as the first stage was trained."""
+    """The phases given by the run, or, for annotations that hold numbers, those of the first stage's training."""
     stated = stated_classes(args, train)
     stored = trained_classes(args.init_from) if stated is None else None
     return stated if stored is None or stored.numbers is None else stored
 
 
 def planned_features(args: RunArguments, model: M33DForVideoActionDetection, share: Share) -> FeatureStore | None:
-    """The store where every feature is there already, None where some are missing; extracts nothing.
+    """The store if every feature is present, None if some are missing; extracts nothing.
 
     Raises:
-        ConfigError: features of another origin lie there.
+        ConfigError: the folder holds features of another origin.
     """
     store = _store(args, model, share, write=False)
     return None if store.missing(share.keys) else store
 
 
 def extracted_features(args: RunArguments, model: M33DForVideoActionDetection, share: Share) -> FeatureStore:
-    """The store, filled: by all ranks together where something is missing.
+    """The complete store; all ranks together extract what is missing.
 
     Raises:
-        ConfigError: features of another origin lie there.
+        ConfigError: the folder holds features of another origin.
         DataError: too many unreadable clips.
     """
     state = PartialState(cpu=args.cpu)
@@ -213,7 +214,7 @@ def _store(args: RunArguments, model: M33DForVideoActionDetection, share: Share,
 
 
 def feature_provenance(args: RunArguments, model: M33DForVideoActionDetection, source: PhaseSource) -> dict[str, Any]:
-    """What features are made from and with: the content of features.json."""
+    """The provenance of features: the content of features.json."""
     config = model.config
     return {
         "model": args.init_from,

@@ -1,4 +1,4 @@
-"""Whole videos as sequences of clip features: what the temporal model trains and is evaluated on."""
+"""Whole videos as sequences of clip features, for training and evaluating the temporal model."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class FeatureSample(RGBDSample):
     Attributes:
         video: features and labels of its clips, in the model's class order.
         phases: (length,) uint8, the phase of every frame in the model's class order, 255 = not annotated.
-        times: when each frame is shown, None where unknown.
-        lacks: what is missing of the recording.
+        times: presentation time of each frame, None if unknown.
+        lacks: what is missing from the recording.
     """
 
     video: VideoFeatures | None = None
@@ -56,11 +56,11 @@ class WholeVideos(Source):
         return len(self.videos)
 
     def __getitem__(self, index: int) -> VideoHandle:
-        """Whole video number `index`."""
+        """Return the whole video number `index`."""
         return self.videos[index].handle
 
     def digest(self) -> str:
-        """That of the source."""
+        """Digest of the source."""
         return self.source.digest()
 
 
@@ -73,7 +73,7 @@ def phase_table(names: Sequence[str], known: Mapping[str, int]) -> np.ndarray:
 
 
 def check_known_phases(source: PhaseSource, known: Mapping[str, int], rows: Sequence[int], what: str) -> None:
-    """Refuse videos annotated with a phase that the model has no class for.
+    """Refuse videos annotated with a phase for which the model has no class.
 
     Args:
         source: the videos.
@@ -82,7 +82,7 @@ def check_known_phases(source: PhaseSource, known: Mapping[str, int], rows: Sequ
         what: "training" or "evaluation", for the message.
 
     Raises:
-        DataError: names the phases, a video of each, and the model's.
+        DataError: names the phases, a video with each, and the model's phases.
     """
     names = source.action_names or []
     unknown = {number: name for number, name in enumerate(names) if name not in known}
@@ -95,14 +95,14 @@ def check_known_phases(source: PhaseSource, known: Mapping[str, int], rows: Sequ
     if found:
         listed = ", ".join(f"{name!r} (in {key})" for name, key in found.items())
         raise DataError(
-            f"The {what} data has phases that the first-stage model was never trained on: {listed}. It knows "
-            f"{', '.join(repr(name) for name in known)}. Names are compared letter by letter: correct the annotation "
-            "or its name list, or train the first stage on all phases."
+            f"The {what} data has phases that the first-stage model was never trained on: {listed}. Its phases are "
+            f"{', '.join(repr(name) for name in known)}. Names must match exactly: correct the annotation or its name "
+            "list, or train the first stage on all phases."
         )
 
 
 class FeatureDataset(SampleDataset):
-    """The videos of a source as sequences of features; indexed by (epoch, index) as every data set of the loop.
+    """The videos of a source as sequences of features; indexed by (epoch, index) like every data set of the loop.
 
     Videos without a clip that could be read are left out, and in training those without a labelled one.
 
@@ -162,7 +162,7 @@ class FeatureDataset(SampleDataset):
         """The videos of `rows` as `FeatureSample`; the same in every epoch.
 
         Raises:
-            CorruptFileError: the file of one has been damaged since the run began.
+            CorruptFileError: a file was damaged after the run had started.
         """
         return [self._sample(index) for _, index in rows]
 

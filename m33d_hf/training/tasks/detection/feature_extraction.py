@@ -1,7 +1,8 @@
 """The extraction of clip features: every clip of every video through the first stage's encoder, once.
 
-Ranks share the videos. A video's file appears when its last clip is encoded, so a killed extraction continues with the
-videos that have none. Batches never mix videos: the features of a video do not depend on who extracts it.
+The videos are divided among the ranks. A video's file is written when its last clip is encoded, so a killed extraction
+continues with the videos that have no file. Batches never mix videos: the features of a video do not depend on which
+rank extracts it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _COMPUTING_FIELDS = (
 
 
 def weights_digest(model: M33DForVideoActionDetection) -> str:
-    """Digest of everything that decides a clip's features and logits: first-stage weights and what they compute."""
+    """Digest of everything that decides a clip's features and logits: first-stage weights and configuration."""
     config = model.config.to_dict()
     state = hashlib.sha256(json.dumps({name: config.get(name) for name in _COMPUTING_FIELDS}).encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -79,8 +80,8 @@ class ClipRow(NamedTuple):
 class ClipDataset(Dataset[RGBDSample]):
     """Reads and transforms clips. One that cannot be read comes back without frames, with ``meta["skipped"]``.
 
-    Clips of one video that are asked for together are read together, FRAMES_AT_ONCE frames at most: opening a video and
-    finding a frame in it costs more than the frames of a clip. Where that fails they are read one by one.
+    Clips of one video that are requested together are read together, at most FRAMES_AT_ONCE frames: opening a video and
+    finding a frame in it costs more than the frames of a clip. If that fails, they are read one by one.
 
     Args:
         source: the videos.
@@ -126,7 +127,7 @@ class ClipDataset(Dataset[RGBDSample]):
     def _prepared(self, sample: RGBDSample, row: ClipRow) -> RGBDSample:
         rgb = self.transform(sample).rgb
         if rgb is None:
-            raise DataError(f"{sample.key}: the sample has no RGB, which the encoder takes")
+            raise DataError(f"{sample.key}: the sample has no RGB, which the encoder requires")
         return RGBDSample(sample.key, rgb=rgb, meta={"row": row})
 
 
@@ -145,7 +146,7 @@ class FeatureExtractor:
         rank, world_size: the share of this process: every world_size-th video.
         num_workers, prefetch_factor: of the loader.
         max_bad_fraction: share of unreadable clips past which it stops.
-        say: takes lines for people; None is silent.
+        say: function that prints lines; None prints nothing.
     """
 
     model: M33DForVideoActionDetection
@@ -164,11 +165,12 @@ class FeatureExtractor:
     say: Callable[[str], None] | None = None
 
     def run(self, source: PhaseSource, videos: Sequence[int]) -> int:
-        """Extract what is missing of this rank's share; wait for the others. Returns the number of videos extracted.
+        """Extract the missing videos of this rank's share and wait for the others. Returns the number of videos
+        extracted.
 
         Raises:
             DataError: too many unreadable clips, features that are not finite, or another process that failed.
-            SystemExit: SIGTERM or SIGINT; the videos finished before stay.
+            SystemExit: SIGTERM or SIGINT; finished videos are kept.
         """
         group = _waiting_group()
         share = videos[self.rank :: self.world_size]
@@ -235,8 +237,8 @@ def encode(
         model: in eval mode, on `device`.
         frames: (B, T, 3, H, W) uint8 RGB at the model's size.
         device: where to compute.
-        precision: of the encoder, "no" (that of the weights, as a rule float32), "bf16" or "fp16"; the classifier
-            always computes in that of the weights.
+        precision: precision of the encoder: "no" (that of the weights, normally float32), "bf16" or "fp16"; the
+            classifier always computes in that of the weights.
 
     Returns:
         (B, D) and (B, L) float32 on the CPU.
@@ -254,7 +256,7 @@ def encode(
 
 
 class _Growing:
-    """One video while its clips come in."""
+    """A video whose clips are being collected."""
 
     def __init__(self, source: PhaseSource, number: int, spans: list[ClipSpan], config: Any, table: np.ndarray) -> None:
         video = source.videos[number]
@@ -275,7 +277,7 @@ class _Growing:
         )
 
     def add(self, samples: Sequence[RGBDSample], encoded: tuple[Tensor, Tensor]) -> None:
-        """Put a batch in its place."""
+        """Add the clips of a batch."""
         read = [sample.meta["row"].clip for sample in samples if sample.rgb is not None]
         if read:
             place = torch.tensor(read)
@@ -286,7 +288,7 @@ class _Growing:
 
     @property
     def complete(self) -> bool:
-        """Whether every clip has been here."""
+        """Whether every clip has been added."""
         return self.seen == len(self.video.valid)
 
     def finish(self, precision: str) -> VideoFeatures:
@@ -297,8 +299,8 @@ class _Growing:
         """
         if not bool(self.video.features.isfinite().all() and self.video.clip_logits.isfinite().all()):
             raise DataError(
-                f"{self.key}: its features are not finite under train.precision={precision}; take bf16 or no, and "
-                "check the weights of init_from"
+                f"{self.key}: its features are not finite with train.precision={precision}; use bf16 or no, and check "
+                "the weights of init_from"
             )
         return self.video
 
@@ -308,7 +310,7 @@ def _as_they_are(samples: list[RGBDSample]) -> list[RGBDSample]:
 
 
 class _Progress:
-    """A line now and then."""
+    """Progress lines."""
 
     def __init__(self, say: Callable[[str], None] | None, videos: int, batches: int) -> None:
         self.say, self.videos, self.batches = say, videos, batches
@@ -316,7 +318,7 @@ class _Progress:
         self.number = self.done = 0
 
     def batch(self, key: str) -> None:
-        """One more batch, of the video `key`."""
+        """Count one more batch, of the video `key`."""
         self.number += 1
         now = time.perf_counter()
         if self.say is None or now - self.last < SECONDS_BETWEEN_LINES:
@@ -326,7 +328,7 @@ class _Progress:
         self.say(f"features: video {self.done + 1} of {self.videos} ({key}), about {left:.0f} s left")
 
     def finish(self, bad: int) -> None:
-        """All done."""
+        """Print the last line."""
         if self.say is not None:
             unread = f", {bad} clip(s) unreadable" if bad else ""
             self.say(f"features of {self.done} video(s) extracted in {time.perf_counter() - self.begun:.0f} s{unread}")
@@ -339,7 +341,7 @@ def tell(line: str) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM and SIGINT end the process at once, with the loop's exit code: nothing is lost that is not half done."""
+    """SIGTERM and SIGINT end the process at once, with the loop's exit code: only unfinished videos are lost."""
 
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(exit_code(number))
@@ -369,7 +371,7 @@ def _wait(group: dist.ProcessGroup | None) -> None:
         dist.all_reduce(torch.zeros(1), group=group)
     except RuntimeError as error:
         raise DataError(
-            "Another process of this run failed while it extracted features; its message says why."
+            "Another process of this run failed while it extracted features; see its error message."
         ) from error
     dist.destroy_process_group(group)
 

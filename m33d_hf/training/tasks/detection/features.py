@@ -1,8 +1,8 @@
-"""Features of the clips of long videos, extracted once: one file per video, with the provenance of all beside them.
+"""Features of the clips of long videos, extracted once: one file per video, and one file with their provenance.
 
 A folder holds `features.json` (what the features were made from and with) and one Parquet or safetensors file per
-video. Files appear whole or not at all, so a killed extraction goes on where it was, and any number of processes may
-write different videos into one folder.
+video. Files are written atomically, so a killed extraction continues where it stopped, and any number of processes may
+write different videos to one folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NUMBERS = ("starts", "stops", "labels", "valid")
 
 @dataclass(frozen=True)
 class ClipRule:
-    """How a video is cut into clips: one every `clip_stride` source frames, of frames `frame_stride` apart.
+    """How a video is cut into clips: one every `clip_stride` source frames, with frames `frame_stride` apart.
 
     Attributes:
         num_frames: frames of a clip, >= 1.
@@ -49,7 +49,7 @@ class ClipRule:
 
     def __post_init__(self) -> None:
         if min(self.num_frames, self.frame_stride, self.clip_stride) < 1:
-            raise ConfigError(f"{self}: every number is at least 1 (--data.frame_stride, --features.clip_stride)")
+            raise ConfigError(f"{self}: every number must be at least 1 (--data.frame_stride, --features.clip_stride)")
 
     @property
     def span(self) -> int:
@@ -57,7 +57,8 @@ class ClipRule:
         return self.num_frames * self.frame_stride
 
     def frames(self, length: int) -> list[int]:
-        """The frames taken from a stretch of `length` <= span frames, counted from its start; the last one repeats."""
+        """The frames taken from a stretch of `length` <= span frames, counted from its start; the last one is
+        repeated."""
         return frame_indices(length, self.num_frames, self.frame_stride)
 
     def to_dict(self) -> dict[str, int]:
@@ -93,7 +94,7 @@ class VideoFeatures:
     problems: list[SkippedFile] = field(default_factory=list)
 
     def notes(self) -> dict[str, Any]:
-        """What is not a tensor, for a file's metadata."""
+        """Everything that is not a tensor, for a file's metadata."""
         return {
             "version": VERSION,
             "key": self.key,
@@ -105,7 +106,7 @@ class VideoFeatures:
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """Of one file, without its features: clips, those that could be read, and why the others could not."""
+    """Summary of a file without its features: clips, readable clips, and why the others could not be read."""
 
     key: str
     labels: Tensor
@@ -128,21 +129,21 @@ class FeatureStore:
     def __init__(self, folder: str | Path, format: str = "parquet") -> None:
         if format not in FORMATS:
             hint = nearest_name_hint(format, FORMATS)
-            raise ConfigError(f"features.format is {format!r}; it is one of {', '.join(FORMATS)}.{hint}")
+            raise ConfigError(f"features.format is {format!r}; it must be one of {', '.join(FORMATS)}.{hint}")
         if format == "parquet":
             _parquet()
         self.folder = Path(folder)
         self.format = format
 
     def open_for(self, provenance: Mapping[str, Any], write: bool = True) -> None:
-        """Make sure that what lies here, if anything, was made from and with `provenance`.
+        """Check that existing features, if any, have this `provenance`.
 
         Args:
             provenance: plain values; all but "model" are compared.
-            write: write `features.json` where there is none; in one process only.
+            write: write `features.json` if there is none; in one process only.
 
         Raises:
-            ConfigError: features of another origin lie here; names what differs.
+            ConfigError: the folder holds features of another origin; names what differs.
             CorruptFileError: `features.json` cannot be read.
         """
         file = self.folder / PROVENANCE
@@ -153,7 +154,7 @@ class FeatureStore:
             write_sealed_json(file, wanted)
 
     def provenance(self) -> dict[str, Any]:
-        """What `features.json` says.
+        """The content of `features.json`.
 
         Raises:
             CorruptFileError: it is missing or damaged.
@@ -170,18 +171,18 @@ class FeatureStore:
         if different:
             lines = "".join(f"\n  {n}: {found.get(n)} there, {wanted.get(n)} in this run" for n in different)
             raise ConfigError(
-                f"{self.folder} holds features of another origin; different: {', '.join(different)}.{lines}\n"
-                "Give another --features.dir, or delete the folder to extract them again."
+                f"{self.folder} holds features of another origin; these differ: {', '.join(different)}.{lines}\nChoose "
+                "another --features.dir, or delete the folder to extract them again."
             )
 
     def path_of(self, key: str) -> Path:
-        """The file of a video, present or not: readable from the key, and unlike that of every other key."""
+        """The path of a video's file, whether it exists or not: readable, and unique for every key."""
         readable = re.sub(r"[^\w.-]+", "_", key)[-80:]
         digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
         return self.folder / f"{readable}-{digest}.{self.format}"
 
     def is_whole(self, key: str) -> bool:
-        """Whether the video's file is there and its head and tail are readable."""
+        """Whether the video's file exists and its header and footer are readable."""
         path = self.path_of(key)
         if not path.is_file():
             return False
@@ -192,11 +193,11 @@ class FeatureStore:
         return True
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of the videos that have no whole file yet."""
+        """The videos that have no complete file yet."""
         return [key for key in keys if not self.is_whole(key)]
 
     def write(self, video: VideoFeatures) -> Path:
-        """Write one video's file, whole or not at all."""
+        """Write one video's file atomically."""
         writer = _write_parquet if self.format == "parquet" else _write_safetensors
         return write_atomically(self.path_of(video.key), lambda path: writer(path, video))
 
@@ -211,7 +212,7 @@ class FeatureStore:
         return VideoFeatures(key, int(notes["length"]), notes["fps"], **tensors, problems=problems)
 
     def summary(self, key: str) -> VideoSummary:
-        """Read what a file tells about its clips, without their features.
+        """Read what a file says about its clips, without their features.
 
         Raises:
             CorruptFileError: it is missing or damaged.
@@ -256,7 +257,7 @@ def _parquet() -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise MissingDependencyError(
-            "Parquet files need pyarrow: pip install pyarrow, or take --features.format safetensors."
+            "Parquet files require pyarrow: pip install pyarrow, or use --features.format safetensors."
         ) from error
     return pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""The first stage of action detection under the second: configuration, weights, and how it saw its clips."""
+"""The first stage of action detection, used by the second: configuration, weights, and clip sampling."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def known_phases(config: M33DConfig) -> dict[str, int]:
 
 
 def clip_rule(args: RunArguments, config: M33DConfig) -> ClipRule:
-    """How a run cuts videos into clips; where it does not say, as the model remembers it, or without overlap.
+    """How a run cuts videos into clips; by default as stored in the model, otherwise without overlap.
 
     Raises:
         ConfigError: a stride below 1.
@@ -43,7 +43,7 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, C
     """Build the model of a run from the configuration and weights of `init_from`.
 
     Returns:
-        The model, and what became of its weights.
+        The model, and the report of its weights.
 
     Raises:
         ConfigError: no `init_from`, or `model` fields that contradict it.
@@ -51,14 +51,14 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, C
     """
     if args.init_from is None:
         raise ConfigError(
-            "Detection starts from a first stage: give --init_from the output folder of run_video_classification.py "
-            "trained on the clips of the same phases."
+            "Detection starts from a first stage: set --init_from to the output folder of run_video_classification.py, "
+            "trained on clips of the same phases."
         )
     own = find_own(args.init_from)
     if own is None or not own.config:
         raise CheckpointError(
-            f"{args.init_from} is not an output folder of this package; the second stage starts from the folder that "
-            "run_video_classification.py left (config.json and model.safetensors)."
+            f"{args.init_from} is not an output folder of this package; the second stage starts from the output folder "
+            "of run_video_classification.py (config.json and model.safetensors)."
         )
     weights = read_weights(own.files)
     config, notes = _config(args, own.config, trained=any(name.startswith(_NEW_WEIGHTS) for name in weights))
@@ -80,13 +80,14 @@ def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[
     if different:
         listed = ", ".join(f"{name} is {there[name]!r} there, {stated[name]!r} here" for name in different)
         raise ConfigError(
-            f"{args.init_from} is another model than the run describes: {listed}. The second stage takes the encoder "
-            f"as it is: take {', '.join(f'model.{name}' for name in different)} away, or give another --init_from."
+            f"{args.init_from} differs from the model that the run describes: {listed}. The second stage uses the "
+            f"encoder unchanged: remove {', '.join(f'model.{name}' for name in different)}, or choose another "
+            "--init_from."
         )
     rule, before = clip_rule(args, base), base.temporal_frame_stride
-    apart = f"{args.init_from} was trained on frames {before} apart, the run reads them {rule.frame_stride} apart"
+    apart = f"{args.init_from} was trained on frames {before} apart, but the run reads them {rule.frame_stride} apart"
     if trained and before != rule.frame_stride:
-        raise ConfigError(f"{apart}: give --data.frame_stride {before}.")
+        raise ConfigError(f"{apart}: pass --data.frame_stride {before}.")
     remembered = {"temporal_frame_stride": rule.frame_stride, "temporal_clip_stride": rule.clip_stride}
     # 1 is also what a first stage says that does not remember.
     notes = [f"{apart} (--data.frame_stride)"] if before not in (1, rule.frame_stride) else []
@@ -98,11 +99,12 @@ class _SameNames(Matching):
 
     def place(self, target: str, own: Tensor) -> None:
         """Take the weight of the same name."""
-        self.take_or_leave(target, "the first stage has no recurrent net")
+        self.take_or_leave(target, "the first stage has no recurrent network")
 
 
 def _fill(model: M33DForVideoActionDetection, weights: dict[str, Tensor], report: ConversionReport) -> ConversionReport:
-    """Copy the weights; nothing but the recurrent net and its classifier may be missing, and nothing left over."""
+    """Copy the weights; only the recurrent network and its classifier may be missing, and no weight may be left
+    over."""
     own, origin = model.state_dict(), report.origin
     foreign = [name for name in own if name not in weights and not name.startswith(_NEW_WEIGHTS)]
     foreign += [name for name in weights if name not in own]
@@ -114,8 +116,8 @@ def _fill(model: M33DForVideoActionDetection, weights: dict[str, Tensor], report
     name = next((name for name, tensor in weights.items() if tensor.shape != own[name].shape), None)
     if name is not None:
         raise CheckpointError(
-            f"{origin}: {name} is {tuple(weights[name].shape)} there and {tuple(own[name].shape)} in this model; "
-            "the fields model.temporal_* of a trained second stage must be those it was trained with."
+            f"{origin}: {name} is {tuple(weights[name].shape)} there and {tuple(own[name].shape)} in this model; the "
+            "fields model.temporal_* must be those with which the second stage was trained."
         )
     same = {name: Weight(tensor, (name,), "the same weight there") for name, tensor in weights.items()}
     return _SameNames(own, same, report).apply()

@@ -1,7 +1,7 @@
 """Phases of whole videos: a Bi-GRU over clip features, second stage of the paper's detection (Sec. 4.2.2, App. B.1).
 
 `init_from` is the first stage: an output folder of `run_video_classification.py`, whose encoder, norm and classifier
-stay as they are. The features of all clips are extracted once and found again by the next run.
+stay frozen. The features of all clips are extracted once and reused by later runs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ EVALUATION = "evaluation"
 
 
 class ActionDetectionTask(Task):
-    """Trains the recurrent net of `M33DForVideoActionDetection` on features of whole videos."""
+    """Trains the recurrent network of `M33DForVideoActionDetection` on features of whole videos."""
 
     metric = "map"
     greater_is_better = True
@@ -60,7 +60,8 @@ class ActionDetectionTask(Task):
         self._evaluated = False
 
     def build_model(self, args: RunArguments) -> nn.Module:
-        """The first stage of `init_from` under a fresh recurrent net; of a trained second stage, that one.
+        """The first stage of `init_from` with a new recurrent network, or the trained one if `init_from` is a second
+        stage.
 
         Raises:
             ConfigError: no first stage given, or `model` fields that contradict it.
@@ -77,7 +78,7 @@ class ActionDetectionTask(Task):
 
         Raises:
             ConfigError: a source without long videos, or features of another origin in `features.dir`.
-            DataError: phases that the model does not know, a class without a training clip, too many unreadable clips.
+            DataError: phases unknown to the model, a class without a training clip, or too many unreadable clips.
         """
         detector = cast(M33DForVideoActionDetection, model)
         # Both are checked before hours go into either.
@@ -87,22 +88,22 @@ class ActionDetectionTask(Task):
         return train_set, None if evaluation is None else _dataset(args, detector, evaluation, train=False)
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
-        """Evaluation videos alone; the features of the training videos are not asked for."""
+        """Evaluation videos only; the features of the training videos are not needed."""
         detector = cast(M33DForVideoActionDetection, model)
         return _dataset(args, detector, evaluation_share(args, detector), train=False) if evaluates(args) else None
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
-        """Clips, and where their features are."""
+        """The number of clips, and where their features are."""
         features, rule = cast(FeatureDataset, dataset), clip_rule(args, config_of(model))
         store = features.store
-        place = "features not extracted yet: this run would do that first" if store is None else f"in {store.folder}"
+        place = "features not extracted yet: the run will extract them first" if store is None else f"in {store.folder}"
         return [
             f"{features.clips} clips of {rule.num_frames} frames, {rule.frame_stride} apart, one every "
             f"{rule.clip_stride} source frames; {features.bad_clips} unreadable; {place}"
         ]
 
     def extract(self, args: RunArguments, model: nn.Module) -> list[Path]:
-        """Extract the features of all videos of both splits, whatever part of them a run would use."""
+        """Extract the features of all videos of both splits, even if a run uses only part of them."""
         detector = cast(M33DForVideoActionDetection, model)
         shares = [whole_share(args, detector, train) for train in ([True, False] if evaluates(args) else [True])]
         return [extracted_features(args, detector, share).folder for share in shares]
@@ -125,7 +126,7 @@ class ActionDetectionTask(Task):
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Scores of the temporal model and, as "clipwise/...", of the first stage's classifier on the same clips.
 
-        Leaves `evaluation/videos.csv`, `evaluation/scores.json` and timelines of some videos in the output folder.
+        Writes `evaluation/videos.csv`, `evaluation/scores.json` and timelines of some videos to the output folder.
 
         Returns:
             See `m33d_hf.evaluation.detection_results.detection_metrics`; and "loss", "absent_classes" (their number).
@@ -155,22 +156,22 @@ class ActionDetectionTask(Task):
         return metrics
 
     def _draw(self, folder: Path, names: Sequence[str]) -> None:
-        """Timelines of the last evaluation: after a training only those of the final model are wanted."""
+        """Timelines of the last evaluation: after training, only those of the final model are drawn."""
         try:
             draw_timelines(folder, self._last, names)
         except MissingDependencyError as error:
             tell(f"no timelines: {error}")
 
     def lacks_evaluation(self) -> bool:
-        """True until `evaluate` was here: timelines are drawn from what it found."""
+        """True until `evaluate` has run, because timelines are drawn from its results."""
         return not self._evaluated
 
     def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
-        """Write the preprocessing of this run's evaluation to `folder`; clips are cut as `ClipRule` says."""
+        """Write the preprocessing of this run's evaluation to `folder`; clips are cut by `ClipRule`."""
         save_processor(config_of(model), args, folder, clip_sampling="stride")
 
     def save(self, model: nn.Module, args: RunArguments) -> None:
-        """As the base, the model whole; and timelines."""
+        """Save the whole model, as the base class does, and the timelines."""
         super().save(model, args)
         if self._last:
             self._draw(Path(args.output_dir) / EVALUATION, list(known_phases(config_of(model))))
@@ -183,11 +184,11 @@ class ActionDetectionTask(Task):
         return {**super().describe_data(dataset), **found, "features": origin}
 
     def class_table(self, model: nn.Module, dataset: SampleDataset) -> ClassTable | None:
-        """The model's classes, with the numbers that the annotations write for them."""
+        """The model's classes with their numbers in the annotations."""
         return class_table_of(dataset, list(known_phases(config_of(model))))
 
     def data_digest(self, dataset: SampleDataset) -> str:
-        """Digest of the videos in use and of what their features were made from."""
+        """Digest of the videos in use and of the provenance of their features."""
         features = cast(FeatureDataset, dataset)
         keys = [features.source.videos[row].key for row in features.indices]
         origin = {} if features.store is None else features.store.provenance()
@@ -213,7 +214,7 @@ def _dataset(args: RunArguments, model: M33DForVideoActionDetection, share: Shar
 def _result(sample: FeatureSample, temporal: torch.Tensor) -> VideoResult:
     video, phases = sample.video, sample.phases
     if video is None or phases is None:
-        raise DataError(f"{sample.key}: the sample holds no features")
+        raise DataError(f"{sample.key}: the sample has no features")
     count = len(video.valid)
     return VideoResult(
         row=sample.meta["index"],
@@ -232,7 +233,7 @@ def _result(sample: FeatureSample, temporal: torch.Tensor) -> VideoResult:
 
 
 def draw_timelines(folder: Path, results: Sequence[VideoResult], names: Sequence[str], count: int = 4) -> list[Path]:
-    """Draw the first annotated videos: what is true, what the temporal model and the clip classifier say.
+    """Draw the first annotated videos: annotation, temporal model and clip classifier.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.

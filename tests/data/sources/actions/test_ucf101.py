@@ -147,8 +147,8 @@ def test_a_list_that_names_a_missing_video(root: Path) -> None:
     skipping = Ucf101Source(root, missing="skip")
     assert len(skipping) == 28
     assert [(entry.path, entry.reason) for entry in skipping.unpaired] == [
-        (TRAIN[3], "trainlist01.txt, line 4: listed, but not there"),
-        (TRAIN[7], "trainlist01.txt, line 8: listed, but not there"),
+        (TRAIN[3], "trainlist01.txt, line 4: listed, but missing"),
+        (TRAIN[7], "trainlist01.txt, line 8: listed, but missing"),
     ]
     assert "2 missing" in " ".join(skipping.notes)
     with pytest.raises(ConfigError, match="error, skip"):
@@ -165,7 +165,7 @@ def test_other_suffixes_cases_and_frame_folders(root: Path) -> None:
     source = Ucf101Source(root)
     assert keys(source) == [name.removesuffix(".avi") for name in TRAIN]  # keys as listed, wherever it runs
     assert source[0].file.suffix == ".MP4" and source[1].file.is_dir()
-    assert "12 videos are spelled otherwise" in " ".join(source.notes)
+    assert "12 videos are spelled differently" in " ".join(source.notes)
 
 
 def test_two_files_for_one_video(root: Path) -> None:
@@ -187,19 +187,19 @@ def test_a_class_folder_that_no_class_is_named_after(root: Path) -> None:
 
 def test_two_class_folders_with_one_name(root: Path) -> None:
     touch(root, ["yoyo/v_a_g01_c01.avi"])
-    with pytest.raises(DataError, match="'YoYo' and 'yoyo' are two class folders with one name"):
+    with pytest.raises(DataError, match="'YoYo' and 'yoyo' are two class folders whose names differ only in case"):
         Ucf101Source(root)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 Archery\n2 YoYo\n3 archery\n", r"lines 1 and 3 are two classes with one name \('Archery' and 'archery'\)"),
+        ("1 Archery\n2 YoYo\n3 archery\n", r"lines 1 and 3 name the same class \('Archery' and 'archery'\)"),
         ("1 Archery\n1 YoYo\n", "line 2: the number 1 already belongs to 'Archery'"),
         ("1 Archery\n3 YoYo\n", "numbered 1 to 2, found the number 3"),
         ("0 Archery\n1 YoYo\n", "numbered 1 to 2, found the number 0"),
-        ("Archery\n2 YoYo\n", "line 2: .* number all or none"),
-        ("\r\n\n", "holds no class"),
+        ("Archery\n2 YoYo\n", "line 2: .* number all lines or none"),
+        ("\r\n\n", "no class found"),
     ],
 )
 def test_broken_class_files(tmp_path: Path, text: str, message: str) -> None:
@@ -216,8 +216,8 @@ def test_class_files_without_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("YoYo/v_YoYo_g01_c01.avi 1", r"line 2: the label 1 is 'Archery' in .*, the folder says 'YoYo' \(3\)"),
-        ("YoYo/v_YoYo_g01_c01.avi 2", "label 2 is 'HandstandPushups'.*Do its labels count from 0"),
+        ("YoYo/v_YoYo_g01_c01.avi 1", r"line 2: the label 1 is 'Archery' in .*, but the folder says 'YoYo' \(3\)"),
+        ("YoYo/v_YoYo_g01_c01.avi 2", "label 2 is 'HandstandPushups'.*Do its labels start at 0"),
         ("YoYo/v_YoYo_g01_c01.avi 4", r"label 4 is not a class \(there are 1 to 3\)"),
         ("YoYos/v_YoYo_g01_c01.avi", r"line 2: the class 'YoYos' is not in classInd\.txt\. Did you mean 'YoYo'"),
         ("v_YoYo_g01_c01.avi 3", "line 2: .*is not Class/video"),
@@ -237,7 +237,7 @@ def test_broken_lists(tmp_path: Path, line: str, message: str) -> None:
 def test_lists_that_are_no_lists(tmp_path: Path) -> None:
     path = tmp_path / "trainlist01.txt"
     path.write_text("\n \r\n")
-    with pytest.raises(DataError, match="lists no video"):
+    with pytest.raises(DataError, match="no video found"):
         read_list(path, CLASSES)
     path.write_bytes(b"A\x00\x01")
     with pytest.raises(CorruptFileError, match="not a readable text file"):

@@ -47,6 +47,6 @@ def test_nothing_that_pairs_says_how_patterns_work(tmp_path: Path) -> None:
     write_frames(tmp_path, 2, "left/{i}_left.png", None)
     write_frames(tmp_path, 2, "left/{i}.png", "disp/x{i}_disp.png")
     with pytest.raises(
-        DataError, match=r"side by side or each in folders of its own; with a folder, rgb='left/\*\.png'"
+        DataError, match=r"in one folder or in a folder per modality; with a folder, rgb='left/\*\.png'"
     ):
         FolderSource(tmp_path, **PATTERNS)

@@ -74,8 +74,8 @@ def test_crops_and_flips_are_those_of_the_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("modalities", "message"),
     [
-        ({"depth": "d/*.png"}, "option of its own"),
-        ({"my normals": "n/*.png"}, "no name for a modality"),
+        ({"depth": "d/*.png"}, "has its own option"),
+        ({"my normals": "n/*.png"}, "not a valid name of a modality"),
         ({"normals": "auto"}, "give a folder or a pattern"),
     ],
 )

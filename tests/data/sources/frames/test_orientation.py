@@ -116,7 +116,7 @@ def test_untagged_depth_as_stored_is_refused_with_the_cure(tmp_path: Path, orien
 
 def test_depth_that_can_only_be_upright_is_taken_as_it_is(tmp_path: Path):
     source = FolderSource(write_pairs(tmp_path, 6, (24, 32), (32, 24)))
-    assert any("3 of 3 pictures looked at have an EXIF orientation, 6 (3 times)" in note for note in source.notes)
+    assert any("3 of 3 checked pictures have an EXIF orientation, 6 (3 times)" in note for note in source.notes)
     sample = source[2].read([0])
     assert sample.rgb.shape[-2:] == sample.depth.shape[-2:] == (32, 24)
     np.testing.assert_array_equal((sample.depth[0, 0].nan_to_num() * 1000).round().numpy(), depth_array(2, (32, 24)))
@@ -261,5 +261,5 @@ def test_depth_with_a_note_of_its_own_is_not_said_to_be_left(tmp_path: Path):
         save_tagged(tmp_path / f"color/{number}.png", rgb_array(number, (24, 32)), 6)
         save_tagged(tmp_path / f"depth/{number}.png", depth_array(number, (24, 32)), 6)
     source = FolderSource(tmp_path)
-    assert any("but where they have an orientation of their own" in note for note in source.notes)
+    assert any("only if they have their own orientation" in note for note in source.notes)
     assert source[0].read([0]).depth.shape[-2:] == (32, 24)

@@ -111,7 +111,7 @@ def test_tum_layout_with_most_files_missing():
     root = shared("research_only/tum_format_tum2klg")
     source = build_source("tum", root=root)
     assert len(source) == 1 and source[0].length == 17
-    assert all("not there" in entry.reason for entry in source.unpaired) and len(source.unpaired) > 1900
+    assert all("missing" in entry.reason for entry in source.unpaired) and len(source.unpaired) > 1900
     by_stamp = build_source("tum", root=root, association="none")
     assert by_stamp[0].length == 17
     lonely = {entry.path for entry in by_stamp.unpaired if "partner" in entry.reason}

@@ -52,7 +52,7 @@ def test_a_video_beside_a_folder_of_depth_is_its_pictures(tmp_path: Path):
 def test_a_few_frames_without_depth_are_left_out_and_more_are_refused(tmp_path: Path):
     source = FolderSource(stray_scan(tmp_path / "a", 12, 10))
     assert len(source) == 10 and [entry.path for entry in source.unpaired] == ["rgb.mp4#10", "rgb.mp4#11"]
-    with pytest.raises(DataError, match=r"has 12 frames, and the depth beside it 6 files"):
+    with pytest.raises(DataError, match=r"has 12 frames, but the depth beside it has 6 files"):
         FolderSource(stray_scan(tmp_path / "b", 12, 6))
 
 
@@ -102,7 +102,7 @@ def test_arkitscenes_stamps_a_millisecond_apart(tmp_path: Path):
         save(scene / f"confidence/41069021_{late:.3f}.png", np.full((24, 32), 2, np.uint8))
     source = FolderSource(tmp_path, unit="clips")
     assert source[0].key == "41069021" and source[0].length == 4
-    assert any("3 of them by time stamps" in note for note in source.notes)
+    assert any("3 of them by timestamps" in note for note in source.notes)
     sample = source[0].read([0, 1, 2, 3])
     for place, number in enumerate((0, 1, 2, 4)):
         assert torch.equal(sample.rgb[place].permute(1, 2, 0), torch.from_numpy(rgb_array(number)))

@@ -94,7 +94,7 @@ def test_segments_say_their_unit(tmp_path: Path, header: str, unit: str) -> None
 
 def test_segments_of_unknown_unit_need_the_option_or_a_clock(tmp_path: Path) -> None:
     plain = "start,end,phase\n0,10,cut\n"
-    with pytest.raises(ConfigError, match=r"count frames or seconds.*--data\.options\.segment_unit"):
+    with pytest.raises(ConfigError, match=r"are frames or seconds.*--data\.options\.segment_unit"):
         _read(tmp_path, plain)
     assert _read(tmp_path, plain, unit="frames").unit == "frames"
     assert _read(tmp_path, plain, unit="seconds").unit == "seconds"
@@ -121,28 +121,28 @@ def test_one_file_for_all_videos(tmp_path: Path) -> None:
         ("Frame\tPhase\n0\ta\n0\ta\n", r"line 3: frames must increase .* 0 and then 0"),
         ("Frame\tPhase\n-1\ta\n", r"line 2: '-1' is negative"),
         ("Frame\tPhase\n0\ta\n1.5\tb\n", r"line 3: '1.5' is not a frame number"),
-        ("Frame\tPhase\n0\ta\n1\n", r"line 3: 1 columns where 2 are expected"),
-        ("Frame\tPhase\n0\ta\n1\tb\tc\n", r"line 3: 3 columns where 2"),
-        ("Frame\tPhase\n0\ta\n1\t\n", r"line 3: no phase is named"),
+        ("Frame\tPhase\n0\ta\n1\n", r"line 3: 1 columns, expected 2"),
+        ("Frame\tPhase\n0\ta\n1\tb\tc\n", r"line 3: 3 columns, expected 2"),
+        ("Frame\tPhase\n0\ta\n1\t\n", r"line 3: the phase is missing"),
         ("Frame\tGrasper\tBipolar\n0\t1\t0\n", r"line 1: the columns are Frame, Grasper, Bipolar"),
-        ("Frame\tPhase\n", "neither a frame number nor a time stamp"),
-        ("hello\n", "neither a frame number nor a time stamp"),
+        ("Frame\tPhase\n", "neither a frame number nor a timestamp"),
+        ("hello\n", "neither a frame number nor a timestamp"),
         ("", "is empty"),
         ("\n\n", "is empty"),
         ("t\tp\n00:00:02\ta\n00:00:01\tb\n", r"line 3: seconds must increase .* 2 and then 1"),
         ("t\tp\n00:00:02\ta\n00:00:02\tb\n", r"line 3: seconds must increase"),
-        ("t\tp\n00:00:01\ta\n00:61:00\tb\n", r"line 3: '00:61:00' is not a time stamp"),
-        ("t\tp\n00:00:01\ta\n1:5\tb\n", r"line 3: '1:5' is not a time stamp"),
+        ("t\tp\n00:00:01\ta\n00:61:00\tb\n", r"line 3: '00:61:00' is not a timestamp"),
+        ("t\tp\n00:00:01\ta\n1:5\tb\n", r"line 3: '1:5' is not a timestamp"),
         ("t\tp\n-00:00:01\ta\n", r"line 2: '-00:00:01' is negative"),
         ("start_frame,end_frame,phase\n5,4,a\n", r"line 2: the segment ends at 4, not after its start 5"),
         ("start_time,end_time,phase\n5,5,a\n", r"line 2: the segment ends at 5"),
         ("start_frame,end_frame,phase\n-5,4,a\n", r"line 2: '-5' is negative"),
         ("start_frame,end_frame,phase\n0,4.5,a\n", r"line 2: '4.5' is not a frame number"),
-        ("start_frame,end_frame,phase\n0,4\n", r"line 2: 2 columns where 3"),
+        ("start_frame,end_frame,phase\n0,4\n", r"line 2: 2 columns, expected 3"),
         ("start_frame,end_frame,phase\n", "has a header and no line"),
-        ("start_frame,end_frame,surgeon\n0,4,a\n", r"no column is called phase, label or activity"),
-        ("start_frame,phase\n0,a\n", r"no column is called end or stop"),
-        ("start_frame,end_time,phase\n0,4,a\n", r"name two units"),
+        ("start_frame,end_frame,surgeon\n0,4,a\n", r"no column called phase, label or activity"),
+        ("start_frame,phase\n0,a\n", r"no column called end or stop"),
+        ("start_frame,end_time,phase\n0,4,a\n", r"have different units"),
         ("video,start_frame,end_frame,phase\n,0,4,a\n", r"line 2: the video column is empty"),
         ("start_time,end_time,phase\n0,soon,a\n", r"line 2: 'soon' is not seconds"),
     ],

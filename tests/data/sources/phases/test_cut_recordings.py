@@ -60,11 +60,11 @@ def test_the_readable_part_keeps_its_labels_and_the_lost_ones_are_said(tmp_path:
     names = [source.action_names[each] for each in source.videos[0].phases]
     assert names == NAMES[:count]
     reason = source.incomplete["video01"]
-    assert f"goes on behind its end ({(COUNT - count) / FPS:.1f} s, {COUNT - count} frames)" in reason
-    assert any("1 videos are incomplete" in note and "these labels are lost" in note for note in source.notes)
+    assert f"continues after its end ({(COUNT - count) / FPS:.1f} s, {COUNT - count} frames)" in reason
+    assert any("1 videos are incomplete" in note and "these labels are not used" in note for note in source.notes)
     list_left_out(SimpleNamespace(output_dir=tmp_path / "run"), [SimpleNamespace(source=source)])
     (entry,) = read_skipped(tmp_path / "run/skipped_files.csv")
-    assert entry.is_used and "these labels are lost" in entry.reason and entry.path.endswith(f"video01.{kind}")
+    assert entry.is_used and "these labels are not used" in entry.reason and entry.path.endswith(f"video01.{kind}")
 
 
 def test_what_goes_beyond_the_announced_end_is_still_refused(tmp_path: Path):
@@ -72,7 +72,7 @@ def test_what_goes_beyond_the_announced_end_is_still_refused(tmp_path: Path):
     write_phases(root / "phase_annotations/video01-phase.txt", [*NAMES, *["wash"] * 20])
     with pytest.raises(DataError, match=r"longer than the video.*length_tolerance=20"):
         PhasesSource(root)
-    assert PhasesSource(root, length_tolerance=20).incomplete["video01"].count("lost") == 1
+    assert PhasesSource(root, length_tolerance=20).incomplete["video01"].count("not used") == 1
 
 
 def test_a_whole_video_with_a_longer_annotation_is_refused(tmp_path: Path):
@@ -85,7 +85,7 @@ def test_a_whole_video_with_a_longer_annotation_is_refused(tmp_path: Path):
 def test_another_rate_is_not_taken_for_a_cut(tmp_path: Path):
     root, count = cut_root(tmp_path, "ts")
     write_phases(root / "phase_annotations/video01-phase.txt", ["cut"] * (2 * count))
-    with pytest.raises(DataError, match=r"label_fps=50 if so"):
+    with pytest.raises(DataError, match=r"label_fps=50"):
         PhasesSource(root)
 
 

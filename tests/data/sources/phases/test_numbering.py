@@ -37,14 +37,14 @@ def test_at_one_a_second(tmp_path: Path) -> None:
     ten, nine = _lines(tmp_path, "ten", range(1, 11)), _lines(tmp_path, "nine", range(1, 10))
     timing = Timing(250, 25.0, label_fps=1.0)
     found, how = _first({"ten": ten}, {"ten": timing})
-    assert found == 1 and how is not None and "ten.txt ends at 10, which counted from 0 would lie behind" in how
+    assert found == 1 and how is not None and "ten.txt ends at 10, which counted from 0 would lie after" in how
     with pytest.raises(ConfigError, match=r"nine\.txt \(line 2\), none has a 0.*--data\.options\.label_start=1"):
         _first({"nine": nine}, {"nine": timing})
     both = {"nine": nine, "ten": ten}
     assert _first(both, dict.fromkeys(both, timing))[0] == 1
     assert _first({"nine": nine}, {"nine": timing}, 1) == (
         1,
-        "frames are numbered from 1 in the annotations, as stated",
+        "frames are numbered from 1 in the annotations, as given",
     )
     assert _first({"nine": nine}, {"nine": timing}, 0)[0] == 0
 
@@ -63,7 +63,7 @@ def test_a_zero_settles_it(tmp_path: Path) -> None:
     assert _first({"late": late, "whole": whole}, timings) == (0, None)
     with pytest.raises(DataError, match=r"contradict each other: .*long\.txt ends at 10.*whole\.txt begins at 0"):
         _first({"long": _lines(tmp_path, "long", range(1, 11)), "whole": whole}, timings)
-    with pytest.raises(DataError, match=r"whole\.txt, line 2: the number is 0, and label_start is 1"):
+    with pytest.raises(DataError, match=r"whole\.txt, line 2: the number is 0, but label_start is 1"):
         _first({"whole": whole}, timings, 1)
     assert _first({"a": _lines(tmp_path, "a", range(40, 60))}, {"a": Timing(100)}) == (0, None)
     assert _first({}, {}) == (0, None)
@@ -99,7 +99,7 @@ def test_times_and_bare_rows_have_no_first_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stated", [2, -1, True, "1"])
 def test_only_0_and_1_can_be_stated(stated: int) -> None:
-    with pytest.raises(ConfigError, match="it is 0 or 1"):
+    with pytest.raises(ConfigError, match="it must be 0 or 1"):
         _first({}, {}, stated)
 
 

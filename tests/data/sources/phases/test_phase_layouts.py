@@ -105,7 +105,7 @@ def test_multibypass(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ignoring = _source(tmp_path, ignored_phases=["out_of_body"])
     assert ignoring.action_names == ["pouch", "prep"]
     assert _phases(ignoring, "BBP01") == _runs((1, 10), (0, 10), (255, 5))
-    assert "ignored as asked: out_of_body" in caplog.text
+    assert "ignored by option: out_of_body" in caplog.text
     assert _phases(_source(tmp_path, annotation_level="steps"), "BBP01") == _runs((0, 5), (1, 20))
     with pytest.raises(ConfigError, match=r"ignored_phases names 'out of body'.*Did you mean 'out_of_body'"):
         _source(tmp_path, ignored_phases=["out of body"])
@@ -121,7 +121,7 @@ def test_elsewhere_overlaps_stay_errors(tmp_path: Path) -> None:
     write_video(tmp_path / "videos/v1.mp4", 25)
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/v1.csv").write_text("start_seconds,end_seconds,phase\n0,0.4,prep\n0.12,0.2,out\n")
-    with pytest.raises(DataError, match="overlap; a frame has one phase"):
+    with pytest.raises(DataError, match="overlap; a frame must have one phase"):
         _source(tmp_path)
     # The inner one can be left out by its name, here too.
     assert _phases(_source(tmp_path, ignored_phases=["out"]), "v1") == _runs((0, 10), (255, 15))
@@ -179,7 +179,7 @@ def test_minutes_or_hours(tmp_path: Path) -> None:
         "minutes and seconds" in note for note in source.notes
     )
     slow = 1 / 60
-    with pytest.raises(ConfigError, match=r"hours and minutes too; say which with --data\.options\.clock=mm:ss"):
+    with pytest.raises(ConfigError, match=r"hours and minutes; choose with --data\.options\.clock=mm:ss"):
         _source(tmp_path, fps=slow)
     assert _phases(_source(tmp_path, fps=slow, clock="hh:mm"), "v1") == _runs((0, 1), (1, 9))
     minutes = _phases(_source(tmp_path, fps=slow, clock="mm:ss"), "v1")
@@ -198,4 +198,4 @@ def test_what_lies_beside_is_no_annotation(tmp_path: Path) -> None:
     (tmp_path / "v1.txt").rename(tmp_path / "labels/v1.txt")
     (tmp_path / "info.json").rename(tmp_path / "labels/info.json")
     (left,) = _source(tmp_path).unpaired
-    assert left.path == "info.json" and "another structure" in left.reason
+    assert left.path == "info.json" and "an unknown structure" in left.reason

@@ -132,7 +132,7 @@ def test_a_phase_never_seen(cholec: Path) -> None:
 def test_numeric_phases_need_names(frames: Path) -> None:
     for number in (1, 2, 3):
         write_phases(frames / f"annotations/v{number}.txt", ["0"] * 3 + ["1"] * 3)
-    with pytest.raises(LabelError, match="what a number stands for is not standard"):
+    with pytest.raises(LabelError, match="numbers are not standardised"):
         _source(frames)
     assert _source(frames, phase_names=["cut", "sew"]).videos[0].phases.tolist() == [0, 0, 0, 1, 1, 1]
 
@@ -251,7 +251,7 @@ def test_time_stamps_and_the_order_of_formats(cholec: Path, tmp_path: Path) -> N
     source = _source(tmp_path)
     assert source.videos[0].phases.tolist() == [0] * 8 + [1] * 12
     assert [entry.path for entry in source.unpaired] == ["video01-timestamp.txt"]
-    with pytest.raises(DataError, match=r"video02-phase.txt, line 2: '0' is not a time stamp"):
+    with pytest.raises(DataError, match=r"video02-phase.txt, line 2: '0' is not a timestamp"):
         _source(tmp_path, annotation_format="timestamps")
     (tmp_path / "phase_annotations/video02-timestamp.txt").write_text("Time\tPhase\n00:00:00.20\tsew\n")
     chosen = _source(tmp_path, annotation_format="timestamps")
@@ -271,7 +271,7 @@ def test_segments_per_video_and_for_all(frames: Path) -> None:
     shutil.rmtree(frames / "annotations")
     rows = ["v1,0,6,cut", "videos/v2.mp4,1,3,sew", "v9,0,4,knot"]
     (frames / "all.csv").write_text("\n".join(["video,start,end,label", *rows]))
-    with pytest.raises(ConfigError, match="count frames or seconds"):
+    with pytest.raises(ConfigError, match="are frames or seconds"):
         _source(frames, annotations="all.csv")
     whole = _source(frames, annotations="all.csv", segment_unit="frames")
     assert whole.action_names == ["cut", "knot", "sew"]
@@ -292,10 +292,10 @@ def test_what_has_no_partner_is_listed_or_refused(frames: Path) -> None:
     source = _source(frames)
     assert [video.key for video in source.videos] == ["v1", "v2"]
     listed = {entry.path: entry.reason for entry in source.unpaired}
-    assert listed["v8-phase.txt"] == "no video of that name" and listed["v3"] == "no annotation for it"
-    assert "no annotation" in listed["README.txt"]
+    assert listed["v8-phase.txt"] == "no video of that name" and listed["v3"] == "it has no annotation"
+    assert "not an annotation" in listed["README.txt"]
     assert source.action_names == ["cut", "knot", "sew", "wash"]
-    with pytest.raises(DataError, match=r"3 files take no part; the first: "):
+    with pytest.raises(DataError, match=r"3 files are not used; the first: "):
         _source(frames, on_unpaired="error")
 
 
@@ -306,7 +306,7 @@ def test_a_video_that_cannot_be_read_is_listed(cholec: Path, tmp_path: Path) -> 
     assert [video.key for video in source.videos] == ["video01"]
     assert source.unpaired[0].path.endswith("video02.mp4")
     (tmp_path / "videos/video01.mp4").write_bytes(b"")
-    with pytest.raises(DataError, match="not one of 2 videos can be read"):
+    with pytest.raises(DataError, match="none of 2 videos can be read"):
         _source(tmp_path)
 
 
@@ -323,7 +323,7 @@ def test_splits_take_whole_videos(frames: Path) -> None:
     source = _source(frames, split="train")
     assert [video.key for video in source.videos] == ["v1", "v3"]
     assert [(entry.path, entry.reason) for entry in source.unpaired] == [
-        ("v7", "listed for the split train, but no video of that name")
+        ("v7", "listed for the split train, but there is no such video")
     ]
     (frames / "train.txt").write_text("v7\n")
     with pytest.raises(DataError, match="none of its 1 entries"):
@@ -339,7 +339,7 @@ def test_two_videos_or_annotations_of_one_name(cholec: Path, tmp_path: Path) -> 
     (tmp_path / "videos/more").mkdir()
     shutil.copy(tmp_path / "videos/video01.mp4", tmp_path / "videos/more/video01.mp4")
     (tmp_path / "all.csv").write_text("video,start_frame,end_frame,phase\nx/video01,0,5,cut\n")
-    with pytest.raises(DataError, match=r"'x/video01' could be any of the videos more/video01, video01"):
+    with pytest.raises(DataError, match=r"'x/video01' matches several videos: more/video01, video01"):
         _source(tmp_path, annotations="all.csv")
     shutil.copy(tmp_path / "videos/video02.mp4", tmp_path / "videos/video02.avi")
     with pytest.raises(DataError, match="would both be the video 'video02'"):
@@ -373,7 +373,7 @@ def test_options_that_cannot_be(cholec: Path, frames: Path) -> None:
         ({"label_fps": -1.0}, "label_fps is -1"),
         ({"length_tolerance": -1}, "length_tolerance is -1"),
         ({"annotation_format": "frame"}, "Did you mean 'frames'"),
-        ({"rgb": "none"}, "chooses among frames"),
+        ({"rgb": "none"}, "selects frames, but"),
         ({"phasenames": ["a"]}, "no option 'phasenames'"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -97,7 +97,7 @@ def test_a_cut_recording_is_noted_logged_and_named_beside_labels_that_do_not_fit
     assert any("1 videos are incomplete" in note and "announces 8.0 s" in note for note in source.notes)
     assert any("is incomplete" in record.message and "are missing" in record.message for record in caplog.records)
     (tmp_path / "data/video.csv").write_text("start_seconds,end_seconds,phase\n0,2,A\n2,8,B\n")
-    assert "video.csv goes on behind its end" in PhasesSource(tmp_path / "data").incomplete["video"]
+    assert "video.csv continues after its end" in PhasesSource(tmp_path / "data").incomplete["video"]
     (tmp_path / "data/video.csv").write_text("start_seconds,end_seconds,phase\n0,2,A\n2,12,B\n")
     with pytest.raises(DataError, match=r"the file announces 8\.0 s, of which 4\.\d s decode"):
         PhasesSource(tmp_path / "data")

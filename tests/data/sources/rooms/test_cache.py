@@ -111,7 +111,7 @@ def test_an_edited_index_is_found(tmp_path):
     path = folder / cache.INDEX_NAME
     index = json.loads(path.read_text())
     path.write_text(json.dumps({**index, "digest": "0" * 64}))
-    with pytest.raises(CorruptFileError, match="its seal does not fit"):
+    with pytest.raises(CorruptFileError, match="its seal does not match"):
         cache.verify(folder, SPEC)
     del index["seal"]  # as earlier versions wrote it
     path.write_text(json.dumps({**index, "digest": "0" * 64}))

@@ -37,7 +37,7 @@ class RampDepth:
 
     def require_length(self, num_frames: int, video: object) -> None:
         if num_frames != self.length:
-            raise DataError(f"{video} has {num_frames} frames, its depth {self.length}")
+            raise DataError(f"{video} has {num_frames} frames, but its depth {self.length}")
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         maps = torch.stack([torch.full((1, 32, 48), float(index)) for index in indices])
@@ -65,7 +65,7 @@ def test_depth_comes_by_frame_number_and_at_the_pictures_size(tmp_path: Path) ->
     assert sample.depth is not None and sample.depth.shape == (3, 1, 64, 96) and sample.depth.dtype == torch.float32
     assert sample.depth[:, 0, 63, 95].tolist() == [0.0, 11.0, 5.0]
     assert torch.isnan(sample.depth).sum() == 3 * 8 * 8  # the hole grows with the map and swallows nothing else
-    with pytest.raises(DataError, match="has 12 frames, its depth 13"):
+    with pytest.raises(DataError, match="has 12 frames, but its depth 13"):
         VideoFile("a", path, depth=RampDepth(13)).read([0])
 
 
@@ -132,7 +132,7 @@ def test_depth_placed_from_its_own_resolution_is_that_aligned_first(tmp_path: Pa
         assert foreign.aligned and foreign.depth.shape[-2:] == foreign.rgb.shape[-2:] == (64, 96)
     assert video.read_maps([3, 5], {"rgb", "depth"}).only({"depth"}).depth.shape == (2, 1, 64, 96)
     short = dataclasses.replace(coarse, depth=coarse.depth[:1])
-    with pytest.raises(DataError, match="do not fit each other"):
+    with pytest.raises(DataError, match="differ in size or frame count"):
         checked_size(short, (1, 1))
 
 

@@ -203,7 +203,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path, stage: str) ->
     model = build_model(args, task)
     with torch.no_grad():
         model.get_parameter("fc_norm.bias")[0] = np.nan
-    with pytest.raises(DataError, match=r"not finite under train\.precision=no"):
+    with pytest.raises(DataError, match=r"not finite with train\.precision=no"):
         task.extract(args, model)
     assert not list((tmp_path / "features" / "train").glob("*.parquet"))
 

@@ -240,7 +240,7 @@ def test_another_frame_stride_than_the_first_stage_had_is_noted(tmp_path: Path) 
     stage = first_stage(tmp_path / "stage", temporal_frame_stride=4)
     task = ActionDetectionTask()
     build_model(arguments(tmp_path, stage), task)
-    assert task.load_report is not None and "frames 4 apart, the run reads them 2 apart" in task.load_report.notes[0]
+    assert task.load_report is not None and "frames 4 apart, but the run reads them 2" in task.load_report.notes[0]
 
 
 def test_a_trained_second_stage_is_taken_whole(tmp_path: Path, stage: str, features: str) -> None:
@@ -252,7 +252,7 @@ def test_a_trained_second_stage_is_taken_whole(tmp_path: Path, stage: str, featu
     model = build_model(again, ActionDetectionTask())
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
     again.model["temporal_hidden_size"] = 16
-    with pytest.raises(CheckpointError, match="must be those it was trained with"):
+    with pytest.raises(CheckpointError, match="must be those with which the second stage was trained"):
         build_model(again, ActionDetectionTask())
 
 

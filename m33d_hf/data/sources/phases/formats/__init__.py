@@ -1,1 +1,1 @@
-"""The layouts in which people write down which phase each moment of a video belongs to, one module each."""
+"""The file layouts of phase annotations, one module each."""

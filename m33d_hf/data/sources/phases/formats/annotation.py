@@ -1,4 +1,4 @@
-"""What all layouts of phase annotations are read into, and what may be said about the reading."""
+"""The common form of all layouts of phase annotations, and the options for reading them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLOCKS = ("auto", "mm:ss", "hh:mm")
 
 @dataclass(frozen=True)
 class AnnotationOptions:
-    """How annotation files are to be read, where they leave something open.
+    """Options for reading annotation files that are ambiguous.
 
     Attributes:
         kind: one of `FORMATS`, or "auto" to tell by the content.
@@ -47,12 +47,12 @@ class AnnotationOptions:
             if value not in known:
                 names = [name for name in known if name is not None]
                 hint = nearest_name_hint(str(value), names)
-                raise ConfigError(f"{option} is {value!r}; it is one of {', '.join(names)}.{hint}")
+                raise ConfigError(f"{option} is {value!r}; it must be one of {', '.join(names)}.{hint}")
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one file says about one video, in the file's own units.
+    """The annotation of one video in one file, in the file's own units.
 
     Attributes:
         path: the file.

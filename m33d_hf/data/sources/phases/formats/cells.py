@@ -10,9 +10,10 @@ from pathlib import Path
 from m33d_hf.errors import DataError
 
 EXPECTED = (
-    "Known are: 'Frame<TAB>Phase' lines with whole frame numbers, 'HH:MM:SS.xx<TAB>Phase' lines, one phase a line for "
-    "every frame, CSV with a header such as start_frame,end_frame,phase or start_seconds,end_seconds,phase, tables of "
-    "all videos with a video column, and JSON with levels of segments in milliseconds."
+    "Known layouts are: 'Frame<TAB>Phase' lines with integer frame numbers, 'HH:MM:SS.xx<TAB>Phase' lines, one phase "
+    "per line for every frame, CSV with a header such as start_frame,end_frame,phase or "
+    "start_seconds,end_seconds,phase, tables of all videos with a video column, and JSON with levels of segments in "
+    "milliseconds."
 )
 FRAME_COLUMNS = ("frame", "frames", "frame_id", "frame_number", "frame_index", "frame_nr", "index")
 TIME_COLUMNS = ("time", "timestamp", "time_stamp", "stamp", "seconds", "time_s", "time_seconds", "second", "sec")
@@ -73,7 +74,7 @@ def checked_cells(path: Path, rows: Sequence[Row], columns: int, phase: int) -> 
         cells = [cell.strip() for cell in row]
         if len(cells) != columns:
             text = " | ".join(cells)
-            raise DataError(f"{path}, line {number}: {len(cells)} columns where {columns} are expected: {text!r}")
+            raise DataError(f"{path}, line {number}: {len(cells)} columns, expected {columns}: {text!r}")
         if not cells[phase]:
-            raise DataError(f"{path}, line {number}: no phase is named; leave the line out if none is annotated")
+            raise DataError(f"{path}, line {number}: the phase is missing; leave the line out if no phase is annotated")
         yield number, cells

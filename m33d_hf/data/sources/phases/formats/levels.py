@@ -38,7 +38,7 @@ def read_levels(path: Path, text: str, options: AnnotationOptions) -> list[Annot
     notes = [f"JSON with segments in milliseconds; the level {options.level} is read (--data.options.annotation_level)"]
     if inner:
         notes.append(
-            "where segments lie inside others, the inner ones count; to leave out those of a name: "
+            "if segments lie inside others, the inner ones count; to leave out segments by name: "
             "--data.options.ignored_phases"
         )
     gone = [part for part in segments if part.name in options.ignored]  # for the account of what was left out
@@ -53,8 +53,8 @@ def _level(path: Path, text: str, level: str) -> Sequence[Any]:
     known = [name for name in LEVELS if isinstance(content.get(name), list)] if isinstance(content, Mapping) else []
     if not known:
         raise DataError(
-            f"{path}: is JSON of another structure than the known one: a level ({' or '.join(LEVELS)}) with segments, "
-            'each {"start": ms, "end": ms, "label_name": name}'
+            f"{path}: is JSON of an unknown structure; expected a level ({' or '.join(LEVELS)}) with segments, each "
+            '{"start": ms, "end": ms, "label_name": name}'
         )
     if level not in known:
         raise ConfigError(
@@ -79,7 +79,9 @@ def _segment(path: Path, place: int, entry: Any) -> Segment:
         raise DataError(f"{where}: has no label_name")
     first, last = entry.get("start"), entry.get("end")
     if not _is_time(first) or not _is_time(last):
-        raise DataError(f"{where}: its start and end are {str(first)[:40]} and {str(last)[:40]}; milliseconds from 0")
+        raise DataError(
+            f"{where}: start and end are {str(first)[:40]} and {str(last)[:40]}; they must be milliseconds, at least 0"
+        )
     start, stop = float(first) / _PER_SECOND, float(last) / _PER_SECOND
     if stop <= start:
         raise DataError(f"{where}: the segment ends at {last}, not after its start {first} (milliseconds)")

@@ -1,4 +1,4 @@
-"""Layouts with one moment a line: numbered frames, time stamps, and bare phases, one for every frame.
+"""Layouts with one moment a line: numbered frames, timestamps, and bare phases, one for every frame.
 
 * frames: `Frame<TAB>Phase`, then a line per frame or per k-th frame; also headless and with commas (HeiChole), counted
   in seconds (AutoLaparo), or with a video column;
@@ -61,7 +61,7 @@ def names_videos(rows: Sequence[Row]) -> bool:
 
 
 def read_lines(path: Path, rows: Sequence[Row], kind: str, clock: str = "auto") -> list[Annotation]:
-    """Read a table of frames or time stamps: one annotation, or one per video of its video column.
+    """Read a table of frames or timestamps: one annotation, or one per video of its video column.
 
     Raises:
         DataError: other columns, numbers that fall, negative or malformed moments; names file and line.
@@ -86,7 +86,7 @@ def read_lines(path: Path, rows: Sequence[Row], kind: str, clock: str = "auto") 
 
 
 def read_rows(path: Path, rows: Sequence[Row]) -> list[Annotation]:
-    """Read one phase a line, the first one for the first frame; a header is no matter.
+    """Read one phase per line, the first one for the first frame; a header is allowed.
 
     Raises:
         DataError: more than one column.
@@ -125,13 +125,13 @@ def _columns_of(path: Path, first: Row, header: list[str], kind: str, titled: bo
         return 0, 1
     if not titled:
         raise DataError(
-            f"{path}, line {first[0]}: {len(header)} columns without a header: which of them is the phase? Only two, a "
-            f"moment and a phase, go without. {EXPECTED}"
+            f"{path}, line {first[0]}: {len(header)} columns without a header, so the phase column is unknown. A "
+            f"header is optional only for two columns, time and phase. {EXPECTED}"
         )
     if moment is None or phase is None or len(header) < 2:
         raise DataError(
             f"{path}, line {first[0]}: the columns are {', '.join(first[1])}; a column for the "
-            f"{'frame' if kind == 'frames' else 'time stamp'} and one called phase are needed. {EXPECTED}"
+            f"{'frame' if kind == 'frames' else 'timestamp'} and one called phase are required. {EXPECTED}"
         )
     return moment, phase
 
@@ -183,13 +183,13 @@ def _columns(path: Path, rows: Sequence[Row], columns: _Columns) -> tuple[TimeCo
     names = [row[phase] for _, row in checked]
     if kind == "frames":
         return TimeColumn(np.array([_frame(path, *cell) for cell in cells], dtype=np.float64), 0), names
-    what = "a time stamp HH:MM:SS.xx (minutes and seconds below 60)"
+    what = "a timestamp HH:MM:SS.xx (minutes and seconds below 60)"
     return read_times(path, cells, clock, seconds, what), names
 
 
 def _frame(path: Path, number: int, text: str) -> float:
     if not _WHOLE.fullmatch(text):
-        raise DataError(f"{path}, line {number}: {text!r} is not a frame number (a whole number)")
+        raise DataError(f"{path}, line {number}: {text!r} is not a frame number (an integer)")
     if int(text) < 0:
         raise DataError(f"{path}, line {number}: {text!r} is negative; the video starts at 0")
     return float(text)
@@ -207,6 +207,6 @@ def _refuse_falling(annotation: Annotation) -> None:
     shown = f"{before:g} and then {after:g}" + ("" if annotation.unit == "frames" else " seconds")
     several = " A table of several videos names them in a column 'video'." if after <= annotation.starts[0] else ""
     raise DataError(
-        f"{annotation.path}, line {annotation.lines[at + 1]}: {annotation.unit} must increase from line to line, here "
-        f"they are {shown}. Sort the lines, and remove what is there twice.{several}"
+        f"{annotation.path}, line {annotation.lines[at + 1]}: {annotation.unit} must increase from line to line, but "
+        f"here they are {shown}. Sort the lines and remove duplicates.{several}"
     )

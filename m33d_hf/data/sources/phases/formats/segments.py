@@ -137,13 +137,17 @@ def _segment_columns(
     if missing:
         names = {"start": "start", "stop": "end or stop", "phase": "phase, label or activity"}
         raise DataError(
-            f"{path}, line {first[0]}: no column is called {' / '.join(names[name] for name in missing)}; the columns "
-            f"are {', '.join(first[1])}. {EXPECTED}"
+            f"{path}, line {first[0]}: there is no column called {' / '.join(names[name] for name in missing)}; the "
+            f"columns are {', '.join(first[1])}. {EXPECTED}"
         )
     if units["start"] != units["stop"]:
-        raise DataError(f"{path}, line {first[0]}: the start and end columns name two units: {', '.join(first[1])}")
+        raise DataError(
+            f"{path}, line {first[0]}: the start and end columns have different units: {', '.join(first[1])}"
+        )
     if units["start"] and unit and units["start"] != unit:
-        raise ConfigError(f"{path}: the columns say {units['start']}, segment_unit says {unit}; leave the option out")
+        raise ConfigError(
+            f"{path}: the columns say {units['start']}, but segment_unit says {unit}; leave the option out"
+        )
     return columns, _settled_unit(path, first, units["start"] or unit, sample, columns["start"])
 
 
@@ -155,8 +159,8 @@ def _settled_unit(path: Path, first: Row, stated: str | None, sample: Sequence[R
     if is_time(shown) or ":" in shown:
         return "seconds"
     raise ConfigError(
-        f"{path}: nothing says whether {', '.join(first[1])} count frames or seconds. Call the columns start_frame "
-        "and end_frame or start_seconds and end_seconds, or pass --data.options.segment_unit=frames (or seconds)"
+        f"{path}: it is unknown whether {', '.join(first[1])} are frames or seconds. Name the columns start_frame and "
+        "end_frame or start_seconds and end_seconds, or pass --data.options.segment_unit=frames (or seconds)"
     )
 
 
@@ -169,7 +173,7 @@ def _frames(path: Path, cells: Sequence[tuple[int, str]]) -> TimeColumn:
     for number, text in cells:
         match = _WHOLE.fullmatch(text)
         if match is None:
-            raise DataError(f"{path}, line {number}: {text!r} is not a frame number (a whole number)")
+            raise DataError(f"{path}, line {number}: {text!r} is not a frame number (an integer)")
         if int(match[1]) < 0:
             raise DataError(f"{path}, line {number}: {text!r} is negative; the video starts at 0")
         values.append(float(match[1]))

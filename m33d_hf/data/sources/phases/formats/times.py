@@ -1,4 +1,4 @@
-"""Times as people write them, judged by the whole column: what one cell leaves open, another one settles."""
+"""Parses columns of times; cells that are ambiguous alone are interpreted by the whole column."""
 
 from __future__ import annotations
 
@@ -118,12 +118,12 @@ def _refuse_two_points(path: Path, cells: Sequence[tuple[int, str]]) -> None:
     line, text = commas[0]
     if any("." in other for _, other in cells):
         raise DataError(
-            f"{path}, line {line}: {text!r} has a comma, other times of the column have a point; write all of them "
+            f"{path}, line {line}: {text!r} has a comma, but other times of the column have a point; write all of them "
             "with a point"
         )
     plain = [other for _, other in commas if ":" not in other]
     if plain and all(re.fullmatch(r"-?[1-9][0-9]{0,2},[0-9]{3}", other) for other in plain):
         raise DataError(
-            f"{path}, line {line}: {text!r} may be a decimal number or one with a comma between thousands, and no "
-            "other time of the column tells; write it with a point, or without the comma"
+            f"{path}, line {line}: {text!r} may be a decimal number or have a comma between thousands, and no other "
+            "time of the column decides it; write it with a decimal point, or without the comma"
         )

@@ -41,7 +41,7 @@ def test_a_table_of_all_videos_with_mistakes(tmp_path: Path) -> None:
 def test_without_a_header_only_two_columns_go(tmp_path: Path) -> None:
     (found,) = _all(tmp_path, "0,0\n1,0\n2,3\n")
     assert found.kind == "frames" and _spoken(found) == [(0, "0"), (1, "0"), (2, "3")]
-    with pytest.raises(DataError, match=r"line 1: 4 columns without a header: which of them is the phase"):
+    with pytest.raises(DataError, match=r"line 1: 4 columns without a header, so the phase column is unknown"):
         _all(tmp_path, "0,0,1,0\n1,0,1,1\n")
 
 
@@ -53,7 +53,7 @@ def test_one_phase_a_line(tmp_path: Path) -> None:
     assert _spoken(named) == [(0, "cut"), (1, "sew")]
     (blanks,) = _all(tmp_path, "Calot triangle\nClipping, cutting\n", kind="rows")
     assert blanks.names == ("Calot triangle", "Clipping, cutting")
-    with pytest.raises(DataError, match="neither a frame number nor a time stamp"):
+    with pytest.raises(DataError, match="neither a frame number nor a timestamp"):
         _all(tmp_path, "hello\nworld\n")
 
 

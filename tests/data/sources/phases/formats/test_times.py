@@ -46,8 +46,8 @@ def test_a_stated_clock(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (("1,500", "2,250"), r"line 2: '1,500' may be a decimal number or one with a comma between thousands"),
-        (("0.5", "1,25"), r"line 3: '1,25' has a comma, other times of the column have a point"),
+        (("1,500", "2,250"), r"line 2: '1,500' may be a decimal number or have a comma between thousands"),
+        (("0.5", "1,25"), r"line 3: '1,25' has a comma, but other times of the column have a point"),
         (("00:60", "00:10"), r"line 2: '00:60' is not a time"),
         (("00:1", "00:10"), r"line 2: '00:1' is not a time"),
         (("1,2,3",), r"line 2: '1,2,3' is not a time"),
