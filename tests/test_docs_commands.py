@@ -68,8 +68,8 @@ def test_the_direction_of_the_best_checkpoint_is_said() -> None:
     for page in ("README.md", "docs/runs.md"):
         text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
         assert (
-            "`checkpoints/best` is chosen by `evaluation.metric`: smaller is better for losses and errors, larger for all "
-            "other metrics, unless `evaluation.greater_is_better` is set."
+            "`checkpoints/best` is chosen by `evaluation.metric`: smaller is better for losses and errors, larger for "
+            "all other metrics, unless `evaluation.greater_is_better` is set."
         ) in text
 
 
