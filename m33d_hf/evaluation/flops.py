@@ -55,7 +55,7 @@ class FlopCount:
         return 3.0 * self.forward - self.first - self.frozen
 
     def freeze(self) -> None:
-        """Mark all parts so far as having no backward pass."""
+        """All parts so far have no backward pass."""
         self.first, self.frozen = 0.0, 2.0 * self.forward
 
 
@@ -86,8 +86,8 @@ def count_pretraining(
     Args:
         config: the model; its `grid` and mask ratios decide the tokens.
         batch_size: matters for `contrastive_negatives: batch` and `shared_masks` alone.
-        customary: count as MAE and VideoMAE are implemented: all patches are projected, and the last decoder layer (in
-            MAE also the prediction head) computes all tokens. For comparison with published figures.
+        customary: count as MAE and VideoMAE are written: all patches projected, masked tokens not singled out in the
+            last decoder layer (nor, in MAE, in the prediction head). For comparison with published figures.
         shared_masks: count the first decoder layer as float32 training on CPU computes it with sdpa attention: mask
             tokens are projected once per position instead of once per sample.
     """
@@ -312,7 +312,7 @@ def _depth_head(config: M33DConfig, height: int, width: int) -> float:
 
 def _check_task(task: str) -> None:
     if task not in TASKS:
-        raise ConfigError(f"cannot count the FLOPs of task {task!r}.{nearest_name_hint(task, TASKS)}")
+        raise ConfigError(f"no FLOP count for task {task!r}.{nearest_name_hint(task, TASKS)}")
 
 
 def flops_per_sample(

@@ -205,5 +205,5 @@ def test_evaluation_labels_with_the_classes_in_another_order(tmp_path: Path) -> 
         with pytest.raises(ConfigError, match=r"has the same classes as the model, in another order: class 0 is"):
             build(args, model)
     args.data.eval_options = {"class_names": ["wall", "floor", "door", "roof"]}
-    with pytest.raises(ConfigError, match=r"other classes than the model: class 3 is 'roof' there and 'rest' here"):
+    with pytest.raises(ConfigError, match=r"other classes than the model: class 3 is 'roof' in the data and 'rest'"):
         task.build_eval_dataset(args, model)
