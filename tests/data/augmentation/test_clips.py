@@ -66,7 +66,7 @@ def test_it_runs_before_the_crop_and_leaves_the_geometry_draw_alone():
 def test_a_sample_with_other_maps_is_refused(maps):
     with pytest.raises(ConfigError, match=r"clip: RandAugment moves only the RGB.*randaugment_ops 0"):
         build_transform(TransformOptions(randaugment_ops=1), True, 24)(clip(**maps))
-    with pytest.raises(ConfigError, match=r"there is none"):
+    with pytest.raises(ConfigError, match=r"the sample has none"):
         rand_augment(RGBDSample("empty"), 1, 1)
 
 
