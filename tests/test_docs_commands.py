@@ -68,8 +68,8 @@ def test_the_direction_of_the_best_checkpoint_is_said() -> None:
     for page in ("README.md", "docs/runs.md"):
         text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
         assert (
-            "`checkpoints/best` follows `evaluation.metric`; losses and errors are to fall, everything else to rise, "
-            "unless `evaluation.greater_is_better` says otherwise."
+            "`checkpoints/best` is chosen by `evaluation.metric`: smaller is better for losses and errors, larger for "
+            "all other metrics, unless `evaluation.greater_is_better` is set."
         ) in text
 
 

@@ -80,5 +80,5 @@ def test_every_column_of_the_tables_is_read(tmp_path: Path, rows: dict[str, dict
 def test_rows_that_no_column_shows_are_not_left_out_in_silence(tmp_path: Path, rows: dict[str, dict[str, Any]]) -> None:
     results = collect(load_plan("demo", "full", tmp_path), rows)
     results["rows"][0]["labels"] = 77
-    with pytest.raises(ConfigError, match="rows of depth_estimation-77; the plan demo has no column"):
+    with pytest.raises(ConfigError, match="rows of depth_estimation-77, but the plan demo has no column"):
         as_tables(results)

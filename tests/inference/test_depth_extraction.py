@@ -114,7 +114,7 @@ def test_kind_is_never_guessed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'dpt' model does not say.*--kind metric.*--kind inverse.*--kind relative"):
         load_depth_predictor(model)
     relative = str(save_depth_anything(tmp_path / "anything"))
-    with pytest.raises(ConfigError, match=r"said to predict metric depth.*says inverse"):
+    with pytest.raises(ConfigError, match=r"was given --kind metric.*says inverse"):
         load_depth_predictor(relative, "metric")
     with pytest.raises(ConfigError, match=r"Did you mean 'inverse'"):
         load_depth_predictor(relative, "inversed")

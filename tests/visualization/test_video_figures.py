@@ -182,7 +182,7 @@ def test_colours_of_phases_differ():
     [
         ({"a": np.zeros(3, int), "b": np.zeros(4, int)}, None, "'a' 3, 'b' 4"),
         ({}, None, "none"),
-        ({"a": np.array([0, 2])}, None, "row 'a': phase id 2, there are names for 0 to 1"),
+        ({"a": np.array([0, 2])}, None, "row 'a': phase id 2, but there are names for 0 to 1"),
         ({"a": np.zeros(3, int)}, np.zeros((3, 5)), r"\(3, 5\)"),
     ],
 )

@@ -101,7 +101,7 @@ def check_same_classes(names: Sequence[str], dataset: SampleDataset, what: str) 
     if list(found) == list(names):
         return
     place = next((i for i, pair in enumerate(zip(found, names, strict=False)) if pair[0] != pair[1]), None)
-    where = "" if place is None else f" (class {place} is {found[place]!r} there and {names[place]!r} here)"
+    where = "" if place is None else f" (class {place}: {found[place]!r} in the data, {names[place]!r} in the model)"
     raise ConfigError(
         f"The {what} data has other classes than the model{where}: {len(found)} in the data ({_listing(found)}), "
         f"{len(names)} in the model ({_listing(names)}). Use the same class list for both (--data.options.phase_names "

@@ -64,9 +64,9 @@ def test_it_runs_before_the_crop_and_leaves_the_geometry_draw_alone():
 
 @pytest.mark.parametrize("maps", [{"depth": torch.ones(4, 1, 40, 56)}, {"segmentation": torch.zeros(4, 40, 56)}])
 def test_a_sample_with_other_maps_is_refused(maps):
-    with pytest.raises(ConfigError, match=r"clip: RandAugment moves the RGB alone.*randaugment_ops 0"):
+    with pytest.raises(ConfigError, match=r"clip: RandAugment moves only the RGB.*randaugment_ops 0"):
         build_transform(TransformOptions(randaugment_ops=1), True, 24)(clip(**maps))
-    with pytest.raises(ConfigError, match=r"there is none"):
+    with pytest.raises(ConfigError, match=r"the sample has none"):
         rand_augment(RGBDSample("empty"), 1, 1)
 
 

@@ -258,7 +258,7 @@ def test_an_image_smaller_than_a_patch_is_named(train):
 
 def test_maps_of_different_sizes_are_named():
     sample = RGBDSample("a", noise_frames(1), torch.ones(1, 1, 12, 10), meta={"draw": Draw(0)})
-    with pytest.raises(DataError, match=r"a: the maps do not fit.*rgb 1 frames of 24 x 20, depth 1 frames of 12 x 10"):
+    with pytest.raises(DataError, match=r"a: the maps differ.*rgb 1 frames of 24 x 20, depth 1 frames of 12 x 10"):
         build_transform(TransformOptions(), True, 32)(sample)
 
 

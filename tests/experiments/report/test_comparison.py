@@ -46,6 +46,6 @@ def test_a_value_of_another_kind_is_no_cell(value: object, tmp_path: Path) -> No
     """True passed for 100 %; the message names the file that is read."""
     assert percent(0.25) == 25.0 and percent(1) == 100
     row = {"variant": "base", "column": "depth-50", "seed": 0, "status": "done", "value": value}
-    unknown = pytest.raises(ConfigError, match=r"results\.json does not hold what a run .* no number")
+    unknown = pytest.raises(ConfigError, match=r"results\.json is not a file that this version .* not a number")
     with unknown, understood(tmp_path / "results.json"):
         cell({"rows": [row]}, "base", "depth-50")

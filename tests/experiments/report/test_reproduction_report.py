@@ -203,7 +203,7 @@ def test_without_matplotlib_the_text_is_written_and_says_so(tmp_path: Path, monk
 
     monkeypatch.setattr(figures, "rows_figure", missing)
     html, tables, answers = _write(tmp_path, made_results())
-    assert "There are no pictures here: figures need matplotlib" in answers and "data:image" not in html
+    assert "There are no pictures here: figures require matplotlib" in answers and "data:image" not in html
     assert recompute(made_results(), tables) == 37
 
 
@@ -280,7 +280,7 @@ def test_the_documents_are_updated_from_the_command_line(
     Path("docs/evidence.md").write_text(f"{BEGIN}{END}\n", encoding="utf-8")
     assert main(["--update_readme"]) == 0 and main(["--update_readme"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "written anew: README.md, docs/evidence.md",
+        "updated: README.md, docs/evidence.md",
         "README.md and docs/evidence.md are up to date",
     ]
     assert Path("README.md").read_text(encoding="utf-8") == readme_section(made_results()) + "\n"

@@ -170,7 +170,7 @@ def test_what_differs_from_training_is_said(tmp_path: Path, capsys: pytest.Captu
         "transforms.eval_crop is 'center' here but was 'resize' in training",
     ]
     args.model = {"num_labels": 4}
-    with pytest.raises(ConfigError, match=r"num_labels is 4, the model of .* has 3 classes"):
+    with pytest.raises(ConfigError, match=r"num_labels is 4, but the model of .* has 3 classes"):
         as_trained(args)
 
 

@@ -197,7 +197,7 @@ def test_a_number_that_only_a_recipe_states_is_a_maximum(tmp_path: Path, capsys:
     args = parse_arguments(given, "depth_estimation")
     assert args.data.max_train_samples == 200 and json.dumps(args.data.max_train_samples) == "200"
     assert len(building.build_dataset(args, tiny_config(), True)) == 12
-    assert "takes up to 200 training samples; the data has 12, all are used" in capsys.readouterr().out
+    assert "takes up to 200 training samples; the data has 12, so all are used" in capsys.readouterr().out
     asked = parse_arguments([*given, "--data.max_train_samples", "200"], "depth_estimation")
     with pytest.raises(ConfigError, match="200 samples are requested"):
         building.build_dataset(asked, tiny_config(), True)

@@ -180,7 +180,7 @@ def test_depth_estimation_refuses_depth_that_is_no_distance(tmp_path: Path) -> N
     args.data.source, args.data.root = "folder", str(tmp_path / "frames")
     args.data.options = {"depth_kind": "inverse"}
     task = DepthEstimationTask()
-    with pytest.raises(ConfigError, match="is inverse; depth_estimation predicts and judges metres"):
+    with pytest.raises(ConfigError, match="is inverse, but depth_estimation requires metres"):
         task.build_datasets(args, task.build_model(args))
 
 
@@ -202,8 +202,8 @@ def test_evaluation_labels_with_the_classes_in_another_order(tmp_path: Path) -> 
     assert task.build_datasets(args, model)[1] is not None
     args.data.eval_options = {"class_names": ["floor", "wall", "door", "rest"]}
     for build in (task.build_datasets, task.build_eval_dataset):
-        with pytest.raises(ConfigError, match=r"evaluation data have the same classes in another order .*class 0 is"):
+        with pytest.raises(ConfigError, match=r"has the same classes as the model, in another order: class 0 is"):
             build(args, model)
     args.data.eval_options = {"class_names": ["wall", "floor", "door", "roof"]}
-    with pytest.raises(ConfigError, match=r"other classes than the model: class 3 is 'roof' there and 'rest' here"):
+    with pytest.raises(ConfigError, match=r"other classes than the model: class 3 is 'roof' in the data and 'rest'"):
         task.build_eval_dataset(args, model)

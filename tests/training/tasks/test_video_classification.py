@@ -242,7 +242,7 @@ def test_evaluation_data_of_other_classes(tmp_path: Path) -> None:
     args.data.eval_options = {"names": ["cut", "knot", "tie"]}
     task = VideoClassificationTask()
     with pytest.raises(
-        ConfigError, match=r"evaluation data have other classes .*class 2 is 'tie' there and 'rest' here"
+        ConfigError, match=r"evaluation data has other classes .*class 2: 'tie' in the data, 'rest' in the model"
     ):
         task.build_datasets(args, task.build_model(args))
     args.data.eval_options = {"names": ["cut", "knot"]}

@@ -232,7 +232,7 @@ def test_what_the_second_stage_cannot_start_from(tmp_path: Path, stage: str) -> 
         build_model(arguments(tmp_path, str(tmp_path / "pre")), ActionDetectionTask())
     args = arguments(tmp_path, stage)
     args.model.update(hidden_size=32, patch_size=[8, 8], num_frames=2)
-    with pytest.raises(ConfigError, match=r"hidden_size is 16 there, 32 here\..*take model\.hidden_size away"):
+    with pytest.raises(ConfigError, match=r"hidden_size is 16 there, 32 here\..*remove model\.hidden_size"):
         build_model(args, ActionDetectionTask())
 
 
