@@ -73,6 +73,7 @@ def test_methods_beside_the_one_of_the_recipe(method: str) -> None:
     "words",
     [
         ["--model.encoder_sharing", "shared"],
+        ["--model.num_register_tokens", "7", "--model.position_embedding_type", "learned"],
         ["--model.joint_encoding", "true"],
         ["--model.decoder_attention", "cross"],
         ["--model.encoder_sharing", "shared", "--model.decoder_fusion", "separate"],

@@ -262,3 +262,19 @@ def test_timms_registers(changes: dict[str, Any]) -> None:
 def test_other_vits_of_timm_are_refused(changes: dict[str, Any], needed: str) -> None:
     with pytest.raises(ConversionError, match=needed):
         from_state_dict(dict(_timm_model("vit_base_patch16_224", **changes).state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blocks.1.norm2.bias": None}, "1 weights of the model are not in"),
+        ({"pos_embed": None}, "has no position table"),
+        ({"blocks.1.attn.gate.weight": torch.zeros(3)}, r"1 of \d+ keys cannot be explained.*gate"),
+        ({"blocks.1.mlp.fc2.bias": torch.zeros(31)}, r"\(32,\) in the model but \(31,\)"),
+        ({"pos_embed": torch.ones(1, 17, 31)}, r"31 wide, the class token \(1, 1, 32\)"),
+    ],
+)
+def test_missing_surplus_and_misshapen_keys(change: dict[str, Tensor | None], message: str) -> None:
+    weights = {key: tensor for key, tensor in {**random_vit(), **change}.items() if tensor is not None}
+    with pytest.raises(ConversionError, match=message):
+        _converted(weights, stated={**STATED, "image_size": 32})
