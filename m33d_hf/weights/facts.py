@@ -153,7 +153,7 @@ class Facts:
         return self.neutral.weights["patch.weight"].tensor.ndim == 5
 
     def _learned_grid(self) -> TableGrid | None:
-        """The grid that a stated or saved input size makes of the rows, else their square root."""
+        """The grid of a stated or saved input size, else the square; None where the rows are not as many."""
         found = self.spatial()
         if found is None:
             return None
@@ -162,8 +162,7 @@ class Facts:
             if isinstance(size, int | list | tuple) and not isinstance(size, bool):
                 height, width = size_pair(size)
                 sides = height // kernel[-2], width // kernel[-1]
-                if sides[0] * sides[1] == count:
-                    return TableGrid(sides, sides, 0.0)
+                return TableGrid(sides, sides, 0.0) if sides[0] * sides[1] == count else None
         side = isqrt(count)
         return TableGrid((side, side), (side, side), 0.0) if side**2 == count else None
 
@@ -287,9 +286,9 @@ def no_square(facts: Facts) -> str:
     if found is None:
         return f"{facts.table.name}: the checkpoint has no position table; the file is incomplete."
     return (
-        f"{facts.table.name}: the {found[1].shape[0]} learned positions of {found[0].sources[0]!r} are no square grid;"
-        " state the input size in pixels (config.json beside the weights, or convert_checkpoint.py --image_size HEIGHT"
-        " WIDTH)."
+        f"{facts.table.name}: the {found[1].shape[0]} learned positions of {found[0].sources[0]!r} are no square grid,"
+        " or another one than the image_size of config.json, or as stated, has. State the input size in pixels"
+        " (config.json beside the weights, or convert_checkpoint.py --image_size HEIGHT WIDTH)."
     )
 
 

@@ -124,6 +124,9 @@ def test_a_grid_that_is_no_square_is_stated() -> None:
     wide = {**weights, "pos_embed": torch.cat([weights["pos_embed"], weights["pos_embed"][:, :3]], dim=1)}
     model, _ = _converted(wide, stated={**STATED, "image_size": [24, 48]})
     assert model.config.position_grid == [1, 3, 6]
+    for size in (32, [24, 40]):
+        with pytest.raises(ConversionError, match="another one than the image_size"):
+            _converted(random_vit(rows=26), stated={**STATED, "image_size": size})
 
 
 def test_dino_keeps_the_teacher(tmp_path: Any) -> None:
