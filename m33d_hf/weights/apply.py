@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.weights.architecture import check_encoder, decoder_obstacle, infer_config
-from m33d_hf.weights.facts import Facts, lines_on
+from m33d_hf.weights.fact_lines import lines_on
+from m33d_hf.weights.facts import Facts
 from m33d_hf.weights.files import ForeignCheckpoint
 from m33d_hf.weights.foreign_names import ForeignNames, ends_in_norm, has_final_norm
 from m33d_hf.weights.formats import multimae_heads

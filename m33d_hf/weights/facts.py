@@ -17,7 +17,6 @@ from transformers.activations import ACT2FN
 
 from m33d_hf.errors import ConfigError, ConversionError, nearest_name_hint
 from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES
-from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import size_pair
 from m33d_hf.weights.files import ForeignCheckpoint
 from m33d_hf.weights.formats.layout import FormatTable, Neutral, Weight
@@ -70,7 +69,7 @@ class Facts:
         stated = self.checkpoint.stated.get(name)
         if name == "image_size" and (grid := self.grid()) is not None:
             told = self._size_of(grid)
-            if stated is not None and _plain(stated) != told:
+            if stated is not None and plain_value(stated) != told:
                 raise ConversionError(
                     f"{self.checkpoint.origin}: image_size is stated as {stated!r}, but the position table is that of"
                     f" {told!r} pixels. Leave the statement out; a model of another size interpolates the table."
@@ -154,7 +153,7 @@ class Facts:
         return self.neutral.weights["patch.weight"].tensor.ndim == 5
 
     def _learned_grid(self) -> TableGrid | None:
-        """The grid that a stated or saved input size makes of the rows, else their square root."""
+        """The grid of a stated or saved input size, else the square; None where the rows are not as many."""
         found = self.spatial()
         if found is None:
             return None
@@ -163,8 +162,7 @@ class Facts:
             if isinstance(size, int | list | tuple) and not isinstance(size, bool):
                 height, width = size_pair(size)
                 sides = height // kernel[-2], width // kernel[-1]
-                if sides[0] * sides[1] == count:
-                    return TableGrid(sides, sides, 0.0)
+                return TableGrid(sides, sides, 0.0) if sides[0] * sides[1] == count else None
         side = isqrt(count)
         return TableGrid((side, side), (side, side), 0.0) if side**2 == count else None
 
@@ -288,9 +286,9 @@ def no_square(facts: Facts) -> str:
     if found is None:
         return f"{facts.table.name}: the checkpoint has no position table; the file is incomplete."
     return (
-        f"{facts.table.name}: the {found[1].shape[0]} learned positions of {found[0].sources[0]!r} are no square grid;"
-        " state the input size in pixels (config.json beside the weights, or convert_checkpoint.py --image_size HEIGHT"
-        " WIDTH)."
+        f"{facts.table.name}: the {found[1].shape[0]} learned positions of {found[0].sources[0]!r} are no square grid,"
+        " or another one than the image_size of config.json, or as stated, has. State the input size in pixels"
+        " (config.json beside the weights, or convert_checkpoint.py --image_size HEIGHT WIDTH)."
     )
 
 
@@ -301,47 +299,8 @@ def _readings(width: int) -> str:
     )
 
 
-def lines_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]:
-    """One line for every value of the model that no tensor of the checkpoint tells, and how it is known."""
-    names = ["num_attention_heads", "hidden_act", "layer_norm_eps"]
-    names += ["num_frames", "image_size"] if facts.is_clip() else ["image_size"]
-    names += ["decoder_num_attention_heads"] if decoder_taken else []
-    lines = []
-    for name in names:
-        fact, own = facts.get(name), _plain(getattr(config, name))
-        if fact is None:
-            lines.append(f"assumed: {name} {own!r}, as the model has it; no tensor tells it, --{name} states it")
-        elif _plain(fact.value) != own:
-            lines.append(f"{name}: {fact.value!r} there ({fact.source}), {own!r} in this model")
-        elif fact.assumed:
-            lines.append(f"assumed: {name} {own!r}, that of {fact.source}; no tensor tells it, --{name} states it")
-        elif fact.source != "the position table":
-            lines.append(f"{name} {own!r}: {fact.source}; no tensor tells it")
-    if decoder_taken and config.decoder_kind == "shared":  # MultiMAE names its normalised target
-        lines.append(_line_on_patches(facts.normalised(), config))
-    if decoder_taken and config.decoder_kind == "per_target":
-        told = facts.checkpoint.arguments.get("decoder_use_task_queries") is True  # False: the decoders are not taken
-        lines.append(
-            "decoder_use_task_queries True: the saved arguments; no tensor tells it"
-            if told
-            else "assumed: decoder_use_task_queries True, that of all released models; no tensor tells it, --no_decoder"
-            " leaves the decoders out"
-        )
-    return lines
-
-
-def _line_on_patches(theirs: Fact, config: M33DConfig) -> str:
-    own = any(spec.target_norm != "none" for spec in config.specs if spec.name == "rgb")
-    words = {True: "normalised", False: "plain"}
-    if theirs.value != own:
-        return f"target_norm: {words[theirs.value]} patches there ({theirs.source}), {words[own]} ones in this model"
-    if theirs.assumed:
-        known = f"those of {theirs.source}; no tensor tells it, --norm_pix_loss states it"
-        return f"assumed: {words[own]} patches, {known}"
-    return f"{words[own]} patches: {theirs.source}"
-
-
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Two equal sides as one number, other lists as lists."""
     if isinstance(value, list | tuple):
         return value[0] if len(set(value)) == 1 else list(value)
     return value

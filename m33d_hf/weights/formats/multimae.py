@@ -19,7 +19,6 @@ from torch import Tensor
 from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
 from m33d_hf.weights.formats import mae, multimae_heads
-from m33d_hf.weights.formats.classes import FINE_TUNE_REASON
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Neutral, Released, block_rows, parameter_rows, row
 from m33d_hf.weights.formats.positions import find_grid
 
@@ -136,7 +135,7 @@ TABLE = FormatTable(
     note=NOTE,
     rows=(
         *multimae_heads.ROWS,
-        row(_TASK_HEAD, reason=FINE_TUNE_REASON.replace("classification head", "head")),
+        row(_TASK_HEAD, reason="head of a fine-tuned model of a kind that ours do not have"),
         row(r".*semseg.*", reason="the pseudo-labelled semantic segmentation, which our models do not take"),
         row(r"global_tokens", "cls_token"),
         row(r"input_adapters\.rgb\.pos_emb", "table:encoder"),

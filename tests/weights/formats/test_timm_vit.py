@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,14 @@ from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
-from m33d_hf.weights import ConversionOptions, ConversionReport, config_for, convert_state_dict, from_state_dict
+from m33d_hf.weights import (
+    ConversionOptions,
+    ConversionReport,
+    config_for,
+    convert_state_dict,
+    from_state_dict,
+    load_foreign,
+)
 
 HEADS, CLASSES = 4, 5
 STATED: dict[str, Any] = {"num_attention_heads": HEADS}
@@ -124,6 +132,9 @@ def test_a_grid_that_is_no_square_is_stated() -> None:
     wide = {**weights, "pos_embed": torch.cat([weights["pos_embed"], weights["pos_embed"][:, :3]], dim=1)}
     model, _ = _converted(wide, stated={**STATED, "image_size": [24, 48]})
     assert model.config.position_grid == [1, 3, 6]
+    for size in (32, [24, 40]):
+        with pytest.raises(ConversionError, match="another one than the image_size"):
+            _converted(random_vit(rows=26), stated={**STATED, "image_size": size})
 
 
 def test_dino_keeps_the_teacher(tmp_path: Any) -> None:
@@ -278,3 +289,22 @@ def test_missing_surplus_and_misshapen_keys(change: dict[str, Tensor | None], me
     weights = {key: tensor for key, tensor in {**random_vit(), **change}.items() if tensor is not None}
     with pytest.raises(ConversionError, match=message):
         _converted(weights, stated={**STATED, "image_size": 32})
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_folder_as_timm_publishes_it(fixed: bool, tmp_path: Path) -> None:
+    """Weights beside timm's own config.json, which knows no heads; MAE's positions in it stay the fixed table."""
+    hub = pytest.importorskip("timm.models")
+    theirs = _timm_model("vit_base_patch16_224.mae", num_classes=0, pos_embed="learn")
+    if fixed:
+        theirs.pos_embed.data.copy_(mae_table(4, 4, 32))
+    hub.save_for_hf(theirs, tmp_path)
+    checkpoint = load_foreign(tmp_path, STATED)
+    assert checkpoint.format == ("mae" if fixed else "timm_vit")
+    model = M33DModel(M33DConfig(**config_for(checkpoint))).eval()
+    report = convert_state_dict(checkpoint, model)
+    assert not report.new and set(report.ignored) == ({"pos_embed"} if fixed else set())
+    with torch.no_grad():
+        found, expected = model(_pixels()).last_hidden_state, theirs.forward_features(_pixels())
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
