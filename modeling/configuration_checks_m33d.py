@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.utils import logging
 
 from .errors_m33d import ConfigError, nearest_name_hint
 from .fields_m33d import Range, check_value, fit, shown
@@ -76,7 +78,14 @@ LABELS = Range(low=1, high=1_000_000)
 MOST_WEIGHTS = 10**11  # of the encoders and the decoder together
 MOST_TOKENS = 2**20  # of one modality
 
+# What transformers hands to a configuration beside its fields.
+_LIBRARY_ARGUMENTS = {
+    *("auto_map", "name_or_path", "num_labels", "torch_dtype", "attn_implementation", "output_attentions"),
+    *("model_type", "custom_pipelines", "quantization_config", "use_return_dict", "experts_implementation"),
+}
+
 Class = TypeVar("Class", bound=type)
+logger = logging.get_logger(__name__)
 
 
 def check_ranges(values: Mapping[str, Any], ranges: Mapping[str, Range], where: str = "") -> None:
@@ -159,6 +168,31 @@ def check_positions(config: Any) -> None:
     slots = config.grid[0]
     if t == 1 < slots:
         raise ConfigError(f"position_grid has one tubelet, but clips have {slots}; give [{slots}, {h}, {w}].")
+
+
+def refuse_unknown_fields(given: Iterable[str], known: Iterable[str], version: str | None) -> None:
+    """Refuse arguments that are no fields; those of a saved configuration are told and kept.
+
+    Args:
+        given: names of arguments that are no fields of the dataclass.
+        known: names of fields.
+        version: of transformers, that saved the configuration; None where no file was read.
+
+    Raises:
+        ConfigError: with the nearest field.
+    """
+    for key in given:
+        theirs = hasattr(PreTrainedConfig, key) and not callable(getattr(PreTrainedConfig, key))
+        if key in _LIBRARY_ARGUMENTS or key.startswith("_") or theirs:
+            continue
+        message = f"M33DConfig has no field {key!r}.{nearest_name_hint(key, known)}"
+        if version is None:
+            raise ConfigError(message)
+        # Or somebody's own attribute.
+        logger.warning(
+            "%s It is kept as a plain attribute, without effect: a later version may have written the file (it was "
+            "saved with transformers %s).", message, version,
+        )  # fmt: skip
 
 
 def check_types(config: Any, types: Mapping[str, Any]) -> None:

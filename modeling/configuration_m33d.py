@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.utils import logging
 
 from .auto_m33d import TravelsWithItsCode
 from .backbone_fields_m33d import BACKBONE_FIELDS, BackboneFields
@@ -21,14 +20,13 @@ from .configuration_checks_m33d import (
     check_positions,
     check_ranges,
     check_types,
+    refuse_unknown_fields,
     refusing_as_ours,
 )
 from .errors_m33d import ConfigError, nearest_name_hint
 from .modalities_m33d import IMAGENET_MEAN, IMAGENET_STD, ModalitySpec, depth_modality, later_fields, rgb_modality
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "M33DConfig", "ModalitySpec", "depth_modality", "rgb_modality"]
-
-logger = logging.get_logger(__name__)
 
 # Specs are read many times a step, so each distinct list of entries is checked once. A plain dictionary, because
 # torch.compile looks through functools' caches into `from_dict`, which it cannot trace.
@@ -254,7 +252,8 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         backbone = {name: kwargs.pop(name) for name in BACKBONE_FIELDS if name in kwargs}
-        self._refuse_unknown(kwargs)
+        known = [*BACKBONE_FIELDS, *(f.name for f in fields(type(self)))]
+        refuse_unknown_fields(kwargs, known, self.transformers_version)
         self._check_fields()
         self.set_backbone_fields(**backbone)
         check_library_fields(self, kwargs)
@@ -278,36 +277,6 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         plain = super().to_dict()
         plain.pop("_later_fields", None)
         return plain if plain.get("id2label") is None else {**plain, "id2label": dict(plain["id2label"])}
-
-    def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
-        known = {f.name for f in fields(type(self))}
-        library = {
-            "auto_map",
-            "name_or_path",
-            "num_labels",
-            "torch_dtype",
-            "attn_implementation",
-            "output_attentions",
-        }
-        library |= {
-            "model_type",
-            "custom_pipelines",
-            "quantization_config",
-            "use_return_dict",
-            "experts_implementation",
-        }
-        for key in kwargs:
-            theirs = hasattr(PreTrainedConfig, key) and not callable(getattr(PreTrainedConfig, key))
-            if key in library or key.startswith("_") or theirs:
-                continue
-            message = f"M33DConfig has no field {key!r}.{nearest_name_hint(key, known)}"
-            if self.transformers_version is None:
-                raise ConfigError(message)
-            # Or somebody's own attribute.
-            logger.warning(
-                "%s It is kept as a plain attribute, without effect: a later version may have written the file (it was "
-                "saved with transformers %s).", message, self.transformers_version,
-            )  # fmt: skip
 
     def _whole_entry(self, entry: dict[str, Any]) -> dict[str, Any]:
         known = self._without_later_fields(entry)
