@@ -9,6 +9,7 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -205,6 +206,23 @@ def test_pipeline_classifies_files(real: bool, folder: Path, tmp_path: Path) -> 
         number = int(answer["label"].removeprefix("activity "))
         assert answer["score"] == pytest.approx(probabilities[number].item(), abs=1e-5)
     assert len(classify([str(path), str(path)], top_k=2)) == 2
+
+
+def test_frames_listed_as_pictures_are_videos_of_one_frame_each(folder: Path) -> None:
+    """As docs/processors.md says: a clip is a list in the list."""
+    classify = pipeline("video-classification", model=str(folder))
+    frames = [Image.fromarray(frame) for frame in clip(6)]
+    assert [len(answers) for answers in classify(frames, top_k=2)] == [2] * 6
+    (answers,) = classify([frames], top_k=7)
+    processor = M33DVideoProcessor.from_pretrained(folder)
+    pixels = processor(frames, do_sample_frames=True, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        logits = AutoModelForVideoClassification.from_pretrained(folder).eval()(pixel_values=pixels).logits
+    best = processor.post_process_video_classification(SimpleNamespace(logits=logits))[0]
+    assert [answer["label"] for answer in answers] == [f"activity {label}" for label in best["labels"].tolist()]
+    assert [answer["score"] for answer in answers] == pytest.approx(best["scores"].tolist(), abs=1e-5)
+    with pytest.raises(DataError, match="4 frames are asked for, and the clip has 3"):
+        classify([frames[:3]])
 
 
 def test_a_single_image_goes_through_a_video_model(folder: Path) -> None:
