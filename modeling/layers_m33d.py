@@ -85,15 +85,23 @@ class M33DAttention(nn.Module):
         else:
             query = self._project(queries_BKD, 0, 1)
             key, value = self._project(context_BND, 1, 3).chunk(2, dim=-1)
-        output, weights = self._attend(self._heads(query), self._heads(key), self._heads(value))
+        output, weights = self.attend(self._heads(query), self._heads(key), self._heads(value))
         return self.proj(output.flatten(2)), weights
 
-    def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    def heads_of(self, tokens_BND: torch.Tensor) -> list[torch.Tensor]:
+        """Queries, keys and values of self-attention, (B, heads, N, d) each."""
+        return [self._heads(part) for part in self.qkv(tokens_BND).chunk(3, dim=-1)]
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, heads, N, d) to (B, N, heads, d), and the weights where the attention implementation gives them.
+
+        `mask` is added to the scores.
+        """
         dropout = self.dropout if self.training else 0.0
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
-        return attend(self, query, key, value, None, is_causal=False, scaling=self.scaling, dropout=dropout)
+        return attend(self, query, key, value, mask, is_causal=False, scaling=self.scaling, dropout=dropout)
 
 
 class M33DMLP(nn.Module):
@@ -175,5 +183,9 @@ class M33DLayer(GradientCheckpointingLayer):
                 weights.append(found)
             if index_BN is not None:
                 tokens_BND = rows_at(tokens_BND, index_BN)
-        tokens_BND = tokens_BND + self.drop_path(self.dropout(attended))
+        return self.finish(tokens_BND, attended)
+
+    def finish(self, tokens_BND: torch.Tensor, attended_BND: torch.Tensor) -> torch.Tensor:
+        """Add what attention found, then the MLP's part."""
+        tokens_BND = tokens_BND + self.drop_path(self.dropout(attended_BND))
         return tokens_BND + self.drop_path(self.dropout(self.mlp(self.layernorm_after(tokens_BND))))

@@ -23,8 +23,7 @@ class M33DModelOutput(ModelOutput):
         hidden_states: layers + 1 tensors (B, N, D): before the first block and after every one, tokens in the order of
             `last_hidden_state`, before the final norm; the same for separate, shared and joint encoders.
         attentions: (B, heads, N, N) of every block, likewise; 0 between modalities that are encoded separately. Empty
-            unless the attention implementation is "eager". For gradients of attention weights encode one modality at
-            a time: the weights of several separate ones are copied side by side.
+            unless the attention implementation is "eager".
     """
 
     last_hidden_state: torch.Tensor | None = None

@@ -10,6 +10,7 @@ from torch import nn
 
 from .configuration_m33d import M33DConfig
 from .encoder_m33d import M33DEncoder
+from .layers_m33d import M33DLayer
 
 REQUESTS = ("output_hidden_states", "output_attentions")
 
@@ -52,7 +53,7 @@ class M33DStateTaps(nn.Module):
     ) -> Iterator[list[torch.Tensor]]:
         """The sequences after every block; the encoders run block by block, all in step.
 
-        Each sequence sees itself alone, as in a pass of its own: only the tensors that are read off join them.
+        Each sequence sees itself alone, as in a pass of its own.
 
         Args:
             encoders: one per sequence; the same one may come several times.
@@ -68,13 +69,36 @@ class M33DStateTaps(nn.Module):
         states = _joined(sequences)
         for layers in zip(*(encoder.layers for encoder in encoders), strict=True):
             parts = _parts(states, lengths)
-            found: list[list[torch.Tensor]] = [[] for _ in parts]
-            after = [layer(part, weights=weights) for layer, part, weights in zip(layers, parts, found)]
-            if all(found):
-                self.attentions(_block_diagonal([weights[0] for weights in found]))
+            if len(parts) == 1:
+                weights: list[torch.Tensor] = []
+                after = [layers[0](parts[0], weights=weights)]
+                if weights:
+                    self.attentions(weights[0])
+            elif layers[0].attention.config._attn_implementation == "eager":
+                after = self._side_by_side(layers, parts)
+            else:
+                after = [layer(part) for layer, part in zip(layers, parts)]
             # From here on the states that were read off are the ones that are used: gradients reach them.
             states = self.hidden_states(states, _joined(after))
             yield [encoder.unregistered(part) for encoder, part in zip(encoders, _parts(states, lengths))]
+
+    def _side_by_side(self, layers: Sequence[M33DLayer], parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """One block of several stacks, its attention as one over all sequences that keeps them apart: so its weights
+        are one tensor, which gradients reach.
+        """
+        found = [layer.attention.heads_of(layer.layernorm_before(part)) for layer, part in zip(layers, parts)]
+        query, key, value = (torch.cat(kind, dim=2) for kind in zip(*found, strict=True))
+        lengths = [part.shape[1] for part in parts]
+        blocks = [torch.ones(length, length, dtype=torch.bool, device=query.device) for length in lengths]
+        apart = ~torch.block_diag(*blocks).bool()
+        mask = torch.zeros_like(apart, dtype=query.dtype).masked_fill(apart, float("-inf"))
+        attended, weights = layers[0].attention.attend(query, key, value, mask)
+        if weights is not None:
+            self.attentions(weights)
+        outputs = attended.flatten(2).split(lengths, dim=1)
+        return [
+            layer.finish(part, layer.attention.proj(output)) for layer, part, output in zip(layers, parts, outputs)
+        ]
 
 
 def _joined(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -83,15 +107,3 @@ def _joined(sequences: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _parts(states: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
     return [states] if len(lengths) == 1 else list(states.split(list(lengths), dim=1))
-
-
-def _block_diagonal(weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(B, heads, N_i, N_i) each to (B, heads, N, N), 0 outside the blocks."""
-    if len(weights) == 1:
-        return weights[0]
-    total = sum(block.shape[-1] for block in weights)
-    rows, start = [], 0
-    for block in weights:
-        rows.append(nn.functional.pad(block, (start, total - start - block.shape[-1])))
-        start += block.shape[-1]
-    return _joined([row.flatten(0, 1) for row in rows]).unflatten(0, weights[0].shape[:2])

@@ -62,6 +62,17 @@ def _attention(layer: M33DLayer, states: torch.Tensor) -> torch.Tensor:
     return torch.stack(heads, dim=1)
 
 
+def _streams(model: Any, inputs: dict[str, torch.Tensor]) -> list[tuple[list[torch.Tensor], list[Any]]]:
+    pairs = (("rgb", "pixel_values"), ("depth", "depth_values"))
+    return [_hooked(model, model._encoder(name), **{key: inputs[key]}) for name, key in pairs]
+
+
+def _check_states(found: Any, model: Any, inputs: dict[str, torch.Tensor]) -> None:
+    for number, states in enumerate(found):
+        expected = torch.cat([stream[number] for stream, _ in _streams(model, inputs)], dim=1)
+        torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-4)
+
+
 def _check(output: Any, streams: list[tuple[list[torch.Tensor], list[M33DLayer]]]) -> None:
     """Compare an output with the states of each sequence, taken alone."""
     assert len(output.hidden_states) == LAYERS + 1 and len(output.attentions) == LAYERS
@@ -79,10 +90,7 @@ def _check(output: Any, streams: list[tuple[list[torch.Tensor], list[M33DLayer]]
 @pytest.mark.parametrize("sharing", ["separate", "shared"])
 def test_modalities_that_pass_separately(sharing: str) -> None:
     model, inputs = _model(encoder_sharing=sharing), _inputs()
-    streams = [
-        _hooked(model, model._encoder(name), **{key: inputs[key]})
-        for name, key in (("rgb", "pixel_values"), ("depth", "depth_values"))
-    ]
+    streams = _streams(model, inputs)
     with torch.no_grad():
         output, plain = model(**inputs, **REQUEST), model(**inputs)
     _check(output, streams)
@@ -118,8 +126,10 @@ def test_visible_tokens_of_different_number() -> None:
 
 def test_states_are_chosen_by_index_from_either_end() -> None:
     model, inputs = _model(), _inputs()
+    model.set_attn_implementation("sdpa")
     with torch.no_grad():
         every = model(**inputs, output_hidden_states=True).hidden_states
+        _check_states(every, model, inputs)
         some = model(**inputs, output_hidden_states=[0, -1]).hidden_states
     assert [state is None for state in some] == [False, True, True, False]
     assert torch.equal(some[0], every[0]) and torch.equal(some[-1], every[-1])
@@ -135,9 +145,10 @@ def test_a_configuration_may_ask_and_gradients_reach_what_was_read_off() -> None
     assert first[:, 17:].any() and not first[:, :17].any()  # a depth token has not seen RGB
 
 
-def test_gradients_reach_attention_weights_of_one_sequence() -> None:
+@pytest.mark.parametrize("names", [["pixel_values"], ["pixel_values", "depth_values"]])
+def test_gradients_reach_attention_weights(names: list[str]) -> None:
     model = _model()
-    output = model(_inputs()["pixel_values"], output_attentions=True)
+    output = model(**{name: _inputs()[name] for name in names}, output_attentions=True)
     for weights in output.attentions:
         weights.retain_grad()
     output.last_hidden_state[:, 3].square().sum().backward()
