@@ -35,7 +35,7 @@ from helpers.tiny_task import TinyTask
 from m33d_hf.errors import ConfigError, MissingDependencyError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.processes import deepspeed, launch
-from m33d_hf.training.processes.checkpoints import read_state
+from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.compiling import check_compile
 from m33d_hf.training.processes.fsdp2 import launcher_hidden, settle_sharding
 from m33d_hf.training.recipe.arguments import RunArguments
