@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from m33d_hf.data.augmentation.batch_rows import BatchRows
 from m33d_hf.data.augmentation.transforms import EvaluationTransform, TrainTransform
 from m33d_hf.data.augmentation.views import check_sampling, frame_indices, segment_indices, take_frames
-from m33d_hf.data.files.skips import SkippedFile, incomplete_file
+from m33d_hf.data.files.skips import SkippedFile, incomplete_file, unreadable
 from m33d_hf.data.loader.sampling import EvaluationSampler, Row, StepSampler, check_sizes
 from m33d_hf.data.loader.workers import WorkerLoader, end_children, start_worker, worker_context
 from m33d_hf.data.randomness import Draw, seed_of
@@ -210,9 +210,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         except (DepthUnitError, LabelError):
             raise  # these say that the data set was described wrongly; skipping would hide it file by file
         except (DataError, OSError) as error:
-            path = getattr(error, "path", None) or getattr(error, "filename", None) or key
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            skipped.append(SkippedFile(str(path), str(reason), key))
+            skipped.append(unreadable(error, key))
             return None
 
     def _choose_frames(self, epoch: int, key: str, length: int) -> list[int]:

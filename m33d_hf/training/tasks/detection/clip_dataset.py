@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch.utils.data import Dataset
 
 from m33d_hf.data.augmentation.views import take_frames
-from m33d_hf.data.files.skips import SkippedFile
+from m33d_hf.data.files.skips import SkippedFile, unreadable
 from m33d_hf.data.loader.loading import Transform
 from m33d_hf.data.sample import RGBDSample, read_sample
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseClip, PhaseSource
@@ -50,10 +50,9 @@ class ClipDataset(Dataset[RGBDSample]):
         except (DepthUnitError, LabelError):
             raise
         except (DataError, OSError) as error:
-            path = getattr(error, "path", None) or getattr(error, "filename", None) or clip.video.key
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            found = unreadable(error, clip.video.key)
             frames = f"frames {row.span.start} to {row.span.stop - 1}"
-            skipped = SkippedFile(f"{path} ({frames})", str(reason), clip.key)
+            skipped = SkippedFile(f"{found.path} ({frames})", found.reason, clip.key)
             return RGBDSample(clip.key, meta={"row": row, "skipped": skipped})
         return self._prepared(sample, row)
 
