@@ -16,7 +16,8 @@ from m33d_hf.data.loader.collation import deferring
 from m33d_hf.data.loader.finishing import finish
 from m33d_hf.data.loader.loading import build_loader
 from m33d_hf.training.recipe.parsing import resolve
-from m33d_hf.training.run.preparation import build_model, step_sampler
+from m33d_hf.training.run.loaders import step_sampler
+from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.tasks.base import build_task
 
 NARROW = "--model.hidden_size 32 --model.num_hidden_layers 2 --model.num_attention_heads 2 --model.intermediate_size 64"

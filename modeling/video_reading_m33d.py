@@ -29,9 +29,9 @@ from .video_decord_m33d import stamps_usable
 from .video_decord_m33d import times as decord_times
 from .video_index_m33d import VideoIndex
 from .video_pyav_m33d import available as pyav_available
-from .video_pyav_m33d import count_frames as count_pyav_frames
 from .video_pyav_m33d import decode as decode_pyav
-from .video_pyav_m33d import scan as scan_pyav
+from .video_scan_m33d import count_frames as count_pyav_frames
+from .video_scan_m33d import scan as scan_pyav
 from .video_times_m33d import FrameTimes, Lack
 
 BACKENDS = ("auto", "decord", "pyav", "frames")

@@ -20,7 +20,8 @@ RANKS = {
 # The wings of a large room, likewise; the modules that lie in the room itself are a wing of that name.
 WINGS = {
     "data": {
-        "data": 0, "files": 1, "sources.phases.formats": 1, "depth": 2, "labels": 2, "augmentation": 2, "loader": 3,
+        "data": 0, "files": 1, "sources.phases.formats": 1, "packed_formats": 2, "depth": 2, "labels": 2,
+        "augmentation": 2, "loader": 3,
         "sources.videos": 3, "sources.frames": 4, "sources.actions": 5, "sources.phases": 5,
         "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "sources.rooms": 6, "sources": 7,
     },

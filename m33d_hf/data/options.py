@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
@@ -50,3 +51,10 @@ def check_section(options: Any, section: str) -> None:
 def types_of(options: type) -> dict[str, Any]:
     """Field -> type of a dataclass of options."""
     return typing.get_type_hints(options)
+
+
+def choose(name: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a value that is not one of `known`."""
+    if value not in known:
+        hint = nearest_name_hint(str(value), known)
+        raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(known)}.{hint}")

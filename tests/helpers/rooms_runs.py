@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 TINY = {
     "--model.hidden_size": "32",
@@ -31,3 +32,24 @@ def words(recipe: str, output_dir: Path | str, **changes: str | None) -> list[st
         given |= CLIPS
     given |= {"--" + key.replace("__", "."): value for key, value in changes.items()}
     return [word for key, value in given.items() if value is not None for word in (key, value)]
+
+
+def four_steps(folder: Path, name: str, cache: Path, **changes: str) -> list[str]:
+    """Command line of four logged pre-training steps of two samples a process, into `folder` / `name`."""
+    recipe, method = changes.pop("recipe", "rooms/pretrain_stage2"), changes.pop("method", "m33d")
+    fixed = {
+        "train__max_steps": "4",
+        "train__batch_size": "2",
+        "logging__every_steps": "1",
+        "checkpoint__save_best": "false",
+        "data__cache_dir": str(cache),
+    }
+    return words(recipe, folder / name, method=method, **{**fixed, **changes})
+
+
+def jobs_of_four_steps(folder: Path, cache: Path, runs: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+    """Jobs for `launching.start`: name of a run -> what it changes of `four_steps`."""
+    return [
+        {"name": name, "task": "pretraining", "argv": four_steps(folder, name, cache, **changes)}
+        for name, changes in runs.items()
+    ]

@@ -19,7 +19,7 @@ from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.source import Source
 from m33d_hf.errors import CorruptFileError
-from m33d_hf.training.processes.checkpoints import write_weights
+from m33d_hf.training.processes.checkpoint_files import write_weights
 from m33d_hf.training.processes.launch import maximum_over_ranks
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device

@@ -455,7 +455,7 @@ def test_readers_go_without_the_garbage_collector(tmp_path: Path) -> None:
     try:
         for _ in range(5):
             read_video(path, [29, 3], info=info)
-        left = [each for each in gc.get_objects() if type(each) in (video_pyav_m33d._File, video_pyav_m33d._Cursor)]
+        left = [each for each in gc.get_objects() if type(each) in (video_pyav_m33d.VideoFile, video_pyav_m33d._Cursor)]
     finally:
         gc.enable()
     assert not left

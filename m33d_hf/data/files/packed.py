@@ -16,9 +16,9 @@ import numpy as np
 _NAME = re.compile(r"(?P<file>.*(?P<suffix>\.[a-z0-9]+))#(?P<stream>[a-z]+)-(?P<number>\d{1,12})", re.IGNORECASE)
 # suffix, or suffix and stream -> module with the two functions of `PackedFormat`
 FORMATS = {
-    ".sens": "m33d_hf.data.files.sens",
-    ".mat": "m33d_hf.data.files.nyu_mat",
-    ".mat#seglabel": "m33d_hf.data.files.sun_mat",
+    ".sens": "m33d_hf.data.packed_formats.sens",
+    ".mat": "m33d_hf.data.packed_formats.nyu_mat",
+    ".mat#seglabel": "m33d_hf.data.packed_formats.sun_mat",
 }
 
 

@@ -33,6 +33,13 @@ class SkippedFile(NamedTuple):
         return self.reason.startswith(_INCOMPLETE)
 
 
+def unreadable(error: Exception, key: str) -> SkippedFile:
+    """The entry of a file that raised while the sample `key` was read."""
+    path = getattr(error, "path", None) or getattr(error, "filename", None) or key  # ours, and those of the system
+    reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+    return SkippedFile(str(path), str(reason), key)
+
+
 def incomplete_file(handle: VideoHandle) -> SkippedFile | None:
     """What is known to be missing from a video, as an entry of the list; None if nothing is.
 

@@ -1,8 +1,4 @@
-"""From a source to batches: which frames, in which order, and what happens to unreadable files.
-
-The order is a pure function of (seed, epoch, step, rank), so resuming is an offset and nothing is replayed;
-the loader must not be prepared by Accelerate, which would shard it a second time.
-"""
+"""From a source to batches: which frames, and what happens to unreadable files."""
 
 from __future__ import annotations
 
@@ -14,27 +10,19 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from m33d_hf.data.augmentation.batch_rows import BatchRows
 from m33d_hf.data.augmentation.transforms import EvaluationTransform, TrainTransform
 from m33d_hf.data.augmentation.views import check_sampling, frame_indices, segment_indices, take_frames
-from m33d_hf.data.files.skips import SkippedFile, incomplete_file
+from m33d_hf.data.files.skips import SkippedFile, incomplete_file, unreadable
+from m33d_hf.data.loader.sampling import EvaluationSampler, Row, StepSampler, check_sizes
 from m33d_hf.data.loader.workers import WorkerLoader, end_children, start_worker, worker_context
-from m33d_hf.data.randomness import Draw, generator_of, seed_of
+from m33d_hf.data.randomness import Draw, seed_of
 from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
 
-__all__ = [
-    "EvaluationSampler",
-    "SampleDataset",
-    "SkippedFile",
-    "StepSampler",
-    "build_loader",
-]
-
 Transform = Callable[[RGBDSample], RGBDSample]
-Row = tuple[int, int]
 Views = list[RGBDSample]
 Result = TypeVar("Result")
 
@@ -95,7 +83,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         num_crops: int | None = None,
         maps: Collection[str] | None = None,
     ) -> None:
-        _check_sizes(
+        check_sizes(
             num_frames=num_frames,
             frame_stride=frame_stride,
             num_views=num_views,
@@ -235,9 +223,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         except (DepthUnitError, LabelError):
             raise  # these say that the data set was described wrongly; skipping would hide it file by file
         except (DataError, OSError) as error:
-            path = getattr(error, "path", None) or getattr(error, "filename", None) or key
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            skipped.append(SkippedFile(str(path), str(reason), key))
+            skipped.append(unreadable(error, key))
             return None
 
     def _choose_frames(self, epoch: int, key: str, length: int) -> list[int]:
@@ -284,146 +270,6 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             return failed
         drawn = seed_of(self.seed, epoch, key, "replacement", attempt) % (len(self) - 1)
         return drawn + (drawn >= failed)
-
-
-class StepSampler(Sampler[list[Row]]):
-    """Yields this rank's micro-batches of (epoch, index), a pure function of its arguments.
-
-    The rows of optimizer step s are one slice of an epoch's permutation; micro-batch m of it is the m-th
-    part of that slice, and rank r takes the rows r::world_size of that part. So one process with batch 2B,
-    two processes with batch B, and one process with batch B accumulated twice see the same rows in the same
-    step.
-
-    The ragged tail of an epoch is dropped (another one each epoch, as the order changes). A data set smaller
-    than one optimizer step is repeated instead: the step then spans several epochs, so that the repetitions
-    differ in augmentation and masks; `repeats` says so.
-
-    Args:
-        length: size of the data set.
-        batch_size: rows per micro-batch and process.
-        rank: this process, in [0, world_size).
-        world_size: number of processes.
-        seed: seed of the run.
-        start_step: optimizer steps already done.
-        total_steps: optimizer step to stop before; None continues for ever.
-        accumulation: micro-batches per optimizer step.
-        shuffle: False keeps the data set's order in every epoch.
-
-    Raises:
-        ConfigError: a size below 1, or a rank outside the world.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-        start_step: int = 0,
-        total_steps: int | None = None,
-        *,
-        accumulation: int = 1,
-        shuffle: bool = True,
-    ) -> None:
-        _check_sizes(length=length, batch_size=batch_size, world_size=world_size, accumulation=accumulation)
-        if not 0 <= rank < world_size:
-            raise ConfigError(f"rank {rank} is outside a world of {world_size} processes")
-        self.length = length
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.seed = seed
-        self.start_step = start_step
-        self.total_steps = total_steps
-        self.accumulation = accumulation
-        self.shuffle = shuffle
-        self._order: tuple[int, list[int]] = (-1, [])
-
-    @property
-    def rows_per_step(self) -> int:
-        """Rows of one optimizer step over all ranks and micro-batches: the effective batch."""
-        return self.batch_size * self.world_size * self.accumulation
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of one pass over the data, at least 1."""
-        return max(self.length // self.rows_per_step, 1)
-
-    @property
-    def repeats(self) -> bool:
-        """Whether the data set is smaller than one optimizer step, so that rows repeat within it."""
-        return self.length < self.rows_per_step
-
-    def step_rows(self, step: int) -> list[Row]:
-        """Return the (epoch, index) rows of one optimizer step, over all ranks and micro-batches."""
-        size = self.rows_per_step
-        if not self.repeats:
-            epoch, place = divmod(step, self.steps_per_epoch)
-            return [(epoch, index) for index in self._epoch_order(epoch)[place * size : (place + 1) * size]]
-        stream = range(step * size, (step + 1) * size)
-        return [(at // self.length, self._epoch_order(at // self.length)[at % self.length]) for at in stream]
-
-    def __iter__(self) -> Iterator[list[Row]]:
-        step = self.start_step
-        part = self.batch_size * self.world_size
-        while self.total_steps is None or step < self.total_steps:
-            rows = self.step_rows(step)
-            for micro in range(self.accumulation):
-                yield rows[micro * part : (micro + 1) * part][self.rank :: self.world_size]
-            step += 1
-
-    def __len__(self) -> int:
-        if self.total_steps is None:
-            raise TypeError("a StepSampler without total_steps is endless and has no length; give total_steps")
-        return max(self.total_steps - self.start_step, 0) * self.accumulation
-
-    def _epoch_order(self, epoch: int) -> list[int]:
-        if self._order[0] != epoch:
-            order = list(range(self.length))
-            if self.shuffle:
-                order = torch.randperm(self.length, generator=generator_of(self.seed, epoch, "order")).tolist()
-            self._order = (epoch, order)
-        return self._order[1]
-
-
-class EvaluationSampler(Sampler[list[Row]]):
-    """Yields every index exactly once over all ranks, in order, without padding; the epoch is always 0.
-
-    Ranks may get different numbers of batches, so evaluation must not synchronise per batch.
-
-    Args:
-        length: samples of the data set.
-        batch_size: of each rank.
-        rank: of this process.
-        world_size: processes.
-        same_batches: for evaluations that compare the samples of a batch: neighbours share a batch, and the batches are
-            the same for any number of processes. The shares of two ranks then differ by up to one batch; otherwise by
-            at most one sample.
-
-    Raises:
-        ConfigError: a size below 1, or a rank outside the world.
-    """
-
-    def __init__(
-        self, length: int, batch_size: int, rank: int = 0, world_size: int = 1, same_batches: bool = False
-    ) -> None:
-        _check_sizes(length=length, batch_size=batch_size, world_size=world_size)
-        if not 0 <= rank < world_size:
-            raise ConfigError(f"rank {rank} is outside a world of {world_size} processes")
-        self.batch_size = batch_size
-        self.rows = [
-            (0, index)
-            for index in range(length)
-            if (index // batch_size if same_batches else index) % world_size == rank
-        ]
-
-    def __iter__(self) -> Iterator[list[Row]]:
-        for start in range(0, len(self.rows), self.batch_size):
-            yield self.rows[start : start + self.batch_size]
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
 
 
 def build_loader(
@@ -478,9 +324,3 @@ def build_loader(
         generator=torch.Generator(),
         **options,
     )
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ConfigError(f"{name} is {size}; it must be at least 1")

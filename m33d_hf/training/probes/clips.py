@@ -31,7 +31,8 @@ from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.training.processes.guards import output_lock
 from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.run.preparation import build_eval_feed, build_model, overlap_lines
+from m33d_hf.training.run.loaders import build_eval_feed, overlap_lines
+from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.tasks.base import to_device
 from m33d_hf.training.tasks.building import config_of, load_weights, starting_config
 from m33d_hf.training.tasks.class_numbers import assume_classes

@@ -27,7 +27,8 @@ from m33d_hf.training.probes.clips import centre_views, frozen_encoder
 from m33d_hf.training.processes.guards import output_lock
 from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.run.preparation import build_eval_feed, build_model, overlap_lines
+from m33d_hf.training.run.loaders import build_eval_feed, overlap_lines
+from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.tasks.base import to_device
 from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask

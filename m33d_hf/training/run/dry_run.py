@@ -18,9 +18,11 @@ from m33d_hf.modeling.masking_m33d import visible_count
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import leaves
 from m33d_hf.training.run.evaluation_run import as_trained, check_all_loaded, evaluation_data, known_data
+from m33d_hf.training.run.loaders import overlap_lines
 from m33d_hf.training.run.memory import estimate_memory
+from m33d_hf.training.run.metric_names import check_metric
 from m33d_hf.training.run.plan import plan_run
-from m33d_hf.training.run.preparation import build_model, check_metric, overlap_lines
+from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
 

@@ -22,7 +22,8 @@ from m33d_hf.training.processes.launch import open_accelerator
 from m33d_hf.training.processes.launcher import SAVING, STEPPING, patience
 from m33d_hf.training.processes.saved_state import ENTRIES, METRICS_RECORD
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.run.preparation import Run, eval_name
+from m33d_hf.training.run.metric_names import eval_name
+from m33d_hf.training.run.preparation import Run
 from m33d_hf.training.run.replay import capture
 from m33d_hf.training.run.reporting import CONFIG, Clock, provenance
 from m33d_hf.training.run.resume import checkpoint_state

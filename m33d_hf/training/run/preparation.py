@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,18 +15,9 @@ from torch import nn
 
 from m33d_hf.acceleration import place
 from m33d_hf.data.files.atomic_writing import remove_leftovers
-from m33d_hf.data.files.skips import (
-    FILE_NAME,
-    SkipLedger,
-    SkippedFile,
-    append_skipped,
-    incomplete_entry,
-    incomplete_file,
-)
-from m33d_hf.data.loader.collation import deferring
-from m33d_hf.data.loader.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
+from m33d_hf.data.loader.loading import SampleDataset, build_loader
 from m33d_hf.data.randomness import seeded
-from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.fields_m33d import shown
 from m33d_hf.training.processes.beside import SEEN
 from m33d_hf.training.processes.checkpoints import BEST, CheckpointStore, find_checkpoints
@@ -43,12 +33,21 @@ from m33d_hf.training.processes.saved_state import METRICS_RECORD
 from m33d_hf.training.processes.updating import Updater
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.feeding import BatchFeed, EvaluationFeed
+from m33d_hf.training.run.loaders import (
+    build_eval_feed,
+    list_left_out,
+    overlap_lines,
+    run_collator,
+    skip_ledger,
+    step_sampler,
+)
+from m33d_hf.training.run.metric_names import check_metric, eval_name, larger_is_better, refuse_metric
 from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import continue_from, run_facts
-from m33d_hf.training.run.seen_videos import seen_again, shared_videos, write_seen
+from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
-from m33d_hf.training.tasks.base import Collator, Task
+from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_numbers import write_classes
 
 logger = logging.getLogger(__name__)
@@ -184,7 +183,7 @@ class Run:
             return None
         name = eval_name(chosen)
         if name not in metrics:
-            _refuse_metric(chosen, list(metrics))
+            refuse_metric(chosen, list(metrics))
         if greater is None:
             own = name == eval_name(self.task.metric or "")
             greater = self.task.greater_is_better if own else larger_is_better(name)
@@ -246,38 +245,6 @@ class Run:
         return None if dataset is None else build_eval_feed(self.args, self.task, self.model, dataset, self.ranks)
 
 
-def eval_name(name: str) -> str:
-    """A metric's name as logged: with "eval/" before it."""
-    return name if name.startswith("eval/") else f"eval/{name}"
-
-
-def larger_is_better(name: str) -> bool:
-    """Direction of a metric other than the task's default: smaller is better for losses and errors, larger for all
-    others."""
-    if re.search(r"(^|/)(ap|iou)/", name):  # the rest is the name of a class
-        return True
-    return not {"loss", "rmse", "rel", "absent"} & set(re.split(r"[/_]", name))
-
-
-def check_metric(args: RunArguments, task: Task, model: nn.Module) -> None:
-    """Before training, refuse a metric for `checkpoints/best` that the task's evaluation does not report.
-
-    Raises:
-        ConfigError: gives the nearest name and all known names.
-    """
-    chosen, known = args.evaluation.metric, task.metric_names(args, model)
-    if chosen is None or known is None:
-        return
-    names = [eval_name(name) for name in known]
-    if eval_name(chosen) not in names:
-        _refuse_metric(chosen, names)
-
-
-def _refuse_metric(chosen: str, names: Sequence[str]) -> NoReturn:
-    hint = nearest_name_hint(eval_name(chosen), names)
-    raise ConfigError(f"evaluation.metric {chosen!r} is not one of {', '.join(names)}.{hint}")
-
-
 def build_model(args: RunArguments, task: Task) -> nn.Module:
     """The task's model with its initial weights, the same on every rank.
 
@@ -306,79 +273,3 @@ def _check_attention(name: str) -> None:
             M33DModel._from_config(M33DConfig(**sizes), attn_implementation=name)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"train.attn_implementation {shown(name)} cannot be used: {error}") from error
-
-
-def build_eval_feed(
-    args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, ranks: Ranks
-) -> EvaluationFeed:
-    """This rank's share of the evaluation data, every sample once over all ranks."""
-    loader = build_loader(
-        dataset,
-        run_collator(args, task, model, ranks, train=False),
-        EvaluationSampler(len(dataset), task.evaluation_batch(args), ranks.rank, ranks.size, task.compares_samples),
-        num_workers=args.data.num_workers,
-        prefetch_factor=args.data.prefetch_factor,
-    )
-    return EvaluationFeed(loader, skip_ledger(args, dataset))
-
-
-def run_collator(args: RunArguments, task: Task, model: nn.Module, ranks: Ranks, train: bool) -> Collator:
-    """The task's collator; on an accelerator, or without workers, it leaves finishing to `to_device`.
-
-    Workers on a CPU run finish the batches that they collate, because there the training process is the bottleneck.
-    """
-    collator = task.build_collator(args, model, train=train)
-    return deferring(collator) if ranks.device.type != "cpu" or args.data.num_workers == 0 else collator
-
-
-def overlap_lines(args: RunArguments, train_set: SampleDataset, eval_set: SampleDataset | None) -> list[str]:
-    """Warnings about evaluation videos that the run, or a training run behind `init_from`, trains on.
-
-    Raises:
-        DataError: two splits of one root share videos.
-    """
-    again = [] if eval_set is None else seen_again(args.init_from, eval_set)
-    return shared_videos(args, train_set, eval_set) + again
-
-
-def skip_ledger(args: RunArguments, dataset: SampleDataset) -> SkipLedger:
-    """The ledger of a data set's unusable files, in the output folder."""
-    return SkipLedger(Path(args.output_dir) / FILE_NAME, args.data.max_bad_fraction, len(dataset))
-
-
-def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) -> None:
-    """Add to the list in the output folder what sources know from the start: files that they left out (no partner,
-    unreadable) and long videos with a missing part.
-
-    They do not count towards the budget: a file without a partner need not be broken.
-    """
-    found = []
-    for dataset in datasets:
-        if dataset is None:
-            continue
-        source = dataset.source
-        root = source.root or Path()
-        found += [SkippedFile(str(root / file.path), file.reason, "") for file in source.unpaired]
-        videos = [video.handle for video in source.videos or ()]  # long ones, opened when they were laid out
-        reasons = source.incomplete  # with the labels that are lost with a part
-        files = [file for file in map(incomplete_file, videos) if file is not None]
-        found += [
-            incomplete_entry(file.path, reasons[file.key], file.key) if file.key in reasons else file for file in files
-        ]
-    append_skipped(Path(args.output_dir) / FILE_NAME, found)
-
-
-def step_sampler(
-    args: RunArguments, length: int, rank: int, world_size: int, start_step: int, total_steps: int
-) -> StepSampler:
-    """The order of the training data for one rank, from `start_step` on."""
-    return StepSampler(
-        length,
-        args.train.batch_size,
-        rank,
-        world_size,
-        args.seed,
-        start_step,
-        total_steps,
-        accumulation=args.train.accumulation,
-    )

@@ -19,7 +19,7 @@ from torch import nn
 from m33d_hf.acceleration import place
 from m33d_hf.data.files.markers import MARKER, damage, mark_complete
 from m33d_hf.errors import CheckpointError
-from m33d_hf.training.processes.checkpoints import read_state, read_weights, write_json, write_weights
+from m33d_hf.training.processes.checkpoint_files import read_state, read_weights, write_json, write_weights
 from m33d_hf.training.processes.launch import open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import build
@@ -140,7 +140,7 @@ def replay(folder: str | Path, task: Task) -> ReplayResult:
 
 def _rebuild(args: RunArguments, task: Task, model: nn.Module, state: dict[str, Any]) -> list[list[Batch]]:
     """Every rank's micro-batches of the captured step, after comparing their keys."""
-    from m33d_hf.training.run.preparation import step_sampler
+    from m33d_hf.training.run.loaders import step_sampler
 
     dataset, _ = task.build_datasets(args, model)
     collator = task.build_collator(args, model, train=True)

@@ -13,7 +13,7 @@ import torch
 from m33d_hf.data.files.markers import damage, has_digests, listed_digests
 from m33d_hf.errors import CheckpointError, ResumeError
 from m33d_hf.modeling.configuration_m33d import ModalitySpec
-from m33d_hf.training.processes.checkpoints import WEIGHTS, read_average, read_optimizer, read_state, read_weights
+from m33d_hf.training.processes.checkpoint_files import WEIGHTS, read_average, read_optimizer, read_state, read_weights
 from m33d_hf.training.processes.ema import WeightAverage
 from m33d_hf.training.processes.fsdp2 import local
 from m33d_hf.training.processes.saved_state import (

@@ -12,7 +12,8 @@ import torch
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.augmentation.views import crop_offset, frame_indices, segment_indices, take_frames
-from m33d_hf.data.loader.loading import EvaluationSampler, SampleDataset, StepSampler, build_loader
+from m33d_hf.data.loader.loading import SampleDataset, build_loader
+from m33d_hf.data.loader.sampling import EvaluationSampler, StepSampler
 from m33d_hf.data.randomness import Draw, generator_of
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError, CorruptFileError

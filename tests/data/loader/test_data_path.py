@@ -10,7 +10,8 @@ import torch
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.collation import PretrainingCollator
-from m33d_hf.data.loader.loading import SampleDataset, StepSampler, build_loader
+from m33d_hf.data.loader.loading import SampleDataset, build_loader
+from m33d_hf.data.loader.sampling import StepSampler
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import CorruptFileError

@@ -24,7 +24,8 @@ from m33d_hf.data.loader.collation import (
     deferring,
 )
 from m33d_hf.data.loader.finishing import FINISHING, Finishing, finish, mirror_rows
-from m33d_hf.data.loader.loading import SampleDataset, StepSampler, build_loader
+from m33d_hf.data.loader.loading import SampleDataset, build_loader
+from m33d_hf.data.loader.sampling import StepSampler
 from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError, DataError

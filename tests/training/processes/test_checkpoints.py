@@ -9,8 +9,9 @@ import torch
 from helpers.tiny_task import TinyModel
 from m33d_hf.data.files.markers import damage, is_complete
 from m33d_hf.errors import CheckpointError
-from m33d_hf.training.processes import checkpoints
-from m33d_hf.training.processes.checkpoints import CheckpointStore, find_checkpoints, read_state, read_weights
+from m33d_hf.training.processes import checkpoint_files
+from m33d_hf.training.processes.checkpoint_files import read_state, read_weights
+from m33d_hf.training.processes.checkpoints import CheckpointStore, find_checkpoints
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def test_what_is_saved_comes_back(tmp_path, model):
     other = TinyModel()
     read_weights(other, path)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    assert torch.equal(checkpoints.read_optimizer(path)["optimizer"]["x"], torch.ones(2))
-    assert torch.equal(checkpoints.read_average(path)["a"], torch.ones(3))
+    assert torch.equal(checkpoint_files.read_optimizer(path)["optimizer"]["x"], torch.ones(2))
+    assert torch.equal(checkpoint_files.read_average(path)["a"], torch.ones(3))
     assert read_state(path)["step"] == 5
 
 
@@ -152,7 +153,7 @@ def test_optimizer_files_that_need_arbitrary_code_are_refused(tmp_path, model):
     path = save(CheckpointStore(tmp_path), model, 1)
     torch.save({"optimizer": os.system}, path / "optimizer.pt")
     with pytest.raises(CheckpointError, match=r"optimizer\.pt cannot be read"):
-        checkpoints.read_optimizer(path)
+        checkpoint_files.read_optimizer(path)
 
 
 def test_newer_checkpoints_are_tried_first_whatever_is_in_them(tmp_path):

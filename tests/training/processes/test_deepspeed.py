@@ -30,12 +30,12 @@ from helpers.launching import (
     start,
     weights_of,
 )
-from helpers.rooms_runs import words
+from helpers.rooms_runs import four_steps, jobs_of_four_steps
 from helpers.tiny_task import TinyTask
 from m33d_hf.errors import ConfigError, MissingDependencyError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.processes import deepspeed, launch
-from m33d_hf.training.processes.checkpoints import read_state
+from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.compiling import check_compile
 from m33d_hf.training.processes.fsdp2 import launcher_hidden, settle_sharding
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -69,18 +69,6 @@ EXPLODING = {
 STAGES = ["zero1", "zero2"]
 
 
-def argv(folder: Path, name: str, cache: Path, **changes: str) -> list[str]:
-    """Command line of four steps."""
-    fixed = {
-        "train__max_steps": "4",
-        "train__batch_size": "2",
-        "logging__every_steps": "1",
-        "checkpoint__save_best": "false",
-        "data__cache_dir": str(cache),
-    }
-    return words("rooms/pretrain_stage2", folder / name, method="m33d", **{**fixed, **changes})
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rooms")
@@ -88,11 +76,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def launch_all(folder: Path, cache: Path, runs: dict[str, dict[str, str]], *more: dict[str, Any]) -> Path:
     """One launch of two processes for all jobs."""
-    jobs: list[dict[str, Any]] = [
-        {"name": name, "task": "pretraining", "argv": argv(folder, name, cache, **changes)}
-        for name, changes in runs.items()
-    ]
-    return launch_jobs(folder, [*jobs, *more])
+    return launch_jobs(folder, [*jobs_of_four_steps(folder, cache, runs), *more])
 
 
 def launch_jobs(folder: Path, jobs: list[dict[str, Any]], processes: int = 2) -> Path:
@@ -220,7 +204,7 @@ def test_runs_take_over_from_each_other(launched: Path, name: str, before: str) 
 @pytest.mark.extras
 def test_one_process_without_deepspeed_takes_over(launched: Path, cache: Path, tmp_path: Path) -> None:
     resume = str(launched / "exact" / "checkpoints/step_00000002")
-    words_ = argv(tmp_path, "one", cache, **EXACT, train__batch_size="4", resume=resume)
+    words_ = four_steps(tmp_path, "one", cache, **EXACT, train__batch_size="4", resume=resume)
     found = train(parse_arguments(words_, "pretraining"), PretrainingTask()).history
     for a, b in zip(history(launched, "exact")[2:], found, strict=True):
         if a["kind"] == "train":

@@ -16,7 +16,8 @@ from helpers.launching import (
 )
 from helpers.ranks import run_jobs
 from helpers.tiny_task import TinyTask, tiny_arguments, valid_pixels
-from m33d_hf.training.processes.checkpoints import CheckpointStore, read_state
+from m33d_hf.training.processes.checkpoint_files import read_state
+from m33d_hf.training.processes.checkpoints import CheckpointStore
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.replay import replay
 

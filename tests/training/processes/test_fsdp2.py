@@ -25,7 +25,7 @@ from helpers.launching import (
     weights_of,
 )
 from helpers.ranks import run_jobs
-from helpers.rooms_runs import words
+from helpers.rooms_runs import four_steps, jobs_of_four_steps
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.processes import launch
@@ -58,24 +58,6 @@ EXACT = {"checkpoint__every_steps": "2", "checkpoint__keep_last": "9"}
 BATCH = {"model__contrastive_weight": "0.1", "model__contrastive_negatives": "batch"}
 
 
-def argv(folder: Path, name: str, cache: Path, **changes: str) -> list[str]:
-    """Command line of four steps."""
-    recipe, method = changes.pop("recipe", "rooms/pretrain_stage2"), changes.pop("method", "m33d")
-    return words(
-        recipe,
-        folder / name,
-        method=method,
-        **{
-            "train__max_steps": "4",
-            "train__batch_size": "2",
-            "logging__every_steps": "1",
-            "checkpoint__save_best": "false",
-            "data__cache_dir": str(cache),
-            **changes,
-        },
-    )
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rooms")
@@ -91,10 +73,7 @@ def environment_of(name: str) -> dict[str, str]:
 
 def launch_all(folder: Path, cache: Path, runs: dict[str, dict[str, str]], launcher: bool = False) -> Path:
     """Two processes for all jobs, of the launcher itself or as if; the last one must leave its outcome."""
-    jobs = [
-        {"name": name, "task": "pretraining", "argv": argv(folder, name, cache, **changes)}
-        for name, changes in runs.items()
-    ]
+    jobs = jobs_of_four_steps(folder, cache, runs)
     if launcher:
         _, output = finish(start([*LAUNCH, "--num_processes", "2"], jobs, folder), timeout=500)
     else:
@@ -174,7 +153,7 @@ def test_a_sharded_run_takes_over_a_ddp_run(launched: Path) -> None:
 
 def test_one_process_takes_over_a_sharded_run(launched: Path, cache: Path, tmp_path: Path) -> None:
     resume = str(launched / "exact" / "checkpoints/step_00000002")
-    words_ = argv(tmp_path, "one", cache, **EXACT, train__batch_size="4", resume=resume)
+    words_ = four_steps(tmp_path, "one", cache, **EXACT, train__batch_size="4", resume=resume)
     found = train(parse_arguments(words_, "pretraining"), PretrainingTask()).history
     for a, b in zip(history(launched, "exact")[2:], found, strict=True):
         if a["kind"] == "train":

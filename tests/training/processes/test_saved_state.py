@@ -12,7 +12,8 @@ from helpers.launching import assert_same_weights
 from helpers.tiny_task import StoppingTask, TinyTask, tiny_arguments
 from m33d_hf.data.files.markers import MARKER, file_digest, mark_complete
 from m33d_hf.errors import ResumeError
-from m33d_hf.training.processes.checkpoints import CheckpointStore, read_optimizer
+from m33d_hf.training.processes.checkpoint_files import read_optimizer
+from m33d_hf.training.processes.checkpoints import CheckpointStore
 from m33d_hf.training.run.loop import train
 
 CHANGES = {"train__ema_decay": 0.9, "checkpoint__every_steps": 4, "evaluation__every_steps": 6}

@@ -11,13 +11,15 @@ from helpers.frames_on_disk import write_frames
 from helpers.launching import weights_of, without_timing
 from helpers.tiny_task import TinyModel, TinyTask, tiny_arguments, valid_pixels
 from m33d_hf.data.files.skips import read_skipped
-from m33d_hf.data.loader.loading import SampleDataset, StepSampler
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.loader.sampling import StepSampler
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError, NonFiniteLossError
-from m33d_hf.training.processes.checkpoints import CheckpointStore, read_state
+from m33d_hf.training.processes.checkpoint_files import read_state
+from m33d_hf.training.processes.checkpoints import CheckpointStore
+from m33d_hf.training.run.loaders import list_left_out
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.plan import plan_run
-from m33d_hf.training.run.preparation import list_left_out
 from m33d_hf.training.run.replay import replay
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from helpers.rooms_runs import words
 from m33d_hf.errors import ConfigError
-from m33d_hf.training.processes.checkpoints import read_state
+from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.dry_run import dry_run
 from m33d_hf.training.run.loop import train
-from m33d_hf.training.run.preparation import larger_is_better
+from m33d_hf.training.run.metric_names import larger_is_better
 from m33d_hf.training.tasks.base import Task, build_task
 
 RUNS = {

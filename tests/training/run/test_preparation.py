@@ -11,10 +11,12 @@ from helpers.page_locking import assert_lockable
 from helpers.pretraining_cases import methods_with_rooms
 from helpers.rooms_runs import words
 from m33d_hf.data.loader.collation import deferring
-from m33d_hf.data.loader.loading import StepSampler, build_loader
+from m33d_hf.data.loader.loading import build_loader
+from m33d_hf.data.loader.sampling import StepSampler
 from m33d_hf.training.processes.launch import Ranks
 from m33d_hf.training.recipe.parsing import parse_arguments
-from m33d_hf.training.run.preparation import build_eval_feed, build_model
+from m33d_hf.training.run.loaders import build_eval_feed
+from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
 from m33d_hf.training.tasks.pretraining import PretrainingTask

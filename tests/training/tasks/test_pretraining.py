@@ -12,7 +12,8 @@ from accelerate import Accelerator
 
 from helpers.rooms_runs import words
 from m33d_hf.data.files.sealed_json import read_sealed_json
-from m33d_hf.data.loader.loading import EvaluationSampler, build_loader
+from m33d_hf.data.loader.loading import build_loader
+from m33d_hf.data.loader.sampling import EvaluationSampler
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining

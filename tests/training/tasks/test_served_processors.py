@@ -98,7 +98,7 @@ NAMES = [name for name in recipe_names() if _task_of(name) != "action_detection"
 @pytest.mark.parametrize("recipe", NAMES)
 def test_served_equals_evaluated_to_the_bit(recipe: str, tmp_path: Path) -> None:
     for number, changes in enumerate(CHANGES):
-        for size in SIZES[number :: 2] if number else SIZES[:4]:
+        for size in SIZES[number::2] if number else SIZES[:4]:
             args = _arguments(recipe, changes)
             served, expected = _served_and_evaluated(args, tmp_path / f"{number}", size)
             for pixels in served:

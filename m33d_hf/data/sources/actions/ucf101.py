@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m33d_hf.data.depth.maps import DepthMaps, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
+from m33d_hf.data.options import choose
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.actions.ucf101_files import VideoTree, list_videos
 from m33d_hf.data.sources.actions.ucf101_lists import (
@@ -18,7 +19,6 @@ from m33d_hf.data.sources.actions.ucf101_lists import (
     read_classes,
     select_entries,
 )
-from m33d_hf.data.sources.frames.frames import choose
 from m33d_hf.data.sources.videos.files import VideoFile
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 from m33d_hf.modeling.depth_m33d import DepthSpec

@@ -9,7 +9,7 @@ from typing import Any
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.labels.labels import build_label_rules
 from m33d_hf.data.source import Unpaired
-from m33d_hf.data.sources.frames.frames import FrameSource, depth_files, thin_out
+from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.layouts import (
     Listing,
     find_associations,
@@ -19,7 +19,7 @@ from m33d_hf.data.sources.frames.layouts import (
 )
 from m33d_hf.data.sources.frames.pairing import pair_by_name, pair_by_stamp
 from m33d_hf.data.sources.frames.reading import Frame
-from m33d_hf.data.sources.frames.splits import Sequences, select_split
+from m33d_hf.data.sources.frames.splits import Sequences
 from m33d_hf.data.sources.frames.video_layouts import with_video_frames
 from m33d_hf.errors import ConfigError, DataError
 
@@ -131,15 +131,15 @@ class FolderSource(FrameSource):
         required |= {"depth"} if require_depth and "depth" in chosen else set()
         required |= {"labels"} if require_labels and "labels" in chosen else set()
         sequences, unpaired, notes = find_frames(listing, chosen, required, association or "none")
-        all_depth = depth_files(sequences)
-        sequences, how = select_split(root, sequences, split, split_list, split_fractions)
-        notes.append(how)
-        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
         super().__init__(
             root,
             sequences,
             unit=unit,
-            all_depth=all_depth,
+            split=split,
+            split_list=split_list,
+            split_fractions=split_fractions,
+            every=every,
+            min_frames=min_frames,
             depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
             label_rules=rules if "labels" in chosen else None,
             align=align,

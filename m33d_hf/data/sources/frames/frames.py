@@ -20,13 +20,16 @@ from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.depth.unit_guess import Detection, detect_depth
 from m33d_hf.data.files.files import size_and_orientation
 from m33d_hf.data.labels.labels import LabelRules, check_label_files
+from m33d_hf.data.options import choose
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
+from m33d_hf.data.sources.frames.splits import Sequences, select_split
+from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window, thin_out
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint
+from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.modeling.video_times_m33d import FrameTimes, times_of
 
@@ -101,10 +104,14 @@ class FrameSource(Source):
     def __init__(
         self,
         root: Path,
-        sequences: dict[str, list[Frame]],
+        sequences: Sequences,
         *,
         unit: str,
-        all_depth: Mapping[str, Sequence[str]],
+        split: str | None,
+        split_list: str | Mapping[str, str] | None,
+        split_fractions: Mapping[str, float] | None,
+        every: int,
+        min_frames: int | None,
         depth_options: DepthOptions,
         label_rules: LabelRules | None,
         align: str,
@@ -115,6 +122,10 @@ class FrameSource(Source):
         clip_length: int | None = None,
         windows: int | None = None,
     ) -> None:
+        all_depth = _depth_files(sequences)
+        sequences, how = self._of_split(root, sequences, split, split_list, split_fractions)
+        notes.append(how)
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
         choose("align", align, ALIGNMENTS)
         choose("orientation", orientation, ORIENTATIONS)
         self.root = root
@@ -142,13 +153,29 @@ class FrameSource(Source):
         if unit == "clips":
             parts = cut_windows(sequences, clip_length, windows, notes)
         self.sequences: list[FrameSequence] = []
+        rate = self._rate(sequences) if fps is None else fps
         for key, part in parts.items():
             reader = self._reader_of(sequence_of_window(key))
             if unit != "clips":
                 self.sequences += [FrameSequence(frame.key, (frame,), reader) for frame in part]
             elif part:
-                self.sequences.append(FrameSequence(key, tuple(part), reader, fps))
+                self.sequences.append(FrameSequence(key, tuple(part), reader, rate))
         self._check_some(frames)
+
+    def _of_split(
+        self,
+        root: Path,
+        sequences: Sequences,
+        split: str | None,
+        split_list: str | Mapping[str, str] | None,
+        fractions: Mapping[str, float] | None,
+    ) -> tuple[Sequences, str]:
+        """The sequences of a split, and a sentence on how they were chosen; see `select_split`."""
+        return select_split(root, sequences, split, split_list, fractions)
+
+    def _rate(self, sequences: Sequences) -> float | None:
+        """Frames per second where none are stated."""
+        return None
 
     def _reader_of(self, sequence: str) -> FrameReader:
         found = None if self.detection is None else self.detection.of_sequence(sequence)
@@ -239,93 +266,9 @@ class FrameSource(Source):
         return state.hexdigest()
 
 
-def depth_files(sequences: Mapping[str, Sequence[Frame]]) -> dict[str, list[str]]:
+def _depth_files(sequences: Sequences) -> dict[str, list[str]]:
     """Sequence -> its depth files, in order; the unit of depth is judged by them."""
     return {key: [frame.depth for frame in part if frame.depth is not None] for key, part in sequences.items()}
-
-
-def thin_out(
-    sequences: dict[str, list[Frame]],
-    unit: str,
-    every: int,
-    min_frames: int | None,
-    unpaired: list[Unpaired],
-    clip_length: int | None = None,
-) -> dict[str, list[Frame]]:
-    """Keep every k-th frame and, for clips, the sequences that are long enough; the others go to `unpaired`.
-
-    Long enough means `min_frames`, or without it `clip_length`: a shorter sequence would repeat its last frame, and one
-    of a few frames would be a still picture.
-
-    Raises:
-        ConfigError: a number below 1, or an unknown unit.
-        DataError: no sequence is long enough.
-    """
-    choose("unit", unit, ("frames", "clips"))
-    least = min_frames if min_frames is not None else clip_length or 1
-    for name, value in (("every", every), ("min_frames", least), ("clip_length", clip_length or 1)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1")
-    kept = {key: frames[::every] for key, frames in sequences.items()}
-    if unit == "frames":
-        return kept
-    lengths = {key: len(frames) for key, frames in kept.items() if len(frames) < least}
-    what = f"min_frames={least}" if min_frames is not None else f"a clip covers {least}, num_frames x frame_stride"
-    unpaired += [Unpaired(key, f"sequence of {length} frames; {what}") for key, length in lengths.items()]
-    kept = {key: frames for key, frames in kept.items() if len(frames) >= least}
-    if not kept:
-        raise DataError(
-            f"no sequence is long enough ({what}; every={every}): of {len(lengths)} sequences the longest has "
-            f"{max(lengths.values(), default=0)} frames. Use a smaller --data.frame_stride or --model.num_frames, or "
-            "set --data.options.min_frames (the last frame is then repeated)."
-        )
-    return kept
-
-
-def sequence_of_window(key: str) -> str:
-    """The sequence that a window of `cut_windows` was cut from."""
-    sequence, mark, first = key.rpartition("@")
-    return sequence if mark and first.isdecimal() else key
-
-
-def cut_windows(
-    sequences: dict[str, list[Frame]], clip_length: int | None, windows: int | None, notes: list[str]
-) -> dict[str, tuple[Frame, ...]]:
-    """Cut every sequence into windows of (nearly) the same length; each gives one clip per epoch.
-
-    Args:
-        sequences: frames by name.
-        clip_length: frames that a clip covers; None leaves sequences whole.
-        windows: number per sequence; None takes as many as there are whole clips, which is also the maximum.
-        notes: a sentence is added to it if something is cut or repeated.
-
-    Returns:
-        Windows by name: that of the sequence, with "@" and the number of its first frame where there are several.
-
-    Raises:
-        ConfigError: fewer windows than one.
-    """
-    if windows is not None and windows < 1:
-        raise ConfigError(f"windows is {windows}; it must be at least 1")
-    parts: dict[str, tuple[Frame, ...]] = {}
-    for key, frames in sequences.items():
-        fitting = 1 if clip_length is None else max(1, len(frames) // clip_length)
-        count = fitting if windows is None else min(windows, fitting)
-        starts = [number * len(frames) // count for number in range(count + 1)]
-        for first, stop in pairwise(starts):
-            parts[key if count == 1 else f"{key}@{first}"] = tuple(frames[first:stop])
-    if len(parts) > len(sequences):
-        notes.append(
-            f"{len(sequences)} sequences are cut into {len(parts)} windows of at least the {clip_length} frames that a "
-            "clip covers; each gives one clip per epoch (--data.options.windows 1 keeps sequences whole)"
-        )
-    short = sum(len(frames) < (clip_length or 1) for frames in sequences.values())
-    if short:
-        notes.append(
-            f"{short} sequences have fewer frames than the {clip_length} of a clip; their last frame is "
-            "repeated"
-        )
-    return parts
 
 
 def spread_indices(length: int, count: int) -> list[int]:
@@ -338,10 +281,3 @@ def class_names_of(rules: LabelRules | None) -> list[str] | None:
     if rules is None:
         return None
     return rules.names or [f"class {i}" for i in range(rules.num_classes)]
-
-
-def choose(option: str, value: str, known: Sequence[str]) -> None:
-    """Refuse an option's value that is not one of `known`."""
-    if value not in known:
-        hint = nearest_name_hint(str(value), known)
-        raise ConfigError(f"{option} is {value!r}; it must be one of {', '.join(known)}.{hint}")

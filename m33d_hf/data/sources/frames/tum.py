@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.source import Unpaired
-from m33d_hf.data.sources.frames.frames import FrameSource, depth_files, thin_out
+from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.layouts import ASSOCIATION_NAMES, Listing, list_files, rows_of_association
 from m33d_hf.data.sources.frames.pairing import composed, is_number, match_timestamps, read_table
 from m33d_hf.data.sources.frames.reading import Frame
-from m33d_hf.data.sources.frames.splits import Sequences, select_split
+from m33d_hf.data.sources.frames.splits import Sequences
 from m33d_hf.errors import ConfigError, DataError
 
 TUM_SCALE = 5000.0
@@ -73,25 +73,35 @@ class TumSource(FrameSource):
         if depth_unit is None and depth_scale is None and depth_kind in (None, "metric"):
             depth_scale = TUM_SCALE
         sequences, unpaired, notes = _find_sequences(list_files(root), association, max_difference)
-        all_depth = depth_files(sequences)
-        sequences, how = select_split(root, sequences, split, split_list, split_fractions)
-        notes.append(how)
-        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
         super().__init__(
             root,
             sequences,
             unit=unit,
-            all_depth=all_depth,
+            split=split,
+            split_list=split_list,
+            split_fractions=split_fractions,
+            every=every,
+            min_frames=min_frames,
             depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
             label_rules=None,
             align=align,
-            fps=fps if fps is not None else _rate(sequences),
+            fps=fps,
             unpaired=unpaired,
             notes=notes,
             orientation=orientation,
             clip_length=clip_length,
             windows=windows,
         )
+
+    def _rate(self, sequences: Sequences) -> float | None:
+        """Frames per second from the file names' time stamps, None when they are none."""
+        steps: list[float] = []
+        for frames in sequences.values():
+            stems = [PurePosixPath(frame.rgb or "").stem for frame in frames]
+            if all(is_number(stem) for stem in stems):
+                stamps = [float(stem) for stem in stems]
+                steps += [after - before for before, after in pairwise(stamps) if after > before]
+        return 1.0 / sorted(steps)[len(steps) // 2] if steps else None
 
 
 def _find_sequences(
@@ -169,14 +179,3 @@ def read_stamps(path: Path) -> list[tuple[float, str]]:
             raise DataError(f"{path}: expected 'time_stamp file_name', found {' '.join(line)!r}")
         entries.append((float(line[0]), line[1]))
     return entries
-
-
-def _rate(sequences: Sequences) -> float | None:
-    """Frames per second from the timestamps in the file names; None if these are not timestamps."""
-    steps: list[float] = []
-    for frames in sequences.values():
-        stems = [PurePosixPath(frame.rgb or "").stem for frame in frames]
-        if all(is_number(stem) for stem in stems):
-            stamps = [float(stem) for stem in stems]
-            steps += [after - before for before, after in pairwise(stamps) if after > before]
-    return 1.0 / sorted(steps)[len(steps) // 2] if steps else None

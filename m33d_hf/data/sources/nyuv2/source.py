@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.files.files import MAP_SUFFIXES
-from m33d_hf.data.files.nyu_mat import num_frames
 from m33d_hf.data.files.packed import packed_name
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.stored_values import look_at_labels
+from m33d_hf.data.options import choose
+from m33d_hf.data.packed_formats.nyu_mat import num_frames
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import find_frames
-from m33d_hf.data.sources.frames.frames import FrameSource, choose, depth_files
+from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.layouts import list_files
 from m33d_hf.data.sources.frames.reading import Frame, FrameReader
-from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, canonical_split
+from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, Sequences, canonical_split
 from m33d_hf.data.sources.nyuv2.masks import MaskedFrameReader
 from m33d_hf.data.sources.nyuv2.tables import (
     CLASSES_NAME,
@@ -107,18 +108,23 @@ class NYUv2Source(FrameSource):
             frames, unpaired = _frames_of_pictures(root, wanted, first_number, notes)
             if "depth" in wanted and depth != "none":
                 notes.append(f"depth is that of the pictures, {_validity('all' if valid == 'raw' else valid)}")
-        all_depth = depth_files({_SEQUENCE: list(frames.values())})
-        chosen = _selected(root, frames, split, splits, notes)
+        self._numbers = {frame.key: number for number, frame in frames.items()}
+        self._splits = splits
         rules = None
         if labels != "none":
             ids = "raw" if file is not None and label_ids == "auto" else label_ids
             rules = _rules(root, frames, ids, class_map, notes)
-        self._masks = {} if valid in ("raw", "all") else _masks(root, valid, chosen)
+        self._masks_in = None if valid in ("raw", "all") else valid
+        self._masks: dict[str, str] = {}
         super().__init__(
             root,
-            {_SEQUENCE: list(chosen.values())},
+            {_SEQUENCE: list(frames.values())},
             unit="frames",
-            all_depth=all_depth,
+            split=split,
+            split_list=None,
+            split_fractions=None,
+            every=1,
+            min_frames=None,
             depth_options=stated,
             label_rules=rules,
             align=align,
@@ -127,6 +133,51 @@ class NYUv2Source(FrameSource):
             notes=notes,
             orientation=orientation,
         )
+
+    def _of_split(
+        self,
+        root: Path,
+        sequences: Sequences,
+        split: str | None,
+        split_list: str | Mapping[str, str] | None,
+        fractions: Mapping[str, float] | None,
+    ) -> tuple[Sequences, str]:
+        """The frames of a split: by folders of its name, else by the official numbers.
+
+        Raises:
+            ConfigError: a split that NYUv2 does not have.
+            DataError: no table, frames of neither split, or none of this one.
+        """
+        chosen, how = self._frames_of(root, sequences[_SEQUENCE], split)
+        if self._masks_in is not None:
+            self._masks = _masks(root, self._masks_in, chosen)
+        return {_SEQUENCE: chosen}, how
+
+    def _frames_of(self, root: Path, found: list[Frame], split: str | None) -> tuple[list[Frame], str]:
+        if split is None or split == "all":
+            return found, "all frames, not split"
+        name = canonical_split(split)
+        if name == "validation":
+            raise ConfigError("NYUv2 has the splits train and test, and none for validation; evaluate on test.")
+        frames = {self._numbers[frame.key]: frame for frame in found}
+        by_folder = {number: _folder_split(frame) for number, frame in frames.items()}
+        if self._splits is None and all(by_folder.values()):
+            chosen = [frame for number, frame in frames.items() if by_folder[number] == name]
+            how = f"split {name} from the folder of that name: {len(chosen)} frames"
+        else:
+            table = find_table(root, SPLITS_NAME, self._splits, "splits")
+            official = read_split(table)
+            listed = {number for numbers in official.values() for number in numbers}
+            if unknown := sorted(frames.keys() - listed):
+                raise DataError(
+                    f"{len(unknown)} frames are in neither split of {table}, the first is number {unknown[0]}: are "
+                    f"these the {len(listed)} labelled frames, and does the first have --data.options.first_number?"
+                )
+            chosen = [frames[number] for number in official[name] if number in frames]
+            how = f"split {name} of {table.name}: {len(chosen)} of {len(official[name])} frames"
+        if not chosen:
+            raise DataError(f"{root} has no frame of the split {name}")
+        return chosen, how
 
     def _reader_of(self, sequence: str) -> FrameReader:
         reader = super()._reader_of(sequence)
@@ -205,44 +256,7 @@ def _folder_split(frame: Frame) -> str | None:
     return next((name for name, aliases in SPLIT_NAMES.items() if parts & set(aliases)), None)
 
 
-def _selected(
-    root: Path, frames: Mapping[int, Frame], split: str | None, splits: str | None, notes: list[str]
-) -> dict[int, Frame]:
-    """The frames of a split: by folders of its name, else by the official numbers.
-
-    Raises:
-        ConfigError: a split that NYUv2 does not have.
-        DataError: no table, frames of neither split, or none of this one.
-    """
-    if split is None or split == "all":
-        notes.append("all frames, not split")
-        return dict(frames)
-    name = canonical_split(split)
-    if name == "validation":
-        raise ConfigError("NYUv2 has the splits train and test, and none for validation; evaluate on test.")
-    by_folder = {number: _folder_split(frame) for number, frame in frames.items()}
-    if splits is None and all(by_folder.values()):
-        chosen = {number: frame for number, frame in frames.items() if by_folder[number] == name}
-        notes.append(f"split {name} from the folder of that name: {len(chosen)} frames")
-    else:
-        table = find_table(root, SPLITS_NAME, splits, "splits")
-        official = read_split(table)
-        listed = {number for numbers in official.values() for number in numbers}
-        if unknown := sorted(frames.keys() - listed):
-            raise DataError(
-                f"{len(unknown)} frames are in neither split of {table}, the first is number {unknown[0]}: are these "
-                f"the {len(listed)} labelled frames, and does the first have --data.options.first_number?"
-            )
-        chosen = {number: frames[number] for number in official[name] if number in frames}
-        notes.append(f"split {name} of {table.name}: {len(chosen)} of {len(official[name])} frames")
-    if not chosen:
-        raise DataError(f"{root} has no frame of the split {name}")
-    return chosen
-
-
-def _rules(
-    root: Path, frames: Mapping[int, Frame], ids: str, class_map: str | None, notes: list[str]
-) -> LabelRules:
+def _rules(root: Path, frames: Mapping[int, Frame], ids: str, class_map: str | None, notes: list[str]) -> LabelRules:
     files = [root / frame.labels for frame in frames.values() if frame.labels is not None]
     sample = look_at_labels(evenly_spaced(files, _LOOKED_AT if ids == "auto" else 1))
     ids, how = settle_label_ids(ids, sorted(sample.counts))
@@ -251,7 +265,7 @@ def _rules(
     return label_rules(ids, table)
 
 
-def _masks(root: Path, folder: str, frames: Mapping[int, Frame]) -> dict[str, str]:
+def _masks(root: Path, folder: str, frames: Sequence[Frame]) -> dict[str, str]:
     """Depth file -> mask, by the number in its name.
 
     Raises:
@@ -266,7 +280,7 @@ def _masks(root: Path, folder: str, frames: Mapping[int, Frame]) -> dict[str, st
         if file.suffix.lower() in MAP_SUFFIXES and (number := _number_in(file.name)) is not None
     }
     masks: dict[str, str] = {}
-    for frame in frames.values():
+    for frame in frames:
         number = _number_in(frame.key)
         if number not in by_number:
             raise DataError(f"{base} has no mask for the frame {frame.key}: no file with the number {number}")

@@ -16,9 +16,9 @@ import numpy as np
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.files.text_files import say_once
 from m33d_hf.data.labels.class_table import ClassTable, read_class_table
+from m33d_hf.data.options import choose
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
 from m33d_hf.data.source import Unpaired
-from m33d_hf.data.sources.frames.frames import choose
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import missing_entries, select_split
 from m33d_hf.data.sources.phases.alignment import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.packed import packed_name
-from m33d_hf.data.files.sens import SensHeader, read_index
+from m33d_hf.data.packed_formats.sens import SensHeader, read_index
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_name_hint

@@ -10,7 +10,8 @@ from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.stored_values import look_at_labels
-from m33d_hf.data.sources.frames.frames import FrameSource, choose, depth_files, thin_out
+from m33d_hf.data.options import choose
+from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, Sequences, canonical_split, missing_entries, select_split
 from m33d_hf.data.sources.scannet.label_ids import (
     LABEL_IDS,
@@ -110,14 +111,15 @@ class ScanNetSource(FrameSource):
             stated = DepthOptions(
                 scale=_scales(scenes), invalid_values=invalid_values, min_depth=min_depth, max_depth=max_depth
             )
-        all_depth = depth_files(sequences)
-        sequences = _selected(root, sequences, split, split_list, split_fractions, notes)
-        sequences = thin_out(sequences, unit, 1, min_frames, unpaired, clip_length)
         super().__init__(
             root,
             sequences,
             unit=unit,
-            all_depth=all_depth,
+            split=split,
+            split_list=split_list,
+            split_fractions=split_fractions,
+            every=1,
+            min_frames=min_frames,
             depth_options=stated,
             label_rules=rules,
             align=align,
@@ -127,6 +129,36 @@ class ScanNetSource(FrameSource):
             clip_length=clip_length,
             windows=windows,
         )
+
+    def _of_split(
+        self,
+        root: Path,
+        sequences: Sequences,
+        split: str | None,
+        split_list: str | Mapping[str, str] | None,
+        fractions: Mapping[str, float] | None,
+    ) -> tuple[Sequences, str]:
+        """The scenes of a split, by the official lists unless others or fractions are stated.
+
+        Raises:
+            DataError: the official list is not there. Scenes of one room must not be trained and tested on, so none is
+                made up.
+        """
+        if split is not None and split != "all" and split_list is None and fractions is None:
+            known = {name: found[0] for name, file in _LIST_NAMES.items() if (found := _places(root, file))}
+            name = canonical_split(split)
+            if name not in known:
+                raise DataError(
+                    f"the official list of ScanNet's split {name}, {_LIST_NAMES[name]}, is not in {root} nor in "
+                    f"{', '.join(_PLACES[1:])} from there. Put it there, name your own with --data.options.split_list, "
+                    f"or read everything with split 'all' ({', '.join(SPLIT_NAMES)} are drawn only by "
+                    "--data.options.split_fractions)."
+                )
+            split_list = {name: str(path) for name, path in known.items()}
+        absent = missing_entries(root, sequences, split, split_list)
+        chosen, how = select_split(root, sequences, split, split_list, fractions)
+        missing = f"; {len(absent)} listed scenes are not there, the first is {absent[0]}" if absent else ""
+        return chosen, how + missing
 
 
 def describe_scenes(scenes: Sequence[Scene], every: int) -> str:
@@ -151,37 +183,6 @@ def _scales(scenes: Sequence[Scene]) -> float | dict[str, float]:
 
 def _places(root: Path, name: str) -> list[Path]:
     return [place for folder in _PLACES if (place := root / folder / name).is_file()]
-
-
-def _selected(
-    root: Path,
-    sequences: Sequences,
-    split: str | None,
-    split_list: str | Mapping[str, str] | None,
-    fractions: Mapping[str, float] | None,
-    notes: list[str],
-) -> Sequences:
-    """The scenes of a split, by the official lists unless others or fractions are stated.
-
-    Raises:
-        DataError: the official list is not there. Scenes of one room must not be trained and tested on, so none is made
-            up.
-    """
-    if split is not None and split != "all" and split_list is None and fractions is None:
-        known = {name: found[0] for name, file in _LIST_NAMES.items() if (found := _places(root, file))}
-        name = canonical_split(split)
-        if name not in known:
-            raise DataError(
-                f"the official list of ScanNet's split {name}, {_LIST_NAMES[name]}, is not in {root} nor in "
-                f"{', '.join(_PLACES[1:])} from there. Put it there, name your own with --data.options.split_list, or "
-                f"read everything with split 'all' ({', '.join(SPLIT_NAMES)} are drawn only by "
-                "--data.options.split_fractions)."
-            )
-        split_list = {name: str(path) for name, path in known.items()}
-    absent = missing_entries(root, sequences, split, split_list)
-    chosen, how = select_split(root, sequences, split, split_list, fractions)
-    notes.append(how + (f"; {len(absent)} listed scenes are not there, the first is {absent[0]}" if absent else ""))
-    return chosen
 
 
 def _rules(

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from m33d_hf.data.depth.options import DepthOptions
-from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.files.files import RGB_SUFFIXES
 from m33d_hf.data.files.packed import packed_name
-from m33d_hf.data.files.sun_mat import num_frames
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.nyu40 import NYU40, UNLABELLED
+from m33d_hf.data.options import choose
+from m33d_hf.data.packed_formats.sun_mat import num_frames
 from m33d_hf.data.source import Unpaired
-from m33d_hf.data.sources.frames.frames import FrameSource, choose, depth_files
+from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.reading import Frame
-from m33d_hf.data.sources.frames.splits import canonical_split
+from m33d_hf.data.sources.frames.splits import Sequences, canonical_split
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, decoding
 
 NUM_CLASSES = 37  # the first of NYU40's, with its names
@@ -29,7 +29,6 @@ _SPLIT = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
 _ARRAYS = {"train": "alltrain", "test": "alltest"}
 _TOP = "SUNRGBD"  # after it in the toolbox's paths comes the frame's folder
 _DEEP = 6
-_JUDGED = 4096  # depth maps among which those are chosen whose unit is judged
 
 
 class SunRgbdSource(FrameSource):
@@ -77,14 +76,16 @@ class SunRgbdSource(FrameSource):
         if labels == "auto":
             frames = _with_labels(root, frames, unpaired)
             notes.append(f"{len(frames)} of them have label maps of {NUM_CLASSES} classes")
-        all_depth = depth_files({self.name: evenly_spaced(list(frames.values()), _JUDGED)})
-        frames = _selected(root, frames, split, notes)
         unit = "sunrgbd" if depth_unit is None and depth_scale is None and depth_kind is None else depth_unit
         super().__init__(
             root,
             {self.name: list(frames.values())},
             unit="frames",
-            all_depth=all_depth,
+            split=split,
+            split_list=None,
+            split_fractions=None,
+            every=1,
+            min_frames=None,
             depth_options=DepthOptions(unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
             label_rules=_label_rules() if labels == "auto" else None,
             align=align,
@@ -93,6 +94,37 @@ class SunRgbdSource(FrameSource):
             notes=notes,
             orientation=orientation,
         )
+
+    def _of_split(
+        self,
+        root: Path,
+        sequences: Sequences,
+        split: str | None,
+        split_list: str | Mapping[str, str] | None,
+        fractions: Mapping[str, float] | None,
+    ) -> tuple[Sequences, str]:
+        """The frames of a split as the toolbox lists it.
+
+        Raises:
+            ConfigError: a split that is not there.
+            DataError: no list, or no frame of this split.
+        """
+        if split is None or split == "all":
+            return sequences, "all frames, not split"
+        name = canonical_split(split)
+        if name not in _ARRAYS:
+            raise ConfigError("SUN RGB-D has the splits train and test, and none for validation; evaluate on test.")
+        path = _toolbox(root, _SPLIT)
+        arrays = _load(path)
+        entries = {key: np.atleast_1d(arrays.get(key, ())) for key in _ARRAYS.values()}
+        listed = {key: {_frame_folder(entry) for entry in found} for key, found in entries.items()}
+        if not all(listed.values()) or listed["alltrain"] & listed["alltest"]:
+            raise CorruptFileError(path, "does not hold two separate lists alltrain and alltest")
+        wanted = listed[_ARRAYS[name]]
+        chosen = [frame for frame in sequences[self.name] if _frame_folder(frame.key) in wanted]
+        if not chosen:
+            raise DataError(f"{root} has no frame of the split {name} as {path} lists it")
+        return {self.name: chosen}, f"split {name} of {path.name}: {len(chosen)} of {len(wanted)} frames"
 
 
 def _label_rules() -> LabelRules:
@@ -188,23 +220,3 @@ def _with_labels(root: Path, frames: Mapping[str, Frame], unpaired: list[Unpaire
     if not labelled:
         raise DataError(f"{meta} describes none of the {len(frames)} frames under {root}")
     return dict(sorted(labelled.items()))
-
-
-def _selected(root: Path, frames: Mapping[str, Frame], split: str | None, notes: list[str]) -> dict[str, Frame]:
-    if split is None or split == "all":
-        notes.append("all frames, not split")
-        return dict(frames)
-    name = canonical_split(split)
-    if name not in _ARRAYS:
-        raise ConfigError("SUN RGB-D has the splits train and test, and none for validation; evaluate on test.")
-    path = _toolbox(root, _SPLIT)
-    arrays = _load(path)
-    listed = {key: {_frame_folder(entry) for entry in np.atleast_1d(arrays.get(key, ()))} for key in _ARRAYS.values()}
-    if not all(listed.values()) or listed["alltrain"] & listed["alltest"]:
-        raise CorruptFileError(path, "has no two separate lists alltrain and alltest")
-    known = _by_toolbox_name(frames)
-    chosen = {folder: frames[folder] for entry, folder in known.items() if entry in listed[_ARRAYS[name]]}
-    notes.append(f"split {name} of {path.name}: {len(chosen)} of {len(listed[_ARRAYS[name]])} frames")
-    if not chosen:
-        raise DataError(f"{root} has no frame of the split {name} as {path} lists it")
-    return dict(sorted(chosen.items()))

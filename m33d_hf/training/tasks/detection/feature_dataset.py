@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m33d_hf.data.loader.loading import Row, SampleDataset, Views
+from m33d_hf.data.loader.loading import SampleDataset, Views
+from m33d_hf.data.loader.sampling import Row
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle, frame_times, known_lacks
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo

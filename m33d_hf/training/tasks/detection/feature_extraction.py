@@ -17,31 +17,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from m33d_hf.data.augmentation.views import take_frames
 from m33d_hf.data.files.skips import SkipLedger, SkippedFile
 from m33d_hf.data.loader.loading import Transform
 from m33d_hf.data.loader.workers import stop_workers
-from m33d_hf.data.sample import RGBDSample, read_sample
-from m33d_hf.data.sources.phases.base import ClipSpan, PhaseClip, PhaseSource
-from m33d_hf.errors import DataError, DepthUnitError, LabelError
+from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sources.phases.base import ClipSpan, PhaseSource
+from m33d_hf.errors import DataError
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.processes.guards import SIGNALS, exit_code
+from m33d_hf.training.tasks.detection.clip_dataset import ClipDataset, ClipRow
 from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore, VideoFeatures
 
 # A rank that has finished waits for the others this long; the default of half an hour is less than one long video.
 PATIENCE = timedelta(days=7)
 SECONDS_BETWEEN_LINES = 5.0
-FRAMES_AT_ONCE = 64
-ENCODED = ("rgb",)
 STAGE_ONE = ("m33d.", "fc_norm.", "classifier.")
 _COMPUTING_FIELDS = (
     "hidden_act",
@@ -67,68 +65,6 @@ def weights_digest(model: M33DForVideoActionDetection) -> str:
             state.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
             state.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()
-
-
-class ClipRow(NamedTuple):
-    """One clip to read: number of the video, number of the clip in it, its frames."""
-
-    video: int
-    clip: int
-    span: ClipSpan
-
-
-class ClipDataset(Dataset[RGBDSample]):
-    """Reads and transforms clips. One that cannot be read comes back without frames, with ``meta["skipped"]``.
-
-    Clips of one video that are requested together are read together, at most FRAMES_AT_ONCE frames: opening a video and
-    finding a frame in it costs more than the frames of a clip. If that fails, they are read one by one.
-
-    Args:
-        source: the videos.
-        rule: which frames of a clip are taken.
-        transform: of the evaluation.
-    """
-
-    def __init__(self, source: PhaseSource, rule: ClipRule, transform: Transform) -> None:
-        self.source, self.rule, self.transform = source, rule, transform
-
-    def __getitem__(self, row: ClipRow) -> RGBDSample:
-        """Read one clip; errors that concern the whole data set are raised."""
-        clip = PhaseClip(self.source.videos[row.video].handle, row.span)
-        try:
-            sample = read_sample(clip, self.rule.frames(clip.length), ENCODED)
-        except (DepthUnitError, LabelError):
-            raise
-        except (DataError, OSError) as error:
-            path = getattr(error, "path", None) or getattr(error, "filename", None) or clip.video.key
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            frames = f"frames {row.span.start} to {row.span.stop - 1}"
-            skipped = SkippedFile(f"{path} ({frames})", str(reason), clip.key)
-            return RGBDSample(clip.key, meta={"row": row, "skipped": skipped})
-        return self._prepared(sample, row)
-
-    def __getitems__(self, rows: Sequence[ClipRow]) -> list[RGBDSample]:
-        """Read the clips of a batch, all of one video."""
-        together = max(FRAMES_AT_ONCE // self.rule.num_frames, 1)
-        parts = [rows[i : i + together] for i in range(0, len(rows), together)]
-        return [sample for part in parts for sample in self._read_together(part)]
-
-    def _read_together(self, rows: Sequence[ClipRow]) -> list[RGBDSample]:
-        clips = [[row.span.start + i for i in self.rule.frames(row.span.stop - row.span.start)] for row in rows]
-        numbers = sorted({number for clip in clips for number in clip})
-        try:
-            whole = read_sample(self.source.videos[rows[0].video].handle, numbers, ENCODED)
-        except (DataError, OSError):
-            return [self[row] for row in rows]  # which says what is wrong with which of them
-        place = {number: i for i, number in enumerate(numbers)}
-        samples = [take_frames(whole, [place[number] for number in clip]) for clip in clips]
-        return [self._prepared(sample, row) for sample, row in zip(samples, rows)]
-
-    def _prepared(self, sample: RGBDSample, row: ClipRow) -> RGBDSample:
-        rgb = self.transform(sample).rgb
-        if rgb is None:
-            raise DataError(f"{sample.key}: the sample has no RGB, which the encoder requires")
-        return RGBDSample(sample.key, rgb=rgb, meta={"row": row})
 
 
 @dataclass

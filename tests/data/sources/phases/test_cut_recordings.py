@@ -13,7 +13,7 @@ from m33d_hf.data.files.skips import read_skipped
 from m33d_hf.data.sources.phases.source import PhasesSource
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.video_reading_m33d import probe_video
-from m33d_hf.training.run.preparation import list_left_out
+from m33d_hf.training.run.loaders import list_left_out
 
 COUNT, FPS = 200, 25
 NAMES = ["cut"] * 80 + ["sew"] * 60 + ["wash"] * 60

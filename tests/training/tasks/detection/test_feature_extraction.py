@@ -29,7 +29,8 @@ from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 from m33d_hf.scripts import extract_features
 from m33d_hf.training.run.preparation import build_model
-from m33d_hf.training.tasks.detection.feature_extraction import ClipDataset, ClipRow, encode, weights_digest
+from m33d_hf.training.tasks.detection.clip_dataset import ClipDataset, ClipRow
+from m33d_hf.training.tasks.detection.feature_extraction import encode, weights_digest
 from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore
 from m33d_hf.training.tasks.detection.first_stage import load_first_stage
 from m33d_hf.training.tasks.detection.task import ActionDetectionTask

@@ -9,7 +9,7 @@ import scipy.io
 
 from helpers.nyuv2_files import depth_of, labels_of, picture_of, raw_of, write_mat
 from m33d_hf.data.files.files import load_rgb, map_size, read_map
-from m33d_hf.data.files.nyu_mat import num_frames
+from m33d_hf.data.packed_formats.nyu_mat import num_frames
 from m33d_hf.errors import CorruptFileError
 
 

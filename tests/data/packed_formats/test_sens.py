@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from helpers.sens_files import MATRICES, RATE, depth_ramp, sens_bytes, smooth_picture, write_sens
-from m33d_hf.data.files import sens
 from m33d_hf.data.files.files import load_map, load_rgb, map_size, read_map
 from m33d_hf.data.files.packed import file_of, packed_frame, packed_name
+from m33d_hf.data.packed_formats import sens
 from m33d_hf.errors import CorruptFileError
 
 SIZE = (24, 32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from m33d_hf.data.files.hdf5 import open_hdf5
+from m33d_hf.data.packed_formats.hdf5 import open_hdf5
 from m33d_hf.errors import CorruptFileError, decoding
 from m33d_hf.modeling.picture_files_m33d import check_pixels
 

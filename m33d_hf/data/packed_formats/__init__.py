@@ -1,0 +1,1 @@
+"""Formats of files that hold many frames; `files.packed` finds them by their suffix."""

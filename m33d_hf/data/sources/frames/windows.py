@@ -1,0 +1,94 @@
+"""Which frames of a sequence are used, and where sequences are cut into windows."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from m33d_hf.data.options import choose
+from m33d_hf.data.source import Unpaired
+from m33d_hf.data.sources.frames.reading import Frame
+from m33d_hf.errors import ConfigError, DataError
+
+
+def thin_out(
+    sequences: dict[str, list[Frame]],
+    unit: str,
+    every: int,
+    min_frames: int | None,
+    unpaired: list[Unpaired],
+    clip_length: int | None = None,
+) -> dict[str, list[Frame]]:
+    """Keep every k-th frame and, for clips, the sequences that are long enough; the others go to `unpaired`.
+
+    Long enough means `min_frames`, or without it `clip_length`: a shorter sequence would repeat its last frame, and one
+    of a few frames would be a still picture.
+
+    Raises:
+        ConfigError: a number below 1, or an unknown unit.
+        DataError: no sequence is long enough.
+    """
+    choose("unit", unit, ("frames", "clips"))
+    least = min_frames if min_frames is not None else clip_length or 1
+    for name, value in (("every", every), ("min_frames", least), ("clip_length", clip_length or 1)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be at least 1")
+    kept = {key: frames[::every] for key, frames in sequences.items()}
+    if unit == "frames":
+        return kept
+    lengths = {key: len(frames) for key, frames in kept.items() if len(frames) < least}
+    what = f"min_frames={least}" if min_frames is not None else f"a clip covers {least}, num_frames x frame_stride"
+    unpaired += [Unpaired(key, f"sequence of {length} frames; {what}") for key, length in lengths.items()]
+    kept = {key: frames for key, frames in kept.items() if len(frames) >= least}
+    if not kept:
+        raise DataError(
+            f"no sequence is long enough ({what}; every={every}): of {len(lengths)} sequences the longest has "
+            f"{max(lengths.values(), default=0)} frames. Use a smaller --data.frame_stride or --model.num_frames, or "
+            "set --data.options.min_frames (the last frame is then repeated)."
+        )
+    return kept
+
+
+def sequence_of_window(key: str) -> str:
+    """The sequence that a window of `cut_windows` was cut from."""
+    sequence, mark, first = key.rpartition("@")
+    return sequence if mark and first.isdecimal() else key
+
+
+def cut_windows(
+    sequences: dict[str, list[Frame]], clip_length: int | None, windows: int | None, notes: list[str]
+) -> dict[str, tuple[Frame, ...]]:
+    """Cut every sequence into windows of (nearly) the same length; each gives one clip per epoch.
+
+    Args:
+        sequences: frames by name.
+        clip_length: frames that a clip covers; None leaves sequences whole.
+        windows: number per sequence; None takes as many as there are whole clips, which is also the maximum.
+        notes: a sentence is added to it if something is cut or repeated.
+
+    Returns:
+        Windows by name: that of the sequence, with "@" and the number of its first frame where there are several.
+
+    Raises:
+        ConfigError: fewer windows than one.
+    """
+    if windows is not None and windows < 1:
+        raise ConfigError(f"windows is {windows}; it must be at least 1")
+    parts: dict[str, tuple[Frame, ...]] = {}
+    for key, frames in sequences.items():
+        fitting = 1 if clip_length is None else max(1, len(frames) // clip_length)
+        count = fitting if windows is None else min(windows, fitting)
+        starts = [number * len(frames) // count for number in range(count + 1)]
+        for first, stop in pairwise(starts):
+            parts[key if count == 1 else f"{key}@{first}"] = tuple(frames[first:stop])
+    if len(parts) > len(sequences):
+        notes.append(
+            f"{len(sequences)} sequences are cut into {len(parts)} windows of at least the {clip_length} frames that a "
+            "clip covers; each gives one clip per epoch (--data.options.windows 1 keeps sequences whole)"
+        )
+    short = sum(len(frames) < (clip_length or 1) for frames in sequences.values())
+    if short:
+        notes.append(
+            f"{short} sequences have fewer frames than the {clip_length} of a clip; their last frame is "
+            "repeated"
+        )
+    return parts
