@@ -156,6 +156,9 @@ def check_positions(config: Any) -> None:
         raise ConfigError(f"position_grid {t} x {h} x {w} has {t * h * w} places, expected at most {MOST_TOKENS}.")
     if t > 1 and not config.is_clip_model:
         raise ConfigError(f"position_grid has {t} tubelets, but an image model has one; give [1, {h}, {w}].")
+    slots = config.grid[0]
+    if t == 1 < slots:
+        raise ConfigError(f"position_grid has one tubelet, but clips have {slots}; give [{slots}, {h}, {w}].")
 
 
 def check_types(config: Any, types: Mapping[str, Any]) -> None:

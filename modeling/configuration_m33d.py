@@ -105,7 +105,7 @@ class M33DConfig(PreTrainedConfig):
         encoder_norm: whether encoders end in a layer norm (MultiMAE's has none); task models go by their head.
         global_token: one learned token of no modality and no position at the end of the encoder's sequence (MultiMAE).
         num_register_tokens: learned tokens that every encoder adds to its sequences and leaves out of its output
-            (DINOv2 with registers).
+            (DINOv2 with registers); in `hidden_states` they stand last.
         token_budget: visible tokens of all input modalities together, divided anew for every sample by a Dirichlet
             draw (MultiMAE): a number from 1, or a share of all tokens below 1. None masks each modality by its ratio;
             with a budget the ratios of the modalities mean nothing.

@@ -1,4 +1,4 @@
-"""Turn an MAE, VideoMAE or MultiMAE checkpoint into an M33D checkpoint folder and say what became of every weight."""
+"""Turn a checkpoint of another project into an M33D checkpoint folder and say what became of every weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from m33d_hf.errors import ConfigError, M33DError
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    from m33d_hf.weights.folder import MODELS
+    from m33d_hf.weights.formats.detect import FORMATS
+
+    known = "".join(f"\n  {table.name}" for table in FORMATS.values())
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"Formats, each recognised by its weights:{known}\nWeights of other architectures are refused by name.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--input", required=True, help="file, folder or Hub repository id (org/name[@revision])")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     parser.add_argument(
@@ -21,6 +29,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="fields of M33DConfig (YAML values); the rest is inferred from the checkpoint",
+    )
+    parser.add_argument(
+        "--task",
+        default="pretraining",
+        choices=tuple(MODELS),
+        help="the model to write; a task model takes the head of a fine-tuned checkpoint where ours is the same",
     )
     facts = parser.add_argument_group("what no tensor tells (the report says what was assumed)")
     facts.add_argument("--num_attention_heads", type=int, help="heads of the encoder")
@@ -68,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         stated = {name: getattr(given, name) for name in STATEABLE}
         overrides = _overrides(given.config_overrides)
-        report = convert_checkpoint(given.input, given.output, options, stated, overrides, given.overwrite)
+        folder = (given.input, given.output)
+        report = convert_checkpoint(*folder, options, stated, overrides, given.overwrite, given.task)
     except M33DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,7 +13,8 @@ from m33d_hf.weights.architecture import check_encoder, decoder_obstacle, infer_
 from m33d_hf.weights.facts import Facts, lines_on
 from m33d_hf.weights.files import ForeignCheckpoint
 from m33d_hf.weights.foreign_names import ForeignNames, ends_in_norm, has_final_norm
-from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_obstacle
+from m33d_hf.weights.formats import multimae_heads
+from m33d_hf.weights.formats.classes import FINE_TUNE_REASON, class_names, class_obstacle
 from m33d_hf.weights.formats.detect import FORMATS
 from m33d_hf.weights.formats.layout import Neutral, translate
 from m33d_hf.weights.formats.multimae import TABLE, target_obstacle
@@ -37,6 +38,20 @@ def config_for(checkpoint: ForeignCheckpoint, init_decoder: bool = True, given: 
     return infer_config(_facts_of(checkpoint), init_decoder, given)
 
 
+def head_fields(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
+    """`M33DConfig` arguments of a task model that takes the checkpoint's head: its sizes, and its classes by name."""
+    neutral = _facts_of(checkpoint).neutral
+    fields = multimae_heads.head_fields(neutral)
+    classifier = neutral.weights.get("classifier.weight")
+    if classifier is not None:
+        fields["num_labels"] = classifier.tensor.shape[0]
+    names = class_names(checkpoint.config.get("id2label"))
+    if names is not None and len(names) == fields.get("num_labels"):
+        del fields["num_labels"]
+        fields |= {"id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
+    return fields
+
+
 def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
     """The fields that say where a checkpoint's tokens stand, and which of them have no place.
 
@@ -47,6 +62,7 @@ def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
     return {
         "global_token": facts.table is TABLE and "cls_token" in facts.neutral.weights,
         "num_register_tokens": facts.registers(),
+        "use_cls_token": "cls_token" in facts.neutral.weights if facts.table.position_kind == "learned" else None,
         "position_embedding_type": facts.table.position_kind,
         "position_embedding_resize": facts.table.position_resize,
         "position_grid": None if grid is None else [facts.slots() or 1, *grid.base],
@@ -81,9 +97,25 @@ def convert_state_dict(
     neutral = settle_positions(facts, config, decoder_reason, report)
     classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
     reasons = {"decoder_obstacle": decoder_reason, "classifier_obstacle": classifier_reason}
-    ForeignNames(targets, neutral.weights, report, options, config=config, **reasons).apply()
+    heads = multimae_heads.obstacles(neutral, targets)
+    report.notes += _head_notes(facts, {**heads, "classifier": classifier_reason})
+    ForeignNames(targets, neutral.weights, report, options, config=config, heads=heads, **reasons).apply()
     report.facts = lines_on(facts, config, decoder_reason is None)
     return report
+
+
+def _head_notes(facts: Facts, obstacles: Mapping[str, str | None]) -> list[str]:
+    """Where a head that is taken over sees or computes something else than it did there."""
+    taken = {head for head, obstacle in obstacles.items() if obstacle is None}
+    notes = []
+    if "classifier" in taken and facts.checkpoint.format == "transformers_videomae":
+        notes.append(
+            "transformers norms the mean of the tokens with an epsilon of 1e-5, this model with layer_norm_eps: logits"
+            " differ by a share of about 5e-6 over the variance of that mean"
+        )
+    if taken - {"classifier"} and "patch_depth.weight" in facts.neutral.weights:
+        notes.append("the head was trained on tokens that attended to depth as well; this model shows it RGB alone")
+    return notes
 
 
 def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason: str | None) -> list[str]:

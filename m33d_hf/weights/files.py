@@ -28,7 +28,7 @@ STANDARD_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-MODEL_TYPES = ("vit_mae", "videomae", "vit", "dinov2", "dinov2_with_registers")
+MODEL_TYPES = ("vit_mae", "videomae", "vit", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers")
 WRAPPER_KEYS = ("model", "module", "state_dict", "model_state", "teacher")
 # Shared by all keys of a state dict saved from a wrapped model.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "backbone.")

@@ -6,14 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.errors import ConfigError
+from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.modeling_m33d import M33DPreTrainedModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.weights.apply import config_for, convert_state_dict
+from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
+from m33d_hf.weights.apply import config_for, convert_state_dict, head_fields
 from m33d_hf.weights.facts import statements
 from m33d_hf.weights.files import load_foreign
 from m33d_hf.weights.init_options import ConversionOptions
 from m33d_hf.weights.report import ConversionReport
+
+MODELS: dict[str, type[M33DPreTrainedModel]] = {
+    "pretraining": M33DForPreTraining,
+    "video_classification": M33DForVideoClassification,
+    "semantic_segmentation": M33DForSemanticSegmentation,
+    "depth_estimation": M33DForDepthEstimation,
+}
+"""Models that a checkpoint can be written as; the last three take the head of a fine-tuned one where it is ours too."""
 
 
 def convert_checkpoint(
@@ -23,8 +34,9 @@ def convert_checkpoint(
     stated: Mapping[str, Any],
     overrides: Mapping[str, Any],
     overwrite: bool = False,
+    task: str = "pretraining",
 ) -> ConversionReport:
-    """Write a pre-training model with the weights of a foreign checkpoint to a folder.
+    """Write a model with the weights of a foreign checkpoint to a folder.
 
     Args:
         source: file, folder or Hub repository id.
@@ -33,6 +45,7 @@ def convert_checkpoint(
         stated: what no tensor tells, keys of `facts.STATEABLE`; None says nothing.
         overrides: fields of M33DConfig that win over what the checkpoint tells.
         overwrite: replace a checkpoint that is already in `output`.
+        task: key of `MODELS`.
 
     Returns:
         What became of every weight.
@@ -46,8 +59,12 @@ def convert_checkpoint(
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file; --output names a folder to write.")
     checkpoint = load_foreign(source, statements(stated))
-    fields = config_for(checkpoint, options.init_decoder, dict(overrides))
-    model = M33DForPreTraining(M33DConfig(**(fields | dict(overrides))))
+    if task not in MODELS:
+        raise ConfigError(f"task {task!r} is none of {', '.join(MODELS)}.{nearest_name_hint(task, MODELS)}")
+    pretraining = task == "pretraining"
+    fields = config_for(checkpoint, options.init_decoder and pretraining, dict(overrides))
+    fields |= {} if pretraining else head_fields(checkpoint)
+    model = MODELS[task](M33DConfig(**(fields | dict(overrides))))
     report = convert_state_dict(checkpoint, model, options)
     try:
         model.save_pretrained(output)

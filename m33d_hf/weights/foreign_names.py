@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,11 +15,19 @@ from m33d_hf.weights.matching import PART, Matching, depth_kernel
 
 @dataclass(kw_only=True)
 class ForeignNames(Matching):
-    """The neutral names of `formats.layout` against those of a model; None where a part is taken."""
+    """The neutral names of `formats.layout` against those of a model; None where a part is taken.
+
+    Args:
+        config: of the model.
+        decoder_obstacle: why the decoder is not taken.
+        classifier_obstacle: why the classifier is not taken.
+        heads: the same by the prefix of a dense head's weights, longer prefixes first.
+    """
 
     config: M33DConfig
     decoder_obstacle: str | None
     classifier_obstacle: str | None
+    heads: Mapping[str, str | None]
 
     def place(self, target: str, own: Tensor) -> None:
         """The encoder's weights go into every encoder, the patch kernel into every embedding."""
@@ -32,6 +40,11 @@ class ForeignNames(Matching):
             self.take_or_leave(target, "the checkpoint's positions are fixed", name=target.removeprefix("m33d."))
         elif target.startswith("decoder."):
             self._place_decoder(target)
+        elif (head := self._head_of(target)) is not None:
+            obstacle = self.heads[head]
+            self.take_or_leave(target, "the checkpoint's head lacks it") if obstacle is None else self.leave(
+                target, obstacle
+            )
         elif target.startswith("fc_norm."):
             self.take_or_leave(target, "the checkpoint has no norm of pooled features; ours starts as the identity")
         elif target.startswith("classifier.") and self.classifier_obstacle is None:
@@ -39,6 +52,10 @@ class ForeignNames(Matching):
         elif not target.startswith(("m33d.", "embeddings.", "encoders.")):
             told = self.classifier_obstacle if target.startswith("classifier.") else None
             self.leave(target, told or "this head has no counterpart in the checkpoint")
+
+    def _head_of(self, name: str) -> str | None:
+        """The dense head that a weight belongs to."""
+        return next((head for head in self.heads if name.startswith(f"{head}.")), None)
 
     def _place_part(self, target: str, match: re.Match[str] | None) -> None:
         leaf = match["leaf"] if match else "cls_token"
@@ -106,7 +123,9 @@ class ForeignNames(Matching):
 
     def why_unused(self, name: str) -> str | None:
         """What a weight of the checkpoint is for that this model does not have."""
-        targets = self.targets
+        targets, head = self.targets, self._head_of(name)
+        if head is not None:
+            return self.heads[head]
         if name.startswith("classifier."):
             return self.classifier_obstacle
         if name.startswith("decoder.") and self.decoder_obstacle is not None:

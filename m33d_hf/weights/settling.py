@@ -50,6 +50,11 @@ def _keep_learned(facts: Facts, config: M33DConfig, report: ConversionReport) ->
         report.ignored |= {key: kept for table in (entry, temporal) if table is not None for key in table.sources}
         return Neutral(weights, tables, neutral.ignored)
     _check_grid(facts, config)
+    if config.position_embedding_resize != facts.table.position_resize:
+        report.notes.append(
+            f"for inputs of other sizes the checkpoint's code resizes positions as {facts.table.position_resize!r},"
+            f" this model as {config.position_embedding_resize!r} (position_embedding_resize)"
+        )
     weights[SPATIAL] = Weight(rows, entry.sources, "learned positions")
     slots = (config.position_grid or config.grid)[0]
     if temporal is not None:
@@ -82,7 +87,8 @@ def _moved(token: Weight, row: torch.Tensor | None, sources: tuple[str, ...], ke
     if token.tensor.shape[-1:] != row.shape:
         raise ConversionError(f"{key!r} is {row.shape[0]} wide, the class token {tuple(token.tensor.shape)}.")
     how = "cls_token + its position" if sources else "cls_token + position row 0"
-    return Weight(token.tensor + row, (*token.sources, *sources), how)
+    wide = torch.promote_types(token.tensor.dtype, torch.float32)  # the sum of two halves has more digits than one
+    return Weight(token.tensor.to(wide) + row.to(wide), (*token.sources, *sources), how)
 
 
 def _verify_fixed(facts: Facts, config: M33DConfig, decoder_reason: str | None, report: ConversionReport) -> Neutral:
@@ -90,6 +96,11 @@ def _verify_fixed(facts: Facts, config: M33DConfig, decoder_reason: str | None, 
     neutral, table = facts.neutral, facts.table
     weights = dict(neutral.weights)
     notes_given = False  # one table per modality would say the same
+    if table.cls_position_row and not any(part.startswith("encoder") for part in neutral.tables):
+        raise ConversionError(
+            f"{table.name}: the checkpoint has no position table, which every file of this format holds. It is"
+            " incomplete, or has rotary or relative positions, which our models do not have."
+        )
     for part, entry in neutral.tables.items():
         key = entry.sources[0]
         part = part.partition(".")[0]

@@ -120,6 +120,7 @@ def test_every_method_against_the_counter(recipe: str, method: str) -> None:
     "words",
     [
         ["--model.encoder_sharing", "shared"],
+        ["--model.num_register_tokens", "7", "--model.position_embedding_type", "learned"],
         ["--model.joint_encoding", "true"],
         ["--model.decoder_attention", "cross"],
         ["--model.encoder_sharing", "shared", "--model.decoder_fusion", "separate"],

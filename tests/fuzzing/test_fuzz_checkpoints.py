@@ -17,11 +17,13 @@ from torch import Tensor
 
 from helpers.foreign import original_mae, original_videomae, tiny_videomae, tiny_vitmae
 from helpers.fuzzing import Outcomes, bit_flips, mutations, slices
+from helpers.multimae_heads_twin import MultiMAEHeadsTwin
 from helpers.multimae_twin import MultiMAETwin, timm_layout
+from helpers.plain_vit import draw, random_vit
 from m33d_hf.errors import M33DError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.weights import config_for, convert_state_dict, from_state_dict, load_foreign
+from m33d_hf.weights import config_for, convert_state_dict, from_state_dict, head_fields, load_foreign
 
 STATED: dict[str, Any] = {"num_attention_heads": 4, "decoder_num_attention_heads": 3}
 
@@ -164,7 +166,7 @@ def _convert(content: Any) -> None:
     checkpoint = from_state_dict(content, stated=STATED)
     if checkpoint.format == "videomae":
         checkpoint.stated |= {"image_size": 32, "num_frames": 4}
-    fields = config_for(checkpoint)
+    fields = config_for(checkpoint) | head_fields(checkpoint)
     if fields.get("decoder_hidden_size") is None:
         fields |= {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
     model = M33DForPreTraining(M33DConfig(**fields))
@@ -175,11 +177,19 @@ def _convert(content: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("layout", ["mae", "videomae", "multimae", "timm"])
+@pytest.mark.parametrize("layout", ["mae", "videomae", "multimae", "timm", "vit", "mae_st", "multimae_semseg"])
 @pytest.mark.parametrize(("seed", "count"), slices(quick=60, long=1000))
 def test_strange_state_dicts(layout: str, weights: dict[str, Tensor], seed: int, count: int) -> None:
     if layout == "mae":
         whole = weights
+    elif layout == "vit":
+        head = {"head.weight": (5, 32), "head.bias": (5,), "blocks.0.ls1.gamma": (32,), "blocks.0.ls2.gamma": (32,)}
+        whole = random_vit(layers=1) | draw(head, 1)
+    elif layout == "mae_st":
+        tables = {"pos_embed_spatial": (1, 16, 32), "pos_embed_temporal": (1, 2, 32), "pos_embed_class": (1, 1, 32)}
+        whole = random_vit(layers=1, patch=(2, 8, 8), rows=0, split=True) | draw(tables, 1)
+    elif layout == "multimae_semseg":
+        whole = MultiMAEHeadsTwin("semseg", layers=1).weights()
     elif layout == "videomae":
         whole = original_videomae(tiny_videomae())
     else:

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-from helpers.foreign import original_mae, tiny_videomae, tiny_vitmae
+from helpers.foreign import CLIP_SIZES, original_mae, tiny_videomae, tiny_vitmae
+from helpers.multimae_heads_twin import MultiMAEHeadsTwin
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
+from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.scripts.convert_checkpoint import main
+from m33d_hf.weights.formats.detect import FORMATS
 
 
 def test_mae_file_to_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,3 +100,54 @@ def test_an_output_that_is_a_file_is_told(tmp_path: Path, capsys: pytest.Capture
     assert main(["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "mae.pth"), *heads]) == 1
     assert "is a file; --output names a folder" in capsys.readouterr().err
     assert main(["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out"), *heads]) == 0
+
+
+def test_help_lists_the_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for table in FORMATS.values():
+        assert f"\n  {table.name}\n" in text
+
+
+def test_a_fine_tuned_classifier_keeps_its_head_and_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["cut", "knot", "suture"]
+    sizes = {key: value for key, value in CLIP_SIZES.items() if not key.startswith("decoder_")}
+    config = VideoMAEConfig(**sizes, layer_norm_eps=1e-6, id2label=dict(enumerate(names)), label2id={})
+    theirs = VideoMAEForVideoClassification(config).eval()
+    for parameter in theirs.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    theirs.fc_norm.eps = 1e-6  # the original's; the report says that transformers has another
+    theirs.save_pretrained(tmp_path / "in")
+    arguments = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--task", "video_classification"]) == 0
+    text = capsys.readouterr().out
+    assert "0 new" in text and "epsilon of 1e-5" in text
+    model = M33DForVideoClassification.from_pretrained(tmp_path / "out").eval()
+    assert dict(model.config.id2label) == dict(enumerate(names))
+    clip = torch.randn(1, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model(clip).logits, theirs(clip).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_fine_tuned_multimae_to_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = MultiMAEHeadsTwin("semseg").eval()
+    torch.save({"model": twin.weights()}, tmp_path / "semseg.pth")
+    arguments = ["--input", str(tmp_path / "semseg.pth"), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--task", "semantic_segmentation", "--num_attention_heads", "4"]) == 0
+    assert "0 new" in capsys.readouterr().out
+    model = M33DForSemanticSegmentation.from_pretrained(tmp_path / "out").eval()
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixels).logits, twin(pixels), rtol=1e-5, atol=2e-5)
+
+
+def test_another_architecture_is_one_line_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = {"conv1.weight": torch.zeros(4, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(4, 4, 3, 3)}
+    torch.save({"state_dict": weights}, tmp_path / "resnet.pth")
+    assert main(["--input", str(tmp_path / "resnet.pth"), "--output", str(tmp_path / "out")]) == 1
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "ResNet" in text and "Needed: a convolutional encoder" in text
+    assert not (tmp_path / "out").exists()

@@ -136,3 +136,49 @@ def test_fine_tuned_videomae_base_has_162_keys() -> None:
     assert set(report.ignored) == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
     assert len(report.used) == 158
     assert not [name for name in report.new if name.startswith("m33d.") and "encoders.rgb.layernorm" not in name]
+
+
+def _plain_vit(width: int, layers: int, patch: tuple[int, ...], split: bool) -> dict[str, Tensor]:
+    """Blocks, patch kernel, class token and final norm of a released ViT, positions not included."""
+    weights = {
+        "cls_token": torch.zeros(1, 1, width),
+        "patch_embed.proj.weight": torch.zeros(width, 3, *patch),
+        "patch_embed.proj.bias": torch.zeros(width),
+        "norm.weight": torch.ones(width),
+        "norm.bias": torch.zeros(width),
+    }
+    for layer in range(layers):
+        block = _block(f"blocks.{layer}", width, 4 * width, split_bias=False)
+        if split:
+            for leaf in ("weight", "bias"):
+                three = block.pop(f"blocks.{layer}.attn.qkv.{leaf}").chunk(3)
+                block |= {f"blocks.{layer}.attn.{n}.{leaf}": part for n, part in zip("qkv", three, strict=True)}
+        weights |= block
+    return weights
+
+
+def test_dino_small_has_150_keys_and_all_are_used() -> None:
+    positions = torch.randn(1, 785, 384, generator=torch.Generator().manual_seed(0))
+    weights = {**_plain_vit(384, 12, (8, 8), split=False), "pos_embed": positions}
+    assert len(weights) == 150
+    checkpoint = from_state_dict(weights, "dino_deitsmall8_pretrain.pth")
+    arguments = config_for(checkpoint)
+    assert (arguments["num_attention_heads"], arguments["image_size"], arguments["patch_size"]) == (6, 224, 8)
+    report = convert_state_dict(checkpoint, _uninitialised(M33DConfig(**arguments)))
+    assert not report.ignored and len(report.used) == 150
+    assert all(name.startswith("decoder.") for name in report.new)
+
+
+def test_mae_st_base_has_200_keys_and_all_are_used() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tables = {"pos_embed_spatial": (1, 196, 768), "pos_embed_temporal": (1, 8, 768), "pos_embed_class": (1, 1, 768)}
+    weights = _plain_vit(768, 12, (2, 16, 16), split=True)
+    weights |= {name: torch.randn(shape, generator=generator) for name, shape in tables.items()}
+    assert len(weights) == 200
+    checkpoint = from_state_dict({"model_state": weights}, "mae_st_k400.pth")
+    arguments = config_for(checkpoint)
+    assert (arguments["num_attention_heads"], arguments["image_size"], arguments["num_frames"]) == (12, 224, 16)
+    assert arguments["position_grid"] == [8, 14, 14] and arguments["use_cls_token"]
+    report = convert_state_dict(checkpoint, _uninitialised(M33DConfig(**arguments)))
+    assert not report.ignored and len(report.used) == 200
+    assert all(name.startswith("decoder.") for name in report.new)

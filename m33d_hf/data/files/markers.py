@@ -28,9 +28,7 @@ _PIECE = 1 << 25
 _THREADS = 8
 
 
-def mark_complete(
-    folder: Path, names: Iterable[str] | None = None, known: Mapping[str, str] | None = None
-) -> None:
+def mark_complete(folder: Path, names: Iterable[str] | None = None, known: Mapping[str, str] | None = None) -> None:
     """Flush the files of `folder` to the disk, then write its marker.
 
     Args:

@@ -169,9 +169,7 @@ def _unpacked(path: Path, data: bytes, offset: int, length: int, tags: Tags, siz
     return stored
 
 
-def _undo_predictor(
-    path: Path, stored: bytes, shape: tuple[int, int], dtype: np.dtype, tags: Tags
-) -> np.ndarray:
+def _undo_predictor(path: Path, stored: bytes, shape: tuple[int, int], dtype: np.dtype, tags: Tags) -> np.ndarray:
     """(rows, columns) values of a strip or tile whose rows may be stored as differences."""
     predictor = tags.get(_PREDICTOR, (1,))[0]
     if predictor == 1:

@@ -185,9 +185,7 @@ class CheckpointArguments:
 class LoggingArguments:
     """What is told while training."""
 
-    every_steps: int = _f(
-        10, "Log (and check for non-finite values) every N optimizer steps.", low=1, high=MOST_STEPS
-    )
+    every_steps: int = _f(10, "Log (and check for non-finite values) every N optimizer steps.", low=1, high=MOST_STEPS)
     trackers: list[str] = _f(["tensorboard"], "Accelerate trackers; [] = only metrics.jsonl.")
     progress: bool = _f(True, "Print progress and the time left.")
 

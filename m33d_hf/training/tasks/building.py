@@ -210,8 +210,8 @@ def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
 
     A model that starts from a checkpoint of another input size (our own, MAE's or DINOv2's) keeps the checkpoint's
     position grid and interpolates it, unless the arguments give `position_grid` or ask to rebuild positions. From a
-    checkpoint with learned positions it also has its `position_embedding_type`, `position_embedding_resize` and
-    `num_register_tokens` where the arguments do not say otherwise.
+    checkpoint with learned positions it also has its `position_embedding_type`, `position_embedding_resize`,
+    `use_cls_token` and `num_register_tokens` where the arguments do not say otherwise.
 
     Raises:
         ConfigError: values that cannot work.
@@ -241,8 +241,9 @@ def _adopted(origin: dict[str, Any], given: set[str]) -> dict[str, Any]:
         return {"global_token": True, "use_cls_token": False}
     if origin.get("position_embedding_type") != "learned":
         return {}
-    names = ("position_embedding_type", "position_embedding_resize", "num_register_tokens")
-    return {name: origin[name] for name in names if name not in given and origin.get(name)}
+    names = {"position_embedding_type", "position_embedding_resize", "num_register_tokens"}
+    names |= set() if "global_token" in given else {"use_cls_token"}
+    return {name: origin[name] for name in sorted(names - given) if origin.get(name) is not None}
 
 
 def _trained_grid(origin: dict[str, Any], config: M33DConfig) -> list[int] | None:

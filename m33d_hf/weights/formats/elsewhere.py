@@ -1,7 +1,7 @@
 """Architectures that our encoder cannot compute: recognised by their weights, refused with what would be needed.
 
 Our encoder is one stack of equal pre-norm blocks: global attention without biases between positions, a plain MLP,
-positions added once before the first block, and at most one token beside those of the patches.
+positions added once before the first block, and at most one token (and registers) beside those of the patches.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "an attention with relative positions by rows and columns (and pooled keys); ours has neither",
         ),
         (
-            r"(?:.*\.)?blocks\.\d+\.proj\.(?:weight|bias)|(?:.*\.)?(?:encoder\.)?stages\.\d+\.blocks\.\d+\.attn\..*",
+            r"(?:.*\.)?blocks\.\d+\.proj\.(?:weight|bias)|(?:.*\.)?(?:encoder\.)?stages\.\d+\.(?:blocks|layers)\.\d+\.attn\..*",
             "Hiera, or another hierarchical transformer",
             f"stages of growing width with pooled queries; {_ONE_STAGE}",
         ),
@@ -61,7 +61,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "a row of names for its layout and its attention pooling; no converter knows them",
         ),
         (
-            r".*(?:rope|rotary|inv_freq).*",
+            r".*(?:rope|rotary|inv_freq).*|(?:.*\.)?embeddings\.patch_embeddings\.weight",
             "EVA, DINOv3 or another ViT with rotary positions",
             "an attention that turns queries and keys by their position; ours adds positions to the tokens",
         ),
@@ -71,14 +71,15 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "an MLP whose inner values are multiplied by a second projection; ours is plain",
         ),
         (
+            r".*\.attn\.[qv]_bias|.*\.attn\.q_proj\.weight",
+            "EVA, BEiT or another of their relatives (query and value biases without one of keys, for pictures)",
+            "the rotary positions or relative position biases of these models, of which some are in no file; ours adds"
+            " positions to the tokens",
+        ),
+        (
             r"(?:.*\.)?(?:dist_token|distillation_token)",
             "DeiT with distillation",
             "a second token (the distillation token) beside the class token; ours has one at most",
-        ),
-        (
-            r"(?:.*\.)?(?:reg_token|register_tokens)",
-            "a ViT with register tokens",
-            "several learned tokens beside the class token; ours has one at most",
         ),
         (
             r".*\.(?:q_norm|k_norm)\..*",

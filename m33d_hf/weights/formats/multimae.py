@@ -18,7 +18,7 @@ from torch import Tensor
 
 from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_modality
-from m33d_hf.weights.formats import mae
+from m33d_hf.weights.formats import mae, multimae_heads
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Neutral, Released, block_rows, parameter_rows, row
 from m33d_hf.weights.formats.positions import find_grid
@@ -43,7 +43,7 @@ _CROSS = {
     "mlp.fc2": "mlp.fc2",
     "out_proj": "head",
 }
-# Parts of its heads for fine-tuning: linear, ConvNeXt, DPT and Segmenter.
+# Parts of its heads for fine-tuning: linear, Segmenter, and what `multimae_heads` does not take of ConvNeXt and DPT.
 _TASK_HEAD = (
     r"output_adapters\.\w+\.(?:norm|head|blocks|final_layer|proj_dec|scratch|act_postprocess|act_\d_postprocess"
     r"|cls_emb|patch_proj|classes_proj|decoder_norm|mask_norm)(?:\..+)?"
@@ -96,6 +96,9 @@ def _in_our_order(key: str, tensor: Tensor) -> Tensor:
         tensor = _swap_halves(tensor, dim=-1)
     if _WRITES.fullmatch(key):
         tensor = _swap_halves(tensor, dim=0)
+    reads = multimae_heads.reading_dimension(key)
+    if reads is not None:
+        tensor = _swap_halves(tensor, dim=reads)
     head = _HEAD.fullmatch(key)
     if head:
         # Values of a patch: theirs have the channel slowest, ours fastest.
@@ -132,6 +135,7 @@ TABLE = FormatTable(
     prepare=_prepare,
     note=NOTE,
     rows=(
+        *multimae_heads.ROWS,
         row(_TASK_HEAD, reason=FINE_TUNE_REASON.replace("classification head", "head")),
         row(r".*semseg.*", reason="the pseudo-labelled semantic segmentation, which our models do not take"),
         row(r"global_tokens", "cls_token"),

@@ -7,15 +7,14 @@ position table tells them from an MAE pre-training (`mae`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from math import isqrt
 
 import torch
 from torch import Tensor
 
-from m33d_hf.errors import ConversionError
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON
+from m33d_hf.weights.formats.layer_scale import FOLDED_REASON, LayerScales
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Released, block_rows, parameter_rows, row
 
 HEADS = {
@@ -25,39 +24,28 @@ HEADS = {
 }
 """(width, layers, patch) of the published models -> heads."""
 
-_SCALE = re.compile(r"(blocks\.\d+)\.ls([12])\.gamma")
-_SCALED = {"1": "attn.proj", "2": "mlp.fc2"}
+_SCALES = LayerScales(r"blocks\.\d+", {"ls1.gamma": ("attn.proj",), "ls2.gamma": ("mlp.fc2",)})
 
 
 def prepare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A table without a row for the class token gets one of zeros; layer scales go into what they scale."""
-    result = dict(tensors)
-    table = tensors.get("pos_embed")
-    if table is not None and table.ndim == 3 and not has_class_row(table.shape[1], "cls_token" in tensors):
-        result["pos_embed"] = torch.nn.functional.pad(table, (0, 0, 1, 0))
-    for match in filter(None, map(_SCALE.fullmatch, tensors)):
-        gamma = tensors[match[0]]
-        for leaf in ("weight", "bias"):
-            key = f"{match[1]}.{_SCALED[match[2]]}.{leaf}"
-            if key not in result:
-                continue  # reported as missing later
-            if result[key].shape[:1] != gamma.shape:
-                raise ConversionError(
-                    f"timm: {match[0]!r} has shape {tuple(gamma.shape)}, {key!r} {tuple(result[key].shape)}; it cannot"
-                    " scale what that writes."
-                )
-            # In float32: the product of two halves has more digits than a half holds.
-            scale = gamma.float().reshape(-1, *[1] * (result[key].ndim - 1))
-            result[key] = result[key].float() * scale
-    return result
+    result = with_class_row(tensors, "pos_embed", "cls_token")
+    return _SCALES.fold(result, "timm")
 
 
-def has_class_row(rows: int, class_token: bool) -> bool:
-    """Whether a position table of so many rows begins with one for the class token.
+def with_class_row(tensors: Mapping[str, Tensor], key: str, token: str) -> dict[str, Tensor]:
+    """The tensors with a row of zeros for the class token before the table `key` where it has none.
 
-    timm's `no_embed_class` leaves it out beside a class token; then the rows themselves make a square.
+    It has none without a class token, or with timm's `no_embed_class`; then the rows themselves make a square.
     """
-    return class_token and not (isqrt(rows) ** 2 == rows and isqrt(rows - 1) ** 2 != rows - 1)
+    table = tensors.get(key)
+    if table is None or table.ndim != 3:
+        return dict(tensors)
+    rows = table.shape[1]
+    square = isqrt(rows) ** 2 == rows and isqrt(rows - 1) ** 2 != rows - 1
+    if token in tensors and not square:
+        return dict(tensors)
+    return {**tensors, key: torch.nn.functional.pad(table, (0, 0, 1, 0))}
 
 
 TABLE = FormatTable(
@@ -69,6 +57,7 @@ TABLE = FormatTable(
     released=Released(heads=HEADS),
     rows=(
         row(r"cls_token", "cls_token"),
+        row(r"reg_token", "encoder.register_tokens"),
         row(r"pos_embed", "table:encoder"),
         row(r"mask_token", reason="the token of masked patches in the encoder's own pre-training"),
         *parameter_rows(
@@ -79,7 +68,7 @@ TABLE = FormatTable(
                 (r"head", "classifier"),
             ]
         ),
-        row(r"blocks\.\d+\.ls[12]\.gamma", reason="layer scale, multiplied into the projection that it scales"),
+        row(_SCALES.pattern, reason=FOLDED_REASON),
         row(r"head\.(?:mlp|last_layer\d?)\..+", reason="projection head of self-distillation; our models have none"),
         row(r"head\.(?:0\.(?:running_(?:mean|var)|num_batches_tracked)|1\.(?:weight|bias))", reason=FINE_TUNE_REASON),
         row(r"pre_logits\.fc\.(?:weight|bias)", reason=FINE_TUNE_REASON),

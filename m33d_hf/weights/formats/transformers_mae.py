@@ -3,6 +3,10 @@ version 5 uses in memory. With or without the ``vit.`` prefix."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from m33d_hf.weights.formats import mae, timm_vit
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON
 from m33d_hf.weights.formats.layout import (
@@ -64,10 +68,17 @@ TABLE = FormatTable(
     ),
 )
 
+
+def _prepare_vit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    inner = "vit.embeddings." if "vit.embeddings.position_embeddings" in tensors else "embeddings."
+    return timm_vit.with_class_row(tensors, f"{inner}position_embeddings", f"{inner}cls_token")
+
+
 # The same encoder with learned positions: ViTModel and its heads, DINO (v1) and ViTMSN on the Hub, ViTMAE fine-tuned.
 VIT_TABLE = FormatTable(
     name="ViT (transformers)",
     position_kind="learned",
+    prepare=_prepare_vit,
     cls_position_row=True,
     released=Released(heads=timm_vit.HEADS, layer_norm_eps=1e-12),
     rows=(

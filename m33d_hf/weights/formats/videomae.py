@@ -23,8 +23,9 @@ def _refuse_positions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key in tensors:
             raise ConversionError(
                 f"VideoMAE: {key!r} is a position table, which only models with learned positions"
-                " (use_learnable_pos_emb) save. Our models have the fixed one, so its features would differ; convert"
-                " the checkpoint of a model with fixed positions."
+                " (use_learnable_pos_emb) save: one table over all tokens of a clip. Ours are the fixed one, or learned"
+                " tables of places and of moments that are added up (MAE-ST); convert the checkpoint of a model with"
+                " fixed positions."
             )
     return dict(tensors)
 

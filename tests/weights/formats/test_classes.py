@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from helpers.foreign import CLIP_SIZES, original_videomae_finetuned, tiny_videomae, videomae_config
+from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 from m33d_hf.weights import convert_state_dict, from_state_dict, load_foreign
 from m33d_hf.weights.formats.classes import class_names, class_obstacle
@@ -57,6 +58,75 @@ def test_logits_of_transformers(tmp_path: Path, named: bool) -> None:
     with torch.no_grad():
         expected, found = theirs(_clips()).logits, model(_clips()).logits
     assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def _names_of(theirs: VideoMAEForVideoClassification, names: str, folder: Path) -> dict[str, Tensor]:
+    """Its weights under the names of a version: on disk q_bias and v_bias, in the memory of 5 query.bias."""
+    if names == "5 in memory":
+        weights = dict(theirs.state_dict())
+        assert any(key.endswith("query.bias") for key in weights)
+        return weights
+    theirs.save_pretrained(folder)
+    weights = load_foreign(folder).tensors
+    assert any(key.endswith("q_bias") for key in weights)
+    if names == "with key biases":  # a third party's split of the fused bias: zeros, as the original has none
+        for n in range(3):
+            weights[f"videomae.encoder.layer.{n}.attention.attention.key.bias"] = torch.zeros(32)
+    if names == "as an encoder alone":
+        weights = {key.removeprefix("videomae."): tensor for key, tensor in weights.items()}
+    return weights
+
+
+@pytest.mark.parametrize("names", ["4 and 5 on disk", "5 in memory", "with key biases", "as an encoder alone"])
+@pytest.mark.parametrize("wrapper", ["model", "module", "state_dict", None])
+def test_logits_under_all_names(tmp_path: Path, names: str, wrapper: str | None) -> None:
+    theirs = _theirs(num_labels=5)
+    weights = _names_of(theirs, names, tmp_path)
+    checkpoint = from_state_dict({wrapper: weights} if wrapper else weights, config=theirs.config.to_dict())
+    model = _ours(num_labels=5)
+    report = convert_state_dict(checkpoint, model)
+    assert not report.new and not report.ignored and set(report.used) == set(weights)
+    with torch.no_grad():
+        expected, found = theirs(_clips()).logits, model(_clips()).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"videomae.encoder.layer.1.attention.attention.v_bias": None}, "k and v is absent"),
+        ({"fc_norm.scale": torch.ones(32)}, r"1 of \d+ keys cannot be explained: 'fc_norm\.scale'"),
+        ({"fc_norm.bias": torch.ones(31)}, r"'fc_norm\.bias' is \(32,\) in the model but \(31,\)"),
+        ({"videomae.encoder.layer.2.output.dense.weight": None}, "1 weights of the model are not in"),
+    ],
+)
+def test_missing_surplus_and_misshapen_keys(tmp_path: Path, change: dict[str, Tensor | None], message: str) -> None:
+    theirs = _theirs(num_labels=5)
+    weights = {**_names_of(theirs, "4 and 5 on disk", tmp_path), **change}
+    checkpoint = from_state_dict({key: tensor for key, tensor in weights.items() if tensor is not None})
+    with pytest.raises(ConversionError, match=message):
+        convert_state_dict(checkpoint, _ours(num_labels=5))
+
+
+@pytest.mark.parametrize("wrapper", ["model", "module", None])
+def test_the_original_layout_gives_the_logits_of_transformers(wrapper: str | None) -> None:
+    """The same model under both names: the original's are written out in the helper, layer by layer."""
+    base = tiny_videomae(use_mean_pooling=True)
+    theirs = _theirs(num_labels=5)
+    theirs.videomae.load_state_dict(base.videomae.state_dict())
+    weights = original_videomae_finetuned(tiny_videomae(), 5)
+    head = {"fc_norm.weight": theirs.fc_norm.weight, "fc_norm.bias": theirs.fc_norm.bias}
+    head |= {"head.weight": theirs.classifier.weight, "head.bias": theirs.classifier.bias}
+    weights |= {key: tensor.detach() for key, tensor in head.items()}
+    model = _ours(num_labels=5)
+    report = convert_state_dict(from_state_dict({wrapper: weights, "epoch": 99} if wrapper else weights), model)
+    assert not report.new and set(report.ignored) == ({"epoch"} if wrapper else set())
+    inner = theirs.videomae.encoder.layer[1].attention.attention.query.bias
+    key = next(key for key in weights if key.endswith("blocks.1.attn.q_bias"))
+    torch.testing.assert_close(weights[key], inner.detach())
+    with torch.no_grad():
+        expected, found = theirs(_clips()).logits, model(_clips()).logits
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 

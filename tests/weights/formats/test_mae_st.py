@@ -6,6 +6,7 @@ Positions of places and of moments are summed; fine-tuned, the mean of the token
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,10 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
+from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.tasks.building import starting_config
 from m33d_hf.weights import ConversionReport, config_for, convert_state_dict, from_state_dict
+from m33d_hf.weights.own import initialise
 
 HEADS, CLASSES, SLOTS, SIDE = 4, 5, 2, 4
 STATED: dict[str, Any] = {"num_attention_heads": HEADS}
@@ -147,3 +151,19 @@ def test_missing_surplus_and_misshapen_keys(change: dict[str, Tensor | None], me
     weights = {key: tensor for key, tensor in {**_weights(), **change}.items() if tensor is not None}
     with pytest.raises(ConversionError, match=message):
         _converted(weights, image_size=32, position_grid=[SLOTS, SIDE, SIDE])
+
+
+def test_a_run_starts_from_it_without_further_words(tmp_path: Path) -> None:
+    """Positions, their grid and the class token are the checkpoint's; sizes and the model's input are the run's."""
+    weights = _weights()
+    torch.save({"model": weights}, tmp_path / "mae_st.pth")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": HEADS, "intermediate_size": 56}
+    sizes |= {"image_size": 48, "patch_size": 8, "num_frames": 4, "tubelet_size": 2}
+    words = ["--train.max_steps", "1", "--init_from", str(tmp_path / "mae_st.pth")]
+    words += [word for name, value in sizes.items() for word in (f"--model.{name}", str(value))]
+    config = starting_config(parse_arguments(words, "video_classification"), num_labels=CLASSES)
+    assert (config.position_embedding_type, config.use_cls_token) == ("learned", True)
+    assert (config.position_grid, config.grid) == ([SLOTS, SIDE, SIDE], (2, 6, 6))
+    report = initialise(M33DForVideoClassification(config), tmp_path / "mae_st.pth")
+    assert {key.split(".")[0] for key in report.new} == {"fc_norm", "classifier"}
+    assert any(line.startswith("image_size: 32 there") for line in report.facts)

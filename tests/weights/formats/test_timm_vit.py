@@ -61,12 +61,14 @@ def test_tokens_are_those_of_the_formulas(case: str) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_mae_fine_tuned_gives_its_logits() -> None:
-    """Positions near the fixed table: they were trained on. Global pooling leaves the class token out."""
+@pytest.mark.parametrize("frozen", [False, True])
+def test_mae_fine_tuned_gives_its_logits(frozen: bool) -> None:
+    """Positions near the fixed table: they were trained on, or frozen. Global pooling leaves the class token out."""
     weights = _head(random_vit())
-    weights["pos_embed"] = mae_table(4, 4, 32) + 0.05 * weights["pos_embed"]
+    weights["pos_embed"] = mae_table(4, 4, 32) + (0.0 if frozen else 0.05) * weights["pos_embed"]
     model, report = _converted(weights, M33DForVideoClassification, num_labels=CLASSES)
-    assert not report.new and not report.ignored
+    assert report.format == ("MAE (original)" if frozen else "ViT (timm's names: timm, DINO, MAE fine-tuned)")
+    assert not report.new and set(report.ignored) == ({"pos_embed"} if frozen else set())
     pooled = image_tokens(_pixels(), weights, HEADS)[:, 1:].mean(1)
     expected = linear(layer_norm(pooled, weights, "fc_norm"), weights, "head")
     with torch.no_grad():
@@ -234,10 +236,25 @@ def test_timm_itself(name: str, changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.extras
+@pytest.mark.parametrize("changes", [{}, {"class_token": False, "global_pool": "avg", "fc_norm": False}])
+def test_timms_registers(changes: dict[str, Any]) -> None:
+    """As in timm's DINOv2 with registers: positions have no row for the class token."""
+    theirs = _timm_model("vit_base_patch16_224", no_embed_class=True, reg_tokens=3, dynamic_img_size=True, **changes)
+    model, report = _converted(dict(theirs.state_dict()), num_labels=CLASSES)
+    assert not report.new and model.config.num_register_tokens == 3
+    first = int(model.config.use_cls_token)
+    for side in (32, 48, 24):
+        with torch.no_grad():
+            pixels = _pixels(side)
+            found, expected = model(pixels).last_hidden_state, theirs.forward_features(pixels)
+        expected = torch.cat([expected[:, :first], expected[:, first + 3 :]], dim=1)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.extras
 @pytest.mark.parametrize(
     ("changes", "needed"),
     [
-        ({"reg_tokens": 4}, "register tokens"),
         ({"pre_norm": True}, "norm before the first block"),
         ({"qk_norm": True}, "norms queries and keys"),
     ],
@@ -245,3 +262,19 @@ def test_timm_itself(name: str, changes: dict[str, Any]) -> None:
 def test_other_vits_of_timm_are_refused(changes: dict[str, Any], needed: str) -> None:
     with pytest.raises(ConversionError, match=needed):
         from_state_dict(dict(_timm_model("vit_base_patch16_224", **changes).state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blocks.1.norm2.bias": None}, "1 weights of the model are not in"),
+        ({"pos_embed": None}, "has no position table"),
+        ({"blocks.1.attn.gate.weight": torch.zeros(3)}, r"1 of \d+ keys cannot be explained.*gate"),
+        ({"blocks.1.mlp.fc2.bias": torch.zeros(31)}, r"\(32,\) in the model but \(31,\)"),
+        ({"pos_embed": torch.ones(1, 17, 31)}, r"31 wide, the class token \(1, 1, 32\)"),
+    ],
+)
+def test_missing_surplus_and_misshapen_keys(change: dict[str, Tensor | None], message: str) -> None:
+    weights = {key: tensor for key, tensor in {**random_vit(), **change}.items() if tensor is not None}
+    with pytest.raises(ConversionError, match=message):
+        _converted(weights, stated={**STATED, "image_size": 32})
