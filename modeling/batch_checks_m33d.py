@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from .configuration_m33d import M33DConfig
@@ -115,12 +116,13 @@ def _can_be_read(tensor: torch.Tensor) -> bool:
 
 
 def _check_positions(name: str, index: torch.Tensor, limit: int) -> None:
-    low, high = (int(value) for value in index.aminmax())
+    values = index.numpy()  # a mode of torch that only counts operations would make a tensor of no content of a result
+    low, high = int(values.min()), int(values.max())
     if low < 0 or high >= limit:
         raise DataError(f"keep of {name!r} has positions from {low} to {high}, expected 0 to {limit - 1}.")
-    ordered = index.sort(dim=1).values
+    ordered = np.sort(values, axis=1)
     twice = ordered[:, 1:] == ordered[:, :-1]
-    if bool(twice.any()):
-        row = int(twice.any(dim=1).nonzero()[0])
-        position = int(ordered[row, 1:][twice[row]][0])
+    if twice.any():
+        row, place = (int(each) for each in np.argwhere(twice)[0])
+        position = int(ordered[row, place])
         raise DataError(f"keep of {name!r} names position {position} twice in row {row}; each may be there once.")

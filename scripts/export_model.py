@@ -41,6 +41,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         found.append(_difference(report["float32"]["differences"], f"{name} in float32"))
     if "float16" in report:
         found.append(_difference(report["float16"]["differences"], report["float16"]["file"]))
+        found.append(_difference(report["float16"]["activations"], "with float16 activations too, as on a GPU"))
     if report.get("key_biases_dropped"):
         found.append(f"key biases dropped, which change nothing but rounding: {report['key_biases_dropped']}")
     if report.get("left_out"):
@@ -62,7 +63,7 @@ def _difference(differences: list[dict[str, Any]], name: str, tolerance: float |
     limit = f", allowed {tolerance:.0e}" if tolerance is not None else ""
     return (
         f"{name}: largest difference {worst['largest']:.2e}, {worst['relative']:.1e} of the largest value{limit} "
-        f"({len(differences)} random inputs)"
+        f"(random inputs: {len(differences)})"
     )
 
 

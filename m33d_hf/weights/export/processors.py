@@ -31,6 +31,7 @@ def write_processors(source: Source, folder: Path) -> dict[str, Any]:
         return {"written": [], "notes": [*notes, obstacle]}
     from transformers import VideoMAEImageProcessor, VideoMAEVideoProcessor, ViTImageProcessor
 
+    written: list[Any]
     if not clip:
         ViTImageProcessor(**fields).save_pretrained(folder)
         written = [ViTImageProcessor.from_pretrained(folder)]

@@ -49,8 +49,10 @@ def write_transformers(source: Source, folder: Path, tolerance: float) -> dict[s
 
 def _shared(source: Source) -> dict[str, Any]:
     config = source.config
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
-    names += ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps", "qkv_bias")
+    names = (
+        *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),
+        *("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps", "qkv_bias"),
+    )
     return {name: getattr(config, name) for name in names} | {
         "image_size": side_or_sides(config.image_height_width),
         "patch_size": side_or_sides(config.patch_height_width),
