@@ -2,10 +2,10 @@
 
 `M33DImageProcessor` computes with torchvision, `M33DImageProcessorPil` with PIL and numpy where torchvision is not
 installed; `AutoImageProcessor` takes the first that works. The usual case (8-bit images, or floats in 0 to 1; a
-geometry that `placement_fields_m33d` knows; rescaled and normalised) goes in both through `preprocessing_m33d`, 8-bit
-images as in evaluation, and gives bit-equal tensors; any other option goes through the backend, where PIL's resizing
-may round to another level. Depth and labels take nearest neighbours only, so that no valid pixel mixes with an invalid
-one.
+geometry that `placement_fields_m33d` knows; rescaled) goes in both through `preprocessing_m33d`, 8-bit images as in
+evaluation, and gives bit-equal tensors; any other option goes through the backend, where PIL's filters round and clip
+otherwise than torchvision's. Depth and labels take nearest neighbours only, so that no valid pixel mixes with an
+invalid one.
 
 A `size` of height and width with an equal `crop_size` and `do_center_crop` is a centre crop without distortion: the
 picture is scaled until it covers `size`, as `M33DVideoProcessor` does.
@@ -115,6 +115,8 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
         spec = config.spec("rgb")
         if spec.channel_mean is not None and spec.channel_std is not None:
             options |= {"image_mean": list(spec.channel_mean), "image_std": list(spec.channel_std)}
+        else:
+            options["do_normalize"] = False
         return cls(**{**options, **overrides})
 
     def to_dict(self) -> dict[str, Any]:
@@ -201,8 +203,7 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
     def _preprocess(self, images: list[Any], **kwargs: Any) -> BatchFeature:
         places = [placement_of(tuple(image.shape[-2:]), kwargs) for image in images]
         usual = (
-            kwargs["do_normalize"]
-            and kwargs["resample"] in _INTERPOLATIONS
+            kwargs["resample"] in _INTERPOLATIONS
             and (not kwargs["do_rescale"] or kwargs["rescale_factor"] == RESCALE_FACTOR)
             and all(place is not None and _is_usual(image, kwargs) for image, place in zip(images, places))
         )
@@ -261,7 +262,8 @@ def _is_usual(image: Any, options: dict[str, Any]) -> bool:
 def _normalized(pixels: Tensor, placement: Placement, options: dict[str, Any]) -> Tensor:
     """(3, H, W) of a usual picture on its canvas."""
     interpolation = _INTERPOLATIONS[options["resample"]]
-    mean, std = (per_channel(options[name], name) for name in ("image_mean", "image_std"))
+    scale = [per_channel(options[name], name) for name in ("image_mean", "image_std") if options["do_normalize"]]
+    mean, std = scale or (None, None)
     if pixels.dtype == torch.uint8:
         return normalize_rgb(placement.place_rgb(pixels, interpolation), mean, std)
     top = 255.0 if options["do_rescale"] else 1.0

@@ -138,6 +138,8 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
         spec = config.spec("rgb")
         if spec.channel_mean is not None and spec.channel_std is not None:
             options |= {"image_mean": list(spec.channel_mean), "image_std": list(spec.channel_std)}
+        else:
+            options["do_normalize"] = False
         return cls(**{**options, **overrides})
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.collation import SegmentationCollator
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import DataError, DepthUnitError
-from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
+from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig, rgb_modality
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
+from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 
 BACKENDS = [M33DImageProcessor, M33DImageProcessorPil]
 
@@ -63,9 +64,28 @@ def test_the_centre_crop_is_that_of_evaluation() -> None:
 
 
 def test_unusual_options_take_the_backends_own_path() -> None:
-    image, options = _image(40, 60), {"size": {"height": 16, "width": 24}, "do_normalize": False}
+    """Bilinear, PIL is a level away from torchvision (docs/processors.md says what other filters do)."""
+    image, options = _image(40, 60), {"size": {"shortest_edge": 16, "longest_edge": 30}, "do_normalize": False}
     one, two = (b(**options)(image, return_tensors="pt")["pixel_values"] for b in BACKENDS)
-    assert one.max() <= 1 and (one - two).abs().max() < 2 / 255
+    assert one.shape == (1, 3, 16, 24) and one.max() <= 1 and (one - two).abs().max() < 1.01 / 255
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+def test_a_model_without_normalisation_gets_a_processor_without(resample: int) -> None:
+    modality = rgb_modality(channel_mean=None, channel_std=None)
+    image, size = _image(40, 60), [16, 24]
+    rgb = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    chosen = TransformOptions(eval_crop="resize", resize_mode={2: "bilinear", 3: "bicubic"}[resample])
+    sample = build_transform(chosen, False, size, 8)(RGBDSample("a", rgb=rgb))
+    config = M33DConfig(image_size=size, patch_size=8, modalities=[modality])
+    expected = SegmentationCollator(config).pixel_values([sample])
+    assert expected.min() >= 0 and expected.max() <= 1
+    for backend in BACKENDS:
+        processor = backend.from_model_config(config, resample=resample)
+        assert not processor.do_normalize
+        assert torch.equal(processor(image, return_tensors="pt")["pixel_values"], expected)
+    clip = M33DVideoProcessor.from_model_config(config, do_center_crop=False, resample=resample)
+    assert torch.equal(clip(image, return_tensors="pt")["pixel_values"][:, 0], expected)
 
 
 def test_grey_and_transparent_images_become_rgb() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import io
 import struct
+import threading
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,9 +230,24 @@ def test_sizes_may_differ_within_a_batch(backend: type) -> None:
     ]  # fmt: skip
 
 
-def test_base64_is_a_picture() -> None:
-    import base64
+def test_addresses_are_read_as_files_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(_picture(40, 60)).save(path, exif=exif)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        for backend in BACKENDS:
+            found = _pixels(backend(size=SIZE), [f"{address}/a.jpg", path])
+            assert torch.equal(found[0], found[1])
+            with pytest.raises(DataError, match=r"b\.jpg: cannot be downloaded or decoded"):
+                backend(size=SIZE)(f"{address}/b.jpg")
+        server.shutdown()
 
+
+def test_base64_is_a_picture() -> None:
     buffer = io.BytesIO()
     Image.fromarray(_picture()).save(buffer, "PNG")
     text = base64.b64encode(buffer.getvalue()).decode()
