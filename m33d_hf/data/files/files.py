@@ -190,19 +190,13 @@ def read_map(path: Path | str) -> np.ndarray:
     return load_map(path).values
 
 
-def map_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) of any readable file, upright, from its header where the format has one.
+def size_and_orientation(path: Path | str) -> tuple[int, int, int]:
+    """(height, width, orientation) of any readable file: its upright size, from its header where the format has one.
 
     Raises:
         CorruptFileError: missing or without a readable header.
         MissingDependencyError: OpenEXR without its package.
     """
-    height, width, _ = size_and_orientation(path)
-    return height, width
-
-
-def size_and_orientation(path: Path | str) -> tuple[int, int, int]:
-    """`map_size`, and the orientation that the file lies in; raises as it does."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
