@@ -199,19 +199,13 @@ def read_map(path: Path | str) -> np.ndarray:
     return load_map(path).values
 
 
-def map_size(path: Path | str) -> tuple[int, int]:
-    """(height, width) of any readable file, upright, from its header where the format has one.
+def size_and_orientation(path: Path | str) -> tuple[int, int, int]:
+    """(height, width, orientation) of any readable file: its upright size, from its header where the format has one.
 
     Raises:
         CorruptFileError: missing or without a readable header.
         MissingDependencyError: OpenEXR without its package.
     """
-    height, width, _ = size_and_orientation(path)
-    return height, width
-
-
-def size_and_orientation(path: Path | str) -> tuple[int, int, int]:
-    """As `map_size`, with the orientation in which the file is stored; raises the same errors."""
     if (frame := packed_frame(path)) is not None:
         return (*frame.size(), 1)
     path = Path(path)

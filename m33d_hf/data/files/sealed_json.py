@@ -64,11 +64,6 @@ def unsealed(text: str) -> dict[str, Any]:
     return value
 
 
-def is_sealed(path: str | Path) -> bool:
-    """Whether the file ends with a seal; `read_sealed_json` checks whether it matches."""
-    return f'"{SEAL}": "{_KIND}' in Path(path).read_text(encoding="utf-8", errors="replace")[-256:]
-
-
 def sealed(value: dict[str, Any]) -> str:
     """JSON text of an object of plain values, with a seal as its last entry."""
     content = json.dumps(value, indent=1)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from m33d_hf.data.files.skips import HEADER, SkippedFile, incomplete_file
+from m33d_hf.data.files.skips import SkippedFile, incomplete_file
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources.videos.files import VideoFile
@@ -267,13 +265,3 @@ def _warn(report: Report, min_size: int | None) -> None:
     labelled = sum(count for class_id, count in report.label_pixels.items() if class_id != IGNORE_INDEX)
     if report.with_labels and not labelled:
         report.warnings.append("every label pixel is ignored")
-
-
-def write_skipped_csv(report: Report, path: Path | str) -> None:
-    """Write the unreadable, unpaired and incomplete files as CSV rows of path, reason and key."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(HEADER)
-        writer.writerows(report.unreadable + report.unpaired + report.incomplete)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from m33d_hf.data.files.files import map_size, read_map, read_rgb
+from m33d_hf.data.files.files import read_map, read_rgb, size_and_orientation
 from m33d_hf.errors import CorruptFileError, DataError
 
 
@@ -23,7 +23,7 @@ def test_16_bit_png_is_exact(tmp_path: Path, depth: np.ndarray):
     values = read_map(tmp_path / "depth.png")
     assert values.dtype == np.uint16
     np.testing.assert_array_equal(values, depth)
-    assert map_size(tmp_path / "depth.png") == (12, 17)
+    assert size_and_orientation(tmp_path / "depth.png")[:2] == (12, 17)
 
 
 def test_pgm_is_exact_whatever_its_maximum(tmp_path: Path, depth: np.ndarray):
@@ -41,11 +41,11 @@ def test_npy_float_and_channel_axes(tmp_path: Path):
     for name, array in {"a": metres, "b": metres[None], "c": metres[..., None]}.items():
         np.save(tmp_path / f"{name}.npy", array)
         np.testing.assert_array_equal(read_map(tmp_path / f"{name}.npy"), metres)
-    assert map_size(tmp_path / "a.npy") == (6, 7)
+    assert size_and_orientation(tmp_path / "a.npy")[:2] == (6, 7)
     picture = np.zeros((3, 6, 7), np.uint8)
     np.save(tmp_path / "rgb.npy", picture)
     assert read_rgb(tmp_path / "rgb.npy").shape == (6, 7, 3)
-    assert map_size(tmp_path / "rgb.npy") == (6, 7)
+    assert size_and_orientation(tmp_path / "rgb.npy")[:2] == (6, 7)
 
 
 def test_palette_labels_keep_their_indices(tmp_path: Path):
@@ -127,7 +127,7 @@ def test_missing_file_and_truncated_npy(tmp_path: Path):
     with pytest.raises(CorruptFileError, match="does not exist"):
         read_rgb(tmp_path / "none.png")
     with pytest.raises(CorruptFileError, match="does not exist"):
-        map_size(tmp_path / "none.png")
+        size_and_orientation(tmp_path / "none.png")[:2]
     np.save(tmp_path / "a.npy", np.zeros((8, 8)))
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-40])
     with pytest.raises(CorruptFileError):

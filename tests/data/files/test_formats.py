@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.map_files import maps, metres, millimetres, npy, npz, pfm, picture, pictures, text_pgm, tiff
-from m33d_hf.data.files.files import map_size, read_map, read_rgb
+from m33d_hf.data.files.files import read_map, read_rgb, size_and_orientation
 from m33d_hf.errors import CorruptFileError, DataError, MissingDependencyError
 
 
@@ -23,7 +23,7 @@ def test_maps_are_exact(tmp_path: Path, name: str):
     expected = metres() if values.dtype.kind == "f" else millimetres()
     np.testing.assert_array_equal(values, expected % 40 if name == "png 8" else expected)
     assert values.dtype.isnative and values.flags.writeable
-    assert map_size(tmp_path / f"a{suffix}") == values.shape
+    assert size_and_orientation(tmp_path / f"a{suffix}")[:2] == values.shape
     with pytest.raises(DataError):
         read_rgb(tmp_path / f"a{suffix}") if name != "png 8" else read_map(tmp_path / "none.png")
 
@@ -37,7 +37,7 @@ def test_pictures_are_exact_where_the_format_is(tmp_path: Path, name: str):
         assert np.abs(pixels.astype(int) - picture()).mean() < 3
     else:
         np.testing.assert_array_equal(pixels, picture())
-    assert map_size(tmp_path / f"a{suffix}") == picture().shape[:2]
+    assert size_and_orientation(tmp_path / f"a{suffix}")[:2] == picture().shape[:2]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -132,7 +132,7 @@ def test_openexr(tmp_path: Path, kind: str):
     header = {"type": exr.scanlineimage, "compression": exr.ZIP_COMPRESSION}
     exr.File(header, {"Z": values, "A": metres(1)}).write(str(tmp_path / "a.exr"))
     found = read_map(tmp_path / "a.exr")
-    assert found.dtype == values.dtype and map_size(tmp_path / "a.exr") == values.shape
+    assert found.dtype == values.dtype and size_and_orientation(tmp_path / "a.exr")[:2] == values.shape
     np.testing.assert_array_equal(found, values)
     exr.File(header, {"V": values}).write(str(tmp_path / "b.exr"))
     np.testing.assert_array_equal(read_map(tmp_path / "b.exr"), values)
@@ -216,7 +216,7 @@ def test_big_tiff_as_tifffile_writes_it(tmp_path: Path, kind: str, order: str, o
     tifffile.imwrite(path, values, bigtiff=True, byteorder=order, **options)
     found = read_map(path)
     np.testing.assert_array_equal(found, values)
-    assert found.dtype == values.dtype and map_size(path) == values.shape
+    assert found.dtype == values.dtype and size_and_orientation(path)[:2] == values.shape
     cut = path.read_bytes()[:-40]
     path.write_bytes(cut)
     with pytest.raises(CorruptFileError):

@@ -19,7 +19,7 @@ from helpers.map_files import metres, npy, npz, pfm, png, tiff
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.depth.stores import ArrayStore
-from m33d_hf.data.files.files import map_size, read_map, read_rgb
+from m33d_hf.data.files.files import read_map, read_rgb, size_and_orientation
 from m33d_hf.data.files.text_files import read_text
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources.frames.folder import FolderSource
@@ -84,7 +84,7 @@ def test_sizes_are_bounded_before_memory_is_asked_for(tmp_path: Path, name: str)
     with time_limit(name), pytest.raises(CorruptFileError):
         read_map(path)
     with time_limit(name), pytest.raises(CorruptFileError):
-        map_size(path)
+        size_and_orientation(path)[:2]
     assert tracemalloc.get_traced_memory()[1] < 2**22
     tracemalloc.stop()
 
@@ -129,7 +129,7 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path, kind: str, suffix: str, m
     else:
         path.symlink_to("/dev/zero")
     with time_limit(kind, 5):
-        for read in (read_map, read_rgb, map_size):
+        for read in (read_map, read_rgb, size_and_orientation):
             with pytest.raises(CorruptFileError, match=r"is a .*, not a file"):
                 read(path)
         if suffix in (".png", ".tif"):

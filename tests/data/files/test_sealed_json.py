@@ -3,7 +3,7 @@ import json
 import pytest
 
 from helpers.fuzzing import bit_flips
-from m33d_hf.data.files.sealed_json import is_sealed, read_sealed_json, write_sealed_json
+from m33d_hf.data.files.sealed_json import SEAL, read_sealed_json, write_sealed_json
 from m33d_hf.errors import CorruptFileError
 
 VALUE = {"a": 1.5, "list": [1, None, True], "nested": {"é": "ü", "b": [0.1]}, "text": "blake3:x", "nan": float("nan")}
@@ -13,7 +13,7 @@ def test_what_is_written_comes_back(tmp_path):
     path = write_sealed_json(tmp_path / "x.json", {**VALUE, 3: (1, 2), "path": tmp_path})
     found = read_sealed_json(path)
     assert found["3"] == [1, 2] and found["path"] == str(tmp_path) and found["nested"] == VALUE["nested"]
-    assert "seal" not in found and is_sealed(path)
+    assert SEAL not in found and list(json.loads(path.read_text()))[-1] == SEAL
     assert json.loads(path.read_text())["a"] == 1.5, "other programs read it as any JSON"
 
 
@@ -29,7 +29,7 @@ def test_a_hundred_of_a_hundred_flipped_bits_are_noticed(tmp_path):
 
 def test_files_without_a_seal_are_read_as_they_are(tmp_path):
     (tmp_path / "old.json").write_text('{"a": 1}')
-    assert read_sealed_json(tmp_path / "old.json") == {"a": 1} and not is_sealed(tmp_path / "old.json")
+    assert read_sealed_json(tmp_path / "old.json") == {"a": 1}
 
 
 @pytest.mark.parametrize("content", [b"", b"[1]", b"3", b"\xff\xfe", b"[" * 100_000, b'{"a": 1'])

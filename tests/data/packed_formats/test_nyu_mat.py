@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from helpers.nyuv2_files import depth_of, labels_of, picture_of, raw_of, write_mat
-from m33d_hf.data.files.files import load_rgb, map_size, read_map
+from m33d_hf.data.files.files import load_rgb, read_map, size_and_orientation
 from m33d_hf.data.packed_formats.nyu_mat import num_frames
 from m33d_hf.errors import CorruptFileError
 
@@ -28,7 +28,7 @@ def test_frames_at_full_size(mat: Path):
         assert labels.dtype == np.uint16 and (labels == labels_of(frame)).all()
     measured = read_map(f"{mat}#measured-4")
     assert (measured[:, :64] == 0).all() and (measured[:, 64:] == depth_of(4)[:, 64:]).all()
-    assert map_size(f"{mat}#rgb-7") == map_size(f"{mat}#raw-7") == (480, 640)
+    assert size_and_orientation(f"{mat}#rgb-7") == size_and_orientation(f"{mat}#raw-7") == (480, 640, 1)
 
 
 def test_frames_that_are_not_there(mat: Path):

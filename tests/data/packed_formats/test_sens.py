@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.sens_files import MATRICES, RATE, depth_ramp, sens_bytes, smooth_picture, write_sens
-from m33d_hf.data.files.files import load_map, load_rgb, map_size, read_map
+from m33d_hf.data.files.files import load_map, load_rgb, read_map, size_and_orientation
 from m33d_hf.data.files.packed import file_of, packed_frame, packed_name
 from m33d_hf.data.packed_formats import sens
 from m33d_hf.errors import CorruptFileError
@@ -46,7 +46,8 @@ def test_pictures_and_maps(tmp_path: Path, color_kind: str, depth_code: int):
         assert picture.orientation == 1 and apart <= (3 if color_kind == "JPEG" else 0)
         depth = read_map(packed_name(str(file), "depth", number))
         assert depth.dtype == np.uint16 and (depth == depth_ramp(number, SIZE)).all()
-    assert map_size(f"{file}#color-1") == (48, 64) and map_size(f"{file}#depth-1") == SIZE
+    assert size_and_orientation(f"{file}#color-1") == (48, 64, 1)
+    assert size_and_orientation(f"{file}#depth-1") == (*SIZE, 1)
 
 
 def test_names_of_frames():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.rooms_runs import words
+from helpers.scripts import run_script
 from m33d_hf.data.sources import build_source, source_class
 from m33d_hf.errors import ConfigError
 
@@ -127,20 +128,25 @@ def test_options_are_checked_by_their_annotations(package: Path) -> None:
 
 
 def test_pretraining_by_script(package: Path, repository: Path, tmp_path: Path) -> None:
-    def run(*more: str) -> str:
-        script = [sys.executable, str(repository / "scripts/run_pretrain.py"), *command, *more]
-        env = {**os.environ, "PYTHONPATH": str(package)}
-        done = subprocess.run(script, capture_output=True, text=True, timeout=300, env=env, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
+    script = repository / "scripts/run_pretrain.py"
     command = words(
         "rooms/pretrain", tmp_path / "run", data__options="{count: 6}", data__source="ramp_readers.readers:MySource"
     )
-    help_ = run("--help")
-    assert "--data.options.count (default 8): a whole number" in help_ and "Ramps of several slopes" in help_
-    assert "ramps" in run("--method", "rgbd_mae", "--dry_run")
-    run("--method", "rgbd_mae", "--checkpoint.every_steps", "1")
+    # An interpreter that has seen nothing finds the package by PYTHONPATH; the others are forked.
+    env = {**os.environ, "PYTHONPATH": str(package)}
+    argv = [sys.executable, str(script), *command, "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--data.options.count (default 8): a whole number" in done.stdout
+    assert "Ramps of several slopes" in done.stdout
+
+    def run(name: str, *more: str) -> str:
+        code, output = run_script(script, *command, "--method", "rgbd_mae", *more, log=tmp_path / f"{name}.txt")
+        assert code == 0, output
+        return output
+
+    assert "ramps" in run("dry", "--dry_run")
+    run("whole", "--checkpoint.every_steps", "1")
     assert (tmp_path / "run/model.safetensors").exists()
     # A finished run is found complete, and its evaluation reads the same source.
-    run("--method", "rgbd_mae", "--checkpoint.every_steps", "1")
+    run("again", "--checkpoint.every_steps", "1")

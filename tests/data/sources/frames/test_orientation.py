@@ -13,7 +13,7 @@ from transformers.image_utils import load_image
 
 from helpers.frames_on_disk import depth_array, label_array, rgb_array, save
 from m33d_hf.data.depth.maps import find_depth_maps
-from m33d_hf.data.files.files import load_map, load_rgb, map_size, read_map, read_rgb
+from m33d_hf.data.files.files import load_map, load_rgb, read_map, read_rgb, size_and_orientation
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.videos.files import VideoFile
@@ -49,7 +49,7 @@ def test_training_folders_of_frames_processors_and_pipelines_agree(tmp_path: Pat
     assert expected.shape[:2] == ((32, 20) if orientation >= 5 else (20, 32))
     pixels, lies = load_rgb(path)
     np.testing.assert_array_equal(pixels, expected)
-    assert lies == orientation and map_size(path) == expected.shape[:2]
+    assert lies == orientation and size_and_orientation(path)[:2] == expected.shape[:2]
     np.testing.assert_array_equal(read_video(path.parent, [0])[0], expected)
     assert (probe_video(path.parent).height, probe_video(path.parent).width) == expected.shape[:2]
     np.testing.assert_array_equal(np.array(load_image(str(path))), expected)
@@ -78,7 +78,7 @@ def test_maps_with_an_orientation_of_their_own(tmp_path: Path, suffix: str, orie
     path = save_tagged(tmp_path / f"a{suffix}", stored, orientation)
     values, lies = load_map(path)
     np.testing.assert_array_equal(values, turned_upright(stored, orientation))
-    assert lies == orientation and map_size(path) == values.shape and values.dtype == np.uint16
+    assert lies == orientation and size_and_orientation(path)[:2] == values.shape and values.dtype == np.uint16
 
 
 @pytest.mark.parametrize("value", [0, 9, 77])

@@ -13,7 +13,7 @@ from helpers.videos import UNEVEN_STAMPS, cut_short, write_uneven, write_video
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sample import frame_times
 from m33d_hf.data.sources.actions.ucf101 import Ucf101Source
-from m33d_hf.data.sources.doctor import check_source, write_skipped_csv
+from m33d_hf.data.sources.doctor import check_source
 from m33d_hf.data.sources.phases.source import PhasesSource
 from m33d_hf.data.sources.videos.files import VideoFile, cached_info
 from m33d_hf.errors import DataError
@@ -135,8 +135,6 @@ def test_a_look_at_ucf101_lists_cut_recordings(tmp_path: Path) -> None:
     (found,) = report.incomplete
     assert found.path == str(whole) and "announces 8.0 s" in found.reason and not report.unreadable
     assert "WARNING: 1 of 1 opened videos are incomplete" in report.summary() and report.to_dict()["incomplete"]
-    write_skipped_csv(report, tmp_path / "skipped.csv")
-    assert "announces 8.0 s" in (tmp_path / "skipped.csv").read_text()
 
 
 def test_what_is_missing_is_said_once_per_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
