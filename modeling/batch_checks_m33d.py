@@ -110,8 +110,10 @@ def check_keep(keep: Tensors, inputs: Tensors, known: Collection[str], num_token
 
 
 def _can_be_read(tensor: torch.Tensor) -> bool:
-    # A tensor of a subclass (sharded, or fake) is no plain memory either.
-    return tensor.device.type == "cpu" and type(tensor) is torch.Tensor and not torch.compiler.is_compiling()
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    # A subclass (sharded, or without content) is no plain memory, nor is what a mode that estimates costs makes of it.
+    return type(tensor) is torch.Tensor and type(tensor.new_empty(0)) is torch.Tensor
 
 
 def _check_positions(name: str, index: torch.Tensor, limit: int) -> None:

@@ -75,6 +75,12 @@ LABELS = Range(low=1, high=1_000_000)
 MOST_WEIGHTS = 10**11  # of the encoders and the decoder together
 MOST_TOKENS = 2**20  # of one modality
 
+# Fields of outputs that transformers.Trainer leaves out of predictions: logits or metres alone stay.
+NO_PREDICTIONS = (
+    *("losses", "weighted_losses", "loss_sums", "loss_counts", "keep", "masked", "diagnostics", "reconstructions"),
+    *("features", "clip_logits", "standardized_depth"),
+)
+
 Class = TypeVar("Class", bound=type)
 
 
@@ -110,6 +116,18 @@ def check_library_fields(config: Any, more: Mapping[str, Any]) -> None:
     for name in (config.dtype, more.get("torch_dtype")):
         if name is not None and not isinstance(getattr(torch, str(name).removeprefix("torch."), None), torch.dtype):
             raise ConfigError(f"dtype is {shown(name)}; it must be a type of torch, such as float32 or bfloat16.")
+
+
+def check_encoders(config: Any) -> None:
+    """Refuse `encoder_modalities` that name nothing, or what is no modality.
+
+    Raises:
+        ConfigError: with the name, or the field.
+    """
+    if config.encoder_modalities is not None and not config.encoder_modalities:
+        raise ConfigError("encoder_modalities is empty; give at least one modality, or None for all of them.")
+    for name in config.encoder_modalities or []:
+        config.spec(name)
 
 
 def check_types(config: Any, types: Mapping[str, Any]) -> None:
