@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Whether the tensors of one batch belong together; else they would broadcast, or read the patches of another place.
 
 Shapes are compared always: that costs nothing and traces. Values (positions that repeat themselves or lie outside) are

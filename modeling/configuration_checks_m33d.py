@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Ranges of the fields of M33DConfig, and the checks of what it and its library take."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Configuration of every M33D model: what the modalities are, how they are masked, encoded, decoded and tied."""
 
 from __future__ import annotations

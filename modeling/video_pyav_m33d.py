@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Reads video files with PyAV: exact frames, damage noticed, one container per call.
 
 A scan of the packets (no decoding) gives the frames' time stamps; the last group of pictures is decoded, for headers
