@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Whether the tensors of one batch belong together; else they would broadcast, or read the patches of another place.
 
 Shapes are compared always: that costs nothing and traces. Values (positions that repeat themselves or lie outside) are
@@ -111,8 +112,10 @@ def check_keep(keep: Tensors, inputs: Tensors, known: Collection[str], num_token
 
 
 def _can_be_read(tensor: torch.Tensor) -> bool:
-    # A tensor of a subclass (sharded, or fake) is no plain memory either.
-    return tensor.device.type == "cpu" and type(tensor) is torch.Tensor and not torch.compiler.is_compiling()
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    # A subclass (sharded, or without content) is no plain memory, nor is what a mode that estimates costs makes of it.
+    return type(tensor) is torch.Tensor and type(tensor.new_empty(0)) is torch.Tensor
 
 
 def _check_positions(name: str, index: torch.Tensor, limit: int) -> None:

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """One pre-training batch, its masks, and the views of it that losses and their denominators share."""
 
 from __future__ import annotations

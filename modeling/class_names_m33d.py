@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Names of classes, as a configuration keeps them."""
 
 from __future__ import annotations

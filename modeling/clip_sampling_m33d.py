@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Which frames make a clip: one rule for training, evaluation and the processor that travels with a model."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Ranges of the fields of M33DConfig, and the checks of what it and its library take."""
 
 from __future__ import annotations
@@ -83,6 +84,11 @@ _LIBRARY_ARGUMENTS = {
     *("auto_map", "name_or_path", "num_labels", "torch_dtype", "attn_implementation", "output_attentions"),
     *("model_type", "custom_pipelines", "quantization_config", "use_return_dict", "experts_implementation"),
 }
+# Fields of outputs that transformers.Trainer leaves out of predictions: logits or metres alone stay.
+NO_PREDICTIONS = (
+    *("losses", "weighted_losses", "loss_sums", "loss_counts", "keep", "masked", "diagnostics", "reconstructions"),
+    *("features", "clip_logits", "standardized_depth"),
+)
 
 Class = TypeVar("Class", bound=type)
 logger = logging.get_logger(__name__)
@@ -193,6 +199,18 @@ def refuse_unknown_fields(given: Iterable[str], known: Iterable[str], version: s
             "%s It is kept as a plain attribute, without effect: a later version may have written the file (it was "
             "saved with transformers %s).", message, version,
         )  # fmt: skip
+
+
+def check_encoders(config: Any) -> None:
+    """Refuse `encoder_modalities` that name nothing, or what is no modality.
+
+    Raises:
+        ConfigError: with the name, or the field.
+    """
+    if config.encoder_modalities is not None and not config.encoder_modalities:
+        raise ConfigError("encoder_modalities is empty; give at least one modality, or None for all of them.")
+    for name in config.encoder_modalities or []:
+        config.spec(name)
 
 
 def check_types(config: Any, types: Mapping[str, Any]) -> None:

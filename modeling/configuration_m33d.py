@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Configuration of every M33D model: what the modalities are, how they are masked, encoded, decoded and tied."""
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from .backbone_fields_m33d import BACKBONE_FIELDS, BackboneFields
 from .class_names_m33d import ClassNames
 from .configuration_checks_m33d import (
     CONFIG_RANGES,
+    NO_PREDICTIONS,
     check_amounts,
+    check_encoders,
     check_library_fields,
     check_positions,
     check_ranges,
@@ -103,9 +106,8 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
             None takes the grid of this configuration.
         drop_path_rate: stochastic depth, rising linearly over the encoder layers.
         encoder_norm: whether encoders end in a layer norm (MultiMAE's has none); task models go by their head.
-        encoder_modalities, encoder_final_norm: what encoders a model holds where they are not those of all input
-            modalities with `encoder_norm`: written by task models (RGB alone, the norm by their head), read by
-            M33DModel. None is as the other fields say.
+        encoder_modalities, encoder_final_norm: which encoders a model holds where the other fields do not say so:
+            written by task models (RGB alone, the norm by their head), read by M33DModel.
         global_token: one learned token of no modality and no position at the end of the encoder's sequence (MultiMAE).
         num_register_tokens: learned tokens that every encoder adds to its sequences and leaves out of its output
             (DINOv2 with registers); in `hidden_states` they stand last.
@@ -154,11 +156,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
     """
 
     model_type = "m33d"
-    # What transformers.Trainer leaves out of predictions, so that those are the logits (or the depth in metres) alone.
-    keys_to_ignore_at_inference = [  # noqa: RUF012
-        *("losses", "weighted_losses", "loss_sums", "loss_counts", "keep", "masked", "diagnostics", "reconstructions"),
-        *("features", "clip_logits", "standardized_depth"),
-    ]
+    keys_to_ignore_at_inference = list(NO_PREDICTIONS)  # noqa: RUF012
 
     image_size: int | list[int] | tuple[int, ...] = 224
     patch_size: int | list[int] | tuple[int, ...] = 16
@@ -435,10 +433,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
                 raise ConfigError(f"modality {spec.name!r} / {spec.input_name!r}: names must be Python identifiers.")
             if spec.masking == "motion" and self.num_frames == 1:
                 raise ConfigError(f"modality {spec.name!r}: motion masking needs clips; use 'random' for images.")
-        for name in self.encoder_modalities or []:
-            self.spec(name)
-        if self.encoder_modalities is not None and not self.encoder_modalities:
-            raise ConfigError("encoder_modalities is empty; give at least one modality, or None for all of them.")
+        check_encoders(self)
         if self.share_mask:
             kinds = {(spec.masking, spec.mask_ratio) for spec in self.input_specs}
             if len(kinds) > 1:

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """The light shared decoder: where the modalities meet. It predicts masked tokens (paper section 3.1, App. B.1).
 
 With denoising (not in the paper: the authors' follow-up) it also predicts the noise of visible tokens.

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """How a depth map is standardised and resized: no function here ever lets an invalid pixel touch a valid one.
 
 Units are settled before, by a `DepthSpec`, when a file is read; from there on depth is float metres (or a unitless

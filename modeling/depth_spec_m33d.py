@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """What a stored depth value means: a `DepthSpec` turns it into metres, once, when a file is read.
 
 Nothing downstream divides by 1000. Types stand with the fields and ranges above them, and one function checks both for

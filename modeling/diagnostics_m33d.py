@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """What the losses do not say: is matching solved by position, can the matching head learn, is depth copied."""
 
 from __future__ import annotations

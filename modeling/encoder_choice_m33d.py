@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Which encoders a model holds, told by its configuration: task models have RGB's alone, with or without its norm."""
 
 from __future__ import annotations

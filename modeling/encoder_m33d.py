@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """From pixels to encoded tokens: patch embedding of the visible patches, positions, encoder stacks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """The exception tree of m33d-hf. Every message says what happened, where, and how to fix it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """What a field may hold: types and ranges, checked and worded at one place for recipes, configurations and options."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Dense heads on the raw block outputs of the RGB encoder: ConvNeXt segmentation head and DPT depth head.
 
 Shapes of both are those of the MultiMAE fine-tuning models, which the paper uses;

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Images (with depth and label maps, where given) in, model inputs out.
 
 `M33DImageProcessor` computes with torchvision, `M33DImageProcessorPil` with PIL and numpy where torchvision is not

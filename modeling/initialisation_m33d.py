@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Initial values of single layers: what a module asks for through `m33d_init`, and patch kernels as MAE's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """One pre-norm transformer block for encoder and decoder, attention through the transformers interface."""
 
 from __future__ import annotations

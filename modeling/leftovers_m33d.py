@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Names of what a pre-training checkpoint holds beyond an encoder: left out in silence, and nothing else is.
 
 Whole names, so that a mistyped or renamed weight is still reported as unexpected.

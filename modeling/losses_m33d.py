@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """The losses of the paper, Eq. 1 to 7, as pure functions that return (sum, count).
 
 Sums and counts stay apart so that a trainer can add counts over ranks and accumulation steps before it divides:

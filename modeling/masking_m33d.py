@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Which tokens stay visible (Table 11). Masks are ascending index tensors, never boolean: shapes stay static."""
 
 from __future__ import annotations

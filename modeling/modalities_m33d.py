@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """What a modality is: one entry of `M33DConfig.modalities`, checked."""
 
 from __future__ import annotations

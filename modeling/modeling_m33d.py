@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """M33DModel: the encoders of visible tokens, and the habits that every M33D model shares."""
 
 from __future__ import annotations

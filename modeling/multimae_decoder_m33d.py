@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """MultiMAE's decoders: one per target, each reading the visible tokens of all modalities by cross-attention.
 
 The number of visible tokens of a modality varies by sample (a token budget), so that every position

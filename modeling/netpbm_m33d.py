@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """PGM and PPM files, values as stored: Pillow rescales a PGM with an unusual maximum, and wraps others."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Tubelets to pixels and back, and the fixed sine-cosine position tables: pure functions.
 
 Letters: B batch, T frames, C channels, H W pixels, N tokens, V visible, P values per patch, D width;

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Pictures in files, by Pillow: whole, within bounds, and upright; or the reason why not.
 
 Pillow forgives a lot: image data of a PNG with a wrong checksum, a JPEG that ends early, a header that asks for more

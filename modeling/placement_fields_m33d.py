@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """The geometry of evaluation in the fields of transformers' processors, and back: saved is what was evaluated."""
 
 from __future__ import annotations

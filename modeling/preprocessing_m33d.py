@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """The deterministic image path shared by processors and evaluation transforms, so that both give bit-equal tensors.
 
 Pure functions on torch tensors (`picture_input_m33d` makes them of arrays and PIL images); torchvision is not needed.

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """M33DForPreTraining: reconstruction, contrast and matching on top of the encoders, and what the losses do not say."""
 
 from __future__ import annotations

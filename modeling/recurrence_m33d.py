@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """A GRU over sequences of different lengths, packed where that can be, by masks where a graph is traced."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Hidden states and attention weights on request: one tensor per layer, whatever the number of encoders."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """What all fine-tuning models share: the RGB encoder without the rest of a pre-training checkpoint."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Losses of the fine-tuning tasks as pure functions that return (sum, count).
 
 The loss of a batch is sum / max(count, 1). Both are returned so that a trainer can add the counts of all

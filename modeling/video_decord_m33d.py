@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Reads video files with decord: one reader per call, closed before the call returns.
 
 decord fills frames that do not decode with copies of their neighbours; it is told to raise instead. Its random access

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """What the header of a video file promises: how long it is. Frames are compared with that to notice what is missing."""
 
 from __future__ import annotations

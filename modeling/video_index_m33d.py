@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """What is known about a video file before frames are read: its frames' time stamps and where decoding can start."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Videos in, model inputs out: frames are sampled, placed and normalised as in evaluation, bit for bit.
 
 transformers' usual base class for this needs torchvision, and for files a decoder that is seldom installed; this class

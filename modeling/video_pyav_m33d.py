@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Reads video files with PyAV: exact frames, damage noticed, one container per call.
 
 Reading seeks to the start point before a frame and recognises frames by the time stamps that a scan found

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Frames of videos behind one function: PyAV, else decord, else a folder of pictures.
 
 Every call opens its own reader and closes it: readers shared between threads abort the process, and across fork they

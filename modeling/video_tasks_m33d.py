@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Fine-tuning models on RGB clips: classification of one clip, and phases of a whole video by a recurrent net."""
 
 from __future__ import annotations

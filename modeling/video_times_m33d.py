@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """When the frames of a video are shown, and which stretches of it are missing though its file announces them."""
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from helpers.tiny import CLIP, MULTIMAE, VARIANTS, tiny_config
 from m33d_hf.errors import ConfigError, DataError
@@ -163,6 +164,14 @@ def test_labels_of_another_number_of_clips() -> None:
     ):
         with pytest.raises(DataError, match=r"ha(ve|s) shape"):
             detector(features=features, **extra)
+
+
+def test_values_are_not_asked_for_where_there_are_none() -> None:
+    """As in the estimate of a step's memory."""
+    model, batch = _model(M33DForPreTraining), _batch()
+    keep = draw_keep(model.config, BATCH)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert model(**batch, keep=keep).loss.shape == ()
 
 
 @pytest.mark.parametrize("variant", ["plus", "multimae"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from helpers.contract import (
     contract_model,
     main_output,
 )
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DModel, M33DPreTrainedModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
@@ -184,6 +187,13 @@ def test_detection_from_features_is_detection_from_clips() -> None:
         whole = model(**inputs)
         again = model(features=whole.features, labels=inputs["labels"])
     assert torch.equal(whole.logits, again.logits) and torch.equal(whole.loss, again.loss)
+
+
+def test_the_configuration_says_its_year() -> None:
+    """Without it transformers' own suite takes a model for an old one, and passes its test of missing weights over."""
+    source = Path(inspect.getfile(M33DConfig)).read_text(encoding="utf-8")
+    found = re.search(r"^# Copyright (\d{4})", source, re.MULTILINE)
+    assert found is not None and int(found.group(1)) >= 2023
 
 
 def test_the_base_model_needs_no_depth() -> None:
