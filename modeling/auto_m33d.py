@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """What a saved folder says about its code: which class each Auto class of transformers takes, and the files with them.
 
 Every saved configuration and processor names all classes and has all files of this folder beside it, so that any head

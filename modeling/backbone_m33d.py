@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """The RGB encoder as a backbone: feature maps for the dense models of transformers (AutoBackbone)."""
 
 from __future__ import annotations

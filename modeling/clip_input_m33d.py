@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Clips as users give them: which of the many forms is meant, in uint8 RGB, and what is known about their times."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Depth and label maps as users give them: one per picture, of its size, in metres with NaN where nothing is known."""
 
 from __future__ import annotations

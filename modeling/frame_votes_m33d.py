@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """From clips to frames: what a sequence of clip predictions says about every frame of the video."""
 
 from __future__ import annotations

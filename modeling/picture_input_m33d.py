@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Pictures as users give them, before anything is computed: read, upright, in RGB, and in 0 to 255 or 0 to 1.
 
 What would give a wrong picture without a word is refused here by name: 16-bit values, floats that would be divided by

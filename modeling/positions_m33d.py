@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Positions that are learned: what an encoder keeps that starts from DINOv2, MAE-ST, timm's ViT or DINO."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """From what models say to what users asked about: label maps and depth at image size, classes, phases of a video."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Options of the processors: what is refused by name, and the one place that says what stored depth means."""
 
 from __future__ import annotations

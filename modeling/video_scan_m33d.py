@@ -1,3 +1,4 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Scans video files with PyAV: which frames there are, and what is missing.
 
 A walk over the packets (no decoding) gives the frames' time stamps; the last group of pictures is decoded, for headers
