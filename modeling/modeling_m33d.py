@@ -217,7 +217,7 @@ class M33DModel(M33DPreTrainedModel):
             return {name: encoder(sequence) for encoder, (name, sequence) in zip(encoders, tokens.items())}
         encoder = self.encoders["shared"]
         lengths = [sequence.shape[1] for sequence in tokens.values()]
-        if len(set(lengths)) == 1:
+        if all(length == lengths[0] for length in lengths):  # no set: while a graph is traced they have no hash
             return dict(zip(tokens, encoder(torch.cat(list(tokens.values()))).chunk(len(tokens))))
         return {name: encoder(sequence) for name, sequence in tokens.items()}
 

@@ -215,3 +215,14 @@ def test_detection_gives_the_states_of_every_clip() -> None:
             torch.testing.assert_close(found.unflatten(0, (2, 3))[:, number], expected)
         for found, expected in zip(output.attentions, alone.attentions, strict=True):
             torch.testing.assert_close(found.unflatten(0, (2, 3))[:, number], expected)
+
+
+def test_a_shared_encoder_exports_with_rows_to_choose() -> None:
+    model = _model(encoder_sharing="shared")
+    rows = torch.export.Dim.AUTO
+    shapes = {name: {0: rows, 2: rows, 3: rows} for name in ("pixel_values", "depth_values")}
+    program = torch.export.export(model, (), _inputs(), dynamic_shapes=shapes).module()
+    three = {name: torch.cat([value, value[:1]]) for name, value in _inputs().items()}
+    with torch.no_grad():
+        found, expected = program(**three)["last_hidden_state"], model(**three).last_hidden_state
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
