@@ -197,8 +197,13 @@ def test_register_tokens_pass_the_blocks_and_stay_behind(tmp_path):
 
     names = {name for name, _ in model.named_parameters() if "register" in name}
     assert names == {"encoders.rgb.register_tokens", "encoders.depth.register_tokens"}
-    output = model(pixel_values=torch.randn(1, 3, 32, 32), depth_values=torch.randn(1, 1, 32, 32))
-    assert [state.shape for state in output.modality_states.values()] == [(1, 16, 16)] * 2
+    inputs = {"pixel_values": torch.randn(1, 3, 32, 32), "depth_values": torch.randn(1, 1, 32, 32)}
+    assert {name: states.shape for name, states in model.extract_features(**inputs).items()} == {
+        "rgb": (1, 16, 16),
+        "depth": (1, 16, 16),
+    }
+    states = model(**inputs, output_hidden_states=True).hidden_states
+    assert [state.shape for state in states] == [(1, 2 * (1 + 16 + 3), 16)] * 3  # class token, patches, registers
     model.save_pretrained(tmp_path)
     loaded = M33DModel.from_pretrained(tmp_path)
     assert torch.equal(loaded.encoders["depth"].register_tokens, model.encoders["depth"].register_tokens)
