@@ -88,6 +88,7 @@ def build(
         argv += NARROW_DECODER.split()
     if path.data != "rooms":
         argv += ["--data.root", str(roots[path.data]), "--data.eval_split", "null", "--evaluation.every_epochs", "null"]
+        argv += ["--data.source", "folder"] if path.recipe.startswith(("scannet", "nyuv2")) else []
         argv += ["--model.image_size", "64"] if tiny else []
     else:
         # Few are rendered: they cost the loader the same, and repeat in later epochs.

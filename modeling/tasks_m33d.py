@@ -75,7 +75,7 @@ class M33DDenseModel(M33DTaskModel):
         super().__init__(config, final_norm=config.head_norm)
 
     def _encode(
-        self, pixel_values: Tensor, layers: list[int], recorded: bool
+        self, pixel_values: Tensor, layers: list[int], recorded: bool = False
     ) -> tuple[list[Tensor], tuple[int, int]]:
         """Return the block outputs (B, N, D) that the head reads, and the (h, w) grid; `recorded`: see
         `M33DModel.encode`.

@@ -50,7 +50,7 @@ def test_a_missing_gpu_is_said_before_anything_starts(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"devices": "cuda"}, "no 'devices'.*device"),
+        ({"devices": "cuda"}, "no key 'devices'.*device"),
         ({"device": "gpu"}, r"compute\.device is 'gpu'"),
         ({"precision": "fp16"}, r"compute\.precision is 'fp16'"),
         ({"workers": 0}, "at least 1"),

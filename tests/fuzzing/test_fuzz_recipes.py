@@ -14,6 +14,8 @@ import yaml
 
 from helpers.frames_on_disk import write_frames
 from helpers.fuzzing import Outcomes, mutations, slices
+from helpers.scannet_folders import write_exported, write_table
+from helpers.sunrgbd_folders import write_sunrgbd
 from helpers.tiny import SMALL
 from m33d_hf.data.sources import SOURCES, build_source, source_class, source_option_types
 from m33d_hf.data.sources.options import check_options
@@ -148,7 +150,9 @@ def test_values_of_every_kind_in_a_configuration(seed: int, count: int) -> None:
 @pytest.mark.parametrize(("seed", "count"), slices(250, 4000))
 def test_values_of_every_kind_for_the_options_of_sources(tmp_path: Path, seed: int, count: int) -> None:
     rng, outcomes = random.Random(f"options:{seed}"), Outcomes()
-    root = write_frames(tmp_path / "frames", 2)
+    frames = write_frames(tmp_path / "frames", 2)
+    roots = {"scannet": write_exported(tmp_path / "scans"), "sunrgbd": write_sunrgbd(tmp_path / "sun")}
+    write_table(tmp_path / "scans" / "scannetv2-labels.combined.tsv")
     cases = [(source, option) for source in SOURCES for option in source_option_types(source)]
     for number in range(count):
         source, option = cases[number] if number < len(cases) else rng.choice(cases)
@@ -157,6 +161,7 @@ def test_values_of_every_kind_for_the_options_of_sources(tmp_path: Path, seed: i
         if source in ("rooms", "procedures"):  # whatever is accepted would be rendered
             outcomes.judge(name, lambda s=source, o=option, v=value: check_options(s, source_class(s), {o: v}))
             continue
-        options = {"root": root, **({"depth_unit": "millimetre"} if source == "folder" else {}), option: value}
+        unit = {"depth_unit": "millimetre"} if source == "folder" else {}
+        options = {"root": roots.get(source, frames), **unit, option: value}
         outcomes.judge(name, lambda s=source, given=options: len(typing.cast(Any, build_source(s, **given))))
     assert min(outcomes["accepted"], outcomes["refused"]) > count // 20

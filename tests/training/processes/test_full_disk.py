@@ -81,7 +81,7 @@ def test_a_capture_that_does_not_fit_is_an_error_that_tells_why_it_was_made(tmp_
 
     args = tiny_arguments(tmp_path, data__options={"explosive": range(24)}, model={"width": 4, "depth": 0})
     try:
-        with pytest.raises(CheckpointError, match=rf"NaN or infinite in step 0, and .*{name}: .*arge"):
+        with pytest.raises(CheckpointError, match=rf"NaN or infinite in step 0, but .*{name}: .*arge"):
             train(args, Filling())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

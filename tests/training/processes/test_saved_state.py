@@ -247,7 +247,8 @@ def test_a_damaged_best_is_told_and_replaced(killed, caplog):
     weights.write_bytes(bytes(weights.stat().st_size))
     with caplog.at_level(logging.WARNING):
         run(killed)
-    assert "best is damaged: model.safetensors" in caplog.text and "takes its place" in caplog.text
+    assert "model.safetensors" in caplog.text and "damaged: its content is not what was written" in caplog.text
+    assert "the best evaluation from step 8 on replaces it" in caplog.text
     assert CheckpointStore(killed).check_best() is None
 
 

@@ -126,7 +126,7 @@ def test_a_head_that_nobody_trained_is_never_judged(tmp_path: Path) -> None:
 def test_a_model_of_other_classes_than_the_data(tmp_path: Path) -> None:
     names = ["cut", "tie", "rest"]
     trained(tmp_path / "m", id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
-    with pytest.raises(ConfigError, match="class 1 is 'knot' there and 'tie' here"):
+    with pytest.raises(ConfigError, match="class 1: 'knot' in the data, 'tie' in the model"):
         evaluate_run(arguments(tmp_path / "out", init_from=str(tmp_path / "m")), VideoClassificationTask())
 
 
@@ -136,7 +136,7 @@ def test_a_model_without_names_takes_those_of_the_source(tmp_path: Path) -> None
         evaluate_run(arguments(tmp_path / "out", init_from=str(tmp_path / "m")), VideoClassificationTask())["top1"] >= 0
     )
     trained(tmp_path / "five", num_labels=5)
-    with pytest.raises(ConfigError, match="num_labels is 5, the source 'clips' has 3 classes"):
+    with pytest.raises(ConfigError, match="num_labels is 5, but the source 'clips' has 3 classes"):
         evaluate_run(arguments(tmp_path / "out", init_from=str(tmp_path / "five")), VideoClassificationTask())
 
 

@@ -175,4 +175,5 @@ def test_metrics_of_the_served_model_are_those_of_evaluation(tmp_path: Path, nam
         assert float(found["pixel_accuracy"]) == result.metrics["eval/pixel_accuracy"]
     else:
         for metric in ("delta1", "rmse", "abs_rel"):
-            assert float(found[metric]) == result.metrics[f"eval/{metric}"]
+            # Sums over one picture and over a batch differ in their last bits.
+            assert float(found[metric]) == pytest.approx(result.metrics[f"eval/{metric}"], rel=1e-9)

@@ -246,7 +246,7 @@ def test_evaluation_data_of_other_classes(tmp_path: Path) -> None:
     ):
         task.build_datasets(args, task.build_model(args))
     args.data.eval_options = {"names": ["cut", "knot"]}
-    with pytest.raises(ConfigError, match=r"2 there \(cut, knot\), 3 here \(cut, knot, rest\)"):
+    with pytest.raises(ConfigError, match=r"2 in the data \(cut, knot\), 3 in the model \(cut, knot, rest\)"):
         task.build_datasets(args, task.build_model(args))
 
 
@@ -270,7 +270,7 @@ def test_sources_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_another_number_of_classes_than_the_source_has(tmp_path: Path) -> None:
     args = arguments(tmp_path)
     args.model["num_labels"] = 5
-    with pytest.raises(ConfigError, match=r"model\.num_labels is 5, the source 'clips' has 3 classes"):
+    with pytest.raises(ConfigError, match=r"model\.num_labels is 5, but the source 'clips' has 3 classes"):
         VideoClassificationTask().build_model(args)
     args.model["num_labels"] = 3
     assert VideoClassificationTask().build_model(args).config.id2label == dict(enumerate(NAMES))

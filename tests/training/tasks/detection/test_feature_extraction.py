@@ -187,14 +187,14 @@ def test_another_first_stage_or_clip_rule_is_refused(tmp_path: Path, stage: str)
     _extract(tmp_path / "elsewhere", stage, shared)  # the same, found there
     assert not (tmp_path / "elsewhere" / "features").exists()
     other = first_stage(tmp_path / "other", hidden_act="relu")
-    with pytest.raises(ConfigError, match="different: weights"):
+    with pytest.raises(ConfigError, match="these differ: weights"):
         _extract(tmp_path / "elsewhere", other, shared)
-    with pytest.raises(ConfigError, match="different: source, clip"):
+    with pytest.raises(ConfigError, match="these differ: source, clip"):
         _extract(tmp_path / "elsewhere", stage, {**shared, "features__clip_stride": 2})
-    with pytest.raises(ConfigError, match="different: image"):
+    with pytest.raises(ConfigError, match="these differ: image"):
         _extract(tmp_path / "elsewhere", stage, {**shared, "transforms__eval_crop": "center"})
     videos = {**DEFAULT, "train": ["0" * 12 + "1" * 9 + "2" * 12]}
-    with pytest.raises(ConfigError, match="different: source"):
+    with pytest.raises(ConfigError, match="these differ: source"):
         _extract(tmp_path / "elsewhere", stage, shared, videos=videos)
 
 
@@ -234,5 +234,5 @@ def test_the_command_extracts_both_splits(tmp_path: Path, stage: str, capfd: pyt
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["train", "validation"]
     assert "features are in" in capfd.readouterr().out
     assert extract_features.main([*words, "--features.format", "safetensors"]) == 2
-    assert "different: format" in capfd.readouterr().err
+    assert "these differ: format" in capfd.readouterr().err
     assert list(json.loads((tmp_path / "kept/train/features.json").read_text())["classes"]) == NAMES

@@ -89,10 +89,10 @@ def test_features_of_another_origin_are_refused_with_what_differs(tmp_path: Path
     FeatureStore(tmp_path).open_for(ORIGIN)
     FeatureStore(tmp_path).open_for({**ORIGIN, "model": "/moved/since"})
     changed = {**ORIGIN, "weights": "def", "clip": ClipRule(2, 4, 8).to_dict()}
-    with pytest.raises(ConfigError, match="different: weights, clip") as caught:
+    with pytest.raises(ConfigError, match="these differ: weights, clip") as caught:
         FeatureStore(tmp_path).open_for(changed)
     assert "abc there, def in this run" in str(caught.value) and "--features.dir" in str(caught.value)
-    with pytest.raises(ConfigError, match="different: format"):
+    with pytest.raises(ConfigError, match="these differ: format"):
         FeatureStore(tmp_path, "safetensors").open_for(ORIGIN)
     (tmp_path / "features.json").write_text("{")
     with pytest.raises(CorruptFileError, match="delete the folder"):

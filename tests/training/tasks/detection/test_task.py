@@ -193,7 +193,7 @@ def test_label_fractions_take_whole_videos(tmp_path: Path, stage: str) -> None:
 def test_a_phase_never_seen_in_training_is_named(tmp_path: Path, stage: str) -> None:
     names = [*NAMES, "Suture!"]
     videos = {**DEFAULT, "validation": ["0011", "0033"]}
-    with pytest.raises(DataError, match=r"'Suture!' \(in validation/v1\).*knows 'rest', 'cut', 'sew'"):
+    with pytest.raises(DataError, match=r"'Suture!' \(in validation/v1\).*phases are 'rest', 'cut', 'sew'"):
         _datasets(arguments(tmp_path, stage, names=names, videos=videos))
     assert not (tmp_path / "features").exists()  # found out before anything is extracted
     _datasets(arguments(tmp_path, stage, names=names))  # a name that no frame has does not matter
