@@ -256,7 +256,7 @@ def test_noise_of_another_shape_or_modality_is_refused():
     batch = random_batch(model.config)
     with pytest.raises(DataError, match="one value per pixel"):
         model(**batch, noise={"depth": torch.zeros(4, 1, 16, 16)})
-    with pytest.raises(ConfigError, match="noise lacks"):
+    with pytest.raises(ConfigError, match="noise is missing for"):
         model(**batch, noise={})
     with pytest.raises(ConfigError, match=r"\['rgb'\], which are not denoised"):
         model(**batch, noise=noise_for(batch) | {"rgb": torch.zeros(4, 3, 32, 32)})

@@ -65,7 +65,7 @@ def test_floats_and_odd_layouts_are_refused() -> None:
 def test_floats_in_0_to_1_are_not_divided_again(backend: type, dtype: type) -> None:
     unit = (_picture() / 255).astype(dtype)
     processor = backend(size={"height": 20, "width": 30})
-    with pytest.raises(DataError, match="divided by 255 once more: pass do_rescale=False"):
+    with pytest.raises(DataError, match="divided by 255 again: pass do_rescale=False"):
         processor(unit)
     for given in (unit, torch.from_numpy(unit).permute(2, 0, 1)):
         found = _pixels(processor, given, do_rescale=False)

@@ -83,7 +83,7 @@ def test_a_crop_larger_than_what_it_is_cut_from() -> None:
     assert M33DImageProcessor(**options)(_picture(40, 60), return_tensors="pt")["pixel_values"].shape[-2:] == (21, 20)
     with pytest.raises(ConfigError, match="crop_size is not larger"):
         M33DImageProcessor(**options)(_picture(40, 60), depth=np.ones((40, 60), np.float32))
-    with pytest.raises(ConfigError, match="the picture only 40 x 60"):
+    with pytest.raises(ConfigError, match="but the picture is only 40 x 60"):
         options["crop_size"] = {"height": 41, "width": 9}
         M33DVideoProcessor(**options, do_resize=False)(_picture(40, 60)[None])
 
