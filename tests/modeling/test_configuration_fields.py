@@ -92,9 +92,9 @@ def test_a_modality_of_another_type_or_out_of_range_is_refused(name: str) -> Non
         ({"id2label": {"x": "a"}}, "id2label .* must map integers to names"),
         ({"id2label": 3}, "id2label is 3"),
         ({"label2id": {"a": "b"}}, "label2id .* must map names to integers"),
-        ({"dtype": "nosuch"}, "dtype is 'nosuch'; it must be a type of torch"),
+        ({"dtype": "nosuch"}, "dtype is 'nosuch'; it must be a torch dtype"),
         ({"dtype": "nn"}, "dtype is 'nn'"),
-        ({"per_layer_config": 3}, "a field of transformers has a value that it refuses"),
+        ({"per_layer_config": 3}, "transformers refuses the value of one of its fields"),
         ({"to_dict": 3}, "has no field 'to_dict'"),
     ],
 )

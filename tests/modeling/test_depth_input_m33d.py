@@ -77,7 +77,7 @@ def test_every_way_of_giving_depth_of_pictures(backend: type) -> None:
         _same(alone, {name: values[:1] for name, values in _keys(expected).items()})
     with pytest.warns(FutureWarning, match="depth_maps is deprecated"):
         _same(processor(images, depth_maps=stored, return_tensors="pt"), expected)
-    with pytest.raises(ConfigError, match="older name"):
+    with pytest.raises(ConfigError, match="old name"):
         processor(images, depth=stored, depth_maps=stored)
     half = processor(images[0], depth=torch.from_numpy(metres[0]).bfloat16(), return_tensors="pt")
     assert torch.equal(half["depth_mask"], expected["depth_mask"][:1])
@@ -204,7 +204,7 @@ def test_depth_that_does_not_fit_a_picture_is_refused(backend: type, depth: Any,
     ("depth", "message"),
     [
         (np.ones((4, 20, 29), np.float32), "clip 0 is 20 x 29, but its frames are 20 x 30"),
-        (np.ones((3, 20, 30), np.float32), "clip 0 has 4 frames and 3 depth maps"),
+        (np.ones((3, 20, 30), np.float32), "clip 0 has 4 frames but 3 depth maps"),
         ([np.ones((4, 20, 30))] * 2, "depth of 2 clips for 1"),
         ([np.ones((20, 30)), np.ones((20, 29))], "differ in size"),
         (np.ones((20, 30)), r"\(T, H, W\)"),

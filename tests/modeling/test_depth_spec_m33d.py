@@ -84,12 +84,12 @@ def test_known_units_and_what_scales_are_called():
             {"invalid_values": [0, None]},
             r"invalid_values must be .* not \(0, None\).* entry 1, .* is None",
         ),
-        ({"invalid_values": [float("nan")]}, "depth invalid_values must be a list whose entries are each .*, not .*nan"),
+        ({"invalid_values": [float("nan")]}, "depth invalid_values must be a list whose entries are each .* not .*nan"),
         ({"invalid_values": list(range(1001))}, "depth invalid_values has 1001 entries; it may have at most 1000"),
         ({"min_depth": "1"}, "depth min_depth must be a number or null, not '1'"),
         ({"max_depth": float("nan")}, "depth max_depth must be a number or null, not nan"),
-        ({"max_depth": 0.0}, "no pixel is left"),
-        ({"max_depth": -1}, "no pixel is left"),
+        ({"max_depth": 0.0}, "no valid pixel would be left"),
+        ({"max_depth": -1}, "no valid pixel would be left"),
     ],
 )
 def test_fields_of_wrong_types_and_ranges_are_named(fields: dict[str, object], words: str):

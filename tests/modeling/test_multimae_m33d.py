@@ -290,13 +290,13 @@ def test_pictures_keep_what_was_visible_and_predict_the_rest():
         ({"token_budget": 3.5}, "integer"),
         ({"token_budget": None}, "cannot be combined"),
         ({"decoder_kind": "shared", "modalities": both()}, "cannot be combined"),
-        ({"joint_encoding": False}, "one sequence for all"),
+        ({"joint_encoding": False}, "a joint sequence of all"),
         ({"use_cls_token": True}, "serve the same purpose"),
-        ({"use_cls_token": True, "global_token": False}, "one sequence for all"),
+        ({"use_cls_token": True, "global_token": False}, "a joint sequence of all"),
         ({"share_mask": True}, "share_mask"),
         ({"token_budget_alpha": 0.0}, "token_budget_alpha"),
         ({"modalities": [*both(), {**NORM_RGB, "target_of": "rbg"}]}, "target_of is 'rbg'"),
-        ({"modalities": [*both(), {**NORM_RGB, "role": "both", "mask_ratio": 0.5}]}, "second target"),
+        ({"modalities": [*both(), {**NORM_RGB, "role": "both", "mask_ratio": 0.5}]}, "requires role 'target'"),
         ({"modalities": [*both(), {**NORM_RGB, "mask_name": "rgb_mask"}]}, "the same input_name, mask_name, channels"),
     ],
 )
@@ -310,7 +310,7 @@ def test_a_second_target_and_a_global_token_ask_for_what_they_need():
         tiny_config(modalities=[*both(), NORM_RGB])
     with pytest.raises(ConfigError, match="requires a joint sequence"):
         M33DModel(tiny_config(global_token=True))
-    with pytest.raises(ConfigError, match="no place in the shared decoder"):
+    with pytest.raises(ConfigError, match="shared decoder does not support global_token"):
         M33DForPreTraining(tiny_config(global_token=True, joint_encoding=True))
     with pytest.raises(ConfigError, match="keep has no visible tokens"):
         model = multimae()

@@ -212,7 +212,7 @@ def test_bad_input_is_named() -> None:
     model, detector = _classifier(), _detector()
     with pytest.raises(ConfigError, match="no argument 'pixel_value'"):
         model(pixel_value=_clips(1))
-    with pytest.raises(ConfigError, match="multiple of the tubelet"):
+    with pytest.raises(ConfigError, match="multiple of tubelet_size"):
         model(torch.randn(1, 3, 3, 32, 32))
     with pytest.raises(DataError, match="one class id per clip"):
         model(_clips(2), labels=torch.tensor([1]))

@@ -98,7 +98,7 @@ def test_an_output_that_is_a_file_is_told(tmp_path: Path, capsys: pytest.Capture
     torch.save({"model": original_mae(tiny_vitmae())}, tmp_path / "mae.pth")
     heads = ["--num_attention_heads", "4", "--decoder_num_attention_heads", "3", "--image_size", "32"]
     assert main(["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "mae.pth"), *heads]) == 1
-    assert "is a file; --output names a folder" in capsys.readouterr().err
+    assert "is a file; set --output to a folder" in capsys.readouterr().err
     assert main(["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out"), *heads]) == 0
 
 

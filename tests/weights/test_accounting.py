@@ -127,7 +127,7 @@ def test_transposed_positions_are_refused(mae_weights: dict[str, Tensor]) -> Non
 
 def test_zero_positions_of_transformers_5_are_named(mae_weights: dict[str, Tensor]) -> None:
     weights = mae_weights | {"pos_embed": torch.zeros_like(mae_weights["pos_embed"])}
-    _refused(weights, M33DForPreTraining(mae_config()), "all zeros. transformers leaves")
+    _refused(weights, M33DForPreTraining(mae_config()), "all zeros. transformers does")
 
 
 def test_half_precision_checkpoints_are_accepted(mae_weights: dict[str, Tensor]) -> None:

@@ -127,7 +127,7 @@ def test_a_statement_goes_before_files_and_a_position_table_before_both() -> Non
     known = config_for(checkpoint)
     assert (known["image_size"], known["num_attention_heads"]) == (32, 4)
     with pytest.raises(
-        ConversionError, match="image_size is stated as 224, but the position table is that of 32 pixels"
+        ConversionError, match="image_size is 224, but the position table belongs to 32 pixels"
     ):
         config_for(from_state_dict(weights, stated={**heads, "image_size": 224}))
 
@@ -174,7 +174,7 @@ def test_other_heads_than_the_released_ones_must_be_stated_in_a_run_too(tmp_path
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
-        ({"heads": 4}, "cannot be stated about a checkpoint"),
+        ({"heads": 4}, "is not a setting of a checkpoint"),
         ({"num_attention_heads": "4"}, "expected int"),
         ({"num_attention_heads": True}, "expected int"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
@@ -227,7 +227,8 @@ def test_whether_patches_were_normalised_can_be_stated(stated: bool, theirs: Vid
     assert f"{'normalised' if stated else 'plain'} patches: stated (norm_pix_loss)" in report.facts
     opposite = replace(checkpoint, stated={**facts, "norm_pix_loss": not stated})
     other = M33DForPreTraining(M33DConfig(**config_for(opposite)))
-    assert any("patches there (stated (norm_pix_loss))" in line for line in convert_state_dict(checkpoint, other).facts)
+    lines = convert_state_dict(checkpoint, other).facts
+    assert any("patches in the checkpoint (stated (norm_pix_loss))" in line for line in lines)
 
 
 def test_models_without_query_biases_convert(theirs: VideoMAEForPreTraining) -> None:

@@ -157,7 +157,7 @@ def test_the_original_layout_in_float64_written_out() -> None:
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (NAMES[:4], "has 5 classes, the model 4"),
+        (NAMES[:4], "has 5 classes, but the model has 4"),
         (NAMES[::-1], "the same classes in another order"),
         ([*NAMES[:4], "other"], "class 4 is 'rest' there and 'other' here"),
     ],
@@ -204,4 +204,4 @@ def test_names_that_say_nothing_settle_nothing() -> None:
     assert class_names({"0": "a", "2": "b"}) is None
     assert class_names({"x": "a"}) is None and class_names({}) is None and class_names(None) is None
     assert class_obstacle(2, {"0": "LABEL_0", "1": "LABEL_1"}, 2, {0: "a", 1: "b"}) is None
-    assert class_obstacle(2, None, 3, None) == "the checkpoint's classifier has 2 classes, the model 3"
+    assert class_obstacle(2, None, 3, None) == "the checkpoint's classifier has 2 classes, but the model has 3"
