@@ -86,7 +86,7 @@ def test_a_checkpoint_without_final_norm_lists_it_as_new(mae_weights: dict[str, 
 
 def test_half_of_a_bias_fails(videomae_weights: dict[str, Tensor]) -> None:
     weights = {k: v for k, v in videomae_weights.items() if k != "encoder.blocks.1.attn.v_bias"}
-    _refused(weights, M33DForPreTraining(videomae_config()), "k and v is absent")
+    _refused(weights, M33DForPreTraining(videomae_config()), "k and v is missing")
 
 
 def test_wrong_patch_size_names_both_shapes(mae_weights: dict[str, Tensor]) -> None:

@@ -278,7 +278,7 @@ def test_a_classifier_is_taken_for_the_same_classes_only(tmp_path: Path) -> None
     cases = {
         "has 3 classes, but the model has 2": ["cut", "knot"],
         "the same classes in another order": ["knot", "cut", "rest"],
-        "class 2 is 'rest' there and 'tie' here": ["cut", "knot", "tie"],
+        "class 2 is 'rest' in the checkpoint and 'tie' in the model": ["cut", "knot", "tie"],
     }
     for reason, names in cases.items():
         report = initialise(fresh(clip_config(names), M33DForVideoClassification), tmp_path)

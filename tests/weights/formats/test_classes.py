@@ -95,7 +95,7 @@ def test_logits_under_all_names(tmp_path: Path, names: str, wrapper: str | None)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"videomae.encoder.layer.1.attention.attention.v_bias": None}, "k and v is absent"),
+        ({"videomae.encoder.layer.1.attention.attention.v_bias": None}, "k and v is missing"),
         ({"fc_norm.scale": torch.ones(32)}, r"1 of \d+ keys cannot be explained: 'fc_norm\.scale'"),
         ({"fc_norm.bias": torch.ones(31)}, r"'fc_norm\.bias' is \(32,\) in the model but \(31,\)"),
         ({"videomae.encoder.layer.2.output.dense.weight": None}, "1 weights of the model are not in"),
@@ -159,7 +159,7 @@ def test_the_original_layout_in_float64_written_out() -> None:
     [
         (NAMES[:4], "has 5 classes, but the model has 4"),
         (NAMES[::-1], "the same classes in another order"),
-        ([*NAMES[:4], "other"], "class 4 is 'rest' there and 'other' here"),
+        ([*NAMES[:4], "other"], "class 4 is 'rest' in the checkpoint and 'other' in the model"),
     ],
 )
 def test_other_classes_leave_the_classifier_fresh(tmp_path: Path, names: list[str], reason: str) -> None:

@@ -166,4 +166,4 @@ def test_a_run_starts_from_it_without_further_words(tmp_path: Path) -> None:
     assert (config.position_grid, config.grid) == ([SLOTS, SIDE, SIDE], (2, 6, 6))
     report = initialise(M33DForVideoClassification(config), tmp_path / "mae_st.pth")
     assert {key.split(".")[0] for key in report.new} == {"fc_norm", "classifier"}
-    assert any(line.startswith("image_size: 32 there") for line in report.facts)
+    assert any(line.startswith("image_size: 32 in the checkpoint") for line in report.facts)
