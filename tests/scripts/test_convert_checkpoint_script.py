@@ -80,10 +80,10 @@ def test_overrides_are_checked_as_the_fields_of_a_run_are(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--num_attention_heads", "0"], "num_attention_heads, as stated for the checkpoint, is 0; it must be"),
-        (["--layer_norm_eps", "nan"], "layer_norm_eps, as stated for the checkpoint, is nan; it must be above 0"),
+        (["--num_attention_heads", "0"], "num_attention_heads, as set for the checkpoint, is 0; it must be"),
+        (["--layer_norm_eps", "nan"], "layer_norm_eps, as set for the checkpoint, is nan; it must be above 0"),
         (["--image_size", "1", "2", "3"], "is [1, 2, 3]; it must be two numbers"),
-        (["--num_frames", "-1"], "num_frames, as stated for the checkpoint, is -1"),
+        (["--num_frames", "-1"], "num_frames, as set for the checkpoint, is -1"),
     ],
 )
 def test_statements_are_in_the_range_of_their_field(

@@ -207,7 +207,7 @@ def test_task_model_takes_the_encoder(mae_weights: dict[str, Tensor]) -> None:
     model = M33DForSemanticSegmentation(config)
     report = _convert(mae_weights, model)
     assert not [name for name in report.new if name.startswith("m33d.")]
-    assert "raw blocks" in report.ignored["norm.weight"]
+    assert "output of the blocks" in report.ignored["norm.weight"]
     assert report.ignored["decoder_pred.weight"] == "the model has no decoder"
 
 

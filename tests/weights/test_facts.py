@@ -78,7 +78,7 @@ def test_stated_facts_give_their_features(
     ]
     assert _run(file, *flags) == 0
     report = capsys.readouterr().out
-    assert "num_attention_heads 4: stated; no tensor tells it" in report
+    assert "num_attention_heads 4: stated; it cannot be read from the weights" in report
     assert "assumed: hidden_act 'gelu'" in report and "assumed: layer_norm_eps 1e-06" in report
     model = M33DModel.from_pretrained(file.parent / "out").eval()
     assert (model.config.num_attention_heads, model.config.image_size, model.config.num_frames) == (4, 64, 8)
@@ -165,18 +165,18 @@ def test_other_heads_than_the_released_ones_must_be_stated_in_a_run_too(tmp_path
     with torch.device("meta"):
         model = M33DModel(M33DConfig(num_frames=16, tubelet_size=2, **sizes), modalities=["rgb"])
     model.to_empty(device="cpu")
-    with pytest.raises(ConversionError, match=r"6 are those of the released.*init\.num_attention_heads 12"):
+    with pytest.raises(ConversionError, match=r"6 is that of the released.*init\.num_attention_heads 12"):
         initialise(model, tmp_path / "small.pth")
     report = initialise(model, tmp_path / "small.pth", ConversionOptions(num_attention_heads=12))
-    assert "num_attention_heads 12: stated; no tensor tells it" in report.facts
+    assert "num_attention_heads 12: stated; it cannot be read from the weights" in report.facts
 
 
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
         ({"heads": 4}, "is not a setting of a checkpoint"),
-        ({"num_attention_heads": "4"}, "expected int"),
-        ({"num_attention_heads": True}, "expected int"),
+        ({"num_attention_heads": "4"}, "must be int"),
+        ({"num_attention_heads": True}, "must be int"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"num_attention_heads": 5}, "not a multiple"),
         ({"image_size": [1, 2, 3]}, "image_size"),

@@ -296,9 +296,9 @@ def test_detection_starts_from_the_first_stage_and_back(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "two")
     back = initialise(fresh(clip_config(["cut", "knot"]), M33DForVideoClassification), tmp_path / "two")
     assert not back.new and set(back.ignored.values()) == {
-        "this model lacks the recurrent net", "this model lacks the temporal classifier"
+        "this model lacks the recurrent network", "this model lacks the temporal classifier"
     }  # fmt: skip
     causal = fresh(clip_config(["cut", "knot"], temporal_causal=True), M33DForVideoActionDetection)
     narrower = initialise(causal, tmp_path / "two")
     assert set(narrower.new) == {"temporal_classifier.weight", "temporal_classifier.bias"}
-    assert narrower.ignored["gru.weight_ih_l0_reverse"] == "the recurrent net of this model has no such weight"
+    assert narrower.ignored["gru.weight_ih_l0_reverse"] == "the recurrent network of this model has no such weight"

@@ -178,7 +178,7 @@ def _quantised(value: Tensor) -> Tensor:
         (_quantised, "quantised"),
         (lambda value: value.to("meta"), "on the meta device"),
         (lambda value: value[:0], "empty"),
-        (lambda value: value.to(torch.float8_e4m3fn), "float8_e4m3fn, numbers of 8 bits"),
+        (lambda value: value.to(torch.float8_e4m3fn), "float8_e4m3fn, 8-bit numbers"),
     ],
 )
 def test_tensors_whose_numbers_are_not_simply_there(

@@ -170,7 +170,7 @@ def test_other_position_tables_of_a_vit_are_no_multimae() -> None:
     trained = {**original, "pos_embed": torch.randn_like(original["pos_embed"])}
     checkpoint = from_state_dict(trained)
     assert checkpoint.format == "timm_vit"
-    with pytest.raises(ConversionError, match="learned positions, the model has sincos_2d"):
+    with pytest.raises(ConversionError, match="learned positions, but the model has sincos_2d"):
         convert_state_dict(checkpoint, M33DForPreTraining(mae_config()))
 
 
