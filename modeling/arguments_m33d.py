@@ -1,5 +1,5 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Forward arguments that nobody knows."""
+"""Unknown arguments of forward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .errors_m33d import ConfigError, nearest_name_hint
 
 
 def refuse_unknown_arguments(kwargs: dict[str, Any], known: list[str]) -> None:
-    """Raise for forward arguments that would vanish in ``**kwargs``.
+    """Refuse unknown forward arguments, which ``**kwargs`` would otherwise swallow.
 
     Raises:
         ConfigError: naming the argument and the nearest known one.

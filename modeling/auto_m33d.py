@@ -1,8 +1,8 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""What a saved folder says about its code: which class each Auto class of transformers takes, and the files with them.
+"""The code of a saved folder: the class that each Auto class of transformers loads, and the files that define it.
 
-Every saved configuration and processor names all classes and has all files of this folder beside it, so that any head
-loads from any folder where this package is not installed, with `trust_remote_code=True`.
+Every saved configuration and processor names all classes and is saved with all files of this folder, so that any head
+loads from any folder without this package, with `trust_remote_code=True`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    # transformers finds the files that a class needs by reading lines of this form, whatever stands around them. Every
-    # file of the folder is led to from here, and here from the configuration: whichever class is asked for, all files
-    # are fetched, so that what is saved from there is as whole as what was loaded.
+    # transformers finds the files that a class needs by parsing import lines, also those below a condition. This file
+    # leads to every file of the folder, and the configuration leads to this file: whichever class is loaded, all files
+    # are fetched, so that a model saved afterwards is complete too.
     from .backbone_m33d import M33DBackbone  # noqa: F401
     from .image_processing_m33d import M33DImageProcessor  # noqa: F401
     from .pretraining_m33d import M33DForPreTraining  # noqa: F401
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _places(entry: Any) -> list[Any]:
-    """What an entry names: one class, or one for each backend."""
+    """The classes that an entry names: one, or one for each backend."""
     return list(entry.values()) if isinstance(entry, dict) else [entry]
 
 
@@ -43,15 +43,15 @@ AUTO_MAP: dict[str, Any] = {
     },
     "AutoVideoProcessor": "video_processing_m33d.M33DVideoProcessor",
 }
-"""Auto class -> "module.Class" of what it takes. M33DForVideoActionDetection has no Auto class in transformers."""
+"""Auto class -> "module.Class" that it loads. M33DForVideoActionDetection has no Auto class in transformers."""
 
 
-# The modules of the classes above, which other classes of theirs stand for as well.
+# The modules of the classes above; other classes in them count as ours too.
 _MODULES = {str(place).split(".")[0] for entry in AUTO_MAP.values() for place in _places(entry)}
 
 
 def completed_auto_map(given: dict[str, Any] | None) -> dict[str, Any]:
-    """The whole table, but for the entries of `given` that name a class of no module of ours (somebody's own head)."""
+    """The whole table; entries of `given` that name a class of another module (a user's own head) are kept."""
     return {**AUTO_MAP, **{name: entry for name, entry in (given or {}).items() if not _is_ours(entry)}}
 
 
@@ -61,26 +61,26 @@ def _is_ours(entry: Any) -> bool:
 
 
 def copy_code(folder: str | os.PathLike[str]) -> None:
-    """Copy the files of this folder into `folder`, which is made where it is missing."""
+    """Copy the files of this folder into `folder`, which is created if it is missing."""
     os.makedirs(folder, exist_ok=True)
     for path in sorted(Path(__file__).parent.glob("*_m33d.py")):
         shutil.copyfile(path, Path(folder) / path.name)
 
 
 class TravelsWithItsCode:
-    """What configuration and processors share, in front of the library's base class: code is saved with them."""
+    """Base of the configuration and the processors, before the library's base class: saves the code with them."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """As the library's, with the code beside it and the table of classes in it."""
+        """As the library's, but also save the code and the table of classes."""
         if not os.path.isfile(save_directory):  # which the library refuses
             copy_code(save_directory)
         self.auto_map = completed_auto_map(getattr(self, "auto_map", None))
         return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
     def to_dict(self) -> dict[str, Any]:
-        """As the library's; where there is a table of classes, it is whole.
+        """As the library's, but with a complete table of classes if there is one.
 
-        The library puts the one class at hand into the table of what it loaded as remote code.
+        The library reduces the table of an object loaded as remote code to the class of that object.
         """
         plain: dict[str, Any] = super().to_dict()  # type: ignore[misc]
         return plain if plain.get("auto_map") is None else {**plain, "auto_map": completed_auto_map(plain["auto_map"])}

@@ -20,16 +20,16 @@ from .task_base_m33d import M33DTaskModel, needed_pixels, single_frame
 
 
 class M33DBackbone(BackboneMixin, M33DTaskModel):  # type: ignore[misc]
-    """The RGB encoder, which gives the outputs of the blocks that `config.out_features` or `out_indices` name.
+    """The RGB encoder, which returns the outputs of the blocks named by `config.out_features` or `out_indices`.
 
     They are raw, as our own dense heads read them (normed with `config.head_norm`), and all of one size: a plain vision
     transformer has no pyramid.
 
-    Loading takes the RGB encoder of any M33D checkpoint, pre-trained or fine-tuned.
+    It loads the RGB encoder of any M33D checkpoint, pre-trained or fine-tuned.
 
     Args:
-        config: the configuration; where it names no stage, the last block's output is given, and it says so from then
-            on.
+        config: the configuration; if it names no stage, the last block's output is returned and the configuration is
+            set accordingly.
     """
 
     _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012
@@ -51,14 +51,14 @@ class M33DBackbone(BackboneMixin, M33DTaskModel):  # type: ignore[misc]
 
         Args:
             pixel_values: (B, 3, H, W) normalised RGB, sides multiples of the patch; (B, 1, 3, H, W) is the same.
-            kwargs: what every model of transformers takes (`output_hidden_states` and the like).
+            kwargs: arguments of every model of transformers (`output_hidden_states` and the like).
 
         Returns:
             `feature_maps`, one for each stage: (B, D, h, w) on the token grid, without class token; with
             `config.reshape_hidden_states` off (B, N, D), the class token first where there is one.
 
         Raises:
-            ConfigError: no input, or an argument nobody knows.
+            ConfigError: no input, or an unknown argument.
             DataError: clips.
         """
         refuse_unknown_arguments(kwargs, ["pixel_values"])

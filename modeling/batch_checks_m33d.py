@@ -1,8 +1,8 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Whether the tensors of one batch belong together; else they would broadcast, or read the patches of another place.
+"""Checks that the tensors of one batch belong together; otherwise they would broadcast, or read wrong patches.
 
-Shapes are compared always: that costs nothing and traces. Values (positions that repeat themselves or lie outside) are
-looked at where that needs no wait for a device: on tensors on the CPU, and not while a graph is traced.
+Shapes are always compared: that costs nothing and can be traced. Values (positions that are repeated or out of range)
+are checked only where that does not synchronise a device: on CPU tensors, and not while a graph is traced.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def collect_masks(config: M33DConfig, values: Mapping[str, Any]) -> dict[str, to
 
 
 def check_alike(pixels: Tensors, masks: Tensors) -> None:
-    """Refuse modalities of different batch, frames or size, and masks that are not those of their modality.
+    """Refuse modalities that differ in batch size, frames or image size, and masks that do not match their modality.
 
     Args:
         pixels: name -> (B, T, C, H, W).
@@ -48,13 +48,13 @@ def check_alike(pixels: Tensors, masks: Tensors) -> None:
     for name, values in named:
         if values.ndim != 5 or (*values.shape[:2], *values.shape[3:]) != expected:
             raise DataError(
-                f"{name} has shape {tuple(values.shape)}, {first} has {tuple(reference.shape)} as (B, T, C, H, W): "
-                "all modalities and masks of a batch need the same samples, frames, height and width."
+                f"{name} has shape {tuple(values.shape)}, but {first} has {tuple(reference.shape)} as (B, T, C, H, W): "
+                "all modalities and masks of a batch must have the same samples, frames, height and width."
             )
 
 
 def check_rows(name: str, tensor: torch.Tensor, shape: tuple[int, ...], meaning: str) -> None:
-    """Refuse a tensor of another shape than the batch asks for.
+    """Refuse a tensor whose shape does not match the batch.
 
     Raises:
         DataError: naming both shapes.
@@ -86,7 +86,7 @@ def check_keep(keep: Tensors, inputs: Tensors, known: Collection[str], num_token
 
     Raises:
         ConfigError: a name that is no modality, or an input without positions.
-        DataError: positions of another batch, that are no int64, repeat themselves or lie outside.
+        DataError: positions of another batch, not int64, repeated or out of range.
     """
     if JOINT in keep:
         check_names("keep", keep, [JOINT])
@@ -95,14 +95,15 @@ def check_keep(keep: Tensors, inputs: Tensors, known: Collection[str], num_token
         check_names("keep", keep, known)
         missing = [name for name in inputs if name not in keep]
         if missing:
-            raise ConfigError(f"keep lacks the visible tokens of {missing}; it has {sorted(keep)}.")
+            raise ConfigError(f"keep has no visible tokens of {missing}; it has those of {sorted(keep)}.")
         limits = dict.fromkeys(inputs, num_tokens)
     batch = next(iter(inputs.values())).shape[0]
     for name, limit in limits.items():
         index = keep[name]
         if index.ndim != 2 or index.shape[0] != batch or not 1 <= index.shape[1] <= limit:
             raise DataError(
-                f"keep of {name!r} has shape {tuple(index.shape)}, expected (B, V) with B = {batch} as the inputs and "
+                f"keep of {name!r} has shape {tuple(index.shape)}, expected (B, V) with B = {batch} as in the inputs "
+                "and "
                 f"V from 1 to the {limit} tokens."
             )
         if index.dtype != torch.int64:
@@ -114,12 +115,12 @@ def check_keep(keep: Tensors, inputs: Tensors, known: Collection[str], num_token
 def _can_be_read(tensor: torch.Tensor) -> bool:
     if tensor.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    # A subclass (sharded, or without content) is no plain memory, nor is what a mode that estimates costs makes of it.
+    # A subclass (sharded, or without data) has no plain memory, nor have the results of a mode that estimates costs.
     return type(tensor) is torch.Tensor and type(tensor.new_empty(0)) is torch.Tensor
 
 
 def _check_positions(name: str, index: torch.Tensor, limit: int) -> None:
-    values = index.numpy()  # a mode of torch that only counts operations would make a tensor of no content of a result
+    values = index.numpy()  # numpy: a torch mode that only counts operations would return tensors without data
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= limit:
         raise DataError(f"keep of {name!r} has positions from {low} to {high}, expected 0 to {limit - 1}.")
@@ -128,4 +129,4 @@ def _check_positions(name: str, index: torch.Tensor, limit: int) -> None:
     if twice.any():
         row, place = (int(each) for each in np.argwhere(twice)[0])
         position = int(ordered[row, place])
-        raise DataError(f"keep of {name!r} names position {position} twice in row {row}; each may be there once.")
+        raise DataError(f"keep of {name!r} names position {position} twice in row {row}; each may occur only once.")

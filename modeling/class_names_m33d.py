@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 NO_CLASS = 255
-"""What label maps hold where a pixel has no class, and segmentations where nothing was predicted."""
+"""Value of pixels without a class in label maps, and of pixels without a prediction in segmentations."""
 
 
 class ClassNames(dict[Any, str]):

@@ -1,5 +1,5 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Clips as users give them: which of the many forms is meant, in uint8 RGB, and what is known about their times."""
+"""Clips as users pass them: recognises the many forms, converts to uint8 RGB and finds the times of frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .video_times_m33d import FrameTimes
 
 
 class M33DVideoMetadata(VideoMetadata):
-    """What transformers keeps about a video, with the times of frames whose rate varies."""
+    """transformers' metadata of a video, with the times of the frames where the frame rate varies."""
 
     frame_times: FrameTimes | None = None
 
@@ -30,31 +30,33 @@ class M33DVideoMetadata(VideoMetadata):
 
 
 def times_of_metadata(metadata: VideoMetadata) -> FrameTimes | None:
-    """When the frames of a video are shown; None where its metadata does not tell."""
+    """The times of the frames of a video; None if its metadata does not have them."""
     times = getattr(metadata, "frame_times", None)
     return times or (FrameTimes(int(metadata.total_num_frames), float(metadata.fps)) if metadata.fps else None)
 
 
 def metadata_of_clips(given: Any, videos: list[Any]) -> list[VideoMetadata | None]:
-    """What the caller says about each of the videos that are clips of frames.
+    """The caller's metadata of each video that is a clip of frames.
 
     Args:
         given: metadata (dicts or VideoMetadata), one or a list of them, possibly of lists; None for nothing.
-        videos: as `as_videos` gives them.
+        videos: as `as_videos` returns them.
 
     Raises:
-        ConfigError: keys that metadata does not have, or metadata of a file, which has its own.
+        ConfigError: unknown keys, or metadata for a file, which has its own.
         DataError: not one per video.
     """
     if given is None:
         return [None] * len(videos)
     parts = _flat(given)
     if len(parts) != len(videos):
-        raise DataError(f"{len(parts)} video_metadata for {len(videos)} videos; give one for each.")
+        raise DataError(f"{len(parts)} video_metadata for {len(videos)} videos; pass one for each.")
     found: list[VideoMetadata | None] = []
     for part, video in zip(parts, videos):
         if part is not None and isinstance(video, str | Path):
-            raise ConfigError(f"{video} has its own times; video_metadata is for clips given as frames, None for files")
+            raise ConfigError(
+                f"{video} has its own times; pass video_metadata only for clips given as frames, and None for files"
+            )
         try:
             found.append(part if part is None or isinstance(part, VideoMetadata) else VideoMetadata(**part))
         except TypeError as error:
@@ -72,7 +74,7 @@ def _is_frame(value: Any) -> bool:
 
 
 def as_videos(videos: Any) -> list[Any]:
-    """What the caller gave, as a list of videos: files (str or Path) and clips.
+    """The videos of the caller as a list: files (str or Path) and clips.
 
     A list of PIL images, or of arrays or tensors of two or three dimensions, is one clip; an array or tensor of five
     dimensions is a batch.
@@ -96,7 +98,7 @@ def as_clip(video: Any, layout: Any) -> Tensor:
 
     Args:
         video: frames (PIL, arrays, tensors) or an array or tensor of them.
-        layout: "channels_first" or "channels_last" for arrays that could be read both ways; None looks at their shape.
+        layout: "channels_first" or "channels_last" for ambiguous arrays; None infers it from the shape.
 
     Raises:
         DataError: not 8-bit RGB, frames of several sizes, or no frame.
@@ -111,7 +113,9 @@ def as_clip(video: Any, layout: Any) -> Tensor:
         return torch.stack(frames)
     clip = rgb_tensor(_channels_first(video, layout))
     if clip.dim() != 4 or len(clip) == 0:
-        raise DataError(f"a clip has shape (T, H, W, 3) or (T, 3, H, W) with at least one frame, got {video.shape}")
+        raise DataError(
+            f"a clip must have shape (T, H, W, 3) or (T, 3, H, W) with at least one frame, got {video.shape}"
+        )
     return clip
 
 

@@ -60,11 +60,11 @@ def _span_indices(length: int, num_frames: int, stride: int, generator: torch.Ge
 
 
 def frames_at_rate(length: int, fps: float, times: FrameTimes | None) -> np.ndarray:
-    """The frames that are shown at 0, 1 / fps, 2 / fps, ... seconds, all through a video.
+    """The frames shown at 0, 1 / fps, 2 / fps, ... seconds, over the whole video.
 
     Args:
         length: frames of the video, at least 1.
-        fps: frames a second to take.
+        fps: frames per second to take.
         times: when its frames are shown; None where unknown.
 
     Returns:
@@ -74,11 +74,11 @@ def frames_at_rate(length: int, fps: float, times: FrameTimes | None) -> np.ndar
         ConfigError: a rate of 0 or less. DataError: unknown times, or a rate above the video's.
     """
     if fps <= 0:
-        raise ConfigError(f"fps is {fps}; it is above 0")
+        raise ConfigError(f"fps is {fps}; it must be above 0")
     if times is None:
-        raise DataError(f"fps={fps:g} needs the times of the frames: give video_metadata with the video's own fps")
+        raise DataError(f"fps={fps:g} requires the times of the frames: pass video_metadata with the video's own fps")
     if fps > times.fps * (1 + 1e-6):
-        raise DataError(f"fps={fps:g} asks for more frames than the video has, {times.fps:g} a second")
+        raise DataError(f"fps={fps:g} is above the frame rate of the video, {times.fps:g} frames per second")
     moments = np.arange(max(int(times.duration * fps + 1e-6), 1)) / fps
     if times.starts is None:
         return np.minimum((moments * times.fps + 1e-6).astype(np.int64), length - 1)

@@ -118,14 +118,14 @@ def check_library_fields(config: Any, more: Mapping[str, Any]) -> None:
         ConfigError: with the field and what it may be.
     """
     if (count := more.get("num_labels")) is not None and (not fit(count, int)[0] or LABELS.problem(count)):
-        raise ConfigError(f"num_labels is {shown(count)}; it must be a whole number, {LABELS.words()}.")
+        raise ConfigError(f"num_labels is {shown(count)}; it must be an integer, {LABELS.words()}.")
     if config.id2label is not None and not fit(config.id2label, dict[int, str])[0]:
-        raise ConfigError(f"id2label is {shown(config.id2label)}; it must map whole numbers to names: {{0: name}}.")
+        raise ConfigError(f"id2label is {shown(config.id2label)}; it must map integers to names: {{0: name}}.")
     if config.label2id is not None and not fit({v: k for k, v in config.label2id.items()}, dict[int, str])[0]:
-        raise ConfigError(f"label2id is {shown(config.label2id)}; it must map names to whole numbers: {{name: 0}}.")
+        raise ConfigError(f"label2id is {shown(config.label2id)}; it must map names to integers: {{name: 0}}.")
     for name in (config.dtype, more.get("torch_dtype")):
         if name is not None and not isinstance(getattr(torch, str(name).removeprefix("torch."), None), torch.dtype):
-            raise ConfigError(f"dtype is {shown(name)}; it must be a type of torch, such as float32 or bfloat16.")
+            raise ConfigError(f"dtype is {shown(name)}; it must be a torch dtype, such as float32 or bfloat16.")
 
 
 def check_amounts(config: Any) -> None:
@@ -136,11 +136,11 @@ def check_amounts(config: Any) -> None:
     """
     t, h, w = config.grid
     if t * h * w > MOST_TOKENS:
-        raise ConfigError(f"the grid of {t} x {h} x {w} has {t * h * w} tokens, expected at most {MOST_TOKENS}.")
+        raise ConfigError(f"the grid of {t} x {h} x {w} has {t * h * w} tokens; at most {MOST_TOKENS} are supported.")
     if (weights := _rough_weights(config)) > MOST_WEIGHTS:
         raise ConfigError(
-            f"hidden_size {config.hidden_size} with num_hidden_layers {config.num_hidden_layers} and what goes with "
-            f"them come to about {weights:.0e} weights, expected at most {MOST_WEIGHTS:.0e}."
+            f"hidden_size {config.hidden_size} with num_hidden_layers {config.num_hidden_layers} give a "
+            f"model of about {weights:.0e} weights; at most {MOST_WEIGHTS:.0e} are supported."
         )
 
 
@@ -160,7 +160,7 @@ def check_positions(config: Any) -> None:
     """
     kind, (t, h, w) = config.position_embedding_type, config.position_grid or config.grid
     if kind == "sincos_2d" and config.grid[0] > 1:
-        raise ConfigError("sincos_2d positions know no time; use position_embedding_type 'sincos_1d' for clips.")
+        raise ConfigError("position_embedding_type 'sincos_2d' has no time axis; use 'sincos_1d' for clips.")
     if kind != "learned":
         return
     if config.position_embedding_resize == "rebuild":
@@ -168,12 +168,14 @@ def check_positions(config: Any) -> None:
             "learned positions cannot be rebuilt; set position_embedding_resize to 'interpolate' or 'antialias'."
         )
     if t * h * w > MOST_TOKENS:
-        raise ConfigError(f"position_grid {t} x {h} x {w} has {t * h * w} places, expected at most {MOST_TOKENS}.")
+        raise ConfigError(
+            f"position_grid {t} x {h} x {w} has {t * h * w} positions; at most {MOST_TOKENS} are supported."
+        )
     if t > 1 and not config.is_clip_model:
-        raise ConfigError(f"position_grid has {t} tubelets, but an image model has one; give [1, {h}, {w}].")
+        raise ConfigError(f"position_grid has {t} tubelets, but an image model has one; set it to [1, {h}, {w}].")
     slots = config.grid[0]
     if t == 1 < slots:
-        raise ConfigError(f"position_grid has one tubelet, but clips have {slots}; give [{slots}, {h}, {w}].")
+        raise ConfigError(f"position_grid has one tubelet, but clips have {slots}; set it to [{slots}, {h}, {w}].")
 
 
 def refuse_unknown_fields(given: Iterable[str], known: Iterable[str], version: str | None) -> None:
@@ -196,7 +198,7 @@ def refuse_unknown_fields(given: Iterable[str], known: Iterable[str], version: s
             raise ConfigError(message)
         # Or somebody's own attribute.
         logger.warning(
-            "%s It is kept as a plain attribute, without effect: a later version may have written the file (it was "
+            "%s It is kept as a plain attribute and has no effect: a later version may have written the file (it was "
             "saved with transformers %s).", message, version,
         )  # fmt: skip
 
@@ -208,7 +210,7 @@ def check_encoders(config: Any) -> None:
         ConfigError: with the name, or the field.
     """
     if config.encoder_modalities is not None and not config.encoder_modalities:
-        raise ConfigError("encoder_modalities is empty; give at least one modality, or None for all of them.")
+        raise ConfigError("encoder_modalities is empty; set it to at least one modality, or to None for all of them.")
     for name in config.encoder_modalities or []:
         config.spec(name)
 
@@ -225,7 +227,7 @@ def check_types(config: Any, types: Mapping[str, Any]) -> None:
         check_value(name, getattr(config, name), hint)
     if config.hidden_act not in ACT2FN:
         hint = nearest_name_hint(config.hidden_act, ACT2FN)
-        raise ConfigError(f"hidden_act is {shown(config.hidden_act)}, which transformers does not know.{hint}")
+        raise ConfigError(f"hidden_act is {shown(config.hidden_act)}, which is unknown to transformers.{hint}")
 
 
 def refusing_as_ours(cls: Class) -> Class:
@@ -240,7 +242,7 @@ def refusing_as_ours(cls: Class) -> Class:
             raise
         except (StrictDataclassError, TypeError, ValueError, AttributeError, LookupError) as error:
             told = " ".join(str(error).split())
-            raise ConfigError(f"{cls.__name__}: a field of transformers has a value that it refuses: {told}") from error
+            raise ConfigError(f"{cls.__name__}: transformers refuses the value of one of its fields: {told}") from error
 
     cls.__init__ = __init__  # type: ignore[misc]
     return cls

@@ -350,8 +350,8 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         patch_h, patch_w = self.patch_height_width
         if frames % self.tubelet_size or frames < self.tubelet_size:
             raise ConfigError(
-                f"{frames} frames are not a multiple of the tubelet of {self.tubelet_size} frames; "
-                f"give a multiple of {self.tubelet_size} or change tubelet_size."
+                f"{frames} frames are not a multiple of tubelet_size {self.tubelet_size}; "
+                f"set num_frames to a multiple of {self.tubelet_size} or change tubelet_size."
             )
         if height < patch_h or width < patch_w:
             raise ConfigError(
@@ -360,7 +360,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
             )
         if height % patch_h or width % patch_w:
             raise ConfigError(
-                f"an image of {height} x {width} pixels does not divide into patches of {patch_h} x {patch_w}; "
+                f"an image of {height} x {width} pixels cannot be divided into patches of {patch_h} x {patch_w}; "
                 f"resize to a multiple, for example {height // patch_h * patch_h} x {width // patch_w * patch_w}."
             )
         return frames // self.tubelet_size, height // patch_h, width // patch_w
@@ -423,21 +423,23 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
     def _check_modalities(self) -> None:
         names = [spec.name for spec in self.specs]
         if not self.input_specs:
-            raise ConfigError("no modality is an input; give at least one the role 'input' or 'both'.")
+            raise ConfigError("no modality is an input; set the role of at least one to 'input' or 'both'.")
         own_pixels = [spec.input_name for spec in self.specs if spec.target_of is None]
         for key, values in (("name", names), ("input_name", own_pixels)):
             if len(set(values)) != len(values):
-                raise ConfigError(f"two modalities share the {key} in {values}; every modality needs its own.")
+                raise ConfigError(f"two modalities have the same {key} in {values}; give every modality its own.")
         for spec in self.specs:
             if "." in spec.name or not spec.name.isidentifier() or not spec.input_name.isidentifier():
                 raise ConfigError(f"modality {spec.name!r} / {spec.input_name!r}: names must be Python identifiers.")
             if spec.masking == "motion" and self.num_frames == 1:
-                raise ConfigError(f"modality {spec.name!r}: motion masking needs clips; use 'random' for images.")
+                raise ConfigError(f"modality {spec.name!r}: masking 'motion' requires clips; use 'random' for images.")
         check_encoders(self)
         if self.share_mask:
             kinds = {(spec.masking, spec.mask_ratio) for spec in self.input_specs}
             if len(kinds) > 1:
-                raise ConfigError(f"share_mask needs one masking and ratio for all inputs, got {sorted(kinds)}.")
+                raise ConfigError(
+                    f"share_mask requires the same masking and mask_ratio for all inputs, but they are {sorted(kinds)}."
+                )
 
     def _check_sizes(self) -> None:
         check_amounts(self)
@@ -453,20 +455,20 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
                 raise ConfigError(f"{width} {getattr(self, width)} must be a multiple of 4 for sine-cosine positions.")
         check_positions(self)
         if self.min_depth >= self.max_depth:
-            raise ConfigError(f"min_depth {self.min_depth} is not below max_depth {self.max_depth}.")
+            raise ConfigError(f"min_depth {self.min_depth} must be below max_depth {self.max_depth}.")
 
     def _check_decoder(self) -> None:
         if self.joint_encoding:
             hidden = [spec.name for spec in self.input_specs if spec.drop_probability > 0]
             if hidden:
                 raise ConfigError(
-                    f"joint_encoding lets other latents see {hidden[0]!r} before it is hidden; "
+                    f"with joint_encoding, the latents of other modalities contain {hidden[0]!r} before it is hidden; "
                     "set its drop_probability to 0 or joint_encoding to False."
                 )
             for term in ("contrastive", "matching"):
                 if getattr(self, f"{term}_weight") > 0:
                     raise ConfigError(
-                        f"the {term} term needs features that have not seen the other modality; "
+                        f"the {term} term requires features of each modality alone; "
                         f"set joint_encoding to False or {term}_weight to 0."
                     )
         if self.decoder_fusion == "separate" and not self.joint_encoding and len(self.specs) > 1 and self.target_specs:
@@ -475,33 +477,34 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
             )
             if cut:
                 raise ConfigError(
-                    f"decoder_fusion 'separate' with separately encoded modalities cuts {cut} apart: no loss of one "
-                    "would reach the encoder of another. Use 'joint' or 'fused', or joint_encoding."
+                    f"decoder_fusion 'separate' with separately encoded modalities disconnects {cut}: the loss of "
+                    "one would not reach the encoder of the other. Use 'joint' or 'fused', or joint_encoding."
                 )
         if self.decoder_fusion == "fused" and self.decoder_attention == "cross":
-            raise ConfigError("decoder_attention 'cross' has no fused form; use decoder_fusion 'joint'.")
+            raise ConfigError("decoder_attention 'cross' does not support decoder_fusion 'fused'; use 'joint'.")
 
     def _check_budget(self) -> None:
         for spec in self.specs:
             self._check_second_target(spec)
         if self.global_token and self.use_cls_token:
-            raise ConfigError("global_token and use_cls_token are two tokens for one purpose; set one to False.")
+            raise ConfigError("global_token and use_cls_token serve the same purpose; set one of them to False.")
         if (self.token_budget is not None) != (self.decoder_kind == "per_target"):
             raise ConfigError(
-                f"token_budget {self.token_budget} and decoder_kind {self.decoder_kind!r} do not go together: with a "
-                "budget the visible tokens of a modality vary by sample, which only decoder_kind 'per_target' takes, "
-                "and it takes nothing else. Give both (method multimae) or neither."
+                f"token_budget {self.token_budget} and decoder_kind {self.decoder_kind!r} cannot be combined: with a "
+                "token budget the number of visible tokens varies by sample, which decoder_kind 'per_target' requires "
+                "and other decoders do not support. Set both (method multimae) or neither."
             )
         if self.token_budget is None:
             return
         if not self.joint_encoding or self.use_cls_token or self.share_mask:
             raise ConfigError(
-                "token_budget needs one sequence for all modalities: set joint_encoding to True, use_cls_token to "
+                "token_budget requires a joint sequence of all modalities: set joint_encoding to True, use_cls_token "
+                "to "
                 "False (global_token takes its place) and share_mask to None."
             )
         kinds = {spec.name: spec.masking for spec in self.input_specs if spec.masking != "random"}
         if kinds:
-            raise ConfigError(f"token_budget draws at random over positions; set masking 'random' for {kinds}.")
+            raise ConfigError(f"token_budget draws positions at random; set masking 'random' for {kinds}.")
         self.budget_for(self.grid)
 
     def _check_second_target(self, spec: ModalitySpec) -> None:
@@ -516,7 +519,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
                 f"{', '.join(same)}, one of {sorted(sources)}."
             )
         if spec.is_target and self.decoder_kind != "per_target":
-            raise ConfigError(f"modality {spec.name!r}: target_of needs decoder_kind 'per_target'.")
+            raise ConfigError(f"modality {spec.name!r}: target_of requires decoder_kind 'per_target'.")
 
     def budget_for(self, grid: tuple[int, int, int]) -> int:
         """Visible tokens of all input modalities together on a grid, from `token_budget`.
@@ -531,15 +534,15 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         count = int(budget * total) if budget < 1 else int(budget)
         if not 1 <= count < total or (budget >= 1 and count != budget):
             raise ConfigError(
-                f"token_budget {budget} keeps {count} of {total} tokens; expected a share between 0 and 1, or a whole "
-                f"number from 1 to {total - 1}."
+                f"token_budget {budget} keeps {count} of {total} tokens; set it to a share between 0 and 1, or "
+                f"an integer from 1 to {total - 1}."
             )
         return count
 
     def _check_pair_losses(self) -> None:
         pairwise = self.contrastive_weight > 0 or self.matching_weight > 0
         if pairwise and (not self.paired_specs or "rgb" not in [s.name for s in self.input_specs]):
-            raise ConfigError("contrastive and matching terms need 'rgb' and a second input modality.")
+            raise ConfigError("contrastive and matching terms require 'rgb' and a second input modality.")
         if self.contrastive_negatives == "batch" and self.contrastive_weight > 0:
             masked = any(spec.mask_ratio > 0 for spec in self.input_specs)
             if self.masks_are_shared and masked and self.contrastive_tokens == "visible":
@@ -549,21 +552,25 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
                 )
             if self.contrastive_symmetric:
                 raise ConfigError(
-                    "contrastive_negatives 'batch' has no symmetric form; set contrastive_symmetric to False or "
+                    "contrastive_negatives 'batch' cannot be symmetric; set contrastive_symmetric to False or "
                     "contrastive_negatives to 'sample'."
                 )
         if self.matching_pool == "cls" and self.matching_weight > 0 and not self.use_cls_token:
-            raise ConfigError("matching_pool 'cls' needs use_cls_token.")
+            raise ConfigError("matching_pool 'cls' requires use_cls_token True.")
 
     def _check_follow_up(self) -> None:
         denoised = [spec.name for spec in self.denoised_specs]
         if denoised and (not self.target_specs or self.decoder_kind != "shared"):
             raise ConfigError(
-                f"denoising_weight of {denoised} needs the shared decoder of a reconstruction: give a modality the "
-                "role 'both' and a weight, and decoder_kind 'shared'; or set denoising_weight to 0 (as in stage 1)."
+                f"denoising_weight of {denoised} requires the shared decoder of a reconstruction: set the role of a "
+                "modality to 'both' with a weight above 0, and decoder_kind to 'shared'; or set denoising_weight to 0 "
+                "(as in stage 1)."
             )
         if self.distillation_weight > 0 and self.token_budget is not None:
-            raise ConfigError("distillation needs features by modality, which a token_budget does not give; drop one.")
+            raise ConfigError(
+                "distillation requires features per modality, which token_budget does not provide; remove one of the "
+                "two."
+            )
 
 
 @functools.cache

@@ -1,5 +1,5 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Depth and label maps as users give them: one per picture, of its size, in metres with NaN where nothing is known."""
+"""Depth and label maps as users pass them: one per picture and of its size; depth in metres, NaN where unknown."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _METRES = DepthSpec(unit="metre", invalid_values=())
 def decoded(stored: np.ndarray, spec: Mapping[str, Any] | None) -> np.ndarray:
     """Depth of any shape as float32 metres (unitless where the spec is inverse or relative), NaN where invalid.
 
-    Integers are stored values, which the spec decodes. Floats are metres already, as are stored floats of a spec in
-    metres; of other specs their bounds and kind hold for them.
+    Integers are stored values, which the spec decodes. Floats are already in metres: of a spec with another unit, only
+    the bounds and the kind apply to them.
 
     Raises:
         DepthUnitError: integers without a spec. DataError: neither integers nor floats.
@@ -31,12 +31,12 @@ def decoded(stored: np.ndarray, spec: Mapping[str, Any] | None) -> np.ndarray:
     if stored.dtype.kind in "ui":
         if spec is None:
             raise DepthUnitError(
-                f"a depth map holds integers ({stored.dtype}) and the processor has no depth_spec, so that their unit "
-                "is unknown: pass depth_unit ('millimetre', 'tum', ...) or depth_spec, or give float metres."
+                f"a depth map holds integers ({stored.dtype}), but the processor has no depth_spec, so their unit "
+                "is unknown: pass depth_unit ('millimetre', 'tum', ...) or depth_spec, or pass float metres."
             )
         return spec_of(spec).decode(stored)
     if stored.dtype.kind != "f":
-        raise DataError(f"a depth map is {stored.dtype}; it holds integers as stored, or float metres")
+        raise DataError(f"a depth map is {stored.dtype}; it must hold integers as stored, or float metres")
     if spec is None:
         return _METRES.decode(stored)
     meaning = spec_of(spec)
@@ -55,12 +55,12 @@ def as_array(value: Any) -> tuple[np.ndarray, int]:
         value = value.detach().cpu()
         return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy(), 1
     if not isinstance(value, np.ndarray):
-        raise DataError(f"a depth or label map is PIL, an array or a tensor, not {type(value).__name__}")
+        raise DataError(f"a depth or label map must be a PIL image, an array or a tensor, not {type(value).__name__}")
     return value, 1
 
 
 def _as_map(value: Any) -> tuple[np.ndarray, int]:
-    """(H, W) array of the stored dtype and the orientation; one channel may be there, first or last."""
+    """(H, W) array of the stored dtype and the orientation; a single channel may come first or last."""
     array, orientation = as_array(value)
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array.squeeze(0 if array.shape[0] == 1 else -1)
@@ -87,7 +87,7 @@ def maps_of_images(
         maps: a map, or a list or batch of them.
         sizes: (height, width) of each upright image.
         turned: EXIF's orientation of each image as it was stored.
-        word: what messages call a map.
+        word: name of the map in messages.
 
     Raises:
         DataError: not one per image, another size than the image's, channels, or a map without an orientation for an
@@ -95,18 +95,18 @@ def maps_of_images(
     """
     pairs = [_as_map(each) for each in _as_list(maps)]
     if len(pairs) != len(sizes):
-        raise DataError(f"{len(pairs)} {word} maps for {len(sizes)} images; give one for each.")
+        raise DataError(f"{len(pairs)} {word} maps for {len(sizes)} images; pass one for each.")
     for number, ((array, orientation), (height, width)) in enumerate(zip(pairs, sizes)):
         if orientation == 1 and lies_unknown(turned[number], (height, width), array.shape):
             raise DataError(
                 f"image {number} has the EXIF orientation {turned[number]} and is turned upright; its {word} map "
-                "has no such note, and nobody can tell whether it is upright already. Give the image as an upright "
-                "array (PIL.ImageOps.exif_transpose), with the map turned as it was."
+                "has no orientation, so it is unknown whether it is already upright. Pass the image as an upright "
+                "array (PIL.ImageOps.exif_transpose) and turn the map in the same way."
             )
         if array.shape != (height, width):
             raise DataError(
-                f"{word} map {number} is {array.shape[0]} x {array.shape[1]}, its image {height} x {width}; "
-                "align them before, a processor cannot know how."
+                f"{word} map {number} is {array.shape[0]} x {array.shape[1]}, but its image is {height} x {width}; "
+                "align them before processing."
             )
     return [array for array, _ in pairs]
 
@@ -124,14 +124,15 @@ def maps_of_clips(maps: Any, shapes: Sequence[tuple[int, int, int]]) -> list[np.
     """
     clips = [_as_clip(each) for each in _clips(maps, len(shapes))]
     if len(clips) != len(shapes):
-        raise DataError(f"depth of {len(clips)} clips for {len(shapes)}; give one for each.")
+        raise DataError(f"depth of {len(clips)} clips for {len(shapes)} clips; pass one for each.")
     for number, (clip, (frames, height, width)) in enumerate(zip(clips, shapes)):
         if len(clip) != frames:
-            raise DataError(f"clip {number} has {frames} frames and {len(clip)} depth maps; give one for each frame.")
+            raise DataError(f"clip {number} has {frames} frames but {len(clip)} depth maps; pass one for each frame.")
         if clip.shape[1:] != (height, width):
             raise DataError(
-                f"the depth of clip {number} is {clip.shape[1]} x {clip.shape[2]}, its frames {height} x {width}; "
-                "align them before, a processor cannot know how."
+                f"the depth of clip {number} is {clip.shape[1]} x {clip.shape[2]}, but its frames are {height} x "
+                f"{width}; "
+                "align them before processing."
             )
     return clips
 
@@ -156,5 +157,5 @@ def _as_clip(clip: Any) -> np.ndarray:
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[-1]):
         array = array.squeeze(1 if array.shape[1] == 1 else -1)
     if array.ndim != 3:
-        raise DataError(f"the depth of a clip is (T, H, W) or (T, 1, H, W), got shape {array.shape}")
+        raise DataError(f"the depth of a clip must be (T, H, W) or (T, 1, H, W), got shape {array.shape}")
     return array

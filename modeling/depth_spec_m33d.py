@@ -145,9 +145,12 @@ class DepthSpec:
         object.__setattr__(self, "unit", unit)
         object.__setattr__(self, "scale", scale)
         if self.min_depth is not None and self.max_depth is not None and self.min_depth >= self.max_depth:
-            raise ConfigError(f"min_depth {self.min_depth} is not below max_depth {self.max_depth}")
+            raise ConfigError(f"min_depth {self.min_depth} must be below max_depth {self.max_depth}")
         if self.kind != "relative" and self.max_depth is not None and self.max_depth <= 0:
-            raise ConfigError(f"max_depth is {self.max_depth}; {self.kind} depth is above 0, so that no pixel is left")
+            raise ConfigError(
+                f"max_depth is {self.max_depth}; {self.kind} depth is always above 0, so no valid pixel would be left; "
+                "set it above 0"
+            )
 
     def _settle_unit(self) -> tuple[str, float]:
         """Return unit name and scale, each derived from the other where only one was given."""
@@ -163,12 +166,12 @@ class DepthSpec:
         choice(unit, (*UNITS_PER_METRE, "custom"), "the depth unit")
         if unit == "custom":
             if scale is None:
-                raise ConfigError("depth unit 'custom' needs a scale: stored value / scale = metres")
+                raise ConfigError("depth unit 'custom' requires a scale: stored value / scale = metres")
             return unit, scale
         if scale is not None and scale != UNITS_PER_METRE[unit]:
             raise ConfigError(
                 f"depth unit {unit!r} means {UNITS_PER_METRE[unit]:g} per metre, but scale is {scale:g}; "
-                "give one of them"
+                "give only one of them"
             )
         return unit, UNITS_PER_METRE[unit]
 
@@ -220,7 +223,7 @@ class DepthSpec:
             bounds = f", kept between {low} and {high} m"
         how = f"stored / {self.scale:g} = metres"
         if self.unit == ROTATED_UNIT:
-            how = "millimetres, their 16 bits rotated by 3"
+            how = "millimetres with their 16 bits rotated by 3"
         return f"metric depth in {self.unit} ({how}; invalid values {invalid}{bounds})"
 
     def to_dict(self) -> dict[str, Any]:
@@ -258,8 +261,8 @@ def rotated_back(stored: np.ndarray) -> np.ndarray:
     wide = stored.dtype.kind in "ui" and stored.dtype.itemsize > 2 and stored.size
     if stored.dtype.kind not in "ui" or (wide and (int(stored.min()) < 0 or int(stored.max()) >> 16)):
         raise DepthUnitError(
-            f"the unit {ROTATED_UNIT!r} rotates the bits of 16-bit integers; the values are {stored.dtype}. Is it "
-            "another unit, or are the bits rotated back already (then it is millimetre)?"
+            f"the unit {ROTATED_UNIT!r} requires 16-bit integers, but the values are {stored.dtype}. Choose "
+            "another unit; if the bits are already rotated back, use millimetre."
         )
     bits = stored.astype(np.uint16)
     return (bits >> _ROTATED_BITS) | (bits << (16 - _ROTATED_BITS))

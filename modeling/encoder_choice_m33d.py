@@ -1,5 +1,5 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Which encoders a model holds, told by its configuration: task models have RGB's alone, with or without its norm."""
+"""The encoders of a model, as its configuration states them: task models have only RGB's, with or without its norm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .configuration_m33d import M33DConfig
 
 
 def with_encoders(config: M33DConfig, modalities: list[str], final_norm: bool) -> M33DConfig:
-    """The configuration of a model with these encoders; a copy where it says otherwise, as callers share theirs.
+    """The configuration of a model with these encoders; a copy if it differs, because callers may share theirs.
 
     Args:
         config: the configuration.
@@ -17,8 +17,8 @@ def with_encoders(config: M33DConfig, modalities: list[str], final_norm: bool) -
         final_norm: whether their encoders end in a layer norm.
 
     Returns:
-        One whose `encoder_modalities` and `encoder_final_norm` say so; both None where these are all input modalities
-        with `encoder_norm`.
+        A configuration with `encoder_modalities` and `encoder_final_norm` set accordingly; both are None for all input
+        modalities with `encoder_norm`.
     """
     everything = [spec.name for spec in config.input_specs]
     names = None if modalities == everything else list(modalities)

@@ -29,7 +29,8 @@ def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> tor
     """
     if not pixels.is_floating_point():
         raise DataError(
-            f"{spec.input_name} is {pixels.dtype}; the model takes normalised floats: use the processor, or, for "
+            f"{spec.input_name} is {pixels.dtype}, but the model requires normalised floats: use the processor, or, "
+            "for "
             "batches of a loader, m33d_hf.training.tasks.base.to_device."
         )
     if pixels.ndim == 4:
@@ -40,7 +41,7 @@ def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> tor
         raise DataError(f"{spec.input_name} has shape {tuple(pixels.shape)}; expected (B, C, H, W) or (B, T, C, H, W).")
     if pixels.shape[2] != spec.channels:
         raise DataError(
-            f"{spec.input_name} has {pixels.shape[2]} channels, modality {spec.name!r} has {spec.channels}; "
+            f"{spec.input_name} has {pixels.shape[2]} channels, but modality {spec.name!r} has {spec.channels}; "
             "expected (B, C, H, W) or (B, T, C, H, W)."
         )
     config.grid_for(pixels.shape[1], *pixels.shape[-2:])

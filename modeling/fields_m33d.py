@@ -90,7 +90,7 @@ def is_number(value: Any) -> bool:
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer that no float can hold
         return False
 
 
@@ -107,17 +107,17 @@ def shown(value: Any, longest: int = _LONGEST) -> str:
 
 
 def name_problem(text: Any) -> str | None:
-    """Why a text or path can name no file: "holds a null character", "is too long for a name"; None where it can.
+    """Why a text or path can name no file: "contains a null character", "is too long for a name"; None where it can.
 
     Text fields name folders, files, patterns, models and choices: what no file system takes is a slip in all of them.
     """
     text = str(text)
     if "\0" in text:
-        return "holds a null character"
+        return "contains a null character"
     try:
         longest = max((len(os.fsencode(part)) for part in text.split("/")), default=0)
     except UnicodeEncodeError:
-        return f"is {shown(text)}, which holds half a character"
+        return f"is {shown(text)}, which is not valid Unicode (an unpaired surrogate)"
     return f"is {shown(text)}, which is too long for a name" if longest > 255 or len(text) > 4000 else None
 
 
@@ -158,11 +158,11 @@ def _container(hint: Any) -> Any:
 
 
 def fit(value: Any, hint: Any) -> tuple[bool, Any]:
-    """Whether a value is of the type `hint`, and the value as that type (a whole number becomes a float).
+    """Whether a value is of the type `hint`, and the value as that type (an integer becomes a float).
 
     Understands int, float (finite), bool, str, paths, None, Any, Literal, unions, Annotated, and lists and mappings
     by whatever name, with what is in them. A list stays one where a tuple is asked for: files know no tuples. Keys
-    that JSON has turned into text become the whole numbers again that the type asks for.
+    that JSON has turned into text become the integers again that the type asks for.
     """
     if hint is Any or hint is object:
         return True, value
@@ -249,8 +249,8 @@ def _is_program_class(option: Any) -> bool:
 
 
 def described(hint: Any) -> str:
-    """A type in words of a user: "one of a, b", "a number or null", "a list, each text"."""
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    """A type in words of a user: "one of a, b", "a number or null", "a list whose entries are each text"."""
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     options = options_of(hint)
     if len(options) > 1:
         # What a program alone can hand over is nothing that a user could write.
@@ -261,7 +261,7 @@ def described(hint: Any) -> str:
         return "one of " + ", ".join(str(value) for value in typing.get_args(option))
     if _container(option) in _LISTS:
         items = [item for item in typing.get_args(option) if item is not Ellipsis]
-        return "a list" if not items or items[0] is Any else f"a list, each {described(items[0])}"
+        return "a list" if not items or items[0] is Any else f"a list whose entries are each {described(items[0])}"
     if _container(option) in _MAPPINGS:
         inner = typing.get_args(option)
         if Any in (inner or (Any,)):

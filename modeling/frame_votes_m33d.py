@@ -31,7 +31,7 @@ def frame_probabilities(
     if not (len(starts) == len(stops) == len(valid) == count):
         raise ConfigError(f"{count} clips, but {len(starts)} starts, {len(stops)} stops and {len(valid)} flags")
     if count and (starts.min() < 0 or stops.max() > length):
-        raise ConfigError(f"clips cover frames {starts.min()} to {stops.max() - 1} of a video of {length}")
+        raise ConfigError(f"clips cover frames {starts.min()} to {stops.max() - 1} of a video of {length} frames")
     total = np.zeros((length, classes))
     votes = np.zeros(length, np.int64)
     for clip in np.flatnonzero(valid):

@@ -146,7 +146,7 @@ class DPTDepthHead(nn.Module):
     def __init__(self, hidden_size: int, width: int, stem_channels: Sequence[int]) -> None:
         super().__init__()
         if len(stem_channels) != DPT_LEVELS:
-            raise ConfigError(f"the DPT head needs {DPT_LEVELS} stem channels, got {list(stem_channels)}")
+            raise ConfigError(f"depth_head_stem_channels must have {DPT_LEVELS} values, got {list(stem_channels)}")
         fine, middle, same, coarse = stem_channels
         self.stems = nn.ModuleList(
             [

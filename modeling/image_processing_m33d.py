@@ -53,9 +53,9 @@ class M33DImageProcessorKwargs(ImagesKwargs, total=False):
     """Options beyond those of every image processor.
 
     Args:
-        depth_spec: what integer depth maps mean, a `DepthSpec` as its `to_dict` gives it; float maps are metres.
-        depth_unit: in short for a `DepthSpec` of that unit ("millimetre", "tum", ...), or another unit for the one that
-            there is. Saved as part of depth_spec.
+        depth_spec: meaning of integer depth maps, a `DepthSpec` as returned by its `to_dict`; float maps are metres.
+        depth_unit: short for a `DepthSpec` of that unit ("millimetre", "tum", ...), or replaces the unit of the given
+            one. Saved as part of depth_spec.
         depth_standardization: "trimmed", "full" or "none", as the model was pre-trained.
         min_depth, max_depth: metres; `post_process_depth_estimation` clamps to them, None does not.
     """
@@ -95,10 +95,10 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build from what `to_dict` made, with options of `kwargs` in place of those there.
+        """Build from what `to_dict` made, with options of `kwargs` in place of saved ones.
 
         Raises:
-            ConfigError: an option that nobody knows, or a senseless value.
+            ConfigError: an unknown option, or an invalid value.
         """
         kwargs = overriding_depth(kwargs, image_processor_dict.get("depth_spec"))
         return super().from_dict(image_processor_dict, **kwargs)  # type: ignore[misc]
@@ -162,8 +162,8 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
         check_types(self.valid_kwargs, kwargs)
         if depth_maps is not None:
             if depth is not None:
-                raise ConfigError("depth_maps is the older name of depth; give one of them")
-            warnings.warn("depth_maps is called depth now", FutureWarning, stacklevel=3)
+                raise ConfigError("depth_maps is the old name of depth; pass only one of them")
+            warnings.warn("depth_maps is deprecated; use depth", FutureWarning, stacklevel=3)
             depth = depth_maps
         return super().preprocess(images, depth, segmentation_maps, **kwargs)  # type: ignore[misc]
 
@@ -225,12 +225,12 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
             return placement.place_map(map_HW, fill)
         if kwargs.get("do_pad"):
             raise ConfigError(
-                "maps can be padded where size has max_height and max_width, pad_size has the same height and width, "
-                "and nothing is cropped."
+                "to pad maps, size must have max_height and max_width, pad_size the same height and width, "
+                "and do_center_crop must be off."
             )
         if kwargs["do_center_crop"]:
             raise ConfigError(
-                "maps can be cropped where size has height and width, or shortest_edge, and crop_size is not larger; "
+                "to crop maps, size must have height and width, or shortest_edge, and crop_size must not be larger; "
                 f"got size {dict(kwargs['size'] or {})} and crop_size {dict(kwargs['crop_size'] or {})}"
             )
         return resize_map(map_HW, self._resized(map_HW, kwargs["size"])) if kwargs["do_resize"] else map_HW
@@ -241,7 +241,7 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
             return get_resize_output_image_size(
                 map_HW[None].numpy(), size.shortest_edge, default_to_square=False, input_data_format="channels_first"
             )
-        raise ConfigError(f"maps can be resized to height and width or to shortest_edge, not to {size}.")
+        raise ConfigError(f"to resize maps, size must have height and width, or shortest_edge; got {size}.")
 
     def _depth(self, stored: np.ndarray, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         metres = torch.from_numpy(decoded(stored, kwargs["depth_spec"]))

@@ -26,7 +26,7 @@ OTHER_MODALITIES = (
     rf"^(?:m33d\.)?embeddings\.{_OTHER}\.(?:projection{_PAIR}|cls_token)$",
     rf"^(?:m33d\.)?encoders\.{_OTHER}\.(?:layers\.\d+\.{_BLOCK}|layernorm{_PAIR}|register_tokens)$",
 )
-"""Embeddings and encoders of all modalities but RGB; a folder of the encoders alone names them without `m33d.`."""
+"""Embeddings and encoders of all modalities except RGB; in a folder of encoders only, names have no prefix `m33d.`."""
 
 FINAL_NORM = rf"^(?:m33d\.)?encoders\.\w+\.layernorm{_PAIR}$"
 """The norm at the end of an encoder, which heads on raw blocks do not read."""

@@ -78,13 +78,13 @@ def visible_count(spec: ModalitySpec, grid: Grid) -> int:
         count = int(total * (1 - spec.mask_ratio))
     if count < 1:
         raise ConfigError(
-            f"modality {spec.name!r}: mask_ratio {spec.mask_ratio} leaves no visible token of {total} "
-            f"(grid {t} x {h} x {w}, masking {spec.masking!r}); lower the ratio or use larger inputs."
+            f"modality {spec.name!r}: mask_ratio {spec.mask_ratio} leaves none of {total} tokens visible "
+            f"(grid {t} x {h} x {w}, masking {spec.masking!r}); reduce the ratio or use larger inputs."
         )
     if spec.is_target and count >= total:
         raise ConfigError(
             f"modality {spec.name!r}: mask_ratio {spec.mask_ratio} masks none of {total} tokens "
-            f"(grid {t} x {h} x {w}, masking {spec.masking!r}); raise the ratio or set weight 0."
+            f"(grid {t} x {h} x {w}, masking {spec.masking!r}); increase the ratio or set weight to 0."
         )
     return count
 
@@ -145,7 +145,7 @@ def settle_keep(keep: Keep, scores_BN: torch.Tensor | None) -> dict[str, torch.T
     for name, choice in keep.items():
         if isinstance(choice, MotionChoice) and id(choice) not in made:
             if scores_BN is None:
-                raise ConfigError(f"modality {name!r}: masking 'motion' needs motion scores (see motion_scores).")
+                raise ConfigError(f"modality {name!r}: masking 'motion' requires motion scores (see motion_scores).")
             made[id(choice)] = choice.indices(scores_BN)
     return {name: made[id(choice)] if isinstance(choice, MotionChoice) else choice for name, choice in keep.items()}
 

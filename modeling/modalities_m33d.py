@@ -111,7 +111,9 @@ class ModalitySpec:
             raise ConfigError(f"modality {entry.get('name')!r} has an unknown key {key!r}.{hint}")
         for key in ("name", "channels", "input_name"):
             if key not in entry:
-                raise ConfigError(f"modality {entry.get('name')!r} lacks {key!r}; every modality entry needs it.")
+                raise ConfigError(
+                    f"modality {entry.get('name')!r} has no {key!r}, which every modality entry requires."
+                )
         check_entry(entry)
         values = dict(entry)
         for key in ("channel_mean", "channel_std"):
@@ -127,7 +129,7 @@ class ModalitySpec:
             value = getattr(self, key)
             if value not in allowed:
                 raise ConfigError(
-                    f"{where}: {key} is {value!r}, expected one of {', '.join(allowed)}."
+                    f"{where}: {key} is {value!r}; it must be one of {', '.join(allowed)}."
                     f"{nearest_name_hint(str(value), allowed)}"
                 )
         self._check_denoising(where)
@@ -137,33 +139,36 @@ class ModalitySpec:
             )
         if self.target_of is not None and (self.role != "target" or self.target_of == self.name):
             raise ConfigError(
-                f"{where}: target_of {self.target_of!r} makes it a second target of another modality; set its role to "
-                "'target', or target_of to None."
+                f"{where}: target_of {self.target_of!r} requires role 'target'; set its role to 'target', or "
+                "target_of to None."
             )
         if self.role != "target" and self.mask_ratio == 1.0:
             raise ConfigError(
-                f"{where}: mask_ratio 1 leaves this input modality without tokens; lower it or set role 'target'."
+                f"{where}: mask_ratio 1 leaves this input modality without tokens; reduce it or set role to 'target'."
             )
         if self.is_target and self.normalize_prediction and self.target_norm == "none":
             raise ConfigError(
-                f"{where}: normalize_prediction with target_norm 'none' would compare a normalised prediction with a "
-                "target that is not; set target_norm to 'pooled' or 'per_channel', or normalize_prediction to False."
+                f"{where}: normalize_prediction with target_norm 'none' would compare a normalised prediction with "
+                "an unnormalised target; set target_norm to 'pooled' or 'per_channel', or normalize_prediction to "
+                "False."
             )
         if self.is_target and self.mask_ratio == 0.0:
             raise ConfigError(
-                f"{where}: mask_ratio 0 leaves nothing to reconstruct; set weight 0 (stage 1) or mask some tokens."
+                f"{where}: mask_ratio 0 leaves nothing to reconstruct; set weight to 0 (stage 1) or mask_ratio above 0."
             )
         for key in ("channel_mean", "channel_std"):
             value = getattr(self, key)
             if value is not None and len(value) != self.channels:
-                raise ConfigError(f"{where}: {key} has {len(value)} values for {self.channels} channels.")
+                raise ConfigError(
+                    f"{where}: {key} has {len(value)} values, but the modality has {self.channels} channels."
+                )
         if (self.channel_mean is None) != (self.channel_std is None):
-            raise ConfigError(f"{where}: give channel_mean and channel_std together or not at all.")
+            raise ConfigError(f"{where}: set both channel_mean and channel_std, or neither.")
 
     def _check_denoising(self, where: str) -> None:
         if self.denoising_weight > 0 and self.role == "target":
             raise ConfigError(
-                f"{where}: role 'target' is never encoded, so it has no input to denoise; set denoising_weight to 0."
+                f"{where}: role 'target' has no input, so it cannot be denoised; set denoising_weight to 0."
             )
 
     @property
@@ -214,7 +219,7 @@ def later_fields(entries: list[dict[str, Any]], version: str | None) -> frozense
     for entry in entries:
         for key in unknown_keys(entry):
             logger.warning(
-                "modality %r has an unknown key %r.%s It is kept as it is, without effect: a later version may have"
+                "modality %r has an unknown key %r.%s It is kept as it is and has no effect: a later version may have"
                 " written the file (it was saved with transformers %s).",
                 entry.get("name"), key, nearest_name_hint(str(key), modality_types()), version,
             )  # fmt: skip

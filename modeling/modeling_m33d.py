@@ -146,7 +146,7 @@ class M33DModel(M33DPreTrainedModel):
         self.positions = encoder_positions(config)
         self.taps = M33DStateTaps()
         if config.global_token and len(specs) > 1 and not config.joint_encoding:
-            raise ConfigError("global_token belongs to one joint sequence; set joint_encoding to True.")
+            raise ConfigError("global_token requires a joint sequence; set joint_encoding to True.")
         self.global_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.global_token else None
         self.post_init()
 
@@ -171,7 +171,7 @@ class M33DModel(M33DPreTrainedModel):
         }
         if not inputs:
             names = [spec.input_name for spec in self.input_specs]
-            raise ConfigError(f"forward got none of the inputs {names}; give at least one.")
+            raise ConfigError(f"forward got none of the inputs {names}; pass at least one.")
         check_alike(inputs, collect_masks(self.config, values))
         return inputs
 
@@ -233,7 +233,7 @@ class M33DModel(M33DPreTrainedModel):
         """
         absent = [spec.name for spec in self.input_specs if spec.name not in inputs]
         if absent:
-            raise ConfigError(f"'keep' is a joint index over all input modalities, but {absent} was not given.")
+            raise ConfigError(f"'keep' indexes all input modalities jointly, but the input of {absent} is missing.")
         t, h, w = self.grid_of(next(iter(inputs.values())))
         total = t * h * w
         owner = (joint_BV // total)[..., None]

@@ -119,7 +119,8 @@ class M33DTargetDecoders(nn.Module):
         """
         if hide:
             raise ConfigError(
-                f"{sorted(hide)} cannot be hidden: latents encoded jointly have seen it. Give a `keep` without it."
+                f"{sorted(hide)} cannot be hidden after joint encoding, because the other latents depend on it. Pass a "
+                "`keep` without it."
             )
         visible, joint = states[JOINT], keep[JOINT]
         table = self.positions(grid)

@@ -45,15 +45,15 @@ def read_netpbm(path: object, data: bytes) -> np.ndarray:
     if values.size < count:
         raise CorruptFileError(path, f"truncated PGM: {values.size} of {count} values")
     if values.max() > maximum:
-        raise CorruptFileError(path, f"holds the value {values.max()}; its header says that {maximum} is the largest")
+        raise CorruptFileError(path, f"contains the value {values.max()}, but its header states a maximum of {maximum}")
     return values.reshape(shape).astype(np.uint16 if maximum > 255 else np.uint8)
 
 
 def _numbers(path: object, body: bytes, count: int) -> np.ndarray:
     """The first `count` numbers of a text, or fewer if there are fewer."""
     if count > _MAX_TEXT_VALUES or len(body) > _MAX_DIGITS * count + 1024:
-        raise CorruptFileError(path, f"{len(body):,} bytes of text for {count:,} values")
+        raise CorruptFileError(path, f"{len(body):,} bytes of text cannot hold {count:,} values")
     if not re.fullmatch(rb"[0-9\s]*", body):
-        raise CorruptFileError(path, "holds more than numbers behind its header")
+        raise CorruptFileError(path, "has data other than numbers after its header")
     with decoding(path):
         return np.array(body.split()[:count], dtype=np.int64)

@@ -42,7 +42,7 @@ def read_file(path: Path, most: int = _MAX_BYTES) -> bytes:
         CorruptFileError: missing, empty, unreadable, too large, or no file (reading a named pipe waits for ever).
     """
     if (size := file_size(path)) > most:
-        raise CorruptFileError(path, f"has {size:,} bytes, and {most:,} are the most that are read")
+        raise CorruptFileError(path, f"has {size:,} bytes; at most {most:,} are read")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -87,7 +87,8 @@ def check_pixels(path: object, height: int, width: int) -> None:
         CorruptFileError: less than one or more than `MAX_PIXELS` pixels.
     """
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise CorruptFileError(path, f"its header claims {height} x {width} pixels; {MAX_PIXELS:,} are the most")
+        reason = f"its header claims {height} x {width} pixels; at most {MAX_PIXELS:,} are supported"
+        raise CorruptFileError(path, reason)
 
 
 def check_png(path: object, data: bytes) -> None:
@@ -173,7 +174,7 @@ def _format_of(path: Path, data: bytes) -> str:
         return "BMP"
     if is_tiff(data):
         return "TIFF"
-    raise CorruptFileError(path, "none of JPEG, PNG, WebP, BMP, TIFF, PGM and PPM")
+    raise CorruptFileError(path, "is not a JPEG, PNG, WebP, BMP, TIFF, PGM or PPM file")
 
 
 def is_tiff(data: bytes) -> bool:
@@ -194,7 +195,7 @@ def opened(path: Path, data: bytes) -> Iterator[Image.Image]:
         # Phones put a preview behind the picture of a JPEG; elsewhere a second picture is another frame.
         frames = 1 if name == "JPEG" else getattr(image, "n_frames", 1)
         if frames > 1:
-            raise CorruptFileError(path, f"holds {frames} pictures (animated, or pages); a frame is one")
+            raise CorruptFileError(path, f"holds {frames} pictures (an animation, or pages); expected one per frame")
         if name == "TIFF":
             _check_tiff(path, data, image)
         yield image

@@ -1,8 +1,8 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures as users give them, before anything is computed: read, upright, in RGB, and in 0 to 255 or 0 to 1.
+"""Pictures as users pass them, before any processing: read, upright, in RGB, and in 0 to 255 or 0 to 1.
 
-What would give a wrong picture without a word is refused here by name: 16-bit values, floats that would be divided by
-255 twice, NaN, pictures without pixels.
+Input that would silently lead to a wrong picture is refused here: 16-bit values, floats that would be divided by 255
+twice, NaN, pictures without pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RESCALE_FACTOR = 1 / 255
 
 
 def pictures(images: Any, options: Mapping[str, Any]) -> tuple[Any, list[int]]:
-    """The images as transformers takes them (PIL, arrays, tensors), and the EXIF orientation that each was stored with.
+    """The images in a form that transformers accepts (PIL, arrays, tensors), and the EXIF orientation of each.
 
     Args:
         images: an image or a list of them, possibly of lists: PIL, array, tensor, path, URL, base64.
@@ -58,13 +58,15 @@ def _each(images: Any, options: Mapping[str, Any], turned: list[int]) -> Any:
     elif isinstance(images, np.ndarray | Tensor):
         images = _values(images, options)
     else:
-        raise DataError(f"an image is PIL, an array, a tensor, a path or an address, not {type(images).__name__}")
+        raise DataError(
+            f"an image must be a PIL image, an array, a tensor, a path or a URL, not {type(images).__name__}"
+        )
     turned += [orientation] * (len(images) if getattr(images, "ndim", 0) == 4 else 1)
     return images
 
 
 def _is_file_name(text: str) -> bool:
-    """Whether a text names something that lies on the disk, or could only be meant to."""
+    """Whether a text names an existing path, or has the suffix of a picture file."""
     if text.startswith((*_ADDRESSES, "data:")):
         return False
     try:
@@ -74,20 +76,20 @@ def _is_file_name(text: str) -> bool:
 
 
 def _converted(image: Image.Image, to_rgb: bool) -> Image.Image:
-    """A PIL image of 8 bits, without alpha where it is to be RGB: as training reads pictures."""
+    """An 8-bit PIL image, without alpha if RGB is requested: as training reads pictures."""
     if 0 in image.size:
         raise DataError(f"an image has no pixels: {image.height} x {image.width}")
     if is_wide(image):
         raise DataError(
-            f"an image has the mode {image.mode!r}, more than 8 bits: is it a depth map? Then give it as depth=. A "
-            "16-bit picture is brought to 8 bits first, or to floats in 0 to 1 with do_rescale=False."
+            f"an image has the mode {image.mode!r}, more than 8 bits. If it is a depth map, pass it as depth=. "
+            "Convert a 16-bit picture to 8 bits first, or to floats from 0 to 1 with do_rescale=False."
         )
-    # A new image: transformers lays pictures that only note a transparent colour on white.
+    # A new image: transformers would composite one that only declares a transparent colour onto white.
     return Image.fromarray(np.array(image.convert("RGB"))) if to_rgb else image
 
 
 def _values(pixels: np.ndarray | Tensor, options: Mapping[str, Any]) -> np.ndarray | Tensor:
-    """An array or tensor as uint8 or float32, its values looked at."""
+    """An array or tensor as uint8 or float32, with its values checked."""
     if 0 in pixels.shape:
         raise DataError(f"an image has no pixels: shape {tuple(pixels.shape)}")
     if pixels.ndim == 2:
@@ -100,14 +102,14 @@ def _values(pixels: np.ndarray | Tensor, options: Mapping[str, Any]) -> np.ndarr
         low, high = int(pixels.min()), int(pixels.max())
         if low >= 0 and high <= 255:
             return pixels.to(torch.uint8) if isinstance(pixels, Tensor) else pixels.astype(np.uint8)
-        raise DataError(f"an image holds integers from {low} to {high}; pictures are in 0 to 255")
+        raise DataError(f"an image holds integers from {low} to {high}; they must be in 0 to 255")
     if kind in ("uint16", "int16"):
         raise DataError(
-            f"an image is {kind}: is it a depth map? Then give it as depth=. 16-bit colour is divided by 257 and "
-            "rounded to uint8, or divided by 65535 and given with do_rescale=False."
+            f"an image is {kind}. If it is a depth map, pass it as depth=. Divide 16-bit colour by 257 and round it to "
+            "uint8, or divide it by 65535 and pass do_rescale=False."
         )
     if kind not in ("float16", "bfloat16", "float32", "float64"):
-        raise DataError(f"an image is {kind}; it is uint8 in 0 to 255, or float")
+        raise DataError(f"an image is {kind}; it must be uint8 in 0 to 255, or float")
     values = pixels.float() if isinstance(pixels, Tensor) else pixels.astype(np.float32, copy=False)
     _check_range(values, options)
     return values
@@ -117,19 +119,19 @@ def _check_range(values: np.ndarray | Tensor, options: Mapping[str, Any]) -> Non
     """Refuse floats that the options would turn into a wrong picture."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise DataError("a float image holds NaN or infinite values; a missing pixel has no colour, fill it first")
+        raise DataError("a float image holds NaN or infinite values; fill missing pixels first")
     if options["do_rescale"] and options["rescale_factor"] == RESCALE_FACTOR:
         if low >= 0 and 0 < high <= 1:  # all zeros are black either way
             raise DataError(
-                f"a float image with values from {low:.4g} to {high:.4g} would be divided by 255 once more: pass "
-                "do_rescale=False for pictures in 0 to 1, or multiply by 255 where this dark one is meant"
+                f"a float image with values from {low:.4g} to {high:.4g} would be divided by 255 again: pass "
+                "do_rescale=False for pictures in 0 to 1, or multiply by 255 if the picture is meant to be this dark"
             )
         if low < 0 or high > 255:
-            raise DataError(f"a float image holds values from {low:.4g} to {high:.4g}; pictures are in 0 to 255")
+            raise DataError(f"a float image holds values from {low:.4g} to {high:.4g}; they must be in 0 to 255")
 
 
 def three_channels(image: Any, layout: Any) -> Any:
-    """Grey repeated and alpha dropped, as training reads pictures (transformers lays transparent ones on white).
+    """Repeat grey and drop alpha, as training reads pictures (transformers composites transparent ones onto white).
 
     Args:
         image: with 1, 3 or 4 channels first or last, as `layout` says ("channels_first", "channels_last").
@@ -161,7 +163,7 @@ def rgb_tensor(image: Any) -> torch.Tensor:
         carries an EXIF orientation.
 
     Raises:
-        DataError: another dtype or layout, a PIL image of more than 8 bits a channel, or no pixels.
+        DataError: another dtype or layout, a PIL image with more than 8 bits per channel, or no pixels.
     """
     if hasattr(image, "convert"):  # PIL
         image = upright_image(image)[0]
@@ -183,8 +185,8 @@ def rgb_tensor(image: Any) -> torch.Tensor:
         pixels = pixels[..., :3, :, :]
     if pixels.dtype != torch.uint8 or pixels.dim() < 3 or pixels.shape[-3] != 3:
         raise DataError(
-            f"an image is uint8 RGB in 0 to 255: PIL, array (H, W, 3) or tensor (3, H, W); got {pixels.dtype} "
-            f"of shape {tuple(pixels.shape)}. Multiply [0, 1] floats by 255 and round them first."
+            f"an image must be uint8 RGB (0 to 255): a PIL image, an array (H, W, 3) or a tensor (3, H, W); got "
+            f"{pixels.dtype} of shape {tuple(pixels.shape)}. Multiply [0, 1] floats by 255 and round them first."
         )
     if 0 in pixels.shape[-2:]:
         raise DataError(f"an image has no pixels: {pixels.shape[-2]} x {pixels.shape[-1]}")

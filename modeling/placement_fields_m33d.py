@@ -20,7 +20,7 @@ def placement_fields(size: int | Sequence[int], mode: str) -> dict[str, Any]:
     width otherwise) and the same `crop_size`; `pad` a `size` of largest height and width and the same `pad_size`.
 
     Raises:
-        ConfigError: an unknown mode or a senseless size.
+        ConfigError: an unknown mode or an invalid size.
     """
     height, width = place((1, 1), size, mode).size
     whole = {"height": height, "width": width}
@@ -53,7 +53,8 @@ def placement_of(image: Size, fields: Mapping[str, Any]) -> Placement | None:
     if placement is not None and placement.resized[0] * placement.resized[1] > max(MAX_PIXELS, image[0] * image[1]):
         raise DataError(
             f"an image of {image[0]} x {image[1]} pixels would be resized to {placement.resized[0]} x "
-            f"{placement.resized[1]} before its centre is cut out; {MAX_PIXELS:,} pixels are the most. Crop it first."
+            f"{placement.resized[1]} before its centre is cropped; at most {MAX_PIXELS:,} pixels are supported. Crop "
+            "it first."
         )
     return placement
 
@@ -72,13 +73,16 @@ def placement_of_clip(image: Size, options: Mapping[str, Any]) -> Placement | No
     if not options["do_resize"]:
         placement = placement_of(image, options) if crop is not None else None
         if placement is None and options["do_center_crop"] and crop is not None:
-            raise ConfigError(f"crop_size is {crop.height} x {crop.width}, the picture only {image[0]} x {image[1]}")
+            raise ConfigError(
+                f"crop_size is {crop.height} x {crop.width}, but the picture is only {image[0]} x {image[1]}"
+            )
         return placement
     if options["do_pad"]:
         placement = placement_of(image, options)
         if placement is None:
             raise ConfigError(
-                "do_pad needs a size of max_height and max_width, the same pad_size, and no do_center_crop; got size "
+                "do_pad requires a size with max_height and max_width, the same pad_size, and no do_center_crop; got "
+                "size "
                 f"{dict(size)} and pad_size {options['pad_size'] and dict(options['pad_size'])}"
             )
         return placement
@@ -87,13 +91,13 @@ def placement_of_clip(image: Size, options: Mapping[str, Any]) -> Placement | No
         crop = crop or square
         size = size if options["do_center_crop"] else square
     elif not (size.height and size.width):
-        raise ConfigError(f"size is {dict(size)}; it is height and width, or shortest_edge for a square")
+        raise ConfigError(f"size is {dict(size)}; it must have height and width, or shortest_edge for a square")
     crop = crop or size
     placement = placement_of(image, {**options, "size": size, "crop_size": crop})
     if placement is None:
         raise ConfigError(
-            f"crop_size is {crop.height} x {crop.width} and size {dict(size)}: the crop is larger than what it would "
-            "be cut from; leave crop_size out or give a smaller one"
+            f"crop_size is {crop.height} x {crop.width} and size {dict(size)}: the crop is larger than the resized "
+            "picture; leave crop_size out or make it smaller"
         )
     return placement
 

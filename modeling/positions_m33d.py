@@ -1,5 +1,5 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Positions that are learned: what an encoder keeps that starts from DINOv2, MAE-ST, timm's ViT or DINO."""
+"""Learned positions, for encoders that start from DINOv2, MAE-ST, timm's ViT or DINO."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .patches_m33d import Grid, interpolate_table
 
 
 class M33DLearnedPositions(nn.Module):
-    """A learned position of every place and, in clip models, of every moment; the position of a token is their sum.
+    """Learned positions in space and, in clip models, in time; the position of a token is their sum.
 
-    Two tables, as in MAE-ST, instead of one over (t, h, w): one picture's table fits clips too. A class token has no
-    row here: what a checkpoint adds to it is added once, when the checkpoint is converted.
+    Two tables, as in MAE-ST, instead of one over (t, h, w): the table of an image model fits clips too. A class token
+    has no row here: a checkpoint's position of it is added to the token when the checkpoint is converted.
 
     Attributes:
         spatial: (h * w, D) parameter over rows and columns of the position grid, row by row.
-        temporal: (t, D) parameter over its tubelets; None where the grid has one.
+        temporal: (t, D) parameter over its tubelets; None if the grid has only one.
 
     Args:
         config: the model; `position_grid` is the grid of the tables.

@@ -1,5 +1,5 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""From what models say to what users asked about: label maps and depth at image size, classes, phases of a video."""
+"""From model outputs to results: label maps and depth at image size, classes, phases of a video."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .preprocessing_m33d import place
 
 
 class ImagePostProcessing:
-    """What image processors add to transformers' backends for the outputs of dense models."""
+    """Post-processing of dense models' outputs, added to transformers' image processors."""
 
     min_depth: float | None
     max_depth: float | None
@@ -31,7 +31,7 @@ class ImagePostProcessing:
         target_sizes: Sequence[tuple[int, int]] | Tensor | None = None,
         return_segmentation_scores: bool = False,
     ) -> list[Any]:
-        """Turn logits into label maps, laid where the model looked.
+        """Turn logits into label maps, placed where the model saw the image.
 
         Args:
             outputs: of `M33DForSemanticSegmentation`.
@@ -39,7 +39,7 @@ class ImagePostProcessing:
             return_segmentation_scores: return dicts of `segmentation` and `segmentation_scores` (L, H, W) instead.
 
         Returns:
-            One (H, W) int64 map per image; 255 (scores NaN) where a centre crop cut the image off.
+            One (H, W) int64 map per image; 255 (scores NaN) outside a centre crop.
 
         Raises:
             DataError: not one size per image. ConfigError: a geometry that cannot be undone.
@@ -61,15 +61,15 @@ class ImagePostProcessing:
     def post_process_depth_estimation(
         self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | Tensor | None = None
     ) -> list[dict[str, Tensor]]:
-        """Bring predicted depth back to where the model looked, clamped to [min_depth, max_depth] where these are set.
+        """Place predicted depth where the model saw the image, clamped to [min_depth, max_depth] where these are set.
 
         Args:
             outputs: of `M33DForDepthEstimation`.
             target_sizes: (H, W) per image, as it was given to this processor; None keeps the model's size.
 
         Returns:
-            One {"predicted_depth": (H, W) metres} per image; 0, as depth files write "nothing measured", where a centre
-            crop cut the image off (NaN would turn the picture of transformers' depth pipeline black).
+            One {"predicted_depth": (H, W) metres} per image; 0, which means "not measured" in depth files, outside a
+            centre crop (NaN would turn the picture of transformers' depth pipeline black).
 
         Raises:
             DataError: not one size per image. ConfigError: a geometry that cannot be undone.
@@ -86,7 +86,7 @@ class ImagePostProcessing:
         return results
 
     def _put_back(self, values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-        """(L, h, w) predictions at image size, and which pixels (H, W) they are about; None for all of them.
+        """(L, h, w) predictions at image size, and the mask (H, W) of pixels that they cover; None if all.
 
         Raises:
             ConfigError: this processor crops or pads in a way that cannot be undone.
@@ -95,8 +95,9 @@ class ImagePostProcessing:
         if placement is None:
             if getattr(self, "do_center_crop", False) or getattr(self, "do_pad", False):
                 raise ConfigError(
-                    "predictions can be brought back to image size after a centre crop whose crop_size is not larger "
-                    "than size, or after padding whose pad_size is size's max_height and max_width; leave target_sizes "
+                    "predictions can be resized to the image size only after a centre crop with crop_size not larger "
+                    "than "
+                    "size, or after padding with pad_size equal to size's max_height and max_width; leave target_sizes "
                     "out, or change the processor's size, crop_size or pad_size."
                 )
             placement = place(size, values.shape[-2:], "resize")
@@ -105,10 +106,10 @@ class ImagePostProcessing:
 
 
 class ClipPostProcessing:
-    """What the video processor offers for the outputs of clip models."""
+    """Post-processing of clip models' outputs, for the video processor."""
 
     def post_process_video_classification(self, outputs: Any, top_k: int | None = None) -> list[dict[str, Tensor]]:
-        """Turn logits into classes with probabilities, the likeliest first.
+        """Turn logits into classes with probabilities, the most likely first.
 
         Args:
             outputs: of `M33DForVideoClassification`.
@@ -118,13 +119,13 @@ class ClipPostProcessing:
             One {"labels": (k,) int64 class ids, "scores": (k,) float32 probabilities} per clip.
 
         Raises:
-            ConfigError: less than one class asked for. DataError: logits that are not (B, L).
+            ConfigError: top_k below 1. DataError: logits that are not (B, L).
         """
         logits = outputs.logits
         if logits.ndim != 2:
-            raise DataError(f"logits of clips are (B, L), got shape {tuple(logits.shape)}")
+            raise DataError(f"logits of clips must be (B, L), got shape {tuple(logits.shape)}")
         if top_k is not None and top_k < 1:
-            raise ConfigError(f"top_k is {top_k}; it is at least 1")
+            raise ConfigError(f"top_k is {top_k}; it must be at least 1")
         count = logits.shape[-1] if top_k is None else min(top_k, logits.shape[-1])
         scores, labels = logits.float().softmax(dim=-1).topk(count)
         return [{"labels": row, "scores": shares} for row, shares in zip(labels, scores)]
@@ -139,16 +140,16 @@ class ClipPostProcessing:
     ) -> list[list[dict[str, Any]]]:
         """Turn the logits of a video's clips into its phases, one after the other.
 
-        A frame has the mean probabilities of the readable clips that cover it, as in the package's own detection; one
-        that only unreadable clips cover belongs to no phase, and one that none covers follows its nearest neighbour.
+        A frame has the mean probabilities of the readable clips that cover it, as in the package's own detection. One
+        covered only by unreadable clips belongs to no phase; one covered by no clip follows its nearest neighbour.
 
         Args:
             outputs: of `M33DForVideoActionDetection`.
-            clip_spans: per video (S, 2) frames [start, stop) of each clip; without the padding clips of a batch. None
-                counts in clips: the first one is [0, 1).
+            clip_spans: per video (S, 2) frames [start, stop) of each clip; without the padding clips of a batch. With
+                None, the unit is clips: the first one is [0, 1).
             lengths: frames of each video; None for the end of its last clip.
-            attention_mask: (B, S) as the model took it; None where every clip could be read.
-            fps: frames a second, of all videos or of each.
+            attention_mask: (B, S) as passed to the model; None if every clip could be read.
+            fps: frames per second, of all videos or of each.
 
         Returns:
             Per video a list of {"label": class id, "score": mean probability of that class, "start": first frame,
@@ -159,12 +160,12 @@ class ClipPostProcessing:
         """
         logits = outputs.logits
         if logits.ndim != 3:
-            raise DataError(f"logits of detection are (B, S, L), got shape {tuple(logits.shape)}")
+            raise DataError(f"logits of detection must be (B, S, L), got shape {tuple(logits.shape)}")
         videos = len(logits)
         rates = [fps] * videos if fps is None or isinstance(fps, int | float) else list(fps)
         for name, given in (("clip_spans", clip_spans), ("lengths", lengths), ("fps", rates), ("mask", attention_mask)):
             if given is not None and len(given) != videos:
-                raise DataError(f"{len(given)} {name} for {videos} videos; give one for each.")
+                raise DataError(f"{len(given)} {name} for {videos} videos; pass one for each.")
         found = []
         for number, rows in enumerate(logits.float().softmax(dim=-1).cpu().double().numpy()):
             valid = np.ones(len(rows), bool) if attention_mask is None else attention_mask[number].bool().cpu().numpy()
@@ -182,7 +183,7 @@ def _spans(spans: Any, clips: int, video: int) -> np.ndarray:
     table = np.asarray(spans.cpu() if isinstance(spans, Tensor) else spans)
     if table.ndim != 2 or table.shape[1] != 2 or not 0 < len(table) <= clips or (table[:, 0] >= table[:, 1]).any():
         raise DataError(
-            f"clip_spans of video {video} are (start, stop) frames of its {clips} clips at most, got {table.shape}"
+            f"clip_spans of video {video} must hold (start, stop) frames of at most {clips} clips, got {table.shape}"
         )
     return table.astype(np.int64)
 
@@ -211,5 +212,5 @@ def _sizes(target_sizes: Sequence[tuple[int, int]] | Tensor | None, number: int)
     if target_sizes is None:
         return [None] * number
     if len(target_sizes) != number:
-        raise DataError(f"{len(target_sizes)} target_sizes for {number} predictions; give one for each.")
+        raise DataError(f"{len(target_sizes)} target_sizes for {number} predictions; pass one for each.")
     return [(int(height), int(width)) for height, width in target_sizes]

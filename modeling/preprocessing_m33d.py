@@ -35,7 +35,7 @@ def size_pair(size: int | Sequence[int]) -> Size:
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or any(int(side) != side or side < 1 for side in sides):
-        raise ConfigError(f"an image size is one side or [height, width] in whole pixels, not {size!r}")
+        raise ConfigError(f"image_size must be one side or [height, width] in pixels, not {size!r}")
     return int(sides[0]), int(sides[1])
 
 
@@ -207,7 +207,7 @@ def place(image: Size, size: int | Sequence[int], mode: str = "center") -> Place
     """
     if mode not in PLACEMENT_MODES:
         hint = nearest_name_hint(mode, PLACEMENT_MODES)
-        raise ConfigError(f"image placement is {mode!r}; it is one of {', '.join(PLACEMENT_MODES)}.{hint}")
+        raise ConfigError(f"image placement is {mode!r}; it must be one of {', '.join(PLACEMENT_MODES)}.{hint}")
     size = size_pair(size)
     whole = (0, 0, *image)
     if mode == "resize":
@@ -251,7 +251,7 @@ def _resized(pixels: torch.Tensor, size: Size, interpolation: str, out: torch.Te
     """`resize_rgb` to another size, in planes or pixel by pixel; into `out`, (T, 3, *size) pixel by pixel, if given."""
     if interpolation not in RESIZE_MODES:
         hint = nearest_name_hint(interpolation, RESIZE_MODES)
-        raise ConfigError(f"interpolation is {interpolation!r}; it is bilinear or bicubic.{hint}")
+        raise ConfigError(f"interpolation is {interpolation!r}; it must be bilinear or bicubic.{hint}")
     images = pixels.reshape(-1, *pixels.shape[-3:])
     if images.device.type == "cpu":
         # The integer kernel is three times faster than the float one and rounds as PIL does, but for a level or two.

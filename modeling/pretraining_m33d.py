@@ -41,7 +41,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
         super().__init__(config)
         self.terms = active_terms(config)
         if not self.terms:
-            raise ConfigError("no loss term is active: give a modality a weight, or set contrastive_weight.")
+            raise ConfigError("no loss term is active: set the weight of a modality, or contrastive_weight, above 0.")
         unplaced = config.contrastive_position_free and not any(term.needs_states for term in self.terms)
         if unplaced and config.position_embedding_type == "learned":
             raise ConfigError(
@@ -50,7 +50,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
             )
         if config.target_specs and config.global_token and config.decoder_kind == "shared":
             raise ConfigError(
-                "global_token has no place in the shared decoder; set it to False, or give decoder_kind 'per_target' "
+                "the shared decoder does not support global_token; set it to False, or set decoder_kind 'per_target' "
                 "and a token_budget (method multimae)."
             )
         self.m33d = M33DModel(config, inputs, config.encoder_norm)
@@ -126,7 +126,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
         """
         given = {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}
         if teacher_features is not None and self.config.distillation_weight <= 0:
-            raise ConfigError("forward got teacher_features, but distillation_weight is 0: set it, or leave them out.")
+            raise ConfigError(
+                "forward got teacher_features, but distillation_weight is 0: set it above 0, or leave them out."
+            )
         batch = self._prepare({**given, "keep": keep, "hide": hide, "noise": noise}, kwargs)
         self._check_teacher(teacher_features, batch)
         recorded = states_are_wanted(self.config, kwargs)
@@ -162,10 +164,10 @@ class M33DForPreTraining(M33DPreTrainedModel):
                 cannot be counted before it).
         """
         if batch.get("keep") is None:
-            raise ConfigError("loss_counts needs 'keep' in the batch; let the collator draw the masks.")
+            raise ConfigError("loss_counts requires 'keep' in the batch; use the collator to draw the masks.")
         dropped = any(spec.drop_probability > 0 for spec in self.config.denoised_specs)
         if self.training and dropped and batch.get("hide") is None:
-            raise ConfigError("loss_counts needs 'hide' in the batch; let the collator draw the hidden samples.")
+            raise ConfigError("loss_counts requires 'hide' in the batch; use the collator to draw the hidden samples.")
         known = {"pixel_values", "depth_values", "depth_mask", *_NO_PIXELS}
         given = {key: value for key, value in batch.items() if key in known}
         prepared = self._prepare(given, {key: value for key, value in batch.items() if key not in known})
@@ -204,7 +206,7 @@ class M33DForPreTraining(M33DPreTrainedModel):
             keep = draw_keep(self.config, pixels.shape[0], grid, device=pixels.device, motion=motion)
         if (self.config.token_budget is not None) != (JOINT in keep):
             wanted = [JOINT] if self.config.token_budget is not None else list(inputs)
-            raise ConfigError(f"keep lacks the visible tokens of {wanted}; it has {sorted(keep)}.")
+            raise ConfigError(f"keep has no visible tokens of {wanted}; it has those of {sorted(keep)}.")
         self.m33d.check_visible(keep, inputs)
         hide = given.get("hide")
         if hide is None and self.training:
@@ -228,8 +230,9 @@ class M33DForPreTraining(M33DPreTrainedModel):
         for spec in self.config.specs:
             if values.get(spec.input_name) is None and (spec.is_input or spec.is_target):
                 raise ConfigError(
-                    f"forward lacks {spec.input_name!r}: modality {spec.name!r} is part of this pre-training model. "
-                    "Give it, or take the modality out of the configuration."
+                    f"forward requires {spec.input_name!r}, because modality {spec.name!r} is part of this "
+                    "pre-training "
+                    "model. Pass it, or remove the modality from the configuration."
                 )
         targets = {
             s.name: inputs[s.name] if s.name in inputs else as_clip(values[s.input_name], s, self.config)
@@ -255,14 +258,16 @@ class M33DForPreTraining(M33DPreTrainedModel):
             drawn = {spec.name: as_clip(given[spec.name], spec, self.config) for spec in specs if spec.name in given}
             missing = [spec.name for spec in specs if spec.name not in given]
             if missing:
-                raise ConfigError(f"noise lacks the modalities {missing}; give all that are denoised, or no noise.")
+                raise ConfigError(f"noise is missing for {missing}; pass noise for all denoised modalities, or none.")
             idle = [name for name in given if name not in drawn]
             if idle:
-                raise ConfigError(f"noise is given for {idle}, which are not denoised: set their denoising_weight.")
+                raise ConfigError(
+                    f"noise was passed for {idle}, which are not denoised: remove it, or set their denoising_weight."
+                )
         for name in drawn:
             if drawn[name].shape != inputs[name].shape:
-                shapes = f"{tuple(drawn[name].shape)}, the input has {tuple(inputs[name].shape)}"
-                raise DataError(f"the noise of {name} has shape {shapes} as (B, T, C, H, W); give one value per pixel.")
+                shapes = f"{tuple(drawn[name].shape)}, but the input has {tuple(inputs[name].shape)}"
+                raise DataError(f"the noise of {name} has shape {shapes} as (B, T, C, H, W); pass one value per pixel.")
             if name in valid:
                 drawn[name] = drawn[name].masked_fill(~valid[name].bool(), 0.0)
         return drawn

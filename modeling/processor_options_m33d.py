@@ -1,5 +1,5 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Options of the processors: what is refused by name, and the one place that says what stored depth means."""
+"""Options of the processors: checks of names and values, and the meaning of stored depth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .depth_m33d import STANDARDIZATION_MODES, STANDARDIZATION_SCOPES
 from .depth_spec_m33d import DepthSpec, choice
 from .errors_m33d import ConfigError, nearest_name_hint
 
-# What saved processors of transformers hold beside their options.
+# Entries of saved transformers processors that are not options.
 _SERVICE = frozenset(
     (
         "auto_map", "processor_class", "_processor_class", "image_processor_type", "video_processor_type",
@@ -31,7 +31,7 @@ _CHOICES: Mapping[str, Sequence[str]] = {
 
 
 def refuse_unknown_options(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Compare names with those that are known; transformers drops a misspelt option, or keeps it unused.
+    """Refuse unknown option names; transformers would drop a misspelt option, or keep it unused.
 
     Raises:
         ConfigError: with the nearest name.
@@ -43,7 +43,7 @@ def refuse_unknown_options(given: Iterable[str], known: Iterable[str], what: str
 
 
 def check_types(schema: Any, given: Mapping[str, Any]) -> None:
-    """Compare the options of a call with their types.
+    """Check the types of the options of a call.
 
     Raises:
         ConfigError: a value of another type.
@@ -55,11 +55,11 @@ def check_types(schema: Any, given: Mapping[str, Any]) -> None:
 
 
 def check_values(options: Mapping[str, Any]) -> None:
-    """Compare values that no type tells apart: mean and deviation, and words of which there are few.
+    """Check values beyond their type: mean, standard deviation and choices.
 
     Raises:
-        ConfigError: a mean or deviation that is not finite, a deviation of 0 or less, an unknown word, a filter by name
-            (which PIL's backend would take for bilinear, whatever it says).
+        ConfigError: a mean or deviation that is not finite, a deviation of 0 or less, an unknown choice, a filter name
+            (which PIL's backend would treat as bilinear, whatever it is).
     """
     for name in ("image_mean", "image_std"):
         value = options.get(name)
@@ -67,11 +67,11 @@ def check_values(options: Mapping[str, Any]) -> None:
             continue
         numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
         if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
-            raise ConfigError(f"{name} is {value!r}; it is one finite number, or one per channel")
+            raise ConfigError(f"{name} is {value!r}; it must be one finite number, or one per channel")
         if name == "image_std" and (numbers <= 0).any():
-            raise ConfigError(f"image_std is {value!r}; pixels are divided by it, so that it is above 0")
+            raise ConfigError(f"image_std is {value!r}; pixels are divided by it, so it must be above 0")
     if isinstance(options.get("resample"), str):
-        raise ConfigError(f"resample is {options['resample']!r}; it is PIL's number: bilinear 2, bicubic 3")
+        raise ConfigError(f"resample is {options['resample']!r}; it must be PIL's number: bilinear 2, bicubic 3")
     for name, words in _CHOICES.items():
         if options.get(name) is not None:
             choice(options[name], words, name)
@@ -81,31 +81,33 @@ def per_channel(value: float | Sequence[float], name: str, channels: int = 3) ->
     """A mean or deviation as one number per channel; a single one holds for all, as in transformers.
 
     Raises:
-        ConfigError: another number of them.
+        ConfigError: a wrong number of values.
     """
     numbers = tuple(float(number) for number in np.atleast_1d(np.asarray(value, dtype=np.float64)))
     if len(numbers) not in (1, channels):
-        raise ConfigError(f"{name} has {len(numbers)} numbers; it is one, or one for each of {channels} channels")
+        raise ConfigError(
+            f"{name} has {len(numbers)} numbers; it must have one, or one for each of {channels} channels"
+        )
     return numbers * channels if len(numbers) == 1 else numbers
 
 
 def settled_depth(spec: Mapping[str, Any] | DepthSpec | None, unit: str | None) -> tuple[dict[str, Any] | None, Any]:
-    """(the DepthSpec in full as JSON keeps it, its unit) of what was given: a spec, a unit in short, both, or nothing.
+    """(the complete DepthSpec for JSON, its unit) from a spec, a unit, both, or neither.
 
     Raises:
-        ConfigError: no DepthSpec, or a unit that is not the spec's.
+        ConfigError: not a DepthSpec, or a unit that contradicts the spec.
     """
     if spec is None:
         found = None if unit is None else DepthSpec(unit=unit)
     else:
         found = spec_of(spec)
         if unit is not None and unit != found.unit and DepthSpec(unit=unit).unit != found.unit:
-            raise ConfigError(f"depth_unit is {unit!r}, but depth_spec says {found.unit!r}; give one of them")
+            raise ConfigError(f"depth_unit is {unit!r}, but depth_spec has {found.unit!r}; pass only one of them")
     return (None, None) if found is None else (found.to_dict(), found.unit)
 
 
 def spec_of(spec: Mapping[str, Any] | DepthSpec) -> DepthSpec:
-    """A `DepthSpec` from itself or from what `to_dict` made of it.
+    """A `DepthSpec` from itself or from its `to_dict`.
 
     Raises:
         ConfigError: neither.
@@ -113,12 +115,12 @@ def spec_of(spec: Mapping[str, Any] | DepthSpec) -> DepthSpec:
     if isinstance(spec, DepthSpec):
         return spec
     if not isinstance(spec, Mapping):
-        raise ConfigError(f"depth_spec is a DepthSpec or its to_dict(), not {type(spec).__name__} {spec!r:.80}")
+        raise ConfigError(f"depth_spec must be a DepthSpec or its to_dict(), not {type(spec).__name__} {spec!r:.80}")
     return DepthSpec.from_dict(spec)
 
 
 def overriding_depth(given: Mapping[str, Any], own: Mapping[str, Any] | DepthSpec | None) -> dict[str, Any]:
-    """The options of a call, or of loading, with its depth settled against the processor's own spec.
+    """The options of a call, or of loading, with depth_spec and depth_unit resolved against the processor's own spec.
 
     A unit alone replaces the unit of `own` and keeps the rest of it; a spec replaces it whole.
     """
@@ -130,5 +132,5 @@ def overriding_depth(given: Mapping[str, Any], own: Mapping[str, Any] | DepthSpe
     elif "depth_unit" not in options:
         return options
     if options.get("depth_spec") is not None:
-        options["depth_unit"] = None  # said by the spec, which the processor's own unit must not contradict
+        options["depth_unit"] = None  # part of the spec; the processor's own unit must not contradict it
     return options

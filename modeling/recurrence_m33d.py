@@ -1,5 +1,5 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""A GRU over sequences of different lengths, packed where that can be, by masks where a graph is traced."""
+"""A GRU over sequences of different lengths: packed where possible, with masks where a graph is traced."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Recurred = tuple[Tensor, Tensor]
 
 
 def recur(gru: nn.GRU, features: Tensor, mask: Tensor | None, state: Tensor | None) -> Recurred:
-    """States of all layers' last at every step, and the final state of every layer.
+    """The states of the last layer at every step, and the final state of every layer.
 
-    Packing needs the lengths on the host, which neither torch.export nor a full graph of torch.compile can know; there
-    the same states are computed step for step over the padding, which changes nothing but time.
+    Packing requires the lengths on the host, which neither torch.export nor a full graph of torch.compile knows. There
+    the same states are computed over the padded sequences, which only takes more time.
 
     Args:
         gru: `batch_first`; with one direction or two.
         features: (B, S, D).
-        mask: (B, S) bool; False steps inside a sequence read zeros, those at its end are no steps. None: all are.
-        state: (layers * directions, B, width) to go on from; None starts at zero.
+        mask: (B, S) bool; False inside a sequence reads zeros, False at its end is padding. None: all True.
+        state: (layers * directions, B, width) to continue from; None starts at zero.
 
     Returns:
         (B, S, directions * width), 0 after the end of each sequence, and (layers * directions, B, width).
@@ -41,8 +41,8 @@ def recur(gru: nn.GRU, features: Tensor, mask: Tensor | None, state: Tensor | No
 def recur_by_masks(gru: nn.GRU, features: Tensor, lengths: Tensor, state: Tensor | None) -> Recurred:
     """As `recur`, from lengths (B,) on any device: shapes and operations do not depend on them.
 
-    A net that runs forwards has not seen the padding when it is at the last step; one that runs backwards gets each
-    sequence turned around within its length, so that the padding comes last for it too.
+    The forward direction has not seen the padding at the last step. For the backward direction, each sequence is
+    reversed within its length, so that the padding comes last there too.
     """
     steps = torch.arange(features.shape[1], device=features.device)
     inside = steps < lengths[:, None]

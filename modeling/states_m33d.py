@@ -22,26 +22,26 @@ def states_are_wanted(config: M33DConfig, kwargs: Mapping[str, Any]) -> bool:
 
 
 class M33DHiddenStates(nn.Module):
-    """Where transformers reads hidden states off: the states before a block, and after it."""
+    """Hook point where transformers captures hidden states: the states before a block, and after it."""
 
     def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """Give back the states after the block."""
+        """Return the states after the block."""
         return after
 
 
 class M33DAttentions(nn.Module):
-    """Where transformers reads attention weights off."""
+    """Hook point where transformers captures attention weights."""
 
     def forward(self, weights: torch.Tensor) -> torch.Tensor:
-        """Give them back."""
+        """Return the weights."""
         return weights
 
 
 class M33DStateTaps(nn.Module):
-    """Runs encoder blocks so that their states can be read off; without weights of its own.
+    """Runs encoder blocks so that their states can be captured; has no weights.
 
-    Passes that nobody asked about (of a contrastive term, of diagnostics) do not come here, so that what is read off
-    belongs to one pass.
+    Additional passes (of a contrastive term, of diagnostics) do not use it, so that all captured states belong to one
+    pass.
     """
 
     def __init__(self) -> None:
@@ -52,16 +52,16 @@ class M33DStateTaps(nn.Module):
     def run(
         self, encoders: Sequence[M33DEncoder], sequences: Sequence[torch.Tensor]
     ) -> Iterator[list[torch.Tensor]]:
-        """The sequences after every block; the encoders run block by block, all in step.
+        """The sequences after every block; all encoders run in lockstep, block by block.
 
-        Each sequence sees itself alone, as in a pass of its own.
+        Each sequence attends only to itself, as in a separate pass.
 
         Args:
-            encoders: one per sequence; the same one may come several times.
+            encoders: one per sequence; the same one may occur several times.
             sequences: (B, N_i, D) each.
 
         Yields:
-            (B, N_i, D) each. Read off are (B, N, D) before the first and after every block, N the sum of the N_i, and
+            (B, N_i, D) each. Captured are (B, N, D) before the first and after every block, N the sum of the N_i, and
             (B, heads, N, N) attention weights, 0 between sequences; with register tokens N counts them too, as in
             transformers' DINOv2 with registers.
         """
@@ -79,13 +79,13 @@ class M33DStateTaps(nn.Module):
                 after = self._side_by_side(layers, parts)
             else:
                 after = [layer(part) for layer, part in zip(layers, parts)]
-            # From here on the states that were read off are the ones that are used: gradients reach them.
+            # From here on the captured states are used, so that gradients reach them.
             states = self.hidden_states(states, _joined(after))
             yield [encoder.unregistered(part) for encoder, part in zip(encoders, _parts(states, lengths))]
 
     def _side_by_side(self, layers: Sequence[M33DLayer], parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """One block of several stacks, its attention as one over all sequences that keeps them apart: so its weights
-        are one tensor, which gradients reach.
+        """One block of several stacks, with one masked attention over all sequences: so its weights are one tensor,
+        which gradients reach.
         """
         found = [layer.attention.heads_of(layer.layernorm_before(part)) for layer, part in zip(layers, parts)]
         query, key, value = (torch.cat(kind, dim=2) for kind in zip(*found, strict=True))

@@ -48,7 +48,7 @@ def needed_pixels(pixel_values: Tensor | None) -> Tensor:
         ConfigError: no input.
     """
     if pixel_values is None:
-        raise ConfigError("forward lacks 'pixel_values': give (B, 3, H, W) or (B, T, 3, H, W) normalised RGB.")
+        raise ConfigError("forward requires 'pixel_values': pass (B, 3, H, W) or (B, T, 3, H, W) normalised RGB.")
     return pixel_values
 
 
@@ -62,7 +62,7 @@ def single_frame(pixel_values: Tensor, reader: str) -> Tensor:
         return pixel_values
     if pixel_values.shape[1] != 1:
         raise DataError(
-            f"pixel_values has {pixel_values.shape[1]} frames, {reader} reads images: "
-            "give (B, 3, H, W), one frame of the clip."
+            f"pixel_values has {pixel_values.shape[1]} frames, but {reader} reads images: "
+            "pass one frame of the clip, (B, 3, H, W)."
         )
     return pixel_values[:, 0]

@@ -101,7 +101,7 @@ def _check_labels(labels: Tensor, batch: int, size: torch.Size) -> Tensor:
         labels = labels[:, 0]
     if labels.ndim != 3 or labels.shape[0] != batch or labels.shape[-2:] != size:
         raise DataError(
-            f"labels have shape {tuple(labels.shape)}, expected ({batch}, {size[0]}, {size[1]}) like the images."
+            f"labels have shape {tuple(labels.shape)}, expected ({batch}, {size[0]}, {size[1]}) as for the images."
         )
     return labels
 
@@ -175,7 +175,7 @@ class M33DForDepthEstimation(M33DDenseModel):
         layers = config.depth_head_layers or evenly_spaced_layers(config.num_hidden_layers)
         if len(layers) != DPT_LEVELS or not all(0 <= layer < config.num_hidden_layers for layer in layers):
             raise ConfigError(
-                f"depth_head_layers is {layers}; give {DPT_LEVELS} block indices from 0 to "
+                f"depth_head_layers is {layers}; it must have {DPT_LEVELS} block indices from 0 to "
                 f"{config.num_hidden_layers - 1}."
             )
         self.layers = list(layers)

@@ -90,15 +90,15 @@ class LossTerm:
     @classmethod
     def of(cls, config: M33DConfig) -> Sequence[LossTerm]:
         """The terms of this kind that a configuration asks for."""
-        raise TypeError(f"{cls.__name__} does not say when it is active")
+        raise TypeError(f"{cls.__name__} does not implement `of`")
 
     def count(self, batch: PreTrainingBatch) -> torch.Tensor:
         """The denominator, a scalar that needs no forward pass."""
-        raise TypeError(f"{type(self).__name__} does not say what it counts")
+        raise TypeError(f"{type(self).__name__} does not implement `count`")
 
     def total(self, seen: PreTrainingPass) -> Sums:
         """Numerator and denominator, scalars."""
-        raise TypeError(f"{type(self).__name__} does not say how it is computed")
+        raise TypeError(f"{type(self).__name__} does not implement `total`")
 
 
 class ReconstructionTerm(LossTerm):
@@ -239,8 +239,8 @@ class DistillationTerm(LossTerm):
         missing = [name for name in names if name not in (teacher or {})]
         if missing:
             raise ConfigError(
-                f"forward lacks the teacher_features of {missing}, which distillation_weight "
-                f"{self.config.distillation_weight} asks for; give them (embed_globally of the teacher) or set it to 0."
+                f"forward requires teacher_features of {missing}, because distillation_weight is "
+                f"{self.config.distillation_weight}; pass them (embed_globally of the teacher) or set it to 0."
             )
         features = final_features(seen.model.m33d, seen.states)
         totals = [distillation_loss(global_embedding(features[name]), (teacher or {})[name]) for name in names]

@@ -60,7 +60,7 @@ def _errors() -> tuple[type[Exception], ...]:
 def _open(path: Path) -> Any:
     decord = _library()
     if decord is None:
-        raise MissingDependencyError("reading videos with decord needs the package `decord`: pip install decord")
+        raise MissingDependencyError("reading videos with decord requires the package `decord`: pip install decord")
     try:
         # An absolute path, for FFmpeg takes a name such as "concat:a.mp4" for an address.
         reader = decord.VideoReader(str(path.absolute()), ctx=decord.cpu(0), num_threads=1, fault_tol=_NO_COPIES)
@@ -101,7 +101,7 @@ def stamps(path: Path) -> np.ndarray:
     try:
         found = reader.get_frame_timestamp(list(range(len(reader))))
     except _errors() as error:
-        raise CorruptFileError(path, f"decord cannot tell its time stamps ({_first_line(error)})") from error
+        raise CorruptFileError(path, f"decord cannot read its timestamps ({_first_line(error)})") from error
     return np.asarray(found, dtype=np.float64).reshape(-1, 2)
 
 
@@ -155,7 +155,7 @@ def count_frames(path: Path, promised: int, seekable: bool) -> int:
             if count == key:  # not one frame of this group: look at the one before
                 continue
         return count
-    raise CorruptFileError(path, "decord can decode not one of its frames")
+    raise CorruptFileError(path, "decord cannot decode any of its frames")
 
 
 def decode(path: Path, numbers: Iterable[int], seekable: bool) -> Iterator[tuple[int, np.ndarray]]:

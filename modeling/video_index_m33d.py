@@ -65,7 +65,7 @@ class VideoIndex:
         between = missing_between(times) if self.container != "mov" else []
         found = [*missing_start(times, self.lost), *between, *missing_end(times, self.announced)]
         if self.breaks_off and not (found and found[-1].after == self.count):
-            reason = "the file ends inside a packet: it was cut, and nothing in it says how long it was"
+            reason = "the file ends inside a packet: it was truncated, and its original length is unknown"
             found.append(Lack(times.duration, None, 0, self.count, reason))
         return found
 

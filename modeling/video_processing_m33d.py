@@ -117,10 +117,10 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
     def from_dict(  # type: ignore[override]
         cls, video_processor_dict: dict[str, Any], **kwargs: Any
     ) -> Any:
-        """Build from what `to_dict` made, with options of `kwargs` in place of those there.
+        """Build from what `to_dict` made, with options of `kwargs` in place of saved ones.
 
         Raises:
-            ConfigError: an option that nobody knows, or a senseless value.
+            ConfigError: an unknown option, or an invalid value.
         """
         kwargs = overriding_depth(kwargs, video_processor_dict.get("depth_spec"))
         return super().from_dict(video_processor_dict, **kwargs)
@@ -164,14 +164,14 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
             num_frames: frames of the clip; None for this processor's, and if that is None too, all frames.
             frame_stride: distance between two of them; None for this processor's.
             clip_sampling: "stride" or "span"; None for this processor's.
-            fps: frames a second in place of all these, from the beginning to the end; None for this processor's.
+            fps: frames per second in place of all these, from the beginning to the end; None for this processor's.
 
         Returns:
             (num_frames,) int64.
 
         Raises:
             ConfigError: a stride below 1, an unknown way of sampling, or `fps` beside what it replaces.
-            DataError: a video without frames; a rate that is above the video's, or whose rate nobody knows.
+            DataError: a video without frames; a rate above that of the video, or a video of unknown rate.
         """
         length = int(metadata.total_num_frames)
         if length < 1:
@@ -183,14 +183,14 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
             if fps is None and self.num_frames is not None:
                 beside = ["num_frames"]
             if beside:
-                raise ConfigError(f"fps and {beside[0]} exclude each other: give one of them")
+                raise ConfigError(f"fps and {beside[0]} exclude each other: pass only one of them")
             return frames_at_rate(length, rate, times_of_metadata(metadata))
         stride = self.frame_stride if frame_stride is None else frame_stride
         count = self.num_frames if num_frames is None else num_frames
         if stride < 1:
-            raise ConfigError(f"frame_stride is {stride}; it is at least 1")
+            raise ConfigError(f"frame_stride is {stride}; it must be at least 1")
         if count is not None and count < 1:
-            raise ConfigError(f"num_frames is {count}; it is at least 1")
+            raise ConfigError(f"num_frames is {count}; it must be at least 1")
         sampling = self.clip_sampling if clip_sampling is None else clip_sampling
         choice(sampling, CLIP_SAMPLINGS, "clip_sampling")
         if count is None:
@@ -215,7 +215,7 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
             also video_metadata.
 
         Raises:
-            ConfigError: unknown options, or geometry and sampling that cannot be.
+            ConfigError: unknown options, or impossible geometry or sampling.
             DepthUnitError: integer depth without a spec.
             DataError: inputs that are not 8-bit RGB, frames of several sizes in a clip, clips of several lengths to
                 stack, fewer frames than the call asks for, or depth that does not fit; CorruptFileError for files.
@@ -271,11 +271,13 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
             facts = told or VideoMetadata(len(frames), height=frames.shape[-2], width=frames.shape[-1])
             asked = counts.get("num_frames", 0)
             if int(facts.total_num_frames) != len(frames):
-                raise DataError(f"video_metadata speaks of {facts.total_num_frames} frames, the clip has {len(frames)}")
+                raise DataError(
+                    f"video_metadata states {facts.total_num_frames} frames, but the clip has {len(frames)}"
+                )
             if sampled and 1 < len(frames) < asked:
                 raise DataError(
-                    f"{asked} frames are asked for, and the clip has {len(frames)}. Leave num_frames to the processor "
-                    "to have the last frame repeated, as evaluation does with videos that are too short."
+                    f"{asked} frames are requested, but the clip has {len(frames)}. Leave num_frames to the processor "
+                    "to repeat the last frame, as evaluation does with videos that are too short."
                 )
             numbers = self.sample_frames(facts, **counts) if sampled else np.arange(len(frames))
             facts.frames_indices = numbers.tolist()
@@ -301,16 +303,16 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
     def _prepare(frames: Tensor, options: dict[str, Any]) -> Tensor:
         """Place and normalise (T, 3, H, W) uint8."""
         if options["resample"] not in _INTERPOLATIONS:
-            raise ConfigError(f"resample is {options['resample']!r}; videos are resized bilinear (2) or bicubic (3)")
+            raise ConfigError(f"resample is {options['resample']!r}; it must be bilinear (2) or bicubic (3) for videos")
         placement = placement_of_clip((int(frames.shape[-2]), int(frames.shape[-1])), options)
         if placement is not None:
             frames = placement.place_rgb(frames, _INTERPOLATIONS[options["resample"]])
         if not options["do_rescale"]:
             if options["do_normalize"]:
-                raise ConfigError("do_normalize needs do_rescale: mean and std are those of values in 0 to 1")
+                raise ConfigError("do_normalize requires do_rescale, because mean and std refer to values from 0 to 1")
             return frames.float()
         if options["rescale_factor"] != RESCALE_FACTOR:
-            raise ConfigError(f"rescale_factor is {options['rescale_factor']}; 8-bit values are divided by 255")
+            raise ConfigError(f"rescale_factor is {options['rescale_factor']}; it must be 1/255")
         if not options["do_normalize"]:
             return normalize_rgb(frames, None, None)
         mean, std = (per_channel(options[name], name) for name in ("image_mean", "image_std"))

@@ -51,7 +51,7 @@ class VideoFile:
 
     def __init__(self, path: Path, options: dict[str, str] | None = None) -> None:
         if av is None:
-            raise MissingDependencyError("reading videos with PyAV needs the package `av`: pip install av")
+            raise MissingDependencyError("reading videos with PyAV requires the package `av`: pip install av")
         self.path = path
         self.broken = False
         try:
@@ -201,7 +201,7 @@ class _Cursor:
             if frame is None and self._start_at(start) and not (start == key and self._starts_late(key)):
                 frame = self._walk_to(number)
         if frame is None:
-            raise CorruptFileError(self.path, f"frame {number} of {self.index.count} does not decode")
+            raise CorruptFileError(self.path, f"frame {number} of {self.index.count} cannot be decoded")
         try:
             return self._pixels(frame)
         except pyav_errors() as error:

@@ -160,7 +160,7 @@ def iterate_video(
         CorruptFileError: a frame that does not decode, or what `probe_video` raises.
     """
     if start < 0 or step < 1:
-        raise ConfigError(f"start is {start} and step {step}; frames are numbered from 0, and step is at least 1")
+        raise ConfigError(f"start is {start} and step {step}; start must be at least 0 and step at least 1")
     path = Path(path)
     info = _inspect(path, backend, counted=True) if info is None else _present(path, info)
     end = info.num_frames if stop is None else min(stop, info.num_frames)
@@ -176,10 +176,12 @@ def _present(path: Path, info: VideoInfo) -> VideoInfo:
 def _inspect(path: Path, backend: str, counted: bool) -> VideoInfo:
     if backend not in BACKENDS:
         hint = nearest_name_hint(str(backend), BACKENDS)
-        raise ConfigError(f"video backend is {backend!r}; it is one of {', '.join(BACKENDS)}.{hint}")
+        raise ConfigError(f"video backend is {backend!r}; it must be one of {', '.join(BACKENDS)}.{hint}")
     if path.is_dir():
         if backend not in ("auto", "frames"):
-            raise ConfigError(f"{path} is a folder of pictures; the backend is 'frames' or 'auto', not {backend!r}")
+            raise ConfigError(
+                f"{path} is a folder of pictures; the backend must be 'frames' or 'auto', not {backend!r}"
+            )
         return _inspect_folder(path)
     try:
         size = path.stat().st_size
@@ -201,7 +203,7 @@ def _installed() -> str:
         return "pyav"
     if decord_available():
         return "decord"
-    raise MissingDependencyError("reading videos needs PyAV or decord: pip install av, or pip install decord")
+    raise MissingDependencyError("reading videos requires PyAV or decord: pip install av, or pip install decord")
 
 
 def _inspect_pyav(path: Path, counted: bool) -> VideoInfo:
@@ -215,7 +217,9 @@ def _inspect_decord(path: Path, counted: bool) -> VideoInfo:
     if pyav_available():
         index = scan_pyav(path)[0]
         if not index.whole:
-            reason = "its container is damaged, on which decord can abort the process; backend 'pyav' may read the rest"
+            reason = (
+                "its container is damaged, which can make decord abort the process; backend 'pyav' may read the rest"
+            )
             raise CorruptFileError(path, reason)
         if index.container in _NOT_FOR_DECORD:
             raise CorruptFileError(path, "decord misnumbers the frames of transport streams; backend 'pyav' reads them")
@@ -248,7 +252,7 @@ def _decode(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tup
     else:
         for number, frame in decode_decord(path, numbers, info.index is not None and info.index.seekable_by_number):
             if frame.shape[:2] != size:
-                raise CorruptFileError(path, f"frame {number} is {frame.shape[:2]}, the others are {size}")
+                raise CorruptFileError(path, f"frame {number} is {frame.shape[:2]}, but the others are {size}")
             yield number, frame
 
 
@@ -285,10 +289,10 @@ def _inspect_folder(folder: Path) -> VideoInfo:
 def _decode_folder(folder: Path, info: VideoInfo, numbers: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
     files = frame_files(folder)
     if len(files) < info.num_frames:
-        raise CorruptFileError(folder, f"holds {len(files)} pictures, {info.num_frames} were there before")
+        raise CorruptFileError(folder, f"holds {len(files)} pictures, but had {info.num_frames} before")
     for number in numbers:
         frame, _ = read_picture(files[number])
         if frame.shape[:2] != (info.height, info.width):
             found = f"{frame.shape[0]} x {frame.shape[1]}"
-            raise CorruptFileError(files[number], f"is {found}, the first picture {info.height} x {info.width}")
+            raise CorruptFileError(files[number], f"is {found}, but the first picture is {info.height} x {info.width}")
         yield number, frame

@@ -184,7 +184,7 @@ def _from_first_frame(path: Path, stamps: list[int]) -> tuple[VideoIndex, Any] |
     with VideoFile(path) as file:
         frame = next((frame for frame, sound in file.frames() if sound), None)
     if frame is None:
-        raise CorruptFileError(path, "not one of its frames decodes")
+        raise CorruptFileError(path, "none of its frames can be decoded")
     if frame.pts not in stamps:
         return None
     lost = stamps.index(frame.pts)
@@ -204,7 +204,7 @@ def _from_all_frames(path: Path, whole: bool) -> tuple[VideoIndex, Any]:
             stamps.append(frame.pts or 0)
             end = len(stamps) if sound else end
     if first is None:
-        raise CorruptFileError(path, "not one of its frames decodes")
+        raise CorruptFileError(path, "none of its frames can be decoded")
     stamps = stamps[begin:end]
     ordered = stamped and all(a < b for a, b in pairwise(stamps))
     return VideoIndex(len(stamps), compact(stamps) if ordered else (), skipped=begin, counted=True), first
@@ -227,4 +227,4 @@ def count_frames(path: Path, index: VideoIndex) -> VideoIndex:
         if last >= 0:
             cut = 0 if last + 1 < index.count else index.last
             return replace(index, count=last + 1, pts=index.pts[: last + 1], last=cut, counted=True)
-    raise CorruptFileError(path, "not one of its frames decodes")
+    raise CorruptFileError(path, "none of its frames can be decoded")

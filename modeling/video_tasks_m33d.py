@@ -118,7 +118,8 @@ class M33DClipModel(M33DTaskModel):
         """
         if labels.shape != logits.shape[: labels.ndim] or labels.is_floating_point() != (labels.ndim == 2):
             raise DataError(
-                f"labels have shape {tuple(labels.shape)} and type {labels.dtype}, logits {tuple(logits.shape)}: give "
+                f"labels have shape {tuple(labels.shape)} and type {labels.dtype}, but logits {tuple(logits.shape)}: "
+                "pass "
                 "one class id per clip, or float target probabilities of the shape of the logits."
             )
         total, count = classification_loss(logits.float(), labels, IGNORED_LABEL)
@@ -228,13 +229,16 @@ class M33DForVideoActionDetection(M33DClipModel):
             DataError: features that are not (B, S, D), a mask of another shape, or a video without clips.
         """
         if state is not None and not self.config.temporal_causal:
-            raise ConfigError("a Bi-GRU reads the whole video at once; only temporal_causal models carry a state.")
+            raise ConfigError(
+                "a bidirectional GRU reads the whole video at once; to pass a state, use a model with temporal_causal "
+                "True."
+            )
         if features.ndim != 3 or features.shape[-1] != self.config.hidden_size or not features.shape[1]:
             raise DataError(f"features have shape {tuple(features.shape)}, expected (B, S, {self.config.hidden_size}).")
         if attention_mask is not None and attention_mask.shape != features.shape[:2]:
             raise DataError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}, features {tuple(features.shape)}: "
-                "give one value per clip, (B, S)."
+                f"attention_mask has shape {tuple(attention_mask.shape)}, but features have {tuple(features.shape)}: "
+                "pass one value per clip, (B, S)."
             )
         with maybe_autocast(features.device.type, enabled=False):  # short sums over long sequences stay float32
             states, last = recur(self.gru, features.to(self.temporal_classifier.weight.dtype), attention_mask, state)
@@ -265,7 +269,7 @@ class M33DForVideoActionDetection(M33DClipModel):
         """
         refuse_unknown_arguments(kwargs, ["pixel_values", "features", "attention_mask", "labels"])
         if (pixel_values is None) == (features is None):
-            raise ConfigError("forward takes either pixel_values (B, S, T, 3, H, W) or features (B, S, D).")
+            raise ConfigError("forward requires either pixel_values (B, S, T, 3, H, W) or features (B, S, D).")
         if features is None:
             features = self._encode_videos(needed_pixels(pixel_values), states_are_wanted(self.config, kwargs))
         logits, _ = self.temporal(features, attention_mask)

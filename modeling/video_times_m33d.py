@@ -135,7 +135,7 @@ def missing_end(times: FrameTimes, announced: float | None) -> list[Lack]:
         return []
     share = 1 - times.duration / announced
     reason = (
-        f"the file announces {announced:.1f} s, of which {times.duration:.1f} s decode: the last "
+        f"the file announces {announced:.1f} s, but only {times.duration:.1f} s can be decoded: the last "
         f"{announced - times.duration:.1f} s ({share:.1%}) are missing"
     )
     return [Lack(times.duration, announced, frames, times.count, reason)]
@@ -146,7 +146,7 @@ def missing_start(times: FrameTimes, lost: int) -> list[Lack]:
     if lost <= SPARE_FRAMES:
         return []
     seconds = lost / times.fps
-    reason = f"its first {lost} frames ({seconds:.1f} s) do not decode; times count from the first that does"
+    reason = f"its first {lost} frames ({seconds:.1f} s) cannot be decoded; times start at the first frame that can"
     return [Lack(-seconds, 0.0, lost, 0, reason)]
 
 

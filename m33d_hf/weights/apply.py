@@ -106,29 +106,29 @@ def convert_state_dict(
 
 
 def _head_notes(facts: Facts, obstacles: Mapping[str, str | None]) -> list[str]:
-    """Where a head that is taken over sees or computes something else than it did there."""
+    """Notes on loaded heads that read or compute something else than in the original model."""
     taken = {head for head, obstacle in obstacles.items() if obstacle is None}
     notes = []
     if "classifier" in taken and facts.checkpoint.format == "transformers_videomae":
         notes.append(
-            "transformers norms the mean of the tokens with an epsilon of 1e-5, this model with layer_norm_eps: logits"
-            " differ by a share of about 5e-6 over the variance of that mean"
+            "transformers normalises the mean of the tokens with an epsilon of 1e-5, this model with layer_norm_eps:"
+            " the relative difference of the logits is about 5e-6 divided by the variance of that mean"
         )
     if taken - {"classifier"} and "patch_depth.weight" in facts.neutral.weights:
-        notes.append("the head was trained on tokens that attended to depth as well; this model shows it RGB alone")
+        notes.append("the head was trained on tokens that also attended to depth; in this model it reads RGB only")
     return notes
 
 
 def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason: str | None) -> list[str]:
-    """What a final norm that the checkpoint does not have changes."""
+    """Notes on the effect of a final norm that the checkpoint does not have."""
     if has_final_norm(neutral.weights) or not ends_in_norm(targets):
         return []
     notes = [
-        "the model ends its encoders in a norm that the checkpoint does not have (a fine-tuned model norms after"
-        " pooling): features come out normed, unlike the checkpoint's; encoder_norm false leaves it out"
+        "the model's encoders end in a norm that the checkpoint does not have (a fine-tuned model normalises after"
+        " pooling), so features are normalised, unlike the checkpoint's; set encoder_norm to false to leave it out"
     ]
     if decoder_reason is None:
-        notes.append("the checkpoint's decoder read features without a final norm; ours norms them first")
+        notes.append("the checkpoint's decoder reads features without a final norm; ours normalises them first")
     return notes
 
 
@@ -142,7 +142,7 @@ def config_of(model: nn.Module) -> M33DConfig:
     if not isinstance(config, M33DConfig):
         raise ConversionError(f"{type(model).__name__} is not an M33D model: it has no M33DConfig.")
     if any(parameter.is_meta for parameter in model.parameters()):
-        raise ConversionError(f"{type(model).__name__} is on the meta device; give it memory before converting.")
+        raise ConversionError(f"{type(model).__name__} is on the meta device; materialise it before converting.")
     return config
 
 
@@ -160,7 +160,7 @@ def _decoder_reason(
     per_target = any(name.startswith("decoder.targets.") for name in neutral.weights)
     if per_target != (config.decoder_kind == "per_target"):
         theirs = "per_target" if per_target else "shared"
-        return f"a decoder of another kind: decoder_kind {theirs!r} (model: {config.decoder_kind!r})"
+        return f"a different kind of decoder: decoder_kind {theirs!r} (model: {config.decoder_kind!r})"
     if per_target:
         heads = facts.value("decoder_num_attention_heads")
         return target_obstacle(neutral, heads, facts.checkpoint.arguments, config)
@@ -177,7 +177,10 @@ def _classifier_reason(
     if theirs is None:
         return "the checkpoint has no classifier"
     if "fc_norm.weight" not in neutral.weights:
-        return "the checkpoint's classifier reads one token, or normed ones; ours the normed mean of all of them"
+        return (
+            "the checkpoint's classifier reads one token, or normalised ones; "
+            "ours reads the normalised mean of all tokens"
+        )
     if checkpoint.format == "mae_st_finetuned" and "cls_token" not in neutral.weights:
-        return "the checkpoint has no class token, but its mean leaves the first token out as if there were one"
+        return "the checkpoint has no class token, but its mean leaves out the first token as if it had one"
     return class_obstacle(theirs.tensor.shape[0], checkpoint.config.get("id2label"), ours.shape[0], config.id2label)

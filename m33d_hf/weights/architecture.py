@@ -40,13 +40,14 @@ def check_encoder(facts: Facts, config: M33DConfig, inflate: str) -> None:
     wrong = [f"{name}={found!r} (the model has {own!r})" for name, (found, own) in wanted.items() if found != own]
     if wrong:
         raise ConversionError(
-            f"{table.name}: the checkpoint is of another architecture; its patch kernel is {tuple(kernel)}, the model's"
+            f"{table.name}: the checkpoint has a different architecture: its patch kernel is {tuple(kernel)}, but the "
+            "model's"
             f" is {_own_kernel(config)}. Set {', '.join(wrong)}.{_about_heads(facts, config)}"
         )
     _check_rank(tuple(kernel), config, inflate, table)
     if not (image_kernel and config.is_clip_model) and config.position_embedding_type != table.position_kind:
         raise ConversionError(
-            f"{table.name}: trained with {table.position_kind} positions, the model has"
+            f"{table.name}: trained with {table.position_kind} positions, but the model has"
             f" {config.position_embedding_type}. Set position_embedding_type={table.position_kind!r}."
         )
 
@@ -56,8 +57,9 @@ def _about_heads(facts: Facts, config: M33DConfig) -> str:
     if heads is None or not heads.assumed or heads.value == own:
         return ""
     return (
-        f" No tensor tells the heads: {heads.value} are those of {heads.source}. If this checkpoint was trained with"
-        f" {own}, state it (init.num_attention_heads {own}; convert_checkpoint.py --num_attention_heads {own})."
+        f" The number of heads cannot be read from the weights: {heads.value} is that of {heads.source}. If this"
+        f" checkpoint was trained with {own}, pass it (init.num_attention_heads {own}; convert_checkpoint.py "
+        f"--num_attention_heads {own})."
     )
 
 
@@ -71,7 +73,7 @@ def _check_rank(kernel: tuple[int, ...], config: M33DConfig, inflate: str, table
     if len(kernel) == 4 and config.is_clip_model and inflate == "none":
         raise ConversionError(
             f"{table.name}: an image checkpoint (patch kernel {kernel}) does not fit a clip model ({own})."
-            " If you want its kernel spread over time, say so with inflate='average' or inflate='center'."
+            " To spread its kernel over time, pass inflate='average' or inflate='center'."
         )
 
 
@@ -114,7 +116,7 @@ def decoder_obstacle(facts: Facts, config: M33DConfig) -> str | None:
     if heads is not None:
         pairs["decoder_num_attention_heads"] = (heads, config.decoder_num_attention_heads)
     wrong = [f"{name} {found} (model: {own})" for name, (found, own) in pairs.items() if found != own]
-    return f"decoder of another shape: {', '.join(wrong)}" if wrong else None
+    return f"decoder of a different shape: {', '.join(wrong)}" if wrong else None
 
 
 def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str] = ()) -> dict[str, Any]:

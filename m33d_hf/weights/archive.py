@@ -55,12 +55,14 @@ def check_archive(file: Path) -> bool:
 
 
 def _damage(file: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{file}: not a readable torch file, it is damaged: {what}. Fetch or copy it again.")
+    return CheckpointError(
+        f"{file}: cannot be read as a torch file because it is damaged: {what}. Download or copy it again."
+    )
 
 
 def _check_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path) -> None:
     if entry.flag_bits & 1:
-        raise _damage(file, f"entry {entry.filename!r} says that it is encrypted")
+        raise _damage(file, f"entry {entry.filename!r} is marked as encrypted")
     if entry.compress_type == zipfile.ZIP_STORED and entry.file_size > file.stat().st_size:
         raise _damage(file, f"entry {entry.filename!r} is longer than the file")
     try:
@@ -108,11 +110,11 @@ def _check_layout(stream: BinaryIO, entries: list[zipfile.ZipInfo], directory: i
             and trailer == expected_trailer
         )
         if not whole:
-            raise _damage(file, f"the header of entry {entry.filename!r} is not as it was written")
+            raise _damage(file, f"the header of entry {entry.filename!r} was changed after it was written")
         place = start + entry.compress_size + len(trailer)
     stream.seek(place)
     if place != directory or stream.read() != _directory(entries, kinds, directory):
-        raise _damage(file, "the directory at its end is not as it was written")
+        raise _damage(file, "the directory at its end was changed after it was written")
 
 
 def _kinds(stream: BinaryIO, entry: zipfile.ZipInfo) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What no tensor of a checkpoint tells (heads, input size, activation), and from where it is known or assumed.
+"""What cannot be read from the weights (heads, input size, activation), and how it is known or assumed.
 
 In this order: the user's statement, config.json beside the weights, the arguments that the original run saved with
 them, and the released models where the encoder has exactly their shape. Anything else has several readings, so that
@@ -31,7 +31,7 @@ STATEABLE: dict[str, tuple[type, ...]] = {
     "layer_norm_eps": (float, int),
     "norm_pix_loss": (bool,),
 }
-"""Facts that a user may state, and their types."""
+"""Settings of a checkpoint that a user may pass, and their types."""
 
 _RELEASED_SIZE, _RELEASED_FRAMES, _RELEASED_TUBELET = 224, 16, 2
 # Names in the arguments that the original runs save.
@@ -52,7 +52,7 @@ class Fact:
 
 
 class Facts:
-    """What is known about one translated checkpoint.
+    """The known facts about one translated checkpoint.
 
     Args:
         neutral: the checkpoint under our names.
@@ -71,8 +71,8 @@ class Facts:
             told = self._size_of(grid)
             if stated is not None and plain_value(stated) != told:
                 raise ConversionError(
-                    f"{self.checkpoint.origin}: image_size is stated as {stated!r}, but the position table is that of"
-                    f" {told!r} pixels. Leave the statement out; a model of another size interpolates the table."
+                    f"{self.checkpoint.origin}: --image_size is {stated!r}, but the position table belongs to"
+                    f" {told!r} pixels. Leave --image_size out; a model of another size interpolates the table."
                 )
             return Fact(told, "the position table")
         if name == "num_frames" and "encoder.temporal" in self.neutral.tables:
@@ -198,7 +198,7 @@ class Facts:
 
 
 def statements(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The statements among values of which None says nothing; a list of one side means a square.
+    """The values that are not None; a list of one side means a square.
 
     Raises:
         ConfigError: see `check_statements`.
@@ -212,7 +212,7 @@ def statements(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_statements(stated: Mapping[str, Any]) -> None:
-    """Refuse statements about a checkpoint that are none.
+    """Refuse invalid settings of a checkpoint.
 
     Raises:
         ConfigError: an unknown name or a value of another type.
@@ -220,17 +220,17 @@ def check_statements(stated: Mapping[str, Any]) -> None:
     for name, value in stated.items():
         if name not in STATEABLE:
             raise ConfigError(
-                f"{name!r} cannot be stated about a checkpoint; these can: {', '.join(STATEABLE)}."
+                f"{name!r} is not a setting of a checkpoint; the settings are: {', '.join(STATEABLE)}."
                 f"{nearest_name_hint(name, STATEABLE)}"
             )
         if not isinstance(value, STATEABLE[name]) or isinstance(value, bool) != (STATEABLE[name] == (bool,)):
             expected = " or ".join(kind.__name__ for kind in STATEABLE[name])
-            raise ConfigError(f"{name} is stated as {value!r}, expected {expected}.")
+            raise ConfigError(f"{name} is {value!r}, but must be {expected}.")
         if name == "hidden_act":
             if value not in ACT2FN:
-                raise ConfigError(f"hidden_act is stated as {value!r}, unknown.{nearest_name_hint(str(value), ACT2FN)}")
+                raise ConfigError(f"hidden_act is {value!r}, which is unknown.{nearest_name_hint(str(value), ACT2FN)}")
         elif name in CONFIG_RANGES and (problem := CONFIG_RANGES[name].problem(value)) is not None:
-            raise ConfigError(f"{name}, as stated for the checkpoint, {problem}.")
+            raise ConfigError(f"{name}, as set for the checkpoint, {problem}.")
 
 
 def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> dict[str, Fact]:
@@ -257,9 +257,10 @@ def needed(facts: Facts, clip: bool, decoder: bool, given: Collection[str]) -> d
         decoded = facts.decoder_width()
         heads = f" Width {width} may be {_readings(width)}." if "num_attention_heads" in unknown else ""
         raise ConversionError(
-            f"{facts.checkpoint.origin}: no tensor tells {', '.join(unknown)}, and no released model has this shape"
+            f"{facts.checkpoint.origin}: {', '.join(unknown)} cannot be read from the weights, and no released model "
+            "has this shape"
             f" (width {width}, {layers} layers{f', decoder of width {decoded}' if decoded else ''}).{heads}"
-            f" State what it was trained with: {' '.join(f'--{name} ...' for name in unknown)}"
+            f" Pass the values it was trained with: {' '.join(f'--{name} ...' for name in unknown)}"
         )
     return {name: fact for name, fact in found.items() if fact is not None}
 
@@ -276,7 +277,7 @@ def _refuse_other_positions(facts: Facts) -> None:
         f"{facts.checkpoint.origin}: {entry.sources[0]!r} is not the fixed {facts.table.position_kind} table"
         f"{'' if sides_known else ' of a square grid'}. Our models rebuild that table, so positions that were learned"
         " or fine-tuned would be lost: convert the checkpoint of a model with fixed ones."
-        f"{'' if sides_known else ' If its input was not square, state --image_size HEIGHT WIDTH.'}"
+        f"{'' if sides_known else ' If its input was not square, pass --image_size HEIGHT WIDTH.'}"
     )
 
 
@@ -286,8 +287,9 @@ def no_square(facts: Facts) -> str:
     if found is None:
         return f"{facts.table.name}: the checkpoint has no position table; the file is incomplete."
     return (
-        f"{facts.table.name}: the {found[1].shape[0]} learned positions of {found[0].sources[0]!r} are no square grid,"
-        " or another one than the image_size of config.json, or as stated, has. State the input size in pixels"
+        f"{facts.table.name}: the {found[1].shape[0]} learned positions of {found[0].sources[0]!r} are not a square "
+        "grid,"
+        " or do not match the image_size of config.json or --image_size. Set the input size in pixels"
         " (config.json beside the weights, or convert_checkpoint.py --image_size HEIGHT WIDTH)."
     )
 

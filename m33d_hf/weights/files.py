@@ -44,8 +44,8 @@ _TRAINING_STATE = {
     "args": "arguments of the original run",
     "config": "configuration of the original run",
     "max_accuracy": "training progress",
-    "student": "the student's weights; the teacher's, which self-distillation evaluates, were taken",
-    "model_ema": "moving average of the weights; the weights themselves were taken",
+    "student": "the student's weights; the teacher's, which self-distillation evaluates, were used",
+    "model_ema": "moving average of the weights; the weights themselves were used",
 }
 
 
@@ -132,7 +132,7 @@ def _check_plain(tensors: Mapping[str, Tensor], origin: str) -> None:
         if kind is None and tensor.numel() == 0:
             kind = f"empty, of shape {tuple(tensor.shape)}"
         if kind is None and tensor.is_floating_point() and tensor.element_size() == 1:
-            kind = f"{str(tensor.dtype).removeprefix('torch.')}, numbers of 8 bits"
+            kind = f"{str(tensor.dtype).removeprefix('torch.')}, 8-bit numbers"
         if kind is not None:
             raise ConversionError(f"{origin}: {key!r} is {kind}; save a state dict of plain, dense tensors.")
 
@@ -141,7 +141,7 @@ def _refuse_other_keys(entries: Mapping[Any, Any], origin: str) -> None:
     strange = [key for key in entries if not isinstance(key, str)]
     if strange:
         raise ConversionError(
-            f"{origin}: not a state dict; {len(strange)} of {len(entries)} keys are no text, the first is"
+            f"{origin}: not a state dict; {len(strange)} of {len(entries)} keys are not text, the first is"
             f" {strange[0]!r} ({type(strange[0]).__name__})."
         )
 
@@ -153,7 +153,7 @@ def _unwrap(content: Mapping[str, Any], origin: str, ignored: dict[str, str], no
         candidate = content.get(wrapper)
         if isinstance(candidate, Mapping) and candidate:
             inner = candidate
-            notes.append(f"weights taken from the entry {wrapper!r}")
+            notes.append(f"weights read from the entry {wrapper!r}")
             for key, value in content.items():
                 if key != wrapper:
                     ignored[key] = _TRAINING_STATE.get(key, f"{_kind(value)} beside {wrapper!r}, not its weights")
@@ -198,7 +198,7 @@ def _strip_prefixes(tensors: dict[str, Tensor], origin: str, notes: list[str]) -
     if any("_orig_mod." in key for key in tensors):
         renamed = {key.replace("_orig_mod.", ""): tensor for key, tensor in tensors.items()}
         if len(renamed) != len(tensors):
-            raise ConversionError(f"{origin}: some weights are there both with and without '_orig_mod.'.")
+            raise ConversionError(f"{origin}: some weights occur both with and without '_orig_mod.'; keep one set.")
         notes.append("'_orig_mod.' (torch.compile) removed from the keys")
         tensors = renamed
     return tensors
@@ -238,9 +238,9 @@ def _files_of_folder(folder: Path) -> tuple[list[Path], dict[str, Any]]:
     if len(candidates) != 1:
         names = ", ".join(file.name for file in candidates[:5]) or "none"
         raise CheckpointError(
-            f"{folder}: no {' / '.join(STANDARD_NAMES)} and not exactly one other weight file (found:"
+            f"{folder}: no {' / '.join(STANDARD_NAMES)} and no single other weight file (found:"
             f" {names})."
-            " Name the file itself."
+            " Pass the path of the file."
         )
     return candidates, config
 
@@ -260,10 +260,10 @@ def _shard_names(index: Path) -> list[str]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{index}: not a weight index ({error!r}); 'weight_map' is needed.") from error
+        raise CheckpointError(f"{index}: not a weight index ({error!r}); it must have 'weight_map'.") from error
     for name in names:
         if Path(name).name != name:
-            raise CheckpointError(f"{index}: shard {name!r} lies outside the folder of its index.")
+            raise CheckpointError(f"{index}: shard {name!r} is outside the folder of its index.")
     return names
 
 
@@ -278,14 +278,14 @@ def read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{file} is not readable as JSON: {error}.") from error
+        raise CheckpointError(f"{file} cannot be read as JSON: {error}.") from error
     return config if isinstance(config, dict) else {}
 
 
 def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
     match = REPOSITORY.fullmatch(repository)
     if not match or Path(repository).suffix in WEIGHT_SUFFIXES:
-        raise CheckpointError(f"{repository}: no such file or folder, and not a Hub repository id (org/name).")
+        raise CheckpointError(f"{repository}: not an existing file or folder, nor a Hub repository id (org/name).")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -298,11 +298,11 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
         try:
             return Path(hf_hub_download(match["repo"], name, revision=match["revision"]))
         except RepositoryNotFoundError as error:
-            raise CheckpointError(f"{repository}: neither a local path nor a repository you can read.") from error
+            raise CheckpointError(f"{repository}: neither a local path nor an accessible Hub repository.") from error
         except EntryNotFoundError:
             return None
         except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise CheckpointError(f"{repository}: could not fetch {name!r} from the Hub ({error}).") from error
+            raise CheckpointError(f"{repository}: cannot download {name!r} from the Hub ({error}).") from error
 
     config_file = fetch("config.json")
     for name in STANDARD_NAMES:
@@ -314,7 +314,7 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
         shards = [(shard, fetch(shard)) for shard in _shard_names(file)]
         absent = [shard for shard, fetched in shards if fetched is None]
         if absent:
-            raise CheckpointError(f"{repository}: shard {absent[0]!r} is listed in {name} but absent.")
+            raise CheckpointError(f"{repository}: shard {absent[0]!r} is listed in {name} but missing.")
         files = [fetched for _, fetched in shards if fetched is not None]
         return files, read_config(config_file) if config_file else {}
     raise CheckpointError(

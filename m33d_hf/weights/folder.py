@@ -24,7 +24,7 @@ MODELS: dict[str, type[M33DPreTrainedModel]] = {
     "semantic_segmentation": M33DForSemanticSegmentation,
     "depth_estimation": M33DForDepthEstimation,
 }
-"""Models that a checkpoint can be written as; the last three take the head of a fine-tuned one where it is ours too."""
+"""Models that a checkpoint can be written as; the last three also load a fine-tuned head that we have too."""
 
 
 def convert_checkpoint(
@@ -57,7 +57,7 @@ def convert_checkpoint(
     if (output / "config.json").exists() and not overwrite:
         raise ConfigError(f"{output} already holds a checkpoint; pass --overwrite to replace it.")
     if output.exists() and not output.is_dir():
-        raise ConfigError(f"{output} is a file; --output names a folder to write.")
+        raise ConfigError(f"{output} is a file; set --output to a folder.")
     checkpoint = load_foreign(source, statements(stated))
     if task not in MODELS:
         raise ConfigError(f"task {task!r} is none of {', '.join(MODELS)}.{nearest_name_hint(task, MODELS)}")
@@ -69,5 +69,5 @@ def convert_checkpoint(
     try:
         model.save_pretrained(output)
     except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}. Give another --output.") from error
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}. Choose another --output.") from error
     return report

@@ -140,11 +140,11 @@ class ForeignNames(Matching):
             ),
             "patch_": (
                 any(f"embeddings.{name[6:].split('.')[0]}." in target for target in targets),
-                "the model does not take this modality",
+                "the model does not have this modality as an input",
             ),
             "encoder.layernorm.": (
                 ends_in_norm(targets),
-                "the model's head reads the raw blocks, before any final norm",
+                "the model's head reads the output of the blocks, before any final norm",
             ),
         }
         return next((why for start, (there, why) in reasons.items() if name.startswith(start) and not there), None)

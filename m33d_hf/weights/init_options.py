@@ -1,4 +1,4 @@
-"""The recipe's section `init`: what a model takes from a checkpoint, and how it fills what the checkpoint lacks."""
+"""The recipe's section `init`: what a model loads from a checkpoint, and how it initialises the other weights."""
 
 from __future__ import annotations
 
@@ -20,36 +20,42 @@ class InitOptions:
 
     init_decoder: bool = option(True, "Also load the decoder where shapes match (only when pre-training).")
     depth_encoder_init: Literal["copy", "random"] = option(
-        "copy", "A depth encoder that the checkpoint lacks: copy the RGB encoder, or leave it random."
+        "copy", "If the checkpoint has no depth encoder: copy the RGB encoder, or start from random weights."
     )
     depth_patch_init: Literal["sum", "mean", "random"] = option(
         "sum",
-        "A depth patch embedding that the checkpoint lacks: RGB kernels summed or averaged over colour, or random.",
+        "If the checkpoint has no depth patch embedding: sum or average the RGB kernels over colour, or start from "
+        "random weights.",
     )
     num_attention_heads: int | None = option(
         None,
-        "Heads of a foreign checkpoint's encoder, which no tensor tells; null = those of its files, or as released.",
+        "Number of attention heads in a foreign checkpoint's encoder, which the weights do not show; null = from its "
+        "files, or as in the released model.",
         low=1,
         high=MOST_HEADS,
     )
     decoder_num_attention_heads: int | None = option(
-        None, "Heads of a foreign checkpoint's decoder; null as above.", low=1, high=MOST_HEADS
+        None,
+        "Number of attention heads in a foreign checkpoint's decoder; null = as for the encoder.",
+        low=1,
+        high=MOST_HEADS,
     )
 
     def __post_init__(self) -> None:
         check_section(self, "init")
 
     def stated(self) -> dict[str, int]:
-        """What is said about a foreign checkpoint and no tensor tells."""
+        """The settings of a foreign checkpoint that cannot be read from its weights."""
         heads = {name: getattr(self, name) for name in ("num_attention_heads", "decoder_num_attention_heads")}
         return {name: value for name, value in heads.items() if value is not None}
 
 
 @dataclass
 class ConversionOptions(InitOptions):
-    """As `init` of a recipe, for the conversion of a file, which may also turn an image model into one of clips."""
+    """As `init` of a recipe, for the conversion of a file, which may also turn an image model into a clip model."""
 
     inflate: Literal["none", "average", "center"] = option(
         "none",
-        "An image kernel in a clip model: refused, spread evenly over the tubelet, or put on its middle frame.",
+        "Patch kernel of an image checkpoint in a clip model: none = refuse, average = spread evenly over the tubelet, "
+        "center = use it for the middle frame.",
     )

@@ -87,21 +87,23 @@ class Matching(ABC):
         unexplained = [key for weight in self.weights.values() for key in weight.sources if not self._told(key)]
         if unexplained:
             raise ConversionError(
-                f"{report.format}: {len(unexplained)} weights of {report.origin} have no place in the model, first"
+                f"{report.format}: {len(unexplained)} weights of {report.origin} do not exist in the model, first"
                 f" {unexplained[0]!r}. Does the model's configuration (qkv_bias, layers, modalities) match?"
             )
         missing = [target for target in self.targets if target not in report.filled and target not in report.new]
         if missing:
             raise ConversionError(
                 f"{report.format}: {len(missing)} weights of the model are not in {report.origin}, first"
-                f" {missing[0]!r}. The file is incomplete or of another model."
+                f" {missing[0]!r}. The file is incomplete or belongs to another model."
             )
 
     def _pour(self) -> None:
         for target, value in self.values.items():
             format, own = self.report.format, self.targets[target]
             if not value.is_floating_point():
-                raise ConversionError(f"{format}: the checkpoint's weight for {target!r} is {value.dtype}, no float.")
+                raise ConversionError(
+                    f"{format}: the checkpoint's weight for {target!r} is {value.dtype}, not a floating-point type."
+                )
             if value.shape != own.shape:
                 raise ConversionError(
                     f"{format}: {target!r} is {tuple(own.shape)} in the model but {tuple(value.shape)} in the"

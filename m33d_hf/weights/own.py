@@ -96,8 +96,8 @@ def find_own(init_from: str) -> OwnCheckpoint | None:
     if (folder / INDEX).is_file():
         return OwnCheckpoint(tuple(expand_index(folder / INDEX)), config)
     raise CheckpointError(
-        f"{init_from} has a config.json of this package but no {WEIGHTS}; a run that has not finished keeps its "
-        "weights in checkpoints/step_NNNNNNNN: name that folder."
+        f"{init_from} has a config.json of this package but no {WEIGHTS}; an unfinished run has its weights in "
+        "checkpoints/step_NNNNNNNN: pass that folder."
     )
 
 
@@ -112,7 +112,7 @@ def _refuse_damage(folder: Path) -> None:
     wrong = damage(folder, only=[path.name for path in folder.iterdir() if FINAL.fullmatch(path.name)])
     if wrong is not None:
         raise CheckpointError(
-            f"{folder} is damaged: {wrong}. Take another checkpoint of the run, or put an unchanged copy back; if the "
+            f"{folder} is damaged: {wrong}. Use another checkpoint of the run, or restore an unchanged copy; if the "
             f"change was made on purpose, remove {folder / MARKER}."
         )
 

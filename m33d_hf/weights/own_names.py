@@ -40,7 +40,7 @@ _HEADS = {
     "depth_head": "the depth head",
     "fc_norm": "the norm of pooled features",
     "classifier": "the classifier",
-    "gru": "the recurrent net",
+    "gru": "the recurrent network",
     "temporal_classifier": "the temporal classifier",
 }
 # Heads whose rows are classes: of equal shape they are still worthless for other classes.
@@ -70,10 +70,12 @@ class OwnNames(Matching):
         other = self._differences(_ARCHITECTURE_FIELDS)
         if not other:
             return
-        differences = ", ".join(f"{n} is {v!r} there and {getattr(self.config, n)!r} here" for n, v in other.items())
+        both = [(name, theirs, getattr(self.config, name)) for name, theirs in other.items()]
+        pairs = [f"{name} is {theirs!r} in the checkpoint and {ours!r} in this model" for name, theirs, ours in both]
+        differences = ", ".join(pairs)
         words = " ".join(f"--model.{name} {value}" for name, value in other.items())
         raise CheckpointError(
-            f"{self.report.origin} is of another architecture: {differences}. Give {words}, or start from another"
+            f"{self.report.origin} has a different architecture: {differences}. Set {words}, or start from another"
             " checkpoint."
         )
 
@@ -87,13 +89,13 @@ class OwnNames(Matching):
         for name, default in _DECODER_FIELDS.items():
             theirs, ours = self.theirs.get(name, default), getattr(self.config, name)
             if theirs is not None and theirs != ours:
-                return f"another decoder: {name} is {theirs!r} in the checkpoint and {ours!r} here"
+                return f"different decoder: {name} is {theirs!r} in the checkpoint and {ours!r} in this model"
         core = _decoder_core(self.weights, self.targets)
         if core != _decoder_core(self.targets, self.weights):
-            return "another decoder: the numbers of layers differ"
+            return "different decoder: the numbers of layers differ"
         for name in sorted(core):
             if self.weights[name].tensor.shape != self.targets[name].shape:
-                return f"another decoder: {name} is {_shapes(self.weights[name].tensor, self.targets[name])}"
+                return f"different decoder: {name} is {_shapes(self.weights[name].tensor, self.targets[name])}"
         return None
 
     def place(self, target: str, own: Tensor) -> None:
@@ -102,7 +104,7 @@ class OwnNames(Matching):
         if part == "decoder" and self.decoder_obstacle is not None:
             self.leave(target, self.decoder_obstacle)
         elif part == "decoder":
-            self._take_if_equal(target, own, "the checkpoint's decoder does not know this modality")
+            self._take_if_equal(target, own, "the checkpoint's decoder does not have this modality")
         elif part in _HEADS:
             obstacle = self._other_classes(part) if part in _CLASS_HEADS else None
             self._take_if_equal(target, own, f"{_HEADS[part]} is not in the checkpoint", obstacle)
@@ -116,7 +118,7 @@ class OwnNames(Matching):
     def _take_if_equal(self, target: str, own: Tensor, absent: str, obstacle: str | None = None) -> None:
         weight = self.weights.get(target)
         if weight is not None and obstacle is None and weight.tensor.shape != own.shape:
-            obstacle = f"another shape: {_shapes(weight.tensor, own)}"
+            obstacle = f"different shape: {_shapes(weight.tensor, own)}"
         if weight is None or obstacle is None:
             self.take_or_leave(target, absent)
         else:
@@ -131,7 +133,7 @@ class OwnNames(Matching):
         theirs = weight.tensor
         obstacle = class_obstacle(theirs.shape[0], self.theirs.get("id2label"), ours.shape[0], self.config.id2label)
         if obstacle is None and theirs.shape != ours.shape:
-            return f"another shape: {_shapes(theirs, ours)}"
+            return f"different shape: {_shapes(theirs, ours)}"
         return obstacle
 
     def _fill_missing(self, target: str, own: Tensor) -> None:
@@ -183,10 +185,10 @@ class OwnNames(Matching):
         if match and not any(key.startswith(f"m33d.{match['part']}.{match['owner']}.") for key in self.targets):
             return f"this model has no {match['part']} of {match['owner']!r}"
         if match and match["part"] == "encoders" and match["leaf"].startswith("layernorm."):
-            return "this model's head reads raw blocks, before any final norm"
+            return "this model's head reads the output of the blocks, before any final norm"
         if name == _GLOBAL_TOKEN or (match and match["leaf"] == "cls_token"):
             return "this model has no class token" if match else "this model has no global token"
-        raise self._misfit(f"its {name}, {tuple(self.weights[name].tensor.shape)}, has no place in this model")
+        raise self._misfit(f"its {name}, {tuple(self.weights[name].tensor.shape)}, does not exist in this model")
 
     def _differences(self, names: Iterable[str]) -> dict[str, Any]:
         """The checkpoint's values of the fields that it states and this model has otherwise."""
@@ -203,8 +205,8 @@ class OwnNames(Matching):
         why = "The configurations agree, so the file may be damaged."
         if self._differences(["encoder_sharing"]):
             theirs, ours = self.theirs["encoder_sharing"], self.config.encoder_sharing
-            why = f"Different: encoder_sharing {theirs!r} there, {ours!r} here."
-        return CheckpointError(f"{self.report.origin} is of another architecture: {what}. {why}")
+            why = f"encoder_sharing is {theirs!r} in the checkpoint and {ours!r} in this model."
+        return CheckpointError(f"{self.report.origin} has a different architecture: {what}. {why}")
 
 
 def full(name: str) -> str:

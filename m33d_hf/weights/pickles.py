@@ -21,7 +21,7 @@ from m33d_hf.errors import CheckpointError
 from m33d_hf.weights.archive import check_archive, is_archive
 
 NO_CHECKSUM = (
-    "the file has no checksum (torch's old format, or saved without): damage inside its numbers cannot be noticed"
+    "the file has no checksum (torch's old format, or saved without): damaged values cannot be detected"
 )
 _SCALAR_CODES = {("f", 2): "e", ("f", 4): "f", ("f", 8): "d", ("b", 1): "?"}
 _SCALAR_CODES |= {("i", size): code for size, code in ((1, "b"), (2, "h"), (4, "i"), (8, "q"))}
@@ -31,13 +31,13 @@ _OTHER_CONTENTS = (
         re.compile(rb"\s*(<!doctype|<html|<head|<\?xml)", re.I),
         "an HTML page: the download saved a web page, not the file",
     ),
-    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the file: fetch it with `git lfs pull`"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the file: download it with `git lfs pull`"),
     (re.compile(rb"\x1f\x8b"), "compressed by gzip: unpack it first"),
     (re.compile(rb"(Rar!|7z\xbc\xaf|BZh\d|\xfd7zXZ|\x28\xb5\x2f\xfd)"), "a compressed archive: unpack it first"),
-    (re.compile(rb"\x89HDF"), "an HDF5 file, not one of torch"),
-    (re.compile(rb"\x93NUMPY"), "a NumPy array, not a file of torch"),
+    (re.compile(rb"\x89HDF"), "an HDF5 file, not a torch file"),
+    (re.compile(rb"\x93NUMPY"), "a NumPy array, not a torch file"),
     (re.compile(rb"(\x89PNG|\xff\xd8\xff|GIF8|%PDF)"), "a picture or a document, not weights"),
-    (re.compile(rb"\0{64}"), "a file of zeros, whose content was never written: fetch or copy it again"),
+    (re.compile(rb"\0{64}"), "a file of zeros, whose content was never written: download or copy it again"),
     (re.compile(rb".{8}\s*\{\s*\"", re.S), "a safetensors file: its name must end in .safetensors"),
 )
 
@@ -95,9 +95,11 @@ def read_torch_file(file: Path) -> tuple[dict[Any, Any], list[str]]:
     except Exception as error:  # damage leads an unpickler anywhere
         if "weights_only" in str(error):
             raise _unreadable(file) from error
-        raise CheckpointError(f"{file}: not a readable torch file ({_first_line(error)}).") from error
+        raise CheckpointError(f"{file}: cannot be read as a torch file ({_first_line(error)}).") from error
     if not archive and left:
-        raise CheckpointError(f"{file}: not a readable torch file, it is damaged: {left} bytes follow its last tensor.")
+        raise CheckpointError(
+            f"{file}: cannot be read as a torch file because it is damaged: {left} bytes follow its last tensor."
+        )
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file}: holds a value of type {type(content).__name__}, not a dict of tensors.")
     return dict(content), [] if has_checksums else [NO_CHECKSUM]
@@ -112,7 +114,7 @@ def refuse_other_contents(file: Path) -> None:
     with file.open("rb") as stream:
         start = stream.read(512)
     if not start:
-        raise CheckpointError(f"{file}: the file is empty (0 bytes); fetch or copy it again.")
+        raise CheckpointError(f"{file}: the file is empty (0 bytes); download or copy it again.")
     text = _as_text(start)
     compared = start if text is None else text.encode("utf-8")
     for pattern, words in _OTHER_CONTENTS:
@@ -120,7 +122,9 @@ def refuse_other_contents(file: Path) -> None:
             raise CheckpointError(f"{file}: this is {words}.")
     if text is not None:
         words = text.strip()[:60]
-        raise CheckpointError(f"{file}: this is text, not weights; it begins with {words!r}. Fetch or copy it again.")
+        raise CheckpointError(
+            f"{file}: this is text, not weights; it begins with {words!r}. Download or copy it again."
+        )
 
 
 def _as_text(start: bytes) -> str | None:
@@ -150,7 +154,7 @@ def _refusal(file: Path, error: pickle.UnpicklingError) -> CheckpointError:
         return _unreadable(file)
     name = named[1].split(" was ")[0].strip()
     return CheckpointError(
-        f"{file}: refused, because the pickle wants to build {name}, which is not plain tensors or numbers: opening it"
+        f"{file}: refused, because the pickle would build {name}, which is neither a tensor nor a number: opening it"
         " could run code. If you trust the file, load it where it was written and save its state dict with safetensors."
     )
 
@@ -160,8 +164,9 @@ def _unreadable(file: Path) -> CheckpointError:
     with file.open("rb") as stream:
         start = stream.read(8)
     return CheckpointError(
-        f"{file}: not a readable torch file: it begins with {start!r}, and is damaged or of another kind. Fetch or "
-        "copy it again; if it is whole, load it where it was written and save its state dict with safetensors."
+        f"{file}: cannot be read as a torch file: it begins with {start!r}, and is damaged or of another kind. "
+        "Download "
+        "or copy it again; if it is whole, load it where it was written and save its state dict with safetensors."
     )
 
 

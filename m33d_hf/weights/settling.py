@@ -1,4 +1,4 @@
-"""What becomes of a checkpoint's positions: fixed tables are verified and rebuilt, learned ones are taken over."""
+"""How a checkpoint's positions are handled: fixed tables are verified and rebuilt, learned ones are loaded."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _keep_learned(facts: Facts, config: M33DConfig, report: ConversionReport) ->
         weights[TEMPORAL] = Weight(rows, temporal.sources, "learned positions")
     elif slots > 1:
         zeros = torch.zeros(slots, rows.shape[-1])
-        weights[TEMPORAL] = Weight(zeros, (), "zeros: the positions of images know no time")
+        weights[TEMPORAL] = Weight(zeros, (), "zeros: the positions of images have no time axis")
     return Neutral(weights, tables, neutral.ignored)
 
 
@@ -75,7 +75,7 @@ def _check_grid(facts: Facts, config: M33DConfig) -> None:
     if (slots, *found.sides) != tuple(own):
         theirs = [slots, *found.sides]
         raise ConversionError(
-            f"{facts.table.name}: positions were learned on a grid of {theirs}, the model's are on {list(own)}. Set"
+            f"{facts.table.name}: positions were learned on a grid of {theirs}, but the model's are on {list(own)}. Set"
             f" position_grid={theirs}; inputs of other sizes then interpolate them."
         )
 
@@ -85,7 +85,9 @@ def _moved(token: Weight, row: torch.Tensor | None, sources: tuple[str, ...], ke
     if row is None:
         return token
     if token.tensor.shape[-1:] != row.shape:
-        raise ConversionError(f"{key!r} is {row.shape[0]} wide, the class token {tuple(token.tensor.shape)}.")
+        raise ConversionError(
+            f"{key!r} is {row.shape[0]} wide, but the class token has shape {tuple(token.tensor.shape)}."
+        )
     how = "cls_token + its position" if sources else "cls_token + position row 0"
     wide = torch.promote_types(token.tensor.dtype, torch.float32)  # the sum of two halves has more digits than one
     return Weight(token.tensor.to(wide) + row.to(wide), (*token.sources, *sources), how)

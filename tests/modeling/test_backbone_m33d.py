@@ -149,9 +149,9 @@ def test_states_attentions_and_gradients() -> None:
 def test_what_it_does_not_take() -> None:
     model = M33DBackbone(config(**CLIP))
     assert model(pixels(2, 1)).feature_maps[0].shape == (2, 32, 4, 6)
-    with pytest.raises(DataError, match="4 frames, M33DBackbone reads images"):
+    with pytest.raises(DataError, match="4 frames, but M33DBackbone reads images"):
         model(pixels(2, 4))
-    with pytest.raises(ConfigError, match="lacks 'pixel_values'"):
+    with pytest.raises(ConfigError, match="requires 'pixel_values'"):
         model()
     with pytest.raises(ConfigError, match="no argument 'pixel_value'"):
         model(pixel_value=pixels())

@@ -89,7 +89,7 @@ def test_visible_positions_that_do_not_fit(
 @pytest.mark.parametrize("cls", [M33DModel, M33DForPreTraining])
 def test_names_in_keep(cls: type[Any]) -> None:
     model = _model(cls)
-    with pytest.raises(ConfigError, match=r"keep lacks the visible tokens of \['depth'\]"):
+    with pytest.raises(ConfigError, match=r"keep has no visible tokens of \['depth'\]"):
         model(**_batch(), keep={"rgb": _keep()})
     with pytest.raises(ConfigError, match=r"keep names 'dpeth'.*'depth'"):
         model(**_batch(), keep={"rgb": _keep(), "depth": _keep(), "dpeth": _keep()})
@@ -114,7 +114,7 @@ def test_a_token_budget() -> None:
     ):
         with pytest.raises(DataError, match=words):
             model(**_batch(), keep={"joint": wrong})
-    with pytest.raises(ConfigError, match=r"keep lacks the visible tokens of \['joint'\]"):
+    with pytest.raises(ConfigError, match=r"keep has no visible tokens of \['joint'\]"):
         model(**_batch(), keep={"rgb": _keep(), "depth": _keep()})
 
 

@@ -89,7 +89,7 @@ def test_a_video_of_one_frame_stands_still_as_in_evaluation(tmp_path: Path) -> N
 
 def test_frames_that_a_call_asks_for_must_be_there() -> None:
     processor = M33DVideoProcessor(size=16, num_frames=6, do_sample_frames=True)
-    with pytest.raises(DataError, match=r"5 frames are asked for, and the clip has 4.*Leave num_frames"):
+    with pytest.raises(DataError, match=r"5 frames are requested, but the clip has 4.*Leave num_frames"):
         processor(_clip(), num_frames=5)
     # As the processor's own number it is evaluation's, which repeats the last frame.
     found = processor(_clip(), return_tensors="pt", return_metadata=True)
@@ -104,7 +104,7 @@ def test_metadata_of_clips_is_kept_and_checked(tmp_path: Path) -> None:
     assert facts[0].timestamps == [0.0, 0.5, 1.0, 1.5] and facts[1].fps is None and facts[1].total_num_frames == 3
     with pytest.raises(DataError, match="1 video_metadata for 2 videos"):
         processor(clips, video_metadata=[{"total_num_frames": 4}])
-    with pytest.raises(DataError, match="speaks of 9 frames, the clip has 4"):
+    with pytest.raises(DataError, match="states 9 frames, but the clip has 4"):
         processor(_clip(), video_metadata={"total_num_frames": 9})
     with pytest.raises(ConfigError, match="frames_per_second"):
         processor(_clip(), video_metadata={"total_num_frames": 4, "frames_per_second": 3})

@@ -41,9 +41,9 @@ def test_uneven_frames_are_those_that_are_shown() -> None:
 def test_rates_that_cannot_be() -> None:
     processor = M33DVideoProcessor(num_frames=4)
     known = VideoMetadata(8, fps=4.0)
-    with pytest.raises(DataError, match=r"fps=3 needs the times"):
+    with pytest.raises(DataError, match=r"fps=3 requires the times"):
         processor.sample_frames(VideoMetadata(8), fps=3)
-    with pytest.raises(DataError, match="more frames than the video has, 4 a second"):
+    with pytest.raises(DataError, match="above the frame rate of the video, 4 frames per second"):
         processor.sample_frames(known, fps=5)
     with pytest.raises(ConfigError, match="above 0"):
         processor.sample_frames(known, fps=-1.0)

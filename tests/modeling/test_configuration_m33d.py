@@ -40,26 +40,26 @@ def test_position_grid_survives_a_change_of_size(tmp_path):
         ({"hiden_size": 4}, "hidden_size"),
         ({"image_size": 30}, "24 x 24"),
         ({"image_size": 4}, "smaller than one patch"),
-        ({"num_frames": 5, "tubelet_size": 2}, "multiple of the tubelet"),
+        ({"num_frames": 5, "tubelet_size": 2}, "multiple of tubelet_size"),
         ({"num_attention_heads": 5}, "not a multiple"),
         ({"modalities": both({"mask_ratio": 1.0})}, "without tokens"),
         ({"modalities": both({"mask_ratio": 0.0})}, "nothing to reconstruct"),
         ({"modalities": both({"maskratio": 0.5})}, "mask_ratio"),
         ({"modalities": both({"masking": "tubes"})}, "tube"),
-        ({"modalities": both({"masking": "motion"})}, "needs clips"),
-        ({"modalities": [rgb_modality(), rgb_modality()]}, "share the name"),
+        ({"modalities": both({"masking": "motion"})}, "requires clips"),
+        ({"modalities": [rgb_modality(), rgb_modality()]}, "the same name"),
         ({"modalities": [rgb_modality()], "contrastive_weight": 1.0}, "second input modality"),
-        ({"decoder_fusion": "separate"}, "cuts"),
-        ({"joint_encoding": True, "contrastive_weight": 1.0}, "have not seen"),
-        ({"joint_encoding": True, "matching_weight": 1.0}, "matching term needs features that have not seen"),
+        ({"decoder_fusion": "separate"}, "disconnects"),
+        ({"joint_encoding": True, "contrastive_weight": 1.0}, "of each modality alone"),
+        ({"joint_encoding": True, "matching_weight": 1.0}, "matching term requires features of each modality alone"),
         (
             {"contrastive_weight": 1.0, "contrastive_negatives": "batch", "contrastive_symmetric": True},
-            "no symmetric form",
+            "cannot be symmetric",
         ),
         ({"modalities": [rgb_modality(), depth_modality(normalize_prediction=True)]}, "normalize_prediction"),
         ({"share_mask": True, "modalities": both({"mask_ratio": 0.5})}, "share_mask"),
         ({"share_mask": True, "contrastive_weight": 1.0, "contrastive_negatives": "batch"}, "leaks"),
-        ({"position_embedding_type": "sincos_2d", "num_frames": 4, "tubelet_size": 2}, "know no time"),
+        ({"position_embedding_type": "sincos_2d", "num_frames": 4, "tubelet_size": 2}, "no time axis"),
         ({"modalities": [{"name": "rgb", "channels": 3}]}, "input_name"),
     ],
 )
@@ -79,5 +79,5 @@ def test_masks_are_shared_by_default_only_for_clips_with_equal_masking():
 
 
 def test_spec_rejects_half_a_normalisation():
-    with pytest.raises(ConfigError, match="together"):
+    with pytest.raises(ConfigError, match="both channel_mean and channel_std, or neither"):
         ModalitySpec.from_dict(rgb_modality(channel_std=None))

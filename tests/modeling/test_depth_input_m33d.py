@@ -75,9 +75,9 @@ def test_every_way_of_giving_depth_of_pictures(backend: type) -> None:
     for given in (pil[0], stored[0], stored[0][None], stored[0][..., None], metres[0]):
         alone = processor(images[0], depth=given, return_tensors="pt")
         _same(alone, {name: values[:1] for name, values in _keys(expected).items()})
-    with pytest.warns(FutureWarning, match="called depth now"):
+    with pytest.warns(FutureWarning, match="depth_maps is deprecated"):
         _same(processor(images, depth_maps=stored, return_tensors="pt"), expected)
-    with pytest.raises(ConfigError, match="older name"):
+    with pytest.raises(ConfigError, match="old name"):
         processor(images, depth=stored, depth_maps=stored)
     half = processor(images[0], depth=torch.from_numpy(metres[0]).bfloat16(), return_tensors="pt")
     assert torch.equal(half["depth_mask"], expected["depth_mask"][:1])
@@ -172,7 +172,7 @@ def test_a_json_without_a_spec_takes_metres_and_refuses_stored_integers(backend:
     [
         ({"depth_spec": {"unit": "milimetre"}}, "Did you mean 'millimetre'"),
         ({"depth_spec": {"units": "millimetre"}}, "Did you mean 'unit'"),
-        ({"depth_spec": {"unit": "millimetre"}, "depth_unit": "tum"}, "'tum', but depth_spec says 'millimetre'"),
+        ({"depth_spec": {"unit": "millimetre"}, "depth_unit": "tum"}, "'tum', but depth_spec has 'millimetre'"),
         ({"depth_spec": "millimetre"}, "DepthSpec or its to_dict"),
         ({"depth_unit": "parsec"}, "one of metre"),
         ({"depth_standardization": "trimed"}, "Did you mean 'trimmed'"),
@@ -187,7 +187,7 @@ def test_senseless_specs_are_refused_when_they_are_stated(backend: type, options
 @pytest.mark.parametrize(
     ("depth", "message"),
     [
-        (np.ones((20, 29), np.float32), "20 x 29, its image 20 x 30"),
+        (np.ones((20, 29), np.float32), "20 x 29, but its image is 20 x 30"),
         (np.ones((2, 20, 30), np.float32), "2 depth maps for 1 images"),
         ([], "0 depth maps for 1 images"),
         (np.ones((20, 30), bool), "a depth map is bool"),
@@ -203,8 +203,8 @@ def test_depth_that_does_not_fit_a_picture_is_refused(backend: type, depth: Any,
 @pytest.mark.parametrize(
     ("depth", "message"),
     [
-        (np.ones((4, 20, 29), np.float32), "clip 0 is 20 x 29, its frames 20 x 30"),
-        (np.ones((3, 20, 30), np.float32), "clip 0 has 4 frames and 3 depth maps"),
+        (np.ones((4, 20, 29), np.float32), "clip 0 is 20 x 29, but its frames are 20 x 30"),
+        (np.ones((3, 20, 30), np.float32), "clip 0 has 4 frames but 3 depth maps"),
         ([np.ones((4, 20, 30))] * 2, "depth of 2 clips for 1"),
         ([np.ones((20, 30)), np.ones((20, 29))], "differ in size"),
         (np.ones((20, 30)), r"\(T, H, W\)"),

@@ -36,7 +36,7 @@ def test_bounds_and_invalid_values_of_rotated_bits():
 
 def test_rotated_bits_need_sixteen_bits():
     for stored in (np.array([1.0]), np.array([70000]), np.array([-1])):
-        with pytest.raises(DepthUnitError, match="rotates the bits"):
+        with pytest.raises(DepthUnitError, match="requires 16-bit integers"):
             DepthSpec(unit="sunrgbd").decode(stored)
 
 
@@ -77,19 +77,19 @@ def test_known_units_and_what_scales_are_called():
         ({"unit": 3}, "depth unit must be text or null, not 3"),
         ({"unit": "parsec"}, "depth unit is 'parsec'"),
         ({"kind": "inverse", "unit": "parsec"}, "depth unit is 'parsec'"),
-        ({"invalid_values": 0}, "depth invalid_values must be a list, each a number, not 0"),
-        ({"invalid_values": None}, "depth invalid_values must be a list, each a number, not None"),
-        ({"invalid_values": "0"}, "depth invalid_values must be a list, each a number, not '0'"),
+        ({"invalid_values": 0}, "depth invalid_values must be a list whose entries are each a number, not 0"),
+        ({"invalid_values": None}, "depth invalid_values must be a list whose entries are each a number, not None"),
+        ({"invalid_values": "0"}, "depth invalid_values must be a list whose entries are each a number, not '0'"),
         (
             {"invalid_values": [0, None]},
             r"invalid_values must be .* not \(0, None\).* entry 1, .* is None",
         ),
-        ({"invalid_values": [float("nan")]}, "depth invalid_values must be a list, each a number, not .*nan"),
+        ({"invalid_values": [float("nan")]}, "depth invalid_values must be a list whose entries are each .* not .*nan"),
         ({"invalid_values": list(range(1001))}, "depth invalid_values has 1001 entries; it may have at most 1000"),
         ({"min_depth": "1"}, "depth min_depth must be a number or null, not '1'"),
         ({"max_depth": float("nan")}, "depth max_depth must be a number or null, not nan"),
-        ({"max_depth": 0.0}, "no pixel is left"),
-        ({"max_depth": -1}, "no pixel is left"),
+        ({"max_depth": 0.0}, "no valid pixel would be left"),
+        ({"max_depth": -1}, "no valid pixel would be left"),
     ],
 )
 def test_fields_of_wrong_types_and_ranges_are_named(fields: dict[str, object], words: str):
@@ -102,7 +102,7 @@ def test_numbers_of_numpy_are_numbers():
     assert DepthSpec(invalid_values=np.array([0, 255], np.uint8)).invalid_values == (0, 255)
     assert DepthSpec(invalid_values=(value for value in (0, 7))).invalid_values == (0, 7)  # type: ignore[arg-type]
     assert check_value("x", np.uint8(3), int, Range(low=3)) == 3
-    with pytest.raises(ConfigError, match=r"x must be a whole number, not 1\.5"):
+    with pytest.raises(ConfigError, match=r"x must be an integer, not 1\.5"):
         check_value("x", 1.5, int, Range(low=0))
-    with pytest.raises(ConfigError, match=r"x must be a whole number, not .*True"):
+    with pytest.raises(ConfigError, match=r"x must be an integer, not .*True"):
         check_value("x", np.bool_(True), int, Range(low=0))

@@ -241,7 +241,7 @@ def test_half_precision_losses_are_summed_in_float32():
     [
         ({"modalities": both(RGB, {**DEPTH, "denoising_weight": -1.0})}, "denoising_weight is -1"),
         ({"modalities": both(RGB, {**DEPTH, "denoising_std": 0.0})}, "denoising_std is 0; it must be above 0"),
-        ({"modalities": both({}, {**DEPTH, "role": "target", "mask_ratio": 1.0})}, "no input to denoise"),
+        ({"modalities": both({}, {**DEPTH, "role": "target", "mask_ratio": 1.0})}, "cannot be denoised"),
         ({"modalities": both(RGB, {**DEPTH, "weight": 0.0}), "contrastive_weight": 1.0}, "shared decoder"),
         ({"distillation_weight": -0.1}, "distillation_weight is -0.1"),
     ],
@@ -256,7 +256,7 @@ def test_noise_of_another_shape_or_modality_is_refused():
     batch = random_batch(model.config)
     with pytest.raises(DataError, match="one value per pixel"):
         model(**batch, noise={"depth": torch.zeros(4, 1, 16, 16)})
-    with pytest.raises(ConfigError, match="noise lacks"):
+    with pytest.raises(ConfigError, match="noise is missing for"):
         model(**batch, noise={})
     with pytest.raises(ConfigError, match=r"\['rgb'\], which are not denoised"):
         model(**batch, noise=noise_for(batch) | {"rgb": torch.zeros(4, 3, 32, 32)})

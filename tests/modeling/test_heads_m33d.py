@@ -116,5 +116,5 @@ def test_every_parameter_of_both_heads_gets_a_gradient() -> None:
 
 
 def test_a_wrong_number_of_levels_is_refused() -> None:
-    with pytest.raises(ConfigError, match="4 stem channels"):
+    with pytest.raises(ConfigError, match="depth_head_stem_channels must have 4 values"):
         DPTDepthHead(8, 8, [1, 2])

@@ -133,7 +133,7 @@ def test_maps_that_do_not_fit_are_refused() -> None:
     processor = M33DImageProcessorPil()
     with pytest.raises(DataError, match="one for each"):
         processor([_image(), _image()], depth=[np.ones((20, 30), np.float32)])
-    with pytest.raises(DataError, match="19 x 30, its image 20 x 30"):
+    with pytest.raises(DataError, match="19 x 30, but its image is 20 x 30"):
         processor(_image(), depth=np.ones((19, 30), np.float32))
     with pytest.raises(DataError, match="one channel"):
         processor(_image(), segmentation_maps=[np.ones((20, 30, 3), np.uint8)])

@@ -287,16 +287,16 @@ def test_pictures_keep_what_was_visible_and_predict_the_rest():
     [
         ({"token_budget": 0}, "token_budget is 0; it must be above 0"),
         ({"token_budget": 32}, "keeps 32 of 32"),
-        ({"token_budget": 3.5}, "whole number"),
-        ({"token_budget": None}, "do not go together"),
-        ({"decoder_kind": "shared", "modalities": both()}, "do not go together"),
-        ({"joint_encoding": False}, "one sequence for all"),
-        ({"use_cls_token": True}, "two tokens for one purpose"),
-        ({"use_cls_token": True, "global_token": False}, "one sequence for all"),
+        ({"token_budget": 3.5}, "integer"),
+        ({"token_budget": None}, "cannot be combined"),
+        ({"decoder_kind": "shared", "modalities": both()}, "cannot be combined"),
+        ({"joint_encoding": False}, "a joint sequence of all"),
+        ({"use_cls_token": True}, "serve the same purpose"),
+        ({"use_cls_token": True, "global_token": False}, "a joint sequence of all"),
         ({"share_mask": True}, "share_mask"),
         ({"token_budget_alpha": 0.0}, "token_budget_alpha"),
         ({"modalities": [*both(), {**NORM_RGB, "target_of": "rbg"}]}, "target_of is 'rbg'"),
-        ({"modalities": [*both(), {**NORM_RGB, "role": "both", "mask_ratio": 0.5}]}, "second target"),
+        ({"modalities": [*both(), {**NORM_RGB, "role": "both", "mask_ratio": 0.5}]}, "requires role 'target'"),
         ({"modalities": [*both(), {**NORM_RGB, "mask_name": "rgb_mask"}]}, "the same input_name, mask_name, channels"),
     ],
 )
@@ -306,13 +306,13 @@ def test_what_cannot_work_is_refused(overrides, words):
 
 
 def test_a_second_target_and_a_global_token_ask_for_what_they_need():
-    with pytest.raises(ConfigError, match="target_of needs decoder_kind"):
+    with pytest.raises(ConfigError, match="target_of requires decoder_kind"):
         tiny_config(modalities=[*both(), NORM_RGB])
-    with pytest.raises(ConfigError, match="one joint sequence"):
+    with pytest.raises(ConfigError, match="requires a joint sequence"):
         M33DModel(tiny_config(global_token=True))
-    with pytest.raises(ConfigError, match="no place in the shared decoder"):
+    with pytest.raises(ConfigError, match="shared decoder does not support global_token"):
         M33DForPreTraining(tiny_config(global_token=True, joint_encoding=True))
-    with pytest.raises(ConfigError, match="keep lacks"):
+    with pytest.raises(ConfigError, match="keep has no visible tokens"):
         model = multimae()
         model(**random_batch(model.config), keep=draw_keep(tiny_config(), 4))
     with pytest.raises(ConfigError, match="cannot be hidden"):

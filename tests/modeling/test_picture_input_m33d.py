@@ -65,7 +65,7 @@ def test_floats_and_odd_layouts_are_refused() -> None:
 def test_floats_in_0_to_1_are_not_divided_again(backend: type, dtype: type) -> None:
     unit = (_picture() / 255).astype(dtype)
     processor = backend(size={"height": 20, "width": 30})
-    with pytest.raises(DataError, match="divided by 255 once more: pass do_rescale=False"):
+    with pytest.raises(DataError, match="divided by 255 again: pass do_rescale=False"):
         processor(unit)
     for given in (unit, torch.from_numpy(unit).permute(2, 0, 1)):
         found = _pixels(processor, given, do_rescale=False)
@@ -109,11 +109,11 @@ def test_padding_of_floats_is_the_grey_of_8_bit_pictures() -> None:
         (np.full((9, 9, 3), np.nan, np.float32), "NaN or infinite"),
         (np.where(np.arange(243).reshape(9, 9, 3) == 7, np.inf, 0.5), "NaN or infinite"),
         (torch.full((3, 9, 9), -0.5), "values from -0.5 to -0.5"),
-        (torch.full((3, 9, 9), 300.0), "pictures are in 0 to 255"),
-        (np.full((9, 9, 3), 4000, np.uint16), r"uint16: is it a depth map\? .* depth=.* divided by 257"),
+        (torch.full((3, 9, 9), 300.0), "they must be in 0 to 255"),
+        (np.full((9, 9, 3), 4000, np.uint16), r"uint16\. If it is a depth map, .* depth=.* by 257"),
         (torch.full((3, 9, 9), 4000, dtype=torch.int32), "integers from 4000 to 4000"),
         (np.ones((9, 9, 3), bool), "an image is bool"),
-        (Image.fromarray(np.full((9, 9), 4000, np.uint16)), "'I;16', more than 8 bits: is it a depth map"),
+        (Image.fromarray(np.full((9, 9), 4000, np.uint16)), "'I;16', more than 8 bits. If it is a depth map"),
         (Image.fromarray(np.full((9, 9), 2.5, np.float32)), "'F', more than 8 bits"),
         (np.zeros((0, 9, 3), np.uint8), "no pixels"),
         (torch.zeros(3, 9, 0), "no pixels"),

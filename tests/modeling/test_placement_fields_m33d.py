@@ -81,9 +81,9 @@ def test_a_crop_larger_than_what_it_is_cut_from() -> None:
         M33DVideoProcessor(**options)(_picture(40, 60)[None])
     # transformers pads with zeros, which maps have no value for.
     assert M33DImageProcessor(**options)(_picture(40, 60), return_tensors="pt")["pixel_values"].shape[-2:] == (21, 20)
-    with pytest.raises(ConfigError, match="crop_size is not larger"):
+    with pytest.raises(ConfigError, match="crop_size must not be larger"):
         M33DImageProcessor(**options)(_picture(40, 60), depth=np.ones((40, 60), np.float32))
-    with pytest.raises(ConfigError, match="the picture only 40 x 60"):
+    with pytest.raises(ConfigError, match="but the picture is only 40 x 60"):
         options["crop_size"] = {"height": 41, "width": 9}
         M33DVideoProcessor(**options, do_resize=False)(_picture(40, 60)[None])
 
@@ -93,5 +93,5 @@ def test_what_no_picture_can_be() -> None:
     with pytest.raises(DataError, match="no pixels: 0 x 4"):
         placement_of((0, 4), fields)
     wide = {**fields, "do_center_crop": True, "crop_size": SizeDict(height=8, width=8)}
-    with pytest.raises(DataError, match="134,217,728 pixels are the most"):
+    with pytest.raises(DataError, match="at most 134,217,728 pixels"):
         placement_of((1, 3_000_000), wide)

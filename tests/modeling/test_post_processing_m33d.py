@@ -84,7 +84,7 @@ def test_a_crop_that_cannot_be_undone_is_not_guessed() -> None:
     crop = {"height": 9, "width": 9}
     processor = M33DImageProcessor(size={"shortest_edge": 8}, do_center_crop=True, crop_size=crop)
     outputs = SimpleNamespace(predicted_depth=torch.ones(1, 9, 9))
-    with pytest.raises(ConfigError, match="crop_size is not larger"):
+    with pytest.raises(ConfigError, match="crop_size not larger"):
         processor.post_process_depth_estimation(outputs, [(8, 6)])
     assert processor.post_process_depth_estimation(outputs)[0]["predicted_depth"].shape == (9, 9)
 

@@ -190,11 +190,11 @@ def test_bad_arguments_are_named():
         model(**misspelt)
     with pytest.raises(ConfigError, match="depth_values"):
         model(pixel_values=batch["pixel_values"])
-    with pytest.raises(ConfigError, match="keep lacks"):
+    with pytest.raises(ConfigError, match="keep has no visible tokens"):
         model(**batch, keep={"rgb": torch.zeros(4, 3, dtype=torch.long)})
     with pytest.raises(DataError, match="channels"):
         model(**{**batch, "depth_values": batch["pixel_values"]})
-    with pytest.raises(ConfigError, match="loss_counts needs"):
+    with pytest.raises(ConfigError, match="loss_counts requires"):
         model.loss_counts(**batch)
     with pytest.raises(ConfigError, match="no loss term"):
         build(tiny_config(modalities=both(UNMASKED, UNMASKED)))

@@ -220,5 +220,5 @@ def test_a_misspelt_input_is_named(model_class):
     model = model_class(tiny_config(segmentation_head_width=8, depth_head_width=8))
     with pytest.raises(ConfigError, match="pixel_values"):
         model(pixel_value=torch.zeros(1, 3, 32, 32))
-    with pytest.raises(ConfigError, match="lacks 'pixel_values'"):
+    with pytest.raises(ConfigError, match="requires 'pixel_values'"):
         model()

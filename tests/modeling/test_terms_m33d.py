@@ -76,5 +76,5 @@ def test_a_new_term_is_trained_logged_and_evaluated(tmp_path: Path) -> None:
 
 
 def test_a_term_says_what_it_lacks() -> None:
-    with pytest.raises(TypeError, match="LossTerm does not say when it is active"):
+    with pytest.raises(TypeError, match="LossTerm does not implement `of`"):
         LossTerm.of(M33DConfig(**SMALL))

@@ -128,10 +128,10 @@ def test_options(tmp_path: Path) -> None:
         ({"do_sample_frames": True, "num_frames": 0}, "at least 1"),
         ({"resample": 0}, "bilinear"),
         ({"crop_size": {"height": 17, "width": 8}}, "crop_size is 17 x 8"),
-        ({"crop_size": {"height": 38, "width": 8}, "do_resize": False}, "the picture only 37 x 61"),
+        ({"crop_size": {"height": 38, "width": 8}, "do_resize": False}, "but the picture is only 37 x 61"),
         ({"size": {"longest_edge": 8}}, "height and width"),
-        ({"do_rescale": False}, "needs do_rescale"),
-        ({"rescale_factor": 1.0}, "divided by 255"),
+        ({"do_rescale": False}, "requires do_rescale"),
+        ({"rescale_factor": 1.0}, "must be 1/255"),
         ({"do_sample_frames": True, "frame_stride": 0}, "at least 1"),
         ({"video_backend": "decrod"}, "Did you mean 'decord'"),
     ],
@@ -221,7 +221,7 @@ def test_frames_listed_as_pictures_are_videos_of_one_frame_each(folder: Path) ->
     best = processor.post_process_video_classification(SimpleNamespace(logits=logits))[0]
     assert [answer["label"] for answer in answers] == [f"activity {label}" for label in best["labels"].tolist()]
     assert [answer["score"] for answer in answers] == pytest.approx(best["scores"].tolist(), abs=1e-5)
-    with pytest.raises(DataError, match="4 frames are asked for, and the clip has 3"):
+    with pytest.raises(DataError, match="4 frames are requested, but the clip has 3"):
         classify([frames[:3]])
 
 

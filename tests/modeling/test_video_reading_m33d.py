@@ -309,7 +309,7 @@ def test_folder_of_pictures(tmp_path: Path) -> None:
     assert [number_in(frame) for frame in read_video(folder, [11, 2, 10], info=info)] == [11, 2, 10]
     assert [number for number, _ in iterate_video(folder, start=9)] == [9, 10, 11]
     Image.fromarray(numbered_frame(3)[:32]).save(folder / "frame3.png")
-    with pytest.raises(CorruptFileError, match=r"frame3.png: is 32 x 96, the first picture 64 x 96"):
+    with pytest.raises(CorruptFileError, match=r"frame3.png: is 32 x 96, but the first picture is 64 x 96"):
         read_video(folder, [3])
     (folder / "frame4.png").write_bytes((folder / "frame5.png").read_bytes()[:90])
     with pytest.raises(CorruptFileError, match=r"frame4.png: truncated PNG"):

@@ -212,7 +212,7 @@ def test_bad_input_is_named() -> None:
     model, detector = _classifier(), _detector()
     with pytest.raises(ConfigError, match="no argument 'pixel_value'"):
         model(pixel_value=_clips(1))
-    with pytest.raises(ConfigError, match="multiple of the tubelet"):
+    with pytest.raises(ConfigError, match="multiple of tubelet_size"):
         model(torch.randn(1, 3, 3, 32, 32))
     with pytest.raises(DataError, match="one class id per clip"):
         model(_clips(2), labels=torch.tensor([1]))
@@ -226,7 +226,7 @@ def test_bad_input_is_named() -> None:
         detector(pixel_values=_clips(1))
     with pytest.raises(DataError, match="attention_mask has shape"):
         detector(features=_features(1, 3), attention_mask=torch.ones(1, 4))
-    with pytest.raises(ConfigError, match="only temporal_causal"):
+    with pytest.raises(ConfigError, match="temporal_causal True"):
         detector.temporal(_features(1, 3), state=torch.zeros(2, 1, 8))
     with pytest.raises(DataError, match=r"expected \(B, S\) = \(1, 3\)"):
         detector(features=_features(1, 3), labels=torch.zeros(1, 2, dtype=torch.int64))

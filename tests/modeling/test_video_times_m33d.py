@@ -101,7 +101,7 @@ def test_a_recording_that_is_cut_short_says_so(tmp_path: Path, name: str) -> Non
     (lack,) = info.lacks
     assert lack.after == info.num_frames and lack.start == pytest.approx(info.num_frames / 25)
     assert lack.stop == pytest.approx(8.0, abs=0.05) and lack.frames == pytest.approx(200 - info.num_frames, abs=1)
-    assert f"announces 8.0 s, of which {info.num_frames / 25:.1f} s decode" in info.incomplete
+    assert f"announces 8.0 s, but only {info.num_frames / 25:.1f} s can be decoded" in info.incomplete
 
 
 def test_a_transport_stream_that_ends_inside_a_packet_says_so(tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ def test_overrides_are_checked_as_the_fields_of_a_run_are(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--num_attention_heads", "0"], "num_attention_heads, as stated for the checkpoint, is 0; it must be"),
-        (["--layer_norm_eps", "nan"], "layer_norm_eps, as stated for the checkpoint, is nan; it must be above 0"),
+        (["--num_attention_heads", "0"], "num_attention_heads, as set for the checkpoint, is 0; it must be"),
+        (["--layer_norm_eps", "nan"], "layer_norm_eps, as set for the checkpoint, is nan; it must be above 0"),
         (["--image_size", "1", "2", "3"], "is [1, 2, 3]; it must be two numbers"),
-        (["--num_frames", "-1"], "num_frames, as stated for the checkpoint, is -1"),
+        (["--num_frames", "-1"], "num_frames, as set for the checkpoint, is -1"),
     ],
 )
 def test_statements_are_in_the_range_of_their_field(
@@ -98,7 +98,7 @@ def test_an_output_that_is_a_file_is_told(tmp_path: Path, capsys: pytest.Capture
     torch.save({"model": original_mae(tiny_vitmae())}, tmp_path / "mae.pth")
     heads = ["--num_attention_heads", "4", "--decoder_num_attention_heads", "3", "--image_size", "32"]
     assert main(["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "mae.pth"), *heads]) == 1
-    assert "is a file; --output names a folder" in capsys.readouterr().err
+    assert "is a file; set --output to a folder" in capsys.readouterr().err
     assert main(["--input", str(tmp_path / "mae.pth"), "--output", str(tmp_path / "out"), *heads]) == 0
 
 

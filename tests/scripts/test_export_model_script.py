@@ -29,7 +29,7 @@ def test_a_pretrained_encoder_goes_out(tmp_path: Path, capsys: pytest.CaptureFix
     torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state, rtol=1e-5, atol=2e-5)
     capsys.readouterr()
     assert main(words) == 1
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'out'} already holds something")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'out'} is not empty")
 
 
 def test_formats_are_those_of_the_package() -> None:
@@ -45,14 +45,14 @@ def test_bad_folders_are_told_in_one_line(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "file").write_text("")
     for name, message in (
         ("bare", "but no model.safetensors"),
-        ("foreign", "no folder (or Hub id) of a model of this package"),
-        ("nowhere", "no folder (or Hub id) of a model of this package"),
+        ("foreign", "not a folder (or Hub id) of a model of this package"),
+        ("nowhere", "not a folder (or Hub id) of a model of this package"),
     ):
         assert main(["--input", str(tmp_path / name), "--output", str(tmp_path / "out"), "--to", form]) == 1
         (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert message in error
     assert main(["--input", str(tmp_path / "bare"), "--output", str(tmp_path / "file"), "--to", form]) == 1
-    assert "is a file; --output names a folder" in capsys.readouterr().err
+    assert "is a file; set --output to a folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -60,7 +60,7 @@ def test_bad_folders_are_told_in_one_line(tmp_path: Path, capsys: pytest.Capture
 def test_pretraining_is_no_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
     saved(M33DForPreTraining, tmp_path / "own")
     assert main(["--input", str(tmp_path / "own"), "--output", str(tmp_path / "out"), "--to", form]) == 1
-    assert "pre-training draws masks and sorts by them" in capsys.readouterr().err
+    assert "pre-training draws random masks and sorts by them" in capsys.readouterr().err
 
 
 def test_incomplete_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

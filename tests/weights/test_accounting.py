@@ -86,7 +86,7 @@ def test_a_checkpoint_without_final_norm_lists_it_as_new(mae_weights: dict[str, 
 
 def test_half_of_a_bias_fails(videomae_weights: dict[str, Tensor]) -> None:
     weights = {k: v for k, v in videomae_weights.items() if k != "encoder.blocks.1.attn.v_bias"}
-    _refused(weights, M33DForPreTraining(videomae_config()), "k and v is absent")
+    _refused(weights, M33DForPreTraining(videomae_config()), "k and v is missing")
 
 
 def test_wrong_patch_size_names_both_shapes(mae_weights: dict[str, Tensor]) -> None:
@@ -127,7 +127,7 @@ def test_transposed_positions_are_refused(mae_weights: dict[str, Tensor]) -> Non
 
 def test_zero_positions_of_transformers_5_are_named(mae_weights: dict[str, Tensor]) -> None:
     weights = mae_weights | {"pos_embed": torch.zeros_like(mae_weights["pos_embed"])}
-    _refused(weights, M33DForPreTraining(mae_config()), "all zeros. transformers leaves")
+    _refused(weights, M33DForPreTraining(mae_config()), "all zeros. transformers does")
 
 
 def test_half_precision_checkpoints_are_accepted(mae_weights: dict[str, Tensor]) -> None:
@@ -207,7 +207,7 @@ def test_task_model_takes_the_encoder(mae_weights: dict[str, Tensor]) -> None:
     model = M33DForSemanticSegmentation(config)
     report = _convert(mae_weights, model)
     assert not [name for name in report.new if name.startswith("m33d.")]
-    assert "raw blocks" in report.ignored["norm.weight"]
+    assert "output of the blocks" in report.ignored["norm.weight"]
     assert report.ignored["decoder_pred.weight"] == "the model has no decoder"
 
 

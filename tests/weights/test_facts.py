@@ -78,7 +78,7 @@ def test_stated_facts_give_their_features(
     ]
     assert _run(file, *flags) == 0
     report = capsys.readouterr().out
-    assert "num_attention_heads 4: stated; no tensor tells it" in report
+    assert "num_attention_heads 4: stated; it cannot be read from the weights" in report
     assert "assumed: hidden_act 'gelu'" in report and "assumed: layer_norm_eps 1e-06" in report
     model = M33DModel.from_pretrained(file.parent / "out").eval()
     assert (model.config.num_attention_heads, model.config.image_size, model.config.num_frames) == (4, 64, 8)
@@ -127,7 +127,7 @@ def test_a_statement_goes_before_files_and_a_position_table_before_both() -> Non
     known = config_for(checkpoint)
     assert (known["image_size"], known["num_attention_heads"]) == (32, 4)
     with pytest.raises(
-        ConversionError, match="image_size is stated as 224, but the position table is that of 32 pixels"
+        ConversionError, match="image_size is 224, but the position table belongs to 32 pixels"
     ):
         config_for(from_state_dict(weights, stated={**heads, "image_size": 224}))
 
@@ -165,18 +165,18 @@ def test_other_heads_than_the_released_ones_must_be_stated_in_a_run_too(tmp_path
     with torch.device("meta"):
         model = M33DModel(M33DConfig(num_frames=16, tubelet_size=2, **sizes), modalities=["rgb"])
     model.to_empty(device="cpu")
-    with pytest.raises(ConversionError, match=r"6 are those of the released.*init\.num_attention_heads 12"):
+    with pytest.raises(ConversionError, match=r"6 is that of the released.*init\.num_attention_heads 12"):
         initialise(model, tmp_path / "small.pth")
     report = initialise(model, tmp_path / "small.pth", ConversionOptions(num_attention_heads=12))
-    assert "num_attention_heads 12: stated; no tensor tells it" in report.facts
+    assert "num_attention_heads 12: stated; it cannot be read from the weights" in report.facts
 
 
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
-        ({"heads": 4}, "cannot be stated about a checkpoint"),
-        ({"num_attention_heads": "4"}, "expected int"),
-        ({"num_attention_heads": True}, "expected int"),
+        ({"heads": 4}, "is not a setting of a checkpoint"),
+        ({"num_attention_heads": "4"}, "must be int"),
+        ({"num_attention_heads": True}, "must be int"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"num_attention_heads": 5}, "not a multiple"),
         ({"image_size": [1, 2, 3]}, "image_size"),
@@ -227,7 +227,8 @@ def test_whether_patches_were_normalised_can_be_stated(stated: bool, theirs: Vid
     assert f"{'normalised' if stated else 'plain'} patches: stated (norm_pix_loss)" in report.facts
     opposite = replace(checkpoint, stated={**facts, "norm_pix_loss": not stated})
     other = M33DForPreTraining(M33DConfig(**config_for(opposite)))
-    assert any("patches there (stated (norm_pix_loss))" in line for line in convert_state_dict(checkpoint, other).facts)
+    lines = convert_state_dict(checkpoint, other).facts
+    assert any("patches in the checkpoint (stated (norm_pix_loss))" in line for line in lines)
 
 
 def test_models_without_query_biases_convert(theirs: VideoMAEForPreTraining) -> None:

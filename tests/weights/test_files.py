@@ -40,7 +40,7 @@ def test_suffixes(weights: dict[str, Tensor], tmp_path: Path) -> None:
 
 def test_a_pickle_with_foreign_objects_is_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"model": weights, "args": _Hostile()}, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match="not plain tensors"):
+    with pytest.raises(CheckpointError, match="neither a tensor nor a number"):
         load_foreign(tmp_path / "evil.pth")
 
 
@@ -52,7 +52,7 @@ def test_a_truncated_file_is_refused(weights: dict[str, Tensor], tmp_path: Path)
         else:
             save_file(weights, whole)
         (tmp_path / name).write_bytes(whole.read_bytes()[:5000])
-        with pytest.raises(CheckpointError, match="not a readable"):
+        with pytest.raises(CheckpointError, match=r"not a readable|cannot be read as a torch file"):
             load_foreign(tmp_path / name)
 
 
@@ -114,7 +114,7 @@ def test_hub_repository(weights: dict[str, Tensor], tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", ["no/such/file.pth", "weights/mae.pth", "nothing", "a b/c"])
 def test_no_such_file(name: str) -> None:
-    with pytest.raises(CheckpointError, match="no such file or folder"):
+    with pytest.raises(CheckpointError, match="not an existing file or folder"):
         load_foreign(name)
 
 

@@ -80,7 +80,7 @@ def test_another_decoder_is_new_as_a_whole(tmp_path: Path) -> None:
     report = initialise(fresh(config_of("rooms/pretrain_stage2", "m33d", *words)), folder)
     assert all(name.startswith("decoder.") for name in [*report.new, *report.ignored])
     assert len(report.new) == len(report.ignored) > 0
-    assert all("(16,)" in r or "another decoder" in r for r in report.new.values())
+    assert all("(16,)" in r or "different decoder" in r for r in report.new.values())
 
 
 @pytest.mark.parametrize("kind", [M33DForSemanticSegmentation, M33DForDepthEstimation])
@@ -141,10 +141,13 @@ def test_separate_encoders_from_a_shared_one_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--model.hidden_size", "32"], ["hidden_size is 16 there and 32 here", "--model.hidden_size 16"]),
-        (["--model.num_hidden_layers", "2"], ["num_hidden_layers is 4 there and 2 here"]),
-        (["--model.num_hidden_layers", "6"], ["num_hidden_layers is 4 there and 6 here"]),
-        (["--model.patch_size", "16"], ["patch_size is 8 there and 16 here"]),
+        (
+            ["--model.hidden_size", "32"],
+            ["hidden_size is 16 in the checkpoint and 32 in this model", "--model.hidden_size 16"],
+        ),
+        (["--model.num_hidden_layers", "2"], ["num_hidden_layers is 4 in the checkpoint and 2 in this model"]),
+        (["--model.num_hidden_layers", "6"], ["num_hidden_layers is 4 in the checkpoint and 6 in this model"]),
+        (["--model.patch_size", "16"], ["patch_size is 8 in the checkpoint and 16 in this model"]),
         (["--model.num_attention_heads", "2"], ["num_attention_heads", "4", "2"]),
     ],
 )
@@ -262,7 +265,7 @@ def test_a_pretraining_gives_a_clip_classifier_its_encoder_only(tmp_path: Path) 
     report = initialise(model, folder)
     assert set(report.new) == CLIP_HEAD
     norm = "m33d.encoders.rgb.layernorm.weight"
-    assert report.ignored[norm] == "this model's head reads raw blocks, before any final norm"
+    assert report.ignored[norm] == "this model's head reads the output of the blocks, before any final norm"
     assert bool((model.fc_norm.weight == 1).all()) and bool((model.fc_norm.bias == 0).all())
     assert float(model.classifier.weight.detach().abs().max()) < 1e-3
 
@@ -273,9 +276,9 @@ def test_a_classifier_is_taken_for_the_same_classes_only(tmp_path: Path) -> None
     same = initialise(fresh(clip_config(["cut", "knot", "rest"]), M33DForVideoClassification), tmp_path)
     assert (same.new, same.ignored) == ({}, {})
     cases = {
-        "has 3 classes, the model 2": ["cut", "knot"],
+        "has 3 classes, but the model has 2": ["cut", "knot"],
         "the same classes in another order": ["knot", "cut", "rest"],
-        "class 2 is 'rest' there and 'tie' here": ["cut", "knot", "tie"],
+        "class 2 is 'rest' in the checkpoint and 'tie' in the model": ["cut", "knot", "tie"],
     }
     for reason, names in cases.items():
         report = initialise(fresh(clip_config(names), M33DForVideoClassification), tmp_path)
@@ -293,9 +296,9 @@ def test_detection_starts_from_the_first_stage_and_back(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "two")
     back = initialise(fresh(clip_config(["cut", "knot"]), M33DForVideoClassification), tmp_path / "two")
     assert not back.new and set(back.ignored.values()) == {
-        "this model lacks the recurrent net", "this model lacks the temporal classifier"
+        "this model lacks the recurrent network", "this model lacks the temporal classifier"
     }  # fmt: skip
     causal = fresh(clip_config(["cut", "knot"], temporal_causal=True), M33DForVideoActionDetection)
     narrower = initialise(causal, tmp_path / "two")
     assert set(narrower.new) == {"temporal_classifier.weight", "temporal_classifier.bias"}
-    assert narrower.ignored["gru.weight_ih_l0_reverse"] == "the recurrent net of this model has no such weight"
+    assert narrower.ignored["gru.weight_ih_l0_reverse"] == "the recurrent network of this model has no such weight"

@@ -1,7 +1,7 @@
 """NYU Depth v2's labelled frames in one file, `nyu_depth_v2_labeled.mat`, read frame by frame.
 
-It is MATLAB 7.3, which is HDF5: arrays lie with their dimensions reversed, the frames first and every picture lying on
-its side: `images` (N, 3, W, H) uint8, `depths` and `rawDepths` (N, W, H) float32 in metres, `labels` (N, W, H) uint16.
+It is MATLAB 7.3, which is HDF5: the dimensions of arrays are reversed, with the frames first and every picture
+transposed: `images` (N, 3, W, H) uint8, `depths` and `rawDepths` (N, W, H) float32 metres, `labels` (N, W, H) uint16.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from m33d_hf.data.packed_formats.hdf5 import open_hdf5
 from m33d_hf.errors import CorruptFileError, decoding
 from m33d_hf.modeling.picture_files_m33d import check_pixels
 
-# Stream -> the array that it comes from. `measured` is `depths` where `rawDepths` has a value, else 0.
+# Stream -> its array. `measured` is `depths` where `rawDepths` has a value, else 0.
 ARRAYS = {"rgb": "images", "filled": "depths", "measured": "depths", "raw": "rawDepths", "labels": "labels"}
 _WHOLE = "2.8 GB"
 
 
 def num_frames(path: Path | str, streams: tuple[str, ...] = ("rgb",)) -> int:
-    """Frames of the file; every stream named has as many.
+    """Number of frames of the file, equal for all given streams.
 
     Raises:
-        CorruptFileError: missing, cut short, of another version of MATLAB, or without these arrays.
+        CorruptFileError: missing, truncated, of another version of MATLAB, or without these arrays.
     """
     arrays = open_hdf5(Path(path), _WHOLE)
     counts = {ARRAYS[stream]: len(_array(Path(path), arrays, stream)) for stream in streams}
@@ -43,7 +43,7 @@ def read_frame(file: Path, stream: str, number: int) -> np.ndarray:
     array = _array(file, arrays, stream)
     where = Path(f"{file}#{stream}-{number}")
     if not 0 <= number < len(array):
-        raise CorruptFileError(where, f"is not there: {len(array)} frames")
+        raise CorruptFileError(where, f"does not exist: the file has {len(array)} frames")
     with decoding(where):
         values = np.ascontiguousarray(array[number].T)
         if stream == "measured":
@@ -66,5 +66,5 @@ def _array(path: Path, arrays: Any, stream: str) -> Any:
     kind = "u" if stream in ("rgb", "labels") else "f"
     shaped = array.ndim == 4 and array.shape[1] == 3 if stream == "rgb" else array.ndim == 3
     if not shaped or array.dtype.kind != kind:
-        raise CorruptFileError(path, f"its array {name} is {array.dtype} {array.shape}, not as NYUv2's")
+        raise CorruptFileError(path, f"its array {name} is {array.dtype} {array.shape}, unlike NYUv2's")
     return array

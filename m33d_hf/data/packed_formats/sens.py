@@ -1,9 +1,9 @@
 """ScanNet's `.sens` recordings: colour, depth and camera poses of a scan in one file, read frame by frame.
 
 Little-endian, as the data set's SensorData tools write it: a header with both cameras, then for every frame its pose
-(camera to world), two time stamps, the sizes of the two compressed pictures and these themselves, in the end readings
-of the inertial sensor, which are not looked at. Where each picture lies is found by stepping from frame to frame, once
-per file, and kept under `$M33D_CACHE/sens` (`~/.cache/m33d_hf/sens`).
+(camera to world), two timestamps, the sizes of the two compressed pictures and the pictures; at the end, readings of
+the inertial sensor, which are not read. The offset of each picture is found by stepping from frame to frame, once per
+file, and cached under `$M33D_CACHE/sens` (`~/.cache/m33d_hf/sens`).
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _MOST_FRAMES = 10**8
 
 @dataclass(frozen=True)
 class SensHeader:
-    """What a recording says about itself.
+    """The header of a recording.
 
     Attributes:
         sensor: name of the device.
         matrices: 4 x 4 each, row by row: color_intrinsic, color_extrinsic, depth_intrinsic, depth_extrinsic. An
             intrinsic holds fx, fy, cx, cy in pixels of its own stream.
-        color_kind, depth_kind: how the pictures are stored: JPEG, PNG or raw; zlib, occi or raw.
+        color_kind, depth_kind: compression of the pictures: JPEG, PNG or raw; zlib, occi or raw.
         color_size, depth_size: (height, width).
         depth_shift: stored value / depth_shift = metres.
-        num_frames: as announced.
+        num_frames: as stated in the header.
     """
 
     sensor: str
@@ -63,14 +63,14 @@ class SensHeader:
 
 @dataclass(frozen=True)
 class SensIndex:
-    """A recording's header and where its frames lie.
+    """A recording's header and the offsets of its frames.
 
     Attributes:
         header: see `SensHeader`.
         places: (frames, 4) int64: offset and number of bytes of the colour picture, then of the depth map.
-        poses: (frames, 4, 4) float32, camera to world; infinite where the tracker had lost its way.
-        stamps: (frames, 2) uint64, time stamps of colour and depth in the device's own unit.
-        lack: what is missing of the announced frames; None for a whole file.
+        poses: (frames, 4, 4) float32, camera to world; infinite where tracking was lost.
+        stamps: (frames, 2) uint64, timestamps of colour and depth in the device's own unit.
+        lack: what is missing of the frames in the header; None for a complete file.
     """
 
     header: SensHeader
@@ -81,20 +81,20 @@ class SensIndex:
 
     @property
     def num_frames(self) -> int:
-        """Frames that are there."""
+        """Number of frames in the file."""
         return len(self.places)
 
 
 def read_index(path: Path | str) -> SensIndex:
-    """Header and places of a recording, from the cache where it has been read before.
+    """Header and frame offsets of a recording, from the cache if it has been read before.
 
-    A file that ends early, or whose lengths cannot be, is read as far as it goes: `lack` says where that is.
+    A file that ends early, or has impossible lengths, is read up to that frame, which `lack` states.
 
     Raises:
-        CorruptFileError: missing, no `.sens` of version 4, a damaged header, or not one whole frame.
+        CorruptFileError: missing, not a `.sens` of version 4, a damaged header, or no complete frame.
     """
     path = Path(path)
-    file_size(path)  # says what is wrong with what is no file
+    file_size(path)  # raises a clear error if it is not a file
     state = path.stat()
     return _index(path, state.st_size, state.st_mtime_ns)
 
@@ -110,7 +110,7 @@ def _index(path: Path, size: int, modified: int) -> SensIndex:
             found = _scan(path, file, size, header, begin)
         _keep(kept, found)
     if not found.num_frames:
-        raise CorruptFileError(path, f"has not one whole frame: {found.lack}")
+        raise CorruptFileError(path, f"has no complete frame: {found.lack}")
     return found
 
 
@@ -125,23 +125,23 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[SensHeader, int]:
     """The header, and the offset of the first frame."""
     version, length = struct.unpack("<IQ", _bytes(path, file, 12))
     if version != VERSION:
-        raise CorruptFileError(path, f"is no ScanNet recording of version {VERSION} (its first number is {version})")
+        raise CorruptFileError(path, f"is not a ScanNet recording of version {VERSION} (its first number is {version})")
     if length > min(_LONGEST_NAME, size):
-        raise CorruptFileError(path, f"its header claims a sensor name of {length:,} bytes; the file has {size:,}")
+        raise CorruptFileError(path, f"its header claims a sensor name of {length:,} bytes, but the file has {size:,}")
     sensor = _bytes(path, file, length).decode("utf-8", "replace")
     values = _AFTER_NAME.unpack(_bytes(path, file, _AFTER_NAME.size))
     matrices = {name: tuple(values[16 * i : 16 * i + 16]) for i, name in enumerate(_MATRICES)}
     color, depth, color_width, color_height, depth_width, depth_height, shift, frames = values[64:]
     for what, kind, known in (("colour", color, _COLOR_KINDS), ("depth", depth, _DEPTH_KINDS)):
         if kind not in known:
-            raise CorruptFileError(path, f"its {what} compression is number {kind}; known are {known}")
+            raise CorruptFileError(path, f"its {what} compression is {kind}, but must be one of {known}")
     if color_height * color_width:  # depth alone is allowed
         check_pixels(path, color_height, color_width)
     check_pixels(path, depth_height, depth_width)
     if not (np.isfinite(shift) and shift > 0):
-        raise CorruptFileError(path, f"its depth shift is {shift}; stored values / shift are metres")
+        raise CorruptFileError(path, f"its depth shift is {shift}; it must be above 0 (stored value / shift = metres)")
     if frames > _MOST_FRAMES:
-        raise CorruptFileError(path, f"its header claims {frames:,} frames")
+        raise CorruptFileError(path, f"its header claims {frames:,} frames; at most {_MOST_FRAMES:,} are supported")
     header = SensHeader(
         sensor,
         matrices,
@@ -166,7 +166,7 @@ def _bytes(path: Path, file: BinaryIO, count: int) -> bytes:
 
 
 def _scan(path: Path, file: BinaryIO, size: int, header: SensHeader, begin: int) -> SensIndex:
-    """Step from frame to frame; payloads are stepped over."""
+    """Step from frame to frame; payloads are skipped."""
     places, poses, stamps, lack, at = [], [], [], None, begin
     for number in range(header.num_frames):
         try:
@@ -181,7 +181,7 @@ def _scan(path: Path, file: BinaryIO, size: int, header: SensHeader, begin: int)
         start = at + _FRAME.size
         if color_bytes + depth_bytes > size - start:
             claimed = f"{color_bytes:,} bytes of colour and {depth_bytes:,} of depth"
-            lack = f"frame {number} of {header.num_frames} claims {claimed}, and {size - start:,} are left in the file"
+            lack = f"frame {number} of {header.num_frames} claims {claimed}, but only {size - start:,} are left"
             break
         places.append((start, color_bytes, start + color_bytes, depth_bytes))
         poses.append(pose)
@@ -202,14 +202,14 @@ def _cache_file(path: Path, size: int, modified: int) -> Path:
 
 
 def _load(kept: Path, header: SensHeader) -> SensIndex | None:
-    """The index of a former run; None where there is none, or a damaged one (its checksums are zip's)."""
+    """The index from an earlier run; None if it is missing or damaged (zip's checksums detect this)."""
     if not kept.is_file():
         return None
     try:
         with decoding(kept), np.load(kept, allow_pickle=False) as held:
             places, poses, stamps, lack = (held[name] for name in ("places", "poses", "stamps", "lack"))
     except CorruptFileError as error:
-        logger.warning("%s; it is made anew", error)
+        logger.warning("%s; it is built again", error)
         return None
     if places.shape[1:] != (4,) or poses.shape != (len(places), 4, 4) or stamps.shape != (len(places), 2):
         return None
@@ -224,20 +224,20 @@ def _keep(kept: Path, index: SensIndex) -> None:
 
     try:
         write_atomically(kept, write)
-    except OSError as error:  # a cache that cannot be written costs time alone
-        logger.info("the index of frames cannot be kept in %s (%s)", kept.parent, error)
+    except OSError as error:  # without a cache, only time is lost
+        logger.info("the index of frames cannot be cached in %s (%s)", kept.parent, error)
 
 
 def read_frame(file: Path, stream: str, number: int) -> np.ndarray:
     """(H, W, 3) uint8 of a colour picture, (H, W) uint16 of a depth map as stored (see `SensHeader.depth_shift`).
 
     Raises:
-        CorruptFileError: the file, or this frame of it, cannot be read; depth compressed by occi.
+        CorruptFileError: the file, or this frame of it, cannot be read, or its depth is compressed with occi.
     """
     index = read_index(file)
     where = Path(f"{file}#{stream}-{number}")
     if stream not in STREAMS or not 0 <= number < index.num_frames:
-        raise CorruptFileError(where, f"is not there: {index.num_frames} frames of {' and '.join(STREAMS)}")
+        raise CorruptFileError(where, f"does not exist: there are {index.num_frames} frames of {' and '.join(STREAMS)}")
     at, count = (int(value) for value in index.places[number, 2 * STREAMS.index(stream) :][:2])
     try:
         with file.open("rb") as opened:
@@ -246,7 +246,7 @@ def read_frame(file: Path, stream: str, number: int) -> np.ndarray:
     except OSError as error:
         raise CorruptFileError(where, f"cannot be read ({error})") from error
     if len(data) < count:
-        raise CorruptFileError(where, f"has {len(data):,} of {count:,} bytes: the file has become shorter")
+        raise CorruptFileError(where, f"has {len(data):,} of {count:,} bytes: the file was truncated")
     return _color(where, data, index.header) if stream == "color" else _depth(where, data, index.header)
 
 
@@ -257,14 +257,14 @@ def _color(where: Path, data: bytes, header: SensHeader) -> np.ndarray:
     else:
         pixels, _ = decode_picture(where, data)
     if pixels.shape[:2] != (height, width):
-        raise CorruptFileError(where, f"is {pixels.shape[0]}x{pixels.shape[1]}, and the header says {height}x{width}")
+        raise CorruptFileError(where, f"is {pixels.shape[0]}x{pixels.shape[1]}, but the header states {height}x{width}")
     return np.require(pixels, requirements=["C", "W"])
 
 
 def _depth(where: Path, data: bytes, header: SensHeader) -> np.ndarray:
     if header.depth_kind == "occi":
         raise CorruptFileError(
-            where, "its depth is compressed by occi, which is not read; export it with ScanNet's own tools"
+            where, "its depth is compressed with occi, which is not supported; export it with ScanNet's own tools"
         )
     if header.depth_kind == "zlib":
         expected = 2 * header.depth_size[0] * header.depth_size[1]
@@ -272,16 +272,16 @@ def _depth(where: Path, data: bytes, header: SensHeader) -> np.ndarray:
         try:
             data = unpacking.decompress(data, expected + 1)
         except zlib.error as error:
-            raise CorruptFileError(where, f"its depth cannot be unpacked ({error})") from error
+            raise CorruptFileError(where, f"its depth cannot be decompressed ({error})") from error
         if not unpacking.eof:
-            raise CorruptFileError(where, "its compressed depth is cut short, or too long for its size")
+            raise CorruptFileError(where, "its compressed depth is truncated, or too long for its size")
     return _array(where, data, np.dtype("<u2"), header.depth_size)
 
 
 def _array(where: Path, data: bytes, kind: Any, shape: tuple[int, ...]) -> np.ndarray:
     values = np.frombuffer(data, np.uint8)
     if len(values) != np.dtype(kind).itemsize * int(np.prod(shape)):
-        raise CorruptFileError(where, f"unpacks to {len(values):,} bytes, which are not {shape} values")
+        raise CorruptFileError(where, f"has {len(values):,} bytes after decompression, which do not fit {shape}")
     return values.view(kind).reshape(shape).astype(np.dtype(kind).newbyteorder("="), copy=True)
 
 

@@ -16,10 +16,10 @@ _WHOLE = "180 MB"
 
 
 def num_frames(path: Path | str) -> int:
-    """Label maps of the file.
+    """Number of label maps of the file.
 
     Raises:
-        CorruptFileError: missing, cut short, of another version of MATLAB, or without label maps.
+        CorruptFileError: missing, truncated, of another version of MATLAB, or without label maps.
     """
     return len(_references(Path(path))[1])
 
@@ -49,16 +49,16 @@ def _references(path: Path) -> tuple[Any, Any]:
     with decoding(path, f"has no list {_STRUCT}/{_FIELD}, which SUNRGBD2Dseg.mat has"):
         references = file[_STRUCT][_FIELD]
         if references.dtype.kind != "O" or 1 not in references.shape or references.ndim != 2:
-            raise CorruptFileError(path, f"its {_STRUCT}/{_FIELD} is no list of references: {references.shape}")
+            raise CorruptFileError(path, f"its {_STRUCT}/{_FIELD} is not a list of references: {references.shape}")
         return file, references[()].ravel()
 
 
 def _map_of(path: Path, where: Path, number: int) -> Any:
     file, references = _references(path)
     if not 0 <= number < len(references):
-        raise CorruptFileError(where, f"is not there: {len(references)} label maps")
+        raise CorruptFileError(where, f"does not exist: the file has {len(references)} label maps")
     with decoding(where):
         array = file[references[number]]
         if array.ndim != 2 or array.dtype.kind not in "uif":
-            raise CorruptFileError(where, f"is no label map: {array.dtype} {array.shape}")
+            raise CorruptFileError(where, f"is not a label map: {array.dtype} {array.shape}")
         return array

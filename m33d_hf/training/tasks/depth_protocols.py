@@ -1,6 +1,6 @@
-"""How depth is judged: the protocols under which numbers for NYUv2 are published, by name.
+"""Evaluation protocols for depth: those under which results on NYUv2 are published, by name.
 
-They differ in what part of the picture counts, at which size, and what is averaged; numbers of two protocols cannot be
+They differ in the evaluated part of the picture, its size, and the average; results of two protocols cannot be
 compared.
 """
 
@@ -27,12 +27,12 @@ from m33d_hf.training.tasks.base import Batch
 from m33d_hf.training.tasks.dense import JUDGED
 
 _FULL = "full_depth"
-_OTHERWISE = "Give --evaluation.depth_protocol null to judge what the evaluation transform leaves."
+_OTHERWISE = "Set --evaluation.depth_protocol null to evaluate the output of the evaluation transform."
 
 
 @dataclass(frozen=True)
 class DepthProtocol:
-    """How one protocol judges.
+    """One protocol.
 
     Attributes:
         name: of `evaluation.depth_protocol`.
@@ -40,11 +40,11 @@ class DepthProtocol:
         said: one sentence for the log.
         bounds: metres; only ground truth strictly between them counts, and predictions are clamped to them. None: no
             bounds.
-        window: (top, bottom, left, right) of what counts, at the size of `full_size`; None: everything.
-        full_size: (height, width) of the ground truth that the prediction is enlarged to; None: both are judged as the
-            evaluation transform leaves them.
-        crop: what `transforms.eval_crop` has to be.
-        side: what `model.image_size` has to be; None: any.
+        window: (top, bottom, left, right) of the evaluated pixels, at the size of `full_size`; None: all.
+        full_size: (height, width) of the ground truth to which the prediction is resized; None: both are compared at
+            the size of the evaluation transform.
+        crop: required value of `transforms.eval_crop`.
+        side: required value of `model.image_size`; None: any.
     """
 
     name: str
@@ -61,7 +61,7 @@ class DepthProtocol:
         return DepthMetrics(self.average, device=device)
 
     def compared(self, predicted: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What is compared of predictions (B, h, w) and ground truth (B, H, W), both in metres."""
+        """The compared parts of predictions (B, h, w) and ground truth (B, H, W), both in metres."""
         if predicted.shape[-2:] != labels.shape[-2:]:
             predicted = F.interpolate(predicted[:, None], labels.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         if self.bounds is not None:
@@ -74,24 +74,24 @@ class DepthProtocol:
         return predicted, labels
 
     def check(self, args: RunArguments, config: M33DConfig) -> None:
-        """Refuse a run that could not be judged so.
+        """Refuse a run that does not fit the protocol.
 
         Raises:
             ConfigError: another evaluation crop or image size.
         """
         if args.transforms.eval_crop != self.crop:
             raise ConfigError(
-                f"The depth protocol {self.name} judges with transforms.eval_crop {self.crop!r}; it is "
+                f"The depth protocol {self.name} requires transforms.eval_crop {self.crop!r}, but it is "
                 f"{args.transforms.eval_crop!r}. {_OTHERWISE}"
             )
         if self.side is not None and config.image_height_width != (self.side, self.side):
             raise ConfigError(
-                f"The depth protocol {self.name} judges {self.side} x {self.side} pixels; model.image_size is "
+                f"The depth protocol {self.name} requires {self.side} x {self.side} pixels, but model.image_size is "
                 f"{list(config.image_height_width)}. {_OTHERWISE}"
             )
 
     def judging(self, dataset: SampleDataset) -> SampleDataset:
-        """The evaluation data with all that the protocol needs."""
+        """The evaluation data with everything that the protocol requires."""
         transform = dataset.transform
         if self.full_size is None or not isinstance(transform, EvaluationTransform):
             return dataset
@@ -133,7 +133,7 @@ class FullDepthTransform(EvaluationTransform):
 
 
 class FullDepthCollator(DepthCollator):
-    """A `DepthCollator` that adds what is judged, (B, H, W) metres at the size of the pictures."""
+    """A `DepthCollator` that adds the ground truth for evaluation, (B, H, W) metres at the size of the pictures."""
 
     def __init__(self, config: M33DConfig, protocol: DepthProtocol) -> None:
         super().__init__(config)
@@ -152,7 +152,7 @@ class FullDepthCollator(DepthCollator):
             if tuple(depth.shape) != wanted:
                 raise DataError(
                     f"{sample.key}: the depth protocol {self.protocol.name} is defined for pictures of "
-                    f"{wanted} pixels (height, width), and this one has {tuple(depth.shape)}."
+                    f"{wanted} pixels (height, width), but this one has {tuple(depth.shape)}."
                 )
         batch[JUDGED] = torch.stack(full).float()
         return batch, steps

@@ -1,4 +1,4 @@
-"""Our models out: stock transformers classes, timm's names, ONNX and torch.export, each verified after writing."""
+"""Exports our models: stock transformers classes, timm's names, ONNX and torch.export, each verified after writing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Do two models agree? Largest differences on random input, and the refusal of what does not.
+"""Checks that two models agree: largest differences on random input, and an error if they exceed a tolerance.
 
 Two models of the same function differ in float32 by rounding, which grows with depth and with large activations; in
-float64 what is left is a difference of the functions.
+float64 the remaining difference is one of the functions.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ def difference(shape: Sequence[int], expected: Tensor, found: Tensor) -> Differe
     """Compare one output.
 
     Raises:
-        ExportError: another shape, or numbers that are none.
+        ExportError: another shape, or NaN or infinity.
     """
     if found.shape != expected.shape:
-        raise ExportError(f"the exported model gives {tuple(found.shape)} for {tuple(expected.shape)}.")
+        raise ExportError(
+            f"the output of the exported model has shape {tuple(found.shape)}, expected {tuple(expected.shape)}."
+        )
     if not bool(torch.isfinite(found).all()):
-        raise ExportError(f"the exported model gives NaN or infinity for an input of {tuple(shape)}.")
+        raise ExportError(f"the exported model returns NaN or infinity for an input of shape {tuple(shape)}.")
     largest = float((found.double() - expected.double()).abs().max())
     return Difference(tuple(shape), largest, float(expected.abs().max()))
 
@@ -54,10 +56,10 @@ def difference(shape: Sequence[int], expected: Tensor, found: Tensor) -> Differe
 def both_precisions(
     ours: nn.Module, theirs: nn.Module, run: Callable[[Tensor], tuple[Tensor, Tensor]], shapes: Sequence[Sequence[int]]
 ) -> dict[str, list[Difference]]:
-    """Compare two models in float64, where rounding hides nothing and is blamed for nothing, and in float32.
+    """Compare two models in float64, where rounding is negligible, and in float32.
 
     Args:
-        ours, theirs: the models that `run` calls; their weights come back as they were.
+        ours, theirs: the models that `run` calls; their weights are unchanged afterwards.
         run: pixels to the outputs of both.
         shapes: of random pixels.
     """
@@ -71,7 +73,7 @@ def both_precisions(
 
 
 def demand(differences: Sequence[Difference], tolerance: float, what: str, cause: str = "") -> None:
-    """Raise where a difference is larger than `tolerance` times the largest value.
+    """Raise if a difference is larger than `tolerance` times the largest value.
 
     Raises:
         ExportError: naming the worst input.
@@ -79,17 +81,18 @@ def demand(differences: Sequence[Difference], tolerance: float, what: str, cause
     worst = max(differences, key=lambda each: each.relative)
     if worst.relative > tolerance:
         raise ExportError(
-            f"{what} does not agree with the model: off by {worst.largest:.2e} where values reach {worst.scale:.2e} "
-            f"(a share of {worst.relative:.1e}, allowed {tolerance:.0e}), for an input of {worst.shape}. Nothing is "
-            f"left behind.{cause}"
+            f"{what} does not agree with the model: it differs by {worst.largest:.2e} where values reach "
+            f"{worst.scale:.2e} "
+            f"(a relative difference of {worst.relative:.1e}, allowed {tolerance:.0e}), for an input of shape "
+            f"{worst.shape}. Nothing was written.{cause}"
         )
 
 
 def random_pixels(shape: Sequence[int], seed: int) -> Tensor:
-    """Normal numbers, as normalised pictures are."""
+    """Normally distributed pixels, similar to normalised pictures."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
 
 
 def plain(differences: Sequence[Difference]) -> list[dict[str, Any]]:
-    """For JSON."""
+    """The differences for JSON."""
     return [{"input": list(each.shape), "largest": each.largest, "relative": each.relative} for each in differences]

@@ -54,7 +54,7 @@ def _norm(source: Source, name: str) -> dict[str, Tensor]:
 
 
 def prefix_token(source: Source) -> Tensor | None:
-    """(1, 1, D): the class token, or the global token, which stands in its place: attention knows no order."""
+    """(1, 1, D): the class token, or the global token instead: attention does not depend on the order of tokens."""
     token = source.embedding.cls_token
     return token if token is not None else source.encoders.global_token
 

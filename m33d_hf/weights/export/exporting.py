@@ -1,4 +1,4 @@
-"""From a saved folder to a folder that others read: what `scripts/export_model.py` does."""
+"""Exports a saved folder to a folder that other libraries read, for `scripts/export_model.py`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ExportOptions:
 
 
 def export_model(source: str, output: Path, form: str, options: ExportOptions | None = None) -> dict[str, Any]:
-    """Write a model for others and verify it against ours on random input.
+    """Write a model for another library and verify it against ours on random input.
 
     Args:
         source: folder (or Hub id) of a saved model of ours.
@@ -44,18 +44,18 @@ def export_model(source: str, output: Path, form: str, options: ExportOptions | 
         options: of ONNX.
 
     Returns:
-        What export.json in the folder says.
+        The content of export.json in the folder.
 
     Raises:
         ConfigError: an unknown format or opset, or an output that exists.
-        CheckpointError: no complete model of ours; ExportError: it cannot go out, or does not agree when written.
+        CheckpointError: no complete model of ours; ExportError: it cannot be exported, or the export does not agree.
         MissingDependencyError: a package of the extra "export" is not installed.
     """
     options = options or ExportOptions()
     if form not in FORMATS:
-        raise ConfigError(f"the format is {form!r}; it is one of {', '.join(FORMATS)}.")
+        raise ConfigError(f"the format is {form!r}; it must be one of {', '.join(FORMATS)}.")
     if options.opset not in OPSETS:
-        raise ConfigError(f"opset is {options.opset}; it is one of {OPSETS.start} to {OPSETS.stop - 1}.")
+        raise ConfigError(f"opset is {options.opset}; it must be from {OPSETS.start} to {OPSETS.stop - 1}.")
     refuse_existing(output)
     model = load_source(source)
     _refuse_early(model, form)
@@ -73,7 +73,7 @@ def export_model(source: str, output: Path, form: str, options: ExportOptions | 
 
 
 def _refuse_early(model: Source, form: str) -> None:
-    """What cannot go out leaves not even a folder's parents."""
+    """Refuse what cannot be exported before any folder is created."""
     if form in ("onnx", "torch_export"):
         output_name(model)
     else:

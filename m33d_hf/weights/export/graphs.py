@@ -1,4 +1,4 @@
-"""A task model as a graph for any batch, height and width: torch.export, and what a user must know to run it."""
+"""A task model as a graph for any batch, height and width: torch.export, and a description of input and output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCHES = (1, 3)
 
 
 class TaskGraph(nn.Module):
-    """What is exported: normalised pixels to the one tensor that a user wants, by its name."""
+    """The exported module: from normalised pixels to the one output of the task, by its name."""
 
     def __init__(self, source: Source) -> None:
         super().__init__()
@@ -46,19 +46,19 @@ def output_name(source: Source) -> str:
         advice = f"load it with {CLASSIFIER} and save that to export its clip classifier"
     else:
         advice = (
-            "pre-training draws masks and sorts by them, for which ONNX has no form here; --to transformers and "
-            "--to timm take its RGB encoder"
+            "pre-training draws random masks and sorts by them, which a graph cannot express here; --to transformers "
+            "and --to timm export its RGB encoder"
         )
-    raise ExportError(f"{source.name} holds {source.kind}; graphs can be exported of {names}: {advice}.")
+    raise ExportError(f"{source.name} holds {source.kind}; graphs can only be exported of {names}: {advice}.")
 
 
 def fewest_tokens(source: Source) -> int:
-    """Tokens that a picture has at least along each side: torch.export binds sides of one; DPT halves its map."""
+    """Minimum number of tokens along each side: torch.export specialises on sides of one; DPT halves its map."""
     return 3 if source.kind == "M33DForDepthEstimation" else 2
 
 
 def input_shape(source: Source, batch: int, rows: int, columns: int) -> list[int]:
-    """Shape of the input for a picture of so many tokens."""
+    """Shape of the input for a picture of this many tokens."""
     config = source.config
     height, width = config.patch_height_width
     frames = [config.num_frames] if source.kind == CLASSIFIER and config.num_frames > 1 else []

@@ -1,4 +1,4 @@
-"""Which of our models other architectures can hold: every obstacle named by its field, with what would be needed."""
+"""Which of our models fit other architectures: every obstacle is named with its field and a way out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from m33d_hf.weights.export.source import DETECTOR, Source
 
 
 def refuse_obstacles(source: Source, target: str) -> None:
-    """Raise where `target` ("VideoMAE", "ViT" or "timm") has no place for something that the model has.
+    """Raise if `target` ("VideoMAE", "ViT" or "timm") does not support a part of the model.
 
     Raises:
         ExportError: with all obstacles.
@@ -15,13 +15,13 @@ def refuse_obstacles(source: Source, target: str) -> None:
     check = {"VideoMAE": _videomae, "ViT": _vit, "timm": _timm}[target]
     found = [*_any(source), *check(source)]
     if found:
-        raise ExportError(f"{source.name} cannot go out to {target}: " + "; ".join(found) + ".")
+        raise ExportError(f"{source.name} cannot be exported to {target}: " + "; ".join(found) + ".")
 
 
 def _any(source: Source) -> list[str]:
     if source.kind == DETECTOR:
         return [
-            "M33DForVideoActionDetection reads whole videos by a recurrent net; load the folder with "
+            "M33DForVideoActionDetection reads whole videos with a recurrent network; load the folder with "
             "M33DForVideoClassification and save that to export its encoder and clip classifier"
         ]
     return []
@@ -30,21 +30,21 @@ def _any(source: Source) -> list[str]:
 def _videomae(source: Source) -> list[str]:
     config, found = source.config, []
     if config.use_cls_token:
-        found.append("use_cls_token is True, and VideoMAE has no class token; it takes models trained without one")
+        found.append("use_cls_token is True, but VideoMAE has no class token; export a model trained without one")
     if config.global_token:
-        found.append("global_token is True, and VideoMAE has only tokens of patches; it takes models without one")
+        found.append("global_token is True, but VideoMAE has only patch tokens; export a model without one")
     if config.num_register_tokens:
-        found.append(f"num_register_tokens is {config.num_register_tokens}, and VideoMAE has no register tokens")
+        found.append(f"num_register_tokens is {config.num_register_tokens}, but VideoMAE has no register tokens")
     if config.position_embedding_type != "sincos_1d":
         found.append(
-            f"position_embedding_type is {config.position_embedding_type!r}, and VideoMAE computes 'sincos_1d' itself "
-            "and keeps no positions among its weights"
+            f"position_embedding_type is {config.position_embedding_type!r}, but VideoMAE computes 'sincos_1d' itself "
+            "and has no positions among its weights"
         )
     elif config.position_embedding_resize != "rebuild" and tuple(config.position_grid or config.grid) != config.grid:
         found.append(
             f"position_grid is {list(config.position_grid or [])} at a grid of {list(config.grid)}, so positions are "
-            "interpolated, and VideoMAE computes those of its own grid; it takes models trained at the grid of their "
-            "positions, or with position_embedding_resize 'rebuild'"
+            "interpolated, but VideoMAE computes those of its own grid; export a model at the grid of its positions, "
+            "or with position_embedding_resize 'rebuild'"
         )
     return found
 
@@ -52,18 +52,18 @@ def _videomae(source: Source) -> list[str]:
 def _vit(source: Source) -> list[str]:
     config, found = source.config, []
     if config.is_clip_model:
-        found.append(f"num_frames is {config.num_frames} and tubelet_size {config.tubelet_size}, and ViT reads images")
+        found.append(f"num_frames is {config.num_frames} and tubelet_size {config.tubelet_size}, but ViT reads images")
     if not (config.use_cls_token or config.global_token):
-        found.append("use_cls_token is False, and ViTModel always has a class token; --to timm takes models without")
+        found.append("use_cls_token is False, but ViTModel always has a class token; --to timm does not require one")
     if config.num_register_tokens:
         found.append(
-            f"num_register_tokens is {config.num_register_tokens}, and ViTModel has none; --to timm takes them"
+            f"num_register_tokens is {config.num_register_tokens}, but ViTModel has none; --to timm supports them"
         )
     if source.encoder.layernorm is None:
         field = "encoder_norm" if source.kind in ("M33DModel", "M33DForPreTraining") else "head_norm"
         found.append(
-            f"{field} is {getattr(config, field)}: the head reads raw output, and ViTModel always ends in "
-            "a norm; --to timm takes encoders without one"
+            f"{field} is {getattr(config, field)}: the head reads raw output, but ViTModel always ends in "
+            "a norm; --to timm supports encoders without one"
         )
     return found
 
@@ -71,7 +71,7 @@ def _vit(source: Source) -> list[str]:
 def _timm(source: Source) -> list[str]:
     config, found = source.config, []
     if config.is_clip_model:
-        found.append(f"num_frames is {config.num_frames} and tubelet_size {config.tubelet_size}, and timm reads images")
+        found.append(f"num_frames is {config.num_frames} and tubelet_size {config.tubelet_size}, but timm reads images")
     if config.hidden_act != "gelu":
-        found.append(f"hidden_act is {config.hidden_act!r}, and timm's vision transformers have 'gelu'")
+        found.append(f"hidden_act is {config.hidden_act!r}, but timm's vision transformers have 'gelu'")
     return found

@@ -1,4 +1,4 @@
-"""To ONNX, in float32 and float16, verified in onnxruntime."""
+"""Export to ONNX, in float32 and float16, verified in onnxruntime."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 def write_onnx(source: Source, folder: Path, tolerance: float, opset: int, half: bool) -> dict[str, Any]:
     """Write model.onnx (and model_fp16.onnx with `half`), verify both; returns the report.
 
-    The float16 file takes and gives float32; its differences are measured, and limited by nothing but that weights and
-    activations fit into float16.
+    The float16 file has float32 input and output. Its differences are measured but not limited; weights and activations
+    must fit into float16.
 
     Raises:
         ExportError: not one of the task models, or a file does not agree.
@@ -80,22 +80,22 @@ def _need_packages() -> None:
         import onnxscript
     except ImportError as error:
         raise MissingDependencyError(
-            f"--to onnx needs {', '.join(PACKAGES)}: pip install 'm33d-hf[export]' ({error})."
+            f"--to onnx requires {', '.join(PACKAGES)}: pip install 'm33d-hf[export]' ({error})."
         ) from error
     assert onnx and onnxruntime and onnxscript
 
 
 def _name_sides(model: Any, told: dict[str, Any]) -> None:
-    """Call dynamic dimensions batch, height and width, as the report does, instead of by the exporter's symbols."""
+    """Name dynamic dimensions batch, height and width, as in the report, instead of with the exporter's symbols."""
     for value, part in ((model.graph.input[0], "input"), (model.graph.output[0], "output")):
         for dimension, name in zip(value.type.tensor_type.shape.dim, told[part]["shape"], strict=True):
             if dimension.dim_param:
                 dimension.dim_param = name
-    del model.graph.value_info[:]  # with the old symbols; runtimes infer them anew
+    del model.graph.value_info[:]  # with the old symbols; runtimes infer them again
 
 
 def _forget_places(model: Any) -> None:
-    """Drop the notes on which line of which file on this machine a node comes from."""
+    """Remove the source locations (files and lines of this machine) from all nodes."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -123,8 +123,9 @@ def write_half(source: Source, full: Any, folder: Path, apart: bool) -> dict[str
     large = [name for name, each in source.model.state_dict().items() if float(each.abs().max()) > _LARGEST_HALF]
     if large:
         raise ExportError(
-            f"{source.name}: {large[0]} holds values that float16 cannot ({_LARGEST_HALF:g} at most). Export without "
-            "it: --no_fp16."
+            f"{source.name}: {large[0]} holds values that are too large for float16 (at most {_LARGEST_HALF:g}). "
+            "Export "
+            "without it: --no_fp16."
         )
     activations = _half_activations(source)
     import onnx

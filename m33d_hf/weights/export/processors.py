@@ -1,4 +1,4 @@
-"""Stock processors with the preprocessing of our saved one, where one can say it, and how far they are from it."""
+"""Stock processors with the preprocessing of our saved one, where possible, and their differences from it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 from m33d_hf.weights.export.source import Source
 
 IMAGE_FILE, VIDEO_FILE = "preprocessor_config.json", "video_preprocessor_config.json"
-# What pictures of other shapes than the canvas show: the canvas itself, a wide, a high and an odd one.
+# Shapes of test pictures relative to the model's image size: equal, wide, tall and odd.
 _SHAPES = ((1.0, 1.0), (1.5, 2.0), (2.0, 1.25), (1.3, 2.17))
 
 
 def write_processors(source: Source, folder: Path) -> dict[str, Any]:
-    """Write the stock processors that go with a stock model, unless no field of theirs says what ours does.
+    """Write the stock processors for a stock model, unless they have no field for what ours does.
 
     Returns:
         For the report: which were written, notes on what differs, and the largest difference of normalised pixels
@@ -40,13 +40,13 @@ def write_processors(source: Source, folder: Path) -> dict[str, Any]:
         VideoMAEVideoProcessor(**fields).save_pretrained(folder)
         written = [VideoMAEImageProcessor.from_pretrained(folder), VideoMAEVideoProcessor.from_pretrained(folder)]
         notes.append(
-            f"stock processors take the frames they are given; ours takes {own.num_frames} frames of a video, "
+            f"stock processors use all frames passed to them; ours samples {own.num_frames} frames of a video, "
             f"frame_stride {own.frame_stride}, clip_sampling {own.clip_sampling!r}"
         )
     if fields.get("do_center_crop"):
         notes.append(
-            "ours rounds the longer side to the nearest pixel before the centre is cut out, transformers rounds down: "
-            "where these differ the crop may lie half a pixel aside"
+            "ours rounds the longer side to the nearest pixel before the centre crop, but transformers rounds down: "
+            "where these differ the crop may be shifted by half a pixel"
         )
     measured = [each for processor in written for each in _measure(source, own, processor)]
     return {"written": [type(each).__name__ for each in written], "notes": notes, "differences": measured}
@@ -56,7 +56,7 @@ def _own(source: Source, clip: bool) -> tuple[Any, list[str]]:
     kind = M33DVideoProcessor if clip else M33DImageProcessorPil
     if (source.folder / (VIDEO_FILE if clip else IMAGE_FILE)).is_file():
         return kind.from_pretrained(source.folder), []
-    note = "the folder has no processor; that of the model's configuration is taken"
+    note = "the folder has no processor; it was built from the model's configuration"
     return kind.from_model_config(source.config), [note]
 
 
@@ -66,14 +66,14 @@ def _fields(own: Any) -> tuple[dict[str, Any], str | None]:
     shared |= {"resample": int(own.resample), "image_mean": own.image_mean, "image_std": own.image_std}
     size = {name: value for name, value in dict(own.size).items() if value}
     if getattr(own, "do_pad", False):
-        return {}, "pictures are padded with mid-grey, which stock processors do not do: prepare them with ours"
+        return {}, "pictures are padded with mid-grey, which stock processors do not support: prepare them with ours"
     if not own.do_center_crop:
         return shared | {"size": size, "do_center_crop": False}, None
     sides = {size["height"], size["width"]} if "height" in size else {size.get("shortest_edge")}
     if len(sides) > 1 or None in sides:
         return {}, (
-            f"pictures are scaled until they cover {size} and their centre is cut out, which stock processors do for "
-            "squares only: prepare them with ours"
+            f"pictures are scaled to cover {size} and cropped to it, which stock processors support only for "
+            "squares: prepare them with ours"
         )
     side = int(sides.pop())  # type: ignore[arg-type]
     crop = {"height": side, "width": side}

@@ -1,4 +1,4 @@
-"""What is to go out: a saved folder of ours, its model in float32 and the class that wrote it."""
+"""The model to export: a saved folder of ours, its model in float32 and its class."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CLASSES = (*DENSE, CLASSIFIER, DETECTOR, PRETRAINING, ENCODERS)
 
 @dataclass(frozen=True)
 class Source:
-    """A model that is to go out.
+    """A model to export.
 
     Attributes:
-        name: what the user named.
-        folder: where config, weights and processor lie.
+        name: the path or Hub id that the user passed.
+        folder: location of config, weights and processor.
         kind: name of the class that was saved, one of CLASSES.
         model: that class with its weights, float32, in eval mode.
     """
@@ -57,7 +57,7 @@ class Source:
 
     @property
     def encoder(self) -> M33DEncoder:
-        """The encoder that RGB passes."""
+        """The encoder of RGB."""
         return cast(M33DEncoder, self.encoders.encoders[self.config.encoder_name(self.config.spec("rgb"))])
 
     def encode(self, pixel_values: Tensor) -> Tensor:
@@ -78,14 +78,14 @@ def load_source(name: str) -> Source:
     """Read a folder (or Hub id) that one of our models was saved to.
 
     Raises:
-        CheckpointError: nothing of ours is there, its weights are missing or incomplete.
+        CheckpointError: no model of ours, or its weights are missing or incomplete.
         ExportError: its configuration names no class of ours, or the model has no RGB.
     """
     own = find_own(name)
     if own is None or not own.config:
         raise CheckpointError(
-            f"{name}: no folder (or Hub id) of a model of this package; name the output folder of a run, in which "
-            "config.json says model_type m33d and model.safetensors holds the weights."
+            f"{name}: not a folder (or Hub id) of a model of this package; pass the output folder of a run, where "
+            "config.json has model_type m33d and model.safetensors holds the weights."
         )
     folder = own.files[0].parent
     config = M33DConfig.from_pretrained(folder)
@@ -93,7 +93,7 @@ def load_source(name: str) -> Source:
     if len(named) != 1 or named[0] not in CLASSES:
         raise ExportError(f"{folder / 'config.json'}: architectures is {named}; expected one of {', '.join(CLASSES)}.")
     if "rgb" not in [spec.name for spec in config.input_specs]:
-        raise ExportError(f"{name} has no RGB encoder (modalities); nothing but RGB models can go out.")
+        raise ExportError(f"{name} has no RGB encoder (modalities); only RGB models can be exported.")
     own_arguments = {"modalities": ["rgb"]} if named[0] == ENCODERS else {}
     model, told = getattr(m33d_hf, named[0]).from_pretrained(
         folder,

@@ -1,4 +1,4 @@
-"""A folder is there whole and verified, or not at all: written beside its place, renamed at the end."""
+"""Writes a folder completely or not at all: into a temporary folder that is renamed at the end."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ REPORT = "export.json"
 
 
 def refuse_existing(output: Path) -> None:
-    """Raise where something is in the way.
+    """Raise if the output exists.
 
     Raises:
         ConfigError: a file, or a folder that is not empty.
     """
     if output.exists() and not output.is_dir():
-        raise ConfigError(f"{output} is a file; --output names a folder to write.")
+        raise ConfigError(f"{output} is a file; set --output to a folder.")
     if output.is_dir() and any(output.iterdir()):
-        raise ConfigError(f"{output} already holds something; remove it or give another --output.")
+        raise ConfigError(f"{output} is not empty; remove its content or choose another --output.")
 
 
 @contextmanager
 def staged(output: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `output` when the block ends without an error, and vanishes otherwise.
+    """A temporary folder that becomes `output` when the block ends without an error, and is removed otherwise.
 
     Raises:
         ConfigError: it cannot be written.
@@ -40,7 +40,7 @@ def staged(output: Path) -> Iterator[Path]:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".tmp-{output.name}-", dir=output.parent))
     except OSError as error:
-        raise ConfigError(f"{output} cannot be written: {error.strerror or error}. Give another --output.") from error
+        raise ConfigError(f"{output} cannot be written: {error.strerror or error}. Choose another --output.") from error
     try:
         yield folder
         folder.chmod(0o755)

@@ -1,4 +1,4 @@
-"""To stock transformers classes: clip models to VideoMAE, image encoders to ViTModel."""
+"""Export to stock transformers classes: clip models to VideoMAE, image encoders to ViTModel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from m33d_hf.weights.export.processors import write_processors
 from m33d_hf.weights.export.source import CLASSIFIER, Source
 from m33d_hf.weights.export.staging import versions
 
-# nn.LayerNorm's own epsilon, which VideoMAEForVideoClassification takes for the norm of the pooled features.
+# nn.LayerNorm's own epsilon, which VideoMAEForVideoClassification uses for the norm of the pooled features.
 _POOLED_EPS = nn.LayerNorm(1).eps
 BATCHES = (1, 3)
 
@@ -70,7 +70,7 @@ def _videomae(source: Source) -> tuple[type, Any, dict[str, Tensor], int]:
     weights, dropped = {}, 0
     for name, tensor in transformers_encoder(source, "encoder.layer").items():
         if name.endswith("attention.attention.key.bias"):
-            # Softmax does not see what is added to all scores of a query, so without it nothing changes but rounding.
+            # Softmax ignores a constant added to all scores of a query, so dropping it changes only the rounding.
             dropped += 1
         else:
             name = name.replace("query.bias", "q_bias").replace("value.bias", "v_bias")
@@ -127,7 +127,7 @@ def _cause(source: Source) -> str:
     if source.kind != CLASSIFIER or eps == _POOLED_EPS:
         return ""
     return (
-        f" VideoMAEForVideoClassification norms pooled features with an epsilon of {_POOLED_EPS:g}, which no field "
-        f"changes; this model has layer_norm_eps {eps:g}. Where pooled features vary little, both differ; "
-        "--to onnx and --to torch_export keep it."
+        f" VideoMAEForVideoClassification normalises pooled features with an epsilon of {_POOLED_EPS:g}, which no "
+        f"field changes; this model has layer_norm_eps {eps:g}. If pooled features vary little, the outputs differ; "
+        "--to onnx and --to torch_export keep the epsilon."
     )

@@ -1,4 +1,4 @@
-"""To a state dict under the names of timm's VisionTransformer."""
+"""Export to a state dict with the names of timm's VisionTransformer."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def build_timm(arguments: dict[str, Any], layer_norm_eps: float) -> nn.Module:
         from timm.models.vision_transformer import VisionTransformer
     except ImportError as error:
         raise MissingDependencyError(
-            "timm is needed to verify what goes out under its names: pip install 'm33d-hf[export]'."
+            "verifying an export for timm requires timm: pip install 'm33d-hf[export]'."
         ) from error
     model = VisionTransformer(**arguments, norm_layer=partial(nn.LayerNorm, eps=layer_norm_eps))
     return model.eval()

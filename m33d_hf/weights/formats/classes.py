@@ -1,4 +1,4 @@
-"""May a classifier be taken over? Only where its classes are known to be the model's, or where nobody names them."""
+"""Whether a classifier may be loaded: only if its classes are known to be the model's, or if neither names them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ def class_obstacle(rows: int, theirs: Any, own_rows: int, ours: Any) -> str | No
         ours: `id2label` of the model.
     """
     if rows != own_rows:
-        return f"the checkpoint's classifier has {rows} classes, the model {own_rows}"
+        return f"the checkpoint's classifier has {rows} classes, but the model has {own_rows}"
     known, own = class_names(theirs), class_names(ours)
     if known is None or own is None or known == own:
         return None
     if sorted(known) == sorted(own):
         return "the checkpoint has the same classes in another order"
     place = next(i for i, (a, b) in enumerate(zip(known, own, strict=True)) if a != b)
-    return f"the checkpoint has other classes (class {place} is {known[place]!r} there and {own[place]!r} here)"
+    difference = f"class {place} is {known[place]!r} in the checkpoint and {own[place]!r} in the model"
+    return f"the checkpoint has other classes ({difference})"

@@ -1,4 +1,4 @@
-"""Which format is this? Decided by the keys and the rank of the patch kernel, never by a file's name."""
+"""Detects the format of a checkpoint by its keys and the rank of the patch kernel, never by the file name."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ _PATCH_KERNELS = (
 _RECOGNISED_ELSEWHERE = (
     (
         re.compile(r"(m33d\.)?(embeddings\.rgb\.|encoders\.)"),
-        "this is an M33D checkpoint of our own: load it with from_pretrained, nothing needs converting",
+        "this is already an M33D checkpoint: load it with from_pretrained; no conversion is needed",
     ),
-    (re.compile(r"input_adapters\."), "this is a MultiMAE checkpoint without an RGB adapter, which our models need"),
+    (re.compile(r"input_adapters\."), "this is a MultiMAE checkpoint without an RGB adapter, which our models require"),
 )
 
 
-# Plain image transformers: what else their names fit is sorted out by other weights.
+# Plain image transformers: other formats with the same names are told apart by other weights.
 _PLAIN = ("mae", "transformers_mae")
 
 
@@ -84,7 +84,7 @@ def detect_format(tensors: Mapping[str, Tensor], origin: str = "checkpoint") -> 
     sample = ", ".join(f"{key} {tuple(tensor.shape)}" for key, tensor in list(tensors.items())[:5])
     known = "; ".join(table.name for table in FORMATS.values())
     raise ConversionError(
-        f"{origin}: {len(tensors)} tensors in a layout no converter knows (first keys: {sample})."
+        f"{origin}: {len(tensors)} tensors in an unknown layout (first keys: {sample})."
         f" Known formats: {known}; each is recognised by its patch embedding kernel (4-D image, 5-D clip)."
     )
 

@@ -2,8 +2,8 @@
 and those that version 5 has in memory) and in those of its repository (facebookresearch/dinov2).
 
 Its positions were learned; its layer scales go into the layers that they scale. For sizes other than the 518 pixels of
-its position table the repository adds 0.1 to both sides before it computes by how much to interpolate (not with
-registers); transformers and we give the sides themselves.
+its position table the repository adds 0.1 to both sides before it computes the interpolation factor (not with
+registers); transformers and this package pass the sides themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from m33d_hf.weights.formats.layer_scale import FOLDED_REASON, LayerScales
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Released, Row, block_rows, parameter_rows, row
 
 _RELEASED = Released(heads={(384, 12, 14): 6, (768, 12, 14): 12, (1024, 24, 14): 16})
-_MASK_REASON = "stands for masked patches in DINOv2's own training; our encoders see visible patches alone"
+_MASK_REASON = "stands for masked patches in DINOv2's own training; our encoders see only visible patches"
 _HEADS_REASON = "head of DINOv2's own training; our models have none"
 _GATED = re.compile(r".*\.mlp\.(?:w12|w3|weights_in|weights_out|gate_proj|up_proj|down_proj)\.(?:weight|bias)")
 
@@ -42,7 +42,7 @@ _TRANSFORMERS_SCALES = LayerScales(
     rf"{_OUTER}encoder\.layer\.\d+",
     {"layer_scale1.lambda1": ("attention.output.dense", "attention.o_proj"), "layer_scale2.lambda1": ("mlp.fc2",)},
 )
-# Its training saves blocks in chunks, whose numbers go on: blocks.0.0, blocks.0.1, blocks.1.2.
+# Its training saves blocks in chunks, with continuous numbers: blocks.0.0, blocks.0.1, blocks.1.2.
 _ORIGINAL_BLOCK = r"blocks\.(?:\d+\.)?"
 _ORIGINAL_SCALES = LayerScales(rf"{_ORIGINAL_BLOCK}\d+", {"ls1.gamma": ("attn.proj",), "ls2.gamma": ("mlp.fc2",)})
 
@@ -53,7 +53,7 @@ def _prepare(scales: LayerScales, name: str) -> Callable[[Mapping[str, Tensor]],
         if gated is not None:
             raise ConversionError(
                 f"{name}: {gated!r} is of a gated MLP (SwiGLU), which DINOv2's giant model has. The MLP of our blocks"
-                " has no gate; take the small, base or large model."
+                " has no gate; use the small, base or large model."
             )
         return scales.fold(tensors, name)
 
@@ -117,7 +117,7 @@ ORIGINAL_TABLE = FormatTable(
 TABLES = {
     "transformers_dinov2": TRANSFORMERS_TABLE,
     "dinov2": ORIGINAL_TABLE,
-    # Trained later: its code smooths the position table where it shrinks it.
+    # Trained later: its code uses antialiasing when it downsamples the position table.
     "transformers_dinov2_registers": replace(
         TRANSFORMERS_TABLE, name="DINOv2 with registers (transformers)", position_resize="antialias"
     ),
@@ -126,7 +126,7 @@ TABLES = {
 
 
 def variant(tensors: Mapping[str, Tensor]) -> str | None:
-    """The key of `TABLES` whose weights these are, None where they are no DINOv2.
+    """The key of `TABLES` whose weights these are; None if they are not DINOv2.
 
     transformers' by the names of their layer scales; the repository's by a mask token (1, D) beside layer scales, which
     timm's files of the same models lack.

@@ -1,4 +1,4 @@
-"""Architectures that our encoder cannot compute: recognised by their weights, refused with what would be needed.
+"""Architectures that our encoder cannot compute: recognised by their weights and refused, with what would be needed.
 
 Our encoder is one stack of equal pre-norm blocks: global attention without biases between positions, a plain MLP,
 positions added once before the first block, and at most one token (and registers) beside those of the patches.
@@ -15,7 +15,7 @@ from m33d_hf.errors import ConversionError
 
 _ONE_STAGE = "our encoder is one stack of equal blocks at one resolution"
 
-# (pattern of a key, what it is, what would be needed); the first that matches speaks.
+# (pattern of a key, what it is, what would be needed); the first match is used.
 _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     (re.compile(pattern), what, needed)
     for pattern, what, needed in (
@@ -58,12 +58,12 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
         (
             r"(?:.*\.)?head\.probe|(?:.*\.)?attn_pool\.latent|(?:.*\.)?embeddings\.patch_embedding\.weight",
             "SigLIP's image encoder",
-            "a row of names for its layout and its attention pooling; no converter knows them",
+            "a converter for its names and its attention pooling; there is none",
         ),
         (
             r".*(?:rope|rotary|inv_freq).*|(?:.*\.)?embeddings\.patch_embeddings\.weight",
             "EVA, DINOv3 or another ViT with rotary positions",
-            "an attention that turns queries and keys by their position; ours adds positions to the tokens",
+            "an attention that rotates queries and keys by their position; ours adds positions to the tokens",
         ),
         (
             r".*\.mlp\.(?:fc1_[gx]|w1|w2|w3|w12|weights_in)\..*|.*inner_attn_ln\..*",
@@ -72,23 +72,23 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
         ),
         (
             r".*\.attn\.[qv]_bias|.*\.attn\.q_proj\.weight",
-            "EVA, BEiT or another of their relatives (query and value biases without one of keys, for pictures)",
-            "the rotary positions or relative position biases of these models, of which some are in no file; ours adds"
+            "EVA, BEiT or a related model (query and value biases but no key bias, for images)",
+            "the rotary positions or relative position biases of these models, some of which no file holds; ours adds"
             " positions to the tokens",
         ),
         (
             r"(?:.*\.)?(?:dist_token|distillation_token)",
             "DeiT with distillation",
-            "a second token (the distillation token) beside the class token; ours has one at most",
+            "a second token (the distillation token) besides the class token; ours has at most one",
         ),
         (
             r".*\.(?:q_norm|k_norm)\..*",
-            "a ViT that norms queries and keys",
+            "a ViT that normalises queries and keys",
             "norms inside the attention; ours has none",
         ),
         (
             r".*\.(?:gamma_[12]|lambda_[12])",
-            "a ViT with layer scales of BEiT's or CaiT's names",
+            "a ViT with layer scales under BEiT's or CaiT's names",
             "a table of its names; only timm's layer scales (ls1.gamma) are known and folded",
         ),
     )

@@ -1,7 +1,7 @@
 """Layer scales: a learned factor per channel behind attention and MLP, multiplied into the layer that it scales.
 
-A block of ours adds ``proj(...)`` and ``fc2(...)`` as they are. With ``gamma * (W x + b) = (gamma W) x + gamma b`` the
-same sums come out, up to rounding, and nothing of the scale is lost; nothing learns it by itself any more, either.
+Our blocks add ``proj(...)`` and ``fc2(...)`` without a scale. With ``gamma * (W x + b) = (gamma W) x + gamma b`` the
+sums are the same, up to rounding. The scale is kept, but is no longer a separate parameter.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class LayerScales:
 
     @property
     def pattern(self) -> str:
-        """Of the keys of the scales, to be ignored for `FOLDED_REASON`."""
+        """Pattern of the keys of the scales, which are ignored for `FOLDED_REASON`."""
         return rf"{self.block}\.(?:{'|'.join(map(re.escape, self.layers))})"
 
     def fold(self, tensors: Mapping[str, Tensor], format: str) -> dict[str, Tensor]:
-        """All tensors, those of scaled layers multiplied in float32: two halves have more digits than a half holds.
+        """All tensors, those of scaled layers multiplied in float32: a product of float16 numbers has more digits.
 
         Raises:
             ConversionError: some blocks have a scale and others none, or one does not fit its layer.
@@ -52,7 +52,9 @@ class LayerScales:
             for name, layers in self.layers.items():
                 gamma = tensors.get(f"{block}.{name}")
                 if gamma is None:
-                    raise ConversionError(f"{format}: {scales[0]!r} is there, but no {block}.{name}. Incomplete file?")
+                    raise ConversionError(
+                        f"{format}: {scales[0]!r} exists, but {block}.{name} is missing. Is the file incomplete?"
+                    )
                 for key in (f"{block}.{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")):
                     if key in result:
                         result[key] = _scaled(f"{block}.{name}", gamma, key, result[key], format)
@@ -62,8 +64,8 @@ class LayerScales:
 def _scaled(name: str, gamma: Tensor, key: str, tensor: Tensor, format: str) -> Tensor:
     if tensor.shape[:1] != gamma.shape:
         raise ConversionError(
-            f"{format}: {name!r} has shape {tuple(gamma.shape)}, {key!r} {tuple(tensor.shape)}; it cannot scale what"
-            " that writes."
+            f"{format}: {name!r} has shape {tuple(gamma.shape)}, but {key!r} has {tuple(tensor.shape)}; it cannot scale"
+            " its output."
         )
     wide = torch.promote_types(tensor.dtype, torch.float32)
     return tensor.to(wide) * gamma.to(wide).reshape(-1, *[1] * (tensor.ndim - 1))

@@ -1,4 +1,4 @@
-"""A foreign checkpoint in our inner names: mapping tables, the fused-qkv rules, and nothing about our models.
+"""Translates a foreign checkpoint to neutral names: mapping tables and the fused-qkv rules, independent of our models.
 
 Every foreign format is a table of `Row`s (one file per format). `translate` walks the foreign keys through
 the table and returns a `Neutral` checkpoint whose names are those of one encoder and one decoder::
@@ -9,7 +9,7 @@ the table and returns a `Neutral` checkpoint whose names are those of one encode
     patch_depth.{weight,bias}  decoder.targets.T.*     (MultiMAE; its global token is the cls_token)
     segmentation_head.*  depth_head.*                  (MultiMAE, fine-tuned; the names of our own heads)
 
-`m33d_hf.weights.apply` then pours a `Neutral` checkpoint into a model.
+`m33d_hf.weights.apply` then loads a `Neutral` checkpoint into a model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from m33d_hf.errors import ConversionError, nearest_name_hint
 
 QKV_PARTS = ("q", "k", "v")
 
-# Foreign inner block names -> ours. The values "<name>:<part>" ask for fusing into attention.qkv.
+# Foreign names inside a block -> ours. The values "<name>:<part>" are fused into attention.qkv.
 TIMM_BLOCK = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
@@ -81,7 +81,7 @@ class Neutral:
     ignored: dict[str, str] = field(default_factory=dict)
 
     def has_decoder(self) -> bool:
-        """Whether any decoder weight came along."""
+        """Whether the checkpoint has any decoder weight."""
         return any(name.startswith("decoder.") for name in self.weights)
 
     def depth(self, part: str) -> int:
@@ -92,7 +92,7 @@ class Neutral:
 
 @dataclass(frozen=True)
 class Released:
-    """What the released models of a format have and no tensor tells.
+    """Properties of the released models of a format that cannot be read from the weights.
 
     `heads`: (width, layers, patch) of an encoder -> its heads. `decoder_heads`: width of a decoder, with any of these
     encoders -> its heads. `layer_norm_eps`: of all of them.
@@ -105,7 +105,7 @@ class Released:
 
 @dataclass(frozen=True)
 class FormatTable:
-    """What a format file offers: its rows and the two rules that are no plain renames.
+    """The content of a format file: its rows and the two rules that are not plain renames.
 
     `zero_key_bias`: query and value biases come without a key bias, which is then zero (VideoMAE).
     `zero_fill`: neutral biases the architecture lacks, as name -> name of the weight whose row count they
@@ -181,9 +181,8 @@ def translate(tensors: Mapping[str, Tensor], table: FormatTable) -> Neutral:
             name, _, piece = target.partition(":")
             if name in result.weights or piece in parts.get(name, {}):
                 raise ConversionError(
-                    f"{table.name}: more than one key of the checkpoint means {name!r} (the second is"
-                    f" {key!r})."
-                    " Was it saved with two naming schemes mixed? Keep one of them."
+                    f"{table.name}: several keys of the checkpoint map to {name!r} (the second is"
+                    f" {key!r}): it mixes two naming schemes. Keep one of them."
                 )
             if piece:
                 parts.setdefault(name, {})[piece] = (key, tensor)
@@ -193,7 +192,7 @@ def translate(tensors: Mapping[str, Tensor], table: FormatTable) -> Neutral:
     _refuse_gaps([*result.weights, *parts], table)
     for name, pieces in parts.items():
         if name in result.weights:
-            raise ConversionError(f"{table.name}: both fused and split tensors mean {name!r}.")
+            raise ConversionError(f"{table.name}: both fused and split tensors map to {name!r}; keep one kind.")
         result.weights[name] = _fuse(name, pieces, table)
     for name, weight_name in table.zero_fill.items():
         if weight_name in result.weights and name not in result.weights:
@@ -206,7 +205,7 @@ def _need_dimensions(key: str, tensor: Tensor, least: int, table: FormatTable) -
     if tensor.ndim < least:
         raise ConversionError(
             f"{table.name}: {key!r} has shape {tuple(tensor.shape)}, expected {least} or more dimensions; the file is"
-            " damaged or of another model."
+            " damaged or from another model."
         )
 
 
@@ -234,7 +233,7 @@ _LAYER = re.compile(r"(.+?\.layers)\.(\d+)\.")
 
 
 def _refuse_gaps(names: Iterable[str], table: FormatTable) -> None:
-    """Raise where layers are not numbered 0, 1, 2, ...: else a model of another depth would be built."""
+    """Raise if layers are not numbered 0, 1, 2, ...; otherwise a model of another depth would be built."""
     numbers: dict[str, set[str]] = {}
     for match in filter(None, map(_LAYER.match, names)):
         numbers.setdefault(match[1], set()).add(match[2])
@@ -242,18 +241,20 @@ def _refuse_gaps(names: Iterable[str], table: FormatTable) -> None:
         missing = [n for n in range(len(found)) if str(n) not in found]
         if missing:
             raise ConversionError(
-                f"{table.name}: {part} has {len(found)} numbered layers, but none of number {missing[0]}. The file is"
-                " incomplete or was renamed."
+                f"{table.name}: {part} has {len(found)} numbered layers, but layer {missing[0]} is missing. The file is"
+                " incomplete or its keys were renamed."
             )
 
 
 def _fuse(name: str, pieces: Mapping[str, tuple[str, Tensor]], table: FormatTable) -> Weight:
-    """Stack q, k, v along rows (head-major inside each); the only absent piece allowed is VideoMAE's key
+    """Stack q, k, v along rows (head-major inside each); the only piece that may be missing is VideoMAE's key
     bias."""
     if "kv" in pieces and not {"k", "v"} & set(pieces):
         key, both = pieces["kv"]
         if both.ndim == 0 or both.shape[0] % 2:
-            raise ConversionError(f"{table.name}: {key!r} has shape {tuple(both.shape)}, which are no keys and values.")
+            raise ConversionError(
+                f"{table.name}: {key!r} has shape {tuple(both.shape)}, which cannot hold keys and values."
+            )
         keys, values = both.chunk(2)
         pieces = {"k": (key, keys), "v": (key, values), **{p: pair for p, pair in pieces.items() if p != "kv"}}
     missing = [piece for piece in QKV_PARTS if piece not in pieces]
@@ -268,9 +269,9 @@ def _fuse(name: str, pieces: Mapping[str, tuple[str, Tensor]], table: FormatTabl
     elif missing:
         present = ", ".join(repr(key) for key, _ in pieces.values())
         raise ConversionError(
-            f"{table.name}: {name!r} needs q, k and v, but {' and '.join(missing)} is absent (found"
+            f"{table.name}: {name!r} requires q, k and v, but {' and '.join(missing)} is missing (found"
             f" {present})."
-            " The file is incomplete or was renamed."
+            " The file is incomplete or its keys were renamed."
         )
     sources = tuple(dict.fromkeys(pieces[piece][0] for piece in QKV_PARTS if piece in pieces))
     return Weight(torch.cat([tensors[piece] for piece in QKV_PARTS], dim=0), sources, how)

@@ -22,11 +22,11 @@ _DECODER_REASON = (
 
 
 def _refuse_joint_table(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One table over (t, h, w) is no sum of two; the released models have two."""
+    """A table over (t, h, w) is not a sum of two tables; the released models have two."""
     if "pos_embed" in tensors:
         raise ConversionError(
-            "MAE-ST: 'pos_embed' is one table over places and moments (trained without sep_pos_embed). Our models add"
-            " one table of places and one of moments; convert a checkpoint with pos_embed_spatial and"
+            "MAE-ST: 'pos_embed' is one table over space and time (trained without sep_pos_embed). Our models add"
+            " a spatial and a temporal table; convert a checkpoint with pos_embed_spatial and"
             " pos_embed_temporal, as all released ones are."
         )
     return dict(tensors)
@@ -49,5 +49,5 @@ TABLE = FormatTable(
     released=Released(heads={(768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 14): 16, (1280, 32, 16): 16}),
     rows=_rows("encoder.layernorm"),
 )
-# Fine-tuned, it norms the mean of the tokens; the name of the norm stays.
+# The fine-tuned model normalises the mean of the tokens; the name of the norm is the same.
 FINE_TUNED_TABLE = replace(TABLE, name="MAE-ST (original, fine-tuned)", rows=_rows("fc_norm"))

@@ -23,7 +23,7 @@ from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Neutral, Rel
 from m33d_hf.weights.formats.positions import find_grid
 
 NOTE = (
-    "features come out as MultiMAE's with the two halves of their channels exchanged (MultiMAE's positions are MAE's"
+    "features equal MultiMAE's with the two halves of their channels exchanged (MultiMAE's positions are MAE's"
     " with the axes exchanged); predictions are MultiMAE's"
 )
 
@@ -55,7 +55,7 @@ RELEASED_DECODER = {
     "decoder_intermediate_size": 1024,
 }
 
-# Switches of its trainer, on in the released models and in ours; no tensor tells the first.
+# Options of its trainer, on in the released models and in ours; the first cannot be read from the weights.
 DECODER_SWITCHES = ("decoder_use_task_queries", "decoder_use_xattn")
 
 # What reads a residual stream (its columns are channels of the stream) and what writes to one (its rows are).
@@ -135,8 +135,8 @@ TABLE = FormatTable(
     note=NOTE,
     rows=(
         *multimae_heads.ROWS,
-        row(_TASK_HEAD, reason="head of a fine-tuned model of a kind that ours do not have"),
-        row(r".*semseg.*", reason="the pseudo-labelled semantic segmentation, which our models do not take"),
+        row(_TASK_HEAD, reason="head of a fine-tuned model that ours do not have"),
+        row(r".*semseg.*", reason="the pseudo-labelled semantic segmentation, which our models do not use"),
         row(r"global_tokens", "cls_token"),
         row(r"input_adapters\.rgb\.pos_emb", "table:encoder"),
         row(r"input_adapters\.(?P<m>\w+)\.pos_emb", r"table:encoder.\g<m>"),
@@ -234,9 +234,9 @@ def target_obstacle(
     """
     for name in DECODER_SWITCHES:
         if arguments.get(name) is False:
-            return f"decoders of another kind: the saved arguments say {name} False, ours have it"
+            return f"a different kind of decoders: the saved arguments have {name} False, ours True"
     wanted = decoder_sizes(neutral)
     if heads is not None:
         wanted["decoder_num_attention_heads"] = heads
     wrong = [f"{n} {v} (model: {getattr(config, n)})" for n, v in wanted.items() if getattr(config, n) != v]
-    return f"decoders of another shape: {', '.join(wrong)}" if wrong else None
+    return f"decoders of a different shape: {', '.join(wrong)}" if wrong else None

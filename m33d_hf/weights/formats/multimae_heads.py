@@ -102,7 +102,8 @@ def _head_obstacle(head: str, neutral: Neutral, targets: Mapping[str, Tensor]) -
         if name.startswith(classes):
             continue
         if ours.get(name) != theirs.get(name):
-            return f"a head of another shape: {name} is {theirs.get(name)} in the checkpoint and {ours.get(name)} here"
+            shapes = f"{theirs.get(name)} in the checkpoint and {ours.get(name)} in this model"
+            return f"a head of a different shape: {name} is {shapes}"
     return None
 
 
@@ -110,7 +111,7 @@ def _classes_obstacle(name: str, neutral: Neutral, targets: Mapping[str, Tensor]
     theirs, ours = neutral.weights.get(name), targets.get(name)
     if theirs is None or ours is None or theirs.tensor.shape == ours.shape:
         return None
-    return f"the checkpoint's head has {theirs.tensor.shape[0]} classes, the model {ours.shape[0]}"
+    return f"the checkpoint's head has {theirs.tensor.shape[0]} classes, but the model has {ours.shape[0]}"
 
 
 def head_fields(neutral: Neutral) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Foreign position tables are never loaded: they are shown to equal the table our models rebuild, or
-refused."""
+"""Foreign position tables are never loaded: they are either shown to equal the table that our models rebuild,
+or refused."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def verify_table(key: str, table: Tensor, kind: str, cls_row: bool, config: M33D
         return f"rebuilt, identical ({found.words}, largest difference {found.difference:.1e})", found
     if not bool(patches.any()):
         raise ConversionError(
-            f"{key!r} is all zeros. transformers leaves it so in a ViTMAE built from a config instead of from"
+            f"{key!r} is all zeros. transformers does this in a ViTMAE built from a config instead of"
             f" released weights; our models have the fixed {kind} table, so features would differ."
         )
     raise ConversionError(
@@ -132,7 +132,7 @@ def grid_note(found: TableGrid, config: M33DConfig) -> str | None:
         return None
     note = (
         f"positions were trained on {height} x {width} tokens,"
-        f" the model's table is built on {assumed[0]} x {assumed[1]}"
+        f" but the model's table is built on {assumed[0]} x {assumed[1]}"
     )
     if config.position_embedding_resize == "interpolate":
         note += f"; set position_grid=[{config.grid[0]}, {height}, {width}] to interpolate it as MAE does"

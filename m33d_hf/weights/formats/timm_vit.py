@@ -28,7 +28,7 @@ _SCALES = LayerScales(r"blocks\.\d+", {"ls1.gamma": ("attn.proj",), "ls2.gamma":
 
 
 def prepare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A table without a row for the class token gets one of zeros; layer scales go into what they scale."""
+    """Add a row of zeros to a table without one for the class token; fold layer scales."""
     result = with_class_row(tensors, "pos_embed", "cls_token")
     return _SCALES.fold(result, "timm")
 

@@ -18,13 +18,14 @@ def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
 
 
 def _refuse_positions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their fixed table is in no file: one that is there was learned."""
+    """Files do not hold the fixed table, so a table in a file was learned."""
     for key in ("encoder.pos_embed", "pos_embed"):
         if key in tensors:
             raise ConversionError(
                 f"VideoMAE: {key!r} is a position table, which only models with learned positions"
-                " (use_learnable_pos_emb) save: one table over all tokens of a clip. Ours are the fixed one, or learned"
-                " tables of places and of moments that are added up (MAE-ST); convert the checkpoint of a model with"
+                " (use_learnable_pos_emb) save: one table over all tokens of a clip. Ours are the fixed one, or the"
+                " sum of a learned spatial and a learned temporal table (MAE-ST); convert the checkpoint of a model "
+                "with"
                 " fixed positions."
             )
     return dict(tensors)

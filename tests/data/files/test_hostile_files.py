@@ -93,7 +93,7 @@ def test_a_sparse_file_of_a_terabyte(tmp_path: Path):
     path = tmp_path / "a.png"
     with path.open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(CorruptFileError, match="the most that are read"):
+    with pytest.raises(CorruptFileError, match=r"at most .* are read"):
         read_map(path)
 
 

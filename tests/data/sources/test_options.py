@@ -177,12 +177,12 @@ def test_annotations_of_all_kinds_are_understood(options: dict[str, Any], expect
     ("options", "message"),
     [
         ({"mode": "c"}, "mode must be one of a, b, not 'c'"),
-        ({"names": [3]}, "names must be text or a list, each text or null"),
-        ({"table": {"x": "a"}}, "table must be a mapping of a whole number to text or null"),
-        ({"crop": [3]}, "crop must be a list, each a whole number or null"),
+        ({"names": [3]}, "names must be text or a list whose entries are each text or null"),
+        ({"table": {"x": "a"}}, "table must be a mapping of an integer to text or null"),
+        ({"crop": [3]}, "crop must be a list whose entries are each an integer or null"),
         ({"share": 0}, r"share is 0; it must be above 0 and at most 1"),
         ({"share": "half"}, "share must be a number, not 'half'"),
-        ({"limit": True}, "limit must be a whole number or a number or null"),
+        ({"limit": True}, "limit must be an integer or a number or null"),
         ({"rates": {"a": "b"}}, "rates must be a mapping of text to a number or null"),
         ({"mood": 3}, "has no option 'mood'.*Did you mean 'mode'"),
     ],
@@ -205,7 +205,7 @@ def test_options_of_flags_and_recipes_are_refused_with_key_and_origin(tmp_path: 
         "train: {max_steps: 1}\ndata: {source: folder, options: {every: often}, eval_options: {fps: 0}}\n"
     )
     with pytest.raises(
-        ConfigError, match=rf"data\.options\.every \(recipe {recipe}\) must be a whole number, not 'often'"
+        ConfigError, match=rf"data\.options\.every \(recipe {recipe}\) must be an integer, not 'often'"
     ):
         parse_arguments(["--recipe", str(recipe)], "semantic_segmentation")
     with pytest.raises(ConfigError, match=rf"data\.eval_options\.fps \(recipe {recipe}\) is 0; it must be above 0"):

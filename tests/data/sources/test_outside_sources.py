@@ -123,7 +123,7 @@ def test_options_are_checked_by_their_annotations(package: Path) -> None:
     assert len(build_source(name, count=3)) == 3
     with pytest.raises(ConfigError, match=r"has no option 'cuont'.*Did you mean 'count'"):
         build_source(name, cuont=3)
-    with pytest.raises(ConfigError, match="count must be a whole number"):
+    with pytest.raises(ConfigError, match="count must be an integer"):
         build_source(name, count="many")
 
 
@@ -137,7 +137,7 @@ def test_pretraining_by_script(package: Path, repository: Path, tmp_path: Path) 
     argv = [sys.executable, str(script), *command, "--help"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "--data.options.count (default 8): a whole number" in done.stdout
+    assert "--data.options.count (default 8): an integer" in done.stdout
     assert "Ramps of several slopes" in done.stdout
 
     def run(name: str, *more: str) -> str:

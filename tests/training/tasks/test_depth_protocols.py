@@ -142,9 +142,9 @@ def test_multimae_through_an_evaluation(tmp_path: Path, name: str) -> None:
 
 def test_runs_that_could_not_be_judged_so(tmp_path: Path) -> None:
     root = write_data(tmp_path / "a", 2)
-    with pytest.raises(ConfigError, match=r"eigen judges with transforms\.eval_crop 'resize'.*depth_protocol null"):
+    with pytest.raises(ConfigError, match=r"eigen requires transforms\.eval_crop 'resize'.*depth_protocol null"):
         evaluate(root, "--evaluation.depth_protocol", "eigen")
-    with pytest.raises(ConfigError, match=r"multimae judges 256 x 256 pixels; model\.image_size is \[64, 64\]"):
+    with pytest.raises(ConfigError, match=r"multimae requires 256 x 256 pixels, but model\.image_size is \[64, 64\]"):
         evaluate(root, "--model.image_size", "64")
     with pytest.raises(ConfigError, match=r"depth_protocol must be one of"):
         evaluate(root, "--evaluation.depth_protocol", "eigen2014")

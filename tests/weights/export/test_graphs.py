@@ -94,7 +94,7 @@ def test_tried_sizes_differ_where_the_model_allows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "overrides", "words"),
     [
-        (M33DForPreTraining, {}, "pre-training draws masks and sorts by them"),
+        (M33DForPreTraining, {}, "pre-training draws random masks and sorts by them"),
         (M33DForVideoActionDetection, CLASSIFIER, "load it with M33DForVideoClassification"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_crop_that_lies_aside_is_measured(tmp_path: Path) -> None:
     assert by_picture[42, 69]["share"] > 0.5
 
 
-@pytest.mark.parametrize(("mode", "size", "words"), [("pad", 32, "padded"), ("center", [32, 48], "squares only")])
+@pytest.mark.parametrize(("mode", "size", "words"), [("pad", 32, "padded"), ("center", [32, 48], "only for squares")])
 def test_what_stock_processors_cannot_say_is_not_written(tmp_path: Path, mode: str, size: Any, words: str) -> None:
     _, report = prepared(tmp_path, mode, image_size=size)
     assert report["written"] == [] and words in report["notes"][0]
@@ -77,6 +77,6 @@ def test_a_folder_without_a_processor_gets_that_of_its_configuration(tmp_path: P
     saved(M33DForPreTraining, tmp_path / "own")
     (tmp_path / "out").mkdir()
     report = write_processors(load_source(str(tmp_path / "own")), tmp_path / "out")
-    assert report["notes"] == ["the folder has no processor; that of the model's configuration is taken"]
+    assert report["notes"] == ["the folder has no processor; it was built from the model's configuration"]
     stock = ViTImageProcessor.from_pretrained(tmp_path / "out")
     assert (stock.size["height"], stock.size["width"]) == (32, 32)

@@ -119,13 +119,13 @@ def test_image_encoders_are_vit_models(tmp_path: Path, kind: type, overrides: di
     [
         (M33DForVideoClassification, {**CLASSIFIER, "use_cls_token": True}, "use_cls_token is True"),
         (M33DForVideoClassification, {**CLASSIFIER, "position_grid": [2, 2, 2]}, r"position_grid is \[2, 2, 2\] at a"),
-        (M33DForVideoClassification, {**CLASSIFIER, "position_embedding_type": "learned"}, "is 'learned', and Video"),
+        (M33DForVideoClassification, {**CLASSIFIER, "position_embedding_type": "learned"}, "is 'learned', but Video"),
         (M33DForVideoClassification, {**CLASSIFIER, "global_token": True}, "global_token is True"),
         (M33DForVideoClassification, {**CLASSIFIER, "num_register_tokens": 2}, "num_register_tokens is 2"),
         (M33DForVideoActionDetection, CLASSIFIER, "load the folder with M33DForVideoClassification"),
-        (M33DForSemanticSegmentation, {"num_labels": 5}, "head_norm is False.*--to timm takes"),
-        (M33DForPreTraining, {"use_cls_token": False}, "use_cls_token is False.*--to timm takes"),
-        (M33DForPreTraining, {"num_register_tokens": 2}, "num_register_tokens is 2, and ViTModel has none"),
+        (M33DForSemanticSegmentation, {"num_labels": 5}, "head_norm is False.*--to timm supports"),
+        (M33DForPreTraining, {"use_cls_token": False}, "use_cls_token is False.*--to timm does not require"),
+        (M33DForPreTraining, {"num_register_tokens": 2}, "num_register_tokens is 2, but ViTModel has none"),
     ],
 )
 def test_what_the_stock_class_cannot_hold_is_named(

@@ -95,7 +95,7 @@ def test_logits_under_all_names(tmp_path: Path, names: str, wrapper: str | None)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"videomae.encoder.layer.1.attention.attention.v_bias": None}, "k and v is absent"),
+        ({"videomae.encoder.layer.1.attention.attention.v_bias": None}, "k and v is missing"),
         ({"fc_norm.scale": torch.ones(32)}, r"1 of \d+ keys cannot be explained: 'fc_norm\.scale'"),
         ({"fc_norm.bias": torch.ones(31)}, r"'fc_norm\.bias' is \(32,\) in the model but \(31,\)"),
         ({"videomae.encoder.layer.2.output.dense.weight": None}, "1 weights of the model are not in"),
@@ -157,9 +157,9 @@ def test_the_original_layout_in_float64_written_out() -> None:
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (NAMES[:4], "has 5 classes, the model 4"),
+        (NAMES[:4], "has 5 classes, but the model has 4"),
         (NAMES[::-1], "the same classes in another order"),
-        ([*NAMES[:4], "other"], "class 4 is 'rest' there and 'other' here"),
+        ([*NAMES[:4], "other"], "class 4 is 'rest' in the checkpoint and 'other' in the model"),
     ],
 )
 def test_other_classes_leave_the_classifier_fresh(tmp_path: Path, names: list[str], reason: str) -> None:
@@ -204,4 +204,4 @@ def test_names_that_say_nothing_settle_nothing() -> None:
     assert class_names({"0": "a", "2": "b"}) is None
     assert class_names({"x": "a"}) is None and class_names({}) is None and class_names(None) is None
     assert class_obstacle(2, {"0": "LABEL_0", "1": "LABEL_1"}, 2, {0: "a", 1: "b"}) is None
-    assert class_obstacle(2, None, 3, None) == "the checkpoint's classifier has 2 classes, the model 3"
+    assert class_obstacle(2, None, 3, None) == "the checkpoint's classifier has 2 classes, but the model has 3"

@@ -236,7 +236,7 @@ def _without(weights: dict[str, Tensor], *keys: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda w: _without(w, "blocks.2.ls1.gamma"), r"no blocks\.2\.ls1\.gamma"),
+        (lambda w: _without(w, "blocks.2.ls1.gamma"), r"blocks\.2\.ls1\.gamma is missing"),
         (lambda w: w | {"blocks.1.ls2.gamma": torch.ones(31)}, "cannot scale"),
         (lambda w: w | {"blocks.1.attn.rope": torch.ones(3)}, r"'blocks\.1\.attn\.rope'"),
         (lambda w: _without(w, "pos_embed"), "no position table|no tensor tells image_size"),

@@ -114,7 +114,7 @@ def test_a_mean_that_leaves_a_patch_out_is_not_ours() -> None:
     """Without class token the original still drops the first token."""
     weights = _weights(class_token=False) | draw({"head.weight": (CLASSES, 32), "head.bias": (CLASSES,)}, 9)
     _, report = _converted(weights, M33DForVideoClassification, num_labels=CLASSES)
-    assert "leaves the first token out" in report.new["classifier.weight"]
+    assert "leaves out the first token" in report.new["classifier.weight"]
     assert {"head.weight", "head.bias"} == set(report.ignored)
 
 
@@ -141,10 +141,10 @@ def test_its_pretraining_goes_on_with_a_new_decoder() -> None:
     ("change", "message"),
     [
         ({"pos_embed_spatial": None}, "no position table"),
-        ({"blocks.1.attn.k.bias": None}, "needs q, k and v, but k is absent"),
+        ({"blocks.1.attn.k.bias": None}, "requires q, k and v, but k is missing"),
         ({"pos_embed_temporal": torch.zeros(1, 2, 30)}, r"positions\.temporal.*\(2, 32\).*\(2, 30\)"),
         ({"blocks.1.attn.rel.weight": torch.zeros(3)}, r"blocks\.1\.attn\.rel\.weight"),
-        ({"pos_embed": torch.zeros(1, 33, 32)}, "one table over places and moments"),
+        ({"pos_embed": torch.zeros(1, 33, 32)}, "one table over space and time"),
     ],
 )
 def test_missing_surplus_and_misshapen_keys(change: dict[str, Tensor | None], message: str) -> None:
@@ -166,4 +166,4 @@ def test_a_run_starts_from_it_without_further_words(tmp_path: Path) -> None:
     assert (config.position_grid, config.grid) == ([SLOTS, SIDE, SIDE], (2, 6, 6))
     report = initialise(M33DForVideoClassification(config), tmp_path / "mae_st.pth")
     assert {key.split(".")[0] for key in report.new} == {"fc_norm", "classifier"}
-    assert any(line.startswith("image_size: 32 there") for line in report.facts)
+    assert any(line.startswith("image_size: 32 in the checkpoint") for line in report.facts)

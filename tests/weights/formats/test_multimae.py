@@ -170,7 +170,7 @@ def test_other_position_tables_of_a_vit_are_no_multimae() -> None:
     trained = {**original, "pos_embed": torch.randn_like(original["pos_embed"])}
     checkpoint = from_state_dict(trained)
     assert checkpoint.format == "timm_vit"
-    with pytest.raises(ConversionError, match="learned positions, the model has sincos_2d"):
+    with pytest.raises(ConversionError, match="learned positions, but the model has sincos_2d"):
         convert_state_dict(checkpoint, M33DForPreTraining(mae_config()))
 
 
@@ -184,7 +184,7 @@ def test_fine_tuning_starts_from_their_rgb_encoder(twin: MultiMAETwin, file: Pat
     model = M33DForSemanticSegmentation(config).eval()
     report = initialise(model, file)
     assert all(name.startswith("segmentation_head.") for name in report.new)
-    assert any(note.startswith("assumed: num_attention_heads 4, as the model has it") for note in report.facts)
+    assert any(note.startswith("assumed: num_attention_heads 4, as in the model") for note in report.facts)
     pixels = _images()["rgb"]
     with torch.no_grad():
         ours, theirs = model.extract_features(pixels)["rgb"], twin.encode({"rgb": pixels})[:, :-1]
@@ -240,4 +240,4 @@ def test_multimae_starts_from_mae_weights() -> None:
     kernel = model.m33d.embeddings["depth"].projection.weight.detach()
     torch.testing.assert_close(kernel, original["patch_embed.proj.weight"].sum(dim=1, keepdim=True))
     assert all(name.startswith("decoder.targets.") for name in report.new)
-    assert report.ignored["norm.weight"] == "the model's head reads the raw blocks, before any final norm"
+    assert report.ignored["norm.weight"] == "the model's head reads the output of the blocks, before any final norm"

@@ -75,7 +75,7 @@ def test_other_classes_leave_the_last_layer_fresh() -> None:
     twin = _twin("semseg")
     _, report = _converted(twin.weights(), M33DForSemanticSegmentation, num_labels=7)
     assert set(report.new) == {"segmentation_head.classifier.weight", "segmentation_head.classifier.bias"}
-    assert all("has 5 classes, the model 7" in reason for reason in report.new.values())
+    assert all("has 5 classes, but the model has 7" in reason for reason in report.new.values())
     assert {"output_adapters.semseg.final_layer.weight", "output_adapters.semseg.final_layer.bias"} <= set(
         report.ignored
     )
@@ -90,7 +90,7 @@ def test_a_head_that_computes_something_else_is_left_out_whole(key: str) -> None
         weights[f"output_adapters.semseg.{key}"] = torch.ones(6)
         _, report = _converted(weights, M33DForSemanticSegmentation)
     assert report.new and all(name.startswith("segmentation_head.") for name in report.new)
-    assert "a head of another shape" in report.ignored["output_adapters.semseg.proj_dec.weight"]
+    assert "a head of a different shape" in report.ignored["output_adapters.semseg.proj_dec.weight"]
 
 
 def test_batch_norms_make_another_depth_head() -> None:
@@ -109,7 +109,7 @@ def test_the_head_of_another_task_is_left_out() -> None:
 
 def test_a_head_trained_beside_depth_is_taken_with_a_note() -> None:
     _, report = _converted(_twin("semseg", depth_input=True).weights(), M33DForSemanticSegmentation)
-    assert not report.new and any("attended to depth as well" in note for note in report.notes)
+    assert not report.new and any("also attended to depth" in note for note in report.notes)
 
 
 def test_a_missing_weight_of_the_encoder_still_fails() -> None:

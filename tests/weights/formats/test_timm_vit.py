@@ -89,7 +89,7 @@ def test_a_fine_tuned_mae_continues_its_pretraining() -> None:
     model, report = _converted(_head(random_vit()), M33DForPreTraining)
     assert {key for key in report.ignored} == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
     norms = {key for key in report.new if ".layernorm." in key and not key.startswith("decoder.")}
-    assert len(norms) == 2 and any("norms after pooling" in note for note in report.notes)
+    assert len(norms) == 2 and any("normalises after pooling" in note for note in report.notes)
     assert all(key in norms or key.startswith("decoder.") for key in report.new)
     assert torch.isfinite(model(_pixels()).loss)
 
@@ -133,7 +133,7 @@ def test_a_grid_that_is_no_square_is_stated() -> None:
     model, _ = _converted(wide, stated={**STATED, "image_size": [24, 48]})
     assert model.config.position_grid == [1, 3, 6]
     for size in (32, [24, 40]):
-        with pytest.raises(ConversionError, match="another one than the image_size"):
+        with pytest.raises(ConversionError, match="do not match the image_size"):
             _converted(random_vit(rows=26), stated={**STATED, "image_size": size})
 
 
@@ -183,7 +183,7 @@ def test_positions_of_another_grid_are_refused_with_the_field() -> None:
     weights = random_vit()
     checkpoint = from_state_dict(weights, stated=STATED)
     config = M33DConfig(**{**config_for(checkpoint), "image_size": 48, "position_grid": None})
-    with pytest.raises(ConversionError, match=r"grid of \[1, 4, 4\], the model's are on \[1, 6, 6\].*position_grid"):
+    with pytest.raises(ConversionError, match=r"grid of \[1, 4, 4\], but the model's are on \[1, 6, 6\].*_grid"):
         convert_state_dict(checkpoint, M33DModel(config))
     fixed = M33DConfig(**{**config_for(checkpoint), "position_embedding_type": "sincos_2d"})
     with pytest.raises(ConversionError, match="Set position_embedding_type='learned'"):
@@ -198,7 +198,7 @@ def test_an_image_kernel_in_a_clip_model(inflate: str) -> None:
     clip = {"num_frames": 4, "tubelet_size": 2, "position_grid": [2, 4, 4]}
     model = M33DModel(M33DConfig(**{**config_for(checkpoint), **clip})).eval()
     report = convert_state_dict(checkpoint, model, ConversionOptions(inflate=inflate))  # type: ignore[arg-type]
-    assert not report.new and "know no time" in report.filled["positions.temporal"]
+    assert not report.new and "have no time axis" in report.filled["positions.temporal"]
     with torch.no_grad():
         tokens = model(_pixels()[:, None].expand(-1, 4, -1, -1, -1)).last_hidden_state
     torch.testing.assert_close(tokens[:, :16], tokens[:, 16:], rtol=1e-5, atol=1e-5)
@@ -267,7 +267,7 @@ def test_timms_registers(changes: dict[str, Any]) -> None:
     ("changes", "needed"),
     [
         ({"pre_norm": True}, "norm before the first block"),
-        ({"qk_norm": True}, "norms queries and keys"),
+        ({"qk_norm": True}, "normalises queries and keys"),
     ],
 )
 def test_other_vits_of_timm_are_refused(changes: dict[str, Any], needed: str) -> None:
@@ -282,7 +282,7 @@ def test_other_vits_of_timm_are_refused(changes: dict[str, Any], needed: str) ->
         ({"pos_embed": None}, "has no position table"),
         ({"blocks.1.attn.gate.weight": torch.zeros(3)}, r"1 of \d+ keys cannot be explained.*gate"),
         ({"blocks.1.mlp.fc2.bias": torch.zeros(31)}, r"\(32,\) in the model but \(31,\)"),
-        ({"pos_embed": torch.ones(1, 17, 31)}, r"31 wide, the class token \(1, 1, 32\)"),
+        ({"pos_embed": torch.ones(1, 17, 31)}, r"31 wide, but the class token has shape \(1, 1, 32\)"),
     ],
 )
 def test_missing_surplus_and_misshapen_keys(change: dict[str, Tensor | None], message: str) -> None:

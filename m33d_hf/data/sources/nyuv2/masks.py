@@ -1,4 +1,4 @@
-"""Depth whose valid pixels a picture beside it says, as MultiMAE's folder `mask_valid` does."""
+"""Depth with a mask file of its valid pixels, as in MultiMAE's folder `mask_valid`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m33d_hf.errors import DataError
 
 @dataclass(frozen=True)
 class MaskedFrameReader(FrameReader):
-    """A `FrameReader` that takes depth for invalid where its mask is 0.
+    """A `FrameReader` that marks depth as invalid where its mask is 0.
 
     Attributes:
         masks: depth file -> mask file, relative to the root; of the depth's size, above 0 where it is valid.
@@ -31,6 +31,6 @@ class MaskedFrameReader(FrameReader):
         path = self.root / self.masks[frame.depth]
         valid = load_map(path).values > 0
         if valid.shape != depth.shape[-2:]:
-            sizes = f"{valid.shape[0]}x{valid.shape[1]}, and its depth {depth.shape[-2]}x{depth.shape[-1]}"
-            raise DataError(f"{path}: the mask is {sizes} (height x width); they must be of one size")
+            sizes = f"{valid.shape[0]}x{valid.shape[1]}, but its depth is {depth.shape[-2]}x{depth.shape[-1]}"
+            raise DataError(f"{path}: the mask is {sizes} (height x width); they must have the same size")
         return {**maps, "depth": torch.where(torch.from_numpy(valid)[None], depth, torch.nan)}

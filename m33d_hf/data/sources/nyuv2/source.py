@@ -48,23 +48,23 @@ class NYUv2Source(FrameSource):
         root: the folder of `nyu_depth_v2_labeled.mat`, that file itself, or a folder of exported pictures.
         split: `train`, `test`, or None / `all`.
         depth_target: of the file, `depths` (holes filled in by colour) or `rawDepths` (as measured).
-        valid: pixels of the depth that count: `raw`, where the sensor measured (`rawDepths` above 0), `all`, or the
-            name of a folder of masks, one per frame, above 0 where valid (`mask_valid`). Of pictures, `raw` means
+        valid: valid pixels of the depth: `raw`, where the sensor measured (`rawDepths` above 0), `all`, or the
+            name of a folder of masks, one per frame, above 0 where valid (`mask_valid`). For pictures, `raw` means
             all that have a value.
-        labels: `none` or `auto`; of pictures also a folder or a pattern, as in the `folder` source.
-        rgb, depth: of pictures, as in the `folder` source.
-        label_ids: what the label maps hold: `raw` (the 894 of the data set), `nyu40` (1 to 40, 0 for none),
-            `nyu40_zero_based` (0 to 39, 255 for none), or `auto`: raw in the file, found by the values of pictures.
-        splits: the official `splits.mat`; None looks in the root, above it, and in `meta/`, `meta_data/` and `splits/`.
-            Not needed where pictures lie in folders train and test.
-        class_map: `classMapping40.mat` (894 ids to 40 classes), looked for likewise.
-        first_number: number in the name of the first exported picture; None takes 0 where there is one, else 1.
+        labels: `none` or `auto`; for pictures also a folder or a pattern, as in the `folder` source.
+        rgb, depth: for pictures, as in the `folder` source.
+        label_ids: kind of ids in the label maps: `raw` (the 894 of the data set), `nyu40` (1 to 40, 0 for none),
+            `nyu40_zero_based` (0 to 39, 255 for none), or `auto`: raw in the file, by the values in pictures.
+        splits: the official `splits.mat`; None searches the root, the folder above it, and `meta/`, `meta_data/` and
+            `splits/` below it. Not required if pictures are in folders train and test.
+        class_map: `classMapping40.mat` (894 ids to 40 classes), searched in the same places.
+        first_number: number in the name of the first exported picture; None means 0 if a picture has it, otherwise 1.
         align, orientation, depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the
             `folder` source; the file's depth is in metres.
 
     Raises:
         ConfigError: options that contradict each other.
-        DataError: nothing to read, no table that is needed, frames that the split does not know; LabelError as found.
+        DataError: nothing to read, a missing table, or frames that are in no split; LabelError: ambiguous ids.
     """
 
     name = "nyuv2"
@@ -107,7 +107,7 @@ class NYUv2Source(FrameSource):
             wanted = {"rgb": rgb, "depth": depth, "labels": labels}
             frames, unpaired = _frames_of_pictures(root, wanted, first_number, notes)
             if "depth" in wanted and depth != "none":
-                notes.append(f"depth is that of the pictures, {_validity('all' if valid == 'raw' else valid)}")
+                notes.append(f"depth comes from the pictures, {_validity('all' if valid == 'raw' else valid)}")
         self._numbers = {frame.key: number for number, frame in frames.items()}
         self._splits = splits
         rules = None
@@ -142,7 +142,7 @@ class NYUv2Source(FrameSource):
         split_list: str | Mapping[str, str] | None,
         fractions: Mapping[str, float] | None,
     ) -> tuple[Sequences, str]:
-        """The frames of a split: by folders of its name, else by the official numbers.
+        """The frames of a split: by folders with its name, otherwise by the official numbers.
 
         Raises:
             ConfigError: a split that NYUv2 does not have.
@@ -158,7 +158,7 @@ class NYUv2Source(FrameSource):
             return found, "all frames, not split"
         name = canonical_split(split)
         if name == "validation":
-            raise ConfigError("NYUv2 has the splits train and test, and none for validation; evaluate on test.")
+            raise ConfigError("NYUv2 has the splits train and test, but no validation split; evaluate on test.")
         frames = {self._numbers[frame.key]: frame for frame in found}
         by_folder = {number: _folder_split(frame) for number, frame in frames.items()}
         if self._splits is None and all(by_folder.values()):
@@ -170,13 +170,13 @@ class NYUv2Source(FrameSource):
             listed = {number for numbers in official.values() for number in numbers}
             if unknown := sorted(frames.keys() - listed):
                 raise DataError(
-                    f"{len(unknown)} frames are in neither split of {table}, the first is number {unknown[0]}: are "
-                    f"these the {len(listed)} labelled frames, and does the first have --data.options.first_number?"
+                    f"{len(unknown)} frames are in neither split of {table}, the first is number {unknown[0]}. Check "
+                    f"that these are the {len(listed)} labelled frames and that --data.options.first_number is right."
                 )
             chosen = [frames[number] for number in official[name] if number in frames]
             how = f"split {name} of {table.name}: {len(chosen)} of {len(official[name])} frames"
         if not chosen:
-            raise DataError(f"{root} has no frame of the split {name}")
+            raise DataError(f"{root} has no frame of split {name}")
         return chosen, how
 
     def _reader_of(self, sequence: str) -> FrameReader:
@@ -189,11 +189,11 @@ class NYUv2Source(FrameSource):
 
 def _validity(valid: str) -> str:
     pixels = {"raw": "valid where the sensor measured", "all": "valid wherever there is a value"}
-    return pixels.get(valid, f"valid where the masks in {valid} say so")
+    return pixels.get(valid, f"valid where the masks in {valid} are above 0")
 
 
 def _published_file(root: Path) -> tuple[str | None, Path]:
-    """Name of the published file, None where there is none, and the folder that paths are relative to."""
+    """Name of the published file, or None, and the folder that paths are relative to."""
     if root.is_file():
         return root.name, root.parent
     if (root / FILE_NAME).is_file():
@@ -204,9 +204,9 @@ def _published_file(root: Path) -> tuple[str | None, Path]:
 
 
 def _frames_of_file(path: Path, file: str, target: str, valid: str, labels: str) -> dict[int, Frame]:
-    """Number, from one as in splits.mat, -> frame."""
+    """Number (from 1, as in splits.mat) -> frame."""
     if labels not in ("none", "auto"):
-        raise ConfigError(f"labels is {labels!r}; {file} holds its labels: auto reads them, none does not")
+        raise ConfigError(f"labels is {labels!r}; for {file} it must be auto or none")
     stream = "raw" if target == "rawDepths" else "measured" if valid == "raw" else "filled"
     streams = ["rgb", stream, *(["raw"] if stream == "measured" else []), *(["labels"] if labels == "auto" else [])]
     count = num_frames(path, tuple(streams))
@@ -224,10 +224,10 @@ def _frames_of_file(path: Path, file: str, target: str, valid: str, labels: str)
 def _frames_of_pictures(
     root: Path, wanted: Mapping[str, str], first_number: int | None, notes: list[str]
 ) -> tuple[dict[int, Frame], list[Unpaired]]:
-    """Number, from one, -> frame; found and paired as the `folder` source does it.
+    """Number (from 1) -> frame; found and paired as in the `folder` source.
 
     Raises:
-        DataError: a name without a number, or a number that is there twice.
+        DataError: a name without a number, or a repeated number.
     """
     chosen = {name: how for name, how in wanted.items() if how != "none"}
     sequences, unpaired, said = find_frames(list_files(root), chosen, set(chosen), "none")
@@ -236,12 +236,12 @@ def _frames_of_pictures(
     for frame in (frame for sequence in sequences.values() for frame in sequence):
         number = _number_in(frame.key)
         if number is None:
-            raise DataError(f"{root}: the frame {frame.key} has no number in its name, by which the split knows it")
+            raise DataError(f"{root}: the frame {frame.key} has no number in its name, which the split requires")
         if number in numbered:
             raise DataError(f"{root}: {numbered[number].key} and {frame.key} have the same number {number}")
         numbered[number] = frame
     first = first_number if first_number is not None else 0 if 0 in numbered else 1
-    notes.append(f"the picture numbered {first} is taken for the first of the data set (--data.options.first_number)")
+    notes.append(f"number {first} is assumed to be the first picture of the data set (--data.options.first_number)")
     return {number - first + 1: frame for number, frame in sorted(numbered.items())}, unpaired
 
 
@@ -251,7 +251,7 @@ def _number_in(name: str) -> int | None:
 
 
 def _folder_split(frame: Frame) -> str | None:
-    """The split of whose name a folder of the frame is."""
+    """The split that a folder of the frame is named after."""
     parts = {part.lower() for part in PurePosixPath(frame.rgb or frame.depth or "").parts[:-1]}
     return next((name for name, aliases in SPLIT_NAMES.items() if parts & set(aliases)), None)
 
@@ -273,7 +273,7 @@ def _masks(root: Path, folder: str, frames: Sequence[Frame]) -> dict[str, str]:
     """
     base = root / folder
     if not base.is_dir():
-        raise DataError(f"{base} is no folder of masks; valid is raw, all or such a folder (--data.options.valid)")
+        raise DataError(f"{base} is not a folder; --data.options.valid must be raw, all or a folder of masks")
     by_number = {
         number: file.relative_to(root).as_posix()
         for file in sorted(base.rglob("*"))

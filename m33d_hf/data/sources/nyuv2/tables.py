@@ -1,4 +1,4 @@
-"""NYUv2's own tables: the official split (`splits.mat`), and which of the 894 label ids is which of the 40 classes."""
+"""NYUv2's own tables: the official split (`splits.mat`), and the mapping of the 894 label ids to the 40 classes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LAST_CLASS = max(NYU40)
 
 
 def find_table(root: Path, name: str, stated: str | None, option: str) -> Path:
-    """The file of a table: stated, or called `name` in the root or near it.
+    """The file of a table: as set by the user, or named `name` in the root or near it.
 
     Raises:
-        DataError: it is not there.
+        DataError: it is missing.
     """
     if stated is not None:
         found = [path for path in (Path(stated).expanduser(), root / stated) if path.is_file()]
@@ -34,29 +34,29 @@ def find_table(root: Path, name: str, stated: str | None, option: str) -> Path:
     if not found:
         near = ", ".join(_PLACES[1:])
         raise DataError(
-            f"NYUv2's table {stated or name} is neither in {root} nor in {near} from there; name it with "
+            f"NYUv2's table {stated or name} is neither in {root} nor in {near} relative to it; pass it with "
             f"--data.options.{option}."
         )
     return found[0]
 
 
 def read_split(path: Path) -> dict[str, list[int]]:
-    """`train` and `test` -> numbers of their frames, counted from one as the file does.
+    """`train` and `test` -> numbers of their frames, counted from 1 as in the file.
 
     Raises:
-        CorruptFileError: no MATLAB file of version 5, or one without these arrays.
-        DataError: a frame in both.
+        CorruptFileError: not a MATLAB file of version 5, or these arrays are missing.
+        DataError: a frame in both splits.
     """
     arrays = _load(path)
     split = {}
     for name, key in _ARRAYS.items():
         if key not in arrays or np.asarray(arrays[key]).dtype.kind not in "ui":
-            raise CorruptFileError(path, f"has no whole numbers {key}; the official splits.mat has")
+            raise CorruptFileError(path, f"has no integer array {key}, which the official splits.mat has")
         split[name] = sorted(int(number) for number in np.asarray(arrays[key]).ravel())
     if both := set(split["train"]) & set(split["test"]):
-        raise DataError(f"{path}: {len(both)} frames are in training and in test, the first is {min(both)}")
+        raise DataError(f"{path}: {len(both)} frames are in both training and test, the first is {min(both)}")
     if min(map(min, split.values())) < 1:
-        raise DataError(f"{path}: its frames are counted from one, and one is {min(map(min, split.values()))}")
+        raise DataError(f"{path}: frames must be counted from 1, but one is {min(map(min, split.values()))}")
     return split
 
 
@@ -64,12 +64,13 @@ def read_class_map(path: Path) -> dict[int, int]:
     """Label id of the file (1 to 894) -> NYU40 id.
 
     Raises:
-        CorruptFileError: no MATLAB file of version 5, or one without the map.
+        CorruptFileError: not a MATLAB file of version 5, or the map is missing.
     """
     arrays = _load(path)
     values = np.asarray(arrays.get("mapClass", ())).ravel()
     if not len(values) or values.dtype.kind not in "ui" or not set(values.tolist()) <= {UNLABELLED, *NYU40}:
-        raise CorruptFileError(path, f"has no map 'mapClass' to the classes 1 to {_LAST_CLASS}; {CLASSES_NAME} has")
+        reason = f"has no map 'mapClass' to the classes 1 to {_LAST_CLASS}, which {CLASSES_NAME} has"
+        raise CorruptFileError(path, reason)
     return {number: int(value) for number, value in enumerate(values, 1)}
 
 
@@ -81,13 +82,13 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 
 def settle_label_ids(stated: str, values: Sequence[int]) -> tuple[str, str]:
-    """What label maps hold, and a sentence that says why; `values` are the stored ones of a sample of them.
+    """The kind of ids in label maps, and a sentence with the reason; `values` are stored values of a sample.
 
     Raises:
-        LabelError: the values fit several tables, so that somebody has to say which.
+        LabelError: the values fit several tables, so the user must choose one.
     """
     if stated != "auto":
-        return stated, f"label ids are {stated}, as stated"
+        return stated, f"label ids are {stated}, as set by label_ids"
     largest = max((value for value in values if value != IGNORE_INDEX), default=0)
     if largest > _LAST_CLASS:
         return "raw", f"label ids go up to {largest}: the 894 of the data set"
@@ -96,14 +97,14 @@ def settle_label_ids(stated: str, values: Sequence[int]) -> tuple[str, str]:
     if UNLABELLED in values and largest == _LAST_CLASS and IGNORE_INDEX not in values:
         return "nyu40", "label ids go from 0 to 40: the 40 classes, 0 for none"
     raise LabelError(
-        f"the label maps looked at hold values from {min(values, default=0)} to {largest}"
+        f"the sampled label maps hold values from {min(values, default=0)} to {largest}"
         f"{' and 255' if IGNORE_INDEX in values else ''}, which may be the 40 classes counted from one (0 = none) or "
         "from zero (255 = none). Pass label_ids=nyu40 or label_ids=nyu40_zero_based (--data.options.label_ids)."
     )
 
 
 def label_rules(ids: str, raw_to_nyu: Mapping[int, int] | None) -> LabelRules:
-    """How stored ids become the 40 class ids, 0 to 39; unlabelled pixels become 255."""
+    """The mapping of stored ids to the 40 class ids, 0 to 39; unlabelled pixels become 255."""
     if ids == "nyu40_zero_based":
         return LabelRules(len(NYU40), list(NYU40.values()), ignore=[IGNORE_INDEX])
     known = raw_to_nyu if raw_to_nyu is not None else {number: number for number in NYU40}

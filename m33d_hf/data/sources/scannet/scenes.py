@@ -16,25 +16,25 @@ from m33d_hf.errors import ConfigError, CorruptFileError, DataError, nearest_nam
 
 SCENE = re.compile(r"scene\d{4}_\d{2}")
 LAYOUTS = ("auto", "sens", "exported", "frames_25k")
-# Folders of label maps in a scene's folder, the one that is taken first in front: filtered labels are the clean ones.
+# Folders of label maps in a scene's folder, in order of preference: filtered labels are the clean ones.
 LABEL_FOLDERS = ("label-filt", "label_filt", "labels-filt", "label", "labels")
 _COLOUR_SUFFIXES = (".jpg", ".jpeg", ".png")
-_DEEP = 4  # folders below the root that are looked into for scenes
+_DEEP = 4  # levels of folders below the root that are searched for scenes
 _PADDED = 6  # digits of the names in scannet_frames_25k
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One scan: its frames by number, and how they lie.
+    """One scan: its frames by number, and their layout.
 
     Attributes:
         name: `scene0000_00`.
         frames: those that are kept, in the order of their numbers.
         layout: `sens`, `exported` or `frames_25k`.
-        header: of its recording; None of pictures.
-        label_folder: name of the folder that its labels come from; None without.
-        unpaired: files that take no part, and why.
-        found: frames before `every` thinned them out.
+        header: of its recording; None for pictures.
+        label_folder: name of the folder of its labels; None without labels.
+        unpaired: files that are left out, with the reason.
+        found: number of frames before `every` is applied.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What is read of every scene.
+    """Options for reading a scene.
 
     Attributes:
-        layout: one of `LAYOUTS`; `auto` takes pictures where there are some, else the recording.
+        layout: one of `LAYOUTS`; `auto` reads pictures if there are any, otherwise the recording.
         labels: `auto`, `none` or the name of a folder.
         every: frames whose number is a multiple of it are kept.
         require_labels: leave out frames without a label map.
@@ -71,19 +71,21 @@ class SceneOptions:
 
 
 def find_scenes(root: Path, options: SceneOptions) -> list[Scene]:
-    """Every scene under `root` with at least one frame or one file that takes no part, in the order of their names.
+    """Every scene under `root` with at least one frame or one file that is left out, in the order of their names.
 
     Raises:
-        DataError: `root` is no folder, or holds no scene.
+        DataError: `root` is not a folder, or holds no scene.
     """
     if not root.is_dir():
         raise DataError(f"data root {str(root)!r} is not a folder")
     folders = _scene_folders(root)
     if not folders:
         raise DataError(
-            f"{root} holds no scene of ScanNet: folders called scene0000_00 (at the root, or in scans/ below it) with "
-            "scene0000_00.sens, or with color/, depth/ and label/ or label-filt/. Frames of your own are read by the "
-            "source 'folder'."
+            f"{root} holds no scene of ScanNet. Expected folders named scene0000_00 (at the root, or in scans/ below "
+            "it) "
+            "with scene0000_00.sens, or with color/, depth/ and label/ or label-filt/. Use the source 'folder' for "
+            "your "
+            "own frames."
         )
     return [_read_scene(root, folder, options) for folder in folders]
 
@@ -101,7 +103,7 @@ def _scene_folders(root: Path) -> list[Path]:
             path = Path(entry.path)
             if SCENE.fullmatch(entry.name):
                 if (other := found.setdefault(entry.name, path)) != path:
-                    raise DataError(f"the scene {entry.name} is there twice: {other} and {path}. Name one as the root.")
+                    raise DataError(f"the scene {entry.name} exists twice: {other} and {path}. Pass one as the root.")
             elif depth + 1 < _DEEP:
                 below.append((path, depth + 1))
     return [found[name] for name in sorted(found)]
@@ -124,13 +126,13 @@ def _relative(root: Path, path: Path) -> str:
 
 
 def _prefix(root: Path, folder: Path) -> str:
-    """What the names of a scene's files begin with."""
+    """The prefix of the names of a scene's files."""
     where = _relative(root, folder)
     return "" if where == "." else f"{where}/"
 
 
 def _numbered(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[int, str], list[str]]:
-    """Number -> name of the files of a folder, and the names that are none."""
+    """Number -> name of the files of a folder, and the names that are not numbers."""
     found: dict[int, str] = {}
     others = []
     for entry in os.scandir(folder):
@@ -160,7 +162,7 @@ def _recorded(root: Path, folder: Path, recording: Path, options: SceneOptions) 
         index = read_index(recording)
     except CorruptFileError as error:
         return Scene(folder.name, [], "sens", unpaired=[Unpaired(file, error.reason)])
-    unpaired = [] if index.lack is None else [Unpaired(file, f"{index.lack}; the {index.num_frames} before are used")]
+    unpaired = [] if index.lack is None else [Unpaired(file, f"{index.lack}; the first {index.num_frames} are used")]
     pictured = 0 not in index.header.color_size
     numbers = {
         number: {"depth": packed_name(file, "depth", number)}
@@ -200,7 +202,7 @@ def _scene(
     header: SensHeader | None,
     found: int,
 ) -> Scene:
-    """The frames of a scene, each with its label map where there is one."""
+    """The frames of a scene, each with its label map if it has one."""
     label_folder, maps = _labels_of(folder, options)
     where = _prefix(root, folder)
     frames = []

@@ -28,41 +28,41 @@ EXPORT_SCALE = 1000.0
 CAMERA_FPS = 30.0
 _LOOKED_AT = 64
 _LIST_NAMES = {"train": "scannetv2_train.txt", "validation": "scannetv2_val.txt", "test": "scannetv2_test.txt"}
-# Below the root and the folder above it, where people keep the lists and the table of labels.
+# Usual places of the lists and the table of labels, relative to the root.
 _PLACES = (".", "..", "splits", "meta_data", "Tasks/Benchmark")
 
 
 class ScanNetSource(FrameSource):
-    """ScanNet as it is downloaded or exported; a recording is read where it lies and never unpacked to disk.
+    """ScanNet as it is downloaded or exported; a recording is read directly and never unpacked to disk.
 
     Scenes are folders `scene0000_00` at the root or below (`scans/`), with `scene0000_00.sens`, or with `color/N.jpg`
-    and `depth/N.png` in millimetres; label maps lie in `label-filt/` or `label/`. Colour and labels come at the size of
+    and `depth/N.png` in millimetres; label maps lie in `label-filt/` or `label/`. Colour and labels are resized to
     the depth (640 x 480) unless `align` says otherwise.
 
     Args:
-        root: folder of the data; also one scene.
+        root: folder of the data, or of one scene.
         split: `train`, `validation` (`val`), `test`, or None / `all`. The official lists (`scannetv2_train.txt`,
-            `scannetv2_val.txt`, `scannetv2_test.txt`) are looked for in the root, the folder above it, and in
+            `scannetv2_val.txt`, `scannetv2_test.txt`) are searched in the root, the folder above it, and in
             `splits/`, `meta_data/` or `Tasks/Benchmark/` below the root.
         unit: `frames` (each frame an item) or `clips` (each scan an item).
-        layout: `auto`, `sens`, `exported` or `frames_25k`; `auto` takes pictures where a scene has some.
+        layout: `auto`, `sens`, `exported` or `frames_25k`; `auto` reads pictures if a scene has any.
         every: frames whose number is a multiple of it are kept: 25 for pre-training, 100 for fine-tuning.
         labels: `none`, `auto` (`label-filt`, else `label`) or the name of a folder.
-        label_ids: what the label maps hold: `raw` ids, `nyu40` ids, or `auto`: nyu40 in `scannet_frames_25k`, raw
-            elsewhere, checked against the values.
-        label_table: the data set's table of raw ids, `scannetv2-labels.combined.tsv`; None looks where the lists are.
+        label_ids: kind of ids in the label maps: `raw`, `nyu40` or `auto`: nyu40 in `scannet_frames_25k`, raw
+            otherwise, checked against the values.
+        label_table: the data set's table of raw ids, `scannetv2-labels.combined.tsv`; None searches as for lists.
         num_classes: 20 (the benchmark's) or 40 (NYU's).
         max_unknown: share of labelled pixels with ids outside the table that is ignored before it is an error.
         require_labels: leave out (and list) frames without labels, where labels are read.
         align: `rgb_to_depth`, `depth_to_rgb` or `refuse`, as in the `folder` source. Pictures are resized, not
             registered: both cameras see nearly the same.
-        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source; where
-            nothing is stated, what the recording says (its depth shift), and millimetres for pictures.
+        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source; the
+            default is the depth shift of a recording, and millimetres for pictures.
         min_frames, clip_length, windows, split_list, split_fractions: as in the `folder` source.
 
     Raises:
         ConfigError: options that contradict each other.
-        DataError: no scene, no list of the split, no frame left; LabelError for ids of another kind.
+        DataError: no scene, no list of the split, or no frame left; LabelError: ids of another kind.
     """
 
     name = "scannet"
@@ -102,7 +102,7 @@ class ScanNetSource(FrameSource):
         if not sequences:
             reasons = Counter(entry.reason for entry in unpaired).most_common(3)
             told = "; ".join(f"{reason} ({count} times)" for reason, count in reasons)
-            raise DataError(f"no frame is left of the {len(scenes)} scenes under {root}: {told or notes[0]}")
+            raise DataError(f"the {len(scenes)} scenes under {root} have no usable frame: {told or notes[0]}")
         rules = (
             None if labels == "none" else _rules(root, scenes, label_ids, label_table, num_classes, max_unknown, notes)
         )
@@ -138,11 +138,11 @@ class ScanNetSource(FrameSource):
         split_list: str | Mapping[str, str] | None,
         fractions: Mapping[str, float] | None,
     ) -> tuple[Sequences, str]:
-        """The scenes of a split, by the official lists unless others or fractions are stated.
+        """The scenes of a split, by the official lists unless other lists or fractions are set.
 
         Raises:
-            DataError: the official list is not there. Scenes of one room must not be trained and tested on, so none is
-                made up.
+            DataError: the official list is missing. Scenes of one room must not be in both training and test, so no
+                split is drawn.
         """
         if split is not None and split != "all" and split_list is None and fractions is None:
             known = {name: found[0] for name, file in _LIST_NAMES.items() if (found := _places(root, file))}
@@ -150,19 +150,20 @@ class ScanNetSource(FrameSource):
             if name not in known:
                 raise DataError(
                     f"the official list of ScanNet's split {name}, {_LIST_NAMES[name]}, is not in {root} nor in "
-                    f"{', '.join(_PLACES[1:])} from there. Put it there, name your own with --data.options.split_list, "
-                    f"or read everything with split 'all' ({', '.join(SPLIT_NAMES)} are drawn only by "
+                    f"{', '.join(_PLACES[1:])} relative to it. Put it there, pass your own with "
+                    "--data.options.split_list, or "
+                    f"read everything with split 'all' ({', '.join(SPLIT_NAMES)} are drawn only by "
                     "--data.options.split_fractions)."
                 )
             split_list = {name: str(path) for name, path in known.items()}
         absent = missing_entries(root, sequences, split, split_list)
         chosen, how = select_split(root, sequences, split, split_list, fractions)
-        missing = f"; {len(absent)} listed scenes are not there, the first is {absent[0]}" if absent else ""
+        missing = f"; {len(absent)} listed scenes are missing, the first is {absent[0]}" if absent else ""
         return chosen, how + missing
 
 
 def describe_scenes(scenes: Sequence[Scene], every: int) -> str:
-    """How many scenes of which layout there are, and how many of their frames are kept."""
+    """The number of scenes of each layout, and how many of their frames are kept."""
     layouts = Counter(scene.layout for scene in scenes if scene.frames)
     kinds = ", ".join(f"{count} {layout}" for layout, count in layouts.items())
     kept, found = sum(len(scene.frames) for scene in scenes), sum(scene.found for scene in scenes)
@@ -194,14 +195,16 @@ def _rules(
     max_unknown: float,
     notes: list[str],
 ) -> LabelRules:
-    """How the label maps are read, settled by looking at some of them.
+    """How the label maps are read, based on a sample of them.
 
     Raises:
         DataError: no label maps, or no table of raw ids; LabelError: ids that do not fit.
     """
     files = [root / frame.labels for scene in scenes for frame in scene.frames if frame.labels is not None]
     if not files:
-        raise DataError(f"no scene under {root} has label maps: folders label-filt/ or label/ with PNG files N.png")
+        raise DataError(
+            f"no scene under {root} has label maps; expected folders label-filt/ or label/ with PNG files N.png"
+        )
     sample = look_at_labels(evenly_spaced(files, _LOOKED_AT))
     layouts = {scene.layout for scene in scenes if scene.frames}
     ids, how = settle_label_ids(stated, "nyu40" if layouts == {"frames_25k"} else "raw", sample)
@@ -218,7 +221,8 @@ def _table_file(root: Path, stated: str | None) -> Path:
         found = _places(root, TABLE_NAME)
     if not found:
         raise DataError(
-            f"raw label ids need ScanNet's table of them, {stated or TABLE_NAME}, which is not in {root} or near it. "
-            "Name it with --data.options.label_table, or pass label_ids=nyu40 if the label maps hold NYU40 ids."
+            f"raw label ids require ScanNet's table of them, {stated or TABLE_NAME}, which is not in {root} or near "
+            "it. "
+            "Pass it with --data.options.label_table, or pass label_ids=nyu40 if the label maps hold NYU40 ids."
         )
     return found[0]

@@ -34,7 +34,7 @@ _DEEP = 6
 class SunRgbdSource(FrameSource):
     """SUN RGB-D: a folder per frame with `image/`, `depth/` and `depth_bfx/`, in `kv1`, `kv2`, `realsense` and `xtion`.
 
-    Depth is stored in millimetres whose bits are rotated by three, which the unit `sunrgbd` undoes.
+    Depth is stored in millimetres with its bits rotated by three; the unit `sunrgbd` reverses this.
 
     Args:
         root: the folder of `SUNRGBD` and `SUNRGBDtoolbox`, or any folder with frames below it (no split, no labels).
@@ -45,8 +45,8 @@ class SunRgbdSource(FrameSource):
             `folder` source.
 
     Raises:
-        ConfigError: a split that is not there.
-        DataError: no frame, or a file of the toolbox that is needed and missing.
+        ConfigError: an unknown split.
+        DataError: no frame, or a required file of the toolbox is missing.
     """
 
     name = "sunrgbd"
@@ -106,24 +106,24 @@ class SunRgbdSource(FrameSource):
         """The frames of a split as the toolbox lists it.
 
         Raises:
-            ConfigError: a split that is not there.
+            ConfigError: an unknown split.
             DataError: no list, or no frame of this split.
         """
         if split is None or split == "all":
             return sequences, "all frames, not split"
         name = canonical_split(split)
         if name not in _ARRAYS:
-            raise ConfigError("SUN RGB-D has the splits train and test, and none for validation; evaluate on test.")
+            raise ConfigError("SUN RGB-D has the splits train and test, but no validation split; evaluate on test.")
         path = _toolbox(root, _SPLIT)
         arrays = _load(path)
         entries = {key: np.atleast_1d(arrays.get(key, ())) for key in _ARRAYS.values()}
         listed = {key: {_frame_folder(entry) for entry in found} for key, found in entries.items()}
         if not all(listed.values()) or listed["alltrain"] & listed["alltest"]:
-            raise CorruptFileError(path, "does not hold two separate lists alltrain and alltest")
+            raise CorruptFileError(path, "does not hold two disjoint lists alltrain and alltest")
         wanted = listed[_ARRAYS[name]]
         chosen = [frame for frame in sequences[self.name] if _frame_folder(frame.key) in wanted]
         if not chosen:
-            raise DataError(f"{root} has no frame of the split {name} as {path} lists it")
+            raise DataError(f"{root} has no frame of split {name} as listed in {path}")
         return {self.name: chosen}, f"split {name} of {path.name}: {len(chosen)} of {len(wanted)} frames"
 
 
@@ -135,7 +135,7 @@ def _find_frames(root: Path, depth: str, unpaired: list[Unpaired]) -> dict[str, 
     """Folder of the frame, relative to the root -> frame; folders without depth go to `unpaired`.
 
     Raises:
-        DataError: the root is no folder, or holds no frame.
+        DataError: the root is not a folder, or holds no frame.
     """
     if not root.is_dir():
         raise DataError(f"data root {str(root)!r} is not a folder")
@@ -156,14 +156,14 @@ def _find_frames(root: Path, depth: str, unpaired: list[Unpaired]) -> dict[str, 
             below += [(f"{folder}/{name}" if folder else name, level + 1) for name in inside]
     if not frames:
         raise DataError(
-            f"{root} holds no frame of SUN RGB-D: folders with image/ and {depth}/ that hold one file each, such as "
-            "SUNRGBD/kv1/NYUdata/NYU0001."
+            f"{root} holds no frame of SUN RGB-D. Expected folders with image/ and {depth}/ that hold one file each, "
+            "such as SUNRGBD/kv1/NYUdata/NYU0001."
         )
     return dict(sorted(frames.items()))
 
 
 def _only_file(root: Path, folder: str, name: str) -> str | None:
-    """The one picture in a folder; None where there is none, or several."""
+    """The only picture in a folder; None if there is none, or several."""
     place = root / folder / name
     if not place.is_dir():
         return None
@@ -175,11 +175,11 @@ def _toolbox(root: Path, name: str) -> Path:
     for place in (root / name, root.parent / name):
         if place.is_file():
             return place
-    raise DataError(f"{name} of SUN RGB-D's toolbox is neither in {root} nor beside it; splits and labels are in it")
+    raise DataError(f"{name} of SUN RGB-D's toolbox is neither in {root} nor beside it; splits and labels require it")
 
 
 def _frame_folder(stated: object) -> str:
-    """`kv1/NYUdata/NYU0001` of a path that the toolbox states, `/n/fs/sun3d/data/SUNRGBD/kv1/NYUdata/NYU0001`."""
+    """`kv1/NYUdata/NYU0001` from a path in the toolbox, `/n/fs/sun3d/data/SUNRGBD/kv1/NYUdata/NYU0001`."""
     parts = PurePosixPath(str(stated)).parts
     return "/".join(parts[parts.index(_TOP) + 1 :] if _TOP in parts else parts)
 
@@ -197,15 +197,15 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 
 def _with_labels(root: Path, frames: Mapping[str, Frame], unpaired: list[Unpaired]) -> dict[str, Frame]:
-    """The frames that have a label map, with it; the toolbox's metadata say whose each of the file's maps is.
+    """The frames that have a label map, with it; the toolbox's metadata assign the maps to frames.
 
     Raises:
-        DataError: a file that is missing, or two that disagree.
+        DataError: a file is missing, or two files disagree.
     """
     path, meta = _toolbox(root, _LABELS), _toolbox(root, _META)
     entries = np.atleast_1d(_load(meta).get("SUNRGBDMeta", ()))
     if len(entries) != (count := num_frames(path)) or not all(hasattr(entry, "rgbpath") for entry in entries):
-        raise CorruptFileError(meta, f"describes {len(entries)} frames, and {path.name} has {count} label maps")
+        raise CorruptFileError(meta, f"describes {len(entries)} frames, but {path.name} has {count} label maps")
     base = path.parents[2]
     file = os.path.relpath(base, root)
     name = PurePosixPath(_LABELS).as_posix() if file == "." else PurePosixPath(Path(file, _LABELS)).as_posix()

@@ -99,7 +99,7 @@ def test_a_cut_recording_is_noted_logged_and_named_beside_labels_that_do_not_fit
     (tmp_path / "data/video.csv").write_text("start_seconds,end_seconds,phase\n0,2,A\n2,8,B\n")
     assert "video.csv continues after its end" in PhasesSource(tmp_path / "data").incomplete["video"]
     (tmp_path / "data/video.csv").write_text("start_seconds,end_seconds,phase\n0,2,A\n2,12,B\n")
-    with pytest.raises(DataError, match=r"the file announces 8\.0 s, of which 4\.\d s decode"):
+    with pytest.raises(DataError, match=r"the file announces 8\.0 s, but only 4\.\d s can be decoded"):
         PhasesSource(tmp_path / "data")
 
 

@@ -142,7 +142,7 @@ def test_indices_outside_are_refused(cache):
         ({"unit": "clip"}, "Did you mean 'clips'"),
         ({"depth": "senser"}, "Did you mean 'sensor'"),
         ({"num_frames": 0}, "num_frames is 0"),
-        ({"num_frames": 2.5}, "an integer"),
+        ({"num_frames": 2.5}, "integer"),
         ({"num_clips": 4}, "set unit to 'clips'"),
         ({"unit": "clips", "num_frames": 4}, "set unit to 'frames'"),
         ({"unit": "clips", "clip_length": 1}, "clip_length is 1"),

@@ -209,7 +209,7 @@ def test_a_broken_recording_is_listed_and_the_rest_is_read(scans: Path):
     source = ScanNetSource(scans)
     assert len(source) == 7
     reasons = {entry.path: entry.reason for entry in source.unpaired}
-    assert "3 before are used" in reasons["scene0001_00/scene0001_00.sens"]
+    assert "the first 3 are used" in reasons["scene0001_00/scene0001_00.sens"]
     assert "sensor name of 18,446,744,073,709,551,615 bytes" in reasons["scene0002_00/scene0002_00.sens"]
 
 
@@ -228,7 +228,7 @@ def test_nothing_to_read(tmp_path: Path):
 def test_a_scene_that_is_there_twice(tmp_path: Path):
     for folder in ("a", "b"):
         write_exported(tmp_path / folder, labels=None)
-    with pytest.raises(DataError, match="there twice"):
+    with pytest.raises(DataError, match="exists twice"):
         ScanNetSource(tmp_path)
 
 

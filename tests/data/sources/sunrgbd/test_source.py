@@ -77,7 +77,7 @@ def test_what_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="no frame of SUN RGB-D"):
         SunRgbdSource(tmp_path)
     root = write_sunrgbd(tmp_path)
-    with pytest.raises(ConfigError, match="none for validation"):
+    with pytest.raises(ConfigError, match="no validation split"):
         SunRgbdSource(root, split="val")
     with pytest.raises(DataError, match=r"allsplit\.mat of SUN RGB-D's toolbox"):
         SunRgbdSource(root / "SUNRGBD/kv1", split="train")
