@@ -26,6 +26,11 @@ class InitOptions:
         "sum",
         "A depth patch embedding that the checkpoint lacks: RGB kernels summed or averaged over colour, or random.",
     )
+    inflate: Literal["none", "average", "center"] = option(
+        "none",
+        "An image kernel in a clip model: refused, spread evenly over the tubelet, or put on its middle frame. (A clip "
+        "kernel in an image model is summed over the tubelet; there is no choice.)",
+    )
     num_attention_heads: int | None = option(
         None,
         "Heads of a foreign checkpoint's encoder, which no tensor tells; null = those of its files, or as released.",
@@ -45,11 +50,5 @@ class InitOptions:
         return {name: value for name, value in heads.items() if value is not None}
 
 
-@dataclass
-class ConversionOptions(InitOptions):
-    """As `init` of a recipe, for the conversion of a file, which may also turn an image model into one of clips."""
-
-    inflate: Literal["none", "average", "center"] = option(
-        "none",
-        "An image kernel in a clip model: refused, spread evenly over the tubelet, or put on its middle frame.",
-    )
+# The name under which the conversion of files takes the same options.
+ConversionOptions = InitOptions

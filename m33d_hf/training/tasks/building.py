@@ -31,6 +31,10 @@ def config_of(model: nn.Module) -> M33DConfig:
     return cast(M33DConfig, model.config)
 
 
+# A model or a checkpoint is one of clips where one of these is above 1.
+_CLIP_FIELDS = ("num_frames", "tubelet_size")
+
+
 def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Source:
     """The training or the evaluation source of a run.
 
@@ -213,9 +217,10 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
 def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
     """The configuration of a run's model; positions and tokens without one stay those of the checkpoint it starts from.
 
-    A model that starts from a checkpoint of another input size (our own, MAE's or DINOv2's) keeps the checkpoint's
-    position grid and interpolates it, unless the arguments give `position_grid` or ask to rebuild positions. From a
-    checkpoint with learned positions it also has its `position_embedding_type`, `position_embedding_resize`,
+    An image model that starts from a checkpoint of clips takes over the kind of its positions (those of its first time
+    slot) and has a class token only where that has one. A model that starts from a checkpoint of another input size
+    (our own, MAE's or DINOv2's) keeps the checkpoint's position grid and interpolates it, unless the arguments give
+    `position_grid` or ask to rebuild positions. From a checkpoint with learned positions it also has its `position_embedding_type`, `position_embedding_resize`,
     `use_cls_token` and `num_register_tokens` where the arguments do not say otherwise.
 
     Raises:
@@ -224,7 +229,8 @@ def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
     """
     origin = None if args.init_from is None else _origin_config(args.init_from)
     given = {*args.model, *overrides}
-    overrides = {**_adopted(origin or {}, given), **overrides}
+    clips = any({**args.model, **overrides}.get(name) not in (None, 1) for name in _CLIP_FIELDS)
+    overrides = {**_adopted(origin or {}, given, clips), **overrides}
     config = M33DConfig(**{**args.model, **overrides})
     if origin is None or "position_grid" in given or config.position_embedding_resize == "rebuild":
         return config
@@ -240,12 +246,19 @@ def _origin_config(init_from: str) -> dict[str, Any]:
     return trained_positions(load_foreign(init_from))
 
 
-def _adopted(origin: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """Fields of the checkpoint that a model takes over where nothing is given for them."""
+def _adopted(origin: dict[str, Any], given: set[str], clips: bool) -> dict[str, Any]:
+    """Fields of the checkpoint that a model, of clips or of images, takes over where nothing is given for them."""
     if origin.get("global_token") and not {"use_cls_token", "global_token"} & given:
         return {"global_token": True, "use_cls_token": False}
     if origin.get("position_embedding_type") != "learned":
-        return {}
+        still = not clips and any(origin.get(name) not in (None, 1) for name in _CLIP_FIELDS)
+        if not still:
+            return {}
+        found = {
+            "position_embedding_type": origin.get("position_embedding_type", "sincos_1d"),
+            "use_cls_token": bool(origin.get("use_cls_token")),
+        }
+        return {name: value for name, value in found.items() if name not in given}
     names = {"position_embedding_type", "position_embedding_resize", "num_register_tokens"}
     names |= set() if "global_token" in given else {"use_cls_token"}
     return {name: origin[name] for name in sorted(names - given) if origin.get(name) is not None}
@@ -254,12 +267,12 @@ def _adopted(origin: dict[str, Any], given: set[str]) -> dict[str, Any]:
 def _trained_grid(origin: dict[str, Any], config: M33DConfig) -> list[int] | None:
     """The (t, h, w) grid on which a checkpoint's positions of the model's kind were trained, None where there is none.
 
-    Learned positions of images have no time, so that clips bring their own.
+    Learned positions of images have no time, so that clips bring their own; images have one slot of those of clips.
     """
     grid, kind = origin.get("position_grid"), config.position_embedding_type
     if grid is None or origin.get("position_embedding_type") != kind:
         return None
-    slots = config.grid[0] if kind == "learned" and grid[0] == 1 else grid[0]
+    slots = config.grid[0] if (kind == "learned" and grid[0] == 1) or not config.is_clip_model else grid[0]
     return [slots, *grid[1:]]
 
 
