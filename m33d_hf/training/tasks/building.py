@@ -220,8 +220,9 @@ def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
     An image model that starts from a checkpoint of clips takes over the kind of its positions (those of its first time
     slot) and has a class token only where that has one. A model that starts from a checkpoint of another input size
     (our own, MAE's or DINOv2's) keeps the checkpoint's position grid and interpolates it, unless the arguments give
-    `position_grid` or ask to rebuild positions. From a checkpoint with learned positions it also has its `position_embedding_type`, `position_embedding_resize`,
-    `use_cls_token` and `num_register_tokens` where the arguments do not say otherwise.
+    `position_grid` or ask to rebuild positions. From a checkpoint with learned positions it also has its
+    `position_embedding_type`, `position_embedding_resize`, `use_cls_token` and `num_register_tokens` where the
+    arguments do not say otherwise.
 
     Raises:
         ConfigError: values that cannot work.
