@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.data.loader.subsets import label_subset
+from m33d_hf.data.loader.subsets import label_subset, scene_subset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
 from m33d_hf.errors import ConfigError, DataError
@@ -192,17 +192,18 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
     data = args.data
     labels = source.labels() if labelled or data.label_fraction is not None else None
     if labels is None or source.action_names is None:
-        if data.label_fraction is not None:
+        if data.label_fraction is None:
+            return subset(len(source), data.max_train_samples, data.subset_seed)
+        if labelled:
             raise ConfigError(
                 f"The source {data.source!r} does not know the labels of its samples in advance, which "
                 f"data.label_fraction = {data.label_fraction:g} requires; use --data.max_train_samples, or a source "
                 "with labels (with unit clips, if it has units)."
             )
-        return subset(len(source), data.max_train_samples, data.subset_seed)
-    groups = source.groups()
+        return _limited(scene_subset(_groups(source), data.label_fraction, data.subset_seed), args)
     rows = label_subset(
         labels,
-        [str(row) for row in range(len(labels))] if groups is None else groups,
+        _groups(source),
         source.action_names,
         1.0 if data.label_fraction is None else data.label_fraction,
         data.subset_seed,
@@ -210,7 +211,17 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
     )
     if labelled:
         rows = [row for row in rows if labels[row] != IGNORE_INDEX]
-    chosen = subset(len(rows), data.max_train_samples, data.subset_seed)
+    return _limited(rows, args)
+
+
+def _groups(source: Source) -> list[str]:
+    """What is drawn as a whole, by item: its scene or video, else the item itself."""
+    return source.groups() or [source[row].key for row in range(len(source))]
+
+
+def _limited(rows: list[int], args: RunArguments) -> list[int]:
+    """At most `data.max_train_samples` of these rows."""
+    chosen = subset(len(rows), args.data.max_train_samples, args.data.subset_seed)
     return rows if chosen is None else [rows[row] for row in chosen]
 
 
