@@ -46,6 +46,8 @@ def save_dense_pictures(
         ConfigError: runs that cannot be compared.
         DataError: none of the samples can be read.
     """
+    if len(set(_names(folders))) < len(folders):
+        raise ConfigError("two of the folders are the same; name each once.")
     runs = [run_arguments(folder, root, split, DENSE_TASKS) for folder in folders]
     first = runs[0]
     task = build_task(first.task)
@@ -107,8 +109,6 @@ def _check_comparable(folders: Sequence[Path], runs: Sequence[RunArguments], mod
             if here != there:
                 both = f"{name} is {here} here and {there} there"
                 raise ConfigError(f"{folder} cannot stand beside {folders[0]}: {both}.")
-    if len(set(_names(folders))) < len(folders):
-        raise ConfigError("two of the folders are the same; name each once.")
 
 
 def _samples(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IGNORE_INDEX = 255
+_HEADER_WIDTH = 18  # letters above a column
 
 
 def label_colors(count: int) -> np.ndarray:
@@ -163,4 +165,4 @@ def iou_figure(ious: Mapping[str, Mapping[str, float]], class_names: Sequence[st
 
 def _headers(axes: Sequence[Any], names: Sequence[str]) -> None:
     for axis, name in zip(axes, names, strict=True):
-        axis.set_title(name, fontsize=8)
+        axis.set_title(textwrap.fill(name, _HEADER_WIDTH), fontsize=8)
