@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from data_files import CODECS, TINY, Sizes, write_action_data, write_frames, write_video
+from data_packed import packed_calls, packed_row
 from data_paths import PATHS, TrainingPath, bare_decoding, build, consume, describe_rows, finishing
 from data_readers import PICTURE_READERS, VIDEO_READERS, installed
 from measuring import header
@@ -44,6 +45,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=6.0, help="per measurement; each takes two rounds at least")
     parser.add_argument("--videos", type=Path, nargs="*", default=[], help="real videos or folders of them")
     parser.add_argument("--only", default="", help="measure the loaders whose title holds this text")
+    parser.add_argument("--packed", action="store_true", help="measure the frames of .sens and .mat files alone")
     parser.add_argument("--tiny", action="store_true", help="a handful of small files")
     parser.add_argument("--output_dir", type=Path, default=HERE)
     return parser.parse_args(argv)
@@ -166,6 +168,12 @@ def measure_scaling(roots: dict[str, Path], limit: float, tiny: bool) -> list[di
     return rows
 
 
+def measure_packed(folder: Path, limit: float, tiny: bool) -> list[dict[str, Any]]:
+    """Frames of `.sens` and `.mat` per second, in turns with bare decoding of the same bytes."""
+    calls = packed_calls(folder, tiny)
+    return [packed_row(title, medians(each, limit, time.process_time)) for title, each in calls.items()]
+
+
 def environment() -> dict[str, Any]:
     """Command, commit, machine and versions, those of the readers too."""
     modules = {module for module, _ in (*VIDEO_READERS.values(), *PICTURE_READERS.values()) if installed(module)}
@@ -200,6 +208,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "frames": write_frames(folder / "frames", sizes.picture, sizes.pictures),
             "small_frames": write_frames(folder / "small", sizes.small_picture, sizes.pictures),
         }
+        if args.packed:
+            keep("packed", measure_packed(folder, limit, args.tiny))
+            return 0
         paths = [path for path in PATHS if args.only in path.title]
         if installed("av"):
             roots["action"] = write_action_data(folder / "action", sizes)
@@ -211,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(describe_rows(rows)[-1], flush=True)
             keep("loaders", rows)
         if not args.only:
+            keep("packed", measure_packed(folder, limit, args.tiny))
             keep("picture_readers", measure_pictures(roots, limit))
             keep("video_readers", measure_videos(folder, args.videos, sizes, limit))
             keep("scaling", measure_scaling(roots, limit, args.tiny))

@@ -1,6 +1,8 @@
-"""Draw the reconstructions of a pre-trained model and its visible tokens: visualize.py --model OUTPUT.
+"""Draw what models predict: visualize.py --model OUTPUT [OUTPUT ...].
 
-Takes the output folder of run_pretrain.py and the data that the run was evaluated on, as its train_config.json says.
+Of a pre-training its reconstructions and visible tokens; of segmentation or depth runs, one or several beside each
+other, input, truth and predictions, with depth errors in metres or the IoU of every class. Data are those that the
+(first) run was evaluated on, as its train_config.json says.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from m33d_hf.errors import M33DError
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line: 0, or 2 after an error of ours."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, type=Path, help="output folder of run_pretrain.py")
-    parser.add_argument("--output", type=Path, help="output folder; default: pictures/ in the model's folder")
+    parser.add_argument("--model", required=True, type=Path, nargs="+", help="output folders of runs of one task")
+    parser.add_argument("--output", type=Path, help="output folder; default: pictures/ in the first model's folder")
     parser.add_argument("--samples", type=int, default=4, help="number of images or clips (default 4)")
     parser.add_argument("--data_root", help="data folder to read instead of that of the run")
     parser.add_argument("--split", help="split to read; default: the evaluation split of the run")
@@ -26,10 +28,15 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--samples is {options.samples}; it must be at least 1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for reading one file
     try:
-        from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures
+        from m33d_hf.inference.dense_pictures import DENSE_TASKS, save_dense_pictures
+        from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures, task_of
 
-        args = run_arguments(options.model, options.data_root, options.split)
-        paths = save_pictures(options.model, options.output or options.model / "pictures", args, options.samples)
+        folders, output = options.model, options.output or options.model[0] / "pictures"
+        given = (options.data_root, options.split)
+        if len(folders) == 1 and task_of(folders[0]) not in DENSE_TASKS:
+            paths = save_pictures(folders[0], output, run_arguments(folders[0], *given), options.samples)
+        else:
+            paths = save_dense_pictures(folders, output, options.samples, *given)
     except M33DError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 2

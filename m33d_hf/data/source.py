@@ -53,6 +53,7 @@ class Source(ABC):
         class_table: the classes with their numbers in annotations (`labels.class_table.ClassTable`); None if unknown.
         clip_span: source frames per item, if the source cuts long videos into clips.
         videos: the whole videos behind the items, if items are clips of them.
+        group_word: what `groups` names, in the plural, for messages.
         incomplete: key of a video -> what is missing from it and its annotation.
     """
 
@@ -67,6 +68,7 @@ class Source(ABC):
     class_table: Any = None
     clip_span: int | None = None
     videos: Sequence[LongVideo] | None = None
+    group_word: str = "videos"
     incomplete: Mapping[str, str] = {}
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +27,43 @@ from m33d_hf.visualization.reconstruction import ReconstructionViews, output_vie
 Views = list[dict[str, ReconstructionViews]]
 
 
-def run_arguments(folder: Path, root: str | None = None, split: str | None = None) -> RunArguments:
-    """The arguments that a pre-training was started with, from its train_config.json.
+def task_of(folder: Path) -> str:
+    """The task of a run, from its train_config.json.
+
+    Raises:
+        CheckpointError: no readable train_config.json.
+    """
+    return str(_recorded(folder)["task"])
+
+
+def _recorded(folder: Path) -> Any:
+    try:
+        recorded = read_sealed_json(folder / CONFIG)["args"]
+        return {"task": "", **recorded}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} is not an output folder of a run ({error}).") from error
+
+
+def run_arguments(
+    folder: Path, root: str | None = None, split: str | None = None, tasks: Collection[str] = ("pretraining",)
+) -> RunArguments:
+    """The arguments that a run was started with, from its train_config.json.
 
     Args:
         folder: output folder of run_pretrain.py.
         root: data folder to read instead of the recorded one.
         split: split to read instead of the one that evaluated the run.
+        tasks: what the run may have been.
 
     Raises:
         CheckpointError: no readable train_config.json.
-        ConfigError: the run was not a pre-training run.
+        ConfigError: the run was another one.
     """
-    file = folder / CONFIG
-    try:
-        recorded = read_sealed_json(file)["args"]
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder} is not an output folder of run_pretrain.py ({error}).") from error
-    args: RunArguments = build(RunArguments, copy.deepcopy(recorded), "")
-    if args.task != "pretraining":
-        raise ConfigError(f"{folder} holds a {args.task} run; only pre-training runs can reconstruct.")
+    args: RunArguments = build(RunArguments, copy.deepcopy(_recorded(folder)), "")
+    if args.task not in tasks:
+        alone = "only pre-training runs can reconstruct"
+        why = alone if len(tasks) == 1 else f"predictions are drawn of {' and '.join(tasks)}"
+        raise ConfigError(f"{folder} holds a {args.task} run; {why}.")
     if root is not None:
         args.data.root, args.data.eval_root = root, None
     if split is not None:

@@ -1,18 +1,20 @@
-"""Pictures of dense predictions: depth maps with a colour bar, label maps with a legend."""
+"""Pictures of dense predictions: depth maps and their errors, label maps with a legend, IoU by class."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m33d_hf.visualization.canvas import INVALID, bare, new_figure
+from m33d_hf.visualization.canvas import COLORS, INVALID, bare, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IGNORE_INDEX = 255
+_HEADER_WIDTH = 18  # letters above a column
 
 
 def label_colors(count: int) -> np.ndarray:
@@ -100,6 +102,67 @@ def depth_figure(
     return figure
 
 
+def depth_error_figure(
+    depths: Sequence[np.ndarray], predictions: dict[str, Sequence[np.ndarray]], title: str, unit: str = "m"
+) -> Figure:
+    """A row per image: true depth (invalid grey), then |prediction - truth| of every entry, each with its colour bar.
+
+    Errors of a row share one scale, from 0 to the 98th percentile of all of them: what is larger has the last colour,
+    and the bar ends in an arrow.
+
+    Args:
+        depths: (H, W) metres, NaN = invalid.
+        predictions: column name -> (H, W) metres per image.
+    """
+    columns = 1 + len(predictions)
+    figure, axes = new_figure(1.6 * columns + 1.0, 1.45 * len(depths) + 0.5, len(depths), columns)
+    for row, depth in enumerate(depths):
+        errors = [np.abs(maps[row] - depth) for maps in predictions.values()]
+        measured = np.concatenate([error[np.isfinite(error)] for error in errors] or [np.zeros(0)])
+        most = float(np.percentile(measured, 98)) if measured.size else 1.0
+        for axis, map_ in zip(axes[row], [depth, *errors], strict=True):
+            bare(axis)
+            axis.set_facecolor(INVALID)
+            truth = map_ is depth
+            limits = {} if truth else {"vmin": 0.0, "vmax": max(most, 1e-6)}
+            cmap = "viridis" if truth else "magma"
+            shown = axis.imshow(np.ma.masked_invalid(map_), cmap=cmap, interpolation="nearest", **limits)
+            if truth or map_ is errors[-1]:
+                bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02, extend="neither" if truth else "max")
+                bar.set_label(unit if truth else f"|error|, {unit}", fontsize=7)
+                bar.ax.tick_params(labelsize=6.5)
+    _headers(axes[0], ["depth", *predictions])
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def iou_figure(ious: Mapping[str, Mapping[str, float]], class_names: Sequence[str], title: str) -> Figure:
+    """IoU of every class as bars, one per entry; a class that an entry has no value for (it did not occur) has none.
+
+    Args:
+        ious: name of an entry -> class -> IoU in [0, 1].
+        class_names: in the order of the rows.
+    """
+    height = 0.8 / max(1, len(ious))
+    figure, axes = new_figure(6.2, 1.1 + (0.12 + 0.13 * len(ious)) * len(class_names))
+    axis = axes[0, 0]
+    plain(axis)
+    axis.grid(visible=False, axis="y")
+    for number, (name, values) in enumerate(ious.items()):
+        rows = [place for place, known in enumerate(class_names) if known in values]
+        places = [place - 0.4 + height * (number + 0.5) for place in rows]
+        widths = [100 * values[class_names[place]] for place in rows]
+        mean = f", mean {np.mean(widths):.1f}" if widths else ""
+        axis.barh(places, widths, 0.9 * height, color=COLORS[number % len(COLORS)], label=f"{name}{mean}")
+    axis.set_yticks(range(len(class_names)), class_names, fontsize=8)
+    axis.set_ylim(len(class_names) - 0.4, -0.6)
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("IoU, %", fontsize=8)
+    axis.set_title(title, fontsize=9.5)
+    figure.legend(loc="outside lower center", ncols=min(2, max(1, len(ious))), frameon=False, fontsize=8)
+    return figure
+
+
 def _headers(axes: Sequence[Any], names: Sequence[str]) -> None:
     for axis, name in zip(axes, names, strict=True):
-        axis.set_title(name, fontsize=8)
+        axis.set_title(textwrap.fill(name, _HEADER_WIDTH), fontsize=8)

@@ -20,6 +20,7 @@ from m33d_hf.weights.formats.detect import FORMATS
 from m33d_hf.weights.formats.layout import Neutral, translate
 from m33d_hf.weights.formats.multimae import TABLE, target_obstacle
 from m33d_hf.weights.init_options import ConversionOptions
+from m33d_hf.weights.matching import time_note
 from m33d_hf.weights.report import ConversionReport
 from m33d_hf.weights.settling import settle_positions
 
@@ -66,6 +67,7 @@ def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
         "use_cls_token": "cls_token" in facts.neutral.weights if facts.table.position_kind == "learned" else None,
         "position_embedding_type": facts.table.position_kind,
         "position_embedding_resize": facts.table.position_resize,
+        "tubelet_size": facts.neutral.weights["patch.weight"].tensor.shape[2] if facts.is_clip() else 1,
         "position_grid": None if grid is None else [facts.slots() or 1, *grid.base],
     }
 
@@ -95,6 +97,7 @@ def convert_state_dict(
     report = ConversionReport(table.name, checkpoint.origin, ignored={**checkpoint.ignored, **neutral.ignored})
     report.notes = [*checkpoint.notes, *([table.note] if table.note else [])]
     report.notes += _norm_notes(neutral, targets, decoder_reason)
+    report.notes += _time_notes(neutral, targets, config)
     neutral = settle_positions(facts, config, decoder_reason, report)
     classifier_reason = _classifier_reason(neutral, checkpoint, config, targets)
     reasons = {"decoder_obstacle": decoder_reason, "classifier_obstacle": classifier_reason}
@@ -117,6 +120,14 @@ def _head_notes(facts: Facts, obstacles: Mapping[str, str | None]) -> list[str]:
     if taken - {"classifier"} and "patch_depth.weight" in facts.neutral.weights:
         notes.append("the head was trained on tokens that also attended to depth; in this model it reads RGB only")
     return notes
+
+
+def _time_notes(neutral: Neutral, targets: Mapping[str, Tensor], config: M33DConfig) -> list[str]:
+    """What becomes of a checkpoint of clips in a model of images, and the other way round."""
+    kernels = (own for name, own in targets.items() if name.endswith(".projection.weight"))
+    own, theirs = next(kernels, None), neutral.weights["patch.weight"].tensor
+    note = None if own is None else time_note(theirs, own, str(config.position_embedding_type))
+    return [] if note is None else [note]
 
 
 def _norm_notes(neutral: Neutral, targets: Mapping[str, Tensor], decoder_reason: str | None) -> list[str]:

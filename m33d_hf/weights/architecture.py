@@ -65,15 +65,11 @@ def _about_heads(facts: Facts, config: M33DConfig) -> str:
 
 def _check_rank(kernel: tuple[int, ...], config: M33DConfig, inflate: str, table: FormatTable) -> None:
     own = _own_kernel(config)
-    if len(kernel) == 5 and not config.is_clip_model:
-        raise ConversionError(
-            f"{table.name}: a clip checkpoint (patch kernel {kernel}) does not fit an image model ({own})."
-            f" Set tubelet_size={kernel[2]} and num_frames to a multiple of it."
-        )
     if len(kernel) == 4 and config.is_clip_model and inflate == "none":
         raise ConversionError(
             f"{table.name}: an image checkpoint (patch kernel {kernel}) does not fit a clip model ({own})."
-            " To spread its kernel over time, pass inflate='average' or inflate='center'."
+            " To spread its kernel over time, pass inflate='average' or inflate='center' (of a run: --init.inflate"
+            " average)."
         )
 
 
@@ -100,8 +96,9 @@ def _rows(neutral: Neutral, name: str, table: FormatTable) -> int:
 def decoder_obstacle(facts: Facts, config: M33DConfig) -> str | None:
     """Why the checkpoint's decoder does not fit the model's, or None when it does."""
     neutral, table = facts.neutral, facts.table
-    if _need(neutral, "patch.weight", table).ndim == 4 and config.is_clip_model:
-        return "an image decoder does not fit a clip model"
+    if (_need(neutral, "patch.weight", table).ndim == 5) != config.is_clip_model:
+        theirs, ours = ("an image", "a clip") if config.is_clip_model else ("a clip", "an image")
+        return f"{theirs} decoder does not fit {ours} model"
     if "decoder.embed.weight" not in neutral.weights or "decoder.layers.0.mlp.fc1.weight" not in neutral.weights:
         return None  # An incomplete decoder is reported as such when its weights turn out to be missing.
     pairs = {

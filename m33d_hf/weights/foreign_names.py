@@ -10,7 +10,7 @@ from torch import Tensor
 
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON
-from m33d_hf.weights.matching import PART, Matching, depth_kernel
+from m33d_hf.weights.matching import PART, Matching, depth_kernel, fit_time
 
 
 @dataclass(kw_only=True)
@@ -87,21 +87,13 @@ class ForeignNames(Matching):
             self.take(target, source, *self._fit_kernel(source.tensor, own, modality))
 
     def _fit_kernel(self, kernel: Tensor, own: Tensor, modality: str) -> tuple[Tensor, str]:
-        """Bring an RGB kernel (D, 3, [t,] p, p) to a modality's channels and, if asked for, to a tubelet."""
-        how, inflate = [], self.options.inflate
+        """Bring an RGB kernel (D, 3, [t,] p, p) to a modality's channels and to the model's tubelet or picture."""
+        how = []
         if modality != "rgb":
             kernel = depth_kernel(kernel, own.shape[1], self.options.depth_patch_init)
             how.append(f"{self.options.depth_patch_init} over the RGB kernels")
-        if own.ndim == 5 and kernel.ndim == 4:
-            frames = own.shape[2]
-            if inflate == "average":
-                kernel = kernel.unsqueeze(2).repeat_interleave(frames, dim=2) / frames
-            else:
-                spread = kernel.new_zeros(kernel.shape[0], kernel.shape[1], frames, *kernel.shape[2:])
-                spread[:, :, frames // 2] = kernel
-                kernel = spread
-            how.append(f"inflated over {frames} frames ({inflate})")
-        return kernel, ", ".join(how) or "copied"
+        kernel, time = fit_time(kernel, own, self.options.inflate)
+        return kernel, ", ".join([*how, *([time] if time else [])]) or "copied"
 
     def _place_decoder(self, target: str) -> None:
         """Of one shared decoder RGB's head, of decoders per target those that both have."""

@@ -27,6 +27,11 @@ class InitOptions:
         "If the checkpoint has no depth patch embedding: sum or average the RGB kernels over colour, or start from "
         "random weights.",
     )
+    inflate: Literal["none", "average", "center"] = option(
+        "none",
+        "Image kernel in a clip model: none = refuse, average = spread it evenly over the tubelet, center = use it for "
+        "the middle frame. (A clip kernel in an image model is always summed over the tubelet.)",
+    )
     num_attention_heads: int | None = option(
         None,
         "Number of attention heads in a foreign checkpoint's encoder, which the weights do not show; null = from its "
@@ -50,12 +55,5 @@ class InitOptions:
         return {name: value for name, value in heads.items() if value is not None}
 
 
-@dataclass
-class ConversionOptions(InitOptions):
-    """As `init` of a recipe, for the conversion of a file, which may also turn an image model into a clip model."""
-
-    inflate: Literal["none", "average", "center"] = option(
-        "none",
-        "Patch kernel of an image checkpoint in a clip model: none = refuse, average = spread evenly over the tubelet, "
-        "center = use it for the middle frame.",
-    )
+# The name under which the conversion of files takes the same options.
+ConversionOptions = InitOptions

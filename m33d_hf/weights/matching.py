@@ -127,3 +127,66 @@ def depth_kernel(kernel: Tensor, channels: int, how: str) -> Tensor:
         total = total / kernel.shape[1]
     # Spread over several channels so that equal channels still give the response of one.
     return (total / channels).expand(-1, channels, *total.shape[2:])
+
+
+def fit_time(kernel: Tensor, own: Tensor, inflate: str) -> tuple[Tensor, str]:
+    """A patch kernel between images, (D, C, p, p), and clips, (D, C, t, p, p): docs/method.md#clip-kernel.
+
+    Of a clip model in an image model it is summed over the frames of the tubelet: the response to a still clip, whose
+    frames are all equal, is the response of the sum to one of them. Of an image model in a clip model it is spread
+    over the frames, so that the sum is the image's kernel.
+
+    Args:
+        kernel: the checkpoint's.
+        own: the model's.
+        inflate: "average" or "center", see `InitOptions.inflate`.
+
+    Returns:
+        The kernel and what was done, "" for nothing.
+    """
+    if kernel.ndim == 5 and own.ndim == 4:
+        wide = torch.promote_types(kernel.dtype, torch.float32)  # sums of halves have more digits than one
+        return kernel.sum(dim=2, dtype=wide), f"summed over the tubelet of {kernel.shape[2]} frames"
+    if kernel.ndim == 4 and own.ndim == 5:
+        frames = own.shape[2]
+        if inflate == "average":
+            kernel = kernel.unsqueeze(2).repeat_interleave(frames, dim=2) / frames
+        else:
+            spread = kernel.new_zeros(kernel.shape[0], kernel.shape[1], frames, *kernel.shape[2:])
+            spread[:, :, frames // 2] = kernel
+            kernel = spread
+        return kernel, f"inflated over {frames} frames ({inflate})"
+    return kernel, ""
+
+
+def still_positions(spatial_ND: Tensor, temporal_TD: Tensor) -> Tensor:
+    """Learned positions of a clip model for an image model: those of places and of the one moment of a still clip.
+
+    A clip model interpolates its moments linearly to one, as `M33DLearnedPositions` does for a single tubelet.
+    """
+    wide = torch.promote_types(spatial_ND.dtype, torch.float32)
+    steps = temporal_TD.to(wide).t()[None]
+    moment = torch.nn.functional.interpolate(steps, size=1, mode="linear", align_corners=False)[0].t()
+    return spatial_ND.to(wide) + moment
+
+
+def time_note(kernel: Tensor, own: Tensor, positions: str) -> str | None:
+    """What a report says where the checkpoint is of clips and the model of images, or the other way round.
+
+    Args:
+        kernel: a patch kernel of the checkpoint.
+        own: the model's.
+        positions: kind of the model's positions.
+    """
+    if kernel.ndim == 5 and own.ndim == 4:
+        moment = "of moments interpolated to one" if positions == "learned" else "of the clip's first time slot"
+        return (
+            f"a clip checkpoint in an image model: patch kernels are summed over the tubelet of {kernel.shape[2]}"
+            f" frames, so that a picture gives the tokens of its still clip of {kernel.shape[2]} frames; positions are"
+            f" those {moment}"
+        )
+    if kernel.ndim == 4 and own.ndim == 5:
+        time = "those of places, zero in time" if positions == "learned" else f"the model's own {positions} table"
+        spread = f"patch kernels are spread over {own.shape[2]} frames"
+        return f"an image checkpoint in a clip model: {spread}; positions are {time}"
+    return None

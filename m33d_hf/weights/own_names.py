@@ -13,7 +13,8 @@ from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import size_pair
 from m33d_hf.weights.formats.classes import class_obstacle
-from m33d_hf.weights.matching import PART, Matching, depth_kernel
+from m33d_hf.weights.formats.layout import Weight
+from m33d_hf.weights.matching import PART, Matching, depth_kernel, fit_time, still_positions, time_note
 
 # Fields that no shape tells but that change what the same weights compute.
 _ARCHITECTURE_FIELDS = (
@@ -31,6 +32,8 @@ _ARCHITECTURE_FIELDS = (
 # What a global token starts from (docs/method.md#global-token): in MAE its position is 0, nothing is added.
 _MAE_CLASS_TOKEN = "m33d.embeddings.rgb.cls_token"
 _GLOBAL_TOKEN = "m33d.global_token"
+_SPATIAL, _TEMPORAL = "m33d.positions.spatial", "m33d.positions.temporal"
+_KERNEL = ".projection.weight"
 _DECODER_FIELDS = {"decoder_num_attention_heads": None, "decoder_fusion": None, "decoder_kind": "shared"}
 _DECODER_CORE = re.compile(r"decoder\.(?:targets\.(?P<target>\w+)\.)?(?:embed|mask_token|layers|layernorm)\b")
 _HEADS = {
@@ -63,11 +66,31 @@ class OwnNames(Matching):
     theirs: Mapping[str, Any]
 
     def __post_init__(self) -> None:
+        self._check_time()
         self._check_architecture()
         self.decoder_obstacle = self._decoder_obstacle()
 
+    def _check_time(self) -> None:
+        """Clips into images and images into clips: by the patch kernels, which a lone weight file has too."""
+        theirs = [weight.tensor for name, weight in self.weights.items() if name.endswith(_KERNEL)]
+        ours = [own for name, own in self.targets.items() if name.endswith(_KERNEL)]
+        ranks = (theirs[0].ndim, ours[0].ndim) if theirs and ours else (0, 0)
+        self.to_images, self.to_clips = ranks == (5, 4), ranks == (4, 5)
+        if self.to_clips and self.options.inflate == "none":
+            raise CheckpointError(
+                f"{self.report.origin} is an image checkpoint (patch kernel {tuple(theirs[0].shape)}), and this is a"
+                f" clip model ({tuple(ours[0].shape)}). To have its kernels spread over time, give --init.inflate"
+                " average (evenly over the tubelet) or --init.inflate center (on its middle frame)."
+            )
+        note = time_note(theirs[0], ours[0], str(self.config.position_embedding_type)) if theirs and ours else None
+        self.report.notes += [note] if note is not None else []
+
     def _check_architecture(self) -> None:
         other = self._differences(_ARCHITECTURE_FIELDS)
+        if self.to_images or self.to_clips:
+            other.pop("tubelet_size", None)
+        if self.to_clips and self.config.position_embedding_type == self.config.fixed_positions:
+            other.pop("position_embedding_type", None)  # a picture's table knows no time: the clip model has its own
         if not other:
             return
         both = [(name, theirs, getattr(self.config, name)) for name, theirs in other.items()]
@@ -86,6 +109,8 @@ class OwnNames(Matching):
                 return f"the {owner} has no decoder"
         if not self.options.init_decoder:
             return "init.init_decoder is false"
+        if self.to_images or self.to_clips:
+            return f"{'a clip' if self.to_images else 'an image'} decoder does not fit this model"
         for name, default in _DECODER_FIELDS.items():
             theirs, ours = self.theirs.get(name, default), getattr(self.config, name)
             if theirs is not None and theirs != ours:
@@ -110,10 +135,28 @@ class OwnNames(Matching):
             self._take_if_equal(target, own, f"{_HEADS[part]} is not in the checkpoint", obstacle)
         elif weight is None:
             self._fill_missing(target, own)
+        elif self.to_images and target == _SPATIAL and _TEMPORAL in self.weights:
+            self._take_still(weight)
         elif weight.tensor.shape == own.shape:
             self.take(target, weight)
+        elif target.endswith(_KERNEL) and weight.tensor.ndim != own.ndim:
+            self.take(target, weight, *self._fit_kernel(weight.tensor, own))
         else:
             raise self._misfit(f"{target} is {_shapes(weight.tensor, own)}")
+
+    def _take_still(self, spatial: Weight) -> None:
+        """Learned positions of places with that of the one moment of a still clip."""
+        temporal = self.weights[_TEMPORAL]
+        both = Weight(spatial.tensor, (*spatial.sources, *temporal.sources))
+        value = still_positions(spatial.tensor, temporal.tensor)
+        self.take(_SPATIAL, both, value, "positions of places and of moments, interpolated to one")
+
+    def _fit_kernel(self, kernel: Tensor, own: Tensor) -> tuple[Tensor, str]:
+        """A kernel of clips for images, or of images for clips, and what was done; other differences are errors."""
+        fitted, how = fit_time(kernel, own, self.options.inflate)
+        if fitted.shape != own.shape:
+            raise self._misfit(f"the patch kernel is {_shapes(kernel, own)}")
+        return fitted, how
 
     def _take_if_equal(self, target: str, own: Tensor, absent: str, obstacle: str | None = None) -> None:
         weight = self.weights.get(target)
@@ -148,6 +191,8 @@ class OwnNames(Matching):
             self.leave(target, "init.depth_encoder_init is random")
         elif part == "embeddings" and leaf == "projection.weight" and stand_in is not None:
             self._fill_patch(target, name, own)
+        elif target == _TEMPORAL and self.to_clips:
+            self.take(target, Weight(own.new_zeros(own.shape), ()), how="zeros: positions of images know no time")
         elif stand_in is not None and stand_in.tensor.shape == own.shape:
             self.take(target, stand_in, how=f"copied from {name}")
         elif leaf == "cls_token" and _GLOBAL_TOKEN in self.weights:
@@ -168,10 +213,9 @@ class OwnNames(Matching):
         if how == "random":
             self.leave(target, "init.depth_patch_init is random")
             return
-        kernel = depth_kernel(source.tensor, own.shape[1], how)
-        if kernel.shape != own.shape:
-            raise self._misfit(f"the patch kernel is {_shapes(source.tensor, own)}")
-        self.take(target, source, kernel, f"{how} over the channels of {name}")
+        kernel, time = self._fit_kernel(depth_kernel(source.tensor, own.shape[1], how), own)
+        told = [f"{how} over the channels of {name}", *([time] if time else [])]
+        self.take(target, source, kernel, ", ".join(told))
 
     def why_unused(self, name: str) -> str:
         """What a weight of the checkpoint is for that this model does not have."""

@@ -9,6 +9,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.weights.facts import Facts, no_square
 from m33d_hf.weights.formats.layout import Neutral, Weight
 from m33d_hf.weights.formats.positions import grid_note, split_class_row, verify_table
+from m33d_hf.weights.matching import still_positions
 from m33d_hf.weights.report import ConversionReport
 
 SPATIAL, TEMPORAL = "positions.spatial", "positions.temporal"
@@ -57,9 +58,12 @@ def _keep_learned(facts: Facts, config: M33DConfig, report: ConversionReport) ->
         )
     weights[SPATIAL] = Weight(rows, entry.sources, "learned positions")
     slots = (config.position_grid or config.grid)[0]
-    if temporal is not None:
-        rows = temporal.tensor.reshape(-1, temporal.tensor.shape[-1])
-        weights[TEMPORAL] = Weight(rows, temporal.sources, "learned positions")
+    moments = None if temporal is None else temporal.tensor.reshape(-1, temporal.tensor.shape[-1])
+    if temporal is not None and moments is not None and not config.is_clip_model:
+        how = "learned positions of places and of moments, interpolated to one"
+        weights[SPATIAL] = Weight(still_positions(rows, moments), (*entry.sources, *temporal.sources), how)
+    elif temporal is not None and moments is not None:
+        weights[TEMPORAL] = Weight(moments, temporal.sources, "learned positions")
     elif slots > 1:
         zeros = torch.zeros(slots, rows.shape[-1])
         weights[TEMPORAL] = Weight(zeros, (), "zeros: the positions of images have no time axis")
@@ -71,7 +75,7 @@ def _check_grid(facts: Facts, config: M33DConfig) -> None:
     own, found, slots = config.position_grid or config.grid, facts.grid(), facts.slots()
     if found is None:
         raise ConversionError(no_square(facts))
-    slots = slots if facts.is_clip() and slots is not None else own[0]
+    slots = slots if facts.is_clip() and config.is_clip_model and slots is not None else own[0]
     if (slots, *found.sides) != tuple(own):
         theirs = [slots, *found.sides]
         raise ConversionError(

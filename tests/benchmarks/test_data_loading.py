@@ -36,6 +36,9 @@ def test_a_tiny_run_measures_every_path(tmp_path):
         assert row["recipe_share"] is None or row["recipe_share"] > 0
     assert any(row["recipe_share"] is not None for row in found["loaders"])
     assert all(row["samples_per_second"] > 0 for row in found["scaling"])
+    assert {row["files"].split(",")[0] for row in found["packed"]} == {"scannet .sens", "nyuv2 .mat"}
+    for row in found["packed"]:
+        assert row["share"] == row["ours_per_second"] / row["bare_per_second"] > 0
     assert found["environment"]["commit"] and "--tiny" in found["environment"]["command"]
     assert "| RGB-D images, pre-training | " in output
 

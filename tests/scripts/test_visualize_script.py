@@ -12,6 +12,7 @@ from helpers.rooms_runs import words
 from helpers.scripts import run_script
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError
+from m33d_hf.inference.dense_pictures import save_dense_pictures
 from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures
 from m33d_hf.scripts._main import main
 from m33d_hf.training.run.reporting import CONFIG
@@ -61,3 +62,33 @@ def test_what_cannot_be_pictured_is_named(clips: Path, tmp_path: Path) -> None:
     write_sealed_json(tmp_path / CONFIG, stated)
     with pytest.raises(ConfigError, match="only pre-training runs"):
         run_arguments(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe", "names"),
+    [
+        ("semantic_segmentation", "rooms/semseg", {"predictions.png", "iou_by_class.png"}),
+        ("depth_estimation", "rooms/depth", {"predictions.png", "depth_errors.png"}),
+    ],
+)
+def test_dense_runs_stand_side_by_side(tmp_path: Path, task: str, recipe: str, names: set[str]) -> None:
+    changes = {"data__cache_dir": str(tmp_path / "cache"), "data__max_train_samples": "null"}
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for seed, folder in enumerate(folders):
+        assert main(task, words(recipe, folder, seed=str(seed), **changes)) == 0
+    paths = save_dense_pictures(folders, tmp_path / "pictures", 2)
+    assert {path.name for path in paths} == names
+    two, alone = paths[0], save_dense_pictures(folders[:1], tmp_path / "alone", 2)[0]
+    assert Image.open(two).width > 1.2 * Image.open(alone).width  # a column more
+    with pytest.raises(ConfigError, match="two of the folders are the same"):
+        save_dense_pictures([folders[0], folders[0]], tmp_path / "pictures", 2)
+
+
+def test_runs_that_cannot_be_compared_are_refused(clips: Path, tmp_path: Path) -> None:
+    changes = {"data__cache_dir": str(tmp_path / "cache"), "data__max_train_samples": "null"}
+    assert main("depth_estimation", words("rooms/depth", tmp_path / "a", **changes)) == 0
+    assert main("depth_estimation", words("rooms/depth", tmp_path / "b", model__image_size="32", **changes)) == 0
+    with pytest.raises(ConfigError, match=r"cannot stand beside.*image_size is \(32, 32\) here and \(48, 48\) there"):
+        save_dense_pictures([tmp_path / "a", tmp_path / "b"], tmp_path / "pictures", 2)
+    with pytest.raises(ConfigError, match="holds a pretraining run"):
+        save_dense_pictures([tmp_path / "a", clips], tmp_path / "pictures", 2)

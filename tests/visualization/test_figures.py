@@ -14,7 +14,14 @@ from m33d_hf.modeling.masking_m33d import complement
 from m33d_hf.modeling.patches_m33d import patchify
 from m33d_hf.visualization.canvas import data_uri, save_figure
 from m33d_hf.visualization.curves import Curve, curves_figure, smooth
-from m33d_hf.visualization.dense import color_labels, depth_figure, label_colors, segmentation_figure
+from m33d_hf.visualization.dense import (
+    color_labels,
+    depth_error_figure,
+    depth_figure,
+    iou_figure,
+    label_colors,
+    segmentation_figure,
+)
 from m33d_hf.visualization.reconstruction import (
     reconstruction_figure,
     reconstruction_views,
@@ -120,6 +127,31 @@ def test_dense_figures(tmp_path: Path) -> None:
     save_figure(figure, tmp_path / "d.png")
     figure = depth_figure(images[:1], [np.full((12, 10), np.nan)], {}, "nothing valid")
     save_figure(figure, tmp_path / "n.png")
+
+
+def test_errors_are_metres_and_share_a_scale(tmp_path: Path) -> None:
+    depth = np.full((12, 10), 2.0)
+    depth[:3] = np.nan
+    near, far = np.full((12, 10), 1.5), np.full((12, 10), 5.0)
+    figure = depth_error_figure([depth], {"a": [near], "b": [far]}, "errors")
+    truth, first, second = (axis.images[0] for axis in figure.axes[:3])
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["depth", "a", "b"]
+    assert float(first.get_array().max()) == 0.5 and float(second.get_array().min()) == 3.0
+    assert first.get_array().mask[:3].all() and first.get_clim() == second.get_clim() == (0.0, 3.0)
+    assert truth.get_array().mask[:3].all() and float(truth.get_array().max()) == 2.0
+    assert [axis.get_ylabel() for axis in figure.axes[3:]] == ["m", "|error|, m"]
+    save_figure(figure, tmp_path / "e.png")
+    save_figure(depth_error_figure([np.full((4, 4), np.nan)], {"a": [np.ones((4, 4))]}, "no truth"), tmp_path / "n.png")
+
+
+def test_iou_bars_leave_out_classes_that_did_not_occur(tmp_path: Path) -> None:
+    figure = iou_figure({"mae": {"wall": 0.5}, "m33d": {"wall": 0.75, "box": 0.25}}, ["wall", "floor", "box"], "IoU")
+    bars = figure.axes[0].containers
+    assert [[bar.get_width() for bar in group] for group in bars] == [[50.0], [75.0, 25.0]]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["wall", "floor", "box"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mae, mean 50.0", "m33d, mean 50.0"]
+    assert round(bars[1][1].get_y() + bars[1][1].get_height() / 2, 3) == 2.2  # the third row, the second of two
+    save_figure(figure, tmp_path / "i.png")
 
 
 def test_curves(tmp_path: Path) -> None:

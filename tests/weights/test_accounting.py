@@ -230,7 +230,15 @@ def test_image_kernel_in_a_clip_model_only_when_asked_for(mae_weights: dict[str,
 
 
 def test_clip_checkpoint_in_an_image_model(videomae_weights: dict[str, Tensor]) -> None:
-    _refused(videomae_weights, M33DForPreTraining(mae_config()), r"\(32, 3, 2, 8, 8\).*image model.*tubelet_size=2")
+    """It fits where positions are of its kind; its decoder, whose heads predict tubelets, stays behind."""
+    _refused(videomae_weights, M33DForPreTraining(mae_config()), "position_embedding_type='sincos_1d'")
+    model = M33DForPreTraining(mae_config(position_embedding_type="sincos_1d", use_cls_token=False))
+    report = _convert(videomae_weights, model)
+    kernel = videomae_weights["encoder.patch_embed.proj.weight"]
+    torch.testing.assert_close(_tensor(model, "embeddings.rgb.projection.weight"), kernel.sum(2))
+    assert report.new and all(key.startswith("decoder.") for key in report.new)
+    assert "a clip decoder does not fit an image model" in report.new.values()
+    assert any("summed over the tubelet of 2 frames" in note for note in report.notes)
 
 
 def test_misspelt_option() -> None:

@@ -1,4 +1,5 @@
-"""Shares of the labels (Table 2: 5, 10, 20 and 100 %): whole videos, per class, each share part of the next larger.
+"""Shares of the labels (Table 2: 5, 10, 20 and 100 %; Figure 2): whole videos per class where a source knows the
+labels in advance, and whole scenes where it does not; each share is part of the next larger.
 
 Clips of one video look alike, so a share of the clips would hold nearly all the information of the videos; the draw
 therefore takes whole videos. It is a function of (seed, name of the video): neither the order of a listing nor the
@@ -74,6 +75,37 @@ def label_subset(
     if not allow_missing:
         _refuse_classes_left_out([labels[row] for row in rows], classes, action_names, fraction, len(taken))
     return rows
+
+
+def scene_subset(groups: Sequence[str], fraction: float, seed: int) -> list[int]:
+    """Rows of whole scenes (sequences, single images) whose labels are used, ascending.
+
+    Scenes are taken in an order that is a function of (seed, name), as many as bring the number of rows nearest to
+    ``fraction`` of all, and at least one: labels are counted in images, and frames of a scene look alike. For one seed,
+    smaller shares are part of larger ones.
+
+    Args:
+        groups: the scene that each row belongs to.
+        fraction: share of the rows, in (0, 1].
+        seed: of the draw.
+
+    Raises:
+        ConfigError: a fraction outside (0, 1].
+        DataError: no row.
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise ConfigError(f"data.label_fraction is {fraction}; it must be greater than 0 and at most 1")
+    if not groups:
+        raise DataError("data.label_fraction has nothing to draw from: the training data has no sample")
+    sizes = Counter(groups)
+    wanted, rows, taken = fraction * len(groups), 0, set[str]()
+    for group in _order(list(sizes), seed):
+        # The next scene is taken while that does not lead further away; the constant is that of `_share`.
+        if taken and rows + sizes[group] / 2 > wanted + 1e-9:
+            break
+        taken.add(group)
+        rows += sizes[group]
+    return [row for row, group in enumerate(groups) if group in taken]
 
 
 def missing_classes(labels: Sequence[int], action_names: Sequence[str]) -> list[str]:

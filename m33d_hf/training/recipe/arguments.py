@@ -50,7 +50,8 @@ class DataArguments:
     num_views: int = _f(1, "Augmented views of each training clip in a batch (repeated augmentation).", low=1, high=64)
     label_fraction: float | None = _f(
         None,
-        "Share of the labelled training videos to use, drawn per class by `subset_seed`; null = all.",
+        "Share of the labelled training data to use, drawn by `subset_seed`: whole videos per class where the source"
+        " knows its labels in advance, else whole scenes or sequences by their number of images; null = all.",
         above=0,
         high=1,
     )

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.data.loader.subsets import label_subset
+from m33d_hf.data.loader.subsets import label_subset, scene_subset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
 from m33d_hf.errors import ConfigError, DataError
@@ -29,6 +29,10 @@ from m33d_hf.weights.own import find_own, initialise
 def config_of(model: nn.Module) -> M33DConfig:
     """The configuration of one of our models."""
     return cast(M33DConfig, model.config)
+
+
+# A model or a checkpoint is one of clips where one of these is above 1.
+_CLIP_FIELDS = ("num_frames", "tubelet_size")
 
 
 def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Source:
@@ -188,17 +192,18 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
     data = args.data
     labels = source.labels() if labelled or data.label_fraction is not None else None
     if labels is None or source.action_names is None:
-        if data.label_fraction is not None:
+        if data.label_fraction is None:
+            return subset(len(source), data.max_train_samples, data.subset_seed)
+        if labelled:
             raise ConfigError(
                 f"The source {data.source!r} does not know the labels of its samples in advance, which "
                 f"data.label_fraction = {data.label_fraction:g} requires; use --data.max_train_samples, or a source "
                 "with labels (with unit clips, if it has units)."
             )
-        return subset(len(source), data.max_train_samples, data.subset_seed)
-    groups = source.groups()
+        return _limited(scene_subset(_groups(source), data.label_fraction, data.subset_seed), args)
     rows = label_subset(
         labels,
-        [str(row) for row in range(len(labels))] if groups is None else groups,
+        _groups(source),
         source.action_names,
         1.0 if data.label_fraction is None else data.label_fraction,
         data.subset_seed,
@@ -206,17 +211,29 @@ def _training_rows(args: RunArguments, source: Source, labelled: bool) -> list[i
     )
     if labelled:
         rows = [row for row in rows if labels[row] != IGNORE_INDEX]
-    chosen = subset(len(rows), data.max_train_samples, data.subset_seed)
+    return _limited(rows, args)
+
+
+def _groups(source: Source) -> list[str]:
+    """What is drawn as a whole, by item: its scene or video, else the item itself."""
+    return source.groups() or [source[row].key for row in range(len(source))]
+
+
+def _limited(rows: list[int], args: RunArguments) -> list[int]:
+    """At most `data.max_train_samples` of these rows."""
+    chosen = subset(len(rows), args.data.max_train_samples, args.data.subset_seed)
     return rows if chosen is None else [rows[row] for row in chosen]
 
 
 def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
     """The configuration of a run's model; positions and tokens without one stay those of the checkpoint it starts from.
 
-    A model that starts from a checkpoint of another input size (our own, MAE's or DINOv2's) keeps the checkpoint's
-    position grid and interpolates it, unless the arguments give `position_grid` or ask to rebuild positions. From a
-    checkpoint with learned positions it also has its `position_embedding_type`, `position_embedding_resize`,
-    `use_cls_token` and `num_register_tokens` where the arguments do not say otherwise.
+    An image model that starts from a checkpoint of clips takes over the kind of its positions (those of its first time
+    slot) and has a class token only where that has one. A model that starts from a checkpoint of another input size
+    (our own, MAE's or DINOv2's) keeps the checkpoint's position grid and interpolates it, unless the arguments give
+    `position_grid` or ask to rebuild positions. From a checkpoint with learned positions it also has its
+    `position_embedding_type`, `position_embedding_resize`, `use_cls_token` and `num_register_tokens` where the
+    arguments do not say otherwise.
 
     Raises:
         ConfigError: values that cannot work.
@@ -224,7 +241,8 @@ def starting_config(args: RunArguments, **overrides: Any) -> M33DConfig:
     """
     origin = None if args.init_from is None else _origin_config(args.init_from)
     given = {*args.model, *overrides}
-    overrides = {**_adopted(origin or {}, given), **overrides}
+    clips = any({**args.model, **overrides}.get(name) not in (None, 1) for name in _CLIP_FIELDS)
+    overrides = {**_adopted(origin or {}, given, clips), **overrides}
     config = M33DConfig(**{**args.model, **overrides})
     if origin is None or "position_grid" in given or config.position_embedding_resize == "rebuild":
         return config
@@ -240,12 +258,19 @@ def _origin_config(init_from: str) -> dict[str, Any]:
     return trained_positions(load_foreign(init_from))
 
 
-def _adopted(origin: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """Fields of the checkpoint that a model takes over where nothing is given for them."""
+def _adopted(origin: dict[str, Any], given: set[str], clips: bool) -> dict[str, Any]:
+    """Fields of the checkpoint that a model, of clips or of images, takes over where nothing is given for them."""
     if origin.get("global_token") and not {"use_cls_token", "global_token"} & given:
         return {"global_token": True, "use_cls_token": False}
     if origin.get("position_embedding_type") != "learned":
-        return {}
+        still = not clips and any(origin.get(name) not in (None, 1) for name in _CLIP_FIELDS)
+        if not still:
+            return {}
+        found = {
+            "position_embedding_type": origin.get("position_embedding_type", "sincos_1d"),
+            "use_cls_token": bool(origin.get("use_cls_token")),
+        }
+        return {name: value for name, value in found.items() if name not in given}
     names = {"position_embedding_type", "position_embedding_resize", "num_register_tokens"}
     names |= set() if "global_token" in given else {"use_cls_token"}
     return {name: origin[name] for name in sorted(names - given) if origin.get(name) is not None}
@@ -254,12 +279,12 @@ def _adopted(origin: dict[str, Any], given: set[str]) -> dict[str, Any]:
 def _trained_grid(origin: dict[str, Any], config: M33DConfig) -> list[int] | None:
     """The (t, h, w) grid on which a checkpoint's positions of the model's kind were trained, None where there is none.
 
-    Learned positions of images have no time, so that clips bring their own.
+    Learned positions of images have no time, so that clips bring their own; images have one slot of those of clips.
     """
     grid, kind = origin.get("position_grid"), config.position_embedding_type
     if grid is None or origin.get("position_embedding_type") != kind:
         return None
-    slots = config.grid[0] if kind == "learned" and grid[0] == 1 else grid[0]
+    slots = config.grid[0] if (kind == "learned" and grid[0] == 1) or not config.is_clip_model else grid[0]
     return [slots, *grid[1:]]
 
 

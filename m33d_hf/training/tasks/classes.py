@@ -185,6 +185,27 @@ def group_counts(dataset: SampleDataset) -> tuple[int, int]:
     return len({groups[row] for row in dataset.indices}), len(set(groups))
 
 
+def describe_share(args: RunArguments, dataset: SampleDataset) -> list[str]:
+    """A line on a share of the training data that was drawn by whole scenes; none where all is used."""
+    fraction = args.data.label_fraction
+    if fraction is None:
+        return []
+    (drawn, whole), source = group_counts(dataset), dataset.source
+    return [
+        f"training data: {drawn} of {whole} {source.group_word}, a seeded draw and no published list "
+        f"(data.label_fraction {fraction:g}, data.subset_seed {args.data.subset_seed}): {len(dataset)} of "
+        f"{len(source)} samples"
+    ]
+
+
+def share_facts(dataset: SampleDataset) -> dict[str, Any]:
+    """For train_config.json: how much of the source is trained on, in samples and scenes, and how it was split."""
+    drawn, whole = group_counts(dataset)
+    facts = {"samples_in_source": len(dataset.source), dataset.source.group_word: [drawn, whole]}
+    note = getattr(dataset.source, "split_note", None)
+    return facts if note is None else {**facts, "split": note}
+
+
 def _listing(names: Sequence[str]) -> str:
     rest = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

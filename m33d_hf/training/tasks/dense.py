@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from m33d_hf.data.loader.collation import Collator as SampleCollator
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
 from m33d_hf.training.tasks.building import build_initialised, config_of, starting_config
+from m33d_hf.training.tasks.classes import describe_share, share_facts
 
 # In an evaluation batch: what predictions are compared with, where that is not what the loss takes.
 JUDGED = "judged_labels"
@@ -63,6 +65,14 @@ class DenseTask(SourceTask):
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels and labels."""
         return self.collator_class(config_of(model))
+
+    def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
+        """The share of the training data in use, where one was drawn."""
+        return describe_share(args, dataset)
+
+    def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
+        """As the base, with how much of the source is used."""
+        return {**super().describe_data(dataset), **share_facts(dataset)}
 
     def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
         """RGB images and their labels."""

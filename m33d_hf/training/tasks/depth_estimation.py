@@ -75,9 +75,9 @@ class DepthEstimationTask(DenseTask):
         return PROTOCOLS[name].collator(config_of(model))
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
-        """The protocol of the evaluation."""
-        name = args.evaluation.depth_protocol
-        return [] if name is None else [f"depth is judged by the protocol {name}: {PROTOCOLS[name].said}"]
+        """The share of the data and the protocol of the evaluation."""
+        name, share = args.evaluation.depth_protocol, super().describe(args, model, dataset)
+        return share if name is None else [*share, f"depth is judged by the protocol {name}: {PROTOCOLS[name].said}"]
 
     def _check_depth(self, args: RunArguments, dataset: SampleDataset | None) -> None:
         spec = None if dataset is None else dataset.source.depth_spec

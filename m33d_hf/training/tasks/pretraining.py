@@ -17,6 +17,7 @@ from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
 from m33d_hf.training.tasks.building import build_initialised, config_of, starting_config
+from m33d_hf.training.tasks.classes import describe_share
 from m33d_hf.training.tasks.distillation import Teacher, build_teacher
 
 
@@ -60,7 +61,7 @@ class PretrainingTask(SourceTask):
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
         """A note on metrics that the evaluation only estimates, if there is an evaluation."""
         evaluates = args.data.eval_split is not None or args.data.eval_root is not None
-        return self.estimates(args, model) if evaluates else []
+        return [*describe_share(args, dataset), *(self.estimates(args, model) if evaluates else [])]
 
     def estimates(self, args: RunArguments, model: nn.Module) -> list[str]:
         """Metrics that compare the samples of a batch with each other, where the model has two inputs."""

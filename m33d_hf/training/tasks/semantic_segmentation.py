@@ -77,10 +77,11 @@ class SemanticSegmentationTask(DenseTask):
         return dataset
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
-        """The classes in the training labels, and warnings about missing ones."""
+        """The share of the data, the classes in the training labels, and warnings about missing ones."""
+        share = super().describe(args, model, dataset)
         if self._census is None:
-            return []
-        return [self._census.summary(), *(f"WARNING: {warning}" for warning in self._census.warnings())]
+            return share
+        return [*share, self._census.summary(), *(f"WARNING: {warning}" for warning in self._census.warnings())]
 
     def _checked(
         self, args: RunArguments, model: nn.Module, dataset: SampleDataset | None, train: bool

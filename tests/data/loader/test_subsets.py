@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from m33d_hf.data.loader.subsets import label_subset, missing_classes
+from m33d_hf.data.loader.subsets import label_subset, missing_classes, scene_subset
 from m33d_hf.errors import ConfigError, DataError, LabelError
 
 NAMES = ["cut", "sew", "wash"]
@@ -119,3 +119,36 @@ def test_what_cannot_be() -> None:
         label_subset([3], ["v000"], NAMES, 0.1, 0)
     with pytest.raises(DataError, match="none of the 2 training samples has a label"):
         label_subset([255, 255], ["a", "b"], NAMES, 0.1, 0)
+
+
+# Scenes of 1, 2, 3, ... frames.
+SCENES = [f"scene{number:04d}" for number in range(30) for _ in range(number + 1)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_scenes_are_drawn_whole_and_nested(seed: int) -> None:
+    fractions = (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+    shares = [scene_subset(SCENES, fraction, seed) for fraction in fractions]
+    for fraction, rows in zip(fractions, shares, strict=True):
+        taken = {SCENES[row] for row in rows}
+        assert rows == [row for row, scene in enumerate(SCENES) if scene in taken]
+        # No other prefix of the order is nearer, so that half the largest scene bounds the distance.
+        assert abs(len(rows) - fraction * len(SCENES)) <= 15 or len(taken) == 1
+    for small, large in itertools.pairwise(shares):
+        assert set(small) <= set(large)
+    assert len({SCENES[row] for row in shares[0]}) == 1 and shares[-1] == list(range(len(SCENES)))
+
+
+def test_scenes_of_one_image_are_rounded_half_up_and_depend_on_seed_and_name_alone() -> None:
+    images = [f"{number:04d}" for number in range(50)]
+    assert [len(scene_subset(images, share, 0)) for share in (0.01, 0.05, 0.2, 0.99)] == [1, 3, 10, 50]
+    drawn = {images[row] for row in scene_subset(images, 0.2, 0)}
+    assert drawn == {images[::-1][row] for row in scene_subset(images[::-1], 0.2, 0)}
+    assert drawn != {images[row] for row in scene_subset(images, 0.2, 1)}
+
+
+def test_shares_of_scenes_that_are_refused() -> None:
+    with pytest.raises(ConfigError, match="greater than 0"):
+        scene_subset(SCENES, 0.0, 0)
+    with pytest.raises(DataError, match="nothing to draw from"):
+        scene_subset([], 0.5, 0)

@@ -68,6 +68,27 @@ def _converted(content: dict[str, Any], kind: Any = M33DModel, **overrides: Any)
     return model, report
 
 
+def test_an_image_model_sees_its_still_clips(tmp_path: Path) -> None:
+    """Places with the moments interpolated to one, and the class token that it has."""
+    weights = _weights()
+    torch.save({"model": weights}, tmp_path / "mae_st.pth")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": HEADS, "intermediate_size": 56}
+    words = ["--train.max_steps", "1", "--init_from", str(tmp_path / "mae_st.pth"), "--model.image_size", "32"]
+    words += [word for name, value in {**sizes, "patch_size": 8}.items() for word in (f"--model.{name}", str(value))]
+    config = starting_config(parse_arguments(words, "depth_estimation"))
+    assert (config.num_frames, config.use_cls_token, config.position_grid) == (1, True, [1, SIDE, SIDE])
+    model = M33DModel(M33DConfig(**{**config.to_dict(), "modalities": config.modalities[:1]})).eval()
+    report = initialise(model, tmp_path / "mae_st.pth")
+    assert not report.new and "pos_embed_temporal" in report.used
+    moment = weights["pos_embed_temporal"].mean(1, keepdim=True)  # the middle of two slots
+    still = weights | {"pos_embed_temporal": moment}
+    pictures = _clips()[:, 0]
+    with torch.no_grad():
+        found = model(pictures).last_hidden_state.double()
+    expected = _formula(still, pictures[:, None].expand(-1, 2, -1, -1, -1), (1, SIDE, SIDE))
+    torch.testing.assert_close(found, layer_norm(expected, weights, "norm"), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("wrapper", ["model", "model_state"])
 def test_a_pretraining_gives_its_encoder(wrapper: str) -> None:
     weights = _weights()

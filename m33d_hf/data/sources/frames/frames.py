@@ -94,9 +94,11 @@ class FrameSource(Source):
         detection: what was assumed about depth; None without depth.
         unpaired: files that are not used, with the reason.
         notes: sentences about the layout found and assumptions made, for logs and the dry run.
+        split_note: the one on how the split was chosen.
     """
 
     name = "frames"
+    group_word = "sequences"
     root: Path
     notes: list[str]
     unpaired: list[Unpaired]
@@ -125,6 +127,7 @@ class FrameSource(Source):
         all_depth = _depth_files(sequences)
         sequences, how = self._of_split(root, sequences, split, split_list, split_fractions)
         notes.append(how)
+        self.split_note = how
         sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
         choose("align", align, ALIGNMENTS)
         choose("orientation", orientation, ORIENTATIONS)
@@ -153,14 +156,23 @@ class FrameSource(Source):
         if unit == "clips":
             parts = cut_windows(sequences, clip_length, windows, notes)
         self.sequences: list[FrameSequence] = []
+        self._sequence_of: list[str] = []
         rate = self._rate(sequences) if fps is None else fps
         for key, part in parts.items():
-            reader = self._reader_of(sequence_of_window(key))
+            sequence = sequence_of_window(key) if unit == "clips" else key
+            reader = self._reader_of(sequence)
+            self._sequence_of += [sequence] * (len(part) if unit != "clips" else bool(part))
             if unit != "clips":
                 self.sequences += [FrameSequence(frame.key, (frame,), reader) for frame in part]
             elif part:
                 self.sequences.append(FrameSequence(key, tuple(part), reader, rate))
+        if self.groups() is None:
+            self.group_word = "clips" if unit == "clips" else "images"
         self._check_some(frames)
+
+    def groups(self) -> list[str] | None:
+        """The sequence of every item; None where all are of one, so that each stands for itself."""
+        return self._sequence_of if len(set(self._sequence_of)) > 1 else None
 
     def _of_split(
         self,

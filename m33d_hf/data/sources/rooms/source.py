@@ -50,6 +50,7 @@ class RoomsSource(MappedArrays, Source):
     """
 
     name = "rooms"
+    group_word = "rooms"
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ EXPORT_SCALE = 1000.0
 CAMERA_FPS = 30.0
 _LOOKED_AT = 64
 _LIST_NAMES = {"train": "scannetv2_train.txt", "validation": "scannetv2_val.txt", "test": "scannetv2_test.txt"}
+_SCAN = re.compile(r"(?<=scene\d{4})_\d{2}$")  # the number of the scan of a scene
 # Usual places of the lists and the table of labels, relative to the root.
 _PLACES = (".", "..", "splits", "meta_data", "Tasks/Benchmark")
 
@@ -66,6 +68,7 @@ class ScanNetSource(FrameSource):
     """
 
     name = "scannet"
+    group_word = "scenes"
 
     def __init__(
         self,
@@ -160,6 +163,11 @@ class ScanNetSource(FrameSource):
         chosen, how = select_split(root, sequences, split, split_list, fractions)
         missing = f"; {len(absent)} listed scenes are missing, the first is {absent[0]}" if absent else ""
         return chosen, how + missing
+
+    def groups(self) -> list[str] | None:
+        """The scene of every item, of which there may be several scans: `scene0000` of `scene0000_01`."""
+        found = super().groups()
+        return None if found is None else [_SCAN.sub("", name) for name in found]
 
 
 def describe_scenes(scenes: Sequence[Scene], every: int) -> str:

@@ -28,6 +28,7 @@ _LABELS, _META = "SUNRGBDtoolbox/Metadata/SUNRGBD2Dseg.mat", "SUNRGBDtoolbox/Met
 _SPLIT = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
 _ARRAYS = {"train": "alltrain", "test": "alltest"}
 _TOP = "SUNRGBD"  # after it in the toolbox's paths comes the frame's folder
+_SCENES = "sun3ddata"  # below it, a folder per scene
 _DEEP = 6
 
 
@@ -50,6 +51,7 @@ class SunRgbdSource(FrameSource):
     """
 
     name = "sunrgbd"
+    group_word = "scenes or single images"
 
     def __init__(
         self,
@@ -125,6 +127,11 @@ class SunRgbdSource(FrameSource):
         if not chosen:
             raise DataError(f"{root} has no frame of split {name} as listed in {path}")
         return {self.name: chosen}, f"split {name} of {path.name}: {len(chosen)} of {len(wanted)} frames"
+
+    def groups(self) -> list[str] | None:
+        """The scene of a frame of SUN3D, which took several of each; of other frames the frame itself."""
+        keys = [PurePosixPath(sequence.key) for sequence in self.sequences]
+        return [str(key.parent if _SCENES in key.parts else key) for key in keys]
 
 
 def _label_rules() -> LabelRules:
