@@ -85,7 +85,7 @@ def spread(length: int, count: int) -> list[int]:
 def scene_of(handle: VideoHandle) -> str:
     """The scene or sequence of a sample, by its name: the folder of a still, or the sequence of a clip."""
     name = sequence_of_window(handle.key)
-    if getattr(handle, "frames", None) is not None and handle.length == 1:
+    if handle.length == 1:
         name = PurePosixPath(name).parent.as_posix()
     return ALL_FRAMES if name in ("", ".") else name
 

@@ -16,6 +16,8 @@ from m33d_hf.visualization.canvas import INVALID, bare, new_figure, save_figure
 from m33d_hf.visualization.dense import color_labels
 
 SAMPLES = 8  # per split
+COLUMNS = ("RGB", "depth", "depth edges on RGB", "labels")
+_INCHES = 2.1  # width of a tile
 _SIDE = 256  # pixels that a tile keeps of the longer side
 _CLASSES = 256
 _EDGE = 0.05  # relative step of depth that is drawn
@@ -28,29 +30,31 @@ class _Row(NamedTuple):
     title: str
     tiles: dict[str, np.ndarray]
     depth_range: tuple[float, float]
+    unit: str
 
 
 def write_sheet(splits: Sequence[Split], path: Path) -> Path | None:
-    """Write samples spread over all splits as a PNG; those that cannot be read are left out. None if there are none.
+    """Write samples spread over each split as a PNG, the splits side by side; samples that cannot be read are left out.
+    None if there are none.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    rows = [row for split in splits for row in _rows_of(split)]
-    if not rows:
+    blocks = [rows for split in splits if (rows := _rows_of(split))]
+    if not blocks:
         return None
-    columns = [name for name in ("RGB", "depth", "depth edges on RGB", "labels") if any(name in r.tiles for r in rows)]
-    beside = 2 if len(rows) > 1 else 1  # samples per line
-    lines = -(-len(rows) // beside)
-    shape = next(iter(rows[0].tiles.values())).shape
-    height = 2.1 * min(1.5, shape[0] / shape[1]) + 0.3
-    figure, axes = new_figure(2.1 * len(columns) * beside, height * lines + 0.3, lines, len(columns) * beside)
+    shown = {name for rows in blocks for row in rows for name in row.tiles}
+    columns = [name for name in COLUMNS if name in shown]
+    lines = max(map(len, blocks))
+    shape = next(iter(blocks[0][0].tiles.values())).shape
+    height = _INCHES * min(1.5, shape[0] / shape[1]) + 0.3
+    width = len(columns) * len(blocks)
+    figure, axes = new_figure(_INCHES * width, height * lines + 0.3, lines, width)
     for axis in axes.flat:
-        bare(axis)
-        axis.set_facecolor("white")
-    for place, row in enumerate(rows):
-        line, side = place % lines, place // lines
-        _draw(axes[line, side * len(columns) : (side + 1) * len(columns)], columns, row)
+        axis.set_axis_off()
+    for number, rows in enumerate(blocks):
+        for line, row in enumerate(rows):
+            _draw(axes[line, number * len(columns) : (number + 1) * len(columns)], columns, row)
     return save_figure(figure, path, dpi=110)
 
 
@@ -62,11 +66,13 @@ def _rows_of(split: Split) -> list[_Row]:
             sample = handle.read([handle.length // 2])
         except (DataError, OSError):
             continue  # counted and listed by the check itself
-        rows.append(_row(f"{split.name}: {handle.key}", sample.align()))
+        spec = split.source.depth_spec
+        unit = " m" if spec is not None and spec.kind == "metric" else ""
+        rows.append(_row(f"{split.name}: {handle.key}", sample.align(), unit))
     return rows
 
 
-def _row(title: str, sample: RGBDSample) -> _Row:
+def _row(title: str, sample: RGBDSample, unit: str) -> _Row:
     step = max(1, -(-max(sample.height, sample.width) // _SIDE))
     tiles: dict[str, np.ndarray] = {}
     if sample.rgb is not None:
@@ -81,7 +87,7 @@ def _row(title: str, sample: RGBDSample) -> _Row:
             tiles["depth edges on RGB"] = _with_edges(tiles["RGB"], depth)
     if sample.segmentation is not None:
         tiles["labels"] = color_labels(sample.segmentation[0].numpy()[::step, ::step], _CLASSES - 1)
-    return _Row(title, tiles, low_high)
+    return _Row(title, tiles, low_high, unit)
 
 
 def _with_edges(rgb_HW3: np.ndarray, depth_HW: np.ndarray) -> np.ndarray:
@@ -101,13 +107,14 @@ def _draw(axes: Any, columns: Sequence[str], row: _Row) -> None:
     for axis, name in zip(axes, columns, strict=True):
         tile = row.tiles.get(name)
         if tile is None:
-            axis.set_axis_off()
             continue
+        axis.set_axis_on()
+        bare(axis)
         if name == "depth":
             axis.set_facecolor(INVALID)
             low, high = row.depth_range
             axis.imshow(np.ma.masked_invalid(tile), cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
-            axis.set_xlabel(f"{low:.2f} to {high:.2f}", fontsize=6.5, labelpad=1)
+            axis.set_xlabel(f"{low:.2f} to {high:.2f}{row.unit}", fontsize=6.5, labelpad=1)
         else:
             axis.imshow(tile, interpolation="nearest")
             axis.set_xlabel(name, fontsize=6.5, labelpad=1)
