@@ -127,9 +127,9 @@ def _misaligned(tally: SplitTally) -> Iterator[str]:
     for name, shift in list(shifted.items())[:EXAMPLES]:
         yield (
             f"{name}: depth seems to lie {_side(shift.right * factor, 'to the right', 'to the left')} and "
-            f"{_side(shift.down * factor, 'down', 'up')} of where RGB shows it (within {factor} pixels, by the edges of "
-            f"{found[name].edge_frames} frames, which agree {min(shift.gain, 99):.1f} times better there). Register "
-            "depth to the colour camera; resizing does not."
+            f"{_side(shift.down * factor, 'down', 'up')} of where RGB shows it (within {factor} pixels; edges of "
+            f"{found[name].edge_frames} frames agree {min(shift.gain, 99):.1f} times better there). Register depth to "
+            "the colour camera; resizing does not."
         )
     if len(shifted) > EXAMPLES:
         yield f"{len(shifted) - EXAMPLES} further scenes seem to be misaligned; see report.json"

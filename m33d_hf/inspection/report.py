@@ -19,10 +19,10 @@ _MOST_LINES = 40  # of scenes and classes in the text; the JSON has all
 def describe_split(split: Split, tally: SplitTally) -> list[str]:
     """Lines on one split: counts, sizes, depth of every scene, labels."""
     source = split.source
-    read = "every frame" if split.frames < 1 or max(tally.lengths, default=1) <= split.frames else f"{split.frames} of"
+    whole = split.frames < 1 or max(tally.lengths, default=1) <= split.frames
     lines = [
         f"== {split.name}: source {source.name}, {split.total} samples; looked at {tally.samples}, read {tally.frames} "
-        f"frames{'' if read == 'every frame' else f' ({split.frames} of each clip or video)'}",
+        f"frames{'' if whole else f' ({split.frames} of each clip or video)'}",
         f"with RGB {tally.with_rgb}, depth {tally.with_depth}, labels {tally.with_labels}; cannot be read or used: "
         f"{len(tally.unusable)}",
         "sizes: " + (", ".join(f"{size} ({count})" for size, count in tally.sizes.most_common(8)) or "none"),

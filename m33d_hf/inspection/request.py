@@ -76,7 +76,9 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
         source = [] if "source" in data else ["--data.source", "folder"]
         others = [*others, *source, "--data.root", positional[0]]
     elif "recipe" not in overrides and "source" not in data:
-        raise ConfigError("nothing to check: give a folder of frames, --recipe NAME, or --data.source X --data.root ROOT.")
+        raise ConfigError(
+            "nothing to check: give a folder of frames, --recipe NAME, or --data.source X --data.root ROOT."
+        )
     if "recipe" not in overrides:
         others = ["--recipe", DEFAULT_RECIPE, *others]
     args = resolve(others, _task(read_overrides(others)["recipe"])).args

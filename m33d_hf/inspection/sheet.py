@@ -20,7 +20,7 @@ COLUMNS = ("RGB", "depth", "depth edges on RGB", "labels")
 _INCHES = 2.1  # width of a tile
 _SIDE = 256  # pixels that a tile keeps of the longer side
 _CLASSES = 256
-_EDGE = 0.05  # relative step of depth that is drawn
+_EDGE = 0.08  # second difference of inverse depth, relative to it, that is drawn
 _EDGE_COLOUR = (1.0, 0.15, 0.1)
 
 
@@ -91,14 +91,17 @@ def _row(title: str, sample: RGBDSample, unit: str) -> _Row:
 
 
 def _with_edges(rgb_HW3: np.ndarray, depth_HW: np.ndarray) -> np.ndarray:
-    """The picture, paler, with steps of depth in red; holes have no edge."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        logs = np.log(depth_HW)
-        steps = np.zeros(depth_HW.shape, dtype=bool)
-        steps[:, 1:] |= np.abs(np.diff(logs, axis=1)) > _EDGE
-        steps[1:] |= np.abs(np.diff(logs, axis=0)) > _EDGE
+    """The picture, paler, with the edges of depth in red; holes have none.
+
+    The inverse depth of a plane is linear in the pixel, so that its second difference shows edges and no slopes.
+    """
     picture = 0.35 + 0.65 * rgb_HW3.astype(np.float64) / 255
-    picture[steps] = _EDGE_COLOUR
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        inverse = 1 / depth_HW.astype(np.float64)
+        edges = np.zeros(depth_HW.shape, dtype=bool)
+        edges[:, 1:-1] |= np.abs(np.diff(inverse, 2, axis=1)) > _EDGE * inverse[:, 1:-1]
+        edges[1:-1] |= np.abs(np.diff(inverse, 2, axis=0)) > _EDGE * inverse[1:-1]
+    picture[edges] = _EDGE_COLOUR
     return picture
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from m33d_hf.data.source import Source
-from m33d_hf.data.sources import source_options
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.errors import DataError
 from m33d_hf.inspection.measuring import Looks, spread
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -88,15 +86,3 @@ def open_split(args: RunArguments, train: bool, max_samples: int | None, frames:
     span = 1 if config.num_frames == 1 else config.num_frames * data.frame_stride
     name = "train" if train else "evaluation"
     return Split(name, source, kept, len(rows), frames, span, min(config.patch_height_width))
-
-
-def check_root(args: RunArguments) -> None:
-    """Refuse a source whose folder is not given, before anything is read.
-
-    Raises:
-        ConfigError: `data.root` is needed and missing.
-    """
-    root: Any = source_options(args.data.source).get("root")
-    needed = "root" in source_options(args.data.source) and root is not None
-    if needed and args.data.root is None and args.data.options.get("root") is None:
-        raise ConfigError(f"the source {args.data.source!r} reads a folder; give it: --data.root ROOT.")

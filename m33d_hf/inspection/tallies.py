@@ -130,7 +130,9 @@ class SplitTally:
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> SplitTally:
         """The inverse of `to_dict`, from JSON too, whose keys are text."""
-        tally = cls(**{name: value for name, value in found.items() if isinstance(value, int)})
+        tally = cls()
+        for name in (name for name, value in found.items() if isinstance(value, int)):
+            setattr(tally, name, found[name])
         for name in ("sizes", "stopping"):
             setattr(tally, name, Counter(found[name]))
         for name in ("label_pixels", "action_samples", "lengths"):

@@ -25,7 +25,9 @@ class SkipList:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         if not self.path.is_file():
-            raise ConfigError(f"data.skip_list {str(path)!r} is no file; scripts/check_data.py writes skipped_files.csv.")
+            raise ConfigError(
+                f"data.skip_list {str(path)!r} is no file; scripts/check_data.py writes a skipped_files.csv."
+            )
         entries = read_skipped(self.path)
         if not entries and self.path.read_bytes().strip() not in (b"", b"path,reason,key"):
             raise ConfigError(f"data.skip_list {str(path)!r} is no list of the columns path, reason, key.")
