@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import rooms of a lower rank and itself.
 RANKS = {
     "modeling": 0, "acceleration": 1, "errors": 1, "registration": 1, "data": 2, "weights": 3, "evaluation": 3,
-    "visualization": 3, "recipes": 3, "training": 4, "inference": 5, "experiments": 6, "demo": 6, "hub": 6,
-    "scripts": 7,
+    "visualization": 3, "recipes": 3, "training": 4, "inference": 5, "inspection": 5, "experiments": 6, "demo": 6,
+    "hub": 6, "scripts": 7,
 }  # fmt: skip
 # The wings of a large room, likewise; the modules that lie in the room itself are a wing of that name.
 WINGS = {

@@ -69,6 +69,9 @@ class DataArguments:
     prefetch_factor: int = _f(2, "Batches that each worker prepares in advance.", low=1, high=1024)
     cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; null = the user's cache folder.")
     max_bad_fraction: float = _f(0.01, "Share of unreadable samples above which the run stops.", low=0, high=1)
+    skip_list: str | None = _f(
+        None, "A skipped_files.csv (scripts/check_data.py writes one) whose samples are left out; null = none."
+    )
 
 
 @dataclass

@@ -18,6 +18,7 @@ from m33d_hf.data.files.skips import (
 from m33d_hf.data.loader.collation import deferring
 from m33d_hf.data.loader.loading import SampleDataset, build_loader
 from m33d_hf.data.loader.sampling import EvaluationSampler, StepSampler
+from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.training.processes.launch import Ranks
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.feeding import EvaluationFeed
@@ -67,9 +68,10 @@ def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) 
     """Add to the list in the output folder what sources know from the start: files that they left out (no partner,
     unreadable) and long videos with a missing part.
 
-    They do not count towards the budget: a file without a partner need not be broken.
+    They do not count towards the budget: a file without a partner need not be broken. Nor does what `data.skip_list`
+    names, which is listed again.
     """
-    found = []
+    found = [] if args.data.skip_list is None else list(SkipList(args.data.skip_list).entries)
     for dataset in datasets:
         if dataset is None:
             continue

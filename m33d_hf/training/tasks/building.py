@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.loader.subsets import label_subset, scene_subset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
@@ -173,13 +174,24 @@ def build_dataset(
         frame_stride=args.data.frame_stride,
         train=train,
         seed=args.seed,
-        indices=_training_rows(args, source, labelled) if train else _evaluation_rows(args, source),
+        indices=run_rows(args, source, train, labelled),
         clip_sampling=args.data.clip_sampling,
         num_views=args.data.num_views if train else 1,
         num_segments=num_segments,
         num_crops=num_crops,
         maps=maps,
     )
+
+
+def run_rows(args: RunArguments, source: Source, train: bool, labelled: bool = False) -> list[int] | None:
+    """The rows of a source that a run uses, None for all: what the numbers and shares of the arguments draw, and of
+    these what `data.skip_list` does not name, so that a list never changes a draw.
+
+    Raises:
+        ConfigError, DataError: as `build_dataset`.
+    """
+    rows = _training_rows(args, source, labelled) if train else _evaluation_rows(args, source)
+    return rows if args.data.skip_list is None else SkipList(args.data.skip_list).rows(source, rows)
 
 
 def _evaluation_rows(args: RunArguments, source: Source) -> list[int] | None:

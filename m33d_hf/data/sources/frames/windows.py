@@ -9,6 +9,8 @@ from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.errors import ConfigError, DataError
 
+TOO_SHORT = "sequence of "  # begins the reason of a sequence that is left out for its length
+
 
 def thin_out(
     sequences: dict[str, list[Frame]],
@@ -37,7 +39,7 @@ def thin_out(
         return kept
     lengths = {key: len(frames) for key, frames in kept.items() if len(frames) < least}
     what = f"min_frames={least}" if min_frames is not None else f"a clip covers {least}, num_frames x frame_stride"
-    unpaired += [Unpaired(key, f"sequence of {length} frames; {what}") for key, length in lengths.items()]
+    unpaired += [Unpaired(key, f"{TOO_SHORT}{length} frames; {what}") for key, length in lengths.items()]
     kept = {key: frames for key, frames in kept.items() if len(frames) >= least}
     if not kept:
         raise DataError(

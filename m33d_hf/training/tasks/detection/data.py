@@ -118,6 +118,11 @@ def phase_source(args: RunArguments, config: M33DConfig, train: bool) -> PhaseSo
         ConfigError: a source of another kind, or clip options that contradict the model's clips.
         DataError: videos or annotations that cannot be used.
     """
+    if args.data.skip_list is not None:
+        raise ConfigError(
+            "data.skip_list leaves out samples, and this task needs its videos whole; remove bad ones from the split's "
+            "list, and leave --data.skip_list out."
+        )
     rule = clip_rule(args, config)
     wanted = {"clip_span": rule.span, "clip_stride": rule.clip_stride}
     given = args.data.options if train else {**args.data.options, **args.data.eval_options}

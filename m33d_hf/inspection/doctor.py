@@ -1,0 +1,161 @@
+"""Checks the data of a run: measures its splits, judges what was found, and writes the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
+from m33d_hf.data.files.skips import FILE_NAME, HEADER, SkippedFile, append_skipped
+from m33d_hf.data.loader.skip_list import SkipList
+from m33d_hf.errors import DataError, MissingDependencyError
+from m33d_hf.inspection.duplicates import Pair, near_duplicates
+from m33d_hf.inspection.findings import Finding, judge_duplicates, judge_split
+from m33d_hf.inspection.report import describe_findings, describe_split, report_dict
+from m33d_hf.inspection.request import Request
+from m33d_hf.inspection.running import forget_partial, measure_split
+from m33d_hf.inspection.sheet import write_sheet
+from m33d_hf.inspection.splits import Split, open_split
+from m33d_hf.inspection.tallies import SplitTally
+
+REPORT, SHEET, DUPLICATES = "report.json", "contact_sheet.png", "duplicates.csv"
+FINE, PROBLEMS = 0, 1
+_MOST_PAIRS = 10_000
+
+Say = Callable[[str], None]
+
+
+def check_data(request: Request, say: Say) -> int:
+    """Check the splits of a run and write `report.json`, `skipped_files.csv`, `duplicates.csv` and a contact sheet.
+
+    Args:
+        request: what to check.
+        say: takes lines for people.
+
+    Returns:
+        0 if nothing was found, 1 if something was that stops or spoils a run.
+
+    Raises:
+        ConfigError: options that contradict each other.
+        WorkerLostError: a worker was killed; the same command continues.
+    """
+    known = [] if request.args.data.skip_list is None else list(SkipList(request.args.data.skip_list).entries)
+    request.output.mkdir(parents=True, exist_ok=True)
+    measured, findings = _measured(request, say)
+    findings += [finding for split, tally in measured for finding in judge_split(split, tally)]
+    pairs = _duplicates(measured)
+    hashed = [len(tally.hashes) for _, tally in measured]
+    findings += judge_duplicates(pairs, (hashed[0], hashed[-1])) if len(measured) > 1 else []
+    _write_skipped(request.output / FILE_NAME, known, measured)
+    _write_pairs(request.output / DUPLICATES, pairs)
+    _write_report(request.output / REPORT, measured, findings)
+    sheet = _sheet(request.output / SHEET, measured)
+    forget_partial(request.output)
+    for split, tally in measured:
+        say("\n".join(describe_split(split, tally)))
+    say("== findings")
+    say("\n".join(describe_findings(findings)) or "nothing was found that stops or spoils a run")
+    say(f"== report: {', '.join([REPORT, FILE_NAME, *([DUPLICATES] if pairs else []), sheet])} in {request.output}")
+    say(_what_next(request, measured, findings))
+    return PROBLEMS if any(finding.is_problem for finding in findings) else FINE
+
+
+def _measured(request: Request, say: Say) -> tuple[list[tuple[Split, SplitTally]], list[Finding]]:
+    """The splits that can be opened with their figures, and what is to be said of those that cannot."""
+    found, findings = [], []
+    for train in (True, False):
+        try:
+            split = open_split(request.args, train, request.max_samples, request.frames)
+        except DataError as error:
+            findings.append(Finding("train" if train else "evaluation", f"cannot be opened: {error}"))
+            continue
+        if split is not None:
+            found.append((split, measure_split(split, request.output, request.workers, say)))
+    return found, findings
+
+
+def _duplicates(measured: Sequence[tuple[Split, SplitTally]]) -> list[Pair]:
+    if len(measured) < 2:
+        return []
+    pairs = []
+    for pair in near_duplicates(measured[0][1].hashes, measured[1][1].hashes):
+        pairs.append(pair)
+        if len(pairs) == _MOST_PAIRS:
+            break
+    return pairs
+
+
+def _write_skipped(path: Path, known: list[SkippedFile], measured: Sequence[tuple[Split, SplitTally]]) -> None:
+    """The list that a run takes as `--data.skip_list`: what it was given itself, and what was found now."""
+    write_text_atomically(path, ",".join(HEADER) + "\n")
+    entries = list(known)
+    for split, tally in measured:
+        root = split.source.root or Path()
+        entries += [*tally.unusable, *tally.incomplete]
+        entries += [SkippedFile(str(root / entry.path), entry.reason, "") for entry in split.source.unpaired]
+    append_skipped(path, entries)
+
+
+def _write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+    if not pairs:
+        path.unlink(missing_ok=True)
+        return
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            csv.writer(stream, lineterminator="\n").writerows([("train", "evaluation", "bits_of_256"), *pairs])
+
+    write_atomically(path, write)
+
+
+def _write_report(
+    path: Path, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]
+) -> None:
+    report: dict[str, Any] = {
+        "version": 1,
+        "findings": [vars(finding) for finding in findings],
+        "splits": {split.name: report_dict(split, tally) for split, tally in measured},
+    }
+    write_text_atomically(path, json.dumps(report, indent=1) + "\n")
+
+
+def _sheet(path: Path, measured: Sequence[tuple[Split, SplitTally]]) -> str:
+    """The name of the contact sheet, or why there is none."""
+    path.unlink(missing_ok=True)
+    try:
+        written = write_sheet([split for split, _ in measured], path)
+    except MissingDependencyError as error:
+        return f"no contact sheet ({error})"
+    return "no contact sheet (nothing could be read)" if written is None else written.name
+
+
+def _what_next(
+    request: Request, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]
+) -> str:
+    """The command to type next."""
+    words = _without(request.words, "--data.skip_list")
+    named = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None
+    skip = ["--data.skip_list", str(request.output / FILE_NAME)] if named else []
+    command = shlex.join(["python", request.script, *words, *skip, "--dry_run"])
+    advice = "What to type next:"
+    if any(finding.is_problem for finding in findings):
+        advice = "What to type next, once the problems are dealt with" + (
+            " (the list leaves out what cannot be read or used):" if skip else ":"
+        )
+    return f"{advice}\n  {command}"
+
+
+def _without(words: Sequence[str], key: str) -> list[str]:
+    """The words without a key and its value."""
+    kept: list[str] = []
+    skipping = False
+    for word in words:
+        if word.startswith("--"):
+            skipping = word == key or word.startswith(f"{key}=")
+        if not skipping:
+            kept.append(word)
+    return kept

@@ -1,0 +1,145 @@
+"""Measures one sample of a source: everything the doctor knows is found here, frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+
+from m33d_hf.data.files.skips import SkippedFile, incomplete_file, unreadable
+from m33d_hf.data.sample import RGBDSample, VideoHandle
+from m33d_hf.data.source import Source
+from m33d_hf.data.sources.frames.windows import sequence_of_window
+from m33d_hf.errors import DataError, DepthUnitError, LabelError
+from m33d_hf.inspection.duplicates import perceptual_hash
+from m33d_hf.inspection.misalignment import edge_agreement
+from m33d_hf.inspection.tallies import SplitTally
+from m33d_hf.modeling.depth_spec_m33d import DepthSpec
+
+ALL_FRAMES = "all frames"  # the scene of samples whose names have no folder
+BLANK = "depth has no valid pixel"
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How closely one sample is looked at.
+
+    Attributes:
+        frames: frames of a clip or video that are read, spread over it; 0 = all.
+        edges: compare the edges of RGB and depth in one of its frames.
+        hashes: keep the perceptual hash of one of its frames.
+    """
+
+    frames: int = 8
+    edges: bool = True
+    hashes: bool = True
+
+
+def measure(source: Source, row: int, looks: Looks, tally: SplitTally) -> None:
+    """Add sample `row` of a source to a tally. Files that cannot be read are listed there and raise no error."""
+    tally.samples += 1
+    key = f"sample {row}"
+    try:
+        handle = source[row]
+        key = handle.key
+        length = handle.length
+        if length < 1:
+            raise DataError(f"{key}: the video has no frames")
+        lacking = incomplete_file(handle)
+    except (DataError, OSError) as error:
+        _take_note_of(error, key, tally)
+        return
+    tally.incomplete += [] if lacking is None else [lacking]
+    tally.lengths[length] += 1
+    tally.scene(scene_of(handle)).samples += 1
+    maps = valid_maps = 0
+    numbers = spread(length, looks.frames)
+    middle = numbers[len(numbers) // 2]
+    for number in numbers:
+        try:
+            sample = handle.read([number])
+        except (DataError, OSError) as error:
+            _take_note_of(error, key, tally)
+            continue
+        has_depth, is_valid = _count(handle, sample, depth_spec_of(source, handle), tally)
+        maps, valid_maps = maps + has_depth, valid_maps + is_valid
+        if number == middle:
+            _compare_and_hash(handle, sample, looks, tally)
+            if sample.label is not None:
+                tally.action_samples[int(sample.label)] += 1
+    if maps and not valid_maps:
+        tally.blank += 1
+        tally.unusable.append(SkippedFile(_depth_file(handle), BLANK, key))
+
+
+def spread(length: int, count: int) -> list[int]:
+    """`count` of `length` numbers, evenly spread; all of them for 0 or where there are not as many."""
+    if count < 1 or count >= length:
+        return list(range(length))
+    return [(2 * place + 1) * length // (2 * count) for place in range(count)]
+
+
+def scene_of(handle: VideoHandle) -> str:
+    """The scene or sequence of a sample, by its name: the folder of a still, or the sequence of a clip."""
+    name = sequence_of_window(handle.key)
+    if handle.length == 1:
+        name = PurePosixPath(name).parent.as_posix()
+    return ALL_FRAMES if name in ("", ".") else name
+
+
+def depth_spec_of(source: Source, handle: VideoHandle) -> DepthSpec | None:
+    """What stored depth means in this sample's sequence."""
+    own: DepthSpec | None = getattr(getattr(handle, "reader", None), "depth_spec", None)
+    return source.depth_spec if own is None else own
+
+
+def _take_note_of(error: Exception, key: str, tally: SplitTally) -> None:
+    if isinstance(error, (DepthUnitError, LabelError)):  # training stops at these, file by file or not
+        kind = type(error).__name__
+        tally.stopping[kind] += 1
+        tally.stopping_examples.setdefault(kind, str(error))
+    else:
+        tally.unusable.append(unreadable(error, key))
+
+
+def _count(
+    handle: VideoHandle, sample: RGBDSample, spec: DepthSpec | None, tally: SplitTally
+) -> tuple[bool, bool]:
+    """Take one frame into account; returns whether it has depth, and whether any of that is valid."""
+    scene = tally.scene(scene_of(handle))
+    tally.frames += 1
+    scene.frames += 1
+    tally.sizes[f"{sample.height}x{sample.width}"] += 1
+    tally.with_rgb += sample.rgb is not None
+    if sample.segmentation is not None:
+        tally.with_labels += 1
+        classes, counts = torch.unique(sample.segmentation, return_counts=True)
+        tally.label_pixels.update(dict(zip(classes.tolist(), counts.tolist())))
+    if sample.depth is None:
+        return False, False
+    tally.with_depth += 1
+    return True, scene.depth.add(sample.depth[0, 0].numpy(), spec)
+
+
+def _compare_and_hash(handle: VideoHandle, sample: RGBDSample, looks: Looks, tally: SplitTally) -> None:
+    if sample.rgb is None:
+        return
+    picture = sample.rgb[0].numpy()
+    if looks.hashes and (digest := perceptual_hash(picture)) is not None:
+        tally.hashes.append((handle.key, digest))
+    if looks.edges and sample.depth is not None:
+        depth = sample.align().depth
+        surface = None if depth is None else edge_agreement(picture, depth[0, 0].numpy().astype(np.float64))
+        if surface is not None:
+            tally.scene(scene_of(handle)).add_edges(surface)
+
+
+def _depth_file(handle: Any) -> str:
+    """The first depth file of a sample, where it is known; else its name."""
+    frames = getattr(handle, "frames", None)
+    name = getattr(frames[0], "depth", None) if frames else None
+    root = getattr(getattr(handle, "reader", None), "root", None)
+    return handle.key if name is None or root is None else str(root / name)

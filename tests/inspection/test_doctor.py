@@ -1,0 +1,202 @@
+"""Folders with planted faults: what the doctor says, its exit code, its list, and that it can be interrupted."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.frames_on_disk import save
+from helpers.planted_frames import boxes, write_planted, write_scene
+from helpers.sunrgbd_folders import rotated
+from m33d_hf.data.files.skips import read_skipped
+from m33d_hf.inspection import running
+from m33d_hf.scripts.check_data import main
+
+MODEL = ["--model.image_size", "32", "--model.patch_size", "8"]
+
+
+def check(root: Path, *words: str, output: Path | None = None) -> tuple[int, str, dict]:
+    """Exit code, the problems as one text, and the report."""
+    output = root.parent / "check" if output is None else output
+    code = main([str(root), "--output", str(output), "--workers", "1", *MODEL, *words])
+    report = json.loads((output / "report.json").read_text())
+    problems = "\n".join(each["text"] for each in report["findings"] if each["is_problem"])
+    return code, problems, report
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_planted(tmp_path_factory.mktemp("sound") / "frames")
+
+
+@pytest.fixture
+def root(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "frames"))
+
+
+def test_a_sound_folder_is_fine_and_its_figures_are_right(root: Path, capsys: pytest.CaptureFixture[str]):
+    code, problems, report = check(root)
+    assert (code, problems) == (0, "")
+    train = report["splits"]["train"]
+    assert train["samples"] == 16 and train["sizes"] == {"96x128": 16} and len(train["scenes"]) == 4
+    for number, scene in enumerate(train["scenes"].values()):
+        stored = [np.asarray(Image.open(path)) for path in (root / f"train/scene{number}/depth").iterdir()]
+        assert scene["depth"]["median"] == pytest.approx(np.median(stored) / 1000, rel=0.03)
+    told = capsys.readouterr().out
+    assert "millimetre" in told and "scripts/run_pretrain.py --recipe scannet_stage1" in told.split("next")[-1]
+    assert "--dry_run" in told and "--data.skip_list" not in told
+    assert (root.parent / "check/contact_sheet.png").stat().st_size > 10_000
+    assert not (root.parent / "check/partial").exists()
+
+
+def test_a_truncated_picture_is_found_listed_and_left_out_by_the_list(root: Path):
+    broken = root / "train/scene2/color/001.jpg"
+    broken.write_bytes(broken.read_bytes()[:700])
+    code, problems, _ = check(root)
+    assert code == 1 and str(broken) in problems
+    skipped = root.parent / "check/skipped_files.csv"
+    assert [(entry.path, entry.key) for entry in read_skipped(skipped)] == [(str(broken), "train/scene2/001")]
+    code, problems, report = check(root, "--data.skip_list", str(skipped))
+    assert (code, problems) == (0, "") and report["splits"]["train"]["samples"] == 15
+    assert len(read_skipped(skipped)) == 1, "what the given list names is not forgotten"
+
+
+def test_shifted_depth_is_suspected_in_the_scene_that_has_it(root: Path):
+    shutil.rmtree(root / "train/scene1")
+    write_scene(root / "train/scene1", 1, shift=6)
+    code, problems, report = check(root)
+    assert code == 1 and "scene train/scene1: depth seems to lie 6 pixels to the right and 0 pixels" in problems
+    found = {name: scene["suspected_shift"] for name, scene in report["splits"]["train"]["scenes"].items()}
+    assert {name for name, shift in found.items() if shift} == {"train/scene1"}
+
+
+def test_depth_that_is_all_holes(root: Path):
+    save(root / "train/scene0/depth/002.png", np.zeros((96, 128), np.uint16))
+    code, problems, _ = check(root)
+    assert code == 1 and "1 of 16 samples have no valid depth" in problems and "cannot be read" not in problems
+    (entry,) = read_skipped(root.parent / "check/skipped_files.csv")
+    assert entry.path == str(root / "train/scene0/depth/002.png")
+
+
+def test_rotated_depth_read_as_millimetres(root: Path):
+    for path in root.rglob("depth/*.png"):
+        save(path, rotated(np.asarray(Image.open(path))))
+    code, problems, _ = check(root, "--data.options.depth_unit", "millimetre")
+    assert code == 1 and "depth_unit sunrgbd" in problems
+    assert check(root, "--data.options.depth_unit", "sunrgbd")[:2] == (0, "")
+
+
+def test_one_picture_in_both_splits_twice(root: Path):
+    for name, scene in (("007.jpg", "scene100"), ("008.jpg", "scene101")):
+        picture = root / "validation" / scene / "color" / name
+        Image.open(root / "train/scene3/color/001.jpg").save(picture, quality=70)
+        shutil.copy(root / "train/scene3/depth/001.png", picture.parents[1] / "depth" / f"{picture.stem}.png")
+    code, problems, _ = check(root)
+    assert code == 1 and "2 of 10 evaluation samples look like training samples" in problems
+    listed = (root.parent / "check/duplicates.csv").read_text()
+    assert "train/scene3/001,validation/scene100/007" in listed and "validation/scene101/008" in listed
+
+
+def test_one_scene_in_another_unit(root: Path):
+    shutil.rmtree(root / "train/scene3")
+    write_scene(root / "train/scene3", 3, scale=5.0)
+    code, problems, _ = check(root)
+    assert code == 1 and "unit" in problems and "scene3" in problems
+
+
+def test_labels_outside_the_classes(root: Path):
+    for path in root.rglob("depth/*.png"):
+        labels = np.full((96, 128), 1 + (path.stem == "001"), np.uint8)
+        save(path.parents[1] / "label" / path.name, labels)
+    words = ["--data.options.labels", "label", "--data.options.num_classes"]
+    code, problems, _ = check(root, *words, "2")
+    assert code == 1 and "label" in problems and "2" in problems
+    code, problems, report = check(root, *words, "4", "--data.options.class_names", "[wall, floor, chair, table]")
+    assert (code, problems) == (0, "")
+    pixels = report["splits"]["train"]["label_pixels"]
+    assert pixels == {"1 floor": 12 * 96 * 128, "2 chair": 4 * 96 * 128}
+    assert any("classes never occur: wall, table" in each["text"] for each in report["findings"])
+
+
+def test_sequences_too_short_for_a_clip(root: Path):
+    write_scene(root / "train/short", 50, frames=2)
+    clips = ["--model.num_frames", "4", "--model.tubelet_size", "2", "--data.options.unit", "clips"]
+    code, problems, _ = check(root, *clips)
+    assert code == 1 and "1 of 5 sequences are left out because they are too short, the first: train/short" in problems
+    code, problems, _ = check(root, *clips, "--data.options.min_frames", "1")
+    assert code == 1 and "shorter (from 2 frames) than the 4 source frames of a clip" in problems
+
+
+def test_mistakes_of_the_command_line_exit_with_2(root: Path, capsys: pytest.CaptureFixture[str]):
+    for words in (
+        [],
+        [str(root / "nowhere")],
+        [str(root), "--data.root", str(root)],
+        [str(root), "--data.optoins.every", "2"],
+        [str(root), "--workers", "-1"],
+        [str(root), "--data.skip_list", str(root / "none.csv")],
+        ["--recipe", "no_such_recipe"],
+    ):
+        assert main([*words, "--output", str(root.parent / "check")]) == 2, words
+    assert "no_such_recipe" in capsys.readouterr().err
+
+
+def test_two_workers_and_a_limit_change_nothing_and_less(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("m33d_hf.inspection.splits._LEAST_CHUNK", 3)
+    one, two = tmp_path / "one", tmp_path / "two"
+    check(root, output=one)
+    check(root, "--workers", "2", output=two)
+    for name in ("report.json", "skipped_files.csv"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    _, _, report = check(root, "--max_samples", "5", output=one)
+    assert report["splits"]["train"]["looked_at"] == 5 and report["splits"]["train"]["samples"] == 16
+
+
+def test_a_check_that_was_killed_continues_to_the_same_report(root: Path, tmp_path: Path):
+    broken = root / "train/scene0/color/000.jpg"
+    broken.write_bytes(broken.read_bytes()[:700])
+    script = (
+        "import os, sys\n"
+        "from m33d_hf.inspection import running, splits\n"
+        "from m33d_hf.scripts.check_data import main\n"
+        "splits._LEAST_CHUNK = 3\n"
+        "measured, count = running.measure_chunk, []\n"
+        "def counted(split, number):\n"
+        "    count.append(number)\n"
+        "    if len(count) > int(sys.argv[1]): os.kill(os.getpid(), 9)\n"
+        "    return measured(split, number)\n"
+        "running.measure_chunk = counted\n"
+        "code = main(sys.argv[2:])\n"
+        "print('measured', len(count))\n"
+        "sys.exit(code)\n"
+    )
+
+    def start(output: Path, most: int) -> subprocess.CompletedProcess[str]:
+        words = [str(most), str(root), "--output", str(output), "--workers", "1", *MODEL]
+        return subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False, env=dict(os.environ)
+        )
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert "measured 9" in start(whole, 99).stdout
+    assert start(parts, 4).returncode == -9
+    assert len(list((parts / running.PARTIAL / "train").glob("0*.json"))) == 4
+    continued = start(parts, 99)
+    assert continued.returncode == 1 and "4 of 6 parts are there" in continued.stdout
+    assert "measured 5" in continued.stdout, "what was measured is not measured again"
+    for name in ("report.json", "skipped_files.csv"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+
+
+def test_partial_results_of_other_files_are_not_taken(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("m33d_hf.inspection.doctor.forget_partial", lambda output: None)
+    check(root)
+    save(root / "train/scene0/color/009.jpg", boxes(9)[0])
+    save(root / "train/scene0/depth/009.png", boxes(9)[1])
+    assert check(root)[2]["splits"]["train"]["looked_at"] == 17
