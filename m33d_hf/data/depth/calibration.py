@@ -137,7 +137,7 @@ class Calibration:
                 raise ConfigError(
                     f"{where}: the {name} picture is {size[1]} x {size[0]} (width x height), but the calibration is of "
                     f"{camera.width} x {camera.height}. Give the calibration of these files: a picture that was "
-                    "resized by s has fx, fy times s, cx, cy as (c + 0.5) s - 0.5; one that was cropped has another cx, cy."
+                    "resized by s has fx, fy times s, cx, cy as (c + 0.5) s - 0.5; one that was cropped has others."
                 )
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,8 +4,8 @@ Every depth pixel is a small square facing its camera. Its four corners and its 
 the colour camera and projected; it covers the colour pixels whose centres lie in the bounding box of its corners. So
 one depth pixel fills many colour pixels where the colour picture is finer, and no grid of pinholes remains: neighbours
 share their corners. On slanted surfaces they do so only nearly, and the box is therefore grown by a quarter of a colour
-pixel on every side. Where several depth pixels cover one colour pixel, the nearest counts. What no pixel covers is NaN: the
-side of an object that the depth camera does not see, the border, and every hole of the input. Nothing is filled in.
+pixel on every side. Where several depth pixels cover one colour pixel, the nearest counts. What no pixel covers is NaN:
+the side of an object that the depth camera does not see, the border, and every hole of the input. Nothing is filled in.
 """
 
 from __future__ import annotations
