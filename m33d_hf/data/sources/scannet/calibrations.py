@@ -45,19 +45,17 @@ def scene_calibrations(root: Path, scenes: Sequence[Scene], notes: list[str]) ->
     return found
 
 
-def _calibration(
-    matrices: Mapping[str, np.ndarray], color: tuple[int, int], depth: tuple[int, int]
-) -> Calibration:
-    cameras = []
-    for name, (height, width) in (("color_intrinsic", color), ("depth_intrinsic", depth)):
-        values = matrices[name]
-        cameras.append(Camera(width, height, *(float(values[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))))
+def _calibration(matrices: Mapping[str, np.ndarray], color: tuple[int, int], depth: tuple[int, int]) -> Calibration:
+    sees = {}
+    for name, (height, width) in (("color", color), ("depth", depth)):
+        values = matrices[f"{name}_intrinsic"]
+        sees[name] = Camera(width, height, *(float(values[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2))))
     try:
         motion = np.linalg.solve(matrices["color_extrinsic"], matrices["depth_extrinsic"])
     except np.linalg.LinAlgError as error:
         raise ConfigError("the extrinsic matrix of the colour camera cannot be inverted") from error
     motion[3] = np.where(np.abs(motion[3] - (0, 0, 0, 1)) < 1e-6, (0, 0, 0, 1), motion[3])
-    return Calibration(*cameras, tuple(tuple(row) for row in motion.tolist()))
+    return Calibration(sees["color"], sees["depth"], tuple(tuple(row) for row in motion.tolist()))
 
 
 def _recorded(scene: Scene) -> tuple[dict[str, np.ndarray], tuple[int, int], tuple[int, int]]:
