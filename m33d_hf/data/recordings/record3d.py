@@ -11,6 +11,7 @@ import re
 import statistics
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ class Record3DRecording:
         """See `Recording`."""
         for number in self._numbers:
             seconds = float(self.stamps[number]) if number < len(self.stamps) else None
-            yield PendingFrame(number, seconds, lambda number=number: self._load(number))  # type: ignore[misc]
+            yield PendingFrame(number, seconds, partial(self._load, number))
 
     def _load(self, number: int) -> Content:
         name = f"rgbd/{number}.jpg"
