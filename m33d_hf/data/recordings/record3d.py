@@ -68,11 +68,11 @@ class Record3DRecording:
             raise CorruptFileError(self.path, f"its metadata is unreadable ({error})") from error
 
     def _size(self, height: str, width: str) -> tuple[int, int]:
-        values = (self.metadata.get(height), self.metadata.get(width))
-        if not all(isinstance(value, int) and value > 0 for value in values):
+        rows, columns = self.metadata.get(height), self.metadata.get(width)
+        if not (isinstance(rows, int) and isinstance(columns, int) and rows > 0 and columns > 0):
             raise CorruptFileError(self.path, f"its metadata has no sizes {height} and {width}")
-        check_pixels(self.path, values[0], values[1])
-        return values[0], values[1]
+        check_pixels(self.path, rows, columns)
+        return rows, columns
 
     def _about(self) -> About:
         color = self._size("h", "w")
@@ -82,26 +82,14 @@ class Record3DRecording:
         notes = ["depth is in metres and shows the view of the picture; its calibration is the picture's, resized"]
         if not any(name.endswith(".conf") for name in self._names):
             notes.append("there are no confidence maps, so that no depth becomes a hole by its confidence")
-        fx, fy, cx, cy = self._intrinsics()
         try:
+            fx, fy, cx, cy = intrinsics_of(self.metadata)
             camera = Camera(color[1], color[0], fx, fy, cx, cy)
             calibration = Calibration(camera, camera.resized(*self.depth_size))
-        except ConfigError as error:
-            raise CorruptFileError(self.path, f"its metadata has impossible intrinsics: {error}") from error
+        except (ConfigError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise CorruptFileError(self.path, f"its metadata has no usable intrinsics ({error!r})") from error
         fps = float(rate) if isinstance(rate, (int, float)) and rate > 0 else None
         return About("Record3D", announced, calibration, fps=fps, notes=notes)
-
-    def _intrinsics(self) -> tuple[float, ...]:
-        """fx, fy, cx, cy: the median of the frames', which move with the focus, or those of `K`."""
-        each = self.metadata.get("perFrameIntrinsicCoeffs")
-        try:
-            if each:
-                return tuple(statistics.median(float(frame[i]) for frame in each) for i in range(4))
-            values = [float(value) for value in self.metadata["K"]]
-            by_rows = not any(values[6:8])  # as other apps write the same file
-            return values[0], values[4], *((values[2], values[5]) if by_rows else (values[6], values[7]))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise CorruptFileError(self.path, f"its metadata has no usable intrinsics ({error!r})") from error
 
     def frames(self) -> Iterator[PendingFrame]:
         """See `Recording`."""
@@ -144,6 +132,20 @@ class Record3DRecording:
         if len(data) != expected:
             raise CorruptFileError(self._where(name), f"has {len(data):,} bytes; {height} x {width} need {expected:,}")
         return np.frombuffer(data, kind).reshape(height, width).astype(kind.newbyteorder("="))
+
+
+def intrinsics_of(metadata: dict[str, Any]) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy: the median of the frames', which move with the focus, or those of `K`.
+
+    Raises:
+        KeyError, IndexError, TypeError, ValueError: there are none.
+    """
+    if each := metadata.get("perFrameIntrinsicCoeffs"):
+        fx, fy, cx, cy = (statistics.median(float(frame[i]) for frame in each) for i in range(4))
+        return fx, fy, cx, cy
+    values = [float(value) for value in metadata["K"]]
+    by_rows = not any(values[6:8])  # as other apps write the same file
+    return values[0], values[4], *((values[2], values[5]) if by_rows else (values[6], values[7]))
 
 
 def _lzfse() -> Callable[[bytes], bytes]:

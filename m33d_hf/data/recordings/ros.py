@@ -49,7 +49,7 @@ class _Stream(NamedTuple):
 
     topic: str
     frame_id: str
-    count: int
+    messages: int
 
 
 class RosRecording:
@@ -134,7 +134,7 @@ class RosRecording:
                 stamps[kind].append(seconds_of(reader.deserialize(raw, connection.msgtype)))
             except Exception:  # of generated code; the picture is counted as damaged where it is read
                 stamps[kind].append(1e-9 * at)
-        lost = max(stream.count - len(stamps[kind]) for kind, stream in streams.items())
+        lost = max(stream.messages - len(stamps[kind]) for kind, stream in streams.items())
         stamped = all(any(values) for values in stamps.values())
         return (stamps if stamped else received), max(0, lost)
 
