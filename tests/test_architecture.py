@@ -23,7 +23,8 @@ WINGS = {
         "data": 0, "files": 1, "sources.phases.formats": 1, "packed_formats": 2, "depth": 2, "labels": 2,
         "augmentation": 2, "loader": 3,
         "sources.videos": 3, "sources.frames": 4, "sources.actions": 5, "sources.phases": 5,
-        "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "sources.rooms": 6, "sources": 7,
+        "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "recordings": 5,
+        "sources.rooms": 6, "sources": 7,
     },
     "training": {"recipe": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "run": 4, "probes": 5},
     "weights": {"formats": 0, "weights": 1, "export": 2},
@@ -31,7 +32,7 @@ WINGS = {
 }  # fmt: skip
 OPTIONAL = (
     "datasets", "evaluate", "decord", "av", "gradio", "onnx", "onnxruntime", "timm", "matplotlib", "tensorboard",
-    "h5py", "OpenEXR",
+    "h5py", "OpenEXR", "rosbags", "liblzfse",
 )  # fmt: skip
 # huggingface_hub comes with transformers, which builds its configuration classes on it.
 MODELING_PACKAGES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub"}
@@ -227,7 +228,8 @@ def test_everything_imports_without_optional_packages() -> None:
         parts = path.relative_to(ROOT).with_suffix("").parts
         parts = parts if parts[0] == "m33d_hf" else ("m33d_hf", *parts)
         modules.append(".".join(parts).removesuffix(".__init__"))
-    blocked = ("datasets", "evaluate", "decord", "gradio", "onnx", "matplotlib", "h5py", "OpenEXR")
+    blocked = ("datasets", "evaluate", "decord", "gradio", "onnx", "matplotlib", "h5py", "OpenEXR", "rosbags")
+    blocked += ("liblzfse",)
     code = (
         "import importlib, sys\n"
         f"for name in {blocked!r}: sys.modules[name] = None\n"

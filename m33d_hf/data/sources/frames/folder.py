@@ -9,6 +9,7 @@ from typing import Any
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.labels.labels import build_label_rules
 from m33d_hf.data.source import Unpaired
+from m33d_hf.data.sources.frames.calibrations import find_calibrations
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.layouts import (
     Listing,
@@ -58,6 +59,9 @@ class FolderSource(FrameSource):
         invalid_values: stored values without a measurement; default 0 and the type's maximum.
         min_depth, max_depth: range in metres; depth outside it counts as invalid.
         align: `refuse`, `depth_to_rgb` or `rgb_to_depth` for sizes that differ.
+        calibration: file with the calibration of the two cameras, by which depth is registered into the colour picture
+            instead of resized over it; see `m33d_hf.data.depth.calibration`. It is looked for in the sequence's folder,
+            the folders above it up to the root, then as a path of its own.
         orientation: `refuse`, `as_rgb` or `upright` for depth and labels beside pictures that EXIF says to turn; see
             `orientation.ORIENTATIONS`. The pictures themselves are always turned upright.
         num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped: see `labels.LabelRules`;
@@ -115,6 +119,7 @@ class FolderSource(FrameSource):
         split_fractions: Mapping[str, float] | None = None,
         fps: float | None = None,
         modalities: Mapping[str, str] | None = None,
+        calibration: str | None = None,
     ) -> None:
         root = Path(root).expanduser()
         listing = list_files(root)
@@ -149,6 +154,7 @@ class FolderSource(FrameSource):
             orientation=orientation,
             clip_length=clip_length,
             windows=windows,
+            calibrations=find_calibrations(root, sequences, calibration, notes),
         )
 
 

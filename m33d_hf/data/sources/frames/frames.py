@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.depth.calibration import Calibration
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.depth.unit_guess import Detection, detect_depth
@@ -23,6 +24,7 @@ from m33d_hf.data.labels.labels import LabelRules, check_label_files
 from m33d_hf.data.options import choose
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.source import Source, Unpaired
+from m33d_hf.data.sources.frames.calibrations import check_calibrated, check_calibrated_frame
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
@@ -93,6 +95,7 @@ class FrameSource(Source):
         sequences: what `__getitem__` serves, in order.
         detection: what was assumed about depth; None without depth.
         unpaired: files that are not used, with the reason.
+        calibrations: by sequence, where depth is registered into the colour picture.
         notes: sentences about the layout found and assumptions made, for logs and the dry run.
         split_note: the one on how the split was chosen.
     """
@@ -123,6 +126,7 @@ class FrameSource(Source):
         orientation: str = "refuse",
         clip_length: int | None = None,
         windows: int | None = None,
+        calibrations: Mapping[str, Calibration] | None = None,
     ) -> None:
         all_depth = _depth_files(sequences)
         sequences, how = self._of_split(root, sequences, split, split_list, split_fractions)
@@ -131,7 +135,9 @@ class FrameSource(Source):
         sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
         choose("align", align, ALIGNMENTS)
         choose("orientation", orientation, ORIENTATIONS)
+        check_calibrated(calibrations, align, orientation)
         self.root = root
+        self.calibrations = {key: each for key, each in (calibrations or {}).items() if key in sequences}
         self.unpaired = unpaired
         self.notes = notes
         self.align = align
@@ -168,7 +174,7 @@ class FrameSource(Source):
                 self.sequences.append(FrameSequence(key, tuple(part), reader, rate))
         if self.groups() is None:
             self.group_word = "clips" if unit == "clips" else "images"
-        self._check_some(frames)
+        self._check_some(sequences)
 
     def groups(self) -> list[str] | None:
         """The sequence of every item; None where all are of one, so that each stands for itself."""
@@ -192,16 +198,23 @@ class FrameSource(Source):
     def _reader_of(self, sequence: str) -> FrameReader:
         found = None if self.detection is None else self.detection.of_sequence(sequence)
         spec, check = (None, None) if found is None else (found.spec, found.check)
-        reader = FrameReader(self.root, spec, self.label_rules, self.align, self.orientation, check)
-        return self._readers.setdefault((spec, check), reader)  # one for all, which is pickled once
+        calibration = self.calibrations.get(sequence)
+        reader = FrameReader(self.root, spec, self.label_rules, self.align, self.orientation, check, calibration)
+        return self._readers.setdefault((spec, check, calibration), reader)  # one for all, which is pickled once
 
-    def _check_some(self, frames: list[Frame]) -> None:
+    def _check_some(self, sequences: Sequences) -> None:
         """Sizes and labels of some frames, spread from first to last, before anything is trained."""
+        frames = [frame for sequence in sequences.values() for frame in sequence]
+        for key, calibration in self.calibrations.items():
+            for frame in sequences[key][:1]:
+                check_calibrated_frame(self.root, frame, self._sizes(frame), calibration, self.depth_spec)
         self._check_orientations([frames[i] for i in spread_indices(len(frames), _CHECKED_ORIENTATIONS)])
         chosen = [frames[i] for i in spread_indices(len(frames), _CHECKED_FRAMES)]
         for frame in chosen:
             if (found := self._sizes(frame)) is not None:
                 sizes = {file: (size[0], size[1]) for file, size in found.items()}
+                if self.calibrations and frame.depth is not None:
+                    del sizes[frame.depth]  # which gets the picture's size
                 if self.orientation != "as_rgb" or all(size[2] == 1 for size in found.values()):
                     refuse_sizes(self.root, dict(sizes), self.align)
         if self.label_rules is not None:
@@ -262,6 +275,8 @@ class FrameSource(Source):
         }
         if self.orientation != "refuse":
             rules["orientation"] = self.orientation
+        if self.calibrations:
+            rules["calibration"] = {key: each.to_dict() for key, each in self.calibrations.items()}
         if self.detection is not None and self.detection.by_sequence:
             others = {key: found.spec.to_dict() for key, found in self.detection.by_sequence.items()}
             rules["depth_by_sequence"] = others

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from m33d_hf.data.depth.calibration import Calibration
 from m33d_hf.data.depth.checks import DepthCheck
+from m33d_hf.data.depth.registration import register_depth
 from m33d_hf.data.files.files import load_channels, load_map, load_rgb, size_and_orientation
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.sample import RGBDSample
@@ -55,6 +57,7 @@ class FrameReader:
         orientation: how depth and labels without their own orientation are stored if their picture has an EXIF
             orientation: see `orientation`. Pictures are always turned upright.
         depth_check: compares each depth file with the rest of the data set; None for no check.
+        calibration: of two cameras; depth is registered into the colour picture by it, before anything is resized.
     """
 
     root: Path
@@ -63,6 +66,7 @@ class FrameReader:
     align: str = "refuse"
     orientation: str = "refuse"
     depth_check: DepthCheck | None = None
+    calibration: Calibration | None = None
 
     def read(self, frames: Sequence[Frame], key: str, meta: dict[str, Any]) -> RGBDSample:
         """Read `frames` (all with the same modalities) as one sample of T = len(frames).
@@ -70,7 +74,9 @@ class FrameReader:
         Raises:
             CorruptFileError: a file that cannot be decoded, or depth in a different unit from the rest.
             DepthUnitError: a whole folder of depth in a different unit.
-            DataError: sizes that differ within a frame (with `refuse`) or between frames; LabelError for labels.
+            DataError: sizes that differ within a frame (with `refuse`) or between frames, or a calibrated picture that
+                EXIF says to turn; LabelError for labels.
+            ConfigError: the calibration of pictures of another size.
         """
         pictures = read_video_frames(self.root, [frame.rgb for frame in frames])
         maps = [self._read_frame(frame, pictures) for frame in frames]
@@ -142,6 +148,11 @@ class FrameReader:
             metres = self.depth_spec.decode(stored)
             if self.depth_check is not None:
                 self.depth_check.require(path, stored, metres)
+            if self.calibration is not None:
+                refuse_turned(self.root, frame, lies)
+                pair = f"{frame.key} under {self.root}"
+                self.calibration.require_sizes(size if rgb is not None else None, metres.shape[:2], pair)
+                metres = register_depth(metres, self.calibration)
             depth = torch.from_numpy(metres)[None]
         if frame.labels is not None and self.label_rules is not None:
             path = self.root / frame.labels
@@ -191,6 +202,15 @@ def as_modality(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1), np.float32) / np.float32(scale))
 
 
+def refuse_turned(root: Path, frame: Frame, lies: int) -> None:
+    """Raise a DataError for a calibrated picture that EXIF says to turn; nobody knows how it lay when calibrated."""
+    if lies != 1:
+        raise DataError(
+            f"{root / str(frame.rgb)} is to be turned by its EXIF orientation ({lies}), but a calibration refers to "
+            "pictures as they are stored. Save the pictures upright, with the calibration of the upright pictures."
+        )
+
+
 def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = "refuse") -> None:
     """Raise a DataError naming a frame's files when they differ in (height, width), or, aligned, in aspect ratio."""
     if len(set(sizes.values())) <= 1:
@@ -199,15 +219,16 @@ def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = 
     if align == "refuse":
         raise DataError(
             f"the files of one frame differ in size (height x width): {listing}. If all show the same picture, pass "
-            "align=depth_to_rgb or align=rgb_to_depth (--data.options.align); if two cameras took them, register depth "
-            "to RGB first."
+            "align=depth_to_rgb or align=rgb_to_depth (--data.options.align); if two cameras took them, give their "
+            "calibration (--data.options.calibration of the source folder) or register depth to RGB first."
         )
     first, *others = sizes.values()
     if not all(_same_shape(first, other) for other in others):
         raise DataError(
             f"the files of one frame differ in aspect ratio (height x width): {listing}. align={align} would stretch "
             "one field of view over another and misplace every pixel. Before training, crop both to the same part of "
-            "the scene, or register depth to RGB with the cameras' calibration."
+            "the scene, or register depth to RGB with the cameras' calibration (--data.options.calibration of the "
+            "source folder)."
         )
 
 

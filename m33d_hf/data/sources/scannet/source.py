@@ -13,7 +13,9 @@ from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.stored_values import look_at_labels
 from m33d_hf.data.options import choose
 from m33d_hf.data.sources.frames.frames import FrameSource
+from m33d_hf.data.sources.frames.reading import ALIGNMENTS
 from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, Sequences, canonical_split, missing_entries, select_split
+from m33d_hf.data.sources.scannet.calibrations import REGISTER, scene_calibrations
 from m33d_hf.data.sources.scannet.label_ids import (
     LABEL_IDS,
     TABLE_NAME,
@@ -56,8 +58,9 @@ class ScanNetSource(FrameSource):
         num_classes: 20 (the benchmark's) or 40 (NYU's).
         max_unknown: share of labelled pixels with ids outside the table that is ignored before it is an error.
         require_labels: leave out (and list) frames without labels, where labels are read.
-        align: `rgb_to_depth`, `depth_to_rgb` or `refuse`, as in the `folder` source. Pictures are resized, not
-            registered: both cameras see nearly the same.
+        align: `rgb_to_depth`, `depth_to_rgb` or `refuse`, as in the `folder` source: pictures are resized, not
+            registered, since both cameras see nearly the same. `register` registers depth into the colour picture, by
+            the recording's header or the exported `intrinsic/` folder; labels then come at the size of the colour.
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source; the
             default is the depth shift of a recording, and millimetres for pictures.
         min_frames, clip_length, windows, split_list, split_fractions: as in the `folder` source.
@@ -98,6 +101,7 @@ class ScanNetSource(FrameSource):
     ) -> None:
         root = Path(root).expanduser()
         choose("label_ids", label_ids, LABEL_IDS)
+        choose("align", align, (*ALIGNMENTS, REGISTER))
         scenes = find_scenes(root, SceneOptions(layout, labels, every, require_labels and labels != "none"))
         unpaired = [entry for scene in scenes for entry in scene.unpaired]
         notes = [describe_scenes(scenes, every)]
@@ -125,12 +129,13 @@ class ScanNetSource(FrameSource):
             min_frames=min_frames,
             depth_options=stated,
             label_rules=rules,
-            align=align,
+            align="depth_to_rgb" if align == REGISTER else align,
             fps=CAMERA_FPS / every,
             unpaired=unpaired,
             notes=notes,
             clip_length=clip_length,
             windows=windows,
+            calibrations=scene_calibrations(root, scenes, notes) if align == REGISTER else None,
         )
 
     def _of_split(

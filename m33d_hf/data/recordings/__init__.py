@@ -1,0 +1,1 @@
+"""Reads what RGB-D cameras record, and writes it as folders of frames."""

@@ -1,0 +1,104 @@
+"""Exports of phone apps as folders: pictures or a video, 16-bit or float depth, confidence, intrinsics of two kinds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.frames_on_disk import save
+from helpers.recordings import DEPTH, confidence, encoded, metres, millimetres, picture, record3d_metadata
+from helpers.videos import write_video
+from m33d_hf.data.depth.calibration import Camera, read_calibration
+from m33d_hf.data.files.files import read_map
+from m33d_hf.data.recordings.importing import import_recording
+from m33d_hf.data.recordings.recording import ImportOptions
+from m33d_hf.errors import CorruptFileError, DataError
+
+
+def quiet(line: str) -> None:
+    """No progress on the terminal."""
+
+
+def write_export(root: Path, count: int = 3, kind: str = "uint16", sure: bool = True) -> Path:
+    for number in range(count):
+        (root / "rgb").mkdir(parents=True, exist_ok=True)
+        (root / f"rgb/{number}.jpg").write_bytes(encoded(picture(number)))
+        if kind == "uint16":
+            save(root / f"depth/{number}.png", millimetres(number))
+        else:
+            save(root / f"depth/{number}.npy", metres(number))
+        if sure:
+            save(root / f"confidence/{number}.png", confidence(number))
+    (root / "metadata.json").write_text(json.dumps(record3d_metadata(count)))
+    return root
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+@pytest.mark.parametrize("least", [1, 2])
+def test_little_confidence_is_a_hole(tmp_path: Path, kind: str, least: int):
+    source = write_export(tmp_path / "in", kind=kind)
+    summary = import_recording(source, tmp_path / "out", ImportOptions(min_confidence=least), quiet)
+    assert (summary.announced, summary.written) == (3, 3)
+    for number in range(3):
+        expected = np.where(confidence(number) >= least, millimetres(number), 0)
+        assert 0.2 < (expected > 0).mean() < 0.8
+        assert np.array_equal(read_map(tmp_path / f"out/depth/{number:06d}.png"), expected)
+        assert (tmp_path / f"out/color/{number:06d}.jpg").read_bytes() == encoded(picture(number))
+    found = read_calibration(tmp_path / "out/calibration.json")
+    assert found.color == Camera(64, 48, 52.0, 51.0, 31.0, 23.5) and found.depth.size == DEPTH
+    assert (tmp_path / "out/frames.csv").read_text().split()[2] == "1,100.033333333"
+
+
+def test_without_confidence_all_depth_stays(tmp_path: Path):
+    summary = import_recording(write_export(tmp_path / "in", sure=False), tmp_path / "out", say=quiet)
+    assert np.array_equal(read_map(tmp_path / "out/depth/000001.png"), millimetres(1))
+    assert any("no confidence maps" in note for note in summary.notes)
+
+
+def test_a_video_beside_the_depth(tmp_path: Path):
+    source = tmp_path / "in"
+    source.mkdir()
+    frames = [np.full((48, 64, 3), 40 + 50 * number, np.uint8) for number in range(4)]
+    write_video(source / "rgb.mp4", 4, size=(48, 64), frames=frames)
+    for number in range(4):
+        save(source / f"depth/{number:06d}.png", millimetres(number))
+        save(source / f"confidence/{number:06d}.png", confidence(number))
+    (source / "camera_matrix.csv").write_text("52.0, 0.0, 31.0\n0.0, 51.0, 23.5\n0.0, 0.0, 1.0\n")
+    summary = import_recording(source, tmp_path / "out", say=quiet)
+    assert summary.written == 4
+    for number in range(4):
+        mean = read_map_mean(tmp_path / f"out/color/{number:06d}.png")
+        assert abs(mean - (40 + 50 * number)) < 6
+    assert read_calibration(tmp_path / "out/calibration.json").color == Camera(64, 48, 52.0, 51.0, 31.0, 23.5)
+
+
+def read_map_mean(path: Path) -> float:
+    from PIL import Image
+
+    return float(np.asarray(Image.open(path)).mean())
+
+
+def test_frames_with_something_missing_or_damaged(tmp_path: Path):
+    source = write_export(tmp_path / "in", 6)
+    (source / "confidence/1.png").unlink()
+    save(source / "confidence/2.png", confidence(2, (4, 4)))
+    (source / "rgb/3.jpg").write_bytes(encoded(picture(3))[:400])
+    save(source / "depth/4.png", millimetres(4).astype(np.uint8))
+    (source / "depth/5.png").unlink()
+    summary = import_recording(source, tmp_path / "out", ImportOptions(max_bad_fraction=0.9), quiet)
+    assert (summary.written, summary.skipped) == (1, 4)
+    assert any("1 pictures or depth maps have no partner" in note for note in summary.notes)
+    with pytest.raises(DataError, match=r"4 of 5 frames are damaged"):
+        import_recording(source, tmp_path / "other", say=quiet)
+
+
+def test_folders_of_another_kind(tmp_path: Path):
+    with pytest.raises(CorruptFileError, match=r"no export of a phone.*0 pictures and 0 depth maps"):
+        import_recording(tmp_path, tmp_path / "out", say=quiet)
+    source = write_export(tmp_path / "in")
+    (source / "metadata.json").write_text("{}")
+    with pytest.raises(CorruptFileError, match=r"intrinsics are not usable"):
+        import_recording(source, tmp_path / "out", say=quiet)
