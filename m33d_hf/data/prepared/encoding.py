@@ -59,7 +59,9 @@ class Encoder:
     scales: tuple[float, ...] = ()
     kind: str = "metric"
 
-    def rows(self, handle: VideoHandle, sequence: str, indices: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
+    def rows(
+        self, handle: VideoHandle, sequence: str, indices: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """The rows of an item's frames, in order; values as Parquet takes them.
 
         Args:
@@ -212,9 +214,7 @@ def encode_depth(depth: np.ndarray, kind: str, scales: Sequence[float]) -> tuple
         if np.array_equal(row_spec(kind, scale).decode(stored), depth, equal_nan=True):
             return _png(stored), scale
     stream = io.BytesIO()
-    Image.fromarray(depth.astype(np.float32, copy=False)).save(
-        stream, format="TIFF", compression="tiff_adobe_deflate"
-    )
+    Image.fromarray(depth.astype(np.float32, copy=False)).save(stream, format="TIFF", compression="tiff_adobe_deflate")
     return stream.getvalue(), None
 
 

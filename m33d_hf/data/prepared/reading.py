@@ -228,5 +228,3 @@ def refuse_missing(ends: dict[Path, bool], manifest: Manifest) -> None:
 def _listing(names: Iterable[str], most: int = 5) -> str:
     shown = list(names)
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
-
-

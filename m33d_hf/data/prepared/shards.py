@@ -92,7 +92,9 @@ def write_part(
     finally:
         files.close()
     mark_complete(folder, files.names)
-    return PartResult(number, len(items), files.rows, sum((folder / name).stat().st_size for name in files.names), skipped)
+    return PartResult(
+        number, len(items), files.rows, sum((folder / name).stat().st_size for name in files.names), skipped
+    )
 
 
 def _rows_of(
