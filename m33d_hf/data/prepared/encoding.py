@@ -79,8 +79,8 @@ class Encoder:
             sample = handle.read(numbers).align()
             if others := sample.meta.get("modalities"):
                 raise ConfigError(
-                    f"{handle.key} has {', '.join(others)}; prepared data holds rgb, depth and segmentation only. Leave "
-                    "the source's option modalities out."
+                    f"{handle.key} has {', '.join(others)}; prepared data holds rgb, depth and segmentation only. "
+                    "Leave the source's option modalities out."
                 )
             for place, number in enumerate(numbers):
                 yield {
