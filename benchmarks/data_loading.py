@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data_files import CODECS, TINY, Sizes, write_action_data, write_frames, write_video
+from data_files import CODECS, TINY, Sizes, write_action_data, write_frames, write_prepared, write_video
 from data_paths import PATHS, TrainingPath, bare_decoding, build, consume, describe_rows, finishing
 from data_readers import PICTURE_READERS, VIDEO_READERS, installed
 from measuring import header
@@ -200,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "frames": write_frames(folder / "frames", sizes.picture, sizes.pictures),
             "small_frames": write_frames(folder / "small", sizes.small_picture, sizes.pictures),
         }
+        roots["prepared"] = write_prepared(folder / "prepared", roots["frames"], min(sizes.small_picture))
         paths = [path for path in PATHS if args.only in path.title]
         if installed("av"):
             roots["action"] = write_action_data(folder / "action", sizes)

@@ -19,7 +19,9 @@ ALONE = Place(0, 1, 0)
 def prepared(source: Source, output: Path, place: Place = ALONE, **options: Any) -> PreparationSummary:
     """Prepare a source in this process, in parts of a few frames."""
     lines: list[str] = []
-    return prepare_data(PreparationOptions(**{"output": str(output), "shard_mb": 0.02} | options), source, place, lines.append)
+    return prepare_data(
+        PreparationOptions(**{"output": str(output), "shard_mb": 0.02} | options), source, place, lines.append
+    )
 
 
 def file_bytes(root: Path) -> dict[str, bytes]:

@@ -112,7 +112,7 @@ def test_another_source_or_another_way_cannot_add_to_a_folder(frames: Path, whol
     with pytest.raises(ConfigError, match="digest"):
         prepared(FolderSource(frames, depth_unit="mm"), whole)
     (tmp_path / "mine.txt").write_text("notes")
-    with pytest.raises(ConfigError, match="mine.txt"):
+    with pytest.raises(ConfigError, match=r"mine\.txt"):
         prepared(folder(frames), tmp_path)
 
 
@@ -129,7 +129,9 @@ def test_unreadable_items_are_listed_and_counted(tmp_path: Path) -> None:
         prepared(source, tmp_path / "strict", max_bad_fraction=0.0)
 
 
-@pytest.mark.parametrize("size, expected", [("12", (12, 16)), ("12x16", (12, 16)), ("48", (24, 32)), ("36x48", (36, 48))])
+@pytest.mark.parametrize(
+    "size, expected", [("12", (12, 16)), ("12x16", (12, 16)), ("48", (24, 32)), ("36x48", (36, 48))]
+)
 def test_sizes(frames: Path, tmp_path: Path, size: str, expected: tuple[int, int]) -> None:
     prepared(folder(frames), tmp_path / "out", size=size)
     before, after = folder(frames)[5].read([0]), HubSource(tmp_path / "out")[5].read([0])
@@ -204,5 +206,3 @@ def test_sources_without_a_folder(tmp_path: Path) -> None:
     source = build_source("rooms", num_frames=6, image_size=24, cache_dir=tmp_path / "cache")
     assert prepared(source, tmp_path / "out").rows == 6
     assert_same_items(source, HubSource(tmp_path / "out"))
-
-

@@ -218,10 +218,10 @@ def refuse_missing(ends: dict[Path, bool], manifest: Manifest) -> None:
     if absent:
         names = _listing(part_name(number, manifest.parts) for number in absent)
         raise DataError(f"{place} lacks {len(absent)} of {manifest.parts} parts: {names}. {advice}")
-    for part, files in sorted(by_part.items()):
+    for which, files in sorted(by_part.items()):
         if sorted(files) != list(range(len(files))) or not files[max(files)]:
             missing = next(number for number in range(len(files) + 1) if number not in files)
-            folder = place / part_name(part, manifest.parts)
+            folder = place / part_name(which, manifest.parts)
             raise DataError(f"{folder} lacks file-{missing:03d}.parquet. {advice}")
 
 

@@ -28,7 +28,9 @@ from m33d_hf.training.tasks.building import build_run_source
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("members")
-    return {name: write_frames(place / name, count, labels="label/{i}.png") for name, count in {"a": 12, "b": 5}.items()}
+    return {
+        name: write_frames(place / name, count, labels="label/{i}.png") for name, count in {"a": 12, "b": 5}.items()
+    }
 
 
 def folder(root: Path, **options: Any) -> FolderSource:
@@ -77,7 +79,9 @@ def test_samples_are_those_of_the_members_with_other_draws_for_repetitions(roots
     samples = [handle.read([0]) for handle in handles]
     alone = next(item for item in (folder(roots["b"])[i] for i in range(5)) if item.key == "3").read([0])
     assert len(samples) >= 4 and all(sample.meta["member"] == "b" for sample in samples)
-    assert all((sample.rgb == alone.rgb).all() and (sample.segmentation == alone.segmentation).all() for sample in samples)
+    assert all(
+        (sample.rgb == alone.rgb).all() and (sample.segmentation == alone.segmentation).all() for sample in samples
+    )
     assert [sample.key for sample in samples] == [handle.key for handle in handles]
     drawn = {float(Draw(0, 0).generator(sample.key, "crop").initial_seed()) for sample in samples}
     assert len(drawn) == len(samples)
@@ -143,7 +147,9 @@ def test_clips_of_other_classes_and_maps_that_are_missing(roots: dict[str, Path]
 
 
 def test_units_of_stored_depth_may_differ(tmp_path: Path, roots: dict[str, Path]) -> None:
-    other = FolderSource(write_frames(tmp_path, 4, labels="label/{i}.png", scale=5000.0), depth_unit="tum", num_classes=4)
+    other = FolderSource(
+        write_frames(tmp_path, 4, labels="label/{i}.png", scale=5000.0), depth_unit="tum", num_classes=4
+    )
     source = MixtureSource({"a": folder(roots["a"]), "tum": other}, [1, 1])
     depth = source[14].read([0]).depth
     assert depth is not None and 1 <= depth[depth.isfinite()].min() and depth[depth.isfinite()].max() <= 3
@@ -169,8 +175,12 @@ def test_entries_that_cannot_be_read(entries: Any, match: str) -> None:
 
 
 def test_members_of_one_name_are_told_apart() -> None:
-    members = read_members([{"source": "folder", "root": "/x/a"}, {"source": "folder", "root": "/y/a"}, {"source": "tum"}])
-    assert [member.name for member in members] == ["a", "a-1", "tum"] and [member.weight for member in members] == [1] * 3
+    members = read_members(
+        [{"source": "folder", "root": "/x/a"}, {"source": "folder", "root": "/y/a"}, {"source": "tum"}]
+    )
+    assert [member.name for member in members] == ["a", "a-1", "tum"] and [member.weight for member in members] == [
+        1
+    ] * 3
 
 
 def test_runs_build_it_from_a_list_and_from_a_file(roots: dict[str, Path], tmp_path: Path) -> None:

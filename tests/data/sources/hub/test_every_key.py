@@ -53,7 +53,9 @@ def test_every_key_once_an_epoch(root: Path, tmp_path: Path, world: int) -> None
     ranks = ForkedRanks(_write_keys, str(root), str(tmp_path), world, log=tmp_path / "log.txt", processes=world)
     assert ranks.wait() == [0] * world, ranks.output()
     by_rank = [json.loads((tmp_path / f"{world}-{rank}.json").read_text()) for rank in range(world)]
-    epochs = [Counter(key for rank in by_rank for batch in rank[first : first + 3] for key in batch) for first in (0, 3)]
+    epochs = [
+        Counter(key for rank in by_rank for batch in rank[first : first + 3] for key in batch) for first in (0, 3)
+    ]
     everything = Counter(keys_of(HubSource(root)))
     assert len(everything) == COUNT and epochs == [everything, everything]
     steps = [sorted(key for rank in by_rank for key in rank[step]) for step in range(6)]

@@ -147,9 +147,7 @@ def test_a_damaged_row_group_is_found_and_listed(frames: Path, made: Path, tmp_p
     assert not isinstance(held_out, list) and held_out.meta["dropped"]
 
 
-def test_missing_and_foreign_files_are_named(
-    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_and_foreign_files_are_named(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_preparation, "_mean_bytes", lambda *_: 2000.0)  # so that parts need several files
     copy = tmp_path / "copy"
     source = FolderSource(frames, num_classes=4, depth_unit="mm")
