@@ -116,3 +116,13 @@ def write_frames(root: Path, size: tuple[int, int], count: int, labels: int = 40
         ids = (rgb[..., 0] // 16 + depth // 400) % labels
         Image.fromarray(ids.astype(np.uint8)).save(root / "label" / f"{number}.png")
     return root
+
+
+def write_prepared(root: Path, frames: Path, side: int) -> Path:
+    """The frames of a folder as `scripts/prepare_data.py --rgb_format jpeg --size SIDE` writes them."""
+    from m33d_hf.data.sources import build_source
+    from m33d_hf.inference.data_preparation import PreparationOptions, prepare_data
+
+    options = PreparationOptions(output=str(root / "train"), size=str(side), rgb_format="jpeg", quality=92)
+    prepare_data(options, build_source("folder", root=frames, depth_unit="mm", labels="none"), say=lambda line: None)
+    return root

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data_readers import read_pictures_pil, read_pyav
+from data_readers import read_bytes_pil, read_pictures_pil, read_pyav
 from torch.utils.data import DataLoader
 
 from m33d_hf.data.loader.collation import deferring
@@ -40,7 +40,7 @@ class TrainingPath:
         title: for the table.
         task: name of the task.
         recipe: and further words of the command line.
-        data: "action", "frames", "small_frames" or "rooms": which files.
+        data: "action", "frames", "small_frames", "prepared" or "rooms": which files.
         geometry: words that leave colour out, so that only geometry is left; "" where the recipe has no colour.
         goal: whether the target of 60 % applies: decoding is what such data costs.
     """
@@ -59,6 +59,9 @@ PATHS = (
     TrainingPath("clips, fine-tuning (2 views)", "video_classification", "ucf101_finetune", "action", NO_RANDAUGMENT),
     TrainingPath("RGB-D images, pre-training", PRETRAINING, "scannet_stage2", "frames", NO_COLOR),
     TrainingPath("the same, stored at 256", PRETRAINING, "scannet_stage2", "small_frames", NO_COLOR),
+    TrainingPath(
+        "prepared Parquet at 256", PRETRAINING, "scannet_stage2 --data.source hub", "prepared", NO_COLOR
+    ),
     TrainingPath("depth, fine-tuning", "depth_estimation", "nyuv2_depth", "frames", NO_COLOR),
     TrainingPath(
         "segmentation, fine-tuning",
@@ -143,6 +146,11 @@ def _job(handle: Any, clip: Any, maps: Any) -> Callable[[], Any]:
         arrays = handle.source.arrays()
         names = [{"depth": "sensor"}.get(name, name) for name in maps]
         return lambda: [arrays[name][handle.index][numbers] for name in names]
+    if hasattr(handle, "rows"):  # of a table: the bytes are at hand
+        decoder = handle.source.decoder
+        (row,) = handle.source.rows.read(list(handle.rows), decoder.needed(maps))
+        data = [row[column] for _, column in decoder.columns.of_maps(maps)]
+        return lambda: read_bytes_pil(data)
     if hasattr(handle, "frames"):  # pictures
         frame, root = handle.frames[0], handle.reader.root
         files = {"rgb": frame.rgb, "depth": frame.depth, "segmentation": frame.labels}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -64,6 +65,15 @@ def read_pictures_pil(files: Sequence[Path]) -> list[np.ndarray]:
     for file in files:
         with Image.open(file) as picture:
             found.append(np.array(picture.convert("RGB") if file.suffix == ".jpg" else picture))
+    return found
+
+
+def read_bytes_pil(pictures: Sequence[bytes]) -> list[np.ndarray]:
+    """Pixels of encoded pictures by PIL, as they are stored."""
+    found = []
+    for data in pictures:
+        with Image.open(io.BytesIO(data)) as picture:
+            found.append(np.array(picture))
     return found
 
 

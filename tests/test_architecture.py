@@ -21,8 +21,8 @@ RANKS = {
 WINGS = {
     "data": {
         "data": 0, "files": 1, "sources.phases.formats": 1, "packed_formats": 2, "depth": 2, "labels": 2,
-        "augmentation": 2, "loader": 3,
-        "sources.videos": 3, "sources.frames": 4, "sources.actions": 5, "sources.phases": 5,
+        "augmentation": 2, "loader": 3, "prepared": 3,
+        "sources.videos": 3, "sources.frames": 4, "sources.actions": 5, "sources.phases": 5, "sources.hub": 5,
         "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "recordings": 5,
         "sources.rooms": 6, "sources": 7,
     },

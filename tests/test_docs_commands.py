@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from m33d_hf import M33DForDepthEstimation, M33DForPreTraining, M33DForVideoClassification
+from m33d_hf.inference.preparation_arguments import parse_preparation
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.task_names import TASKS
@@ -44,6 +45,8 @@ def test_scripts_and_their_settings_exist(page: str) -> None:
         task = TASK_OF.get(script.name)
         if task is not None:
             resolve(words[place + 1 :], task)
+        elif script.name == "prepare_data.py":
+            parse_preparation(words[place + 1 :])
         else:
             text = script.read_text(encoding="utf-8")
             flags = [word.split("=")[0] for word in words[place + 1 :] if word.startswith("--")]

@@ -39,6 +39,11 @@ class DataArguments:
     eval_split: str | None = _f("validation", "Split used for evaluation during training; null = no evaluation.")
     options: dict[str, Any] = _f({}, "Further options of the source, passed by name (for training and evaluation).")
     eval_options: dict[str, Any] = _f({}, "Options of the source for evaluation only; they override `options`.")
+    mixture: str | list[Any] | None = _f(
+        None,
+        "Training data of several sources instead of `source`: a list of {source, root, options, weight}, or a YAML or"
+        " JSON file with one; evaluation data stays that of `source`.",
+    )
     frame_stride: int = _f(
         1, "Distance between two frames of a clip, in source frames (Table 9 'sampling rate').", low=1, high=100_000
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +18,14 @@ from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.loader.subsets import label_subset, scene_subset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
+from m33d_hf.data.sources.mixture import MixtureSource, read_members
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import RecipeNumber
+from m33d_hf.training.recipe.yaml_text import parse_yaml, read_recipe_text
 from m33d_hf.weights import ConversionOptions, ConversionReport, load_foreign, trained_positions
 from m33d_hf.weights.own import find_own, initialise
 
@@ -48,6 +51,8 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         DataError: data that cannot be used; for evaluation data, the message says how to train without it.
     """
     data = args.data
+    if train and data.mixture is not None:
+        return _build_mixture(args, config)
     known = source_options(data.source)
     options = dict(data.options) if train else {**data.options, **data.eval_options}
     split = data.train_split if train else data.eval_split
@@ -79,6 +84,40 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         raise DataError(
             f"Evaluation data: {told}. To train without evaluation, pass --data.eval_split null."
         ) from error
+
+
+def _build_mixture(args: RunArguments, config: M33DConfig) -> Source:
+    """The training source of `data.mixture`: each member as it would be built alone, split and unit included.
+
+    Raises:
+        ConfigError: entries that cannot be read. Others as the members.
+    """
+    entries = args.data.mixture
+    if isinstance(entries, str):
+        path = Path(entries).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"data.mixture is {entries!r}, which is no file. {_MIXTURE}")
+        entries = parse_yaml(read_recipe_text(path), str(path))
+    members = read_members(entries)
+    sources = {}
+    for member in members:
+        data = replace(
+            args.data,
+            source=member.source,
+            root=member.root,
+            options=dict(member.options),
+            train_split=args.data.train_split if member.split is None else member.split,
+            eval_root=None,
+            mixture=None,
+        )
+        try:
+            sources[member.name] = build_run_source(replace(args, data=data), config, train=True)
+        except ConfigError as error:
+            raise ConfigError(f"data.mixture, member {member.name}: {error}") from error
+    return MixtureSource(sources, [member.weight for member in members])
+
+
+_MIXTURE = "Give a YAML or JSON file with a list of {source, root, options, weight}, or the list itself in brackets."
 
 
 def subset(length: int, count: int | None, seed: int | None) -> list[int] | None:

@@ -1,0 +1,230 @@
+"""Random access to the rows of Parquet files: a row group at a time, only the columns that are asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m33d_hf.data.prepared.layout import END_KEY, META_KEY, PARQUET, Manifest, file_number, part_name, part_of
+from m33d_hf.errors import DataError, MissingDependencyError, decoding
+
+# Files whose footers are kept parsed (a megabyte each at most), and row groups whose columns are, in each process.
+_OPEN_FILES = 64
+_KEPT_COLUMNS = 12
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files below a folder, in order of their names."""
+    return sorted(path for path in folder.rglob(PARQUET) if not path.name.startswith("."))
+
+
+class ParquetRows:
+    """Rows of several files of one schema, numbered through; files are opened when they are read.
+
+    Args:
+        files: in order.
+
+    Attributes:
+        schema: Arrow's, of the first file.
+        manifest: of a data set that was prepared here; None for others.
+
+    Raises:
+        CorruptFileError: a file is damaged where its footer is. DataError: no row; or parts, or files of a part, of a
+            prepared data set are missing, or files differ in their columns.
+        MissingDependencyError: pyarrow is not installed.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+        starts: list[int] = []
+        file_of: list[int] = []
+        group_of: list[int] = []
+        total = 0
+        self.schema: Any = None
+        self.manifest: Manifest | None = None
+        ends: dict[Path, bool] = {}
+        for number, path in enumerate(self.files):
+            with open_parquet(path) as file:
+                schema, footer = file.schema_arrow, file.metadata
+                if number == 0:
+                    self.schema, self.manifest = schema, _manifest(schema, path)
+                elif not schema.equals(self.schema) or _manifest(schema, path) != self.manifest:
+                    raise DataError(
+                        f"{path} has other columns, or was made from something else, than {self.files[0]}: they are "
+                        "files of different data sets. Keep these in different folders."
+                    )
+                ends[path] = _is_last(footer)
+                for group in range(footer.num_row_groups):
+                    starts.append(total)
+                    file_of.append(number)
+                    group_of.append(group)
+                    total += footer.row_group(group).num_rows
+        if self.manifest is not None:
+            refuse_missing(ends, self.manifest)
+        if not total:
+            raise DataError(f"the {len(self.files)} Parquet files, the first {self.files[0]}, hold no rows.")
+        self._starts = np.array(starts, np.int64)
+        self._file_of = np.array(file_of, np.int32)
+        self._group_of = np.array(group_of, np.int32)
+        self._length = total
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._open: OrderedDict[int, Any] = OrderedDict()
+        self._columns: OrderedDict[tuple[int, str], Any] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict(), "_columns": OrderedDict()}
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.schema.names)
+
+    def where(self, row: int) -> tuple[Path, int]:
+        """The file of a row, and its number there."""
+        group = self._group_with(row)
+        file = int(self._file_of[group])
+        return self.files[file], row - int(self._starts[int(np.searchsorted(self._file_of, file))])
+
+    def read(self, rows: Sequence[int], columns: Collection[str]) -> list[dict[str, Any]]:
+        """The named columns of some rows, in order; a picture as its bytes.
+
+        Raises:
+            CorruptFileError: a checksum does not fit, or the file is gone.
+        """
+        if self._process != os.getpid():
+            self._forget()  # files that a parent opened are not read by several
+        found: list[dict[str, Any]] = []
+        for row in rows:
+            group = self._group_with(row)
+            place = row - int(self._starts[group])
+            found.append({name: _plain(self._column(group, name)[place].as_py()) for name in columns})
+        return found
+
+    def whole(self, column: str) -> list[Any]:
+        """A column of small values, of all rows; raises as `read`."""
+        values: list[Any] = []
+        for path in self.files:
+            with open_parquet(path) as file, _reading(path):
+                values += file.read(columns=[column]).column(0).to_pylist()
+        return values
+
+    def _group_with(self, row: int) -> int:
+        if not 0 <= row < self._length:
+            raise IndexError(f"row {row} of {self._length}")
+        return int(bisect_right(self._starts, row)) - 1
+
+    def _column(self, group: int, name: str) -> Any:
+        key = (group, name)
+        if key not in self._columns:
+            file = int(self._file_of[group])
+            with _reading(self.files[file]):
+                table = self._file(file).read_row_group(int(self._group_of[group]), columns=[self._leaf(name)])
+                self._columns[key] = table.column(0).combine_chunks()
+            while len(self._columns) > _KEPT_COLUMNS:
+                self._columns.popitem(last=False)
+        self._columns.move_to_end(key)
+        return self._columns[key]
+
+    def _leaf(self, name: str) -> str:
+        """Of a picture only its bytes are read, not the path beside them."""
+        kind = self.schema.field(name).type
+        return f"{name}.bytes" if is_picture(kind) else name
+
+    def _file(self, number: int) -> Any:
+        if number not in self._open:
+            self._open[number] = open_parquet(self.files[number])
+            while len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(number)
+        return self._open[number]
+
+
+def is_picture(kind: Any) -> bool:
+    """Whether an Arrow type is that of `datasets.Image`: a structure with bytes."""
+    import pyarrow
+
+    return bool(pyarrow.types.is_struct(kind)) and "bytes" in [kind.field(i).name for i in range(kind.num_fields)]
+
+
+def _plain(value: Any) -> Any:
+    return value["bytes"] if isinstance(value, dict) and "bytes" in value else value
+
+
+def open_parquet(path: Path) -> Any:
+    """An open `pyarrow.parquet.ParquetFile` that checks its pages.
+
+    Raises:
+        CorruptFileError: it cannot be opened. MissingDependencyError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingDependencyError(f"{path} requires pyarrow, which comes with `pip install datasets`.") from error
+    with _reading(path):
+        return parquet.ParquetFile(path, page_checksum_verification=True)
+
+
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return decoding(path, "cannot be read as Parquet")
+
+
+def _manifest(schema: Any, path: Path) -> Manifest | None:
+    text = (schema.metadata or {}).get(META_KEY)
+    if text is None:
+        return None
+    with decoding(path, "its metadata cannot be read"):
+        return Manifest.from_json(text.decode(), path)
+
+
+def _is_last(footer: Any) -> bool:
+    """Whether a file says that it is the last of its part; files of others do not say."""
+    return bool(json.loads((footer.metadata or {}).get(END_KEY, b"{}")).get("last", False))
+
+
+def refuse_missing(ends: dict[Path, bool], manifest: Manifest) -> None:
+    """Compare the files of a prepared data set with what they say of each other.
+
+    Args:
+        ends: file -> whether it says that it is the last of its part.
+        manifest: of all.
+
+    Raises:
+        DataError: names the first missing part or file.
+    """
+    by_part: dict[int, dict[int, bool]] = {}
+    roots = {path.parent.parent for path in ends}
+    for path, last in ends.items():
+        part, number = part_of(path.parent), file_number(path)
+        if part is None or number is None or part[1] != manifest.parts:
+            raise DataError(f"{path} was renamed, or lies among the parts of another preparation: {path.parent}.")
+        by_part.setdefault(part[0], {})[number] = last
+    place = min(roots) if len(roots) == 1 else Path(os.path.commonpath(roots))
+    advice = "Finish it with the same scripts/prepare_data.py command, or copy or download what is missing."
+    absent = [number for number in range(manifest.parts) if number not in by_part]
+    if absent:
+        names = _listing(part_name(number, manifest.parts) for number in absent)
+        raise DataError(f"{place} lacks {len(absent)} of {manifest.parts} parts: {names}. {advice}")
+    for which, files in sorted(by_part.items()):
+        if sorted(files) != list(range(len(files))) or not files[max(files)]:
+            missing = next(number for number in range(len(files) + 1) if number not in files)
+            folder = place / part_name(which, manifest.parts)
+            raise DataError(f"{folder} lacks file-{missing:03d}.parquet. {advice}")
+
+
+def _listing(names: Iterable[str], most: int = 5) -> str:
+    shown = list(names)
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

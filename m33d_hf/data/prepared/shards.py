@@ -1,0 +1,180 @@
+"""Writes the parts of a prepared data set: a folder each, of Parquet files below a number of bytes, complete or redone.
+
+What a part holds depends on the plan alone, never on who writes it or when.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.data.files.markers import MARKER, is_complete, mark_complete
+from m33d_hf.data.files.skips import SkippedFile, unreadable
+from m33d_hf.data.prepared.encoding import Encoder, sequence_of
+from m33d_hf.data.prepared.layout import END_KEY, MAPS, Manifest, file_name, file_number, part_name, schema_of
+from m33d_hf.data.source import Source
+from m33d_hf.errors import DataError, DepthUnitError, LabelError
+
+# Rows of a row group, which is what a random access reads. Fewer make the footers of the files long.
+ROW_GROUP = 8
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What one part became.
+
+    Attributes:
+        number: of the part.
+        items: of the source, the skipped ones included.
+        rows: frames written.
+        size: bytes of its files.
+        skipped: items that could not be read.
+    """
+
+    number: int
+    items: int
+    rows: int
+    size: int
+    skipped: list[SkippedFile] = field(default_factory=list)
+
+
+def part_ranges(length: int, per_part: int) -> list[range]:
+    """The items of each part: `per_part` neighbours."""
+    return [range(start, min(start + per_part, length)) for start in range(0, length, per_part)]
+
+
+def part_is_done(root: Path, number: int, parts: int) -> bool:
+    """Whether a part is there with all its files at their sizes."""
+    return is_complete(root / part_name(number, parts))
+
+
+def write_part(
+    root: Path,
+    number: int,
+    items: Sequence[int],
+    source: Source,
+    encoder: Encoder,
+    manifest: Manifest,
+    most_bytes: int,
+    groups: Sequence[str] | None = None,
+    step: Callable[[], object] | None = None,
+) -> PartResult:
+    """Write one part anew; its marker comes last.
+
+    Args:
+        root: of the prepared data set.
+        number: of the part.
+        items: of the source.
+        source: read from.
+        encoder: how frames are stored.
+        manifest: goes into every file.
+        most_bytes: of the maps in one file, which holds at least one frame.
+        groups: `source.groups()`.
+        step: called after every item.
+
+    Raises:
+        DepthUnitError, LabelError, ConfigError: the data set was described wrongly. OSError: the disk is full.
+    """
+    folder = root / part_name(number, manifest.parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
+    skipped: list[SkippedFile] = []
+    files = _Files(folder, schema_of(manifest), most_bytes)
+    try:
+        for index in items:
+            for row in _rows_of(source, index, encoder, groups, skipped):
+                files.add(row)
+            if step is not None:
+                step()
+    finally:
+        files.close()
+    mark_complete(folder, files.names)
+    return PartResult(
+        number, len(items), files.rows, sum((folder / name).stat().st_size for name in files.names), skipped
+    )
+
+
+def _rows_of(
+    source: Source, index: int, encoder: Encoder, groups: Sequence[str] | None, skipped: list[SkippedFile]
+) -> Iterator[dict[str, Any]]:
+    """The rows of an item; none of an image that cannot be read, those before the damage of a clip."""
+    key = f"sample {index}"
+    try:
+        handle = source[index]
+        key = handle.key
+        yield from encoder.rows(handle, sequence_of(None if groups is None else groups[index], handle))
+    except (DepthUnitError, LabelError):
+        raise
+    except (DataError, OSError) as error:
+        if getattr(error, "errno", None) in _DISK_ERRORS:
+            raise
+        skipped.append(unreadable(error, key))
+
+
+_DISK_ERRORS = (28, 122)  # no space, quota: of what is written, and never of what is read
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an interrupted process left of a part; files of others stay, and make the marker fail."""
+    (folder / MARKER).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if file_number(path) is not None:
+            path.unlink()
+
+
+def row_bytes(row: dict[str, Any]) -> int:
+    """Bytes of the maps of a row, which are nearly all that it takes."""
+    return sum(len(row[name]["bytes"]) for name in MAPS if row[name] is not None)
+
+
+class _Files:
+    """The files of one part, one after the other."""
+
+    def __init__(self, folder: Path, schema: Any, most_bytes: int) -> None:
+        self.folder, self.schema, self.most_bytes = folder, schema, most_bytes
+        self.names: list[str] = []
+        self.rows = 0
+        self._writer: Any = None
+        self._size = 0
+        self._waiting: list[dict[str, Any]] = []
+        self._open()  # a part of which nothing can be read is an empty file, not a missing one
+
+    def add(self, row: dict[str, Any]) -> None:
+        size = row_bytes(row)
+        if self._size and self._size + size > self.most_bytes:
+            self._end(last=False)
+            self._open()
+        self._size += size
+        self._waiting.append(row)
+        self.rows += 1
+        if len(self._waiting) == ROW_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        self._end(last=True)
+
+    def _open(self) -> None:
+        import pyarrow.parquet as parquet
+
+        self.names.append(file_name(len(self.names)))
+        # Pictures are compressed already, and repeated nowhere. Nothing but a checksum tells a damaged number.
+        self._writer = parquet.ParquetWriter(
+            self.folder / self.names[-1], self.schema, compression="none", use_dictionary=False,
+            write_statistics=False, write_page_checksum=True,
+        )  # fmt: skip
+        self._size = 0
+
+    def _flush(self) -> None:
+        import pyarrow
+
+        if self._waiting:
+            self._writer.write_table(pyarrow.Table.from_pylist(self._waiting, schema=self.schema))
+            self._waiting = []
+
+    def _end(self, last: bool) -> None:
+        self._flush()
+        self._writer.add_key_value_metadata({END_KEY.decode(): json.dumps({"last": last})})
+        self._writer.close()

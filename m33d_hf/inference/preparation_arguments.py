@@ -1,0 +1,68 @@
+"""The command line of scripts/prepare_data.py, with the words that the run scripts use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from m33d_hf.data.sources import Source, build_source, describe_options, source_option_types, source_options
+from m33d_hf.data.sources.options import check_option
+from m33d_hf.errors import ConfigError
+from m33d_hf.inference.data_preparation import PreparationOptions
+from m33d_hf.training.recipe.arguments import fields_of
+from m33d_hf.training.recipe.command_line import read_overrides, typed
+from m33d_hf.training.recipe.parsing import build
+
+
+def parse_preparation(words: Sequence[str]) -> PreparationOptions:
+    """Options from `--key value` words.
+
+    Raises:
+        ConfigError: an unknown key, with the nearest name, or a value of another type or out of its range.
+    """
+    tree = read_overrides(list(words))
+    data = tree.get("data")
+    if isinstance(data, dict) and isinstance(data.get("options"), dict):
+        types = source_option_types(str(data.get("source", PreparationOptions().data.source)))
+        data["options"] = {
+            name: _option(f"data.options.{name}", name, value, types) for name, value in data["options"].items()
+        }
+    options: PreparationOptions = build(PreparationOptions, tree, "")
+    return options
+
+
+def _option(key: str, name: str, value: Any, types: dict[str, Any]) -> Any:
+    hint = types.get(name, Any)
+    plain = typed(value, hint, key)
+    return plain if hint is Any else check_option(key, name, plain, hint)
+
+
+def build_prepared_source(options: PreparationOptions) -> Source:
+    """The source that `options.data` names.
+
+    Raises:
+        ConfigError: an unknown source or option, or a root for a source that reads no folder. Others as the source.
+    """
+    data = options.data
+    known = source_options(data.source)
+    given = dict(data.options)
+    if data.root is not None and "root" not in known:
+        raise ConfigError(f"The source {data.source!r} reads no folder; remove --data.root or set --data.source.")
+    for name, value in {"root": data.root, "split": data.split}.items():
+        if name in known and value is not None and not (name == "split" and value == "all" and known[name] is not None):
+            given.setdefault(name, value)
+    return build_source(data.source, **given)
+
+
+def preparation_help(words: Sequence[str]) -> str:
+    """Every flag with its default and sentence, and the options of the source that the words name."""
+    lines = []
+    for key, field, value in fields_of(PreparationOptions()):
+        allowed = field.metadata.get("range")
+        said = "required" if value == "" else f"default {value if isinstance(value, str) else json.dumps(value)}"
+        bounds = "" if allowed is None else f" ({allowed.words()})"
+        lines.append(f"  --{key} ({said}): {field.metadata['help']}{bounds}")
+    if "--data.source" in words[:-1]:
+        lines += ["", *describe_options(words[words.index("--data.source") + 1])]
+    return "\n".join(lines)

@@ -1,0 +1,45 @@
+"""Turn any source into Parquet files of resized frames, which the source hub reads (--data.source hub).
+
+    python scripts/prepare_data.py --data.source scannet --data.root scans --data.split train \
+        --size 256 --output prepared/train --workers 8
+
+Start it with torchrun or accelerate launch to share the work, also over machines with one file system; start it again
+to continue. Splits go into folders of their own below one (prepared/train, prepared/validation).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from m33d_hf.training.processes.launcher import watch_launcher
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and call; return the exit code: 0, 2 after an error of ours, 130 when interrupted."""
+    watch_launcher()
+    words = list(sys.argv[1:] if argv is None else argv)
+    from m33d_hf.errors import M33DError
+    from m33d_hf.inference.data_preparation import prepare_data
+    from m33d_hf.inference.preparation_arguments import build_prepared_source, parse_preparation, preparation_help
+
+    if not words or "-h" in words or "--help" in words:
+        print(f"{__doc__}\n{preparation_help(words)}")
+        return 0
+    rank = f"[rank {os.environ.get('RANK', '0')}] " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    try:
+        options = parse_preparation(words)
+        summary = prepare_data(options, build_prepared_source(options), say=lambda line: print(line, flush=True))
+    except (M33DError, OSError) as error:  # a full disk, a folder that may not be written
+        print(f"{rank}error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{rank}interrupted; run the same command to continue", file=sys.stderr)
+        return 130
+    print(f"{rank}{summary.describe()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
