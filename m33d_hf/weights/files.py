@@ -31,7 +31,7 @@ STANDARD_NAMES = (
 MODEL_TYPES = ("vit_mae", "videomae", "vit", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers")
 WRAPPER_KEYS = ("model", "module", "state_dict", "model_state", "teacher")
 # Shared by all keys of a state dict saved from a wrapped model.
-WRAPPER_PREFIXES = ("module.", "_orig_mod.", "backbone.")
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _TRAINING_STATE = {
     "optimizer": "optimizer state",
@@ -182,7 +182,7 @@ def _kind(value: object) -> str:
 
 
 def _strip_prefixes(tensors: dict[str, Tensor], origin: str, notes: list[str]) -> dict[str, Tensor]:
-    """Remove what DDP, deepspeed and torch.compile put before (or, compiled inside, into) the names."""
+    """Remove what DDP, deepspeed, Lightning and torch.compile put before (or, compiled inside, into) the names."""
     stripped = True
     while stripped:
         stripped = False
