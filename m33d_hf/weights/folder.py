@@ -71,8 +71,8 @@ def convert_checkpoint(
     clip = model.config.is_clip_model
     processor = (M33DVideoProcessor if clip else M33DImageProcessorPil).from_model_config(model.config)
     report.notes.append(
-        f"processor: size, mean and deviation of the configuration, {'the centre cut out' if clip else 'resized whole'}; "
-        "how the source resized and cropped is not taken over"
+        f"processor: size, mean and deviation of the configuration, {'the centre cut out' if clip else 'resized whole'};"
+        " how the source resized and cropped is not taken over"
     )
     try:
         model.save_pretrained(output)
