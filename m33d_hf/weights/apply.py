@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.weights.architecture import check_encoder, decoder_obstacle, infer_config
-from m33d_hf.weights.fact_lines import lines_on
 from m33d_hf.weights.facts import Facts
 from m33d_hf.weights.files import ForeignCheckpoint
 from m33d_hf.weights.foreign_names import ForeignNames, ends_in_norm, has_final_norm
@@ -21,7 +20,7 @@ from m33d_hf.weights.formats.layout import Neutral, translate
 from m33d_hf.weights.formats.multimae import TABLE, target_obstacle
 from m33d_hf.weights.init_options import ConversionOptions
 from m33d_hf.weights.matching import time_note
-from m33d_hf.weights.report import ConversionReport
+from m33d_hf.weights.report import ConversionReport, lines_on
 from m33d_hf.weights.settling import settle_positions
 
 

@@ -13,6 +13,7 @@ from m33d_hf.weights.facts import Facts, needed
 from m33d_hf.weights.foreign_names import has_final_norm
 from m33d_hf.weights.formats import multimae
 from m33d_hf.weights.formats.layout import FormatTable, Neutral
+from m33d_hf.weights.normalisation import normalised_modalities
 
 _WIDTH_PER_HEAD = 64
 
@@ -165,6 +166,7 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
     else:
         result["modalities"] = [rgb_modality(mask_ratio=0.75, weight=1.0, **plain)]
         result |= _decoder_fields(facts) if neutral.has_decoder() else {}
+    result["modalities"] = normalised_modalities(facts.checkpoint, result["modalities"])
     if table is not multimae.TABLE and (neutral.has_decoder() or table is multimae.TIMM_TABLE):
         # To a fine-tuned model, which norms after pooling, a norm is added instead, and the report says so.
         result["encoder_norm"] = has_final_norm(neutral.weights)

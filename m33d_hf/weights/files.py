@@ -19,6 +19,7 @@ from m33d_hf.errors import CheckpointError, ConversionError
 from m33d_hf.weights.formats.detect import detect_format
 from m33d_hf.weights.pickles import not_plain, read_torch_file, refuse_other_contents
 
+PROCESSOR_FILE = "preprocessor_config.json"
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 WEIGHT_SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
 # In this order; an index names its shards.
@@ -31,7 +32,7 @@ STANDARD_NAMES = (
 MODEL_TYPES = ("vit_mae", "videomae", "vit", "vit_msn", "ijepa", "dinov2", "dinov2_with_registers")
 WRAPPER_KEYS = ("model", "module", "state_dict", "model_state", "teacher")
 # Shared by all keys of a state dict saved from a wrapped model.
-WRAPPER_PREFIXES = ("module.", "_orig_mod.", "backbone.")
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _TRAINING_STATE = {
     "optimizer": "optimizer state",
@@ -54,9 +55,9 @@ class ForeignCheckpoint:
     """Weights of another project, untouched, with what is known about them.
 
     `format` is a key of `m33d_hf.weights.formats.detect.FORMATS`; `ignored` maps entries of the file that are no
-    weights to the reason; `config` is the config.json beside the weights (empty if there is none); `arguments` are
-    those that the original run saved with them; `stated` is what the user says about them (keys of
-    `m33d_hf.weights.facts.STATEABLE`).
+    weights to the reason; `config` and `preprocessor` are the config.json and the processor's file beside the weights
+    (empty if there are none); `arguments` are those that the original run saved with them; `stated` is what the user
+    says about them (keys of `m33d_hf.weights.facts.STATEABLE`).
     """
 
     format: str
@@ -67,6 +68,7 @@ class ForeignCheckpoint:
     config: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     stated: dict[str, Any] = field(default_factory=dict)
+    preprocessor: dict[str, Any] = field(default_factory=dict)
 
 
 def load_foreign(path_or_repo: str | Path, stated: Mapping[str, Any] | None = None) -> ForeignCheckpoint:
@@ -98,6 +100,7 @@ def load_foreign(path_or_repo: str | Path, stated: Mapping[str, Any] | None = No
         notes += [remark for remark in remarks if remark not in notes]
     checkpoint = from_state_dict(content, origin, config, stated)
     checkpoint.notes[:0] = notes
+    checkpoint.preprocessor = read_config(files[0].parent / PROCESSOR_FILE)
     return checkpoint
 
 
@@ -182,7 +185,7 @@ def _kind(value: object) -> str:
 
 
 def _strip_prefixes(tensors: dict[str, Tensor], origin: str, notes: list[str]) -> dict[str, Tensor]:
-    """Remove what DDP, deepspeed and torch.compile put before (or, compiled inside, into) the names."""
+    """Remove what DDP, deepspeed, Lightning and torch.compile put before (or, compiled inside, into) the names."""
     stripped = True
     while stripped:
         stripped = False
@@ -305,6 +308,7 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
             raise CheckpointError(f"{repository}: cannot download {name!r} from the Hub ({error}).") from error
 
     config_file = fetch("config.json")
+    fetch(PROCESSOR_FILE)  # read from the folder where all of them come to lie
     for name in STANDARD_NAMES:
         file = fetch(name)
         if file is None:

@@ -8,9 +8,11 @@ from typing import Any
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
 from m33d_hf.modeling.modeling_m33d import M33DPreTrainedModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
+from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.weights.apply import config_for, convert_state_dict, head_fields
 from m33d_hf.weights.facts import statements
@@ -36,7 +38,7 @@ def convert_checkpoint(
     overwrite: bool = False,
     task: str = "pretraining",
 ) -> ConversionReport:
-    """Write a model with the weights of a foreign checkpoint to a folder.
+    """Write a model with the weights of a foreign checkpoint to a folder, with the processor of its configuration.
 
     Args:
         source: file, folder or Hub repository id.
@@ -66,8 +68,15 @@ def convert_checkpoint(
     fields |= {} if pretraining else head_fields(checkpoint)
     model = MODELS[task](M33DConfig(**(fields | dict(overrides))))
     report = convert_state_dict(checkpoint, model, options)
+    clip = model.config.is_clip_model
+    processor = (M33DVideoProcessor if clip else M33DImageProcessorPil).from_model_config(model.config)
+    report.notes.append(
+        f"processor: size, mean and deviation of the configuration, {'the centre cut out' if clip else 'resized whole'};"
+        " how the source resized and cropped is not taken over"
+    )
     try:
         model.save_pretrained(output)
+        processor.save_pretrained(output)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror or error}. Choose another --output.") from error
     return report

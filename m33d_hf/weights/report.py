@@ -1,4 +1,4 @@
-"""What became of every weight on both sides of a checkpoint's way into a model."""
+"""What became of every weight on both sides of a checkpoint's way into a model, and what no tensor tells."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.weights.facts import Fact, Facts, plain_value
+from m33d_hf.weights.normalisation import line_on_normalisation
+
 Key = TypeVar("Key", bound=Hashable)
 
+
+_UNREADABLE = "it cannot be read from the weights"
 
 @dataclass
 class ConversionReport:
@@ -72,3 +78,46 @@ def _groups(pairs: Iterable[tuple[Key, str]]) -> dict[Key, list[str]]:
 
 def _part(key: str) -> str:
     return ".".join(key.split(".")[: 3 if key.startswith("m33d.") else 1])
+
+
+def lines_on(facts: Facts, config: M33DConfig, decoder_taken: bool) -> list[str]:
+    """One line for every value of the model that cannot be read from the weights, with its source."""
+    names = ["num_attention_heads", "hidden_act", "layer_norm_eps"]
+    names += ["num_frames", "image_size"] if facts.is_clip() else ["image_size"]
+    names += ["decoder_num_attention_heads"] if decoder_taken else []
+    lines = []
+    for name in names:
+        fact, own = facts.get(name), plain_value(getattr(config, name))
+        if fact is None:
+            lines.append(f"assumed: {name} {own!r}, as in the model; {_UNREADABLE}; set it with --{name}")
+        elif plain_value(fact.value) != own:
+            lines.append(f"{name}: {fact.value!r} in the checkpoint ({fact.source}), {own!r} in this model")
+        elif fact.assumed:
+            lines.append(f"assumed: {name} {own!r}, that of {fact.source}; {_UNREADABLE}; set it with --{name}")
+        elif fact.source != "the position table":
+            lines.append(f"{name} {own!r}: {fact.source}; {_UNREADABLE}")
+    pictures = line_on_normalisation(facts.checkpoint, config)
+    lines += [] if pictures is None else [pictures]
+    if decoder_taken and config.decoder_kind == "shared":  # MultiMAE names its normalised target
+        lines.append(_line_on_patches(facts.normalised(), config))
+    if decoder_taken and config.decoder_kind == "per_target":
+        told = facts.checkpoint.arguments.get("decoder_use_task_queries") is True  # False: the decoders are not taken
+        lines.append(
+            f"decoder_use_task_queries True: the saved arguments; {_UNREADABLE}"
+            if told
+            else f"assumed: decoder_use_task_queries True, that of all released models; {_UNREADABLE};"
+            " --no_decoder leaves the decoders out"
+        )
+    return lines
+
+
+def _line_on_patches(theirs: Fact, config: M33DConfig) -> str:
+    own = any(spec.target_norm != "none" for spec in config.specs if spec.name == "rgb")
+    words = {True: "normalised", False: "plain"}
+    if theirs.value != own:
+        found = f"{words[theirs.value]} patches in the checkpoint ({theirs.source})"
+        return f"target_norm: {found}, {words[own]} ones in this model"
+    if theirs.assumed:
+        known = f"those of {theirs.source}; {_UNREADABLE}; set it with --norm_pix_loss"
+        return f"assumed: {words[own]} patches, {known}"
+    return f"{words[own]} patches: {theirs.source}"

@@ -181,3 +181,10 @@ def test_checks_leave_no_break_in_a_traced_graph(variant: str) -> None:
     torch._dynamo.reset()
     explanation = torch._dynamo.explain(model)(**batch, keep=keep)
     assert explanation.graph_break_count == 0, explanation.break_reasons
+
+
+def test_labels_of_another_type_are_refused_by_name() -> None:
+    model = M33DForSemanticSegmentation(tiny_config(num_labels=5, segmentation_head_width=16))
+    for kind in (torch.uint8, torch.float32):
+        with pytest.raises(DataError, match=r"labels are torch\..*expected int64 class ids"):
+            model(pixel_values=torch.zeros(1, 3, 32, 32), labels=torch.zeros(1, 32, 32, dtype=kind))

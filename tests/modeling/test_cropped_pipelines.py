@@ -43,9 +43,10 @@ def test_the_picture_of_depth_shows_something(tmp_path: Path, wide: Image.Image)
 
 
 def test_pixels_without_a_prediction_have_a_mask_of_their_own(tmp_path: Path, wide: Image.Image) -> None:
-    found = {each["label"]: np.asarray(each["mask"]) > 0 for each in served(
-        "image-segmentation", M33DForSemanticSegmentation, tmp_path
-    )(wide)}
+    found = {
+        each["label"]: np.asarray(each["mask"]) > 0
+        for each in served("image-segmentation", M33DForSemanticSegmentation, tmp_path)(wide)
+    }
     outside = found.pop("no prediction")
     assert outside[:, :16].all() and outside[:, 48:].all() and not outside[:, 16:48].any()
     assert np.logical_or.reduce(list(found.values()))[:, 16:48].all()

@@ -145,9 +145,7 @@ def test_a_call_or_loading_may_state_another_unit(backend: type, tmp_path: Path)
     for found in (
         processor(_rgb(*lead), depth=_stored(*lead), depth_unit="tum", return_tensors="pt"),
         backend.from_pretrained(tmp_path, depth_unit="tum")(_rgb(*lead), depth=_stored(*lead), return_tensors="pt"),
-        processor(
-            _rgb(*lead), depth=_stored(*lead), depth_spec={"unit": "tum", "max_depth": 5.0}, return_tensors="pt"
-        ),
+        processor(_rgb(*lead), depth=_stored(*lead), depth_spec={"unit": "tum", "max_depth": 5.0}, return_tensors="pt"),
     ):
         _same(found, expected)
     assert processor.depth_unit == "millimetre"

@@ -36,9 +36,11 @@ def test_fields_stand_for_the_geometry_that_they_were_made_of(mode: str, size: t
     fields = {"do_resize": True, **placement_fields(size, mode)}
     sized = {name: SizeDict(**value) if isinstance(value, dict) else value for name, value in fields.items()}
     for image in SIZES:
-        assert placement_of(image, sized) == place(image, size, mode) == placement_of_clip(image, {
-            "crop_size": None, "pad_size": None, **sized
-        })
+        assert (
+            placement_of(image, sized)
+            == place(image, size, mode)
+            == placement_of_clip(image, {"crop_size": None, "pad_size": None, **sized})
+        )
 
 
 @pytest.mark.parametrize("options", CROPS)

@@ -117,9 +117,7 @@ def test_phases_are_those_of_the_packages_own_detection() -> None:
         mask = torch.rand(1, len(SPANS), generator=generator) > 0.3
         mask[0, 0] = True
         rows = logits[0].double().softmax(-1).numpy()
-        clips = [
-            ClipPrediction(*span, bool(good), row, row) for span, good, row in zip(SPANS, mask[0].tolist(), rows)
-        ]
+        clips = [ClipPrediction(*span, bool(good), row, row) for span, good, row in zip(SPANS, mask[0].tolist(), rows)]
         detection = Detection(Path("a.mp4"), 55, 25.0, ["0", "1", "2", "3"], clips, [])
         (found,) = processor.post_process_action_detection(
             SimpleNamespace(logits=logits), [SPANS], [55], attention_mask=mask, fps=25.0
@@ -166,6 +164,4 @@ def test_what_does_not_fit_the_videos_is_refused(options: dict[str, object], mes
 
 def test_clips_that_leave_the_video_are_refused() -> None:
     with pytest.raises(ConfigError, match="cover frames 0 to 51 of a video of 40"):
-        M33DVideoProcessor().post_process_action_detection(
-            SimpleNamespace(logits=torch.zeros(1, 5, 2)), [SPANS], [40]
-        )
+        M33DVideoProcessor().post_process_action_detection(SimpleNamespace(logits=torch.zeros(1, 5, 2)), [SPANS], [40])

@@ -74,8 +74,10 @@ def test_every_option_of_a_call_counts_for_that_call_alone(kind: type) -> None:
     asked = processor(rgb, depth=depth, return_tensors="pt", **OPTIONS)
     _same(asked, kind(**OPTIONS)(rgb, depth=depth, return_tensors="pt"))
     assert processor.to_dict() == before
-    assert not torch.equal(asked["pixel_values"], processor(rgb, return_tensors="pt", size=OPTIONS["crop_size"],
-                                                            do_center_crop=False)["pixel_values"])
+    assert not torch.equal(
+        asked["pixel_values"],
+        processor(rgb, return_tensors="pt", size=OPTIONS["crop_size"], do_center_crop=False)["pixel_values"],
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

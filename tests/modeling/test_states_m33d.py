@@ -177,9 +177,7 @@ def test_pretraining_gives_the_pass_that_reconstruction_reads() -> None:
 
 def test_contrast_alone_gives_the_pass_that_is_contrasted() -> None:
     unweighted = [rgb_modality(mask_ratio=0, weight=0), depth_modality(mask_ratio=0, weight=0)]
-    model = _model(
-        M33DForPreTraining, modalities=unweighted, contrastive_weight=1.0, contrastive_position_free=True
-    )
+    model = _model(M33DForPreTraining, modalities=unweighted, contrastive_weight=1.0, contrastive_position_free=True)
     with torch.no_grad():
         output = model(**_inputs(), **REQUEST)
         model.m33d.positions.table.zero_()

@@ -38,9 +38,7 @@ def _loss_of(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("cls", MODELS)
-def test_weights_that_are_missing_are_drawn_as_new_ones_are(
-    cls: type[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_missing_are_drawn_as_new_ones_are(cls: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """From nothing, `from_pretrained` builds on the meta device and fills everything in through `_init_weights`."""
     draw = M33DPreTrainedModel._initialize_weights
 
@@ -100,9 +98,7 @@ def test_another_number_of_classes_gives_new_last_layers_alone(cls: type[Any], t
     old.save_pretrained(tmp_path)
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         cls.from_pretrained(tmp_path, num_labels=9)
-    model, info = cls.from_pretrained(
-        tmp_path, num_labels=9, ignore_mismatched_sizes=True, output_loading_info=True
-    )
+    model, info = cls.from_pretrained(tmp_path, num_labels=9, ignore_mismatched_sizes=True, output_loading_info=True)
     changed = {name for name, *_ in info["mismatched_keys"]}
     state = old.state_dict()
     assert changed == {name for name, value in model.state_dict().items() if value.shape != state[name].shape}

@@ -122,7 +122,7 @@ def _refuse_sequences(check: DepthCheck, foreign: Sequence[str], example: str) -
     raise DepthUnitError(
         f"{len(foreign)} sequences hold depth in a different unit from the rest, which is {check.spec.unit}: {shown} "
         f"(for example {example}). Give the unit per sequence, for example --data.options.depth_unit '{{{foreign[0]}: "
-        f"UNIT, \"*\": {check.spec.unit}}}', or leave those sequences out."
+        f'UNIT, "*": {check.spec.unit}}}\', or leave those sequences out.'
     )
 
 

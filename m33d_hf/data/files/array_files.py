@@ -63,8 +63,7 @@ def npy_layout(path: Path, start: bytes, size: int) -> ArrayLayout:
         if version not in _READERS:
             raise CorruptFileError(
                 path,
-                f"is an NPY file of version {version}, but only arrays of plain numbers can "
-                "be read",
+                f"is an NPY file of version {version}, but only arrays of plain numbers can be read",
             )
         shape, columns_first, dtype = _READERS[version](stream)
     if dtype.kind not in "uifb" or any(side < 0 for side in shape):

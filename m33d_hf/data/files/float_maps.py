@@ -110,8 +110,7 @@ def _exr_size(path: Path, header: dict[str, Any]) -> tuple[int, int]:
     if corners[0] != shown:
         raise CorruptFileError(
             path,
-            f"holds the window {corners[0]} of a picture of {shown}; expected the whole "
-            "picture",
+            f"holds the window {corners[0]} of a picture of {shown}; expected the whole picture",
         )
     height, width = bottom - top + 1, right - left + 1
     check_pixels(path, height, width)

@@ -41,8 +41,7 @@ def read_tiff_map(path: Path, data: bytes) -> tuple[np.ndarray, int]:
     if tags.get(_PHOTOMETRIC, (1,))[0] == _WHITE_IS_ZERO:
         raise CorruptFileError(
             path,
-            "is a TIFF that stores white as zero, so its values are inverted; save it with "
-            "black as zero",
+            "is a TIFF that stores white as zero, so its values are inverted; save it with black as zero",
         )
     samples = tags.get(_SAMPLES, (1,))[0]
     if samples != 1:

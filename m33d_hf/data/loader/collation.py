@@ -376,8 +376,7 @@ def _draw(sample: RGBDSample) -> Draw:
     draw = sample.meta.get("draw")
     if draw is None:
         raise ConfigError(
-            f"{sample.key}: sample.meta['draw'] is missing; read the source through SampleDataset, which "
-            "sets it"
+            f"{sample.key}: sample.meta['draw'] is missing; read the source through SampleDataset, which sets it"
         )
     return draw
 

@@ -101,8 +101,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             )
         if (num_crops or 1) > 1 and not isinstance(transform, EvaluationTransform):
             raise ConfigError(
-                f"num_crops is {num_crops}; more than one crop requires an EvaluationTransform "
-                "(build_transform)"
+                f"num_crops is {num_crops}; more than one crop requires an EvaluationTransform (build_transform)"
             )
         self.source = source
         self.transform = transform

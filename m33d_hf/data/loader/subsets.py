@@ -53,8 +53,7 @@ def label_subset(
         raise ConfigError(f"data.label_fraction is {fraction}; it must be greater than 0 and at most 1")
     if len(labels) != len(groups):
         raise ConfigError(
-            f"{len(labels)} labels for {len(groups)} rows; a source must give one label and one group "
-            "per row"
+            f"{len(labels)} labels for {len(groups)} rows; a source must give one label and one group per row"
         )
     for row, label in enumerate(labels):
         if label != IGNORE_INDEX and not 0 <= label < len(action_names):

@@ -32,8 +32,7 @@ def worker_context(name: str | None) -> BaseContext:
     if name not in known:
         hint = nearest_name_hint(name, known)
         raise ConfigError(
-            f"multiprocessing_context is {name!r}; on this system it must be one of "
-            f"{', '.join(known)}.{hint}"
+            f"multiprocessing_context is {name!r}; on this system it must be one of {', '.join(known)}.{hint}"
         )
     if name != "fork":
         return multiprocessing.get_context(name)

@@ -150,9 +150,7 @@ def _check_size(root: yaml.Node, where: str) -> None:
         values = 1 + sum(size for size, _ in sizes)
         levels = 1 + max((depth for _, depth in sizes), default=0)
         if values > MOST_VALUES or levels > DEEPEST:
-            raise ConfigError(
-                f"{where} holds more than {MOST_VALUES} values (aliases expanded) or {DEEPEST} levels."
-            )
+            raise ConfigError(f"{where} holds more than {MOST_VALUES} values (aliases expanded) or {DEEPEST} levels.")
         open_nodes.discard(id(node))
         known[id(node)] = values, levels
         return known[id(node)]

@@ -128,8 +128,10 @@ def describe_tokens(config: M33DConfig, hidden: bool) -> list[str]:
         names = ", ".join(spec.name for spec in config.input_specs)
         targets = ", ".join(spec.name for spec in config.target_specs)
         budget = config.budget_for(config.grid)
-        return [*lines, f"  {budget} visible for {names} together, split differently for every sample; predicted: "
-                        f"{targets}"]
+        return [
+            *lines,
+            f"  {budget} visible for {names} together, split differently for every sample; predicted: {targets}",
+        ]
     for spec in config.specs:
         visible = visible_count(spec, config.grid)
         fate = "predicted" if spec.is_target else "not predicted"

@@ -72,9 +72,7 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         if name in known and value is not None:
             options.setdefault(name, value)
     if root is not None and "root" not in known:
-        raise ConfigError(
-            f"The source {data.source!r} reads no folder; remove data.root or set data.source to folder."
-        )
+        raise ConfigError(f"The source {data.source!r} reads no folder; remove data.root or set data.source to folder.")
     try:
         return build_source(data.source, **options)
     except DataError as error:
@@ -136,8 +134,8 @@ def subset(length: int, count: int | None, seed: int | None) -> list[int] | None
     if count > length and isinstance(count, RecipeNumber):
         if int(os.environ.get("RANK", "0")) == 0:
             print(
-                f"The recipe takes up to {count} training samples; the data has {length}, so all are used."
-            , flush=True)
+                f"The recipe takes up to {count} training samples; the data has {length}, so all are used.", flush=True
+            )
         return None
     if count > length:
         raise ConfigError(f"{count} samples are requested (data.max_train_samples), but the data has only {length}.")

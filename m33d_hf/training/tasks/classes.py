@@ -95,9 +95,7 @@ def check_same_classes(names: Sequence[str], dataset: SampleDataset, what: str) 
     """
     found = dataset.source.action_names
     if found is None:
-        raise ConfigError(
-            f"The {what} data has no clip labels; use a source with classes, or --data.eval_split null."
-        )
+        raise ConfigError(f"The {what} data has no clip labels; use a source with classes, or --data.eval_split null.")
     if list(found) == list(names):
         return
     place = next((i for i, pair in enumerate(zip(found, names, strict=False)) if pair[0] != pair[1]), None)

@@ -82,6 +82,11 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "a second token (the distillation token) besides the class token; ours has at most one",
         ),
         (
+            r".*(?:temporal_attention|temporal_attn|temporal_norm1|temporal_layernorm)\..*|.*time_embeddings?",
+            "TimeSformer, or another ViT with an attention over time of its own",
+            "a second attention in every block, over the frames of one place; ours attends to all tokens of a clip",
+        ),
+        (
             r".*\.(?:q_norm|k_norm)\..*",
             "a ViT that normalises queries and keys",
             "norms inside the attention; ours has none",
@@ -94,6 +99,8 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     )
 )
 
+_FIRST_LINEAR = re.compile(r"(.*\.mlp\.fc)1\.weight")
+
 
 def refuse_other_architectures(tensors: Mapping[str, Tensor], origin: str) -> None:
     """Raise `ConversionError` for weights of a known other architecture, with what converting them would need."""
@@ -102,4 +109,18 @@ def refuse_other_architectures(tensors: Mapping[str, Tensor], origin: str) -> No
         if key is not None:
             raise ConversionError(
                 f"{origin}: these are weights of {what} (by {key!r}), which cannot be converted. Needed: {needed}."
+            )
+    _refuse_packed_gate(tensors, origin)
+
+
+def _refuse_packed_gate(tensors: Mapping[str, Tensor], origin: str) -> None:
+    """A gated MLP with value and gate in one matrix has the names of a plain one; its second matrix reads half."""
+    for key, first in tensors.items():
+        match = _FIRST_LINEAR.fullmatch(key)
+        second = tensors.get(f"{match[1]}2.weight") if match else None
+        if second is not None and first.ndim == second.ndim == 2 and first.shape[0] == 2 * second.shape[1]:
+            raise ConversionError(
+                f"{origin}: these are weights of DINOv2 giant or another ViT with a gated MLP (SwiGLU), whose {key!r} "
+                f"makes {first.shape[0]} values of which the next matrix reads {second.shape[1]}, which cannot be "
+                "converted. Needed: an MLP whose inner values are multiplied by a second projection; ours is plain."
             )

@@ -113,9 +113,7 @@ def test_masks_change_with_epoch_seed_and_view():
     big = config(image_size=64, modalities=[rgb_modality(mask_ratio=0.5)])
     collate = PretrainingCollator(big)
     draws = [Draw(0, 0, 0), Draw(0, 1, 0), Draw(1, 0, 0), Draw(0, 0, 1)]
-    kept = {
-        tuple(collate([sample("a", height=64, width=64, draw=draw)])["keep"]["rgb"][0].tolist()) for draw in draws
-    }
+    kept = {tuple(collate([sample("a", height=64, width=64, draw=draw)])["keep"]["rgb"][0].tolist()) for draw in draws}
     assert len(kept) == 4
 
 

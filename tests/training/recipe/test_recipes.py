@@ -36,9 +36,7 @@ def test_every_recipe_resolves_to_a_valid_configuration(name: str) -> None:
         config(parse(name, "--method", "rgbd_mae", task="pretraining")).check()
 
 
-COMMENTED = [
-    p for p in recipes.RECIPES.rglob("*.yaml") if p.stem != "paper_results" and p.parent.name != "methods"
-]
+COMMENTED = [p for p in recipes.RECIPES.rglob("*.yaml") if p.stem != "paper_results" and p.parent.name != "methods"]
 
 
 @pytest.mark.parametrize("path", sorted(COMMENTED), ids=lambda p: p.stem)
@@ -129,10 +127,7 @@ def test_methods_change_only_what_defines_them() -> None:
 
 
 def test_budgets_of_the_stages_add_up() -> None:
-    steps = [
-        parse(f"rooms/{name}").train.max_steps or 0
-        for name in ("pretrain_stage1", "pretrain_stage2", "pretrain")
-    ]
+    steps = [parse(f"rooms/{name}").train.max_steps or 0 for name in ("pretrain_stage1", "pretrain_stage2", "pretrain")]
     assert steps[0] + steps[1] == steps[2]
 
 
@@ -151,9 +146,7 @@ def test_a_method_that_cannot_do_it_says_so(recipe: str, method: str, message: s
 
 
 def test_precedence(tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text(
-        "train: {max_steps: 1}\noptim: {eps: 1.0e-1, weight_decay: 0.1, min_lr: 0.1}\n"
-    )
+    (tmp_path / "base.yaml").write_text("train: {max_steps: 1}\noptim: {eps: 1.0e-1, weight_decay: 0.1, min_lr: 0.1}\n")
     (tmp_path / "mine.yaml").write_text(
         "extends: base.yaml\nmethod: mine_method.yaml\noptim: {weight_decay: 0.2, min_lr: 0.2, warmup_lr: 0.2}\n"
         "modalities: {rgb: {mask_ratio: 0.2, weight: 0.2, drop_probability: 0.2}, depth: {mask_ratio: 0.2}}\n"
@@ -219,14 +212,17 @@ def test_a_bare_source_option_finds_its_section() -> None:
         ("mask_ratio", "modalities.NAME.mask_ratio"),
         ("model.drop_probability", "modalities.NAME.drop_probability"),
         ("optim.lr", "optim.learning_rate"),
-        *((name, f"{section}.{field}") for name, section, field in (
-            ("num_train_epochs", "train", "epochs"),
-            ("gradient_accumulation_steps", "train", "accumulation"),
-            ("gradient_checkpointing", "train", "grad_checkpointing"),
-            ("mixed_precision", "train", "precision"),
-            ("dataloader_num_workers", "data", "num_workers"),
-            ("report_to", "logging", "trackers"),
-        )),
+        *(
+            (name, f"{section}.{field}")
+            for name, section, field in (
+                ("num_train_epochs", "train", "epochs"),
+                ("gradient_accumulation_steps", "train", "accumulation"),
+                ("gradient_checkpointing", "train", "grad_checkpointing"),
+                ("mixed_precision", "train", "precision"),
+                ("dataloader_num_workers", "data", "num_workers"),
+                ("report_to", "logging", "trackers"),
+            )
+        ),
     ],
 )
 def test_a_key_in_the_wrong_section_finds_its_own(given: str, meant: str) -> None:

@@ -39,6 +39,7 @@ HIERA: dict[str, Any] = {"image_size": [224, 224], "embed_dim": 8, "depths": [1,
         ("Hiera", HIERA, r"hierarchical transformer.*one stack of equal blocks"),
         ("DINOv3ViT", {**VIT, "num_register_tokens": 2}, r"DINOv3.*rotary positions"),
         ("DeiT", VIT, r"DeiT with distillation.*a second token"),
+        ("Timesformer", {**VIT, "num_frames": 2}, r"TimeSformer.*a second attention"),
     ],
 )
 def test_models_of_transformers(tmp_path: Path, name: str, sizes: dict[str, Any], message: str, names: str) -> None:
@@ -76,6 +77,15 @@ def test_names_of_original_repositories(keys: dict[str, tuple[int, ...]], messag
             from_state_dict(weights)
 
 
+def test_gate_that_is_packed_into_the_first_matrix() -> None:
+    """The names are those of a plain MLP (timm's DINOv2 giant); only the shapes tell."""
+    weights = random_vit()
+    inner = weights["blocks.0.mlp.fc2.weight"].shape[1]
+    gate = {name: weights[f"blocks.0.mlp.fc1.{name}"].repeat_interleave(2, dim=0) for name in ("weight", "bias")}
+    with pytest.raises(ConversionError, match=rf"giant.*SwiGLU.*makes {2 * inner} values.*reads {inner}.*Needed: "):
+        from_state_dict(weights | {f"blocks.0.mlp.fc1.{name}": tensor for name, tensor in gate.items()})
+
+
 def test_video_and_multimae_names_are_not_looked_at() -> None:
     """A ViT of one stage with the patches of clips stays with its own rules, which name the surplus key."""
     weights = random_vit(patch=(2, 8, 8), rows=0, class_token=False)
@@ -96,6 +106,7 @@ TIMM: list[tuple[str, dict[str, Any], str]] = [
     ("mvitv2_tiny", {}, "MViT|hierarchical"),
     ("deit_tiny_distilled_patch16_224", {"depth": 1}, "DeiT with distillation"),
     ("samvit_base_patch16", {"depth": 1}, "SAM"),
+    ("vit_giant_patch14_dinov2", {"depth": 1, "embed_dim": 48, "num_heads": 3}, "DINOv2 giant.*SwiGLU"),
 ]
 
 

@@ -99,8 +99,9 @@ def test_original_layout(theirs: Any, tmp_path: Path, wrapper: str | None) -> No
     _assert_same(model, theirs)
 
 
-def test_compiled_and_distributed_prefixes(theirs: Any, tmp_path: Path) -> None:
-    weights = {f"module._orig_mod.{key}": tensor for key, tensor in original_videomae(theirs).items()}
+@pytest.mark.parametrize("prefix", ["module._orig_mod.", "module.model."])
+def test_compiled_distributed_and_lightning_prefixes(theirs: Any, tmp_path: Path, prefix: str) -> None:
+    weights = {f"{prefix}{key}": tensor for key, tensor in original_videomae(theirs).items()}
     torch.save({"model": weights}, tmp_path / "checkpoint.pth")
     model, report = _ours(tmp_path / "checkpoint.pth")
     assert sum("removed from" in note for note in report.notes) == 2

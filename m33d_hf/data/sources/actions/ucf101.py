@@ -151,9 +151,9 @@ class Ucf101Source(Source):
     def _note_strangers(self, tree: VideoTree) -> None:
         for folder in tree.strangers:
             hint = nearest_name_hint(folder, self.action_names or [])
-            self.unpaired.append(Unpaired(
-                folder, f"a folder of videos whose name is not a class of {CLASS_FILE}.{hint}"
-            ))
+            self.unpaired.append(
+                Unpaired(folder, f"a folder of videos whose name is not a class of {CLASS_FILE}.{hint}")
+            )
 
     def _find_videos(
         self, tree: VideoTree, entries: Sequence[Listed], folder: Path, missing: str

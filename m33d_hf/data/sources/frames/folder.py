@@ -169,8 +169,7 @@ def check_modalities(modalities: Mapping[str, str] | None) -> dict[str, str]:
             raise ConfigError(f"modalities contains {name!r}, which has its own option (--data.options.{name})")
         if not name.isidentifier() or name == "segmentation":
             raise ConfigError(
-                f"modalities: {name!r} is not a valid name of a modality; use letters only, such as "
-                "normals"
+                f"modalities: {name!r} is not a valid name of a modality; use letters only, such as normals"
             )
         if how in ("auto", "none", ""):
             raise ConfigError(f"modalities.{name} is {how!r}; give a folder or a pattern, such as {name}/*.png")

@@ -180,8 +180,7 @@ def _refuse_shared(
 def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float], few: int) -> tuple[Sequences, str]:
     if not isinstance(fractions, Mapping) or not all(isinstance(v, int | float) for v in fractions.values()):
         raise ConfigError(
-            f"split_fractions is {fractions!r}; give a share per split, such as {{train: 0.8, test: "
-            "0.2}"
+            f"split_fractions is {fractions!r}; give a share per split, such as {{train: 0.8, test: 0.2}}"
         )
     shares = {canonical_split(key): float(value) for key, value in fractions.items()}
     if name not in shares:

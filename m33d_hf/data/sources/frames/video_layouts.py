@@ -51,8 +51,7 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
     for folder, numbers in depth.items():
         if len(videos[folder]) > 1:
             raise DataError(
-                f"{listing.root / folder} holds several videos: {', '.join(videos[folder])}; keep only "
-                "one."
+                f"{listing.root / folder} holds several videos: {', '.join(videos[folder])}; keep only one."
             )
         video = videos[folder][0]
         try:

@@ -90,7 +90,6 @@ def cut_windows(
     short = sum(len(frames) < (clip_length or 1) for frames in sequences.values())
     if short:
         notes.append(
-            f"{short} sequences have fewer frames than the {clip_length} of a clip; their last frame is "
-            "repeated"
+            f"{short} sequences have fewer frames than the {clip_length} of a clip; their last frame is repeated"
         )
     return parts

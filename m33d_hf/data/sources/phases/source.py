@@ -238,8 +238,7 @@ class PhasesSource(PhaseSource):
                 f"{self.root}: none of the {len(videos)} videos (first: {next(iter(videos))}) is annotated. "
                 "Annotations must have the name of their video (phase_annotations/video01-phase.txt); give their "
                 "folder or file with --data.options.annotations, or, for pre-training, pass require_annotations=false. "
-                "Not used:\n"
-                + "\n".join(reasons)
+                "Not used:\n" + "\n".join(reasons)
             )
         return {key: video for key, video in videos.items() if key in labels.by_key}
 
