@@ -156,7 +156,7 @@ class M33DForSemanticSegmentation(M33DDenseModel):
             return M33DSemanticSegmenterOutput(logits=logits)
         labels = _check_labels(labels, pixel_values.shape[0], size)
         if labels.dtype != torch.int64:
-            raise DataError(f"labels are {labels.dtype}, expected int64 class ids: labels.long() makes them of integers.")
+            raise DataError(f"labels are {labels.dtype}, expected int64 class ids, as labels.long() gives.")
         total, count = cross_entropy_loss(logits.float(), labels, self.config.semantic_loss_ignore_index)
         count = count.float()
         return M33DSemanticSegmenterOutput(

@@ -71,7 +71,7 @@ def convert_checkpoint(
     clip = model.config.is_clip_model
     processor = (M33DVideoProcessor if clip else M33DImageProcessorPil).from_model_config(model.config)
     report.notes.append(
-        f"processor: size, mean and deviation of the configuration, {'the centre cut out' if clip else 'resized whole'};"
+        f"processor: size, mean, deviation of the configuration, {'centre cut out' if clip else 'resized whole'};"
         " how the source resized and cropped is not taken over"
     )
     try:
