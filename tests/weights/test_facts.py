@@ -142,7 +142,7 @@ def test_released_shapes_are_assumed_in_a_line_each() -> None:
     report = convert_state_dict(checkpoint, model.to_empty(device="cpu"))
     for value in ("num_attention_heads 12", "image_size 224", "num_frames 16", "hidden_act 'gelu'"):
         assert any(line.startswith(f"assumed: {value}, that of") for line in report.facts), value
-    with pytest.raises(ConversionError, match="no tensor tells num_attention_heads, image_size, num_frames"):
+    with pytest.raises(ConversionError, match="num_attention_heads, image_size, num_frames cannot be read"):
         config_for(from_state_dict(_encoder_of(768, 4)))  # as wide as ViT-B, but not that model
 
 
