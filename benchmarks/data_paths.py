@@ -89,6 +89,7 @@ def build(
     if path.data != "rooms":
         argv += ["--data.root", str(roots[path.data]), "--data.eval_split", "null", "--evaluation.every_epochs", "null"]
         argv += ["--model.image_size", "64"] if tiny else []
+        argv += ["--data.source", "folder"] if path.data in ("frames", "small_frames") else []  # not that of the recipe
     else:
         # Few are rendered: they cost the loader the same, and repeat in later epochs.
         clips = "clips" in path.recipe or "actions" in path.recipe
