@@ -93,6 +93,7 @@ def build(
         argv += ["--data.root", str(roots[path.data]), "--data.eval_split", "null", "--evaluation.every_epochs", "null"]
         argv += ["--data.source", "folder"] if path.recipe.startswith(("scannet", "nyuv2")) else []
         argv += ["--model.image_size", "64"] if tiny else []
+        argv += ["--data.source", "folder"] if path.data in ("frames", "small_frames") else []  # not that of the recipe
     else:
         # Few are rendered: they cost the loader the same, and repeat in later epochs.
         clips = "clips" in path.recipe or "actions" in path.recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ def save_dense_pictures(
     models = {name: _model(folder, task) for name, folder in zip(_names(folders), folders, strict=True)}
     _check_comparable(folders, runs, list(models.values()))
     images, labels, inputs = _samples(task, first, next(iter(models.values())), count)
-    predictions = {name: _predicted(model, inputs) for name, model in models.items()}
+    predictions: dict[str, Sequence[np.ndarray]] = {name: _predicted(model, inputs) for name, model in models.items()}
     title = f"{first.data.source}, {first.data.eval_split or first.data.train_split}"
     if first.task == "depth_estimation":
         figures = {
@@ -63,7 +63,7 @@ def save_dense_pictures(
             "depth_errors": depth_error_figure(labels, predictions, title),
         }
     else:
-        id2label: dict[int, str] = config_of(next(iter(models.values()))).id2label or {}
+        id2label = cast("dict[int, str]", config_of(next(iter(models.values()))).id2label)
         names = [id2label[number] for number in range(len(id2label))]
         figures = {"predictions": segmentation_figure(images, labels, predictions, names, title)}
         ious = {name: _last_ious(folder) for name, folder in zip(models, folders, strict=True)}
@@ -98,7 +98,7 @@ def _check_comparable(folders: Sequence[Path], runs: Sequence[RunArguments], mod
     """One task, one size of pictures placed in one way, the same classes."""
     for folder, args, model in zip(folders, runs, models, strict=True):
         config, other = config_of(model), config_of(models[0])
-        facts = {
+        facts: dict[str, tuple[Any, Any]] = {
             "task": (args.task, runs[0].task),
             "image_size": (tuple(config.image_height_width), tuple(other.image_height_width)),
             "transforms.eval_crop": (args.transforms.eval_crop, runs[0].transforms.eval_crop),
@@ -126,11 +126,11 @@ def _samples(
     if not keys:
         reasons = "; ".join(f"{file.path}: {file.reason}" for file in batch["meta"]["skipped"][:3])
         raise DataError(f"none of the first {len(samples)} samples can be read ({reasons})")
-    by_key = {sample.key: sample for sample in samples if getattr(sample, "rgb", None) is not None}
+    pictures: dict[str, Any] = {sample.key: sample.rgb for sample in samples if hasattr(sample, "rgb")}
     inputs = to_device(batch, torch.device("cpu"))
     inputs.pop(JUDGED, None)
     truth = inputs.pop("labels")
-    images = [by_key[key].rgb[0].permute(1, 2, 0).numpy() for key in keys]
+    images = [pictures[key][0].permute(1, 2, 0).numpy() for key in keys]
     return images, list(truth.numpy()), inputs
 
 
