@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from m33d_hf import M33DForDepthEstimation, M33DForPreTraining, M33DForVideoClassification
 from m33d_hf.inference.preparation_arguments import parse_preparation
+from m33d_hf.inspection.request import DEFAULT_RECIPE, add_options
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.task_names import TASKS
@@ -47,10 +49,22 @@ def test_scripts_and_their_settings_exist(page: str) -> None:
             resolve(words[place + 1 :], task)
         elif script.name == "prepare_data.py":
             parse_preparation(words[place + 1 :])
+        elif script.name == "check_data.py":
+            _task_of_check(words[place + 1 :])
         else:
             text = script.read_text(encoding="utf-8")
             flags = [word.split("=")[0] for word in words[place + 1 :] if word.startswith("--")]
             assert [flag for flag in flags if f'"{flag}"' not in text] == [], script.name
+
+
+def _task_of_check(words: list[str]) -> None:
+    """The words of the doctor are those of a run, after a folder and a few of its own."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_options(parser)
+    positional = [] if words[0].startswith("-") else words[:1]
+    _, others = parser.parse_known_args(words[len(positional) :])
+    recipe = [] if "--recipe" in others else ["--recipe", DEFAULT_RECIPE]
+    resolve([*recipe, *others], "pretraining")
 
 
 def test_there_are_commands_to_look_at() -> None:

@@ -1,10 +1,10 @@
 """Folders with planted faults: what the doctor says, its exit code, its list, and that it can be interrupted."""
 
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from helpers.planted_frames import boxes, write_planted, write_scene
 from helpers.sunrgbd_folders import rotated
 from m33d_hf.data.files.skips import read_skipped
 from m33d_hf.inspection import running
+from m33d_hf.inspection.splits import Split
 from m33d_hf.scripts.check_data import main
 
 MODEL = ["--model.image_size", "32", "--model.patch_size", "8"]
@@ -28,6 +29,13 @@ def check(root: Path, *words: str, output: Path | None = None) -> tuple[int, str
     report = json.loads((output / "report.json").read_text())
     problems = "\n".join(each["text"] for each in report["findings"] if each["is_problem"])
     return code, problems, report
+
+
+@pytest.fixture(autouse=True)
+def no_sheet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds; one test looks at it."""
+    if "sound_folder" not in request.node.name:
+        monkeypatch.setattr("m33d_hf.inspection.doctor.write_sheet", lambda splits, path: None)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +134,7 @@ def test_labels_outside_the_classes(root: Path):
 
 def test_sequences_too_short_for_a_clip(root: Path):
     write_scene(root / "train/short", 50, frames=2)
-    clips = ["--model.num_frames", "4", "--model.tubelet_size", "2", "--data.options.unit", "clips"]
+    clips = ["--stage", "null", "--model.num_frames", "4", "--model.tubelet_size", "2", "--data.options.unit", "clips"]
     code, problems, _ = check(root, *clips)
     assert code == 1 and "1 of 5 sequences are left out because they are too short, the first: train/short" in problems
     code, problems, _ = check(root, *clips, "--data.options.min_frames", "1")
@@ -158,38 +166,36 @@ def test_two_workers_and_a_limit_change_nothing_and_less(root: Path, tmp_path: P
     assert report["splits"]["train"]["looked_at"] == 5 and report["splits"]["train"]["samples"] == 16
 
 
-def test_a_check_that_was_killed_continues_to_the_same_report(root: Path, tmp_path: Path):
+def test_a_check_that_was_killed_continues_to_the_same_report(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     broken = root / "train/scene0/color/000.jpg"
     broken.write_bytes(broken.read_bytes()[:700])
-    script = (
-        "import os, sys\n"
-        "from m33d_hf.inspection import running, splits\n"
-        "from m33d_hf.scripts.check_data import main\n"
-        "splits._LEAST_CHUNK = 3\n"
-        "measured, count = running.measure_chunk, []\n"
-        "def counted(split, number):\n"
-        "    count.append(number)\n"
-        "    if len(count) > int(sys.argv[1]): os.kill(os.getpid(), 9)\n"
-        "    return measured(split, number)\n"
-        "running.measure_chunk = counted\n"
-        "code = main(sys.argv[2:])\n"
-        "print('measured', len(count))\n"
-        "sys.exit(code)\n"
-    )
+    monkeypatch.setattr("m33d_hf.inspection.splits._LEAST_CHUNK", 3)
+    measured, chunks, most = running.measure_chunk, list[int](), [99]
 
-    def start(output: Path, most: int) -> subprocess.CompletedProcess[str]:
-        words = [str(most), str(root), "--output", str(output), "--workers", "1", *MODEL]
-        return subprocess.run(
-            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False, env=dict(os.environ)
-        )
+    def counted(split: Split, number: int) -> str:
+        chunks.append(number)
+        if len(chunks) > most[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return measured(split, number)
 
+    monkeypatch.setattr(running, "measure_chunk", counted)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert "measured 9" in start(whole, 99).stdout
-    assert start(parts, 4).returncode == -9
+    check(root, output=whole)
+    assert len(chunks) == 9
+    chunks.clear()
+    most[0] = 4
+    process = multiprocessing.get_context("fork").Process(target=check, args=(root,), kwargs={"output": parts})
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert len(list((parts / running.PARTIAL / "train").glob("0*.json"))) == 4
-    continued = start(parts, 99)
-    assert continued.returncode == 1 and "4 of 6 parts are there" in continued.stdout
-    assert "measured 5" in continued.stdout, "what was measured is not measured again"
+    most[0] = 99
+    capsys.readouterr()
+    assert check(root, output=parts)[0] == 1
+    assert "4 of 6 parts are there" in capsys.readouterr().out
+    assert len(chunks) == 5, "what was measured is not measured again"
     for name in ("report.json", "skipped_files.csv"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
 
