@@ -6,7 +6,7 @@
     OUTPUT/depth_spec.json, frames.csv (number, seconds), skipped_files.csv (what could not be used), import.json
 
 Depth is written last, and every file under another name first: a frame whose depth is there is complete. The same
-command continues where an interrupted one stopped. Memory does not grow with the recording.
+command continues where an interrupted one stopped. Memory holds a frame or two, and the times of all.
 """
 
 from __future__ import annotations
