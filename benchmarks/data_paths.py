@@ -143,15 +143,15 @@ def bare_decoding(loader: DataLoader[Any], batches: int) -> Callable[[], int]:
 
 def _job(handle: Any, clip: Any, maps: Any) -> Callable[[], Any]:
     numbers = clip.meta.get("frames")
-    if hasattr(handle, "source"):  # rooms
-        arrays = handle.source.arrays()
-        names = [{"depth": "sensor"}.get(name, name) for name in maps]
-        return lambda: [arrays[name][handle.index][numbers] for name in names]
     if hasattr(handle, "rows"):  # of a table: the bytes are at hand
         decoder = handle.source.decoder
         (row,) = handle.source.rows.read(list(handle.rows), decoder.needed(maps))
         data = [row[column] for _, column in decoder.columns.of_maps(maps)]
         return lambda: read_bytes_pil(data)
+    if hasattr(handle, "source"):  # rooms
+        arrays = handle.source.arrays()
+        names = [{"depth": "sensor"}.get(name, name) for name in maps]
+        return lambda: [arrays[name][handle.index][numbers] for name in names]
     if hasattr(handle, "frames"):  # pictures
         frame, root = handle.frames[0], handle.reader.root
         files = {"rgb": frame.rgb, "depth": frame.depth, "segmentation": frame.labels}

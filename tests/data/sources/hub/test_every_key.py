@@ -1,4 +1,4 @@
-"""Prepared data in the loader: no key lost or doubled on 1, 2 and 3 processes; exact resume within an epoch."""
+"""Prepared data in the loader: no key lost or doubled on 1, 2, 3 processes, exact resume inside an epoch."""
 
 from __future__ import annotations
 
