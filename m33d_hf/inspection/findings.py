@@ -10,6 +10,7 @@ from m33d_hf.data.depth.checks import DepthCheck
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources.frames.windows import TOO_SHORT
 from m33d_hf.inspection.duplicates import MOST_DIFFERENT, Pair
+from m33d_hf.inspection.measuring import BLANK
 from m33d_hf.inspection.misalignment import LEAST_FRAMES, suspected_shift, working_factor
 from m33d_hf.inspection.splits import Split
 from m33d_hf.inspection.tallies import EXAMPLES, SceneTally, SplitTally
@@ -70,11 +71,9 @@ def _stopping(tally: SplitTally) -> Iterator[str]:
 
 
 def _unreadable(tally: SplitTally) -> Iterator[str]:
-    broken = [entry for entry in tally.unusable if entry.path]
-    count = len(broken) - tally.blank
-    if count > 0:
-        first = next(entry for entry in broken if not entry.reason.startswith("depth has no valid"))
-        yield f"{count} files or frames cannot be read, the first: {first.path}: {first.reason}"
+    broken = [entry for entry in tally.unusable if entry.reason != BLANK]
+    if broken:
+        yield f"{len(broken)} files or frames cannot be read, the first: {broken[0].path}: {broken[0].reason}"
 
 
 def _depth(split: Split, tally: SplitTally) -> Iterator[str]:
