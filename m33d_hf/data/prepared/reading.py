@@ -111,6 +111,7 @@ class ParquetRows:
         for row in rows:
             group = self._group_with(row)
             place = row - int(self._starts[group])
+            self._fetch(group, columns)
             found.append({name: _plain(self._column(group, name)[place].as_py()) for name in columns})
         return found
 
@@ -127,17 +128,25 @@ class ParquetRows:
             raise IndexError(f"row {row} of {self._length}")
         return int(bisect_right(self._starts, row)) - 1
 
-    def _column(self, group: int, name: str) -> Any:
-        key = (group, name)
-        if key not in self._columns:
+    def _fetch(self, group: int, names: Collection[str]) -> None:
+        """Read the columns of a row group that are not kept, in one call."""
+        missing = []
+        for name in names:
+            if (group, name) in self._columns:
+                self._columns.move_to_end((group, name))  # not the ones to make room
+            else:
+                missing.append(name)
+        if missing:
             file = int(self._file_of[group])
             with _reading(self.files[file]):
-                table = self._file(file).read_row_group(int(self._group_of[group]), columns=[self._leaf(name)])
-                self._columns[key] = table.column(0).combine_chunks()
-            while len(self._columns) > _KEPT_COLUMNS:
+                leaves = [self._leaf(name) for name in missing]
+                table = self._file(file).read_row_group(int(self._group_of[group]), columns=leaves, use_threads=False)
+                self._columns |= {(group, name): table.column(name).combine_chunks() for name in missing}
+            while len(self._columns) > max(_KEPT_COLUMNS, len(names)):
                 self._columns.popitem(last=False)
-        self._columns.move_to_end(key)
-        return self._columns[key]
+
+    def _column(self, group: int, name: str) -> Any:
+        return self._columns[group, name]
 
     def _leaf(self, name: str) -> str:
         """Of a picture only its bytes are read, not the path beside them."""

@@ -19,7 +19,7 @@ from m33d_hf.data.source import Source
 from m33d_hf.errors import DataError, DepthUnitError, LabelError
 
 # Rows of a row group, which is what a random access reads. Fewer make the footers of the files long.
-ROW_GROUP = 8
+ROW_GROUP = 4
 
 
 @dataclass(frozen=True)

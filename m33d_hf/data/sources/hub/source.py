@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,8 @@ class HubSource(Source):
                 self.class_names = rules.names or [f"class {i}" for i in range(rules.num_classes)]
             if columns.label is not None:
                 self.action_names = _action_names(self.rows, columns.label, action_names)
+        if self.action_names is None and manifest is not None:
+            columns = replace(columns, label=None)  # a column of nothing
         self.decoder = Decoder(columns, self.depth_spec, manifest is not None, rules)
         self._sequences = self._find_sequences() if unit == "clips" else None
         self.notes = [self._describe(manifest, root)]

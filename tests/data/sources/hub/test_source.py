@@ -117,7 +117,7 @@ def test_only_the_columns_that_are_needed_are_read(made: Path, monkeypatch: pyte
     column = source.rows._column  # type: ignore[attr-defined]
     monkeypatch.setattr(source.rows, "_column", lambda group, name: (asked.append(name), column(group, name))[1])
     sample = source[1].read_maps([0], {"rgb"})
-    assert sample.rgb is not None and sample.depth is None and set(asked) == {"key", "rgb", "label"}
+    assert sample.rgb is not None and sample.depth is None and set(asked) == {"key", "rgb"}
     depth = source[1].read_maps([0], {"depth"})
     assert depth.rgb is None and depth.depth is not None
 
