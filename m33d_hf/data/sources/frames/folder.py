@@ -20,7 +20,7 @@ from m33d_hf.data.sources.frames.layouts import (
 )
 from m33d_hf.data.sources.frames.pairing import pair_by_name, pair_by_stamp
 from m33d_hf.data.sources.frames.reading import Frame
-from m33d_hf.data.sources.frames.splits import Sequences
+from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice
 from m33d_hf.data.sources.frames.video_layouts import with_video_frames
 from m33d_hf.errors import ConfigError, DataError
 
@@ -140,9 +140,7 @@ class FolderSource(FrameSource):
             root,
             sequences,
             unit=unit,
-            split=split,
-            split_list=split_list,
-            split_fractions=split_fractions,
+            split=SplitChoice(split, split_list, split_fractions),
             every=every,
             min_frames=min_frames,
             depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),

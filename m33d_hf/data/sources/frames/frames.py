@@ -28,7 +28,7 @@ from m33d_hf.data.sources.frames.calibrations import check_calibrated, check_cal
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
-from m33d_hf.data.sources.frames.splits import Sequences, select_split
+from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, select_split
 from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window, thin_out
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
 from m33d_hf.errors import CorruptFileError
@@ -112,11 +112,9 @@ class FrameSource(Source):
         sequences: Sequences,
         *,
         unit: str,
-        split: str | None,
-        split_list: str | Mapping[str, str] | None,
-        split_fractions: Mapping[str, float] | None,
-        every: int,
-        min_frames: int | None,
+        split: SplitChoice,
+        every: int = 1,
+        min_frames: int | None = None,
         depth_options: DepthOptions,
         label_rules: LabelRules | None,
         align: str,
@@ -129,7 +127,7 @@ class FrameSource(Source):
         calibrations: Mapping[str, Calibration] | None = None,
     ) -> None:
         all_depth = _depth_files(sequences)
-        sequences, how = self._of_split(root, sequences, split, split_list, split_fractions)
+        sequences, how = self._of_split(root, sequences, split)
         notes.append(how)
         self.split_note = how
         sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
@@ -180,16 +178,9 @@ class FrameSource(Source):
         """The sequence of every item; None where all are of one, so that each stands for itself."""
         return self._sequence_of if len(set(self._sequence_of)) > 1 else None
 
-    def _of_split(
-        self,
-        root: Path,
-        sequences: Sequences,
-        split: str | None,
-        split_list: str | Mapping[str, str] | None,
-        fractions: Mapping[str, float] | None,
-    ) -> tuple[Sequences, str]:
+    def _of_split(self, root: Path, sequences: Sequences, wanted: SplitChoice) -> tuple[Sequences, str]:
         """The sequences of a split, and a sentence on how they were chosen; see `select_split`."""
-        return select_split(root, sequences, split, split_list, fractions)
+        return select_split(root, sequences, wanted.name, wanted.listed, wanted.fractions)
 
     def _rate(self, sequences: Sequences) -> float | None:
         """Frames per second where none are stated."""

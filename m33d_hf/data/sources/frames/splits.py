@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -24,6 +25,15 @@ _FEW_SEQUENCES = 5
 
 Sequences = dict[str, list[Frame]]
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """The split that a source is asked for: its name, and a list or fractions that define it; see `select_split`."""
+
+    name: str | None
+    listed: str | Mapping[str, str] | None = None
+    fractions: Mapping[str, float] | None = None
 
 
 def canonical_split(split: str) -> str:

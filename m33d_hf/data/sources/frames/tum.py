@@ -12,7 +12,7 @@ from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.layouts import ASSOCIATION_NAMES, Listing, list_files, rows_of_association
 from m33d_hf.data.sources.frames.pairing import composed, is_number, match_timestamps, read_table
 from m33d_hf.data.sources.frames.reading import Frame
-from m33d_hf.data.sources.frames.splits import Sequences
+from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice
 from m33d_hf.errors import ConfigError, DataError
 
 TUM_SCALE = 5000.0
@@ -77,9 +77,7 @@ class TumSource(FrameSource):
             root,
             sequences,
             unit=unit,
-            split=split,
-            split_list=split_list,
-            split_fractions=split_fractions,
+            split=SplitChoice(split, split_list, split_fractions),
             every=every,
             min_frames=min_frames,
             depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),

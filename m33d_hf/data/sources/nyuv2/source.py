@@ -20,7 +20,7 @@ from m33d_hf.data.sources.frames.folder import find_frames
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.layouts import list_files
 from m33d_hf.data.sources.frames.reading import Frame, FrameReader
-from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, Sequences, canonical_split
+from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, Sequences, SplitChoice, canonical_split
 from m33d_hf.data.sources.nyuv2.masks import MaskedFrameReader
 from m33d_hf.data.sources.nyuv2.tables import (
     CLASSES_NAME,
@@ -120,11 +120,7 @@ class NYUv2Source(FrameSource):
             root,
             {_SEQUENCE: list(frames.values())},
             unit="frames",
-            split=split,
-            split_list=None,
-            split_fractions=None,
-            every=1,
-            min_frames=None,
+            split=SplitChoice(split),
             depth_options=stated,
             label_rules=rules,
             align=align,
@@ -134,21 +130,14 @@ class NYUv2Source(FrameSource):
             orientation=orientation,
         )
 
-    def _of_split(
-        self,
-        root: Path,
-        sequences: Sequences,
-        split: str | None,
-        split_list: str | Mapping[str, str] | None,
-        fractions: Mapping[str, float] | None,
-    ) -> tuple[Sequences, str]:
+    def _of_split(self, root: Path, sequences: Sequences, wanted: SplitChoice) -> tuple[Sequences, str]:
         """The frames of a split: by folders with its name, otherwise by the official numbers.
 
         Raises:
             ConfigError: a split that NYUv2 does not have.
             DataError: no table, frames of neither split, or none of this one.
         """
-        chosen, how = self._frames_of(root, sequences[_SEQUENCE], split)
+        chosen, how = self._frames_of(root, sequences[_SEQUENCE], wanted.name)
         if self._masks_in is not None:
             self._masks = _masks(root, self._masks_in, chosen)
         return {_SEQUENCE: chosen}, how

@@ -14,7 +14,14 @@ from m33d_hf.data.labels.stored_values import look_at_labels
 from m33d_hf.data.options import choose
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS
-from m33d_hf.data.sources.frames.splits import SPLIT_NAMES, Sequences, canonical_split, missing_entries, select_split
+from m33d_hf.data.sources.frames.splits import (
+    SPLIT_NAMES,
+    Sequences,
+    SplitChoice,
+    canonical_split,
+    missing_entries,
+    select_split,
+)
 from m33d_hf.data.sources.scannet.calibrations import REGISTER, scene_calibrations
 from m33d_hf.data.sources.scannet.label_ids import (
     LABEL_IDS,
@@ -122,10 +129,7 @@ class ScanNetSource(FrameSource):
             root,
             sequences,
             unit=unit,
-            split=split,
-            split_list=split_list,
-            split_fractions=split_fractions,
-            every=1,
+            split=SplitChoice(split, split_list, split_fractions),
             min_frames=min_frames,
             depth_options=stated,
             label_rules=rules,
@@ -138,21 +142,15 @@ class ScanNetSource(FrameSource):
             calibrations=scene_calibrations(root, scenes, notes) if align == REGISTER else None,
         )
 
-    def _of_split(
-        self,
-        root: Path,
-        sequences: Sequences,
-        split: str | None,
-        split_list: str | Mapping[str, str] | None,
-        fractions: Mapping[str, float] | None,
-    ) -> tuple[Sequences, str]:
+    def _of_split(self, root: Path, sequences: Sequences, wanted: SplitChoice) -> tuple[Sequences, str]:
         """The scenes of a split, by the official lists unless other lists or fractions are set.
 
         Raises:
             DataError: the official list is missing. Scenes of one room must not be in both training and test, so no
                 split is drawn.
         """
-        if split is not None and split != "all" and split_list is None and fractions is None:
+        split, split_list = wanted.name, wanted.listed
+        if split is not None and split != "all" and split_list is None and wanted.fractions is None:
             known = {name: found[0] for name, file in _LIST_NAMES.items() if (found := _places(root, file))}
             name = canonical_split(split)
             if name not in known:
@@ -165,7 +163,7 @@ class ScanNetSource(FrameSource):
                 )
             split_list = {name: str(path) for name, path in known.items()}
         absent = missing_entries(root, sequences, split, split_list)
-        chosen, how = select_split(root, sequences, split, split_list, fractions)
+        chosen, how = select_split(root, sequences, split, split_list, wanted.fractions)
         missing = f"; {len(absent)} listed scenes are missing, the first is {absent[0]}" if absent else ""
         return chosen, how + missing
 

@@ -19,7 +19,7 @@ from m33d_hf.data.packed_formats.sun_mat import num_frames
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.reading import Frame
-from m33d_hf.data.sources.frames.splits import Sequences, canonical_split
+from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, canonical_split
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, decoding
 
 NUM_CLASSES = 37  # the first of NYU40's, with its names
@@ -83,11 +83,7 @@ class SunRgbdSource(FrameSource):
             root,
             {self.name: list(frames.values())},
             unit="frames",
-            split=split,
-            split_list=None,
-            split_fractions=None,
-            every=1,
-            min_frames=None,
+            split=SplitChoice(split),
             depth_options=DepthOptions(unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
             label_rules=_label_rules() if labels == "auto" else None,
             align=align,
@@ -97,23 +93,16 @@ class SunRgbdSource(FrameSource):
             orientation=orientation,
         )
 
-    def _of_split(
-        self,
-        root: Path,
-        sequences: Sequences,
-        split: str | None,
-        split_list: str | Mapping[str, str] | None,
-        fractions: Mapping[str, float] | None,
-    ) -> tuple[Sequences, str]:
+    def _of_split(self, root: Path, sequences: Sequences, wanted: SplitChoice) -> tuple[Sequences, str]:
         """The frames of a split as the toolbox lists it.
 
         Raises:
             ConfigError: an unknown split.
             DataError: no list, or no frame of this split.
         """
-        if split is None or split == "all":
+        if wanted.name is None or wanted.name == "all":
             return sequences, "all frames, not split"
-        name = canonical_split(split)
+        name = canonical_split(wanted.name)
         if name not in _ARRAYS:
             raise ConfigError("SUN RGB-D has the splits train and test, but no validation split; evaluate on test.")
         path = _toolbox(root, _SPLIT)
@@ -122,11 +111,11 @@ class SunRgbdSource(FrameSource):
         listed = {key: {_frame_folder(entry) for entry in found} for key, found in entries.items()}
         if not all(listed.values()) or listed["alltrain"] & listed["alltest"]:
             raise CorruptFileError(path, "does not hold two disjoint lists alltrain and alltest")
-        wanted = listed[_ARRAYS[name]]
-        chosen = [frame for frame in sequences[self.name] if _frame_folder(frame.key) in wanted]
+        official = listed[_ARRAYS[name]]
+        chosen = [frame for frame in sequences[self.name] if _frame_folder(frame.key) in official]
         if not chosen:
             raise DataError(f"{root} has no frame of split {name} as listed in {path}")
-        return {self.name: chosen}, f"split {name} of {path.name}: {len(chosen)} of {len(wanted)} frames"
+        return {self.name: chosen}, f"split {name} of {path.name}: {len(chosen)} of {len(official)} frames"
 
     def groups(self) -> list[str] | None:
         """The scene of a frame of SUN3D, which took several of each; of other frames the frame itself."""
