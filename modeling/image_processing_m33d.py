@@ -42,6 +42,7 @@ from .processor_options_m33d import (
     check_values,
     overriding_depth,
     per_channel,
+    refuse_other_processor,
     refuse_unknown_options,
     settled_depth,
 )
@@ -98,8 +99,9 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
         """Build from what `to_dict` made, with options of `kwargs` in place of saved ones.
 
         Raises:
-            ConfigError: an unknown option, or an invalid value.
+            ConfigError: the file of a video processor, an unknown option, or an invalid value.
         """
+        refuse_other_processor(image_processor_dict, "image")
         kwargs = overriding_depth(kwargs, image_processor_dict.get("depth_spec"))
         return super().from_dict(image_processor_dict, **kwargs)  # type: ignore[misc]
 

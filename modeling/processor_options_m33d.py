@@ -42,6 +42,30 @@ def refuse_unknown_options(given: Iterable[str], known: Iterable[str], what: str
             raise ConfigError(f"{what} has no option {name!r}.{nearest_name_hint(name, names)}")
 
 
+def refuse_other_processor(saved: Mapping[str, Any], own: str) -> None:
+    """Refuse the saved options of our processor of the other kind: some are unknown here, others mean another geometry.
+
+    transformers reads an image processor's file for a video processor where the folder has no other. Files of other
+    projects pass: VideoMAE's clips, for one, are described by an image processor's.
+
+    Args:
+        saved: entries of the file.
+        own: "image" or "video", what is to be built.
+
+    Raises:
+        ConfigError: with the class that loads the file.
+    """
+    other = "video" if own == "image" else "image"
+    name = str(saved.get(f"{other}_processor_type"))
+    if name.startswith("M33D") and not saved.get(f"{own}_processor_type"):
+        article = {"image": "an image", "video": "a video"}
+        raise ConfigError(
+            f"this is the file of {article[other]} processor ({name}), not of {article[own]} processor; load it with "
+            f"Auto{other.title()}Processor, or build the processor of the model with "
+            f"M33D{own.title()}Processor.from_model_config."
+        )
+
+
 def check_types(schema: Any, given: Mapping[str, Any]) -> None:
     """Check the types of the options of a call.
 

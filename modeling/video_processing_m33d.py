@@ -37,6 +37,7 @@ from .processor_options_m33d import (
     check_values,
     overriding_depth,
     per_channel,
+    refuse_other_processor,
     refuse_unknown_options,
     settled_depth,
 )
@@ -120,8 +121,9 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
         """Build from what `to_dict` made, with options of `kwargs` in place of saved ones.
 
         Raises:
-            ConfigError: an unknown option, or an invalid value.
+            ConfigError: the file of an image processor, an unknown option, or an invalid value.
         """
+        refuse_other_processor(video_processor_dict, "video")
         kwargs = overriding_depth(kwargs, video_processor_dict.get("depth_spec"))
         return super().from_dict(video_processor_dict, **kwargs)
 

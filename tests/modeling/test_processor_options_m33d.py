@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoVideoProcessor
 from transformers.image_processing_backends import TorchvisionBackend
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
 from m33d_hf.modeling.processor_options_m33d import per_channel
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
@@ -95,3 +98,27 @@ def test_numbers_per_channel() -> None:
 def test_what_transformers_writes_beside_options_is_no_mistake(kind: type) -> None:
     beside = {"auto_map": {"AutoImageProcessor": "a.B"}, "processor_class": "X", "feature_extractor_type": "Y"}
     assert kind.from_dict({**kind().to_dict(), **beside}).do_resize
+
+
+@pytest.mark.parametrize("kind", [M33DImageProcessor, M33DImageProcessorPil])
+@pytest.mark.parametrize("options", [{}, {"max_depth": 8.0}])
+def test_the_file_of_an_image_processor_is_refused_for_videos(
+    kind: type[Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    kind(**options).save_pretrained(tmp_path)
+    M33DConfig().save_pretrained(tmp_path)
+    for load in (AutoVideoProcessor, M33DVideoProcessor):
+        with pytest.raises(ConfigError, match=r"file of an image processor .*load it with AutoImageProcessor"):
+            load.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [M33DImageProcessor, M33DImageProcessorPil])
+def test_the_file_of_a_video_processor_is_refused_for_images(kind: type[Any], tmp_path: Path) -> None:
+    M33DVideoProcessor().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"file of a video processor .*load it with AutoVideoProcessor"):
+        kind.from_pretrained(tmp_path / "video_preprocessor_config.json")
+
+
+def test_the_file_of_another_projects_image_processor_still_serves_clips() -> None:
+    saved = {"image_processor_type": "VideoMAEImageProcessor", "size": {"shortest_edge": 12}, "image_mean": [0.5] * 3}
+    assert M33DVideoProcessor.from_dict(saved).image_mean == (0.5, 0.5, 0.5)
