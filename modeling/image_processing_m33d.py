@@ -38,8 +38,8 @@ from .placement_fields_m33d import placement_of
 from .post_processing_m33d import ImagePostProcessing
 from .preprocessing_m33d import Placement, normalize_rgb, resize_map
 from .processor_options_m33d import (
-    check_types,
     check_values,
+    checked_types,
     overriding_depth,
     per_channel,
     refuse_other_processor,
@@ -161,7 +161,7 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
         """
         refuse_unknown_options(kwargs, self.valid_kwargs.__annotations__, "an image processor")
         kwargs = overriding_depth(kwargs, self.depth_spec)
-        check_types(self.valid_kwargs, kwargs)
+        kwargs = checked_types(self.valid_kwargs, kwargs)
         if depth_maps is not None:
             if depth is not None:
                 raise ConfigError("depth_maps is the old name of depth; pass only one of them")

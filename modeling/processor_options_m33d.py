@@ -23,6 +23,7 @@ _SERVICE = frozenset(
         "_commit_hash",
     )
 )  # fmt: skip
+_REAL = ("image_mean", "image_std", "rescale_factor", "min_depth", "max_depth")  # the library refuses integers
 _CHOICES: Mapping[str, Sequence[str]] = {
     "depth_standardization": STANDARDIZATION_MODES,
     "depth_standardization_scope": STANDARDIZATION_SCOPES,
@@ -66,16 +67,27 @@ def refuse_other_processor(saved: Mapping[str, Any], own: str) -> None:
         )
 
 
-def check_types(schema: Any, given: Mapping[str, Any]) -> None:
-    """Check the types of the options of a call.
+def checked_types(schema: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a call with their types checked, and integers turned into floats where floats are meant.
 
     Raises:
         ConfigError: a value of another type.
     """
+    options = {name: _floats(value) if name in _REAL else value for name, value in given.items()}
     try:
-        validate_typed_dict(schema, dict(given))
+        validate_typed_dict(schema, {name: value for name, value in options.items() if name != "video_metadata"})
+        return options
     except StrictDataclassError as error:
         raise ConfigError(f"{' '.join(str(error).split()):.400}") from error
+
+
+def _floats(value: Any) -> Any:
+    """Numbers, also in a list or array, as floats; anything else as it is."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(_floats(each) for each in value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def check_values(options: Mapping[str, Any]) -> None:

@@ -33,8 +33,8 @@ from .placement_fields_m33d import placement_of_clip
 from .post_processing_m33d import ClipPostProcessing
 from .preprocessing_m33d import normalize_rgb
 from .processor_options_m33d import (
-    check_types,
     check_values,
+    checked_types,
     overriding_depth,
     per_channel,
     refuse_other_processor,
@@ -258,8 +258,7 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown_options(given, self._names(), "a video processor")
-        given = overriding_depth(given, self.depth_spec)
-        check_types(self.valid_kwargs, {name: value for name, value in given.items() if name != "video_metadata"})
+        given = checked_types(self.valid_kwargs, overriding_depth(given, self.depth_spec))
         return self._standardize_kwargs(**{name: getattr(self, name, None) for name in self._names()} | given)
 
     def _frames(

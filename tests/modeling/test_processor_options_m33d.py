@@ -51,6 +51,8 @@ def test_one_mean_and_deviation_hold_for_every_channel(kind: type) -> None:
     [
         ({"image_std": 0.0}, r"image_std is 0.0; .* above 0"),
         ({"image_std": [0.2, 0.0, 0.2]}, "above 0"),
+        ({"image_std": [0.0, 1, 1]}, r"image_std is \[0.0, 1(.0)?, 1(.0)?\]; .* above 0"),
+        ({"image_std": 0}, r"image_std is 0(.0)?; .* above 0"),
         ({"image_std": [0.2, -0.1, 0.2]}, "above 0"),
         ({"image_mean": float("nan")}, "finite number"),
         ({"image_mean": [0.1, float("inf"), 0.1]}, "finite number"),
@@ -98,6 +100,17 @@ def test_numbers_per_channel() -> None:
 def test_what_transformers_writes_beside_options_is_no_mistake(kind: type) -> None:
     beside = {"auto_map": {"AutoImageProcessor": "a.B"}, "processor_class": "X", "feature_extractor_type": "Y"}
     assert kind.from_dict({**kind().to_dict(), **beside}).do_resize
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_integers_and_arrays_are_fine_where_floats_are_meant(kind: type) -> None:
+    processor = kind(size={"height": 12, "width": 16}, do_center_crop=False)
+    expected = _pixels(processor, image_mean=[0.0, 1.0, 0.5], image_std=[1.0, 1.0, 2.0])
+    for mean, std in (([0, 1, 0.5], (1, 1.0, 2)), (np.array([0, 1, 0.5]), np.array([1, 1, 2]))):
+        assert torch.equal(_pixels(processor, image_mean=mean, image_std=std), expected)
+    torch.testing.assert_close(_pixels(processor, image_mean=0, image_std=1), _pixels(processor, do_normalize=False))
+    with pytest.raises(ConfigError, match="image_mean"):
+        processor(_picture(), image_mean=[True, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("kind", [M33DImageProcessor, M33DImageProcessorPil])
