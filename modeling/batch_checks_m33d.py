@@ -1,8 +1,8 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """Checks that the tensors of one batch belong together; otherwise they would broadcast, or read wrong patches.
 
-Shapes are always compared: that costs nothing and can be traced. Values (positions that are repeated or out of range)
-are checked only where that does not synchronise a device: on CPU tensors, and not while a graph is traced.
+Shapes are always compared: that costs nothing and can be traced. Values (positions that are repeated or out of range,
+class ids) are checked only where that does not synchronise a device: on CPU tensors, and not while a graph is traced.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .configuration_m33d import M33DConfig
-from .errors_m33d import ConfigError, DataError, nearest_name_hint
+from .errors_m33d import ConfigError, DataError, LabelError, nearest_name_hint
 from .masking_m33d import JOINT
 
 Tensors = Mapping[str, torch.Tensor]
@@ -112,8 +112,35 @@ def check_keep(keep: Tensors, inputs: Tensors, known: Collection[str], num_token
             _check_positions(name, index, limit)
 
 
+def check_class_ids(labels: torch.Tensor, num_labels: int, ignore_index: int) -> None:
+    """Refuse class ids that no logit stands for; torch would end in an IndexError without names.
+
+    Args:
+        labels: int64 of any shape, in [0, num_labels) or `ignore_index`.
+        num_labels: classes L of the model.
+        ignore_index: label of what takes no part in the loss.
+
+    Raises:
+        DataError: another type than int64.
+        LabelError: an id outside, where values can be read (on CPU, not while a graph is traced).
+    """
+    if labels.dtype != torch.int64:
+        raise DataError(f"labels are {labels.dtype}, expected int64 class ids, as labels.long() gives.")
+    if not _can_be_read(labels):
+        return
+    values = labels.numpy()
+    outside = (values != ignore_index) & ((values < 0) | (values >= num_labels))
+    if outside.any():
+        found = [int(each) for each in np.unique(values[outside])]
+        named = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+        raise LabelError(
+            f"labels hold {named}, but the model has {num_labels} classes: expected ids from 0 to {num_labels - 1}, or "
+            f"{ignore_index} where nothing is labelled. Map other ids to these, or set num_labels (id2label)."
+        )
+
+
 def _can_be_read(tensor: torch.Tensor) -> bool:
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     # A subclass (sharded, or without data) has no plain memory, nor have the results of a mode that estimates costs.
     return type(tensor) is torch.Tensor and type(tensor.new_empty(0)) is torch.Tensor

@@ -65,7 +65,10 @@ def _as_map(value: Any) -> tuple[np.ndarray, int]:
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
         array = array.squeeze(0 if array.shape[0] == 1 else -1)
     if array.ndim != 2:
-        raise DataError(f"a depth or label map must have one channel, got shape {array.shape}.")
+        raise DataError(
+            f"a depth or label map must have one channel, got shape {array.shape}; expected (H, W), (1, H, W) or "
+            "(H, W, 1). A colour picture of depth holds no distances: pass the values it was drawn from."
+        )
     return array, orientation
 
 
@@ -78,9 +81,7 @@ def _as_list(maps: Any) -> list[Any]:
     return list(maps) if batch else [maps]
 
 
-def maps_of_images(
-    maps: Any, sizes: Sequence[tuple[int, ...]], turned: Sequence[int], word: str
-) -> list[np.ndarray]:
+def maps_of_images(maps: Any, sizes: Sequence[tuple[int, ...]], turned: Sequence[int], word: str) -> list[np.ndarray]:
     """One (H, W) array for each image.
 
     Args:
@@ -95,6 +96,7 @@ def maps_of_images(
     """
     pairs = [_as_map(each) for each in _as_list(maps)]
     if len(pairs) != len(sizes):
+        _refuse_colour(maps, sizes[0], word)
         raise DataError(f"{len(pairs)} {word} maps for {len(sizes)} images; pass one for each.")
     for number, ((array, orientation), (height, width)) in enumerate(zip(pairs, sizes)):
         if orientation == 1 and lies_unknown(turned[number], (height, width), array.shape):
@@ -111,6 +113,35 @@ def maps_of_images(
     return [array for array, _ in pairs]
 
 
+def _refuse_colour(maps: Any, size: tuple[int, ...], word: str, frames: int | None = None) -> None:
+    """Say of maps that are too many or too few that they are pictures of several channels, where they are.
+
+    Args:
+        maps: as given.
+        size: (height, width) of the first picture or clip.
+        word: name of the map in messages.
+        frames: of the first clip; None for pictures. Three maps in a row are three frames, unless there is one.
+
+    Raises:
+        DataError: they have three or four channels, last (there also two) or first.
+    """
+    while isinstance(maps, list | tuple) and maps:
+        maps = maps[0]
+    if isinstance(maps, list | tuple):
+        return
+    shape = as_array(maps)[0].shape
+    if len(shape) < 3:
+        return
+    last = shape[-3:-1] == tuple(size) and shape[-1] in (2, 3, 4)
+    first = shape[-2:] == tuple(size) and shape[-3] in (3, 4)
+    rows = shape[0] if len(shape) > 3 else 1
+    if last or (first and frames in (None, rows)):
+        raise DataError(
+            f"{word} has one channel, but {word} of shape {shape} was given for pictures of {size[0]} x {size[1]}: a "
+            "colour picture, or several maps. Pass one (H, W) map of values for each picture."
+        )
+
+
 def maps_of_clips(maps: Any, shapes: Sequence[tuple[int, int, int]]) -> list[np.ndarray]:
     """One (T, H, W) array for each clip.
 
@@ -123,10 +154,13 @@ def maps_of_clips(maps: Any, shapes: Sequence[tuple[int, int, int]]) -> list[np.
         DataError: not one per clip, another number of maps than frames, or another size than theirs.
     """
     clips = [_as_clip(each) for each in _clips(maps, len(shapes))]
+    frames, height, width = shapes[0]
     if len(clips) != len(shapes):
+        _refuse_colour(maps, (height, width), "depth", frames)
         raise DataError(f"depth of {len(clips)} clips for {len(shapes)} clips; pass one for each.")
     for number, (clip, (frames, height, width)) in enumerate(zip(clips, shapes)):
         if len(clip) != frames:
+            _refuse_colour(maps, (height, width), "depth", frames)
             raise DataError(f"clip {number} has {frames} frames but {len(clip)} depth maps; pass one for each frame.")
         if clip.shape[1:] != (height, width):
             raise DataError(

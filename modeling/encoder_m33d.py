@@ -24,7 +24,7 @@ def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> tor
     of repeated frames.
 
     Raises:
-        DataError: integers, or a wrong number of dimensions or channels.
+        DataError: integers, an empty batch, or a wrong number of dimensions or channels.
         ConfigError: frames or sides do not fit tubelet and patch.
     """
     if not pixels.is_floating_point():
@@ -43,6 +43,10 @@ def as_clip(pixels: torch.Tensor, spec: ModalitySpec, config: M33DConfig) -> tor
         raise DataError(
             f"{spec.input_name} has {pixels.shape[2]} channels, but modality {spec.name!r} has {spec.channels}; "
             "expected (B, C, H, W) or (B, T, C, H, W)."
+        )
+    if pixels.shape[0] == 0:
+        raise DataError(
+            f"{spec.input_name} has shape {tuple(pixels.shape)}: the batch is empty; pass at least one sample."
         )
     config.grid_for(pixels.shape[1], *pixels.shape[-2:])
     return pixels

@@ -38,10 +38,11 @@ from .placement_fields_m33d import placement_of
 from .post_processing_m33d import ImagePostProcessing
 from .preprocessing_m33d import Placement, normalize_rgb, resize_map
 from .processor_options_m33d import (
-    check_types,
     check_values,
+    checked_types,
     overriding_depth,
     per_channel,
+    refuse_other_processor,
     refuse_unknown_options,
     settled_depth,
 )
@@ -98,8 +99,9 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
         """Build from what `to_dict` made, with options of `kwargs` in place of saved ones.
 
         Raises:
-            ConfigError: an unknown option, or an invalid value.
+            ConfigError: the file of a video processor, an unknown option, or an invalid value.
         """
+        refuse_other_processor(image_processor_dict, "image")
         kwargs = overriding_depth(kwargs, image_processor_dict.get("depth_spec"))
         return super().from_dict(image_processor_dict, **kwargs)  # type: ignore[misc]
 
@@ -159,7 +161,7 @@ class _M33DImageProcessing(TravelsWithItsCode, ImagePostProcessing):
         """
         refuse_unknown_options(kwargs, self.valid_kwargs.__annotations__, "an image processor")
         kwargs = overriding_depth(kwargs, self.depth_spec)
-        check_types(self.valid_kwargs, kwargs)
+        kwargs = checked_types(self.valid_kwargs, kwargs)
         if depth_maps is not None:
             if depth is not None:
                 raise ConfigError("depth_maps is the old name of depth; pass only one of them")

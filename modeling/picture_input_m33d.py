@@ -22,6 +22,7 @@ from .picture_files_m33d import PICTURE_SUFFIXES, is_wide, orientation_of, read_
 
 _ADDRESSES = ("http://", "https://")
 RESCALE_FACTOR = 1 / 255
+_CHANNELS = (1, 3, 4)  # grey, RGB, RGB with alpha
 
 
 def pictures(images: Any, options: Mapping[str, Any]) -> tuple[Any, list[int]]:
@@ -29,7 +30,7 @@ def pictures(images: Any, options: Mapping[str, Any]) -> tuple[Any, list[int]]:
 
     Args:
         images: an image or a list of them, possibly of lists: PIL, array, tensor, path, URL, base64.
-        options: do_convert_rgb, do_rescale, rescale_factor and input_data_format.
+        options: do_convert_rgb, do_rescale, rescale_factor, do_normalize, image_mean and input_data_format.
 
     Raises:
         DataError: see the module; CorruptFileError for files.
@@ -95,6 +96,7 @@ def _values(pixels: np.ndarray | Tensor, options: Mapping[str, Any]) -> np.ndarr
     if pixels.ndim == 2:
         last = str(getattr(options["input_data_format"], "value", options["input_data_format"])) == "channels_last"
         pixels = pixels[..., None] if last else pixels[None]
+    _check_channels(tuple(pixels.shape), options)
     kind = str(pixels.dtype).removeprefix("torch.")
     if kind == "uint8":
         return pixels
@@ -113,6 +115,33 @@ def _values(pixels: np.ndarray | Tensor, options: Mapping[str, Any]) -> np.ndarr
     values = pixels.float() if isinstance(pixels, Tensor) else pixels.astype(np.float32, copy=False)
     _check_range(values, options)
     return values
+
+
+def _check_channels(shape: tuple[int, ...], options: Mapping[str, Any]) -> None:
+    """Refuse shapes in which no axis holds the channels of a picture, or not as many as there are means.
+
+    Without conversion to RGB, pictures of any number of channels pass where the layout is stated and the means agree.
+    """
+    expected = "(H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4 channels, or a batch of such (4 dimensions)"
+    if len(shape) not in (3, 4):
+        raise DataError(f"an image has the shape {shape}; expected {expected}. Clips go to M33DVideoProcessor.")
+    layout = str(getattr(options["input_data_format"], "value", options["input_data_format"]))
+    first, last = shape[-3], shape[-1]
+    stated = {"channels_first": first, "channels_last": last}.get(layout)
+    channels = stated or next((each for each in (first, last) if each in _CHANNELS), None)
+    if channels in (1, 3) or (channels == 4 and options["do_convert_rgb"]):
+        return
+    if channels is None or options["do_convert_rgb"]:
+        where = f" with {channels} channels ({layout})" if stated else ", of which no axis is that of the channels"
+        raise DataError(
+            f"an image has the shape {shape}{where}; expected {expected}. Pass the three colours, and depth as depth=."
+        )
+    means = np.size(options["image_mean"])
+    if options["do_normalize"] and means not in (1, channels):
+        raise DataError(
+            f"an image has the shape {shape} with {channels} channels, but image_mean has {means} numbers: pass "
+            "do_convert_rgb=True for pictures in colour, or one mean and deviation for each channel."
+        )
 
 
 def _check_range(values: np.ndarray | Tensor, options: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ _SERVICE = frozenset(
         "_commit_hash",
     )
 )  # fmt: skip
+_REAL = ("image_mean", "image_std", "rescale_factor", "min_depth", "max_depth")  # the library refuses integers
 _CHOICES: Mapping[str, Sequence[str]] = {
     "depth_standardization": STANDARDIZATION_MODES,
     "depth_standardization_scope": STANDARDIZATION_SCOPES,
@@ -42,16 +43,51 @@ def refuse_unknown_options(given: Iterable[str], known: Iterable[str], what: str
             raise ConfigError(f"{what} has no option {name!r}.{nearest_name_hint(name, names)}")
 
 
-def check_types(schema: Any, given: Mapping[str, Any]) -> None:
-    """Check the types of the options of a call.
+def refuse_other_processor(saved: Mapping[str, Any], own: str) -> None:
+    """Refuse the saved options of our processor of the other kind: some are unknown here, others mean another geometry.
+
+    transformers reads an image processor's file for a video processor where the folder has no other. Files of other
+    projects pass: VideoMAE's clips, for one, are described by an image processor's.
+
+    Args:
+        saved: entries of the file.
+        own: "image" or "video", what is to be built.
+
+    Raises:
+        ConfigError: with the class that loads the file.
+    """
+    other = "video" if own == "image" else "image"
+    name = str(saved.get(f"{other}_processor_type"))
+    if name.startswith("M33D") and not saved.get(f"{own}_processor_type"):
+        article = {"image": "an image", "video": "a video"}
+        raise ConfigError(
+            f"this is the file of {article[other]} processor ({name}), not of {article[own]} processor; load it with "
+            f"Auto{other.title()}Processor, or build the processor of the model with "
+            f"M33D{own.title()}Processor.from_model_config."
+        )
+
+
+def checked_types(schema: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a call with their types checked, and integers turned into floats where floats are meant.
 
     Raises:
         ConfigError: a value of another type.
     """
+    options = {name: _floats(value) if name in _REAL else value for name, value in given.items()}
     try:
-        validate_typed_dict(schema, dict(given))
+        validate_typed_dict(schema, {name: value for name, value in options.items() if name != "video_metadata"})
+        return options
     except StrictDataclassError as error:
         raise ConfigError(f"{' '.join(str(error).split()):.400}") from error
+
+
+def _floats(value: Any) -> Any:
+    """Numbers, also in a list or array, as floats; anything else as it is."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(_floats(each) for each in value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def check_values(options: Mapping[str, Any]) -> None:

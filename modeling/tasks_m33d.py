@@ -14,6 +14,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .arguments_m33d import refuse_unknown_arguments
+from .batch_checks_m33d import check_class_ids
 from .configuration_m33d import M33DConfig
 from .errors_m33d import ConfigError, DataError
 from .heads_m33d import (
@@ -143,7 +144,7 @@ class M33DForSemanticSegmentation(M33DDenseModel):
 
         Raises:
             ConfigError: an argument nobody knows.
-            DataError: clips, or labels of another batch or size.
+            DataError: clips, or labels of another batch, size or type; LabelError for ids outside the classes.
         """
         refuse_unknown_arguments(kwargs, ["pixel_values", "labels"])
         pixel_values = needed_pixels(pixel_values)
@@ -155,8 +156,7 @@ class M33DForSemanticSegmentation(M33DDenseModel):
         if labels is None:
             return M33DSemanticSegmenterOutput(logits=logits)
         labels = _check_labels(labels, pixel_values.shape[0], size)
-        if labels.dtype != torch.int64:
-            raise DataError(f"labels are {labels.dtype}, expected int64 class ids, as labels.long() gives.")
+        check_class_ids(labels, logits.shape[1], self.config.semantic_loss_ignore_index)
         total, count = cross_entropy_loss(logits.float(), labels, self.config.semantic_loss_ignore_index)
         count = count.float()
         return M33DSemanticSegmenterOutput(

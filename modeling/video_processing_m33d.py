@@ -33,10 +33,11 @@ from .placement_fields_m33d import placement_of_clip
 from .post_processing_m33d import ClipPostProcessing
 from .preprocessing_m33d import normalize_rgb
 from .processor_options_m33d import (
-    check_types,
     check_values,
+    checked_types,
     overriding_depth,
     per_channel,
+    refuse_other_processor,
     refuse_unknown_options,
     settled_depth,
 )
@@ -120,8 +121,9 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
         """Build from what `to_dict` made, with options of `kwargs` in place of saved ones.
 
         Raises:
-            ConfigError: an unknown option, or an invalid value.
+            ConfigError: the file of an image processor, an unknown option, or an invalid value.
         """
+        refuse_other_processor(video_processor_dict, "video")
         kwargs = overriding_depth(kwargs, video_processor_dict.get("depth_spec"))
         return super().from_dict(video_processor_dict, **kwargs)
 
@@ -256,8 +258,7 @@ class M33DVideoProcessor(TravelsWithItsCode, ClipPostProcessing, VideoProcessorM
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         refuse_unknown_options(given, self._names(), "a video processor")
-        given = overriding_depth(given, self.depth_spec)
-        check_types(self.valid_kwargs, {name: value for name, value in given.items() if name != "video_metadata"})
+        given = checked_types(self.valid_kwargs, overriding_depth(given, self.depth_spec))
         return self._standardize_kwargs(**{name: getattr(self, name, None) for name in self._names()} | given)
 
     def _frames(

@@ -14,6 +14,7 @@ from transformers.utils.generic import maybe_autocast, merge_with_config_default
 from transformers.utils.output_capturing import capture_outputs
 
 from .arguments_m33d import refuse_unknown_arguments
+from .batch_checks_m33d import check_class_ids
 from .configuration_m33d import M33DConfig
 from .encoder_m33d import as_clip
 from .errors_m33d import ConfigError, DataError
@@ -114,7 +115,8 @@ class M33DClipModel(M33DTaskModel):
         """(loss, sums, counts) of rows (N, L) against class ids (N,) or soft targets (N, L).
 
         Raises:
-            DataError: labels of another shape than the rows.
+            DataError: labels of another shape than the rows, or integers that are not int64.
+            LabelError: ids outside the classes.
         """
         if labels.shape != logits.shape[: labels.ndim] or labels.is_floating_point() != (labels.ndim == 2):
             raise DataError(
@@ -122,6 +124,8 @@ class M33DClipModel(M33DTaskModel):
                 "pass "
                 "one class id per clip, or float target probabilities of the shape of the logits."
             )
+        if not labels.is_floating_point():
+            check_class_ids(labels, logits.shape[1], IGNORED_LABEL)
         total, count = classification_loss(logits.float(), labels, IGNORED_LABEL)
         count = count.float()
         return total / count.clamp_min(1), {"cross_entropy": total}, {"cross_entropy": count}
@@ -226,15 +230,19 @@ class M33DForVideoActionDetection(M33DClipModel):
 
         Raises:
             ConfigError: a state for a model that reads both directions.
-            DataError: features that are not (B, S, D), a mask of another shape, or a video without clips.
+            DataError: features that are not (B, S, D), a mask of another shape, no video, or one without clips.
         """
         if state is not None and not self.config.temporal_causal:
             raise ConfigError(
                 "a bidirectional GRU reads the whole video at once; to pass a state, use a model with temporal_causal "
                 "True."
             )
-        if features.ndim != 3 or features.shape[-1] != self.config.hidden_size or not features.shape[1]:
-            raise DataError(f"features have shape {tuple(features.shape)}, expected (B, S, {self.config.hidden_size}).")
+        width = self.config.hidden_size
+        if features.ndim != 3 or features.shape[-1] != width or features.shape[0] == 0 or features.shape[1] == 0:
+            raise DataError(
+                f"features have shape {tuple(features.shape)}, expected (B, S, {width}) with at least one video "
+                "and one clip."
+            )
         if attention_mask is not None and attention_mask.shape != features.shape[:2]:
             raise DataError(
                 f"attention_mask has shape {tuple(attention_mask.shape)}, but features have {tuple(features.shape)}: "
@@ -284,8 +292,11 @@ class M33DForVideoActionDetection(M33DClipModel):
         )
 
     def _encode_videos(self, pixel_values: Tensor, recorded: bool) -> Tensor:
-        if pixel_values.ndim != 6:
-            raise DataError(f"pixel_values has shape {tuple(pixel_values.shape)}, expected (B, S, T, 3, H, W).")
+        if pixel_values.ndim != 6 or pixel_values.shape[0] == 0 or pixel_values.shape[1] == 0:
+            raise DataError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, expected (B, S, T, 3, H, W) with at least one "
+                "video and one clip."
+            )
         batch, clips = pixel_values.shape[:2]
         if recorded:
             return self.encode_clips(pixel_values.flatten(0, 1), True).unflatten(0, (batch, clips))

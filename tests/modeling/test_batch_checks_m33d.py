@@ -9,7 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from helpers.tiny import CLIP, MULTIMAE, VARIANTS, tiny_config
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.errors import ConfigError, DataError, LabelError
+from m33d_hf.modeling.backbone_m33d import M33DBackbone
 from m33d_hf.modeling.configuration_m33d import depth_modality, rgb_modality
 from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.modeling_m33d import M33DModel
@@ -188,3 +189,71 @@ def test_labels_of_another_type_are_refused_by_name() -> None:
     for kind in (torch.uint8, torch.float32):
         with pytest.raises(DataError, match=r"labels are torch\..*expected int64 class ids"):
             model(pixel_values=torch.zeros(1, 3, 32, 32), labels=torch.zeros(1, 32, 32, dtype=kind))
+
+
+CLASSIFIERS: list[tuple[type[Any], dict[str, Any], tuple[int, ...], tuple[int, ...]]] = [
+    (M33DForSemanticSegmentation, {}, (2, 3, 32, 32), (2, 32, 32)),
+    (M33DForVideoClassification, CLIP, (2, 4, 3, 32, 32), (2,)),
+    (M33DForVideoActionDetection, CLIP, (1, 2, 4, 3, 32, 32), (1, 2)),
+]
+
+
+def _classifier(cls: type[Any], overrides: dict[str, Any]) -> Any:
+    return _model(cls, **{**overrides, "num_labels": 5})
+
+
+@pytest.mark.parametrize(("cls", "overrides", "pixels", "labels"), CLASSIFIERS)
+@pytest.mark.parametrize("strange", [5, 7, -1, -100])
+def test_class_ids_outside_are_named_with_the_classes_and_the_ignored_one(
+    cls: type[Any], overrides: dict[str, Any], pixels: tuple[int, ...], labels: tuple[int, ...], strange: int
+) -> None:
+    ids = torch.full(labels, 4)
+    ids.view(-1)[-1] = strange
+    with pytest.raises(LabelError, match=rf"labels hold {strange}, .* 5 classes: .* from 0 to 4, or 255 where"):
+        _classifier(cls, overrides)(torch.randn(pixels), labels=ids)
+
+
+@pytest.mark.parametrize(("cls", "overrides", "pixels", "labels"), CLASSIFIERS)
+def test_the_outer_classes_and_the_ignored_one_pass(
+    cls: type[Any], overrides: dict[str, Any], pixels: tuple[int, ...], labels: tuple[int, ...]
+) -> None:
+    ids = torch.full(labels, 255)
+    ids.view(-1)[0] = 4
+    output = _classifier(cls, overrides)(torch.randn(pixels), labels=ids)
+    logits = output.logits if cls is M33DForSemanticSegmentation else output.logits.reshape(-1, 5)
+    first = logits[0, :, 0, 0] if cls is M33DForSemanticSegmentation else logits[0]
+    torch.testing.assert_close(output.loss, first.exp().sum().log() - first[4])
+    assert output.loss_counts["cross_entropy"] == 1
+
+
+@pytest.mark.parametrize(("cls", "overrides", "pixels", "labels"), CLASSIFIERS)
+def test_class_ids_of_another_integer_type(
+    cls: type[Any], overrides: dict[str, Any], pixels: tuple[int, ...], labels: tuple[int, ...]
+) -> None:
+    with pytest.raises(DataError, match=r"labels are torch\.int32, expected int64 class ids"):
+        _classifier(cls, overrides)(torch.randn(pixels), labels=torch.zeros(labels, dtype=torch.int32))
+
+
+EMPTY: list[tuple[type[Any], dict[str, Any], tuple[int, ...]]] = [
+    (M33DModel, {}, (0, 3, 32, 32)),
+    (M33DBackbone, {}, (0, 3, 32, 32)),
+    (M33DForPreTraining, {}, (0, 3, 32, 32)),
+    (M33DForSemanticSegmentation, {}, (0, 3, 32, 32)),
+    (M33DForDepthEstimation, {"num_hidden_layers": 4}, (0, 3, 32, 32)),
+    (M33DForVideoClassification, CLIP, (0, 4, 3, 32, 32)),
+    (M33DForVideoActionDetection, CLIP, (0, 2, 4, 3, 32, 32)),
+    (M33DForVideoActionDetection, CLIP, (1, 0, 4, 3, 32, 32)),
+]
+
+
+@pytest.mark.parametrize(("cls", "overrides", "shape"), EMPTY)
+def test_an_empty_batch_is_refused_by_name(cls: type[Any], overrides: dict[str, Any], shape: tuple[int, ...]) -> None:
+    depth = {"depth_values": torch.zeros(0, 1, 32, 32)} if cls is M33DForPreTraining else {}
+    with pytest.raises(DataError, match=r"pixel_values has shape \([01], .*at least one"):
+        _model(cls, **overrides)(pixel_values=torch.zeros(shape), **depth)
+
+
+def test_features_of_no_video() -> None:
+    model = _model(M33DForVideoActionDetection, **CLIP)
+    with pytest.raises(DataError, match=r"features have shape \(0, 2, 32\)"):
+        model(features=torch.zeros(0, 2, 32))

@@ -118,6 +118,11 @@ def test_padding_of_floats_is_the_grey_of_8_bit_pictures() -> None:
         (np.zeros((0, 9, 3), np.uint8), "no pixels"),
         (torch.zeros(3, 9, 0), "no pixels"),
         (Image.new("RGB", (0, 4)), "no pixels: 4 x 0"),
+        (np.zeros((2, 20, 30), np.uint8), r"shape \(2, 20, 30\), of which no axis .*expected .* C = 1, 3 or 4"),
+        (torch.zeros(20, 30, 5), r"shape \(20, 30, 5\), of which no axis .*expected"),
+        (np.zeros((4, 2, 20, 30), np.uint8), r"shape \(4, 2, 20, 30\), of which no axis .*expected"),
+        (np.zeros((1, 2, 3, 20, 30), np.uint8), r"shape \(1, 2, 3, 20, 30\); .*Clips go to M33DVideoProcessor"),
+        (np.zeros(7, np.uint8), r"shape \(7,\); expected"),
         ([], "no images"),
         ([[], []], "no images"),
         (None, "not NoneType"),
@@ -127,6 +132,17 @@ def test_padding_of_floats_is_the_grey_of_8_bit_pictures() -> None:
 def test_what_would_come_out_wrong_is_refused(backend: type, image: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         backend(size=SIZE)(image)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_channels_that_the_stated_layout_or_the_means_contradict(backend: type) -> None:
+    with pytest.raises(DataError, match=r"shape \(20, 30, 3\) with 20 channels \(channels_first\)"):
+        backend(size=SIZE)(_picture(), input_data_format="channels_first")
+    with pytest.raises(DataError, match="4 channels, but image_mean has 3 numbers: pass do_convert_rgb=True"):
+        backend(size=SIZE, do_convert_rgb=False)(_picture(channels=4))
+    stated = {"input_data_format": "channels_last", "do_convert_rgb": False}
+    two = backend(size=SIZE, image_mean=[0.5] * 2, image_std=[0.25] * 2, **stated)
+    assert two(_picture(channels=2), return_tensors="pt")["pixel_values"].shape == (1, 2, 12, 16)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

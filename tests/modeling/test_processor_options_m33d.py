@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoVideoProcessor
 from transformers.image_processing_backends import TorchvisionBackend
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor, M33DImageProcessorPil
 from m33d_hf.modeling.processor_options_m33d import per_channel
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
@@ -48,6 +51,8 @@ def test_one_mean_and_deviation_hold_for_every_channel(kind: type) -> None:
     [
         ({"image_std": 0.0}, r"image_std is 0.0; .* above 0"),
         ({"image_std": [0.2, 0.0, 0.2]}, "above 0"),
+        ({"image_std": [0.0, 1, 1]}, r"image_std is \[0.0, 1(.0)?, 1(.0)?\]; .* above 0"),
+        ({"image_std": 0}, r"image_std is 0(.0)?; .* above 0"),
         ({"image_std": [0.2, -0.1, 0.2]}, "above 0"),
         ({"image_mean": float("nan")}, "finite number"),
         ({"image_mean": [0.1, float("inf"), 0.1]}, "finite number"),
@@ -95,3 +100,38 @@ def test_numbers_per_channel() -> None:
 def test_what_transformers_writes_beside_options_is_no_mistake(kind: type) -> None:
     beside = {"auto_map": {"AutoImageProcessor": "a.B"}, "processor_class": "X", "feature_extractor_type": "Y"}
     assert kind.from_dict({**kind().to_dict(), **beside}).do_resize
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_integers_and_arrays_are_fine_where_floats_are_meant(kind: type) -> None:
+    processor = kind(size={"height": 12, "width": 16}, do_center_crop=False)
+    expected = _pixels(processor, image_mean=[0.0, 1.0, 0.5], image_std=[1.0, 1.0, 2.0])
+    for mean, std in (([0, 1, 0.5], (1, 1.0, 2)), (np.array([0, 1, 0.5]), np.array([1, 1, 2]))):
+        assert torch.equal(_pixels(processor, image_mean=mean, image_std=std), expected)
+    torch.testing.assert_close(_pixels(processor, image_mean=0, image_std=1), _pixels(processor, do_normalize=False))
+    with pytest.raises(ConfigError, match="image_mean"):
+        processor(_picture(), image_mean=[True, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("kind", [M33DImageProcessor, M33DImageProcessorPil])
+@pytest.mark.parametrize("options", [{}, {"max_depth": 8.0}])
+def test_the_file_of_an_image_processor_is_refused_for_videos(
+    kind: type[Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    kind(**options).save_pretrained(tmp_path)
+    M33DConfig().save_pretrained(tmp_path)
+    for load in (AutoVideoProcessor, M33DVideoProcessor):
+        with pytest.raises(ConfigError, match=r"file of an image processor .*load it with AutoImageProcessor"):
+            load.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [M33DImageProcessor, M33DImageProcessorPil])
+def test_the_file_of_a_video_processor_is_refused_for_images(kind: type[Any], tmp_path: Path) -> None:
+    M33DVideoProcessor().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"file of a video processor .*load it with AutoVideoProcessor"):
+        kind.from_pretrained(tmp_path / "video_preprocessor_config.json")
+
+
+def test_the_file_of_another_projects_image_processor_still_serves_clips() -> None:
+    saved = {"image_processor_type": "VideoMAEImageProcessor", "size": {"shortest_edge": 12}, "image_mean": [0.5] * 3}
+    assert M33DVideoProcessor.from_dict(saved).image_mean == (0.5, 0.5, 0.5)
