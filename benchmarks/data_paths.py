@@ -91,7 +91,6 @@ def build(
         argv += NARROW_DECODER.split()
     if path.data != "rooms":
         argv += ["--data.root", str(roots[path.data]), "--data.eval_split", "null", "--evaluation.every_epochs", "null"]
-        argv += ["--data.source", "folder"] if path.recipe.startswith(("scannet", "nyuv2")) else []
         argv += ["--model.image_size", "64"] if tiny else []
         argv += ["--data.source", "folder"] if path.data in ("frames", "small_frames") else []  # not that of the recipe
     else:

@@ -76,7 +76,7 @@ def _prepare_slowly(root: str, output: str) -> None:
     source = folder(Path(root))
     read = type(source[0]).read
     type(source[0]).read = lambda handle, indices: (time.sleep(0.1), read(handle, indices))[1]  # type: ignore[method-assign]
-    prepared(source, Path(output), workers=2)
+    prepared(source, Path(output), workers=1)  # in this process, whose reading is slow
 
 
 def test_a_killed_preparation_is_continued(frames: Path, whole: Path, tmp_path: Path) -> None:

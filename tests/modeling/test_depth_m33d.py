@@ -148,7 +148,7 @@ def test_spec_round_trip_and_refusals():
     assert "10000" in spec.describe() and "8" in spec.describe()
     with pytest.raises(ConfigError, match="millimetre"):
         DepthSpec(unit="milimetre")
-    with pytest.raises(ConfigError, match="give one"):
+    with pytest.raises(ConfigError, match="give only one"):
         DepthSpec(unit="metre", scale=1000)
     with pytest.raises(ConfigError, match="'scale'"):
         DepthSpec.from_dict({"scal": 1})

@@ -90,7 +90,7 @@ def test_motion_masking_without_scores_says_so():
 
 
 def test_ratios_that_leave_nothing_are_refused():
-    with pytest.raises(ConfigError, match="no visible token"):
+    with pytest.raises(ConfigError, match="leaves none of 16 tokens visible"):
         visible_count(spec(mask_ratio=0.99), (1, 4, 4))
     with pytest.raises(ConfigError, match="masks none"):
         visible_count(spec(masking="tube", mask_ratio=0.01), (1, 4, 4))

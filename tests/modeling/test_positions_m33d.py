@@ -160,7 +160,7 @@ def test_a_model_without_memory_gets_its_positions_on_loading(tmp_path):
         ({"position_embedding_resize": "rebuild"}, "cannot be rebuilt"),
         ({"position_grid": [2, 4, 4]}, "an image model has one"),
         ({"position_grid": [1, 2048, 2048]}, "at most 1048576"),
-        ({**CLIP, "position_grid": [1, 3, 3]}, r"give \[4, 3, 3\]"),
+        ({**CLIP, "position_grid": [1, 3, 3]}, r"set it to \[4, 3, 3\]"),
         ({"position_embedding_type": "learnt"}, "position_embedding_type must be"),
     ],
 )

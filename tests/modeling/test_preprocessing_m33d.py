@@ -124,7 +124,7 @@ def test_senseless_arguments_are_refused():
     with pytest.raises(ConfigError, match="bilinaer"):
         resize_rgb(random_rgb(4, 4), (2, 2), "bilinaer")
     for size in (0, (1, 2, 3), (4, -1), (2.5, 3)):
-        with pytest.raises(ConfigError, match="image size"):
+        with pytest.raises(ConfigError, match="image_size"):
             size_pair(size)
 
 

@@ -129,7 +129,7 @@ def test_positions_that_are_asked_for_otherwise_are_refused(tmp_path: Path, cach
     clips = pretrained(tmp_path / "clips", **CLIPS)
     args = arguments("depth_estimation", "rooms/depth", tmp_path / "out", cache, init_from=str(clips),
                      model__position_embedding_type="sincos_2d")  # fmt: skip
-    with pytest.raises(CheckpointError, match="position_embedding_type is 'sincos_1d' there and 'sincos_2d' here"):
+    with pytest.raises(CheckpointError, match="'sincos_1d' in the checkpoint and 'sincos_2d' in this model"):
         build_task("depth_estimation").build_model(args)
 
 

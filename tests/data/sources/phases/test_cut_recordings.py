@@ -13,6 +13,7 @@ from m33d_hf.data.files.skips import read_skipped
 from m33d_hf.data.sources.phases.source import PhasesSource
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.video_reading_m33d import probe_video
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.loaders import list_left_out
 
 COUNT, FPS = 200, 25
@@ -62,7 +63,8 @@ def test_the_readable_part_keeps_its_labels_and_the_lost_ones_are_said(tmp_path:
     reason = source.incomplete["video01"]
     assert f"continues after its end ({(COUNT - count) / FPS:.1f} s, {COUNT - count} frames)" in reason
     assert any("1 videos are incomplete" in note and "these labels are not used" in note for note in source.notes)
-    list_left_out(SimpleNamespace(output_dir=tmp_path / "run"), [SimpleNamespace(source=source)])
+    args = RunArguments(output_dir=str(tmp_path / "run"))
+    list_left_out(args, [SimpleNamespace(source=source)])
     (entry,) = read_skipped(tmp_path / "run/skipped_files.csv")
     assert entry.is_used and "these labels are not used" in entry.reason and entry.path.endswith(f"video01.{kind}")
 
