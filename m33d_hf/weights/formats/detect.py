@@ -18,7 +18,7 @@ from m33d_hf.weights.formats import (
     transformers_videomae,
     videomae,
 )
-from m33d_hf.weights.formats.elsewhere import refuse_other_architectures
+from m33d_hf.weights.formats.elsewhere import refuse_other_architectures, refuse_vivit
 from m33d_hf.weights.formats.layout import FormatTable
 from m33d_hf.weights.formats.positions import find_grid
 
@@ -71,6 +71,7 @@ def detect_format(tensors: Mapping[str, Tensor], origin: str = "checkpoint") -> 
     Raises:
         ConversionError: another architecture, with what would be needed; else some keys and the known formats.
     """
+    refuse_vivit(tensors, origin)
     name = _by_patch_kernel(tensors)
     if name in _PLAIN and (found := dinov2.variant(tensors)) is not None:
         return found

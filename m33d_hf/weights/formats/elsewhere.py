@@ -14,11 +14,27 @@ from torch import Tensor
 from m33d_hf.errors import ConversionError
 
 _ONE_STAGE = "our encoder is one stack of equal blocks at one resolution"
+_ONE_PROJECTION = "ours embeds every patch by one linear projection"
 
 # (pattern of a key, what it is, what would be needed); the first match is used.
 _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     (re.compile(pattern), what, needed)
     for pattern, what, needed in (
+        (
+            r"(?:.*\.)?patch_embed(?:dings)?\.backbone\..*|(?:.*\.)?embeddings\.backbone\..*",
+            "a hybrid ViT, whose patches are places of a convolutional network",
+            f"that network in front of the first block; {_ONE_PROJECTION}",
+        ),
+        (
+            r"(?:.*\.)?post_network\.\d+\..*|(?:.*\.)?network\.\d+\.\d+\.attn\.attn\..*",
+            "VOLO",
+            f"outlook attention, blocks for the class token alone and a convolutional stem; {_ONE_STAGE}",
+        ),
+        (
+            r"(?:.*\.)?patch_embed\.(?:conv|proj|stem)\.\d+\..*",
+            "XCiT or another ViT with a convolutional stem",
+            f"that stem in front of the first block; {_ONE_PROJECTION}",
+        ),
         (
             r"(?:.*\.)?layers\.\d+\.blocks\.\d+\..*|(?:.*\.)?layers\.\d+\.downsample\..*",
             "Swin, or another hierarchical transformer with windows",
@@ -99,6 +115,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     )
 )
 
+_VIVIT_TOKEN = re.compile(r"(?:vivit\.)?embeddings\.cls_token")
 _FIRST_LINEAR = re.compile(r"(.*\.mlp\.fc)1\.weight")
 
 
@@ -111,6 +128,18 @@ def refuse_other_architectures(tensors: Mapping[str, Tensor], origin: str) -> No
                 f"{origin}: these are weights of {what} (by {key!r}), which cannot be converted. Needed: {needed}."
             )
     _refuse_packed_gate(tensors, origin)
+
+
+def refuse_vivit(tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Raise `ConversionError` for ViViT, which has VideoMAE's names in transformers and a class token besides."""
+    for key in filter(_VIVIT_TOKEN.fullmatch, tensors):
+        kernel = tensors.get(f"{key.removesuffix('cls_token')}patch_embeddings.projection.weight")
+        if kernel is not None and kernel.ndim == 5:
+            raise ConversionError(
+                f"{origin}: these are weights of ViViT (by {key!r} beside an embedding of clips), which cannot be "
+                "converted. Needed: a converter for its names, its learned positions of a class token and all places "
+                "of a clip, its activation (GELU by tanh) and its pictures in -1 to 1; there is none."
+            )
 
 
 def _refuse_packed_gate(tensors: Mapping[str, Tensor], origin: str) -> None:

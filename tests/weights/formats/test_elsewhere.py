@@ -39,6 +39,7 @@ HIERA: dict[str, Any] = {"image_size": [224, 224], "embed_dim": 8, "depths": [1,
         ("Hiera", HIERA, r"hierarchical transformer.*one stack of equal blocks"),
         ("DINOv3ViT", {**VIT, "num_register_tokens": 2}, r"DINOv3.*rotary positions"),
         ("DeiT", VIT, r"DeiT with distillation.*a second token"),
+        ("Vivit", {**VIT, "num_frames": 2}, r"ViViT.*class token.*GELU by tanh"),
         ("Timesformer", {**VIT, "num_frames": 2}, r"TimeSformer.*a second attention"),
     ],
 )
@@ -67,6 +68,12 @@ def test_models_of_transformers(tmp_path: Path, name: str, sizes: dict[str, Any]
         ({"blocks.0.attn.q_norm.weight": (3,)}, "normalises queries and keys"),
         ({"blocks.0.gamma_1": (32,)}, "layer scales under BEiT's"),
         ({"dist_token": (1, 1, 32)}, "DeiT with distillation"),
+        ({"embeddings.patch_embeddings.backbone.bit.embedder.convolution.weight": (3, 3, 7, 7)}, "a hybrid ViT"),
+        (
+            {"vit.embeddings.patch_embeddings.backbone.bit.encoder.stages.0.layers.0.conv1.weight": (3, 3, 1, 1)},
+            "hybrid",
+        ),
+        ({"post_network.0.attn.kv.weight": (3, 3)}, "VOLO"),
     ],
 )
 def test_names_of_original_repositories(keys: dict[str, tuple[int, ...]], message: str) -> None:
@@ -107,6 +114,11 @@ TIMM: list[tuple[str, dict[str, Any], str]] = [
     ("deit_tiny_distilled_patch16_224", {"depth": 1}, "DeiT with distillation"),
     ("samvit_base_patch16", {"depth": 1}, "SAM"),
     ("vit_giant_patch14_dinov2", {"depth": 1, "embed_dim": 48, "num_heads": 3}, "DINOv2 giant.*SwiGLU"),
+    ("volo_d1_224", {}, "VOLO.*outlook attention"),
+    ("vit_tiny_r_s16_p8_224", {"depth": 1}, "a hybrid ViT.*one linear projection"),
+    ("vit_small_r26_s32_224", {"depth": 1}, "a hybrid ViT.*one linear projection"),
+    ("vit_small_resnet26d_224", {"depth": 1}, "a hybrid ViT.*one linear projection"),
+    ("xcit_nano_12_p16_224", {}, "XCiT.*one linear projection"),
 ]
 
 
