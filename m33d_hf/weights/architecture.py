@@ -120,7 +120,7 @@ def decoder_obstacle(facts: Facts, config: M33DConfig) -> str | None:
 def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str] = ()) -> dict[str, Any]:
     """`M33DConfig` arguments that fit the checkpoint: of an RGB-only model (methods mae / videomae), or of multimae.
 
-    Sizes come from the tensors; what no tensor tells from `facts`.
+    Sizes come from the tensors; what cannot be read from them, from `facts`.
 
     Args:
         facts: what is known about the checkpoint.

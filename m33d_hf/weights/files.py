@@ -19,7 +19,7 @@ from m33d_hf.errors import CheckpointError, ConversionError
 from m33d_hf.weights.formats.detect import detect_format
 from m33d_hf.weights.pickles import not_plain, read_torch_file, refuse_other_contents
 
-PROCESSOR_FILE = "preprocessor_config.json"
+PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json")
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 WEIGHT_SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
 # In this order; an index names its shards.
@@ -56,8 +56,8 @@ class ForeignCheckpoint:
 
     `format` is a key of `m33d_hf.weights.formats.detect.FORMATS`; `ignored` maps entries of the file that are no
     weights to the reason; `config` and `preprocessor` are the config.json and the processor's file beside the weights
-    (empty if there are none); `arguments` are those that the original run saved with them; `stated` is what the user
-    says about them (keys of `m33d_hf.weights.facts.STATEABLE`).
+    (empty if there are none), `preprocessor_file` is the name of the latter; `arguments` are those that the original
+    run saved with them; `stated` is what the user says about them (keys of `m33d_hf.weights.facts.STATEABLE`).
     """
 
     format: str
@@ -69,6 +69,7 @@ class ForeignCheckpoint:
     arguments: dict[str, Any] = field(default_factory=dict)
     stated: dict[str, Any] = field(default_factory=dict)
     preprocessor: dict[str, Any] = field(default_factory=dict)
+    preprocessor_file: str = PROCESSOR_FILES[0]
 
 
 def load_foreign(path_or_repo: str | Path, stated: Mapping[str, Any] | None = None) -> ForeignCheckpoint:
@@ -77,7 +78,7 @@ def load_foreign(path_or_repo: str | Path, stated: Mapping[str, Any] | None = No
 
     Args:
         path_or_repo: where the weights are.
-        stated: what the user says about them and no tensor tells, see `m33d_hf.weights.facts`.
+        stated: what the user says about them and cannot be read from the weights, see `m33d_hf.weights.facts`.
 
     Raises `CheckpointError` when nothing readable is there and `ConversionError` when the layout is unknown.
     """
@@ -100,7 +101,10 @@ def load_foreign(path_or_repo: str | Path, stated: Mapping[str, Any] | None = No
         notes += [remark for remark in remarks if remark not in notes]
     checkpoint = from_state_dict(content, origin, config, stated)
     checkpoint.notes[:0] = notes
-    checkpoint.preprocessor = read_config(files[0].parent / PROCESSOR_FILE)
+    for name in PROCESSOR_FILES:
+        if entries := read_config(files[0].parent / name):
+            checkpoint.preprocessor, checkpoint.preprocessor_file = entries, name
+            break
     return checkpoint
 
 
@@ -308,7 +312,8 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
             raise CheckpointError(f"{repository}: cannot download {name!r} from the Hub ({error}).") from error
 
     config_file = fetch("config.json")
-    fetch(PROCESSOR_FILE)  # read from the folder where all of them come to lie
+    for name in PROCESSOR_FILES:
+        fetch(name)  # read from the folder where all of them come to lie
     for name in STANDARD_NAMES:
         file = fetch(name)
         if file is None:

@@ -44,7 +44,7 @@ def convert_checkpoint(
         source: file, folder or Hub repository id.
         output: folder to write.
         options: how parts are filled that the checkpoint does not have.
-        stated: what no tensor tells, keys of `facts.STATEABLE`; None says nothing.
+        stated: what cannot be read from the weights, keys of `facts.STATEABLE`; None says nothing.
         overrides: fields of M33DConfig that win over what the checkpoint tells.
         overwrite: replace a checkpoint that is already in `output`.
         task: key of `MODELS`.

@@ -13,7 +13,7 @@ from typing import Any
 from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import IMAGENET_MEAN, IMAGENET_STD, M33DConfig
 from m33d_hf.weights.facts import Fact
-from m33d_hf.weights.files import PROCESSOR_FILE, ForeignCheckpoint
+from m33d_hf.weights.files import ForeignCheckpoint
 
 _RELEASED = {"mae_st": ((0.45,) * 3, (0.225,) * 3), "mae_st_finetuned": ((0.45,) * 3, (0.225,) * 3)}
 
@@ -29,7 +29,7 @@ def normalisation(checkpoint: ForeignCheckpoint) -> Fact:
     """
     timm = checkpoint.config.get("pretrained_cfg")
     for entries, names, source in (
-        (checkpoint.preprocessor, ("image_mean", "image_std"), PROCESSOR_FILE),
+        (checkpoint.preprocessor, ("image_mean", "image_std"), checkpoint.preprocessor_file),
         (timm if isinstance(timm, Mapping) else {}, ("mean", "std"), "config.json"),
     ):
         if all(entries.get(name) is not None for name in names):
@@ -61,10 +61,10 @@ def line_on_normalisation(checkpoint: ForeignCheckpoint, config: M33DConfig) -> 
         return f"pictures: {theirs} there ({fact.source}), {own} in this model (channel_mean, channel_std of rgb)"
     if fact.assumed:
         return (
-            f"assumed: pictures of {own}, those of {fact.source}; no tensor tells it, a {PROCESSOR_FILE} beside the "
-            "weights does (image_mean, image_std)"
+            f"assumed: pictures of {own}, those of {fact.source}; it cannot be read from the weights, but from a "
+            f"{checkpoint.preprocessor_file} beside them (image_mean, image_std)"
         )
-    return f"pictures of {own}: {fact.source}; no tensor tells it"
+    return f"pictures of {own}: {fact.source}; it cannot be read from the weights"
 
 
 def _words(mean: Any, std: Any) -> str:

@@ -1,4 +1,4 @@
-"""What became of every weight on both sides of a checkpoint's way into a model, and what no tensor tells."""
+"""What became of every weight on both sides of a checkpoint's way into a model, and what the weights do not show."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ConversionReport:
         filled: weight of the model -> how.
         new: weight of the model -> why it keeps its fresh initialisation.
         notes: remarks for the user.
-        facts: a line per value of the model that no tensor tells, with how it is known or that it is assumed.
+        facts: a line per value of the model that cannot be read from the weights, with how it is known or that it is assumed.
     """
 
     format: str

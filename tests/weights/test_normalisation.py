@@ -77,6 +77,15 @@ def test_clips_get_a_video_processor(tmp_path: Path) -> None:
     assert processor.size["height"] == model.config.image_size
 
 
+def test_the_file_of_a_video_processor_counts(tmp_path: Path) -> None:
+    tiny_videomae().save_pretrained(tmp_path)
+    (tmp_path / "video_preprocessor_config.json").write_text('{"image_mean": [0.3, 0.4, 0.5], "image_std": 0.25}')
+    found = normalisation(load_foreign(tmp_path))
+    assert found.value == ((0.3, 0.4, 0.5), (0.25,) * 3) and found.source == "video_preprocessor_config.json"
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": 0.5, "image_std": 0.5}')
+    assert normalisation(load_foreign(tmp_path)).value == ((0.5,) * 3, (0.5,) * 3)
+
+
 def test_where_it_is_known_from() -> None:
     mae = from_state_dict(original_mae(tiny_vitmae()))
     assert normalisation(mae).assumed and normalisation(mae).value == (IMAGENET_MEAN, IMAGENET_STD)

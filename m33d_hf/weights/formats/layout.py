@@ -115,7 +115,7 @@ class FormatTable:
     are verified and rebuilt, or "learned", which is taken over (`table:encoder`, or its parts `table:encoder.spatial`,
     `.temporal` and `.class`).
     `position_resize`: how the source brings learned positions to other sizes (`M33DConfig.position_embedding_resize`).
-    `released`: what no tensor tells about the models that were published in this format.
+    `released`: what the weights do not show of the models that were published in this format.
     `prepare`: brings the tensors to our order of channels, key by key, before anything is renamed.
     `note`: what users of the converted model must know about every checkpoint of this format.
     """
