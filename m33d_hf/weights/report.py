@@ -27,7 +27,7 @@ class ConversionReport:
         filled: weight of the model -> how.
         new: weight of the model -> why it keeps its fresh initialisation.
         notes: remarks for the user.
-        facts: a line per value of the model that cannot be read from the weights, with how it is known or that it is assumed.
+        facts: a line for each value of the model that the weights do not show: its source, or that it is assumed.
     """
 
     format: str
