@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.clock import clock
 from m33d_hf.data.depth.maps import SPEC_FILE, read_spec_file
 from m33d_hf.data.depth.writing import (
     FORMATS,
@@ -106,7 +107,7 @@ class DepthExtractionSummary:
     def describe(self) -> str:
         """The closing lines."""
         lines = [
-            f"{self.written} of {self.items} inputs written ({self.frames} frames in {_clock(self.seconds)}), "
+            f"{self.written} of {self.items} inputs written ({self.frames} frames in {clock(self.seconds)}), "
             f"{self.already_there} already existed, {len(self.skipped)} skipped."
         ]
         pixels = max(1, self.counts["pixels"])
@@ -326,8 +327,8 @@ class _Run:
         left = elapsed * (len(self.share) - self.progress) / done if done > 0 else float("nan")
         share = self.progress / max(1, len(self.share))
         self.say(
-            f"{self.progress:.1f} of {len(self.share)} inputs ({share:.0%}), {_clock(elapsed)} so far, about "
-            f"{_clock(left)} left"
+            f"{self.progress:.1f} of {len(self.share)} inputs ({share:.0%}), {clock(elapsed)} so far, about "
+            f"{clock(left)} left"
         )  # fmt: skip
 
 
@@ -344,10 +345,3 @@ def _in_chunks(items: Any, size: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk
-
-
-def _clock(seconds: float) -> str:
-    if seconds != seconds:
-        return "an unknown time"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

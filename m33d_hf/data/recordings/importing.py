@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from m33d_hf.data.clock import clock
 from m33d_hf.data.depth.calibration import CALIBRATION_FILE, write_calibration
 from m33d_hf.data.depth.stores import Quantization
 from m33d_hf.data.depth.writing import Quantizer, encode_png
@@ -73,7 +74,7 @@ class ImportSummary:
     def describe(self) -> str:
         """The closing lines."""
         lines = [
-            f"{self.kind}: {self.written} frames written in {_clock(self.seconds)}, {self.already_there} were there, "
+            f"{self.kind}: {self.written} frames written in {clock(self.seconds)}, {self.already_there} were there, "
             f"{self.skipped} skipped; {self.found} of the {self.announced} frames that it counts were found",
             *self.notes,
         ]
@@ -277,7 +278,7 @@ class _Import:
         done = summary.written + summary.already_there + summary.skipped
         took, fresh = now - self.started, summary.written + summary.skipped
         left = took * (self.wanted - done) / fresh if fresh else float("nan")
-        self.say(f"{done} of {self.wanted} frames, {_clock(took)} so far, about {_clock(max(0.0, left))} left")
+        self.say(f"{done} of {self.wanted} frames, {clock(took)} so far, about {clock(max(0.0, left))} left")
 
 
 def _save_picture(path: Path, color: bytes | np.ndarray) -> None:
@@ -285,10 +286,3 @@ def _save_picture(path: Path, color: bytes | np.ndarray) -> None:
         path.write_bytes(color)
     else:
         Image.fromarray(color).save(path, compress_level=3)
-
-
-def _clock(seconds: float) -> str:
-    if seconds != seconds:
-        return "an unknown time"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.files.data_set_tables import file_near, read_matlab
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.nyu40 import NYU40, UNLABELLED
 from m33d_hf.data.sample import IGNORE_INDEX
-from m33d_hf.errors import CorruptFileError, DataError, LabelError, decoding
+from m33d_hf.errors import CorruptFileError, DataError, LabelError
 
 SPLITS_NAME = "splits.mat"
 CLASSES_NAME = "classMapping40.mat"
@@ -27,17 +27,14 @@ def find_table(root: Path, name: str, stated: str | None, option: str) -> Path:
     Raises:
         DataError: it is missing.
     """
-    if stated is not None:
-        found = [path for path in (Path(stated).expanduser(), root / stated) if path.is_file()]
-    else:
-        found = [path for place in _PLACES if (path := root / place / name).is_file()]
-    if not found:
+    found = file_near(root, name, _PLACES, stated)
+    if found is None:
         near = ", ".join(_PLACES[1:])
         raise DataError(
             f"NYUv2's table {stated or name} is neither in {root} nor in {near} relative to it; pass it with "
             f"--data.options.{option}."
         )
-    return found[0]
+    return found
 
 
 def read_split(path: Path) -> dict[str, list[int]]:
@@ -47,7 +44,7 @@ def read_split(path: Path) -> dict[str, list[int]]:
         CorruptFileError: not a MATLAB file of version 5, or these arrays are missing.
         DataError: a frame in both splits.
     """
-    arrays = _load(path)
+    arrays = read_matlab(path)
     split = {}
     for name, key in _ARRAYS.items():
         if key not in arrays or np.asarray(arrays[key]).dtype.kind not in "ui":
@@ -66,19 +63,12 @@ def read_class_map(path: Path) -> dict[int, int]:
     Raises:
         CorruptFileError: not a MATLAB file of version 5, or the map is missing.
     """
-    arrays = _load(path)
+    arrays = read_matlab(path)
     values = np.asarray(arrays.get("mapClass", ())).ravel()
     if not len(values) or values.dtype.kind not in "ui" or not set(values.tolist()) <= {UNLABELLED, *NYU40}:
         reason = f"has no map 'mapClass' to the classes 1 to {_LAST_CLASS}, which {CLASSES_NAME} has"
         raise CorruptFileError(path, reason)
     return {number: int(value) for number, value in enumerate(values, 1)}
-
-
-def _load(path: Path) -> Mapping[str, Any]:
-    from scipy.io import loadmat
-
-    with decoding(path, "cannot be read as a MATLAB file"):
-        return dict(loadmat(path))
 
 
 def settle_label_ids(stated: str, values: Sequence[int]) -> tuple[str, str]:

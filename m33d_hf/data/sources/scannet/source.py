@@ -9,6 +9,7 @@ from pathlib import Path
 
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.depth.sampling import evenly_spaced
+from m33d_hf.data.files.data_set_tables import file_near
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.stored_values import look_at_labels
 from m33d_hf.data.options import choose
@@ -151,7 +152,7 @@ class ScanNetSource(FrameSource):
         """
         split, split_list = wanted.name, wanted.listed
         if split is not None and split != "all" and split_list is None and wanted.fractions is None:
-            known = {name: found[0] for name, file in _LIST_NAMES.items() if (found := _places(root, file))}
+            known = {name: found for name, file in _LIST_NAMES.items() if (found := file_near(root, file, _PLACES))}
             name = canonical_split(split)
             if name not in known:
                 raise DataError(
@@ -193,10 +194,6 @@ def _scales(scenes: Sequence[Scene]) -> float | dict[str, float]:
     return first if all(scale == first for scale in each.values()) else each
 
 
-def _places(root: Path, name: str) -> list[Path]:
-    return [place for folder in _PLACES if (place := root / folder / name).is_file()]
-
-
 def _rules(
     root: Path,
     scenes: Sequence[Scene],
@@ -226,14 +223,11 @@ def _rules(
 
 
 def _table_file(root: Path, stated: str | None) -> Path:
-    if stated is not None:
-        found = [path for path in (Path(stated).expanduser(), root / stated) if path.is_file()]
-    else:
-        found = _places(root, TABLE_NAME)
-    if not found:
+    found = file_near(root, TABLE_NAME, _PLACES, stated)
+    if found is None:
         raise DataError(
             f"raw label ids require ScanNet's table of them, {stated or TABLE_NAME}, which is not in {root} or near "
             "it. "
             "Pass it with --data.options.label_table, or pass label_ids=nyu40 if the label maps hold NYU40 ids."
         )
-    return found[0]
+    return found

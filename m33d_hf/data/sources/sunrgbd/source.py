@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
 from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.files.data_set_tables import read_matlab
 from m33d_hf.data.files.files import RGB_SUFFIXES
 from m33d_hf.data.files.packed import packed_name
 from m33d_hf.data.labels.labels import LabelRules
@@ -20,7 +20,7 @@ from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, canonical_split
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError, decoding
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 
 NUM_CLASSES = 37  # the first of NYU40's, with its names
 DEPTHS = ("depth_bfx", "depth")
@@ -30,6 +30,7 @@ _ARRAYS = {"train": "alltrain", "test": "alltest"}
 _TOP = "SUNRGBD"  # after it in the toolbox's paths comes the frame's folder
 _SCENES = "sun3ddata"  # below it, a folder per scene
 _DEEP = 6
+_AS_OBJECTS = {"squeeze_me": True, "struct_as_record": False}
 
 
 class SunRgbdSource(FrameSource):
@@ -106,7 +107,7 @@ class SunRgbdSource(FrameSource):
         if name not in _ARRAYS:
             raise ConfigError("SUN RGB-D has the splits train and test, but no validation split; evaluate on test.")
         path = _toolbox(root, _SPLIT)
-        arrays = _load(path)
+        arrays = read_matlab(path, **_AS_OBJECTS)
         entries = {key: np.atleast_1d(arrays.get(key, ())) for key in _ARRAYS.values()}
         listed = {key: {_frame_folder(entry) for entry in found} for key, found in entries.items()}
         if not all(listed.values()) or listed["alltrain"] & listed["alltest"]:
@@ -185,13 +186,6 @@ def _by_toolbox_name(frames: Mapping[str, Frame]) -> dict[str, str]:
     return {_frame_folder(folder): folder for folder in frames}
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    from scipy.io import loadmat
-
-    with decoding(path, "cannot be read as a MATLAB file"):
-        return dict(loadmat(path, squeeze_me=True, struct_as_record=False))
-
-
 def _with_labels(root: Path, frames: Mapping[str, Frame], unpaired: list[Unpaired]) -> dict[str, Frame]:
     """The frames that have a label map, with it; the toolbox's metadata assign the maps to frames.
 
@@ -199,7 +193,7 @@ def _with_labels(root: Path, frames: Mapping[str, Frame], unpaired: list[Unpaire
         DataError: a file is missing, or two files disagree.
     """
     path, meta = _toolbox(root, _LABELS), _toolbox(root, _META)
-    entries = np.atleast_1d(_load(meta).get("SUNRGBDMeta", ()))
+    entries = np.atleast_1d(read_matlab(meta, **_AS_OBJECTS).get("SUNRGBDMeta", ()))
     if len(entries) != (count := num_frames(path)) or not all(hasattr(entry, "rgbpath") for entry in entries):
         raise CorruptFileError(meta, f"describes {len(entries)} frames, but {path.name} has {count} label maps")
     base = path.parents[2]
