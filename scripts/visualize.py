@@ -23,17 +23,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=4, help="number of images or clips (default 4)")
     parser.add_argument("--data_root", help="data folder to read instead of that of the run")
     parser.add_argument("--split", help="split to read; default: the evaluation split of the run")
+    parser.add_argument(
+        "--label_curves",
+        nargs="?",
+        const="",
+        metavar="METRIC",
+        help="draw the runs' last evaluations over the labels they used; default: the task's own metric",
+    )
     options = parser.parse_args(argv)
     if options.samples < 1:
         parser.error(f"--samples is {options.samples}; it must be at least 1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for reading one file
     try:
         from m33d_hf.inference.dense_pictures import DENSE_TASKS, save_dense_pictures
+        from m33d_hf.inference.label_curves import save_label_curves
         from m33d_hf.inference.reconstruction_pictures import run_arguments, save_pictures, task_of
 
         folders, output = options.model, options.output or options.model[0] / "pictures"
         given = (options.data_root, options.split)
-        if len(folders) == 1 and task_of(folders[0]) not in DENSE_TASKS:
+        if options.label_curves is not None:
+            paths = save_label_curves(folders, output, options.label_curves or None)
+        elif len(folders) == 1 and task_of(folders[0]) not in DENSE_TASKS:
             paths = save_pictures(folders[0], output, run_arguments(folders[0], *given), options.samples)
         else:
             paths = save_dense_pictures(folders, output, options.samples, *given)
