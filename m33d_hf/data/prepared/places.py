@@ -1,4 +1,4 @@
-"""Where the pictures of a prepared Parquet file lie, so that a row is read without its neighbours and without the footer.
+"""Where the pictures of a prepared Parquet file lie, so that a row is read without its neighbours or the footer.
 
 A footer of 600 row groups takes 6 ms to parse and 12 MB of memory, more than a picture takes to decode, and of more
 files than can be kept open nearly every random row would parse one. So beside `file-000.parquet` lies
