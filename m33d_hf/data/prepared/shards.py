@@ -15,10 +15,11 @@ from m33d_hf.data.files.markers import MARKER, is_complete, mark_complete
 from m33d_hf.data.files.skips import SkippedFile, unreadable
 from m33d_hf.data.prepared.encoding import Encoder, sequence_of
 from m33d_hf.data.prepared.layout import END_KEY, MAPS, Manifest, file_name, file_number, part_name, schema_of
+from m33d_hf.data.prepared.places import PlaceNotes
 from m33d_hf.data.source import Source
 from m33d_hf.errors import DataError, DepthUnitError, LabelError
 
-# Rows of a row group, which is what a random access reads. Fewer make the footers of the files long.
+# Rows of a row group, which is what others read for one of them. Fewer make the footers of the files long.
 ROW_GROUP = 4
 
 
@@ -121,7 +122,7 @@ def _clear(folder: Path) -> None:
     """Remove what an interrupted process left of a part; files of others stay, and make the marker fail."""
     (folder / MARKER).unlink(missing_ok=True)
     for path in folder.iterdir():
-        if file_number(path) is not None:
+        if file_number(path.with_suffix(".parquet")) is not None:
             path.unlink()
 
 
@@ -136,8 +137,9 @@ class _Files:
     def __init__(self, folder: Path, schema: Any, most_bytes: int) -> None:
         self.folder, self.schema, self.most_bytes = folder, schema, most_bytes
         self.names: list[str] = []
-        self.rows = 0
+        self.rows = self._count = 0
         self._writer: Any = None
+        self._sink: Any = None
         self._size = 0
         self._waiting: list[dict[str, Any]] = []
         self._open()  # a part of which nothing can be read is an empty file, not a missing one
@@ -157,24 +159,33 @@ class _Files:
         self._end(last=True)
 
     def _open(self) -> None:
+        import pyarrow
         import pyarrow.parquet as parquet
 
-        self.names.append(file_name(len(self.names)))
+        path = self.folder / file_name(self._count)
+        self._count += 1
+        self.names.append(path.name)
+        self._sink = pyarrow.OSFile(str(path), "wb")
         # Pictures are compressed already, and repeated nowhere. Nothing but a checksum tells a damaged number.
         self._writer = parquet.ParquetWriter(
-            self.folder / self.names[-1], self.schema, compression="none", use_dictionary=False,
+            self._sink, self.schema, compression="none", use_dictionary=False,
             write_statistics=False, write_page_checksum=True,
         )  # fmt: skip
+        self._places = PlaceNotes(path, MAPS)
         self._size = 0
 
     def _flush(self) -> None:
         import pyarrow
 
         if self._waiting:
+            begin = self._sink.tell()
             self._writer.write_table(pyarrow.Table.from_pylist(self._waiting, schema=self.schema))
+            self._places.note(begin, self._sink.tell(), self._waiting)
             self._waiting = []
 
     def _end(self, last: bool) -> None:
         self._flush()
         self._writer.add_key_value_metadata({END_KEY.decode(): json.dumps({"last": last})})
         self._writer.close()
+        self._sink.close()
+        self.names.append(self._places.write(self.schema))
