@@ -132,9 +132,9 @@ def _compare_and_hash(handle: VideoHandle, sample: RGBDSample, looks: Looks, tal
         tally.hashes.append((handle.key, digest))
     if looks.edges and sample.depth is not None:
         depth = sample.align().depth
-        surface = None if depth is None else edge_agreement(picture, depth[0, 0].numpy().astype(np.float64))
-        if surface is not None:
-            tally.scene(scene_of(handle)).add_edges(surface)
+        agreement = None if depth is None else edge_agreement(picture, depth[0, 0].numpy().astype(np.float64))
+        if agreement is not None:
+            tally.scene(scene_of(handle)).edges.merge(agreement)
 
 
 def _depth_file(handle: Any) -> str:

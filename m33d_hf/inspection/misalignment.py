@@ -1,138 +1,185 @@
-"""Suspected misalignment of RGB and depth: the small shift at which the edges of both agree best.
+"""Suspected misalignment of RGB and depth: the shift, or the magnification, at which the edges of both agree best.
 
 Edges of a depth map lie on edges of its picture, though not the other way round. For every shift (dy, dx) the products
 of horizontal and of vertical edges are summed over the picture (a cross-correlation, by FFT). If both maps show the
-same view, the sum is largest without a shift. One frame says little, so those of a scene are added up.
+same view, the sum is largest without a shift. Depth of a camera that was never registered to the colour camera is
+besides larger or smaller than RGB, by the ratio of their focal lengths (Kinect 585 : 525), so that edges in different
+places of the picture ask for different shifts, and their sum has no peak: the edges of depth are therefore also
+compared at several magnifications, coarsely. One frame says little; what is added up are those of a scene.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from m33d_hf.inspection.edge_maps import correlations, depth_edges, picture_edges, reduced, without_holes, zoomed
+
 RADIUS = 12  # shifts looked at, in working pixels, each way
 WORKING_SIDE = 480  # pictures are reduced until the longer side is at most this
+ZOOM_RADIUS, ZOOM_SIDE = 6, 240  # the same of the comparison at several magnifications
+ZOOMS = tuple(math.exp(0.04 * step) for step in range(-9, 10))  # applied to depth, 0.70 to 1.43
+_SAME = len(ZOOMS) // 2  # the number of magnification 1
 _LEAST_SIDE = 5 * RADIUS  # of a reduced picture; smaller ones hold too few edges for shifts of this size
 _UNITS = 10**6  # agreements are kept as integers of this fraction, so that sums do not depend on their order
-_STEP, _WHOLE = 0.03, 0.1  # relative steps of depth: the smallest that is an edge, and that which is a whole one
 _LEAST_EDGES = 50.0  # of whole ones in a frame
 # A shift is suspected from so many working pixels on, where agreement there exceeds that without a shift by this
 # factor, and the median over all shifts by so many standard deviations. Registered pictures of structured-light
 # cameras stay within a pixel; frames without usable edges have no peak.
 _LEAST_SHIFT, _GAIN, _PROMINENCE = 2, 1.3, 4.5
+# A magnification is one of many guesses: it has to be clearer, and its agreement (a mean correlation) to be more than
+# chance, which reaches 0.015 between pictures and depth of different views.
+_ZOOM_GAIN, _ZOOM_AGREEMENT = 1.5, 0.04
 LEAST_FRAMES = 3
 
 
-class Shift(NamedTuple):
-    """How far depth seems to lie from its RGB, in working pixels, and the agreement there over that without a shift."""
+_SHIFTS = (2 * RADIUS + 1, 2 * RADIUS + 1)
+_MAGNIFIED = (len(ZOOMS), 2 * ZOOM_RADIUS + 1, 2 * ZOOM_RADIUS + 1)
+
+
+@dataclass
+class EdgeTally:
+    """Agreement of the edges of RGB and depth, summed over frames, in millionths.
+
+    Attributes:
+        frames: frames that say something.
+        shifts: (2 RADIUS + 1, 2 RADIUS + 1) with [RADIUS + down, RADIUS + right], where depth lies from RGB.
+        zooms: (len(ZOOMS), 2 ZOOM_RADIUS + 1, 2 ZOOM_RADIUS + 1) likewise, for magnified depth.
+    """
+
+    frames: int = 0
+    shifts: np.ndarray = field(default_factory=lambda: np.zeros(_SHIFTS, dtype=np.int64))
+    zooms: np.ndarray = field(default_factory=lambda: np.zeros(_MAGNIFIED, dtype=np.int64))
+
+    def merge(self, other: EdgeTally) -> None:
+        """Add another tally to this one."""
+        self.frames += other.frames
+        self.shifts = self.shifts + other.shifts
+        self.zooms = self.zooms + other.zooms
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; no sums without frames."""
+        if not self.frames:
+            return {"frames": 0}
+        return {"frames": self.frames, "shifts": self.shifts.tolist(), "zooms": self.zooms.tolist()}
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> EdgeTally:
+        """The inverse of `to_dict`."""
+        return cls(**{name: value if name == "frames" else np.asarray(value) for name, value in found.items()})
+
+
+class Misplacement(NamedTuple):
+    """How depth seems to lie on its RGB.
+
+    Attributes:
+        down, right: pixels of the picture by which it is moved.
+        within: pixels by which these may be wrong.
+        zoom: its size relative to RGB; 1 where only a shift was found.
+        gain: agreement there over that of depth as it is.
+    """
 
     down: int
     right: int
+    within: int
+    zoom: float
     gain: float
 
 
-def working_factor(height: int, width: int) -> int:
+def working_factor(height: int, width: int, side: int = WORKING_SIDE) -> int:
     """By how much a picture is reduced: one working pixel is so many of its own."""
-    return max(1, -(-max(height, width) // WORKING_SIDE))
+    return max(1, -(-max(height, width) // side))
 
 
-def edge_agreement(rgb_3HW: np.ndarray, depth_HW: np.ndarray) -> np.ndarray | None:
-    """Agreement of edges at every shift of depth against RGB.
+def edge_agreement(rgb_3HW: np.ndarray, depth_HW: np.ndarray) -> EdgeTally | None:
+    """Agreement of edges of one frame.
 
     Args:
         rgb_3HW: uint8.
         depth_HW: float, NaN where invalid, of the same height and width.
 
     Returns:
-        (2 RADIUS + 1, 2 RADIUS + 1) int64 in millionths, with [RADIUS + down, RADIUS + right]; None if the picture is
-        too small, or too few edges of depth are known.
+        The tally of this frame; None if the picture is too small, or too few edges of depth are known.
     """
-    factor = working_factor(*depth_HW.shape)
-    if min(depth_HW.shape) // factor < _LEAST_SIDE:
+    if min(depth_HW.shape) // working_factor(*depth_HW.shape) < _LEAST_SIDE:
         return None
-    grey = _reduced(rgb_3HW.astype(np.float32).mean(axis=0) / 255, factor)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        depth = np.log(_reduced(_without_holes(depth_HW), factor))
-    total, energies = np.zeros((2 * RADIUS + 1, 2 * RADIUS + 1)), [0.0, 0.0]
-    for axis in (0, 1):
-        picture, edges = _picture_edges(grey, axis), _depth_edges(depth, axis)
-        total += _correlation(picture, edges)
-        energies[0] += float((picture**2).sum())
-        energies[1] += float((edges**2).sum())
+    grey, depth = rgb_3HW.astype(np.float32).mean(axis=0) / 255, without_holes(depth_HW)
+    found = list(_edges(grey, depth, WORKING_SIDE))
+    energies = [float(sum((each**2).sum() for each in kind)) for kind in zip(*found, strict=True)]
     if energies[1] < _LEAST_EDGES or energies[0] == 0:
         return None
-    return np.rint(_UNITS * total / np.sqrt(energies[0] * energies[1])).astype(np.int64)
+    shifts = sum(correlations(picture, edges[None], RADIUS)[0] for picture, edges in found)
+    return EdgeTally(1, _whole(shifts / math.sqrt(energies[0] * energies[1])), _zoom_agreement(grey, depth))
 
 
-def suspected_shift(agreement: Sequence[int] | np.ndarray, frames: int) -> Shift | None:
-    """The shift that the summed agreement of some frames suggests; None if there is none, or not enough to tell."""
-    side = 2 * RADIUS + 1
-    surface = np.asarray(agreement, dtype=np.float64).reshape(side, side)
-    if frames < LEAST_FRAMES or surface.std() == 0:
+def _zoom_agreement(grey_HW: np.ndarray, depth_HW: np.ndarray) -> np.ndarray:
+    """The surfaces at every magnification, each relative to the edges that it keeps in the picture."""
+    total, energies = np.zeros(_MAGNIFIED), np.zeros((2, len(ZOOMS)))
+    for picture, edges in _edges(grey_HW, depth_HW, ZOOM_SIDE):
+        moved = np.stack([zoomed(edges, zoom) for zoom in ZOOMS])
+        total += correlations(picture, moved, ZOOM_RADIUS)
+        energies += [np.full(len(ZOOMS), (picture**2).sum()), (moved**2).sum(axis=(1, 2))]
+    scale = np.sqrt(energies[0] * energies[1])[:, None, None]
+    return _whole(np.divide(total, scale, out=np.zeros_like(total), where=scale > 0))
+
+
+def _edges(grey_HW: np.ndarray, depth_HW: np.ndarray, side: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(picture, depth) of both directions, of maps reduced to `side`."""
+    factor = working_factor(*depth_HW.shape, side)
+    small = reduced(grey_HW, factor)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_depth = np.log(reduced(depth_HW, factor))
+    for axis in (0, 1):
+        yield picture_edges(small, axis), depth_edges(log_depth, axis)
+
+
+def _whole(surface: np.ndarray) -> np.ndarray:
+    return np.rint(_UNITS * surface).astype(np.int64)
+
+
+def suspected_misplacement(tally: EdgeTally, height: int, width: int) -> Misplacement | None:
+    """What the agreement of some frames of this size suggests; None if nothing, or if it is not enough to tell."""
+    if tally.frames < LEAST_FRAMES:
         return None
-    row, column = (int(i) for i in np.unravel_index(surface.argmax(), surface.shape))
-    best, unshifted = float(surface[row, column]), float(surface[RADIUS, RADIUS])
-    down, right = row - RADIUS, column - RADIUS
-    gain = best / unshifted if unshifted > 0 else float("inf")
-    clear = (best - np.median(surface)) / surface.std() >= _PROMINENCE
+    return _suspected_zoom(tally, height, width) or _suspected_shift(tally, height, width)
+
+
+def _suspected_shift(tally: EdgeTally, height: int, width: int) -> Misplacement | None:
+    surface = tally.shifts.astype(np.float64)
+    down, right = (int(i) - RADIUS for i in np.unravel_index(surface.argmax(), surface.shape))
+    gain = _gain(surface.max(), surface[RADIUS, RADIUS])
     # A best shift at the rim of what is looked at is no peak.
     far = _LEAST_SHIFT <= max(abs(down), abs(right)) < RADIUS
-    return Shift(down, right, gain) if clear and far and gain >= _GAIN else None
+    if not (far and gain >= _GAIN and _prominence(surface) >= _PROMINENCE):
+        return None
+    factor = working_factor(height, width)
+    return Misplacement(down * factor, right * factor, factor, 1.0, gain)
 
 
-def _reduced(map_HW: np.ndarray, factor: int) -> np.ndarray:
-    height, width = (length // factor * factor for length in map_HW.shape)
-    blocks = map_HW[:height, :width].reshape(height // factor, factor, width // factor, factor)
-    reduced: np.ndarray = blocks.mean(axis=(1, 3))
-    return reduced
+def _suspected_zoom(tally: EdgeTally, height: int, width: int) -> Misplacement | None:
+    stack = tally.zooms.astype(np.float64)
+    number, row, column = (int(i) for i in np.unravel_index(stack.argmax(), stack.shape))
+    if number in (0, _SAME, len(ZOOMS) - 1):  # as large as RGB, or no peak but the rim of what is looked at
+        return None
+    middle = slice(ZOOM_RADIUS - 1, ZOOM_RADIUS + 2)
+    gain = _gain(stack.max(), stack[_SAME, middle, middle].max())
+    strong = stack.max() >= _ZOOM_AGREEMENT * _UNITS * tally.frames
+    if not (strong and gain >= _ZOOM_GAIN and _prominence(stack) >= _PROMINENCE):
+        return None
+    factor = working_factor(height, width, ZOOM_SIDE)
+    down, right = (place - ZOOM_RADIUS for place in (row, column))
+    return Misplacement(down * factor, right * factor, factor, 1 / ZOOMS[number], gain)
 
 
-def _without_holes(depth_HW: np.ndarray) -> np.ndarray:
-    """Holes get the farther of the nearest values to the left and right: they are mostly the shadow that the projector
-    of the camera leaves beside an object, on what is behind it. Rows without a value stay NaN."""
-    valid = np.isfinite(depth_HW) & (depth_HW > 0)
-    width = depth_HW.shape[1]
-    column = np.broadcast_to(np.arange(width), depth_HW.shape)
-    left = np.maximum.accumulate(np.where(valid, column, -1), axis=1)
-    right = np.minimum.accumulate(np.where(valid, column, width)[:, ::-1], axis=1)[:, ::-1]
-    known = np.where(valid, depth_HW, np.nan)
-    before = np.take_along_axis(known, np.maximum(left, 0), axis=1)
-    after = np.take_along_axis(known, np.minimum(right, width - 1), axis=1)
-    filled: np.ndarray = np.fmax(before, after)
-    return filled
+def _gain(best: float, unmoved: float) -> float:
+    return best / unmoved if unmoved > 0 else math.inf
 
 
-def _picture_edges(grey_HW: np.ndarray, axis: int) -> np.ndarray:
-    """Differences of neighbours, cut off at four times their mean, less their mean around: texture says nothing."""
-    steps = np.abs(np.diff(grey_HW, axis=axis))
-    mean = float(steps.mean())
-    if mean == 0:
-        return steps
-    steps = np.minimum(steps / (4 * mean), 1)
-    edges: np.ndarray = steps - _box_mean(steps)
-    return edges
-
-
-def _box_mean(map_HW: np.ndarray) -> np.ndarray:
-    """Mean over (2 RADIUS + 1)² pixels around each, the rim repeated."""
-    side = 2 * RADIUS + 1
-    sums = np.pad(np.pad(map_HW.astype(np.float64), RADIUS, mode="edge"), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    mean: np.ndarray = (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]) / side**2
-    return mean
-
-
-def _depth_edges(log_depth_HW: np.ndarray, axis: int) -> np.ndarray:
-    steps = np.abs(np.diff(log_depth_HW, axis=axis))
-    steps = np.where(np.isfinite(steps) & (steps >= _STEP), steps, 0.0)
-    edges: np.ndarray = np.minimum(steps / _WHOLE, 1.0)
-    return edges
-
-
-def _correlation(picture_HW: np.ndarray, edges_HW: np.ndarray) -> np.ndarray:
-    """Sum over pixels p of picture(p) * edges(p + shift), for every shift up to RADIUS."""
-    size = [length + 2 * RADIUS for length in picture_HW.shape]
-    product = np.conj(np.fft.rfft2(picture_HW, size)) * np.fft.rfft2(edges_HW, size)
-    surface = np.roll(np.fft.irfft2(product, size), (RADIUS, RADIUS), (0, 1))
-    return surface[: 2 * RADIUS + 1, : 2 * RADIUS + 1]
+def _prominence(surface: np.ndarray) -> float:
+    """How many standard deviations the largest value lies above the median."""
+    deviation = float(surface.std())
+    return (float(surface.max()) - float(np.median(surface))) / deviation if deviation else 0.0
