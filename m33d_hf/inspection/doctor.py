@@ -12,15 +12,16 @@ from typing import Any
 from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
 from m33d_hf.data.files.skips import FILE_NAME, HEADER, SkippedFile, append_skipped
 from m33d_hf.data.loader.skip_list import SkipList
+from m33d_hf.data.measuring.duplicates import Pair, near_duplicates
+from m33d_hf.data.measuring.findings import Finding, judge_duplicates, judge_split
+from m33d_hf.data.measuring.tallies import SplitTally
+from m33d_hf.data.measuring.wording import describe_findings, describe_split
 from m33d_hf.errors import DataError, MissingDependencyError
-from m33d_hf.inspection.duplicates import Pair, near_duplicates
-from m33d_hf.inspection.findings import Finding, judge_duplicates, judge_split
-from m33d_hf.inspection.report import describe_findings, describe_split, report_dict
+from m33d_hf.inspection.report import report_dict
 from m33d_hf.inspection.request import Request
 from m33d_hf.inspection.running import forget_partial, measure_split
 from m33d_hf.inspection.sheet import write_sheet
 from m33d_hf.inspection.splits import Split, open_split
-from m33d_hf.inspection.tallies import SplitTally
 
 REPORT, SHEET, DUPLICATES = "report.json", "contact_sheet.png", "duplicates.csv"
 FINE, PROBLEMS = 0, 1
@@ -56,7 +57,7 @@ def check_data(request: Request, say: Say) -> int:
     sheet = _sheet(request.output / SHEET, measured)
     forget_partial(request.output)
     for split, tally in measured:
-        say("\n".join(describe_split(split, tally)))
+        say("== " + "\n".join(describe_split(split, tally)))
     say("== findings")
     say("\n".join(describe_findings(findings)) or "nothing was found that stops or spoils a run")
     say(f"== report: {', '.join([REPORT, FILE_NAME, *([DUPLICATES] if pairs else []), sheet])} in {request.output}")
@@ -112,9 +113,7 @@ def _write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     write_atomically(path, write)
 
 
-def _write_report(
-    path: Path, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]
-) -> None:
+def _write_report(path: Path, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]) -> None:
     report: dict[str, Any] = {
         "version": 1,
         "findings": [vars(finding) for finding in findings],
@@ -133,9 +132,7 @@ def _sheet(path: Path, measured: Sequence[tuple[Split, SplitTally]]) -> str:
     return "no contact sheet (nothing could be read)" if written is None else written.name
 
 
-def _what_next(
-    request: Request, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]
-) -> str:
+def _what_next(request: Request, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]) -> str:
     """The command to type next."""
     words = _without(request.words, "--data.skip_list")
     named = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None

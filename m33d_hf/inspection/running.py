@@ -15,10 +15,10 @@ from pathlib import Path
 from m33d_hf.data.clock import clock
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.loader.workers import start_worker, worker_context
+from m33d_hf.data.measuring.samples import measure
+from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.errors import WorkerLostError
-from m33d_hf.inspection.measuring import measure
 from m33d_hf.inspection.splits import Split
-from m33d_hf.inspection.tallies import SplitTally
 
 PARTIAL = "partial"
 _REQUEST = "request.json"

@@ -80,7 +80,7 @@ def test_shifted_depth_is_suspected_in_the_scene_that_has_it(root: Path):
     write_scene(root / "train/scene1", 1, shift=6)
     code, problems, report = check(root)
     assert code == 1 and "scene train/scene1: depth seems to lie 6 pixels to the right and 0 pixels" in problems
-    found = {name: scene["suspected_shift"] for name, scene in report["splits"]["train"]["scenes"].items()}
+    found = {name: scene["suspected_misplacement"] for name, scene in report["splits"]["train"]["scenes"].items()}
     assert {name for name, shift in found.items() if shift} == {"train/scene1"}
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from m33d_hf.data.files.skips import SkippedFile
-from m33d_hf.inspection.depth_tally import DepthTally
-from m33d_hf.inspection.misalignment import EdgeTally
+from m33d_hf.data.measuring.depth_tally import DepthTally
+from m33d_hf.data.measuring.misalignment import EdgeTally
 
 MOST_SCENES = 5000
 OTHERS = "(further scenes)"
@@ -104,6 +104,12 @@ class SplitTally:
             self.stopping_examples.setdefault(kind, message)
         for name, scene in other.scenes.items():
             self.scene(name).merge(scene)
+
+    @property
+    def common_size(self) -> tuple[int, int]:
+        """Height and width of most frames; 1, 1 without any."""
+        height, width = self.sizes.most_common(1)[0][0].split("x") if self.sizes else ("1", "1")
+        return int(height), int(width)
 
     @property
     def depth(self) -> DepthTally:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from m33d_hf.inspection.edge_maps import correlations, depth_edges, picture_edges, reduced, without_holes, zoomed
+from m33d_hf.data.measuring.edge_maps import correlations, depth_edges, picture_edges, reduced, without_holes, zoomed
 
 RADIUS = 12  # shifts looked at, in working pixels, each way
 WORKING_SIDE = 480  # pictures are reduced until the longer side is at most this
@@ -29,11 +29,12 @@ _UNITS = 10**6  # agreements are kept as integers of this fraction, so that sums
 _LEAST_EDGES = 50.0  # of whole ones in a frame
 # A shift is suspected from so many working pixels on, where agreement there exceeds that without a shift by this
 # factor, and the median over all shifts by so many standard deviations. Registered pictures of structured-light
-# cameras stay within a pixel; frames without usable edges have no peak.
-_LEAST_SHIFT, _GAIN, _PROMINENCE = 2, 1.3, 4.5
-# A magnification is one of many guesses: it has to be clearer, and its agreement (a mean correlation) to be more than
-# chance, which reaches 0.015 between pictures and depth of different views.
-_ZOOM_GAIN, _ZOOM_AGREEMENT = 1.5, 0.04
+# cameras stay within a pixel. A magnification is one of more guesses, and has to be clearer.
+_LEAST_SHIFT, _GAIN, _PROMINENCE = 2, 1.3, 3.5
+_ZOOM_GAIN, _ZOOM_PROMINENCE = 1.5, 4.0
+# The agreement (a mean correlation) has to be more than chance, which reaches 0.015 between pictures and depth of
+# different views; registered frames have 0.1 to 0.3.
+_AGREEMENT = 0.03
 LEAST_FRAMES = 3
 
 
@@ -70,7 +71,9 @@ class EdgeTally:
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> EdgeTally:
         """The inverse of `to_dict`."""
-        return cls(**{name: value if name == "frames" else np.asarray(value) for name, value in found.items()})
+        if not found["frames"]:
+            return cls()
+        return cls(found["frames"], np.asarray(found["shifts"]), np.asarray(found["zooms"]))
 
 
 class Misplacement(NamedTuple):
@@ -129,7 +132,8 @@ def _zoom_agreement(grey_HW: np.ndarray, depth_HW: np.ndarray) -> np.ndarray:
 
 def _edges(grey_HW: np.ndarray, depth_HW: np.ndarray, side: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(picture, depth) of both directions, of maps reduced to `side`."""
-    factor = working_factor(*depth_HW.shape, side)
+    height, width = depth_HW.shape
+    factor = working_factor(height, width, side)
     small = reduced(grey_HW, factor)
     with np.errstate(invalid="ignore", divide="ignore"):
         log_depth = np.log(reduced(depth_HW, factor))
@@ -154,7 +158,7 @@ def _suspected_shift(tally: EdgeTally, height: int, width: int) -> Misplacement 
     gain = _gain(surface.max(), surface[RADIUS, RADIUS])
     # A best shift at the rim of what is looked at is no peak.
     far = _LEAST_SHIFT <= max(abs(down), abs(right)) < RADIUS
-    if not (far and gain >= _GAIN and _prominence(surface) >= _PROMINENCE):
+    if not (far and gain >= _GAIN and _is_clear(surface, tally.frames, _PROMINENCE)):
         return None
     factor = working_factor(height, width)
     return Misplacement(down * factor, right * factor, factor, 1.0, gain)
@@ -167,8 +171,7 @@ def _suspected_zoom(tally: EdgeTally, height: int, width: int) -> Misplacement |
         return None
     middle = slice(ZOOM_RADIUS - 1, ZOOM_RADIUS + 2)
     gain = _gain(stack.max(), stack[_SAME, middle, middle].max())
-    strong = stack.max() >= _ZOOM_AGREEMENT * _UNITS * tally.frames
-    if not (strong and gain >= _ZOOM_GAIN and _prominence(stack) >= _PROMINENCE):
+    if not (gain >= _ZOOM_GAIN and _is_clear(stack, tally.frames, _ZOOM_PROMINENCE)):
         return None
     factor = working_factor(height, width, ZOOM_SIDE)
     down, right = (place - ZOOM_RADIUS for place in (row, column))
@@ -179,7 +182,7 @@ def _gain(best: float, unmoved: float) -> float:
     return best / unmoved if unmoved > 0 else math.inf
 
 
-def _prominence(surface: np.ndarray) -> float:
-    """How many standard deviations the largest value lies above the median."""
-    deviation = float(surface.std())
-    return (float(surface.max()) - float(np.median(surface))) / deviation if deviation else 0.0
+def _is_clear(surface: np.ndarray, frames: int, prominence: float) -> bool:
+    """Whether the largest value is more than chance, and lies so many standard deviations above the median."""
+    best, deviation = float(surface.max()), float(surface.std())
+    return best >= _AGREEMENT * _UNITS * frames and best - float(np.median(surface)) >= prominence * deviation
