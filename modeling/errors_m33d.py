@@ -50,6 +50,10 @@ def decoding(path: object, what: str = "cannot be decoded", cure: str = "") -> I
         raise CorruptFileError(path, f"{what} ({words}){cure}") from error
 
 
+class MissingSplitError(DataError):
+    """A split that a data set does not have."""
+
+
 class DepthUnitError(DataError):
     """Depth whose unit is unknown or implausible."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from m33d_hf.data.measuring.duplicates import Pair, near_duplicates
 from m33d_hf.data.measuring.findings import Finding, judge_duplicates, judge_split
 from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.data.measuring.wording import describe_findings, describe_split
-from m33d_hf.errors import DataError, MissingDependencyError
+from m33d_hf.errors import DataError, MissingDependencyError, MissingSplitError
+from m33d_hf.inspection.next_step import next_step
 from m33d_hf.inspection.report import report_dict
 from m33d_hf.inspection.request import Request
 from m33d_hf.inspection.running import forget_partial, measure_split
@@ -46,7 +46,7 @@ def check_data(request: Request, say: Say) -> int:
     """
     known = [] if request.args.data.skip_list is None else list(SkipList(request.args.data.skip_list).entries)
     request.output.mkdir(parents=True, exist_ok=True)
-    measured, findings = _measured(request, say)
+    measured, findings, split_lacks = _measured(request, say)
     findings += [finding for split, tally in measured for finding in judge_split(split, tally)]
     pairs = _duplicates(measured)
     hashed = [len(tally.hashes) for _, tally in measured]
@@ -61,22 +61,36 @@ def check_data(request: Request, say: Say) -> int:
     say("== findings")
     say("\n".join(describe_findings(findings)) or "nothing was found that stops or spoils a run")
     say(f"== report: {', '.join([REPORT, FILE_NAME, *([DUPLICATES] if pairs else []), sheet])} in {request.output}")
-    say(_what_next(request, measured, findings))
+    listed = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None
+    skip_list = str(request.output / FILE_NAME) if listed else None
+    trained = next((tally for split, tally in measured if split.name == "train"), None)
+    say(next_step(request, trained, findings, skip_list, split_lacks))
     return PROBLEMS if any(finding.is_problem for finding in findings) else FINE
 
 
-def _measured(request: Request, say: Say) -> tuple[list[tuple[Split, SplitTally]], list[Finding]]:
-    """The splits that can be opened with their figures, and what is to be said of those that cannot."""
-    found, findings = [], []
+def _measured(request: Request, say: Say) -> tuple[list[tuple[Split, SplitTally]], list[Finding], bool]:
+    """The splits that can be opened with their figures, what is to be said of those that cannot, and whether the
+    evaluation split is one that the data does not have and nobody asked for."""
+    found: list[tuple[Split, SplitTally]] = []
+    findings: list[Finding] = []
+    lacks = False
     for train in (True, False):
+        name = "train" if train else "evaluation"
         try:
             split = open_split(request.args, train, request.max_samples, request.frames)
+        except MissingSplitError as error:
+            lacks = not train and bool(found) and not request.eval_split_given
+            alone = (
+                "there is no such split, so that the training split alone is checked" if lacks else "cannot be opened"
+            )
+            findings.append(Finding(name, f"{alone}: {error}", not lacks))
+            continue
         except DataError as error:
-            findings.append(Finding("train" if train else "evaluation", f"cannot be opened: {error}"))
+            findings.append(Finding(name, f"cannot be opened: {error}"))
             continue
         if split is not None:
             found.append((split, measure_split(split, request.output, request.workers, say)))
-    return found, findings
+    return found, findings, lacks
 
 
 def _duplicates(measured: Sequence[tuple[Split, SplitTally]]) -> list[Pair]:
@@ -130,29 +144,3 @@ def _sheet(path: Path, measured: Sequence[tuple[Split, SplitTally]]) -> str:
     except MissingDependencyError as error:
         return f"no contact sheet ({error})"
     return "no contact sheet (nothing could be read)" if written is None else written.name
-
-
-def _what_next(request: Request, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]) -> str:
-    """The command to type next."""
-    words = _without(request.words, "--data.skip_list")
-    named = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None
-    skip = ["--data.skip_list", str(request.output / FILE_NAME)] if named else []
-    command = shlex.join(["python", request.script, *words, *skip, "--dry_run"])
-    advice = "What to type next:"
-    if any(finding.is_problem for finding in findings):
-        advice = "What to type next, once the problems are dealt with" + (
-            " (the list leaves out what cannot be read or used):" if skip else ":"
-        )
-    return f"{advice}\n  {command}"
-
-
-def _without(words: Sequence[str], key: str) -> list[str]:
-    """The words without a key and its value."""
-    kept: list[str] = []
-    skipping = False
-    for word in words:
-        if word.startswith("--"):
-            skipping = word == key or word.startswith(f"{key}=")
-        if not skipping:
-            kept.append(word)
-    return kept

@@ -23,6 +23,8 @@ class Request:
 
     Attributes:
         args: of the run; `words` are those that its script takes.
+        recipe: of the run; `recipe_given` if the command named it.
+        eval_split_given: whether the command named the evaluation data.
         output: folder of the report.
         workers: processes that read; fewer than 2 read in this one.
         max_samples: look at only so many samples of each split, evenly spread; None for all.
@@ -31,15 +33,13 @@ class Request:
 
     args: RunArguments
     words: list[str]
+    recipe: str
+    recipe_given: bool
+    eval_split_given: bool
     output: Path
     workers: int
     max_samples: int | None
     frames: int
-
-    @property
-    def script(self) -> str:
-        """The script of the run."""
-        return f"scripts/run_{'pretrain' if self.args.task == PRETRAINING else self.args.task}.py"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -79,18 +79,27 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
         raise ConfigError(
             "nothing to check: give a folder of frames, --recipe NAME, or --data.source X --data.root ROOT."
         )
-    if "recipe" not in overrides:
+    recipe_given = "recipe" in overrides
+    if not recipe_given:
         others = ["--recipe", DEFAULT_RECIPE, *others]
-    args = resolve(others, _task(read_overrides(others)["recipe"])).args
+    recipe = str(read_overrides(others)["recipe"])
+    args = resolve(others, _task(recipe)).args
     for key, folder in (("data.root", args.data.root), ("data.eval_root", args.data.eval_root)):
         if folder is not None and not Path(folder).expanduser().exists():
             raise ConfigError(f"{key} {folder!r} does not exist.")
-    return Request(args, others, own.output, own.workers, own.max_samples, own.frames)
+    stated = bool({"eval_split", "eval_root"} & set(data))
+    return Request(args, others, recipe, recipe_given, stated, own.output, own.workers, own.max_samples, own.frames)
 
 
-def _task(recipe: object) -> str:
+def script_of(recipe: str) -> str:
+    """The script that runs a recipe."""
+    task = _task(recipe)
+    return f"scripts/run_{'pretrain' if task == PRETRAINING else task}.py"
+
+
+def _task(recipe: str) -> str:
     """The task of a recipe, whose script takes the words."""
     task = PRETRAINING
-    for _, tree in recipes.recipe_chain(str(recipe)):
+    for _, tree in recipes.recipe_chain(recipe):
         task = str(tree.get("task", task))
     return task

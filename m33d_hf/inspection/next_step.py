@@ -1,0 +1,77 @@
+"""What to type after a check: commands with every path filled in."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from m33d_hf.data.measuring.findings import Finding
+from m33d_hf.data.measuring.tallies import SplitTally
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.inspection.request import Request, script_of
+
+# What own data serves for -> the recipe proposed for it where the command named none.
+PROPOSED = {
+    "pre-train on frames": "scannet_stage1",
+    "pre-train on clips": "ucf101_pretrain",
+    "learn depth from RGB": "nyuv2_depth",
+    "learn the labels of pixels": "scannet_semseg",
+    "learn the labels of clips": "ucf101_finetune",
+    "learn the phases of long videos": "orar_finetune",
+}
+_PHASES = ("phases", "procedures")
+
+
+def next_step(
+    request: Request, tally: SplitTally | None, findings: Sequence[Finding], skip_list: str | None, split_lacks: bool
+) -> str:
+    """The lines that end a check.
+
+    Args:
+        request: what was checked.
+        tally: of the training split; None if it could not be opened.
+        findings: all.
+        skip_list: the list that a run needs; None without any.
+        split_lacks: there is no evaluation split, and none was asked for.
+    """
+    if tally is None or not tally.frames:
+        return "What to type next: this check again, once the data can be read."
+    words = [*_without(_without(request.words, "--data.skip_list"), "--recipe")]
+    words += ["--data.skip_list", skip_list] if skip_list is not None else []
+    words += ["--data.eval_split", "null"] if split_lacks else []
+    recipes = {"": request.recipe} if request.recipe_given else proposals(request, tally)
+    advice = "What to type next"
+    if any(finding.is_problem for finding in findings):
+        advice += ", once the problems are dealt with"
+        advice += " (the list leaves out what cannot be read or used)" if skip_list is not None else ""
+    lines = [f"{advice}:"]
+    for purpose, recipe in recipes.items():
+        lines += [f"to {purpose}:"] if purpose else []
+        lines.append("  " + shlex.join(["python", script_of(recipe), "--recipe", recipe, *words, "--dry_run"]))
+    return "\n".join(lines)
+
+
+def proposals(request: Request, tally: SplitTally) -> dict[str, str]:
+    """Purpose -> recipe, for what the data holds."""
+    clips = max(tally.lengths, default=1) > 1
+    purposes = [f"pre-train on {'clips' if clips else 'frames'}"]
+    if set(tally.action_samples) - {IGNORE_INDEX} or request.args.data.source in _PHASES:
+        long = request.args.data.source in _PHASES
+        purposes.append("learn the phases of long videos" if long else "learn the labels of clips")
+    if not clips and set(tally.label_pixels) - {IGNORE_INDEX}:
+        purposes.append("learn the labels of pixels")
+    elif not clips and tally.with_depth and tally.with_rgb:
+        purposes.append("learn depth from RGB")
+    return {purpose: PROPOSED[purpose] for purpose in purposes}
+
+
+def _without(words: Sequence[str], key: str) -> list[str]:
+    """The words without a key and its value."""
+    kept: list[str] = []
+    skipping = False
+    for word in words:
+        if word.startswith("--"):
+            skipping = word == key or word.startswith(f"{key}=")
+        if not skipping:
+            kept.append(word)
+    return kept
