@@ -51,7 +51,11 @@ def decoding(path: object, what: str = "cannot be decoded", cure: str = "") -> I
 
 
 class MissingSplitError(DataError):
-    """A split that a data set does not have."""
+    """A split that a data set does not have; `instead` is one that it has and that serves for evaluation."""
+
+    def __init__(self, message: str, instead: str | None = None) -> None:
+        super().__init__(message)
+        self.instead = instead
 
 
 class DepthUnitError(DataError):

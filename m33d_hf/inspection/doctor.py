@@ -46,7 +46,7 @@ def check_data(request: Request, say: Say) -> int:
     """
     known = [] if request.args.data.skip_list is None else list(SkipList(request.args.data.skip_list).entries)
     request.output.mkdir(parents=True, exist_ok=True)
-    measured, findings, split_lacks = _measured(request, say)
+    measured, findings, instead = _measured(request, say)
     findings += [finding for split, tally in measured for finding in judge_split(split, tally)]
     pairs = _duplicates(measured)
     hashed = [len(tally.hashes) for _, tally in measured]
@@ -56,41 +56,53 @@ def check_data(request: Request, say: Say) -> int:
     _write_report(request.output / REPORT, measured, findings)
     sheet = _sheet(request.output / SHEET, measured)
     forget_partial(request.output)
+    told: set[str] = set()
     for split, tally in measured:
-        say("== " + "\n".join(describe_split(split, tally)))
+        lines = [line for line in describe_split(split, tally) if not (line.startswith("note: ") and line in told)]
+        told.update(lines)
+        say("== " + "\n".join(lines))
     say("== findings")
     say("\n".join(describe_findings(findings)) or "nothing was found that stops or spoils a run")
     say(f"== report: {', '.join([REPORT, FILE_NAME, *([DUPLICATES] if pairs else []), sheet])} in {request.output}")
     listed = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None
     skip_list = str(request.output / FILE_NAME) if listed else None
     trained = next((tally for split, tally in measured if split.name == "train"), None)
-    say(next_step(request, trained, findings, skip_list, split_lacks))
+    say(next_step(request, trained, findings, skip_list, instead))
     return PROBLEMS if any(finding.is_problem for finding in findings) else FINE
 
 
-def _measured(request: Request, say: Say) -> tuple[list[tuple[Split, SplitTally]], list[Finding], bool]:
-    """The splits that can be opened with their figures, what is to be said of those that cannot, and whether the
-    evaluation split is one that the data does not have and nobody asked for."""
+def _measured(request: Request, say: Say) -> tuple[list[tuple[Split, SplitTally]], list[Finding], str | None]:
+    """The splits that can be opened with their figures, what is to be said of those that cannot, and what a run takes
+    for evaluation where the recipe's split is one that the data does not have."""
     found: list[tuple[Split, SplitTally]] = []
     findings: list[Finding] = []
-    lacks = False
+    instead: str | None = None
     for train in (True, False):
         name = "train" if train else "evaluation"
         try:
             split = open_split(request.args, train, request.max_samples, request.frames)
-        except MissingSplitError as error:
-            lacks = not train and bool(found) and not request.eval_split_given
-            alone = (
-                "there is no such split, so that the training split alone is checked" if lacks else "cannot be opened"
-            )
-            findings.append(Finding(name, f"{alone}: {error}", not lacks))
-            continue
         except DataError as error:
-            findings.append(Finding(name, f"cannot be opened: {error}"))
+            if isinstance(error, MissingSplitError) and found and not request.eval_split_given:
+                instead = error.instead or "null"
+                findings.append(Finding(name, f"the training split alone is checked: {_told(error)}", False))
+            else:
+                findings = _with_unopened(findings, name, _told(error))
             continue
         if split is not None:
             found.append((split, measure_split(split, request.output, request.workers, say)))
-    return found, findings, lacks
+    return found, findings, instead
+
+
+def _told(error: DataError) -> str:
+    return str(error).removeprefix("Evaluation data: ")
+
+
+def _with_unopened(findings: Sequence[Finding], name: str, reason: str) -> list[Finding]:
+    """The findings and that a split cannot be opened; said once where both fail for the same reason."""
+    text = f"cannot be opened: {reason}"
+    if findings and text.startswith(findings[-1].text.rstrip(".")):
+        return [*findings[:-1], Finding("train and evaluation", findings[-1].text)]
+    return [*findings, Finding(name, text)]
 
 
 def _duplicates(measured: Sequence[tuple[Split, SplitTally]]) -> list[Pair]:

@@ -11,7 +11,7 @@ from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.inspection.request import Request, script_of
 
 # What own data serves for -> the recipe proposed for it where the command named none.
-PROPOSED = {
+OWN = {
     "pre-train on frames": "scannet_stage1",
     "pre-train on clips": "ucf101_pretrain",
     "learn depth from RGB": "nyuv2_depth",
@@ -19,11 +19,29 @@ PROPOSED = {
     "learn the labels of clips": "ucf101_finetune",
     "learn the phases of long videos": "orar_finetune",
 }
+# The same of data that has recipes of its own, by source.
+PUBLISHED = {
+    "scannet": {"pre-train on frames": "scannet_stage1", "learn the labels of pixels": "scannet_semseg"},
+    "nyuv2": {"learn depth from RGB": "nyuv2_depth", "learn the labels of pixels": "nyuv2_semseg"},
+    "ucf101": {"pre-train on clips": "ucf101_pretrain", "learn the labels of clips": "ucf101_finetune"},
+    "rooms": {
+        "pre-train on frames": "rooms/pretrain",
+        "pre-train on clips": "rooms/pretrain_clips",
+        "learn depth from RGB": "rooms/depth",
+        "learn the labels of pixels": "rooms/semseg",
+        "learn the labels of clips": "rooms/actions",
+    },
+    "procedures": {"learn the phases of long videos": "rooms/phases_finetune"},
+}
 _PHASES = ("phases", "procedures")
 
 
 def next_step(
-    request: Request, tally: SplitTally | None, findings: Sequence[Finding], skip_list: str | None, split_lacks: bool
+    request: Request,
+    tally: SplitTally | None,
+    findings: Sequence[Finding],
+    skip_list: str | None,
+    eval_split: str | None,
 ) -> str:
     """The lines that end a check.
 
@@ -32,13 +50,14 @@ def next_step(
         tally: of the training split; None if it could not be opened.
         findings: all.
         skip_list: the list that a run needs; None without any.
-        split_lacks: there is no evaluation split, and none was asked for.
+        eval_split: to be taken instead of the recipe's, which the data does not have; None for the recipe's.
     """
     if tally is None or not tally.frames:
-        return "What to type next: this check again, once the data can be read."
+        again = shlex.join(["python", "scripts/check_data.py", *request.typed])
+        return f"What to type next, once the data can be read:\n  {again}"
     words = [*_without(_without(request.words, "--data.skip_list"), "--recipe")]
     words += ["--data.skip_list", skip_list] if skip_list is not None else []
-    words += ["--data.eval_split", "null"] if split_lacks else []
+    words += ["--data.eval_split", eval_split] if eval_split is not None else []
     recipes = {"": request.recipe} if request.recipe_given else proposals(request, tally)
     advice = "What to type next"
     if any(finding.is_problem for finding in findings):
@@ -62,7 +81,8 @@ def proposals(request: Request, tally: SplitTally) -> dict[str, str]:
         purposes.append("learn the labels of pixels")
     elif not clips and tally.with_depth and tally.with_rgb:
         purposes.append("learn depth from RGB")
-    return {purpose: PROPOSED[purpose] for purpose in purposes}
+    known = {**OWN, **PUBLISHED.get(request.args.data.source, {})}
+    return {purpose: known[purpose] for purpose in purposes}
 
 
 def _without(words: Sequence[str], key: str) -> list[str]:

@@ -22,6 +22,7 @@ class Request:
     """What to check and how.
 
     Attributes:
+        typed: the whole command line.
         args: of the run; `words` are those that its script takes.
         recipe: of the run; `recipe_given` if the command named it.
         eval_split_given: whether the command named the evaluation data.
@@ -31,6 +32,7 @@ class Request:
         frames: frames to read of each clip or video; 0 for all.
     """
 
+    typed: list[str]
     args: RunArguments
     words: list[str]
     recipe: str
@@ -88,7 +90,8 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
         if folder is not None and not Path(folder).expanduser().exists():
             raise ConfigError(f"{key} {folder!r} does not exist.")
     stated = bool({"eval_split", "eval_root"} & set(data))
-    return Request(args, others, recipe, recipe_given, stated, own.output, own.workers, own.max_samples, own.frames)
+    looks = (own.output, own.workers, own.max_samples, own.frames)
+    return Request(list(words), args, others, recipe, recipe_given, stated, *looks)
 
 
 def script_of(recipe: str) -> str:

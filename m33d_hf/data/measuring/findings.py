@@ -88,6 +88,17 @@ def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
             "rotates the bits of its millimetres by three: read like this, depth is eight times too large. Use "
             "--data.source sunrgbd, or --data.options.depth_unit sunrgbd."
         )
+    if total.saturated:
+        yield (
+            f"{total.saturated / total.stored:.1%} of the depth values are stored as 65535, the largest of 16 bits, "
+            "and taken for distances; most cameras write it where nothing was measured. Add it to the invalid values: "
+            "--data.options.invalid_values '[0, 65535]'."
+        )
+    if total.eight_bits:
+        yield (
+            f"no stored depth value exceeds {total.largest}: files of 8 bits show depth rather than measure it. If "
+            "they are pictures of depth, convert the originals instead."
+        )
     yield from _foreign_scenes(subject, tally)
 
 
@@ -186,7 +197,8 @@ def _sizes(subject: Subject, tally: SplitTally) -> Iterator[str]:
 def _left_out(subject: Subject, tally: SplitTally) -> Iterator[str]:
     others = [entry for entry in subject.source.unpaired if not entry.reason.startswith(TOO_SHORT)]
     if others:
-        yield f"{len(others)} files are not used by the source, the first: {others[0].path} ({others[0].reason})"
+        first = others[0]
+        yield f"{len(others)} files are not used, or only in part, the first: {first.path} ({first.reason})"
     if tally.incomplete:
-        first = tally.incomplete[0]
-        yield f"{len(tally.incomplete)} videos are used up to where they end, the first: {first.path}: {first.reason}"
+        video = tally.incomplete[0]
+        yield f"{len(tally.incomplete)} videos are used up to where they end, the first: {video.path}: {video.reason}"

@@ -79,10 +79,10 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         if train:
             raise
         told = str(error).rstrip().rstrip(".")
-        kind = MissingSplitError if isinstance(error, MissingSplitError) else DataError
-        raise kind(
-            f"Evaluation data: {told}. To train without evaluation, pass --data.eval_split null."
-        ) from error
+        message = f"Evaluation data: {told}. To train without evaluation, pass --data.eval_split null."
+        if isinstance(error, MissingSplitError):
+            raise MissingSplitError(message, error.instead) from error
+        raise DataError(message) from error
 
 
 def _build_mixture(args: RunArguments, config: M33DConfig) -> Source:

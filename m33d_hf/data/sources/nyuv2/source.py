@@ -149,7 +149,8 @@ class NYUv2Source(FrameSource):
         if name == "validation":
             raise MissingSplitError(
                 "NYUv2 has the splits train and test, but no validation split; evaluate on test (--data.eval_split "
-                "test)"
+                "test)",
+                instead="test",
             )
         frames = {self._numbers[frame.key]: frame for frame in found}
         by_folder = {number: _folder_split(frame) for number, frame in frames.items()}

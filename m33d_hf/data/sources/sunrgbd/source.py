@@ -107,7 +107,8 @@ class SunRgbdSource(FrameSource):
         if name not in _ARRAYS:
             raise MissingSplitError(
                 "SUN RGB-D has the splits train and test, but no validation split; evaluate on test (--data.eval_split "
-                "test)"
+                "test)",
+                instead="test",
             )
         path = _toolbox(root, _SPLIT)
         arrays = read_matlab(path, **_AS_OBJECTS)
