@@ -8,32 +8,8 @@ from collections.abc import Sequence
 from m33d_hf.data.measuring.findings import Finding
 from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.inspection.proposed_recipes import ACTIONS, CLIPS, DEPTH, FRAMES, LONG_VIDEOS, PHASES, PIXELS, recipe_for
 from m33d_hf.inspection.request import Request, script_of
-
-# What own data serves for -> the recipe proposed for it where the command named none.
-OWN = {
-    "pre-train on frames": "scannet_stage1",
-    "pre-train on clips": "ucf101_pretrain",
-    "learn depth from RGB": "nyuv2_depth",
-    "learn the labels of pixels": "scannet_semseg",
-    "learn the labels of clips": "ucf101_finetune",
-    "learn the phases of long videos": "orar_finetune",
-}
-# The same of data that has recipes of its own, by source.
-PUBLISHED = {
-    "scannet": {"pre-train on frames": "scannet_stage1", "learn the labels of pixels": "scannet_semseg"},
-    "nyuv2": {"learn depth from RGB": "nyuv2_depth", "learn the labels of pixels": "nyuv2_semseg"},
-    "ucf101": {"pre-train on clips": "ucf101_pretrain", "learn the labels of clips": "ucf101_finetune"},
-    "rooms": {
-        "pre-train on frames": "rooms/pretrain",
-        "pre-train on clips": "rooms/pretrain_clips",
-        "learn depth from RGB": "rooms/depth",
-        "learn the labels of pixels": "rooms/semseg",
-        "learn the labels of clips": "rooms/actions",
-    },
-    "procedures": {"learn the phases of long videos": "rooms/phases_finetune"},
-}
-_PHASES = ("phases", "procedures")
 
 
 def next_step(
@@ -58,7 +34,7 @@ def next_step(
     words = [*_without(_without(request.words, "--data.skip_list"), "--recipe")]
     words += ["--data.skip_list", skip_list] if skip_list is not None else []
     words += ["--data.eval_split", eval_split] if eval_split is not None else []
-    recipes = {"": request.recipe} if request.recipe_given else proposals(request, tally)
+    recipes = {"": request.recipe} if request.recipe_given else proposals(request.args.data.source, tally)
     advice = "What to type next"
     if any(finding.is_problem for finding in findings):
         advice += ", once the problems are dealt with"
@@ -70,19 +46,19 @@ def next_step(
     return "\n".join(lines)
 
 
-def proposals(request: Request, tally: SplitTally) -> dict[str, str]:
+def proposals(source: str, tally: SplitTally) -> dict[str, str]:
     """Purpose -> recipe, for what the data holds."""
     clips = max(tally.lengths, default=1) > 1
-    purposes = [f"pre-train on {'clips' if clips else 'frames'}"]
-    if set(tally.action_samples) - {IGNORE_INDEX} or request.args.data.source in _PHASES:
-        long = request.args.data.source in _PHASES
-        purposes.append("learn the phases of long videos" if long else "learn the labels of clips")
-    if not clips and set(tally.label_pixels) - {IGNORE_INDEX}:
-        purposes.append("learn the labels of pixels")
+    purposes = [CLIPS if clips else FRAMES]
+    if source in LONG_VIDEOS:
+        purposes.append(PHASES)
+    elif set(tally.action_samples) - {IGNORE_INDEX}:
+        purposes.append(ACTIONS)
+    elif not clips and set(tally.label_pixels) - {IGNORE_INDEX}:
+        purposes.append(PIXELS)
     elif not clips and tally.with_depth and tally.with_rgb:
-        purposes.append("learn depth from RGB")
-    known = {**OWN, **PUBLISHED.get(request.args.data.source, {})}
-    return {purpose: known[purpose] for purpose in purposes}
+        purposes.append(DEPTH)
+    return {purpose: recipe_for(source, purpose) for purpose in purposes}
 
 
 def _without(words: Sequence[str], key: str) -> list[str]:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.inspection.proposed_recipes import checked_as
 from m33d_hf.training.recipe import recipes
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.command_line import read_overrides
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.task_names import PRETRAINING
-
-DEFAULT_RECIPE = "scannet_stage1"
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Request:
     """Read a command line: [FRAMES] [the doctor's options] [arguments of a run].
 
-    FRAMES alone means `--data.source folder --data.root FRAMES`; without a recipe, `DEFAULT_RECIPE` says at which size
-    frames are used.
+    FRAMES alone means `--data.source folder --data.root FRAMES`; without a recipe, `checked_as` says which one
+    tells how the data is used.
 
     Raises:
         ConfigError: as `resolve`; a number out of range, a folder that is not there, or nothing to check.
@@ -83,7 +82,7 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
         )
     recipe_given = "recipe" in overrides
     if not recipe_given:
-        others = ["--recipe", DEFAULT_RECIPE, *others]
+        others = ["--recipe", checked_as(str(data.get("source") or "folder")), *others]
     recipe = str(read_overrides(others)["recipe"])
     args = resolve(others, _task(recipe)).args
     for key, folder in (("data.root", args.data.root), ("data.eval_root", args.data.eval_root)):

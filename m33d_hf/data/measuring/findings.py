@@ -35,7 +35,7 @@ def judge_split(subject: Subject, tally: SplitTally) -> list[Finding]:
     """All findings of one split, the gravest first."""
     problems = [
         *_stopping(tally),
-        *_unreadable(tally),
+        *_unreadable(subject, tally),
         *_depth(subject, tally),
         *_misaligned(tally),
         *_lengths(subject, tally, True),
@@ -59,7 +59,7 @@ def judge_duplicates(pairs: Sequence[Pair], compared: tuple[int, int]) -> list[F
             "train and evaluation",
             f"{evaluated} of {compared[1]} evaluation samples look like training samples ({len(pairs)} pairs, at most "
             f"{MOST_DIFFERENT} of 256 bits apart, among {compared[0]} x {compared[1]} compared; see duplicates.csv): "
-            f"{shown}. An evaluation on training data proves nothing; correct the subject.",
+            f"{shown}. An evaluation on training data proves nothing; correct the split.",
             copies > 0 or evaluated > _ALIKE_SHARE * compared[1],
         )
     ]
@@ -70,10 +70,13 @@ def _stopping(tally: SplitTally) -> Iterator[str]:
         yield f"{count} samples or frames stop a run ({kind}), the first: {tally.stopping_examples[kind]}"
 
 
-def _unreadable(tally: SplitTally) -> Iterator[str]:
+def _unreadable(subject: Subject, tally: SplitTally) -> Iterator[str]:
     broken = [entry for entry in tally.unusable if entry.reason != BLANK]
     if broken:
         yield f"{len(broken)} files or frames cannot be read, the first: {broken[0].path}: {broken[0].reason}"
+    damaged = [entry for entry in subject.source.unpaired if entry.damaged]
+    if damaged:
+        yield f"{len(damaged)} files are damaged, the first: {damaged[0].path}: {damaged[0].reason}"
 
 
 def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
@@ -195,10 +198,10 @@ def _sizes(subject: Subject, tally: SplitTally) -> Iterator[str]:
 
 
 def _left_out(subject: Subject, tally: SplitTally) -> Iterator[str]:
-    others = [entry for entry in subject.source.unpaired if not entry.reason.startswith(TOO_SHORT)]
+    others = [each for each in subject.source.unpaired if not (each.damaged or each.reason.startswith(TOO_SHORT))]
     if others:
         first = others[0]
-        yield f"{len(others)} files are not used, or only in part, the first: {first.path} ({first.reason})"
+        yield f"{len(others)} files are not used by the source, the first: {first.path} ({first.reason})"
     if tally.incomplete:
         video = tally.incomplete[0]
         yield f"{len(tally.incomplete)} videos are used up to where they end, the first: {video.path}: {video.reason}"

@@ -45,7 +45,7 @@ def test_unreadable_and_unpaired_files_are_told(tmp_path: Path):
     assert entry.path == str(broken) and "truncated" in entry.reason
     text = told(looked_at)
     assert f"PROBLEM (train): 1 files or frames cannot be read, the first: {broken}" in text
-    assert "note (train): 1 files are not used, or only in part, the first: color/4.png" in text
+    assert "note (train): 1 files are not used by the source, the first: color/4.png" in text
 
 
 def test_frames_are_spread_over_the_samples_and_small_ones_are_warned_about(tmp_path: Path):
