@@ -127,7 +127,7 @@ class _Progress:
         """One more chunk is measured."""
         self.done += 1
         now = time.monotonic()
-        if now - self.told < _SECONDS:
+        if now - self.told < _SECONDS or self.done == self.pending:
             return
         self.told = now
         left = (self.pending - self.done) * (now - self.started) / self.done

@@ -131,7 +131,7 @@ def _misaligned(tally: SplitTally) -> Iterator[str]:
     size = tally.common_size
     overall = suspected_misplacement(whole, *size)
     if overall is not None:
-        yield f"all scenes together: {_misplaced(overall, whole.frames)}"
+        yield ("in all scenes together, " if len(tally.scenes) > 1 else "") + _misplaced(overall, whole.frames)
         return
     single = {name: scene.edges for name, scene in tally.scenes.items() if scene.edges.frames >= LEAST_FRAMES}
     found = {name: suspected_misplacement(edges, *size) for name, edges in single.items()}
@@ -149,16 +149,18 @@ def _misplaced(place: Misplacement, frames: int) -> str:
             f"depth shows things about {abs(place.zoom - 1):.0%} {'larger' if place.zoom > 1 else 'smaller'} than RGB, "
             "as that of a second camera with another focal length does; in the middle of the picture "
         )
+    moves = [
+        f"{abs(pixels)} pixels {positive if pixels > 0 else negative}"
+        for pixels, positive, negative in ((place.right, "to the right", "to the left"), (place.down, "down", "up"))
+        if pixels
+    ]
+    where = f"{' and '.join(moves)} of where" if moves else "where"
+    better = f"{place.gain:.1f} times" if place.gain < 10 else "many times"
     return (
-        f"{size}depth seems to lie {_side(place.right, 'to the right', 'to the left')} and "
-        f"{_side(place.down, 'down', 'up')} of where RGB shows it (within {place.within} pixels; edges of {frames} "
-        f"frames agree {min(place.gain, 99):.1f} times better there). Register depth to the colour camera "
+        f"{size}depth seems to lie {where} RGB shows it (within {place.within} pixels; the edges of {frames} frames "
+        f"agree {better} better there than as they are). Register depth to the colour camera "
         "(--data.options.calibration, or scripts/import_recording.py); resizing does not."
     )
-
-
-def _side(pixels: int, positive: str, negative: str) -> str:
-    return f"{abs(pixels)} pixels {positive if pixels >= 0 else negative}"
 
 
 def _lengths(subject: Subject, tally: SplitTally, problems: bool) -> Iterator[str]:

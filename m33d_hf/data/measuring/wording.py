@@ -26,7 +26,8 @@ def describe_split(subject: Subject, tally: SplitTally) -> list[str]:
         "sizes: " + (", ".join(f"{size} ({count})" for size, count in tally.sizes.most_common(8)) or "none"),
     ]
     if set(tally.lengths) - {1}:
-        lines.append(f"frames per sample: {min(tally.lengths)} to {max(tally.lengths)}")
+        least, most = min(tally.lengths), max(tally.lengths)
+        lines.append(f"frames per sample: {least}" + (f" to {most}" if most > least else ""))
     if source.depth_spec is not None:
         lines += [f"depth: {source.depth_spec.describe()}", *_scene_lines(tally, _unit(subject))]
     lines += _histogram("labels", tally.label_pixels, source.class_names, "pixels")
