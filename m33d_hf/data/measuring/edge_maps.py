@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from scipy.fft import irfft2, next_fast_len, rfft2
 
 _STEP, _WHOLE = 0.03, 0.1  # relative steps of depth: the smallest that is an edge, and that which is a whole one
 _AROUND = 12  # pixels on each side, of the mean around that is taken from a picture's edges
@@ -62,20 +65,20 @@ def zoomed(edges_HW: np.ndarray, zoom: float) -> np.ndarray:
     return moved.reshape(height, width)
 
 
-def correlations(picture_HW: np.ndarray, edges_NHW: np.ndarray, radius: int) -> np.ndarray:
-    """Sum over pixels p of picture(p) * edges(p + shift), for every shift up to `radius`, by FFT.
+def correlations(pairs: Sequence[tuple[np.ndarray, np.ndarray]], radius: int) -> np.ndarray:
+    """Sum over pairs and pixels p of picture(p) * edges(p + shift), for every shift up to `radius`, by FFT.
 
     Args:
-        picture_HW: edges of a picture.
-        edges_NHW: maps of edges of depth, each compared by itself.
+        pairs: edges of a picture, (H, W), and N maps of edges of depth, (N, H, W), each compared by itself.
         radius: of the shifts, each way.
 
     Returns:
         (N, 2 radius + 1, 2 radius + 1), with [:, radius + down, radius + right].
     """
-    size = [length + 2 * radius for length in picture_HW.shape]
-    product = np.conj(np.fft.rfft2(picture_HW, size)) * np.fft.rfft2(edges_NHW, size)
-    surfaces = np.roll(np.fft.irfft2(product, size), (radius, radius), (-2, -1))
+    least = np.max([picture.shape for picture, _ in pairs], axis=0) + 2 * radius
+    size = [next_fast_len(int(length), real=True) for length in least]
+    product = sum(np.conj(rfft2(picture, size)) * rfft2(edges, size) for picture, edges in pairs)
+    surfaces = np.roll(irfft2(product, size), (radius, radius), (-2, -1))
     return surfaces[:, : 2 * radius + 1, : 2 * radius + 1]
 
 

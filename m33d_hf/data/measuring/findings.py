@@ -150,17 +150,21 @@ def _misplaced(place: Misplacement, frames: int) -> str:
             "as that of a second camera with another focal length does; in the middle of the picture "
         )
     moves = [
-        f"{abs(pixels)} pixels {positive if pixels > 0 else negative}"
+        f"{_pixels(pixels)} {positive if pixels > 0 else negative}"
         for pixels, positive, negative in ((place.right, "to the right", "to the left"), (place.down, "down", "up"))
         if pixels
     ]
     where = f"{' and '.join(moves)} of where" if moves else "where"
     better = f"{place.gain:.1f} times" if place.gain < 10 else "many times"
     return (
-        f"{size}depth seems to lie {where} RGB shows it (within {place.within} pixels; the edges of {frames} frames "
+        f"{size}depth seems to lie {where} RGB shows it (within {_pixels(place.within)}; the edges of {frames} frames "
         f"agree {better} better there than as they are). Register depth to the colour camera "
         "(--data.options.calibration, or scripts/import_recording.py); resizing does not."
     )
+
+
+def _pixels(count: int) -> str:
+    return f"{abs(count)} pixel{'' if abs(count) == 1 else 's'}"
 
 
 def _lengths(subject: Subject, tally: SplitTally, problems: bool) -> Iterator[str]:

@@ -115,17 +115,18 @@ def edge_agreement(rgb_3HW: np.ndarray, depth_HW: np.ndarray) -> EdgeTally | Non
     energies = [float(sum((each**2).sum() for each in kind)) for kind in zip(*found, strict=True)]
     if energies[1] < _LEAST_EDGES or energies[0] == 0:
         return None
-    shifts = sum(correlations(picture, edges[None], RADIUS)[0] for picture, edges in found)
+    shifts = correlations([(picture, edges[None]) for picture, edges in found], RADIUS)[0]
     return EdgeTally(1, _whole(shifts / math.sqrt(energies[0] * energies[1])), _zoom_agreement(grey, depth))
 
 
 def _zoom_agreement(grey_HW: np.ndarray, depth_HW: np.ndarray) -> np.ndarray:
     """The surfaces at every magnification, each relative to the edges that it keeps in the picture."""
-    total, energies = np.zeros(_MAGNIFIED), np.zeros((2, len(ZOOMS)))
+    pairs, energies = [], np.zeros((2, len(ZOOMS)))
     for picture, edges in _edges(grey_HW, depth_HW, ZOOM_SIDE):
         moved = np.stack([zoomed(edges, zoom) for zoom in ZOOMS])
-        total += correlations(picture, moved, ZOOM_RADIUS)
+        pairs.append((picture, moved))
         energies += [np.full(len(ZOOMS), (picture**2).sum()), (moved**2).sum(axis=(1, 2))]
+    total = correlations(pairs, ZOOM_RADIUS)
     scale = np.sqrt(energies[0] * energies[1])[:, None, None]
     return _whole(np.divide(total, scale, out=np.zeros_like(total), where=scale > 0))
 

@@ -68,12 +68,15 @@ def test_agreement_is_the_plain_sum_over_pixels():
     """The FFT against a sum over shifted maps, at several shifts, with edges from simple arrays."""
     draw = np.random.default_rng(1)
     radius, picture, edges = 9, draw.normal(size=(70, 65)), draw.random((2, 70, 65))
-    surfaces = correlations(picture, edges, radius)
+    surfaces = correlations([(picture, edges), (picture.T[:50], edges.transpose(0, 2, 1)[:, :50])], radius)
     padded = np.pad(edges, ((0, 0), (radius, radius), (radius, radius)))
     for down, right in ((0, 0), (5, -3), (-radius, radius), (1, 7)):
         top, left = radius + down, radius + right
         moved = padded[:, top : top + 70, left : left + 65]
-        assert surfaces[:, top, left] == pytest.approx((picture * moved).sum(axis=(1, 2)), abs=1e-8)
+        sums = (picture * moved).sum(axis=(1, 2))
+        turned = np.pad(edges.transpose(0, 2, 1)[:, :50], ((0, 0), (radius, radius), (radius, radius)))
+        sums += (picture.T[:50] * turned[:, top : top + 50, left : left + 70]).sum(axis=(1, 2))
+        assert surfaces[:, top, left] == pytest.approx(sums, abs=1e-8)
 
 
 def test_zoomed_edges_keep_their_weight_and_move_away_from_the_middle():
