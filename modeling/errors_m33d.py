@@ -50,6 +50,14 @@ def decoding(path: object, what: str = "cannot be decoded", cure: str = "") -> I
         raise CorruptFileError(path, f"{what} ({words}){cure}") from error
 
 
+class MissingSplitError(DataError):
+    """A split that a data set does not have; `instead` is one that it has and that serves for evaluation."""
+
+    def __init__(self, message: str, instead: str | None = None) -> None:
+        super().__init__(message)
+        self.instead = instead
+
+
 class DepthUnitError(DataError):
     """Depth whose unit is unknown or implausible."""
 

@@ -11,6 +11,7 @@ Start it again to continue after an interruption. Exit code: 0 fine, 1 problems,
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from m33d_hf.inspection.doctor import check_data
     from m33d_hf.inspection.request import read_request
 
+    # What readers log, the report says as notes and findings.
+    logger = logging.getLogger("m33d_hf.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         request = read_request(sys.argv[1:] if argv is None else argv, _parser())
         return check_data(request, say=lambda text: print(text, flush=True))
@@ -43,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command to continue", file=sys.stderr)
         return 130
+    finally:
+        logger.setLevel(level)
 
 
 if __name__ == "__main__":

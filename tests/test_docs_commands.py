@@ -12,7 +12,8 @@ import torch
 
 from m33d_hf import M33DForDepthEstimation, M33DForPreTraining, M33DForVideoClassification
 from m33d_hf.inference.preparation_arguments import parse_preparation
-from m33d_hf.inspection.request import DEFAULT_RECIPE, add_options
+from m33d_hf.inspection.proposed_recipes import checked_as
+from m33d_hf.inspection.request import add_options
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.task_names import TASKS
@@ -63,7 +64,7 @@ def _task_of_check(words: list[str]) -> None:
     add_options(parser)
     positional = [] if words[0].startswith("-") else words[:1]
     _, others = parser.parse_known_args(words[len(positional) :])
-    recipe = [] if "--recipe" in others else ["--recipe", DEFAULT_RECIPE]
+    recipe = [] if "--recipe" in others else ["--recipe", checked_as("folder")]
     resolve([*recipe, *others], "pretraining")
 
 

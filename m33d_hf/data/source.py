@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """A file that is not used, and why."""
+    """A file that is not used, and why; `damaged` if that is because all or part of it cannot be read."""
 
     path: str
     reason: str
+    damaged: bool = False
 
 
 class LongVideo(Protocol):

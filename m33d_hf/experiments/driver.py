@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.clock import clock
 from m33d_hf.data.files.atomic_writing import remove_leftovers
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.errors import ConfigError
@@ -20,7 +21,6 @@ from m33d_hf.experiments.plan import load_plan
 from m33d_hf.experiments.progress import ProgressLine
 from m33d_hf.experiments.reading import as_tables
 from m33d_hf.experiments.report import demo, reproduction, video
-from m33d_hf.experiments.report.document import clock
 from m33d_hf.experiments.report.expectations import judge
 from m33d_hf.experiments.report.results import RESULTS, Results, failures, load_results, understood
 from m33d_hf.training.processes.guards import output_lock

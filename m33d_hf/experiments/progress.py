@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
+from m33d_hf.data.clock import clock
 from m33d_hf.experiments.jobs import DONE, Job
-from m33d_hf.experiments.report.document import clock
 
 
 class ProgressLine:

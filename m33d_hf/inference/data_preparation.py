@@ -15,11 +15,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.clock import clock
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.markers import damage
@@ -94,7 +94,7 @@ class PreparationSummary:
     def describe(self) -> str:
         """The closing lines."""
         lines = [
-            f"{self.written} parts written ({self.rows} frames, {self.size / _MIB:.1f} MiB, {_clock(self.seconds)}), "
+            f"{self.written} parts written ({self.rows} frames, {self.size / _MIB:.1f} MiB, {clock(self.seconds)}), "
             f"{self.kept} were there already, of {self.parts}; {len(self.skipped)} items skipped."
         ]
         lines += [f"skipped {file.path}: {file.reason}" for file in self.skipped[:5]]
@@ -318,11 +318,7 @@ class _Run:
         self.reported = now
         rate = done / (now - self.started)
         left = (self.total - done) / rate
-        self.say(f"{done} of {self.total} items ({done / self.total:.0%}), {rate:.1f} per second, {_clock(left)} left")
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+        self.say(f"{done} of {self.total} items ({done / self.total:.0%}), {rate:.1f} per second, {clock(left)} left")
 
 
 @contextmanager

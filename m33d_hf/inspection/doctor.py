@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,17 @@ from typing import Any
 from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomically
 from m33d_hf.data.files.skips import FILE_NAME, HEADER, SkippedFile, append_skipped
 from m33d_hf.data.loader.skip_list import SkipList
-from m33d_hf.errors import DataError, MissingDependencyError
-from m33d_hf.inspection.duplicates import Pair, near_duplicates
-from m33d_hf.inspection.findings import Finding, judge_duplicates, judge_split
-from m33d_hf.inspection.report import describe_findings, describe_split, report_dict
+from m33d_hf.data.measuring.duplicates import Pair, near_duplicates
+from m33d_hf.data.measuring.findings import Finding, judge_duplicates, judge_split
+from m33d_hf.data.measuring.tallies import SplitTally
+from m33d_hf.data.measuring.wording import describe_findings, describe_split
+from m33d_hf.errors import DataError, MissingDependencyError, MissingSplitError
+from m33d_hf.inspection.next_step import next_step
+from m33d_hf.inspection.report import report_dict
 from m33d_hf.inspection.request import Request
 from m33d_hf.inspection.running import forget_partial, measure_split
 from m33d_hf.inspection.sheet import write_sheet
 from m33d_hf.inspection.splits import Split, open_split
-from m33d_hf.inspection.tallies import SplitTally
 
 REPORT, SHEET, DUPLICATES = "report.json", "contact_sheet.png", "duplicates.csv"
 FINE, PROBLEMS = 0, 1
@@ -45,7 +46,7 @@ def check_data(request: Request, say: Say) -> int:
     """
     known = [] if request.args.data.skip_list is None else list(SkipList(request.args.data.skip_list).entries)
     request.output.mkdir(parents=True, exist_ok=True)
-    measured, findings = _measured(request, say)
+    measured, findings, instead = _measured(request, say)
     findings += [finding for split, tally in measured for finding in judge_split(split, tally)]
     pairs = _duplicates(measured)
     hashed = [len(tally.hashes) for _, tally in measured]
@@ -55,27 +56,53 @@ def check_data(request: Request, say: Say) -> int:
     _write_report(request.output / REPORT, measured, findings)
     sheet = _sheet(request.output / SHEET, measured)
     forget_partial(request.output)
+    told: set[str] = set()
     for split, tally in measured:
-        say("\n".join(describe_split(split, tally)))
+        lines = [line for line in describe_split(split, tally) if not (line.startswith("note: ") and line in told)]
+        told.update(lines)
+        say("== " + "\n".join(lines))
     say("== findings")
     say("\n".join(describe_findings(findings)) or "nothing was found that stops or spoils a run")
     say(f"== report: {', '.join([REPORT, FILE_NAME, *([DUPLICATES] if pairs else []), sheet])} in {request.output}")
-    say(_what_next(request, measured, findings))
+    listed = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None
+    skip_list = str(request.output / FILE_NAME) if listed else None
+    trained = next((tally for split, tally in measured if split.name == "train"), None)
+    say(next_step(request, trained, findings, skip_list, instead))
     return PROBLEMS if any(finding.is_problem for finding in findings) else FINE
 
 
-def _measured(request: Request, say: Say) -> tuple[list[tuple[Split, SplitTally]], list[Finding]]:
-    """The splits that can be opened with their figures, and what is to be said of those that cannot."""
-    found, findings = [], []
+def _measured(request: Request, say: Say) -> tuple[list[tuple[Split, SplitTally]], list[Finding], str | None]:
+    """The splits that can be opened with their figures, what is to be said of those that cannot, and what a run takes
+    for evaluation where the recipe's split is one that the data does not have."""
+    found: list[tuple[Split, SplitTally]] = []
+    findings: list[Finding] = []
+    instead: str | None = None
     for train in (True, False):
+        name = "train" if train else "evaluation"
         try:
             split = open_split(request.args, train, request.max_samples, request.frames)
         except DataError as error:
-            findings.append(Finding("train" if train else "evaluation", f"cannot be opened: {error}"))
+            if isinstance(error, MissingSplitError) and found and not request.eval_split_given:
+                instead = error.instead or "null"
+                findings.append(Finding(name, f"the training split alone is checked: {_told(error)}", False))
+            else:
+                findings = _with_unopened(findings, name, _told(error))
             continue
         if split is not None:
             found.append((split, measure_split(split, request.output, request.workers, say)))
-    return found, findings
+    return found, findings, instead
+
+
+def _told(error: DataError) -> str:
+    return str(error).removeprefix("Evaluation data: ")
+
+
+def _with_unopened(findings: Sequence[Finding], name: str, reason: str) -> list[Finding]:
+    """The findings and that a split cannot be opened; said once where both fail for the same reason."""
+    text = f"cannot be opened: {reason}"
+    if findings and text.startswith(findings[-1].text.rstrip(".")):
+        return [*findings[:-1], Finding("train and evaluation", findings[-1].text)]
+    return [*findings, Finding(name, text)]
 
 
 def _duplicates(measured: Sequence[tuple[Split, SplitTally]]) -> list[Pair]:
@@ -112,9 +139,7 @@ def _write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     write_atomically(path, write)
 
 
-def _write_report(
-    path: Path, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]
-) -> None:
+def _write_report(path: Path, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]) -> None:
     report: dict[str, Any] = {
         "version": 1,
         "findings": [vars(finding) for finding in findings],
@@ -131,31 +156,3 @@ def _sheet(path: Path, measured: Sequence[tuple[Split, SplitTally]]) -> str:
     except MissingDependencyError as error:
         return f"no contact sheet ({error})"
     return "no contact sheet (nothing could be read)" if written is None else written.name
-
-
-def _what_next(
-    request: Request, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]
-) -> str:
-    """The command to type next."""
-    words = _without(request.words, "--data.skip_list")
-    named = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None
-    skip = ["--data.skip_list", str(request.output / FILE_NAME)] if named else []
-    command = shlex.join(["python", request.script, *words, *skip, "--dry_run"])
-    advice = "What to type next:"
-    if any(finding.is_problem for finding in findings):
-        advice = "What to type next, once the problems are dealt with" + (
-            " (the list leaves out what cannot be read or used):" if skip else ":"
-        )
-    return f"{advice}\n  {command}"
-
-
-def _without(words: Sequence[str], key: str) -> list[str]:
-    """The words without a key and its value."""
-    kept: list[str] = []
-    skipping = False
-    for word in words:
-        if word.startswith("--"):
-            skipping = word == key or word.startswith(f"{key}=")
-        if not skipping:
-            kept.append(word)
-    return kept

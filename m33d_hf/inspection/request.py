@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.inspection.proposed_recipes import checked_as
 from m33d_hf.training.recipe import recipes
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.command_line import read_overrides
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.task_names import PRETRAINING
-
-DEFAULT_RECIPE = "scannet_stage1"
 
 
 @dataclass(frozen=True)
@@ -22,24 +21,26 @@ class Request:
     """What to check and how.
 
     Attributes:
+        typed: the whole command line.
         args: of the run; `words` are those that its script takes.
+        recipe: of the run; `recipe_given` if the command named it.
+        eval_split_given: whether the command named the evaluation data.
         output: folder of the report.
         workers: processes that read; fewer than 2 read in this one.
         max_samples: look at only so many samples of each split, evenly spread; None for all.
         frames: frames to read of each clip or video; 0 for all.
     """
 
+    typed: list[str]
     args: RunArguments
     words: list[str]
+    recipe: str
+    recipe_given: bool
+    eval_split_given: bool
     output: Path
     workers: int
     max_samples: int | None
     frames: int
-
-    @property
-    def script(self) -> str:
-        """The script of the run."""
-        return f"scripts/run_{'pretrain' if self.args.task == PRETRAINING else self.args.task}.py"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +54,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Request:
     """Read a command line: [FRAMES] [the doctor's options] [arguments of a run].
 
-    FRAMES alone means `--data.source folder --data.root FRAMES`; without a recipe, `DEFAULT_RECIPE` says at which size
-    frames are used.
+    FRAMES alone means `--data.source folder --data.root FRAMES`; without a recipe, `checked_as` says which one
+    tells how the data is used.
 
     Raises:
         ConfigError: as `resolve`; a number out of range, a folder that is not there, or nothing to check.
@@ -79,18 +80,28 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
         raise ConfigError(
             "nothing to check: give a folder of frames, --recipe NAME, or --data.source X --data.root ROOT."
         )
-    if "recipe" not in overrides:
-        others = ["--recipe", DEFAULT_RECIPE, *others]
-    args = resolve(others, _task(read_overrides(others)["recipe"])).args
+    recipe_given = "recipe" in overrides
+    if not recipe_given:
+        others = ["--recipe", checked_as(str(data.get("source") or "folder")), *others]
+    recipe = str(read_overrides(others)["recipe"])
+    args = resolve(others, _task(recipe)).args
     for key, folder in (("data.root", args.data.root), ("data.eval_root", args.data.eval_root)):
         if folder is not None and not Path(folder).expanduser().exists():
             raise ConfigError(f"{key} {folder!r} does not exist.")
-    return Request(args, others, own.output, own.workers, own.max_samples, own.frames)
+    stated = bool({"eval_split", "eval_root"} & set(data))
+    looks = (own.output, own.workers, own.max_samples, own.frames)
+    return Request(list(words), args, others, recipe, recipe_given, stated, *looks)
 
 
-def _task(recipe: object) -> str:
+def script_of(recipe: str) -> str:
+    """The script that runs a recipe."""
+    task = _task(recipe)
+    return f"scripts/run_{'pretrain' if task == PRETRAINING else task}.py"
+
+
+def _task(recipe: str) -> str:
     """The task of a recipe, whose script takes the words."""
     task = PRETRAINING
-    for _, tree in recipes.recipe_chain(str(recipe)):
+    for _, tree in recipes.recipe_chain(recipe):
         task = str(tree.get("task", task))
     return task

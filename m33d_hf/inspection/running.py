@@ -12,12 +12,13 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
+from m33d_hf.data.clock import clock
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.loader.workers import start_worker, worker_context
+from m33d_hf.data.measuring.samples import measure
+from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.errors import WorkerLostError
-from m33d_hf.inspection.measuring import measure
 from m33d_hf.inspection.splits import Split
-from m33d_hf.inspection.tallies import SplitTally
 
 PARTIAL = "partial"
 _REQUEST = "request.json"
@@ -126,7 +127,7 @@ class _Progress:
         """One more chunk is measured."""
         self.done += 1
         now = time.monotonic()
-        if now - self.told < _SECONDS:
+        if now - self.told < _SECONDS or self.done == self.pending:
             return
         self.told = now
         left = (self.pending - self.done) * (now - self.started) / self.done
@@ -135,13 +136,5 @@ class _Progress:
         rate = self.done * self.split.chunk_size / (now - self.started)
         self.say(
             f"{self.split.name}: {there} of {total} samples ({there / total:.0%}), {rate:.3g} per second, about "
-            f"{duration(left)} left"
+            f"{clock(left)} left"
         )
-
-
-def duration(seconds: float) -> str:
-    """Such as "2 h 05 min", "3 min 20 s" or "12 s"."""
-    whole = max(0, round(seconds))
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"

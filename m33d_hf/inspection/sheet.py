@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from m33d_hf.data.measuring.samples import spread
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import DataError
-from m33d_hf.inspection.measuring import spread
 from m33d_hf.inspection.splits import Split
 from m33d_hf.visualization.canvas import INVALID, bare, new_figure, save_figure
 from m33d_hf.visualization.dense import color_labels

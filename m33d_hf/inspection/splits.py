@@ -6,9 +6,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from m33d_hf.data.source import Source
+from m33d_hf.data.measuring.samples import Looks, spread
+from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.errors import DataError
-from m33d_hf.inspection.measuring import Looks, spread
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.building import build_run_source, run_rows
@@ -20,26 +20,16 @@ _MOST_CHUNKS, _LEAST_CHUNK = 2000, 16
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Subject):
     """What is looked at of one split.
 
     Attributes:
-        name: "train" or "evaluation".
-        source: as the run reads it.
         rows: the samples to look at, ascending.
-        total: samples of the split.
         frames: of each clip or video, see `Looks`.
-        clip_frames: source frames that a clip of the model covers; 1 for images.
-        least_side: pixels that a frame must have, the model's patch.
     """
 
-    name: str
-    source: Source
     rows: list[int]
-    total: int
     frames: int
-    clip_frames: int
-    least_side: int
 
     @property
     def chunk_size(self) -> int:
@@ -55,9 +45,7 @@ class Split:
         """The samples of a chunk, and how closely each is looked at."""
         places = range(number * self.chunk_size, min((number + 1) * self.chunk_size, len(self.rows)))
         edges, hashes = (-(-len(self.rows) // most) for most in (MOST_EDGES, MOST_HASHES))
-        return [
-            (self.rows[place], Looks(self.frames, place % edges == 0, place % hashes == 0)) for place in places
-        ]
+        return [(self.rows[place], Looks(self.frames, place % edges == 0, place % hashes == 0)) for place in places]
 
     def fingerprint(self) -> str:
         """Equal for equal data, looked at equally: partial results of another are of no use."""
@@ -85,4 +73,4 @@ def open_split(args: RunArguments, train: bool, max_samples: int | None, frames:
         raise DataError(f"the source {source.name!r} has no samples")
     span = 1 if config.num_frames == 1 else config.num_frames * data.frame_stride
     name = "train" if train else "evaluation"
-    return Split(name, source, kept, len(rows), frames, span, min(config.patch_height_width))
+    return Split(name, source, len(rows), span, min(config.patch_height_width), kept, frames)

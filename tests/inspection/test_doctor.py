@@ -1,6 +1,5 @@
 """Folders with planted faults: what the doctor says, its exit code, its list, and that it can be interrupted."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.doctor import check
 from helpers.frames_on_disk import save
 from helpers.planted_frames import boxes, write_planted, write_scene
 from helpers.sunrgbd_folders import rotated
@@ -19,23 +19,16 @@ from m33d_hf.inspection import running
 from m33d_hf.inspection.splits import Split
 from m33d_hf.scripts.check_data import main
 
-MODEL = ["--model.image_size", "32", "--model.patch_size", "8"]
-
-
-def check(root: Path, *words: str, output: Path | None = None) -> tuple[int, str, dict]:
-    """Exit code, the problems as one text, and the report."""
-    output = root.parent / "check" if output is None else output
-    code = main([str(root), "--output", str(output), "--workers", "1", *MODEL, *words])
-    report = json.loads((output / "report.json").read_text())
-    problems = "\n".join(each["text"] for each in report["findings"] if each["is_problem"])
-    return code, problems, report
-
 
 @pytest.fixture(autouse=True)
-def no_sheet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes seconds; one test looks at it."""
-    if "sound_folder" not in request.node.name:
+def what_takes_long(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds, and comparing the edges of every frame; the tests that look at these do them in full."""
+    name = request.node.name
+    monkeypatch.setattr("m33d_hf.inspection.sheet.SAMPLES", 3)
+    if "sound_folder" not in name:
         monkeypatch.setattr("m33d_hf.inspection.doctor.write_sheet", lambda splits, path: None)
+    if not {"sound", "shifted"} & set(name.split("_")):
+        monkeypatch.setattr("m33d_hf.inspection.splits.MOST_EDGES", 1)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +72,8 @@ def test_shifted_depth_is_suspected_in_the_scene_that_has_it(root: Path):
     shutil.rmtree(root / "train/scene1")
     write_scene(root / "train/scene1", 1, shift=6)
     code, problems, report = check(root)
-    assert code == 1 and "scene train/scene1: depth seems to lie 6 pixels to the right and 0 pixels" in problems
-    found = {name: scene["suspected_shift"] for name, scene in report["splits"]["train"]["scenes"].items()}
+    assert code == 1 and "train: scene train/scene1: depth seems to lie 6 pixels to the right of" in problems
+    found = {name: scene["suspected_misplacement"] for name, scene in report["splits"]["train"]["scenes"].items()}
     assert {name for name, shift in found.items() if shift} == {"train/scene1"}
 
 

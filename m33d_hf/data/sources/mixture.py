@@ -152,7 +152,7 @@ class MixtureSource(Source):
         self.depth_spec, self.class_table = first.depth_spec, first.class_table
         self.items_have_labels = first.items_have_labels
         self.unpaired = [
-            Unpaired(f"{name}/{entry.path}", entry.reason)
+            Unpaired(f"{name}/{entry.path}", entry.reason, entry.damaged)
             for name, source in self.members.items()
             for entry in source.unpaired
         ]

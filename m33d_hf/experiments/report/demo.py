@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.clock import clock
 from m33d_hf.experiments.report.demo_figures import picture_blocks
-from m33d_hf.experiments.report.document import Block, Bullets, Heading, Paragraph, Table, clock, flops_text, write_both
+from m33d_hf.experiments.report.document import Block, Bullets, Heading, Paragraph, Table, flops_text, write_both
 from m33d_hf.experiments.report.expectations import judge
 from m33d_hf.experiments.report.results import (
     DONE,
@@ -181,7 +182,8 @@ def _cost(results: Results) -> list[Block]:
         f" backward, two per multiply-add), counted by formula.{drawn}"
     )
     header = ["", "pre-training", "seed", "labels", "steps", "test metric %", "seconds", "FLOPs"]
-    total = f"Everything together took **{clock(results['wall_seconds'])}** (m:ss) with {results['workers']} processes."
+    took = clock(results["wall_seconds"])
+    total = f"Everything together took **{took}** (h:mm:ss) with {results['workers']} processes."
     blocks: list[Block] = [Heading("Cost"), Paragraph(total), Table(header, rows, left=(1,), note=note)]
     failed = failures(results)
     if failed:

@@ -95,13 +95,6 @@ code { background: #eef1f4; padding: .08em .3em; border-radius: 3px; font-size: 
 """
 
 
-def clock(seconds: float) -> str:
-    """Seconds as m:ss, or h:mm:ss from an hour on."""
-    total = max(0, round(seconds))
-    hours, minutes, rest = total // 3600, total % 3600 // 60, total % 60
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 def flops_text(flops: float) -> str:
     """FLOPs with a unit, three digits."""
     for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from m33d_hf.data.clock import clock
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.report.answers import answer_blocks, short_answers
-from m33d_hf.experiments.report.document import Block, Bullets, Heading, Paragraph, clock, to_html, to_markdown
+from m33d_hf.experiments.report.document import Block, Bullets, Heading, Paragraph, to_html, to_markdown
 from m33d_hf.experiments.report.figures import all_pictures
 from m33d_hf.experiments.report.paper import paper_blocks
 from m33d_hf.experiments.report.results import Results, failures
@@ -84,7 +85,7 @@ def _what(results: Results) -> str:
     seeds = ", ".join(str(seed) for seed in results["seeds"])
     commit = environment.get("commit", "unknown")
     return (
-        f"`{results.get('command', 'make reproduce')}`: {clock(results['wall_seconds'])} (h:mm:ss or m:ss) with"
+        f"`{results.get('command', 'make reproduce')}`: {clock(results['wall_seconds'])} (h:mm:ss) with"
         f" {results['workers']} processes, {clock(results.get('cpu_seconds', 0.0))} of CPU time in all; seeds {seeds};"
         f" commit `{short_commit(commit, 12)}`. {floors_text(results)} {CAVEAT}"
     )

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.data.sources.doctor import check_source
+from m33d_hf.data.measuring.first_look import describe_look, first_look
+from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.errors import DataError
 from m33d_hf.evaluation.flops import TASKS as COUNTED
 from m33d_hf.evaluation.flops import flops_per_sample
@@ -26,8 +27,6 @@ from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
 
-FRAMES_CHECKED = 16
-FILES_OPENED = 200  # of videos, to see whether they are whole: some three seconds
 SAMPLES_COLLATED = 2
 GIB = 1024**3
 
@@ -167,8 +166,8 @@ def check_first_samples(
     """
     patch = min(config_of(model).patch_height_width)
     covered = 1 if dataset.num_frames == 1 else dataset.num_frames * dataset.frame_stride
-    report = check_source(dataset.source, FRAMES_CHECKED, patch, FILES_OPENED, covered)
-    lines = [f"{len(dataset)} samples in use", report.summary()]
+    subject = Subject("train" if train else "evaluation", dataset.source, len(dataset.source), covered, patch)
+    lines = [f"{len(dataset)} samples in use", *describe_look(subject, first_look(subject))]
     rows = [(0, index) for index in range(min(SAMPLES_COLLATED, len(dataset)))]
     batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])
     keys = batch.get("meta", {}).get("keys", [])

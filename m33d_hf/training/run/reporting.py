@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from accelerate import Accelerator
 
+from m33d_hf.data.clock import clock
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -158,7 +159,7 @@ class Reporter:
         values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         waiting = f"  data wait {row['data_wait']:.0%}" if "data_wait" in row else ""
         per_step = (now - self._started) / max(step - self.start_step, 1)
-        eta = _clock(per_step * (self.total_steps - step))
+        eta = clock(per_step * (self.total_steps - step))
         print(f"step {step}/{self.total_steps}  {values}{waiting}  ETA {eta}", file=sys.stderr, flush=True)
 
 
@@ -275,9 +276,3 @@ def _commit() -> str | None:
         return None
     commit = git("rev-parse", "HEAD")
     return f"{commit}-dirty" if commit and git("status", "--porcelain", "--untracked-files=no") else commit
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"

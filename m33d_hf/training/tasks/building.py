@@ -19,7 +19,7 @@ from m33d_hf.data.loader.subsets import label_subset, scene_subset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
 from m33d_hf.data.sources.mixture import MixtureSource, read_members
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
@@ -79,9 +79,10 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         if train:
             raise
         told = str(error).rstrip().rstrip(".")
-        raise DataError(
-            f"Evaluation data: {told}. To train without evaluation, pass --data.eval_split null."
-        ) from error
+        message = f"Evaluation data: {told}. To train without evaluation, pass --data.eval_split null."
+        if isinstance(error, MissingSplitError):
+            raise MissingSplitError(message, error.instead) from error
+        raise DataError(message) from error
 
 
 def _build_mixture(args: RunArguments, config: M33DConfig) -> Source:

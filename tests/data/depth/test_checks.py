@@ -13,7 +13,8 @@ from m33d_hf.data.depth.sampling import spread_over
 from m33d_hf.data.depth.unit_guess import detect_depth_spec
 from m33d_hf.data.files.files import read_map
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.data.sources.doctor import check_source
+from m33d_hf.data.measuring.first_look import first_look
+from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.errors import ConfigError, CorruptFileError, DepthUnitError
 
@@ -111,8 +112,8 @@ def test_a_later_file_of_another_unit_counts_as_bad(tmp_path: Path):
         source[odd].read([0])
     sample = SampleDataset(source)[0, odd]
     assert sample.meta["dropped"] and sample.meta["skipped"][0].path.endswith(f"depth/{odd}.png")
-    report = check_source(source)
-    assert [Path(entry.path).name for entry in report.unreadable] == [f"{odd}.png"]
+    tally = first_look(Subject("train", source, len(source), 1, 8), frames=len(source))
+    assert [Path(entry.path).name for entry in tally.unusable] == [f"{odd}.png"]
 
 
 def test_a_later_sequence_of_another_unit_stops_the_run(tmp_path: Path):

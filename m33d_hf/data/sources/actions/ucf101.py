@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m33d_hf.data.depth.maps import DepthMaps, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
+from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.options import choose
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.actions.ucf101_files import VideoTree, list_videos
@@ -219,11 +220,10 @@ def _depth_root(depth: str | None, root: Path, base: Path) -> Path | None:
         return None
     if depth == "auto":
         return next((folder for folder in (root / "depth", base / "depth") if folder.is_dir()), None)
-    places = (Path(depth).expanduser(), root / depth)
-    found = next((folder for folder in places if folder.is_dir()), None)
+    found = next((folder for folder in stated_places(root, depth) if folder.is_dir()), None)
     if found is None:
         raise ConfigError(
-            f"depth is {str(depth)!r}, which is not a folder, neither in the current folder nor under {root}; give a "
+            f"depth is {str(depth)!r}, which is not a folder, neither under {root} nor in the current folder; give a "
             "folder, auto or none (--data.options.depth)"
         )
     return found

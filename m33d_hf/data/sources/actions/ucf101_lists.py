@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
 from m33d_hf.data.randomness import seed_of
 from m33d_hf.data.sources.frames.splits import canonical_split
@@ -70,13 +71,13 @@ def find_lists(root: Path, lists: str | Path | None) -> Path:
 
     Args:
         root: of the data.
-        lists: a folder, as it stands or under the root; None looks in the root and in ucfTrainTestlist in or beside it.
+        lists: a folder, see `stated_places`; None looks in the root and in ucfTrainTestlist in or beside it.
 
     Raises:
         DataError: it was not found.
     """
     if lists is not None:
-        candidates = [Path(lists).expanduser(), root / lists]
+        candidates = stated_places(root, lists)
     else:
         candidates = [(root / folder).resolve() for folder in LIST_FOLDERS]
     for folder in candidates:

@@ -216,10 +216,19 @@ def find_frames(
     if not complete:
         raise DataError(
             f"no frame under {listing.root} has {' and '.join(sorted(required)) or 'RGB or depth'}. "
-            f"{''.join(f'{note}. ' for note in notes)}Found:\n{listing.summary()}\n"
+            f"{''.join(f'{note}. ' for note in notes)}{_unlike(unpaired)}Found:\n{listing.summary()}\n"
             f"{readable_suffixes(chosen)}\n{_HOW_TO_FIX}"
         )
     return _in_sequences(complete), unpaired, notes
+
+
+def _unlike(unpaired: Sequence[Unpaired]) -> str:
+    """A sentence on files that are there, in several folders, and match none of another."""
+    firsts = {PurePosixPath(entry.path).parent: entry.path for entry in reversed(unpaired)}
+    if len(firsts) < 2:
+        return ""
+    shown = ", ".join(sorted(firsts.values())[:3])
+    return f"Names are compared without their suffixes, and these match none: {shown}. "
 
 
 # Frames that lie in no sequence's folder. A fixed word: the root's own name must not change keys and draws.

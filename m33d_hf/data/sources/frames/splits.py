@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
 from m33d_hf.data.sources.frames.pairing import composed
 from m33d_hf.data.sources.frames.reading import Frame
-from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
+from m33d_hf.errors import ConfigError, DataError, MissingSplitError, nearest_name_hint
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -83,7 +84,8 @@ def select_split(
     named = {known for known, aliases in SPLIT_NAMES.items() if folders & set(aliases)}
     if fractions is None and named:
         if name not in named:
-            raise DataError(f"{root} has folders for {', '.join(sorted(named))}, but none for the split {name!r}")
+            there = ", ".join(sorted(named))
+            raise MissingSplitError(f"{root} has folders for {there}, but none for the split {name!r}")
         aliases = SPLIT_NAMES[name]
         kept = {k: v for k, v in sequences.items() if PurePosixPath(k).parts[0].lower() in aliases}
         return kept, f"split {name} from the folder of that name"
@@ -94,13 +96,13 @@ def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None
     if isinstance(split_list, Mapping):
         by_name = {canonical_split(key): value for key, value in split_list.items()}
         if name not in by_name:
-            raise ConfigError(f"split_list has no file for {name!r}; it has files for {', '.join(by_name)}")
+            raise MissingSplitError(f"split_list has no file for {name!r}; it has files for {', '.join(by_name)}")
         split_list = by_name[name]
     if split_list is not None:
-        for path in (Path(split_list), root / split_list):
+        for path in stated_places(root, split_list):
             if path.is_file():
                 return path
-        raise DataError(f"split list {str(split_list)!r} was found neither in the current folder nor under {root}")
+        raise DataError(f"split list {str(split_list)!r} was found neither under {root} nor in the current folder")
     candidates = (root / folder / f"{alias}.txt" for folder in (".", "splits") for alias in SPLIT_NAMES[name])
     return next((path for path in candidates if path.is_file()), None)
 
@@ -215,7 +217,7 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
         )
     shares = {canonical_split(key): float(value) for key, value in fractions.items()}
     if name not in shares:
-        raise ConfigError(f"split_fractions has no share for {name!r}: {dict(fractions)}")
+        raise MissingSplitError(f"split_fractions has no share for {name!r}: {dict(fractions)}")
     if any(share < 0 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
         raise ConfigError(f"split_fractions must be positive and add up to at most 1: {dict(fractions)}")
     before = sum(shares.get(other, 0.0) for other in list(SPLIT_NAMES)[: list(SPLIT_NAMES).index(name)])
@@ -232,7 +234,7 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
         how = f"split {name}: {share} of each sequence, as one stretch of frames"
     if not kept:
         total = f"{sum(len(frames) for frames in sequences.values())} frames in "
-        raise DataError(
+        raise MissingSplitError(
             f"split {name!r} is empty: {share} of {'' if len(sequences) >= few else total}{len(sequences)} sequences. "
             "List its sequences in a file (--data.options.split_list), give it a larger share "
             "(--data.options.split_fractions), or read everything (split all)."

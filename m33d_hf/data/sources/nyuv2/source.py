@@ -32,7 +32,7 @@ from m33d_hf.data.sources.nyuv2.tables import (
     read_split,
     settle_label_ids,
 )
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 
 FILE_NAME = "nyu_depth_v2_labeled.mat"
 DEPTH_TARGETS = ("depths", "rawDepths")
@@ -147,7 +147,11 @@ class NYUv2Source(FrameSource):
             return found, "all frames, not split"
         name = canonical_split(split)
         if name == "validation":
-            raise ConfigError("NYUv2 has the splits train and test, but no validation split; evaluate on test.")
+            raise MissingSplitError(
+                "NYUv2 has the splits train and test, but no validation split; evaluate on test (--data.eval_split "
+                "test)",
+                instead="test",
+            )
         frames = {self._numbers[frame.key]: frame for frame in found}
         by_folder = {number: _folder_split(frame) for number, frame in frames.items()}
         if self._splits is None and all(by_folder.values()):

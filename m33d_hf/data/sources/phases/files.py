@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth.maps import SPEC_FILE, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
 from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import ROOT_SEQUENCE, FolderSource
@@ -127,7 +128,7 @@ def _folder_of(root: Path, given: str) -> Path:
         raise DataError(f"data root {str(root)!r} is not a folder; set --data.root to an existing folder")
     if given == "auto":
         return root / "videos" if (root / "videos").is_dir() else root
-    folder = next((place for place in (root / given, Path(given).expanduser()) if place.is_dir()), None)
+    folder = next((place for place in stated_places(root, given) if place.is_dir()), None)
     if folder is None:
         raise DataError(f"videos={given!r} is not a folder, neither under {root} nor elsewhere")
     return folder
@@ -177,8 +178,7 @@ def _sidecar_root(root: Path, folder: Path, options: VideoOptions) -> Path | Non
     if options.depth == "none":
         return None
     if options.depth != "auto":
-        places = (root / options.depth, Path(options.depth).expanduser())
-        found = next((place for place in places if place.is_dir()), None)
+        found = next((place for place in stated_places(root, options.depth) if place.is_dir()), None)
         if found is None:
             raise DataError(f"depth={options.depth!r} is not a folder, neither under {root} nor elsewhere")
         return found
@@ -281,8 +281,7 @@ def find_annotations(
 def _annotation_files(root: Path, annotations: str) -> tuple[Path, list[str], bool]:
     """(folder, files in it, whether they are known to be annotations)."""
     if annotations != "auto":
-        places = (root / annotations, Path(annotations).expanduser())
-        place = next((place for place in places if place.exists()), None)
+        place = next((place for place in stated_places(root, annotations) if place.exists()), None)
         if place is None:
             raise DataError(
                 f"annotations={annotations!r} is neither a folder nor a file, neither under {root} nor elsewhere"

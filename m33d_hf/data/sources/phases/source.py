@@ -260,7 +260,7 @@ class PhasesSource(PhaseSource):
                 lacks = known_lacks(video.handle)
                 lacking = "; ".join(lack.reason for lack in lacks)
             except CorruptFileError as error:
-                self.unpaired.append(Unpaired(error.path, error.reason))
+                self.unpaired.append(Unpaired(error.path, error.reason, damaged=True))
                 continue
             phases = np.full(length, IGNORE_INDEX, dtype=np.uint8)
             uneven += [key] if times is not None and times.starts is not None else []

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from m33d_hf.data.clock import clock
 from m33d_hf.data.files.cache_folder import cache_folder
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CorruptFileError, DataError, decoding
@@ -284,7 +285,7 @@ def _show_progress(spec: RenderSpec, done: int, seconds: float) -> None:
     """One line to stderr with rate and remaining time."""
     rate = done / max(seconds, 1e-9)
     left = (spec.count - done) / max(rate, 1e-9)
-    line = f"rendering rooms, {spec.split}: {done}/{spec.count} {spec.unit}, {rate:.0f}/s, {left:.0f} s left"
+    line = f"rendering rooms, {spec.split}: {done}/{spec.count} {spec.unit}, {rate:.0f}/s, {clock(left)} left"
     print(line, file=sys.stderr, flush=True)
 
 

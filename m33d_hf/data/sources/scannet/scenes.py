@@ -161,8 +161,9 @@ def _recorded(root: Path, folder: Path, recording: Path, options: SceneOptions) 
     try:
         index = read_index(recording)
     except CorruptFileError as error:
-        return Scene(folder.name, [], "sens", unpaired=[Unpaired(file, error.reason)])
-    unpaired = [] if index.lack is None else [Unpaired(file, f"{index.lack}; the first {index.num_frames} are used")]
+        return Scene(folder.name, [], "sens", unpaired=[Unpaired(file, error.reason, damaged=True)])
+    lack = f"{index.lack}; the first {index.num_frames} are used"
+    unpaired = [] if index.lack is None else [Unpaired(file, lack, damaged=True)]
     pictured = 0 not in index.header.color_size
     numbers = {
         number: {"depth": packed_name(file, "depth", number)}

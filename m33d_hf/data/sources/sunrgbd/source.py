@@ -20,7 +20,7 @@ from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, canonical_split
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+from m33d_hf.errors import CorruptFileError, DataError, MissingSplitError
 
 NUM_CLASSES = 37  # the first of NYU40's, with its names
 DEPTHS = ("depth_bfx", "depth")
@@ -105,7 +105,11 @@ class SunRgbdSource(FrameSource):
             return sequences, "all frames, not split"
         name = canonical_split(wanted.name)
         if name not in _ARRAYS:
-            raise ConfigError("SUN RGB-D has the splits train and test, but no validation split; evaluate on test.")
+            raise MissingSplitError(
+                "SUN RGB-D has the splits train and test, but no validation split; evaluate on test (--data.eval_split "
+                "test)",
+                instead="test",
+            )
         path = _toolbox(root, _SPLIT)
         arrays = read_matlab(path, **_AS_OBJECTS)
         entries = {key: np.atleast_1d(arrays.get(key, ())) for key in _ARRAYS.values()}

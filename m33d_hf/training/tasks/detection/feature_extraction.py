@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from m33d_hf.data.clock import clock
 from m33d_hf.data.files.skips import SkipLedger, SkippedFile
 from m33d_hf.data.loader.loading import Transform
 from m33d_hf.data.loader.workers import stop_workers
@@ -261,13 +262,13 @@ class _Progress:
             return
         self.last = now
         left = (now - self.begun) / self.number * (self.batches - self.number)
-        self.say(f"features: video {self.done + 1} of {self.videos} ({key}), about {left:.0f} s left")
+        self.say(f"features: video {self.done + 1} of {self.videos} ({key}), about {clock(left)} left")
 
     def finish(self, bad: int) -> None:
         """Print the last line."""
         if self.say is not None:
             unread = f", {bad} clip(s) unreadable" if bad else ""
-            self.say(f"features of {self.done} video(s) extracted in {time.perf_counter() - self.begun:.0f} s{unread}")
+            self.say(f"features of {self.done} video(s) extracted in {clock(time.perf_counter() - self.begun)}{unread}")
 
 
 def tell(line: str) -> None:

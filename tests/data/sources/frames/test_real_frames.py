@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from helpers.shared_data import shared
+from m33d_hf.data.measuring.first_look import first_look
+from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.data.sources import build_source
-from m33d_hf.data.sources.doctor import check_source
 from m33d_hf.errors import DepthUnitError, LabelError
 
 
@@ -89,7 +90,7 @@ def test_replica_labels_with_void():
     assert labels[labels != 255].max() < 22
     plain = build_source("folder", root=root, num_classes=101, label_ignore=[0])[10].read([0]).segmentation[0].numpy()
     np.testing.assert_array_equal(plain[plain != 255], raw[raw != 0])
-    report = check_source(source, limit=6)
+    report = first_look(Subject("train", source, len(source), 1, 16), frames=6)
     assert report.with_labels == 6 and 0.1 < report.label_pixels[255] / sum(report.label_pixels.values()) < 0.5
 
 

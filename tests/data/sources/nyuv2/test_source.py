@@ -14,7 +14,7 @@ from m33d_hf.data.labels.nyu40 import NYU40
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.nyuv2.source import NYUv2Source
 from m33d_hf.data.sources.nyuv2.tables import read_class_map, read_split
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError, DepthUnitError, LabelError
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, DepthUnitError, LabelError, MissingSplitError
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_label_ids_that_could_be_both(tmp_path: Path):
 
 
 def test_what_is_refused(root: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="no validation split"):
+    with pytest.raises(MissingSplitError, match="no validation split"):
         NYUv2Source(root, split="val")
     with pytest.raises(ConfigError, match=r"depth_target is 'rawdepths'.*Did you mean 'rawDepths'"):
         NYUv2Source(root, depth_target="rawdepths")

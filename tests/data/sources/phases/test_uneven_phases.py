@@ -11,9 +11,10 @@ from PIL import Image
 
 from helpers.videos import UNEVEN_STAMPS, cut_short, write_uneven, write_video
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.measuring.first_look import describe_look, first_look
+from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.data.sample import frame_times
 from m33d_hf.data.sources.actions.ucf101 import Ucf101Source
-from m33d_hf.data.sources.doctor import check_source
 from m33d_hf.data.sources.phases.source import PhasesSource
 from m33d_hf.data.sources.videos.files import VideoFile, cached_info
 from m33d_hf.errors import DataError
@@ -131,10 +132,11 @@ def test_a_look_at_ucf101_lists_cut_recordings(tmp_path: Path) -> None:
     (tmp_path / "classInd.txt").write_text("1 Sew\n")
     (tmp_path / "trainlist01.txt").write_text("Sew/v_Sew_g01_c01.avi 1\n")
     (tmp_path / "testlist01.txt").write_text("Sew/v_Sew_g02_c01.avi 1\n")
-    report = check_source(Ucf101Source(tmp_path, split="train"), limit=4)
-    (found,) = report.incomplete
-    assert found.path == str(whole) and "announces 8.0 s" in found.reason and not report.unreadable
-    assert "WARNING: 1 of 1 opened videos are incomplete" in report.summary() and report.to_dict()["incomplete"]
+    subject = Subject("train", Ucf101Source(tmp_path, split="train"), 1, 1, 8)
+    tally = first_look(subject, frames=4)
+    (found,) = tally.incomplete
+    assert found.path == str(whole) and "announces 8.0 s" in found.reason and not tally.unusable
+    assert "1 videos are used up to where they end" in "\n".join(describe_look(subject, tally))
 
 
 def test_what_is_missing_is_said_once_per_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from helpers.sunrgbd_folders import FRAMES, SIZE, labels_of, millimetres_of, rot
 from m33d_hf.data.labels.nyu40 import NYU40
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.sunrgbd.source import SunRgbdSource
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError
+from m33d_hf.errors import CorruptFileError, DataError, MissingSplitError
 
 
 def test_frames_depth_and_labels(tmp_path: Path):
@@ -77,7 +77,7 @@ def test_what_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="no frame of SUN RGB-D"):
         SunRgbdSource(tmp_path)
     root = write_sunrgbd(tmp_path)
-    with pytest.raises(ConfigError, match="no validation split"):
+    with pytest.raises(MissingSplitError, match="no validation split"):
         SunRgbdSource(root, split="val")
     with pytest.raises(DataError, match=r"allsplit\.mat of SUN RGB-D's toolbox"):
         SunRgbdSource(root / "SUNRGBD/kv1", split="train")

@@ -6,10 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from m33d_hf.data.files.skips import SkippedFile
-from m33d_hf.inspection.depth_tally import DepthTally
+from m33d_hf.data.measuring.depth_tally import DepthTally
+from m33d_hf.data.measuring.misalignment import EdgeTally
 
 MOST_SCENES = 5000
 OTHERS = "(further scenes)"
@@ -23,37 +22,30 @@ class SceneTally:
     Attributes:
         samples, frames: samples of it, and frames of these that were read.
         depth: statistics of its depth.
-        edges: summed `edge_agreement` of `edge_frames` frames, flat; empty without any.
+        edges: agreement of its edges of RGB and depth.
     """
 
     samples: int = 0
     frames: int = 0
     depth: DepthTally = field(default_factory=DepthTally)
-    edges: list[int] = field(default_factory=list)
-    edge_frames: int = 0
-
-    def add_edges(self, surface: np.ndarray | list[int], frames: int = 1) -> None:
-        """Add the agreement of edges of one or more frames."""
-        flat = np.asarray(surface, dtype=np.int64).ravel()
-        self.edges = (flat + np.asarray(self.edges, dtype=np.int64) if self.edges else flat).tolist()
-        self.edge_frames += frames
+    edges: EdgeTally = field(default_factory=EdgeTally)
 
     def merge(self, other: SceneTally) -> None:
         """Add another tally to this one."""
         self.samples += other.samples
         self.frames += other.frames
         self.depth.merge(other.depth)
-        if other.edges:
-            self.add_edges(other.edges, other.edge_frames)
+        self.edges.merge(other.edges)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**vars(self), "depth": self.depth.to_dict()}
+        return {**vars(self), "depth": self.depth.to_dict(), "edges": self.edges.to_dict()}
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> SceneTally:
         """The inverse of `to_dict`."""
-        return cls(**{**found, "depth": DepthTally.from_dict(found["depth"])})
+        depth, edges = DepthTally.from_dict(found["depth"]), EdgeTally.from_dict(found["edges"])
+        return cls(**{**found, "depth": depth, "edges": edges})
 
 
 @dataclass
@@ -112,6 +104,12 @@ class SplitTally:
             self.stopping_examples.setdefault(kind, message)
         for name, scene in other.scenes.items():
             self.scene(name).merge(scene)
+
+    @property
+    def common_size(self) -> tuple[int, int]:
+        """Height and width of most frames; 1, 1 without any."""
+        height, width = self.sizes.most_common(1)[0][0].split("x") if self.sizes else ("1", "1")
+        return int(height), int(width)
 
     @property
     def depth(self) -> DepthTally:

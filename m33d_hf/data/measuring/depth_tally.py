@@ -28,6 +28,8 @@ class DepthTally:
         bins: number of the bin (1 % of the value each) -> sampled values; metres, or unitless.
         stored, eighths, sixteenths: sampled values that were stored as 16-bit integers, and how many of these are
             multiples of 8 and of 16.
+        saturated: how many are 65535 and taken for depth.
+        largest: of the stored integers.
     """
 
     frames: int = 0
@@ -37,6 +39,8 @@ class DepthTally:
     stored: int = 0
     eighths: int = 0
     sixteenths: int = 0
+    saturated: int = 0
+    largest: int = 0
     bins: Counter[int] = field(default_factory=Counter)
 
     def add(self, depth_HW: np.ndarray, spec: DepthSpec | None) -> bool:
@@ -62,11 +66,14 @@ class DepthTally:
         self.stored += whole.size
         self.eighths += int((whole % _ROTATED == 0).sum())
         self.sixteenths += int((whole % (2 * _ROTATED) == 0).sum())
+        self.saturated += int((whole == _LARGEST_STORED).sum())
+        self.largest = max(self.largest, int(whole.max(initial=0)))
 
     def merge(self, other: DepthTally) -> None:
         """Add another tally to this one."""
-        for name in ("frames", "blank", "pixels", "invalid", "stored", "eighths", "sixteenths"):
+        for name in ("frames", "blank", "pixels", "invalid", "stored", "eighths", "sixteenths", "saturated"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.largest = max(self.largest, other.largest)
         self.bins.update(other.bins)
 
     def quantile(self, share: float) -> float | None:
@@ -85,6 +92,11 @@ class DepthTally:
     def invalid_share(self) -> float:
         """Share of the pixels without depth."""
         return self.invalid / self.pixels if self.pixels else 0.0
+
+    @property
+    def eight_bits(self) -> bool:
+        """Whether no stored integer needs more than 8 bits."""
+        return self.stored >= _LEAST_VALUES and self.largest < 256
 
     @property
     def looks_rotated(self) -> bool:

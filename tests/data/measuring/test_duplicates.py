@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from helpers.planted_frames import boxes
-from m33d_hf.inspection.duplicates import near_duplicates, perceptual_hash
+from m33d_hf.data.measuring.duplicates import near_duplicates, perceptual_hash
 
 
 def hash_of(rgb: np.ndarray) -> str:

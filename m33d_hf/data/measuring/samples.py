@@ -1,4 +1,4 @@
-"""Measures one sample of a source: everything the doctor knows is found here, frame by frame."""
+"""Measures one sample of a source: everything that is known of a data set is found here, frame by frame."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from m33d_hf.data.files.skips import SkippedFile, incomplete_file, unreadable
+from m33d_hf.data.measuring.duplicates import perceptual_hash
+from m33d_hf.data.measuring.misalignment import edge_agreement
+from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.data.sample import RGBDSample, VideoHandle
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources.frames.windows import sequence_of_window
 from m33d_hf.errors import DataError, DepthUnitError, LabelError
-from m33d_hf.inspection.duplicates import perceptual_hash
-from m33d_hf.inspection.misalignment import edge_agreement
-from m33d_hf.inspection.tallies import SplitTally
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 
 ALL_FRAMES = "all frames"  # the scene of samples whose names have no folder
@@ -40,23 +40,12 @@ class Looks:
 
 def measure(source: Source, row: int, looks: Looks, tally: SplitTally) -> None:
     """Add sample `row` of a source to a tally. Files that cannot be read are listed there and raise no error."""
-    tally.samples += 1
-    key = f"sample {row}"
-    try:
-        handle = source[row]
-        key = handle.key
-        length = handle.length
-        if length < 1:
-            raise DataError(f"{key}: the video has no frames")
-        lacking = incomplete_file(handle)
-    except (DataError, OSError) as error:
-        _take_note_of(error, key, tally)
+    handle = open_sample(source, row, tally)
+    if handle is None:
         return
-    tally.incomplete += [] if lacking is None else [lacking]
-    tally.lengths[length] += 1
-    tally.scene(scene_of(handle)).samples += 1
+    key = handle.key
     maps = valid_maps = 0
-    numbers = spread(length, looks.frames)
+    numbers = spread(handle.length, looks.frames)
     middle = numbers[len(numbers) // 2]
     for number in numbers:
         try:
@@ -73,6 +62,26 @@ def measure(source: Source, row: int, looks: Looks, tally: SplitTally) -> None:
     if maps and not valid_maps:
         tally.blank += 1
         tally.unusable.append(SkippedFile(_depth_file(handle), BLANK, key))
+
+
+def open_sample(source: Source, row: int, tally: SplitTally) -> VideoHandle | None:
+    """Add what is known of a sample without decoding a frame, its length above all; None if it cannot be opened."""
+    tally.samples += 1
+    key = f"sample {row}"
+    try:
+        handle = source[row]
+        key = handle.key
+        length = handle.length
+        if length < 1:
+            raise DataError(f"{key}: the video has no frames")
+        lacking = incomplete_file(handle)
+    except (DataError, OSError) as error:
+        _take_note_of(error, key, tally)
+        return None
+    tally.incomplete += [] if lacking is None else [lacking]
+    tally.lengths[length] += 1
+    tally.scene(scene_of(handle)).samples += 1
+    return handle
 
 
 def spread(length: int, count: int) -> list[int]:
@@ -105,9 +114,7 @@ def _take_note_of(error: Exception, key: str, tally: SplitTally) -> None:
         tally.unusable.append(unreadable(error, key))
 
 
-def _count(
-    handle: VideoHandle, sample: RGBDSample, spec: DepthSpec | None, tally: SplitTally
-) -> tuple[bool, bool]:
+def _count(handle: VideoHandle, sample: RGBDSample, spec: DepthSpec | None, tally: SplitTally) -> tuple[bool, bool]:
     """Take one frame into account; returns whether it has depth, and whether any of that is valid."""
     scene = tally.scene(scene_of(handle))
     tally.frames += 1
@@ -132,9 +139,9 @@ def _compare_and_hash(handle: VideoHandle, sample: RGBDSample, looks: Looks, tal
         tally.hashes.append((handle.key, digest))
     if looks.edges and sample.depth is not None:
         depth = sample.align().depth
-        surface = None if depth is None else edge_agreement(picture, depth[0, 0].numpy().astype(np.float64))
-        if surface is not None:
-            tally.scene(scene_of(handle)).add_edges(surface)
+        agreement = None if depth is None else edge_agreement(picture, depth[0, 0].numpy().astype(np.float64))
+        if agreement is not None:
+            tally.scene(scene_of(handle)).edges.merge(agreement)
 
 
 def _depth_file(handle: Any) -> str:

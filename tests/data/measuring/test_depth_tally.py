@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from helpers.sunrgbd_folders import rotated
-from m33d_hf.inspection.depth_tally import DepthTally
+from m33d_hf.data.measuring.depth_tally import DepthTally
 from m33d_hf.modeling.depth_m33d import DepthSpec
 
 MM = DepthSpec(unit="millimetre")

@@ -1,0 +1,213 @@
+"""What the figures of a split mean for a run: problems that stop or spoil it, and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from m33d_hf.data.depth.checks import DepthCheck
+from m33d_hf.data.measuring.duplicates import MOST_DIFFERENT, Pair
+from m33d_hf.data.measuring.misalignment import LEAST_FRAMES, EdgeTally, Misplacement, suspected_misplacement
+from m33d_hf.data.measuring.samples import BLANK
+from m33d_hf.data.measuring.subject import Subject
+from m33d_hf.data.measuring.tallies import EXAMPLES, SplitTally
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.sources.frames.windows import TOO_SHORT
+
+_SHORT_SHARE = 0.1  # of the clips; fewer are padded or left out without harm
+_MOSTLY_INVALID = 0.5
+_COPY = 3  # bits by which copies differ at most, re-encoded or not
+_ALIKE_SHARE = 0.1  # of the evaluation samples that may look like training samples without being copies
+_LEAST_FOR_SCENES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence on a split; `is_problem` if it stops or spoils a run."""
+
+    split: str
+    text: str
+    is_problem: bool = True
+
+
+def judge_split(subject: Subject, tally: SplitTally) -> list[Finding]:
+    """All findings of one split, the gravest first."""
+    problems = [
+        *_stopping(tally),
+        *_unreadable(subject, tally),
+        *_depth(subject, tally),
+        *_misaligned(tally),
+        *_lengths(subject, tally, True),
+        *_labels(subject, tally, True),
+        *_sizes(subject, tally),
+    ]
+    notes = [*_lengths(subject, tally, False), *_labels(subject, tally, False), *_left_out(subject, tally)]
+    return [Finding(subject.name, text) for text in problems] + [Finding(subject.name, text, False) for text in notes]
+
+
+def judge_duplicates(pairs: Sequence[Pair], compared: tuple[int, int]) -> list[Finding]:
+    """The finding on pictures that both splits hold; none without any."""
+    if not pairs:
+        return []
+    # Where a sequence is cut into splits, the frames on both sides of the cut look alike; that is no fault.
+    copies = sum(pair.distance <= _COPY for pair in pairs)
+    evaluated = len({pair.second for pair in pairs})
+    shown = "; ".join(f"{first} = {second} ({distance} bits)" for first, second, distance in pairs[:EXAMPLES])
+    return [
+        Finding(
+            "train and evaluation",
+            f"{evaluated} of {compared[1]} evaluation samples look like training samples ({len(pairs)} pairs, at most "
+            f"{MOST_DIFFERENT} of 256 bits apart, among {compared[0]} x {compared[1]} compared; see duplicates.csv): "
+            f"{shown}. An evaluation on training data proves nothing; correct the split.",
+            copies > 0 or evaluated > _ALIKE_SHARE * compared[1],
+        )
+    ]
+
+
+def _stopping(tally: SplitTally) -> Iterator[str]:
+    for kind, count in tally.stopping.items():
+        yield f"{count} samples or frames stop a run ({kind}), the first: {tally.stopping_examples[kind]}"
+
+
+def _unreadable(subject: Subject, tally: SplitTally) -> Iterator[str]:
+    broken = [entry for entry in tally.unusable if entry.reason != BLANK]
+    if broken:
+        yield f"{len(broken)} files or frames cannot be read, the first: {broken[0].path}: {broken[0].reason}"
+    damaged = [entry for entry in subject.source.unpaired if entry.damaged]
+    if damaged:
+        yield f"{len(damaged)} files are damaged, the first: {damaged[0].path}: {damaged[0].reason}"
+
+
+def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
+    total = tally.depth
+    if tally.blank:
+        yield f"{tally.blank} of {tally.samples} samples have no valid depth at all (all holes)"
+    if total.frames and total.invalid_share > _MOSTLY_INVALID:
+        yield f"{total.invalid_share:.0%} of the depth pixels are invalid; check invalid_values, and the unit"
+    if total.looks_rotated and (subject.source.depth_spec is None or subject.source.depth_spec.unit != "sunrgbd"):
+        yield (
+            f"{total.eighths / total.stored:.0%} of the stored depth values are multiples of 8, as in SUN RGB-D, which "
+            "rotates the bits of its millimetres by three: read like this, depth is eight times too large. Use "
+            "--data.source sunrgbd, or --data.options.depth_unit sunrgbd."
+        )
+    if total.saturated:
+        yield (
+            f"{total.saturated / total.stored:.1%} of the depth values are stored as 65535, the largest of 16 bits, "
+            "and taken for distances; most cameras write it where nothing was measured. Add it to the invalid values: "
+            "--data.options.invalid_values '[0, 65535]'."
+        )
+    if total.eight_bits:
+        yield (
+            f"no stored depth value exceeds {total.largest}: files of 8 bits show depth rather than measure it. If "
+            "they are pictures of depth, convert the originals instead."
+        )
+    yield from _foreign_scenes(subject, tally)
+
+
+def _foreign_scenes(subject: Subject, tally: SplitTally) -> Iterator[str]:
+    """Scenes whose median depth another unit would bring near that of the middle scene (`DepthCheck`)."""
+    spec = subject.source.depth_spec
+    if spec is None or spec.kind != "metric" or spec.scale is None:
+        return
+    medians = {name: scene.depth.quantile(0.5) for name, scene in tally.scenes.items()}
+    known = {name: value for name, value in medians.items() if value}
+    if len(known) < _LEAST_FOR_SCENES:
+        return
+    middle = median(known.values())
+    check = DepthCheck(spec, spec.scale > 1, middle, middle, middle)
+    objections = {name: check.objection(value, value * spec.scale) for name, value in known.items()}
+    foreign = [(name, reason) for name, reason in objections.items() if reason is not None]
+    yield from (f"scene {name}: {reason.replace('other files', 'middle scene')}" for name, reason in foreign[:EXAMPLES])
+    if len(foreign) > EXAMPLES:
+        yield f"{len(foreign) - EXAMPLES} further scenes differ as much; see report.json"
+
+
+def _misaligned(tally: SplitTally) -> Iterator[str]:
+    """Scenes by themselves where they have enough frames, and all together, which says it once where all are."""
+    whole = EdgeTally()
+    for scene in tally.scenes.values():
+        whole.merge(scene.edges)
+    size = tally.common_size
+    overall = suspected_misplacement(whole, *size)
+    if overall is not None:
+        yield ("in all scenes together, " if len(tally.scenes) > 1 else "") + _misplaced(overall, whole.frames)
+        return
+    single = {name: scene.edges for name, scene in tally.scenes.items() if scene.edges.frames >= LEAST_FRAMES}
+    found = {name: suspected_misplacement(edges, *size) for name, edges in single.items()}
+    named = [(name, place) for name, place in found.items() if place is not None]
+    yield from (f"scene {name}: {_misplaced(place, single[name].frames)}" for name, place in named[:EXAMPLES])
+    if len(named) > EXAMPLES:
+        yield f"{len(named) - EXAMPLES} further scenes seem to be misaligned; see report.json"
+
+
+def _misplaced(place: Misplacement, frames: int) -> str:
+    """How depth seems to lie, on what that rests, and what to do."""
+    size = ""
+    if place.zoom != 1:
+        size = (
+            f"depth shows things about {abs(place.zoom - 1):.0%} {'larger' if place.zoom > 1 else 'smaller'} than RGB, "
+            "as that of a second camera with another focal length does; in the middle of the picture "
+        )
+    moves = [
+        f"{_pixels(pixels)} {positive if pixels > 0 else negative}"
+        for pixels, positive, negative in ((place.right, "to the right", "to the left"), (place.down, "down", "up"))
+        if pixels
+    ]
+    where = f"{' and '.join(moves)} of where" if moves else "where"
+    better = f"{place.gain:.1f} times" if place.gain < 10 else "many times"
+    return (
+        f"{size}depth seems to lie {where} RGB shows it (within {_pixels(place.within)}; the edges of {frames} frames "
+        f"agree {better} better there than as they are). Register depth to the colour camera "
+        "(--data.options.calibration, or scripts/import_recording.py); resizing does not."
+    )
+
+
+def _pixels(count: int) -> str:
+    return f"{abs(count)} pixel{'' if abs(count) == 1 else 's'}"
+
+
+def _lengths(subject: Subject, tally: SplitTally, problems: bool) -> Iterator[str]:
+    """Clips that are padded, and sequences that are left out, because they are too short."""
+    padded = sum(count for length, count in tally.lengths.items() if length < subject.clip_frames)
+    dropped = [entry for entry in subject.source.unpaired if entry.reason.startswith(TOO_SHORT)]
+    for count, total, what in (
+        (padded, tally.samples, f"clips or videos are shorter (from {min(tally.lengths, default=0)} frames) than the "
+         f"{subject.clip_frames} source frames of a clip: their last frame is repeated"),
+        (len(dropped), len(dropped) + subject.total, "sequences are left out because they are too short, the first: "
+         + "".join(f"{entry.path} ({entry.reason})" for entry in dropped[:1])),
+    ):  # fmt: skip
+        if count and (count > _SHORT_SHARE * total) == problems:
+            yield f"{count} of {total} {what}"
+
+
+def _labels(subject: Subject, tally: SplitTally, problems: bool) -> Iterator[str]:
+    labelled = sum(count for number, count in tally.label_pixels.items() if number != IGNORE_INDEX)
+    names = subject.source.class_names
+    if tally.with_labels and not labelled:
+        if problems:
+            yield "every label pixel is ignored"
+        return
+    for given, found in ((names, tally.label_pixels), (subject.source.action_names, tally.action_samples)):
+        missing = [name for number, name in enumerate(given or ()) if number not in found]
+        if given and found and missing and not problems:
+            more = f" and {len(missing) - EXAMPLES} more" if len(missing) > EXAMPLES else ""
+            part = "" if tally.samples >= subject.total else f" in the {tally.samples} samples looked at"
+            yield f"{len(missing)} of {len(given)} classes never occur{part}: {', '.join(missing[:EXAMPLES])}{more}"
+
+
+def _sizes(subject: Subject, tally: SplitTally) -> Iterator[str]:
+    small = [size for size in tally.sizes if min(map(int, size.split("x"))) < subject.least_side]
+    if small:
+        sizes = ", ".join(small[:EXAMPLES])
+        yield f"frames of {sizes} are smaller than the model's patch of {subject.least_side} pixels"
+
+
+def _left_out(subject: Subject, tally: SplitTally) -> Iterator[str]:
+    others = [each for each in subject.source.unpaired if not (each.damaged or each.reason.startswith(TOO_SHORT))]
+    if others:
+        first = others[0]
+        yield f"{len(others)} files are not used by the source, the first: {first.path} ({first.reason})"
+    if tally.incomplete:
+        video = tally.incomplete[0]
+        yield f"{len(tally.incomplete)} videos are used up to where they end, the first: {video.path}: {video.reason}"

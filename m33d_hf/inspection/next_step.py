@@ -1,0 +1,73 @@
+"""What to type after a check: commands with every path filled in."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from m33d_hf.data.measuring.findings import Finding
+from m33d_hf.data.measuring.tallies import SplitTally
+from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.inspection.proposed_recipes import ACTIONS, CLIPS, DEPTH, FRAMES, LONG_VIDEOS, PHASES, PIXELS, recipe_for
+from m33d_hf.inspection.request import Request, script_of
+
+
+def next_step(
+    request: Request,
+    tally: SplitTally | None,
+    findings: Sequence[Finding],
+    skip_list: str | None,
+    eval_split: str | None,
+) -> str:
+    """The lines that end a check.
+
+    Args:
+        request: what was checked.
+        tally: of the training split; None if it could not be opened.
+        findings: all.
+        skip_list: the list that a run needs; None without any.
+        eval_split: to be taken instead of the recipe's, which the data does not have; None for the recipe's.
+    """
+    if tally is None or not tally.frames:
+        again = shlex.join(["python", "scripts/check_data.py", *request.typed])
+        return f"What to type next, once the data can be read:\n  {again}"
+    words = [*_without(_without(request.words, "--data.skip_list"), "--recipe")]
+    words += ["--data.skip_list", skip_list] if skip_list is not None else []
+    words += ["--data.eval_split", eval_split] if eval_split is not None else []
+    recipes = {"": request.recipe} if request.recipe_given else proposals(request.args.data.source, tally)
+    advice = "What to type next"
+    if any(finding.is_problem for finding in findings):
+        advice += ", once the problems are dealt with"
+        advice += " (the list leaves out what cannot be read or used)" if skip_list is not None else ""
+    lines = [f"{advice}:"]
+    for purpose, recipe in recipes.items():
+        lines += [f"to {purpose}:"] if purpose else []
+        lines.append("  " + shlex.join(["python", script_of(recipe), "--recipe", recipe, *words, "--dry_run"]))
+    return "\n".join(lines)
+
+
+def proposals(source: str, tally: SplitTally) -> dict[str, str]:
+    """Purpose -> recipe, for what the data holds."""
+    clips = max(tally.lengths, default=1) > 1
+    purposes = [CLIPS if clips else FRAMES]
+    if source in LONG_VIDEOS:
+        purposes.append(PHASES)
+    elif set(tally.action_samples) - {IGNORE_INDEX}:
+        purposes.append(ACTIONS)
+    elif not clips and set(tally.label_pixels) - {IGNORE_INDEX}:
+        purposes.append(PIXELS)
+    elif not clips and tally.with_depth and tally.with_rgb:
+        purposes.append(DEPTH)
+    return {purpose: recipe_for(source, purpose) for purpose in purposes}
+
+
+def _without(words: Sequence[str], key: str) -> list[str]:
+    """The words without a key and its value."""
+    kept: list[str] = []
+    skipping = False
+    for word in words:
+        if word.startswith("--"):
+            skipping = word == key or word.startswith(f"{key}=")
+        if not skipping:
+            kept.append(word)
+    return kept

@@ -1,0 +1,134 @@
+"""The last lines of a check: commands for every kind of data, that read the very data that was checked."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from helpers.doctor import MODEL, check
+from helpers.frames_on_disk import write_frames
+from helpers.sunrgbd_folders import write_sunrgbd
+from helpers.videos import write_video
+from m33d_hf.data.sources import SOURCES
+from m33d_hf.inspection import proposed_recipes
+from m33d_hf.inspection.proposed_recipes import OWN, PUBLISHED, checked_as, recipe_for
+from m33d_hf.inspection.request import script_of
+from m33d_hf.inspection.splits import open_split
+from m33d_hf.training.recipe.parsing import resolve
+
+
+@pytest.fixture(autouse=True)
+def no_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m33d_hf.inspection.doctor.write_sheet", lambda splits, path: None)
+
+
+def commands(told: str) -> list[list[str]]:
+    return [shlex.split(line) for line in told.rpartition("What to type next")[2].splitlines() if "scripts/" in line]
+
+
+def opened(command: list[str], repository: Path) -> int:
+    """Number of training samples that the run of a printed command reads."""
+    python, script, *words = command
+    assert python == "python" and (repository / script).is_file() and words[-1] == "--dry_run"
+    task = Path(script).stem.removeprefix("run_")
+    split = open_split(resolve(words[:-1], "pretraining" if task == "pretrain" else task).args, True, None, 8)
+    assert split is not None
+    return split.total
+
+
+def write_phases(root: Path) -> Path:
+    for number in range(5):
+        write_video(root / f"videos/v{number}.mp4", 130)
+        lines = "".join(f"{frame}\t{'A' if frame < 64 else 'B'}\n" for frame in range(130))
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / f"annotations/v{number}.txt").write_text(f"Frame\tPhase\n{lines}")
+    return root
+
+
+def write_ucf101(root: Path) -> Path:
+    for group in (1, 2):
+        for name in ("Sew", "Knit"):
+            write_video(root / f"{name}/v_{name}_g0{group}_c01.mp4", 70)
+    (root / "classInd.txt").write_text("1 Sew\n2 Knit\n")
+    for number, split in ((1, "train"), (2, "test")):
+        names = [f"{name}/v_{name}_g0{number}_c01.mp4 {label}\n" for label, name in ((1, "Sew"), (2, "Knit"))]
+        (root / f"{split}list01.txt").write_text("".join(names))
+    return root
+
+
+def write_labelled(root: Path) -> Path:
+    return write_frames(root, 20, labels="label/{i}.png")
+
+
+def write_stills(root: Path) -> Path:
+    return write_frames(root, 20)
+
+
+def write_sequences(root: Path) -> Path:
+    for number in range(5):
+        write_frames(root / f"s{number:02d}", 64)
+    return root
+
+
+LABELS = ("--data.options.labels", "label", "--data.options.num_classes", "4")
+
+
+@pytest.mark.parametrize(
+    ("write", "words", "model", "purposes"),
+    [
+        (write_stills, (), MODEL, ["pre-train on frames", "learn depth from RGB"]),
+        (write_labelled, LABELS, MODEL, ["pre-train on frames", "learn the labels of pixels"]),
+        (write_sequences, ("--data.options.unit", "clips"), (), ["pre-train on clips"]),
+        (write_phases, ("--data.source", "phases"), (), ["pre-train on clips", "learn the phases of long videos"]),
+        (write_ucf101, ("--data.source", "ucf101"), (), ["pre-train on clips", "learn the labels of clips"]),
+        (write_sunrgbd, ("--data.source", "sunrgbd"), MODEL, ["pre-train on frames", "learn depth from RGB"]),
+    ],
+)
+def test_every_kind_of_data_gets_commands_that_read_it(
+    tmp_path: Path,
+    repository: Path,
+    capsys: pytest.CaptureFixture[str],
+    write: Callable[[Path], object],
+    words: tuple[str, ...],
+    model: tuple[str, ...],
+    purposes: list[str],
+):
+    root = tmp_path / "data"
+    root.mkdir()
+    write(root)
+    check(root, *words, model=model)
+    told = capsys.readouterr().out
+    source = words[1] if words[:1] == ("--data.source",) else "folder"
+    assert [line[3:-1] for line in told.splitlines() if line.startswith("to ") and line.endswith(":")] == purposes
+    found = commands(told)
+    assert [command[3] for command in found] == [recipe_for(source, purpose) for purpose in purposes]
+    for command in found:
+        assert str(root) in command and opened(command, repository) > 0
+
+
+def test_a_recipe_that_was_named_is_kept_with_its_script_and_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    root = write_phases(tmp_path / "data")
+    code, problems, report = check(root, "--recipe", "orar_temporal", model=())
+    assert report["splits"]["train"]["samples"] > 4 and set(report["splits"]["train"]["clip_labels"]) == {"0 A", "1 B"}
+    (command,) = commands(capsys.readouterr().out)
+    assert command[1:] == [
+        "scripts/run_action_detection.py", "--recipe", "orar_temporal", "--data.root", str(root), "--dry_run",
+    ]  # fmt: skip
+    cut = root / "videos/v3.mp4"
+    cut.write_bytes(cut.read_bytes()[:900])
+    code, problems, _ = check(root, "--recipe", "orar_temporal", model=())
+    assert code == 1 and f"1 files are damaged, the first: {cut}: cannot be opened as a video" in problems
+
+
+def test_the_table_names_recipes_and_sources_that_exist(monkeypatch: pytest.MonkeyPatch):
+    assert set(PUBLISHED) <= set(SOURCES)
+    for source in SOURCES:
+        assert checked_as(source) in {*OWN.values(), *PUBLISHED.get(source, {}).values()}
+        for purpose, recipe in {**OWN, **PUBLISHED.get(source, {})}.items():
+            assert recipe_for(source, purpose) == recipe and script_of(recipe).startswith("scripts/run_")
+    monkeypatch.setitem(proposed_recipes.OWN, proposed_recipes.FRAMES, "own/nothing")
+    with pytest.raises(ValueError, match="no recipe own/nothing"):
+        checked_as("folder")
