@@ -69,8 +69,8 @@ def parse_arguments(argv: list[str], task: str) -> RunArguments:
     resolved = resolve(argv, task)
     if resolved.open_keys:
         raise ConfigError(
-            f"{', '.join(sorted(resolved.open_keys))} are auto: the data and the machine decide them. In a program, use "
-            "m33d_hf.training.settling.settle.run_arguments instead of parse_arguments."
+            f"{', '.join(sorted(resolved.open_keys))} are auto, which the data and the machine decide. In a program, "
+            "call m33d_hf.training.settling.settle.run_arguments instead of parse_arguments."
         )
     return resolved.args
 

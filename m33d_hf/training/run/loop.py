@@ -204,8 +204,8 @@ def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
 
 def _announce(run: Run, decided: Mapping[str, str]) -> None:
     """Write train_config.json and the other files beside the model, and print the plan of the run."""
-    found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device), "decided_by": dict(decided)}
-    config = {**run.facts, **found, **provenance()}
+    found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
+    config = {**run.facts, **found, "decided_by": dict(decided), **provenance()}
     run.ranks.on_main(lambda: write_sealed_json(Path(run.args.output_dir) / CONFIG, config))
     run.ranks.on_main(run.leave_beside_the_model)
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
@@ -232,4 +232,6 @@ def _finish(run: Run) -> None:
     with patience(SAVING), run.averaged(), run.whole() as model:
         run.ranks.on_main(save)
     listed = count_skipped(run.args.output_dir)
+    found = {name.removeprefix("eval/"): value for name, value in _last_metrics(run).items()}
+    run.report.say(run.task.closing_lines(found))
     run.report.say([f"model and metrics are in {run.args.output_dir}", *([listed] if listed else [])])

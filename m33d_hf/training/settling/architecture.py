@@ -90,9 +90,7 @@ def read_origin(args: RunArguments) -> Origin:
     return Origin(found.config, trained_as, own=True)
 
 
-def adopt(
-    args: RunArguments, origin: Origin, origins: Mapping[str, str], open_keys: frozenset[str]
-) -> dict[str, Any]:
+def adopt(args: RunArguments, origin: Origin, origins: Mapping[str, str], open_keys: frozenset[str]) -> dict[str, Any]:
     """The fields of `model` that a run takes from its starting point; those that it has anyway are among them.
 
     Args:

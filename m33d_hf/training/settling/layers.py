@@ -19,6 +19,6 @@ def packaged(layer: str) -> bool:
 
 
 def explicit(key: str, origins: Mapping[str, str]) -> bool:
-    """Whether the user has set a key, or part of it: by a flag, a recipe file of their own, or the method they chose."""
+    """Whether the user has set a key, or part of it: by a flag, a recipe file of their own, or a method."""
     layer = origin_of(key, origins)
     return bool(layer) and not packaged(layer)

@@ -23,7 +23,7 @@ from m33d_hf.training.settling.architecture import DENSE, DETECTION, Origin, ado
 from m33d_hf.training.settling.data_facts import DataFacts, look_at, look_at_depth
 from m33d_hf.training.settling.layers import explicit
 from m33d_hf.training.settling.machine import Machine, find_machine
-from m33d_hf.training.settling.sizes import encoder_sizes, schedule, step_seconds
+from m33d_hf.training.settling.sizes import encoder_sizes, schedule, step_seconds, temporal_sizes
 from m33d_hf.training.tasks.building import build_run_source, run_rows
 
 _SIZED = "the data and the machine"
@@ -128,7 +128,7 @@ class _Work:
                 self.put(key, values[name], f"resumed from {folder}")
 
     def take(self, origin: Origin) -> None:
-        """The architecture of the checkpoint; for an evaluation alone, all that the trained model was configured with."""
+        """The architecture of the checkpoint; an evaluation leaves all that nobody states to the trained model."""
         args, where = self.args, f"checkpoint {self.args.init_from}"
         if args.eval_only and origin.own:
             said = {name for name in args.model if explicit(f"model.{name}", self.origins)}
@@ -156,7 +156,8 @@ class _Work:
         args, machine = self.args, find_machine(self.args)
         clip = self._clips()
         if args.task == DETECTION:
-            self._size_detection(machine)
+            width = int((origin.fields if origin else {}).get("hidden_size", M33DConfig.hidden_size))
+            self._fill("model", temporal_sizes(width))
             return
         source, rows, data = self._look(clip)
         known = {name: value for name, value in args.model.items() if f"model.{name}" not in self.open}
@@ -193,9 +194,6 @@ class _Work:
         for name, value in values.items():
             if f"{section}.{name}" in self.open:
                 self.put(f"{section}.{name}", value, _SIZED)
-
-    def _size_detection(self, machine: Machine) -> None:
-        raise NotImplementedError
 
     def _said(self, machine: Machine, data: DataFacts, config: M33DConfig) -> list[str]:
         args = self.args

@@ -18,7 +18,6 @@ from m33d_hf.training.recipe.task_names import PRETRAINING
 from m33d_hf.training.settling.data_facts import DataFacts
 from m33d_hf.training.settling.machine import Machine
 
-DETECTION = "action_detection"
 _MANY_CORES = 8
 
 
@@ -97,8 +96,12 @@ def encoder_sizes(machine: Machine, data: DataFacts, known: Mapping[str, Any], c
         "segmentation_head_width": _between(width // 2 // 16 * 16, 32, 384),
         "segmentation_head_depth": 2 if width < 384 else 4,
         "segmentation_head_upscale": 2 if rows < 16 else 4,
-        "temporal_hidden_size": _between(width // 2, 32, 256),
     }
+
+
+def temporal_sizes(width: int) -> dict[str, int]:
+    """The recurrent network of phases on features of an encoder of this width."""
+    return {"temporal_hidden_size": _between(width // 2, 32, 256)}
 
 
 def _heads(width: int) -> int:
@@ -111,7 +114,9 @@ def _between(value: int, low: int, high: int) -> int:
     return min(max(value, low), high)
 
 
-def schedule(task: str, machine: Machine, data: DataFacts, config: M33DConfig, stated: Mapping[str, Any]) -> dict[str, Any]:
+def schedule(
+    task: str, machine: Machine, data: DataFacts, config: M33DConfig, stated: Mapping[str, Any]
+) -> dict[str, Any]:
     """Batch, steps and cadences; `stated` holds those that are settled, by dotted key."""
     chosen = _CLASSES[class_of(machine)]
     largest = max(1, data.samples // 2)
@@ -132,9 +137,7 @@ def schedule(task: str, machine: Machine, data: DataFacts, config: M33DConfig, s
     }
 
 
-def _steps(
-    task: str, machine: Machine, data: DataFacts, config: M33DConfig, effective: int, seconds: float
-) -> int:
+def _steps(task: str, machine: Machine, data: DataFacts, config: M33DConfig, effective: int, seconds: float) -> int:
     few = min(data.samples, _FULL_PASSES)
     wanted = _PASSES.get(task, 20.0) * (few + (data.samples - few) ** 0.75) / effective
     budget = seconds * max(1.0, (data.samples / _FULL_PASSES) ** 0.5)
