@@ -40,25 +40,28 @@ def _run(task_name: str, words: list[str]) -> int:
         print(help_text(task_name, words))
         return 0
     resolved = resolve(words, task_name)
+    from m33d_hf.training.settling.settle import settle, tell
     from m33d_hf.training.tasks.base import build_task
 
+    settled = settle(resolved)
+    tell(settled.lines)
     task = build_task(task_name)
-    if resolved.args.replay is not None:
+    if settled.args.replay is not None:
         from m33d_hf.training.run.replay import replay
 
-        result = replay(resolved.args.replay, task)
+        result = replay(settled.args.replay, task)
         print("\n".join(result.describe()))
         return 0 if result.reproduced else 1
-    if resolved.args.dry_run:
+    if settled.args.dry_run:
         from m33d_hf.training.run.dry_run import dry_run
 
-        print(dry_run(resolved.args, task, resolved.origins))
+        print(dry_run(settled.args, task, settled.origins))
         return 0
-    if resolved.args.eval_only:
+    if settled.args.eval_only:
         from m33d_hf.training.run.evaluation_run import evaluate_run
 
-        evaluate_run(resolved.args, task)
+        evaluate_run(settled.args, task)
         return 0
     from m33d_hf.training.run.loop import train
 
-    return train(resolved.args, task).exit_code
+    return train(settled.args, task, settled.decided).exit_code

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import build_source
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
 from m33d_hf.evaluation.metrics import ConfusionMatrix, DepthMetrics
+from m33d_hf.evaluation.position_floors import PositionMean, PositionMode
 
 Row = dict[str, Any]
 Counts = Mapping[str, int]
@@ -109,14 +109,12 @@ def _train_and_test(split: str) -> tuple[tuple[str, str], ...]:
 def _frame_floors(train: Any, test: Any) -> dict[str, dict[str, Any]]:
     """Per pixel the commonest class and the mean depth of the training frames."""
     used, classes = min(FLOOR_FRAMES, len(train)), len(train.class_names)
-    votes, total, count = (torch.zeros(()) for _ in range(3))
+    modes, means = PositionMode(classes), PositionMean()
     for index in range(used):
         sample = train[index].read([0])
-        labels, depth = sample.segmentation[0].long(), sample.depth[0, 0]
-        votes = votes + torch.nn.functional.one_hot(labels.clamp_max(classes), classes + 1)[..., :classes]
-        total = total + depth.nan_to_num(0.0)
-        count = count + depth.isfinite()
-    majority, mean_depth = votes.argmax(-1), total / count.clamp_min(1)
+        modes.update(sample.segmentation[0])
+        means.update(sample.depth[0, 0])
+    majority, mean_depth = modes.map(), means.map()
     confusion, metrics = ConfusionMatrix(classes), DepthMetrics()
     for index in range(len(test)):
         sample = test[index].read([0])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from m33d_hf.errors import ConversionError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.weights.architecture import check_encoder, decoder_obstacle, infer_config
+from m33d_hf.weights.architecture import check_encoder, decoder_obstacle, infer_config, known_fields
 from m33d_hf.weights.facts import Facts
 from m33d_hf.weights.files import ForeignCheckpoint
 from m33d_hf.weights.foreign_names import ForeignNames, ends_in_norm, has_final_norm
@@ -51,6 +51,15 @@ def head_fields(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
         del fields["num_labels"]
         fields |= {"id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
     return fields
+
+
+def architecture_of(checkpoint: ForeignCheckpoint) -> dict[str, Any]:
+    """The `M33DConfig` fields of the encoder, and of the decoder if there is one, as far as the files state them.
+
+    Heads and input size are those of the released model where the encoder has exactly its shape; activation and epsilon
+    are left out unless config.json says them.
+    """
+    return known_fields(_facts_of(checkpoint))
 
 
 def trained_positions(checkpoint: ForeignCheckpoint) -> dict[str, Any]:

@@ -134,14 +134,9 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
     clip = len(kernel) == 5
     known = needed(facts, clip, init_decoder and neutral.has_decoder(), given)
     result: dict[str, Any] = {
-        "hidden_size": kernel[0],
-        "num_hidden_layers": neutral.depth("encoder"),
-        "intermediate_size": _rows(neutral, "encoder.layers.0.mlp.fc1.weight", table),
-        "patch_size": kernel[-1] if kernel[-1] == kernel[-2] else list(kernel[-2:]),
+        **_encoder_fields(facts),
         "num_frames": 1,
-        "tubelet_size": kernel[2] if clip else 1,
         "decoder_modality_embedding": False,
-        "qkv_bias": "encoder.layers.0.attention.qkv.bias" in neutral.weights,
         **{name: fact.value for name, fact in known.items()},
     }
     grid = facts.grid()
@@ -173,6 +168,33 @@ def infer_config(facts: Facts, init_decoder: bool = True, given: Collection[str]
     if "decoder_num_attention_heads" in known:
         result["decoder_num_attention_heads"] = known["decoder_num_attention_heads"].value
     return result
+
+
+def _encoder_fields(facts: Facts) -> dict[str, Any]:
+    """What the tensors of an encoder say."""
+    neutral, table = facts.neutral, facts.table
+    kernel = _need(neutral, "patch.weight", table).shape
+    return {
+        "hidden_size": kernel[0],
+        "num_hidden_layers": neutral.depth("encoder"),
+        "intermediate_size": _rows(neutral, "encoder.layers.0.mlp.fc1.weight", table),
+        "patch_size": kernel[-1] if kernel[-1] == kernel[-2] else list(kernel[-2:]),
+        "tubelet_size": kernel[2] if len(kernel) == 5 else 1,
+        "qkv_bias": "encoder.layers.0.attention.qkv.bias" in neutral.weights,
+    }
+
+
+def known_fields(facts: Facts) -> dict[str, Any]:
+    """What tensors and files state of the architecture; what several readings would fit is left out."""
+    known = {name: facts.get(name) for name in ("num_attention_heads", "image_size", "hidden_act", "layer_norm_eps")}
+    known |= {"num_frames": facts.get("num_frames")} if facts.is_clip() else {}
+    decoder: dict[str, Any] = {}
+    if facts.neutral.has_decoder() and "decoder.embed.weight" in facts.neutral.weights:
+        known["decoder_num_attention_heads"] = facts.get("decoder_num_attention_heads")
+        decoder = _decoder_fields(facts)
+    usual = ("hidden_act", "layer_norm_eps")  # of all released models, so that nothing is said about this one
+    said = {name: fact.value for name, fact in known.items() if fact and not (fact.assumed and name in usual)}
+    return {**_encoder_fields(facts), **decoder, **said}
 
 
 def _decoder_fields(facts: Facts) -> dict[str, int]:

@@ -177,6 +177,11 @@ class EvaluationArguments:
     depth_protocol: Literal["multimae", "exact_multimae", "eigen"] | None = _f(
         None, "Protocol of depth estimation; null = the output of transforms.eval_crop, by pixels and by images."
     )
+    floor: bool = _f(
+        False,
+        "Also judge what a model that looks at nothing reaches: per position the mean depth (depth estimation) or the"
+        " commonest class (segmentation) of some training frames, as floor/...",
+    )
     metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's default.")
     greater_is_better: bool | None = _f(None, "Whether a larger `metric` is better; null = unless a loss or error.")
 

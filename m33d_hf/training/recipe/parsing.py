@@ -17,7 +17,9 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, described, fit, shown, takes_text
 from m33d_hf.training.recipe import recipes
 from m33d_hf.training.recipe.arguments import RunArguments, check_field, origin_of, said_by
+from m33d_hf.training.recipe.auto_values import STAND_INS, take_open, without
 from m33d_hf.training.recipe.command_line import Word, read_overrides, typed
+from m33d_hf.training.recipe.picture_sizes import SIZES, read_size
 from m33d_hf.training.recipe.task_names import PRETRAINING
 
 # Two ways to say one thing, of which a layer that says either takes the place of both.
@@ -44,19 +46,33 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Resolved:
-    """Parsed arguments, and for every dotted key that was set, the name of the strongest layer that set it."""
+    """Parsed arguments, and for every dotted key that was set, the name of the strongest layer that set it.
+
+    Attributes:
+        args: with a stand-in or the default for what is open.
+        origins: dotted key -> layer.
+        open_keys: keys that are `auto`; `m33d_hf.training.settling` decides them.
+    """
 
     args: RunArguments
     origins: dict[str, str]
+    open_keys: frozenset[str] = frozenset()
 
 
 def parse_arguments(argv: list[str], task: str) -> RunArguments:
     """Recipe (--recipe), method (--method) and `--dotted.key value` overrides, laid over the defaults.
 
     Raises:
-        ConfigError: unknown recipe, method or key (with the nearest name), a value of the wrong type or out of range.
+        ConfigError: unknown recipe, method or key (with the nearest name), a value of the wrong type or out of range;
+            values that are left open, which only the data can decide (`m33d_hf.training.settling.settle`).
     """
-    return resolve(argv, task).args
+    resolved = resolve(argv, task)
+    if resolved.open_keys:
+        raise ConfigError(
+            f"{', '.join(sorted(resolved.open_keys))} are auto, which the data and the machine decide. In a program, "
+            "call m33d_hf.training.settling.settle.run_arguments instead of parse_arguments."
+        )
+    return resolved.args
 
 
 def resolve(argv: list[str], task: str) -> Resolved:
@@ -70,6 +86,7 @@ def resolve(argv: list[str], task: str) -> Resolved:
     recipe = overrides.get("recipe")
     if recipe is not None:
         layers = recipes.recipe_chain(_word("recipe", recipe))
+    left_open = {label: take_open(tree) for label, tree in [*layers, ("command line", overrides)]}
     for label, tree in layers:
         check_keys(tree, label)
     check_keys(overrides, "the command line")
@@ -77,9 +94,18 @@ def resolve(argv: list[str], task: str) -> Resolved:
     layers = _with_method(layers)
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    open_keys: set[str] = set()
     for label, tree in layers:
         merged = recipes.merge(_without_alternatives(_without_other_source(merged, tree), tree), tree)
         origins.update({key: label for key, _ in recipes.leaves(tree)})
+        opened = left_open.get(label, set())
+        open_keys = (open_keys - _said_by(tree)) | opened
+        merged = without(merged, opened | _in_other_words(opened))
+        origins |= dict.fromkeys(opened, label)
+    for key, value in STAND_INS.items():
+        section, _, name = key.partition(".")
+        if key in open_keys:
+            merged[section] = {**merged.get(section, {}), name: value}
     merged.setdefault("task", task)
     if merged["task"] != task and "task" in overrides:
         raise ConfigError(f"--task {merged['task']}: this script is for {task}; every task has its own script.")
@@ -102,7 +128,19 @@ def resolve(argv: list[str], task: str) -> Resolved:
     if asked is not None and origins["data.max_train_samples"] != "command line":
         args.data.max_train_samples = recipes.RecipeNumber(asked)
     args.validate(origins)
-    return Resolved(args, origins)
+    return Resolved(args, origins, frozenset(open_keys))
+
+
+def _said_by(tree: dict[str, Any]) -> set[str]:
+    """Keys that a layer gives a value, with what it thereby replaces: `train.epochs` says `train.max_steps` too."""
+    said = {key: value for key, value in recipes.leaves(tree)}
+    return {*said, *_in_other_words({key for key, value in said.items() if value is not None})}
+
+
+def _in_other_words(keys: set[str]) -> set[str]:
+    """The other ways to say what these keys say."""
+    ways = [{f"{section}.{name}" for name in names} for section, *names in ALTERNATIVES]
+    return {key for way in ways if way & keys for key in way} - keys
 
 
 def _without_alternatives(merged: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
@@ -220,6 +258,7 @@ def check_model_fields(fields: dict[str, Any], where: str, prefix: str = "model.
     """
     from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES, LABELS
 
+    fields = {name: read_size(value) if name in SIZES else value for name, value in fields.items()}
     return _check_free(prefix, fields, model_hints(), {**CONFIG_RANGES, "num_labels": LABELS}, where)
 
 

@@ -88,7 +88,8 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         results = _results(args, metrics, len(dataset), batch, ranks.size, time.perf_counter() - started)
         results["warnings"] = warnings
         notes += task.estimates(args, model)
-        ranks.on_main(lambda: _write(results, args, notes))
+        closing = task.closing_lines(metrics)
+        ranks.on_main(lambda: _write(results, args, notes, closing))
         return metrics
 
 
@@ -226,7 +227,7 @@ def _results(
     }
 
 
-def _write(results: dict[str, Any], args: RunArguments, notes: list[str]) -> None:
+def _write(results: dict[str, Any], args: RunArguments, notes: list[str], closing: list[str]) -> None:
     path = Path(args.output_dir) / RESULTS
     try:
         write_sealed_json(path, results)
@@ -239,4 +240,5 @@ def _write(results: dict[str, Any], args: RunArguments, notes: list[str]) -> Non
         print(listed, file=sys.stderr)
     for name, value in results["metrics"].items():
         print(f"{name}: {'nothing to measure' if value is None else format(value, '.4f')}")
+    print("".join(f"{line}\n" for line in closing), end="")
     print(f"{results['samples']} samples; results are in {path}", flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,8 +55,10 @@ class TrainResult:
         return exit_code(self.interrupted_by)
 
 
-def train(args: RunArguments, task: Task) -> TrainResult:
+def train(args: RunArguments, task: Task, decided: Mapping[str, str] | None = None) -> TrainResult:
     """Train `task` with the arguments `args`, resuming from the newest checkpoint in the output folder if there is one.
+
+    `decided` names the checkpoint or rule that set an argument, by dotted key, for train_config.json.
 
     SIGTERM, SIGINT and the death of the launcher end the run early, with a checkpoint saved and `interrupted_by` set.
     May be called any number of times in one process; signal handlers, threads and random generators are restored.
@@ -76,7 +78,7 @@ def train(args: RunArguments, task: Task) -> TrainResult:
         run = Run(args, task, accelerator, stop)
         stack.callback(run.close)
         stack.enter_context(run.report)
-        _announce(run)
+        _announce(run, decided or {})
         # Not before: in a rendezvous or in preparation a signal that is only noted would be a signal swallowed.
         stack.enter_context(stop)
         stack.enter_context(patience(STEPPING))
@@ -200,10 +202,10 @@ def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
     return {name: value for name, value in rows[-1].items() if name.startswith("eval/")} if rows else {}
 
 
-def _announce(run: Run) -> None:
+def _announce(run: Run, decided: Mapping[str, str]) -> None:
     """Write train_config.json and the other files beside the model, and print the plan of the run."""
     found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
-    config = {**run.facts, **found, **provenance()}
+    config = {**run.facts, **found, "decided_by": dict(decided), **provenance()}
     run.ranks.on_main(lambda: write_sealed_json(Path(run.args.output_dir) / CONFIG, config))
     run.ranks.on_main(run.leave_beside_the_model)
     resumed = [f"continuing from {run.resumed_from} at step {run.step}"] if run.resumed_from else []
@@ -230,4 +232,6 @@ def _finish(run: Run) -> None:
     with patience(SAVING), run.averaged(), run.whole() as model:
         run.ranks.on_main(save)
     listed = count_skipped(run.args.output_dir)
+    found = {name.removeprefix("eval/"): value for name, value in _last_metrics(run).items()}
+    run.report.say(run.task.closing_lines(found))
     run.report.say([f"model and metrics are in {run.args.output_dir}", *([listed] if listed else [])])

@@ -142,6 +142,14 @@ class Task:
         """
         return {}
 
+    def closing_lines(self, metrics: Mapping[str, float]) -> list[str]:
+        """Lines that sum up the last evaluation, for the end of a run; none by default.
+
+        Args:
+            metrics: as `evaluate` returns them.
+        """
+        return []
+
     def lacks_evaluation(self) -> bool:
         """Whether `save` would leave out files because this process has not run the evaluation that they are made from.
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from m33d_hf.data.augmentation.transforms import build_transform
+from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.loader.collation import Collator as SampleCollator
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError
+from m33d_hf.evaluation.position_floors import PositionMean, PositionMode
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
-from m33d_hf.training.tasks.building import build_initialised, config_of, starting_config
+from m33d_hf.training.tasks.building import build_dataset, build_initialised, config_of, starting_config
 from m33d_hf.training.tasks.classes import describe_share, share_facts
 
 # In an evaluation batch: what predictions are compared with, where that is not what the loss takes.
 JUDGED = "judged_labels"
+FLOOR_FRAMES = 256  # training frames behind the trivial floor
 
 
 class DenseTask(SourceTask):
@@ -31,12 +36,15 @@ class DenseTask(SourceTask):
         collator_class: samples to batches.
         label_map: the map of a sample that becomes the labels.
         label_type: of these labels, one per pixel.
+        floor_metrics: names of what is also judged of the trivial floor (`evaluation.floor`).
     """
 
     model_class: type[PreTrainedModel]
     collator_class: type[SampleCollator]
     label_map: str
     label_type: torch.dtype = torch.float32
+    floor_metrics: Sequence[str] = ()
+    _floor: Tensor | None = None
 
     def maps(self, config: M33DConfig) -> Collection[str]:
         """RGB and labels."""
@@ -61,6 +69,49 @@ class DenseTask(SourceTask):
             )
         model, self.load_report = build_initialised(args, self.model_class, config)
         return model
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training data, and evaluation data or None."""
+        train_set, eval_set = super().build_datasets(args, model)
+        if args.evaluation.floor and eval_set is not None and not args.dry_run:
+            self._floor = self._floor_of(args, config_of(model), train_set)
+        return train_set, eval_set
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data only, or None; the floor is that of the training split of the same data."""
+        eval_set = super().build_eval_dataset(args, model)
+        if args.evaluation.floor and eval_set is not None and not args.dry_run and args.data.root is not None:
+            config = config_of(model)
+            self._floor = self._floor_of(args, config, build_dataset(args, config, True, maps=self.maps(config)))
+        return eval_set
+
+    def new_floor(self, config: M33DConfig) -> PositionMean | PositionMode:
+        """What collects the trivial floor of the task from maps of labels."""
+        raise TypeError(f"{type(self).__name__} does not say what a model that looks at nothing predicts")
+
+    def _floor_of(self, args: RunArguments, config: M33DConfig, train_set: SampleDataset) -> Tensor:
+        """The prediction of a model that looks at nothing, (H, W), from training frames as an evaluation sees them."""
+        transform = build_transform(args.transforms, False, config.image_height_width, config.patch_height_width)
+        frames = train_set.with_transform(transform)
+        frames.maps, floor = frozenset({self.label_map}), self.new_floor(config)
+        for row in evenly_spaced(range(len(frames)), FLOOR_FRAMES):
+            sample = cast(RGBDSample, frames[(0, row)])
+            labels = sample.depth if self.label_map == "depth" else sample.segmentation
+            if labels is not None:
+                floor.update(labels.flatten(0, -3)[0])
+        return floor.map()
+
+    def closing_lines(self, metrics: Mapping[str, float]) -> list[str]:
+        """The model beside the trivial floor, where that was judged."""
+        names = [name for name in self.floor_metrics if f"floor/{name}" in metrics and name in metrics]
+        if not names:
+            return []
+        said = (PositionMean if self.label_map == "depth" else PositionMode).said
+        rows = {"on the evaluation data": names, "this model": [f"{metrics[name]:.3f}" for name in names]}
+        rows[said] = [f"{metrics[f'floor/{name}']:.3f}" for name in names]
+        wide = max(map(len, rows))
+        return ["  ".join([title.ljust(wide), *(cell.rjust(max(8, len(name))) for name, cell in zip(names, cells))])
+                for title, cells in rows.items()]  # fmt: skip
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels and labels."""

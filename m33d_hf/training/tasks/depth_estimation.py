@@ -13,6 +13,8 @@ from m33d_hf.data.loader.collation import DepthCollator
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.metrics import DEPTH_METRICS, DepthMetrics
+from m33d_hf.evaluation.position_floors import PositionMean
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
 from m33d_hf.training.processes.launch import maximum_over_ranks
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -35,6 +37,11 @@ class DepthEstimationTask(DenseTask):
     model_class = M33DForDepthEstimation
     collator_class = DepthCollator
     label_map = "depth"
+    floor_metrics = ("delta1", "abs_rel", "rmse")
+
+    def new_floor(self, config: M33DConfig) -> PositionMean:
+        """The mean depth of every position."""
+        return PositionMean()
 
     def __init__(self) -> None:
         self._protocol: DepthProtocol | None = None
@@ -111,7 +118,8 @@ class DepthEstimationTask(DenseTask):
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
         """What `evaluate` returns."""
         by_image = [] if args.evaluation.depth_protocol else [f"per_image/{name}" for name in DEPTH_METRICS]
-        return [*DEPTH_METRICS, "loss", *by_image]
+        floor = [f"floor/{name}" for name in self.floor_metrics] if args.evaluation.floor else []
+        return [*DEPTH_METRICS, "loss", *by_image, *floor]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Errors over the pixels with ground truth.
@@ -127,17 +135,28 @@ class DepthEstimationTask(DenseTask):
             judges["per_image/"] = DepthMetrics("images", device=accelerator.device)
         else:
             judges = {"": protocol.metrics(accelerator.device)}
+        floor = None if self._floor is None else protocol.metrics(accelerator.device) if protocol else DepthMetrics()
         config, loss = config_of(model), MeanLoss(accelerator.device)
         for output, labels in self.predictions(model, loader, accelerator):
-            predicted = output.predicted_depth.float()
-            if protocol is None:
-                predicted = predicted.clamp(config.min_depth, config.max_depth)
-            else:
-                predicted, labels = protocol.compared(predicted, labels)
             for judge in judges.values():
-                judge.update(predicted, labels)
+                judge.update(*_compared(output.predicted_depth.float(), labels, protocol, config))
+            if floor is not None and self._floor is not None:
+                blind = self._floor.to(labels.device).expand(len(labels), -1, -1)
+                floor.update(*_compared(blind, labels, protocol, config))
             loss.add(output.loss_sums[config.depth_loss], output.loss_counts[config.depth_loss])
         metrics = {"loss": loss.compute(accelerator)}
         for prefix, judge in judges.items():
             metrics |= {f"{prefix}{name}": value for name, value in judge.reduce(accelerator).compute().items()}
+        if floor is not None:
+            found = floor.reduce(accelerator).compute()
+            metrics |= {f"floor/{name}": found[name] for name in self.floor_metrics}
         return metrics
+
+
+def _compared(
+    predicted: Tensor, labels: Tensor, protocol: DepthProtocol | None, config: M33DConfig
+) -> tuple[Tensor, Tensor]:
+    """Predictions and labels in metres as they are compared."""
+    if protocol is None:
+        return predicted.clamp(config.min_depth, config.max_depth), labels
+    return protocol.compared(predicted, labels)

@@ -17,6 +17,8 @@ from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.evaluation.metrics import ConfusionMatrix
+from m33d_hf.evaluation.position_floors import PositionMode
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch
@@ -34,6 +36,11 @@ class SemanticSegmentationTask(DenseTask):
     collator_class = SegmentationCollator
     label_map = "segmentation"
     label_type = torch.int64
+    floor_metrics = ("miou", "pixel_accuracy")
+
+    def new_floor(self, config: M33DConfig) -> PositionMode:
+        """The commonest class of every position."""
+        return PositionMode(int(config.num_labels or 0))
 
     def __init__(self) -> None:
         self._census: LabelCensus | None = None
@@ -130,19 +137,24 @@ class SemanticSegmentationTask(DenseTask):
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
         """What `evaluate` returns, with the IoU of every class."""
         names = cast("dict[int, str]", config_of(model).id2label).values()
-        return ["miou", "pixel_accuracy", "mean_accuracy", "loss", *(f"iou/{name}" for name in names)]
+        floor = [f"floor/{name}" for name in self.floor_metrics] if args.evaluation.floor else []
+        return ["miou", "pixel_accuracy", "mean_accuracy", "loss", *(f"iou/{name}" for name in names), *floor]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Metrics on the labels after the evaluation transform, from one confusion matrix over the whole data set.
 
         Returns:
             "miou" (mean over classes that occur in labels or predictions), "pixel_accuracy", "mean_accuracy" and
-            "iou/<class>" of the classes that occur, all in [0, 1], and "loss".
+            "iou/<class>" of the classes that occur, all in [0, 1], and "loss"; with `evaluation.floor`, the first two
+            as "floor/..." for the commonest class of every position.
         """
         config = config_of(model)
         matrix = ConfusionMatrix(int(config.num_labels or 0), config.semantic_loss_ignore_index, accelerator.device)
+        blind = ConfusionMatrix(int(config.num_labels or 0), config.semantic_loss_ignore_index, accelerator.device)
         loss = MeanLoss(accelerator.device)
         for output, labels in self.predictions(model, loader, accelerator):
+            if self._floor is not None:
+                blind.update(self._floor.to(labels.device).expand(len(labels), -1, -1), labels)
             matrix.update(output.logits, labels)
             loss.add(output.loss_sums["cross_entropy"], output.loss_counts["cross_entropy"])
         found = matrix.reduce(accelerator).compute()
@@ -152,6 +164,9 @@ class SemanticSegmentationTask(DenseTask):
             "mean_accuracy": found["mean_accuracy"],
             "loss": loss.compute(accelerator),
         }
+        if self._floor is not None:
+            trivial = blind.reduce(accelerator).compute()
+            metrics |= {"floor/miou": trivial["mean_iou"], "floor/pixel_accuracy": trivial["pixel_accuracy"]}
         names = cast("dict[int, str]", config.id2label)
         for number, iou in enumerate(found["per_class_iou"]):
             if not math.isnan(iou):

@@ -1,0 +1,219 @@
+"""From what was said to what is run: the resumed run, the checkpoint, then data and machine decide what is left.
+
+The values that are found become arguments like any other, so that the run's folder records them; `Settled.origins` says
+where each is from.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from m33d_hf.errors import CheckpointError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.processes.checkpoint_files import read_state
+from m33d_hf.training.processes.checkpoints import find_checkpoints
+from m33d_hf.training.recipe.arguments import RunArguments, same_setting
+from m33d_hf.training.recipe.parsing import Resolved, resolve
+from m33d_hf.training.settling.architecture import DENSE, DETECTION, Origin, adopt, read_origin, with_modalities
+from m33d_hf.training.settling.data_facts import DataFacts, look_at, look_at_depth
+from m33d_hf.training.settling.layers import explicit
+from m33d_hf.training.settling.machine import Machine, find_machine
+from m33d_hf.training.settling.sizes import encoder_sizes, schedule, step_seconds, temporal_sizes
+from m33d_hf.training.tasks.building import build_run_source, run_rows
+
+_SIZED = "the data and the machine"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """The arguments of a run with nothing left open.
+
+    Attributes:
+        args: complete.
+        origins: dotted key -> the layer, checkpoint or rule that set it.
+        lines: what was decided, for the reader of the run's log.
+        decided: dotted key -> where its value is from, of the keys that no layer set.
+    """
+
+    args: RunArguments
+    origins: dict[str, str]
+    lines: list[str]
+    decided: dict[str, str]
+
+
+def run_arguments(argv: list[str], task: str) -> RunArguments:
+    """The complete arguments of a command line, for programs; see `settle`."""
+    return settle(resolve(argv, task)).args
+
+
+def settle(resolved: Resolved) -> Settled:
+    """Decide what a command line and its recipe leave to the checkpoint, the data and the machine.
+
+    Raises:
+        CheckpointError, ConversionError: `init_from` cannot be read, or does not say what nobody else says.
+        ConfigError, DataError: data that cannot be used, where it has to be looked at.
+    """
+    work = _Work(copy.deepcopy(resolved.args), dict(resolved.origins), set(resolved.open_keys))
+    earlier = _earlier(work.args)
+    if earlier is not None:
+        work.follow(*earlier)
+    elif work.args.replay is None:
+        origin = read_origin(work.args) if work.args.init_from is not None else None
+        if origin is not None:
+            work.take(origin)
+        if work.open:
+            work.size(origin)
+    return Settled(work.args, work.origins, work.lines, work.decided)
+
+
+def tell(lines: list[str]) -> None:
+    """Print what was decided, once for all processes."""
+    if lines and int(os.environ.get("RANK", "0")) == 0:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _earlier(args: RunArguments) -> tuple[str, Mapping[str, Any]] | None:
+    """The run that is resumed: its newest readable checkpoint and its arguments."""
+    if args.eval_only or args.replay is not None:
+        return None
+    for folder in find_checkpoints(args.resume, args.output_dir):
+        try:
+            found = read_state(folder).get("args")
+        except CheckpointError:
+            continue  # resuming says what is wrong with it, and takes the one before
+        if isinstance(found, dict):
+            return str(folder), found
+    return None
+
+
+class _Work:
+    """Arguments that are being settled."""
+
+    def __init__(self, args: RunArguments, origins: dict[str, str], open_keys: set[str]) -> None:
+        self.args, self.origins, self.open = args, origins, open_keys
+        self.lines: list[str] = []
+        self.decided: dict[str, str] = {}
+
+    def put(self, key: str, value: Any, where: str) -> None:
+        """Set one key, and note where its value is from."""
+        section, _, name = key.partition(".")
+        if section == "model":
+            self.args.model[name] = value
+        else:
+            setattr(getattr(self.args, section), name, value)
+        self.open.discard(key)
+        self.origins[key] = self.decided[key] = where
+
+    def follow(self, folder: str, before: Mapping[str, Any]) -> None:
+        """A resumed run keeps what it had decided, wherever it goes on."""
+        model = before.get("model")
+        earlier = model if isinstance(model, dict) else {}
+        for name in sorted({*earlier, *self.args.model}):
+            key = f"model.{name}"
+            if explicit(key if name != "modalities" else name, self.origins):
+                continue
+            if name in earlier and not same_setting(self.args.model.get(name), earlier[name]):
+                self.put(key, earlier[name], f"resumed from {folder}")
+            elif name not in earlier:
+                del self.args.model[name]
+        for key in sorted(self.open):
+            section, _, name = key.partition(".")
+            values = before.get(section)
+            if isinstance(values, dict) and name in values:
+                self.put(key, values[name], f"resumed from {folder}")
+
+    def take(self, origin: Origin) -> None:
+        """The architecture of the checkpoint; an evaluation leaves all that nobody states to the trained model."""
+        args, where = self.args, f"checkpoint {self.args.init_from}"
+        if args.eval_only and origin.own:
+            said = {name for name in args.model if explicit(f"model.{name}", self.origins)}
+            said |= {"modalities"} if explicit("modalities", self.origins) else set()
+            args.model = {name: value for name, value in args.model.items() if name in said}
+            self.open = {key for key in self.open if not key.startswith("model.")}
+            return
+        adopted = adopt(args, origin, self.origins, frozenset(self.open))
+        for name, value in adopted.items():
+            before = args.model.get(name, getattr(M33DConfig, name, None))
+            key = f"model.{name}"
+            if key in self.open or not same_setting(before, value):
+                self.put(key, value, where)
+        modalities = with_modalities(args, origin)
+        if modalities is not None:
+            self.put("model.modalities", modalities, where)
+        taken = {key.removeprefix("model."): args.model[key.removeprefix("model.")] for key in self.decided}
+        if taken:
+            listed = ", ".join(f"{name} {value}" for name, value in taken.items() if name != "modalities")
+            more = ["modalities"] if "modalities" in taken else []
+            self.lines.append(f"taken from {args.init_from}: {', '.join(filter(None, [listed, *more]))}")
+
+    def size(self, origin: Origin | None) -> None:
+        """Look at the data and the machine, and decide the rest."""
+        args, machine = self.args, find_machine(self.args)
+        clip = self._clips()
+        if args.task == DETECTION:
+            width = int((origin.fields if origin else {}).get("hidden_size", M33DConfig.hidden_size))
+            self._fill("model", temporal_sizes(width))
+            return
+        source, rows, data = self._look(clip)
+        known = {name: value for name, value in args.model.items() if f"model.{name}" not in self.open}
+        self._fill("model", encoder_sizes(machine, data, known, clip))
+        if self.open & {"model.depth_mean", "model.depth_std", "model.max_depth"}:
+            depth = look_at_depth(source, rows)
+            found = {"depth_mean": depth.mean, "depth_std": depth.std, "max_depth": depth.farthest}
+            self._fill("model", found)
+        config = M33DConfig(**args.model)
+        stated = {f"train.{name}": getattr(args.train, name) for name in ("batch_size", "accumulation", "max_steps")}
+        stated = {key: value for key, value in stated.items() if key not in self.open}
+        if args.train.epochs is not None and not args.eval_only:
+            effective = args.train.batch_size * args.train.accumulation * machine.processes
+            stated["train.max_steps"] = max(1, round(args.train.epochs * data.samples / effective))
+        for key, value in schedule(args.task, machine, data, config, stated).items():
+            if key in self.open:
+                self.put(key, value, _SIZED)
+        self.lines += self._said(machine, data, config)
+
+    def _clips(self) -> bool:
+        frames = self.args.model.get("num_frames")
+        if frames is None:
+            return self.args.task not in (*DENSE, "pretraining")
+        return bool(frames > 1)
+
+    def _look(self, clip: bool) -> tuple[Any, list[int] | None, DataFacts]:
+        frames = self.args.model.get("num_frames") or (8 if clip else 1)
+        config = M33DConfig(num_frames=frames, tubelet_size=1)
+        source = build_run_source(self.args, config, train=True)
+        rows = run_rows(self.args, source, train=True)
+        return source, rows, look_at(source, rows)
+
+    def _fill(self, section: str, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if f"{section}.{name}" in self.open:
+                self.put(f"{section}.{name}", value, _SIZED)
+
+    def _said(self, machine: Machine, data: DataFacts, config: M33DConfig) -> list[str]:
+        args = self.args
+        steps = args.train.max_steps or 0
+        effective = args.train.batch_size * args.train.accumulation * machine.processes
+        seconds = steps * step_seconds(args.task, machine, config, effective)
+        height, width = config.image_height_width
+        patch = "x".join(map(str, dict.fromkeys(config.patch_height_width)))
+        unit = f"{config.num_frames} frames of {height}x{width}" if config.is_clip_model else f"{height}x{width}"
+        what = "clips" if config.is_clip_model else "frames"
+        model = f"ViT of width {config.hidden_size}, {config.num_hidden_layers} layers, patch {patch}"
+        about = "" if args.eval_only else f", {steps} steps, about {duration(seconds)}"
+        lines = [f"{data.samples} {what}, {machine}: {model}, {unit}, batch {effective}{about}"]
+        return [*lines, *data.notes]
+
+
+def duration(seconds: float) -> str:
+    """A rough time in words: "40 seconds", "2.5 minutes", "3 hours"."""
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} seconds"
+    if seconds < 5400:
+        return f"{round(seconds / 30) / 2:g} minutes"
+    return f"{round(seconds / 1800) / 2:g} hours"
