@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
@@ -68,24 +66,6 @@ def _name(given: Path, path: Path, suffix: bool) -> str:
     relative = Path(path.name) if path == given else path.relative_to(given)
     shown = relative if suffix or path.is_dir() else relative.with_suffix("")
     return "_".join(shown.parts) or path.resolve().name
-
-
-def usable_device(word: str, local_rank: int = 0) -> torch.device:
-    """The device called `word`; "auto" takes this process's CUDA device, another accelerator, or the CPU.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    if word == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", local_rank % torch.cuda.device_count())
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(word)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {word!r} cannot be used ({str(error).splitlines()[0]}).") from error
-    return device
 
 
 def time_text(frame: int, fps: float | FrameTimes | None) -> str:
