@@ -86,6 +86,11 @@ def seconds_text(seconds: float | None) -> str:
     return f"{minutes:02d}:{hundredths / 100:05.2f}"
 
 
+def detection_targets(folder: Path, name: str) -> list[Path]:
+    """The tables of a video: of its segments, and of its clips."""
+    return [folder / f"{name}_segments.csv", folder / f"{name}_clips.csv"]
+
+
 def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]:
     """Write `<name>_segments.csv`, `<name>_clips.csv` and `<name>_timeline.png`; returns what was written.
 
@@ -102,7 +107,7 @@ def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]
         told = phases if clip.readable else ["", ""]
         shares = [f"{value:.6f}" for value in clip.probabilities]
         clip_rows.append((number, clip.start, clip.stop - 1, *times, int(clip.readable), *told, *shares))
-    written = [folder / f"{name}_segments.csv", folder / f"{name}_clips.csv"]
+    written = detection_targets(folder, name)
     write_text_atomically(written[0], _table(SEGMENT_COLUMNS, segment_rows))
     write_text_atomically(written[1], _table((*CLIP_COLUMNS, *detection.names), clip_rows))
     return [*written, *_picture(folder / f"{name}_timeline.png", name, detection)]

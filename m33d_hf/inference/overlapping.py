@@ -28,7 +28,8 @@ class Overlapped(Generic[Item, Read, Result]):
         write: called in writing threads, with the item, what was read and the result.
         batch_size: items that are computed together.
         workers: reading threads, and writing threads.
-        failed: called, in the thread of `run`, with an item whose reading raised a DataError; the others go on.
+        failed: called, in the thread of `run`, with an item whose reading or writing raised a DataError; the
+            others go on.
         done: called there with an item whose result is written.
         in_order: results are written one after the other, in the order of the items.
     """
@@ -100,7 +101,11 @@ class Overlapped(Generic[Item, Read, Result]):
 
     def _written(self) -> None:
         item, future = self._writing.popleft()
-        future.result()
+        try:
+            future.result()
+        except DataError as error:
+            self.failed(item, error)
+            return
         self.done(item)
 
 

@@ -5,15 +5,18 @@ Drawn with Pillow: a figure of matplotlib takes as long as a model does. Only th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from m33d_hf.errors import ConfigError, MissingDependencyError
+from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
 from m33d_hf.visualization.canvas import INK, INVALID
 from m33d_hf.visualization.dense import color_labels, label_colors
+from m33d_hf.visualization.reconstruction import ReconstructionViews, rgb_image, value_range
 
 _SMALLEST = 240  # pixels of the short side below which a picture is enlarged, so that its bar can be read
 _TICKS = 5
@@ -29,8 +32,6 @@ def color_table(name: str = "viridis") -> np.ndarray:
     try:
         from matplotlib import colormaps
     except ImportError as error:
-        from m33d_hf.errors import MissingDependencyError
-
         raise MissingDependencyError("coloured pictures require matplotlib: pip install matplotlib") from error
     found = colormaps[name](np.arange(256), bytes=True)[:, :3]
     return np.ascontiguousarray(found)
@@ -180,3 +181,50 @@ def with_caption(pixels: np.ndarray, lines: Sequence[tuple[str, float | None]]) 
 @lru_cache(maxsize=16)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
+
+
+def reconstruction_row(sample: Mapping[str, ReconstructionViews], config: M33DConfig, frame: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8: input, visible patches and reconstruction of every modality side by side, with headings.
+
+    Args:
+        sample: modality name -> views of one picture.
+        config: of the model.
+        frame: which frame of the views.
+    """
+    panels, titles = [], []
+    for spec in config.specs:
+        if spec.name not in sample:
+            continue
+        views = sample[spec.name]
+        limits = value_range(views.target[frame : frame + 1], views.valid[frame : frame + 1])
+        if not views.valid[frame].any():  # nothing was measured: the colours are those of the prediction
+            every = np.ones_like(views.valid[frame : frame + 1])
+            limits = value_range(views.reconstruction[frame : frame + 1], every)
+        for which, word in (("target", "input"), ("visible", "visible"), ("reconstruction", "reconstructed")):
+            panels.append(enlarged(_view_pixels(views, which, frame, spec, limits)))
+            titles.append(f"{spec.name}: {word}")
+    if not panels:
+        raise ConfigError("no modality is reconstructed by this model.")
+    size = int(np.clip(panels[0].shape[1] / 20, 10, 36))
+    gap = np.full((panels[0].shape[0], max(2, size // 3), 3), 255, np.uint8)
+    row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
+    heading = Image.new("RGB", (row.shape[1], 2 * size), "white")
+    draw = ImageDraw.Draw(heading)
+    for number, title in enumerate(titles):
+        x = number * (panels[0].shape[1] + gap.shape[1])
+        draw.text((x + size // 4, size), title, fill=INK, font=_font(size), anchor="lm")
+    return np.concatenate([np.asarray(heading), row], axis=0)
+
+
+def _view_pixels(
+    views: ReconstructionViews, which: str, frame: int, spec: ModalitySpec, limits: tuple[float, float]
+) -> np.ndarray:
+    values = getattr(views, which)[frame]
+    if spec.channels == 3:
+        return np.rint(255 * rgb_image(values, spec.channel_mean, spec.channel_std)).astype(np.uint8)
+    image = values[0].astype(np.float64)
+    known = np.isfinite(image) if which == "reconstruction" else np.isfinite(image) & views.valid[frame]
+    low, high = limits
+    places = np.clip((np.where(known, image, low) - low) * (255.0 / max(high - low, 1e-9)), 0, 255)
+    grey = np.array([round(255 * value) for value in INVALID], np.uint8)
+    return np.where(known[..., None], color_table()[places.astype(np.uint8)], grey)

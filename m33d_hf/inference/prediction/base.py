@@ -38,6 +38,8 @@ class PredictionTask(ABC):
         known: kinds of output (folders, mostly) and what they hold.
         usual_pictures, usual_videos: kinds that are written unless the user chooses.
         reads_clips: the model sees clips, so that videos are the items and pictures are their frames.
+        together: inputs that are computed together; None for the batch size.
+        threads: that read, and that write; None for those of the options.
         turned: pictures that their EXIF data says to turn, so far.
     """
 
@@ -46,6 +48,8 @@ class PredictionTask(ABC):
     usual_pictures: ClassVar[tuple[str, ...]]
     usual_videos: ClassVar[tuple[str, ...]]
     reads_clips: ClassVar[bool] = False
+    together: ClassVar[int | None] = None
+    threads: ClassVar[int | None] = None
 
     def __init__(self, options: PredictionOptions) -> None:
         self.options = options

@@ -66,7 +66,7 @@ class DenseModel(ABC):
         groups: dict[tuple[Any, ...], list[tuple[int, View]]] = defaultdict(list)
         for number, picture in enumerate(pictures):
             for view in picture.views:
-                groups[(picture.is_plain, *shape_of(view))].append((number, view))
+                groups[picture.is_plain, shape_of(view)].append((number, view))
         size = self.batch_size
         return [group[at : at + size] for group in groups.values() for at in range(0, len(group), size)]
 

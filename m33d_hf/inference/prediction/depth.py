@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
 
 from m33d_hf.data.depth.maps import SPEC_FILE, decode_depth, read_spec_file
 from m33d_hf.data.depth.sampling import evenly_spaced
@@ -29,6 +28,7 @@ from m33d_hf.inference.prediction.base import PredictionTask
 from m33d_hf.inference.prediction.dense import DenseDepth
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
+from m33d_hf.inference.prediction.pictures import save_png
 from m33d_hf.inference.prediction.point_clouds import Lens, points_of, write_ply
 from m33d_hf.inference.prediction.video_files import write_video_file
 from m33d_hf.inference.prediction.views import Looked
@@ -220,8 +220,3 @@ class _DepthFrames:
         """See `FrameSink`."""
         if self.writer is not None:
             self.writer.discard()
-
-
-def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 as PNG, atomically."""
-    write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, compress_level=3))

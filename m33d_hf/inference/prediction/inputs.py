@@ -69,7 +69,7 @@ def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames
     roots: list[Path] = []
     files: list[Path] = []
     for word in given:
-        root, found = _expanded(str(word), exclude)
+        root, found = _expanded(str(word), exclude, frames_are_videos)
         roots.append(root)
         files += found
     files = list(dict.fromkeys(Path(os.path.abspath(file)) for file in files))
@@ -113,7 +113,7 @@ def unique_names(paths: Sequence[PurePosixPath], whole: Sequence[bool]) -> list[
             names[number] = str(paths[number])
 
 
-def _expanded(word: str, exclude: Path | None) -> tuple[Path, list[Path]]:
+def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[Path]]:
     """(the folder that names start from, files) of a path or glob.
 
     Raises:
@@ -128,11 +128,15 @@ def _expanded(word: str, exclude: Path | None) -> tuple[Path, list[Path]]:
                 f"--input {path} is neither a picture nor a video (by its suffix). Supported file types: "
                 f"{', '.join((*FRAME_SUFFIXES, *VIDEO_SUFFIXES))}."
             )
+        if clips:
+            _refuse_pictures(word, [path])
         return path.parent, [path]
     if not glob.has_magic(word):
         raise DataError(f"--input {word} does not exist.")
     found = [Path(match) for match in glob.glob(str(path), recursive=True)]
     files = [match for match in found if match.is_file()]
+    if clips:
+        _refuse_pictures(word, files)
     for folder in (match for match in found if match.is_dir()):
         files += files_below(folder, exclude)
     if not files:
@@ -140,6 +144,15 @@ def _expanded(word: str, exclude: Path | None) -> tuple[Path, list[Path]]:
     parts = Path(path).parts
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:fixed]) if fixed else Path("."), files
+
+
+def _refuse_pictures(word: str, files: Sequence[Path]) -> None:
+    """Raise a DataError for single pictures where clips are needed: which others belong to them is not known."""
+    if pictures := _of(files, FRAME_SUFFIXES):
+        raise DataError(
+            f"--input {word}: {pictures[0]} is a picture, but this model sees clips. Give videos, or the folder that "
+            "holds the frames of one."
+        )
 
 
 def _of(files: Sequence[Path], suffixes: tuple[str, ...]) -> list[Path]:

@@ -166,8 +166,8 @@ class _Run:
             self.task.prepare,
             self.task.compute,
             self.task.write,
-            batch_size=self.options.batch_size,
-            workers=self.options.threads,
+            batch_size=self.task.together or self.options.batch_size,
+            workers=self.task.threads or self.options.threads,
             failed=self._skip,
             done=self._done,
         )
