@@ -16,7 +16,7 @@ from m33d_hf.errors import ConfigError, MissingDependencyError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
 from m33d_hf.visualization.canvas import INK, INVALID
 from m33d_hf.visualization.dense import color_labels, label_colors
-from m33d_hf.visualization.reconstruction import ReconstructionViews, rgb_image, value_range
+from m33d_hf.visualization.reconstruction import ReconstructionViews, color_range, rgb_image
 
 _SMALLEST = 240  # pixels of the short side below which a picture is enlarged, so that its bar can be read
 _TICKS = 5
@@ -67,7 +67,8 @@ def value_scale(values: Sequence[np.ndarray], unit: str = "m") -> Scale:
     if not known.size:
         return Scale(0.0, 1.0, unit)
     low, high = np.percentile(known, (1, 99))
-    return Scale(float(low), float(max(high, low + 1e-6)), unit)
+    # What varies by less than a hundredth is one colour: the noise of a constant is no picture.
+    return Scale(float(low), float(max(high, low + 0.01 * abs(low), low + 1e-6)), unit)
 
 
 def enlarged(pixels: np.ndarray) -> np.ndarray:
@@ -183,28 +184,36 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def reconstruction_row(sample: Mapping[str, ReconstructionViews], config: M33DConfig, frame: int = 0) -> np.ndarray:
+def reconstruction_row(
+    sample: Mapping[str, ReconstructionViews], config: M33DConfig, rgb_CHW: np.ndarray | None = None, frame: int = 0
+) -> np.ndarray:
     """(H, W, 3) uint8: input, visible patches and reconstruction of every modality side by side, with headings.
 
     Args:
         sample: modality name -> views of one picture.
         config: of the model.
+        rgb_CHW: the model's RGB input, which is shown first where it is not reconstructed.
         frame: which frame of the views.
+
+    Raises:
+        ConfigError: nothing is reconstructed. MissingDependencyError: matplotlib is not installed.
     """
     panels, titles = [], []
+    if rgb_CHW is not None and "rgb" not in sample:
+        spec = config.spec("rgb")
+        shown = np.rint(255 * rgb_image(rgb_CHW, spec.channel_mean, spec.channel_std)).astype(np.uint8)
+        panels.append(enlarged(shown))
+        titles.append("rgb: input")
     for spec in config.specs:
         if spec.name not in sample:
             continue
         views = sample[spec.name]
-        limits = value_range(views.target[frame : frame + 1], views.valid[frame : frame + 1])
-        if not views.valid[frame].any():  # nothing was measured: the colours are those of the prediction
-            every = np.ones_like(views.valid[frame : frame + 1])
-            limits = value_range(views.reconstruction[frame : frame + 1], every)
+        limits = color_range(views, slice(frame, frame + 1))
         for which, word in (("target", "input"), ("visible", "visible"), ("reconstruction", "reconstructed")):
             panels.append(enlarged(_view_pixels(views, which, frame, spec, limits)))
             titles.append(f"{spec.name}: {word}")
-    if not panels:
-        raise ConfigError("no modality is reconstructed by this model.")
+    if not sample:
+        raise ConfigError("this model was pre-trained without reconstruction, so that there is nothing to draw.")
     size = int(np.clip(panels[0].shape[1] / 20, 10, 36))
     gap = np.full((panels[0].shape[0], max(2, size // 3), 3), 255, np.uint8)
     row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
@@ -223,7 +232,8 @@ def _view_pixels(
     if spec.channels == 3:
         return np.rint(255 * rgb_image(values, spec.channel_mean, spec.channel_std)).astype(np.uint8)
     image = values[0].astype(np.float64)
-    known = np.isfinite(image) if which == "reconstruction" else np.isfinite(image) & views.valid[frame]
+    masked = np.isnan(views.visible[frame, 0])
+    known = np.isfinite(image) & (views.valid[frame] | masked if which == "reconstruction" else views.valid[frame])
     low, high = limits
     places = np.clip((np.where(known, image, low) - low) * (255.0 / max(high - low, 1e-9)), 0, 255)
     grey = np.array([round(255 * value) for value in INVALID], np.uint8)

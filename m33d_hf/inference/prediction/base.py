@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -20,8 +20,8 @@ class FrameSink(Protocol):
 
     next_frame: int
 
-    def append(self, result: Any) -> None:
-        """The next frame's."""
+    def append(self, prepared: Any, result: Any) -> None:
+        """The next frame, as it was prepared, and what is predicted of it."""
 
     def finish(self) -> None:
         """All frames are there."""
@@ -34,7 +34,7 @@ class PredictionTask(ABC):
     """One model, and the files that are written of what it predicts.
 
     Attributes:
-        word: what is predicted, for messages.
+        task: its name, as in `loading.AUTO_CLASSES`.
         known: kinds of output (folders, mostly) and what they hold.
         usual_pictures, usual_videos: kinds that are written unless the user chooses.
         reads_clips: the model sees clips, so that videos are the items and pictures are their frames.
@@ -43,8 +43,8 @@ class PredictionTask(ABC):
         turned: pictures that their EXIF data says to turn, so far.
     """
 
-    word: ClassVar[str]
-    known: ClassVar[dict[str, str]]
+    task: ClassVar[str]
+    known: Mapping[str, str]
     usual_pictures: ClassVar[tuple[str, ...]]
     usual_videos: ClassVar[tuple[str, ...]]
     reads_clips: ClassVar[bool] = False
@@ -108,16 +108,12 @@ class PredictionTask(ABC):
 
     def closing(self) -> list[str]:
         """What the user should know in the end, beyond which files are where."""
-        turned = f"{self.turned} pictures are stored turned (EXIF); everything written of them is upright."
+        turned = f"Pictures that are stored turned (EXIF): {self.turned}; what is written of them is upright."
         return [*self.notes, *([turned] if self.turned else [])]
 
     def path(self, kind: str, item: Item, suffix: str) -> Path:
         """The file of one kind of an item."""
         return self.output / kind / f"{item.name}{suffix}"
-
-    def place_of(self, kind: str) -> str:
-        """Where files of one kind are, below the output."""
-        return f"{kind}/"
 
     def kinds_of(self, item: Item) -> tuple[str, ...]:
         """Kinds of output of an item."""

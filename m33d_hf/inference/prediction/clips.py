@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +37,9 @@ class Classes:
 class ClipTask(PredictionTask):
     """Files of a clip classifier's predictions."""
 
-    word = "classes"
+    task = "clips"
     reads_clips = True
-    known: ClassVar[dict[str, str]] = {
+    known: Mapping[str, str] = {
         "classes": "CSV, the likeliest classes of every video; classes.csv has them all",
         "videos": "MP4, the video with its likeliest classes below it",
     }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -41,10 +41,10 @@ _SAMPLED = 16  # frames of a video that its colours are chosen from
 class DepthTask(PredictionTask):
     """Files of a depth model's predictions."""
 
-    word = "depth"
-    known: ClassVar[dict[str, str]] = {
-        "depth": "16-bit PNG, millimetres where the model predicts metres (0: unknown); depth_spec.json says it",
-        "arrays": "NPY, float32, metres where the model predicts metres",
+    task = "depth"
+    known: Mapping[str, str] = {
+        "depth": "PNG of 16 bits, in millimetres (0: unknown), which depth_spec.json beside them says",
+        "arrays": "NPY, float32, in metres",
         "pictures": "PNG, coloured, with the bar of its values",
         "videos": "MP4, the video and its coloured depth side by side",
         "points": "PLY, coloured points in metres",
@@ -55,6 +55,8 @@ class DepthTask(PredictionTask):
     def __init__(self, options: PredictionOptions, predictor: DepthPredictor) -> None:
         super().__init__(options)
         self.predictor = predictor
+        if predictor.kind != "metric":
+            self.known = {**self.known, **_WITHOUT_UNIT}
         self.model = DenseDepth(predictor, options.views, options.batch_size, options.precision)
         self.unit = "m" if predictor.kind == "metric" else predictor.kind
         self.lens = Lens.of(options.intrinsics, options.calibration, options.field_of_view)
@@ -181,6 +183,10 @@ class DepthTask(PredictionTask):
         return [*super().closing(), *lost_pixels(self.counts)]
 
 
+_WITHOUT_UNIT = {
+    "depth": "PNG of 16 bits, each with its scale, see depth_spec.json; the model knows no unit",
+    "arrays": "NPY, float32, as the model predicts it",
+}
 _SUFFIXES = {"depth": ".png", "arrays": ".npy", "pictures": ".png", "points": ".ply"}
 
 
@@ -195,7 +201,7 @@ class _DepthFrames:
         self.waiting: list[np.ndarray] = []
         self.next_frame = task.stored(item).length if self.writer is None else self.writer.next_frame
 
-    def append(self, result: np.ndarray) -> None:
+    def append(self, prepared: Looked, result: np.ndarray) -> None:
         """See `FrameSink`."""
         if "arrays" in self.task.of_videos:
             path = self.task._frame("arrays", self.item, self.next_frame)

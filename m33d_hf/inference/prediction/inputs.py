@@ -46,11 +46,13 @@ class Inputs:
     root: Path
     ignored: str
 
-    def describe(self) -> str:
-        """ "12 pictures and 1 video"."""
-        videos = sum(item.is_video for item in self.items)
-        counts = {"picture": len(self.items) - videos, "video": videos}
-        return " and ".join(f"{count} {word}{'s' if count != 1 else ''}" for word, count in counts.items() if count)
+
+def counted(items: Sequence[Item]) -> str:
+    """ "12 pictures and 1 video"."""
+    videos = sum(item.is_video for item in items)
+    counts = {"picture": len(items) - videos, "video": videos}
+    words = [f"{count} {word}{'s' if count != 1 else ''}" for word, count in counts.items() if count]
+    return " and ".join(words) or "nothing"
 
 
 def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames_are_videos: bool = False) -> Inputs:
@@ -150,8 +152,8 @@ def _refuse_pictures(word: str, files: Sequence[Path]) -> None:
     """Raise a DataError for single pictures where clips are needed: which others belong to them is not known."""
     if pictures := _of(files, FRAME_SUFFIXES):
         raise DataError(
-            f"--input {word}: {pictures[0]} is a picture, but this model sees clips. Give videos, or the folder that "
-            "holds the frames of one."
+            f"--input {word}: {pictures[0].name} is a picture, but this model sees clips. Give videos, or the folder "
+            "that holds the frames of one."
         )
 
 

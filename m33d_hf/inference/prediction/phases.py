@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from m33d_hf.inference.timeline import ActionDetector, Detection
 class PhaseTask(PredictionTask):
     """Timelines of an action detection model."""
 
-    word = "phases"
+    task = "phases"
     reads_clips = True
     together = threads = 1  # a video of hours fills batches by itself
-    known: ClassVar[dict[str, str]] = {
+    known: Mapping[str, str] = {
         "timelines": "a picture of every video's phases, and CSV tables of its segments and clips",
     }
     usual_pictures = usual_videos = ("timelines",)

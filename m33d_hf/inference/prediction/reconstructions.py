@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,8 +50,8 @@ class Masked:
 class ReconstructionTask(PredictionTask):
     """Pictures of a pre-trained model's reconstructions."""
 
-    word = "reconstructions"
-    known: ClassVar[dict[str, str]] = {
+    task = "reconstruction"
+    known: Mapping[str, str] = {
         "pictures": "PNG, of every modality: input, visible patches, reconstruction, at the model's size",
         "videos": "MP4 of these, frame by frame",
     }
@@ -81,6 +81,8 @@ class ReconstructionTask(PredictionTask):
             ConfigError: as said.
         """
         given = self.options.depth
+        if not self.config.target_specs:
+            raise ConfigError(f"{self.options.model} was pre-trained without reconstruction: there is nothing to draw.")
         others = [spec.name for spec in self.config.specs if spec.name not in ("rgb", "depth", "norm_rgb")]
         if others:
             raise ConfigError(f"{self.options.model} also takes {', '.join(others)}; draw it with visualize.py.")
@@ -182,16 +184,23 @@ class ReconstructionTask(PredictionTask):
         for name, views in output_views(output, inputs, self.config).items():
             for sample, view in zip(samples, views, strict=True):
                 sample[name] = view
+                if name == "depth" and self.options.depth is None:  # what is visible of nothing is nothing
+                    view.reconstruction[np.isfinite(view.visible)] = np.nan
         return samples
 
     def write(self, item: Item, prepared: Masked, result: Sample) -> None:
         """See the base class."""
         path = self.path("pictures", item, ".png")
         if not self.reads_clips:
-            save_png(path, reconstruction_row(result, self.config))
+            save_png(path, self.drawn(prepared, result))
             return
         with self._drawing:
             save_figure(clip_reconstruction_figure(result, self.config, item.name), path)
+
+    def drawn(self, prepared: Masked, result: Sample) -> np.ndarray:
+        """The picture of one sample, (H, W, 3) uint8."""
+        pixels = prepared.inputs["pixel_values"]
+        return reconstruction_row(result, self.config, pixels.reshape(-1, *pixels.shape[-3:])[0].numpy())
 
     def frames(self, item: Item) -> FrameSink:
         """See the base class."""
@@ -230,9 +239,9 @@ class _RowFrames:
         while (self.folder / frame_name(self.next_frame)).is_file():
             self.next_frame += 1
 
-    def append(self, result: Sample) -> None:
+    def append(self, prepared: Masked, result: Sample) -> None:
         """See `FrameSink`."""
-        save_png(self.folder / frame_name(self.next_frame), reconstruction_row(result, self.task.config))
+        save_png(self.folder / frame_name(self.next_frame), self.task.drawn(prepared, result))
         self.next_frame += 1
 
     def finish(self) -> None:

@@ -17,7 +17,7 @@ from m33d_hf.inference.overlapping import Overlapped
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.building import build_prediction_task
 from m33d_hf.inference.prediction.claiming import claim_output
-from m33d_hf.inference.prediction.inputs import Inputs, Item, find_inputs, refuse_output_over_input
+from m33d_hf.inference.prediction.inputs import Inputs, Item, counted, find_inputs, refuse_output_over_input
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.inference.progress import Progress
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
@@ -98,16 +98,16 @@ def predict(
         inputs = find_inputs(options.input, output, frames_are_videos=True)
     items = inputs.items[: options.limit]
     with shared_folder(output, place):
-        claim_output(output, options.model, {**_rules(options, inputs), **task.rules()})
+        claim_output(output, options.model, {"task": task.task, **_rules(options, inputs), **task.rules()})
         share = rank_share(items, place.rank, place.world_size)
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         aside = f" (left aside: {inputs.ignored})" if inputs.ignored else ""
-        say(f"{name}{task.describe()}: {inputs.describe()} of {inputs.root}{aside}, to {output}")
+        say(f"{name}{task.describe()}: {counted(share)} of {inputs.root}{aside}, to {output}")
         run = _Run(options, task, share, lambda line: say(f"{name}{line}"))
         task.begin(share)
         run.all()
         task.finish(items)
-        run.summary.lines = _places(task, share)
+        run.summary.lines = [*_places(task, run.good), *task.closing()]
         return run.summary
 
 
@@ -123,11 +123,9 @@ def _rules(options: PredictionOptions, inputs: Inputs) -> dict[str, object]:
 
 def _places(task: PredictionTask, items: Sequence[Item]) -> list[str]:
     """Lines that say which files are where."""
-    kinds = dict.fromkeys(kind for item in items for kind in task.kinds_of(item))
+    kinds = {kind for item in items for kind in task.kinds_of(item)}
     width = max((len(kind) for kind in kinds), default=0)
-    return [f"  {task.place_of(kind):{width + 2}} {task.known[kind]}" for kind in task.known if kind in kinds] + (
-        task.closing()
-    )
+    return [f"  {kind + '/':{width + 2}} {task.known[kind]}" for kind in task.known if kind in kinds]
 
 
 class _Run:
@@ -140,6 +138,7 @@ class _Run:
         # Broken files are listed, however many there are: one good picture is worth predicting.
         self.ledger = SkipLedger(Path(options.output) / FILE_NAME, 1.0, len(share))
         self.summary = PredictionSummary(len(share))
+        self.good: list[Item] = []
         self.progress = Progress(len(share), options.report_seconds, say)
 
     def all(self) -> None:
@@ -147,6 +146,7 @@ class _Run:
         waiting = []
         for item in self.share:
             if self.task.is_done(item):
+                self.good.append(item)
                 self.summary.already_there += 1
                 self.progress.already()
             else:
@@ -174,6 +174,7 @@ class _Run:
         passing.run(items)
 
     def _done(self, item: Item) -> None:
+        self.good.append(item)
         self.summary.predicted += 1
         self.progress.done += 1
         self.progress.report()
@@ -196,6 +197,7 @@ class _Run:
             self.progress.done, self.progress.resumed = before, done
             self._skip(item, error)
             return
+        self.good.append(item)
         self.summary.predicted += 1
         self.summary.frames += frames
         self.progress.done = before + 1
@@ -237,7 +239,7 @@ class _Run:
         return Overlapped(
             lambda frame: self.task.look(frame[1]),
             self.task.compute,
-            lambda _, __, result: sink.append(result),
+            lambda _, looked, result: sink.append(looked, result),
             batch_size=self.options.batch_size,
             workers=self.options.threads,
             failed=unusable,

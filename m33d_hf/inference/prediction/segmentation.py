@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,8 +35,8 @@ _PARTIAL = ".partial-"
 class SegmentationTask(PredictionTask):
     """Files of a segmentation model's predictions."""
 
-    word = "classes"
-    known: ClassVar[dict[str, str]] = {
+    task = "segmentation"
+    known: Mapping[str, str] = {
         "labels": "PNG of class numbers, with a palette (255: not seen by the model); classes.csv names them",
         "pictures": "PNG, the picture with the classes' colours over it, and their names",
         "areas": "CSV, pixels and share of every class in every picture; areas.csv has them all",
@@ -183,7 +183,7 @@ class _LabelFrames:
         while (folder / frame_name(self.next_frame)).is_file():
             self.next_frame += 1
 
-    def append(self, result: np.ndarray) -> None:
+    def append(self, prepared: Looked, result: np.ndarray) -> None:
         """See `FrameSink`."""
         self.task.save_labels(self.partial / frame_name(self.next_frame), result)
         self.next_frame += 1
