@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for reading one file
     try:
         from m33d_hf.errors import ConfigError
-        from m33d_hf.inference.detection_files import detect_all, find_videos, usable_device
+        from m33d_hf.inference.detection_files import detect_all, find_videos
+        from m33d_hf.inference.loading import usable_device
         from m33d_hf.inference.sharding import launched_place, rank_share
         from m33d_hf.inference.timeline import ActionDetector
         from m33d_hf.modeling.fields_m33d import Range

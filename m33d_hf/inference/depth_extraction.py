@@ -8,7 +8,6 @@ folder; a different model, or different settings, cannot add to it.
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from m33d_hf.data.depth.writing import (
     FORMATS,
     DepthVideoWriter,
     depth_is_written,
+    lost_pixels,
     write_depth_image,
     written_spec,
 )
@@ -35,6 +35,7 @@ from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDepe
 from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
 from m33d_hf.inference.folder_lock import shared_folder
+from m33d_hf.inference.progress import Progress
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
 
@@ -110,14 +111,7 @@ class DepthExtractionSummary:
             f"{self.written} of {self.items} inputs written ({self.frames} frames in {clock(self.seconds)}), "
             f"{self.already_there} already existed, {len(self.skipped)} skipped."
         ]
-        pixels = max(1, self.counts["pixels"])
-        for name, words in {
-            "not_finite": "were not finite and are stored as invalid",
-            "not_positive": "were not above 0 and are stored as invalid",
-            "too_far": "were beyond 65.534 m, which 16-bit millimetres cannot hold, and are stored as invalid",
-        }.items():
-            if count := self.counts[name]:
-                lines.append(f"{count / pixels:.2%} of the predicted pixels ({count}) {words}.")
+        lines += lost_pixels(self.counts)
         lines += [f"skipped {file.path}: {file.reason}" for file in self.skipped[:5]]
         if len(self.skipped) > 5:
             lines.append(f".. and {len(self.skipped) - 5} more, listed in {FILE_NAME} of the output.")
@@ -211,9 +205,7 @@ class _Run:
         self.options, self.predictor, self.share, self.say = options, predictor, share, say
         self.ledger = SkipLedger(options.output / FILE_NAME, options.max_bad_fraction, len(share))
         self.summary = DepthExtractionSummary(len(share))
-        self.started = self.reported = time.monotonic()
-        self.progress = 0.0  # inputs done, the part of a running video included
-        self.resumed = 0.0  # the part of `progress` that earlier runs did
+        self.progress = Progress(len(share), options.report_seconds, say)
 
     def all(self) -> DepthExtractionSummary:
         """Everything that is not there yet."""
@@ -222,8 +214,7 @@ class _Run:
             format = self.options.format if item.is_video else "image"
             if depth_is_written(self.options.output, item.rel, format):
                 self.summary.already_there += 1
-                self.progress += 1
-                self.resumed += 1
+                self.progress.already()
             else:
                 waiting.append((index, item))
         images = [entry for entry in waiting if not entry[1].is_video]
@@ -232,7 +223,7 @@ class _Run:
         for index, item in waiting:
             if item.is_video:
                 self._guarded(index, item, self._video)
-        self.summary.seconds = time.monotonic() - self.started
+        self.summary.seconds = self.progress.elapsed
         return self.summary
 
     def _guarded(self, index: int, item: DepthItem, work: Callable[[DepthItem], Any]) -> Any:
@@ -241,7 +232,7 @@ class _Run:
         Raises:
             DataError: the budget of unreadable inputs is used up.
         """
-        before, skipped, result = self.progress, [], None
+        before, skipped, result = self.progress.done, [], None
         try:
             result = work(item)
         except DataError as error:
@@ -249,7 +240,7 @@ class _Run:
             skipped = [SkippedFile(str(item.path), reason, item.rel)]
             self.say(f"skipped {item.path}: {reason}")
         if item.is_video or skipped:
-            self.progress = before + 1
+            self.progress.done = before + 1
         self.ledger.record({"indices": [index], "skipped": skipped})
         self.summary.skipped += skipped
         if self.ledger.over_budget():
@@ -272,8 +263,8 @@ class _Run:
             for (item, _), depth in zip(members, depths):
                 record = write_depth_image(self.options.output, item.rel, self.predictor.kind, depth)
                 self._count(record["counts"])
-            self.progress += len(members)
-            self._report()
+            self.progress.done += len(members)
+            self.progress.report()
 
     def _video(self, item: DepthItem) -> None:
         """Predict a video batch by batch, from where an earlier run stopped.
@@ -289,17 +280,17 @@ class _Run:
         if info.incomplete:
             self.say(f"{item.path} is incomplete: {info.incomplete}; the depth of the existing frames is written")
             self.ledger.record({"incomplete": [incomplete_entry(str(item.path), info.incomplete, item.rel)]})
-        start, base = writer.next_frame, self.progress
+        start, base = writer.next_frame, self.progress.done
         if start:
             self.say(f"{item.rel}: continuing at frame {start} of {info.num_frames}")
-            self.resumed += start / info.num_frames
+            self.progress.resumed += start / info.num_frames
         try:
             if start < info.num_frames:
                 frames = (frame for _, frame in iterate_video(item.path, start=start, info=info))
                 for batch in _in_chunks(frames, self.options.batch_size):
                     writer.append(self._predict(batch))
-                    self.progress = base + writer.next_frame / info.num_frames
-                    self._report()
+                    self.progress.done = base + writer.next_frame / info.num_frames
+                    self.progress.report()
             if writer.next_frame != info.num_frames:
                 reason = f"{writer.next_frame} frames were decoded, but the file announces {info.num_frames}"
                 raise CorruptFileError(item.path, reason)
@@ -317,19 +308,6 @@ class _Run:
         self.summary.written += 1
         self.summary.frames += frames
         self.summary.counts.update(counts)
-
-    def _report(self) -> None:
-        now = time.monotonic()
-        if now - self.reported < self.options.report_seconds:
-            return
-        self.reported = now
-        elapsed, done = now - self.started, self.progress - self.resumed
-        left = elapsed * (len(self.share) - self.progress) / done if done > 0 else float("nan")
-        share = self.progress / max(1, len(self.share))
-        self.say(
-            f"{self.progress:.1f} of {len(self.share)} inputs ({share:.0%}), {clock(elapsed)} so far, about "
-            f"{clock(left)} left"
-        )  # fmt: skip
 
 
 def stored_size(size: tuple[int, ...], short_side: int | None) -> tuple[int, int]:

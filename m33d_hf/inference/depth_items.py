@@ -54,7 +54,7 @@ def list_items(
         return found
     if not root.is_dir():
         raise DataError(f"--input {root} does not exist.")
-    files = _files(root, exclude)
+    files = files_below(root, exclude)
     images = [file for file in files if _is(file, FRAME_SUFFIXES)]
     videos = [file for file in files if _is(file, VIDEO_SUFFIXES)]
     if items == "auto":
@@ -74,7 +74,8 @@ def list_items(
     return sorted(found, key=lambda item: natural_key(item.rel))
 
 
-def _files(root: Path, exclude: Path | None) -> list[Path]:
+def files_below(root: Path, exclude: Path | None) -> list[Path]:
+    """Every file below a folder that is neither hidden nor in `exclude`."""
     excluded = None if exclude is None else exclude.resolve()
     files: list[Path] = []
     for folder, subfolders, names in os.walk(root):

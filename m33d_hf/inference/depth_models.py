@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from m33d_hf.errors import CheckpointError, ConfigError, nearest_name_hint
+from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.inference.loading import load_image_processor, load_model, model_digest, usable_device
 from m33d_hf.modeling.depth_m33d import DEPTH_KINDS
 
 # Architectures whose output is metres whatever they were trained on; Depth Pro after its own post-processing.
@@ -61,20 +61,22 @@ class DepthPredictor:
         target = size or source
         inputs = self.processor(images=list(images), return_tensors="pt", input_data_format="channels_last")
         outputs = self.model(**inputs.to(self.device))
-        depths = self._post_processed(outputs, source, target, len(images))
+        depths = self.post_processed(outputs, [source] * len(images), [target] * len(images))
         return np.stack([depth.reshape(target).float().cpu().numpy() for depth in depths])
 
-    def _post_processed(
-        self, outputs: Any, source: tuple[int, int], target: tuple[int, int], count: int
+    def post_processed(
+        self, outputs: Any, sources: Sequence[tuple[int, int]], targets: Sequence[tuple[int, int]]
     ) -> list[torch.Tensor]:
+        """Depth at the sizes `targets` of what the model made of pictures of the sizes `sources`, one map each."""
         post_process = getattr(self.processor, "post_process_depth_estimation", None)
         if post_process is None:
             predicted = outputs.predicted_depth
-            predicted = predicted.reshape(count, 1, *predicted.shape[-2:]).float()
-            return list(F.interpolate(predicted, size=target, mode="bilinear", align_corners=False))
-        sizes: dict[str, Any] = {"target_sizes": [target] * count}
+            predicted = predicted.reshape(len(targets), 1, 1, *predicted.shape[-2:]).float()
+            pairs = zip(predicted, targets, strict=True)
+            return [F.interpolate(each, size=size, mode="bilinear", align_corners=False)[0, 0] for each, size in pairs]
+        sizes: dict[str, Any] = {"target_sizes": list(targets)}
         if "source_sizes" in inspect.signature(post_process).parameters:  # ZoeDepth takes its padding off by them
-            sizes["source_sizes"] = [source] * count
+            sizes["source_sizes"] = list(sources)
         return [result["predicted_depth"] for result in post_process(outputs, **sizes)]
 
 
@@ -100,11 +102,11 @@ def load_depth_predictor(
     if kind != "auto" and kind not in DEPTH_KINDS:
         known = ("auto", *DEPTH_KINDS)
         raise ConfigError(f"--kind {kind!r} must be one of {', '.join(known)}.{nearest_name_hint(kind, known)}")
-    place = _device(device, local_rank)
-    model = _load_model(name, trust_remote_code)
+    place = usable_device(device, local_rank)
+    model = load_model(name, "depth", trust_remote_code)
     kind = settle_kind(model.config, kind, name)
-    processor = _load_processor(name, trust_remote_code)
-    digest = _digest(model, processor)
+    processor = load_image_processor(name, trust_remote_code)
+    digest = model_digest(model, processor)
     return DepthPredictor(name, model.config.model_type, kind, digest, place, model.to(place).eval(), processor)
 
 
@@ -130,69 +132,3 @@ def settle_kind(config: Any, kind: str, name: str) -> str:
             "out, or correct the configuration."
         )
     return kind
-
-
-def _device(word: str, local_rank: int) -> torch.device:
-    if word == "auto":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        return torch.device("cuda", local_rank % count) if count else torch.device("cpu")
-    try:
-        device = torch.device(word)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise ConfigError(f"--device {word!r} cannot be used ({str(error).splitlines()[0]}).") from error
-    return device
-
-
-def _load_model(name: str, trusted: bool) -> Any:
-    from transformers import AutoModelForDepthEstimation
-
-    try:
-        # Weights saved in half precision come back as float32: the processors' pictures are that, and so is depth.
-        model, report = AutoModelForDepthEstimation.from_pretrained(
-            name, output_loading_info=True, dtype=torch.float32, trust_remote_code=trusted
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        _refuse_foreign_code(name, error)
-        raise CheckpointError(
-            f"--model {name!r} cannot be loaded as a depth estimation model: {str(error).splitlines()[0]} Pass a "
-            "folder or Hub id of such a model with config.json and weights."
-        ) from error
-    missing = sorted(report.get("missing_keys", ()))
-    if missing:
-        listed = ", ".join(missing[:3])
-        raise CheckpointError(
-            f"--model {name!r} has no weights for {len(missing)} parameters of {type(model).__name__} ({listed}, ..), "
-            "so its depth would be noise. Use a checkpoint that was trained to estimate depth."
-        )
-    return model
-
-
-def _refuse_foreign_code(name: str, error: Exception) -> None:
-    """Say it in our words where transformers refuses to run the code of a repository."""
-    if "trust_remote_code" in str(error):
-        raise CheckpointError(
-            f"--model {name!r} requires Python code from its repository, which runs with your permissions. Read the "
-            "code, then pass --trust_remote_code."
-        ) from error
-
-
-def _load_processor(name: str, trusted: bool) -> Any:
-    from transformers import AutoImageProcessor
-
-    try:
-        return AutoImageProcessor.from_pretrained(name, trust_remote_code=trusted)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        _refuse_foreign_code(name, error)
-        raise CheckpointError(
-            f"--model {name!r}: its image processor cannot be loaded ({str(error).splitlines()[0]}). Add the model's "
-            "preprocessor_config.json, which defines how pictures are resized and normalised, to the folder."
-        ) from error
-
-
-def _digest(model: nn.Module, processor: Any) -> str:
-    state = hashlib.sha256(processor.to_json_string().encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        state.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return state.hexdigest()

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
@@ -70,24 +68,6 @@ def _name(given: Path, path: Path, suffix: bool) -> str:
     return "_".join(shown.parts) or path.resolve().name
 
 
-def usable_device(word: str, local_rank: int = 0) -> torch.device:
-    """The device called `word`; "auto" takes this process's CUDA device, another accelerator, or the CPU.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    if word == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", local_rank % torch.cuda.device_count())
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(word)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {word!r} cannot be used ({str(error).splitlines()[0]}).") from error
-    return device
-
-
 def time_text(frame: int, fps: float | FrameTimes | None) -> str:
     """ "mm:ss.ss" at the start of a frame, by its own time or by an even rate; empty where neither is known."""
     if fps is None:
@@ -106,6 +86,11 @@ def seconds_text(seconds: float | None) -> str:
     return f"{minutes:02d}:{hundredths / 100:05.2f}"
 
 
+def detection_targets(folder: Path, name: str) -> list[Path]:
+    """The tables of a video: of its segments, and of its clips."""
+    return [folder / f"{name}_segments.csv", folder / f"{name}_clips.csv"]
+
+
 def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]:
     """Write `<name>_segments.csv`, `<name>_clips.csv` and `<name>_timeline.png`; returns what was written.
 
@@ -122,7 +107,7 @@ def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]
         told = phases if clip.readable else ["", ""]
         shares = [f"{value:.6f}" for value in clip.probabilities]
         clip_rows.append((number, clip.start, clip.stop - 1, *times, int(clip.readable), *told, *shares))
-    written = [folder / f"{name}_segments.csv", folder / f"{name}_clips.csv"]
+    written = detection_targets(folder, name)
     write_text_atomically(written[0], _table(SEGMENT_COLUMNS, segment_rows))
     write_text_atomically(written[1], _table((*CLIP_COLUMNS, *detection.names), clip_rows))
     return [*written, *_picture(folder / f"{name}_timeline.png", name, detection)]

@@ -12,7 +12,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import draw_keep, motion_scores
 from m33d_hf.visualization.canvas import INK, INVALID, bare, new_figure
-from m33d_hf.visualization.reconstruction import ReconstructionViews, rgb_image, show_view, value_range
+from m33d_hf.visualization.reconstruction import ReconstructionViews, color_range, rgb_image, show_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,7 +154,7 @@ def clip_reconstruction_figure(
     figure, axes = new_figure(1.2 * len(columns) + 0.5, 1.2 * rows * height / width + 0.5, rows, len(columns))
     for number, name in enumerate(names):
         spec, view = config.spec(name), views[name]
-        limits = value_range(view.target, view.valid)
+        limits = color_range(view)
         for row, which in enumerate(("target", "visible", "reconstruction")):
             for axis, frame in zip(axes[3 * number + row], columns):
                 bare(axis)

@@ -211,6 +211,13 @@ def value_range(target_TCHW: np.ndarray, valid_THW: np.ndarray) -> tuple[float, 
     return float(low), float(high)
 
 
+def color_range(views: ReconstructionViews, frames: slice = slice(None)) -> tuple[float, float]:
+    """`value_range` of what went in; where nothing of it is valid, of what is predicted."""
+    if views.valid[frames].any():
+        return value_range(views.target[frames], views.valid[frames])
+    return value_range(views.reconstruction[frames], np.isnan(views.visible[frames, 0]))
+
+
 def show_view(
     axis: Axes, views: ReconstructionViews, which: str, frame: int, spec: ModalitySpec, limits: tuple[float, float]
 ) -> None:

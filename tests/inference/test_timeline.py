@@ -24,7 +24,8 @@ from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sources.phases.base import cut_clips
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.inference import timeline
-from m33d_hf.inference.detection_files import find_videos, time_text, usable_device, write_detection
+from m33d_hf.inference.detection_files import find_videos, time_text, write_detection
+from m33d_hf.inference.loading import usable_device
 from m33d_hf.inference.timeline import ActionDetector, ClipAssembler, Stretch
 from m33d_hf.modeling import video_reading_m33d
 from m33d_hf.modeling.configuration_m33d import M33DConfig

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -295,6 +295,20 @@ def write_depth_image(root: str | Path, rel: str, kind: str, depth: np.ndarray) 
     write_atomically(depth_target(root, rel, "image"), lambda path: path.write_bytes(data))
     shape = {"num_frames": 1, "height": depth.shape[0], "width": depth.shape[1]}
     return {**quantizer.quantization.to_dict(), **shape, "counts": quantizer.counts}
+
+
+def lost_pixels(counts: Mapping[str, int]) -> list[str]:
+    """Sentences about predicted pixels that are stored as invalid, by the counts of a `Quantizer`."""
+    pixels = max(1, counts.get("pixels", 0))
+    lines = []
+    for name, words in {
+        "not_finite": "were not finite and are stored as invalid",
+        "not_positive": "were not above 0 and are stored as invalid",
+        "too_far": "were beyond 65.534 m, which 16-bit millimetres cannot hold, and are stored as invalid",
+    }.items():
+        if count := counts.get(name, 0):
+            lines.append(f"{count / pixels:.2%} of the predicted pixels ({count}) {words}.")
+    return lines
 
 
 def depth_target(root: str | Path, rel: str, format: str) -> Path:

@@ -1,0 +1,54 @@
+"""What an output folder was made with: written when it is begun, and compared when it is continued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
+from m33d_hf.errors import ConfigError
+from m33d_hf.training.processes.guards import LOCK_FILE
+
+PLAN_FILE = "prediction.json"
+
+
+def claim_output(output: Path, model: str, rules: Mapping[str, Any]) -> None:
+    """Write prediction.json, or check that the one that is there states the same rules.
+
+    Args:
+        output: the folder, which exists.
+        model: as it was given, for messages.
+        rules: what must be alike for two calls to write into one folder; JSON values.
+
+    Raises:
+        ConfigError: another model or other options, naming every difference, or a folder that holds something else.
+        CorruptFileError: the file is damaged.
+    """
+    from m33d_hf import __version__
+
+    path = output / PLAN_FILE
+    if not path.is_file():
+        foreign = sorted(entry.name for entry in output.iterdir() if not entry.name.startswith((".", LOCK_FILE)))
+        if foreign:
+            raise ConfigError(
+                f"--output {output} holds {foreign[0]}, but no {PLAN_FILE}: it was not begun by a prediction. Choose "
+                "an empty or a new folder."
+            )
+        write_sealed_json(path, {"made_by": f"m33d-hf {__version__} predict", "model": model, "rules": dict(rules)})
+    found = read_sealed_json(path)  # another rank may have been faster
+    before = found.get("rules")
+    if not isinstance(before, dict):
+        raise ConfigError(f"{path} does not say how the predictions beside it were made; choose another --output.")
+    differing = [name for name in rules if before.get(name) != rules[name]]
+    if differing:
+        listed = "; ".join(f"{name}: {_short(before.get(name))} there, {_short(rules[name])} now" for name in differing)
+        raise ConfigError(
+            f"{output} holds predictions by {found.get('model')} made in another way ({listed}). Choose another "
+            "--output, or repeat the earlier command to continue it."
+        )
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:12]}.."

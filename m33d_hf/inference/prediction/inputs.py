@@ -1,0 +1,172 @@
+"""What to predict on: files, globs and folders, and the name that the output of each gets."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from m33d_hf.data.sources.frames.pairing import natural_key
+from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.inference.depth_items import files_below
+from m33d_hf.modeling.picture_files_m33d import kinds_of
+from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture or a video.
+
+    Attributes:
+        name: path of its outputs below their folder, without suffix; no two items share one.
+        path: the file; of a video also a folder of frames.
+        is_video: whether it is one.
+    """
+
+    name: str
+    path: Path
+    is_video: bool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was found.
+
+    Attributes:
+        items: in natural order of their names.
+        root: the folder that names start from.
+        ignored: files that are neither pictures nor videos, in words ("2 .txt"); empty where there are none.
+    """
+
+    items: list[Item]
+    root: Path
+    ignored: str
+
+
+def counted(items: Sequence[Item]) -> str:
+    """ "12 pictures and 1 video"."""
+    videos = sum(item.is_video for item in items)
+    counts = {"picture": len(items) - videos, "video": videos}
+    words = [f"{count} {word}{'s' if count != 1 else ''}" for word, count in counts.items() if count]
+    return " and ".join(words) or "nothing"
+
+
+def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames_are_videos: bool = False) -> Inputs:
+    """Every picture and video of files, globs (`**` is any number of folders) and folders (all that is below them).
+
+    Hidden files are left out. A path that exists is taken as it stands, even if it looks like a glob.
+
+    Args:
+        given: paths and globs.
+        exclude: a folder that is not an input: the output.
+        frames_are_videos: the model sees clips: a folder of pictures is one video, and single pictures are refused.
+
+    Raises:
+        DataError: nothing there, or nothing that can be read.
+    """
+    roots: list[Path] = []
+    files: list[Path] = []
+    for word in given:
+        root, found = _expanded(str(word), exclude, frames_are_videos)
+        roots.append(root)
+        files += found
+    files = list(dict.fromkeys(Path(os.path.abspath(file)) for file in files))
+    root = Path(os.path.commonpath([os.path.abspath(root) for root in roots]))
+    pictures, videos = (_of(files, suffixes) for suffixes in (FRAME_SUFFIXES, VIDEO_SUFFIXES))
+    if frames_are_videos:
+        paths = sorted({*videos, *(file.parent for file in pictures)})
+    else:
+        paths = sorted({*pictures, *videos})
+    if not paths:
+        raise DataError(
+            f"--input {' '.join(map(str, given))} holds no pictures and no videos: {kinds_of(files)}. Supported file "
+            f"types: {', '.join((*FRAME_SUFFIXES, *VIDEO_SUFFIXES))}."
+        )
+    relative = [_below(root, path) for path in paths]
+    names = unique_names(relative, [path.is_dir() for path in paths])
+    whole = set(videos) | {path for path in paths if path.is_dir()}
+    items = [Item(name, path, path in whole) for name, path in zip(names, paths, strict=True)]
+    ignored = [file for file in files if file not in {*pictures, *videos}]
+    return Inputs(sorted(items, key=lambda item: natural_key(item.name)), root, kinds_of(ignored) if ignored else "")
+
+
+def unique_names(paths: Sequence[PurePosixPath], whole: Sequence[bool]) -> list[str]:
+    """A name for each of several different relative paths: without suffix, or with it where two would meet.
+
+    Two meet where they are equal (whatever the case of their letters), or where one is the folder of another.
+
+    Args:
+        paths: all different.
+        whole: of each, whether its suffix is part of its name anyway, as that of a folder.
+    """
+    names = [str(path) if keep else str(path.with_suffix("")) for path, keep in zip(paths, whole, strict=True)]
+    while True:
+        counts = Counter(name.casefold() for name in names)
+        folders = {str(parent).casefold() for name in names for parent in PurePosixPath(name).parents}
+        meets: Callable[[str], bool] = lambda name: counts[name.casefold()] > 1 or name.casefold() in folders  # noqa: B023, E731
+        clashing = [number for number, name in enumerate(names) if name != str(paths[number]) and meets(name)]
+        if not clashing:
+            return names
+        for number in clashing:
+            names[number] = str(paths[number])
+
+
+def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[Path]]:
+    """(the folder that names start from, files) of a path or glob.
+
+    Raises:
+        DataError: it names nothing.
+    """
+    path = Path(word).expanduser()
+    if path.is_dir():
+        return path, files_below(path, exclude)
+    if path.exists():
+        if not _of([path], (*FRAME_SUFFIXES, *VIDEO_SUFFIXES)):
+            raise DataError(
+                f"--input {path} is neither a picture nor a video (by its suffix). Supported file types: "
+                f"{', '.join((*FRAME_SUFFIXES, *VIDEO_SUFFIXES))}."
+            )
+        if clips:
+            _refuse_pictures(word, [path])
+        return path.parent, [path]
+    if not glob.has_magic(word):
+        raise DataError(f"--input {word} does not exist.")
+    found = [Path(match) for match in glob.glob(str(path), recursive=True)]
+    files = [match for match in found if match.is_file()]
+    if clips:
+        _refuse_pictures(word, files)
+    for folder in (match for match in found if match.is_dir()):
+        files += files_below(folder, exclude)
+    if not files:
+        raise DataError(f"--input {word}: no files match. In a glob, * stays within a folder and ** goes below it.")
+    parts = Path(path).parts
+    fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:fixed]) if fixed else Path("."), files
+
+
+def _refuse_pictures(word: str, files: Sequence[Path]) -> None:
+    """Raise a DataError for single pictures where clips are needed: which others belong to them is not known."""
+    if pictures := _of(files, FRAME_SUFFIXES):
+        raise DataError(
+            f"--input {word}: {pictures[0].name} is a picture, but this model sees clips. Give videos, or the folder "
+            "that holds the frames of one."
+        )
+
+
+def _of(files: Sequence[Path], suffixes: tuple[str, ...]) -> list[Path]:
+    return [file for file in files if file.suffix.lower() in suffixes]
+
+
+def _below(root: Path, path: Path) -> PurePosixPath:
+    relative = PurePosixPath(path.relative_to(root).as_posix())
+    return relative if relative.parts else PurePosixPath(path.name)
+
+
+def refuse_output_over_input(output: Path, inputs: Inputs) -> None:
+    """Raise a ConfigError where predictions would be written beside what they are made of, as the next run's input."""
+    if output.resolve() == inputs.root.resolve():
+        raise ConfigError(f"--output is the input itself ({output}); choose a separate folder for the predictions.")
