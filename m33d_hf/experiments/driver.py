@@ -20,10 +20,10 @@ from m33d_hf.experiments.plan import load_plan
 from m33d_hf.experiments.progress import ProgressLine
 from m33d_hf.experiments.reading import as_tables
 from m33d_hf.experiments.report import demo, reproduction, video
-from m33d_hf.experiments.report.document import clock
 from m33d_hf.experiments.report.expectations import judge
 from m33d_hf.experiments.report.results import RESULTS, Results, failures, load_results, understood
 from m33d_hf.training.processes.guards import output_lock
+from m33d_hf.visualization.document import clock
 
 MOST_WORKERS = 8
 # What --fresh throws away.

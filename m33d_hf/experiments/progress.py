@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from m33d_hf.experiments.jobs import DONE, Job
-from m33d_hf.experiments.report.document import clock
+from m33d_hf.visualization.document import clock
 
 
 class ProgressLine:

@@ -13,7 +13,7 @@ from helpers.fake_jobs import mark_worker
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.jobs import Job, Runner, check_jobs
 from m33d_hf.experiments.progress import ProgressLine
-from m33d_hf.experiments.report.document import clock
+from m33d_hf.visualization.document import clock
 
 
 def _work(name: str, journal: Path, needs: tuple[str, ...] = (), **parameters: Any) -> Job:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.experiments.report.demo_figures import picture_blocks
-from m33d_hf.experiments.report.document import Block, Bullets, Heading, Paragraph, Table, clock, flops_text, write_both
 from m33d_hf.experiments.report.expectations import judge
 from m33d_hf.experiments.report.results import (
     DONE,
@@ -21,6 +20,7 @@ from m33d_hf.experiments.report.results import (
     table_spread,
 )
 from m33d_hf.experiments.report.tables import budget_warning, environment_table, seed_texts
+from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Table, clock, flops_text, write_both
 
 TITLE = "m33d-hf demo: what RGB-D pre-training is worth on rendered rooms"
 TASK_NAMES = {"depth_estimation": "depth", "semantic_segmentation": "segmentation"}

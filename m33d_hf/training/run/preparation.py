@@ -47,6 +47,7 @@ from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import continue_from, run_facts
 from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
+from m33d_hf.training.showing.showing import Showing
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_numbers import write_classes
 
@@ -64,6 +65,7 @@ class Run:
         plan: numbers of the run.
         store: checkpoints.
         report: metrics and progress; a context manager that the loop enters.
+        showing: pictures and report.html.
         average: averaged weights, or None.
         eval_feed: this rank's evaluation data, or None.
         facts: what is stored in checkpoints and train_config.json.
@@ -98,6 +100,7 @@ class Run:
         self.resumed_from = self._resume()
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
+        self.showing = Showing(args, task, self.model, accelerator, train_set, eval_set)
         self.report = Reporter(
             args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, self.step, self._metrics_record
         )
