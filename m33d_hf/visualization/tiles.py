@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 DEPTH_COLOURS, ERROR_COLOURS = "viridis", "magma"
 _MOST_CLASSES = 40  # in a legend
-_TALLEST, _WIDEST = 1.5, 2.4  # height of a tile over its width
-_LETTERS_PER_INCH = 12
+_TALLEST, _WIDEST = 1.5, 8.0  # height of a tile over its width, and the other way round
+_LETTERS_PER_INCH = 15
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,21 @@ def label_overlay(image: np.ndarray, colours_HW3: np.ndarray, known_HW: np.ndarr
     return np.where(known_HW[..., None], share * colours_HW3 + (1 - share) * picture, picture)
 
 
+def strip(images: Sequence[np.ndarray], gap: int = 2) -> np.ndarray:
+    """Images or maps of one size side by side, `gap` pixels apart: one axis instead of many, which take seconds.
+
+    Args:
+        images: (H, W, 3) in [0, 1] or uint8, or maps (H, W), at least one.
+        gap: of white pixels; in maps without a value.
+    """
+    parts: list[np.ndarray] = []
+    for image in images:
+        values = image if image.ndim == 2 else _unit(image)
+        between = np.full((len(values), gap, *values.shape[2:]), np.nan if values.ndim == 2 else 1.0)
+        parts += [between, values] if parts else [values]
+    return np.concatenate(parts, axis=1)
+
+
 def _unit(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float64) / (255 if image.dtype == np.uint8 else 1)
 
@@ -130,13 +145,15 @@ def tiles_figure(
         for axis, name in zip(cells, columns, strict=True):
             _draw(figure, axis, row.tiles.get(name))
             if line == len(rows) - 1 or name not in rows[line + 1].tiles:
-                axis.set_xlabel(textwrap.fill(name, 26), fontsize=7.5, color=INK, labelpad=3)
+                axis.set_xlabel(textwrap.fill(name, int(width * _LETTERS_PER_INCH)), fontsize=7.5, color=INK, labelpad=3)
         cells[0].set_title("\n".join(_wrapped(row, letters)), fontsize=7.5, loc="left", color=INK)
     if shown:
         _legend(figure, shown, ncols, len(legend or {}) - len(shown))
+    if caption and shown:  # below, the two would lie upon each other
+        title, caption = f"{title}\n{textwrap.fill(caption, letters)}", ""
     if caption:
-        figure.supxlabel(textwrap.fill(caption, int(1.15 * letters)), fontsize=7.5, color=GREY)
-    figure.suptitle(textwrap.fill(title, letters), fontsize=9.5, color=INK)
+        figure.supxlabel(textwrap.fill(caption, letters), fontsize=7.5, color=GREY)
+    figure.suptitle(title, fontsize=9, color=INK)
     return figure
 
 
@@ -150,6 +167,7 @@ def _draw(figure: Figure, axis: Axes, tile: Tile | None) -> None:
     if tile is None:
         axis.set_axis_off()
         return
+    axis.set_anchor("W")  # a colour bar takes room beside some rows and not beside others
     if tile.limits is None:
         axis.imshow(tile.image, interpolation="nearest")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,12 +25,13 @@ from m33d_hf.training.showing.looks import (
 from m33d_hf.training.showing.samples import Chosen
 from m33d_hf.training.tasks.building import config_of
 from m33d_hf.visualization.clips import spread_frames
-from m33d_hf.visualization.tiles import Tile, TileRow, overlay, tiles_figure, value_limits
+from m33d_hf.visualization.tiles import Tile, TileRow, overlay, strip, tiles_figure, value_limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRAMES = 6  # of a clip
+STRIP_INCHES = 7.6
 
 
 def inputs_figure(chosen: Chosen, model: nn.Module, dataset: SampleDataset, title: str) -> Figure:
@@ -97,29 +99,37 @@ def _clips_figure(chosen: Chosen, config: M33DConfig, dataset: SampleDataset, ti
     """A strip of frames per clip; depth and the visible tokens below it."""
     unit, names, keep = depth_unit(dataset), class_names(config), chosen.batch.get("keep")
     columns = spread_frames(config.num_frames, FRAMES)
+    name = frames_name(columns)
     rows: list[TileRow] = []
     for number, sample in enumerate(chosen.samples):
-        images = {f: image for f in columns if (image := rgb_of(sample, f)) is not None}
-        strip = {f"frame {f}": Tile(image) for f, image in images.items()}
-        rows.append(TileRow(sample.key, strip, _label_words(chosen, number, names)))
-        if sample.depth is not None:
-            depths = {f: depth for f in columns if (depth := depth_of(sample, f)) is not None}
-            limits = value_limits(*depths.values())  # one for the clip: a flickering depth must show
-            rows.append(TileRow("depth", {f"frame {f}": Tile(d, limits, unit) for f, d in depths.items()}))
+        images = [image for f in columns if (image := rgb_of(sample, f)) is not None]
+        tiles = {name: Tile(strip(images))} if images else {}
+        rows.append(TileRow(sample.key, tiles, _label_words(chosen, number, names)))
+        depths = [depth for f in columns if (depth := depth_of(sample, f)) is not None]
+        if depths:  # one scale for the clip: a flickering depth must show
+            rows.append(TileRow("depth", {name: Tile(strip(depths), value_limits(*depths), unit)}))
         if keep is not None and images:
             visible = visible_tokens(keep, config.spec("rgb"), config, chosen.rows_of(number).start)
             patch, tubelet = config.patch_height_width, config.tubelet_size
-            dimmed = {f"frame {f}": Tile(masked_rgb(i, visible[f // tubelet], patch)) for f, i in images.items()}
-            rows.append(TileRow(f"rgb: {int(visible.sum())} of {visible.size} tokens visible", dimmed))
-    return tiles_figure(rows, title, None, _caption(chosen), width=1.4)
+            dimmed = [masked_rgb(i, visible[f // tubelet], patch) for f, i in zip(columns, images, strict=True)]
+            said = f"rgb: {int(visible.sum())} of {visible.size} tokens visible"
+            rows.append(TileRow(said, {name: Tile(strip(dimmed))}))
+    return tiles_figure(rows, title, None, _caption(chosen), width=STRIP_INCHES)
+
+
+def frames_name(frames: Sequence[int]) -> str:
+    """What a strip of frames shows."""
+    return f"frames {', '.join(map(str, frames))}" if len(frames) > 1 else "RGB"
 
 
 def _label_words(chosen: Chosen, number: int, names: list[str]) -> str:
     """The class of a sample; where the batch mixes samples or smooths labels, the shares that it trains with."""
     sample = chosen.samples[number]
-    if sample.label is None or not 0 <= sample.label < len(names):
-        return "" if sample.label is None else "not annotated"
     targets = chosen.batch.get("labels")
+    if targets is None or sample.label is None:
+        return ""
+    if not 0 <= sample.label < len(names):
+        return "not annotated"
     said = f"label: {names[sample.label]}"
     if targets is not None and targets.dim() == 2:
         target = targets[chosen.rows_of(number).start].numpy()

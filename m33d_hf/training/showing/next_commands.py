@@ -22,7 +22,8 @@ from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
 from m33d_hf.training.showing.command_words import Command, only_keys, without_keys, words_of
 
-PHOTOS = "PHOTOS"  # where a run has no folder of its own: the only word that a user must replace
+# Where a run has no folder of its own: the only word that a user must replace.
+PHOTOS, VIDEOS = "PHOTOS", "VIDEOS"
 
 # (task, source) -> recipes, the first one that exists and is for that task; "" is any other source.
 _RECIPES = {
@@ -43,10 +44,9 @@ _RECIPES = {
 }
 _PHASES = ("phases", "procedures")
 # Of a command line, what another run on the same data with the same encoder has to be told again.
-_KEPT = ("data.", "cpu", "cpu_threads", "num_processes", "train.precision", *(
-    f"model.{name}" for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-                                 "intermediate_size", "num_frames", "tubelet_size")
-))  # fmt: skip
+_ENCODER = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+            "num_frames", "tubelet_size")  # fmt: skip
+_KEPT = ("data.", "cpu", "cpu_threads", "num_processes", "train.precision", *(f"model.{name}" for name in _ENCODER))
 # Which of them pre-training alone has.
 _PRETRAINING_ONLY = ("data.mixture", "data.skip_list", "data.label_fraction")
 _OF_ONE_RUN = ("init_from", "init.", "output_dir", "resume", "replay", "dry_run", "eval_only")
@@ -86,7 +86,8 @@ def after_dry_run(command: Command) -> list[NextCommand]:
 
 def after_evaluation(args: RunArguments, command: Command) -> list[NextCommand]:
     """Pictures of what was evaluated."""
-    return _prediction(args, command, str(args.init_from))
+    clips = args.task == "action_detection" or int(args.model.get("num_frames", 1)) > 1
+    return _prediction(args, command, str(args.init_from), VIDEOS if clips else PHOTOS)
 
 
 def after_run(args: RunArguments, command: Command, source: Source, clips: bool) -> list[NextCommand]:
@@ -103,7 +104,7 @@ def after_run(args: RunArguments, command: Command, source: Source, clips: bool)
     output = args.output_dir
     judged = command.changed(_OF_ONE_RUN, init_from=output, eval_only=True, output_dir=f"{output}/evaluation")
     found = [NextCommand("evaluate the final weights again, or other data (--data.eval_root)", judged.line())]
-    found += _prediction(args, command, output)
+    found += _prediction(args, command, output, VIDEOS if clips else PHOTOS)
     if args.task in ("depth_estimation", "semantic_segmentation"):
         found.append(NextCommand("more pictures", command.other("visualize.py", ["--model", output]).line()))
     if args.task in ("video_classification", "semantic_segmentation") and args.init_from is not None:
@@ -184,10 +185,10 @@ def _task_of(recipe: str) -> str:
     return str(tasks[-1]) if tasks else "pretraining"
 
 
-def _prediction(args: RunArguments, command: Command, model: str) -> list[NextCommand]:
+def _prediction(args: RunArguments, command: Command, model: str, mine: str) -> list[NextCommand]:
     root = args.data.eval_root or args.data.root
-    words = ["--model", model, "--input", root or PHOTOS, "--output", f"{model}/predictions"]
-    mine = "" if root else f" (put your own folder or video for {PHOTOS})"
+    words = ["--model", model, "--input", root or mine, "--output", f"{model}/predictions"]
+    mine = "" if root else f" (put your own folder for {mine})"
     return [NextCommand(f"predictions of files as pictures{mine}", command.other("predict.py", words).line())]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from m33d_hf.data.sources.frames.frames import spread_indices
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
-from m33d_hf.training.showing.inputs import FRAMES
+from m33d_hf.training.showing.inputs import FRAMES, STRIP_INCHES, frames_name
 from m33d_hf.training.showing.looks import (
     affine,
     class_legend,
@@ -29,7 +31,7 @@ from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTas
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 from m33d_hf.visualization.clips import spread_frames
 from m33d_hf.visualization.reconstruction import ReconstructionViews, output_views, rgb_image
-from m33d_hf.visualization.tiles import ERROR_COLOURS, Tile, TileRow, tiles_figure, value_limits
+from m33d_hf.visualization.tiles import ERROR_COLOURS, Tile, TileRow, strip, tiles_figure, value_limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 # In words of the loss, or drawn for training: a picture shows what the model is given and what it says.
 _LEFT_OUT = ("hide", "noise")
 TOP = 5
+CLIPS = 2  # whose reconstructions are drawn
 Drawing = Callable[[Chosen, Any, M33DConfig, str], "Figure"]
 
 
@@ -133,12 +136,12 @@ def _classes(chosen: Chosen, output: Any, config: M33DConfig, title: str) -> Fig
         part = chosen.rows_of(number)
         note = top_words(probabilities[part].mean(0), names, sample.label)
         frames = spread_frames(sample.num_frames, FRAMES)
-        strip = {f"frame {f}" if config.num_frames > 1 else "RGB": image for f in frames
-                 if (image := rgb_of(sample, f)) is not None}  # fmt: skip
+        images = [image for f in frames if (image := rgb_of(sample, f)) is not None]
+        tiles = {frames_name(frames): Tile(strip(images))} if images else {}
         views = part.stop - part.start
         averaged = f"\nmean of {views} views; frames of the first" if views > 1 else ""
-        rows.append(TileRow(sample.key, {name: Tile(image) for name, image in strip.items()}, note + averaged))
-    return tiles_figure(rows, title, width=1.3 if config.num_frames > 1 else 3.2)
+        rows.append(TileRow(sample.key, tiles, note + averaged))
+    return tiles_figure(rows, title, width=STRIP_INCHES if config.num_frames > 1 else 3.2)
 
 
 def top_words(probabilities: np.ndarray, names: list[str], label: int | None) -> str:
@@ -154,7 +157,8 @@ def _reconstructions(chosen: Chosen, output: Any, config: M33DConfig, title: str
     inputs: Batch = {name: value for name, value in chosen.batch.items() if name != "meta"}
     laid = output_views(output, inputs, config)
     if config.num_frames > 1:
-        rows = [row for number in range(len(chosen.views)) for row in _clip_rows(chosen, laid, config, number)]
+        clips = spread_indices(len(chosen.views), CLIPS)
+        rows = [row for number in clips for row in _clip_rows(chosen, laid, config, number)]
     else:
         rows = [TileRow(sample.key, _still_tiles(chosen, laid, config, number))
                 for number, sample in enumerate(chosen.samples)]  # fmt: skip
@@ -164,7 +168,7 @@ def _reconstructions(chosen: Chosen, output: Any, config: M33DConfig, title: str
     if not laid:
         notes = ["This stage reconstructs nothing."]
         rows = [TileRow(s.key, _picture(rgb_of(s))) for s in chosen.samples]
-    return tiles_figure(rows, title, caption=" ".join(notes), width=1.4)
+    return tiles_figure(rows, title, caption=" ".join(notes), width=STRIP_INCHES if config.num_frames > 1 else 1.4)
 
 
 _WORDS = {"target": "input", "visible": "visible", "reconstruction": "reconstructed"}
@@ -186,8 +190,9 @@ def _clip_rows(
     frames, rows = spread_frames(config.num_frames, FRAMES), []
     for name, views in laid.items():
         for which, word in _WORDS.items():
-            tiles = {f"frame {f}": _view_tile(chosen, views, config.spec(name), number, which, f) for f in frames}
-            rows.append(TileRow(f"{chosen.samples[number].key}, {name}: {word}", tiles))
+            parts = [_view_tile(chosen, views, config.spec(name), number, which, frame) for frame in frames]
+            tile = replace(parts[0], image=strip([part.image for part in parts]))
+            rows.append(TileRow(f"{chosen.samples[number].key}, {name}: {word}", {frames_name(frames): tile}))
     return rows
 
 

@@ -9,10 +9,11 @@ from torch import nn
 
 from m33d_hf.data.sample import read_sample
 from m33d_hf.data.sources.frames.frames import spread_indices
+from m33d_hf.training.showing.inputs import STRIP_INCHES
 from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.detection.feature_dataset import FeatureDataset, FeatureSample
 from m33d_hf.training.tasks.detection.first_stage import known_phases
-from m33d_hf.visualization.tiles import Tile, TileRow, tiles_figure
+from m33d_hf.visualization.tiles import Tile, TileRow, strip, tiles_figure
 from m33d_hf.visualization.timeline import time_label
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ def videos_figure(dataset: FeatureDataset, model: nn.Module, indices: list[int],
         note = ""
         if isinstance(sample, FeatureSample) and sample.phases is not None:
             note = _phase_words(sample.phases, names, len(shown))
-        rows.append(TileRow(str(getattr(sample, "key", index)), {f"frame {n + 1} of {len(shown)}": Tile(image)
-                    for n, image in enumerate(shown.values())}, f"{'; '.join(shown)}\n{note}"))  # fmt: skip
-    return tiles_figure(rows, title, width=1.6)
+        tiles = {"frames spread over the video": Tile(strip(list(shown.values())))} if shown else {}
+        rows.append(TileRow(str(getattr(sample, "key", index)), tiles, f"{'; '.join(shown)}\n{note}"))
+    return tiles_figure(rows, title, width=STRIP_INCHES)
 
 
 def _phase_words(phases: np.ndarray, names: list[str], count: int) -> str:
