@@ -145,7 +145,8 @@ def tiles_figure(
         for axis, name in zip(cells, columns, strict=True):
             _draw(figure, axis, row.tiles.get(name))
             if line == len(rows) - 1 or name not in rows[line + 1].tiles:
-                axis.set_xlabel(textwrap.fill(name, int(width * _LETTERS_PER_INCH)), fontsize=7.5, color=INK, labelpad=3)
+                below = textwrap.fill(name, int(width * _LETTERS_PER_INCH))
+                axis.set_xlabel(below, fontsize=7.5, color=INK, labelpad=3)
         cells[0].set_title("\n".join(_wrapped(row, letters)), fontsize=7.5, loc="left", color=INK)
     if shown:
         _legend(figure, shown, ncols, len(legend or {}) - len(shown))

@@ -238,16 +238,14 @@ def _show(run: Run, state: str, commands: Sequence[NextCommand] = ()) -> None:
     """Write report.html as things stand."""
     if not run.showing.active:
         return
-    args, metric = run.args, run.args.evaluation.metric or run.task.metric
-    metrics, chosen = _last_metrics(run), None
-    if metric is not None:
-        chosen = run.best_metric(metrics) if metrics else None
-        metric = eval_name(metric)
-    told = [*run.plan.describe(args, run.ranks.size), *run.description]
+    args, chosen = run.args, run.chosen_metric()
+    description = [*run.plan.describe(args, run.ranks.size), *run.description]
     surroundings = {**provenance(), "device": str(run.accelerator.device)}
-    story = RunStory(args, state, run.step, run.plan.total_steps, run.report.history, told, chosen, commands=commands)
+    story = RunStory(
+        args, state, run.step, run.plan.total_steps, run.report.history, description, chosen, commands=commands
+    )
     story.environment = surroundings
-    run.showing.report(story, metric)
+    run.showing.report(story)
 
 
 def _conclude(run: Run, finished: bool, command: Command) -> None:

@@ -180,16 +180,22 @@ class Run:
         Raises:
             ConfigError: the evaluation has no such metric.
         """
-        stated, greater = self.args.evaluation.metric, self.args.evaluation.greater_is_better
-        chosen = stated or self.task.metric
+        chosen = self.args.evaluation.metric or self.task.metric
         if chosen is None or not self.args.checkpoint.save_best:
             return None
-        name = eval_name(chosen)
-        if name not in metrics:
+        if eval_name(chosen) not in metrics:
             refuse_metric(chosen, list(metrics))
+        return self.chosen_metric()
+
+    def chosen_metric(self) -> tuple[str, bool] | None:
+        """Name ("eval/...") and direction of the metric that judges the run; None where the task has none."""
+        stated, greater = self.args.evaluation.metric, self.args.evaluation.greater_is_better
+        if stated is None and self.task.metric is None:
+            return None
+        own = eval_name(self.task.metric or "")
+        name = own if stated is None else eval_name(stated)
         if greater is None:
-            own = name == eval_name(self.task.metric or "")
-            greater = self.task.greater_is_better if own else larger_is_better(name)
+            greater = self.task.greater_is_better if name == own else larger_is_better(name)
         return name, greater
 
     def _resume(self) -> Path | None:

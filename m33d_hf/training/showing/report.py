@@ -54,7 +54,7 @@ class RunStory:
         step, total_steps: optimizer steps done and planned.
         history: rows of metrics.jsonl.
         description: lines of the run about itself and its data.
-        chosen_by: name ("eval/...") and direction of the metric of `checkpoints/best`; None without.
+        chosen_by: name ("eval/...") of the metric that judges the run, and whether larger is better; None without.
         pictures: (file, caption), in order.
         commands: what to type next.
         warnings: what went wrong without ending the run.
@@ -93,7 +93,10 @@ def write_report(story: RunStory) -> Path:
 
 def _summary(story: RunStory) -> list[str]:
     done = f"{story.step} of {story.total_steps} steps"
-    texts = [f"**{story.state.capitalize()}**: {done}, {clock(story.seconds)} (h:mm:ss or m:ss) since the last start."]
+    unit = "h:mm:ss" if story.seconds >= 3600 else "m:ss"
+    state = f"{story.state[:1].upper()}{story.state[1:]}"
+    took = f"{clock(story.seconds)} ({unit})"
+    texts = [f"**{state}**: {done}, {took} since the last start." if story.total_steps else f"**{state}** in {took}."]
     rows = evaluations(story.history)
     if rows:
         values = metric_values(rows[-1])
@@ -106,6 +109,8 @@ def _summary(story: RunStory) -> list[str]:
             which = "largest" if greater else "smallest"
             texts.append(f"Best {name}: **{number_text(best[name])}** at step {best['step']} (the {which} counts).")
     data = story.args.data
+    if story.args.eval_only:
+        return [*texts, f"Data: {data.source}, {_evaluated_on(story.args)}.", *story.description]
     place = f" in `{data.root}`" if data.root else ""
     texts.append(f"Data: {data.source}{place}; evaluated on {_evaluated_on(story.args)}.")
     texts += [line for line in story.description if line.strip()]

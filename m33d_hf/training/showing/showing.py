@@ -71,7 +71,6 @@ class Showing:
         self.left_out = 0
         self._started = time.perf_counter()
         self._fixed: Chosen | None = None
-        self._shown_steps: list[int] = []
 
     def first_batch(self) -> None:
         """Draw samples of the first batch, unless an earlier start of the run has."""
@@ -97,28 +96,27 @@ class Showing:
         with self._forgiven():
             for name, path in self._predictions(model, step):
                 self._track(name, path, step)
-            self._shown_steps.append(step)
 
     @property
     def lacks_predictions(self) -> bool:
         """Whether predictions are to be drawn at the end, as the run has no evaluation data; the same on every rank."""
         return self.args.logging.pictures and self.eval_set is None and drawing_of(self.task) is not None
 
-    def report(self, story: RunStory, metric: str | None) -> None:
+    def report(self, story: RunStory) -> None:
         """Draw the curves and write report.html.
 
         Args:
             story: of the run; its pictures, warnings and times are filled in here.
-            metric: "eval/..." that chooses the best weights.
         """
         if not self.active:
             return
         with self._forgiven():
-            if story.history:
+            if any(row["kind"] == "train" for row in story.history):
                 name = Path(self.args.output_dir).resolve().name
+                metric = story.chosen_by[0] if story.chosen_by else None
                 save_figure(run_curves({name: story.history}, metric), self.folder / CURVES)
         story.pictures = self._listed()
-        story.warnings = [self.warning] if self.warning else []
+        story.warnings = [*story.warnings, *([self.warning] if self.warning else [])]
         if self.left_out:
             words = f"{self.left_out} evaluations have no picture, because pictures took {MOST_SHARE:.0%} of the time."
             story.warnings = [*story.warnings, words]
@@ -150,7 +148,9 @@ class Showing:
         if drawing_of(self.task) is None:
             return
         title = f"After {step} steps, samples of the evaluation data"
-        if self.eval_set is None:
+        if self.args.eval_only:
+            title = f"Predictions of {self.args.init_from}, samples of the evaluation data"
+        elif self.eval_set is None:
             title = f"After {step} steps, training samples (the run has no evaluation data)"
         figure = predictions_figure(self.task, model, self._fixed_samples(), self.accelerator, title)
         yield "predictions", save_figure(figure, path)
@@ -166,6 +166,8 @@ class Showing:
     def _listed(self) -> list[tuple[Path, str]]:
         """Pictures of the report: curves, first batch, the last evaluation with the first and a middle one."""
         output = Path(self.args.output_dir)
+        if self.args.eval_only:
+            return [(path, f"Predictions of {self.args.init_from}.") for path in sorted(self.folder.glob("*.png"))]
         found = sorted(self.folder.glob("evaluation_step_*.png"))
         steps = sorted({path.stem.split("_")[2] for path in found})
         shown = [steps[place] for place in sorted({0, len(steps) // 2, len(steps) - 1})] if steps else []
