@@ -78,7 +78,8 @@ def _run(task_name: str, words: list[str]) -> int:
         from m33d_hf.training.run.evaluation_run import evaluate_run
 
         evaluate_run(resolved.args, task)
-        print("\n".join(told(after_evaluation(resolved.args, command))))
+        if os.environ.get("RANK", "0") == "0":
+            print("\n".join(told(after_evaluation(resolved.args, command))))
         return 0
     from m33d_hf.training.run.loop import train
 
