@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Colour = tuple[float, float, float]
 DEPTH_COLOURS, ERROR_COLOURS = "viridis", "magma"
 _MOST_CLASSES = 40  # in a legend
 _TALLEST, _WIDEST = 1.5, 8.0  # height of a tile over its width, and the other way round
@@ -110,7 +111,7 @@ def _unit(image: np.ndarray) -> np.ndarray:
 def tiles_figure(
     rows: Sequence[TileRow],
     title: str,
-    legend: Mapping[str, Sequence[float]] | None = None,
+    legend: Mapping[str, Colour] | None = None,
     caption: str = "",
     width: float = 1.75,
 ) -> Figure:
@@ -182,10 +183,10 @@ def _draw(figure: Figure, axis: Axes, tile: Tile | None) -> None:
     bar.ax.tick_params(labelsize=6.5)
 
 
-def _legend(figure: Figure, shown: Mapping[str, Sequence[float]], columns: int, more: int) -> None:
+def _legend(figure: Figure, shown: Mapping[str, Colour], columns: int, more: int) -> None:
     from matplotlib.patches import Patch
 
-    handles = [Patch(facecolor=tuple(colour), label=name) for name, colour in shown.items()]
+    handles = [Patch(facecolor=colour, label=name) for name, colour in shown.items()]
     if more > 0:
         handles.append(Patch(facecolor="white", label=f"and {more} more"))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=7.5)

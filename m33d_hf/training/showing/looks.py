@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ import torch
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
 from m33d_hf.modeling.masking_m33d import JOINT, masked_by_budget
+from m33d_hf.visualization.canvas import INVALID
 from m33d_hf.visualization.clips import dim_masked
 from m33d_hf.visualization.dense import color_labels, label_colors
-from m33d_hf.visualization.tiles import Tile, label_overlay
+from m33d_hf.visualization.tiles import Colour, Tile, label_overlay
 
 NAME_LETTERS = 60
 
@@ -43,17 +44,20 @@ def label_tile(image: np.ndarray | None, labels_HW: np.ndarray, count: int, over
     return Tile(label_overlay(image, colours, labels_HW < count))
 
 
-def class_legend(maps: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, Sequence[float]]:
+def class_legend(maps: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, Colour]:
     """Name -> colour of the classes that occur in the maps, in id order."""
     present = sorted({int(number) for map_ in maps for number in np.unique(map_)})
     colours = label_colors(len(names))
-    found: dict[str, Sequence[float]] = {names[n]: tuple(colours[n]) for n in present if 0 <= n < len(names)}
-    return found | ({"not annotated": (0.85, 0.85, 0.85)} if IGNORE_INDEX in present else {})
+    found: dict[str, Colour] = {}
+    for number in (number for number in present if number < len(names)):
+        red, green, blue = (float(part) for part in colours[number])
+        found[names[number]] = (red, green, blue)
+    return found | ({"not annotated": INVALID} if IGNORE_INDEX in present else {})
 
 
 def class_names(config: M33DConfig) -> list[str]:
     """Names of the model's classes in id order."""
-    names: Mapping[int, str] = config.id2label or {}
+    names = cast("dict[int, str]", config.id2label or {})
     return [names[number] for number in sorted(names)]
 
 

@@ -214,7 +214,9 @@ def after_error(error: Exception, args: RunArguments | None, command: Command) -
     if isinstance(error, CheckpointError) and not isinstance(error, ConversionError) and _has_checkpoints(args):
         return to_continue(command)
     if isinstance(error, DataError) and (args.data.root or args.data.mixture):
-        words = only_keys(command.words, ("recipe", "method", "data."))
+        words = only_keys(command.words, ("recipe", "method", "stage", "data."))
+        if args.recipe is None and "--data.source" not in " ".join(words):
+            words += words_of({"data.source": args.data.source})
         checked = command.other("check_data.py", words)
         return [NextCommand("see what is wrong with the data", checked.line())]
     return []
