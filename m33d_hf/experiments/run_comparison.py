@@ -15,7 +15,7 @@ from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
 from m33d_hf.training.processes.guards import is_in_use
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.metric_names import eval_name, larger_is_better
-from m33d_hf.training.run.reporting import CONFIG, METRICS, flatten, read_rows
+from m33d_hf.training.run.reporting import CONFIG, METRICS, flatten, read_rows, short_commit
 from m33d_hf.training.showing.showing import PICTURES
 from m33d_hf.training.showing.story import (
     best_row,
@@ -151,9 +151,11 @@ def _settings(told: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any
     if isinstance(model.get("modalities"), list):  # by name: a list differs as a whole
         model["modalities"] = {str(entry.get("name")): entry for entry in model["modalities"]}
     found = flatten({**args, "model": model})
-    for key in ("effective_batch", "world_size", "data_digest", "device", "commit"):
+    for key in ("effective_batch", "world_size", "data_digest", "device"):
         if key in told:
             found[key] = told[key]
+    if isinstance(told.get("commit"), str):
+        found["commit"] = short_commit(told["commit"], 12)
     found |= {f"version of {name}": version for name, version in (told.get("versions") or {}).items()}
     return {key: value for key, value in found.items() if key not in _NO_SETTINGS}
 

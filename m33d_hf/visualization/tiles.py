@@ -178,7 +178,7 @@ def _draw(figure: Figure, axis: Axes, tile: Tile | None) -> None:
     values = np.ma.masked_invalid(tile.image)
     shown = axis.imshow(values, cmap=tile.colours, vmin=low, vmax=high, interpolation="nearest")
     extend = "max" if tile.open_ended else "neither"
-    bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02, extend=extend)
+    bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02, extend=extend, panchor=False)
     bar.set_label(tile.unit, fontsize=7)
     bar.ax.tick_params(labelsize=6.5)
 

@@ -234,12 +234,12 @@ def _announce(run: Run) -> None:
     run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed])
 
 
-def _show(run: Run, state: str, commands: Sequence[NextCommand] = ()) -> None:
-    """Write report.html as things stand."""
+def _show(run: Run, state: str, commands: Sequence[NextCommand] = (), more: Sequence[str] = ()) -> None:
+    """Write report.html as things stand, with `more` lines at its top."""
     if not run.showing.active:
         return
     args, chosen = run.args, run.chosen_metric()
-    description = [*run.plan.describe(args, run.ranks.size), *run.description]
+    description = [*more, *run.plan.describe(args, run.ranks.size), *run.description]
     surroundings = {**provenance(), "device": str(run.accelerator.device)}
     story = RunStory(
         args, state, run.step, run.plan.total_steps, run.report.history, description, chosen, commands=commands
@@ -252,9 +252,10 @@ def _conclude(run: Run, finished: bool, command: Command) -> None:
     """The last page, what all pictures took, and what to type next."""
     clips = getattr(config_of(run.model), "num_frames", 1) > 1 if hasattr(run.model, "config") else False
     commands = after_run(run.args, command, run.train_set.source, clips) if finished else to_continue(command)
-    _show(run, "finished" if finished else f"stopped by signal {run.stop.received}", commands)
+    bar = run.showing.compared_with_nothing(_last_metrics(run)) if finished else []
+    _show(run, "finished" if finished else f"stopped by signal {run.stop.received}", commands, bar)
     pictures = [run.showing.cost()] if run.showing.active else []
-    run.report.say([*pictures, *told(commands)])
+    run.report.say([*bar, *pictures, *told(commands)])
 
 
 def _finish(run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from torch import nn
 
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.showing.floors import Floor, floor_of
 from m33d_hf.training.showing.inputs import inputs_figure
 from m33d_hf.training.showing.predictions import drawing_of, predictions_figure
 from m33d_hf.training.showing.report import RunStory, write_report
@@ -22,6 +23,7 @@ from m33d_hf.training.showing.samples import Chosen, choose, first_rows, spread_
 from m33d_hf.training.showing.story import run_curves
 from m33d_hf.training.showing.timelines import videos_figure
 from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.detection.feature_dataset import FeatureDataset
 from m33d_hf.training.tasks.detection.task import EVALUATION, ActionDetectionTask
 from m33d_hf.training.tasks.video_classification import CONFUSION_FIGURE
@@ -124,6 +126,26 @@ class Showing:
         with self._forgiven():
             write_report(story)
 
+    def compared_with_nothing(self, metrics: Mapping[str, float]) -> list[str]:
+        """A line that puts the last evaluation beside a prediction that looks at no picture; empty where none is known.
+
+        Args:
+            metrics: "eval/..." of the last evaluation.
+        """
+        if not self.active or not metrics:
+            return []
+        found: Floor | None = None
+        with self._forgiven():
+            found = floor_of(self.task, self.args, config_of(self.model), self.train_set, self.eval_set)
+        mine = metrics.get(f"eval/{found.metric}") if found is not None else None
+        if found is None or mine is None or self.eval_set is None:
+            return []
+        verdict = "above" if mine > found.value else "NOT above"
+        return [
+            f"{found.metric} {mine:.4f} is {verdict} that of a prediction that looks at no picture: {found.value:.4f} "
+            f"({found.how}, judged on {found.samples} of {len(self.eval_set)} evaluation frames)"
+        ]
+
     def cost(self) -> str:
         """A line about the time that all of this took."""
         share = self.seconds / max(time.perf_counter() - self._started, 1e-9)
@@ -175,7 +197,9 @@ class Showing:
         listed += [(path, f"After {int(step)} steps.") for step in reversed(shown)
                    for path in found if path.stem.split("_")[2] == step]  # fmt: skip
         listed += [(output / CONFUSION_FIGURE, "Confusion of the last evaluation.")]
-        listed += [(path, "Timeline of the last evaluation.") for path in sorted((output / EVALUATION).glob("*.png"))]
+        if not found:
+            timelines = sorted((output / EVALUATION).glob("*.png"))
+            listed += [(path, "Timeline of the last evaluation.") for path in timelines]
         first = "What the model is trained on: samples of the first batch."
         return [*listed, (self.folder / FIRST_BATCH, first)]
 
