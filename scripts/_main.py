@@ -30,7 +30,24 @@ def main(task_name: str, argv: list[str] | None = None) -> int:
     except M33DError as error:
         rank = f"[rank {os.environ['RANK']}] " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
         print(f"{rank}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        _tell_what_answers(error, task_name, words)
         return ERROR
+
+
+def _tell_what_answers(error: M33DError, task_name: str, words: list[str]) -> None:
+    """The command that answers an error, if there is one; on the first process only."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    from m33d_hf.training.recipe.parsing import parse_arguments
+    from m33d_hf.training.showing.command_words import started_as
+    from m33d_hf.training.showing.next_commands import after_error, told
+
+    try:
+        args = parse_arguments(words, task_name)
+    except M33DError:
+        return  # the error was about the words themselves
+    for line in told(after_error(error, args, started_as(task_name, words))):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _run(task_name: str, words: list[str]) -> int:
@@ -41,11 +58,13 @@ def _run(task_name: str, words: list[str]) -> int:
         return 0
     resolved = resolve(words, task_name)
     from m33d_hf.training.settling.settle import settle, tell
+    from m33d_hf.training.showing.command_words import started_as
+    from m33d_hf.training.showing.next_commands import after_dry_run, after_evaluation, told
     from m33d_hf.training.tasks.base import build_task
 
     settled = settle(resolved)
     tell(settled.lines)
-    task = build_task(task_name)
+    task, command = build_task(task_name), started_as(task_name, words)
     if settled.args.replay is not None:
         from m33d_hf.training.run.replay import replay
 
@@ -56,12 +75,15 @@ def _run(task_name: str, words: list[str]) -> int:
         from m33d_hf.training.run.dry_run import dry_run
 
         print(dry_run(settled.args, task, settled.origins))
+        print("\n".join(told(after_dry_run(command), "== next")))
         return 0
     if settled.args.eval_only:
         from m33d_hf.training.run.evaluation_run import evaluate_run
 
         evaluate_run(settled.args, task)
+        if os.environ.get("RANK", "0") == "0":
+            print("\n".join(told(after_evaluation(settled.args, command))))
         return 0
     from m33d_hf.training.run.loop import train
 
-    return train(settled.args, task, settled.decided).exit_code
+    return train(settled.args, task, settled.decided, command).exit_code

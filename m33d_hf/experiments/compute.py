@@ -17,7 +17,7 @@ from typing import Any
 from m33d_hf.errors import ConfigError, nearest_name_hint
 
 _QUIET = (
-    *("--logging.progress", "false", "--logging.trackers", "[]"),
+    *("--logging.progress", "false", "--logging.trackers", "[]", "--logging.pictures", "false"),
     *("--checkpoint.save_best", "false", "--checkpoint.save_final", "false"),
 )
 # Every row is one CPU process with one thread and keeps its last weights, whatever the machine has.

@@ -51,7 +51,8 @@ def curves_figure(
             axis.text(0.5, 0.5, "nothing logged", ha="center", va="center", transform=axis.transAxes, color=GREY)
         for curve in curves:
             style = STYLES[curve.variant % len(STYLES)]
-            axis.plot(curve.x, curve.y, style, color=colors[curve.group], linewidth=1.3, alpha=0.9)
+            marker = "o" if len(curve.x) == 1 else None  # a line of one point shows nothing
+            axis.plot(curve.x, curve.y, style, color=colors[curve.group], linewidth=1.3, alpha=0.9, marker=marker)
         if levels and title in levels:
             name, value = levels[title]
             axis.axhline(value, color=GREY, linewidth=1, linestyle=(0, (2, 2)))

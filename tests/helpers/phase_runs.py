@@ -27,5 +27,5 @@ def phase_arguments(folder: Path, root: Path, steps: int, **options: Any) -> Run
     args.data.frame_stride, args.data.options = 1, options
     args.transforms.eval_crop = "resize"
     args.train.batch_size, args.train.max_steps = 4, steps
-    args.logging.trackers, args.logging.progress = [], False
+    args.logging.trackers, args.logging.progress, args.logging.pictures = [], False, False
     return args

@@ -122,6 +122,7 @@ def arguments(folder: Path, init_from: str, **options: Any) -> RunArguments:
     args.optim.learning_rate, args.optim.scale_lr = 1e-2, False
     args.train.max_steps, args.train.batch_size = 3, 1
     args.logging.every_steps, args.logging.trackers, args.logging.progress = 1, [], False
+    args.logging.pictures = False
     return args
 
 

@@ -17,6 +17,7 @@ TINY = {
     "--optim.warmup_steps": "1",
     "--logging.trackers": "[]",
     "--logging.progress": "false",
+    "--logging.pictures": "false",
     "--cpu": "true",
 }
 DECODER = {"--model.decoder_hidden_size": "16", "--model.decoder_intermediate_size": "32"}

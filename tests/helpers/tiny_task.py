@@ -219,6 +219,7 @@ def tiny_arguments(output_dir: str | Path, **changes: Any) -> RunArguments:
     args.data.num_workers, args.data.options = 0, {}
     args.optim.learning_rate, args.optim.scale_lr, args.optim.warmup_steps = 0.02, False, 3
     args.logging.trackers, args.logging.progress, args.logging.every_steps = [], False, 4
+    args.logging.pictures = False
     for key, value in changes.items():
         *path, name = key.split("__")
         target: Any = args

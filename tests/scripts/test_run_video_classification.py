@@ -27,6 +27,7 @@ SIZES = {
     "train.batch_size": "2",
     "data.num_workers": "0",
     "logging.trackers": "[]",
+    "logging.pictures": "false",
 }
 
 

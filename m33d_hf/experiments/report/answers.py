@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from m33d_hf.experiments.report.comparison import BETTER, UNKNOWN, WITHIN, WORSE
-from m33d_hf.experiments.report.document import Block, Bullets, Heading, Paragraph, Table
 from m33d_hf.experiments.report.results import Difference, Results, cell, column_entry, difference, labels
+from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Table
 
 HEADER = ("comparison", "column", "points", "paired ± std", "seeds agreeing", "spread", "verdict")
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from m33d_hf.data.clock import clock
 from m33d_hf.experiments.report.demo_figures import picture_blocks
-from m33d_hf.experiments.report.document import Block, Bullets, Heading, Paragraph, Table, flops_text, write_both
 from m33d_hf.experiments.report.expectations import judge
 from m33d_hf.experiments.report.results import (
     DONE,
@@ -22,6 +21,7 @@ from m33d_hf.experiments.report.results import (
     table_spread,
 )
 from m33d_hf.experiments.report.tables import budget_warning, environment_table, seed_texts
+from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Table, flops_text, write_both
 
 TITLE = "m33d-hf demo: what RGB-D pre-training is worth on rendered rooms"
 TASK_NAMES = {"depth_estimation": "depth", "semantic_segmentation": "segmentation"}

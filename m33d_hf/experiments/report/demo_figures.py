@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from m33d_hf.experiments.report.document import Block, Heading, Paragraph
 from m33d_hf.experiments.report.figures import Drawn, draw
 from m33d_hf.experiments.report.results import DONE, Results, labels
 from m33d_hf.visualization.curves import Curve, curves_figure, smooth
+from m33d_hf.visualization.document import Block, Heading, Paragraph
 
 SMOOTHING = 5
 # Of a reconstruction, as the row keeps them and `ReconstructionViews` takes them.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from m33d_hf.errors import MissingDependencyError
 from m33d_hf.experiments.report.answers import answers
-from m33d_hf.experiments.report.document import Paragraph, Picture
 from m33d_hf.experiments.report.results import (
     Results,
     TableEntry,
@@ -19,6 +18,7 @@ from m33d_hf.experiments.report.results import (
     difference,
 )
 from m33d_hf.visualization.canvas import save_figure
+from m33d_hf.visualization.document import Paragraph, Picture
 from m33d_hf.visualization.seeds import Seeds, grid_figure, lines_figure, rows_figure, scatter_figure
 
 if TYPE_CHECKING:

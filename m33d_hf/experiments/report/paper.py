@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from m33d_hf.experiments.report.comparison import BETTER, WITHIN, WORSE
-from m33d_hf.experiments.report.document import Block, Heading, Paragraph, Table
 from m33d_hf.experiments.report.results import Results, TableEntry, column_entry, difference
 from m33d_hf.training.recipe.recipes import RECIPES
+from m33d_hf.visualization.document import Block, Heading, Paragraph, Table
 
 BOTH = "ImageNet+ScanNet"
 # Our row -> the row of the paper that comes nearest to it; rows without one are left out.

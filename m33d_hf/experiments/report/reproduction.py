@@ -8,7 +8,6 @@ from pathlib import Path
 from m33d_hf.data.clock import clock
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.report.answers import answer_blocks, short_answers
-from m33d_hf.experiments.report.document import Block, Bullets, Heading, Paragraph, to_html, to_markdown
 from m33d_hf.experiments.report.figures import all_pictures
 from m33d_hf.experiments.report.paper import paper_blocks
 from m33d_hf.experiments.report.results import Results, failures
@@ -25,6 +24,7 @@ from m33d_hf.experiments.report.tables import (
     table_blocks,
 )
 from m33d_hf.training.run.reporting import short_commit
+from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, to_html, to_markdown
 
 TITLE = "The paper's tables in shape, on rendered rooms"
 BEGIN, END = "<!-- rooms-results:begin -->", "<!-- rooms-results:end -->"

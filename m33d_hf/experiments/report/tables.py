@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m33d_hf.experiments.report.comparison import Cell
-from m33d_hf.experiments.report.document import Block, Heading, Paragraph, Table, flops_text
 from m33d_hf.experiments.report.results import (
     DONE,
     Results,
@@ -20,6 +19,7 @@ from m33d_hf.experiments.report.results import (
     table_cells,
     table_spread,
 )
+from m33d_hf.visualization.document import Block, Heading, Paragraph, Table, flops_text
 
 COST_HEADER = ("steps", "FLOPs", "CPU s")
 RULE = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from m33d_hf.data.clock import clock
-from m33d_hf.experiments.report.document import Block, Bullets, Heading, Paragraph, Picture, Table, write_both
 from m33d_hf.experiments.report.results import DONE, Results, cell, column_entry, difference, failures, table_entry
 from m33d_hf.experiments.report.tables import budget_warning, seed_texts
+from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Picture, Table, write_both
 
 TITLE = "m33d-hf on clips: actions, and phases of whole videos, on rendered rooms"
 

@@ -186,6 +186,22 @@ def output_lock(output_dir: str | Path) -> Iterator[None]:
         yield
 
 
+def is_in_use(output_dir: str | Path) -> bool:
+    """Whether a process holds the lock of an output folder; False where the system has no locks."""
+    try:
+        file = (Path(output_dir) / LOCK_FILE).open(encoding="utf-8")
+    except OSError:
+        return False
+    with file:
+        if fcntl is None:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def _lock(file: IO[str], folder: Path) -> None:
     if fcntl is None:
         return

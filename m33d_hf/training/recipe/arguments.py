@@ -208,6 +208,9 @@ class LoggingArguments:
     every_steps: int = _f(10, "Log (and check for non-finite values) every N optimizer steps.", low=1, high=MOST_STEPS)
     trackers: list[str] = _f(["tensorboard"], "Experiment trackers of Accelerate; [] = only metrics.jsonl.")
     progress: bool = _f(True, "Print progress and the remaining time.")
+    pictures: bool = _f(
+        True, "Draw the first batch and predictions at every evaluation (pictures/), and write report.html."
+    )
 
 
 @dataclass

@@ -25,10 +25,13 @@ from m33d_hf.training.processes.guards import output_lock
 from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.run.loaders import build_eval_feed, list_left_out
+from m33d_hf.training.run.metric_names import eval_name
 from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.run.reporting import CONFIG, flatten, provenance
 from m33d_hf.training.run.seen_videos import seen_again
 from m33d_hf.training.run.stepping import seed_step
+from m33d_hf.training.showing.report import RunStory
+from m33d_hf.training.showing.showing import Showing
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_numbers import numbers_changed
 from m33d_hf.weights import config_for, load_foreign
@@ -87,6 +90,10 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         batch = task.evaluation_batch(args)
         results = _results(args, metrics, len(dataset), batch, ranks.size, time.perf_counter() - started)
         results["warnings"] = warnings
+        showing = Showing(args, task, model, accelerator, dataset, dataset)
+        showing.evaluated(model, 0, last=True)
+        rows = [{"kind": "eval", "step": 0, **{eval_name(name): value for name, value in metrics.items()}}]
+        showing.report(RunStory(args, "evaluated", 0, 0, rows, [*notes, f"{len(dataset)} samples."], warnings=warnings))
         notes += task.estimates(args, model)
         closing = task.closing_lines(metrics)
         ranks.on_main(lambda: _write(results, args, notes, closing))

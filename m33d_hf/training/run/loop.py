@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import nn
 from m33d_hf.data.files.markers import FINAL, MARKER, mark_complete
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.data.files.skips import count_skipped
-from m33d_hf.errors import CheckpointError, NonFiniteLossError
+from m33d_hf.errors import CheckpointError, M33DError, NonFiniteLossError
 from m33d_hf.training.processes.beside import copy_beside
 from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.processes.launch import open_accelerator
@@ -28,7 +28,11 @@ from m33d_hf.training.run.replay import capture
 from m33d_hf.training.run.reporting import CONFIG, Clock, provenance
 from m33d_hf.training.run.resume import checkpoint_state
 from m33d_hf.training.run.stepping import seed_step
+from m33d_hf.training.showing.command_words import Command, started_as, words_from
+from m33d_hf.training.showing.next_commands import NextCommand, after_error, after_run, to_continue, told
+from m33d_hf.training.showing.report import RunStory
 from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.building import config_of
 
 
 @dataclass
@@ -55,13 +59,19 @@ class TrainResult:
         return exit_code(self.interrupted_by)
 
 
-def train(args: RunArguments, task: Task, decided: Mapping[str, str] | None = None) -> TrainResult:
+def train(
+    args: RunArguments, task: Task, decided: Mapping[str, str] | None = None, command: Command | None = None
+) -> TrainResult:
     """Train `task` with the arguments `args`, resuming from the newest checkpoint in the output folder if there is one.
-
-    `decided` names the checkpoint or rule that set an argument, by dotted key, for train_config.json.
 
     SIGTERM, SIGINT and the death of the launcher end the run early, with a checkpoint saved and `interrupted_by` set.
     May be called any number of times in one process; signal handlers, threads and random generators are restored.
+
+    Args:
+        args: of the run.
+        task: what to train.
+        decided: dotted key -> the checkpoint or rule that set it, for train_config.json.
+        command: that started the run, for the commands it ends with; None writes one from the arguments.
 
     Raises:
         ConfigError: arguments that cannot work here (precision, world size, an output folder in use).
@@ -82,9 +92,15 @@ def train(args: RunArguments, task: Task, decided: Mapping[str, str] | None = No
         # Not before: in a rendezvous or in preparation a signal that is only noted would be a signal swallowed.
         stack.enter_context(stop)
         stack.enter_context(patience(STEPPING))
-        finished = _steps(run)
-        if finished:
-            _finish(run)
+        command = command or started_as(args.task, words_from(args))
+        try:
+            finished = _steps(run)
+            if finished:
+                _finish(run)
+        except M33DError as error:
+            _show(run, f"ended by {type(error).__name__}: {error}", after_error(error, args, command))
+            raise
+        _conclude(run, finished, command)
         return TrainResult(
             step=run.step,
             metrics=_last_metrics(run),
@@ -98,13 +114,18 @@ def _steps(run: Run) -> bool:
     """Step to the end of the plan or until all ranks must stop; returns which of the two happened."""
     if run.plan.evaluates(run.step) and not _last_metrics(run, at=run.step):
         _evaluate(run)  # the run that we continue was stopped between its checkpoint and its evaluation
-    clock = Clock(run.feed, run.plan.effective_batch, run.step)
+    clock, begins = Clock(run.feed, run.plan.effective_batch, run.step), True
     while run.step < run.plan.total_steps:
         batches = run.feed.draw(run.step)
         if batches is None:
             _save(run)
             run.report.say([f"stopped by signal {run.stop.received}; checkpoint saved at step {run.step}"])
             return False
+        if begins and run.showing.active:  # now that the loader's workers are there: no fork beside what drawing opens
+            run.showing.first_batch()
+            _show(run, "running")
+            clock.restart(run.step)
+        begins = False
         run.engine.update(run.step, batches, run.plan.learning_rate(run.step))
         run.step += 1
         if run.average is not None:
@@ -165,9 +186,12 @@ def _evaluate(run: Run) -> None:
     if run.eval_feed is None:
         return
     _check_finite(run)
-    started = time.perf_counter()
+    started, drawn = time.perf_counter(), run.showing.seconds
     metrics = _judge(run)
-    run.report.add("eval", run.step, {**metrics, "seconds": time.perf_counter() - started})
+    seconds = time.perf_counter() - started - (run.showing.seconds - drawn)
+    run.report.add("eval", run.step, {**metrics, "seconds": seconds})
+    if run.step < run.plan.total_steps:
+        _show(run, "running")
 
 
 def _judge(run: Run) -> dict[str, float]:
@@ -183,6 +207,7 @@ def _judge(run: Run) -> dict[str, float]:
         if best is not None:
             state = {"step": run.step, "metrics": metrics, **run.facts}
             run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best, beside=_beside(run, model)))
+        run.showing.evaluated(model, run.step, last=run.step == run.plan.total_steps)
     return metrics
 
 
@@ -212,6 +237,30 @@ def _announce(run: Run, decided: Mapping[str, str]) -> None:
     run.report.say([*run.plan.describe(run.args, run.ranks.size), *run.description, *resumed])
 
 
+def _show(run: Run, state: str, commands: Sequence[NextCommand] = (), more: Sequence[str] = ()) -> None:
+    """Write report.html as things stand, with `more` lines at its top."""
+    if not run.showing.active:
+        return
+    args, chosen = run.args, run.chosen_metric()
+    description = [*more, *run.plan.describe(args, run.ranks.size), *run.description]
+    surroundings = {**provenance(), "device": str(run.accelerator.device)}
+    story = RunStory(
+        args, state, run.step, run.plan.total_steps, run.report.history, description, chosen, commands=commands
+    )
+    story.environment = surroundings
+    run.showing.report(story)
+
+
+def _conclude(run: Run, finished: bool, command: Command) -> None:
+    """The last page, what all pictures took, and what to type next."""
+    clips = getattr(config_of(run.model), "num_frames", 1) > 1 if hasattr(run.model, "config") else False
+    commands = after_run(run.args, command, run.train_set.source, clips) if finished else to_continue(command)
+    bar = run.showing.compared_with_nothing(_last_metrics(run)) if finished else []
+    _show(run, "finished" if finished else f"stopped by signal {run.stop.received}", commands, bar)
+    pictures = [run.showing.cost()] if run.showing.active else []
+    run.report.say([*bar, *pictures, *told(commands)])
+
+
 def _finish(run: Run) -> None:
     """Save the model so that from_pretrained can load it; with the averaged weights if an average is kept."""
 
@@ -229,6 +278,9 @@ def _finish(run: Run) -> None:
 
     if run.eval_feed is not None and run.task.lacks_evaluation():
         _judge(run)  # its metrics are recorded; what a run before us remembered of it went with that run
+    if run.showing.lacks_predictions:
+        with run.evaluating() as model:
+            run.showing.evaluated(model, run.step, last=True)
     with patience(SAVING), run.averaged(), run.whole() as model:
         run.ranks.on_main(save)
     listed = count_skipped(run.args.output_dir)

@@ -47,6 +47,7 @@ from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import continue_from, run_facts
 from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
+from m33d_hf.training.showing.showing import Showing
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_numbers import write_classes
 
@@ -64,6 +65,7 @@ class Run:
         plan: numbers of the run.
         store: checkpoints.
         report: metrics and progress; a context manager that the loop enters.
+        showing: pictures and report.html.
         average: averaged weights, or None.
         eval_feed: this rank's evaluation data, or None.
         facts: what is stored in checkpoints and train_config.json.
@@ -98,6 +100,7 @@ class Run:
         self.resumed_from = self._resume()
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
+        self.showing = Showing(args, task, self.model, accelerator, train_set, eval_set)
         self.report = Reporter(
             args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, self.step, self._metrics_record
         )
@@ -177,16 +180,22 @@ class Run:
         Raises:
             ConfigError: the evaluation has no such metric.
         """
-        stated, greater = self.args.evaluation.metric, self.args.evaluation.greater_is_better
-        chosen = stated or self.task.metric
+        chosen = self.args.evaluation.metric or self.task.metric
         if chosen is None or not self.args.checkpoint.save_best:
             return None
-        name = eval_name(chosen)
-        if name not in metrics:
+        if eval_name(chosen) not in metrics:
             refuse_metric(chosen, list(metrics))
+        return self.chosen_metric()
+
+    def chosen_metric(self) -> tuple[str, bool] | None:
+        """Name ("eval/...") and direction of the metric that judges the run; None where the task has none."""
+        stated, greater = self.args.evaluation.metric, self.args.evaluation.greater_is_better
+        if stated is None and self.task.metric is None:
+            return None
+        own = eval_name(self.task.metric or "")
+        name = own if stated is None else eval_name(stated)
         if greater is None:
-            own = name == eval_name(self.task.metric or "")
-            greater = self.task.greater_is_better if own else larger_is_better(name)
+            greater = self.task.greater_is_better if name == own else larger_is_better(name)
         return name, greater
 
     def _resume(self) -> Path | None:

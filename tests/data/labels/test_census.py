@@ -33,7 +33,7 @@ def _arguments(folder: Path, values: list[int], shares: list[float] | None = Non
     args.data.options = {"num_classes": 2, "depth": "none", **options}
     args.transforms.train_crop = args.transforms.eval_crop = "resize"
     args.train.max_steps, args.train.batch_size = 1, 2
-    args.logging.trackers, args.logging.progress = [], False
+    args.logging.trackers, args.logging.progress, args.logging.pictures = [], False, False
     return args
 
 

@@ -12,7 +12,9 @@ from helpers.demo_results import fake_results
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.reading import as_tables
 from m33d_hf.experiments.report.demo import summary, write_reports
-from m33d_hf.experiments.report.document import (
+from m33d_hf.experiments.report.expectations import judge, load_expectations
+from m33d_hf.experiments.report.results import Difference, cell, difference, failures, table_spread
+from m33d_hf.visualization.document import (
     Bullets,
     Heading,
     Paragraph,
@@ -21,8 +23,6 @@ from m33d_hf.experiments.report.document import (
     to_html,
     to_markdown,
 )
-from m33d_hf.experiments.report.expectations import judge, load_expectations
-from m33d_hf.experiments.report.results import Difference, cell, difference, failures, table_spread
 
 SEG200 = "semantic_segmentation-200"
 

@@ -9,8 +9,8 @@ import pytest
 from helpers.reproduction_results import made_results
 from m33d_hf.experiments.plan import load_content
 from m33d_hf.experiments.report.answers import answer_blocks, answers, overall, short_answers
-from m33d_hf.experiments.report.document import Table
 from m33d_hf.experiments.report.paper import ROWS, order_counts, paper_blocks, paper_values
+from m33d_hf.visualization.document import Table
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import pytest
 from helpers.reproduction_results import made_results
 from m33d_hf.errors import ConfigError, MissingDependencyError
 from m33d_hf.experiments.report import figures, reproduction
-from m33d_hf.experiments.report.document import Table
 from m33d_hf.experiments.report.reproduction import (
     BEGIN,
     END,
@@ -27,6 +26,7 @@ from m33d_hf.experiments.report.reproduction import (
 )
 from m33d_hf.experiments.report.results import load_results
 from m33d_hf.experiments.report.tables import grid_table, overview_table, pretraining_table, result_table, seeds_table
+from m33d_hf.visualization.document import Table
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMITTED = ROOT / "results" / "rooms" / "results.json"

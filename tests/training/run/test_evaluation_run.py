@@ -56,7 +56,7 @@ def arguments(folder: Path, task: str = "video_classification", source: str = "c
     args = RunArguments(task=task, output_dir=str(folder), cpu=True, eval_only=True, **init)
     args.data.source, args.data.num_workers = source, 0
     args.train.batch_size = 4
-    args.logging.trackers, args.logging.progress = [], False
+    args.logging.trackers, args.logging.progress, args.logging.pictures = [], False, False
     args.validate()  # no length of training is asked for
     return args
 

@@ -65,7 +65,7 @@ def _arguments(root: Path, out: Path, sampling: str) -> RunArguments:
     args.data.train_split, args.data.eval_split = "train", "test"
     args.data.clip_sampling, args.data.frame_stride = sampling, 4  # type: ignore[assignment]
     args.train.max_steps, args.train.batch_size = 1, 2
-    args.logging.trackers, args.logging.progress = [], False
+    args.logging.trackers, args.logging.progress, args.logging.pictures = [], False, False
     return args
 
 

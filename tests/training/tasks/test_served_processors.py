@@ -137,6 +137,7 @@ def test_metrics_of_the_served_model_are_those_of_evaluation(tmp_path: Path, nam
     args.data.num_workers, args.train.max_steps, args.train.batch_size = 0, 2, 3
     args.transforms.eval_crop, args.transforms.train_crop = crop, "random"
     args.evaluation.every_steps, args.logging.trackers, args.logging.progress = 1, [], False
+    args.logging.pictures = False
     task = build_task(name)
     result = train(args, task)
     best = tmp_path / "out" / "checkpoints" / "best"

@@ -57,6 +57,7 @@ def arguments(folder: Path, source: str = "clips", **changes: Any) -> RunArgumen
     args.optim.learning_rate, args.optim.scale_lr, args.optim.layer_decay = 3e-3, False, 0.7
     args.train.max_steps, args.train.batch_size = 2, 4
     args.logging.every_steps, args.logging.trackers, args.logging.progress = 1, [], False
+    args.logging.pictures = False
     for key, value in changes.items():
         section, name = key.split("__")
         setattr(getattr(args, section), name, value)

@@ -21,6 +21,7 @@ from torch import nn
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.sources.frames.frames import spread_indices
 from m33d_hf.errors import DataError, MissingDependencyError
 from m33d_hf.evaluation.detection_metrics import frame_scores
 from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics, write_results
@@ -57,6 +58,7 @@ class ActionDetectionTask(Task):
     def __init__(self) -> None:
         self.args: RunArguments | None = None
         self._last: list[VideoResult] = []
+        self._names: list[str] = []
         self._evaluated = False
 
     def build_model(self, args: RunArguments) -> nn.Module:
@@ -150,7 +152,7 @@ class ActionDetectionTask(Task):
         if accelerator.is_main_process and self.args is not None:
             folder = Path(self.args.output_dir) / EVALUATION
             write_results(folder, results, names, metrics, absent)
-            self._last = results
+            self._last, self._names = results, names
             if self.args.eval_only:
                 self._draw(folder, names)
         return metrics
@@ -161,6 +163,18 @@ class ActionDetectionTask(Task):
             draw_timelines(folder, self._last, names)
         except MissingDependencyError as error:
             tell(f"no timelines: {error}")
+
+    def draw_last(self, folder: Path, prefix: str, count: int) -> list[Path]:
+        """Draw timelines of `count` annotated videos of the last evaluation, spread over them; on the main process.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        if self.args is None or not self._last:
+            return []
+        annotated = [result for result in self._last if (result.phases != IGNORE_INDEX).any()]
+        chosen = [annotated[place] for place in spread_indices(len(annotated), count)]
+        return draw_timelines(folder, chosen, self._names, count, prefix)
 
     def lacks_evaluation(self) -> bool:
         """True until `evaluate` has run, because timelines are drawn from its results."""
@@ -232,7 +246,9 @@ def _result(sample: FeatureSample, temporal: torch.Tensor) -> VideoResult:
     )
 
 
-def draw_timelines(folder: Path, results: Sequence[VideoResult], names: Sequence[str], count: int = 4) -> list[Path]:
+def draw_timelines(
+    folder: Path, results: Sequence[VideoResult], names: Sequence[str], count: int = 4, prefix: str = "timeline"
+) -> list[Path]:
     """Draw the first annotated videos: annotation, temporal model and clip classifier.
 
     Raises:
@@ -249,7 +265,7 @@ def draw_timelines(folder: Path, results: Sequence[VideoResult], names: Sequence
             "clip by clip": result.frames("clipwise"),
         }
         safe = re.sub(r"[^\w.-]+", "_", result.key)[-60:]
-        path = folder / f"timeline_{number}_{safe}.png"
+        path = folder / f"{prefix}_{number}_{safe}.png"
         timeline_figure(
             rows,
             names,

@@ -63,7 +63,15 @@ class Picture:
     caption: str
 
 
-Block = Heading | Paragraph | Bullets | Table | Picture
+@dataclass(frozen=True)
+class Code:
+    """Text to copy, letter for letter: commands, settings. With a `summary` it is folded away until that is clicked."""
+
+    text: str
+    summary: str = ""
+
+
+Block = Heading | Paragraph | Bullets | Table | Picture | Code
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -90,6 +98,9 @@ tr.quiet td { color: #6b7785; }
 .note { color: #6b7785; font-size: .85rem; margin-top: .2rem; }
 figure { margin: 1.1rem 0 1.6rem; } figure img { max-width: 100%; height: auto; }
 figcaption { color: #52606d; font-size: .87rem; max-width: 50rem; }
+pre { background: #eef1f4; padding: .8rem 1.1rem; border-radius: 3px; font-size: .85rem; margin: .6rem 0;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+summary { cursor: pointer; color: #0072b2; }
 code { background: #eef1f4; padding: .08em .3em; border-radius: 3px; font-size: .9em; }
 @media print { body, main { background: #fff; } main { padding: 0; } }
 """
@@ -139,6 +150,9 @@ def _block_html(block: Block) -> str:
         return _tag("ul", "".join(_tag("li", _inline(item)) for item in block.items), block.kind)
     if isinstance(block, Table):
         return _table_html(block)
+    if isinstance(block, Code):
+        text = _tag("pre", html.escape(block.text, quote=False))
+        return _tag("details", _tag("summary", _inline(block.summary)) + text) if block.summary else text
     image = f'<img src="{data_uri(block.path)}" alt="{html.escape(block.caption)}">'
     return _tag("figure", image + _tag("figcaption", _inline(block.caption)))
 
@@ -170,6 +184,8 @@ def _block_markdown(block: Block, folder: Path) -> str:
     if isinstance(block, Picture):
         link = Path(os.path.relpath(block.path, folder)).as_posix()
         return f"![{block.caption}]({link})\n\n*{block.caption}*"
+    if isinstance(block, Code):
+        return (f"{block.summary}:\n\n" if block.summary else "") + f"```\n{block.text}\n```"
     left = {0, *block.left}
     rule = ["---" if i in left else "---:" for i in range(len(block.header))]
     lines = []

@@ -1,0 +1,238 @@
+"""What to type next: after a run, a stop, a dry run, an evaluation, and after errors that have an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from m33d_hf.data.source import Source
+from m33d_hf.errors import (
+    CheckpointError,
+    ConfigError,
+    ConversionError,
+    DataError,
+    NonFiniteLossError,
+    ResumeError,
+    WorkerLostError,
+    WorkerStartError,
+)
+from m33d_hf.training.recipe.arguments import RunArguments, same_setting
+from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
+from m33d_hf.training.showing.command_words import Command, only_keys, without_keys, words_of
+
+# Where a run has no folder of its own: the only word that a user must replace.
+PHOTOS, VIDEOS = "PHOTOS", "VIDEOS"
+
+# (task, source) -> recipes, the first one that exists and is for that task; "" is any other source.
+_RECIPES = {
+    ("depth_estimation", "rooms"): ("rooms/depth",),
+    ("depth_estimation", "nyuv2"): ("nyuv2_depth",),
+    ("depth_estimation", ""): ("own/depth", "nyuv2_depth"),
+    ("semantic_segmentation", "rooms"): ("rooms/semseg",),
+    ("semantic_segmentation", "nyuv2"): ("nyuv2_semseg",),
+    ("semantic_segmentation", "scannet"): ("scannet_semseg",),
+    ("semantic_segmentation", ""): ("own/semseg", "nyuv2_semseg"),
+    ("video_classification", "rooms"): ("rooms/actions",),
+    ("video_classification", "procedures"): ("rooms/phases_finetune",),
+    ("video_classification", "phases"): ("own/phases_clips", "orar_finetune"),
+    ("video_classification", "ucf101"): ("ucf101_finetune",),
+    ("video_classification", ""): ("own/video_classification", "ucf101_finetune"),
+    ("action_detection", "procedures"): ("rooms/phases_temporal",),
+    ("action_detection", ""): ("own/phases", "orar_temporal"),
+}
+_PHASES = ("phases", "procedures")
+# Of a command line, what another run on the same data with the same encoder has to be told again.
+_ENCODER = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+            "num_frames", "tubelet_size")  # fmt: skip
+_KEPT = ("data.", "cpu", "cpu_threads", "num_processes", "train.precision", *(f"model.{name}" for name in _ENCODER))
+# Which of them pre-training alone has.
+_PRETRAINING_ONLY = ("data.mixture", "data.skip_list", "data.label_fraction")
+_OF_ONE_RUN = ("init_from", "init.", "output_dir", "resume", "replay", "dry_run", "eval_only")
+_WHERE = ("data.source", "data.root", "data.eval_root", "data.frame_stride")
+
+
+@dataclass(frozen=True)
+class NextCommand:
+    """A command and what it is for.
+
+    Attributes:
+        purpose: in a few words.
+        line: for a shell to read.
+    """
+
+    purpose: str
+    line: str
+
+
+def told(commands: Sequence[NextCommand], title: str = "next:") -> list[str]:
+    """Lines for the terminal; a command stands alone on its line, to be copied."""
+    return (
+        [title, *(line for each in commands for line in (f"  # {each.purpose}", f"  {each.line}"))] if commands else []
+    )
+
+
+def to_continue(command: Command) -> list[NextCommand]:
+    """After a stop: the same command, which resumes."""
+    again = command.changed(["resume"]) if "none" in only_keys(command.words, ["resume"]) else command
+    return [NextCommand("continue where it stopped", again.line())]
+
+
+def after_dry_run(command: Command) -> list[NextCommand]:
+    """The run itself."""
+    return [NextCommand("start it", command.changed(["dry_run"]).line())]
+
+
+def after_evaluation(args: RunArguments, command: Command) -> list[NextCommand]:
+    """Pictures of what was evaluated."""
+    clips = args.task == "action_detection" or int(args.model.get("num_frames", 1)) > 1
+    return _prediction(args, command, str(args.init_from), VIDEOS if clips else PHOTOS)
+
+
+def after_run(args: RunArguments, command: Command, source: Source, clips: bool) -> list[NextCommand]:
+    """What a finished run is good for.
+
+    Args:
+        args: of the run.
+        command: that started it.
+        source: its training data.
+        clips: whether its model takes clips.
+    """
+    if args.task == "pretraining":
+        return _after_pretraining(args, command, source, clips)
+    output = args.output_dir
+    judged = command.changed(_OF_ONE_RUN, init_from=output, eval_only=True, output_dir=f"{output}/evaluation")
+    found = [NextCommand("evaluate the final weights again, or other data (--data.eval_root)", judged.line())]
+    found += _prediction(args, command, output, VIDEOS if clips else PHOTOS)
+    if args.task in ("depth_estimation", "semantic_segmentation"):
+        found.append(NextCommand("more pictures", command.other("visualize.py", ["--model", output]).line()))
+    if args.task in ("video_classification", "semantic_segmentation") and args.init_from is not None:
+        words = [*without_keys(command.words, _OF_ONE_RUN), *words_of({"init_from": args.init_from})]
+        dense = ["--dense"] if args.task == "semantic_segmentation" else []
+        probe = command.other("run_probe.py", [*dense, *words, "--output_dir", f"{output}-probe"])
+        found.append(NextCommand("compare with the frozen encoder that it started from", probe.line()))
+    if args.task == "video_classification" and args.data.source in _PHASES:
+        found += _tuning("action_detection", "phases of whole videos from these clips", args, command)
+    return found
+
+
+def _after_pretraining(args: RunArguments, command: Command, source: Source, clips: bool) -> list[NextCommand]:
+    pictures = command.other("visualize.py", ["--model", args.output_dir])
+    found = [NextCommand("see its reconstructions", pictures.line())]
+    if args.stage == 1:
+        return [*_second_stage(args, command)]
+    if clips:
+        return [*found, *_tuning("video_classification", "fine-tune it on labelled clips", args, command)]
+    spec = source.depth_spec
+    if spec is not None and spec.kind == "metric":
+        found += _tuning("depth_estimation", "fine-tune it for depth", args, command)
+    if source.class_names is not None or spec is None:
+        found += _tuning("semantic_segmentation", "fine-tune it for segmentation", args, command)
+    return found
+
+
+def _second_stage(args: RunArguments, command: Command) -> list[NextCommand]:
+    recipe = str(args.recipe).replace("stage1", "stage2")
+    settings: dict[str, object] = {"init_from": args.output_dir, "output_dir": f"{args.output_dir}-stage2"}
+    if recipe != args.recipe and recipe in recipe_names():
+        settings["recipe"] = recipe
+    else:
+        settings["stage"] = 2
+    second = command.changed([*_OF_ONE_RUN, "stage"], **settings)
+    return [NextCommand("second stage: masked modelling", second.line())]
+
+
+def _tuning(task: str, purpose: str, args: RunArguments, command: Command) -> list[NextCommand]:
+    """The script of another task on the same data, from the weights of this run."""
+    recipe = _recipe(task, args.data.source)
+    if recipe is None:
+        return []
+    ending = {"depth_estimation": "depth", "semantic_segmentation": "semseg", "action_detection": "temporal"}
+    output = f"{args.output_dir}-{ending.get(task, 'finetuned')}"
+    kept = without_keys(only_keys(command.words, _KEPT), _PRETRAINING_ONLY)
+    words = ["--recipe", recipe, *kept]
+    words += _missing(task, words, args)
+    words += words_of({"init_from": args.output_dir, "output_dir": output})
+    return [NextCommand(purpose, command.of_task(task, words).line())]
+
+
+def _missing(task: str, words: Sequence[str], args: RunArguments) -> list[str]:
+    """Where the data are, as far as the user's own words and the recipe do not say it."""
+    try:
+        resolved = resolve(list(words), task).args.data
+    except ConfigError:
+        return []
+    here, there = args.data, resolved
+    absent = {
+        key: value
+        for key in _WHERE
+        if (value := getattr(here, key[5:])) is not None and not same_setting(getattr(there, key[5:]), value)
+    }
+    return words_of(absent)
+
+
+def _recipe(task: str, source: str) -> str | None:
+    known = set(recipe_names())
+    for name in _RECIPES.get((task, source), _RECIPES[(task, "")]):
+        if name in known and _task_of(name) == task:
+            return name
+    return None
+
+
+def _task_of(recipe: str) -> str:
+    tasks = [tree["task"] for _, tree in recipe_chain(recipe) if "task" in tree]
+    return str(tasks[-1]) if tasks else "pretraining"
+
+
+def _prediction(args: RunArguments, command: Command, model: str, mine: str) -> list[NextCommand]:
+    root = args.data.eval_root or args.data.root
+    words = ["--model", model, "--input", root or mine, "--output", f"{model}/predictions"]
+    mine = "" if root else f" (put your own folder for {mine})"
+    return [NextCommand(f"predictions of files as pictures{mine}", command.other("predict.py", words).line())]
+
+
+def after_error(error: Exception, args: RunArguments | None, command: Command) -> list[NextCommand]:
+    """What answers an error of ours; nothing where only the user can know.
+
+    Args:
+        error: that ended the run.
+        args: of the run; None where they could not be read.
+        command: that started it.
+    """
+    if args is None:
+        return []
+    if isinstance(error, NonFiniteLossError):
+        captured = sorted(Path(args.output_dir).glob("nonfinite/*"), key=lambda path: path.stat().st_mtime)
+        replay = [_replay(command, path) for path in captured[-1:]]
+        return replay + to_continue(command)
+    if isinstance(error, ResumeError):
+        fresh = command.changed(["output_dir"], output_dir=unused(args.output_dir))
+        return [NextCommand("start a new run with these settings", fresh.line())]
+    if isinstance(error, (WorkerLostError, WorkerStartError)):
+        return to_continue(command)
+    if isinstance(error, CheckpointError) and not isinstance(error, ConversionError) and _has_checkpoints(args):
+        return to_continue(command)
+    if isinstance(error, DataError) and (args.data.root or args.data.mixture):
+        words = only_keys(command.words, ("recipe", "method", "stage", "data."))
+        if args.recipe is None and "--data.source" not in " ".join(words):
+            words += words_of({"data.source": args.data.source})
+        checked = command.other("check_data.py", words)
+        return [NextCommand("see what is wrong with the data", checked.line())]
+    return []
+
+
+def _has_checkpoints(args: RunArguments) -> bool:
+    return any(Path(args.output_dir).glob("checkpoints/step_*"))
+
+
+def unused(folder: str) -> str:
+    """The folder's name with the first number that no folder beside it has."""
+    number = 2
+    while Path(f"{folder}-{number}").exists():
+        number += 1
+    return f"{folder}-{number}"
+
+
+def _replay(command: Command, captured: Path) -> NextCommand:
+    return NextCommand("reproduce the step", command.changed(replay=str(captured)).line())

@@ -1,0 +1,228 @@
+"""The pictures and the page of a run, on its main process only; what fails here is said once and ends nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from accelerate import Accelerator
+from torch import nn
+
+from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.showing.floors import Floor, floor_of
+from m33d_hf.training.showing.inputs import inputs_figure
+from m33d_hf.training.showing.predictions import drawing_of, predictions_figure
+from m33d_hf.training.showing.report import RunStory, write_report
+from m33d_hf.training.showing.samples import Chosen, choose, first_rows, spread_rows, undisturbed
+from m33d_hf.training.showing.story import run_curves
+from m33d_hf.training.showing.timelines import videos_figure
+from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.building import config_of
+from m33d_hf.training.tasks.detection.feature_dataset import FeatureDataset
+from m33d_hf.training.tasks.detection.task import EVALUATION, ActionDetectionTask
+from m33d_hf.training.tasks.video_classification import CONFUSION_FIGURE
+from m33d_hf.visualization.canvas import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURES = "pictures"
+FIRST_BATCH, CURVES = "first_batch.png", "curves.png"
+# A picture is left out of an evaluation while those before took more than this: seconds, and a share of the run.
+FREE_SECONDS, MOST_SHARE = 60.0, 0.05
+_EVALUATION = "evaluation_step_{:08d}.png"
+_TIMELINES = 2  # per evaluation
+
+
+class Showing:
+    """Draws the first batch, the same samples at every evaluation, curves, and writes report.html.
+
+    Nothing that decides the run is touched: samples are read by their own draws, generators are restored, and the model
+    runs in evaluation mode without gradients.
+
+    Args:
+        args: of the run; `logging.pictures` switches all of this off.
+        task: what is trained.
+        model: the bare model.
+        accelerator: knows the main process, the device and the trackers.
+        train_set: the training data.
+        eval_set: the evaluation data; without it, predictions on training samples are drawn at the end.
+    """
+
+    def __init__(
+        self,
+        args: RunArguments,
+        task: Task,
+        model: nn.Module,
+        accelerator: Accelerator,
+        train_set: SampleDataset,
+        eval_set: SampleDataset | None,
+    ) -> None:
+        self.args, self.task, self.model, self.accelerator = args, task, model, accelerator
+        self.train_set, self.eval_set = train_set, eval_set
+        self.active = args.logging.pictures and accelerator.is_main_process
+        self.folder = Path(args.output_dir) / PICTURES
+        self.seconds = 0.0
+        self.warning: str | None = None
+        self.left_out = 0
+        self._started = time.perf_counter()
+        self._fixed: Chosen | None = None
+
+    def first_batch(self) -> None:
+        """Draw samples of the first batch, unless an earlier start of the run has."""
+        path = self.folder / FIRST_BATCH
+        if self.active and not path.is_file():
+            with self._forgiven():
+                save_figure(self._inputs(), path)
+                self._track("first_batch", path, 0)
+
+    def evaluated(self, model: nn.Module, step: int, last: bool) -> None:
+        """Draw what the model, in evaluation mode, says about the fixed samples.
+
+        Args:
+            model: plain, whole, with averaged weights if the run keeps an average.
+            step: optimizer steps done.
+            last: whether the run ends here; then the picture is drawn whatever the others took.
+        """
+        if not self.active:
+            return
+        if not last and self.seconds > FREE_SECONDS + MOST_SHARE * (time.perf_counter() - self._started):
+            self.left_out += 1
+            return
+        with self._forgiven():
+            for name, path in self._predictions(model, step):
+                self._track(name, path, step)
+
+    @property
+    def lacks_predictions(self) -> bool:
+        """Whether predictions are to be drawn at the end, as the run has no evaluation data; the same on every rank."""
+        return self.args.logging.pictures and self.eval_set is None and drawing_of(self.task) is not None
+
+    def report(self, story: RunStory) -> None:
+        """Draw the curves and write report.html.
+
+        Args:
+            story: of the run; its pictures, warnings and times are filled in here.
+        """
+        if not self.active:
+            return
+        with self._forgiven():
+            if any(row["kind"] == "train" for row in story.history):
+                name = Path(self.args.output_dir).resolve().name
+                metric = story.chosen_by[0] if story.chosen_by else None
+                save_figure(run_curves({name: story.history}, metric), self.folder / CURVES)
+        story.pictures = self._listed()
+        story.warnings = [*story.warnings, *([self.warning] if self.warning else [])]
+        if self.left_out:
+            words = f"{self.left_out} evaluations have no picture, because pictures took {MOST_SHARE:.0%} of the time."
+            story.warnings = [*story.warnings, words]
+        story.seconds, story.drawing_seconds = time.perf_counter() - self._started, self.seconds
+        with self._forgiven():
+            write_report(story)
+
+    def compared_with_nothing(self, metrics: Mapping[str, float]) -> list[str]:
+        """A line that puts the last evaluation beside a prediction that looks at no picture; empty where none is known.
+
+        Args:
+            metrics: "eval/..." of the last evaluation.
+        """
+        if not self.active or not metrics:
+            return []
+        found: Floor | None = None
+        with self._forgiven():
+            found = floor_of(self.task, self.args, config_of(self.model), self.train_set, self.eval_set)
+        mine = metrics.get(f"eval/{found.metric}") if found is not None else None
+        if found is None or mine is None or self.eval_set is None:
+            return []
+        verdict = "above" if mine > found.value else "NOT above"
+        return [
+            f"{found.metric} {mine:.4f} is {verdict} that of a prediction that looks at no picture: {found.value:.4f} "
+            f"({found.how}, judged on {found.samples} of {len(self.eval_set)} evaluation frames)"
+        ]
+
+    def cost(self) -> str:
+        """A line about the time that all of this took."""
+        share = self.seconds / max(time.perf_counter() - self._started, 1e-9)
+        return f"pictures and report.html took {self.seconds:.1f} s, {share:.1%} of this run (--logging.pictures false)"
+
+    def _inputs(self) -> Figure:
+        title = "First batch of the training"
+        if isinstance(self.train_set, FeatureDataset):
+            indices = [index for _, index in spread_rows(self.train_set, 3)]
+            return videos_figure(self.train_set, self.model, indices, "Training videos")
+        rows = first_rows(self.args, self.train_set, self.accelerator.num_processes)
+        chosen = choose(self.args, self.task, self.model, self.train_set, rows, train=True)
+        return inputs_figure(chosen, self.model, self.train_set, title)
+
+    def _predictions(self, model: nn.Module, step: int) -> Iterator[tuple[str, Path]]:
+        """(name, file) of every picture of an evaluation."""
+        path = self.folder / _EVALUATION.format(step)
+        if isinstance(self.task, ActionDetectionTask):
+            paths = self.task.draw_last(self.folder, path.stem, _TIMELINES)
+            yield from ((f"timeline_{number}", each) for number, each in enumerate(paths))
+            return
+        if drawing_of(self.task) is None:
+            return
+        title = f"After {step} steps, samples of the evaluation data"
+        if self.args.eval_only:
+            title = f"Predictions of {self.args.init_from}, samples of the evaluation data"
+        elif self.eval_set is None:
+            title = f"After {step} steps, training samples (the run has no evaluation data)"
+        figure = predictions_figure(self.task, model, self._fixed_samples(), self.accelerator, title)
+        yield "predictions", save_figure(figure, path)
+
+    def _fixed_samples(self) -> Chosen:
+        """The same samples at every evaluation, read once."""
+        if self._fixed is None:
+            dataset, train = (self.train_set, True) if self.eval_set is None else (self.eval_set, False)
+            rows = spread_rows(dataset)
+            self._fixed = choose(self.args, self.task, self.model, dataset, rows, train=train)
+        return self._fixed
+
+    def _listed(self) -> list[tuple[Path, str]]:
+        """Pictures of the report: curves, first batch, the last evaluation with the first and a middle one."""
+        output = Path(self.args.output_dir)
+        if self.args.eval_only:
+            return [(path, f"Predictions of {self.args.init_from}.") for path in sorted(self.folder.glob("*.png"))]
+        found = sorted(self.folder.glob("evaluation_step_*.png"))
+        steps = sorted({path.stem.split("_")[2] for path in found})
+        shown = [steps[place] for place in sorted({0, len(steps) // 2, len(steps) - 1})] if steps else []
+        listed = [(self.folder / CURVES, "Curves over optimizer steps.")]
+        listed += [(path, f"After {int(step)} steps.") for step in reversed(shown)
+                   for path in found if path.stem.split("_")[2] == step]  # fmt: skip
+        listed += [(output / CONFUSION_FIGURE, "Confusion of the last evaluation.")]
+        if not found:
+            timelines = sorted((output / EVALUATION).glob("*.png"))
+            listed += [(path, "Timeline of the last evaluation.") for path in timelines]
+        first = "What the model is trained on: samples of the first batch."
+        return [*listed, (self.folder / FIRST_BATCH, first)]
+
+    def _track(self, name: str, path: Path, step: int) -> None:
+        """Show a picture in TensorBoard, where that tracker is on."""
+        from PIL import Image
+
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "tensorboard":
+                with Image.open(path) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+                tracker.log_images({f"pictures/{name}": pixels[None]}, step=step, dataformats="NHWC")
+
+    @contextmanager
+    def _forgiven(self) -> Iterator[None]:
+        """Count the time of the block, and warn once of what fails in it."""
+        started = time.perf_counter()
+        try:
+            with undisturbed(self.accelerator.device):
+                yield
+        except Exception as error:
+            if self.warning is None:
+                self.warning = f"a picture could not be made: {type(error).__name__}: {error}"
+                print(f"WARNING: {self.warning} (the run is not affected)", file=sys.stderr, flush=True)
+        finally:
+            self.seconds += time.perf_counter() - started

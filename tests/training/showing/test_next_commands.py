@@ -1,0 +1,203 @@
+"""What to type next can be typed: every command goes through the parser of its script, and some are executed."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from helpers.rooms_runs import words
+from m33d_hf.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError, ResumeError
+from m33d_hf.inspection.request import read_request
+from m33d_hf.modeling.depth_m33d import DepthSpec
+from m33d_hf.scripts import visualize
+from m33d_hf.scripts._main import main
+from m33d_hf.scripts.check_data import _parser
+from m33d_hf.scripts.run_probe import _own_options
+from m33d_hf.training.recipe.parsing import parse_arguments, resolve
+from m33d_hf.training.recipe.task_names import TASKS
+from m33d_hf.training.showing.command_words import Command, started_as, words_from
+from m33d_hf.training.showing.next_commands import (
+    NextCommand,
+    after_dry_run,
+    after_error,
+    after_evaluation,
+    after_run,
+    to_continue,
+    told,
+    unused,
+)
+
+ROOT = Path(__file__).parents[3]
+TASK_OF = {"run_pretrain.py": "pretraining"} | {f"run_{task}.py": task for task in list(TASKS)[1:]}
+SOURCE: Any = SimpleNamespace(depth_spec=DepthSpec(scale=1.0), class_names=["wall", "floor"])
+METRIC_FREE: Any = SimpleNamespace(depth_spec=None, class_names=None)
+
+
+def check(commands: list[NextCommand]) -> dict[str, list[str]]:
+    """Script -> its words, each read by the script's own parser."""
+    found = {}
+    for each in commands:
+        start, script, *rest = shlex.split(each.line)
+        name = Path(script).name
+        assert start == "python" and script.startswith("scripts/")
+        if name in TASK_OF:
+            resolve(rest, TASK_OF[name])
+        elif name == "run_probe.py":
+            own, others = _own_options(rest)
+            parse_arguments(others, "semantic_segmentation" if own.dense else "video_classification")
+        elif (ROOT / script).is_file():  # argparse: the flags are in its text
+            text = (ROOT / script).read_text(encoding="utf-8")
+            if name == "check_data.py":
+                read_request(rest, _parser())
+            else:
+                assert [flag for flag in rest if flag.startswith("--") and f'"{flag}"' not in text] == [], name
+        else:
+            assert name == "predict.py" and rest[::2] == ["--model", "--input", "--output"]
+        found[name] = rest
+    return found
+
+
+def following(task: str, argv: list[str], source: Any = SOURCE, clips: bool = False) -> dict[str, list[str]]:
+    args = parse_arguments(argv, task)
+    return check(after_run(args, Command(("python", f"scripts/{_script(task)}"), tuple(argv)), source, clips))
+
+
+def _script(task: str) -> str:
+    return next(name for name, known in TASK_OF.items() if known == task)
+
+
+def value(argv: list[str], key: str) -> str:
+    return argv[argv.index(f"--{key}") + 1]
+
+
+def test_after_pre_training_of_images() -> None:
+    given = ["--recipe", "rooms/pretrain", "--method", "rgbd_mae", "--data.options", "{num_frames: 9}",
+             "--output_dir", "outputs/it's #1", "--model.hidden_size", "32"]  # fmt: skip
+    found = following("pretraining", given)
+    assert list(found) == ["visualize.py", "run_depth_estimation.py", "run_semantic_segmentation.py"]
+    for name, recipe in (("run_depth_estimation.py", "rooms/depth"), ("run_semantic_segmentation.py", "rooms/semseg")):
+        mine = found[name]
+        assert value(mine, "recipe") == recipe and value(mine, "init_from") == "outputs/it's #1"
+        assert value(mine, "data.options") == "{num_frames: 9}" and value(mine, "model.hidden_size") == "32"
+        assert "--method" not in found[name] and value(found[name], "output_dir") != "outputs/it's #1"
+
+
+def test_after_pre_training_of_clips_and_of_a_first_stage() -> None:
+    clips = following("pretraining", ["--recipe", "rooms/pretrain_clips", "--output_dir", "outputs/c"], clips=True)
+    assert list(clips) == ["visualize.py", "run_video_classification.py"]
+    assert value(clips["run_video_classification.py"], "recipe") == "rooms/actions"
+    first = following("pretraining", ["--recipe", "rooms/pretrain_stage1", "--seed", "3", "--output_dir", "outputs/s"])
+    second = first["run_pretrain.py"]
+    assert value(second, "recipe") == "rooms/pretrain_stage2"
+    assert value(second, "init_from") == "outputs/s" and value(second, "seed") == "3"
+    other = following("pretraining", ["--recipe", "scannet_stage1", "--data.root", "/scans", "--method", "m33d"])
+    assert value(other["run_pretrain.py"], "recipe") == "scannet_stage2"
+
+
+def test_own_frames_keep_their_flags(tmp_path: Path) -> None:
+    given = ["--recipe", "scannet_stage2", "--method", "mae", "--data.source", "folder", "--data.root", "my frames",
+             "--data.options.depth", "d*.png", "--data.eval_split", "null"]  # fmt: skip
+    found = following("pretraining", given)
+    for name in ("run_depth_estimation.py", "run_semantic_segmentation.py"):
+        assert value(found[name], "data.root") == "my frames" and value(found[name], "data.options.depth") == "d*.png"
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("extends: scannet_stage2\nmethod: mae\ndata: {source: folder, root: frames}\n", encoding="utf-8")
+    said = following("pretraining", ["--recipe", str(recipe)])["run_depth_estimation.py"]
+    assert value(said, "data.source") == "folder" and value(said, "data.root") == "frames"
+
+
+def test_after_fine_tuning() -> None:
+    given = ["--recipe", "rooms/semseg", "--init_from", "outputs/pre", "--output_dir", "out", "--init.init_decoder",
+             "false"]  # fmt: skip
+    found = following("semantic_segmentation", given)
+    assert list(found) == ["run_semantic_segmentation.py", "predict.py", "visualize.py", "run_probe.py"]
+    judged = resolve(found["run_semantic_segmentation.py"], "semantic_segmentation").args
+    assert judged.eval_only and judged.init_from == "out" and judged.output_dir == "out/evaluation"
+    assert value(found["run_probe.py"], "init_from") == "outputs/pre" and "--dense" in found["run_probe.py"]
+    phases = following("video_classification", ["--recipe", "rooms/phases_finetune", "--output_dir", "o"], clips=True)
+    assert list(phases) == ["run_video_classification.py", "predict.py", "run_action_detection.py"]
+    assert value(phases["run_action_detection.py"], "init_from") == "o"
+    temporal = following("action_detection", ["--recipe", "rooms/phases_temporal", "--init_from", "o"], clips=True)
+    assert list(temporal) == ["run_action_detection.py", "predict.py"]
+
+
+def test_after_a_stop_a_dry_run_and_an_evaluation() -> None:
+    given = ["--recipe", "rooms/depth", "--output_dir", "out", "--dry_run"]
+    command = Command(("python", "scripts/run_depth_estimation.py"), tuple(given))
+    assert check(after_dry_run(command)) == {"run_depth_estimation.py": given[:-1]}
+    fresh = Command(command.start, ("--recipe", "rooms/depth", "--resume", "none"))
+    assert check(to_continue(fresh)) == {"run_depth_estimation.py": ["--recipe", "rooms/depth"]}  # it would be refused
+    args = parse_arguments([*given[:4], "--init_from", "m", "--eval_only", "--data.root", "photos"], "depth_estimation")
+    assert value(check(after_evaluation(args, command))["predict.py"], "input") == "photos"
+    assert told([]) == []
+
+
+def test_after_errors(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    frames = str(tmp_path)
+    given = ["--recipe", "rooms/depth", "--output_dir", str(out), "--data.source", "folder", "--data.root", frames]
+    args = parse_arguments(given, "depth_estimation")
+    command = Command(("python", "scripts/run_depth_estimation.py"), tuple(given))
+    assert after_error(ConfigError("no"), args, command) == []
+    assert after_error(CheckpointError("no"), args, command) == []  # nothing to continue from
+    assert after_error(DataError("no"), None, command) == []
+    assert value(check(after_error(DataError("bad"), args, command))["check_data.py"], "data.root") == frames
+    (out / "checkpoints" / "step_00000001").mkdir(parents=True)
+    assert check(after_error(CheckpointError("full"), args, command)) == {"run_depth_estimation.py": given}
+    (out / "nonfinite" / "step_3").mkdir(parents=True)
+    lines = [each.line for each in after_error(NonFiniteLossError("nan"), args, command)]
+    assert lines[0].endswith(f"--replay {out / 'nonfinite' / 'step_3'}") and lines[1] == command.line()
+    other = check(after_error(ResumeError("other"), args, command))["run_depth_estimation.py"]
+    assert value(other, "output_dir") == f"{out}-2" == unused(str(out))
+
+
+def test_commands_are_executed_one_after_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pre-train; then type what it says, and what that says."""
+    short = ["--train.max_steps", "1", "--logging.pictures", "false", "--logging.trackers", "[]",
+             "--optim.warmup_steps", "0"]  # fmt: skip
+    first = words("rooms/pretrain", tmp_path / "pre trained", logging__progress="true")
+    assert main("pretraining", first) == 0
+    said = _said(capsys.readouterr().err)
+    assert visualize.main(said["visualize.py"]) == 0
+    depth = said["run_depth_estimation.py"]
+    assert main("depth_estimation", [*depth, *short, "--evaluation.batch_size", "4"]) == 0
+    said = _said(capsys.readouterr().err)
+    assert main("depth_estimation", said["run_depth_estimation.py"]) == 0
+    assert (tmp_path / "pre trained-depth" / "evaluation" / "eval_results.json").is_file()
+    assert main("depth_estimation", [*depth, *short, "--seed", "5"]) == 2
+    again = _said(capsys.readouterr().err)["run_depth_estimation.py"]  # a changed recipe is a new run
+    assert value(again, "output_dir") == f"{tmp_path / 'pre trained-depth'}-2"
+    assert main("depth_estimation", [*again, "--dry_run"]) == 0
+    assert shlex.join(again) in capsys.readouterr().out
+
+
+def _said(text: str) -> dict[str, list[str]]:
+    lines = [shlex.split(line) for line in text.split("next:\n")[1].splitlines() if line.startswith("  python ")]
+    return {Path(line[1]).name: line[2:] for line in lines}
+
+
+def test_a_command_for_arguments_that_came_from_none() -> None:
+    given = ["--recipe", "rooms/depth", "--seed", "4", "--data.options.num_frames", "7", "--train.max_steps", "3"]
+    args = parse_arguments(given, "depth_estimation")
+    assert parse_arguments(words_from(args), "depth_estimation").to_dict() == args.to_dict()
+
+
+def test_the_launcher_is_part_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert started_as("pretraining", ["--seed", "1"]).line() == "python scripts/run_pretrain.py --seed 1"
+    monkeypatch.setattr("sys.argv", ["/here/scripts/run_pretrain.py"])
+    for name, value_ in {"RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value_)
+    command = started_as("pretraining", ["--seed", "1"])
+    assert command.line() == "torchrun --nproc_per_node 2 /here/scripts/run_pretrain.py --seed 1"
+    other = command.of_task("depth_estimation", [])
+    assert other.line() == "torchrun --nproc_per_node 2 /here/scripts/run_depth_estimation.py"
+    assert command.other("visualize.py", []).line() == "python /here/scripts/visualize.py"
+    module = Command(("python", "-m", "m33d_hf.scripts.run_pretrain"))
+    assert module.other("visualize.py", []).line() == "python -m m33d_hf.scripts.visualize"
+    assert module.of_task("depth_estimation", []).line() == "python -m m33d_hf.scripts.run_depth_estimation"
