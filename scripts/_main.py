@@ -34,11 +34,13 @@ def main(task_name: str, argv: list[str] | None = None) -> int:
 
 
 def _run(task_name: str, words: list[str]) -> int:
-    from m33d_hf.training.recipe.parsing import help_text, resolve
-
     if "-h" in words or "--help" in words:
+        from m33d_hf.training.recipe.help import help_text
+
         print(help_text(task_name, words))
         return 0
+    from m33d_hf.training.recipe.parsing import resolve
+
     resolved = resolve(words, task_name)
     from m33d_hf.training.tasks.base import build_task
 
