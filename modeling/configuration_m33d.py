@@ -98,6 +98,18 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         num_frames: frames per sample; 1 is an image.
         tubelet_size: frames per tubelet; must divide `num_frames`.
         modalities: list of `ModalitySpec` entries, in order; None means RGB and depth as the paper has them.
+        hidden_size: width D of the encoders (768: ViT-B).
+        num_hidden_layers: blocks of an encoder.
+        num_attention_heads: attention heads of an encoder block; must divide `hidden_size`.
+        intermediate_size: hidden width of an encoder block's MLP.
+        hidden_act: activation of the MLPs.
+        layer_norm_eps: added to the variance in every layer norm.
+        qkv_bias: whether queries, keys and values have biases.
+        hidden_dropout_prob, attention_probs_dropout_prob: dropout of tokens and of attention weights.
+        initializer_range: standard deviation of the random initialisation.
+        use_cls_token: None: images yes (MAE), clips no (VideoMAE), none beside a global token.
+        encoder_sharing: an encoder per modality, or one that all pass through.
+        joint_encoding: one encoder over the tokens of all modalities together (MultiMAE).
         position_embedding_type: "sincos_2d" and "sincos_1d" are fixed tables; "learned" keeps tables of places and of
             moments among the weights of the encoders (DINOv2, MAE-ST), and decoders stay with a fixed one.
         position_embedding_resize: how other sizes come by positions: "interpolate" is bicubic, "antialias" also
@@ -118,11 +130,32 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         decoder_kind: "shared" is the paper's one decoder; "per_target" gives every target a decoder of its own that
             reads the visible tokens by cross-attention, then has `decoder_num_hidden_layers` blocks of self-attention
             over its own positions (MultiMAE); it goes with a token budget.
+        decoder_hidden_size, decoder_num_hidden_layers, decoder_num_attention_heads, decoder_intermediate_size: of the
+            decoder as of the encoders.
+        decoder_fusion: "joint" decodes the tokens of all modalities in one sequence, "fused" their sum, "separate"
+            each by itself.
+        decoder_attention: "full" among all tokens, or "cross" from masked to visible ones.
+        decoder_modality_embedding: whether a learned embedding tells the decoder the modality of a token.
+        loss_reduction: reconstruction averaged over all masked patches of the "batch" (MAE), or per "sample" first.
+        share_mask: hide the same positions in all modalities; None: for clips whose modalities are masked alike.
+        contrastive_weight: gamma of Eq. 5, weight of the contrastive term; 0 removes it.
+        contrastive_temperature: tau of Eq. 3.
+        contrastive_learnable_temperature: whether tau is trained.
+        contrastive_projection_dim: width of a projection head before the comparison; 0 is none.
+        contrastive_symmetric: also compare from depth to RGB.
+        contrastive_normalize: compare by cosine; False takes the plain product.
+        contrastive_negatives: negatives of Eq. 3: other tokens of the same "sample", or of the whole "batch".
         contrastive_min_valid: tokens with at most this share of valid pixels are neither positives nor negatives.
         contrastive_tokens: "visible" contrasts the tokens that the masked pass kept; "full_forward" encodes all
             tokens of both modalities in an extra pass.
         contrastive_position_free: contrast features of a pass without position embeddings; with reconstruction in
             the same step this costs one more encoder pass over the same visible tokens.
+        matching_weight: eta of Eq. 5, weight of the matching term; 0 removes it.
+        matching_fusion: how the two features of Eq. 4 are combined.
+        matching_pool: how they are made of tokens: their mean, or the class token.
+        matching_negatives: mismatched pairs of Eq. 4: depth of the next sample ("roll") or of a random other one
+            ("shuffle").
+        num_matching_negatives: mismatched pairs per sample.
         distillation_weight: weight of a smooth L1 loss between the max-pooled features of what the encoders see and
             those of the frozen model that the training started from (the follow-up's stage-1 model). The teacher is no
             part of this model: its features are a forward argument.
@@ -132,19 +165,25 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         motion_select: "sample" draws tokens with probability proportional to score ** motion_gamma; "topk" takes
             the largest.
         motion_target: "visible" shows moving tokens to the encoder, "masked" hides them.
+        motion_gamma: exponent of the score; 0 draws tokens evenly.
         motion_floor: added to every score as a share of the mean score, so that still tokens can be drawn too.
+        depth_standardization: how depth becomes the model's input: shifted and scaled by mean and deviation of its
+            values without the outer 10 % on either side ("trimmed"), of all values ("full"), or not at all ("none").
+        depth_standardization_scope: whether these are of the whole "clip" or of each "frame".
+        head_norm: a layer norm before a dense head (MultiMAE has none).
+        semantic_loss_ignore_index: class id that is not trained on.
         depth_mean, depth_std: metres; the depth head predicts (depth - mean) / std (defaults: NYUv2).
         min_depth, max_depth: metres; clamp of predictions in eval mode and of both sides of "silog".
         depth_loss: "berhu", "l1" (both on standardised values) or "silog" (on clamped metres).
         segmentation_head_width, segmentation_head_depth, segmentation_head_upscale: ConvNeXt head channels,
             blocks, and sub-positions per token side.
-        depth_head_width: channels of the DPT fusion; depth_head_stem_channels: channels of its four levels;
-            depth_head_layers: the four encoder layers it reads (0-based), None spaces them evenly.
-
-        classifier_dropout, classifier_init_scale: of the clip classifier (Table 10 "drop out"; VideoMAE's scale of
-            the fresh head).
-        temporal_hidden_size, temporal_num_layers, temporal_dropout: Bi-GRU over the clips of a video; width per
-            direction (unsaid in the paper).
+        depth_head_width: channels of the DPT fusion.
+        depth_head_stem_channels: channels of its four levels; None takes them from the encoder's width.
+        depth_head_layers: the four encoder layers it reads (0-based), None spaces them evenly.
+        classifier_dropout: dropout before the clip classifier (Table 10 "drop out").
+        classifier_init_scale: factor of the fresh classifier's weights (VideoMAE).
+        temporal_hidden_size: width, per direction, of the Bi-GRU over the clips of a video (unsaid in the paper).
+        temporal_num_layers, temporal_dropout: layers of that network, and the dropout before its classifier.
         temporal_causal: one direction only, for online use.
         temporal_frame_stride, temporal_clip_stride: source frames from one frame of a clip to the next, and from one
             clip to the next (None: a clip's span, no overlap), remembered from feature extraction for inference.

@@ -51,11 +51,13 @@ def _tell_what_answers(error: M33DError, task_name: str, words: list[str]) -> No
 
 
 def _run(task_name: str, words: list[str]) -> int:
-    from m33d_hf.training.recipe.parsing import help_text, resolve
-
     if "-h" in words or "--help" in words:
+        from m33d_hf.training.recipe.help import help_text
+
         print(help_text(task_name, words))
         return 0
+    from m33d_hf.training.recipe.parsing import resolve
+
     resolved = resolve(words, task_name)
     from m33d_hf.training.settling.settle import settle, tell
     from m33d_hf.training.showing.command_words import started_as

@@ -32,15 +32,19 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, check, and return the exit code."""
     from m33d_hf.errors import M33DError
-    from m33d_hf.inspection.doctor import check_data
-    from m33d_hf.inspection.request import read_request
 
+    words = list(sys.argv[1:] if argv is None else argv)
     # What readers log, the report says as notes and findings.
     logger = logging.getLogger("m33d_hf.data")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        request = read_request(sys.argv[1:] if argv is None else argv, _parser())
+        if "-h" in words or "--help" in words:
+            return _help(words)
+        from m33d_hf.inspection.doctor import check_data
+        from m33d_hf.inspection.request import read_request
+
+        request = read_request(words, _parser())
         return check_data(request, say=lambda text: print(text, flush=True))
     except (M33DError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -50,6 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         logger.setLevel(level)
+
+
+def _help(words: Sequence[str]) -> int:
+    from m33d_hf.training.recipe.help import source_help
+
+    print("\n".join([_parser().format_help(), *source_help(words)]))
+    return 0
 
 
 if __name__ == "__main__":

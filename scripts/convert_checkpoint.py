@@ -12,10 +12,9 @@ from m33d_hf.errors import ConfigError, M33DError
 
 
 def _parser() -> argparse.ArgumentParser:
-    from m33d_hf.weights.folder import MODELS
-    from m33d_hf.weights.formats.detect import FORMATS
+    from m33d_hf.weights.known.names import CONVERTED_TASKS, FORMAT_NAMES
 
-    known = "".join(f"\n  {table.name}" for table in FORMATS.values())
+    known = "".join(f"\n  {name}" for name in FORMAT_NAMES.values())
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f"Formats, each recognised by its weights:{known}\nWeights of other architectures are refused by name.",
@@ -33,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--task",
         default="pretraining",
-        choices=tuple(MODELS),
+        choices=CONVERTED_TASKS,
         help="the model to write; a task model takes the head of a fine-tuned checkpoint if ours is the same",
     )
     facts = parser.add_argument_group("settings that the weights do not show (the report lists assumptions)")

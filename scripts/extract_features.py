@@ -17,11 +17,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line; returns 0, or 2 after an error whose message is on stderr."""
     watch_launcher()
     words = sys.argv[1:] if argv is None else argv
-    from m33d_hf.training.recipe.parsing import help_text, parse_arguments
-
     if "-h" in words or "--help" in words:
-        print(__doc__, help_text("action_detection"), sep="\n")
+        from m33d_hf.training.recipe.help import help_text
+
+        print(__doc__, help_text("action_detection", words), sep="\n")
         return 0
+    from m33d_hf.training.recipe.parsing import parse_arguments
+
     try:
         args = parse_arguments(_with_length(words), "action_detection")
         from m33d_hf.training.processes.launch import open_accelerator

@@ -21,12 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     watch_launcher()
     words = list(sys.argv[1:] if argv is None else argv)
     from m33d_hf.errors import M33DError
-    from m33d_hf.inference.data_preparation import prepare_data
-    from m33d_hf.inference.preparation_arguments import build_prepared_source, parse_preparation, preparation_help
 
     if not words or "-h" in words or "--help" in words:
-        print(f"{__doc__}\n{preparation_help(words)}")
-        return 0
+        return _help(words)
+    from m33d_hf.inference.data_preparation import prepare_data
+    from m33d_hf.inference.preparation_arguments import build_prepared_source, parse_preparation
+
     rank = f"[rank {os.environ.get('RANK', '0')}] " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
     try:
         options = parse_preparation(words)
@@ -38,6 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{rank}interrupted; run the same command to continue", file=sys.stderr)
         return 130
     print(f"{rank}{summary.describe()}")
+    return 0
+
+
+def _help(words: Sequence[str]) -> int:
+    from m33d_hf.errors import M33DError
+    from m33d_hf.inference.preparation_options import PreparationOptions
+    from m33d_hf.training.recipe.help import described_fields, source_help
+
+    try:
+        print("\n".join([str(__doc__), *described_fields(PreparationOptions()), *source_help(words)]))
+    except M33DError as error:  # no such source
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

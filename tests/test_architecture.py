@@ -27,7 +27,7 @@ WINGS = {
         "sources.rooms": 6, "sources": 7, "measuring": 8,
     },
     "training": {"recipe": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "showing": 4, "run": 5, "probes": 6},
-    "weights": {"formats": 0, "weights": 1, "export": 2},
+    "weights": {"known": 0, "formats": 1, "weights": 2, "export": 3},
     "experiments": {"report": 0, "experiments": 1},
 }  # fmt: skip
 OPTIONAL = (

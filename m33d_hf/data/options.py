@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+import re
 import typing
 from collections.abc import Sequence
 from typing import Any
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, check_value
+
+_ENTRY = re.compile(r" {4}(\w+(?:,\s*\w+)*):\s*(.*)")  # of the section Args of a docstring
 
 
 def option(default: Any, help: str, **bounds: Any) -> Any:
@@ -45,6 +49,33 @@ def check_section(options: Any, section: str) -> None:
                 f"{key} is {value!r}; it must be one of {', '.join(words)}.{nearest_name_hint(str(value), words)}"
             )
         check_value(key, value, hint, field.metadata.get("range"))
+
+
+def argument_sentences(docstring: str | None) -> dict[str, str]:
+    """Name -> sentence of the section `Args:` of a docstring, or of its `Attributes:` where it has no such section.
+
+    An entry may describe several names, "min_depth, max_depth: range in metres", or several entries follow each other
+    in one line; the sentence counts for each name.
+    """
+    lines = inspect.cleandoc(docstring or "").splitlines()
+    heads = [number for number, line in enumerate(lines) if line in ("Args:", "Attributes:")]
+    sentences: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines[min(heads) + 1 :] if heads else []:
+        if line and not line.startswith(" "):
+            break
+        entry = _ENTRY.fullmatch(line)
+        if entry is not None:
+            names = re.split(r",\s*", entry[1])
+            sentences.update(dict.fromkeys(names, entry[2]))
+        elif line.strip():
+            sentences.update({name: f"{sentences[name]} {line.strip()}".strip() for name in names})
+    return sentences
+
+
+def for_people(sentence: str) -> str:
+    """A sentence of a docstring as the command line would say it: null for None, no marks of code."""
+    return re.sub(r"\bNone\b", "null", sentence.replace("`", ""))
 
 
 @functools.cache

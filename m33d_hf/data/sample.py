@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
+if TYPE_CHECKING:  # `--help` describes sources and must not wait for torch
+    import torch
 
-from m33d_hf.modeling.depth_m33d import resize_depth
-from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
+    from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 
 IGNORE_INDEX = 255
 
@@ -47,6 +47,8 @@ class RGBDSample:
         """The sample with its depth at the resolution of its RGB, by the nearest pixel."""
         if self.aligned:
             return self
+        from m33d_hf.modeling.depth_m33d import resize_depth
+
         depth = None if self.depth is None else resize_depth(self.depth, (self.height, self.width))
         return replace(self, depth=depth, aligned=True)
 
@@ -124,6 +126,8 @@ class VideoHandle(Protocol):
 def frame_times(handle: VideoHandle) -> FrameTimes | None:
     """Presentation time of each frame of a video: its `times` if it has them, otherwise even steps by its rate, if
     known."""
+    from m33d_hf.modeling.video_times_m33d import FrameTimes
+
     times: FrameTimes | None = getattr(handle, "times", None)
     if times is None and handle.fps and handle.length:
         times = FrameTimes(handle.length, handle.fps)

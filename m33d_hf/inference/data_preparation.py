@@ -4,8 +4,6 @@ A plan cuts the items of the source into parts; what a part holds depends on not
 kept, everything else of a part that was interrupted is written anew. Every rank of a launch takes every n-th part.
 """
 
-# ruff: noqa: RUF009 - `_f` builds a field, so that every default carries its sentence.
-
 from __future__ import annotations
 
 import multiprocessing
@@ -27,13 +25,13 @@ from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.workers import lost_worker, start_worker, worker_context
-from m33d_hf.data.options import option as _f
 from m33d_hf.data.prepared.encoding import Encoder, encoder_of
 from m33d_hf.data.prepared.layout import Manifest, part_name, part_of
 from m33d_hf.data.prepared.shards import PartResult, part_is_done, part_ranges, row_bytes, write_part
 from m33d_hf.data.source import Source
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
 from m33d_hf.inference.folder_lock import shared_folder
+from m33d_hf.inference.preparation_options import PreparationOptions
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.training.processes.guards import LOCK_FILE
 
@@ -50,32 +48,6 @@ Frames prepared by m33d-hf from the source `{source}` ({sizes} sizes), {parts} p
 `--data.source hub --data.root FOLDER`, or with `datasets.load_dataset(FOLDER)`: `depth` divided by `depth_scale` is
 metres for metric depth (0: nothing measured); without a scale it is float32 as it stands.
 """
-
-
-@dataclass
-class PreparedDataArguments:
-    """What is prepared; the names are those of the run scripts."""
-
-    source: str = _f("folder", "Name of the reader, or MODULE:CLASS, as for training.")
-    root: str | None = _f(None, "Folder of the data; not needed for rooms.")
-    split: str = _f("all", "Split to prepare, in a folder of its own: train, validation, test, all.")
-    options: dict[str, Any] = _f({}, "Options of the source, by name.")
-
-
-@dataclass
-class PreparationOptions:
-    """Options of the preparation; the fields are the command-line flags."""
-
-    output: str = _f("", "Output folder; a folder of parts with Parquet files.")
-    size: str | None = _f(None, "Shorter side, such as 256, or HEIGHTxWIDTH, such as 240x320; null = as they are.")
-    rgb_format: str = _f("png", "png (every pixel as the source reads it) or jpeg (a quarter of the bytes).")
-    quality: int = _f(95, "Quality of JPEG.", low=1, high=100)
-    shard_mb: float = _f(256.0, "Most MiB of pictures in one file.", above=0, high=1e6)
-    workers: int = _f(1, "Processes of this rank.", low=1, high=1024)
-    max_bad_fraction: float = _f(0.01, "Share of unreadable items above which the preparation stops.", low=0, high=1)
-    verify: bool = _f(False, "Compare complete parts with their digests, and write damaged ones anew.")
-    report_seconds: float = _f(10.0, "Seconds between progress lines.", above=0, high=1e6)
-    data: PreparedDataArguments = field(default_factory=PreparedDataArguments)
 
 
 @dataclass

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from m33d_hf.data.sources import Source, build_source, describe_options, source_option_types, source_options
+from m33d_hf.data.sources import Source, build_source, source_option_types, source_options
 from m33d_hf.data.sources.options import check_option
 from m33d_hf.errors import ConfigError
-from m33d_hf.inference.data_preparation import PreparationOptions
-from m33d_hf.training.recipe.arguments import fields_of
+from m33d_hf.inference.preparation_options import PreparationOptions
 from m33d_hf.training.recipe.command_line import read_overrides, typed
 from m33d_hf.training.recipe.parsing import build
 
@@ -53,16 +51,3 @@ def build_prepared_source(options: PreparationOptions) -> Source:
         if name in known and value is not None and not (name == "split" and value == "all" and known[name] is not None):
             given.setdefault(name, value)
     return build_source(data.source, **given)
-
-
-def preparation_help(words: Sequence[str]) -> str:
-    """Every flag with its default and sentence, and the options of the source that the words name."""
-    lines = []
-    for key, field, value in fields_of(PreparationOptions()):
-        allowed = field.metadata.get("range")
-        said = "required" if value == "" else f"default {value if isinstance(value, str) else json.dumps(value)}"
-        bounds = "" if allowed is None else f" ({allowed.words()})"
-        lines.append(f"  --{key} ({said}): {field.metadata['help']}{bounds}")
-    if "--data.source" in words[:-1]:
-        lines += ["", *describe_options(words[words.index("--data.source") + 1])]
-    return "\n".join(lines)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from m33d_hf.errors import CheckpointError, ConversionError
 from m33d_hf.weights.formats.detect import detect_format
+from m33d_hf.weights.known.released import where_from
 from m33d_hf.weights.pickles import not_plain, read_torch_file, refuse_other_contents
 
 PROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json")
@@ -292,7 +293,9 @@ def read_config(file: Path) -> dict[str, Any]:
 def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
     match = REPOSITORY.fullmatch(repository)
     if not match or Path(repository).suffix in WEIGHT_SUFFIXES:
-        raise CheckpointError(f"{repository}: not an existing file or folder, nor a Hub repository id (org/name).")
+        raise CheckpointError(
+            f"{repository}: not an existing file or folder, nor a Hub repository id (org/name).{where_from(repository)}"
+        )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -305,7 +308,9 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
         try:
             return Path(hf_hub_download(match["repo"], name, revision=match["revision"]))
         except RepositoryNotFoundError as error:
-            raise CheckpointError(f"{repository}: neither a local path nor an accessible Hub repository.") from error
+            raise CheckpointError(
+                f"{repository}: neither a local path nor an accessible Hub repository.{where_from(repository)}"
+            ) from error
         except EntryNotFoundError:
             return None
         except (HfHubHTTPError, HFValidationError, OSError) as error:
@@ -328,5 +333,5 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
         return files, read_config(config_file) if config_file else {}
     raise CheckpointError(
         f"{repository}: none of {', '.join(STANDARD_NAMES)} could be found on the Hub or in the local cache."
-        " If you meant a file on this machine, the path does not exist."
+        f" If you meant a file on this machine, the path does not exist.{where_from(repository)}"
     )

@@ -18,15 +18,12 @@ from m33d_hf.weights.apply import config_for, convert_state_dict, head_fields
 from m33d_hf.weights.facts import statements
 from m33d_hf.weights.files import load_foreign
 from m33d_hf.weights.init_options import ConversionOptions
+from m33d_hf.weights.known.names import CONVERTED_TASKS
 from m33d_hf.weights.report import ConversionReport
 
-MODELS: dict[str, type[M33DPreTrainedModel]] = {
-    "pretraining": M33DForPreTraining,
-    "video_classification": M33DForVideoClassification,
-    "semantic_segmentation": M33DForSemanticSegmentation,
-    "depth_estimation": M33DForDepthEstimation,
-}
-"""Models that a checkpoint can be written as; the last three also load a fine-tuned head that we have too."""
+_MODELS = (M33DForPreTraining, M33DForVideoClassification, M33DForSemanticSegmentation, M33DForDepthEstimation)
+MODELS: dict[str, type[M33DPreTrainedModel]] = dict(zip(CONVERTED_TASKS, _MODELS, strict=True))
+"""Models that a checkpoint can be written as."""
 
 
 def convert_checkpoint(

@@ -20,8 +20,9 @@ from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.hub.source import HubSource
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.inference.preparation_arguments import build_prepared_source, parse_preparation, preparation_help
+from m33d_hf.inference.preparation_arguments import build_prepared_source, parse_preparation
 from m33d_hf.inference.sharding import Place
+from m33d_hf.training.recipe.help import source_help
 
 COUNT = 23
 
@@ -181,7 +182,7 @@ def test_the_command_line_speaks_as_the_run_scripts_do(frames: Path, whole: Path
         parse_preparation(["--workers", "0"])
     with pytest.raises(ConfigError, match="reads no folder"):
         build_prepared_source(parse_preparation(["--data.source", "rooms", "--data.root", str(frames)]))
-    assert "--data.options.num_classes" in preparation_help(["--data.source", "folder"])
+    assert "--data.options.num_classes" in "\n".join(source_help(["--data.source", "folder"]))
 
 
 def _script(words: list[str]) -> int:

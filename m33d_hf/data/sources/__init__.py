@@ -11,9 +11,9 @@ import inspect
 from typing import Any
 
 from m33d_hf.data.source import Source
+from m33d_hf.data.sources.option_help import describe_source
 from m33d_hf.data.sources.options import check_constructor, check_options, option_types
 from m33d_hf.errors import ConfigError, nearest_name_hint
-from m33d_hf.modeling.fields_m33d import described
 
 # name -> (module, class)
 SOURCES = {
@@ -104,18 +104,12 @@ def source_option_types(name: str) -> dict[str, Any]:
 
 
 def describe_options(name: str) -> list[str]:
-    """Lines for `--help`: the options of a source with defaults and types, and the docstring of its class.
+    """Lines for `--help`: what a source is, and its options with types, defaults, ranges and meanings.
 
     Raises:
         ConfigError: unknown source.
     """
-    lines = [f"Options of the source {name}:"]
-    types = source_option_types(name)
-    for option, default in source_options(name).items():
-        stated = default if isinstance(default, str) else "null" if default is None else repr(default)
-        said = "required" if default is inspect.Parameter.empty else f"default {stated}"
-        lines.append(f"  --data.options.{option} ({said}): {described(types[option])}")
-    return [*lines, *(f"  {line}".rstrip() for line in (inspect.getdoc(source_class(name)) or "").splitlines())]
+    return describe_source(name, source_class(name), source_option_types(name))
 
 
 def build_source(name: str, **options: Any) -> Source:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from m33d_hf.data.options import types_of
-from m33d_hf.data.sources import describe_options, source_option_types
+from m33d_hf.data.sources import source_option_types
 from m33d_hf.data.sources.options import check_option
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.fields_m33d import Range, described, fit, shown, takes_text
@@ -371,66 +369,3 @@ def _advice(value: Any, hint: Any, key: str, origin: str) -> str:
         return f" --{key} has no value; to pass a value that begins with --, write --{key}=VALUE."
     cut = isinstance(value, list) and all(isinstance(word, Word) for word in value) and takes_text(hint)
     return f' Put text with spaces in quotes: --{key} "{" ".join(value)}".' if cut else ""
-
-
-TEXT_RULES = (
-    '  Text is taken literally and needs only the shell\'s quotes: --output_dir "exp #1". The word null clears a value',
-    "  that may be empty. Lists and mappings are YAML; put text with special characters inside them in quotes:",
-    "  --data.options.class_names '[\"a #1\", b]'. Patterns: --data.options.rgb '*_left.png'.",
-)
-
-
-def help_text(task: str, words: Sequence[str] = ()) -> str:
-    """What `--help` prints: every key with its default and its sentence.
-
-    Args:
-        task: for which a run is described.
-        words: of the command line; where they name a source by `--data.source`, its options are added.
-
-    Raises:
-        ConfigError: there is no such source.
-    """
-    lines = [f"Task {task}. Give --recipe NAME and any of the keys below as --key value.", ""]
-    lines += [
-        f"Recipes: {', '.join(recipes.recipe_names())}",
-        f"Methods: {', '.join(recipes.method_names())}",
-        "",
-    ]
-
-    def visit(cls: type, prefix: str) -> None:
-        hints = types_of(cls)
-        for item in dataclasses.fields(cls):
-            if dataclasses.is_dataclass(hints[item.name]):
-                visit(typing.cast(type, hints[item.name]), f"{prefix}{item.name}.")
-                continue
-            missing = item.default is dataclasses.MISSING
-            factory = typing.cast(Any, item.default_factory)
-            default = factory() if missing else item.default
-            allowed: Range | None = item.metadata.get("range")
-            bounds = "" if allowed is None else f" {_sentence(allowed.words())}"
-            sentence = item.metadata.get("help", "")
-            lines.append(f"  --{prefix}{item.name} (default {_as_flag(default)})\n      {sentence}{bounds}")
-
-    visit(RunArguments, "")
-    lines += [
-        "  --model.FIELD and --modalities.NAME.FIELD: see M33DConfig and ModalitySpec.",
-        *TEXT_RULES,
-        *_source_help(words),
-    ]
-    return "\n".join(lines)
-
-
-def _source_help(words: Sequence[str]) -> list[str]:
-    """The options of the source that a command line names."""
-    stated = [word.partition("=")[2] for word in words if word.startswith("--data.source=")]
-    stated += [value for word, value in itertools.pairwise(words) if word == "--data.source"]
-    return ["", *describe_options(stated[-1])] if stated else []
-
-
-def _as_flag(default: Any) -> str:
-    """A default as the command line would say it: null, true."""
-    return default if isinstance(default, str) else json.dumps(default)
-
-
-def _sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}."

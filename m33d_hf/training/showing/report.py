@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.clock import clock
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.skips import FILE_NAME, count_skipped, read_skipped
 from m33d_hf.training.recipe.arguments import RunArguments

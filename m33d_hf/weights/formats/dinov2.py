@@ -17,6 +17,7 @@ from torch import Tensor
 from m33d_hf.errors import ConversionError
 from m33d_hf.weights.formats.layer_scale import FOLDED_REASON, LayerScales
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Released, Row, block_rows, parameter_rows, row
+from m33d_hf.weights.known.names import FORMAT_NAMES
 
 _RELEASED = Released(heads={(384, 12, 14): 6, (768, 12, 14): 12, (1024, 24, 14): 16})
 _MASK_REASON = "stands for masked patches in DINOv2's own training; our encoders see only visible patches"
@@ -74,7 +75,7 @@ def _rows(names: Mapping[str, str], block: str, blocks: Mapping[str, str], scale
 
 _EMBEDDINGS = rf"{_OUTER}embeddings\."
 TRANSFORMERS_TABLE = FormatTable(
-    name="DINOv2 (transformers)",
+    name=FORMAT_NAMES["transformers_dinov2"],
     position_kind="learned",
     cls_position_row=True,
     released=_RELEASED,
@@ -93,7 +94,7 @@ TRANSFORMERS_TABLE = FormatTable(
     ),
 )
 ORIGINAL_TABLE = FormatTable(
-    name="DINOv2 (original)",
+    name=FORMAT_NAMES["dinov2"],
     position_kind="learned",
     cls_position_row=True,
     released=_RELEASED,
@@ -119,9 +120,9 @@ TABLES = {
     "dinov2": ORIGINAL_TABLE,
     # Trained later: its code uses antialiasing when it downsamples the position table.
     "transformers_dinov2_registers": replace(
-        TRANSFORMERS_TABLE, name="DINOv2 with registers (transformers)", position_resize="antialias"
+        TRANSFORMERS_TABLE, name=FORMAT_NAMES["transformers_dinov2_registers"], position_resize="antialias"
     ),
-    "dinov2_registers": replace(ORIGINAL_TABLE, name="DINOv2 with registers (original)", position_resize="antialias"),
+    "dinov2_registers": replace(ORIGINAL_TABLE, name=FORMAT_NAMES["dinov2_registers"], position_resize="antialias"),
 }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Released, block_rows, parameter_rows, row
+from m33d_hf.weights.known.names import FORMAT_NAMES
 
 RELEASED = Released(heads={(768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 14): 16}, decoder_heads={512: 16})
 
 TABLE = FormatTable(
-    name="MAE (original)",
+    name=FORMAT_NAMES["mae"],
     position_kind="sincos_2d",
     cls_position_row=True,
     released=RELEASED,

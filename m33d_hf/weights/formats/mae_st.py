@@ -14,6 +14,7 @@ from torch import Tensor
 
 from m33d_hf.errors import ConversionError
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Released, Row, block_rows, parameter_rows, row
+from m33d_hf.weights.known.names import FORMAT_NAMES
 
 _BLOCK = {**TIMM_BLOCK, **{f"attn.{piece}": f"attention.qkv:{piece}" for piece in ("q", "k", "v")}}
 _DECODER_REASON = (
@@ -43,11 +44,11 @@ def _rows(norm: str) -> tuple[Row, ...]:
 
 
 TABLE = FormatTable(
-    name="MAE-ST (original)",
+    name=FORMAT_NAMES["mae_st"],
     position_kind="learned",
     prepare=_refuse_joint_table,
     released=Released(heads={(768, 12, 16): 12, (1024, 24, 16): 16, (1280, 32, 14): 16, (1280, 32, 16): 16}),
     rows=_rows("encoder.layernorm"),
 )
 # The fine-tuned model normalises the mean of the tokens; the name of the norm is the same.
-FINE_TUNED_TABLE = replace(TABLE, name="MAE-ST (original, fine-tuned)", rows=_rows("fc_norm"))
+FINE_TUNED_TABLE = replace(TABLE, name=FORMAT_NAMES["mae_st_finetuned"], rows=_rows("fc_norm"))

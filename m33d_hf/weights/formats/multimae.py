@@ -21,6 +21,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig, depth_modality, rgb_
 from m33d_hf.weights.formats import mae, multimae_heads
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Neutral, Released, block_rows, parameter_rows, row
 from m33d_hf.weights.formats.positions import find_grid
+from m33d_hf.weights.known.names import FORMAT_NAMES
 
 NOTE = (
     "features equal MultiMAE's with the two halves of their channels exchanged (MultiMAE's positions are MAE's"
@@ -128,7 +129,7 @@ def is_timm_layout(tensors: Mapping[str, Tensor]) -> bool:
 _RELEASED = Released(heads=mae.RELEASED.heads, decoder_heads={256: 8})
 
 TABLE = FormatTable(
-    name="MultiMAE (original)",
+    name=FORMAT_NAMES["multimae"],
     position_kind="sincos_2d",
     released=_RELEASED,
     prepare=_prepare,
@@ -157,7 +158,7 @@ TABLE = FormatTable(
 )
 
 TIMM_TABLE = FormatTable(
-    name="MultiMAE (timm layout)",
+    name=FORMAT_NAMES["multimae_timm"],
     position_kind="sincos_2d",
     released=_RELEASED,
     cls_position_row=True,

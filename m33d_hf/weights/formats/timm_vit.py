@@ -16,6 +16,7 @@ from torch import Tensor
 from m33d_hf.weights.formats.classes import FINE_TUNE_REASON
 from m33d_hf.weights.formats.layer_scale import FOLDED_REASON, LayerScales
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Released, block_rows, parameter_rows, row
+from m33d_hf.weights.known.names import FORMAT_NAMES
 
 HEADS = {
     **{(192, 12, 16): 3, (384, 12, 8): 6, (384, 12, 16): 6, (384, 12, 32): 6},
@@ -49,7 +50,7 @@ def with_class_row(tensors: Mapping[str, Tensor], key: str, token: str) -> dict[
 
 
 TABLE = FormatTable(
-    name="ViT (timm's names: timm, DINO, MAE fine-tuned)",
+    name=FORMAT_NAMES["timm_vit"],
     position_kind="learned",
     position_resize="antialias",
     cls_position_row=True,

@@ -18,6 +18,7 @@ from m33d_hf.weights.formats.layout import (
     parameter_rows,
     row,
 )
+from m33d_hf.weights.known.names import FORMAT_NAMES
 
 IN_MEMORY_BLOCK = {
     "layernorm_before": "layernorm_before",
@@ -47,7 +48,7 @@ _ENCODER: tuple[Row, ...] = (
 )
 
 TABLE = FormatTable(
-    name="ViTMAE (transformers)",
+    name=FORMAT_NAMES["transformers_mae"],
     position_kind="sincos_2d",
     cls_position_row=True,
     released=mae.RELEASED,
@@ -76,7 +77,7 @@ def _prepare_vit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 # The same encoder with learned positions: ViTModel and its heads, DINO (v1) and ViTMSN on the Hub, ViTMAE fine-tuned.
 VIT_TABLE = FormatTable(
-    name="ViT (transformers)",
+    name=FORMAT_NAMES["transformers_vit"],
     position_kind="learned",
     prepare=_prepare_vit,
     cls_position_row=True,

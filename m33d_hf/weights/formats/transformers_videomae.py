@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from m33d_hf.weights.formats.layout import LEGACY_TRANSFORMERS_BLOCK, FormatTable, Row, block_rows, parameter_rows, row
 from m33d_hf.weights.formats.videomae import RELEASED
+from m33d_hf.weights.known.names import FORMAT_NAMES
 
 
 def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
@@ -21,7 +22,7 @@ _ENCODER_LAYER = r"(?:videomae\.)?encoder\.layer\.(?P<n>\d+)"
 _DECODER_LAYER = r"decoder\.decoder_layers\.(?P<n>\d+)"
 
 TABLE = FormatTable(
-    name="VideoMAE (transformers)",
+    name=FORMAT_NAMES["transformers_videomae"],
     position_kind="sincos_1d",
     released=RELEASED,
     zero_key_bias=True,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from m33d_hf.errors import ConversionError
 from m33d_hf.weights.formats.layout import TIMM_BLOCK, FormatTable, Released, Row, block_rows, parameter_rows, row
+from m33d_hf.weights.known.names import FORMAT_NAMES
 
 
 def _attention_bias_rows(foreign_layer: str, part: str) -> tuple[Row, ...]:
@@ -40,7 +41,7 @@ RELEASED = Released(
 )
 
 TABLE = FormatTable(
-    name="VideoMAE (original)",
+    name=FORMAT_NAMES["videomae"],
     position_kind="sincos_1d",
     released=RELEASED,
     zero_key_bias=True,

@@ -10,7 +10,8 @@ import pytest
 from m33d_hf.errors import ConfigError
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.command_line import read_overrides
-from m33d_hf.training.recipe.parsing import help_text, parse_arguments, resolve
+from m33d_hf.training.recipe.help import help_text
+from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 from m33d_hf.training.recipe.task_names import TASKS
 
 STEPS = ["--train.max_steps", "5"]

@@ -10,7 +10,8 @@ from helpers.rooms_runs import words
 from m33d_hf.errors import ConfigError
 from m33d_hf.scripts._main import main
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.recipe.parsing import help_text, parse_arguments
+from m33d_hf.training.recipe.help import help_text
+from m33d_hf.training.recipe.parsing import parse_arguments
 
 ODD_TEXT = [
     "exp #1",

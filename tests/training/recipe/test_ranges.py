@@ -13,7 +13,8 @@ import pytest
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.fields_m33d import Range, options_of
 from m33d_hf.training.recipe.arguments import RunArguments, fields_of
-from m33d_hf.training.recipe.parsing import help_text, parse_arguments, resolve
+from m33d_hf.training.recipe.help import help_text
+from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 
 # Numbers that any value fits, with the reason; there is none so far.
 WITHOUT_RANGE: dict[str, str] = {}

@@ -44,7 +44,8 @@ class Ucf101Source(Source):
         depth: None or "none"; "auto" takes ROOT/depth where it exists; or the folder of the depth (see
             `m33d_hf.data.depth.maps`).
         require_depth: a video without depth counts as missing; False keeps it as RGB only.
-        depth_kind, depth_unit, depth_scale, min_depth, max_depth: meaning of the depth where no depth_spec.json says.
+        depth_unit, depth_scale, depth_kind, min_depth, max_depth: as in the `folder` source; only where no
+            depth_spec.json says it.
         backend: reader of the videos, see `m33d_hf.modeling.video_reading_m33d.probe_video`.
 
     Attributes:

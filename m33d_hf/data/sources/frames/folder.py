@@ -53,9 +53,11 @@ class FolderSource(FrameSource):
         modalities: further ones by name, each a folder or a pattern as above: `{normals: normals/*.png}`. Every frame
             needs all of them. `--modalities.NAME` tells the model; see `reading.as_modality` for their values.
         association: `auto` (rgb.match, associations.txt and the like where present), `none`, or a file's name.
-        depth_unit, depth_scale, depth_kind: what the stored depth values mean; if left out they are guessed, and the
-            guess is logged. Unit and scale may be mappings from a sequence's name, or a pattern with `*`, where
-            sequences differ: `{scene1: tum, "*": mm}`.
+        depth_unit: unit of the stored depth: `mm`, `cm`, `m`, `tum` (1/5000 m), `tenth_millimetre`, `l515` (1/4000 m),
+            `kitti` (1/256 m) or `sunrgbd`; guessed if left out, and the guess is logged. A mapping from a sequence's
+            name, or a pattern with `*`, where sequences differ: `{scene1: tum, "*": mm}`.
+        depth_scale: stored units per metre, instead of the unit; a mapping as above where sequences differ.
+        depth_kind: `metric`, `inverse` (disparity) or `relative`; guessed if left out, and the guess is logged.
         invalid_values: stored values without a measurement; default 0 and the type's maximum.
         min_depth, max_depth: range in metres; depth outside it counts as invalid.
         align: `refuse`, `depth_to_rgb` or `rgb_to_depth` for sizes that differ.

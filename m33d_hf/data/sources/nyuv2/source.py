@@ -59,8 +59,9 @@ class NYUv2Source(FrameSource):
             `splits/` below it. Not required if pictures are in folders train and test.
         class_map: `classMapping40.mat` (894 ids to 40 classes), searched in the same places.
         first_number: number in the name of the first exported picture; None means 0 if a picture has it, otherwise 1.
-        align, orientation, depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the
-            `folder` source; the file's depth is in metres.
+        align, orientation: as in the `folder` source.
+        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source; the
+            file's depth is in metres.
 
     Raises:
         ConfigError: options that contradict each other.

@@ -85,10 +85,10 @@ class PhasesSource(PhaseSource):
         length_tolerance: label steps by which an annotation may be longer than its video. Where a recording was cut
             short, the video's announced length counts; labels after the last readable frame are not used, and this is
             reported.
-        rgb, depth: `auto`, `none`, and for frames a folder or pattern as in the `folder` source; for video files,
-            `depth` is a folder of depth sidecars (`auto`: `depth/` where it holds depth_spec.json).
-        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: what stored depth means.
-        align, orientation: for frames whose RGB and depth differ in size, or whose RGB EXIF says to turn, as in the
+        rgb: `auto`, `none`, and for frames a folder or a pattern.
+        depth: `auto`, `none`, and for frames a folder or a pattern; for video files a folder of depth sidecars (`auto`:
+            `depth/` where it holds depth_spec.json).
+        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth, align, orientation: as in the
             `folder` source.
         require_depth: leave out (and list) what has no depth.
         require_annotations: leave out (and list) videos without annotation; None does so for clips only.

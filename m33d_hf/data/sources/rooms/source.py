@@ -33,7 +33,7 @@ class RoomsSource(MappedArrays, Source):
     Args:
         split: "train", "validation" or "test"; splits are drawn from different seeds.
         unit: "frames" (images with `segmentation`) or "clips" (`label` = motion class, `segmentation` too).
-        num_frames: number of frames with unit="frames"; num_clips: number of clips with unit="clips". None takes
+        num_frames, num_clips: number of frames with unit="frames", of clips with unit="clips". None takes
             4096 (512 outside train) frames or 512 (128) clips. The first items do not depend on the number.
         image_size: pixels, an int or [height, width].
         clip_length: frames per clip, at least 2; ignored for frames.
