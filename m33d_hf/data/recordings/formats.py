@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from typing import cast
 
+from m33d_hf.data.recordings.realsense_files import is_realsense
 from m33d_hf.data.recordings.recording import ImportOptions, Recording
 from m33d_hf.errors import CorruptFileError
 
@@ -16,11 +17,12 @@ _READERS = {
     ".db3": "m33d_hf.data.recordings.ros:RosRecording",
     ".mcap": "m33d_hf.data.recordings.ros:RosRecording",
 }
+_REALSENSE = "m33d_hf.data.recordings.realsense:RealSenseRecording"
 _PHONE = "m33d_hf.data.recordings.phone_folder:PhoneFolder"
 ROS2_METADATA = "metadata.yaml"
 _KINDS = (
-    "Record3D (.r3d), Azure Kinect (.mkv), ROS 1 (.bag), ROS 2 (the folder with metadata.yaml, .db3 or .mcap), or a "
-    "folder of pictures with rgb/ (or rgb.mp4), depth/ and confidence/ from a phone"
+    "RealSense (.bag, .db3), Record3D (.r3d), Azure Kinect (.mkv), ROS 1 (.bag), ROS 2 (the folder with metadata.yaml, "
+    ".db3 or .mcap), or a folder of pictures with rgb/ (or rgb.mp4), depth/ and confidence/ from a phone"
 )
 
 
@@ -36,6 +38,8 @@ def open_recording(path: Path, options: ImportOptions) -> Recording:
     suffix = path.suffix.lower()
     if path.is_dir():
         name = _READERS[".db3"] if (path / ROS2_METADATA).is_file() else _PHONE
+    elif is_realsense(path):
+        name = _REALSENSE
     elif suffix in _READERS:
         name = _READERS[suffix]
     else:
