@@ -84,6 +84,12 @@ def test_a_single_file_of_another_kind_is_named(root: Path):
     assert "(24, 32, 4)" in (root.parent / "check/skipped_files.csv").read_text()
 
 
+def test_a_single_map_of_another_unit_is_named_though_the_unit_was_stated(root: Path):
+    save(root / "depth/3.png", depth_array(3, scale=5000.0))
+    code, problems, _ = check(root, "--data.options.depth_unit", "millimetre")
+    assert code == 1 and "depth/3.png: depth: its median is " in problems and "m as tum" in problems
+
+
 def test_labels_outside_the_mapping(root: Path, tmp_path: Path):
     for number in range(20):
         save(root / f"label/{number}.png", np.full((24, 32), 7 if number == 4 else 1, np.uint8))

@@ -30,7 +30,6 @@ class DepthTally:
             multiples of 8 and of 16.
         saturated: how many are 65535 and taken for depth.
         largest: of the stored integers.
-        nearest, farthest: the maps with the least and the greatest median, as (median, name).
     """
 
     frames: int = 0
@@ -42,21 +41,16 @@ class DepthTally:
     sixteenths: int = 0
     saturated: int = 0
     largest: int = 0
-    nearest: tuple[float, str] = (math.inf, "")
-    farthest: tuple[float, str] = (-math.inf, "")
     bins: Counter[int] = field(default_factory=Counter)
 
-    def add(self, depth_HW: np.ndarray, spec: DepthSpec | None, name: str = "") -> bool:
-        """Count one map (NaN = invalid), called `name`; returns whether it has a valid pixel."""
+    def add(self, depth_HW: np.ndarray, spec: DepthSpec | None) -> bool:
+        """Count one map (NaN = invalid); returns whether it has a valid pixel."""
         valid = depth_HW[np.isfinite(depth_HW)]
         self.frames += 1
         self.pixels += depth_HW.size
         self.invalid += depth_HW.size - valid.size
         self.blank += not valid.size
         values = valid[:: max(1, valid.size // _VALUES_PER_FRAME)].astype(np.float64)
-        if values.size:
-            middle = float(np.median(values))
-            self.nearest, self.farthest = min(self.nearest, (middle, name)), max(self.farthest, (middle, name))
         bins = np.full(values.shape, _NOT_POSITIVE, dtype=np.int64)
         positive = values > 0
         bins[positive] = np.rint(np.log(values[positive]) / _RATIO)
@@ -80,7 +74,6 @@ class DepthTally:
         for name in ("frames", "blank", "pixels", "invalid", "stored", "eighths", "sixteenths", "saturated"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.largest = max(self.largest, other.largest)
-        self.nearest, self.farthest = min(self.nearest, other.nearest), max(self.farthest, other.farthest)
         self.bins.update(other.bins)
 
     def quantile(self, share: float) -> float | None:
@@ -120,8 +113,7 @@ class DepthTally:
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> DepthTally:
         """The inverse of `to_dict`."""
-        bins = Counter({int(number): count for number, count in found["bins"].items()})
-        return cls(**{**found, "bins": bins, "nearest": (*found["nearest"],), "farthest": (*found["farthest"],)})
+        return cls(**{**found, "bins": Counter({int(number): count for number, count in found["bins"].items()})})
 
 
 def _value(number: int) -> float:

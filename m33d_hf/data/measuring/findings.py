@@ -14,7 +14,6 @@ from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.data.measuring.tallies import EXAMPLES, SplitTally
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources.frames.windows import TOO_SHORT
-from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 
 _SHORT_SHARE = 0.1  # of the clips; fewer are padded or left out without harm
 _MOSTLY_INVALID = 0.5
@@ -117,37 +116,21 @@ def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
 
 
 def _foreign_scenes(subject: Subject, tally: SplitTally) -> Iterator[str]:
-    """Scenes whose median depth another unit would bring near that of the middle scene, and in the others maps whose
-    median it would bring near that of their scene (`DepthCheck`)."""
+    """Scenes whose median depth another unit would bring near that of the middle scene (`DepthCheck`)."""
     spec = subject.source.depth_spec
     if spec is None or spec.kind != "metric" or spec.scale is None:
         return
     medians = {name: scene.depth.quantile(0.5) for name, scene in tally.scenes.items()}
     known = {name: value for name, value in medians.items() if value}
-    foreign: list[str] = []
-    scenes: set[str] = set()
-    if len(known) >= _LEAST_FOR_SCENES:
-        middle = median(known.values())
-        for name, value in known.items():
-            if (reason := _objection(spec, middle, value)) is not None:
-                scenes.add(name)
-                foreign.append(f"scene {name}: {reason.replace('other files', 'middle scene')}")
-    for name, value in known.items():
-        if name in scenes:
-            continue
-        depth = tally.scenes[name].depth
-        for extreme, sample in dict.fromkeys((depth.nearest, depth.farthest)):
-            if (reason := _objection(spec, value, extreme)) is not None:
-                foreign.append(f"{sample}: {reason.replace('other files', 'its scene')}")
-    yield from foreign[:EXAMPLES]
+    if len(known) < _LEAST_FOR_SCENES:
+        return
+    middle = median(known.values())
+    check = DepthCheck(spec, spec.scale > 1, middle, middle, middle)
+    objections = {name: check.objection(value, value * spec.scale) for name, value in known.items()}
+    foreign = [(name, reason) for name, reason in objections.items() if reason is not None]
+    yield from (f"scene {name}: {reason.replace('other files', 'middle scene')}" for name, reason in foreign[:EXAMPLES])
     if len(foreign) > EXAMPLES:
-        yield f"{len(foreign) - EXAMPLES} further scenes or frames differ as much; see report.json"
-
-
-def _objection(spec: DepthSpec, usual: float, value: float) -> str | None:
-    """Why a median does not belong to those that are usual; None if it does."""
-    scale = spec.scale or 1.0
-    return DepthCheck(spec, scale > 1, usual, usual, usual).objection(value, value * scale)
+        yield f"{len(foreign) - EXAMPLES} further scenes differ as much; see report.json"
 
 
 def _misaligned(tally: SplitTally) -> Iterator[str]:

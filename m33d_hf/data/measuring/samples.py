@@ -128,7 +128,7 @@ def _count(handle: VideoHandle, sample: RGBDSample, spec: DepthSpec | None, tall
     if sample.depth is None:
         return False, False
     tally.with_depth += 1
-    return True, scene.depth.add(sample.depth[0, 0].numpy(), spec, handle.key)
+    return True, scene.depth.add(sample.depth[0, 0].numpy(), spec)
 
 
 def _compare_and_hash(handle: VideoHandle, sample: RGBDSample, looks: Looks, tally: SplitTally) -> None:
