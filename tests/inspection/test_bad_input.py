@@ -81,6 +81,9 @@ def test_a_single_file_of_another_kind_is_named(root: Path):
     wrong = save(root / "depth/3.png", rgba(depth_array(3)))
     code, problems, _ = check(root)
     assert code == 1 and "1 files or frames cannot be read" in problems and str(wrong) in problems
+    (root / "depth/5.png").unlink()
+    notes = notes_of(check(root)[2])
+    assert "train and evaluation: 1 files are not used by the source, the first: color/5.png" in notes, "said once"
     assert "(24, 32, 4)" in (root.parent / "check/skipped_files.csv").read_text()
 
 
