@@ -65,7 +65,7 @@ def test_list_files_name_sequences_frames_or_files(tmp_path: Path):
     (tmp_path / "odd.txt").write_text("garage\n")
     with pytest.raises(DataError, match="none of its 1 entries"):
         frame_keys(tmp_path, "train", split_list="odd.txt")
-    with pytest.raises(DataError, match="neither under .* nor in the current folder"):
+    with pytest.raises(DataError, match=r"neither under .* nor in the current folder"):
         frame_keys(tmp_path, "train", split_list="nowhere.txt")
 
 
