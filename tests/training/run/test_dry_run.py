@@ -58,7 +58,7 @@ def test_it_tells_everything_and_writes_nothing(tmp_path: Path) -> None:
         "GFLOP per sample",
         "GiB per process",
         ", median ",
-        "  0 wall: ",
+        "  1 wall: ",
         "first keys: rooms/train/0/frames/0",
         "== evaluation data",
     ):
