@@ -12,7 +12,7 @@ from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomi
 from m33d_hf.data.files.skips import FILE_NAME, HEADER, SkippedFile, append_skipped
 from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.measuring.duplicates import Pair, near_duplicates
-from m33d_hf.data.measuring.findings import Finding, judge_duplicates, judge_split
+from m33d_hf.data.measuring.findings import Finding, judge_duplicates, judge_split, said_once
 from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.data.measuring.wording import describe_findings, describe_split
 from m33d_hf.errors import DataError, MissingDependencyError, MissingSplitError
@@ -48,6 +48,7 @@ def check_data(request: Request, say: Say) -> int:
     request.output.mkdir(parents=True, exist_ok=True)
     measured, findings, instead = _measured(request, say)
     findings += [finding for split, tally in measured for finding in judge_split(split, tally)]
+    findings = said_once(findings)
     pairs = _duplicates(measured)
     hashed = [len(tally.hashes) for _, tally in measured]
     findings += judge_duplicates(pairs, (hashed[0], hashed[-1])) if len(measured) > 1 else []

@@ -81,7 +81,16 @@ def test_a_single_file_of_another_kind_is_named(root: Path):
     wrong = save(root / "depth/3.png", rgba(depth_array(3)))
     code, problems, _ = check(root)
     assert code == 1 and "1 files or frames cannot be read" in problems and str(wrong) in problems
+    (root / "depth/5.png").unlink()
+    notes = notes_of(check(root)[2])
+    assert "train and evaluation: 1 files are not used by the source, the first: color/5.png" in notes, "said once"
     assert "(24, 32, 4)" in (root.parent / "check/skipped_files.csv").read_text()
+
+
+def test_a_single_map_of_another_unit_is_named_though_the_unit_was_stated(root: Path):
+    save(root / "depth/3.png", depth_array(3, scale=5000.0))
+    code, problems, _ = check(root, "--data.options.depth_unit", "millimetre")
+    assert code == 1 and "depth/3.png: depth: its median is " in problems and "m as tum" in problems
 
 
 def test_labels_outside_the_mapping(root: Path, tmp_path: Path):

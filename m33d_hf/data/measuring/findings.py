@@ -20,6 +20,7 @@ _MOSTLY_INVALID = 0.5
 _COPY = 3  # bits by which copies differ at most, re-encoded or not
 _ALIKE_SHARE = 0.1  # of the evaluation samples that may look like training samples without being copies
 _LEAST_FOR_SCENES = 3
+_FEW = 3  # files that are named in one finding
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ def judge_split(subject: Subject, tally: SplitTally) -> list[Finding]:
     ]
     notes = [*_lengths(subject, tally, False), *_labels(subject, tally, False), *_left_out(subject, tally)]
     return [Finding(subject.name, text) for text in problems] + [Finding(subject.name, text, False) for text in notes]
+
+
+def said_once(findings: Sequence[Finding]) -> list[Finding]:
+    """What holds for both splits word by word becomes one finding on both."""
+    splits: dict[tuple[str, bool], list[str]] = {}
+    for each in findings:
+        splits.setdefault((each.text, each.is_problem), []).append(each.split)
+    return [Finding(" and ".join(names), text, is_problem) for (text, is_problem), names in splits.items()]
 
 
 def judge_duplicates(pairs: Sequence[Pair], compared: tuple[int, int]) -> list[Finding]:
@@ -73,7 +82,8 @@ def _stopping(tally: SplitTally) -> Iterator[str]:
 def _unreadable(subject: Subject, tally: SplitTally) -> Iterator[str]:
     broken = [entry for entry in tally.unusable if entry.reason != BLANK]
     if broken:
-        yield f"{len(broken)} files or frames cannot be read, the first: {broken[0].path}: {broken[0].reason}"
+        shown = "; ".join(f"{entry.path}: {entry.reason}" for entry in broken[:_FEW])
+        yield f"{len(broken)} files or frames cannot be read: {shown}{'; ...' if len(broken) > _FEW else ''}"
     damaged = [entry for entry in subject.source.unpaired if entry.damaged]
     if damaged:
         yield f"{len(damaged)} files are damaged, the first: {damaged[0].path}: {damaged[0].reason}"

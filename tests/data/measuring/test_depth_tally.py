@@ -44,3 +44,16 @@ def test_rotated_bits_are_recognised_and_other_steps_are_not(
     tally = DepthTally()
     tally.add(MM.decode(stored(millimetres)), MM)
     assert tally.looks_rotated is expected
+
+
+def test_65535_and_eight_bits_are_counted_and_add_up():
+    spec = DepthSpec(unit="millimetre", invalid_values=(0,))
+    stored = np.full((60, 60), 2000, np.uint16)
+    stored[:15] = 65535
+    first, second = DepthTally(), DepthTally()
+    first.add(spec.decode(stored), spec)
+    second.add(spec.decode(np.full((60, 60), 255, np.uint16)), spec)
+    assert first.saturated / first.stored == 0.25 and not first.eight_bits
+    assert second.saturated == 0 and second.eight_bits
+    second.merge(first)
+    assert (second.saturated, second.largest, second.eight_bits) == (first.saturated, 65535, False)

@@ -44,7 +44,7 @@ def test_unreadable_and_unpaired_files_are_told(tmp_path: Path):
     (entry,) = first_look(looked_at).unusable
     assert entry.path == str(broken) and "truncated" in entry.reason
     text = told(looked_at)
-    assert f"PROBLEM (train): 1 files or frames cannot be read, the first: {broken}" in text
+    assert f"PROBLEM (train): 1 files or frames cannot be read: {broken}" in text
     assert "note (train): 1 files are not used by the source, the first: color/4.png" in text
 
 

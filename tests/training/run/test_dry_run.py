@@ -57,8 +57,8 @@ def test_it_tells_everything_and_writes_nothing(tmp_path: Path) -> None:
         "= 0.001 x 8 / 256",
         "GFLOP per sample",
         "GiB per process",
-        "depth median",
-        "labels: wall",
+        ", median ",
+        "  1 wall: ",
         "first keys: rooms/train/0/frames/0",
         "== evaluation data",
     ):
