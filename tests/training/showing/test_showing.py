@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.rooms_runs import words
+from m33d_hf.errors import DataError
 from m33d_hf.modeling.masking_m33d import complement
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.loop import TrainResult, train
@@ -225,3 +226,22 @@ def test_without_evaluation_data_training_samples_are_predicted_at_the_end(tmp_p
     changes = {"logging__pictures": "true", "train__max_steps": "1", "data__eval_split": "null"}
     run("rooms/depth", tmp_path / "depth", **changes)
     assert pictures(tmp_path / "depth") == ["curves.png", "evaluation_step_00000001.png", "first_batch.png"]
+
+
+def test_pictures_are_left_out_where_they_take_too_long_but_for_the_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(showing, "FREE_SECONDS", 0.0)
+    monkeypatch.setattr(showing, "MOST_SHARE", 0.0)
+    run("rooms/depth", tmp_path / "depth", **{**DEPTH, "evaluation__every_steps": "1", "train__max_steps": "3"})
+    assert pictures(tmp_path / "depth") == ["curves.png", "evaluation_step_00000003.png", "first_batch.png"]
+    assert "2 evaluations have no picture" in (tmp_path / "depth" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_ends_by_an_error_leaves_its_page(tmp_path):
+    class Failing(DepthEstimationTask):
+        def evaluate(self, model: Any, loader: Any, accelerator: Any) -> dict[str, float]:
+            raise DataError("the disk of the camera is gone")
+
+    with pytest.raises(DataError):
+        run("rooms/depth", tmp_path / "depth", Failing(), **DEPTH, train__max_steps="3")
+    page = (tmp_path / "depth" / "report.html").read_text(encoding="utf-8")
+    assert "Ended by DataError: the disk of the camera is gone" in page and "2 of 3 steps" in page
