@@ -21,6 +21,7 @@ from m33d_hf.training.run.loop import TrainResult, train
 from m33d_hf.training.showing import inputs, predictions, showing
 from m33d_hf.training.tasks.base import build_task
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
+from m33d_hf.visualization.canvas import new_figure
 from m33d_hf.visualization.tiles import TileRow
 
 TIMES = {"samples_per_second", "data_wait", "seconds"}
@@ -222,13 +223,20 @@ def test_labels_and_classes_have_names(tmp_path, drawn):
                         row.note) for row in last)  # fmt: skip
 
 
-def test_without_evaluation_data_training_samples_are_predicted_at_the_end(tmp_path):
+@pytest.fixture
+def blank(monkeypatch) -> None:
+    """Empty pictures, which take no time."""
+    for name in ("inputs_figure", "predictions_figure", "run_curves"):
+        monkeypatch.setattr(showing, name, lambda *_, **__: new_figure(1, 1)[0])
+
+
+def test_without_evaluation_data_training_samples_are_predicted_at_the_end(tmp_path, blank):
     changes = {"logging__pictures": "true", "train__max_steps": "1", "data__eval_split": "null"}
     run("rooms/depth", tmp_path / "depth", **changes)
     assert pictures(tmp_path / "depth") == ["curves.png", "evaluation_step_00000001.png", "first_batch.png"]
 
 
-def test_pictures_are_left_out_where_they_take_too_long_but_for_the_last(tmp_path, monkeypatch):
+def test_pictures_are_left_out_where_they_take_too_long_but_for_the_last(tmp_path, monkeypatch, blank):
     monkeypatch.setattr(showing, "FREE_SECONDS", 0.0)
     monkeypatch.setattr(showing, "MOST_SHARE", 0.0)
     run("rooms/depth", tmp_path / "depth", **{**DEPTH, "evaluation__every_steps": "1", "train__max_steps": "3"})
@@ -236,7 +244,7 @@ def test_pictures_are_left_out_where_they_take_too_long_but_for_the_last(tmp_pat
     assert "2 evaluations have no picture" in (tmp_path / "depth" / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_run_that_ends_by_an_error_leaves_its_page(tmp_path):
+def test_a_run_that_ends_by_an_error_leaves_its_page(tmp_path, blank):
     class Failing(DepthEstimationTask):
         def evaluate(self, model: Any, loader: Any, accelerator: Any) -> dict[str, float]:
             raise DataError("the disk of the camera is gone")
