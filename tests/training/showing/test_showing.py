@@ -87,7 +87,8 @@ def test_pictures_change_neither_losses_nor_weights_nor_a_resumed_run(plain, tmp
         "curves.png", *(f"evaluation_step_0000000{step}.png" for step in (2, 3)), "first_batch.png"
     ]  # fmt: skip
     told = capsys.readouterr().err
-    assert "pictures and report.html took" in told and "next:\n" in told and "--eval_only true" in told
+    assert f"look at {mine / 'report.html'} (pictures took " in told
+    assert "next:\n" in told and "--eval_only true" in told
     _check_tensorboard(mine)
     _check_page((mine / "report.html").read_text(encoding="utf-8"))
 
