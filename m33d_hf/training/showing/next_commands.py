@@ -182,8 +182,9 @@ def _recipe(task: str, args: RunArguments) -> str | None:
     """The recipe for a task: of the family (rooms/, own/) that this run's is of, else for its source."""
     known, family = set(recipe_names()), str(args.recipe).rpartition("/")[0]
     every = [name for (kind, _), names in _RECIPES.items() if kind == task for name in names]
-    own = [name for name in every if family and name.startswith(f"{family}/")]
-    for name in (*own, *_RECIPES.get((task, args.data.source), _RECIPES[(task, "")])):
+    fitting = _RECIPES.get((task, args.data.source), _RECIPES[(task, "")])
+    related = [name for name in (*fitting, *every) if family and name.startswith(f"{family}/")]
+    for name in (*related, *fitting):
         if name in known and _task_of(name) == task:
             return name
     return None
@@ -215,9 +216,13 @@ def after_error(error: Exception, args: RunArguments | None, command: Command) -
         captured = sorted(Path(args.output_dir).glob("nonfinite/*"), key=lambda path: path.stat().st_mtime)
         replay = [_replay(command, path) for path in captured[-1:]]
         return replay + to_continue(command)
-    if isinstance(error, ResumeError):
+    refused = isinstance(error, ConfigError) and "none" in only_keys(command.words, ["resume"])
+    if isinstance(error, ResumeError) or (refused and _has_checkpoints(args)):
         fresh = command.changed(["output_dir"], output_dir=unused(args.output_dir))
-        return [NextCommand("start a new run with these settings", fresh.line())]
+        return [
+            NextCommand("start a new run with these settings", fresh.line()),
+            *(to_continue(command) if refused else []),
+        ]
     if isinstance(error, (WorkerLostError, WorkerStartError)):
         return to_continue(command)
     if isinstance(error, CheckpointError) and not isinstance(error, ConversionError) and _has_checkpoints(args):
