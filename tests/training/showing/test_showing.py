@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from helpers.rooms_runs import words
 from m33d_hf.errors import DataError
 from m33d_hf.modeling.masking_m33d import complement
+from m33d_hf.scripts._main import main
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.loop import TrainResult, train
 from m33d_hf.training.showing import inputs, predictions, showing
@@ -254,3 +255,14 @@ def test_a_run_that_ends_by_an_error_leaves_its_page(tmp_path, blank):
         run("rooms/depth", tmp_path / "depth", Failing(), **DEPTH, train__max_steps="3")
     page = (tmp_path / "depth" / "report.html").read_text(encoding="utf-8")
     assert "Ended by DataError: the disk of the camera is gone" in page and "2 of 3 steps" in page
+
+
+def test_an_evaluation_alone_leaves_pictures_too(plain, tmp_path, capsys):
+    folder, _ = plain
+    out = tmp_path / "judged"
+    argv = words("rooms/depth", out, init_from=str(folder), eval_only="true", logging__pictures="true")
+    assert main("depth_estimation", argv) == 0
+    assert pictures(out) == ["evaluation_step_00000000.png"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<strong>Evaluated</strong>" in page and "<td>step" not in page and f"Predictions of {folder}" in page
+    assert "scripts/predict.py --model" in capsys.readouterr().out
