@@ -21,6 +21,7 @@ DEPTH_COLOURS, ERROR_COLOURS = "viridis", "magma"
 _MOST_CLASSES = 40  # in a legend
 _TALLEST, _WIDEST = 1.5, 8.0  # height of a tile over its width, and the other way round
 _LETTERS_PER_INCH = 15
+_BAR_INCHES = 0.5
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def tiles_figure(
     shape = next(iter(next(row for row in rows if row.tiles).tiles.values())).image.shape
     tall = float(np.clip(shape[0] / shape[1], 1 / _WIDEST, _TALLEST))
     barred = any(tile.limits is not None for row in rows for tile in row.tiles.values())
-    inches = len(columns) * width * (1.28 if barred else 1.0) + 0.2
+    inches = len(columns) * (width + (_BAR_INCHES if barred else 0.0)) + 0.2
     letters = int(inches * _LETTERS_PER_INCH)
     notes = max(len(_wrapped(row, letters)) for row in rows)
     shown = dict(list((legend or {}).items())[:_MOST_CLASSES])

@@ -124,6 +124,7 @@ def _steps(run: Run) -> bool:
         if begins and run.showing.active:  # now that the loader's workers are there: no fork beside what drawing opens
             run.showing.first_batch()
             _show(run, "running")
+            run.report.leave_out(run.showing.seconds)
             clock.restart(run.step)
         begins = False
         run.engine.update(run.step, batches, run.plan.learning_rate(run.step))

@@ -116,6 +116,10 @@ class Reporter:
         if shown:
             print("\n".join(shown), file=sys.stderr, flush=True)
 
+    def leave_out(self, seconds: float) -> None:
+        """Seconds that happen once (the first pictures) and say nothing about the remaining time."""
+        self._started += seconds
+
     def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Record a row of `kind` "train" or "eval" after `step` completed updates."""
         row: Row = {"kind": kind, "step": step, "epoch": round(step / self.steps_per_epoch, 4), **values}

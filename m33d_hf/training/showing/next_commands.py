@@ -17,6 +17,7 @@ from m33d_hf.errors import (
     WorkerLostError,
     WorkerStartError,
 )
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
@@ -145,7 +146,7 @@ def _second_stage(args: RunArguments, command: Command) -> list[NextCommand]:
 
 def _tuning(task: str, purpose: str, args: RunArguments, command: Command) -> list[NextCommand]:
     """The script of another task on the same data, from the weights of this run."""
-    recipe = _recipe(task, args.data.source)
+    recipe = _recipe(task, args)
     if recipe is None:
         return []
     ending = {"depth_estimation": "depth", "semantic_segmentation": "semseg", "action_detection": "temporal"}
@@ -158,23 +159,32 @@ def _tuning(task: str, purpose: str, args: RunArguments, command: Command) -> li
 
 
 def _missing(task: str, words: Sequence[str], args: RunArguments) -> list[str]:
-    """Where the data are, as far as the user's own words and the recipe do not say it."""
+    """Where the data are, and how large the encoder is, as far as the user's own words and the recipe do not say it."""
     try:
-        resolved = resolve(list(words), task).args.data
+        resolved = resolve(list(words), task).args
     except ConfigError:
         return []
-    here, there = args.data, resolved
+    here, there = args.data, resolved.data
     absent = {
         key: value
         for key in _WHERE
         if (value := getattr(here, key[5:])) is not None and not same_setting(getattr(there, key[5:]), value)
     }
+    usual = M33DConfig()
+    for name in _ENCODER[1:]:  # the task's own recipe says at which size it looks
+        mine, theirs = (each.get(name, getattr(usual, name)) for each in (args.model, resolved.model))
+        if not same_setting(mine, theirs):
+            absent[f"model.{name}"] = mine
     return words_of(absent)
 
 
-def _recipe(task: str, source: str) -> str | None:
-    known = set(recipe_names())
-    for name in _RECIPES.get((task, source), _RECIPES[(task, "")]):
+def _recipe(task: str, args: RunArguments) -> str | None:
+    """The recipe for a task: of the family (rooms/, own/) that this run's is of, else for its source."""
+    known, family = set(recipe_names()), str(args.recipe).rpartition("/")[0]
+    every = [name for (kind, _), names in _RECIPES.items() if kind == task for name in names]
+    fitting = _RECIPES.get((task, args.data.source), _RECIPES[(task, "")])
+    related = [name for name in (*fitting, *every) if family and name.startswith(f"{family}/")]
+    for name in (*related, *fitting):
         if name in known and _task_of(name) == task:
             return name
     return None
@@ -206,9 +216,13 @@ def after_error(error: Exception, args: RunArguments | None, command: Command) -
         captured = sorted(Path(args.output_dir).glob("nonfinite/*"), key=lambda path: path.stat().st_mtime)
         replay = [_replay(command, path) for path in captured[-1:]]
         return replay + to_continue(command)
-    if isinstance(error, ResumeError):
+    refused = isinstance(error, ConfigError) and "none" in only_keys(command.words, ["resume"])
+    if isinstance(error, ResumeError) or (refused and _has_checkpoints(args)):
         fresh = command.changed(["output_dir"], output_dir=unused(args.output_dir))
-        return [NextCommand("start a new run with these settings", fresh.line())]
+        return [
+            NextCommand("start a new run with these settings", fresh.line()),
+            *(to_continue(command) if refused else []),
+        ]
     if isinstance(error, (WorkerLostError, WorkerStartError)):
         return to_continue(command)
     if isinstance(error, CheckpointError) and not isinstance(error, ConversionError) and _has_checkpoints(args):

@@ -18,7 +18,7 @@ from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.showing.floors import Floor, floor_of
 from m33d_hf.training.showing.inputs import inputs_figure
 from m33d_hf.training.showing.predictions import drawing_of, predictions_figure
-from m33d_hf.training.showing.report import RunStory, write_report
+from m33d_hf.training.showing.report import REPORT, RunStory, write_report
 from m33d_hf.training.showing.samples import Chosen, choose, first_rows, spread_rows, undisturbed
 from m33d_hf.training.showing.story import run_curves
 from m33d_hf.training.showing.timelines import videos_figure
@@ -147,9 +147,10 @@ class Showing:
         ]
 
     def cost(self) -> str:
-        """A line about the time that all of this took."""
+        """A line about where to look, and the time that all of this took."""
         share = self.seconds / max(time.perf_counter() - self._started, 1e-9)
-        return f"pictures and report.html took {self.seconds:.1f} s, {share:.1%} of this run (--logging.pictures false)"
+        took = f"pictures took {self.seconds:.1f} s, {share:.1%} of this run; --logging.pictures false leaves them out"
+        return f"look at {Path(self.args.output_dir) / REPORT} ({took})"
 
     def _inputs(self) -> Figure:
         title = "First batch of the training"

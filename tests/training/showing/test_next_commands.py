@@ -153,6 +153,9 @@ def test_after_errors(tmp_path: Path) -> None:
     assert lines[0].endswith(f"--replay {out / 'nonfinite' / 'step_3'}") and lines[1] == command.line()
     other = check(after_error(ResumeError("other"), args, command))["run_depth_estimation.py"]
     assert value(other, "output_dir") == f"{out}-2" == unused(str(out))
+    anew = Command(command.start, (*given, "--resume", "none"))
+    lines = [each.line for each in after_error(ConfigError("holds checkpoints"), args, anew)]
+    assert lines[0].endswith(f"--output_dir {out}-2") and lines[1] == command.line()
 
 
 def test_commands_are_executed_one_after_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.rooms_runs import words
+from m33d_hf.errors import DataError
 from m33d_hf.modeling.masking_m33d import complement
+from m33d_hf.scripts._main import main
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.loop import TrainResult, train
 from m33d_hf.training.showing import inputs, predictions, showing
 from m33d_hf.training.tasks.base import build_task
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
+from m33d_hf.visualization.canvas import new_figure
 from m33d_hf.visualization.tiles import TileRow
 
 TIMES = {"samples_per_second", "data_wait", "seconds"}
@@ -85,7 +88,8 @@ def test_pictures_change_neither_losses_nor_weights_nor_a_resumed_run(plain, tmp
         "curves.png", *(f"evaluation_step_0000000{step}.png" for step in (2, 3)), "first_batch.png"
     ]  # fmt: skip
     told = capsys.readouterr().err
-    assert "pictures and report.html took" in told and "next:\n" in told and "--eval_only true" in told
+    assert f"look at {mine / 'report.html'} (pictures took " in told
+    assert "next:\n" in told and "--eval_only true" in told
     _check_tensorboard(mine)
     _check_page((mine / "report.html").read_text(encoding="utf-8"))
 
@@ -221,7 +225,44 @@ def test_labels_and_classes_have_names(tmp_path, drawn):
                         row.note) for row in last)  # fmt: skip
 
 
-def test_without_evaluation_data_training_samples_are_predicted_at_the_end(tmp_path):
+@pytest.fixture
+def blank(monkeypatch) -> None:
+    """Empty pictures, which take no time."""
+    for name in ("inputs_figure", "predictions_figure", "run_curves"):
+        monkeypatch.setattr(showing, name, lambda *_, **__: new_figure(1, 1)[0])
+
+
+def test_without_evaluation_data_training_samples_are_predicted_at_the_end(tmp_path, blank):
     changes = {"logging__pictures": "true", "train__max_steps": "1", "data__eval_split": "null"}
     run("rooms/depth", tmp_path / "depth", **changes)
     assert pictures(tmp_path / "depth") == ["curves.png", "evaluation_step_00000001.png", "first_batch.png"]
+
+
+def test_pictures_are_left_out_where_they_take_too_long_but_for_the_last(tmp_path, monkeypatch, blank):
+    monkeypatch.setattr(showing, "FREE_SECONDS", 0.0)
+    monkeypatch.setattr(showing, "MOST_SHARE", 0.0)
+    run("rooms/depth", tmp_path / "depth", **{**DEPTH, "evaluation__every_steps": "1", "train__max_steps": "3"})
+    assert pictures(tmp_path / "depth") == ["curves.png", "evaluation_step_00000003.png", "first_batch.png"]
+    assert "2 evaluations have no picture" in (tmp_path / "depth" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_run_that_ends_by_an_error_leaves_its_page(tmp_path, blank):
+    class Failing(DepthEstimationTask):
+        def evaluate(self, model: Any, loader: Any, accelerator: Any) -> dict[str, float]:
+            raise DataError("the disk of the camera is gone")
+
+    with pytest.raises(DataError):
+        run("rooms/depth", tmp_path / "depth", Failing(), **DEPTH, train__max_steps="3")
+    page = (tmp_path / "depth" / "report.html").read_text(encoding="utf-8")
+    assert "Ended by DataError: the disk of the camera is gone" in page and "2 of 3 steps" in page
+
+
+def test_an_evaluation_alone_leaves_pictures_too(plain, tmp_path, capsys):
+    folder, _ = plain
+    out = tmp_path / "judged"
+    argv = words("rooms/depth", out, init_from=str(folder), eval_only="true", logging__pictures="true")
+    assert main("depth_estimation", argv) == 0
+    assert pictures(out) == ["evaluation_step_00000000.png"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<strong>Evaluated</strong>" in page and "<td>step" not in page and f"Predictions of {folder}" in page
+    assert "scripts/predict.py --model" in capsys.readouterr().out
