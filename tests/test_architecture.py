@@ -26,7 +26,9 @@ WINGS = {
         "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "recordings": 5,
         "sources.rooms": 6, "sources": 7,
     },
-    "training": {"recipe": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "run": 4, "probes": 5},
+    "training": {
+        "recipe": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "settling": 4, "run": 4, "probes": 5,
+    },
     "weights": {"formats": 0, "weights": 1, "export": 2},
     "experiments": {"report": 0, "experiments": 1},
 }  # fmt: skip

@@ -87,7 +87,8 @@ def read_origin(args: RunArguments) -> Origin:
     if found is None:
         return Origin(architecture_of(load_foreign(str(args.init_from), args.init.stated())))
     trained_as = next(iter(found.config.get("architectures") or []), "")
-    return Origin(found.config, trained_as, own=True)
+    whole = M33DConfig.from_dict(dict(found.config))  # files leave out what is as by default
+    return Origin({name: getattr(whole, name) for name in M33DConfig.__dataclass_fields__}, trained_as, own=True)
 
 
 def adopt(args: RunArguments, origin: Origin, origins: Mapping[str, str], open_keys: frozenset[str]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Class:
 
 
 _CLASSES = {
-    "cpu": Class(side=96, patch=8, width=128, layers=6, heads=4, batch=16, seconds=110.0),
+    "cpu": Class(side=96, patch=8, width=128, layers=4, heads=4, batch=16, seconds=110.0),
     "cpus": Class(side=128, patch=8, width=192, layers=8, heads=6, batch=32, seconds=300.0),
     "gpu": Class(side=224, patch=16, width=384, layers=12, heads=6, batch=64, seconds=600.0),
 }

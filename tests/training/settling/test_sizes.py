@@ -37,7 +37,8 @@ def test_sizes_make_a_model_whose_pictures_keep_their_shape(
 @pytest.mark.parametrize("width", [64, 128, 192, 384, 768])
 def test_heads_of_dense_tasks_stay_in_proportion_to_the_encoder(width: int) -> None:
     found = sizes(LAPTOP, hidden_size=width, num_hidden_layers=6)
-    for model_class, head in ((M33DForDepthEstimation, "depth_head"), (M33DForSemanticSegmentation, "segmentation_head")):
+    heads = {"depth_head": M33DForDepthEstimation, "segmentation_head": M33DForSemanticSegmentation}
+    for head, model_class in heads.items():
         model = model_class(M33DConfig(**found, num_labels=10))
         counts = {True: 0, False: 0}
         for name, parameter in model.named_parameters():
