@@ -199,7 +199,7 @@ class _Work:
         args = self.args
         steps = args.train.max_steps or 0
         effective = args.train.batch_size * args.train.accumulation * machine.processes
-        seconds = steps * step_seconds(args.task, machine, config, effective)
+        seconds = steps * step_seconds(args.task, machine, data, config, effective)
         height, width = config.image_height_width
         patch = "x".join(map(str, dict.fromkeys(config.patch_height_width)))
         unit = f"{config.num_frames} frames of {height}x{width}" if config.is_clip_model else f"{height}x{width}"
