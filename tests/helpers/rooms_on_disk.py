@@ -10,8 +10,9 @@ from PIL import Image
 from m33d_hf.data.sources import build_source
 
 
-def write_rooms(root: Path, rooms: int, frames: int = 8, size: tuple[int, int] = (96, 128), labels: bool = False) -> Path:
-    """Write `rooms` sequences of `frames` frames each; returns the root."""
+def write_rooms(root: Path, rooms: int, frames: int = 8, labels: bool = False) -> Path:
+    """Write `rooms` sequences of `frames` frames of 96 x 128 pixels; returns the root."""
+    size = [96, 128]
     source = build_source("rooms", split="train", unit="clips", num_clips=rooms, clip_length=frames, image_size=size)
     for number in range(rooms):
         sample = source[number].read(range(frames))

@@ -30,6 +30,11 @@ class Machine:
     cores: int
     processes: int = 1
 
+    @property
+    def workers(self) -> int:
+        """Processes that read, beside each that trains."""
+        return min(max(self.cores // self.processes - 1, 1), 8)
+
     def seconds(self, operations: float, pictures: float) -> float:
         """Time for some operations and for reading some pictures of 640 x 480 beside them, roughly."""
         reading = pictures * _PER_PICTURE / self.cores

@@ -134,7 +134,7 @@ def schedule(
         "evaluation.batch_size": 4 * batch if task != PRETRAINING else 32,
         "checkpoint.every_steps": max(1, -(-steps // _CHECKPOINTS)),
         "logging.every_steps": max(1, steps // _LINES),
-        "data.num_workers": _between(machine.cores // max(1, machine.processes) - 1, 1, 8),
+        "data.num_workers": machine.workers,
     }
 
 

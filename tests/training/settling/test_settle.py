@@ -137,6 +137,9 @@ def test_an_evaluation_is_of_the_model_as_it_was_trained(tmp_path: Path) -> None
     args, notes = as_trained(settled("depth_estimation", *words).args)
     assert (args.model["depth_head_width"], args.model["depth_mean"], args.model["hidden_size"]) == (8, 1.5, 32)
     assert not notes
+    own = ["--recipe", "own/depth", "--data.root", "nowhere", "--eval_only", "--init_from", str(tmp_path)]
+    evaluated = settled("depth_estimation", *own)
+    assert evaluated.args.model == {"depth_loss": "berhu"} or not evaluated.args.model, "no look at data, nothing sized"
     stated = settled("depth_estimation", *words, "--model.image_size", "48x64").args
     args, notes = as_trained(stated)
     assert args.model["image_size"] == [48, 64] and "model.image_size is [48, 64] here but 32 in" in notes[0]
