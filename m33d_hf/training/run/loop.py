@@ -228,6 +228,12 @@ def _last_metrics(run: Run, at: int | None = None) -> dict[str, float]:
     return {name: value for name, value in rows[-1].items() if name.startswith("eval/")} if rows else {}
 
 
+def _closing_lines(run: Run) -> list[str]:
+    """What the task says of the last evaluation, such as a trivial floor beside the model."""
+    found = {name.removeprefix("eval/"): value for name, value in _last_metrics(run).items()}
+    return run.task.closing_lines(found)
+
+
 def _announce(run: Run, decided: Mapping[str, str]) -> None:
     """Write train_config.json and the other files beside the model, and print the plan of the run."""
     found = {"plan": run.plan.to_dict(), "data": run.data, "device": str(run.accelerator.device)}
@@ -256,10 +262,10 @@ def _conclude(run: Run, finished: bool, command: Command) -> None:
     """The last page, what all pictures took, and what to type next."""
     clips = getattr(config_of(run.model), "num_frames", 1) > 1 if hasattr(run.model, "config") else False
     commands = after_run(run.args, command, run.train_set.source, clips) if finished else to_continue(command)
-    bar = run.showing.compared_with_nothing(_last_metrics(run)) if finished else []
-    _show(run, "finished" if finished else f"stopped by signal {run.stop.received}", commands, bar)
+    compared = _closing_lines(run) if finished else []
+    _show(run, "finished" if finished else f"stopped by signal {run.stop.received}", commands, compared)
     pictures = [run.showing.cost()] if run.showing.active else []
-    run.report.say([*bar, *pictures, *told(commands)])
+    run.report.say([*pictures, *told(commands)])
 
 
 def _finish(run: Run) -> None:
@@ -285,6 +291,5 @@ def _finish(run: Run) -> None:
     with patience(SAVING), run.averaged(), run.whole() as model:
         run.ranks.on_main(save)
     listed = count_skipped(run.args.output_dir)
-    found = {name.removeprefix("eval/"): value for name, value in _last_metrics(run).items()}
-    run.report.say(run.task.closing_lines(found))
+    run.report.say(_closing_lines(run))
     run.report.say([f"model and metrics are in {run.args.output_dir}", *([listed] if listed else [])])

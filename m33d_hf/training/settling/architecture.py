@@ -55,6 +55,9 @@ _TRAINED_AS = {
     DETECTION: "M33DForVideoActionDetection",
     PRETRAINING: "M33DForPreTraining",
 }
+TAKEN = frozenset(
+    {*FIXED, *DECODER, *_SHARING, *_CLIPS, "image_size", "use_cls_token", "modalities"}.union(*_HEADS.values())
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +90,8 @@ def read_origin(args: RunArguments) -> Origin:
     if found is None:
         return Origin(architecture_of(load_foreign(str(args.init_from), args.init.stated())))
     trained_as = next(iter(found.config.get("architectures") or []), "")
-    return Origin(found.config, trained_as, own=True)
+    whole = M33DConfig.from_dict(dict(found.config))  # files leave out what is as by default
+    return Origin({name: getattr(whole, name) for name in M33DConfig.__dataclass_fields__}, trained_as, own=True)
 
 
 def adopt(args: RunArguments, origin: Origin, origins: Mapping[str, str], open_keys: frozenset[str]) -> dict[str, Any]:
@@ -109,7 +113,8 @@ def adopt(args: RunArguments, origin: Origin, origins: Mapping[str, str], open_k
         fixed = sorted(set(M33DConfig.__dataclass_fields__) & {*theirs, *fixed} & args.model.keys())
         same = origin.trained_as == _TRAINED_AS[DETECTION]
         fixed = [name for name in fixed if same or not name.startswith(("temporal_", "classifier_"))]
-    free = ["image_size"]
+    # Published models are larger than most machines train at their size of pictures: there `auto` is for the rule.
+    free = ["image_size"] if origin.own or "model.image_size" not in open_keys else []
     if clips == origin.is_clip and args.task not in DENSE:
         free += ["num_frames"] if clips else []
     if origin.own and clips == origin.is_clip:
@@ -124,7 +129,7 @@ def adopt(args: RunArguments, origin: Origin, origins: Mapping[str, str], open_k
         gap = key in open_keys or name not in args.model
         if theirs.get(name) is not None and (gap or (name in fixed and not explicit(key, origins))):
             taken[name] = theirs[name]
-    _check_heads(args, origin, taken, origins)
+    _check_heads(args, origin, taken, origins, open_keys)
     return taken
 
 
@@ -138,13 +143,20 @@ def _wants_clips(args: RunArguments, origin: Origin, open_keys: frozenset[str]) 
     return bool(frames > 1)
 
 
-def _check_heads(args: RunArguments, origin: Origin, taken: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+def _check_heads(
+    args: RunArguments,
+    origin: Origin,
+    taken: Mapping[str, Any],
+    origins: Mapping[str, str],
+    open_keys: frozenset[str],
+) -> None:
     """A width from the checkpoint with the heads of a recipe would be a guess."""
     name = "num_attention_heads"
-    if name in origin.fields or explicit(f"model.{name}", origins):
+    if name in origin.fields or (explicit(f"model.{name}", origins) and f"model.{name}" not in open_keys):
         return
     width = taken.get("hidden_size")
-    if width is None or same_setting(width, args.model.get("hidden_size", M33DConfig.hidden_size)):
+    same = same_setting(width, args.model.get("hidden_size", M33DConfig.hidden_size))
+    if width is None or (same and f"model.{name}" not in open_keys):
         return
     raise CheckpointError(
         f"{args.init_from} is {width} wide, but its files do not say how many attention heads it has, and no released "

@@ -19,7 +19,7 @@ from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.checkpoints import find_checkpoints
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.parsing import Resolved, resolve
-from m33d_hf.training.settling.architecture import DENSE, DETECTION, Origin, adopt, read_origin, with_modalities
+from m33d_hf.training.settling.architecture import DENSE, DETECTION, TAKEN, Origin, adopt, read_origin, with_modalities
 from m33d_hf.training.settling.data_facts import DataFacts, look_at, look_at_depth
 from m33d_hf.training.settling.layers import explicit
 from m33d_hf.training.settling.machine import Machine, find_machine
@@ -113,7 +113,8 @@ class _Work:
         """A resumed run keeps what it had decided, wherever it goes on."""
         model = before.get("model")
         earlier = model if isinstance(model, dict) else {}
-        for name in sorted({*earlier, *self.args.model}):
+        started = before.get("init_from") is not None and self.args.init_from is not None
+        for name in sorted(TAKEN & {*earlier, *self.args.model} if started else ()):
             key = f"model.{name}"
             if explicit(key if name != "modalities" else name, self.origins):
                 continue
@@ -155,6 +156,11 @@ class _Work:
         """Look at the data and the machine, and decide the rest."""
         args, machine = self.args, find_machine(self.args)
         clip = self._clips()
+        if args.eval_only:  # nothing is trained, and the model is what it is
+            size = {"evaluation.batch_size": 32, "data.num_workers": machine.workers}
+            for key in self.open & size.keys():
+                self.put(key, size[key], _SIZED)
+            return
         if args.task == DETECTION:
             width = int((origin.fields if origin else {}).get("hidden_size", M33DConfig.hidden_size))
             self._fill("model", temporal_sizes(width))
@@ -169,7 +175,7 @@ class _Work:
         config = M33DConfig(**args.model)
         stated = {f"train.{name}": getattr(args.train, name) for name in ("batch_size", "accumulation", "max_steps")}
         stated = {key: value for key, value in stated.items() if key not in self.open}
-        if args.train.epochs is not None and not args.eval_only:
+        if args.train.epochs is not None:
             effective = args.train.batch_size * args.train.accumulation * machine.processes
             stated["train.max_steps"] = max(1, round(args.train.epochs * data.samples / effective))
         for key, value in schedule(args.task, machine, data, config, stated).items():
@@ -199,14 +205,14 @@ class _Work:
         args = self.args
         steps = args.train.max_steps or 0
         effective = args.train.batch_size * args.train.accumulation * machine.processes
-        seconds = steps * step_seconds(args.task, machine, config, effective)
+        seconds = steps * step_seconds(args.task, machine, data, config, effective)
         height, width = config.image_height_width
         patch = "x".join(map(str, dict.fromkeys(config.patch_height_width)))
         unit = f"{config.num_frames} frames of {height}x{width}" if config.is_clip_model else f"{height}x{width}"
         what = "clips" if config.is_clip_model else "frames"
         model = f"ViT of width {config.hidden_size}, {config.num_hidden_layers} layers, patch {patch}"
-        about = "" if args.eval_only else f", {steps} steps, about {duration(seconds)}"
-        lines = [f"{data.samples} {what}, {machine}: {model}, {unit}, batch {effective}{about}"]
+        about = f"{steps} steps, about {duration(seconds)}" if args.train.max_steps else f"{args.train.epochs:g} epochs"
+        lines = [f"{data.samples} {what}, {machine}: {model}, {unit}, batch {effective}, {about}"]
         return [*lines, *data.notes]
 
 

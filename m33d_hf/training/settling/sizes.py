@@ -30,7 +30,7 @@ class Class:
         patch: side of a patch.
         width, layers, heads: of the encoder.
         batch: samples of a step, all processes together.
-        seconds: computation that a run of a few hundred samples may take.
+        seconds: that a run of a few hundred samples may take.
     """
 
     side: int
@@ -43,7 +43,7 @@ class Class:
 
 
 _CLASSES = {
-    "cpu": Class(side=96, patch=8, width=128, layers=6, heads=4, batch=16, seconds=110.0),
+    "cpu": Class(side=96, patch=8, width=128, layers=4, heads=4, batch=16, seconds=90.0),
     "cpus": Class(side=128, patch=8, width=192, layers=8, heads=6, batch=32, seconds=300.0),
     "gpu": Class(side=224, patch=16, width=384, layers=12, heads=6, batch=64, seconds=600.0),
 }
@@ -51,8 +51,9 @@ _CLIP_SIDE = {"cpu": 64, "cpus": 96, "gpu": 128}
 # Passes over a few hundred samples; over fewer there are more, over many fewer.
 _PASSES = {PRETRAINING: 40.0, "depth_estimation": 40.0, "semantic_segmentation": 40.0, "video_classification": 40.0}
 _FULL_PASSES = 1000  # samples
-_FEWEST_STEPS, _MOST_STEPS = 100, 50_000
+_FEWEST_STEPS, _MOST_STEPS = 150, 50_000
 _EVALUATIONS, _CHECKPOINTS, _LINES = 4, 2, 40
+_PIXELS = 640 * 480
 _LONGEST = 2.0  # the long side of pictures, in short sides
 
 
@@ -133,7 +134,7 @@ def schedule(
         "evaluation.batch_size": 4 * batch if task != PRETRAINING else 32,
         "checkpoint.every_steps": max(1, -(-steps // _CHECKPOINTS)),
         "logging.every_steps": max(1, steps // _LINES),
-        "data.num_workers": _between(machine.cores // max(1, machine.processes) - 1, 1, 8),
+        "data.num_workers": machine.workers,
     }
 
 
@@ -141,14 +142,14 @@ def _steps(task: str, machine: Machine, data: DataFacts, config: M33DConfig, eff
     few = min(data.samples, _FULL_PASSES)
     wanted = _PASSES.get(task, 20.0) * (few + (data.samples - few) ** 0.75) / effective
     budget = seconds * max(1.0, (data.samples / _FULL_PASSES) ** 0.5)
-    affordable = budget / step_seconds(task, machine, config, effective)
+    affordable = budget / step_seconds(task, machine, data, config, effective)
     steps = min(max(min(wanted, affordable), _FEWEST_STEPS), _MOST_STEPS)
     digits = 10 if steps < 1000 else 50
     return max(digits, round(steps / digits) * digits)
 
 
-def step_seconds(task: str, machine: Machine, config: M33DConfig, effective: int) -> float:
-    """Computation of one step, roughly; 0 for tasks that are not counted."""
-    if task not in COUNTED:
-        return 1e-9
-    return effective * flops_per_sample(config, task, batch_size=min(effective, 8)) / machine.speed
+def step_seconds(task: str, machine: Machine, data: DataFacts, config: M33DConfig, effective: int) -> float:
+    """Time of one step, roughly; of a task that is not counted, that of reading."""
+    operations = flops_per_sample(config, task, batch_size=min(effective, 8)) if task in COUNTED else 0.0
+    pictures = config.num_frames * data.height * data.width / _PIXELS
+    return machine.seconds(effective * operations, effective * pictures)

@@ -15,7 +15,6 @@ from torch import nn
 
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.showing.floors import Floor, floor_of
 from m33d_hf.training.showing.inputs import inputs_figure
 from m33d_hf.training.showing.predictions import drawing_of, predictions_figure
 from m33d_hf.training.showing.report import REPORT, RunStory, write_report
@@ -125,26 +124,6 @@ class Showing:
         story.seconds, story.drawing_seconds = time.perf_counter() - self._started, self.seconds
         with self._forgiven():
             write_report(story)
-
-    def compared_with_nothing(self, metrics: Mapping[str, float]) -> list[str]:
-        """A line that puts the last evaluation beside a prediction that looks at no picture; empty where none is known.
-
-        Args:
-            metrics: "eval/..." of the last evaluation.
-        """
-        if not self.active or not metrics:
-            return []
-        found: Floor | None = None
-        with self._forgiven():
-            found = floor_of(self.task, self.args, config_of(self.model), self.train_set, self.eval_set)
-        mine = metrics.get(f"eval/{found.metric}") if found is not None else None
-        if found is None or mine is None or self.eval_set is None:
-            return []
-        verdict = "above" if mine > found.value else "NOT above"
-        return [
-            f"{found.metric} {mine:.4f} is {verdict} that of a prediction that looks at no picture: {found.value:.4f} "
-            f"({found.how}, judged on {found.samples} of {len(self.eval_set)} evaluation frames)"
-        ]
 
     def cost(self) -> str:
         """A line about where to look, and the time that all of this took."""

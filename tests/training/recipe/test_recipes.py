@@ -11,11 +11,11 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe import recipes
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import resolve
 
 
 def parse(recipe: str, *words: str, task: str = "pretraining") -> RunArguments:
-    return parse_arguments(["--recipe", recipe, *words], task)
+    return resolve(["--recipe", recipe, *words], task).args
 
 
 def config(args: RunArguments) -> M33DConfig:

@@ -37,7 +37,8 @@ def test_sizes_make_a_model_whose_pictures_keep_their_shape(
 @pytest.mark.parametrize("width", [64, 128, 192, 384, 768])
 def test_heads_of_dense_tasks_stay_in_proportion_to_the_encoder(width: int) -> None:
     found = sizes(LAPTOP, hidden_size=width, num_hidden_layers=6)
-    for model_class, head in ((M33DForDepthEstimation, "depth_head"), (M33DForSemanticSegmentation, "segmentation_head")):
+    heads = {"depth_head": M33DForDepthEstimation, "segmentation_head": M33DForSemanticSegmentation}
+    for head, model_class in heads.items():
         model = model_class(M33DConfig(**found, num_labels=10))
         counts = {True: 0, False: 0}
         for name, parameter in model.named_parameters():
@@ -57,7 +58,7 @@ def test_a_schedule_is_the_same_every_time_and_within_its_budget(task: str) -> N
     config = M33DConfig(**sizes(LAPTOP))
     found = schedule(task, LAPTOP, FRAMES, config, {})
     assert found == schedule(task, LAPTOP, FRAMES, config, {})
-    seconds = found["train.max_steps"] * step_seconds(task, LAPTOP, config, found["train.batch_size"])
+    seconds = found["train.max_steps"] * step_seconds(task, LAPTOP, FRAMES, config, found["train.batch_size"])
     assert 20 < seconds < 150
     assert found["train.batch_size"] == 16 and found["train.precision"] == "no"
 
@@ -68,7 +69,7 @@ def test_more_data_and_more_machine_never_mean_fewer_steps() -> None:
         schedule("depth_estimation", LAPTOP, DataFacts(samples, 480, 640), config, {})["train.max_steps"]
         for samples in (20, 60, 200, 1000, 5000)
     ]
-    assert all(few <= more for few, more in itertools.pairwise(steps)) and steps[0] >= 100
+    assert all(few <= more for few, more in itertools.pairwise(steps)) and steps[0] >= 150
 
 
 def test_what_is_stated_is_kept_and_the_rest_follows_it() -> None:
