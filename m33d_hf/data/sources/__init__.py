@@ -24,6 +24,7 @@ SOURCES = {
     "scannet": ("m33d_hf.data.sources.scannet.source", "ScanNetSource"),
     "nyuv2": ("m33d_hf.data.sources.nyuv2.source", "NYUv2Source"),
     "sunrgbd": ("m33d_hf.data.sources.sunrgbd.source", "SunRgbdSource"),
+    "scenes": ("m33d_hf.data.sources.scenes.source", "ScenesSource"),
     "hub": ("m33d_hf.data.sources.hub.source", "HubSource"),
     "phases": ("m33d_hf.data.sources.phases.source", "PhasesSource"),
     "ucf101": ("m33d_hf.data.sources.actions.ucf101", "Ucf101Source"),

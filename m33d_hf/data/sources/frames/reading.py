@@ -160,9 +160,9 @@ class FrameReader:
             if lies != 1 and size_and_orientation(path)[2] == 1:
                 ids = as_the_picture_lies(ids, path, lies, size, self.orientation)
             labels = torch.from_numpy(ids)
-        return self._aligned(frame, rgb, depth, labels, others)
+        return self.aligned(frame, rgb, depth, labels, others)
 
-    def _aligned(
+    def aligned(
         self,
         frame: Frame,
         rgb: torch.Tensor | None,
