@@ -112,9 +112,7 @@ def _write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     write_atomically(path, write)
 
 
-def _write_report(
-    path: Path, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]
-) -> None:
+def _write_report(path: Path, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]) -> None:
     report: dict[str, Any] = {
         "version": 1,
         "findings": [vars(finding) for finding in findings],
@@ -133,9 +131,7 @@ def _sheet(path: Path, measured: Sequence[tuple[Split, SplitTally]]) -> str:
     return "no contact sheet (nothing could be read)" if written is None else written.name
 
 
-def _what_next(
-    request: Request, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]
-) -> str:
+def _what_next(request: Request, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]) -> str:
     """The command to type next."""
     words = _without(request.words, "--data.skip_list")
     named = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None

@@ -105,9 +105,7 @@ def _take_note_of(error: Exception, key: str, tally: SplitTally) -> None:
         tally.unusable.append(unreadable(error, key))
 
 
-def _count(
-    handle: VideoHandle, sample: RGBDSample, spec: DepthSpec | None, tally: SplitTally
-) -> tuple[bool, bool]:
+def _count(handle: VideoHandle, sample: RGBDSample, spec: DepthSpec | None, tally: SplitTally) -> tuple[bool, bool]:
     """Take one frame into account; returns whether it has depth, and whether any of that is valid."""
     scene = tally.scene(scene_of(handle))
     tally.frames += 1

@@ -112,9 +112,7 @@ def _histogram(title: str, counts: Counter[int], names: Sequence[str] | None, wh
         return []
     total = sum(counts.values())
     named = sorted(counts.items(), key=lambda entry: (entry[0] == IGNORE_INDEX, -entry[1], entry[0]))
-    lines = [
-        f"  {_name(number, names)}: {count / total:.2%} ({count} {what})" for number, count in named[:_MOST_LINES]
-    ]
+    lines = [f"  {_name(number, names)}: {count / total:.2%} ({count} {what})" for number, count in named[:_MOST_LINES]]
     return [f"{title}:", *lines, *([f"  and {len(named) - _MOST_LINES} more"] if len(named) > _MOST_LINES else [])]
 
 

@@ -55,9 +55,7 @@ class Split:
         """The samples of a chunk, and how closely each is looked at."""
         places = range(number * self.chunk_size, min((number + 1) * self.chunk_size, len(self.rows)))
         edges, hashes = (-(-len(self.rows) // most) for most in (MOST_EDGES, MOST_HASHES))
-        return [
-            (self.rows[place], Looks(self.frames, place % edges == 0, place % hashes == 0)) for place in places
-        ]
+        return [(self.rows[place], Looks(self.frames, place % edges == 0, place % hashes == 0)) for place in places]
 
     def fingerprint(self) -> str:
         """Equal for equal data, looked at equally: partial results of another are of no use."""

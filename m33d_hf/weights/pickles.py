@@ -20,9 +20,7 @@ import torch
 from m33d_hf.errors import CheckpointError
 from m33d_hf.weights.archive import check_archive, is_archive
 
-NO_CHECKSUM = (
-    "the file has no checksum (torch's old format, or saved without): damaged values cannot be detected"
-)
+NO_CHECKSUM = "the file has no checksum (torch's old format, or saved without): damaged values cannot be detected"
 _SCALAR_CODES = {("f", 2): "e", ("f", 4): "f", ("f", 8): "d", ("b", 1): "?"}
 _SCALAR_CODES |= {("i", size): code for size, code in ((1, "b"), (2, "h"), (4, "i"), (8, "q"))}
 _SCALAR_CODES |= {("u", size): code for size, code in ((1, "B"), (2, "H"), (4, "I"), (8, "Q"))}

@@ -15,6 +15,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 _UNREADABLE = "it cannot be read from the weights"
 
+
 @dataclass
 class ConversionReport:
     """What became of every weight of the checkpoint (`used`, `ignored`) and of the model (`filled`, `new`).

@@ -77,4 +77,6 @@ def _topics_of_database(path: Path) -> Iterator[tuple[str, int]]:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
             yield from base.execute(_COUNTED).fetchall()
     except sqlite3.Error as error:
-        raise CorruptFileError(path, f"cannot be read as a data base ({error}); was the recording cut short?") from error
+        raise CorruptFileError(
+            path, f"cannot be read as a data base ({error}); was the recording cut short?"
+        ) from error

@@ -86,7 +86,9 @@ def test_registration_agrees_with_the_sdk(tmp_path: Path, recorded: Path):
     frames = next(each for _ in range(6) if (each := syncer.wait_for_frames(2000)).size() == 2)
     aligned = np.array(align.process(frames).get_depth_frame().get_data()).astype(np.float64) * UNIT
     import_recording(recorded, tmp_path / "out", say=quiet)
-    ours = register_depth(np.where(stored > 0, stored * UNIT, np.nan), read_calibration(tmp_path / "out/calibration.json"))
+    ours = register_depth(
+        np.where(stored > 0, stored * UNIT, np.nan), read_calibration(tmp_path / "out/calibration.json")
+    )
     both = (aligned > 0) & np.isfinite(ours)
     assert both.mean() > 0.7 and ((aligned > 0) & ~np.isfinite(ours)).mean() < 0.01
     apart = np.abs(ours[both] - SHIFT[2] - aligned[both])  # the two cameras look in one direction

@@ -204,9 +204,7 @@ def test_options_of_flags_and_recipes_are_refused_with_key_and_origin(tmp_path: 
     recipe.write_text(
         "train: {max_steps: 1}\ndata: {source: folder, options: {every: often}, eval_options: {fps: 0}}\n"
     )
-    with pytest.raises(
-        ConfigError, match=rf"data\.options\.every \(recipe {recipe}\) must be an integer, not 'often'"
-    ):
+    with pytest.raises(ConfigError, match=rf"data\.options\.every \(recipe {recipe}\) must be an integer, not 'often'"):
         parse_arguments(["--recipe", str(recipe)], "semantic_segmentation")
     with pytest.raises(ConfigError, match=rf"data\.eval_options\.fps \(recipe {recipe}\) is 0; it must be above 0"):
         parse_arguments(["--recipe", str(recipe), "--data.options.every", "2"], "semantic_segmentation")

@@ -60,11 +60,11 @@ class Library:
         except M33DError:
             raise
         except Exception as error:  # of a library that loads lists from the network where they are not stated
+            of = "" if split is None else f" of the split {split}"
             raise DataError(
-                f"{self.set.title} under {self.root}: scenezoo cannot read its list of scenes"
-                f"{'' if split is None else f' of the split {split}'} ({type(error).__name__}: {error}). It loads lists "
-                "that are not among the files from the network; name local ones with --data.options.tables, such as "
-                "{split_file: PATH}."
+                f"{self.set.title} under {self.root}: scenezoo cannot read its list of scenes{of} "
+                f"({type(error).__name__}: {error}). It loads lists that are not among the files from the network; name "
+                "local ones with --data.options.tables, such as {split_file: PATH}."
             ) from error
 
     def parts(self, scene: str) -> list[str | None]:
@@ -98,7 +98,9 @@ class Library:
             for fold in _FOLDS:
                 folder = Path(root) / fold / scene / name
                 if folder.is_dir():
-                    stamps = [float(Path(file).stem.rpartition("_")[2]) for file in os.listdir(folder) if file[0] != "."]
+                    stamps = [
+                        float(Path(file).stem.rpartition("_")[2]) for file in os.listdir(folder) if file[0] != "."
+                    ]
                     return _near(np.sort(np.array(stamps)), times, float(dataset.timestamp_tolerance))
         raise FileNotFoundError(f"{name} of {scene} was not downloaded")
 

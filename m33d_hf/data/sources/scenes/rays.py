@@ -34,7 +34,9 @@ def axis_cosines(size: tuple[int, int], intrinsics: np.ndarray, distortion: np.n
         DataError: another number of parameters, or values that are not finite.
     """
     if distortion.shape != (PARAMETERS,) or intrinsics.shape != (3, 3):
-        raise DataError(f"a Fisheye624 camera has (3, 3) and (12,) parameters, not {intrinsics.shape}, {distortion.shape}")
+        raise DataError(
+            f"a Fisheye624 camera has (3, 3) and (12,) parameters, not {intrinsics.shape}, {distortion.shape}"
+        )
     if not (np.isfinite(distortion).all() and np.isfinite(intrinsics).all()):
         raise DataError("the parameters of the Fisheye624 camera are not all finite")
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float64)

@@ -103,12 +103,14 @@ class ScenesSource(Source):
         self.notes, self.unpaired = [], []
         sequences, rates = self._found(library, _split_of(found, split))
         if not sequences:
-            raise DataError(_nothing(found, self.root, self.unpaired))
+            raise DataError(_nothing(found, self.root, self.unpaired, self.notes))
         kept = thin_out(sequences, unit, every, min_frames, self.unpaired, clip_length)
         total, scenes = sum(len(frames) for frames in kept.values()), len({_scene_of(key) for key in kept})
         via = "" if library.stream is None else f", stream {library.stream}"
         self.notes.append(f"{total} frames of {scenes} scenes of {found.title}{via}; depth in metres along the axis")
-        self.notes.append(f"split {split} as in the data set" if split not in (None, "all") else "all frames, not split")
+        self.notes.append(
+            f"split {split} as in the data set" if split not in (None, "all") else "all frames, not split"
+        )
         if dataset != _VERIFIED:
             self.notes.append(f"the reading of {found.title} has not been tried on its files: look at some samples")
         self._items = self._handles(kept, unit, clip_length, windows, fps, every, rates)
@@ -118,6 +120,7 @@ class ScenesSource(Source):
         """Sequence (scene, or scene/room) -> its frames, and frames per second where times are known."""
         sequences: Sequences = {}
         rates: dict[str, float] = {}
+        absent: list[str] = []
         for scene in library.scenes(split):
             try:
                 for room in library.parts(scene):
@@ -132,9 +135,13 @@ class ScenesSource(Source):
                         rates[key] = 1 / step
             except (M33DError, ImportError):
                 raise
+            except FileNotFoundError as error:
+                absent.append(f"{scene}: {error}")
             except Exception as error:  # of a library whose readers raise what their files make them raise
                 words = str(error).strip() or type(error).__name__
                 self.unpaired.append(Unpaired(scene, f"cannot be listed ({words})"))
+        if absent:
+            self.notes.append(f"{len(absent)} scenes of the list are not among the files, the first: {absent[0]}")
         return sequences, rates
 
     def _handles(
@@ -202,7 +209,9 @@ def _refuse(found: SceneSet, dataset: str, labels: str, align: str) -> None:
     if labels != "none" and found.labels is None:
         raise ConfigError(f"labels={labels}: {found.title} has no label maps of its pictures that scenezoo reads")
     if dataset == "ase" and align == REGISTER:
-        raise ConfigError(f"align=register: colour and depth of {found.title} are of one fisheye camera and fit already")
+        raise ConfigError(
+            f"align=register: colour and depth of {found.title} are of one fisheye camera and fit already"
+        )
 
 
 def _split_of(found: SceneSet, split: str | None) -> str | None:
@@ -222,7 +231,8 @@ def _split_of(found: SceneSet, split: str | None) -> str | None:
     return found.splits[name]
 
 
-def _nothing(found: SceneSet, root: Path, unpaired: list[Unpaired]) -> str:
+def _nothing(found: SceneSet, root: Path, unpaired: list[Unpaired], notes: list[str]) -> str:
     reasons = Counter(entry.reason for entry in unpaired).most_common(2)
-    told = "; ".join(f"{reason} ({count} scenes)" for reason, count in reasons) or "its list of scenes is empty"
+    told = "; ".join([*notes, *(f"{reason} ({count} times)" for reason, count in reasons)])
+    told = told or "its list of scenes is empty"
     return f"{root} has no usable frame of {found.title}: {told}"

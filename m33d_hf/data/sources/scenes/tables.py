@@ -31,9 +31,7 @@ class SceneSet:
     title: str
     streams: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
-    splits: Mapping[str, str] = field(
-        default_factory=lambda: {"train": "train", "validation": "val", "test": "test"}
-    )
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "validation": "val", "test": "test"})
     labels: str | None = None
     listing: tuple[str, ...] = ()
     align: str = "rgb_to_depth"
@@ -79,10 +77,10 @@ SCENE_SETS: Mapping[str, SceneSet] = {
         ("lowres_wide", "wide", "mov", "threedod"),
         {"ultrawide": _NO_DEPTH, "vga_wide": _NO_DEPTH},
         _ARKIT,
-        listing=("timestamps", "rgb_intrinsics", "depth_intrinsics"),
+        listing=("timestamps",),
     ),
     "matterport3d": SceneSet("matterport3d", "Matterport3D", ("undistorted", "raw")),
-    "multiscan": SceneSet("multiscan", "MultiScan"),
+    "multiscan": SceneSet("multiscan", "MultiScan", listing=("timestamps",)),
     "3rscan": SceneSet("3rscan", "3RScan", align=REGISTER),
     "structured3d": SceneSet(
         "structured3d", "Structured3D", ("perspective",), {"panorama": _PANORAMA}, labels=SEMANTIC, rooms=True
@@ -92,7 +90,7 @@ SCENE_SETS: Mapping[str, SceneSet] = {
         "Aria Synthetic Environments",
         splits={"train": "train"},
         labels=INSTANCES,
-        listing=("rgb_intrinsics", "depth_intrinsics"),
+        listing=("timestamps", "rgb_intrinsics", "depth_intrinsics"),
     ),
 }
 
