@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import queue
 import threading
@@ -11,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from m33d_hf.data.files.libusb import with_libusb
 from m33d_hf.errors import CorruptFileError, MissingDependencyError
 
 Taken = TypeVar("Taken")
-_INSTALL = "pip install 'm33d-hf[cameras]'"
 _WAITING = 16  # frames between the SDK's threads and ours
 _PAUSE = 0.001  # seconds between two looks at a full queue
 _QUIET = 0.5  # seconds after the end, for frames that the SDK's threads still hold
@@ -31,22 +30,11 @@ def load_sdk() -> Any:
         MissingDependencyError: it is not installed, or lacks libusb or another library of the system.
     """
     try:
-        return importlib.import_module("pyrealsense2")
-    except ImportError as error:
-        missing = error
-    if isinstance(missing, ModuleNotFoundError) and missing.name == "pyrealsense2":
+        return with_libusb(lambda: importlib.import_module("pyrealsense2"), "RealSense's SDK", "cameras")
+    except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"RealSense's recordings are read by its SDK: {_INSTALL} (pyrealsense2, for Linux and Windows)."
-        ) from missing
-    if "libusb" not in str(missing):
-        raise MissingDependencyError(f"RealSense's SDK is installed and cannot be loaded: {missing}") from missing
-    try:
-        ctypes.CDLL(str(importlib.import_module("libusb_package").get_library_path()), mode=ctypes.RTLD_GLOBAL)
-        return importlib.import_module("pyrealsense2")
-    except (ImportError, OSError) as error:
-        raise MissingDependencyError(
-            f"RealSense's SDK is installed, but the system lacks libusb ({missing}): {_INSTALL} brings one "
-            "(libusb-package), or install the system's: apt install libusb-1.0-0."
+            "RealSense's recordings are read by its SDK: pip install 'm33d-hf[cameras]' (pyrealsense2, for Linux and "
+            "Windows)."
         ) from error
 
 

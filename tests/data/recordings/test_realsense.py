@@ -177,7 +177,7 @@ def test_without_the_sdk_or_what_it_needs(monkeypatch: pytest.MonkeyPatch, modul
     def missing(name: str, *rest: Any) -> Any:
         raise error if name == module else ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr("m33d_hf.data.recordings.realsense_sdk.importlib.import_module", missing)
+    monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(MissingDependencyError, match=words):
         load_sdk()
 

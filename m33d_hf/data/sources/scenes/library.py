@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.files.libusb import with_libusb
 from m33d_hf.data.sources.scenes.tables import SceneSet
 from m33d_hf.errors import ConfigError, DataError, M33DError, MissingDependencyError
 
@@ -63,8 +64,8 @@ class Library:
             of = "" if split is None else f" of the split {split}"
             raise DataError(
                 f"{self.set.title} under {self.root}: scenezoo cannot read its list of scenes{of} "
-                f"({type(error).__name__}: {error}). It loads lists that are not among the files from the network; name "
-                "local ones with --data.options.tables, such as {split_file: PATH}."
+                f"({type(error).__name__}: {error}). It loads lists that are not among the files from the network; "
+                "name local ones with --data.options.tables, such as {split_file: PATH}."
             ) from error
 
     def parts(self, scene: str) -> list[str | None]:
@@ -117,9 +118,8 @@ def _near(stamps: np.ndarray, times: np.ndarray, tolerance: float) -> np.ndarray
 def _open(name: str, root: str, tables: tuple[tuple[str, str], ...], offline: bool) -> Any:
     library = load_library()
     try:
-        return library.get_dataset(name, root, offline=offline, **dict(tables))
-    except ImportError as error:  # the library imports Open3D only here
-        raise MissingDependencyError(f"scenezoo is installed and its reader of {name} cannot load: {error}") from error
+        # Its reader of a data set imports Open3D, which needs libusb.
+        return with_libusb(lambda: library.get_dataset(name, root, offline=offline, **dict(tables)), "Open3D", "scenes")
     except TypeError as error:
         raise ConfigError(
             f"--data.options.tables names {', '.join(key for key, _ in tables)}, which scenezoo's {name} does not all "

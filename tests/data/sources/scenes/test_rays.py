@@ -29,9 +29,13 @@ def project(direction: np.ndarray) -> np.ndarray:
 
 def test_cosines_are_those_of_directions_that_meet_the_pixels():
     found = axis_cosines(SIZE, INTRINSICS, DISTORTION)
+
+    def missed(at: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+        return project(np.array([*at, 1.0])) - pixel
+
     for row, column in np.random.default_rng(0).integers(20, 156, (40, 2)):
-        start = (np.array([column, row]) - C) / F
-        solved = root(lambda a: project(np.array([*a, 1.0])) - [column, row], start, tol=1e-12)
+        pixel = np.array([column, row])
+        solved = root(missed, (pixel - C) / F, (pixel,), tol=1e-12)
         assert solved.success and found[row, column] == pytest.approx(1 / np.sqrt(1 + solved.x @ solved.x), abs=1e-7)
 
 
