@@ -18,7 +18,7 @@ from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame
 from m33d_hf.data.sources.frames.splits import Sequences, canonical_split
 from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window, thin_out
 from m33d_hf.data.sources.scenes.handles import METRES, SceneHandle, SceneReader
-from m33d_hf.data.sources.scenes.library import Library, load_library
+from m33d_hf.data.sources.scenes.scene_library import Library, load_library
 from m33d_hf.data.sources.scenes.tables import REGISTER, SEMANTIC, SceneSet, scene_set
 from m33d_hf.errors import ConfigError, DataError, M33DError
 
@@ -166,7 +166,7 @@ class ScenesSource(Source):
 
     def _handle(self, name: str, key: str, frames: list[Frame], fps: float | None = None) -> SceneHandle:
         numbers = tuple(int(frame.key.rpartition("/")[2]) for frame in frames)
-        library = self.reader.library
+        library = self.reader.opened
         scene, _, room = key.rpartition("/") if library.set.rooms else (key, "", None)
         return SceneHandle(name, str(scene), room, numbers, self.reader, fps)
 
@@ -184,10 +184,10 @@ class ScenesSource(Source):
 
     def digest(self) -> str:
         """Digest of the names and numbers of the frames and of how they are read; files are not looked at."""
-        reader, library = self.reader, self.reader.library
+        reader, library = self.reader, self.reader.opened
         state = {
             "source": self.name,
-            "dataset": library.set.library_name,
+            "dataset": library.set.known_as,
             "stream": library.stream,
             "upright": library.upright,
             "align": reader.align,

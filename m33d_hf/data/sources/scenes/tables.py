@@ -16,7 +16,7 @@ class SceneSet:
     """One data set.
 
     Attributes:
-        library_name: what scenezoo calls it.
+        known_as: what scenezoo calls it.
         title: for messages.
         streams: camera streams with colour and depth, the first is the default; empty where there is but one.
         refused: streams that are not read, with the reason.
@@ -27,7 +27,7 @@ class SceneSet:
         rooms: whether a scene holds rooms, each with its own frames.
     """
 
-    library_name: str
+    known_as: str
     title: str
     streams: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class SceneSet:
         Raises:
             ConfigError: one that is not read, with the reason, or an unknown one.
         """
-        if wanted in self.refused:
+        if wanted is not None and wanted in self.refused:
             raise ConfigError(f"stream {wanted!r} of {self.title} is not read: {self.refused[wanted]}")
         if wanted is not None and wanted not in self.streams:
             known = ", ".join(self.streams) or "none to choose from"

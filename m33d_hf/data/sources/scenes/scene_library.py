@@ -47,7 +47,7 @@ class Library:
         Raises:
             MissingDependencyError: scenezoo is not installed. ConfigError: tables that it does not know.
         """
-        return _open(self.set.library_name, self.root, self.tables, self.offline)
+        return _open(self.set.known_as, self.root, self.tables, self.offline)
 
     def scenes(self, split: str | None) -> list[str]:
         """Names of the scenes of a split (the library's name), None for all.
@@ -79,7 +79,7 @@ class Library:
         """
         batch = self.frames(scene, room, None, self.set.listing)
         found, times = np.asarray(batch.indices), batch.timestamps
-        if self.set.library_name == "arkitscenes":
+        if self.set.known_as == "arkitscenes":
             keep = self._with_depth(scene, times)
             found, times = found[keep], times[keep]
         return found, times
