@@ -1,6 +1,6 @@
 """What RealSense's SDK records, seen without the SDK: whether a file is its work, and how many pictures are in it.
 
-Up to version 2.58 the SDK writes bags of ROS 1 (`.bag`), from 2.59 on the data base of a bag of ROS 2 without its
+Before version 2.59 the SDK writes bags of ROS 1 (`.bag`), from then on the data base of a bag of ROS 2 without its
 metadata (`.db3`). Both name their topics `/device_0/sensor_1/Color_0/image/data`. The counts are compared with what
 the SDK hands out, which leaves frames out where it is not asked with care.
 """

@@ -132,6 +132,12 @@ def test_recordings_that_lack_something(tmp_path: Path):
     assert "no calibration: " in notes and "lens distortion of depth" in notes and "calibration" not in summary.flags
 
 
+def test_colour_and_depth_that_are_never_together(tmp_path: Path, recorded: Path):
+    """Colour is two milliseconds late, and less is allowed."""
+    with pytest.raises(DataError, match=rf"no frame of colour and depth: 0 frames of {COUNT} .* at most 0.001 s apart"):
+        import_recording(recorded, tmp_path / "out", ImportOptions(max_difference=0.001), quiet)
+
+
 def test_recordings_cut_short(tmp_path: Path, recorded: Path):
     for source in (recorded, BAG):
         path = tmp_path / f"cut{source.suffix}"

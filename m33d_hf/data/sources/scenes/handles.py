@@ -50,7 +50,7 @@ class SceneReader:
         wanted = {"rgb", "depth", "segmentation", MODALITY} if maps is None else set(maps)
         if self.align != "refuse":  # the map that sets the size stays
             wanted.add("depth" if self.align == "rgb_to_depth" else "rgb")
-        items = [name for name in ("rgb", "depth") if name in wanted] or ["rgb", "depth"]
+        items: list[str] = [name for name in ("rgb", "depth") if name in wanted] or ["rgb", "depth"]
         if (self.label_item == SEMANTIC and "segmentation" in wanted) or (
             self.label_item == INSTANCES and MODALITY in wanted
         ):

@@ -61,6 +61,9 @@ class ScenesSource(Source):
 
     name = "scenes"
     group_word = "scenes"
+    root: Path
+    notes: list[str]
+    unpaired: list[Unpaired]
 
     def __init__(
         self,
