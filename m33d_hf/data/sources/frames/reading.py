@@ -170,6 +170,18 @@ class FrameReader:
         labels: torch.Tensor | None,
         others: Mapping[str, torch.Tensor],
     ) -> dict[str, torch.Tensor | None]:
+        """The maps of a frame at one size, as `align` says; those that are None stay so.
+
+        Args:
+            frame: names the maps' files, for messages.
+            rgb: (3, H, W) uint8.
+            depth: (1, h, w) float32.
+            labels: (h, w) uint8.
+            others: (C, h, w) float32 by name.
+
+        Raises:
+            DataError: neither RGB nor depth, or sizes that `align` does not bring together.
+        """
         first, second = (depth, rgb) if self.align == "rgb_to_depth" else (rgb, depth)
         reference = first if first is not None else second
         if reference is None:

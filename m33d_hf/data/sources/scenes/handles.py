@@ -16,8 +16,8 @@ from m33d_hf.data.depth.registration import register_depth
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.frames.reading import Frame, FrameReader
-from m33d_hf.data.sources.scenes.scene_library import Library
 from m33d_hf.data.sources.scenes.rays import axis_cosines
+from m33d_hf.data.sources.scenes.scene_library import Library
 from m33d_hf.data.sources.scenes.tables import INSTANCES, REGISTER, SEMANTIC
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, decoding
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
