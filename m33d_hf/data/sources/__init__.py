@@ -130,5 +130,6 @@ def build_source(name: str, **options: Any) -> Source:
     source = source_class(name)
     for option, default in source_options(name).items():
         if default is inspect.Parameter.empty and options.get(option) is None:
-            raise ConfigError(f"source {name!r} requires the option {option!r} (--data.{option})")
+            flag = "--data.root" if option == "root" else f"--data.options.{option}"
+            raise ConfigError(f"source {name!r} requires the option {option!r} ({flag})")
     return source(**check_options(name, source, options))

@@ -152,6 +152,11 @@ def test_options_that_cannot_be(tmp_path: Path, options: dict[str, Any], words: 
         build_source("scenes", root=str(tmp_path), **options)
 
 
+def test_the_data_set_is_asked_for(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"requires the option 'dataset' \(--data\.options\.dataset\)"):
+        build_source("scenes", root=str(tmp_path))
+
+
 def test_an_empty_folder_and_a_scene_that_cannot_be_listed(tmp_path: Path):
     with pytest.raises(DataError, match="is not a folder"):
         ScenesSource(tmp_path / "none", "arkitscenes")
