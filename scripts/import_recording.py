@@ -1,7 +1,8 @@
 """Turn a camera's recording into a folder of frames: color/, depth/ (16-bit PNG), calibration.json, depth_spec.json.
 
-Reads Record3D (.r3d), Azure Kinect (.mkv), ROS 1 and ROS 2 bags, and phone exports (folders with rgb, depth and
-confidence). The closing lines say with which flags the source folder reads it. Start it again to continue.
+Reads RealSense (.bag, .db3), Record3D (.r3d), Azure Kinect (.mkv), ROS 1 and ROS 2 bags, and phone exports (folders
+with rgb, depth and confidence). The closing lines say with which flags the source folder reads it. Start it again to
+continue.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ WINGS = {
         "data": 0, "files": 1, "sources.phases.formats": 1, "packed_formats": 2, "depth": 2, "labels": 2,
         "augmentation": 2, "loader": 3, "prepared": 3,
         "sources.videos": 3, "sources.frames": 4, "sources.actions": 5, "sources.phases": 5, "sources.hub": 5,
-        "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "recordings": 5,
+        "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "sources.scenes": 5, "recordings": 5,
         "sources.rooms": 6, "sources": 7, "measuring": 8,
     },
     "training": {
@@ -35,7 +35,7 @@ WINGS = {
 }  # fmt: skip
 OPTIONAL = (
     "datasets", "evaluate", "decord", "av", "gradio", "onnx", "onnxruntime", "timm", "matplotlib", "tensorboard",
-    "h5py", "OpenEXR", "rosbags", "liblzfse",
+    "h5py", "OpenEXR", "rosbags", "liblzfse", "pyrealsense2", "libusb_package", "scenezoo",
 )  # fmt: skip
 # huggingface_hub comes with transformers, which builds its configuration classes on it.
 MODELING_PACKAGES = {"torch", "transformers", "numpy", "PIL", "huggingface_hub"}

@@ -126,9 +126,7 @@ def test_a_statement_goes_before_files_and_a_position_table_before_both() -> Non
     checkpoint = from_state_dict({"model": weights, "args": arguments}, config={"num_attention_heads": 2}, stated=heads)
     known = config_for(checkpoint)
     assert (known["image_size"], known["num_attention_heads"]) == (32, 4)
-    with pytest.raises(
-        ConversionError, match="image_size is 224, but the position table belongs to 32 pixels"
-    ):
+    with pytest.raises(ConversionError, match="image_size is 224, but the position table belongs to 32 pixels"):
         config_for(from_state_dict(weights, stated={**heads, "image_size": 224}))
 
 

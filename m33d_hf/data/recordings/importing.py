@@ -248,6 +248,9 @@ class _Import:
             DataError: with the figures; what was written stays.
         """
         summary, most = self.summary, self.options.max_bad_fraction
+        if not summary.found:
+            notes = "; ".join(summary.notes)
+            raise DataError(f"{self.source}: holds no frame of colour and depth: {notes}. See --max_difference.")
         if not summary.written + summary.already_there:
             raise DataError(f"{self.source}: not one frame could be written; see {self.output / FILE_NAME}")
         seen = summary.written + summary.already_there + summary.skipped

@@ -164,5 +164,3 @@ def _described(metadata: Path | None) -> dict[str, Any]:
         return read_json_object(metadata)
     except (OSError, ValueError) as error:
         raise CorruptFileError(metadata, f"is unreadable ({error})") from error
-
-

@@ -12,10 +12,10 @@ pictures.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from m33d_hf.errors import ConfigError, CorruptFileError
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 from m33d_hf.modeling.picture_files_m33d import check_pixels
 
+Taken = TypeVar("Taken")
 _NAMES = {"color": "Color_0", "depth": "Depth_0"}
 _ORDERS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "rgba8": (0, 1, 2), "bgra8": (2, 1, 0), "y8": (0, 0, 0)}
 _INTERLEAVED = ("yuyv", "uyvy")
@@ -77,18 +78,22 @@ class RealSenseRecording:
         counts = count_pictures(self.path)
         for kind, name in _NAMES.items():
             if not counts.get(name):
-                held = ", ".join(f"{stream} ({count} pictures)" for stream, count in counts.items()) or "none"
-                what = "no picture of the stream" if name in counts else "no stream"
-                raise CorruptFileError(self.path, f"has {what} {name}, which {kind} is read from; its streams: {held}")
+                if not any(counts.values()):
+                    raise CorruptFileError(self.path, "holds no picture: was the recording stopped at its beginning?")
+                held = ", ".join(f"{stream} ({count} pictures)" for stream, count in counts.items())
+                raise CorruptFileError(self.path, f"has no picture of the stream {name} ({kind}); it holds: {held}")
         return {kind: counts[name] for kind, name in _NAMES.items()}
 
-    def _play(self) -> Iterator[tuple[str, Any]]:
-        """(kind, frame of the SDK) of every frame of colour and depth."""
+    def _play(self, take: Callable[[Any], Taken]) -> Iterator[tuple[str, Taken]]:
+        """(kind, what was taken) of every frame of colour and depth."""
         playback = open_playback(self._rs, self.path)
         chosen = self._chosen(playback)
         kinds = {profile.stream_name(): kind for kind, (_, profile) in chosen.items()}
-        for frame in play(self._rs, self.path, playback, list(chosen.values()), sum(self._counts.values())):
-            yield kinds[frame.get_profile().stream_name()], frame
+
+        def named(frame: Any) -> tuple[str, Taken]:
+            return kinds[frame.get_profile().stream_name()], take(frame)
+
+        yield from play(self._rs, self.path, playback, list(chosen.values()), sum(self._counts.values()), named)
 
     def _chosen(self, playback: Any) -> dict[str, tuple[Any, Any]]:
         """Kind -> (sensor, profile)."""
@@ -103,8 +108,8 @@ class RealSenseRecording:
 
     def _stamps(self) -> dict[str, list[_Stamp]]:
         stamps: dict[str, list[_Stamp]] = {kind: [] for kind in _NAMES}
-        for kind, frame in self._play():
-            stamps[kind].append(_stamp_of(frame))
+        for kind, stamp in self._play(_stamp_of):
+            stamps[kind].append(stamp)
         return stamps
 
     def _refuse_clocks(self, stamps: dict[str, list[_Stamp]]) -> None:
@@ -161,14 +166,13 @@ class RealSenseRecording:
     def frames(self) -> Iterator[PendingFrame]:
         """See `Recording`."""
         waiting: dict[int, dict[str, _Picture]] = {}
-        for kind, frame in self._play():
-            stamp = _stamp_of(frame)
-            number = self._number[kind].get(stamp)
-            if number is None:
+        wanted = {stamp for numbers in self._number.values() for stamp in numbers}
+        for kind, picture in self._play(partial(_picture_of, wanted)):
+            number = None if picture is None else self._number[kind].get(picture.stamp)
+            if number is None or picture is None:
                 continue
             pair = waiting.setdefault(number, {})
-            # A copy: the SDK lends its memory to few frames at a time.
-            pair[kind] = _Picture(stamp, frame.get_profile().format().name, np.array(frame.get_data()))
+            pair[kind] = picture
             if len(pair) == len(_NAMES):
                 seconds = pair["color"].stamp.milliseconds / 1000
                 yield PendingFrame(number, seconds, partial(self._load, waiting.pop(number), number))
@@ -184,6 +188,14 @@ class RealSenseRecording:
 
 def _stamp_of(frame: Any) -> _Stamp:
     return _Stamp(float(frame.get_timestamp()), str(frame.get_frame_timestamp_domain()).rpartition(".")[2])
+
+
+def _picture_of(wanted: set[_Stamp], frame: Any) -> _Picture | None:
+    """A copy: the SDK lends its memory to few frames at a time. None for frames without a partner."""
+    stamp = _stamp_of(frame)
+    if stamp not in wanted:
+        return None
+    return _Picture(stamp, frame.get_profile().format().name, np.array(frame.get_data()))
 
 
 def _matrix(motion: Any) -> tuple[tuple[float, ...], ...]:

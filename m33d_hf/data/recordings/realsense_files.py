@@ -1,6 +1,6 @@
 """What RealSense's SDK records, seen without the SDK: whether a file is its work, and how many pictures are in it.
 
-Up to version 2.58 the SDK writes bags of ROS 1 (`.bag`), from 2.59 on the data base of a bag of ROS 2 without its
+Before version 2.59 the SDK writes bags of ROS 1 (`.bag`), from then on the data base of a bag of ROS 2 without its
 metadata (`.db3`). Both name their topics `/device_0/sensor_1/Color_0/image/data`. The counts are compared with what
 the SDK hands out, which leaves frames out where it is not asked with care.
 """
@@ -77,4 +77,6 @@ def _topics_of_database(path: Path) -> Iterator[tuple[str, int]]:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as base:
             yield from base.execute(_COUNTED).fetchall()
     except sqlite3.Error as error:
-        raise CorruptFileError(path, f"cannot be read as a data base ({error}); was the recording cut short?") from error
+        raise CorruptFileError(
+            path, f"cannot be read as a data base ({error}); was the recording cut short?"
+        ) from error

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
+import queue
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from m33d_hf.data.files.libusb import with_libusb
 from m33d_hf.errors import CorruptFileError, MissingDependencyError
 
-_INSTALL = "pip install 'm33d-hf[cameras]'"
+Taken = TypeVar("Taken")
 _WAITING = 16  # frames between the SDK's threads and ours
-_QUIET = 500  # milliseconds after the end, for frames that the SDK's threads still hold
+_PAUSE = 0.001  # seconds between two looks at a full queue
+_QUIET = 0.5  # seconds after the end, for frames that the SDK's threads still hold
 _SILENT = 30.0  # seconds without a frame and without an end: the SDK hangs
 
 
@@ -27,22 +30,11 @@ def load_sdk() -> Any:
         MissingDependencyError: it is not installed, or lacks libusb or another library of the system.
     """
     try:
-        return importlib.import_module("pyrealsense2")
-    except ImportError as error:
-        missing = error
-    if isinstance(missing, ModuleNotFoundError) and missing.name == "pyrealsense2":
+        return with_libusb(lambda: importlib.import_module("pyrealsense2"), "RealSense's SDK", "cameras")
+    except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            f"RealSense's recordings are read by its SDK: {_INSTALL} (pyrealsense2, for Linux and Windows)."
-        ) from missing
-    if "libusb" not in str(missing):
-        raise MissingDependencyError(f"RealSense's SDK is installed and cannot be loaded: {missing}") from missing
-    try:
-        ctypes.CDLL(str(importlib.import_module("libusb_package").get_library_path()), mode=ctypes.RTLD_GLOBAL)
-        return importlib.import_module("pyrealsense2")
-    except (ImportError, OSError) as error:
-        raise MissingDependencyError(
-            f"RealSense's SDK is installed, but the system lacks libusb ({missing}): {_INSTALL} brings one "
-            "(libusb-package), or install the system's: apt install libusb-1.0-0."
+            "RealSense's recordings are read by its SDK: pip install 'm33d-hf[cameras]' (pyrealsense2, for Linux and "
+            "Windows)."
         ) from error
 
 
@@ -65,12 +57,14 @@ def profiles_of(playback: Any) -> list[tuple[Any, Any]]:
     return [(sensor, profile) for sensor in playback.query_sensors() for profile in sensor.get_stream_profiles()]
 
 
-def play(rs: Any, path: Path, playback: Any, chosen: list[tuple[Any, Any]], count: int) -> Iterator[Any]:
-    """Every frame of the chosen streams, those of one stream in their order; a frame is the SDK's until the next.
+def play(
+    rs: Any, path: Path, playback: Any, chosen: list[tuple[Any, Any]], count: int, take: Callable[[Any], Taken]
+) -> Iterator[Taken]:
+    """What `take` makes of every frame of the chosen streams, those of one stream in their order.
 
     The SDK's pipeline leaves out what does not fit together, and a sensor that is started after another misses frames:
-    all are started while the playback is paused, and the SDK's threads wait where the queue is full. Callbacks in
-    Python would be simpler, but `resume` holds Python's lock and waits ten seconds for one that needs it.
+    all are started while the playback is paused. Once it has been resumed, a full queue holds the SDK's threads back;
+    before, it must not, since `resume` waits for them.
 
     Args:
         rs: the SDK.
@@ -78,27 +72,50 @@ def play(rs: Any, path: Path, playback: Any, chosen: list[tuple[Any, Any]], coun
         playback: of `open_playback`, for this call alone.
         chosen: (sensor, profile) of `profiles_of`.
         count: frames of these streams in the file; with fewer, the SDK's threads are waited for after its end.
+        take: called in the SDK's threads.
 
     Raises:
         CorruptFileError: the SDK stops with an error, or says nothing for half a minute.
     """
-    frames = rs.frame_queue(_WAITING, keep_frames=True)
+    frames: queue.SimpleQueue[Taken | Exception] = queue.SimpleQueue()
+    resumed, ended, left = threading.Event(), threading.Event(), threading.Event()
+
+    def receive(frame: Any) -> None:
+        try:
+            taken: Taken | Exception = take(frame)
+        except Exception as error:  # which must not reach the SDK's thread
+            taken = error
+        while resumed.is_set() and not left.is_set() and frames.qsize() >= _WAITING:
+            time.sleep(_PAUSE)
+        frames.put(taken)
+
+    def changed(status: Any) -> None:
+        if status == rs.playback_status.stopped:
+            ended.set()
+
     sensors = list({id(sensor): sensor for sensor, _ in chosen}.values())
     try:
+        playback.set_status_changed_callback(changed)
         for sensor in sensors:
             sensor.open([profile for owner, profile in chosen if owner is sensor])
         playback.pause()
         for sensor in sensors:
-            sensor.start(frames)
+            sensor.start(receive)
         playback.resume()
-        for _ in range(count):
-            frame = _next(rs, path, playback, frames)
-            if frame is None:
+        resumed.set()
+        for number in range(count):
+            taken = _next(path, frames, ended)
+            if taken is None:
                 break
-            yield frame
+            if isinstance(taken, Exception):
+                raise taken
+            if number == count - 1:
+                ended.wait(_SILENT)  # a playback that is stopped before its end may take ten seconds
+            yield taken
     except RuntimeError as error:  # of the SDK
         raise CorruptFileError(path, f"cannot be played by RealSense's SDK ({error})") from error
     finally:
+        left.set()
         for sensor in sensors:
             for end in (sensor.stop, sensor.close):
                 try:
@@ -107,14 +124,14 @@ def play(rs: Any, path: Path, playback: Any, chosen: list[tuple[Any, Any]], coun
                     continue
 
 
-def _next(rs: Any, path: Path, playback: Any, frames: Any) -> Any:
-    """The next frame; None after the last one."""
+def _next(path: Path, frames: queue.SimpleQueue[Any], ended: threading.Event) -> Any:
+    """The next entry; None after the last one."""
     deadline = time.monotonic() + _SILENT
     while time.monotonic() < deadline:
-        over = playback.current_status() == rs.playback_status.stopped
-        arrived, frame = frames.try_wait_for_frame(_QUIET)
-        if arrived:
-            return frame
-        if over:
-            return None
+        over = ended.is_set()
+        try:
+            return frames.get(timeout=_QUIET)
+        except queue.Empty:
+            if over:
+                return None
     raise CorruptFileError(path, f"RealSense's SDK hands out no frame for {_SILENT:g} s and does not end")

@@ -97,8 +97,8 @@ class RosRecording:
         pictures = [each for each in reader.connections if each.msgtype in (IMAGE, COMPRESSED)]
         if any(_REALSENSE.match(each.topic) for each in pictures):
             raise ConfigError(
-                f"{self.path} holds what RealSense's SDK records, not ROS: its depth unit and its cameras are stored in "
-                "the SDK's own way. Give the file (.bag or .db3) that the SDK wrote."
+                f"{self.path} holds what RealSense's SDK records, not ROS: its depth unit and its cameras are stored "
+                "in the SDK's own way. Give the file (.bag or .db3) that the SDK wrote."
             )
         for connection in {each.topic: each for each in pictures}.values():  # a topic may have several publishers
             first = next(reader.messages([connection]), None)

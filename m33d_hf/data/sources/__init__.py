@@ -24,6 +24,7 @@ SOURCES = {
     "scannet": ("m33d_hf.data.sources.scannet.source", "ScanNetSource"),
     "nyuv2": ("m33d_hf.data.sources.nyuv2.source", "NYUv2Source"),
     "sunrgbd": ("m33d_hf.data.sources.sunrgbd.source", "SunRgbdSource"),
+    "scenes": ("m33d_hf.data.sources.scenes.source", "ScenesSource"),
     "hub": ("m33d_hf.data.sources.hub.source", "HubSource"),
     "phases": ("m33d_hf.data.sources.phases.source", "PhasesSource"),
     "ucf101": ("m33d_hf.data.sources.actions.ucf101", "Ucf101Source"),
@@ -123,5 +124,6 @@ def build_source(name: str, **options: Any) -> Source:
     source = source_class(name)
     for option, default in source_options(name).items():
         if default is inspect.Parameter.empty and options.get(option) is None:
-            raise ConfigError(f"source {name!r} requires the option {option!r} (--data.{option})")
+            flag = "--data.root" if option == "root" else f"--data.options.{option}"
+            raise ConfigError(f"source {name!r} requires the option {option!r} ({flag})")
     return source(**check_options(name, source, options))

@@ -116,6 +116,16 @@ def test_pairs_are_the_closest_in_time(tmp_path: Path):
         assert np.array_equal(read_rgb(tmp_path / f"out/color/{row:06d}.png"), picture(2 * number))
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_pictures_and_depth_that_are_never_together(tmp_path: Path, version: int):
+    bag = BagWriter(place(tmp_path, version), version)
+    bag.image("/c", picture(0), "rgb8", "camera", 0)
+    bag.image("/d", millimetres(0), "16UC1", "camera", 1)
+    bag.writer.close()
+    with pytest.raises(DataError, match=r"no frame of colour and depth: 0 frames of 1 pictures"):
+        import_recording(place(tmp_path, version), tmp_path / "out", say=quiet)
+
+
 def test_several_topics_are_asked_for(tmp_path: Path):
     bag = BagWriter(tmp_path / "a.bag", 1)
     for topic in ("/left", "/right"):
@@ -131,12 +141,12 @@ def test_several_topics_are_asked_for(tmp_path: Path):
     )
 
 
-def test_a_bag_without_depth_and_one_of_the_realsense_sdk(tmp_path: Path):
-    for name, topic, words in (
-        ("a.bag", "/c", "no topic of depth"),
-        ("b.bag", "/device_0/sensor_1/Color_0/image/data", "SDK"),
+def test_a_bag_without_depth_and_one_converted_from_the_realsense_sdk(tmp_path: Path):
+    for name, version, topic, words in (
+        ("a.bag", 1, "/c", "no topic of depth"),
+        ("b", 2, "/device_0/sensor_1/Color_0/image/data", "Give the file .* that the SDK wrote"),
     ):
-        bag = BagWriter(tmp_path / name, 1)
+        bag = BagWriter(tmp_path / name, version)
         bag.image(topic, picture(0), "rgb8", "camera", 0)
         bag.writer.close()
         with pytest.raises(ConfigError, match=words):

@@ -161,9 +161,9 @@ class FrameReader:
             if lies != 1 and size_and_orientation(path)[2] == 1:
                 ids = as_the_picture_lies(ids, path, lies, size, self.orientation)
             labels = torch.from_numpy(ids)
-        return self._aligned(frame, rgb, depth, labels, others)
+        return self.aligned(frame, rgb, depth, labels, others)
 
-    def _aligned(
+    def aligned(
         self,
         frame: Frame,
         rgb: torch.Tensor | None,
@@ -171,6 +171,18 @@ class FrameReader:
         labels: torch.Tensor | None,
         others: Mapping[str, torch.Tensor],
     ) -> dict[str, torch.Tensor | None]:
+        """The maps of a frame at one size, as `align` says; those that are None stay so.
+
+        Args:
+            frame: names the maps' files, for messages.
+            rgb: (3, H, W) uint8.
+            depth: (1, h, w) float32.
+            labels: (h, w) uint8.
+            others: (C, h, w) float32 by name.
+
+        Raises:
+            DataError: neither RGB nor depth, or sizes that `align` does not bring together.
+        """
         first, second = (depth, rgb) if self.align == "rgb_to_depth" else (rgb, depth)
         reference = first if first is not None else second
         if reference is None:

@@ -1,0 +1,1 @@
+"""RGB-D frames of the big indoor data sets, through the library scenezoo."""
