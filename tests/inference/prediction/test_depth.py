@@ -86,7 +86,7 @@ def test_the_same_command_continues_and_another_is_refused(ours: Path, tmp_path:
     assert {path.stem for path in (tmp_path / "out/pictures").iterdir()} == {path.stem for path in paths}
     more, _ = run(ours, tmp_path / "in", tmp_path / "out", save=["points"])
     assert more.predicted == 4, "another kind of file may be added"
-    with pytest.raises(ConfigError, match="field_of_view: 60.0 there, 50.0 now"):
+    with pytest.raises(ConfigError, match=r"field_of_view: 60\.0 there, 50\.0 now"):
         run(ours, tmp_path / "in", tmp_path / "out", save=["points"], field_of_view=50.0)
     for changes in ({"flip": True}, {"tiles": True}, {"precision": "bf16"}):
         with pytest.raises(ConfigError, match="made in another way"):

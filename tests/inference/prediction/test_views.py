@@ -53,11 +53,9 @@ def test_fusing_is_the_weighted_mean_in_float64() -> None:
             seen, shown = seen[..., ::-1], shown[..., ::-1]
         for i in range(12):
             for j in range(12):
-                rows = min(
-                    [1.0, *([(i + 0.5) / 3] if view.corner[0] else []), *([(11.5 - i) / 3] * (view.corner[0] < 8))]
-                )
-                columns = min(
-                    [1.0, *([(j + 0.5) / 3] if view.corner[1] else []), *([(11.5 - j) / 3] * (view.corner[1] < 14))]
+                rows, columns = (
+                    min([1.0, *([(at + 0.5) / 3] * (corner > 0)), *([(11.5 - at) / 3] * (corner + 12 < whole))])
+                    for at, corner, whole in ((i, view.corner[0], 20), (j, view.corner[1], 26))
                 )
                 share = rows * columns * shown[i, j]
                 total[:, view.corner[0] + i, view.corner[1] + j] += share * seen[:, i, j]
