@@ -4,8 +4,8 @@
     python benchmarks/predict.py --device cuda --pictures 512      # a GPU
     python benchmarks/predict.py --tiny --output_dir outputs/x     # seconds: a test of the machinery
 
-Writes predict.json into --output_dir. Three ways take turns in every round: the model's forward pass on batches that
-are there already; scripts/predict.py's own loop, from JPEG files to one 16-bit PNG of the picture's size each; and
+Writes predict_MODEL.json into --output_dir. Three ways take turns in every round: the model's forward pass on batches
+that are there already; scripts/predict.py's own loop, from JPEG files to one 16-bit PNG of the picture's size each; and
 transformers' depth pipeline with the same batch, writing the same PNGs one after the other. Time is the wall clock,
 because what is measured is whether threads hide the reading and the writing; the process's CPU time of the first two
 says how much there is to hide. On a machine that others use, the shares of single rounds are worth more than times.
@@ -168,9 +168,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         found[f"{way}_shares_by_round"] = sorted(shares)
     work = [model[1] / own[1] for model, own in zip(seconds["model"], seconds["predict"], strict=True)]
     found["share_of_cpu_time_in_the_model"] = statistics.median(work)
+    beside = [own[1] - model[1] for model, own in zip(seconds["model"], seconds["predict"], strict=True)]
+    found["cpu_ms_per_picture_beside_the_model"] = 1e3 * statistics.median(beside) / args.pictures
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    (args.output_dir / "predict.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: value for key, value in found.items() if "share" in key or "second" in key}, indent=1))
+    (args.output_dir / f"predict_{args.model}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in found.items() if "share" in key or "per_" in key}, indent=1))
     return 0
 
 
