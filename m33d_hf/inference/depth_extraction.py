@@ -8,8 +8,9 @@ folder; a different model, or different settings, cannot add to it.
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
@@ -35,12 +36,15 @@ from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDepe
 from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
 from m33d_hf.inference.folder_lock import shared_folder
+from m33d_hf.inference.overlapping import Overlapped
 from m33d_hf.inference.progress import Progress
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
 
 # What must be alike for two runs to write into one folder.
 _RULES = ("model_digest", "kind", "format", "items", "short_side")
+
+_THREADS = 2  # that read pictures, and that write depth
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,7 @@ class _Run:
         self.ledger = SkipLedger(options.output / FILE_NAME, options.max_bad_fraction, len(share))
         self.summary = DepthExtractionSummary(len(share))
         self.progress = Progress(len(share), options.report_seconds, say)
+        self.lock = threading.Lock()
 
     def all(self) -> DepthExtractionSummary:
         """Everything that is not there yet."""
@@ -218,29 +223,24 @@ class _Run:
             else:
                 waiting.append((index, item))
         images = [entry for entry in waiting if not entry[1].is_video]
-        for group in _in_chunks(images, self.options.batch_size):
-            self._images(group)
+        self._pictures(images)
         for index, item in waiting:
             if item.is_video:
-                self._guarded(index, item, self._video)
+                self._guarded_video(index, item)
         self.summary.seconds = self.progress.elapsed
         return self.summary
 
-    def _guarded(self, index: int, item: DepthItem, work: Callable[[DepthItem], Any]) -> Any:
-        """Do one input's work; an unreadable input goes to the list of skipped ones.
+    def _note(self, index: int, item: DepthItem, error: DataError | None = None) -> None:
+        """Take note of an input that is dealt with; an unreadable one goes to the list of skipped ones.
 
         Raises:
             DataError: the budget of unreadable inputs is used up.
         """
-        before, skipped, result = self.progress.done, [], None
-        try:
-            result = work(item)
-        except DataError as error:
+        skipped = []
+        if error is not None:
             reason = error.reason if isinstance(error, CorruptFileError) else str(error)
             skipped = [SkippedFile(str(item.path), reason, item.rel)]
             self.say(f"skipped {item.path}: {reason}")
-        if item.is_video or skipped:
-            self.progress.done = before + 1
         self.ledger.record({"indices": [index], "skipped": skipped})
         self.summary.skipped += skipped
         if self.ledger.over_budget():
@@ -249,22 +249,49 @@ class _Run:
                 f"{self.options.max_bad_fraction:g} allows; they are listed in {self.ledger.path}. Repair or remove "
                 f"them, or increase --max_bad_fraction. The last: {item.path}"
             )
-        return result
 
-    def _images(self, group: list[tuple[int, DepthItem]]) -> None:
-        """Read a few images, and predict together those of one size."""
-        by_size: dict[tuple[int, ...], list[tuple[DepthItem, np.ndarray]]] = defaultdict(list)
-        for index, item in group:
-            pixels = self._guarded(index, item, lambda each: read_rgb(each.path))
-            if pixels is not None:
-                by_size[pixels.shape].append((item, pixels))
-        for members in by_size.values():
-            depths = self._predict([pixels for _, pixels in members])
-            for (item, _), depth in zip(members, depths):
-                record = write_depth_image(self.options.output, item.rel, self.predictor.kind, depth)
-                self._count(record["counts"])
-            self.progress.done += len(members)
+    def _pictures(self, entries: Sequence[tuple[int, DepthItem]]) -> None:
+        """Read and write pictures while others are predicted."""
+
+        def dealt_with(entry: tuple[int, DepthItem], error: DataError | None = None) -> None:
+            self.progress.done += 1
+            self._note(*entry, error)
             self.progress.report()
+
+        passing: Overlapped[tuple[int, DepthItem], np.ndarray, np.ndarray] = Overlapped(
+            lambda entry: read_rgb(entry[1].path),
+            self._depths,
+            lambda entry, _, depth: self._write(entry[1], depth),
+            batch_size=self.options.batch_size,
+            workers=_THREADS,
+            failed=dealt_with,
+            done=dealt_with,
+        )
+        passing.run(entries)
+
+    def _depths(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Predict together those of one size."""
+        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for number, pixels in enumerate(pictures):
+            by_size[pixels.shape].append(number)
+        found: dict[int, np.ndarray] = {}
+        for numbers in by_size.values():
+            found.update(zip(numbers, self._predict([pictures[number] for number in numbers]), strict=True))
+        return [found[number] for number in range(len(pictures))]
+
+    def _write(self, item: DepthItem, depth: np.ndarray) -> None:
+        record = write_depth_image(self.options.output, item.rel, self.predictor.kind, depth)
+        with self.lock:
+            self._count(record["counts"])
+
+    def _guarded_video(self, index: int, item: DepthItem) -> None:
+        before, problem = self.progress.done, None
+        try:
+            self._video(item)
+        except DataError as error:
+            problem = error
+        self.progress.done = before + 1
+        self._note(index, item, problem)
 
     def _video(self, item: DepthItem) -> None:
         """Predict a video batch by batch, from where an earlier run stopped.

@@ -28,7 +28,7 @@ from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
 
 
-def _shake(model: nn.Module, seed: int) -> None:
+def shake(model: nn.Module, seed: int) -> None:
     """Weights large enough that predictions differ between pixels; a last layer that no ReLU switches off."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def save_depth_anything(folder: Path, kind: str = "relative", seed: int = 0) -> 
         max_depth=20 if kind == "metric" else 1,
     )
     model = DepthAnythingForDepthEstimation(config)
-    _shake(model, seed)
+    shake(model, seed)
     model.save_pretrained(folder)
     size = {"height": 42, "width": 42}
     DPTImageProcessor(size=size, keep_aspect_ratio=True, ensure_multiple_of=14).save_pretrained(folder)
@@ -83,7 +83,7 @@ def save_dpt(folder: Path, seed: int = 0) -> Path:
         use_auxiliary_head=False,
     )
     model = DPTForDepthEstimation(config)
-    _shake(model, seed)
+    shake(model, seed)
     model.save_pretrained(folder)
     DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
@@ -93,7 +93,7 @@ def save_ours(folder: Path, seed: int = 0) -> Path:
     """M33DForDepthEstimation, 4 layers of 32, metres."""
     config = tiny_config(num_hidden_layers=4, depth_mean=2.0, depth_std=0.8, min_depth=0.1, max_depth=10.0)
     model = M33DForDepthEstimation(config)
-    _shake(model, seed)
+    shake(model, seed)
     model.save_pretrained(folder)
     M33DImageProcessor.from_model_config(config).save_pretrained(folder)
     return folder
@@ -121,7 +121,7 @@ def save_zoe(folder: Path, seed: int = 0) -> Path:
         bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0, "name": "indoor"}],
     )
     model = ZoeDepthForDepthEstimation(config)
-    _shake(model, seed)
+    shake(model, seed)
     model.save_pretrained(folder)
     ZoeDepthImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder

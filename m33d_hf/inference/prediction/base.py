@@ -54,7 +54,9 @@ class PredictionTask(ABC):
     def __init__(self, options: PredictionOptions) -> None:
         self.options = options
         self.output = Path(options.output)
-        self.of_pictures = options.kinds(self.known, self.usual_pictures)
+        self.of_pictures = tuple(
+            kind for kind in options.kinds(self.known, self.usual_pictures) if kind != "videos" or self.reads_clips
+        )
         self.of_videos = options.kinds(self.known, self.usual_videos)
         self.turned = 0
         self.notes: list[str] = []

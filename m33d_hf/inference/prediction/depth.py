@@ -25,6 +25,7 @@ from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomi
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.depth_models import DepthPredictor
 from m33d_hf.inference.prediction.base import PredictionTask
+from m33d_hf.inference.prediction.claiming import claim_output
 from m33d_hf.inference.prediction.dense import DenseDepth
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
@@ -72,8 +73,7 @@ class DepthTask(PredictionTask):
 
     def rules(self) -> dict[str, Any]:
         """See the base class."""
-        camera = self.lens.rules() if self.wants_points else {}
-        return {"model_digest": self.predictor.digest, "kind": self.predictor.kind, **camera}
+        return {"model_digest": self.predictor.digest, "kind": self.predictor.kind}
 
     def describe(self) -> str:
         """See the base class."""
@@ -89,7 +89,10 @@ class DepthTask(PredictionTask):
         if (has_videos or "depth" in self.of_pictures) and read_spec_file(folder) is None:
             content = {**written_spec(self.predictor.kind).to_dict(), "provenance": {"model": self.predictor.name}}
             write_text_atomically(folder / SPEC_FILE, json.dumps(content, indent=1) + "\n")
-        if self.wants_points:
+        if self.wants_points:  # they may be added to depth that is there, but not by two cameras
+            points = self.output / "points"
+            points.mkdir(exist_ok=True)
+            claim_output(points, self.options.model, self.lens.rules())
             self.notes.append(self.lens.describe())
 
     def is_done(self, item: Item) -> bool:

@@ -136,7 +136,7 @@ def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[
     if not glob.has_magic(word):
         raise DataError(f"--input {word} does not exist.")
     found = [Path(match) for match in glob.glob(str(path), recursive=True)]
-    files = [match for match in found if match.is_file()]
+    files = [match for match in found if match.is_file() and not _inside(match, exclude)]
     if clips:
         _refuse_pictures(word, files)
     for folder in (match for match in found if match.is_dir()):
@@ -146,6 +146,10 @@ def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[
     parts = Path(path).parts
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:fixed]) if fixed else Path("."), files
+
+
+def _inside(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder.resolve())
 
 
 def _refuse_pictures(word: str, files: Sequence[Path]) -> None:

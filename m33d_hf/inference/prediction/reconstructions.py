@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from m33d_hf.visualization.clips import clip_reconstruction_figure
 from m33d_hf.visualization.predictions import reconstruction_row
 from m33d_hf.visualization.reconstruction import CAPTION, ReconstructionViews, output_views
 
+_PARTIAL = ".partial-"
 Sample = dict[str, ReconstructionViews]
 
 
@@ -115,9 +117,16 @@ class ReconstructionTask(PredictionTask):
         ends = {"videos": self.path("videos", item, ".mp4"), "pictures": self._marker(item)}
         return all(ends[kind].is_file() for kind in self.of_videos)
 
+    def frame_folder(self, item: Item) -> Path:
+        """Where the pictures of a video's frames gather; they are kept where they are asked for."""
+        if "pictures" in self.of_videos:
+            return self.output / "pictures" / item.name
+        video = self.path("videos", item, ".mp4")
+        return video.with_name(f"{_PARTIAL}{video.stem}")
+
     def _marker(self, item: Item) -> Path:
         """Written once every frame of a video has its picture."""
-        return self.output / "pictures" / item.name / ".complete"
+        return self.frame_folder(item) / ".complete"
 
     def prepare(self, item: Item) -> Masked:
         """See the base class."""
@@ -208,7 +217,7 @@ class ReconstructionTask(PredictionTask):
 
     def render(self, item: Item, info: VideoInfo, step: Callable[[], None]) -> None:
         """The video of what each frame became."""
-        folder = self.output / "pictures" / item.name
+        folder = self.frame_folder(item)
 
         def rows() -> Iterator[np.ndarray]:
             for number in range(info.num_frames):
@@ -218,9 +227,7 @@ class ReconstructionTask(PredictionTask):
         if "videos" in self.of_videos:
             write_video_file(self.path("videos", item, ".mp4"), rows(), info.fps)
         if "pictures" not in self.of_videos:
-            for number in range(info.num_frames):
-                (folder / frame_name(number)).unlink()
-            folder.rmdir()
+            shutil.rmtree(folder)
         else:
             self._marker(item).touch()
 
@@ -234,7 +241,7 @@ class _RowFrames:
     """Pictures of a video's frames; the video is made of them once all are there."""
 
     def __init__(self, task: ReconstructionTask, item: Item) -> None:
-        self.task, self.folder = task, task.output / "pictures" / item.name
+        self.task, self.folder = task, task.frame_folder(item)
         self.next_frame = 0
         while (self.folder / frame_name(self.next_frame)).is_file():
             self.next_frame += 1
@@ -249,5 +256,5 @@ class _RowFrames:
 
     def discard(self) -> None:
         """See `FrameSink`."""
-        for path in self.folder.glob("*.png"):
-            path.unlink()
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)

@@ -11,7 +11,7 @@ import numpy as np
 
 from m33d_hf.data.clock import clock
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile, incomplete_entry
-from m33d_hf.errors import CorruptFileError, DataError
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.inference.folder_lock import shared_folder
 from m33d_hf.inference.overlapping import Overlapped
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
@@ -97,6 +97,8 @@ def predict(
     if task.reads_clips:
         inputs = find_inputs(options.input, output, frames_are_videos=True)
     items = inputs.items[: options.limit]
+    if not all(task.kinds_of(item) for item in items):
+        raise ConfigError(f"--save {' '.join(options.save)} makes nothing of pictures; add another kind of output.")
     with shared_folder(output, place):
         claim_output(output, options.model, {"task": task.task, **_rules(options, inputs), **task.rules()})
         share = rank_share(items, place.rank, place.world_size)

@@ -1,0 +1,120 @@
+"""inference/prediction/segmentation.py: the pipeline's labels, exactly; areas that count them; ensembles."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from helpers.prediction import ALONE, NAMES, options, picture, save_pictures, save_segmentation
+from helpers.videos import write_video
+from m33d_hf.inference.prediction.running import PredictionSummary, predict
+from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
+from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
+from m33d_hf.modeling.video_reading_m33d import read_video
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_segmentation(tmp_path_factory.mktemp("segmentation"))
+
+
+def run(*given: Any, **changes: Any) -> PredictionSummary:
+    return predict(options(*given, **changes), ALONE, say=str)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def pipeline_labels(model: Path, image: Image.Image) -> np.ndarray:
+    found = np.full(image.size[::-1], 255, np.uint8)
+    numbers = {name: number for number, name in NAMES.items()} | {"no prediction": 255}
+    for entry in pipeline("image-segmentation", model=str(model), device="cpu")(image, subtask="semantic"):
+        found[np.array(entry["mask"]) > 0] = numbers[entry["label"]]
+    return found
+
+
+@pytest.mark.parametrize("cropped", [False, True])
+def test_labels_equal_those_of_the_pipeline(cropped: bool, tmp_path: Path) -> None:
+    crop = {"do_center_crop": True, "crop_size": {"height": 32, "width": 32}} if cropped else {}
+    model = save_segmentation(tmp_path / "model", **crop)
+    paths = [*save_pictures(tmp_path / "in", 3), *save_pictures(tmp_path / "in/tall", 1, height=66, width=42)]
+    run(model, tmp_path / "in", tmp_path / "out")
+    seen = set()
+    for path in paths:
+        expected = pipeline_labels(model, Image.open(path))
+        stored = Image.open(tmp_path / "out/labels" / path.relative_to(tmp_path / "in"))
+        assert stored.mode == "P" and np.array_equal(np.array(stored), expected)
+        seen |= set(np.unique(expected))
+    assert len(seen) > 1 and (255 in seen) == cropped
+
+
+def test_areas_palette_and_names(model: Path, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "in", 2)
+    (tmp_path / "in/sub").mkdir()
+    Image.fromarray(picture(7)).save(tmp_path / "in/sub/p0.png")
+    run(model, tmp_path / "in", tmp_path / "out")
+    areas = rows_of(tmp_path / "out/areas.csv")
+    assert [row["input"] for row in areas] == sorted((row["input"] for row in areas), key=["p0", "p1", "sub/p0"].index)
+    for name in ("p0", "p1", "sub/p0"):
+        labels = np.array(Image.open(tmp_path / f"out/labels/{name}.png"))
+        rows = [row for row in areas if row["input"] == name]
+        assert {int(row["class_id"]): int(row["pixels"]) for row in rows} == {
+            int(number): int((labels == number).sum()) for number in np.unique(labels)
+        }
+        assert sum(float(row["share"]) for row in rows) == pytest.approx(1, abs=3e-6)
+        assert all(row["class"] == NAMES[int(row["class_id"])] for row in rows)
+    classes = rows_of(tmp_path / "out/classes.csv")
+    colors = np.array(Image.open(tmp_path / "out/labels/p0.png").convert("RGB"))
+    for row in classes:
+        shown = colors[np.array(Image.open(tmp_path / "out/labels/p0.png")) == int(row["class_id"])]
+        assert (shown == [int(row[name]) for name in ("red", "green", "blue")]).all()
+    assert [row["class"] for row in classes] == list(NAMES.values())
+
+
+def test_flips_average_probabilities(model: Path, tmp_path: Path) -> None:
+    pixels = picture()
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    run(model, tmp_path / "p.png", tmp_path / "out", flip=True, save=["labels"])
+    network = M33DForSemanticSegmentation.from_pretrained(model).eval()
+    processor = M33DImageProcessor.from_pretrained(model)
+    shares = []
+    for shown in (pixels, pixels[:, ::-1].copy()):
+        with torch.no_grad():
+            logits = network(**processor(images=[shown], return_tensors="pt")).logits.double()
+        large = torch.nn.functional.interpolate(logits, size=pixels.shape[:2], mode="bilinear", align_corners=False)
+        shares.append(large[0].softmax(0))
+    mean = shares[0] + shares[1].flip(-1)
+    sure = mean.topk(2, dim=0).values
+    clear = ((sure[0] - sure[1]) > 1e-4).numpy()
+    found = np.array(Image.open(tmp_path / "out/labels/p.png"))
+    assert clear.mean() > 0.9 and np.array_equal(found[clear], mean.argmax(0).numpy()[clear])
+    plain = shares[0].argmax(0).numpy()
+    assert (found != plain).any(), "the mirrored picture changes something"
+
+
+def test_a_video_gets_labels_areas_and_a_video(model: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "walk.mp4", 5)
+    summary = run(model, video, tmp_path / "out")
+    assert summary.frames == 5
+    frames = read_video(video, range(5))
+    for number in (0, 4):
+        expected = pipeline_labels(model, Image.fromarray(frames[number]))
+        assert np.array_equal(np.array(Image.open(tmp_path / f"out/labels/walk/{number:06d}.png")), expected)
+    rows = rows_of(tmp_path / "out/areas.csv")
+    assert {row["frame"] for row in rows} == set("01234") and {row["input"] for row in rows} == {"walk"}
+    assert len(read_video(tmp_path / "out/videos/walk.mp4", range(5))) == 5
+    assert run(model, video, tmp_path / "out").already_there == 1
+    (tmp_path / "out/videos/walk.mp4").unlink()
+    before = (tmp_path / "out/labels/walk/000000.png").stat().st_mtime_ns
+    again = run(model, video, tmp_path / "out")
+    assert again.predicted == 1 and again.frames == 0, "only what is missing is made"
+    assert (tmp_path / "out/labels/walk/000000.png").stat().st_mtime_ns == before
