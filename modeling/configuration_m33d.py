@@ -19,6 +19,7 @@ from .configuration_checks_m33d import (
     NO_PREDICTIONS,
     check_amounts,
     check_encoders,
+    check_follow_up,
     check_library_fields,
     check_positions,
     check_ranges,
@@ -27,19 +28,17 @@ from .configuration_checks_m33d import (
     refusing_as_ours,
 )
 from .errors_m33d import ConfigError, nearest_name_hint
-from .modalities_m33d import IMAGENET_MEAN, IMAGENET_STD, ModalitySpec, depth_modality, later_fields, rgb_modality
+from .modalities_m33d import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ModalitySpec,
+    depth_modality,
+    later_fields,
+    rgb_modality,
+    specs_of,
+)
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "M33DConfig", "ModalitySpec", "depth_modality", "rgb_modality"]
-
-# Specs are read many times a step, so each distinct list of entries is checked once. A plain dictionary, because
-# torch.compile looks through functools' caches into `from_dict`, which it cannot trace.
-_KNOWN_SPECS: dict[tuple[tuple[tuple[str, Any], ...], ...], tuple[ModalitySpec, ...]] = {}
-
-
-def _specs_of(entries: tuple[tuple[tuple[str, Any], ...], ...]) -> tuple[ModalitySpec, ...]:
-    if entries not in _KNOWN_SPECS:
-        _KNOWN_SPECS[entries] = tuple(ModalitySpec.from_dict(dict(entry)) for entry in entries)
-    return _KNOWN_SPECS[entries]
 
 
 def _pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
@@ -329,7 +328,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         if self._later_fields:
             entries = [self._without_later_fields(entry) for entry in entries]
         try:
-            return _specs_of(tuple(tuple(entry.items()) for entry in entries))
+            return specs_of(tuple(tuple(entry.items()) for entry in entries))
         except TypeError:  # an entry that somebody edited holds a list, which no cache can look up
             return tuple(ModalitySpec.from_dict(entry) for entry in entries)
 
@@ -453,7 +452,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         self._check_decoder()
         self._check_budget()
         self._check_pair_losses()
-        self._check_follow_up()
+        check_follow_up(self)
 
     def _check_fields(self) -> None:
         check_types(self, field_types())
@@ -596,20 +595,6 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
                 )
         if self.matching_pool == "cls" and self.matching_weight > 0 and not self.use_cls_token:
             raise ConfigError("matching_pool 'cls' requires use_cls_token True.")
-
-    def _check_follow_up(self) -> None:
-        denoised = [spec.name for spec in self.denoised_specs]
-        if denoised and (not self.target_specs or self.decoder_kind != "shared"):
-            raise ConfigError(
-                f"denoising_weight of {denoised} requires the shared decoder of a reconstruction: set the role of a "
-                "modality to 'both' with a weight above 0, and decoder_kind to 'shared'; or set denoising_weight to 0 "
-                "(as in stage 1)."
-            )
-        if self.distillation_weight > 0 and self.token_budget is not None:
-            raise ConfigError(
-                "distillation requires features per modality, which token_budget does not provide; remove one of the "
-                "two."
-            )
 
 
 @functools.cache

@@ -26,7 +26,7 @@ WINGS = {
         "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "recordings": 5,
         "sources.rooms": 6, "sources": 7,
     },
-    "training": {"recipe": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "run": 4, "probes": 5},
+    "training": {"recipe": 0, "costs": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "run": 4, "probes": 5},
     "weights": {"known": 0, "formats": 1, "weights": 2, "export": 3},
     "experiments": {"report": 0, "experiments": 1},
 }  # fmt: skip
