@@ -98,11 +98,9 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         tubelet_size: frames per tubelet; must divide `num_frames`.
         modalities: list of `ModalitySpec` entries, in order; None means RGB and depth as the paper has them.
         hidden_size: width D of the encoders (768: ViT-B).
-        num_hidden_layers: blocks of an encoder.
-        num_attention_heads: attention heads of an encoder block; must divide `hidden_size`.
+        num_hidden_layers, num_attention_heads: blocks of an encoder; heads of a block, which must divide `hidden_size`.
         intermediate_size: hidden width of an encoder block's MLP.
-        hidden_act: activation of the MLPs.
-        layer_norm_eps: added to the variance in every layer norm.
+        hidden_act, layer_norm_eps: activation of the MLPs, and what layer norms add to the variance.
         qkv_bias: whether queries, keys and values have biases.
         hidden_dropout_prob, attention_probs_dropout_prob: dropout of tokens and of attention weights.
         initializer_range: standard deviation of the random initialisation.
@@ -138,8 +136,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         loss_reduction: reconstruction averaged over all masked patches of the "batch" (MAE), or per "sample" first.
         share_mask: hide the same positions in all modalities; None: for clips whose modalities are masked alike.
         contrastive_weight: gamma of Eq. 5, weight of the contrastive term; 0 removes it.
-        contrastive_temperature: tau of Eq. 3.
-        contrastive_learnable_temperature: whether tau is trained.
+        contrastive_temperature, contrastive_learnable_temperature: tau of Eq. 3, and whether it is trained.
         contrastive_projection_dim: width of a projection head before the comparison; 0 is none.
         contrastive_symmetric: also compare from depth to RGB.
         contrastive_normalize: compare by cosine; False takes the plain product.
@@ -150,8 +147,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         contrastive_position_free: contrast features of a pass without position embeddings; with reconstruction in
             the same step this costs one more encoder pass over the same visible tokens.
         matching_weight: eta of Eq. 5, weight of the matching term; 0 removes it.
-        matching_fusion: how the two features of Eq. 4 are combined.
-        matching_pool: how they are made of tokens: their mean, or the class token.
+        matching_fusion, matching_pool: how the two features of Eq. 4 are combined, and made of tokens.
         matching_negatives: mismatched pairs of Eq. 4: depth of the next sample ("roll") or of a random other one
             ("shuffle").
         num_matching_negatives: mismatched pairs per sample.

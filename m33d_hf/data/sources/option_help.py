@@ -44,6 +44,8 @@ SHARED = {
     "split_list": "file with the names of the split's sequences or frames, one a line; or a mapping from split to file",
     "split_fractions": "shares of the splits, such as {train: 0.8, validation: 0.2}: whole sequences where there are "
     "five or more, else stretches of consecutive frames",
+    "validation": "splits in one line: the sequences of the validation split (scene7,scene9; patterns with *), or a "
+    "share of whole sequences (0.2); all others are for training",
     "num_classes": _LABELS,
     "class_names": "names of the classes in the order of their numbers: a list, or a text file with one a line",
     "label_offset": "added to every number in the label maps, such as -1 where they count from 1",
