@@ -82,8 +82,10 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
     if "recipe" not in overrides:
         others = ["--recipe", DEFAULT_RECIPE, *others]
     args = resolve(others, _task(read_overrides(others)["recipe"])).args
-    for key, folder in (("data.root", args.data.root), ("data.eval_root", args.data.eval_root)):
-        if folder is not None and not Path(folder).expanduser().exists():
+    for key, stated in (("data.root", args.data.root), ("data.eval_root", args.data.eval_root)):
+        folders = stated if isinstance(stated, list) else [stated]
+        folder = next((each for each in folders if each is not None and not Path(each).expanduser().exists()), None)
+        if folder is not None:
             raise ConfigError(f"{key} {folder!r} does not exist.")
     return Request(args, others, own.output, own.workers, own.max_samples, own.frames)
 

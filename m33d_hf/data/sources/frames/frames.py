@@ -180,6 +180,10 @@ class FrameSource(Source):
         """The sequence of every item; None where all are of one, so that each stands for itself."""
         return self._sequence_of if len(set(self._sequence_of)) > 1 else None
 
+    def sequence_names(self) -> list[str]:
+        """The sequence of every item, also where all are of one."""
+        return list(self._sequence_of)
+
     def _of_split(self, root: Path, sequences: Sequences, wanted: SplitChoice) -> tuple[Sequences, str]:
         """The sequences of a split, and a sentence on how they were chosen; see `select_split`."""
         if wanted.validation is not None:
