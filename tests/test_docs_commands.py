@@ -14,6 +14,7 @@ from m33d_hf import M33DForDepthEstimation, M33DForPreTraining, M33DForVideoClas
 from m33d_hf.inference.preparation_arguments import parse_preparation
 from m33d_hf.inspection.request import DEFAULT_RECIPE, add_options
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.recipe.help import help_text
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.task_names import TASKS
 from m33d_hf.training.tasks.building import save_processor
@@ -45,7 +46,9 @@ def test_scripts_and_their_settings_exist(page: str) -> None:
         script = ROOT / words[place]
         assert script.is_file(), words
         task = TASK_OF.get(script.name)
-        if task is not None:
+        if task is not None and "--help" in words:
+            help_text(task, words[place + 1 :])
+        elif task is not None:
             resolve(words[place + 1 :], task)
         elif script.name == "prepare_data.py":
             parse_preparation(words[place + 1 :])

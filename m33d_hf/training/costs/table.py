@@ -92,7 +92,12 @@ class Cost:
         return [self.how, *table, self._waiting(), *self._memory()]
 
     def _waiting(self) -> str:
-        waits = " Reading is the slower part: more --data.num_workers help." if self.wall > 1.2 * self.step else ""
+        waiting = self.wall - self.step
+        waits = (
+            f" Steps wait {duration(waiting)} for it: more --data.num_workers may help."
+            if waiting > self.step / 5
+            else ""
+        )
         return (
             f"a step computes {duration(self.step)}; one process reads its samples in {duration(self.reading)}.{waits} "
             "Starting and checkpoints are not in the table."

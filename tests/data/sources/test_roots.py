@@ -101,7 +101,7 @@ def test_clips_windows_and_short_sequences_go_with_several_folders(data: Path) -
     keys = [found[row].key for row in range(len(found))]
     assert keys == ["first/b", "first/c@0", "first/c@1", "single/frames@0", "single/frames@1", "single/frames@2"]
     assert [entry.path for entry in found.unpaired] == [str(data / "first" / "a")]
-    assert any(note.startswith("first: 1 sequences are too short") and "a (4)" in note for note in found.notes)
+    assert any(note.startswith("first: left out as too short") and "a (4)" in note for note in found.notes)
 
 
 def test_skip_lists_name_the_folder(data: Path, tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def test_what_does_not_fit_is_said_with_what_to_do() -> None:
 def test_slow_reading_and_things_that_are_not_known() -> None:
     slow = replace(COST, wall=2.0, evaluation=None, step_flops=None, evaluation_flops=None)
     text = "\n".join(slow.lines())
-    assert "more --data.num_workers help" in text and "not timed" in text and "not counted" in text
+    assert "Steps wait 1.5 s for it: more --data.num_workers may help." in text
+    assert "not timed" in text and "not counted" in text
     assert "evaluations" not in "\n".join(replace(COST, evaluations=0, evaluation=None).lines())
 
 

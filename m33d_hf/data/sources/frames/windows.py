@@ -52,7 +52,7 @@ def thin_out(
     if lengths and notes is not None:
         named = ", ".join(f"{key} ({length})" for key, length in list(lengths.items())[:_NAMED])
         more = f" and {len(lengths) - _NAMED} more" if len(lengths) > _NAMED else ""
-        notes.append(f"{len(lengths)} sequences are too short and left out ({what}; frames in brackets): {named}{more}")
+        notes.append(f"left out as too short ({what}; frames in brackets): {named}{more}")
     return kept
 
 

@@ -104,7 +104,7 @@ def test_windows_with_a_stride_overlap_and_reach_the_end(root: Path) -> None:
 def test_sequences_that_are_too_short_are_named(root: Path) -> None:
     source = folder(root, unit="clips", clip_length=6)
     note = next(note for note in source.notes if "too short" in note)
-    assert note.startswith("2 sequences are too short and left out (a clip covers 6")
+    assert note.startswith("left out as too short (a clip covers 6")
     assert "7 (4)" in note and "scene1 (5)" in note and "scene2" not in note
     assert {entry.path for entry in source.unpaired} >= {"7", "scene1"}
 
