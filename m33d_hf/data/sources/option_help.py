@@ -61,7 +61,7 @@ SHARED = {
 _BY_THE_RUN = {"root": "data.root", "split": "data.train_split, --data.eval_split", "cache_dir": "data.cache_dir"}
 _SPLITS = "splits.select_split"
 # "as in the `folder` source", ", see `splits.select_split`", "(see `m33d_hf.data.depth.maps`)": no use to a user.
-_REFERENCE = re.compile(r"[,;:]?\s*\(?(\bsee|\bas in)\s+(?:the\s+)?`([^`]+)`(?:\s+source)?\)?")
+_POINTER = re.compile(r"[,;:]?\s*\(?(\bsee|\bas in)\s+(?:the\s+)?`([^`]+)`(?:\s+source)?\)?")
 
 
 def describe_source(name: str, source: type, types: Mapping[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ def describe_source(name: str, source: type, types: Mapping[str, Any]) -> list[s
     documentation = inspect.getdoc(source) or ""
     sentences = argument_sentences(documentation)
     summary = documentation.partition("\nArgs:")[0].strip()
-    summary = f"The source {name}: {for_people(_REFERENCE.sub('', summary))}"
+    summary = f"The source {name}: {for_people(_POINTER.sub('', summary))}"
     lines = [*summary.splitlines(), "", f"Options of the source {name}:"]
     seen: set[str] = set()
     for option, parameter in inspect.signature(source).parameters.items():
@@ -107,10 +107,10 @@ def meaning(option: str, sentence: str, grouped: bool = False, repeated: bool = 
         repeated: it has been said for another option of the group.
     """
     shared = SHARED.get(option, "")
-    references = _REFERENCE.findall(sentence)
+    references = _POINTER.findall(sentence)
     if not references:
         return _sentence(sentence or shared)
-    own = re.sub(r"^[\s,;:.]*(?:but\s+)?", "", _REFERENCE.sub("", sentence))
+    own = re.sub(r"^[\s,;:.]*(?:but\s+)?", "", _POINTER.sub("", sentence))
     if any(place == _SPLITS for _, place in references):
         parts = [own, shared]
     elif grouped:
