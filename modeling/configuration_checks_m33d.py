@@ -215,6 +215,25 @@ def check_encoders(config: Any) -> None:
         config.spec(name)
 
 
+def check_follow_up(config: Any) -> None:
+    """Refuse denoising without a decoder to predict the noise, and distillation of features that there are not.
+
+    Raises:
+        ConfigError: with the fields and the fix.
+    """
+    denoised = [spec.name for spec in config.denoised_specs]
+    if denoised and (not config.target_specs or config.decoder_kind != "shared"):
+        raise ConfigError(
+            f"denoising_weight of {denoised} requires the shared decoder of a reconstruction: set the role of a "
+            "modality to 'both' with a weight above 0, and decoder_kind to 'shared'; or set denoising_weight to 0 "
+            "(as in stage 1)."
+        )
+    if config.distillation_weight > 0 and config.token_budget is not None:
+        raise ConfigError(
+            "distillation requires features per modality, which token_budget does not provide; remove one of the two."
+        )
+
+
 def check_types(config: Any, types: Mapping[str, Any]) -> None:
     """Refuse fields of another type than their annotation says, and an activation that nobody knows.
 

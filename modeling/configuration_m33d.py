@@ -19,6 +19,7 @@ from .configuration_checks_m33d import (
     NO_PREDICTIONS,
     check_amounts,
     check_encoders,
+    check_follow_up,
     check_library_fields,
     check_positions,
     check_ranges,
@@ -27,19 +28,17 @@ from .configuration_checks_m33d import (
     refusing_as_ours,
 )
 from .errors_m33d import ConfigError, nearest_name_hint
-from .modalities_m33d import IMAGENET_MEAN, IMAGENET_STD, ModalitySpec, depth_modality, later_fields, rgb_modality
+from .modalities_m33d import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ModalitySpec,
+    depth_modality,
+    later_fields,
+    rgb_modality,
+    specs_of,
+)
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "M33DConfig", "ModalitySpec", "depth_modality", "rgb_modality"]
-
-# Specs are read many times a step, so each distinct list of entries is checked once. A plain dictionary, because
-# torch.compile looks through functools' caches into `from_dict`, which it cannot trace.
-_KNOWN_SPECS: dict[tuple[tuple[tuple[str, Any], ...], ...], tuple[ModalitySpec, ...]] = {}
-
-
-def _specs_of(entries: tuple[tuple[tuple[str, Any], ...], ...]) -> tuple[ModalitySpec, ...]:
-    if entries not in _KNOWN_SPECS:
-        _KNOWN_SPECS[entries] = tuple(ModalitySpec.from_dict(dict(entry)) for entry in entries)
-    return _KNOWN_SPECS[entries]
 
 
 def _pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
@@ -99,11 +98,9 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         tubelet_size: frames per tubelet; must divide `num_frames`.
         modalities: list of `ModalitySpec` entries, in order; None means RGB and depth as the paper has them.
         hidden_size: width D of the encoders (768: ViT-B).
-        num_hidden_layers: blocks of an encoder.
-        num_attention_heads: attention heads of an encoder block; must divide `hidden_size`.
+        num_hidden_layers, num_attention_heads: blocks of an encoder; heads of a block, which must divide `hidden_size`.
         intermediate_size: hidden width of an encoder block's MLP.
-        hidden_act: activation of the MLPs.
-        layer_norm_eps: added to the variance in every layer norm.
+        hidden_act, layer_norm_eps: activation of the MLPs, and what layer norms add to the variance.
         qkv_bias: whether queries, keys and values have biases.
         hidden_dropout_prob, attention_probs_dropout_prob: dropout of tokens and of attention weights.
         initializer_range: standard deviation of the random initialisation.
@@ -139,8 +136,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         loss_reduction: reconstruction averaged over all masked patches of the "batch" (MAE), or per "sample" first.
         share_mask: hide the same positions in all modalities; None: for clips whose modalities are masked alike.
         contrastive_weight: gamma of Eq. 5, weight of the contrastive term; 0 removes it.
-        contrastive_temperature: tau of Eq. 3.
-        contrastive_learnable_temperature: whether tau is trained.
+        contrastive_temperature, contrastive_learnable_temperature: tau of Eq. 3, and whether it is trained.
         contrastive_projection_dim: width of a projection head before the comparison; 0 is none.
         contrastive_symmetric: also compare from depth to RGB.
         contrastive_normalize: compare by cosine; False takes the plain product.
@@ -151,8 +147,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         contrastive_position_free: contrast features of a pass without position embeddings; with reconstruction in
             the same step this costs one more encoder pass over the same visible tokens.
         matching_weight: eta of Eq. 5, weight of the matching term; 0 removes it.
-        matching_fusion: how the two features of Eq. 4 are combined.
-        matching_pool: how they are made of tokens: their mean, or the class token.
+        matching_fusion, matching_pool: how the two features of Eq. 4 are combined, and made of tokens.
         matching_negatives: mismatched pairs of Eq. 4: depth of the next sample ("roll") or of a random other one
             ("shuffle").
         num_matching_negatives: mismatched pairs per sample.
@@ -329,7 +324,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         if self._later_fields:
             entries = [self._without_later_fields(entry) for entry in entries]
         try:
-            return _specs_of(tuple(tuple(entry.items()) for entry in entries))
+            return specs_of(tuple(tuple(entry.items()) for entry in entries))
         except TypeError:  # an entry that somebody edited holds a list, which no cache can look up
             return tuple(ModalitySpec.from_dict(entry) for entry in entries)
 
@@ -453,7 +448,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         self._check_decoder()
         self._check_budget()
         self._check_pair_losses()
-        self._check_follow_up()
+        check_follow_up(self)
 
     def _check_fields(self) -> None:
         check_types(self, field_types())
@@ -596,20 +591,6 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
                 )
         if self.matching_pool == "cls" and self.matching_weight > 0 and not self.use_cls_token:
             raise ConfigError("matching_pool 'cls' requires use_cls_token True.")
-
-    def _check_follow_up(self) -> None:
-        denoised = [spec.name for spec in self.denoised_specs]
-        if denoised and (not self.target_specs or self.decoder_kind != "shared"):
-            raise ConfigError(
-                f"denoising_weight of {denoised} requires the shared decoder of a reconstruction: set the role of a "
-                "modality to 'both' with a weight above 0, and decoder_kind to 'shared'; or set denoising_weight to 0 "
-                "(as in stage 1)."
-            )
-        if self.distillation_weight > 0 and self.token_budget is not None:
-            raise ConfigError(
-                "distillation requires features per modality, which token_budget does not provide; remove one of the "
-                "two."
-            )
 
 
 @functools.cache

@@ -267,3 +267,15 @@ def depth_modality(**overrides: Any) -> dict[str, Any]:
         "weight": 1.0,
     }
     return entry | overrides
+
+
+# Specs are read many times a step, so each distinct list of entries is checked once. A plain dictionary, because
+# torch.compile looks through functools' caches into `from_dict`, which it cannot trace.
+_KNOWN_SPECS: dict[tuple[tuple[tuple[str, Any], ...], ...], tuple[ModalitySpec, ...]] = {}
+
+
+def specs_of(entries: tuple[tuple[tuple[str, Any], ...], ...]) -> tuple[ModalitySpec, ...]:
+    """The checked specs of the (key, value) pairs of entries."""
+    if entries not in _KNOWN_SPECS:
+        _KNOWN_SPECS[entries] = tuple(ModalitySpec.from_dict(dict(entry)) for entry in entries)
+    return _KNOWN_SPECS[entries]

@@ -15,6 +15,7 @@ from m33d_hf.inference.preparation_arguments import parse_preparation
 from m33d_hf.inspection.proposed_recipes import checked_as
 from m33d_hf.inspection.request import add_options
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.recipe.help import help_text
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.task_names import TASKS
 from m33d_hf.training.tasks.building import save_processor
@@ -46,7 +47,9 @@ def test_scripts_and_their_settings_exist(page: str) -> None:
         script = ROOT / words[place]
         assert script.is_file(), words
         task = TASK_OF.get(script.name)
-        if task is not None:
+        if task is not None and "--help" in words:
+            help_text(task, words[place + 1 :])
+        elif task is not None:
             resolve(words[place + 1 :], task)
         elif script.name == "prepare_data.py":
             parse_preparation(words[place + 1 :])

@@ -157,32 +157,3 @@ def _sheet(path: Path, measured: Sequence[tuple[Split, SplitTally]]) -> str:
     except MissingDependencyError as error:
         return f"no contact sheet ({error})"
     return "no contact sheet (nothing could be read)" if written is None else written.name
-<<<<<<< HEAD
-=======
-
-
-def _what_next(request: Request, measured: Sequence[tuple[Split, SplitTally]], findings: Sequence[Finding]) -> str:
-    """The command to type next."""
-    words = _without(request.words, "--data.skip_list")
-    named = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None
-    skip = ["--data.skip_list", str(request.output / FILE_NAME)] if named else []
-    command = shlex.join(["python", request.script, *words, *skip, "--dry_run"])
-    advice = "What to type next:"
-    if any(finding.is_problem for finding in findings):
-        advice = "What to type next, once the problems are dealt with" + (
-            " (the list leaves out what cannot be read or used):" if skip else ":"
-        )
-    return f"{advice}\n  {command}"
-
-
-def _without(words: Sequence[str], key: str) -> list[str]:
-    """The words without a key and its value."""
-    kept: list[str] = []
-    skipping = False
-    for word in words:
-        if word.startswith("--"):
-            skipping = word == key or word.startswith(f"{key}=")
-        if not skipping:
-            kept.append(word)
-    return kept
->>>>>>> cameras

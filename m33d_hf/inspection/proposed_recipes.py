@@ -10,12 +10,12 @@ DEPTH, PIXELS = "learn depth from RGB", "learn the labels of pixels"
 ACTIONS, PHASES = "learn the labels of clips", "learn the phases of long videos"
 # What own data serves for -> its recipe.
 OWN = {
-    FRAMES: "scannet_stage1",
-    CLIPS: "ucf101_pretrain",
-    DEPTH: "nyuv2_depth",
-    PIXELS: "scannet_semseg",
-    ACTIONS: "ucf101_finetune",
-    PHASES: "orar_finetune",
+    FRAMES: "own/pretrain",
+    CLIPS: "own/pretrain_clips",
+    DEPTH: "own/depth",
+    PIXELS: "own/semseg",
+    ACTIONS: "own/video_classification",
+    PHASES: "own/phases_clips",
 }
 # The same of data that has recipes of its own, by source.
 PUBLISHED = {

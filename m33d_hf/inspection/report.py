@@ -53,43 +53,5 @@ def _figures(depth: DepthTally) -> dict[str, Any] | None:
     return {"frames": depth.frames, "blank": depth.blank, **figures}
 
 
-<<<<<<< HEAD
-=======
-def _scene_lines(tally: SplitTally, unit: str) -> list[str]:
-    lines = [f"  all: {_depth_line(tally.depth, unit)}"] if tally.with_depth else []
-    named = [(name, scene) for name, scene in sorted(tally.scenes.items()) if scene.depth.frames]
-    if len(named) < 2:
-        return lines
-    lines += [f"  {name}: {_depth_line(scene.depth, unit)}" for name, scene in named[:_MOST_LINES]]
-    return lines + ([f"  and {len(named) - _MOST_LINES} more scenes"] if len(named) > _MOST_LINES else [])
-
-
-def _depth_line(depth: DepthTally, unit: str) -> str:
-    low, middle, high = (depth.quantile(share) for share in (0.01, 0.5, 0.99))
-    if middle is None:
-        return f"{depth.frames} frames without any valid pixel"
-    blank = f", {depth.blank} frames all holes" if depth.blank else ""
-    return (
-        f"{depth.frames} frames, median {middle:.3g}{unit}, 98 % between {low:.3g} and {high:.3g}{unit}, "
-        f"{depth.invalid_share:.1%} invalid{blank}"
-    )
-
-
-def _histogram(title: str, counts: Counter[int], names: Sequence[str] | None, what: str) -> list[str]:
-    if not counts:
-        return []
-    total = sum(counts.values())
-    named = sorted(counts.items(), key=lambda entry: (entry[0] == IGNORE_INDEX, -entry[1], entry[0]))
-    lines = [f"  {_name(number, names)}: {count / total:.2%} ({count} {what})" for number, count in named[:_MOST_LINES]]
-    return [f"{title}:", *lines, *([f"  and {len(named) - _MOST_LINES} more"] if len(named) > _MOST_LINES else [])]
-
-
-def _name(number: int, names: Sequence[str] | None) -> str:
-    if number == IGNORE_INDEX:
-        return "ignored"
-    return f"{number} {names[number]}" if names and number < len(names) else str(number)
-
-
->>>>>>> cameras
 def _named(counts: Counter[int], names: Sequence[str] | None) -> dict[str, int]:
     return {class_label(number, names): count for number, count in sorted(counts.items())}

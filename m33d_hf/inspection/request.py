@@ -85,8 +85,10 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
         others = ["--recipe", checked_as(str(data.get("source") or "folder")), *others]
     recipe = str(read_overrides(others)["recipe"])
     args = resolve(others, _task(recipe)).args
-    for key, folder in (("data.root", args.data.root), ("data.eval_root", args.data.eval_root)):
-        if folder is not None and not Path(folder).expanduser().exists():
+    for key, where in (("data.root", args.data.root), ("data.eval_root", args.data.eval_root)):
+        folders = where if isinstance(where, list) else [where]
+        folder = next((each for each in folders if each is not None and not Path(each).expanduser().exists()), None)
+        if folder is not None:
             raise ConfigError(f"{key} {folder!r} does not exist.")
     stated = bool({"eval_split", "eval_root"} & set(data))
     looks = (own.output, own.workers, own.max_samples, own.frames)

@@ -14,7 +14,7 @@ from m33d_hf.data.labels.label_pictures import read_colours, read_numbers
 from m33d_hf.data.labels.name_files import read_name_file
 from m33d_hf.data.labels.palettes import Palette, read_palette
 from m33d_hf.data.sample import IGNORE_INDEX
-from m33d_hf.errors import ConfigError, CorruptFileError, LabelError
+from m33d_hf.errors import ConfigError, CorruptFileError, LabelError, nearest_name_hint
 
 # In tables, of stored values without a class; where there are 255 classes also the last of them.
 _REFUSED = 254
@@ -233,6 +233,48 @@ def build_label_rules(
     if names is not None and len(names) != num_classes:
         raise ConfigError(f"num_classes is {num_classes}, but class_names holds {len(names)} names")
     return LabelRules(num_classes, names, label_offset, ignore, mapping, label_unmapped)
+
+
+def without_classes(rules: LabelRules | None, ignored: str | Sequence[str | int] | None) -> LabelRules | None:
+    """Rules without some classes: their pixels become 255, and the classes that stay are numbered anew, in order.
+
+    Args:
+        rules: None stays None.
+        ignored: names or ids, as text with commas or as a list; None for none.
+
+    Raises:
+        ConfigError: no rules to take classes from, a palette, an unknown class, or none left.
+    """
+    if ignored is None:
+        return rules
+    if rules is None:
+        raise ConfigError("ignore_classes needs one of num_classes, class_names and label_map")
+    if rules.palette is not None:
+        raise ConfigError("ignore_classes does not go with palette: name those colours without a class void there")
+    words = ignored.split(",") if isinstance(ignored, str) else list(ignored)
+    known = rules.names or [str(number) for number in range(rules.num_classes)]
+    gone = {_class_number(str(word).strip(), known) for word in words if str(word).strip()}
+    kept = [number for number in range(rules.num_classes) if number not in gone]
+    if not kept:
+        raise ConfigError(f"ignore_classes names all {rules.num_classes} classes")
+    anew = {old: new for new, old in enumerate(kept)}
+    stored = {number + rules.offset: number for number in range(rules.num_classes)}
+    stored = {value: number for value, number in stored.items() if value != IGNORE_INDEX and value not in rules.ignore}
+    before = stored if rules.mapping is None else rules.mapping
+    mapping = {value: anew.get(number, IGNORE_INDEX) for value, number in before.items()}
+    names = None if rules.names is None else [rules.names[number] for number in kept]
+    return LabelRules(len(kept), names, 0, rules.ignore, mapping, rules.unmapped)
+
+
+def _class_number(word: str, names: Sequence[str]) -> int:
+    """Id of a class by its name, or by the id itself."""
+    if word in names:
+        return list(names).index(word)
+    if word.isdecimal() and int(word) < len(names):
+        return int(word)
+    raise ConfigError(
+        f"ignore_classes names {word!r}, which is none of the {len(names)} classes.{nearest_name_hint(word, names)}"
+    )
 
 
 def _check_options(num_classes: Any, class_names: Any, label_offset: Any, label_ignore: Any) -> None:

@@ -54,6 +54,7 @@ class SkipList:
 
 def _files(handle: Any) -> Iterator[str]:
     """Absolute paths of what a handle reads, as far as it says so."""
+    handle = getattr(handle, "handle", handle)  # of one folder or member among several
     root = str(getattr(getattr(handle, "reader", None), "root", ""))
     for frame in getattr(handle, "frames", ()):
         for name in getattr(frame, "files", {}).values():

@@ -133,6 +133,7 @@ class MixtureSource(Source):
     """
 
     name = "mixture"
+    _pair = "the members {} and {} of the mixture"  # how messages call two of them
 
     def __init__(self, members: Mapping[str, Source], weights: Sequence[float]) -> None:
         if not members or len(members) != len(weights):
@@ -144,7 +145,7 @@ class MixtureSource(Source):
         sources = list(self.members.values())
         if empty := [name for name, source in self.members.items() if not len(source)]:
             raise DataError(f"the member {empty[0]} of the mixture has no items")
-        _refuse_differences(self.members)
+        _refuse_differences(self.members, self._pair)
         self.counts = counts_of([len(source) for source in sources], self.weights)
         self._ends = list(accumulate(self.counts))
         first = sources[0]
@@ -271,7 +272,7 @@ class MixedHandle:
         return replace(sample, key=self._named(sample.key), meta={**sample.meta, "member": self.member})
 
 
-def _refuse_differences(members: Mapping[str, Source]) -> None:
+def _refuse_differences(members: Mapping[str, Source], pair: str) -> None:
     """Raise a DataError where members cannot share batches or classes; names both and what differs."""
     questions = {
         "kind of depth": lambda source: None if source.depth_spec is None else source.depth_spec.kind,
@@ -288,8 +289,8 @@ def _refuse_differences(members: Mapping[str, Source]) -> None:
             found = ask(source)
             if found != expected and None not in ((found, expected) if what == "maps" else ()):
                 raise DataError(
-                    f"the members {first} and {name} of the mixture differ in {what}: {_short(expected)} and "
-                    f"{_short(found)}. Choose options of the sources that make them agree, or train on one of them."
+                    f"{pair.format(first, name)} differ in {what}: {_short(expected)} and {_short(found)}. Choose "
+                    "options of the sources that make them agree, or train on one of them."
                 )
 
 

@@ -44,6 +44,8 @@ SHARED = {
     "split_list": "file with the names of the split's sequences or frames, one a line; or a mapping from split to file",
     "split_fractions": "shares of the splits, such as {train: 0.8, validation: 0.2}: whole sequences where there are "
     "five or more, else stretches of consecutive frames",
+    "validation": "splits in one line: the sequences of the validation split (scene7,scene9; patterns with *), or a "
+    "share of whole sequences (0.2); all others are for training",
     "num_classes": _LABELS,
     "class_names": "names of the classes in the order of their numbers: a list, or a text file with one a line",
     "label_offset": "added to every number in the label maps, such as -1 where they count from 1",
@@ -59,7 +61,7 @@ SHARED = {
 _BY_THE_RUN = {"root": "data.root", "split": "data.train_split, --data.eval_split", "cache_dir": "data.cache_dir"}
 _SPLITS = "splits.select_split"
 # "as in the `folder` source", ", see `splits.select_split`", "(see `m33d_hf.data.depth.maps`)": no use to a user.
-_REFERENCE = re.compile(r"[,;:]?\s*\(?(\bsee|\bas in)\s+(?:the\s+)?`([^`]+)`(?:\s+source)?\)?")
+_POINTER = re.compile(r"[,;:]?\s*\(?(\bsee|\bas in)\s+(?:the\s+)?`([^`]+)`(?:\s+source)?\)?")
 
 
 def describe_source(name: str, source: type, types: Mapping[str, Any]) -> list[str]:
@@ -73,7 +75,7 @@ def describe_source(name: str, source: type, types: Mapping[str, Any]) -> list[s
     documentation = inspect.getdoc(source) or ""
     sentences = argument_sentences(documentation)
     summary = documentation.partition("\nArgs:")[0].strip()
-    summary = f"The source {name}: {for_people(_REFERENCE.sub('', summary))}"
+    summary = f"The source {name}: {for_people(_POINTER.sub('', summary))}"
     lines = [*summary.splitlines(), "", f"Options of the source {name}:"]
     seen: set[str] = set()
     for option, parameter in inspect.signature(source).parameters.items():
@@ -105,10 +107,10 @@ def meaning(option: str, sentence: str, grouped: bool = False, repeated: bool = 
         repeated: it has been said for another option of the group.
     """
     shared = SHARED.get(option, "")
-    references = _REFERENCE.findall(sentence)
+    references = _POINTER.findall(sentence)
     if not references:
         return _sentence(sentence or shared)
-    own = re.sub(r"^[\s,;:.]*(?:but\s+)?", "", _REFERENCE.sub("", sentence))
+    own = re.sub(r"^[\s,;:.]*(?:but\s+)?", "", _POINTER.sub("", sentence))
     if any(place == _SPLITS for _, place in references):
         parts = [own, shared]
     elif grouped:

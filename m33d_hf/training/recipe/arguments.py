@@ -33,8 +33,12 @@ class DataArguments:
     """Where samples come from and how they are read."""
 
     source: str = _f("rooms", "Name of the reader: rooms, procedures, folder, tum, ucf101, phases, or MODULE:CLASS.")
-    root: str | None = _f(None, "Folder of the training data; not needed for rooms.")
-    eval_root: str | None = _f(None, "Folder of evaluation data; if set, it and `root` are read without splits.")
+    root: str | list[str] | None = _f(
+        None, "Folder of the training data, or several, [A, B], each split by itself; not needed for rooms."
+    )
+    eval_root: str | list[str] | None = _f(
+        None, "Folder of evaluation data, or several; if set, it and `root` are read without splits."
+    )
     train_split: str = _f("train", "Split used for training.")
     eval_split: str | None = _f("validation", "Split used for evaluation during training; null = no evaluation.")
     options: dict[str, Any] = _f({}, "Further options of the source, passed by name (for training and evaluation).")

@@ -19,6 +19,9 @@ from m33d_hf.training.recipe.yaml_text import parse_yaml
 # Words without a section that other trainers use, too.
 SHORT = {"compile": "train.compile", "grad_checkpointing": "train.grad_checkpointing"}
 
+# A folder may be called "[x": here text is a list only if it also ends in a bracket, and never a mapping.
+_FOLDERS = ("data.root", "data.eval_root")
+
 _PLAIN = (bool, int, float)
 
 
@@ -125,7 +128,8 @@ def _typed_word(word: Word, hint: Any, key: str) -> Any:
         if not text:
             empty = ", or null for none" if types.NoneType in options else ""
             raise ConfigError(f"--{key} is empty; give some text{empty}.")
-        if takes_several(hint) and _is_yaml(text):
+        named = key in _FOLDERS and not (text[0] == "[" and text.rstrip()[-1] == "]")
+        if takes_several(hint) and not named and _is_yaml(text):
             return _parsed(text, key)
         return _number_beside_text(text, options)
     if hint is not Any and not takes_several(hint):

@@ -24,6 +24,7 @@ from m33d_hf.training.run.memory import estimate_memory
 from m33d_hf.training.run.metric_names import check_metric
 from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.run.trial import measured_cost
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
 
@@ -49,15 +50,16 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     check_metric(args, task, model)
     train_set, eval_set = task.build_datasets(args, model)
     world = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
+    plan = plan_run(args, len(train_set), world)
     sections = {
         "arguments": _describe_arguments(args, origins or {}),
         "model": [
             *describe_parameters(model),
             *describe_tokens(config, task.hides_tokens),
-            *_describe_cost(task, model, args, train_set),
+            *_describe_operations(config, args),
         ],
         "run": [
-            *plan_run(args, len(train_set), world).describe(args, world),
+            *plan.describe(args, world),
             *task.describe(args, model, train_set),
             *overlap_lines(args, train_set, eval_set),
         ],
@@ -65,6 +67,11 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     }
     if eval_set is not None:
         sections["evaluation data"] = check_first_samples(args, task, model, eval_set, train=False)
+    cost = measured_cost(args, task, model, train_set, eval_set, plan, world)  # last, as it trains the model
+    if isinstance(cost, str):
+        sections["cost"] = [cost, _estimated_memory(task, model, args, train_set)]
+    else:
+        sections["cost"] = cost.lines()
     return _lines(sections)
 
 
@@ -138,14 +145,14 @@ def describe_tokens(config: M33DConfig, hidden: bool) -> list[str]:
     return lines
 
 
-def _describe_cost(task: Task, model: nn.Module, args: RunArguments, dataset: SampleDataset) -> list[str]:
+def _estimated_memory(task: Task, model: nn.Module, args: RunArguments, dataset: SampleDataset) -> str:
+    """Where steps cannot be tried."""
     weights, activations = estimate_memory(task, model, args, getattr(dataset, "longest", 1))
-    return [
-        *_describe_operations(config_of(model), args),
+    return (
         f"memory: about {(weights + activations) / GIB:.2g} GiB per process ({weights / GIB:.2g} weights, gradients and"
         f" AdamW, {activations / GIB:.2g} activations of {args.train.batch_size * args.data.num_views} samples; an"
-        " estimate)",
-    ]
+        " estimate)"
+    )
 
 
 def _describe_operations(config: M33DConfig, args: RunArguments) -> list[str]:

@@ -178,7 +178,7 @@ def _videos(dataset: SampleDataset) -> dict[str, Any]:
     videos = source.videos
     if videos is None:
         items = (source[row] for row in rows)
-        return {item.key: item for item in items}
+        return {item.key: getattr(item, "handle", item) for item in items}  # under the name of its folder, if several
     keys = source.groups() or [video.key for video in videos]
     used = {keys[row] for row in rows}
     return {video.key: video.handle for video in videos if video.key in used}

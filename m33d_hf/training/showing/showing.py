@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,6 @@ from m33d_hf.training.showing.samples import Chosen, choose, first_rows, spread_
 from m33d_hf.training.showing.story import run_curves
 from m33d_hf.training.showing.timelines import videos_figure
 from m33d_hf.training.tasks.base import Task
-from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.detection.feature_dataset import FeatureDataset
 from m33d_hf.training.tasks.detection.task import EVALUATION, ActionDetectionTask
 from m33d_hf.training.tasks.video_classification import CONFUSION_FIGURE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import shutil
@@ -149,6 +150,13 @@ class Task:
             metrics: as `evaluate` returns them.
         """
         return []
+
+    def without_files(self) -> Task:
+        """A twin whose `evaluate` writes no files, for the dry run, which times an evaluation.
+
+        A task whose `evaluate` writes something replaces this method.
+        """
+        return copy.copy(self)
 
     def lacks_evaluation(self) -> bool:
         """Whether `save` would leave out files because this process has not run the evaluation that they are made from.

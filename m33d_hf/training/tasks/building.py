@@ -18,7 +18,9 @@ from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.loader.subsets import label_subset, scene_subset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
+from m33d_hf.data.sources.frames.splits import canonical_split
 from m33d_hf.data.sources.mixture import MixtureSource, read_members
+from m33d_hf.data.sources.roots import RootsSource, held_out, name_roots
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.depth_m33d import DepthSpec
@@ -53,13 +55,57 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
     data = args.data
     if train and data.mixture is not None:
         return _build_mixture(args, config)
-    known = source_options(data.source)
     options = dict(data.options) if train else {**data.options, **data.eval_options}
-    split = data.train_split if train else data.eval_split
+    split = "all" if data.eval_root is not None else data.train_split if train else data.eval_split
     root = data.root if train or data.eval_root is None else data.eval_root
+    try:
+        if isinstance(root, list):
+            return _build_roots(args, config, name_roots(root), split, options)
+        return _build_one(args, config, root, split, options)
+    except DataError as error:
+        if train:
+            raise
+        told = str(error).rstrip().rstrip(".")
+        message = f"Evaluation data: {told}. To train without evaluation, pass --data.eval_split null."
+        if isinstance(error, MissingSplitError):
+            raise MissingSplitError(message, error.instead) from error
+        raise DataError(message) from error
+
+
+def _build_roots(
+    args: RunArguments, config: M33DConfig, roots: dict[str, Path], split: str | None, options: dict[str, Any]
+) -> Source:
+    """The same source in several folders; a folder of which `validation` leaves nothing for the split is left out."""
+    validation = options.get("validation")
+    named = validation is not None and not isinstance(validation, int | float)
+    held = held_out(validation, roots) if named else {}
+    part = None if split in (None, "all") else canonical_split(str(split))
+    if named and part == "test":
+        raise ConfigError("the option validation defines the splits train and validation; there is no split 'test'")
+    sources = {}
+    for name, folder in roots.items():
+        own, wanted = dict(options), split
+        if named and held[name]:
+            own["validation"] = held[name]
+        elif named:  # all of the folder is for validation, or all of it for training
+            if part is not None and (part == "validation") != (held[name] is None):
+                continue
+            del own["validation"]
+            wanted = "all"
+        sources[name] = _build_one(args, config, str(folder), wanted, own)
+    if not sources:
+        raise DataError(f"the split {split!r} is empty: validation is {validation!r} of the folders {', '.join(roots)}")
+    return RootsSource(sources)
+
+
+def _build_one(
+    args: RunArguments, config: M33DConfig, root: str | None, split: str | None, options: dict[str, Any]
+) -> Source:
+    """A source by its options, completed by what the model and the run say; raises as `build_run_source`."""
+    data, options, known = args.data, dict(options), source_options(args.data.source)
     offered: dict[str, Any] = {
         "root": root,
-        "split": "all" if data.eval_root is not None else split,
+        "split": split,
         "unit": "clips" if config.num_frames > 1 else "frames",
         "cache_dir": data.cache_dir,
     }
@@ -73,16 +119,7 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
             options.setdefault(name, value)
     if root is not None and "root" not in known:
         raise ConfigError(f"The source {data.source!r} reads no folder; remove data.root or set data.source to folder.")
-    try:
-        return build_source(data.source, **options)
-    except DataError as error:
-        if train:
-            raise
-        told = str(error).rstrip().rstrip(".")
-        message = f"Evaluation data: {told}. To train without evaluation, pass --data.eval_split null."
-        if isinstance(error, MissingSplitError):
-            raise MissingSplitError(message, error.instead) from error
-        raise DataError(message) from error
+    return build_source(data.source, **options)
 
 
 def _build_mixture(args: RunArguments, config: M33DConfig) -> Source:

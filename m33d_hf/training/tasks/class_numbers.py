@@ -33,7 +33,8 @@ def stated_classes(args: RunArguments, train: bool) -> ClassTable | None:
     if given is None or (isinstance(given, ClassTable) and given.assumed):
         return None
     roots = [data.root, data.eval_root] if own is None else [data.eval_root or data.root]
-    return read_class_table(given, *(Path(root).expanduser() for root in roots if root is not None))
+    folders = [folder for root in roots for folder in (root if isinstance(root, list) else [root])]
+    return read_class_table(given, *(Path(folder).expanduser() for folder in folders if folder is not None))
 
 
 def evaluation_classes(args: RunArguments, names: Sequence[str]) -> ClassTable:

@@ -15,6 +15,7 @@ from m33d_hf.data.labels.census import LabelCensus, take_census
 from m33d_hf.data.loader.collation import SegmentationCollator
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources.frames.frames import FrameSource
+from m33d_hf.data.sources.roots import RootsSource
 from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.evaluation.metrics import ConfusionMatrix
 from m33d_hf.evaluation.position_floors import PositionMode
@@ -98,7 +99,7 @@ class SemanticSegmentationTask(DenseTask):
             return None
         source, word = dataset.source, "training" if train else "evaluation"
         self._check_classes(model, source.class_names, word)
-        if not isinstance(source, FrameSource) or source.label_rules is None:
+        if not isinstance(source, FrameSource | RootsSource) or source.label_rules is None:
             return None
         id2label = cast("dict[int, str]", config_of(model).id2label)
         names = [id2label[number] for number in range(len(id2label))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import sys
@@ -186,6 +187,12 @@ class VideoClassificationTask(SourceTask):
         if self._folder is not None:
             _on_main(accelerator, lambda folder: write_results(table, names, folder), self._folder)
         return metrics
+
+    def without_files(self) -> VideoClassificationTask:
+        """A twin without the folder of predictions."""
+        twin = copy.copy(self)
+        twin._folder = None
+        return twin
 
     def _add_batch(self, model: nn.Module, batch: Batch, scores: VideoScores, accelerator: Accelerator) -> None:
         """Score the views of a batch, as many at once as `evaluation.batch_size` says."""

@@ -53,7 +53,7 @@ def test_a_new_head_goes_through_a_run(recipe: str, tmp_path: Path, capsys: pyte
     argv = words(recipe, tmp_path / "out", **given)
     assert main(NAME, [*argv, "--dry_run", "true"]) == 0
     told = capsys.readouterr().out
-    assert "normals_head: " in told and "labels (" in told and "memory: about" in told
+    assert "normals_head: " in told and "labels (" in told and "largest batch that fits" in told
     assert main(NAME, argv) == 0
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["kind"] == "train"]

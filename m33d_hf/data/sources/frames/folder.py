@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from m33d_hf.data.depth.options import DepthOptions
-from m33d_hf.data.labels.labels import build_label_rules
+from m33d_hf.data.labels.labels import build_label_rules, without_classes
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.calibrations import find_calibrations
 from m33d_hf.data.sources.frames.frames import FrameSource
@@ -69,6 +69,8 @@ class FolderSource(FrameSource):
         num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped: see `labels.LabelRules`;
             class_names is a list or a file. Labels found by themselves are only read when these, or `palette`, say how
             many classes there are.
+        ignore_classes: names or ids of classes that are not learnt: their pixels become unlabelled, and the other
+            classes are numbered anew.
         palette: which colour is which class in colour-coded labels: a file or its content, see
             `palettes.read_palette`; its order is that of the classes.
         require_depth: drop (and list) frames without depth; false keeps them as RGB-only samples.
@@ -77,7 +79,12 @@ class FolderSource(FrameSource):
         min_frames: with `clips`, drop (and list) shorter sequences; None takes `clip_length`.
         clip_length: with `clips`, frames that a clip covers (a run offers num_frames x frame_stride); None = unknown.
         windows: with `clips`, parts into which a sequence is cut; None takes as many as whole clips fit.
+        clip_stride: with `clips`, frames from one window's start to the next, instead of `windows`: windows of a clip
+            that may overlap.
         split_list, split_fractions: see `splits.select_split`.
+        validation: splits in one line: the sequences of the validation split, `scene7,scene9` (patterns with `*` and
+            folders above sequences, too), or a share of whole sequences, 0.2; all others are for training.
+        seed: of the draw of a share.
         fps: frames per second of the sequences, if known.
 
     Raises:
@@ -122,12 +129,17 @@ class FolderSource(FrameSource):
         fps: float | None = None,
         modalities: Mapping[str, str] | None = None,
         calibration: str | None = None,
+        clip_stride: int | None = None,
+        validation: str | float | Sequence[str] | None = None,
+        seed: int = 0,
+        ignore_classes: str | Sequence[str | int] | None = None,
     ) -> None:
         root = Path(root).expanduser()
         listing = list_files(root)
         rules = build_label_rules(
             root, num_classes, class_names, label_offset, label_ignore, label_map, label_unmapped, palette
         )
+        rules = without_classes(rules, ignore_classes)
         if rules is None and labels not in (None, "none", "auto"):
             raise ConfigError(f"labels={labels!r} also needs one of num_classes, class_names, label_map and palette")
         wanted = {"rgb": rgb, "depth": depth, "labels": labels if rules is not None else None}
@@ -142,7 +154,7 @@ class FolderSource(FrameSource):
             root,
             sequences,
             unit=unit,
-            split=SplitChoice(split, split_list, split_fractions),
+            split=SplitChoice(split, split_list, split_fractions, validation, seed),
             every=every,
             min_frames=min_frames,
             depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
@@ -154,6 +166,7 @@ class FolderSource(FrameSource):
             orientation=orientation,
             clip_length=clip_length,
             windows=windows,
+            clip_stride=clip_stride,
             calibrations=find_calibrations(root, sequences, calibration, notes),
         )
 

@@ -29,6 +29,7 @@ from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, select_split
+from m33d_hf.data.sources.frames.validation import split_by_validation
 from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window, thin_out
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
 from m33d_hf.errors import CorruptFileError
@@ -124,13 +125,14 @@ class FrameSource(Source):
         orientation: str = "refuse",
         clip_length: int | None = None,
         windows: int | None = None,
+        clip_stride: int | None = None,
         calibrations: Mapping[str, Calibration] | None = None,
     ) -> None:
         all_depth = _depth_files(sequences)
         sequences, how = self._of_split(root, sequences, split)
         notes.append(how)
         self.split_note = how
-        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length)
+        sequences = thin_out(sequences, unit, every, min_frames, unpaired, clip_length, notes)
         choose("align", align, ALIGNMENTS)
         choose("orientation", orientation, ORIENTATIONS)
         check_calibrated(calibrations, align, orientation)
@@ -158,7 +160,7 @@ class FrameSource(Source):
         self.action_names: list[str] | None = None
         parts: Mapping[str, Sequence[Frame]] = sequences
         if unit == "clips":
-            parts = cut_windows(sequences, clip_length, windows, notes)
+            parts = cut_windows(sequences, clip_length, windows, notes, clip_stride)
         self.sequences: list[FrameSequence] = []
         self._sequence_of: list[str] = []
         rate = self._rate(sequences) if fps is None else fps
@@ -178,8 +180,14 @@ class FrameSource(Source):
         """The sequence of every item; None where all are of one, so that each stands for itself."""
         return self._sequence_of if len(set(self._sequence_of)) > 1 else None
 
+    def sequence_names(self) -> list[str]:
+        """The sequence of every item, also where all are of one."""
+        return list(self._sequence_of)
+
     def _of_split(self, root: Path, sequences: Sequences, wanted: SplitChoice) -> tuple[Sequences, str]:
         """The sequences of a split, and a sentence on how they were chosen; see `select_split`."""
+        if wanted.validation is not None:
+            return split_by_validation(root, sequences, wanted)
         return select_split(root, sequences, wanted.name, wanted.listed, wanted.fractions)
 
     def _rate(self, sequences: Sequences) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -30,11 +30,16 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class SplitChoice:
-    """The split that a source is asked for: its name, and a list or fractions that define it; see `select_split`."""
+    """The split that a source is asked for: its name, and a list, fractions or a validation split that define it.
+
+    See `select_split`, and `validation.split_by_validation` for the last two fields.
+    """
 
     name: str | None
     listed: str | Mapping[str, str] | None = None
     fractions: Mapping[str, float] | None = None
+    validation: str | float | Sequence[str] | None = None
+    seed: int = 0
 
 
 def canonical_split(split: str) -> str:

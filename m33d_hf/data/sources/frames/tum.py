@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
@@ -31,8 +31,8 @@ class TumSource(FrameSource):
         max_difference: maximum difference between the timestamps of a pair, in seconds.
         depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth: as in the `folder` source, but the
             default unit is the benchmark's, 1/5000 m.
-        align, orientation, every, min_frames, clip_length, windows, split_list, split_fractions: as in the `folder`
-            source.
+        align, orientation, every, min_frames, clip_length, windows, clip_stride, split_list, split_fractions,
+            validation, seed: as in the `folder` source.
         fps: frames per second; None = from the median step of the timestamps.
 
     Files that the lists name but that are missing, and frames without a partner, are left out and listed in `unpaired`.
@@ -66,6 +66,9 @@ class TumSource(FrameSource):
         split_list: str | Mapping[str, str] | None = None,
         split_fractions: Mapping[str, float] | None = None,
         fps: float | None = None,
+        clip_stride: int | None = None,
+        validation: str | float | Sequence[str] | None = None,
+        seed: int = 0,
     ) -> None:
         root = Path(root).expanduser()
         if max_difference < 0:
@@ -77,7 +80,7 @@ class TumSource(FrameSource):
             root,
             sequences,
             unit=unit,
-            split=SplitChoice(split, split_list, split_fractions),
+            split=SplitChoice(split, split_list, split_fractions, validation, seed),
             every=every,
             min_frames=min_frames,
             depth_options=DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth),
@@ -89,6 +92,7 @@ class TumSource(FrameSource):
             orientation=orientation,
             clip_length=clip_length,
             windows=windows,
+            clip_stride=clip_stride,
         )
 
     def _rate(self, sequences: Sequences) -> float | None:

@@ -9,6 +9,7 @@ from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.errors import ConfigError, DataError
 
+_NAMED = 5  # short sequences named in a note; all are listed
 TOO_SHORT = "sequence of "  # begins the reason of a sequence that is left out for its length
 
 
@@ -19,11 +20,12 @@ def thin_out(
     min_frames: int | None,
     unpaired: list[Unpaired],
     clip_length: int | None = None,
+    notes: list[str] | None = None,
 ) -> dict[str, list[Frame]]:
     """Keep every k-th frame and, for clips, the sequences that are long enough; the others go to `unpaired`.
 
     Long enough means `min_frames`, or without it `clip_length`: a shorter sequence would repeat its last frame, and one
-    of a few frames would be a still picture.
+    of a few frames would be a still picture. Those that are left out are named in a note, where `notes` are given.
 
     Raises:
         ConfigError: a number below 1, or an unknown unit.
@@ -47,6 +49,10 @@ def thin_out(
             f"{max(lengths.values(), default=0)} frames. Use a smaller --data.frame_stride or --model.num_frames, or "
             "set --data.options.min_frames (the last frame is then repeated)."
         )
+    if lengths and notes is not None:
+        named = ", ".join(f"{key} ({length})" for key, length in list(lengths.items())[:_NAMED])
+        more = f" and {len(lengths) - _NAMED} more" if len(lengths) > _NAMED else ""
+        notes.append(f"left out as too short ({what}; frames in brackets): {named}{more}")
     return kept
 
 
@@ -57,7 +63,11 @@ def sequence_of_window(key: str) -> str:
 
 
 def cut_windows(
-    sequences: dict[str, list[Frame]], clip_length: int | None, windows: int | None, notes: list[str]
+    sequences: dict[str, list[Frame]],
+    clip_length: int | None,
+    windows: int | None,
+    notes: list[str],
+    clip_stride: int | None = None,
 ) -> dict[str, tuple[Frame, ...]]:
     """Cut every sequence into windows of (nearly) the same length; each gives one clip per epoch.
 
@@ -66,13 +76,17 @@ def cut_windows(
         clip_length: frames that a clip covers; None leaves sequences whole.
         windows: number per sequence; None takes as many as there are whole clips, which is also the maximum.
         notes: a sentence is added to it if something is cut or repeated.
+        clip_stride: frames from one window's start to the next, for windows of exactly a clip that may overlap; the
+            last one ends with the sequence. None cuts windows that do not overlap and leave nothing out.
 
     Returns:
         Windows by name: that of the sequence, with "@" and the number of its first frame where there are several.
 
     Raises:
-        ConfigError: fewer windows than one.
+        ConfigError: fewer windows than one, or a stride together with a number or without the length of a clip.
     """
+    if clip_stride is not None:
+        return _overlapping(sequences, clip_length, windows, notes, clip_stride)
     if windows is not None and windows < 1:
         raise ConfigError(f"windows is {windows}; it must be at least 1")
     parts: dict[str, tuple[Frame, ...]] = {}
@@ -92,4 +106,29 @@ def cut_windows(
         notes.append(
             f"{short} sequences have fewer frames than the {clip_length} of a clip; their last frame is repeated"
         )
+    return parts
+
+
+def _overlapping(
+    sequences: dict[str, list[Frame]],
+    clip_length: int | None,
+    windows: int | None,
+    notes: list[str],
+    clip_stride: int,
+) -> dict[str, tuple[Frame, ...]]:
+    """Windows of a clip's length, `clip_stride` frames apart, and one at the end of what they leave."""
+    if windows is not None:
+        raise ConfigError(f"give windows ({windows}) or clip_stride ({clip_stride}), not both")
+    if clip_length is None:
+        raise ConfigError("clip_stride requires clip_length, the frames of a clip, which a run sets by itself")
+    parts: dict[str, tuple[Frame, ...]] = {}
+    for key, frames in sequences.items():
+        last = max(len(frames) - clip_length, 0)
+        starts = [*range(0, last, clip_stride), last]
+        for first in starts:
+            parts[key if len(starts) == 1 else f"{key}@{first}"] = tuple(frames[first : first + clip_length])
+    notes.append(
+        f"{len(sequences)} sequences are cut into {len(parts)} windows of {clip_length} frames, {clip_stride} from one "
+        "to the next; each gives one clip per epoch"
+    )
     return parts

@@ -6,6 +6,7 @@ stay frozen. The features of all clips are extracted once and reused by later ru
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -156,6 +157,12 @@ class ActionDetectionTask(Task):
             if self.args.eval_only:
                 self._draw(folder, names)
         return metrics
+
+    def without_files(self) -> ActionDetectionTask:
+        """A twin that knows no output folder."""
+        twin = copy.copy(self)
+        twin.args = None
+        return twin
 
     def _draw(self, folder: Path, names: Sequence[str]) -> None:
         """Timelines of the last evaluation: after training, only those of the final model are drawn."""

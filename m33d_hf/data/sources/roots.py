@@ -1,0 +1,121 @@
+"""Several folders read as one source: `--data.root '[A, B]'`, every item once, each folder by its own rules."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from m33d_hf.data.source import Source, Unpaired
+from m33d_hf.data.sources.frames.frames import FrameSource
+from m33d_hf.data.sources.mixture import MixtureSource
+from m33d_hf.errors import ConfigError, nearest_name_hint
+
+
+def name_roots(roots: Sequence[str | Path]) -> dict[str, Path]:
+    """Name -> folder: that of the folder, with as many of the folders above it as tell it from the others.
+
+    Raises:
+        ConfigError: no folder, or one that is given twice.
+    """
+    folders = [Path(os.path.abspath(Path(root).expanduser())) for root in roots]
+    if not folders:
+        raise ConfigError("data.root is an empty list; name at least one folder.")
+    twice = next((folder for place, folder in enumerate(folders) if folder in folders[:place]), None)
+    if twice is not None:
+        raise ConfigError(f"data.root names {str(twice)!r} twice.")
+    parts = [folder.parts[1:] or (folder.anchor,) for folder in folders]
+    names = {}
+    for mine, folder in zip(parts, folders, strict=True):
+        others = [each for each in parts if each is not mine]
+        fits = (n for n in range(1, len(mine) + 1) if all(each[-n:] != mine[-n:] for each in others))
+        names["_".join(mine[-next(fits, len(mine)) :])] = folder
+    return names
+
+
+def held_out(validation: Any, names: Mapping[str, Path]) -> dict[str, list[str] | None]:
+    """What `data.options.validation` says of each folder: its sequences, None for the whole folder, [] for none of it.
+
+    Args:
+        validation: FOLDER or FOLDER/SEQUENCE, as text with commas or as a list.
+        names: of the folders.
+
+    Raises:
+        ConfigError: an entry that begins with no folder's name.
+    """
+    words = validation.split(",") if isinstance(validation, str) else [str(word) for word in validation]
+    held: dict[str, list[str] | None] = {name: [] for name in names}
+    for word in filter(None, (word.strip().strip("/") for word in words)):
+        name, _, sequence = word.partition("/")
+        if name not in names:
+            raise ConfigError(
+                f"validation names {word!r}; with several folders write FOLDER or FOLDER/SEQUENCE, where FOLDER is one "
+                f"of {', '.join(names)}.{nearest_name_hint(name, names)}"
+            )
+        own = held[name]
+        held[name] = None if not sequence or own is None else [*own, sequence]
+    return held
+
+
+class RootsSource(MixtureSource):
+    """Sources of one kind in several folders, every item once and in order.
+
+    Keys are FOLDER/KEY. Each folder is split by itself, and its depth has its own unit.
+
+    Args:
+        members: name of the folder -> its source.
+
+    Raises:
+        ConfigError: sources of annotated long videos, which know one folder only.
+        DataError: folders whose depth, classes or maps differ.
+    """
+
+    name = "roots"
+    group_word = "sequences"
+    _pair = "the folders {} and {} of data.root"
+
+    def __init__(self, members: Mapping[str, Source]) -> None:
+        long = next((name for name, source in members.items() if source.videos is not None), None)
+        if long is not None:
+            raise ConfigError(
+                f"data.root: the source {members[long].name!r} cuts long videos and reads one folder only; give one."
+            )
+        super().__init__(members, [float(len(source)) for source in members.values()])
+        folders = [str(source.root) for source in members.values() if source.root is not None]
+        self.root = Path(os.path.commonpath(folders)) if folders else None
+        # Absolute, so that lists of files name the folder in which each lies.
+        self.unpaired = [
+            Unpaired(str((source.root or Path()) / entry.path), entry.reason)
+            for source in members.values()
+            for entry in source.unpaired
+        ]
+        first = next(iter(members.values()))
+        self.label_rules = getattr(first, "label_rules", None)
+
+    def _shares(self) -> list[str]:
+        told = ", ".join(f"{name} ({count} items)" for name, count in zip(self.members, self.counts, strict=True))
+        return [f"{len(self.members)} folders: {told}"]
+
+    def groups(self) -> list[str] | None:
+        """FOLDER/SEQUENCE of every item; of sources without sequences, as a mixture."""
+        if not all(isinstance(source, FrameSource) for source in self.members.values()):
+            return super().groups()
+        frames = [(name, source) for name, source in self.members.items() if isinstance(source, FrameSource)]
+        return [f"{name}/{sequence}" for name, source in frames for sequence in source.sequence_names()]
+
+    def label_files(self, rows: Sequence[int]) -> list[Path]:
+        """The label maps of some items, in order, where they lie in files."""
+        files: list[Path] = []
+        for row in rows:
+            member, item, _ = self.place(row)
+            source = list(self.members.values())[member]
+            files += source.label_files([item]) if isinstance(source, FrameSource) else []
+        return list(dict.fromkeys(files))
+
+    def digest(self) -> str:
+        """Digest of the folders' digests and names; where they lie does not count."""
+        state = [[name, source.digest()] for name, source in self.members.items()]
+        return hashlib.sha256(json.dumps(["roots", state]).encode()).hexdigest()

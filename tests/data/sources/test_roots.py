@@ -1,0 +1,143 @@
+"""Several folders as one source: names, splits, digests, lists of skipped files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.frames_on_disk import write_frames
+from m33d_hf.data.files.skips import SkippedFile, append_skipped
+from m33d_hf.data.loader.skip_list import SkipList
+from m33d_hf.data.sources.frames.folder import FolderSource
+from m33d_hf.data.sources.frames.frames import FrameSource
+from m33d_hf.data.sources.roots import RootsSource, held_out, name_roots
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.run.seen_videos import video_groups
+from m33d_hf.training.tasks.building import build_dataset, build_run_source
+
+SCENES = {"a": 4, "b": 5, "c": 6}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folders with three scenes each, of the same names, and one with a single recording."""
+    folder = tmp_path_factory.mktemp("data")
+    for number, root in enumerate(("first", "second")):
+        for scene, count in SCENES.items():
+            write_frames(folder / root / scene, count, labels="label/{i}.png", size=(16, 16), start=10 * number)
+    write_frames(folder / "single", 7, labels="label/{i}.png", size=(16, 16))
+    return folder
+
+
+def source(*roots: Path, train: bool = True, frames: int = 1, **options: Any) -> RootsSource:
+    """What a run reads."""
+    words = ["--data.source", "folder", "--data.root", f"[{', '.join(map(str, roots))}]", "--train.epochs", "1"]
+    words += ["--data.options.depth_unit", "millimetre", "--data.options.num_classes", "4"]
+    words += [word for key, value in options.items() for word in (f"--data.{key}", str(value))]
+    args = parse_arguments(words, "pretraining")
+    built = build_run_source(args, M33DConfig(image_size=16, num_frames=frames, tubelet_size=frames), train)
+    assert isinstance(built, RootsSource)
+    return built
+
+
+def test_every_item_occurs_once_under_the_name_of_its_folder(data: Path) -> None:
+    found = source(data / "first", data / "second", data / "single", train_split="all")
+    keys = [found[row].key for row in range(len(found))]
+    assert len(keys) == len(set(keys)) == 2 * sum(SCENES.values()) + 7
+    assert keys[0] == "first/a/0" and "second/c/15" in keys and keys[-1] == "single/6"
+    scenes = {f"{root}/{scene}" for root in ("first", "second") for scene in SCENES}
+    assert set(found.groups() or []) == scenes | {"single/frames"}
+    alone = FolderSource(data / "second", depth_unit="millimetre", num_classes=4)
+    sample = found[keys.index("second/a/10")].read([0])
+    expected = alone[0].read([0])
+    assert sample.key == "second/a/10" and sample.rgb is not None and (sample.rgb == expected.rgb).all()
+    assert found.notes[0] == "3 folders: first (15 items), second (15 items), single (7 items)"
+    assert len(found.label_files([0, 15])) == 2 and found.label_rules is not None
+
+
+def test_the_digest_knows_contents_and_names_and_not_the_place(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "moved")
+    roots = ("first", "second")
+    here, there = (source(*(place / root for root in roots)).digest() for place in (data, tmp_path / "moved"))
+    assert here == there
+    assert source(data / "second", data / "first").digest() != here
+    (tmp_path / "moved" / "first" / "a" / "color" / "0.png").write_bytes(b"another")
+    changed = source(*(tmp_path / "moved" / root for root in roots), **{"options.validation": "second"})
+    assert changed.digest() != source(data / "first", data / "second", **{"options.validation": "second"}).digest()
+
+
+def test_each_folder_is_split_by_itself(data: Path) -> None:
+    roots = (data / "first", data / "second")
+    options = {"options.validation": "0.34", "options.seed": "3", "eval_split": "validation"}
+    train, held = source(*roots, **options), source(*roots, train=False, **options)
+    groups = [set(each.groups() or []) for each in (train, held)]
+    assert not groups[0] & groups[1] and len(groups[0] | groups[1]) == 6
+    assert {group.split("/")[0] for group in groups[1]} == {"first", "second"}
+
+
+def test_whole_folders_and_scenes_of_them_are_held_out_by_name(data: Path) -> None:
+    roots = (data / "first", data / "second", data / "single")
+    options = {"options.validation": "single,second/b"}
+    train, held = source(*roots, **options), source(*roots, train=False, **options)
+    assert {row.key.rpartition("/")[0] for row in map(held.__getitem__, range(len(held)))} == {"single", "second/b"}
+    assert len(train) + len(held) == 37 and set(train.members) == {"first", "second"}
+    assert len(source(*roots, train_split="all", **options)) == 37
+    with pytest.raises(ConfigError, match=r"names 'thrid/a'.*one of first, second, single"):
+        source(*roots, **{"options.validation": "thrid/a"})
+    with pytest.raises(ConfigError, match="no split 'test'"):
+        source(*roots, train_split="test", **options)
+    with pytest.raises(DataError, match="'validation' is empty"):
+        source(*roots, train=False, **{"options.validation": ","})
+    assert held_out(["a/x", "a", "b/y"], {"a": Path(), "b": Path(), "c": Path()}) == {"a": None, "b": ["y"], "c": []}
+
+
+def test_clips_windows_and_short_sequences_go_with_several_folders(data: Path) -> None:
+    found = source(data / "first", data / "single", frames=5, train_split="all", **{"options.clip_stride": "1"})
+    keys = [found[row].key for row in range(len(found))]
+    assert keys == ["first/b", "first/c@0", "first/c@1", "single/frames@0", "single/frames@1", "single/frames@2"]
+    assert [entry.path for entry in found.unpaired] == [str(data / "first" / "a")]
+    assert any(note.startswith("first: left out as too short") and "a (4)" in note for note in found.notes)
+
+
+def test_skip_lists_name_the_folder(data: Path, tmp_path: Path) -> None:
+    found = source(data / "first", data / "second", train_split="all")
+    append_skipped(
+        tmp_path / "skipped_files.csv",
+        [
+            SkippedFile(str(data / "second" / "a" / "depth" / "10.png"), "broken", ""),
+            SkippedFile("", "bad", "first/b/2"),
+        ],
+    )
+    rows = SkipList(tmp_path / "skipped_files.csv").rows(found, None)
+    left_out = {found[row].key for row in set(range(len(found))) - set(rows)}
+    assert left_out == {"second/a/10", "first/b/2"}
+
+
+def test_videos_that_were_seen_are_known_by_folder(data: Path) -> None:
+    words = ["--data.source", "folder", "--data.root", str(data / "first"), str(data / "second"), "--train.epochs", "1"]
+    args = parse_arguments([*words, "--data.train_split", "all"], "pretraining")
+    dataset = build_dataset(args, M33DConfig(image_size=16), True)
+    assert isinstance(dataset.source, RootsSource) and not isinstance(dataset.source, FrameSource)
+    assert len(video_groups(dataset)) >= 2
+
+
+def test_names_tell_folders_apart(tmp_path: Path) -> None:
+    x, y = tmp_path / "x" / "frames", tmp_path / "y" / "frames"
+    assert list(name_roots([x, y, tmp_path / "z"])) == ["x_frames", "y_frames", "z"]
+    with pytest.raises(ConfigError, match="twice"):
+        name_roots([x, str(x) + "/"])
+    with pytest.raises(ConfigError, match="empty list"):
+        name_roots([])
+
+
+def test_folders_that_do_not_go_together_are_refused(data: Path, tmp_path: Path) -> None:
+    write_frames(tmp_path / "bare", 3, depth=None, size=(16, 16))
+    with pytest.raises(
+        DataError, match=r"the folders first and bare of data.root differ in|has RGB or depth|has .*depth"
+    ):
+        source(data / "first", tmp_path / "bare", train_split="all")
