@@ -27,8 +27,8 @@ WINGS = {
         "sources.rooms": 6, "sources": 7, "measuring": 8,
     },
     "training": {
-        "recipe": 0, "costs": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "settling": 4, "showing": 4, "run": 5,
-        "probes": 6,
+        "recipe": 0, "costs": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "settling": 4, "showing": 4,
+        "run": 5, "probes": 6,
     },
     "weights": {"known": 0, "formats": 1, "weights": 2, "export": 3},
     "experiments": {"report": 0, "experiments": 1},

@@ -50,7 +50,7 @@ def test_a_sound_folder_is_fine_and_its_figures_are_right(root: Path, capsys: py
         stored = [np.asarray(Image.open(path)) for path in (root / f"train/scene{number}/depth").iterdir()]
         assert scene["depth"]["median"] == pytest.approx(np.median(stored) / 1000, rel=0.03)
     told = capsys.readouterr().out
-    assert "millimetre" in told and "scripts/run_pretrain.py --recipe scannet_stage1" in told.split("next")[-1]
+    assert "millimetre" in told and "scripts/run_pretrain.py --recipe own/pretrain" in told.split("next")[-1]
     assert "--dry_run" in told and "--data.skip_list" not in told
     assert (root.parent / "check/contact_sheet.png").stat().st_size > 10_000
     assert not (root.parent / "check/partial").exists()
