@@ -6,14 +6,23 @@ import json
 import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from m33d_hf.data.prepared.layout import END_KEY, META_KEY, PARQUET, Manifest, file_number, part_name, part_of
+from m33d_hf.data.prepared.layout import (
+    END_KEY,
+    META_KEY,
+    PARQUET,
+    Manifest,
+    file_name,
+    file_number,
+    part_name,
+    part_of,
+)
 from m33d_hf.errors import DataError, MissingDependencyError, decoding
 
 # Files whose footers are kept parsed (a megabyte each at most), and row groups whose columns are, in each process.
@@ -52,7 +61,7 @@ class ParquetRows:
         self.manifest: Manifest | None = None
         ends: dict[Path, bool] = {}
         for number, path in enumerate(self.files):
-            with open_parquet(path) as file:
+            with self._opened(path) as file:
                 schema, footer = file.schema_arrow, file.metadata
                 if number == 0:
                     self.schema, self.manifest = schema, _manifest(schema, path)
@@ -119,7 +128,7 @@ class ParquetRows:
         """A column of small values, of all rows; raises as `read`."""
         values: list[Any] = []
         for path in self.files:
-            with open_parquet(path) as file, _reading(path):
+            with self._opened(path) as file, _reading(path):
                 values += file.read(columns=[column]).column(0).to_pylist()
         return values
 
@@ -153,9 +162,13 @@ class ParquetRows:
         kind = self.schema.field(name).type
         return f"{name}.bytes" if is_picture(kind) else name
 
+    def _opened(self, path: Path) -> Any:
+        """An open file; raises as `open_parquet`."""
+        return open_parquet(path)
+
     def _file(self, number: int) -> Any:
         if number not in self._open:
-            self._open[number] = open_parquet(self.files[number])
+            self._open[number] = self._opened(self.files[number])
             while len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(number)
@@ -204,12 +217,13 @@ def _is_last(footer: Any) -> bool:
     return bool(json.loads((footer.metadata or {}).get(END_KEY, b"{}")).get("last", False))
 
 
-def refuse_missing(ends: dict[Path, bool], manifest: Manifest) -> None:
+def refuse_missing(ends: Mapping[Any, bool], manifest: Manifest, suffix: str = ".parquet") -> None:
     """Compare the files of a prepared data set with what they say of each other.
 
     Args:
         ends: file -> whether it says that it is the last of its part.
         manifest: of all.
+        suffix: of the files.
 
     Raises:
         DataError: names the first missing part or file.
@@ -221,7 +235,7 @@ def refuse_missing(ends: dict[Path, bool], manifest: Manifest) -> None:
         if part is None or number is None or part[1] != manifest.parts:
             raise DataError(f"{path} was renamed, or lies among the parts of another preparation: {path.parent}.")
         by_part.setdefault(part[0], {})[number] = last
-    place = min(roots) if len(roots) == 1 else Path(os.path.commonpath(roots))
+    place: Any = min(roots) if len(roots) == 1 else Path(os.path.commonpath(roots))
     advice = "Finish it with the same scripts/prepare_data.py command, or copy or download what is missing."
     absent = [number for number in range(manifest.parts) if number not in by_part]
     if absent:
@@ -231,7 +245,7 @@ def refuse_missing(ends: dict[Path, bool], manifest: Manifest) -> None:
         if sorted(files) != list(range(len(files))) or not files[max(files)]:
             missing = next(number for number in range(len(files) + 1) if number not in files)
             folder = place / part_name(which, manifest.parts)
-            raise DataError(f"{folder} lacks file-{missing:03d}.parquet. {advice}")
+            raise DataError(f"{folder} lacks {file_name(missing, suffix)}. {advice}")
 
 
 def _listing(names: Iterable[str], most: int = 5) -> str:

@@ -25,6 +25,7 @@ SOURCES = {
     "nyuv2": ("m33d_hf.data.sources.nyuv2.source", "NYUv2Source"),
     "sunrgbd": ("m33d_hf.data.sources.sunrgbd.source", "SunRgbdSource"),
     "hub": ("m33d_hf.data.sources.hub.source", "HubSource"),
+    "shards": ("m33d_hf.data.sources.shards.source", "ShardsSource"),
     "phases": ("m33d_hf.data.sources.phases.source", "PhasesSource"),
     "ucf101": ("m33d_hf.data.sources.actions.ucf101", "Ucf101Source"),
 }

@@ -18,8 +18,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
-from m33d_hf.data.source import Source, Unpaired
+from m33d_hf.data.source import LabelMaps, Source, Unpaired
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 
@@ -201,10 +203,25 @@ class MixtureSource(Source):
         """MEMBER/VIDEO of every virtual item; its key where the member has no videos."""
         named: list[list[Any] | None] = []
         for name, source in self.members.items():
-            groups = source.groups()
+            groups = source.groups() or source.keys()
             found = [source[item].key for item in range(len(source))] if groups is None else groups
             named.append([f"{name}/{group}" for group in found])
         return self._spread(named)
+
+    def items_of(self, rows: Sequence[int]) -> dict[str, list[int]]:
+        """Member -> its items behind some virtual items, each once, ascending."""
+        found: list[set[int]] = [set() for _ in self.members]
+        for row in rows:
+            member, item, _ = self.place(row)
+            found[member].add(item)
+        return {name: sorted(items) for name, items in zip(self.members, found, strict=True)}
+
+    def label_maps(self, rows: Sequence[int]) -> JoinedLabels | None:
+        """The label maps of the members, those that stand behind several virtual items once; None without any."""
+        items = self.items_of(rows)
+        parts = [source.label_maps(items[name]) for name, source in self.members.items()]
+        known = [part for part in parts if part is not None]
+        return JoinedLabels(known) if known else None
 
     def _spread(self, values: Sequence[list[Any] | None]) -> list[Any] | None:
         """One value for each virtual item, of lists with one for each item of the members."""
@@ -218,6 +235,22 @@ class MixtureSource(Source):
         """Digest of the members' digests, names and weights."""
         state = [[name, source.digest()] for name, source in self.members.items()]
         return hashlib.sha256(json.dumps(["mixture", state, self.weights]).encode()).hexdigest()
+
+
+class JoinedLabels:
+    """The label maps of several members, one after the other."""
+
+    def __init__(self, parts: Sequence[LabelMaps]) -> None:
+        self.parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def read(self, number: int) -> tuple[np.ndarray | None, np.ndarray, bool] | None:
+        """As the member says; raises as it does."""
+        part = bisect_right(self._ends, number)
+        return self.parts[part].read(number - (self._ends[part] - len(self.parts[part])))
 
 
 @dataclass(frozen=True)

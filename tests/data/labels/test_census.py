@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.frames_on_disk import save, write_frames
-from m33d_hf.data.labels.census import FEW, MANY, take_census
+from m33d_hf.data.labels.census import FEW, MANY, LabelFiles, take_census
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -86,10 +86,10 @@ def test_a_class_of_few_files_is_looked_for_in_many(tmp_path: Path) -> None:
     common, rare = (save(tmp_path / f"{word}.npy", np.full((2, 2), n, np.uint8)) for n, word in enumerate("ab"))
     files = [common] * 3000
     rules = LabelRules(2)
-    census = take_census(files, rules, ["a", "b"])
+    census = take_census(LabelFiles(files, rules), ["a", "b"])
     assert (census.read, census.missing, census.single()) == (MANY, [1], None)
     assert "were not seen in 1024 of 3000 label maps: 1 ('b')" in census.warnings()[0]
-    census = take_census([*files[:2999], rare][::-1], rules, ["a", "b"])
+    census = take_census(LabelFiles([*files[:2999], rare][::-1], rules), ["a", "b"])
     assert census.read == FEW and not census.missing and not census.warnings()
 
 
@@ -100,7 +100,7 @@ def test_files_that_write_one_class_in_two_ways_are_said(tmp_path: Path) -> None
         high = 255 if number % 4 == 0 else 1
         files.append(tmp_path / f"{number}.png")
         save(files[-1], np.where(np.eye(12, dtype=bool), high, 0).astype(np.uint8))
-    (warning,) = take_census(files, LabelRules(2), ["a", "b"]).warnings()
+    (warning,) = take_census(LabelFiles(files, LabelRules(2)), ["a", "b"]).warnings()
     assert "is 255 a class in some files? If 255 is a class, pass --data.options.label_map" in warning
     save(files[0], np.array([[0, 1, 255]], np.uint8))  # a border without a class, beside both
-    assert take_census(files, LabelRules(2), ["a", "b"]).warnings() == []
+    assert take_census(LabelFiles(files, LabelRules(2)), ["a", "b"]).warnings() == []
