@@ -1,8 +1,8 @@
 """Splits a list of items over the processes of a launcher, without communication.
 
-`torchrun` and `accelerate launch` set RANK and WORLD_SIZE, Slurm's `srun` SLURM_PROCID and SLURM_NTASKS. For work that writes a separate file per item this is
-sufficient: each process takes its share, existing files are skipped, and `data.atomic_writing` ensures that only
-complete files exist.
+`torchrun` and `accelerate launch` set RANK and WORLD_SIZE, Slurm's `srun` SLURM_PROCID and SLURM_NTASKS. For work that
+writes a separate file per item this is sufficient: each process takes its share, existing files are skipped, and
+`data.atomic_writing` ensures that only complete files exist.
 """
 
 from __future__ import annotations

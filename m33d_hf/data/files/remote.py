@@ -66,12 +66,18 @@ def is_remote(root: object) -> bool:
 
 
 def file_size(path: AnyPath) -> int:
-    """Bytes of a file; -1 of a remote one if its listing did not say.
+    """Bytes of a file; a request, where the listing did not say them.
 
     Raises:
-        OSError: a local file is not there.
+        CorruptFileError: it does not exist. UnreachableError: its storage does not answer.
     """
-    return path.size if isinstance(path, RemotePath) else path.stat().st_size
+    try:
+        if isinstance(path, Path):
+            return path.stat().st_size
+        filesystem, name = _filesystem(path.url)
+        return path.size if path.size >= 0 else int(patient(path.url, lambda: filesystem.info(name))["size"])
+    except FileNotFoundError as error:
+        raise CorruptFileError(path, "does not exist") from error
 
 
 def files_below(root: str | RemotePath, suffix: str) -> list[RemotePath]:
@@ -137,7 +143,7 @@ class RangeFile(io.RawIOBase):
 
     def __init__(self, path: RemotePath) -> None:
         self.path = path
-        self.length = path.size if path.size >= 0 else remote_size(path)
+        self.length = file_size(path)
         self._at = 0
 
     def readable(self) -> bool:
@@ -163,19 +169,6 @@ class RangeFile(io.RawIOBase):
         data = read_range(self.path, self._at, stop) if stop > self._at else b""
         self._at += len(data)
         return data
-
-
-def remote_size(path: RemotePath) -> int:
-    """Bytes of a remote file.
-
-    Raises:
-        CorruptFileError: it does not exist. UnreachableError: its storage does not answer.
-    """
-    filesystem, name = _filesystem(path.url)
-    try:
-        return int(patient(path.url, lambda: filesystem.info(name))["size"])
-    except FileNotFoundError as error:
-        raise CorruptFileError(path, "does not exist") from error
 
 
 def patient(address: str, ask: Callable[[], Result]) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +15,8 @@ _THREADS = 16
 
 
 class RemoteParquetRows(ParquetRows):
-    """`ParquetRows` by requests of byte ranges. A row costs one request for the columns of its row group, which lie
-    together; nothing is kept on the disk.
+    """`ParquetRows` by requests of byte ranges. A row costs a request or two for the columns of its row group, which
+    mostly lie together; nothing is kept on the disk.
 
     The footers of all files stay in memory, for a row must not cost another request.
 
@@ -26,12 +26,18 @@ class RemoteParquetRows(ParquetRows):
 
     def __init__(self, files: Sequence[RemotePath]) -> None:
         with ThreadPoolExecutor(_THREADS) as pool:
-            self._footers = dict(zip(files, pool.map(_footer, files), strict=True))
+            self._footers: dict[RemotePath, Any] = dict(zip(files, pool.map(_footer, files), strict=True))
+        self._asked: dict[str, None] = {}
         super().__init__(cast("Sequence[Path]", files))
 
     def _opened(self, path: Path) -> Any:
         remote = cast("RemotePath", path)
         return _open(remote, self._footers[remote])
+
+    def _fetch(self, group: int, names: Collection[str]) -> None:
+        """With whatever was asked for so far: names and maps of a row come in one go, and not one after the other."""
+        self._asked |= dict.fromkeys(names)
+        super()._fetch(group, list(self._asked))
 
     def request_rows(self) -> float:
         """Rows of a row group, on average: as many are fetched for one."""

@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any
@@ -52,10 +52,12 @@ class TarRows:
     """
 
     def __init__(self, files: Sequence[AnyPath]) -> None:
-        with ThreadPoolExecutor(_THREADS if any(isinstance(file, RemotePath) for file in files) else 1) as pool:
+        self._threads = _THREADS if any(isinstance(file, RemotePath) for file in files) else 1
+        with ThreadPoolExecutor(self._threads) as pool:
             indices = list(pool.map(read_index, files))
+            sizes = dict(zip(files, pool.map(file_size, files), strict=True))
         self.files = list(files)
-        self.manifest = self._one_manifest(indices)
+        self.manifest = self._one_manifest(indices, sizes)
         self._shards = [_Shard(file, index.columns) for file, index in zip(files, indices, strict=True)]
         counts = [len(index.starts) for index in indices]
         self._ends = np.cumsum(counts)
@@ -67,7 +69,7 @@ class TarRows:
         self._crcs = None if self.manifest is None else np.concatenate([_crcs(index) for index in indices])
         self._forget()
 
-    def _one_manifest(self, indices: Sequence[TarIndex]) -> Manifest | None:
+    def _one_manifest(self, indices: Sequence[TarIndex], sizes: Mapping[AnyPath, int]) -> Manifest | None:
         first = indices[0].manifest if indices else None
         for file, index in zip(self.files, indices, strict=True):
             if index.manifest != first:
@@ -75,7 +77,7 @@ class TarRows:
                     f"{file} was made from something else than {self.files[0]}: they are shards of different data "
                     "sets. Keep these in different folders."
                 )
-            if index.length is not None and 0 <= (found := file_size(file)) != index.length:
+            if index.length is not None and (found := sizes[file]) != index.length:
                 raise CorruptFileError(
                     file, f"has {found} bytes, but {index.length} were written: it was cut short; copy it again"
                 )
@@ -103,19 +105,10 @@ class TarRows:
             return list(COLUMNS)
         return ["key", *dict.fromkeys(name for shard in self._shards for name in shard.columns)]
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether a frame is a request over a network."""
-        return isinstance(self.files[0], RemotePath)
-
     def where(self, row: int) -> tuple[AnyPath, int]:
         """The shard of a frame, and its number there."""
         shard = self._shard_of(row)
         return self.files[shard], row - self._first(shard)
-
-    def stored_bytes(self, row: int) -> int:
-        """Bytes of a frame in its shard; nothing is read."""
-        return int(self._sizes[row])
 
     def read(self, rows: Sequence[int], columns: Collection[str]) -> list[dict[str, Any]]:
         """The named columns of some frames, in order; neighbours are read together.
@@ -151,7 +144,7 @@ class TarRows:
                 return [self.read([row], [column])[0].get(column) for row in range(len(self))]
             raise DataError(f"the column {column!r} of shards cannot be read as a whole")
         values: list[Any] = []
-        with ThreadPoolExecutor(_THREADS if self.is_remote else 1) as pool:
+        with ThreadPoolExecutor(self._threads) as pool:
             for found in pool.map(lambda file: read_columns(file, [column])[column], self.files):
                 values += found
         if len(values) != self._length:

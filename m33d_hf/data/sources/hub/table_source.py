@@ -176,11 +176,13 @@ class TableSource(Source):
 
     def stored_bytes(self, row: int) -> int:
         """Bytes of the picture, or of the depth, of a row, as a file's size: it tells frames of one name apart."""
-        known = getattr(self.rows, "stored_bytes", None)
-        if known is not None:
-            return int(known(row))
         column = cast("str", self.decoder.columns.rgb or self.decoder.columns.depth)
         return len(self.rows.read([row], [column])[0][column] or b"")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether each read is a request over a network."""
+        return any(isinstance(file, RemotePath) for file in getattr(self.rows, "files", ())[:1])
 
     def where(self, row: int) -> Path:
         """A row, for messages: its file, and its number there."""
@@ -194,7 +196,8 @@ class TableSource(Source):
         yield "" if made is None else made.to_json()
         file: AnyPath
         for file in self.rows.files:  # type: ignore[attr-defined]  # of those that lie in files
-            yield f"\n{file.parent.name}/{file.name} {file_size(file)}"
+            size = file.size if isinstance(file, RemotePath) else file_size(file)  # without a request
+            yield f"\n{file.parent.name}/{file.name} {size}"
 
     def digest(self) -> str:
         """Digest of the names and sizes of the files (of a repository: what `datasets` calls its fingerprint) and of
