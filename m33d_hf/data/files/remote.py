@@ -89,8 +89,10 @@ def files_below(root: str | RemotePath, suffix: str) -> list[RemotePath]:
     """
     address = str(root)
     filesystem, path = _filesystem(address)
+    # A listing folder by folder leaves out those that do not answer, unless told otherwise.
+    strictly = {"on_error": "raise"} if _lists_by_folder(filesystem) else {}
     try:
-        found = patient(address, lambda: filesystem.find(path, detail=True))
+        found = patient(address, lambda: filesystem.find(path, detail=True, **strictly))
     except FileNotFoundError:
         found = {}
     if not found:
@@ -206,6 +208,16 @@ def _filesystem(address: str) -> tuple[Any, str]:
     except ValueError as error:
         raise ConfigError(f"{address}: {error}. Write it as fsspec does, such as s3://bucket/folder.") from error
     return filesystem, path
+
+
+def _lists_by_folder(filesystem: Any) -> bool:
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.spec import AbstractFileSystem
+
+    kind = type(filesystem)
+    if isinstance(filesystem, AsyncFileSystem):
+        return bool(kind._find is AsyncFileSystem._find)
+    return bool(kind.find is AbstractFileSystem.find)
 
 
 def _size(facts: Any) -> int:

@@ -348,5 +348,8 @@ def _action_names(rows: Rows, column: str, stated: Sequence[str] | None) -> list
         import datasets
     except ImportError:
         return None
-    feature = datasets.Features.from_arrow_schema(rows.schema).get(column)  # type: ignore[attr-defined]
+    schema = getattr(rows, "schema", None)
+    if schema is None:  # shards name no classes
+        return None
+    feature = datasets.Features.from_arrow_schema(schema).get(column)
     return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
