@@ -18,11 +18,13 @@ class Traffic:
     Attributes:
         url: of the folder.
         ranges: (file, first byte, bytes) of every answer with content.
+        asked: path of every request that was answered by data_hub.
         failing: so many of the next requests are refused with an error of the server.
     """
 
     url: str = ""
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     failing: int = 0
 
     @property

@@ -113,7 +113,7 @@ def read_range(path: AnyPath, start: int, stop: int) -> bytes:
     try:
         if isinstance(path, RemotePath):
             filesystem, name = _filesystem(path.url)
-            data: bytes = patient(path.url, lambda: filesystem.cat_file(name, start=start, end=stop))
+            data: bytes = patient(path.url, lambda: _bytes(filesystem, name, start, stop))
         else:
             with path.open("rb", buffering=0) as file:
                 file.seek(start)
@@ -123,6 +123,16 @@ def read_range(path: AnyPath, start: int, stop: int) -> bytes:
     if len(data) != stop - start:
         raise CorruptFileError(path, f"was cut short: it ends before byte {stop}")
     return data
+
+
+def _bytes(filesystem: Any, name: str, start: int, stop: int) -> bytes:
+    from fsspec.asyn import AsyncFileSystem
+
+    if isinstance(filesystem, AsyncFileSystem):
+        return bytes(filesystem.cat_file(name, start=start, end=stop))
+    with filesystem.open(name, "rb", cache_type="none") as file:  # others read megabytes ahead
+        file.seek(start)
+        return bytes(file.read(stop - start))
 
 
 def read_whole(path: AnyPath) -> bytes:

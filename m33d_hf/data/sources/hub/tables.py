@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -155,9 +156,12 @@ def _loading(root: str, folder: bool) -> Iterator[None]:
         yield
     except Exception as error:  # of the network, the Hub or a file: datasets says nowhere completely what it raises
         where = "the folder" if folder else "the Hub (and the cache of what was loaded before)"
+        questions = "Is there a network, is the name right, and are you logged in where it is private? "
+        if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"):
+            questions = "HF_HUB_OFFLINE is set, so nothing is downloaded: unset it if there is a network. "
         raise DataError(
-            f"{root} cannot be loaded from {where}: {type(error).__name__}: {str(error).strip()}. "
-            + ("" if folder else "Is there a network, is the name right, and are you logged in where it is private? ")
+            f"{root} cannot be loaded from {where}: {type(error).__name__}: {str(error).strip().rstrip('.')}. "
+            + ("" if folder else questions)
             + "A data set that was downloaded is read by its folder: --data.root FOLDER."
         ) from error
 
