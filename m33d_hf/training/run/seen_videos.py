@@ -93,9 +93,12 @@ def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: Sample
     data, certain = args.data, any(names[0] in trained for group in groups for names in group.names)
     split = "split" in source_options(data.source) and data.eval_root is None and data.eval_split != data.train_split
     if certain and split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
+        cure = "Correct the lists (--data.options.split_list, with a file per split)."
+        if "split_list" not in source_options(data.source):
+            cure = "Keep each video in one of them."
         raise DataError(
             f"{told}, because the splits {data.train_split!r} and {data.eval_split!r} share them. An evaluation on "
-            "training videos proves nothing. Correct the lists (--data.options.split_list, with a file per split)."
+            f"training videos proves nothing. {cure}"
         )
     how = "" if certain and data.eval_root is None else ", judging by their names"
     return [f"WARNING: {told}{how}: results on them say little about new videos"]
