@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,7 +22,8 @@ XVID_BITS_PER_SECOND = 8 * 2118 * 25
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is made: videos of (height, width), long ones for readers and short ones to train on; pictures."""
+    """How much is made: videos of (height, width), long ones for readers and short ones to train on; pictures; the
+    colour of scans, whose depth has the size of pictures."""
 
     video: tuple[int, int] = (240, 320)
     long_video: int = 300
@@ -30,9 +32,11 @@ class Sizes:
     picture: tuple[int, int] = (480, 640)
     small_picture: tuple[int, int] = (256, 341)
     pictures: int = 24
+    scan_color: tuple[int, int] = (968, 1296)
+    scan_frames: int = 8
 
 
-TINY = Sizes((64, 80), 40, 40, 2, (48, 64), (32, 43), 4)
+TINY = Sizes((64, 80), 40, 40, 2, (48, 64), (32, 43), 4, (96, 128), 4)
 
 
 @lru_cache(maxsize=300)  # the same pictures go through several codecs
@@ -118,11 +122,40 @@ def write_frames(root: Path, size: tuple[int, int], count: int, labels: int = 40
     return root
 
 
-def write_prepared(root: Path, frames: Path, side: int) -> Path:
+def write_scan(root: Path, sizes: Sizes) -> Path:
+    """One scan as ScanNet's exporter writes it: colour larger than depth, in millimetres."""
+    scan = root / "scene0000_00"
+    for name in ("color", "depth"):
+        (scan / name).mkdir(parents=True)
+    for number in range(sizes.scan_frames):
+        Image.fromarray(scene(*sizes.scan_color, 9 * number)).save(scan / "color" / f"{number}.jpg", quality=92)
+        Image.fromarray(depth_of(*sizes.picture, 9 * number)).save(scan / "depth" / f"{number}.png")
+    return root
+
+
+def write_sun(root: Path, sizes: Sizes) -> Path:
+    """Frames in the layout of SUN RGB-D: a folder each, depth with its 16 bits rotated by three."""
+    for number in range(sizes.pictures):
+        frame = root / f"SUNRGBD/xtion/made/{number:04d}"
+        depth = depth_of(*sizes.picture, 9 * number)
+        rotated = (depth << 3 | depth >> 13).astype(np.uint16)
+        for name in ("image", "depth", "depth_bfx"):
+            (frame / name).mkdir(parents=True)
+        Image.fromarray(scene(*sizes.picture, 9 * number)).save(frame / "image" / "made.jpg", quality=92)
+        for name in ("depth", "depth_bfx"):
+            Image.fromarray(rotated).save(frame / name / "made.png")
+    return root
+
+
+# Kind of prepared data -> further options of `scripts/prepare_data.py`.
+PREPARED: dict[str, dict[str, Any]] = {"prepared": {}}
+
+
+def write_prepared(root: Path, frames: Path, side: int, **words: Any) -> Path:
     """The frames of a folder as `scripts/prepare_data.py --rgb_format jpeg --size SIDE` writes them."""
     from m33d_hf.data.sources import build_source
     from m33d_hf.inference.data_preparation import PreparationOptions, prepare_data
 
-    options = PreparationOptions(output=str(root / "train"), size=str(side), rgb_format="jpeg", quality=92)
+    options = PreparationOptions(output=str(root / "train"), size=str(side), rgb_format="jpeg", quality=92, **words)
     prepare_data(options, build_source("folder", root=frames, depth_unit="mm", labels="none"), say=lambda line: None)
     return root

@@ -25,7 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data_files import CODECS, TINY, Sizes, write_action_data, write_frames, write_prepared, write_video
+from data_files import (
+    CODECS,
+    PREPARED,
+    TINY,
+    Sizes,
+    write_action_data,
+    write_frames,
+    write_prepared,
+    write_scan,
+    write_sun,
+    write_video,
+)
 from data_packed import packed_calls, packed_row
 from data_paths import PATHS, TrainingPath, bare_decoding, build, consume, describe_rows, finishing
 from data_readers import PICTURE_READERS, VIDEO_READERS, installed
@@ -211,7 +222,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.packed:
             keep("packed", measure_packed(folder, limit, args.tiny))
             return 0
-        roots["prepared"] = write_prepared(folder / "prepared", roots["frames"], min(sizes.small_picture))
+        side = min(sizes.small_picture)
+        roots |= {kind: write_prepared(folder / kind, roots["frames"], side, **each) for kind, each in PREPARED.items()}
+        roots |= {"scan": write_scan(folder / "scan", sizes), "sun": write_sun(folder / "sun", sizes)}
         paths = [path for path in PATHS if args.only in path.title]
         if installed("av"):
             roots["action"] = write_action_data(folder / "action", sizes)

@@ -18,7 +18,17 @@ from m33d_hf.data.files.packed import PackedFrame, packed_frame, packed_name
 
 COLOR, DEPTH = (968, 1296), (480, 640)
 # Share of bare decoding that is aimed at.
-GOALS = {"scannet .sens, colour and depth": 0.8, "nyuv2 .mat, colour, depth and labels": 0.7}
+SENS, FILLED, MEASURED = (
+    "scannet .sens, colour and depth",
+    "nyuv2 .mat, colour, depth and labels",
+    "nyuv2 .mat, colour, measured depth and labels",
+)
+GOALS = {SENS: 0.8, FILLED: 0.7, MEASURED: 0.7}
+# What a row of a `.mat` reads: our streams, and the arrays that hold them.
+_MAT = {
+    FILLED: (("rgb", "filled", "labels"), ("images", "depths", "labels")),
+    MEASURED: (("rgb", "measured", "labels"), ("images", "depths", "rawDepths", "labels")),
+}
 Calls = dict[str, Callable[[], int]]
 
 
@@ -51,7 +61,8 @@ def write_mat(path: Path, count: int, size: tuple[int, int] = DEPTH) -> Path:
             )
             for number in range(count):
                 depth = depth_of(height, width, 9 * number)
-                maps = {"images": scene(height, width, 9 * number), "labels": depth % 895}
+                filled = np.where(depth == 0, 2500, depth) / 1000  # `depths` has no holes, `rawDepths` has
+                maps = {"images": scene(height, width, 9 * number), "labels": depth % 895, "depths": filled}
                 array[number] = maps.get(name, depth / 1000).astype(kind).T
     return path
 
@@ -59,10 +70,10 @@ def write_mat(path: Path, count: int, size: tuple[int, int] = DEPTH) -> Path:
 def packed_calls(folder: Path, tiny: bool) -> dict[str, Calls]:
     """Title -> what reads the same frames bare, and what our readers do; only where their libraries are installed."""
     count, color, depth = (2, (48, 64), (24, 32)) if tiny else (8, COLOR, DEPTH)
-    titles = list(GOALS)
-    found = {titles[0]: _sens_calls(write_sens(folder / "scene0000_00.sens", count, color, depth), count)}
+    found = {SENS: _sens_calls(write_sens(folder / "scene0000_00.sens", count, color, depth), count)}
     if installed("h5py"):
-        found[titles[1]] = _mat_calls(write_mat(folder / "nyu_depth_v2_labeled.mat", count, depth), count)
+        file = write_mat(folder / "nyu_depth_v2_labeled.mat", count, depth)
+        found |= {title: _mat_calls(file, count, *each) for title, each in _MAT.items()}
     return found
 
 
@@ -97,18 +108,18 @@ def _sens_calls(path: Path, count: int) -> Calls:
     return {"bare": bare, "ours": _ours(path, ("color", "depth"), count)}
 
 
-def _mat_calls(path: Path, count: int) -> Calls:
+def _mat_calls(path: Path, count: int, streams: tuple[str, ...], names: tuple[str, ...]) -> Calls:
     import h5py
 
     arrays: Any = h5py.File(path, "r")
 
     def bare() -> int:
         for number in range(count):
-            for name in ("images", "depths", "labels"):
+            for name in names:
                 arrays[name][number]
         return count
 
-    return {"bare": bare, "ours": _ours(path, ("rgb", "filled", "labels"), count)}
+    return {"bare": bare, "ours": _ours(path, streams, count)}
 
 
 def packed_row(title: str, rates: dict[str, float]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ NO_COLOR = "--transforms.color_jitter 0 --transforms.grayscale 0 --transforms.bl
 NO_RANDAUGMENT = "--transforms.randaugment_ops 0"
 PRETRAINING = "pretraining"
 LABELS = "{num_classes: 40}"
+EVERY_FRAME = "--data.train_split all --data.options {every: 1}"
 GOAL = 0.6
 
 
@@ -40,7 +41,7 @@ class TrainingPath:
         title: for the table.
         task: name of the task.
         recipe: and further words of the command line.
-        data: "action", "frames", "small_frames", "prepared" or "rooms": which files.
+        data: "action", "frames", "small_frames", "scan", "sun", "rooms" or one of `data_files.PREPARED`: which files.
         geometry: words that leave colour out, so that only geometry is left; "" where the recipe has no colour.
         goal: whether the target of 60 % applies: decoding is what such data costs.
     """
@@ -59,8 +60,10 @@ PATHS = (
     TrainingPath("clips, fine-tuning (2 views)", "video_classification", "ucf101_finetune", "action", NO_RANDAUGMENT),
     TrainingPath("RGB-D images, pre-training", PRETRAINING, "scannet_stage2", "frames", NO_COLOR),
     TrainingPath("the same, stored at 256", PRETRAINING, "scannet_stage2", "small_frames", NO_COLOR),
+    TrainingPath("prepared Parquet at 256", PRETRAINING, "scannet_stage2 --data.source hub", "prepared", NO_COLOR),
+    TrainingPath("ScanNet, exported frames", PRETRAINING, f"scannet_stage2 {EVERY_FRAME}", "scan", NO_COLOR),
     TrainingPath(
-        "prepared Parquet at 256", PRETRAINING, "scannet_stage2 --data.source hub", "prepared", NO_COLOR
+        "SUN RGB-D, frames", PRETRAINING, "scannet_stage2 --data.source sunrgbd --data.train_split all", "sun", NO_COLOR
     ),
     TrainingPath("depth, fine-tuning", "depth_estimation", "nyuv2_depth", "frames", NO_COLOR),
     TrainingPath(

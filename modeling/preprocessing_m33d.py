@@ -94,9 +94,11 @@ class Placement:
         if values.device.type == "cpu" and values.dtype in _NUMPY_DTYPES:
             # One gather per axis of what the window shows, in NumPy: small maps cost nothing but calls.
             height, width = values.shape[-2:] if image is None else image
-            chosen = values.numpy()
-            for axis in (0, 1) if self._rows_first(*values.shape[-2:]) else (1, 0):
-                chosen = self._along(chosen, axis, (height, width)[axis])
+            chosen, first = values.numpy(), self.box[0]
+            if height == values.shape[-2]:  # rows outside the box cost nothing once they are cut off
+                chosen, height, first = chosen[..., first : first + self.box[2], :], self.box[2], 0
+            for axis in (0, 1) if self._rows_first(*chosen.shape[-2:]) else (1, 0):
+                chosen = self._along(chosen, axis, (height, width)[axis], (first, self.box[1])[axis])
             return torch.from_numpy(chosen)
         if image is not None:
             values = resize_depth(values, image)
@@ -165,9 +167,10 @@ class Placement:
         """The pixels [start, stop) of the resized box that the window shows along one axis, 0 for rows."""
         return self.offset[axis], min(self.offset[axis] + self.size[axis], self.resized[axis])
 
-    def _along(self, values: np.ndarray, axis: int, side: int) -> np.ndarray:
-        """The pixels (..., H, W) that the window shows along one axis, 0 for rows, of an image with this `side`."""
-        first, length = self.box[axis], self.box[2 + axis]
+    def _along(self, values: np.ndarray, axis: int, side: int, first: int) -> np.ndarray:
+        """The pixels (..., H, W) that the window shows along one axis, 0 for rows, of an image with this `side`, in
+        which the box begins at `first`."""
+        length = self.box[2 + axis]
         start, stop = self._shown(axis)
         own = values.shape[axis - 2]
         if length == self.resized[axis] and own == side:

@@ -45,10 +45,10 @@ def read_frame(file: Path, stream: str, number: int) -> np.ndarray:
     if not 0 <= number < len(array):
         raise CorruptFileError(where, f"does not exist: the file has {len(array)} frames")
     with decoding(where):
-        values = np.ascontiguousarray(array[number].T)
-        if stream == "measured":
-            values[_array(file, arrays, "raw")[number].T == 0] = 0
-    return values
+        stored = array[number]
+        if stream == "measured":  # before it is turned, while both lie the same way in memory
+            np.copyto(stored, 0, where=_array(file, arrays, "raw")[number] == 0)
+        return np.ascontiguousarray(stored.T)
 
 
 def frame_size(file: Path, stream: str, number: int) -> tuple[int, int]:

@@ -179,7 +179,7 @@ def sequence_of(group: str | None, handle: VideoHandle) -> str:
 
 
 def resize_rgb(rgb: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(T, 3, H, W) uint8 to `size`, bilinear with antialiasing, as sources resize pictures."""
+    """(T, 3, H, W) uint8 to `size`, bilinear with antialiasing, in float32."""
     if tuple(rgb.shape[-2:]) == size:
         return rgb
     resized = F.interpolate(rgb.float(), size=size, mode="bilinear", antialias=True)

@@ -31,7 +31,7 @@ TAR, INDEX = ".tar", ".index"
 # Small values of a frame; they stand in the index, and in the JSON of the frame.
 VALUES = ("key", "sequence", "frame", "depth_scale", "label", "fps")
 _PART = re.compile(r"part-(\d{5,})-of-(\d{5,})")
-_FILE = re.compile(r"file-(\d{3,})\.(?:parquet|tar|index)")
+_FILE = re.compile(r"file-(\d{3,})\.(?:parquet|places|tar|index)")
 
 
 @dataclass(frozen=True)

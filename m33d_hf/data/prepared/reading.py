@@ -1,4 +1,5 @@
-"""Random access to the rows of Parquet files: a row group at a time, only the columns that are asked for."""
+"""Random access to the rows of Parquet files: only the columns that are asked for, of prepared data row by row, of
+others a row group at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from m33d_hf.data.prepared.layout import (
     part_name,
     part_of,
 )
-from m33d_hf.errors import DataError, MissingDependencyError, decoding
+from m33d_hf.data.prepared.parquet import is_picture, open_parquet, reading
+from m33d_hf.data.prepared.places import Places, have_places
+from m33d_hf.errors import DataError, decoding
 
 # Files whose footers are kept parsed (a megabyte each at most), and row groups whose columns are, in each process.
 _OPEN_FILES = 64
@@ -60,6 +62,7 @@ class ParquetRows:
         self.schema: Any = None
         self.manifest: Manifest | None = None
         ends: dict[Path, bool] = {}
+        counts: dict[Path, int] = {}
         for number, path in enumerate(self.files):
             with self._opened(path) as file:
                 schema, footer = file.schema_arrow, file.metadata
@@ -70,7 +73,7 @@ class ParquetRows:
                         f"{path} has other columns, or was made from something else, than {self.files[0]}: they are "
                         "files of different data sets. Keep these in different folders."
                     )
-                ends[path] = _is_last(footer)
+                ends[path], counts[path] = _is_last(footer), footer.num_rows
                 for group in range(footer.num_row_groups):
                     starts.append(total)
                     file_of.append(number)
@@ -84,12 +87,17 @@ class ParquetRows:
         self._file_of = np.array(file_of, np.int32)
         self._group_of = np.array(group_of, np.int32)
         self._length = total
+        maps = [name for name in self.schema.names if is_picture(self.schema.field(name).type)]
+        self._places = Places(counts, self.schema, maps) if self._has_places() else None
+        self._leaves = {name: f"{name}.bytes" if name in maps else name for name in self.schema.names}
         self._forget()
 
     def _forget(self) -> None:
         self._process = os.getpid()
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._columns: OrderedDict[tuple[int, str], Any] = OrderedDict()
+        if self._places is not None:
+            self._places.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict(), "_columns": OrderedDict()}
@@ -116,6 +124,8 @@ class ParquetRows:
         """
         if self._process != os.getpid():
             self._forget()  # files that a parent opened are not read by several
+        if self._places is not None and self._places.names.issuperset(columns):
+            return [{name: self._places.value(self._known(row), name) for name in columns} for row in rows]
         found: list[dict[str, Any]] = []
         for row in rows:
             group = self._group_with(row)
@@ -126,16 +136,21 @@ class ParquetRows:
 
     def whole(self, column: str) -> list[Any]:
         """A column of small values, of all rows; raises as `read`."""
+        if self._places is not None and column in self._places.small:
+            return self._places.small[column].to_pylist()
         values: list[Any] = []
         for path in self.files:
-            with self._opened(path) as file, _reading(path):
+            with self._opened(path) as file, reading(path):
                 values += file.read(columns=[column]).column(0).to_pylist()
         return values
 
-    def _group_with(self, row: int) -> int:
+    def _known(self, row: int) -> int:
         if not 0 <= row < self._length:
             raise IndexError(f"row {row} of {self._length}")
-        return int(bisect_right(self._starts, row)) - 1
+        return row
+
+    def _group_with(self, row: int) -> int:
+        return int(bisect_right(self._starts, self._known(row))) - 1
 
     def _fetch(self, group: int, names: Collection[str]) -> None:
         """Read the columns of a row group that are not kept, in one call."""
@@ -147,8 +162,9 @@ class ParquetRows:
                 missing.append(name)
         if missing:
             file = int(self._file_of[group])
-            with _reading(self.files[file]):
-                leaves = [self._leaf(name) for name in missing]
+            with reading(self.files[file]):
+                # Of a picture only its bytes are read, not the path beside them.
+                leaves = [self._leaves[name] for name in missing]
                 table = self._file(file).read_row_group(int(self._group_of[group]), columns=leaves, use_threads=False)
                 self._columns |= {(group, name): table.column(name).combine_chunks() for name in missing}
             while len(self._columns) > max(_KEPT_COLUMNS, len(names)):
@@ -157,14 +173,12 @@ class ParquetRows:
     def _column(self, group: int, name: str) -> Any:
         return self._columns[group, name]
 
-    def _leaf(self, name: str) -> str:
-        """Of a picture only its bytes are read, not the path beside them."""
-        kind = self.schema.field(name).type
-        return f"{name}.bytes" if is_picture(kind) else name
-
     def _opened(self, path: Path) -> Any:
         """An open file; raises as `open_parquet`."""
         return open_parquet(path)
+
+    def _has_places(self) -> bool:
+        return self.manifest is not None and have_places(self.files)
 
     def _file(self, number: int) -> Any:
         if number not in self._open:
@@ -175,33 +189,8 @@ class ParquetRows:
         return self._open[number]
 
 
-def is_picture(kind: Any) -> bool:
-    """Whether an Arrow type is that of `datasets.Image`: a structure with bytes."""
-    import pyarrow
-
-    return bool(pyarrow.types.is_struct(kind)) and "bytes" in [kind.field(i).name for i in range(kind.num_fields)]
-
-
 def _plain(value: Any) -> Any:
     return value["bytes"] if isinstance(value, dict) and "bytes" in value else value
-
-
-def open_parquet(path: Path) -> Any:
-    """An open `pyarrow.parquet.ParquetFile` that checks its pages.
-
-    Raises:
-        CorruptFileError: it cannot be opened. MissingDependencyError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingDependencyError(f"{path} requires pyarrow, which comes with `pip install datasets`.") from error
-    with _reading(path):
-        return parquet.ParquetFile(path, page_checksum_verification=True)
-
-
-def _reading(path: Path) -> AbstractContextManager[None]:
-    return decoding(path, "cannot be read as Parquet")
 
 
 def _manifest(schema: Any, path: Path) -> Manifest | None:

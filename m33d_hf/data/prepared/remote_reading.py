@@ -39,6 +39,9 @@ class RemoteParquetRows(ParquetRows):
         self._asked |= dict.fromkeys(names)
         super()._fetch(group, list(self._asked))
 
+    def _has_places(self) -> bool:
+        return False  # a row group is a request, and so would be a picture
+
     def request_rows(self) -> float:
         """Rows of a row group, on average: as many are fetched for one."""
         return len(self) / max(1, sum(footer.num_row_groups for footer in self._footers.values()))

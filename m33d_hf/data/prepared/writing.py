@@ -22,9 +22,10 @@ from m33d_hf.data.prepared.layout import (
     part_of,
     schema_of,
 )
+from m33d_hf.data.prepared.places import PlaceNotes
 from m33d_hf.modeling.picture_files_m33d import is_tiff
 
-# Rows of a row group, which is what a random access reads. Fewer make the footers of the files long.
+# Rows of a row group, which is what others read for one of them. Fewer make the footers of the files long.
 ROW_GROUP = 4
 
 
@@ -60,15 +61,18 @@ class PartFiles:
 
     def _next(self) -> _File:
         file = self._kind(self.folder, self._number, self._schema)
-        self.names += file.names
         self._number += 1
         return file
+
+    def _end(self, last: bool) -> None:
+        self._file.close(last)
+        self.names += self._file.names
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write a row of `encoding.Encoder`."""
         size = row_bytes(row)
         if self._size and self._size + size > self.most_bytes:
-            self._file.close(last=False)
+            self._end(last=False)
             self._file = self._next()
             self._size = 0
         self._size += size
@@ -77,7 +81,7 @@ class PartFiles:
 
     def close(self) -> None:
         """End the part."""
-        self._file.close(last=True)
+        self._end(last=True)
 
 
 class _File(Protocol):
@@ -89,16 +93,22 @@ class _File(Protocol):
 
 
 class _ParquetFile:
+    """A Parquet file and the places of its rows."""
+
     def __init__(self, folder: Path, number: int, schema: Any) -> None:
+        import pyarrow
         import pyarrow.parquet as parquet
 
-        self.names = [file_name(number)]
+        path = folder / file_name(number)
+        self.names = [path.name]
         self.schema = schema
+        self._sink = pyarrow.OSFile(str(path), "wb")
         # Pictures are compressed already, and repeated nowhere. Nothing but a checksum tells a damaged number.
         self._writer = parquet.ParquetWriter(
-            folder / self.names[0], schema, compression="none", use_dictionary=False,
+            self._sink, schema, compression="none", use_dictionary=False,
             write_statistics=False, write_page_checksum=True,
         )  # fmt: skip
+        self._places = PlaceNotes(path, MAPS)
         self._waiting: list[Mapping[str, Any]] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -110,13 +120,17 @@ class _ParquetFile:
         import pyarrow
 
         if self._waiting:
+            begin = self._sink.tell()
             self._writer.write_table(pyarrow.Table.from_pylist(self._waiting, schema=self.schema))
+            self._places.note(begin, self._sink.tell(), self._waiting)
             self._waiting = []
 
     def close(self, last: bool) -> None:
         self._flush()
         self._writer.add_key_value_metadata({END_KEY.decode(): json.dumps({"last": last})})
         self._writer.close()
+        self._sink.close()
+        self.names.append(self._places.write(self.schema))
 
 
 class _TarFile:

@@ -21,6 +21,7 @@ from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
 from m33d_hf.data.sources.videos.frames import read_video_frames, video_frame_size
 from m33d_hf.errors import DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
+from m33d_hf.modeling.preprocessing_m33d import resize_rgb
 
 ALIGNMENTS = ("refuse", "depth_to_rgb", "rgb_to_depth")
 
@@ -179,8 +180,7 @@ class FrameReader:
         files |= {file: others[name] for name, file in frame.others}
         refuse_sizes(self.root, {str(f): tuple(m.shape[-2:]) for f, m in files.items() if m is not None}, self.align)
         if rgb is not None and rgb.shape[-2:] != size:
-            resized = F.interpolate(rgb[None].float(), size=size, mode="bilinear", antialias=True)[0]
-            rgb = resized.round().clamp(0, 255).to(torch.uint8)
+            rgb = resize_rgb(rgb, size)
         if depth is not None:
             depth = resize_depth(depth, size)
         if labels is not None and labels.shape != size:

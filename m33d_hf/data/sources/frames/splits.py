@@ -107,28 +107,48 @@ def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None
 
 def _entries(path: Path, sequences: Sequences) -> set[str]:
     """What the lines of a list name: the whole text where something is called so, else the first word."""
-    known = _known(sequences)
-    entries = set()
+    lines: list[tuple[list[str], str]] = []
     for text in read_text(path).split("\n"):
         words = text.split("#", 1)[0].replace(",", " ").split()
         if words:
             places = (text.strip().strip("/"), text.split("#", 1)[0].strip().strip("/"))
-            named = (place for place in map(composed, places) if place in known)
-            entries.add(next(named, composed(words[0].strip("/"))))
-    return entries
+            lines.append(([composed(place) for place in places], composed(words[0].strip("/"))))
+    known = _known(sequences, {place for places, _ in lines for place in places})
+    return {next((place for place in places if place in known), word) for places, word in lines}
 
 
-def _known(sequences: Sequences) -> set[str]:
-    return {name for key, frames in sequences.items() for frame in frames for name in _names_of(key, frame)}
+def _known(sequences: Sequences, among: set[str]) -> set[str]:
+    """Which of some names are those of a sequence, a frame or a file."""
+    found = {name for key in sequences for name in _sequence_names(key) if name in among}
+    if len(found) < len(among):  # there may be millions of frames
+        found.update(
+            name for frames in sequences.values() for frame in frames for name in _frame_names(frame) if name in among
+        )
+    return found
 
 
-def _names_of(key: str, frame: Frame) -> set[str]:
-    """All that a list may call a frame of the sequence `key`."""
-    files = [file for file in (frame.rgb, frame.depth) if file is not None]
-    names = {frame.key, PurePosixPath(frame.key).name, *files}
-    names |= {str(PurePosixPath(file).with_suffix("")) for file in files}
-    names |= {PurePosixPath(file).name for file in files}
-    names |= {"/".join(PurePosixPath(key).parts[: i + 1]) for i in range(len(PurePosixPath(key).parts))}
+def _named(key: str, frames: list[Frame], entries: set[str]) -> list[Frame]:
+    """The frames of the sequence `key` that some entries of a list name: all of them where they name the sequence."""
+    if not entries.isdisjoint(_sequence_names(key)):
+        return frames
+    return [frame for frame in frames if not entries.isdisjoint(_frame_names(frame))]
+
+
+def _sequence_names(key: str) -> set[str]:
+    """What a list may call a sequence: its name, and the folders that it lies in."""
+    parts = PurePosixPath(key).parts
+    return {composed("/".join(parts[: i + 1])) for i in range(len(parts))}
+
+
+def _frame_names(frame: Frame) -> set[str]:
+    """What a list may call a frame of its own: its key and its files, with and without folders and suffix."""
+    names = {frame.key, frame.key.rpartition("/")[2]}
+    for file in (frame.rgb, frame.depth):
+        if file is not None:
+            folder, slash, name = file.rpartition("/")
+            dot = name.rfind(".")
+            stem = name[:dot] if 0 < dot < len(name) - 1 else name  # as pathlib has it, in a tenth of the time
+            names |= {file, name, f"{folder}{slash}{stem}"}
     return {composed(each) for each in names}
 
 
@@ -141,12 +161,13 @@ def missing_entries(
     path = _list_file(root, canonical_split(split), split_list)
     if path is None:
         return []
-    return sorted(_entries(path, sequences) - _known(sequences))
+    entries = _entries(path, sequences)
+    return sorted(entries - _known(sequences, entries))
 
 
 def _from_list(sequences: Sequences, path: Path) -> Sequences:
     entries = _entries(path, sequences)
-    kept = {key: [frame for frame in frames if _names_of(key, frame) & entries] for key, frames in sequences.items()}
+    kept = {key: _named(key, frames, entries) for key, frames in sequences.items()}
     kept = {key: frames for key, frames in kept.items() if frames}
     if not kept:
         example = next(iter(sequences.values()))[0].key if sequences else "none"
@@ -179,7 +200,7 @@ def _refuse_shared(
         if path is None:
             continue
         entries = _entries(path, sequences)
-        both = [key for key, frames in kept.items() if any(_names_of(key, frame) & entries for frame in frames)]
+        both = [key for key, frames in kept.items() if _named(key, frames, entries)]
         if both:
             raise DataError(
                 f"{len(both)} of {len(kept)} sequences are in {file} and in {path}, the first is {both[0]!r}: an "

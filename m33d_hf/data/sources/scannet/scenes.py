@@ -111,14 +111,14 @@ def _scene_folders(root: Path) -> list[Path]:
 
 def _read_scene(root: Path, folder: Path, options: SceneOptions) -> Scene:
     recording = folder / f"{folder.name}.sens"
-    pictures = (folder / "color").is_dir() and (folder / "depth").is_dir()
-    if options.layout == "sens" or (options.layout == "auto" and recording.is_file() and not pictures):
-        return _recorded(root, folder, recording, options)
-    if not pictures:
-        missing = [name for name in ("color", "depth") if not (folder / name).is_dir()]
+    held = {entry.name: entry.is_dir() for entry in os.scandir(folder)}  # listed once: a scan may lie far away
+    missing = [name for name in ("color", "depth") if not held.get(name)]
+    if options.layout == "sens" or (options.layout == "auto" and held.get(recording.name) is False and missing):
+        return _recorded(root, folder, held, recording, options)
+    if missing:
         why = f"no folder {' and no '.join(missing)}" + ("" if options.layout != "auto" else f", no {recording.name}")
         return Scene(folder.name, [], options.layout, unpaired=[Unpaired(_relative(root, folder), why)])
-    return _exported(root, folder, options)
+    return _exported(root, folder, held, options)
 
 
 def _relative(root: Path, path: Path) -> str:
@@ -144,19 +144,20 @@ def _numbered(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[int, str], 
     return found, sorted(others)
 
 
-def _label_folder(folder: Path, labels: str) -> str | None:
+def _label_folder(folder: Path, held: Mapping[str, bool], labels: str) -> str | None:
     if labels == "none":
         return None
-    names = LABEL_FOLDERS if labels == "auto" else (labels,)
-    return next((name for name in names if (folder / name).is_dir()), None)
+    if labels != "auto":
+        return labels if (folder / labels).is_dir() else None  # of any depth
+    return next((name for name in LABEL_FOLDERS if held.get(name)), None)
 
 
-def _labels_of(folder: Path, options: SceneOptions) -> tuple[str | None, dict[int, str]]:
-    name = _label_folder(folder, options.labels)
+def _labels_of(folder: Path, held: Mapping[str, bool], options: SceneOptions) -> tuple[str | None, dict[int, str]]:
+    name = _label_folder(folder, held, options.labels)
     return name, {} if name is None else _numbered(folder / name, (".png",))[0]
 
 
-def _recorded(root: Path, folder: Path, recording: Path, options: SceneOptions) -> Scene:
+def _recorded(root: Path, folder: Path, held: Mapping[str, bool], recording: Path, options: SceneOptions) -> Scene:
     file = _relative(root, recording)
     try:
         index = read_index(recording)
@@ -169,10 +170,10 @@ def _recorded(root: Path, folder: Path, recording: Path, options: SceneOptions) 
         | ({"rgb": packed_name(file, "color", number)} if pictured else {})
         for number in range(0, index.num_frames, options.every)
     }
-    return _scene(root, folder, numbers, options, "sens", unpaired, index.header, index.num_frames)
+    return _scene(root, folder, held, numbers, options, "sens", unpaired, index.header, index.num_frames)
 
 
-def _exported(root: Path, folder: Path, options: SceneOptions) -> Scene:
+def _exported(root: Path, folder: Path, held: Mapping[str, bool], options: SceneOptions) -> Scene:
     color, _ = _numbered(folder / "color", _COLOUR_SUFFIXES)
     depth, _ = _numbered(folder / "depth", (".png",))
     padded = all(len(PurePosixPath(name).stem) == _PADDED for name in color.values())
@@ -189,12 +190,13 @@ def _exported(root: Path, folder: Path, options: SceneOptions) -> Scene:
         for number in both
         if number % options.every == 0
     }
-    return _scene(root, folder, numbers, options, layout, lonely, None, len(both))
+    return _scene(root, folder, held, numbers, options, layout, lonely, None, len(both))
 
 
 def _scene(
     root: Path,
     folder: Path,
+    held: Mapping[str, bool],
     numbers: Mapping[int, Mapping[str, str]],
     options: SceneOptions,
     layout: str,
@@ -203,7 +205,7 @@ def _scene(
     found: int,
 ) -> Scene:
     """The frames of a scene, each with its label map if it has one."""
-    label_folder, maps = _labels_of(folder, options)
+    label_folder, maps = _labels_of(folder, held, options)
     where = _prefix(root, folder)
     frames = []
     for number, files in numbers.items():

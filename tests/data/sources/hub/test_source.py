@@ -15,6 +15,7 @@ from helpers.frames_on_disk import depth_array, label_array, rgb_array, save, wr
 from helpers.preparations import assert_same_items, assert_same_sample, prepared
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.prepared.encoding import decode_stored_depth, encode_depth
+from m33d_hf.data.prepared.places import Places
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.hub.source import HubSource
@@ -110,8 +111,8 @@ def test_floats_are_not_rounded() -> None:
 def test_only_the_columns_that_are_needed_are_read(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = HubSource(made)
     asked: list[str] = []
-    column = source.rows._column  # type: ignore[attr-defined]
-    monkeypatch.setattr(source.rows, "_column", lambda group, name: (asked.append(name), column(group, name))[1])
+    value = Places.value
+    monkeypatch.setattr(Places, "value", lambda self, row, name: (asked.append(name), value(self, row, name))[1])
     sample = source[1].read_maps([0], {"rgb"})
     assert sample.rgb is not None and sample.depth is None and set(asked) == {"key", "rgb"}
     depth = source[1].read_maps([0], {"depth"})
