@@ -119,3 +119,8 @@ class Source(ABC):
     def label_maps(self, rows: Sequence[int]) -> LabelMaps | None:
         """The label maps of some items; None without any."""
         return None
+
+    def prefetch(self, items: Sequence[int]) -> None:
+        """Items that will be read next; a source whose reads wait for a network may fetch them side by side. Nothing by
+        default."""
+        return

@@ -159,6 +159,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         Raises:
             DataError: as for a single row.
         """
+        if len(rows) > 1 and (prefetch := getattr(self.source, "prefetch", None)) is not None:
+            prefetch([self.indices[index] for _, index in rows])
         transform = self.transform
         if self.multi_view or not (isinstance(transform, TrainTransform) and transform.in_parts):
             return [self._read(row, self._views) for row in rows]

@@ -94,6 +94,7 @@ class ParquetRows:
 
     def _forget(self) -> None:
         self._process = os.getpid()
+        self._most_columns = _KEPT_COLUMNS
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._columns: OrderedDict[tuple[int, str], Any] = OrderedDict()
         if self._places is not None:
@@ -167,7 +168,7 @@ class ParquetRows:
                 leaves = [self._leaves[name] for name in missing]
                 table = self._file(file).read_row_group(int(self._group_of[group]), columns=leaves, use_threads=False)
                 self._columns |= {(group, name): table.column(name).combine_chunks() for name in missing}
-            while len(self._columns) > max(_KEPT_COLUMNS, len(names)):
+            while len(self._columns) > max(self._most_columns, len(names)):
                 self._columns.popitem(last=False)
 
     def _column(self, group: int, name: str) -> Any:

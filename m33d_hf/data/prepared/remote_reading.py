@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 from m33d_hf.data.files.remote import RangeFile, RemotePath
+from m33d_hf.data.prepared.parquet import reading
 from m33d_hf.data.prepared.reading import ParquetRows
-from m33d_hf.errors import MissingDependencyError, decoding
+from m33d_hf.errors import CorruptFileError, MissingDependencyError, decoding
 
 _THREADS = 16
 
@@ -38,6 +40,40 @@ class RemoteParquetRows(ParquetRows):
         """With whatever was asked for so far: names and maps of a row come in one go, and not one after the other."""
         self._asked |= dict.fromkeys(names)
         super()._fetch(group, list(self._asked))
+
+    def prefetch(self, rows: Sequence[int]) -> None:
+        """Fetch the row groups of rows that will be read next, side by side: one after the other, each would wait for
+        its answer. What cannot be read is left to whoever reads it.
+
+        Raises:
+            UnreachableError: the storage does not answer.
+        """
+        if self._process != os.getpid():
+            self._forget()
+        groups = sorted({self._group_with(row) for row in rows})
+        missing = [group for group in groups if any((group, name) not in self._columns for name in self._asked)]
+        if not self._asked or not missing:
+            return
+        self._most_columns = max(self._most_columns, len(groups) * len(self._asked))
+        for group in set(groups) - set(missing):
+            for name in self._asked:
+                self._columns.move_to_end((group, name))
+        with ThreadPoolExecutor(min(_THREADS, len(missing))) as pool:
+            for group, table in zip(missing, pool.map(self._group, missing), strict=True):
+                for name in self._asked if table is not None else ():
+                    self._columns[group, name] = table.column(name).combine_chunks()
+        while len(self._columns) > self._most_columns:
+            self._columns.popitem(last=False)
+
+    def _group(self, group: int) -> Any:
+        """The columns of a row group that have been asked for, through a file of its own; None if it is damaged."""
+        path = self.files[int(self._file_of[group])]
+        leaves = [self._leaves[name] for name in self._asked]
+        try:
+            with self._opened(path) as file, reading(path):
+                return file.read_row_group(int(self._group_of[group]), columns=leaves, use_threads=False)
+        except CorruptFileError:
+            return None
 
     def _has_places(self) -> bool:
         return False  # a row group is a request, and so would be a picture

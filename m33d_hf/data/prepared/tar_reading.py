@@ -89,6 +89,7 @@ class TarRows:
 
     def _forget(self) -> None:
         self._process = os.getpid()
+        self._most_frames = _KEPT_FRAMES
         self._open: OrderedDict[int, IO[bytes]] = OrderedDict()
         self._frames: OrderedDict[int, dict[str, bytes]] = OrderedDict()
 
@@ -129,9 +130,36 @@ class TarRows:
                 self._frames.move_to_end(row)
                 frames[row] = self._frames[row]
         self._frames |= frames
-        while len(self._frames) > _KEPT_FRAMES:
+        while len(self._frames) > self._most_frames:
             self._frames.popitem(last=False)
         return [self._values(row, frames[row], columns) for row in rows]
+
+    def prefetch(self, rows: Sequence[int]) -> None:
+        """Fetch remote frames that will be read next, side by side, since each would wait for the answer before it.
+        What cannot be read is left to whoever reads it.
+
+        Raises:
+            UnreachableError: the storage does not answer.
+        """
+        if self._threads == 1:  # on a disk
+            return
+        if self._process != os.getpid():
+            self._forget()
+        self._most_frames = max(self._most_frames, len(rows))
+        missing = _runs(sorted({row for row in rows if row not in self._frames}), self._shard_of)
+        for row in rows:
+            if row in self._frames:
+                self._frames.move_to_end(row)
+        if missing:
+            with ThreadPoolExecutor(min(_THREADS, len(missing))) as pool:
+                for found in pool.map(self._fetched, missing):
+                    self._frames |= found
+
+    def _fetched(self, rows: range) -> dict[int, dict[str, bytes]]:
+        try:
+            return self._fetch(rows)
+        except CorruptFileError:
+            return {}
 
     def whole(self, column: str) -> list[Any]:
         """A column of small values, of all frames; from the indices, no frame is read.

@@ -208,6 +208,12 @@ class MixtureSource(Source):
             named.append([f"{name}/{group}" for group in found])
         return self._spread(named)
 
+    def prefetch(self, items: Sequence[int]) -> None:
+        """As the members do."""
+        for name, chosen in self.items_of(items).items():
+            if chosen:
+                self.members[name].prefetch(chosen)
+
     def items_of(self, rows: Sequence[int]) -> dict[str, list[int]]:
         """Member -> its items behind some virtual items, each once, ascending."""
         found: list[set[int]] = [set() for _ in self.members]

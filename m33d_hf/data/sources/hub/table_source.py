@@ -156,6 +156,12 @@ class TableSource(Source):
         column = self.decoder.columns.sequence
         return None if column is None else [str(name) for name in self.rows.whole(column)]
 
+    def prefetch(self, items: Sequence[int]) -> None:
+        """Fetch frames side by side where each is a request; a clip is one already. Raises UnreachableError."""
+        ask = getattr(self.rows, "prefetch", None)
+        if ask is not None and self._sequences is None:
+            ask(items)
+
     def keys(self) -> list[str] | None:
         """Name of every item, by the one column that holds them; None without one."""
         if self._sequences is not None:
