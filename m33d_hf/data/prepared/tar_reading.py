@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any
@@ -110,6 +110,12 @@ class TarRows:
         """The shard of a frame, and its number there."""
         shard = self._shard_of(row)
         return self.files[shard], row - self._first(shard)
+
+    def contents(self) -> Iterator[str]:
+        """A line for each shard: part, name, frames and their bytes; the same on a disk and in object storage."""
+        for shard, file in enumerate(self.files):
+            first, end = self._first(shard), int(self._ends[shard])
+            yield f"{file.parent.name}/{file.name} {end - first} {int(self._sizes[first:end].sum(dtype=np.int64))}"
 
     def read(self, rows: Sequence[int], columns: Collection[str]) -> list[dict[str, Any]]:
         """The named columns of some frames, in order; neighbours are read together.

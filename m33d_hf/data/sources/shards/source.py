@@ -54,6 +54,7 @@ class ShardsSource(TableSource):
     """
 
     name = "shards"
+    rows: TarRows
 
     def __init__(
         self,
@@ -85,6 +86,11 @@ class ShardsSource(TableSource):
         stated = {"rgb": rgb, "depth": depth, "labels": labels, "label": label, "key": "auto", "sequence": "auto"}
         options = DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth)
         super().__init__(rows, root, unit, stated, options, rules, action_names, usual=_ENDS)
+
+    def _identity(self) -> Iterable[str]:
+        made = self.rows.manifest
+        yield "" if made is None else made.to_json()
+        yield from (f"\n{line}" for line in self.rows.contents())
 
 
 def _open_shards(root: str | Path, split: str | None) -> TarRows:

@@ -254,6 +254,7 @@ def test_a_frame_is_one_request_and_a_clip_is_one(
         indices = [name for name, _, _ in traffic.ranges]
         assert len(indices) == 2 and all(name.endswith(".index") for name in indices)
         traffic.ranges.clear()
+        assert again.digest() == ShardsSource(made).digest()  # a copy, wherever it lies
         assert_same_items(folder(frames), again)
         assert len(traffic.ranges) == 9 and traffic.bytes < sum(path.stat().st_size for path in made.rglob("*.tar"))
         traffic.failing = 2
