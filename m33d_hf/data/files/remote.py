@@ -8,6 +8,7 @@ other samples must not take the place of those that could not be fetched.
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -205,19 +206,39 @@ def patient(address: str, ask: Callable[[], Result]) -> Result:
     raise AssertionError("unreachable")
 
 
+# By protocol and host: with their open connections, they belong to one process.
+_FILESYSTEMS: dict[tuple[str, str], Any] = {}
+_INHERITED: list[Any] = []
+
+
+def _leave_alone() -> None:
+    """In a forked process, keep what it inherits and never use or close it: closing a connection there would take it
+    out of the parent's event loop, too, which then waits for its answer for ever."""
+    _INHERITED.append(dict(_FILESYSTEMS))
+    _FILESYSTEMS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_alone)
+
+
 def _filesystem(address: str) -> tuple[Any, str]:
-    """(file system, path in it); made anew in a forked process, as fsspec keeps them by process."""
+    """(file system, path in it)."""
+    protocol, _, rest = address.partition("://")
+    key = (protocol, rest.partition("/")[0])
+    if (kept := _FILESYSTEMS.get(key)) is not None:
+        return kept, kept._strip_protocol(address)
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise MissingDependencyError(f"{address} needs fsspec, which comes with `pip install datasets`.") from error
     try:
-        filesystem, path = url_to_fs(address)
+        filesystem, path = url_to_fs(address, skip_instance_cache=True)  # fsspec's own cache is emptied after a fork
     except ImportError as error:
         raise MissingDependencyError(f"{address} needs a further package: {error}.") from error
     except ValueError as error:
         raise ConfigError(f"{address}: {error}. Write it as fsspec does, such as s3://bucket/folder.") from error
-    return filesystem, path
+    return _FILESYSTEMS.setdefault(key, filesystem), path
 
 
 def _lists_by_folder(filesystem: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from helpers.frames_on_disk import write_frames
 from helpers.preparations import assert_same_sample, prepared
 from helpers.range_server import serving_ranges
 from m33d_hf.data.files import remote
-from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.loader.loading import SampleDataset, build_loader
+from m33d_hf.data.loader.sampling import StepSampler
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.mixture import MixtureSource
 
@@ -84,3 +86,21 @@ def test_members_of_a_mixture_fetch_their_own(place: Path) -> None:
         samples = SampleDataset(mixture).__getitems__([(0, index) for index in (2, 30, 9, 40)])
         assert [sample.key for sample in samples] == [mixture[index].key for index in (2, 30, 9, 40)]  # type: ignore[union-attr]
         assert len(traffic.ranges) == 2
+
+
+def _no_collating(samples: list[Any]) -> dict[str, Any]:
+    return {"keys": [sample.key for sample in samples]}
+
+
+@pytest.mark.parametrize("form", ["parquet", "shards"])
+def test_a_process_goes_on_after_its_workers(place: Path, form: str) -> None:
+    """Workers inherit its connections; what they do to them must not reach it: it would wait for an answer for ever."""
+    with serving_ranges(place) as traffic, ThreadPoolExecutor(1) as pool:
+        source = opened(form, traffic.url)
+        assert source[0].read([0]).rgb is not None
+        sampler = StepSampler(COUNT, 6, start_step=0, total_steps=2)
+        loader = build_loader(SampleDataset(source, train=True), _no_collating, sampler, num_workers=2)
+        assert len([batch for batch in loader]) == 2
+        del loader
+        again = pool.submit(lambda: opened(form, traffic.url)[7].read([0]))
+        assert again.result(timeout=60).rgb is not None
