@@ -27,7 +27,7 @@ def figure(pattern: str) -> float:
 
 
 BYTES = figure(r"labels: (\d+) kB a frame in shards") * 1e3
-INDEX = figure(r"(\d+) bytes of it in the index")
+INDEX = figure(r"(\d+) bytes more in the index")
 PREPARING = figure(r"(\d+) ms of CPU time to prepare") / 1e3
 RATE = figure(r"(\d+) samples a second and process to the collated")
 ROWS = {
