@@ -90,6 +90,10 @@ class WorkerLostError(M33DError, RuntimeError):
     """A reading process, or another rank, that ended in the middle of its work: killed, or out of memory."""
 
 
+class UnreachableError(M33DError, RuntimeError):
+    """A network, or a storage behind it, that does not answer; nothing is known to be wrong with the data."""
+
+
 class NonFiniteLossError(M33DError, RuntimeError):
     """The loss or its gradient became NaN or infinite."""
 

@@ -1,15 +1,15 @@
-"""Turn any source into Parquet files of resized frames, which the source hub reads (--data.source hub).
+"""Turn any source into Parquet files of resized frames (--data.source hub reads them), or into tar shards (--format
+shards, --data.source shards).
 
     python scripts/prepare_data.py --data.source scannet --data.root scans --data.split train \
         --size 256 --output prepared/train --workers 8
 
-Start it with torchrun or accelerate launch to share the work, also over machines with one file system; start it again
-to continue. Splits go into folders of their own below one (prepared/train, prepared/validation).
+Start it with torchrun, accelerate launch or srun to share the work, also over machines with one file system; start it
+again to continue. Splits go into folders of their own below one (prepared/train, prepared/validation).
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -26,11 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _help(words)
     from m33d_hf.inference.data_preparation import prepare_data
     from m33d_hf.inference.preparation_arguments import build_prepared_source, parse_preparation
+    from m33d_hf.inference.sharding import launched_place
 
-    rank = f"[rank {os.environ.get('RANK', '0')}] " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    rank = ""
     try:
+        place = launched_place()
+        rank = f"[rank {place.rank}] " if place.world_size > 1 else ""
         options = parse_preparation(words)
-        summary = prepare_data(options, build_prepared_source(options), say=lambda line: print(line, flush=True))
+        source = build_prepared_source(options)
+        summary = prepare_data(options, source, place, say=lambda line: print(line, flush=True))
     except (M33DError, OSError) as error:  # a full disk, a folder that may not be written
         print(f"{rank}error: {error}", file=sys.stderr)
         return 2

@@ -24,7 +24,7 @@ WINGS = {
         "augmentation": 2, "loader": 3, "prepared": 3,
         "sources.videos": 3, "sources.frames": 4, "sources.actions": 5, "sources.phases": 5, "sources.hub": 5,
         "sources.nyuv2": 5, "sources.scannet": 5, "sources.sunrgbd": 5, "sources.scenes": 5, "recordings": 5,
-        "sources.rooms": 6, "sources": 7, "measuring": 8,
+        "sources.shards": 6, "sources.rooms": 6, "sources": 7, "measuring": 8,
     },
     "training": {
         "recipe": 0, "costs": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "settling": 4, "showing": 4,

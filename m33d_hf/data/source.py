@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from m33d_hf.data.sample import VideoHandle
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from m33d_hf.modeling.depth_m33d import DepthSpec
 
 
@@ -34,6 +36,20 @@ class LongVideo(Protocol):
     @property
     def handle(self) -> VideoHandle:
         """Reads its frames."""
+
+
+class LabelMaps(Protocol):
+    """The label maps of some items, to be looked into before training."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, number: int) -> tuple[np.ndarray | None, np.ndarray, bool] | None:
+        """Stored values (H, W), None where they are colours; class ids (H, W) uint8; whether stored 255 is ignored
+        although no option speaks of it. None if there is no map.
+
+        Raises:
+            CorruptFileError: it cannot be decoded. LabelError: values outside the classes.
+        """
 
 
 class Source(ABC):
@@ -96,3 +112,16 @@ class Source(ABC):
         """Key of the video behind every item: low-label draws take whole videos. None: each item is a separate
         video."""
         return None
+
+    def keys(self) -> list[str] | None:
+        """Key of every item, where the source knows them without asking each; None: ask the items."""
+        return None
+
+    def label_maps(self, rows: Sequence[int]) -> LabelMaps | None:
+        """The label maps of some items; None without any."""
+        return None
+
+    def prefetch(self, items: Sequence[int]) -> None:
+        """Items that will be read next; a source whose reads wait for a network may fetch them side by side. Nothing by
+        default."""
+        return

@@ -1,4 +1,4 @@
-"""Turns any source into Parquet shards of resized frames, in parallel over processes and machines, and resumable.
+"""Turns any source into Parquet files or tar shards of resized frames: parallel, also over machines, and resumable.
 
 A plan cuts the items of the source into parts; what a part holds depends on nothing but the plan. Complete parts are
 kept, everything else of a part that was interrupted is written anew. Every rank of a launch takes every n-th part.
@@ -25,9 +25,11 @@ from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.workers import lost_worker, start_worker, worker_context
+from m33d_hf.data.options import choose
 from m33d_hf.data.prepared.encoding import Encoder, encoder_of
-from m33d_hf.data.prepared.layout import Manifest, part_name, part_of
-from m33d_hf.data.prepared.shards import PartResult, part_is_done, part_ranges, row_bytes, write_part
+from m33d_hf.data.prepared.layout import FORMATS, TAR, Manifest, part_name, part_of
+from m33d_hf.data.prepared.shards import PartResult, part_is_done, part_ranges, write_part
+from m33d_hf.data.prepared.writing import row_bytes
 from m33d_hf.data.source import Source
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
 from m33d_hf.inference.folder_lock import shared_folder
@@ -42,12 +44,19 @@ _MIB = 1 << 20
 _CARD = """---
 configs:
 - config_name: default
-  data_files: "part-*/*.parquet"
+  data_files: "part-*/*{suffix}"
 ---
-Frames prepared by m33d-hf from the source `{source}` ({sizes} sizes), {parts} parts. Read them with
-`--data.source hub --data.root FOLDER`, or with `datasets.load_dataset(FOLDER)`: `depth` divided by `depth_scale` is
-metres for metric depth (0: nothing measured); without a scale it is float32 as it stands.
+Frames prepared by m33d-hf from the source `{source}` ({sizes} sizes), {parts} parts. {reading}
 """
+_READING = {
+    "parquet": """Read them with
+`--data.source hub --data.root FOLDER`, or with `datasets.load_dataset(FOLDER)`: `depth` divided by `depth_scale` is
+metres for metric depth (0: nothing measured); without a scale it is float32 as it stands.""",
+    "shards": """Read them with
+`--data.source shards --data.root FOLDER` (the index files belong to it), or the tar files alone with `webdataset`:
+`depth.png` divided by `depth_scale` of the JSON beside it is metres for metric depth (0: nothing measured);
+`depth.tiff` is float32 as it stands.""",
+}
 
 
 @dataclass
@@ -97,6 +106,7 @@ def prepare_data(
         raise ConfigError("--output is missing: the folder to write to.")
     place = place or launched_place()
     output = Path(options.output).expanduser()
+    choose("--format", options.format, FORMATS)
     encoder = encoder_of(source, options.size, options.rgb_format, options.quality)
     with shared_folder(output, place):
         plan = claim_output(output, options, source, encoder)
@@ -117,6 +127,7 @@ def prepare_data(
             manifest=manifest,
             most_bytes=int(options.shard_mb * _MIB),
             groups=source.groups(),
+            form=options.format,
         )
         jobs = {number: parts[number] for number in waiting}
         run = _Run(options, output, len(source), jobs, lambda line: say(f"{name}{line}"))
@@ -138,6 +149,7 @@ def claim_output(output: Path, options: PreparationOptions, source: Source, enco
         "source": source.name,
         "digest": source.digest(),
         "items": len(source),
+        "format": options.format,
         "size": options.size,
         "rgb_format": options.rgb_format,
         "quality": options.quality if options.rgb_format == "jpeg" else None,
@@ -151,10 +163,14 @@ def claim_output(output: Path, options: PreparationOptions, source: Source, enco
         plan = {**asked, "items_per_part": per_part, "made_by": f"m33d-hf {__version__} prepare_data"}
         write_sealed_json(path, plan)
         card = _CARD.format(
-            source=source.name, sizes=options.size or "original", parts=len(part_ranges(len(source), per_part))
+            source=source.name,
+            sizes=options.size or "original",
+            parts=len(part_ranges(len(source), per_part)),
+            suffix=TAR if options.format == "shards" else ".parquet",
+            reading=_READING[options.format],
         )
         write_text_atomically(output / CARD_FILE, card)
-    found = read_sealed_json(path)  # another rank may have been faster
+    found = {"format": "parquet", **read_sealed_json(path)}  # another rank may have been faster
     differing = [name for name in asked if found.get(name) != asked[name]]
     if differing:
         listed = "; ".join(f"{name}: {found.get(name)} there, {asked[name]} now" for name in differing)

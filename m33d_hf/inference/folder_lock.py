@@ -18,8 +18,8 @@ try:
 except ImportError:  # Windows: two runs in one folder are not noticed there
     fcntl = None  # type: ignore[assignment]
 
-# What `torchrun` and `accelerate launch` give to all processes of a launch, and to no other launch.
-_LAUNCH_MARKS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID")
+# What `torchrun`, `accelerate launch` and `srun` give to all processes of a launch, and to no other launch.
+_LAUNCH_MARKS = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID")
 
 
 @contextmanager
@@ -100,5 +100,5 @@ def _locked(file: IO[str], how: int) -> bool:
 def _refusal(folder: Path, holder: str) -> str:
     return (
         f"--output {folder} is being written by {holder}. Wait for it, or choose another folder; to share the work, "
-        "start all processes with one torchrun or accelerate launch."
+        "start all processes with one torchrun, accelerate launch or srun."
     )

@@ -24,7 +24,8 @@ class PreparedDataArguments:
 class PreparationOptions:
     """Options of the preparation; the fields are the command-line flags."""
 
-    output: str = _f("", "Output folder; a folder of parts with Parquet files.")
+    output: str = _f("", "Output folder; a folder of parts with files of frames.")
+    format: str = _f("parquet", "parquet (read by the source hub, and by datasets) or shards (tar; also webdataset).")
     size: str | None = _f(None, "Shorter side, such as 256, or HEIGHTxWIDTH, such as 240x320; null = as they are.")
     rgb_format: str = _f("png", "png (every pixel as the source reads it) or jpeg (a quarter of the bytes).")
     quality: int = _f(95, "Quality of JPEG.", low=1, high=100)

@@ -1,8 +1,8 @@
 """Splits a list of items over the processes of a launcher, without communication.
 
-`torchrun` and `accelerate launch` set RANK and WORLD_SIZE. For work that writes a separate file per item this is
-sufficient: each process takes its share, existing files are skipped, and `data.atomic_writing` ensures that only
-complete files exist.
+`torchrun` and `accelerate launch` set RANK and WORLD_SIZE, Slurm's `srun` SLURM_PROCID and SLURM_NTASKS. For work that
+writes a separate file per item this is sufficient: each process takes its share, existing files are skipped, and
+`data.atomic_writing` ensures that only complete files exist.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Place(NamedTuple):
 
 
 def launched_place() -> Place:
-    """Read RANK, WORLD_SIZE and LOCAL_RANK; without a launcher this is the only process.
+    """Read RANK, WORLD_SIZE and LOCAL_RANK; else, of `srun`, SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID; without a
+    launcher this is the only process.
 
     Raises:
         ConfigError: values that are no numbers, or a rank outside 0 .. world size - 1.
@@ -36,9 +37,14 @@ def launched_place() -> Place:
             f"WORLD_SIZE is {words['WORLD_SIZE']} but RANK is not set, so every process would do all the work; start "
             "with torchrun or accelerate launch, or unset WORLD_SIZE."
         )
+    if words["RANK"] is None and os.environ.get("SLURM_PROCID") is not None:
+        # Of the step; the job may have more tasks, and a script of sbatch that is started without srun has no step.
+        tasks = "SLURM_STEP_NUM_TASKS" if os.environ.get("SLURM_STEP_NUM_TASKS") else "SLURM_NTASKS"
+        words = {name: os.environ.get(name) for name in ("SLURM_PROCID", tasks, "SLURM_LOCALID")}
     try:
-        rank, world_size = int(words["RANK"] or 0), int(words["WORLD_SIZE"] or 1)
-        local_rank = int(words["LOCAL_RANK"] or 0)
+        rank, world_size, local_rank = (
+            int(word or default) for word, default in zip(words.values(), (0, 1, 0), strict=True)
+        )
     except ValueError as error:
         listed = ", ".join(f"{name}={word!r}" for name, word in words.items())
         raise ConfigError(f"the launcher's variables are not numbers: {listed}.") from error

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from helpers.fuzzing import Outcomes, bit_flips, mutations, slices
-from m33d_hf.data.labels.census import take_census
+from m33d_hf.data.labels.census import LabelFiles, take_census
 from m33d_hf.data.labels.labels import LabelRules, build_label_rules, read_label_map
 from m33d_hf.data.labels.palettes import read_palette
 from m33d_hf.errors import M33DError
@@ -78,7 +78,7 @@ def test_damaged_label_maps(name: str, seed: int, count: int, tmp_path: Path) ->
                     path.write_bytes(PICTURES[name])
                     np.testing.assert_array_equal(found, rules.read(path))
                     path.write_bytes(data)
-            outcomes.judge(what, lambda: take_census([path], RULES["numbers"], list("abcd")).warnings())
+            outcomes.judge(what, lambda: take_census(LabelFiles([path], RULES["numbers"]), list("abcd")).warnings())
     assert outcomes["refused"] > 0
 
 

@@ -25,8 +25,8 @@ def prepared(source: Source, output: Path, place: Place = ALONE, **options: Any)
 
 
 def file_bytes(root: Path) -> dict[str, bytes]:
-    """Name -> content of the Parquet files below a folder."""
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.parquet"))}
+    """Name -> content of the files of frames below a folder."""
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("file-*"))}
 
 
 def assert_same_items(first: Source, second: Source, clips: bool = False) -> None:

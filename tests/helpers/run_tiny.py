@@ -1,8 +1,8 @@
 """Runs jobs of the tiny task in this process, one after the other; the launchers of the tests start it.
 
 Usage: run_tiny.py JOBS.json OUT_DIR: a list of {"name", "changes", "signal": [update, number, rank] | absent} for the
-tiny task, or of {"name", "task", "argv"} for a real one. For every job and rank OUT_DIR/<name>.<rank>.json holds what
-came out. The exit code is that of the last job.
+tiny task, or of {"name", "task", "argv", "signal" | absent} for a real one. For every job and rank
+OUT_DIR/<name>.<rank>.json holds what came out. The exit code is that of the last job.
 """
 
 from __future__ import annotations
@@ -36,11 +36,27 @@ class SelfSignallingTask(TinyTask):
         return super().prepare_step(model, batches)
 
 
+def signalling(task: Any, update: int, number: int, rank: int) -> Any:
+    """A real task that does likewise."""
+    prepare, left = task.prepare_step, [update]
+
+    def prepare_step(*args: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0 and int(os.environ.get("RANK", "0")) == rank:
+            os.kill(os.getpid(), number)
+        return prepare(*args, **options)
+
+    task.prepare_step = prepare_step
+    return task
+
+
 def run_job(job: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Train once; returns what is worth comparing, and the exit code."""
     try:
         if "argv" in job:
-            result = train(parse_arguments(job["argv"], job["task"]), build_task(job["task"]))
+            real = build_task(job["task"])
+            chosen = signalling(real, *job["signal"]) if "signal" in job else real
+            result = train(parse_arguments(job["argv"], job["task"]), chosen)
         else:
             task = SelfSignallingTask(*job["signal"]) if "signal" in job else TinyTask()
             result = train(tiny_arguments(**job["changes"]), task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers.frames_on_disk import depth_array, save, write_frames
+from helpers.launching import ROOT, TORCHRUN
 from helpers.preparations import assert_same_items, file_bytes, keys_of, prepared
 from helpers.ranks import ForkedRanks
 from m33d_hf.data.files.skips import read_skipped
@@ -201,6 +203,36 @@ def test_the_script_under_a_launcher(frames: Path, whole: Path, tmp_path: Path) 
     assert_same_items(folder(frames), HubSource(tmp_path / "out"))
     failed = ForkedRanks(_script, [*words.split(), "--size", "huge"], log=tmp_path / "failed.txt")
     assert failed.wait() == [2] and "--size 'huge'" in failed.output()
+
+
+@pytest.mark.parametrize("form", ["parquet", "shards"])
+def test_tasks_of_slurm_share_the_work(frames: Path, whole: Path, tmp_path: Path, form: str) -> None:
+    words = f"--data.source folder --data.root {frames} --data.options.num_classes 4 --data.options.depth_unit mm"
+    words += f" --output {tmp_path / 'out'} --shard_mb 0.02 --format {form}"
+    tasks = [
+        ForkedRanks(_script, words.split(), log=tmp_path / f"{number}.txt", SLURM_PROCID=str(number), SLURM_NTASKS="2",
+                    SLURM_LOCALID=str(number), SLURM_JOB_ID="7")
+        for number in range(2)
+    ]  # fmt: skip
+    assert [task.wait() for task in tasks] == [[0], [0]], [task.output() for task in tasks]
+    assert "[rank 1 of 2] 23 items of folder in" in tasks[1].output() and " 0 there already" in tasks[1].output()
+    if form == "shards":
+        whole = tmp_path / "whole"
+        prepared(folder(frames), whole, format="shards")
+    assert file_bytes(tmp_path / "out") == file_bytes(whole)
+
+
+@pytest.mark.slow
+def test_the_script_under_torchrun(frames: Path, whole: Path, tmp_path: Path) -> None:
+    words = f"--data.source folder --data.root {frames} --data.options.num_classes 4 --data.options.depth_unit mm"
+    words += f" --output {tmp_path / 'out'} --shard_mb 0.02"
+    clean = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    done = subprocess.run(
+        [*TORCHRUN, str(ROOT / "scripts" / "prepare_data.py"), *words.split()],
+        capture_output=True, text=True, env={**clean, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "[rank 1 of 2]" in done.stdout and file_bytes(tmp_path / "out") == file_bytes(whole)
 
 
 def test_sources_without_a_folder(tmp_path: Path) -> None:

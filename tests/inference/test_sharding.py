@@ -37,3 +37,19 @@ def test_place_comes_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "three")
     with pytest.raises(ConfigError, match="'three'"):
         launched_place()
+
+
+def test_place_comes_from_slurm_where_no_launcher_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert launched_place() == (5, 8, 1)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "6")  # of this step of a job of eight
+    assert launched_place() == (5, 6, 1)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "5")
+    with pytest.raises(ConfigError, match="rank 5 of 5"):
+        launched_place()
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)  # torchrun within a job
+    assert launched_place() == (0, 2, 0)

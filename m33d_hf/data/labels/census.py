@@ -15,6 +15,7 @@ import numpy as np
 
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.source import LabelMaps
 from m33d_hf.errors import CorruptFileError
 
 FEW, MANY = 64, 1024
@@ -125,39 +126,57 @@ class LabelCensus:
         return f"{word} {self._names(self.missing)} never occur{'s' if len(self.missing) == 1 else ''}, "
 
 
-def take_census(files: Sequence[Path], rules: LabelRules, names: Sequence[str]) -> LabelCensus:
-    """Count the labels of some files, evenly spread: a few where all classes are seen in them, else many.
+@dataclass(frozen=True)
+class LabelFiles:
+    """Label maps in files of their own (a `data.source.LabelMaps`)."""
 
-    Files that cannot be decoded are left to the reader's own account.
+    files: Sequence[Path]
+    rules: LabelRules
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, number: int) -> tuple[np.ndarray | None, np.ndarray, bool]:
+        """Stored values, class ids, and whether 255 is ignored silently; raises as `LabelRules.read`."""
+        return *self.rules.read_both(self.files[number]), self.rules.ignores_255_silently
+
+
+def take_census(maps: LabelMaps, names: Sequence[str]) -> LabelCensus:
+    """Count the labels of some maps, evenly spread: a few where all classes are seen in them, else many.
+
+    Maps that cannot be decoded are left to the reader's own account.
 
     Raises:
         LabelError: values outside the classes.
     """
-    census = LabelCensus(names, len(files))
-    for number, file in enumerate(_spread(files)):
-        if number >= FEW and not census.missing:
+    census = LabelCensus(names, len(maps))
+    for place, number in enumerate(_spread(len(maps))):
+        if place >= FEW and not census.missing:
             break
         census.read += 1
         try:
-            stored, ids = rules.read_both(file)
+            found = maps.read(number)
         except CorruptFileError:
             continue
+        if found is None:
+            continue
+        stored, ids, silently = found
         census.classes.update(_counts(ids))
         if stored is not None:
             counts = _counts(stored)
             census.stored.update(counts)
-            if rules.ignores_255_silently and IGNORE_INDEX in counts:
+            if silently and IGNORE_INDEX in counts:
                 census.silent += counts[IGNORE_INDEX]
                 census.beside = max(census.beside, len(counts) - 1)
     return census
 
 
-def _spread(files: Sequence[Path]) -> Iterator[Path]:
-    """At most `MANY` files; the first `FEW` of them lie as evenly over all as those after them."""
-    many = [files[index * len(files) // min(MANY, len(files))] for index in range(min(MANY, len(files)))]
+def _spread(count: int) -> Iterator[int]:
+    """At most `MANY` numbers; the first `FEW` of them lie as evenly over all as those after them."""
+    many = [index * count // min(MANY, count) for index in range(min(MANY, count))]
     first = {index * len(many) // min(FEW, len(many)) for index in range(min(FEW, len(many)))}
     yield from (many[index] for index in sorted(first))
-    yield from (file for index, file in enumerate(many) if index not in first)
+    yield from (number for index, number in enumerate(many) if index not in first)
 
 
 def _counts(values: np.ndarray) -> dict[int, int]:

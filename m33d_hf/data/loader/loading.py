@@ -109,7 +109,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         self.frame_stride = frame_stride
         self.train = train
         self.seed = seed
-        self.indices = list(range(len(source))) if indices is None else [int(index) for index in indices]
+        # All of a billion rows as a range takes no memory.
+        self.indices: Sequence[int] = range(len(source)) if indices is None else [int(index) for index in indices]
         self.max_attempts = max_attempts
         self.clip_sampling = clip_sampling
         self.maps = None if maps is None else frozenset(maps)
@@ -120,7 +121,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         self.num_crops = num_crops or 1
         if not self.indices:
             raise DataError(f"source {getattr(source, 'name', source)!r} holds no samples to read")
-        outside = [index for index in self.indices if not 0 <= index < len(source)]
+        outside = [index for index in indices or () if not 0 <= index < len(source)]
         if outside:
             raise DataError(f"indices {outside[:5]} are outside the source's {len(source)} samples")
 
@@ -158,6 +159,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         Raises:
             DataError: as for a single row.
         """
+        if len(rows) > 1 and (prefetch := getattr(self.source, "prefetch", None)) is not None:
+            prefetch([self.indices[index] for _, index in rows])
         transform = self.transform
         if self.multi_view or not (isinstance(transform, TrainTransform) and transform.in_parts):
             return [self._read(row, self._views) for row in rows]

@@ -69,7 +69,7 @@ class StepSampler(Sampler[list[Row]]):
         self.total_steps = total_steps
         self.accumulation = accumulation
         self.shuffle = shuffle
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     @property
     def rows_per_step(self) -> int:
@@ -91,9 +91,9 @@ class StepSampler(Sampler[list[Row]]):
         size = self.rows_per_step
         if not self.repeats:
             epoch, place = divmod(step, self.steps_per_epoch)
-            return [(epoch, index) for index in self._epoch_order(epoch)[place * size : (place + 1) * size]]
+            return [(epoch, index) for index in self._epoch_order(epoch)[place * size : (place + 1) * size].tolist()]
         stream = range(step * size, (step + 1) * size)
-        return [(at // self.length, self._epoch_order(at // self.length)[at % self.length]) for at in stream]
+        return [(at // self.length, int(self._epoch_order(at // self.length)[at % self.length])) for at in stream]
 
     def __iter__(self) -> Iterator[list[Row]]:
         step = self.start_step
@@ -109,11 +109,13 @@ class StepSampler(Sampler[list[Row]]):
             raise TypeError("a StepSampler without total_steps has no length")
         return max(self.total_steps - self.start_step, 0) * self.accumulation
 
-    def _epoch_order(self, epoch: int) -> list[int]:
+    def _epoch_order(self, epoch: int) -> torch.Tensor:
+        """(length,) int64; a tensor, since a list of as many numbers takes four times the memory."""
         if self._order[0] != epoch:
-            order = list(range(self.length))
             if self.shuffle:
-                order = torch.randperm(self.length, generator=generator_of(self.seed, epoch, "order")).tolist()
+                order = torch.randperm(self.length, generator=generator_of(self.seed, epoch, "order"))
+            else:
+                order = torch.arange(self.length)
             self._order = (epoch, order)
         return self._order[1]
 

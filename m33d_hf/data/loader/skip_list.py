@@ -46,7 +46,13 @@ class SkipList:
             DataError: none is left.
         """
         asked = range(len(source)) if rows is None else rows
-        kept = [row for row in asked if not self.names(source[row])] if self.entries else list(asked)
+        if not self.entries:
+            return list(asked)
+        keys = source.keys()  # of sources that would read something for each item
+        if keys is None:
+            kept = [row for row in asked if not self.names(source[row])]
+        else:
+            kept = [row for row in asked if keys[row] not in self._keys]
         if len(asked) and not kept:
             raise DataError(f"data.skip_list {self.path} names all {len(asked)} samples of the source {source.name!r}")
         return kept

@@ -1,7 +1,9 @@
-"""What a prepared data set looks like: the columns of its Parquet files, their metadata, and their names.
+"""What a prepared data set looks like: the columns of its files, their metadata, and their names.
 
-The files are those of the `datasets` library: `load_dataset(folder)` opens them, and its viewer shows them. What the
-columns cannot say (what depth means, names of classes, which of how many parts a file is) stands in the metadata.
+The format `parquet` is that of the `datasets` library: `load_dataset(folder)` opens the files, and its viewer shows
+them. The format `shards` is that of the `webdataset` library: tar files, in which the files of one frame lie together;
+beside each lies an index, a small Parquet file of where every frame begins. What the columns cannot say (what depth
+means, names of classes, which of how many parts a file is) stands in the metadata of the Parquet files.
 """
 
 from __future__ import annotations
@@ -24,8 +26,12 @@ VERSION = 1
 MAPS = ("rgb", "depth", "segmentation")
 COLUMNS = ("key", "sequence", "frame", *MAPS, "depth_scale", "label", "fps")
 PARQUET = "*.parquet"
+FORMATS = ("parquet", "shards")
+TAR, INDEX = ".tar", ".index"
+# Small values of a frame; they stand in the index, and in the JSON of the frame.
+VALUES = ("key", "sequence", "frame", "depth_scale", "label", "fps")
 _PART = re.compile(r"part-(\d{5,})-of-(\d{5,})")
-_FILE = re.compile(r"file-(\d{3,})\.parquet")
+_FILE = re.compile(r"file-(\d{3,})\.(?:parquet|places|tar|index)")
 
 
 @dataclass(frozen=True)
@@ -106,14 +112,32 @@ def schema_of(manifest: Manifest) -> pyarrow.Schema:
     return schema.with_metadata({**(schema.metadata or {}), META_KEY: manifest.to_json().encode()})
 
 
+def index_schema_of(manifest: Manifest) -> pyarrow.Schema:
+    """The Arrow schema of the index of a shard, with our metadata: the small values of each frame, its first byte and
+    its number of bytes in the tar file, and their CRC-32.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingDependencyError("shards need pyarrow, which comes with `pip install datasets`") from error
+
+    kinds = {"key": "string", "sequence": "string", "frame": "int64", "depth_scale": "double", "label": "int64"}
+    kinds |= {"fps": "double", "start": "int64", "size": "int64", "crc": "uint32"}
+    fields = [pyarrow.field(name, pyarrow.type_for_alias(kind)) for name, kind in kinds.items()]
+    return pyarrow.schema(fields, metadata={META_KEY: manifest.to_json().encode()})
+
+
 def part_name(number: int, parts: int) -> str:
     """Folder of one part: `part-00003-of-00010`."""
     return f"part-{number:05d}-of-{parts:05d}"
 
 
-def file_name(number: int) -> str:
+def file_name(number: int, suffix: str = ".parquet") -> str:
     """File of a part: `file-000.parquet`."""
-    return f"file-{number:03d}.parquet"
+    return f"file-{number:03d}{suffix}"
 
 
 def part_of(folder: Path) -> tuple[int, int] | None:

@@ -7,13 +7,22 @@ import json
 import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from m33d_hf.data.prepared.layout import END_KEY, META_KEY, PARQUET, Manifest, file_number, part_name, part_of
+from m33d_hf.data.prepared.layout import (
+    END_KEY,
+    META_KEY,
+    PARQUET,
+    Manifest,
+    file_name,
+    file_number,
+    part_name,
+    part_of,
+)
 from m33d_hf.data.prepared.parquet import is_picture, open_parquet, reading
 from m33d_hf.data.prepared.places import Places, have_places
 from m33d_hf.errors import DataError, decoding
@@ -55,7 +64,7 @@ class ParquetRows:
         ends: dict[Path, bool] = {}
         counts: dict[Path, int] = {}
         for number, path in enumerate(self.files):
-            with open_parquet(path) as file:
+            with self._opened(path) as file:
                 schema, footer = file.schema_arrow, file.metadata
                 if number == 0:
                     self.schema, self.manifest = schema, _manifest(schema, path)
@@ -79,13 +88,13 @@ class ParquetRows:
         self._group_of = np.array(group_of, np.int32)
         self._length = total
         maps = [name for name in self.schema.names if is_picture(self.schema.field(name).type)]
-        placed = self.manifest is not None and have_places(self.files)
-        self._places = Places(counts, self.schema, maps) if placed else None
+        self._places = Places(counts, self.schema, maps) if self._has_places() else None
         self._leaves = {name: f"{name}.bytes" if name in maps else name for name in self.schema.names}
         self._forget()
 
     def _forget(self) -> None:
         self._process = os.getpid()
+        self._most_columns = _KEPT_COLUMNS
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._columns: OrderedDict[tuple[int, str], Any] = OrderedDict()
         if self._places is not None:
@@ -132,7 +141,7 @@ class ParquetRows:
             return self._places.small[column].to_pylist()
         values: list[Any] = []
         for path in self.files:
-            with open_parquet(path) as file, reading(path):
+            with self._opened(path) as file, reading(path):
                 values += file.read(columns=[column]).column(0).to_pylist()
         return values
 
@@ -159,15 +168,22 @@ class ParquetRows:
                 leaves = [self._leaves[name] for name in missing]
                 table = self._file(file).read_row_group(int(self._group_of[group]), columns=leaves, use_threads=False)
                 self._columns |= {(group, name): table.column(name).combine_chunks() for name in missing}
-            while len(self._columns) > max(_KEPT_COLUMNS, len(names)):
+            while len(self._columns) > max(self._most_columns, len(names)):
                 self._columns.popitem(last=False)
 
     def _column(self, group: int, name: str) -> Any:
         return self._columns[group, name]
 
+    def _opened(self, path: Path) -> Any:
+        """An open file; raises as `open_parquet`."""
+        return open_parquet(path)
+
+    def _has_places(self) -> bool:
+        return self.manifest is not None and have_places(self.files)
+
     def _file(self, number: int) -> Any:
         if number not in self._open:
-            self._open[number] = open_parquet(self.files[number])
+            self._open[number] = self._opened(self.files[number])
             while len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(number)
@@ -191,12 +207,13 @@ def _is_last(footer: Any) -> bool:
     return bool(json.loads((footer.metadata or {}).get(END_KEY, b"{}")).get("last", False))
 
 
-def refuse_missing(ends: dict[Path, bool], manifest: Manifest) -> None:
+def refuse_missing(ends: Mapping[Any, bool], manifest: Manifest, suffix: str = ".parquet") -> None:
     """Compare the files of a prepared data set with what they say of each other.
 
     Args:
         ends: file -> whether it says that it is the last of its part.
         manifest: of all.
+        suffix: of the files.
 
     Raises:
         DataError: names the first missing part or file.
@@ -208,7 +225,7 @@ def refuse_missing(ends: dict[Path, bool], manifest: Manifest) -> None:
         if part is None or number is None or part[1] != manifest.parts:
             raise DataError(f"{path} was renamed, or lies among the parts of another preparation: {path.parent}.")
         by_part.setdefault(part[0], {})[number] = last
-    place = min(roots) if len(roots) == 1 else Path(os.path.commonpath(roots))
+    place: Any = min(roots) if len(roots) == 1 else Path(os.path.commonpath(roots))
     advice = "Finish it with the same scripts/prepare_data.py command, or copy or download what is missing."
     absent = [number for number in range(manifest.parts) if number not in by_part]
     if absent:
@@ -218,7 +235,7 @@ def refuse_missing(ends: dict[Path, bool], manifest: Manifest) -> None:
         if sorted(files) != list(range(len(files))) or not files[max(files)]:
             missing = next(number for number in range(len(files) + 1) if number not in files)
             folder = place / part_name(which, manifest.parts)
-            raise DataError(f"{folder} lacks file-{missing:03d}.parquet. {advice}")
+            raise DataError(f"{folder} lacks {file_name(missing, suffix)}. {advice}")
 
 
 def _listing(names: Iterable[str], most: int = 5) -> str:

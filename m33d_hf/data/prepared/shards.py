@@ -1,11 +1,10 @@
-"""Writes the parts of a prepared data set: a folder each, of Parquet files below a number of bytes, complete or redone.
+"""Writes the parts of a prepared data set: a folder each, of files below a number of bytes, complete or redone.
 
 What a part holds depends on the plan alone, never on who writes it or when.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +13,10 @@ from typing import Any
 from m33d_hf.data.files.markers import MARKER, is_complete, mark_complete
 from m33d_hf.data.files.skips import SkippedFile, unreadable
 from m33d_hf.data.prepared.encoding import Encoder, sequence_of
-from m33d_hf.data.prepared.layout import END_KEY, MAPS, Manifest, file_name, file_number, part_name, schema_of
-from m33d_hf.data.prepared.places import PlaceNotes
+from m33d_hf.data.prepared.layout import Manifest, file_number, part_name
+from m33d_hf.data.prepared.writing import PartFiles
 from m33d_hf.data.source import Source
 from m33d_hf.errors import DataError, DepthUnitError, LabelError
-
-# Rows of a row group, which is what others read for one of them. Fewer make the footers of the files long.
-ROW_GROUP = 4
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,7 @@ def write_part(
     most_bytes: int,
     groups: Sequence[str] | None = None,
     step: Callable[[], object] | None = None,
+    form: str = "parquet",
 ) -> PartResult:
     """Write one part anew; its marker comes last.
 
@@ -75,6 +72,7 @@ def write_part(
         most_bytes: of the maps in one file, which holds at least one frame.
         groups: `source.groups()`.
         step: called after every item.
+        form: one of `layout.FORMATS`.
 
     Raises:
         DepthUnitError, LabelError, ConfigError: the data set was described wrongly. OSError: the disk is full.
@@ -83,7 +81,7 @@ def write_part(
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     skipped: list[SkippedFile] = []
-    files = _Files(folder, schema_of(manifest), most_bytes)
+    files = PartFiles(folder, manifest, most_bytes, form)
     try:
         for index in items:
             for row in _rows_of(source, index, encoder, groups, skipped):
@@ -122,70 +120,5 @@ def _clear(folder: Path) -> None:
     """Remove what an interrupted process left of a part; files of others stay, and make the marker fail."""
     (folder / MARKER).unlink(missing_ok=True)
     for path in folder.iterdir():
-        if file_number(path.with_suffix(".parquet")) is not None:
+        if file_number(path) is not None:
             path.unlink()
-
-
-def row_bytes(row: dict[str, Any]) -> int:
-    """Bytes of the maps of a row, which are nearly all that it takes."""
-    return sum(len(row[name]["bytes"]) for name in MAPS if row[name] is not None)
-
-
-class _Files:
-    """The files of one part, one after the other."""
-
-    def __init__(self, folder: Path, schema: Any, most_bytes: int) -> None:
-        self.folder, self.schema, self.most_bytes = folder, schema, most_bytes
-        self.names: list[str] = []
-        self.rows = self._count = 0
-        self._writer: Any = None
-        self._sink: Any = None
-        self._size = 0
-        self._waiting: list[dict[str, Any]] = []
-        self._open()  # a part of which nothing can be read is an empty file, not a missing one
-
-    def add(self, row: dict[str, Any]) -> None:
-        size = row_bytes(row)
-        if self._size and self._size + size > self.most_bytes:
-            self._end(last=False)
-            self._open()
-        self._size += size
-        self._waiting.append(row)
-        self.rows += 1
-        if len(self._waiting) == ROW_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        self._end(last=True)
-
-    def _open(self) -> None:
-        import pyarrow
-        import pyarrow.parquet as parquet
-
-        path = self.folder / file_name(self._count)
-        self._count += 1
-        self.names.append(path.name)
-        self._sink = pyarrow.OSFile(str(path), "wb")
-        # Pictures are compressed already, and repeated nowhere. Nothing but a checksum tells a damaged number.
-        self._writer = parquet.ParquetWriter(
-            self._sink, self.schema, compression="none", use_dictionary=False,
-            write_statistics=False, write_page_checksum=True,
-        )  # fmt: skip
-        self._places = PlaceNotes(path, MAPS)
-        self._size = 0
-
-    def _flush(self) -> None:
-        import pyarrow
-
-        if self._waiting:
-            begin = self._sink.tell()
-            self._writer.write_table(pyarrow.Table.from_pylist(self._waiting, schema=self.schema))
-            self._places.note(begin, self._sink.tell(), self._waiting)
-            self._waiting = []
-
-    def _end(self, last: bool) -> None:
-        self._flush()
-        self._writer.add_key_value_metadata({END_KEY.decode(): json.dumps({"last": last})})
-        self._writer.close()
-        self._sink.close()
-        self.names.append(self._places.write(self.schema))

@@ -26,6 +26,7 @@ SOURCES = {
     "sunrgbd": ("m33d_hf.data.sources.sunrgbd.source", "SunRgbdSource"),
     "scenes": ("m33d_hf.data.sources.scenes.source", "ScenesSource"),
     "hub": ("m33d_hf.data.sources.hub.source", "HubSource"),
+    "shards": ("m33d_hf.data.sources.shards.source", "ShardsSource"),
     "phases": ("m33d_hf.data.sources.phases.source", "PhasesSource"),
     "ucf101": ("m33d_hf.data.sources.actions.ucf101", "Ucf101Source"),
 }

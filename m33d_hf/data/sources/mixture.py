@@ -11,17 +11,16 @@ import hashlib
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.source import Source, Unpaired
+from m33d_hf.data.sources.mixed_items import JoinedLabels, MixedHandle
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
-from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 
 KEYS = ("source", "root", "options", "weight", "split", "name")
 MOST_ITEMS = 1 << 31
@@ -202,10 +201,31 @@ class MixtureSource(Source):
         """MEMBER/VIDEO of every virtual item; its key where the member has no videos."""
         named: list[list[Any] | None] = []
         for name, source in self.members.items():
-            groups = source.groups()
+            groups = source.groups() or source.keys()
             found = [source[item].key for item in range(len(source))] if groups is None else groups
             named.append([f"{name}/{group}" for group in found])
         return self._spread(named)
+
+    def prefetch(self, items: Sequence[int]) -> None:
+        """As the members do."""
+        for name, chosen in self.items_of(items).items():
+            if chosen:
+                self.members[name].prefetch(chosen)
+
+    def items_of(self, rows: Sequence[int]) -> dict[str, list[int]]:
+        """Member -> its items behind some virtual items, each once, ascending."""
+        found: list[set[int]] = [set() for _ in self.members]
+        for row in rows:
+            member, item, _ = self.place(row)
+            found[member].add(item)
+        return {name: sorted(items) for name, items in zip(self.members, found, strict=True)}
+
+    def label_maps(self, rows: Sequence[int]) -> JoinedLabels | None:
+        """The label maps of the members, those that stand behind several virtual items once; None without any."""
+        items = self.items_of(rows)
+        parts = [source.label_maps(items[name]) for name, source in self.members.items()]
+        known = [part for part in parts if part is not None]
+        return JoinedLabels(known) if known else None
 
     def _spread(self, values: Sequence[list[Any] | None]) -> list[Any] | None:
         """One value for each virtual item, of lists with one for each item of the members."""
@@ -219,57 +239,6 @@ class MixtureSource(Source):
         """Digest of the members' digests, names and weights."""
         state = [[name, source.digest()] for name, source in self.members.items()]
         return hashlib.sha256(json.dumps(["mixture", state, self.weights]).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class MixedHandle:
-    """An item of a member under the mixture's name for it."""
-
-    handle: VideoHandle
-    member: str
-    repetition: int = 0
-
-    def _named(self, key: str) -> str:
-        return f"{self.member}/{key}" + (f"#{self.repetition}" if self.repetition else "")
-
-    @property
-    def key(self) -> str:
-        """MEMBER/KEY, with #N for a repetition."""
-        return self._named(self.handle.key)
-
-    @property
-    def length(self) -> int:
-        """Number of frames."""
-        return self.handle.length
-
-    @property
-    def fps(self) -> float | None:
-        """Frames per second."""
-        return self.handle.fps
-
-    @property
-    def times(self) -> FrameTimes | None:
-        """Presentation times, where the item has them."""
-        return getattr(self.handle, "times", None)
-
-    @property
-    def lacks(self) -> tuple[Lack, ...]:
-        """What is missing from a video."""
-        return tuple(getattr(self.handle, "lacks", ()))
-
-    @property
-    def file(self) -> str:
-        """What lists of skipped files call it."""
-        return str(getattr(self.handle, "file", self.handle.key))
-
-    def read(self, indices: Sequence[int]) -> RGBDSample:
-        """Read the given frames; raises as the member's handle."""
-        return self.read_maps(indices, None)
-
-    def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
-        """As `read`, with the named maps only; maybe not aligned yet."""
-        sample = read_sample(self.handle, indices, maps, align=False)
-        return replace(sample, key=self._named(sample.key), meta={**sample.meta, "member": self.member})
 
 
 def _refuse_differences(members: Mapping[str, Source], pair: str) -> None:

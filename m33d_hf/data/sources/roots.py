@@ -92,8 +92,6 @@ class RootsSource(MixtureSource):
             for source in members.values()
             for entry in source.unpaired
         ]
-        first = next(iter(members.values()))
-        self.label_rules = getattr(first, "label_rules", None)
 
     def _shares(self) -> list[str]:
         told = ", ".join(f"{name} ({count} items)" for name, count in zip(self.members, self.counts, strict=True))
@@ -105,15 +103,6 @@ class RootsSource(MixtureSource):
             return super().groups()
         frames = [(name, source) for name, source in self.members.items() if isinstance(source, FrameSource)]
         return [f"{name}/{sequence}" for name, source in frames for sequence in source.sequence_names()]
-
-    def label_files(self, rows: Sequence[int]) -> list[Path]:
-        """The label maps of some items, in order, where they lie in files."""
-        files: list[Path] = []
-        for row in rows:
-            member, item, _ = self.place(row)
-            source = list(self.members.values())[member]
-            files += source.label_files([item]) if isinstance(source, FrameSource) else []
-        return list(dict.fromkeys(files))
 
     def digest(self) -> str:
         """Digest of the folders' digests and names; where they lie does not count."""

@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.data.sources import source_options
+from m33d_hf.data.sources import Source, source_options
+from m33d_hf.data.sources.hub.table_source import TableSource
+from m33d_hf.data.sources.mixture import MixtureSource
 from m33d_hf.data.sources.videos.frames import video_of
 from m33d_hf.errors import CheckpointError, DataError
 from m33d_hf.training.processes.beside import SEEN, find_beside, read_beside, write_beside
@@ -28,6 +30,8 @@ from m33d_hf.training.recipe.arguments import RunArguments
 
 _DIGITS = 24  # of a digest: 96 bits, so that two names never meet by chance
 _STANDING = 32  # stills of a folder that stand for all of it
+# Frames of a table whose pictures are looked at, at least one of each sequence; likewise where each is a request.
+_MOST_READ, _MOST_REQUESTED = 1024, 128
 
 
 class Group(NamedTuple):
@@ -89,9 +93,12 @@ def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: Sample
     data, certain = args.data, any(names[0] in trained for group in groups for names in group.names)
     split = "split" in source_options(data.source) and data.eval_root is None and data.eval_split != data.train_split
     if certain and split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
+        cure = "Correct the lists (--data.options.split_list, with a file per split)."
+        if "split_list" not in source_options(data.source):
+            cure = "Keep each video in one of them."
         raise DataError(
             f"{told}, because the splits {data.train_split!r} and {data.eval_split!r} share them. An evaluation on "
-            "training videos proves nothing. Correct the lists (--data.options.split_list, with a file per split)."
+            f"training videos proves nothing. {cure}"
         )
     how = "" if certain and data.eval_root is None else ", judging by their names"
     return [f"WARNING: {told}{how}: results on them say little about new videos"]
@@ -153,28 +160,65 @@ def video_groups(dataset: SampleDataset) -> list[Group]:
     """The names by which the videos of a data set that are in use may be recognised.
 
     A key is used as it is. A file is identified by its name and size, wherever it lies. Single frames, which are
-    usually named by numbers, are identified by both together, and a few represent the whole folder. Generated videos
-    (rooms) have no names.
+    usually named by numbers, are identified by both together, and a few represent the whole folder, or the whole
+    sequence of a table. Generated videos (rooms) have no names. Of a mixture, each member is looked into.
     """
-    if dataset.source.root is None:
-        return []
     if dataset not in _KNOWN:  # files are looked at, and a run asks several times
-        groups, stills = [], dict[str, list[tuple[int, str, Any]]]()
-        for key, item in _videos(dataset).items():
-            if (folder := _folder_of_still(item)) is None:
-                groups.append(Group([_names(item, key)], 1))
-            else:
-                stills.setdefault(folder, []).append((zlib.crc32(_bytes(_plain(key))), key, item))
-        for ranked in stills.values():
-            standing = nsmallest(_STANDING, ranked, key=lambda entry: entry[:2])
-            groups.append(Group([_still(item, key, dataset.source) for _, key, item in standing], len(ranked)))
-        _KNOWN[dataset] = groups
+        _KNOWN[dataset] = _groups_of(dataset.source, dataset.indices)
     return _KNOWN[dataset]
 
 
-def _videos(dataset: SampleDataset) -> dict[str, Any]:
+def _groups_of(source: Source, rows: Sequence[int]) -> list[Group]:
+    if isinstance(source, MixtureSource):
+        items = source.items_of(rows)
+        return [group for name, member in source.members.items() for group in _groups_of(member, items[name])]
+    if isinstance(source, TableSource):
+        return _groups_of_table(source, rows)
+    if source.root is None:
+        return []
+    groups, stills = [], dict[str, list[tuple[int, str, Any]]]()
+    for key, item in _videos(source, rows).items():
+        if (folder := _folder_of_still(item)) is None:
+            groups.append(Group([_names(item, key)], 1))
+        else:
+            stills.setdefault(folder, []).append((_rank(key), key, item))
+    for ranked in stills.values():
+        standing = nsmallest(_STANDING, ranked, key=lambda entry: entry[:2])
+        groups.append(Group([_still(item, key, source) for _, key, item in standing], len(ranked)))
+    return groups
+
+
+def _groups_of_table(source: TableSource, rows: Sequence[int]) -> list[Group]:
+    """Clips by their sequences; frames by the names and stored bytes of a few of each sequence. Only the columns of
+    names are read, and the pictures of those few."""
+    keys = source.keys()
+    if keys is None:  # numbers of rows say nothing about what is in them
+        return []
+    used = dict.fromkeys(int(row) for row in rows)
+    if source.unit == "clips":
+        return [Group([(f"key {_plain(keys[row])}",)], 1) for row in used]
+    names = source.groups()
+    by_sequence: dict[str, list[tuple[int, str, int]]] = {}
+    for row in used:
+        sequence = str(PurePosixPath(keys[row]).parent) if names is None else names[row]
+        by_sequence.setdefault(sequence, []).append((_rank(keys[row]), keys[row], row))
+    most = _MOST_REQUESTED if source.is_remote else _MOST_READ
+    each = max(1, min(_STANDING, most // max(1, len(by_sequence))))
+    groups = []
+    for ranked in by_sequence.values():
+        standing = nsmallest(each, ranked)
+        groups.append(Group([(f"frame {_plain(key)} {source.stored_bytes(row)}",) for _, key, row in standing],
+                            len(ranked)))  # fmt: skip
+    return groups
+
+
+def _rank(key: str) -> int:
+    """By which a few stills are drawn: by name, so that they are the same in every data set that contains them."""
+    return zlib.crc32(_bytes(_plain(key)))
+
+
+def _videos(source: Source, rows: Sequence[int]) -> dict[str, Any]:
     """Key -> handle of the videos (or frames) in use."""
-    source, rows = dataset.source, dataset.indices
     videos = source.videos
     if videos is None:
         items = (source[row] for row in rows)

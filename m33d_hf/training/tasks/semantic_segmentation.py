@@ -14,8 +14,6 @@ from torch import nn
 from m33d_hf.data.labels.census import LabelCensus, take_census
 from m33d_hf.data.loader.collation import SegmentationCollator
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.data.sources.frames.frames import FrameSource
-from m33d_hf.data.sources.roots import RootsSource
 from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.evaluation.metrics import ConfusionMatrix
 from m33d_hf.evaluation.position_floors import PositionMode
@@ -94,21 +92,23 @@ class SemanticSegmentationTask(DenseTask):
     def _checked(
         self, args: RunArguments, model: nn.Module, dataset: SampleDataset | None, train: bool
     ) -> LabelCensus | None:
-        """Count the labels where they lie in files, and refuse those that hold nothing to tell apart."""
+        """Count the labels of a source that has label maps, and refuse those that hold nothing to tell apart."""
         if dataset is None:
             return None
         source, word = dataset.source, "training" if train else "evaluation"
         self._check_classes(model, source.class_names, word)
-        if not isinstance(source, FrameSource | RootsSource) or source.label_rules is None:
+        maps = source.label_maps(dataset.indices)
+        if maps is None:
             return None
         id2label = cast("dict[int, str]", config_of(model).id2label)
         names = [id2label[number] for number in range(len(id2label))]
-        census = take_census(source.label_files(dataset.indices), source.label_rules, names)
+        census = take_census(maps, names)
         # Few evaluation images may well hold one class; two values of which one is ignored are wrong anywhere.
         problem = census.swallowed() or (census.single() if train else None)
         if problem is not None and not args.data.allow_missing_classes:
             raise LabelError(
-                f"{source.root} ({word} data): {problem}; pass --data.allow_missing_classes true to use them anyway."
+                f"{source.root or source.name} ({word} data): {problem}; pass --data.allow_missing_classes true to use "
+                "them anyway."
             )
         return census
 

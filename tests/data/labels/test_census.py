@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from helpers.frames_on_disk import save, write_frames
-from m33d_hf.data.labels.census import FEW, MANY, take_census
+from helpers.preparations import prepared
+from m33d_hf.data.labels.census import FEW, MANY, LabelFiles, take_census
 from m33d_hf.data.labels.labels import LabelRules
+from m33d_hf.data.sources import build_source
+from m33d_hf.data.sources.mixture import MixtureSource
 from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.dry_run import dry_run
@@ -86,10 +89,10 @@ def test_a_class_of_few_files_is_looked_for_in_many(tmp_path: Path) -> None:
     common, rare = (save(tmp_path / f"{word}.npy", np.full((2, 2), n, np.uint8)) for n, word in enumerate("ab"))
     files = [common] * 3000
     rules = LabelRules(2)
-    census = take_census(files, rules, ["a", "b"])
+    census = take_census(LabelFiles(files, rules), ["a", "b"])
     assert (census.read, census.missing, census.single()) == (MANY, [1], None)
     assert "were not seen in 1024 of 3000 label maps: 1 ('b')" in census.warnings()[0]
-    census = take_census([*files[:2999], rare][::-1], rules, ["a", "b"])
+    census = take_census(LabelFiles([*files[:2999], rare][::-1], rules), ["a", "b"])
     assert census.read == FEW and not census.missing and not census.warnings()
 
 
@@ -100,7 +103,50 @@ def test_files_that_write_one_class_in_two_ways_are_said(tmp_path: Path) -> None
         high = 255 if number % 4 == 0 else 1
         files.append(tmp_path / f"{number}.png")
         save(files[-1], np.where(np.eye(12, dtype=bool), high, 0).astype(np.uint8))
-    (warning,) = take_census(files, LabelRules(2), ["a", "b"]).warnings()
+    (warning,) = take_census(LabelFiles(files, LabelRules(2)), ["a", "b"]).warnings()
     assert "is 255 a class in some files? If 255 is a class, pass --data.options.label_map" in warning
     save(files[0], np.array([[0, 1, 255]], np.uint8))  # a border without a class, beside both
-    assert take_census(files, LabelRules(2), ["a", "b"]).warnings() == []
+    assert take_census(LabelFiles(files, LabelRules(2)), ["a", "b"]).warnings() == []
+
+
+@pytest.mark.parametrize("source, form", [("hub", "parquet"), ("shards", "shards")])
+def test_labels_of_prepared_data_are_counted(tmp_path: Path, source: str, form: str) -> None:
+    args = _arguments(tmp_path, [0, 255], [0.75, 0.25])
+    known = build_source("folder", root=args.data.root, **args.data.options)
+    prepared(known, tmp_path / "prepared", format=form)
+    args.data.train_split = args.data.eval_split = "all"
+    args.data.source, args.data.root, args.data.options = source, str(tmp_path / "prepared"), {}
+    told = r"prepared \(training data\): 0 \('class 0'\) is the only class in all 10 label maps, 2\d\.\d% of"
+    with pytest.raises(LabelError, match=told):
+        dry_run(args, SemanticSegmentationTask())
+    args.data.allow_missing_classes = True
+    assert "labels of all 10 maps: class 0 7" in dry_run(args, SemanticSegmentationTask())
+
+
+def test_only_the_labels_of_a_table_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = _arguments(tmp_path, [0, 1])
+    prepared(build_source("folder", root=args.data.root, **args.data.options), tmp_path / "out")
+    source = build_source("hub", root=tmp_path / "out")
+    asked: set[str] = set()
+    read = source.rows.read  # type: ignore[attr-defined]
+    monkeypatch.setattr(source.rows, "read", lambda rows, names: (asked.update(names), read(rows, names))[1])  # type: ignore[attr-defined]
+    census = take_census(source.label_maps(range(len(source))), ["a", "b"])  # type: ignore[arg-type]
+    assert asked == {"segmentation"} and census.read == 10 and census.pixels == 10 * 24 * 32
+
+
+def test_a_mixture_counts_the_labels_of_its_members(tmp_path: Path) -> None:
+    """Each map once, however often a member is repeated; what one member ignores silently is said."""
+    sources = {}
+    for name, values in {"a": [0, 1], "b": [1, 255]}.items():
+        args = _arguments(tmp_path / name, values)
+        sources[name] = build_source("folder", root=args.data.root, **args.data.options)
+    prepared(sources["a"], tmp_path / "shards", format="shards")
+    mixed = MixtureSource({"a": build_source("shards", root=tmp_path / "shards"), "b": sources["b"]}, [1, 5])
+    assert len(mixed) == 60
+    maps = mixed.label_maps(range(60))
+    assert maps is not None and len(maps) == 20
+    census = take_census(maps, ["x", "y"])
+    assert census.read == 20 and census.pixels == 20 * 24 * 32 and census.silent == census.classes[255] > 0
+    assert census.classes[0] == take_census(sources["a"].label_maps(range(10)), ["x", "y"]).classes[0]  # type: ignore[arg-type]
+    only = mixed.label_maps(range(10))
+    assert only is not None and len(only) == 10  # those of the first member

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.frames_on_disk import write_frames
 from helpers.fuzzing import bit_flips
 from helpers.phase_runs import phase_arguments
+from helpers.preparations import prepared
 from helpers.shared_data import shared
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources import build_source
+from m33d_hf.data.sources.mixture import MixtureSource
 from m33d_hf.errors import CheckpointError, DataError
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run import seen_videos
@@ -230,3 +233,51 @@ def test_copies_in_folders_of_two_splits_are_warned_of(tmp_path: Path) -> None:
         (tmp_path / "data" / split / "one-timestamp.txt").write_text(stamps)
     told = "WARNING: 1 of 1 evaluation videos are also training videos of this run, judging by their names"
     assert told in dry_run(arguments(tmp_path / "run", tmp_path / "data"), VideoClassificationTask())
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames called 0, 1, .. of two folders, prepared as Parquet and as shards."""
+    place = tmp_path_factory.mktemp("tables")
+    for name, shape in {"a": (24, 32), "b": (20, 30)}.items():
+        source = build_source("folder", root=write_frames(place / f"in-{name}", 12, size=shape), depth_unit="mm")
+        for form in ("parquet", "shards"):
+            prepared(source, place / f"{name}-{form}", format=form)
+    return place
+
+
+def table(place: Path, name: str, form: str, **options: Any) -> SampleDataset:
+    source = build_source("hub" if form == "parquet" else "shards", root=place / f"{name}-{form}")
+    return SampleDataset(source, **options)
+
+
+def test_frames_of_tables_count_by_name_and_size(tables: Path, tmp_path: Path) -> None:
+    write_seen(tmp_path, "pretraining", table(tables, "a", "parquet"), None)
+    for form in ("parquet", "shards"):  # the same pictures, stored in another way
+        assert "12 of 12" in seen_again(str(tmp_path), table(tables, "a", form))[0]
+        assert seen_again(str(tmp_path), table(tables, "b", form)) == []  # also called 0, 1, ..
+    assert "3 of 3" in seen_again(str(tmp_path), table(tables, "a", "shards", indices=[2, 3, 11]))[0]
+
+
+def test_members_of_a_mixture_are_looked_into(tables: Path, tmp_path: Path) -> None:
+    members = {"x": table(tables, "a", "parquet").source, "y": table(tables, "b", "shards").source}
+    mixture = SampleDataset(MixtureSource(members, [1, 3]))
+    write_seen(tmp_path, "pretraining", mixture, None)
+    assert "12 of 12" in seen_again(str(tmp_path), table(tables, "a", "shards"))[0]
+    assert "12 of 12" in seen_again(str(tmp_path), table(tables, "b", "parquet"))[0]
+    (record,) = json.loads((tmp_path / SEEN).read_text())["trained"]
+    assert record["videos"] == 24 and len(record["digests"]) == 24  # each once, however often it is repeated
+
+
+def test_names_of_a_table_are_read_at_once(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen_videos, "_MOST_READ", 4)
+    dataset = table(tables, "a", "parquet")
+    asked: list[list[str]] = []
+    read = dataset.source.rows.read
+    monkeypatch.setattr(dataset.source.rows, "read", lambda rows, names: (asked.append(names), read(rows, names))[1])
+    (group,) = seen_videos.video_groups(dataset)
+    assert group.items == 12 and len(group.names) == 4
+    assert asked == [["rgb"]] * 4
+    nameless = table(tables, "b", "parquet")
+    nameless.source.keys = lambda: None  # type: ignore[method-assign]
+    assert seen_videos.video_groups(nameless) == []  # "row 3" is the name of nothing

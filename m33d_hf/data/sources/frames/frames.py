@@ -20,6 +20,7 @@ from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.depth.unit_guess import Detection, detect_depth
 from m33d_hf.data.files.files import size_and_orientation
+from m33d_hf.data.labels.census import LabelFiles
 from m33d_hf.data.labels.labels import LabelRules, check_label_files
 from m33d_hf.data.options import choose
 from m33d_hf.data.sample import RGBDSample
@@ -249,8 +250,12 @@ class FrameSource(Source):
         if note := describe_orientations(seen, self.orientation):
             self.notes.append(note)
 
+    def label_maps(self, rows: Sequence[int]) -> LabelFiles | None:
+        """The label maps of some items; None without any."""
+        return None if self.label_rules is None else LabelFiles(self.label_files(rows), self.label_rules)
+
     def label_files(self, rows: Sequence[int]) -> list[Path]:
-        """The label maps of some items, in order."""
+        """The files of the label maps of some items, in order."""
         chosen = [frame for row in rows for frame in self.sequences[row].frames]
         return list(dict.fromkeys(self.root / frame.labels for frame in chosen if frame.labels is not None))
 

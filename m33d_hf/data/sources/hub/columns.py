@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from m33d_hf.data.files.remote import AnyPath
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.prepared.encoding import decode_stored_depth, decode_stored_map, decode_stored_picture
 from m33d_hf.errors import ConfigError, nearest_name_hint
@@ -35,7 +36,7 @@ class Rows(Protocol):
     def column_names(self) -> list[str]:
         """Names of the columns."""
 
-    def where(self, row: int) -> tuple[Path, int]:
+    def where(self, row: int) -> tuple[AnyPath, int]:
         """The file of a row, for messages, and its number there."""
 
     def read(self, rows: Sequence[int], columns: Collection[str]) -> list[dict[str, Any]]:
@@ -64,7 +65,13 @@ class Columns:
         return chosen or known
 
 
-def choose_columns(stated: Mapping[str, str | None], names: Sequence[str], labelled: bool, where: str) -> Columns:
+def choose_columns(
+    stated: Mapping[str, str | None],
+    names: Sequence[str],
+    labelled: bool,
+    where: str,
+    usual: Mapping[str, Sequence[str]] = USUAL,
+) -> Columns:
     """The columns by the options: a name, `none`, or `auto` for the usual names.
 
     Args:
@@ -72,15 +79,16 @@ def choose_columns(stated: Mapping[str, str | None], names: Sequence[str], label
         names: of the table.
         labelled: whether label maps can be read, so that `auto` looks for them.
         where: the data set, for messages.
+        usual: option -> names that `auto` looks for.
 
     Raises:
         ConfigError: a column that is not there, or neither RGB nor depth.
     """
     found: dict[str, str | None] = {}
-    for option, usual in USUAL.items():
+    for option, known_names in usual.items():
         how = stated.get(option) or "none"
         if how == "auto":
-            known = [name for name in usual if name in names]
+            known = [name for name in known_names if name in names]
             found[option] = known[0] if known and (option != "labels" or labelled) else None
         elif how == "none":
             found[option] = None

@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from m33d_hf.data.files.remote import RemotePath, files_below, is_remote
 from m33d_hf.data.prepared.reading import ParquetRows, parquet_files
+from m33d_hf.data.prepared.remote_reading import RemoteParquetRows
 from m33d_hf.data.sources.hub.columns import Rows
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
 
+File = TypeVar("File", Path, RemotePath)
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # Names of splits by which folders and repositories call them.
 _ALIASES = {"validation": ("validation", "val", "valid", "dev"), "val": ("validation", "val", "valid", "dev")}
 
 
-def open_table(root: str | Path, split: str | None, revision: str | None) -> Rows:
-    """The rows of a folder (Parquet files, or pictures as `datasets` reads them) or of a repository on the Hub.
+def open_table(root: str | Path, split: str | None, revision: str | None, streaming: bool = False) -> Rows:
+    """The rows of a folder (Parquet files, or pictures as `datasets` reads them), of a repository on the Hub, or of
+    Parquet files at an address.
 
     Args:
-        root: folder or repository. A folder with a folder per split, as the Hub has them, is read by its split.
+        root: folder, repository or address. A folder with a folder per split, as the Hub has them, is read by its
+            split.
         split: None or "all" for everything.
         revision: of a repository.
+        streaming: read Parquet files of a repository or an address where they lie.
 
     Raises:
         DataError: nothing there, no such split, or a repository that cannot be loaded, without a network above all.
-        ConfigError: neither a folder nor the name of a repository.
+        ConfigError: neither a folder nor the name of a repository; or an address that is not to be streamed from.
+        UnreachableError: an address that does not answer.
     """
+    if is_remote(root):
+        if not streaming:
+            raise ConfigError(
+                f"{root} is an address. Read it where it lies with --data.options.streaming true, or copy it and give "
+                "the folder."
+            )
+        return RemoteParquetRows(remote_split(str(root), split, ".parquet"))
     folder = Path(root).expanduser()
     if folder.is_dir():
-        chosen, split = _folder_of_split(folder, split)
+        chosen, split = folder_of_split(folder, split)
         files = parquet_files(chosen)
         if not files:
             return _DatasetRows(_load(str(chosen), split, None, folder=True), str(chosen))
-        if split is not None and (files := [f for f in files if _names_split(f, chosen, split)]) == []:
-            raise DataError(
-                f"{chosen} has no split {split!r}: no folder and no file of that name. Read everything with split "
-                "'all' (for training, --data.train_split all; without evaluation, --data.eval_split null)."
-            )
-        return ParquetRows(files)
+        return ParquetRows(of_split(files, chosen, split))
     if not _REPOSITORY.fullmatch(str(root)) or str(root).startswith("."):
         raise ConfigError(f"{root} is neither a folder nor the name of a data set on the Hub, such as user/name.")
+    if streaming:
+        return RemoteParquetRows(repository_files(str(root), _wanted(split), revision))
     return _DatasetRows(_load(str(root), _wanted(split), revision, folder=False), str(root))
 
 
@@ -49,7 +62,7 @@ def _wanted(split: str | None) -> str | None:
     return None if split in (None, "all") else split
 
 
-def _folder_of_split(folder: Path, split: str | None) -> tuple[Path, str | None]:
+def folder_of_split(folder: Path, split: str | None) -> tuple[Path, str | None]:
     """The folder of a split and None, else the folder itself and the split, which its files may still name."""
     split = _wanted(split)
     for name in () if split is None else _ALIASES.get(split, (split,)):
@@ -58,32 +71,107 @@ def _folder_of_split(folder: Path, split: str | None) -> tuple[Path, str | None]
     return folder, split
 
 
-def _names_split(file: Path, folder: Path, split: str) -> bool:
-    """Whether a file's path says that it belongs to a split, as `train-00000-of-00002.parquet` does."""
-    words = re.split(r"[^a-z]+", file.relative_to(folder).as_posix().lower())
+def of_split(files: list[File], folder: Any, split: str | None) -> list[File]:
+    """The files whose paths below `folder` say that they belong to a split (train-00000-of-00002.parquet, train/..).
+
+    Raises:
+        DataError: none does.
+    """
+    if split is None:
+        return files
+    root = str(folder).rstrip("/")
+    chosen = [file for file in files if _names_split(str(file).removeprefix(root), split)]
+    if not chosen:
+        raise DataError(
+            f"{folder} has no split {split!r}: no folder and no file of that name. Read everything with split "
+            "'all' (for training, --data.train_split all; without evaluation, --data.eval_split null)."
+        )
+    return chosen
+
+
+def _names_split(path: str, split: str) -> bool:
+    words = re.split(r"[^a-z]+", path.lower())
     return any(name in words for name in _ALIASES.get(split, (split,)))
 
 
-def _load(root: str, split: str | None, revision: str | None, folder: bool) -> Any:
+def remote_split(root: str, split: str | None, suffix: str) -> list[RemotePath]:
+    """The files of one suffix and one split below an address; in a folder of its name, if there is one.
+
+    Raises:
+        DataError: none. ConfigError, MissingDependencyError, UnreachableError: see `files_below`.
+    """
+    files = files_below(root, suffix)
+    if not files:
+        raise DataError(f"{root} holds no {suffix} files.")
+    split = _wanted(split)
+    for name in () if split is None else _ALIASES.get(split, (split,)):
+        below = f"{root.rstrip('/')}/{name}/"
+        if inside := [file for file in files if file.url.startswith(below)]:
+            return inside
+    return of_split(files, root, split)
+
+
+def repository_files(root: str, split: str | None, revision: str | None) -> list[RemotePath]:
+    """The Parquet files of a repository, as `datasets` finds them: by its README and the names of its files.
+
+    Raises:
+        DataError: it cannot be looked at, has no such split, or holds something else than Parquet.
+    """
+    datasets = _library(root)
+    with _loading(root, folder=False):
+        found = datasets.load_dataset_builder(root, revision=revision)
+    by_split = found.config.data_files or {}
+    files = [str(file) for name in _splits(root, list(by_split), split) for file in by_split[name]]
+    if not files or not all(file.endswith(".parquet") for file in files):
+        other = next((file for file in files if not file.endswith(".parquet")), "nothing")
+        raise DataError(
+            f"{root} cannot be streamed from: it does not hold Parquet files, but {other}. The Hub keeps a copy as "
+            "Parquet of many data sets: --data.options.revision refs/convert/parquet. Else leave out streaming."
+        )
+    return [RemotePath(file) for file in files]
+
+
+def _splits(root: str, names: list[str], split: str | None) -> list[str]:
+    """The splits to read, of those that there are; raises DataError if there is none of that name."""
+    if split is None:
+        return names
+    for name in _ALIASES.get(split, (split,)):
+        if name in names:
+            return [name]
+    raise DataError(f"{root} has no split {split!r}; it has {', '.join(names)}, or pass all.")
+
+
+def _library(root: str) -> Any:
     try:
         import datasets
     except ImportError as error:
         raise MissingDependencyError(f"{root} needs the package datasets: pip install datasets") from error
+    return datasets
+
+
+@contextmanager
+def _loading(root: str, folder: bool) -> Iterator[None]:
+    """Whatever `datasets` raises becomes a DataError that says what to look at."""
     try:
-        loaded = datasets.load_dataset(root, revision=revision)
+        yield
     except Exception as error:  # of the network, the Hub or a file: datasets says nowhere completely what it raises
         where = "the folder" if folder else "the Hub (and the cache of what was loaded before)"
+        questions = "Is there a network, is the name right, and are you logged in where it is private? "
+        if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"):
+            questions = "HF_HUB_OFFLINE is set, so nothing is downloaded: unset it if there is a network. "
         raise DataError(
-            f"{root} cannot be loaded from {where}: {type(error).__name__}: {str(error).strip()}. "
-            + ("" if folder else "Is there a network, is the name right, and are you logged in where it is private? ")
+            f"{root} cannot be loaded from {where}: {type(error).__name__}: {str(error).strip().rstrip('.')}. "
+            + ("" if folder else questions)
             + "A data set that was downloaded is read by its folder: --data.root FOLDER."
         ) from error
-    if split is None:
-        return datasets.concatenate_datasets(list(loaded.values()))
-    for name in _ALIASES.get(split, (split,)):
-        if name in loaded:
-            return loaded[name]
-    raise DataError(f"{root} has no split {split!r}; it has {', '.join(loaded)}, or pass all.")
+
+
+def _load(root: str, split: str | None, revision: str | None, folder: bool) -> Any:
+    datasets = _library(root)
+    with _loading(root, folder):
+        loaded = datasets.load_dataset(root, revision=revision)
+    names = _splits(root, list(loaded), split)
+    return datasets.concatenate_datasets([loaded[name] for name in names]) if split is None else loaded[names[0]]
 
 
 class _DatasetRows:

@@ -1,0 +1,1 @@
+"""The `shards` source: frames in tar files."""
