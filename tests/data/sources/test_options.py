@@ -65,8 +65,8 @@ def test_every_option_refuses_what_its_annotation_excludes(source: str, option: 
                 build_source(source, **{**required, option: number})
 
 
-# Numbers whose check is another: values of pixels, for `DepthSpec` and `LabelRules`; keys of names.
-WITHOUT_RANGE = {"invalid_values", "label_ignore", "label_map", "phase_names"}
+# Numbers whose check is another: values of pixels, for `DepthSpec` and `LabelRules`; keys of names; a share or names.
+WITHOUT_RANGE = {"invalid_values", "label_ignore", "label_map", "phase_names", "validation", "ignore_classes"}
 
 
 def test_every_option_that_holds_numbers_has_a_range_or_a_reason() -> None:

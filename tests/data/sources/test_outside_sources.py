@@ -137,7 +137,7 @@ def test_pretraining_by_script(package: Path, repository: Path, tmp_path: Path) 
     argv = [sys.executable, str(script), *command, "--help"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "--data.options.count (default 8): an integer" in done.stdout
+    assert "--data.options.count (default 8; an integer)" in done.stdout
     assert "Ramps of several slopes" in done.stdout
 
     def run(name: str, *more: str) -> str:
