@@ -13,10 +13,10 @@ from torch import Tensor
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.loading import load_model, load_video_processor, model_digest, usable_device
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
+from m33d_hf.inference.prediction.files.tables import gather, write_rows
+from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
-from m33d_hf.inference.prediction.tables import gather, write_rows
-from m33d_hf.inference.prediction.video_files import write_video_file
 from m33d_hf.modeling.clip_input_m33d import M33DVideoMetadata
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video, read_video

@@ -27,11 +27,11 @@ from m33d_hf.inference.depth_models import DepthPredictor
 from m33d_hf.inference.prediction.base import PredictionTask
 from m33d_hf.inference.prediction.claiming import claim_output
 from m33d_hf.inference.prediction.dense import DenseDepth
+from m33d_hf.inference.prediction.files.pictures import save_png
+from m33d_hf.inference.prediction.files.point_clouds import Lens, points_of, write_ply
+from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
-from m33d_hf.inference.prediction.pictures import save_png
-from m33d_hf.inference.prediction.point_clouds import Lens, points_of, write_ply
-from m33d_hf.inference.prediction.video_files import write_video_file
 from m33d_hf.inference.prediction.views import Looked
 from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video
 from m33d_hf.visualization.predictions import Scale, bar, enlarged, value_scale, with_bar

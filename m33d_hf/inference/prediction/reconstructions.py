@@ -25,10 +25,10 @@ from m33d_hf.inference.loading import (
     usable_device,
 )
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
+from m33d_hf.inference.prediction.files.pictures import save_png
+from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
-from m33d_hf.inference.prediction.pictures import save_png
-from m33d_hf.inference.prediction.video_files import write_video_file
 from m33d_hf.modeling.masking_m33d import draw_keep, motion_scores
 from m33d_hf.modeling.picture_files_m33d import read_picture
 from m33d_hf.modeling.video_reading_m33d import VideoInfo

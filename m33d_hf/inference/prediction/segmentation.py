@@ -18,11 +18,11 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.inference.loading import load_image_processor, load_model, model_digest, usable_device
 from m33d_hf.inference.prediction.base import PredictionTask
 from m33d_hf.inference.prediction.dense import DenseClasses
+from m33d_hf.inference.prediction.files.pictures import COMPRESSION, save_png
+from m33d_hf.inference.prediction.files.tables import gather, write_rows
+from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
-from m33d_hf.inference.prediction.pictures import COMPRESSION, save_png
-from m33d_hf.inference.prediction.tables import gather, write_rows
-from m33d_hf.inference.prediction.video_files import write_video_file
 from m33d_hf.inference.prediction.views import Looked
 from m33d_hf.modeling.class_names_m33d import NO_CLASS
 from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video

@@ -197,7 +197,8 @@ def _task_of(recipe: str) -> str:
 
 def _prediction(args: RunArguments, command: Command, model: str, mine: str) -> list[NextCommand]:
     root = args.data.eval_root or args.data.root
-    words = ["--model", model, "--input", root or mine, "--output", f"{model}/predictions"]
+    folders = root if isinstance(root, list) else [root or mine]
+    words = ["--model", model, "--input", *folders, "--output", f"{model}/predictions"]
     mine = "" if root else f" (put your own folder for {mine})"
     return [NextCommand(f"predictions of files as pictures{mine}", command.other("predict.py", words).line())]
 

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.prediction import picture
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.inference.prediction.point_clouds import Lens, points_of, write_ply
+from m33d_hf.inference.prediction.files.point_clouds import Lens, points_of, write_ply
 
 
 def test_points_project_back_onto_their_pixels(tmp_path: Path) -> None:
