@@ -79,7 +79,7 @@ def test_the_readme_is_short_and_opens_with_its_uses() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 200
     places = [
-        text.index(heading) for heading in ("## Install", "## Load", "## Pre-train", "## Fine-tune", "## Results")
+        text.index(heading) for heading in ("## Install", "## Load", "## Your own frames", "## Fine-tune", "## Results")
     ]
     assert places == sorted(places)
     assert re.findall(r"^\| ---", text, flags=re.M) == ["| ---"], "one table of results"
