@@ -1,7 +1,7 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
 """The loss terms of pre-training, one class each: a name, a weight, a denominator known beforehand, and a total.
 
-A new term is a class here and its line in `active_terms`; its weight is a field of the configuration.
+A new term is a class here and its place in `KINDS`; its weight is a field of the configuration.
 """
 
 from __future__ import annotations

@@ -130,9 +130,9 @@ class OwnNames(Matching):
             self.leave(target, self.decoder_obstacle)
         elif part == "decoder":
             self._take_if_equal(target, own, "the checkpoint's decoder does not have this modality")
-        elif part in _HEADS:
+        elif part != "m33d":  # a head, of another package too
             obstacle = self._other_classes(part) if part in _CLASS_HEADS else None
-            self._take_if_equal(target, own, f"{_HEADS[part]} is not in the checkpoint", obstacle)
+            self._take_if_equal(target, own, f"{_HEADS.get(part, part)} is not in the checkpoint", obstacle)
         elif weight is None:
             self._fill_missing(target, own)
         elif self.to_images and target == _SPATIAL and _TEMPORAL in self.weights:
@@ -232,6 +232,12 @@ class OwnNames(Matching):
             return "this model's head reads the output of the blocks, before any final norm"
         if name == _GLOBAL_TOKEN or (match and match["leaf"] == "cls_token"):
             return "this model has no class token" if match else "this model has no global token"
+        if part not in ("m33d", *_HEADS):
+            raise CheckpointError(
+                f"{self.report.origin}: {name} is a weight of {part!r}, a part that no model of this package has. If it"
+                " is a head of your own, start from the checkpoint that its training started from; a head that becomes"
+                " part of the package is named in _HEADS of m33d_hf/weights/own_names.py."
+            )
         raise self._misfit(f"its {name}, {tuple(self.weights[name].tensor.shape)}, does not exist in this model")
 
     def _differences(self, names: Iterable[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers.foreign import original_mae, tiny_vitmae
+from helpers.normals_head import ForNormals
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.modeling_m33d import M33DModel
@@ -97,6 +98,19 @@ def test_task_models_take_the_rgb_encoder(tmp_path: Path, kind: type) -> None:
     assert set(report.filled) | set(report.new) == set(state)
     assert set(report.filled.values()) | set(report.ignored) == set(own)
     assert not any(name.startswith("m33d.encoders.rgb.layers") for name in report.ignored)
+
+
+def test_a_head_that_this_package_does_not_know_is_new(tmp_path: Path) -> None:
+    config = config_of("rooms/pretrain", "rgbd_mae")
+    model, folder = fresh(config, ForNormals), saved(tmp_path / "pre", config)
+    report = initialise(model, folder)
+    heads = ("normals_head.weight", "normals_head.bias")
+    assert report.new == dict.fromkeys(heads, "normals_head is not in the checkpoint")
+    own, state = load_file(folder / "model.safetensors"), model.state_dict()
+    assert all(torch.equal(state[name], own[name]) for name in set(state) - set(heads))
+    model.save_pretrained(tmp_path / "normals")  # type: ignore[operator]
+    with pytest.raises(CheckpointError, match=r"a weight of 'normals_head', a part that no model of this package has"):
+        initialise(fresh(config, M33DForDepthEstimation), tmp_path / "normals")
 
 
 def test_depth_parts_come_from_rgb(tmp_path: Path) -> None:

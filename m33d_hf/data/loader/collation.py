@@ -223,7 +223,7 @@ class PretrainingCollator(Collator):
             depth = torch.stack([_needed(sample.depth, sample, "depth") for sample in samples])
             mode, scope = self.config.depth_standardization, self.config.depth_standardization_scope
             return depth, StandardizeDepth(spec.input_name, spec.mask_name, mode, scope)
-        maps = [_needed(sample.meta.get("modalities", {}).get(spec.name), sample, spec.name) for sample in samples]
+        maps = [_further(sample, spec.name) for sample in samples]
         if (wrong := next((s for s, m in zip(samples, maps) if m.shape[1] != spec.channels), None)) is not None:
             channels = wrong.meta["modalities"][spec.name].shape[1]
             raise DataError(f"{wrong.key}: {spec.name} has {channels} channels, but the model takes {spec.channels}.")
@@ -356,6 +356,18 @@ def _mirrored(samples: Sequence[RGBDSample]) -> torch.Tensor | None:
     """(B,) bool, whose RGB is still to be mirrored; None where no sample's is."""
     rows = [sample.mirrored for sample in samples]
     return torch.tensor(rows) if any(rows) else None
+
+
+def _further(sample: RGBDSample, name: str) -> torch.Tensor:
+    """The map of a third modality."""
+    map_ = sample.meta.get("modalities", {}).get(name)
+    if map_ is None:
+        raise DataError(
+            f"{sample.key}: the sample has no {name}, but the model's configuration requires it. The source folder "
+            f"reads it with --data.options.modalities '{{{name}: FOLDER}}'; a source of your own puts it into "
+            f'sample.meta["modalities"]. Or remove modalities.{name}.'
+        )
+    return map_
 
 
 def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.Tensor:

@@ -99,7 +99,9 @@ def check_options(name: str, source: type, options: Mapping[str, Any]) -> dict[s
                 f"source {name!r} has no option {option!r}; its options are "
                 f"{', '.join(types)}.{nearest_name_hint(str(option), types)}"
             )
-        checked[option] = check_option(f"source {name!r}: {option}", option, value, types[option])
+        # The run fills it in, and whoever reads the message may never have typed it.
+        set_by = " (data.train_split, data.eval_split)" if option == "split" else ""
+        checked[option] = check_option(f"source {name!r}: {option}{set_by}", option, value, types[option])
     return checked
 
 

@@ -168,7 +168,7 @@ def test_a_third_modality_needs_a_config_entry_and_nothing_else():
     batch = collate([one])
     assert (batch["thermal_values"][..., 1:] == 2.0).all() and (batch["thermal_values"][..., 0] == 0).all()
     assert batch["thermal_mask"][..., 1:].all() and not batch["thermal_mask"][..., 0].any()
-    with pytest.raises(DataError, match="b: the sample has no thermal"):
+    with pytest.raises(DataError, match=r"b: the sample has no thermal.*--data\.options\.modalities '{thermal: FOLD"):
         collate([sample("b")])
 
 

@@ -125,6 +125,8 @@ def test_options_are_checked_by_their_annotations(package: Path) -> None:
         build_source(name, cuont=3)
     with pytest.raises(ConfigError, match="count must be an integer"):
         build_source(name, count="many")
+    with pytest.raises(ConfigError, match=r"split \(data\.train_split, data\.eval_split\) must be text"):
+        build_source(name, split=3)
 
 
 def test_pretraining_by_script(package: Path, repository: Path, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """A new task head through the whole of a run: parsed, tried, trained, judged, saved, loaded again.
 
 The head lies outside the package (helpers/normals_head.py) and needs nothing but `register_task`. A head that becomes
-part of the package touches nine files:
+part of the package touches these files:
 
 1. modeling/normals_m33d.py: head and model, its `loss_weights`, `loss_counts` and `forward`
-2. modeling/configuration_m33d.py: the fields of the head
+2. modeling/auto_m33d.py: an import of that file, which takes it along with saved models
 3. m33d_hf/__init__.py: the model's public name
 4. m33d_hf/training/tasks/surface_normals.py: the task, with maps, collator, metric and example batch
 5. m33d_hf/training/recipe/task_names.py: its name and its place, one line
@@ -13,7 +13,13 @@ part of the package touches nine files:
 8. tests/training/tasks/test_surface_normals.py
 9. docs/recipes.md
 
-(And m33d_hf/registration.py where transformers has an auto class for it.)
+Where they apply, also:
+
+- modeling/configuration_m33d.py: fields that no other head has; the ranges of numbers in configuration_checks_m33d.py
+- modeling/leftovers_m33d.py, TASK_HEADS: its weights, so that a backbone loads from its folder in silence
+- m33d_hf/weights/own_names.py, _HEADS: its words in reports; without them another task cannot start from its folder
+- m33d_hf/evaluation/flops.py, MODELS, and tests/helpers/flop_formulas.py: every task with a recipe is counted
+- modeling/auto_m33d.py, AUTO_MAP: the auto class that transformers has for it
 """
 
 from __future__ import annotations
@@ -35,7 +41,7 @@ from m33d_hf.training.recipe.task_names import TASKS, register_task
 from m33d_hf.training.tasks.base import Task, build_task
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
 
-NAME = "surface_normals"
+NAME = "outside_normals"  # not one that a head of the package may take
 PLACE = "helpers.normals_head:NormalsTask"
 
 
@@ -85,8 +91,8 @@ def test_a_name_is_that_of_the_registry(recipe: str) -> None:
     for name in TASKS:
         assert build_task(name).name == name
     RunArguments(task=NAME, eval_only=True).validate()
-    with pytest.raises(ConfigError, match="surface_normal"):
-        RunArguments(task="surface_normal", eval_only=True).validate()
+    with pytest.raises(ConfigError, match="outside_normal"):
+        RunArguments(task="outside_normal", eval_only=True).validate()
 
 
 @pytest.mark.parametrize(("name", "place"), [("depth_estimation", PLACE), ("other", "helpers.normals_head")])
