@@ -13,7 +13,7 @@ from m33d_hf.demo import examples
 from m33d_hf.demo.models import Models
 from m33d_hf.demo.point_views import write_glb
 from m33d_hf.demo.uploads import read_upload
-from m33d_hf.demo.widgets import computing, model_choice, picture_input, quick, without_models
+from m33d_hf.demo.widgets import anew, drawing_output, model_choice, picture_input, quick, without_models
 from m33d_hf.demo.widgets import examples as shown_examples
 from m33d_hf.inference.prediction.depth import DepthTask
 from m33d_hf.inference.prediction.files.point_clouds import Lens, points_of, write_ply
@@ -102,7 +102,7 @@ def build(models: Models, folder: Path) -> None:
             shown_examples(examples.pictures(), [picture])
             view = gradio.Slider(20, 120, 60, step=1, label="Field of view of the camera (degrees, longer side)")
         with gradio.Column():
-            drawn = gradio.Image(label="Depth", interactive=False, format="png", elem_id="depth_picture")
+            drawn = drawing_output("Depth", "depth_picture")
             words = gradio.Markdown(CLICK, elem_id="depth_reading")
             points = gradio.Model3D(label="Point cloud (turn it with the mouse)", clear_color=(1.0, 1.0, 1.0, 1.0))
             file = gradio.DownloadButton("Points as PLY, in metres", interactive=False)
@@ -124,7 +124,7 @@ def build(models: Models, folder: Path) -> None:
 
     read.__annotations__ = {"event": gradio.SelectData}
     for number, source in enumerate((picture, model)):
-        done = computing(source.change, predict, [model, picture], [state, drawn, words], f"depth{number or ''}")
+        done = anew(source.change, predict, [model, picture], [state, drawn, words], f"depth{number or ''}")
         quick(done.then, turn, [state, view], [points, file], f"points{number or ''}")
     quick(view.release, turn, [state, view], [points, file], "points_again")
     quick(drawn.select, read, [state], [words], "depth_at")

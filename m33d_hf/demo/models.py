@@ -15,6 +15,7 @@ from m33d_hf.inference.loading import task_of_model
 from m33d_hf.inference.prediction.base import PredictionTask
 from m33d_hf.inference.prediction.building import build_prediction_task
 from m33d_hf.inference.prediction.options import PredictionOptions
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 
 _Task = TypeVar("_Task", bound=PredictionTask)
 KEPT = 3  # models in memory
@@ -33,6 +34,21 @@ class Offer:
 
     name: str
     task: str
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a pre-trained model sees.
+
+    Attributes:
+        clips: videos, rather than pictures.
+        depth: of pictures, besides RGB.
+        ratio: share of patches that its training hid.
+    """
+
+    clips: bool
+    depth: bool
+    ratio: float
 
 
 def find_models(folders: Sequence[Path]) -> list[str]:
@@ -131,13 +147,26 @@ class Models:
     def _options(self, name: str) -> PredictionOptions:
         common = {"device": self.device, "precision": self.precision, "trust_remote_code": self.trust_remote_code}
         # Depth, where there is any, comes with each picture; models that need it must not be refused at once.
-        depth = Path() if self._takes_depth(name) else None
+        depth = Path() if self.task_of(name) == "reconstruction" and self.takes(name).depth else None
         return PredictionOptions(name, (), Path(), depth=depth, **common)  # type: ignore[arg-type]
 
-    def _takes_depth(self, name: str) -> bool:
-        if self.task_of(name) != "reconstruction":
-            return False
-        from transformers import AutoConfig
+    def takes(self, name: str) -> Takes:
+        """What a pre-trained model sees, by its configuration alone.
 
-        config = AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
-        return config.num_frames == 1 and any(spec.name == "depth" for spec in config.specs)
+        Raises:
+            ConfigError: it is not offered. CheckpointError: its configuration is gone.
+        """
+        self.task_of(name)
+        try:
+            config = M33DConfig.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"the configuration of {name!r} cannot be read any more.") from error
+        clips = config.num_frames > 1
+        return Takes(clips, not clips and any(spec.name == "depth" for spec in config.specs), trained_ratio(config))
+
+
+def trained_ratio(config: M33DConfig) -> float:
+    """The hidden share that a model was trained with: the largest; with a token budget, over all modalities."""
+    if config.token_budget is not None:
+        return 1 - config.budget_for(config.grid) / (len(config.input_specs) * config.num_tokens)
+    return float(max(spec.mask_ratio for spec in config.input_specs))

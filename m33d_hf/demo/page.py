@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from m33d_hf.demo.models import Models
 from m33d_hf.errors import MissingDependencyError
 
 TITLE = "M33D: masked 3-D pre-training"
-_TASKS = ("depth", "segmentation", "clips", "phases", "reconstruction")
 _TABS = {
     "Depth": ("depth",),
     "Segmentation": ("segmentation",),
@@ -49,18 +49,21 @@ def build_page(models: Models, folder: Path, keep_seconds: int = 1800) -> Any:
     gradio = need_gradio()
     # A tab that nothing can be done in comes last.
     order = sorted(_TABS, key=lambda name: not models.names(*_TABS[name]))
+    build: dict[str, Callable[[Models], None]] = {
+        "Depth": lambda offered: depth.build(offered, folder),
+        "Segmentation": segmentation.build,
+        "Video": videos.build,
+        "Reconstruction": reconstruction.build,
+    }
     every = max(1, min(60, keep_seconds // 2))
     with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(every, keep_seconds)) as page:
         gradio.Markdown(
-            f"# {TITLE}\nDrop a picture or a clip. It is computed on by the machine that runs this page, and deleted "
-            f"from it after about {max(1, round(keep_seconds / 60))} min."
+            f"# {TITLE}\nDrop a picture or a video. The machine that runs this page computes on it, and deletes it "
+            f"after about {max(1, round(keep_seconds / 60))} min."
         )
         for name in order:
             with gradio.Tab(name):
-                if name == "Depth":
-                    depth.build(models, folder)
-                else:
-                    {"Segmentation": segmentation, "Video": videos, "Reconstruction": reconstruction}[name].build(models)
+                build[name](models)
     # Those who come when so many are waiting are told so, and can try again.
     page.queue(max_size=40, default_concurrency_limit=4)
     return page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,20 @@ import numpy as np
 from PIL import Image
 
 from m33d_hf.demo import examples
-from m33d_hf.demo.models import Models
+from m33d_hf.demo.models import Models, Takes
 from m33d_hf.demo.uploads import check_video, read_depth_upload, read_upload
-from m33d_hf.demo.widgets import computing, model_choice, picture_input, without_models
+from m33d_hf.demo.widgets import anew, computing, drawing_output, model_choice, picture_input, quick, without_models
 from m33d_hf.demo.widgets import examples as shown_examples
 from m33d_hf.errors import DataError
 from m33d_hf.inference.prediction.reconstructions import ReconstructionTask, Sample
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.depth_m33d import UNITS_PER_METRE
 from m33d_hf.visualization.clips import clip_reconstruction_figure
+from m33d_hf.visualization.predictions import reconstruction_row
 
 AS_STORED = "as the model's processor says"
-_TRAINED = "as in its training"
-_STRATEGIES = ("random", "tube", "frame", "motion")  # the last three of clips alone
+TRAINED = "as in its training"
+_OF_PICTURES, _OF_CLIPS = ("random",), ("random", "tube", "frame", "motion")
 _KEPT = "Visible patches are shown as they went in; only the others are predicted."
 _RESTORED = (
     "**{names}: brightness and contrast are not predicted.** This model learnt patches normalised to mean 0 and "
@@ -51,19 +53,12 @@ def with_masks(config: M33DConfig, ratio: float, strategy: str) -> M33DConfig:
     entries = []
     for entry in changed.modalities or []:
         if entry.get("role", "both") != "target":
-            how = entry.get("masking", "random") if strategy == _TRAINED else strategy
+            how = entry.get("masking", "random") if strategy == TRAINED else strategy
             entry = {**entry, "mask_ratio": ratio, "masking": how}
         entries.append(entry)
     changed.modalities = entries
     changed.check()
     return changed
-
-
-def trained_ratio(config: M33DConfig) -> float:
-    """The hidden share that a model was trained with; with a token budget, over all modalities."""
-    if config.token_budget is not None:
-        return 1 - config.budget_for(config.grid) / (len(config.input_specs) * config.num_tokens)
-    return float(max(spec.mask_ratio for spec in config.input_specs))
 
 
 def label(sample: Sample, measured: bool) -> str:
@@ -91,7 +86,18 @@ def reconstruct_picture(
         raise DataError("This model was pre-trained without depth: remove the depth map.")
     prepared = task.masked(task.inputs(pixels, depth), str(seed), masks)
     (sample,) = task.compute([prepared])
-    return task.drawn(prepared, sample), label(sample, depth is not None)
+    rows = [reconstruction_row({name: views}, task.config) for name, views in sample.items()]
+    if "rgb" not in sample:
+        rows = [task.drawn(prepared, sample)]
+    return _stacked(rows), label(sample, depth is not None)
+
+
+def _stacked(rows: list[np.ndarray]) -> np.ndarray:
+    """Pictures below each other, white where one is narrower."""
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate(
+        [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    )
 
 
 def reconstruct_video(task: ReconstructionTask, path: str, masks: M33DConfig, seed: int) -> tuple[np.ndarray, str]:
@@ -110,46 +116,78 @@ def build(models: Models) -> None:
     recipe = "python scripts/run_pretrain.py"
     if without_models(models, "pre-trained (masked autoencoder)", recipe, "reconstruction"):
         return
+    first = models.takes(models.names("reconstruction")[0])
     with gradio.Row():
-        with gradio.Column():
+        with gradio.Column(scale=2):
             model = model_choice(models, "reconstruction")
-            picture = picture_input("Picture, for models of pictures")
-            depth = gradio.File(label="Its depth map (PNG of 16 bits, NPY, ..), where the model takes depth")
-            unit = gradio.Dropdown([AS_STORED, *UNITS_PER_METRE], value=AS_STORED, label="Unit of the depth map")
-            rows = [[str(path), str(examples.depth_of(path)), "millimetre"] for path in examples.pictures()]
-            shown_examples(rows, [picture, depth, unit])
-            video = gradio.Video(label="Video, for models of clips", sources=["upload"], height=240)
-            shown_examples(examples.clips(), [video])
-        with gradio.Column():
-            ratio = gradio.Slider(0.05, 0.95, 0.75, step=0.05, label="Hidden share of patches", elem_id="ratio")
-            strategy = gradio.Dropdown(
-                [_TRAINED, *_STRATEGIES], value=_TRAINED, label="Masks (tube, frame and motion: clips only)"
-            )
-            seed = gradio.Slider(0, 99, 0, step=1, label="Which draw of the mask")
-            drawn = gradio.Image(
-                label="Input, visible, reconstructed", interactive=False, format="png", elem_id="reconstruction_picture"
-            )
+            with gradio.Column(visible=not first.clips) as of_pictures:
+                picture = picture_input("Picture")
+                with gradio.Column(visible=first.depth) as of_depth:
+                    depth = gradio.File(label="Its depth map, if there is one (PNG of 16 bits, NPY, ..)", height=110)
+                    units = [AS_STORED, *UNITS_PER_METRE]
+                    unit = gradio.Dropdown(units, value=AS_STORED, label="Unit of the depth map")
+                    rows = [[str(path), str(examples.depth_of(path)), "millimetre"] for path in examples.pictures()]
+                    shown_examples(rows, [picture, depth, unit])
+            with gradio.Column(visible=first.clips) as of_clips:
+                video = gradio.Video(label="Video", sources=["upload"], height=320)
+                shown_examples(examples.clips(), [video])
+        with gradio.Column(scale=3):
+            drawn = drawing_output("Input, visible, reconstructed", "reconstruction_picture")
             words = gradio.Markdown("", elem_id="reconstruction_label")
+            ratio = gradio.Slider(
+                0.05, 0.95, _on_slider(first.ratio), step=0.05, label="Hidden share of patches", elem_id="ratio"
+            )
+            strategy = gradio.Dropdown(_strategies(first), value=TRAINED, label="Which patches are hidden")
+            seed = gradio.Slider(0, 99, 0, step=1, label="Draw of the mask")
 
+    def choose(name: str) -> tuple[Any, ...]:
+        seen = models.takes(name)
+        shown = [gradio.Column(visible=visible) for visible in (not seen.clips, seen.depth, seen.clips)]
+        return (*shown, _on_slider(seen.ratio), gradio.Dropdown(_strategies(seen), value=TRAINED))
+
+    inputs = [model, picture, depth, unit, video, ratio, strategy, seed]
+    settings = [of_pictures, of_depth, of_clips, ratio, strategy]
+    chosen = quick(model.change, choose, [model], settings, "reconstruction_model")
+    predict = _predictor(models)
+    for number, event in enumerate((picture.change, depth.change, video.change, chosen.then)):
+        anew(event, predict, inputs, [drawn, words], f"reconstruction{number or ''}")
+    for number, event in enumerate((unit.input, ratio.release, strategy.input, seed.release)):
+        computing(event, predict, inputs, [drawn, words], f"reconstruction_again{number or ''}")
+
+
+def _on_slider(ratio: float) -> float:
+    return float(np.clip(round(ratio / 0.05) * 0.05, 0.05, 0.95))
+
+
+def _strategies(seen: Takes) -> list[str]:
+    return [TRAINED, *(_OF_CLIPS if seen.clips else _OF_PICTURES)]
+
+
+def _predictor(models: Models) -> Callable[..., tuple[Any, str]]:
     def predict(
-        name: str, path: str | None, map_file: str | None, stored: str, film: str | None, share: float, how: str, draw: int
+        name: str,
+        path: str | None,
+        map_file: str | None,
+        stored: str,
+        film: str | None,
+        share: float,
+        how: str,
+        draw: float,
     ) -> tuple[Any, str]:
+        seen = models.takes(name)
+        given = film if seen.clips else path
+        if given is None:
+            return None, ""
         with models.using(name, ReconstructionTask) as task:
             masks = with_masks(task.config, share, how)
-            if task.reads_clips:
-                if film is None:
-                    return None, "This model sees clips: drop a video." if path else ""
-                check_video(film)
-                return reconstruct_video(task, film, masks, int(draw))
-            if path is None:
-                return None, "This model sees pictures: drop one." if film else ""
-            pixels, note = read_upload(path)
+            if seen.clips:
+                check_video(given)
+                return reconstruct_video(task, given, masks, int(draw))
+            pixels, note = read_upload(given)
             stated = None if stored == AS_STORED else stored
-            measured = None if map_file is None else read_depth_upload(map_file, pixels.shape[:2], stated)
+            used = map_file if seen.depth else None
+            measured = None if used is None else read_depth_upload(used, (pixels.shape[0], pixels.shape[1]), stated)
             image, text = reconstruct_picture(task, pixels, measured, masks, int(draw))
             return image, f"{text}\n\n{note}".strip()
 
-    inputs = [model, picture, depth, unit, video, ratio, strategy, seed]
-    events = (picture.change, depth.change, unit.input, video.change, model.change, ratio.release)
-    for number, event in enumerate((*events, strategy.input, seed.release)):
-        computing(event, predict, inputs, [drawn, words], f"reconstruction{number or ''}")
+    return predict

@@ -10,7 +10,7 @@ import numpy as np
 from m33d_hf.demo import examples
 from m33d_hf.demo.models import Models
 from m33d_hf.demo.uploads import read_upload
-from m33d_hf.demo.widgets import computing, model_choice, picture_input, quick, without_models
+from m33d_hf.demo.widgets import anew, drawing_output, model_choice, picture_input, quick, without_models
 from m33d_hf.demo.widgets import examples as shown_examples
 from m33d_hf.inference.prediction.segmentation import SegmentationTask
 from m33d_hf.visualization.predictions import overlay, with_legend
@@ -63,7 +63,7 @@ def build(models: Models) -> None:
             shown_examples(examples.pictures(), [picture])
             opacity = gradio.Slider(0, 1, OPACITY, step=0.05, label="Opacity of the classes", elem_id="opacity")
         with gradio.Column():
-            drawn = gradio.Image(label="Classes", interactive=False, format="png", elem_id="classes_picture")
+            drawn = drawing_output("Classes", "classes_picture")
             words = gradio.Markdown("")
 
     def predict(name: str, path: str | None, share: float) -> tuple[Any, ...]:
@@ -79,5 +79,5 @@ def build(models: Models) -> None:
 
     for number, source in enumerate((picture, model)):
         name = f"segmentation{number or ''}"
-        computing(source.change, predict, [model, picture, opacity], [state, drawn, words], name)
+        anew(source.change, predict, [model, picture, opacity], [state, drawn, words], name)
     quick(opacity.release, fade, [state, opacity], [drawn], "opacity")

@@ -81,7 +81,7 @@ class Server:
         on_space = "SPACE_ID" in os.environ
         try:
             _, self.url, _ = self.page.launch(
-                server_name=options.host or ("0.0.0.0" if on_space else LOOPBACK),  # noqa: S104 - a Space is a container
+                server_name=options.host or ("0.0.0.0" if on_space else LOOPBACK),
                 server_port=options.port,
                 prevent_thread_lock=True,
                 share=False,

@@ -29,7 +29,8 @@ def read_upload(path: str) -> tuple[np.ndarray, str]:
         pixels, _ = read_picture(Path(path))
     except CorruptFileError as error:
         raise DataError(
-            f"{Path(path).name} is no picture that can be used: {error.reason}. Drop a picture ({', '.join(PICTURE_SUFFIXES)})."
+            f"{Path(path).name} is no picture that can be used: {error.reason}. Drop one of "
+            f"{', '.join(PICTURE_SUFFIXES)}."
         ) from error
     height, width = pixels.shape[:2]
     if max(height, width) <= LONGEST_SIDE:
@@ -81,7 +82,7 @@ def check_video(path: str) -> VideoInfo:
         ) from error
     if info.num_frames > LONGEST_VIDEO:
         raise DataError(
-            f"{Path(path).name} has {info.num_frames:,} frames; this page takes up to {LONGEST_VIDEO:,}. Use predict.py "
-            "for longer ones."
+            f"{Path(path).name} has {info.num_frames:,} frames; this page takes up to {LONGEST_VIDEO:,}. Use "
+            "predict.py for longer ones."
         )
     return info

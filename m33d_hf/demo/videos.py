@@ -11,7 +11,7 @@ import numpy as np
 from m33d_hf.demo import examples
 from m33d_hf.demo.models import Models
 from m33d_hf.demo.uploads import check_video
-from m33d_hf.demo.widgets import computing, model_choice, without_models
+from m33d_hf.demo.widgets import anew, drawing_output, model_choice, without_models
 from m33d_hf.demo.widgets import examples as shown_examples
 from m33d_hf.inference.detection_files import seconds_text, write_detection
 from m33d_hf.inference.prediction.clips import ClipTask
@@ -68,7 +68,7 @@ def build(models: Models) -> None:
             shown_examples([*examples.clips(), *examples.procedures()], [video])
         with gradio.Column():
             bars = gradio.Label(label="Likeliest classes", num_top_classes=5, visible=not long, elem_id="bars")
-            line = gradio.Image(label="Phases", interactive=False, format="png", visible=long, elem_id="timeline")
+            line = drawing_output("Phases", "timeline", visible=long)
             table = gradio.Dataframe(headers=_COLUMNS, interactive=False, visible=long, label="Segments")
 
     def predict(name: str, path: str | None) -> tuple[Any, ...]:
@@ -89,4 +89,4 @@ def build(models: Models) -> None:
         )
 
     for number, source in enumerate((video, model)):
-        computing(source.change, predict, [model, video], [bars, line, table], f"video{number or ''}")
+        anew(source.change, predict, [model, video], [bars, line, table], f"video{number or ''}")

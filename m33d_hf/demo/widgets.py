@@ -19,16 +19,12 @@ def picture_input(label: str) -> Any:
     """
     import gradio
 
-    class Picture(gradio.Image):
-        """Shown by the code for images."""
+    def as_it_is(payload: Any) -> str | None:
+        return None if payload is None else str(payload.path)
 
-        is_template = True
-
-        def preprocess(self, payload: Any) -> str | None:
-            """The path of the upload."""
-            return None if payload is None else str(payload.path)
-
-    return Picture(label=label, type="filepath", sources=["upload", "clipboard"], height=320)
+    picture = gradio.Image(label=label, type="filepath", sources=["upload", "clipboard"], height=320)
+    picture.preprocess = as_it_is  # a subclass would make gradio write a .pyi file beside this one
+    return picture
 
 
 def model_choice(models: Models, *tasks: str) -> Any:
@@ -52,7 +48,9 @@ def without_models(models: Models, words: str, recipe: str, *tasks: str) -> bool
     return True
 
 
-def computing(event: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str) -> Any:
+def computing(
+    event: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str
+) -> Any:
     """Attach what needs a model: one at a time for the whole page, the others queue and see their place."""
     return event(
         guarded(function),
@@ -65,17 +63,36 @@ def computing(event: Any, function: Callable[..., Any], inputs: Sequence[Any], o
     )
 
 
+def anew(event: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str) -> Any:
+    """As `computing`, with the outputs emptied first: after an error, the result of another upload must not stay."""
+
+    def empty() -> tuple[None, ...] | None:
+        return (None,) * len(outputs) if len(outputs) > 1 else None
+
+    emptied = event(empty, None, list(outputs), queue=False, api_visibility="private", show_progress="hidden")
+    return computing(emptied.then, function, inputs, outputs, name)
+
+
 def quick(event: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str) -> Any:
     """Attach what needs no model: answered at once, past the queue."""
-    return event(
-        guarded(function), list(inputs), list(outputs), queue=False, api_name=name, show_progress="hidden"
-    )  # fmt: skip
+    settings = {"queue": False, "api_name": name, "show_progress": "hidden"}
+    return event(guarded(function), list(inputs), list(outputs), **settings)
 
 
-def examples(paths: Sequence[Path] | Sequence[list[str]], inputs: Sequence[Any]) -> None:
-    """Rendered files to click on."""
+def drawing_output(label: str, name: str, **settings: Any) -> Any:
+    """A picture that the page draws. Nothing lies over it: legends and bars reach into its corners."""
     import gradio
 
-    rows = [row if isinstance(row, list) else [str(row)] for row in paths]
-    if rows:
-        gradio.Examples(rows, inputs=list(inputs), label="Rendered rooms (not from any training data)")
+    shown = {"interactive": False, "format": "png", "show_label": False, "buttons": [], **settings}
+    return gradio.Image(label=label, elem_id=name, **shown)
+
+
+def examples(rows: Sequence[Path] | Sequence[list[str]], inputs: Sequence[Any]) -> None:
+    """Rendered files to click on; where several belong together, the first one names them."""
+    import gradio
+
+    several = [row if isinstance(row, list) else [str(row)] for row in rows]
+    if several:
+        names = [Path(row[0]).stem.removesuffix("_rgb") for row in several] if len(inputs) > 1 else None
+        label = "Rendered rooms, from the test split"
+        gradio.Examples(several, inputs=list(inputs), label=label, example_labels=names)
