@@ -123,7 +123,7 @@ def build(models: Models) -> None:
             with gradio.Column(visible=not first.clips) as of_pictures:
                 picture = picture_input("Picture")
                 with gradio.Column(visible=first.depth) as of_depth:
-                    depth = gradio.File(label="Its depth map, if there is one (PNG of 16 bits, NPY, ..)", height=110)
+                    depth = gradio.File(label="Its depth map, if there is one (PNG of 16 bits, NPY, ..)", height=150)
                     units = [AS_STORED, *UNITS_PER_METRE]
                     unit = gradio.Dropdown(units, value=AS_STORED, label="Unit of the depth map")
                     rows = [[str(path), str(examples.depth_of(path)), "millimetre"] for path in examples.pictures()]

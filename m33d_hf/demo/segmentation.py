@@ -45,7 +45,8 @@ def drawing(seen: SeenClasses, opacity: float) -> np.ndarray:
     """(h, w, 3) uint8: the picture under its classes, opacity 0 to 1, with a legend that gives their areas."""
     count = len(seen.names)
     shares = np.bincount(seen.labels.reshape(-1), minlength=count) / seen.labels.size
-    words = [f"{seen.names[number]}  {shares[number]:.0%}" for number in seen.order]
+    told = {number: f"{shares[number]:.0%}" if shares[number] >= 0.005 else "<1%" for number in seen.order}
+    words = [f"{seen.names[number]}  {told[number]}" for number in seen.order]
     return with_legend(overlay(seen.pixels, seen.labels, count, opacity), words, seen.order, count)
 
 

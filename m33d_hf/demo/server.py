@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,12 +96,13 @@ class Server:
             self.close()
             raise ConfigError(f"the page cannot listen there: {error}") from error
         self.keep_seconds = options.keep_seconds
+        self.examples = frozenset(self.folder.rglob("*"))  # gradio has copied them there
         threading.Thread(target=self._sweep, daemon=True).start()
 
     def _sweep(self) -> None:
         """Delete what is old: also uploads that no event has seen, which gradio does not know about."""
         while not self.stop.wait(max(0.5, min(60.0, self.keep_seconds / 2))):
-            sweep(self.folder, self.keep_seconds)
+            sweep(self.folder, self.keep_seconds, self.examples)
 
     def close(self) -> None:
         """Stop serving, and delete every file of visitors."""
@@ -120,10 +122,16 @@ class Server:
         self.close()
 
 
-def sweep(folder: Path, keep_seconds: float) -> int:
-    """Delete files older than that below a folder, and folders that are left empty; returns how many files."""
+def sweep(folder: Path, keep_seconds: float, spared: Collection[Path] = ()) -> int:
+    """Delete files older than that below a folder, and folders that are left empty; returns how many files.
+
+    Args:
+        folder: which stays itself.
+        keep_seconds: age from which files go.
+        spared: files and folders that stay.
+    """
     count, now = 0, time.time()
-    for path in sorted(folder.rglob("*"), reverse=True):
+    for path in sorted(set(folder.rglob("*")) - set(spared), reverse=True):
         with suppress(OSError):  # another thread may be faster, a folder in use again
             if path.is_dir():
                 path.rmdir()
@@ -140,6 +148,9 @@ def serve(options: PageOptions) -> None:
         MissingDependencyError: gradio is not installed. CheckpointError: a named model cannot be used. ConfigError:
         invalid options, or an address that is not free.
     """
+    # Whatever ends the page, what visitors dropped goes with it.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what shells start in the background
     with Server(options) as server:
         for offer in server.models.offers:
             print(f"  {offer.task:14} {offer.name}")
