@@ -94,7 +94,7 @@ def test_uploads_are_bounded(server: Any, outputs: Path, tmp_path: Path) -> None
     noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
     assert (tmp_path / "large.png").stat().st_size > 2**20
-    with pytest.raises(Exception, match="(?i)size|413|large"):
+    with pytest.raises(Exception, match=r"(?i)size|413|large"):
         client(server).predict(str(outputs / "depth"), sent(tmp_path / "large.png"), api_name="/depth")
     assert not list(server.folder.rglob("large.png"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,17 @@ import torch
 from PIL import Image
 
 from helpers.depth_models import save_depth_anything, save_ours
-from helpers.prediction import ALONE, NAMES, options, picture, save_clips, save_phases, save_pretraining
-from helpers.prediction import save_pictures, save_segmentation
+from helpers.prediction import (
+    ALONE,
+    NAMES,
+    options,
+    picture,
+    save_clips,
+    save_phases,
+    save_pictures,
+    save_pretraining,
+    save_segmentation,
+)
 from helpers.tiny import CLIP, MULTIMAE, both
 from m33d_hf.demo import examples
 from m33d_hf.demo.depth import CLICK, cloud, reading, see_depth
@@ -103,7 +113,7 @@ def test_videos_have_classes_or_a_timeline(tmp_path: Path) -> None:
     timeline, rows = phases_of(detector, long)  # type: ignore[arg-type]
     assert timeline.ndim == 3 and timeline.std() > 10
     assert rows[0][1] == "00:00.00" and all(row[0] in NAMES.values() for row in rows)
-    assert all(one[2] == other[1] for one, other in zip(rows, rows[1:], strict=False))
+    assert all(one[2] == other[1] for one, other in pairwise(rows))
 
 
 @pytest.mark.parametrize("config", [{}, MULTIMAE], ids=["paper", "multimae"])
@@ -145,7 +155,7 @@ def test_reconstructions_refuse_what_does_not_fit(tmp_path: Path) -> None:
         reconstruct_picture(task, picture(0), None, masks, 0)
     with pytest.raises(ConfigError, match="motion"):
         with_masks(task.config, 0.5, "motion")
-    with pytest.raises(ConfigError, match="none of 32 tokens|keeps 0"):
+    with pytest.raises(ConfigError, match=r"none of 32 tokens|keeps 0"):
         reconstruct_picture(task, picture(0), np.ones((48, 60), np.float32), with_masks(task.config, 0.999, TRAINED), 0)
 
 

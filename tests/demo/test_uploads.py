@@ -46,7 +46,7 @@ def test_depth_maps_are_brought_to_the_picture(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"d.png has 4 x 3 values, the picture 4 x 4 pixels"):
         read_depth_upload(path, (4, 4), None)
     (tmp_path / "e.png").write_text("no map")
-    with pytest.raises(DataError, match="e.png is no depth map that can be used"):
+    with pytest.raises(DataError, match=r"e.png is no depth map that can be used"):
         read_depth_upload(str(tmp_path / "e.png"), (3, 4), None)
 
 
@@ -55,8 +55,8 @@ def test_videos_are_checked_before_others_have_to_wait(tmp_path: Path, monkeypat
     write_video(path, 6)
     assert check_video(str(path)).num_frames == 6
     monkeypatch.setattr(uploads, "LONGEST_VIDEO", 5)
-    with pytest.raises(DataError, match="v.mp4 has 6 frames; this page takes up to 5"):
+    with pytest.raises(DataError, match=r"v.mp4 has 6 frames; this page takes up to 5"):
         check_video(str(path))
     (tmp_path / "w.mp4").write_text("no video")
-    with pytest.raises(DataError, match="w.mp4 cannot be read as a video: .*Drop one of"):
+    with pytest.raises(DataError, match=r"w.mp4 cannot be read as a video: .*Drop one of"):
         check_video(str(tmp_path / "w.mp4"))
