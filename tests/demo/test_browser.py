@@ -71,7 +71,7 @@ def test_depth_is_drawn_and_read_out(tab: Any, tmp_path: Path) -> None:
     page.get_by_text(re.compile(r"Column \d+, row \d+: \d+\.\d\d m from the camera plane")).wait_for()
     page.locator("[role=tabpanel]:visible canvas").wait_for()
     assert page.get_by_text("Points as PLY").is_enabled()
-    page.locator("[role=tabpanel]:visible").get_by_role("button", name="thumbnail").nth(1).click()
+    page.locator("[role=tabpanel]:visible button.gallery-item").nth(1).click()
     source(page, "depth_picture", first)
     page.screenshot(path=str(tmp_path / "depth.png"))
     page.close()
@@ -83,7 +83,7 @@ def test_a_wrong_file_is_answered_with_a_sentence(tab: Any, tmp_path: Path) -> N
     source(page, "depth_picture")
     notes = tmp_path / "notes.png"
     notes.write_text("not a picture")
-    page.get_by_role("button", name="Clear").first.click()
+    page.get_by_role("button", name="Remove Image").first.click()
     drop(page, notes)
     page.get_by_text("notes.png is no picture that can be used").wait_for()
     text = page.inner_text("body")
