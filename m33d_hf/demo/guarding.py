@@ -33,15 +33,16 @@ def guarded(function: _Function) -> _Function:
     def call(*given: Any, **named: Any) -> Any:
         import gradio
 
+        settings = {"duration": None, "title": "This did not work", "print_exception": False}
         try:
             return function(*given, **named)
         except gradio.Error:
             raise
         except M33DError as error:
-            raise gradio.Error(for_visitors(str(error)), duration=None, print_exception=False) from None
+            raise gradio.Error(for_visitors(str(error)), **settings) from None
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             words = f"This failed ({type(error).__name__}). The details are in the log of the page's server."
-            raise gradio.Error(words, duration=None, print_exception=False) from None
+            raise gradio.Error(words, **settings) from None
 
     return call  # type: ignore[return-value]

@@ -29,7 +29,7 @@ def read_upload(path: str) -> tuple[np.ndarray, str]:
         pixels, _ = read_picture(Path(path))
     except CorruptFileError as error:
         raise DataError(
-            f"{Path(path).name} is no picture that can be used: {error.reason}. Drop one of "
+            f"{Path(path).name} cannot be used as a picture ({error.reason}). Drop one of "
             f"{', '.join(PICTURE_SUFFIXES)}."
         ) from error
     height, width = pixels.shape[:2]
@@ -56,7 +56,7 @@ def read_depth_upload(path: str, size: tuple[int, int], unit: str | None) -> np.
     try:
         values = load_map(path).values
     except CorruptFileError as error:
-        raise DataError(f"{Path(path).name} is no depth map that can be used: {error.reason}.") from error
+        raise DataError(f"{Path(path).name} cannot be used as a depth map ({error.reason}).") from error
     ratio = (values.shape[1] / values.shape[0]) / (size[1] / size[0])
     if abs(ratio - 1) > 0.02:
         raise DataError(
@@ -78,7 +78,7 @@ def check_video(path: str) -> VideoInfo:
         info = probe_video(path)
     except CorruptFileError as error:
         raise DataError(
-            f"{Path(path).name} cannot be read as a video: {error.reason}. Drop one of {', '.join(VIDEO_SUFFIXES)}."
+            f"{Path(path).name} cannot be used as a video ({error.reason}). Drop one of {', '.join(VIDEO_SUFFIXES)}."
         ) from error
     if info.num_frames > LONGEST_VIDEO:
         raise DataError(

@@ -37,7 +37,7 @@ def phases_of(task: PhaseTask, path: str) -> tuple[np.ndarray, list[list[str]]]:
     """(picture of the timeline, (h, w, 3) uint8; a row per segment: phase, from, to, mean probability)."""
     detection = task.prepare(Item(Path(path).stem, Path(path), True))
     with tempfile.TemporaryDirectory() as folder:
-        written = write_detection(Path(folder), "video", detection)
+        written = write_detection(Path(folder), Path(path).stem, detection)
         picture, _ = read_picture(written[-1])
     return picture, [list(row) for row in _rows(detection)]
 

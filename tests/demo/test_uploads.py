@@ -32,7 +32,7 @@ def test_pictures_come_upright_and_within_bounds(tmp_path: Path) -> None:
 def test_what_is_no_picture_is_said_to_be(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "holiday.png"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"^holiday.png is no picture that can be used: .*Drop one of .jpg, .jpeg"):
+    with pytest.raises(DataError, match=r"^holiday.png cannot be used as a picture \(.*\). Drop one of .jpg, .jpeg"):
         read_upload(str(path))
 
 
@@ -46,7 +46,7 @@ def test_depth_maps_are_brought_to_the_picture(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"d.png has 4 x 3 values, the picture 4 x 4 pixels"):
         read_depth_upload(path, (4, 4), None)
     (tmp_path / "e.png").write_text("no map")
-    with pytest.raises(DataError, match=r"e.png is no depth map that can be used"):
+    with pytest.raises(DataError, match=r"e.png cannot be used as a depth map"):
         read_depth_upload(str(tmp_path / "e.png"), (3, 4), None)
 
 
@@ -58,5 +58,5 @@ def test_videos_are_checked_before_others_have_to_wait(tmp_path: Path, monkeypat
     with pytest.raises(DataError, match=r"v.mp4 has 6 frames; this page takes up to 5"):
         check_video(str(path))
     (tmp_path / "w.mp4").write_text("no video")
-    with pytest.raises(DataError, match=r"w.mp4 cannot be read as a video: .*Drop one of"):
+    with pytest.raises(DataError, match=r"w.mp4 cannot be used as a video .*Drop one of"):
         check_video(str(tmp_path / "w.mp4"))
