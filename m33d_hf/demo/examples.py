@@ -1,6 +1,6 @@
 """Rendered pictures and clips to try the page with: rooms that no model has been trained on.
 
-They lie beside this file. `python -m m33d_hf.demo.examples` renders them anew (minutes).
+They lie in `rendered/` beside this file. `python -m m33d_hf.demo.examples` renders them anew (minutes).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from m33d_hf.data.sources.rooms.procedures import ProceduresSource
 from m33d_hf.data.sources.rooms.source import CLIP_FPS, RoomsSource
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 
-FOLDER = Path(__file__).parent / "examples"
+FOLDER = Path(__file__).parent / "rendered"
 _SIZE, _CLIP_SIZE = (192, 256), (96, 128)
 
 
