@@ -5,6 +5,7 @@
 #   make bench   speed of a pre-training step against transformers, on CPU (minutes; benchmarks/README.md)
 #   make test    the test suite, without the tests marked slow or extras (minutes)
 #   make test-extras  the tests that need optional packages, which it installs; one that is skipped has failed
+#   make test-demo    those of the web page, in an environment of their own; needs a Chromium (test-extras runs them too)
 #   make test-slow    long fuzzing, long equivalences: the tests marked slow
 #   make test-oldest  the same with the least versions that setup.cfg allows
 #   make lint    ruff and mypy
@@ -19,7 +20,7 @@ REPRODUCE_ARGS ?=
 TEST_ARGS ?=
 BENCH_ARGS ?= --batch 1 --rounds 3
 
-.PHONY: demo demo-video reproduce bench test test-extras test-slow test-oldest lint clean help
+.PHONY: demo demo-video reproduce bench test test-extras test-demo test-slow test-oldest lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +36,14 @@ $(VENV)/.m33d-test: setup.cfg pyproject.toml | $(BIN)/python
 
 $(VENV)/.m33d-extras: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -e ".[test,deepspeed,extras]"
+	@touch $@
+
+# The page's gradio wants an older Pillow than we do. All else is borrowed from the first environment: torch is large.
+$(VENV)-demo/.m33d-demo: $(VENV)/.m33d-test
+	$(PYTHON) -m venv $(VENV)-demo
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(VENV)-demo/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/borrowed.pth
+	$(VENV)-demo/bin/python -m pip install -e ".[demo,browser]"
 	@touch $@
 
 $(VENV)/.m33d-lint: setup.cfg pyproject.toml | $(BIN)/python
@@ -57,10 +66,13 @@ bench: $(VENV)/.m33d-test
 	  if [ -f benchmarks/$$name.py ]; then OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; fi; done
 
 test: $(VENV)/.m33d-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not extras" $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not extras and not demo" $(TEST_ARGS)
 
-test-extras: $(VENV)/.m33d-extras
+test-extras: $(VENV)/.m33d-extras test-demo
 	$(BIN)/python -m pytest -m extras --no-skips $(TEST_ARGS)
+
+test-demo: $(VENV)-demo/.m33d-demo
+	$(VENV)-demo/bin/python -m pytest tests/demo -m demo --no-skips $(TEST_ARGS)
 
 test-slow: $(VENV)/.m33d-test
 	$(BIN)/python -m pytest -m "slow and not extras" $(TEST_ARGS)
@@ -70,11 +82,11 @@ test-oldest:
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install -e ".[test]" \
 	  $$(sed -n '/^install_requires/,/^$$/s/^ *\([a-z_0-9]*\)>=\([0-9.]*\).*/\1==\2.*/p' setup.cfg)
-	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not extras" $(TEST_ARGS)
+	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not extras and not demo" $(TEST_ARGS)
 
 lint: $(VENV)/.m33d-lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf outputs build dist $(VENV)-oldest
+	rm -rf outputs build dist $(VENV)-oldest $(VENV)-demo

@@ -13,7 +13,8 @@ import pytest
 from conftest import LONGEST, refuse_skip
 
 TIERS = {
-    "test": ("not slow and not extras", "[test]"),
+    "test": ("not slow and not extras and not demo", "[test]"),
+    "test-demo": ("demo", "[demo,browser]"),
     "test-extras": ("extras", "[test,deepspeed,extras]"),
     "test-slow": ("slow and not extras", "[test]"),
 }
@@ -30,7 +31,7 @@ def test_a_tier_sets_itself_up_and_runs_its_tests(tier: str, repository: Path, t
     *installing, last = done.stdout.splitlines()
     assert "-m venv" in installing[0] and f'-m pip install -e ".{extra}"' in done.stdout
     assert re.search(r'-m "?([a-z ]+?)"?( --no-skips)? *$', last).group(1) == marks  # type: ignore[union-attr]
-    assert ("--no-skips" in last) is (tier == "test-extras")
+    assert ("--no-skips" in last) is (tier in ("test-extras", "test-demo"))
     assert "apt" not in done.stdout, "no target installs packages of the system"
 
 
@@ -43,7 +44,7 @@ def test_marks_are_those_of_the_tiers(repository: Path) -> None:
     settings = configparser.ConfigParser()
     settings.read(repository / "setup.cfg")
     marks = settings["tool:pytest"]["markers"].strip().splitlines()
-    assert [mark.split(":")[0] for mark in marks] == ["slow", "extras"]
+    assert [mark.split(":")[0] for mark in marks] == ["slow", "extras", "demo"]
 
 
 def test_the_longest_files_are_there(repository: Path) -> None:

@@ -49,13 +49,16 @@ def _names(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
+PACKED = {".py", ".yaml", ".md", ".typed", ".png", ".mp4"}
+
+
 def _source_files() -> set[str]:
-    """What must be in the wheel: every Python and YAML file, and the card templates, as m33d_hf/..."""
+    """What must be in the wheel: every Python and YAML file, card templates and rendered examples, as m33d_hf/..."""
     wanted = set()
     for folder in (ROOT / "m33d_hf", ROOT / "modeling", ROOT / "scripts", ROOT / "model_cards"):
         for path in folder.rglob("*"):
             linked = any(parent.is_symlink() for parent in path.parents if parent.is_relative_to(ROOT))
-            if linked or "__pycache__" in path.parts or path.suffix not in {".py", ".yaml", ".md", ".typed"}:
+            if linked or "__pycache__" in path.parts or path.suffix not in PACKED:
                 continue
             name = path.relative_to(ROOT).as_posix()
             wanted.add(name if name.startswith("m33d_hf/") else f"m33d_hf/{name}")

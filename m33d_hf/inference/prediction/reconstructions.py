@@ -29,6 +29,7 @@ from m33d_hf.inference.prediction.files.pictures import save_png
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import draw_keep, motion_scores
 from m33d_hf.modeling.picture_files_m33d import read_picture
 from m33d_hf.modeling.video_reading_m33d import VideoInfo
@@ -43,10 +44,11 @@ Sample = dict[str, ReconstructionViews]
 
 @dataclass(frozen=True)
 class Masked:
-    """Model inputs of one sample, each with a leading 1, and which tokens it shows."""
+    """Model inputs of one sample, each with a leading 1, which tokens it shows, and whether its depth is measured."""
 
     inputs: dict[str, Tensor]
     keep: dict[str, Tensor]
+    measured: bool = True
 
 
 class ReconstructionTask(PredictionTask):
@@ -131,15 +133,15 @@ class ReconstructionTask(PredictionTask):
     def prepare(self, item: Item) -> Masked:
         """See the base class."""
         if item.is_video:
-            return self._masked(self._inputs(videos=str(item.path)), item.name)
+            return self.masked(self.inputs(videos=str(item.path)), item.name)
         pixels, orientation = read_picture(item.path)
         self.turned += orientation != 1
         depth = None if self.options.depth is None else self._depth(item)
-        return self._masked(self._inputs(np.ascontiguousarray(pixels), depth), item.name)
+        return self.masked(self.inputs(np.ascontiguousarray(pixels), depth), item.name)
 
     def look(self, pixels: np.ndarray) -> Masked:
         """See the base class."""
-        return self._masked(self._inputs(pixels), "")
+        return self.masked(self.inputs(pixels), "")
 
     def _depth(self, item: Item) -> np.ndarray:
         """The map that is named as a picture.
@@ -154,9 +156,10 @@ class ReconstructionTask(PredictionTask):
             raise DataError(f"--depth {folder} holds {problem} named {item.name} ({', '.join(MAP_SUFFIXES)})")
         return load_map(found[0]).values
 
-    def _inputs(
+    def inputs(
         self, pixels: np.ndarray | None = None, depth: np.ndarray | None = None, videos: str | None = None
     ) -> dict[str, Tensor]:
+        """What the model takes of a picture, (H, W, 3) uint8, with its depth as stored (H, W), or of a video file."""
         if videos is not None:
             return dict(self.processor(videos, return_tensors="pt"))
         options: dict[str, Any] = {} if self.options.depth_unit is None else {"depth_unit": self.options.depth_unit}
@@ -164,18 +167,26 @@ class ReconstructionTask(PredictionTask):
         layout = {"return_tensors": "pt", "input_data_format": "channels_last"}
         return dict(self.processor(images=[pixels], **maps, **layout))
 
-    def _masked(self, inputs: dict[str, Tensor], name: str) -> Masked:
-        """Draw what is visible; a picture shows the same in every call."""
+    def masked(self, inputs: dict[str, Tensor], name: str, masking: M33DConfig | None = None) -> Masked:
+        """Draw what is visible; a picture shows the same in every call.
+
+        Args:
+            inputs: see `inputs`.
+            name: what the draw depends on.
+            masking: a configuration with other masks; None takes the model's own.
+        """
+        config = masking or self.config
+        measured = "depth_values" in inputs
         pixels = inputs["pixel_values"]
         clip = pixels if pixels.dim() == 5 else pixels[:, None]
-        if self.has_depth and "depth_values" not in inputs:
+        if self.has_depth and not measured:
             shape = (*pixels.shape[:-3], 1, *pixels.shape[-2:])
             inputs |= {"depth_values": torch.zeros(shape), "depth_mask": torch.zeros(shape, dtype=torch.bool)}
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-        grid = self.config.grid_for(clip.shape[1], clip.shape[-2], clip.shape[-1])
-        moving = any(spec.masking == "motion" for spec in self.config.input_specs)
-        motion = motion_scores(clip, self.config) if moving else None
-        return Masked(inputs, draw_keep(self.config, 1, grid, generator, motion=motion))
+        grid = config.grid_for(clip.shape[1], clip.shape[-2], clip.shape[-1])
+        moving = any(spec.masking == "motion" for spec in config.input_specs)
+        motion = motion_scores(clip, config) if moving else None
+        return Masked(inputs, draw_keep(config, 1, grid, generator, motion=motion), measured)
 
     @torch.inference_mode()
     def compute(self, prepared: Sequence[Masked]) -> list[Sample]:
@@ -183,17 +194,18 @@ class ReconstructionTask(PredictionTask):
         inputs = {name: torch.cat([each.inputs[name] for each in prepared]) for name in prepared[0].inputs}
         keep = {name: torch.cat([each.keep[name] for each in prepared]) for name in prepared[0].keep}
         extra: dict[str, Any] = {}
-        if self.has_depth and self.options.depth is None and self.config.spec("depth").is_input:
-            extra["hide"] = {"depth": torch.ones(len(prepared), dtype=torch.bool, device=self.device)}
+        blind = [self.has_depth and not each.measured for each in prepared]
+        if any(blind) and self.config.spec("depth").is_input:
+            extra["hide"] = {"depth": torch.tensor(blind, device=self.device)}
         placed = {name: values.to(self.device) for name, values in inputs.items()}
         with torch.autocast(self.device.type, dtype=self._kind, enabled=self._kind is not None):
             shown = {name: values.to(self.device) for name, values in keep.items()}
             output = self.model(**placed, **extra, keep=shown, output_reconstruction=True)
         samples: list[Sample] = [{} for _ in prepared]
         for name, views in output_views(output, inputs, self.config).items():
-            for sample, view in zip(samples, views, strict=True):
+            for sample, view, unmeasured in zip(samples, views, blind, strict=True):
                 sample[name] = view
-                if name == "depth" and self.options.depth is None:  # what is visible of nothing is nothing
+                if name == "depth" and unmeasured:  # what is visible of nothing is nothing
                     view.reconstruction[np.isfinite(view.visible)] = np.nan
         return samples
 

@@ -94,7 +94,7 @@ class SegmentationTask(PredictionTask):
         if "labels" in self.of_pictures:
             self.save_labels(self.path("labels", item, ".png"), result)
         if "pictures" in self.of_pictures:
-            save_png(self.path("pictures", item, ".png"), self.drawn(prepared.pixels, result, self._order(result)))
+            save_png(self.path("pictures", item, ".png"), self.drawn(prepared.pixels, result, self.order(result)))
         if "areas" in self.of_pictures:
             write_rows(self.path("areas", item, ".csv"), AREA_COLUMNS, self._areas(item, "", result))
 
@@ -111,7 +111,7 @@ class SegmentationTask(PredictionTask):
         colored = overlay(pixels, labels, count)
         return with_legend(colored, [self.names[number] for number in order], list(order), count)
 
-    def _order(self, labels: np.ndarray) -> list[int]:
+    def order(self, labels: np.ndarray) -> list[int]:
         """Classes of a map, the largest first."""
         counts = np.bincount(labels.reshape(-1), minlength=len(self.names))[: len(self.names)]
         return [int(number) for number in np.argsort(-counts, kind="stable") if counts[number]]
