@@ -154,7 +154,7 @@ PREPARED: dict[str, dict[str, Any]] = {"prepared": {}}
 def write_prepared(root: Path, frames: Path, side: int, **words: Any) -> Path:
     """The frames of a folder as `scripts/prepare_data.py --rgb_format jpeg --size SIDE` writes them."""
     from m33d_hf.data.sources import build_source
-    from m33d_hf.inference.data_preparation import PreparationOptions, prepare_data
+    from m33d_hf.inference.preparation.preparing import PreparationOptions, prepare_data
 
     options = PreparationOptions(output=str(root / "train"), size=str(side), rgb_format="jpeg", quality=92, **words)
     prepare_data(options, build_source("folder", root=frames, depth_unit="mm", labels="none"), say=lambda line: None)

@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if not words or "-h" in words or "--help" in words:
         return _help(words)
-    from m33d_hf.inference.data_preparation import prepare_data
-    from m33d_hf.inference.preparation_arguments import build_prepared_source, parse_preparation
+    from m33d_hf.inference.preparation.arguments import build_prepared_source, parse_preparation
+    from m33d_hf.inference.preparation.preparing import prepare_data
     from m33d_hf.inference.sharding import launched_place
 
     rank = ""
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _help(words: Sequence[str]) -> int:
     from m33d_hf.errors import M33DError
-    from m33d_hf.inference.preparation_options import PreparationOptions
+    from m33d_hf.inference.preparation.options import PreparationOptions
     from m33d_hf.training.recipe.help import described_fields, source_help
 
     try:

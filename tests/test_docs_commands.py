@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from m33d_hf import M33DForDepthEstimation, M33DForPreTraining, M33DForVideoClassification
-from m33d_hf.inference.preparation_arguments import parse_preparation
+from m33d_hf.inference.preparation.arguments import parse_preparation
 from m33d_hf.inspection.proposed_recipes import checked_as
 from m33d_hf.inspection.request import add_options
 from m33d_hf.modeling.configuration_m33d import M33DConfig

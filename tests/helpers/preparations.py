@@ -10,7 +10,7 @@ import torch
 
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.source import Source
-from m33d_hf.inference.data_preparation import PreparationOptions, PreparationSummary, prepare_data
+from m33d_hf.inference.preparation.preparing import PreparationOptions, PreparationSummary, prepare_data
 from m33d_hf.inference.sharding import Place
 
 ALONE = Place(0, 1, 0)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from m33d_hf.data.files.libusb import with_libusb
+from m33d_hf.data.libusb import with_libusb
 from m33d_hf.errors import CorruptFileError, MissingDependencyError
 
 Taken = TypeVar("Taken")

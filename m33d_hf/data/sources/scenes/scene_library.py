@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from m33d_hf.data.files.libusb import with_libusb
+from m33d_hf.data.libusb import with_libusb
 from m33d_hf.data.sources.scenes.tables import SceneSet
 from m33d_hf.errors import ConfigError, DataError, M33DError, MissingDependencyError
 

@@ -20,7 +20,7 @@ from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.hub.source import HubSource
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, DepthUnitError, LabelError
-from m33d_hf.inference import data_preparation
+from m33d_hf.inference.preparation import preparing
 from m33d_hf.modeling.depth_m33d import DepthSpec
 
 
@@ -145,7 +145,7 @@ def test_a_damaged_row_group_is_found_and_listed(frames: Path, made: Path, tmp_p
 
 
 def test_missing_and_foreign_files_are_named(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_preparation, "_mean_bytes", lambda *_: 2000.0)  # so that parts need several files
+    monkeypatch.setattr(preparing, "_mean_bytes", lambda *_: 2000.0)  # so that parts need several files
     copy = tmp_path / "copy"
     source = FolderSource(frames, num_classes=4, depth_unit="mm")
     prepared(source, copy, shard_mb=0.01)

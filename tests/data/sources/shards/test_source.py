@@ -25,7 +25,7 @@ from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.hub.source import HubSource
 from m33d_hf.data.sources.shards.source import ShardsSource
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, DepthUnitError, UnreachableError
-from m33d_hf.inference import data_preparation
+from m33d_hf.inference.preparation import preparing
 from m33d_hf.inference.sharding import Place
 
 
@@ -105,7 +105,7 @@ def test_an_interrupted_part_is_written_anew(frames: Path, made: Path, tmp_path:
 def test_what_is_missing_or_cut_short_is_said_before_anything_is_read(
     frames: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_preparation, "_mean_bytes", lambda *_: 2000.0)  # so that parts need several files
+    monkeypatch.setattr(preparing, "_mean_bytes", lambda *_: 2000.0)  # so that parts need several files
     copy = tmp_path / "copy"
     prepared(folder(frames), copy, format="shards", shard_mb=0.01)
     tar = next(path for path in sorted(copy.rglob("file-001.tar")))

@@ -33,7 +33,7 @@ from m33d_hf.data.prepared.writing import row_bytes
 from m33d_hf.data.source import Source
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
 from m33d_hf.inference.folder_lock import shared_folder
-from m33d_hf.inference.preparation_options import PreparationOptions
+from m33d_hf.inference.preparation.options import PreparationOptions
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.training.processes.guards import LOCK_FILE
 

@@ -1,4 +1,4 @@
-"""inference/data_preparation.py: the same bytes by any number of processes, resumed where it was cut, damage found."""
+"""inference/preparation/preparing.py: the same bytes by any number of processes, resumed where it was cut, damage found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.hub.source import HubSource
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.inference.preparation_arguments import build_prepared_source, parse_preparation
+from m33d_hf.inference.preparation.arguments import build_prepared_source, parse_preparation
 from m33d_hf.inference.sharding import Place
 from m33d_hf.training.recipe.help import source_help
 

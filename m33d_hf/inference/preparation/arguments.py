@@ -8,7 +8,7 @@ from typing import Any
 from m33d_hf.data.sources import Source, build_source, source_option_types, source_options
 from m33d_hf.data.sources.options import check_option
 from m33d_hf.errors import ConfigError
-from m33d_hf.inference.preparation_options import PreparationOptions
+from m33d_hf.inference.preparation.options import PreparationOptions
 from m33d_hf.training.recipe.command_line import read_overrides, typed
 from m33d_hf.training.recipe.parsing import build
 

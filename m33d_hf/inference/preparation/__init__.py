@@ -1,0 +1,1 @@
+"""From any source to prepared data: Parquet or tar shards."""
