@@ -1,7 +1,7 @@
 """MkDocs hook: pages that lie elsewhere in the repository become pages of the site, and links between them are turned.
 
-A page keeps one text: README.md is the first page, results/ and benchmarks/ are part of the manual where they lie. Links in
-all of them are those of the repository (`../results/README.md`), so that they also work where the repository is browsed.
+A page keeps one text: README.md is the first page, results/ and benchmarks/ are part of the manual where they lie.
+Links in them are those of the repository (`../results/README.md`), so that they also work where the repository is read.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def on_files(files: Any, config: Any) -> Any:
     for place in PAGES:
         for target in _LINK.findall(_without_code((ROOT / place).read_text(encoding="utf-8"))):
             linked = posixpath.normpath(posixpath.join(posixpath.dirname(place), target))
-            if not linked.startswith("docs/") and site_uri(linked) == linked and (ROOT / linked).is_file():
-                if files.get_file_from_path(linked) is None:
-                    files.append(File.generated(config, linked, abs_src_path=str(ROOT / linked)))
+            lies_outside = not linked.startswith("docs/") and site_uri(linked) == linked and (ROOT / linked).is_file()
+            if lies_outside and files.get_file_from_path(linked) is None:
+                files.append(File.generated(config, linked, abs_src_path=str(ROOT / linked)))
     return files
 
 
