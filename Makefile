@@ -20,7 +20,6 @@ BUDGET ?= full
 REPRODUCE_ARGS ?=
 TEST_ARGS ?=
 PYTHONS ?= $(PYTHON)
-RELEASE_ARGS ?=
 BENCH_ARGS ?= --batch 1 --rounds 3
 
 .PHONY: demo demo-video reproduce bench test test-extras test-slow test-oldest lint docs release-check clean help
@@ -89,6 +88,11 @@ $(VENV)-docs/.m33d-docs: setup.cfg
 docs: $(VENV)-docs/.m33d-docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict
 	@echo "outputs/site/index.html"
+
+# PYTHONS names the interpreters, for example PYTHONS="python3.10 python3.13".
+release-check: $(VENV)/.m33d-lint
+	mkdir -p outputs
+	.ci/release-check $(BIN)/python $(PYTHONS)
 
 clean:
 	rm -rf outputs build dist $(VENV)-oldest $(VENV)-docs
