@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = Path(__file__).resolve().parents[2]
 # Path in the repository -> path in the site.
@@ -52,15 +52,23 @@ def _present(entries: list[Any]) -> list[Any]:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages, and every picture or other file that they link to."""
+    """Add the pages, and every file of the repository that a page links to; more Markdown stays out of the menu."""
     for place, uri in {**PAGES, **ATTACHED}.items():
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / place)))
-    for place in PAGES:
+    waiting = [
+        *PAGES,
+        *(f"docs/{file.src_uri}" for file in files.documentation_pages() if file.src_uri not in PAGES.values()),
+    ]
+    while waiting:
+        place = waiting.pop()
         for target in _LINK.findall(_without_code((ROOT / place).read_text(encoding="utf-8"))):
             linked = posixpath.normpath(posixpath.join(posixpath.dirname(place), target))
-            lies_outside = not linked.startswith("docs/") and site_uri(linked) == linked and (ROOT / linked).is_file()
-            if lies_outside and files.get_file_from_path(linked) is None:
-                files.append(File.generated(config, linked, abs_src_path=str(ROOT / linked)))
+            uri = site_uri(linked)
+            if linked.startswith("../") or not (ROOT / linked).is_file() or files.get_file_from_path(uri) is not None:
+                continue
+            new = File.generated(config, uri, abs_src_path=str(ROOT / linked), inclusion=InclusionLevel.NOT_IN_NAV)
+            files.append(new)
+            waiting += [linked] if linked.endswith(".md") else []
     return files
 
 
