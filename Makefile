@@ -9,6 +9,8 @@
 #   make test-slow    long fuzzing, long equivalences: the tests marked slow
 #   make test-oldest  the same with the least versions that setup.cfg allows
 #   make lint    ruff and mypy
+#   make docs    the manual as a static site (outputs/site/index.html), in an environment of its own
+#   make release-check  wheel and sdist, installed and run in clean environments of PYTHONS, the lowest and the newest Python
 # PYTHON chooses the interpreter that makes the environment, VENV where it lives.
 
 PYTHON ?= python3
@@ -18,9 +20,10 @@ DEMO_ARGS ?=
 BUDGET ?= full
 REPRODUCE_ARGS ?=
 TEST_ARGS ?=
+PYTHONS ?= $(PYTHON)
 BENCH_ARGS ?= --batch 1 --rounds 3
 
-.PHONY: demo demo-video reproduce bench test test-extras test-demo test-slow test-oldest lint clean help
+.PHONY: demo demo-video reproduce bench test test-extras test-demo test-slow test-oldest lint docs release-check clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -35,7 +38,7 @@ $(VENV)/.m33d-test: setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.m33d-extras: setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -e ".[test,deepspeed,extras]"
+	$(BIN)/python -m pip install -e ".[test,deepspeed,extras,docs]"
 	@touch $@
 
 # The page's gradio wants an older Pillow than we do. All else is borrowed from the first environment: torch is large.
@@ -88,5 +91,20 @@ lint: $(VENV)/.m33d-lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The manual is built from the text of the sources, so its environment needs no torch. Strict: a warning is an error.
+$(VENV)-docs/.m33d-docs: setup.cfg
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install $$(sed -n '/^docs =/,/^[a-z]/s/^ *\([a-z0-9-]*[><=].*\)/\1/p' setup.cfg)
+	@touch $@
+
+docs: $(VENV)-docs/.m33d-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict
+	@echo "outputs/site/index.html"
+
+# PYTHONS names the interpreters, for example PYTHONS="python3.10 python3.13".
+release-check: $(VENV)/.m33d-lint
+	mkdir -p outputs
+	.ci/release-check $(BIN)/python $(PYTHONS)
+
 clean:
-	rm -rf outputs build dist $(VENV)-oldest $(VENV)-demo
+	rm -rf outputs build dist $(VENV)-oldest $(VENV)-demo $(VENV)-docs

@@ -138,7 +138,9 @@ def test_every_reference_to_a_row_finds_it() -> None:
     assert named and {name for _, name in named} <= known, sorted(name for name in named if name[1] not in known)
 
 
-@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
+)
 def test_links_of_the_documents_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)", text):

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -75,10 +76,32 @@ def test_wheel_has_one_top_level_package(wheel: Path) -> None:
     assert {name for name in top if not name.endswith(".dist-info")} == {"m33d_hf"}
 
 
+@pytest.fixture(scope="module")
+def sdist(wheel: Path) -> Path:
+    """Built from the same copy."""
+    code = "import setuptools.build_meta as b, sys; b.build_sdist(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(wheel.parent)]
+    done = subprocess.run(command, cwd=wheel.parents[1] / "src", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = wheel.parent.glob("m33d_hf-*.tar.gz")
+    return built
+
+
+def test_sdist_holds_what_the_wheel_is_made_of_and_the_papers(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    placed = {name if name.startswith("m33d_hf/") else f"m33d_hf/{name}" for name in names}
+    assert _source_files() - placed == set()
+    papers = {"LICENSE", "WEIGHTS.md", "CITATION.cff", "CHANGELOG.md", "README.md", "docs/first_picture.md"}
+    assert papers - names == set()
+
+
 def test_wheel_carries_licence_and_metadata(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        assert any(name.endswith("LICENSE") for name in names)
+        for paper in ("LICENSE", "WEIGHTS.md", "CITATION.cff"):
+            (place,) = (name for name in names if name.endswith(f"/licenses/{paper}"))
+            assert archive.read(place) == (ROOT / paper).read_bytes()
         (metadata,) = (name for name in names if name.endswith("/METADATA"))
         text = archive.read(metadata).decode()
     assert "Apache-2.0" in text
@@ -106,3 +129,22 @@ def test_recipe_dry_run_from_an_installed_wheel(installed: Path, tmp_path: Path)
     done = _run(installed, tmp_path, "-m", "m33d_hf.scripts.run_pretrain", *recipe, "--dry_run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "learning rate" in done.stdout.lower().replace("_", " ")
+
+
+def test_every_script_says_its_help_from_an_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    names = sorted(path.stem for path in (ROOT / "scripts").glob("[a-z]*.py"))
+    code = """
+import contextlib, io, runpy, sys
+for name in sys.argv[1:]:
+    sys.argv, out = [name, "--help"], io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            runpy.run_module(f"m33d_hf.scripts.{name}", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (name, end.code)
+    assert len(out.getvalue()) > 100, name
+    print(name)
+"""
+    done = _run(installed, tmp_path, "-c", code, *names)
+    assert done.returncode == 0 and done.stdout.split() == names, done.stdout + done.stderr
+    assert len(names) >= 15

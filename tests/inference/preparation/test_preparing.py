@@ -1,4 +1,4 @@
-"""inference/preparation/preparing.py: the same bytes by any number of processes, resumed where it was cut, damage found."""
+"""Preparing data: the same bytes by any number of processes, resumed where it was cut, damage found."""
 
 from __future__ import annotations
 
