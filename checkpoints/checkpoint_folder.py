@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from train import FOLDER, SPENT, Run, call, settings, sha256
+from train import FOLDER, SPENT, Run, call, sha256
 
 from m33d_hf import M33DForDepthEstimation, M33DForSemanticSegmentation, M33DImageProcessor
 from m33d_hf.data.files.sealed_json import read_sealed_json
@@ -86,7 +86,7 @@ def judged(run: Run, folder: Path, output: Path, eval_options: Mapping[str, int]
         pictures = sorted((Path(temporary) / "pictures").glob("predictions*.png"))
         if pictures:
             shutil.copyfile(pictures[-1], folder / PICTURE)
-    return {"source": found["source"], "split": found["split"], "samples": found["samples"], "metrics": found["metrics"]}
+    return {name: found[name] for name in ("source", "split", "samples", "metrics")}
 
 
 def card(run: Run, results: Mapping[str, Any]) -> str:
@@ -94,8 +94,8 @@ def card(run: Run, results: Mapping[str, Any]) -> str:
     metrics, weights, environment = results["test"]["metrics"], results["weights"], results["environment"]
     rows = [f"| {said} | {fmt(metrics[name])} | {fmt(metrics[f'floor/{name}'])} |" for name, said in ROWS[run.name]]
     runs = [
-        f"| `{spent['recipe']}` | {spent['cpu_seconds']:.0f} s | {spent['wall_seconds']:.0f} s | `{spent['commit'][:12]}` |"
-        for spent in results["runs"]
+        f"| `{one['recipe']}` | {one['cpu_seconds']:.0f} s | {one['wall_seconds']:.0f} s | `{one['commit'][:12]}` |"
+        for one in results["runs"]
     ]
     fields = {
         "rows": "\n".join(rows),
