@@ -16,6 +16,7 @@ from train import FOLDER, SPENT, Run, call, sha256
 from m33d_hf import M33DForDepthEstimation, M33DForSemanticSegmentation, M33DImageProcessor
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.experiments.compute import environment
+from m33d_hf.training.run.reporting import read_rows
 
 MODELS = {"depth": M33DForDepthEstimation, "semseg": M33DForSemanticSegmentation}
 RESULTS, CARD, PICTURE = "results.json", "README.md", "predictions.png"
@@ -41,10 +42,12 @@ def store(run: Run, output: Path, store_in: Path, runs: Sequence[Mapping[str, An
         "wall_seconds": round(sum(spent["wall_seconds"] for spent in runs), 1),
         "cpu_seconds": round(sum(spent["cpu_seconds"] for spent in runs), 1),
         "weights": facts(folder / "model.safetensors"),
-        "test": judged(run, folder, output, {}),
+        "test": {**judged(run, folder, output, {}), "floor": floor(output / run.name)},
         "test_first_frames": judged(run, folder, output, {"num_frames": FIRST_FRAMES}),
         "environment": environment(),
     }
+    (last,) = (output / run.name / "pictures").glob("evaluation_step_*.png")  # what the run drew after its last step
+    shutil.copyfile(last, folder / PICTURE)
     (folder / RESULTS).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (folder / CARD).write_text(card(run, results), encoding="utf-8")
     print(f"{run.name}: stored in {folder}", flush=True)
@@ -74,25 +77,30 @@ def facts(weights: Path) -> dict[str, Any]:
 
 
 def judged(run: Run, folder: Path, output: Path, eval_options: Mapping[str, int]) -> dict[str, Any]:
-    """Metrics of the stored weights on rooms of the test split, by the script of the task; the floor with all rooms."""
+    """Metrics of the stored weights on rooms of the test split, by the script of the task."""
     with tempfile.TemporaryDirectory(dir=output) as temporary:
         words = ["--recipe", f"checkpoints/recipes/{run.name}.yaml", "--cpu", "true", "--eval_only"]
         words += ["--init_from", str(folder), "--output_dir", temporary]
         words += ["--data.eval_options", json.dumps(dict(eval_options))]
-        if eval_options:  # a quick look: no floor, no pictures
-            words += ["--evaluation.floor", "false", "--logging.pictures", "false"]
+        words += ["--logging.pictures", "false", "--evaluation.floor", "false"]
         call(run, words)
         found = read_sealed_json(Path(temporary) / "eval_results.json")
-        pictures = sorted((Path(temporary) / "pictures").glob("predictions*.png"))
-        if pictures:
-            shutil.copyfile(pictures[-1], folder / PICTURE)
     return {name: found[name] for name in ("source", "split", "samples", "metrics")}
+
+
+def floor(trained: Path) -> dict[str, float]:
+    """What the run's own last evaluation, on the same rooms, found of a model that looks at nothing."""
+    rows = [row for row in read_rows(trained / "metrics.jsonl") if row["kind"] == "eval"]
+    start = "eval/floor/"
+    return {name.removeprefix(start): value for name, value in rows[-1].items() if name.startswith(start)}
 
 
 def card(run: Run, results: Mapping[str, Any]) -> str:
     """The card of a checkpoint, from its template and its results."""
-    metrics, weights, environment = results["test"]["metrics"], results["weights"], results["environment"]
-    rows = [f"| {said} | {fmt(metrics[name])} | {fmt(metrics[f'floor/{name}'])} |" for name, said in ROWS[run.name]]
+    test, weights, environment = results["test"], results["weights"], results["environment"]
+    rows = [
+        f"| {said} | {fmt(test['metrics'][name])} | {fmt(test['floor'][name])} |" for name, said in ROWS[run.name]
+    ]
     runs = [
         f"| `{one['recipe']}` | {one['cpu_seconds']:.0f} s | {one['wall_seconds']:.0f} s | `{one['commit'][:12]}` |"
         for one in results["runs"]
@@ -100,7 +108,7 @@ def card(run: Run, results: Mapping[str, Any]) -> str:
     fields = {
         "rows": "\n".join(rows),
         "runs": "\n".join(runs),
-        "samples": results["test"]["samples"],
+        "samples": test["samples"],
         "parameters": f"{weights['parameters']:,}",
         "megabytes": f"{weights['bytes'] / 1e6:.2f}",
         "minutes": f"{results['cpu_seconds'] / 60:.0f}",
