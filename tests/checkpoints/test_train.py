@@ -69,7 +69,15 @@ def test_a_finished_run_is_repeated_with_other_settings(tmp_path: Path, monkeypa
     assert called == [run.name] * 2 and json.loads(path.read_text())["digest"] != before
 
 
-def test_a_run_that_fails_ends_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_fails_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train.RUNS["depth"]
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / run.script).write_text(
+        "import os, sys; sys.exit(int(sys.argv[1]) + (os.environ['OMP_NUM_THREADS'] != '1'))"
+    )
+    monkeypatch.setattr(train, "ROOT", tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert train.call(run, ["0"]).keys() == {"wall_seconds", "cpu_seconds"}
     with pytest.raises(SystemExit) as ended:
-        train.call(train.RUNS["pretrain_stage1"], ["--recipe", "no/such", "--output_dir", str(tmp_path)])
-    assert ended.value.code == 2 and "no/such" in capfd.readouterr().err
+        train.call(run, ["2"])
+    assert ended.value.code == 2
