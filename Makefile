@@ -2,6 +2,7 @@
 #   make demo    pre-train, fine-tune and report on the embedded data (outputs/demo/report.html)
 #   make demo-video  the same for clips: actions, and phases of whole videos (outputs/demo-video/video.html)
 #   make reproduce  the tables of the paper in shape, on the embedded data (about an hour; BUDGET=small: minutes)
+#   make checkpoints  the two small models of checkpoints/ again, from nothing (minutes)
 #   make bench   speed of a pre-training step against transformers, on CPU (minutes; benchmarks/README.md)
 #   make test    the test suite, without the tests marked slow or extras (minutes)
 #   make test-extras  the tests that need optional packages, which it installs; one that is skipped has failed
@@ -19,11 +20,12 @@ BIN := $(VENV)/bin
 DEMO_ARGS ?=
 BUDGET ?= full
 REPRODUCE_ARGS ?=
+CHECKPOINTS_ARGS ?=
 TEST_ARGS ?=
 PYTHONS ?= $(PYTHON)
 BENCH_ARGS ?= --batch 1 --rounds 3
 
-.PHONY: demo demo-video reproduce bench test test-extras test-demo test-slow test-oldest lint docs release-check clean help
+.PHONY: demo demo-video reproduce checkpoints bench test test-extras test-demo test-slow test-oldest lint docs release-check clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -61,6 +63,9 @@ demo-video: $(VENV)/.m33d-test
 
 reproduce: $(VENV)/.m33d-test
 	$(BIN)/python scripts/reproduce.py --budget $(BUDGET) $(REPRODUCE_ARGS)
+
+checkpoints: $(VENV)/.m33d-test
+	$(BIN)/python checkpoints/train.py $(CHECKPOINTS_ARGS)
 
 # The data and the cost benchmark join in where they are there.
 bench: $(VENV)/.m33d-test

@@ -190,7 +190,8 @@ def test_the_direction_of_the_best_checkpoint_is_said() -> None:
 
 
 def _trained(folder: Path) -> None:
-    """Models of the rooms recipes, untrained, in the folders that the snippets read."""
+    """Models of the rooms recipes, untrained, in the folders that the snippets read; and the committed checkpoints."""
+    (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
     kinds = {
         "semseg": ("semantic_segmentation", "rooms/semseg", M33DForSemanticSegmentation, []),
         "pre": ("pretraining", "rooms/pretrain", M33DForPreTraining, ["--method", "rgbd_mae"]),
