@@ -20,6 +20,7 @@ from .decoder_m33d import M33DDecoder
 from .encoder_choice_m33d import with_encoders
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
 from .errors_m33d import ConfigError
+from .hub_upload_m33d import PushesInOneCommit
 from .initialisation_m33d import Leaf, initialise_as_asked, initialise_patch_kernel
 from .leftovers_m33d import PRETRAINING_PARTS
 from .masking_m33d import JOINT
@@ -35,7 +36,7 @@ Tensors = dict[str, torch.Tensor]
 GLOBAL = "global"
 
 
-class M33DPreTrainedModel(PreTrainedModel):
+class M33DPreTrainedModel(PushesInOneCommit, PreTrainedModel):  # type: ignore[misc]
     """Weight initialisation and the habits shared by every M33D model."""
 
     config: M33DConfig

@@ -46,12 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from transformers.utils import logging
-
     from m33d_hf.hub.options import PublishOptions
     from m33d_hf.hub.publishing import publish
 
-    logging.disable_progress_bar()  # bars for reading and writing one file
     options = PublishOptions(
         repo=given.repo,
         evaluations=given.evaluation,

@@ -11,7 +11,7 @@ from m33d_hf import __version__
 from m33d_hf.data.clock import clock
 from m33d_hf.hub.lineage import NON_COMMERCIAL, Lineage
 from m33d_hf.hub.options import PublishOptions
-from m33d_hf.hub.results import model_index, result_rows, training_time
+from m33d_hf.hub.results import headline, model_index, result_rows, training_time
 from m33d_hf.hub.source import Source
 
 TEMPLATES = "m33d_hf.model_cards"
@@ -83,6 +83,7 @@ def _content(
         "non_commercial": licence == NON_COMMERCIAL,
         "lineage": lineage.steps,
         "results": result_rows(source, options),
+        "chosen": {name: f"{value:.4f}" for name, value in headline(source, source.chosen).items() if name != "loss"},
         "benchmark": options.benchmark,
         "trained": bool(source.trained),
         "steps": plan.get("total_steps"),

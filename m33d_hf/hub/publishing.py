@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from m33d_hf.errors import HubError
+from transformers.utils import logging
+
+from m33d_hf.errors import HubError, M33DError
 from m33d_hf.hub.folder import OWN, write_folder
+from m33d_hf.hub.lineage import choose_licence, trace
 from m33d_hf.hub.options import PublishOptions
 from m33d_hf.hub.source import open_source
-from m33d_hf.modeling.hub_upload_m33d import Destination, Sent, send_folder
+from m33d_hf.modeling.hub_upload_m33d import Destination, Sent, prepare_repository, send_folder
+from m33d_hf.training.recipe.arguments import RunArguments
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,23 @@ def publish(folder: str | Path, options: PublishOptions, keep: Path | None = Non
                 raise HubError(f"{keep} exists already; pass a new folder with --folder.")
             keep.mkdir(parents=True)
             place = keep
-        write_folder(source, options, place)
+        with _without_bars():
+            write_folder(source, options, place)
         files, card = _listed(place), (place / "README.md").read_text(encoding="utf-8")
         sent = None if dry_run else _send(place, options, source.kind.words)
     return Published(files, card, source.notes, sent)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bars for reading and writing one file."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _listed(folder: Path) -> list[tuple[str, int]]:
@@ -65,10 +85,14 @@ def _listed(folder: Path) -> list[tuple[str, int]]:
 
 
 def _send(folder: Path, options: PublishOptions, words: str) -> Sent:
-    to = Destination(options.repo, private=options.private, revision=options.revision)
     tag = options.tag or content_tag(folder)
     message = f"Publish a model for {words}"
+    to = _destination(options)
     return send_folder(folder, to, message, replace=OWN, tag=tag, new_tag=options.tag is not None)
+
+
+def _destination(options: PublishOptions) -> Destination:
+    return Destination(options.repo, private=options.private, revision=options.revision)
 
 
 def content_tag(folder: Path) -> str:
@@ -79,21 +103,40 @@ def content_tag(folder: Path) -> str:
     return f"m33d-{state.hexdigest()[:12]}"
 
 
+def publisher_of_run(args: RunArguments) -> Callable[[Path], None]:
+    """What `train` calls with each best checkpoint of a run whose `hub.push` is set.
+
+    The licence and the repository are seen to at once, on the main process: a run of days must not find out at its end
+    that it may not publish. A hub that later does not take a checkpoint is reported, and the run goes on.
+
+    Raises:
+        HubError: the licence has to be stated, or the hub does not let us create the repository or write to it.
+        ConfigError: hub.repo is no ORG/NAME.
+    """
+    options = PublishOptions(
+        repo=str(args.hub.repo), allow_unevaluated=True, licence=args.hub.license, private=args.hub.private or None
+    )
+    if int(os.environ.get("RANK", "0")) == 0:
+        choose_licence(trace(args.to_dict()), options.licence)
+        prepare_repository(_destination(options))
+    return best_publisher(options, lambda line: print(line, file=sys.stderr, flush=True))
+
+
 def best_publisher(options: PublishOptions, say: Callable[[str], None]) -> Callable[[Path], None]:
-    """For runs: publishes each best checkpoint; a hub that does not take it is said, and the run goes on.
+    """A function that publishes the checkpoint in a folder; where that fails it says so and the run goes on.
 
     Args:
-        options: of publishing; the card says that no evaluation apart from the run's own is known.
+        options: of publishing.
         say: takes lines for the user.
     """
 
     def run(folder: Path) -> None:
         try:
             done = publish(folder, options)
-        except HubError as error:
-            say(f"WARNING: the best checkpoint was not published: {error}")
+        except M33DError as error:
+            say(f"WARNING: {folder} was not published: {error}")
             return
         if done.sent is not None:
-            say(f"published {folder.name} as {done.sent.repo}, tag {done.sent.tag}")
+            say(f"published {folder} as {done.sent.repo}, tag {done.sent.tag}")
 
     return run

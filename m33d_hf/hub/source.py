@@ -12,6 +12,7 @@ from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.errors import CheckpointError, HubError
 from m33d_hf.hub.kinds import KINDS, Kind
 from m33d_hf.inference.loading import task_of_model
+from m33d_hf.training.processes.checkpoint_files import STATE, read_state
 from m33d_hf.training.run.evaluation_run import RESULTS
 from m33d_hf.training.run.reporting import CONFIG, METRICS, read_rows
 from m33d_hf.weights.own import find_own
@@ -47,6 +48,7 @@ class Source:
         trained: content of train_config.json; None without one.
         rows: of metrics.jsonl.
         evaluations: of these weights.
+        chosen: metrics of the evaluation during training that made this the best checkpoint; not for model-index.
         notes: what was found and not used.
     """
 
@@ -57,6 +59,7 @@ class Source:
     trained: Mapping[str, Any] | None = None
     rows: Sequence[Mapping[str, Any]] = ()
     evaluations: Sequence[Evaluation] = ()
+    chosen: Mapping[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -98,8 +101,16 @@ def open_source(folder: str | Path, evaluations: Sequence[str | Path] = ()) -> S
         raise HubError(f"{run / CONFIG} holds no arguments of a run; restore the file that the run wrote.")
     digests = {path.name: file_digest(path) for path in own.files}
     found, notes = _evaluations(weights, run, digests, evaluations)
-    task = task_of_model(str(weights))
-    return Source(weights, run, task, digests, trained, read_rows(run / METRICS), found, notes)
+    task = _task(weights, own.config, trained)
+    state = read_state(weights) if inside and (weights / STATE).is_file() else {}
+    chosen = {name.removeprefix("eval/"): value for name, value in (state.get("metrics") or {}).items()}
+    return Source(weights, run, task, digests, trained, read_rows(run / METRICS), found, chosen, notes)
+
+
+def _task(weights: Path, config: Mapping[str, Any], trained: Mapping[str, Any] | None) -> str:
+    """By the architecture of its configuration; a checkpoint that names none is of the run's task."""
+    named = None if trained is None or config.get("architectures") else trained["args"].get("task")
+    return next((name for name, kind in KINDS.items() if kind.task == named), None) or task_of_model(str(weights))
 
 
 def _evaluations(
