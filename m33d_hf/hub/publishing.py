@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
 
 from m33d_hf.errors import HubError, M33DError
@@ -131,11 +132,14 @@ def best_publisher(options: PublishOptions, say: Callable[[str], None]) -> Calla
     """
 
     def run(folder: Path) -> None:
+        disable_progress_bars()  # of the upload, in the middle of the run's lines
         try:
             done = publish(folder, options)
         except M33DError as error:
             say(f"WARNING: {folder} was not published: {error}")
             return
+        finally:
+            enable_progress_bars()
         if done.sent is not None:
             say(f"published {folder} as {done.sent.repo}, tag {done.sent.tag}")
 
