@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -54,16 +55,15 @@ def publish(folder: str | Path, options: PublishOptions, keep: Path | None = Non
         CheckpointError: no complete model.
     """
     source = open_source(folder, options.evaluations)
+    if keep is not None and keep.exists():
+        raise HubError(f"{keep} exists already; pass a new folder with --folder.")
     with tempfile.TemporaryDirectory(prefix="m33d-publish-") as temporary:
         place = Path(temporary)
-        if keep is not None:
-            if keep.exists():
-                raise HubError(f"{keep} exists already; pass a new folder with --folder.")
-            keep.mkdir(parents=True)
-            place = keep
         with _without_bars():
             write_folder(source, options, place)
         files, card = _listed(place), (place / "README.md").read_text(encoding="utf-8")
+        if keep is not None:
+            shutil.copytree(place, keep)
         sent = None if dry_run else _send(place, options, source.kind.words)
     return Published(files, card, source.notes, sent)
 

@@ -14,7 +14,8 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -79,7 +80,8 @@ class Hub:
     Attributes:
         cut_uploads: number of large files whose connection ends after half of their bytes.
         cut_downloads: likewise.
-        before_commit: called before each commit is taken, without the lock.
+        refuse_commits: number of commits that get no answer but "503".
+        meeting: number of first commits that wait for each other; the loser must notice that it has lost.
         log: (method, path, whether a token came with it); "cdn" in front of paths of the second port.
         unknown: requests that nothing answers to; a test that meets one has to add it.
     """
@@ -88,7 +90,8 @@ class Hub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     cut_uploads: int = 0
     cut_downloads: int = 0
-    before_commit: Callable[[str], None] | None = None
+    refuse_commits: int = 0
+    meeting: int = 0
     log: list[tuple[str, str, bool]] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
@@ -245,8 +248,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {"files": found})
 
     def _commit(self, repo: Repo, name: str, body: bytes) -> None:
-        if self.hub.before_commit is not None:
-            self.hub.before_commit(name)
+        if self._fault("refuse_commits"):
+            return self._send(503, {"error": "Service unavailable"})
+        if self._fault("meeting"):
+            deadline = time.monotonic() + 30
+            while self.hub.meeting and time.monotonic() < deadline:
+                time.sleep(0.01)
         with self.hub.lock:
             files, message = dict(repo.files()), ""
             for line in filter(None, body.splitlines()):

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 
-import yaml
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.task_names import TASKS
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 
 import m33d_hf
-import yaml
+from helpers.exports import CLASSIFIER, saved
 from helpers.hub_runs import change_arguments, depth_run, read_json, strings
-from helpers.tiny import CLIP, tiny_config
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError, HubError
 from m33d_hf.hub.options import PublishOptions
@@ -205,17 +205,17 @@ def test_the_handler_answers_as_the_model_does(folder: Path) -> None:
 
 
 def test_as_stock_holds_a_class_of_transformers_and_no_code(tmp_path: Path) -> None:
-    config = tiny_config(**CLIP, id2label={0: "up", 1: "down"}, label2id={"up": 0, "down": 1})
-    saved = tmp_path / "clips"
-    m33d_hf.M33DForVideoClassification(config).save_pretrained(saved)
-    m33d_hf.M33DVideoProcessor.from_model_config(config).save_pretrained(saved)
+    clips = tmp_path / "clips"
+    config = saved(m33d_hf.M33DForVideoClassification, clips, **CLASSIFIER).config
+    m33d_hf.M33DVideoProcessor.from_model_config(config).save_pretrained(clips)
     options = PublishOptions("org/clips", licence="other", allow_unevaluated=True, as_stock=True)
-    publish(saved, options, keep=tmp_path / "stock", dry_run=True)
+    publish(clips, options, keep=tmp_path / "stock", dry_run=True)
     assert not list((tmp_path / "stock").glob("*.py"))
     assert read_json(tmp_path / "stock" / "config.json")["architectures"] == ["VideoMAEForVideoClassification"]
     card = ModelCard.load(tmp_path / "stock" / "README.md")
     assert "trust_remote_code" not in card.content and "custom_code" not in card.data.tags
-    publish(saved, PublishOptions("org/c", licence="other", allow_unevaluated=True), keep=tmp_path / "own", dry_run=True)
+    options = PublishOptions("org/clips", licence="other", allow_unevaluated=True)
+    publish(clips, options, keep=tmp_path / "own", dry_run=True)
     assert (tmp_path / "own" / "examples" / "room.mp4").is_file() and (tmp_path / "own" / "handler.py").is_file()
 
 
