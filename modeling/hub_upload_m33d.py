@@ -115,12 +115,14 @@ def send_folder(
 
 
 def prepare_repository(destination: Destination, pause: float = 1.0) -> str:
-    """Create the repository where it is missing; returns its full name.
+    """Create the repository where it is missing, and see to the token; returns the repository's full name.
 
     Raises:
-        HubError: no token, not allowed, or no answer.
+        HubError: no token, one that may only read, not allowed, or no answer.
     """
-    return _Sender(HfApi(token=destination.token), destination, pause).create()
+    sender = _Sender(HfApi(token=destination.token), destination, pause)
+    sender.check_token()  # for a repository that exists, the client takes any token
+    return sender.create()
 
 
 class PushesInOneCommit:
@@ -183,6 +185,15 @@ class _Sender:
 
     def __init__(self, api: HfApi, to: Destination, pause: float) -> None:
         self.api, self.to, self.pause = api, to, pause
+
+    def check_token(self) -> None:
+        """Ask the hub whose token it is; of those that may write to some repositories only, nothing more is known."""
+        known = self._attempt(self.api.whoami, "log in for the upload")
+        role = ((known.get("auth") or {}).get("accessToken") or {}).get("role")
+        if role == "read":
+            raise HubError(
+                f"The token may only read on {self.api.endpoint}; use one with the role write for {self.to.repo}."
+            )
 
     def create(self) -> str:
         """Create the repository where it is missing; returns its full name."""

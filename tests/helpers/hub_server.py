@@ -159,7 +159,15 @@ class _Handler(BaseHTTPRequestHandler):
     # --- repositories
 
     def _who(self, _: bytes) -> None:
-        self._send(200, {"type": "user", "name": "someone", "orgs": [], "auth": {"type": "access_token"}})
+        token = self.headers.get("authorization", "").removeprefix("Bearer ")
+        if token not in (TOKEN, READ_TOKEN):
+            return self._send(401, {"error": "Invalid user token."})
+        access = {"displayName": "test", "role": "write" if token == TOKEN else "read"}
+        auth = {"type": "access_token", "accessToken": access}
+        return self._send(200, {"type": "user", "name": "someone", "orgs": [], "auth": auth})
+
+    def _nothing(self, _: bytes) -> None:
+        self._send(404, {"error": "Not found"})
 
     def _validate(self, body: bytes) -> None:
         """The card must begin with YAML that can be read."""
@@ -364,6 +372,7 @@ class _Handler(BaseHTTPRequestHandler):
 _REPO = r"([^/]+/[^/]+)"
 _ROUTES = (
     ("/api/whoami-v2", "_who"),
+    ("/api/agent-harnesses", "_nothing"),  # asked by the command line; what it says is of no use here
     ("/api/validate-yaml", "_validate"),
     ("/api/repos/create", "_create"),
     (rf"/api/models/{_REPO}(?:/(.*))?", "_api"),

@@ -98,7 +98,7 @@ def test_nothing_names_the_machine(run: Path, copy: Path, tmp_path: Path) -> Non
     change_arguments(copy, **private, data__mixture=[{"root": "/secret/other", "weight": 2.0}], recipe="secret.yaml")
     folder = _published(copy, tmp_path, licence="apache-2.0")
     kept = read_json(folder / "train_config.json")
-    for text in strings(kept) + [(folder / "README.md").read_text(encoding="utf-8")]:
+    for text in [*strings(kept), (folder / "README.md").read_text(encoding="utf-8")]:
         assert "secret" not in text and str(tmp_path) not in text and str(run) not in text
     assert kept["args"]["data"]["options"] == {"split_file": None, "every": 3}
     assert {"data.root", "data.options.split_file", "data.mixture", "recipe"} <= set(kept["left_out"])
