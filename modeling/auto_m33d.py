@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .hub_upload_m33d import PushesInOneCommit
+from .pushing_m33d import PushesInOneCommit
 
 if TYPE_CHECKING:
     # transformers finds the files that a class needs by parsing import lines, also those below a condition. This file

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,59 +124,13 @@ def prepare_repository(destination: Destination, pause: float = 1.0) -> str:
     return sender.create()
 
 
-class PushesInOneCommit:
-    """`push_to_hub` of models and processors: as transformers has it, but one commit, tried again where a connection
-    drops, and with errors that say what to do.
+def has_card(repo: str, destination: Destination, pause: float = 1.0) -> bool:
+    """Whether the branch of a repository has a README.md.
 
-    Files that the repository has besides are left alone, so that a model and its processor are pushed one after the
-    other; `scripts/publish.py` sends a whole run with its card.
+    Raises:
+        HubError: not allowed, or no answer.
     """
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str | None = None,
-        commit_description: str | None = None,
-        private: bool | None = None,
-        token: bool | str | None = None,
-        revision: str | None = None,
-        create_pr: bool = False,
-        max_shard_size: int | str | None = None,
-        tags: list[str] | None = None,
-        **save_options: Any,
-    ) -> Any:
-        """Save and upload; arguments are those of `transformers.utils.PushToHubMixin.push_to_hub`.
-
-        Args:
-            repo_id: "organisation/name", or "name" below the user of the token.
-            commit_message, commit_description: of the commit.
-            private: whether a repository that does not exist yet is created as private.
-            token: None is what `hf auth login` or HF_TOKEN left.
-            revision: branch.
-            create_pr: propose the commit instead of making it.
-            max_shard_size: of weight files.
-            tags: for the card that is written where the repository has none.
-            save_options: for save_pretrained.
-
-        Returns:
-            `Sent`: repository, commit, address of the commit.
-
-        Raises:
-            HubError: as `send_folder`.
-        """
-        to = Destination(repo_id, revision=revision, private=private, token=token)
-        options = save_options | ({} if max_shard_size is None else {"max_shard_size": max_shard_size})
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, **options)  # type: ignore[attr-defined]
-            repo = prepare_repository(to)
-            sender = _Sender(HfApi(token=token), to, 1.0)
-            if not sender.has_card(repo):
-                listed = "".join(f"- {tag}\n" for tag in ["m33d", *(tags or ())])
-                card = f"---\nlibrary_name: transformers\ntags:\n{listed}---\n\nNo evaluation of this model is known.\n"
-                Path(folder, "README.md").write_text(card, encoding="utf-8")
-            message = commit_message or f"Upload {type(self).__name__}"
-            return send_folder(Path(folder), to, message, description=commit_description, create_pr=create_pr)
+    return _Sender(HfApi(token=destination.token), destination, pause).has_card(repo)
 
 
 class _Sender:

@@ -20,7 +20,6 @@ from .decoder_m33d import M33DDecoder
 from .encoder_choice_m33d import with_encoders
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
 from .errors_m33d import ConfigError
-from .hub_upload_m33d import PushesInOneCommit
 from .initialisation_m33d import Leaf, initialise_as_asked, initialise_patch_kernel
 from .leftovers_m33d import PRETRAINING_PARTS
 from .masking_m33d import JOINT
@@ -28,6 +27,7 @@ from .multimae_decoder_m33d import M33DTargetDecoder
 from .outputs_m33d import M33DModelOutput
 from .patches_m33d import Grid
 from .positions_m33d import M33DLearnedPositions, encoder_positions
+from .pushing_m33d import PushesInOneCommit
 from .states_m33d import M33DAttentions, M33DHiddenStates, M33DStateTaps, states_are_wanted
 
 Tensors = dict[str, torch.Tensor]

@@ -55,7 +55,7 @@ def scrub_initialisation(report: Mapping[str, Any], lineage: Lineage) -> dict[st
 def _clean(value: Any, key: str, left_out: list[str]) -> Any:
     """A tree without the strings that may tell something."""
     if isinstance(value, Mapping):
-        found = {}
+        found: dict[str, Any] = {}
         for name, entry in value.items():
             if not _WORD.fullmatch(str(name)):  # a file's name, as some options have for keys
                 left_out.append(f"a key of {key}")
