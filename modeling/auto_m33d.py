@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .pushing_m33d import PushesInOneCommit
+
 if TYPE_CHECKING:
     # transformers finds the files that a class needs by parsing import lines, also those below a condition. This file
     # leads to every file of the folder, and the configuration leads to this file: whichever class is loaded, all files
@@ -67,7 +69,7 @@ def copy_code(folder: str | os.PathLike[str]) -> None:
         shutil.copyfile(path, Path(folder) / path.name)
 
 
-class TravelsWithItsCode:
+class TravelsWithItsCode(PushesInOneCommit):
     """Base of the configuration and the processors, before the library's base class: saves the code with them."""
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:

@@ -94,6 +94,10 @@ class UnreachableError(M33DError, RuntimeError):
     """A network, or a storage behind it, that does not answer; nothing is known to be wrong with the data."""
 
 
+class HubError(M33DError, RuntimeError):
+    """Something that cannot be published, or that a hub refused or did not take."""
+
+
 class NonFiniteLossError(M33DError, RuntimeError):
     """The loss or its gradient became NaN or infinite."""
 

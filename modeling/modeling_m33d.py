@@ -27,6 +27,7 @@ from .multimae_decoder_m33d import M33DTargetDecoder
 from .outputs_m33d import M33DModelOutput
 from .patches_m33d import Grid
 from .positions_m33d import M33DLearnedPositions, encoder_positions
+from .pushing_m33d import PushesInOneCommit
 from .states_m33d import M33DAttentions, M33DHiddenStates, M33DStateTaps, states_are_wanted
 
 Tensors = dict[str, torch.Tensor]
@@ -35,7 +36,7 @@ Tensors = dict[str, torch.Tensor]
 GLOBAL = "global"
 
 
-class M33DPreTrainedModel(PreTrainedModel):
+class M33DPreTrainedModel(PushesInOneCommit, PreTrainedModel):  # type: ignore[misc]
     """Weight initialisation and the habits shared by every M33D model."""
 
     config: M33DConfig

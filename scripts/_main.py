@@ -88,4 +88,9 @@ def _run(task_name: str, words: list[str]) -> int:
         return 0
     from m33d_hf.training.run.loop import train
 
-    return train(settled.args, task, settled.decided, command).exit_code
+    publish = None
+    if settled.args.hub.push:
+        from m33d_hf.hub.publishing import publisher_of_run
+
+        publish = publisher_of_run(settled.args)
+    return train(settled.args, task, settled.decided, command, publish).exit_code

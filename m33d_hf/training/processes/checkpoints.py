@@ -147,8 +147,8 @@ class CheckpointStore:
 
     def save_if_best(
         self, model: nn.Module, state: dict[str, Any], metric: str, greater: bool, beside: Beside | None = None
-    ) -> None:
-        """`save_best` where ``state["metrics"][metric]`` is better than that of the best so far.
+    ) -> Path | None:
+        """`save_best` where ``state["metrics"][metric]`` is better than that of the best so far; None where it is not.
 
         Raises:
             CheckpointError: as `save`.
@@ -158,7 +158,8 @@ class CheckpointStore:
         known = found.get(metric) if isinstance(found, dict) else None
         value = state["metrics"][metric]
         if not isinstance(known, int | float) or (value > known if greater else value < known):
-            self.save_best(model, state, beside)
+            return self.save_best(model, state, beside)
+        return None
 
     def clean(self) -> None:
         """Remove what a killed run left behind, and restore a checkpoint that was being replaced."""

@@ -218,6 +218,16 @@ class LoggingArguments:
 
 
 @dataclass
+class HubArguments:
+    """Publishing each best checkpoint on the Hub while the run goes on (docs/publishing.md)."""
+
+    push: bool = _f(False, "Publish checkpoints/best whenever an evaluation has replaced it.")
+    repo: str | None = _f(None, "ORG/NAME on the Hub; created where it is missing.")
+    license: str | None = _f(None, "Licence of the weights for the card; null = what they inherit.")
+    private: bool = _f(False, "Create the repository as private.")
+
+
+@dataclass
 class RunArguments:
     """All arguments of a run; its `to_dict` is stored in train_config.json."""
 
@@ -257,6 +267,7 @@ class RunArguments:
     evaluation: EvaluationArguments = dataclasses.field(default_factory=EvaluationArguments)
     checkpoint: CheckpointArguments = dataclasses.field(default_factory=CheckpointArguments)
     logging: LoggingArguments = dataclasses.field(default_factory=LoggingArguments)
+    hub: HubArguments = dataclasses.field(default_factory=HubArguments)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, ready for JSON; every dataclass becomes a dict."""
@@ -279,6 +290,10 @@ class RunArguments:
             raise ConfigError(
                 f"Exactly one of train.epochs ({self.train.epochs}) and train.max_steps ({self.train.max_steps}) must"
                 " be given; set the other to null."
+            )
+        if self.hub.push and (self.hub.repo is None or not self.checkpoint.save_best):
+            raise ConfigError(
+                "hub.push publishes checkpoints/best: it needs --hub.repo ORG/NAME and --checkpoint.save_best true."
             )
         if not self.train.compile and (self.train.compile_mode, self.train.compile_backend) != ("default", "inductor"):
             raise ConfigError(

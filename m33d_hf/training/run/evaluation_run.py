@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from m33d_hf.acceleration import place
+from m33d_hf.data.files.markers import file_digest
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.files.skips import count_skipped
 from m33d_hf.data.loader.loading import SampleDataset
@@ -89,7 +90,7 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         metrics = {name.removeprefix("eval/"): float(value) for name, value in found.items()}
         batch = task.evaluation_batch(args)
         results = _results(args, metrics, len(dataset), batch, ranks.size, time.perf_counter() - started)
-        results["warnings"] = warnings
+        results |= _about(args, accelerator.device) | {"warnings": warnings}
         showing = Showing(args, task, model, accelerator, dataset, dataset)
         showing.evaluated(model, 0, last=True)
         rows = [{"kind": "eval", "step": 0, **{eval_name(name): value for name, value in metrics.items()}}]
@@ -231,6 +232,18 @@ def _results(
         "num_processes": processes,
         "seconds": round(seconds, 3),
         **provenance(),
+    }
+
+
+def _about(args: RunArguments, device: torch.device) -> dict[str, Any]:
+    """What tells whose numbers these are: seed, protocol, hardware (no name of a machine), digests of the weights."""
+    own = find_own(str(args.init_from))
+    return {
+        "seed": args.seed,
+        "eval_crop": args.transforms.eval_crop,
+        "depth_protocol": args.evaluation.depth_protocol,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "weights": None if own is None else {path.name: file_digest(path) for path in own.files},
     }
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from m33d_hf.data.files.markers import FINAL, MARKER, mark_complete
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.data.files.skips import count_skipped
-from m33d_hf.errors import CheckpointError, M33DError, NonFiniteLossError
+from m33d_hf.errors import CheckpointError, ConfigError, M33DError, NonFiniteLossError
 from m33d_hf.training.processes.beside import copy_beside
 from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.processes.launch import open_accelerator
@@ -60,7 +60,11 @@ class TrainResult:
 
 
 def train(
-    args: RunArguments, task: Task, decided: Mapping[str, str] | None = None, command: Command | None = None
+    args: RunArguments,
+    task: Task,
+    decided: Mapping[str, str] | None = None,
+    command: Command | None = None,
+    publish: Callable[[Path], None] | None = None,
 ) -> TrainResult:
     """Train `task` with the arguments `args`, resuming from the newest checkpoint in the output folder if there is one.
 
@@ -72,6 +76,8 @@ def train(
         task: what to train.
         decided: dotted key -> the checkpoint or rule that set it, for train_config.json.
         command: that started the run, for the commands it ends with; None writes one from the arguments.
+        publish: called on the main process with the folder of each new best checkpoint; `hub.push` requires one
+            (`m33d_hf.hub.publishing.best_publisher`).
 
     Raises:
         ConfigError: arguments that cannot work here (precision, world size, an output folder in use).
@@ -80,12 +86,18 @@ def train(
         ResumeError: a checkpoint of a run with another recipe.
         NonFiniteLossError: NaN or infinity, captured below output_dir/nonfinite.
     """
+    if args.hub.push and publish is None:
+        raise ConfigError(
+            "hub.push was set, but this call of train() has nothing that publishes: start the run by a run_* script, "
+            "or pass publish=m33d_hf.hub.publishing.best_publisher(...)."
+        )
     with ExitStack() as stack:
         stop = StopSignals()
         accelerator = stack.enter_context(open_accelerator(args))
         if accelerator.is_main_process:
             stack.enter_context(output_lock(args.output_dir))
         run = Run(args, task, accelerator, stop)
+        run.publish = publish if args.hub.push else None
         stack.callback(run.close)
         stack.enter_context(run.report)
         _announce(run, decided or {})
@@ -207,9 +219,16 @@ def _judge(run: Run) -> dict[str, float]:
         best = run.best_metric(metrics)
         if best is not None:
             state = {"step": run.step, "metrics": metrics, **run.facts}
-            run.ranks.on_main(lambda: run.store.save_if_best(model, state, *best, beside=_beside(run, model)))
+            run.ranks.on_main(lambda: _keep_best(run, model, state, best))
         run.showing.evaluated(model, run.step, last=run.step == run.plan.total_steps)
     return metrics
+
+
+def _keep_best(run: Run, model: nn.Module, state: dict[str, Any], best: tuple[str, bool]) -> None:
+    """Keep the weights if they are the best so far, and publish them where that was asked for."""
+    kept = run.store.save_if_best(model, state, *best, beside=_beside(run, model))
+    if kept is not None and run.publish is not None:
+        run.publish(kept)
 
 
 def _beside(run: Run, model: nn.Module) -> Callable[[Path], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,10 @@ class Run:
         description: lines of the task about itself and its data, printed at the start.
         train_set: the training data.
         resumed_from: the checkpoint that this run resumed from, or None.
+        publish: called with the folder of each new best checkpoint, or None.
     """
+
+    publish: Callable[[Path], None] | None = None
 
     def __init__(self, args: RunArguments, task: Task, accelerator: Accelerator, stop: StopSignals) -> None:
         self.args, self.task, self.accelerator, self.stop = args, task, accelerator, stop

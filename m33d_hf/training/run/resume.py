@@ -62,6 +62,7 @@ FREE = (
     "evaluation.",
     "checkpoint.",
     "logging.",
+    "hub.",
 )
 
 

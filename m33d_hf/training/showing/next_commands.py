@@ -50,7 +50,7 @@ _ENCODER = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num
 _KEPT = ("data.", "cpu", "cpu_threads", "num_processes", "train.precision", *(f"model.{name}" for name in _ENCODER))
 # Which of them pre-training alone has.
 _PRETRAINING_ONLY = ("data.mixture", "data.skip_list", "data.label_fraction")
-_OF_ONE_RUN = ("init_from", "init.", "output_dir", "resume", "replay", "dry_run", "eval_only")
+_OF_ONE_RUN = ("init_from", "init.", "output_dir", "resume", "replay", "dry_run", "eval_only", "hub.")
 _WHERE = ("data.source", "data.root", "data.eval_root", "data.frame_stride")
 
 

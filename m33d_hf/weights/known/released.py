@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 _NON_COMMERCIAL, _APACHE = "CC BY-NC 4.0, no commercial use", "Apache-2.0"
+_IDENTIFIERS = {_NON_COMMERCIAL: "cc-by-nc-4.0", _APACHE: "apache-2.0"}
 _SIZES = {"base": "base", "large": "large", "huge": "huge"}
 _LETTERS = {"s": "small", "b": "base", "l": "large", "g": "giant"}
 
@@ -76,6 +77,20 @@ _ORIGINS = (
         _APACHE,
     ),
 )
+
+
+def licence_of(origin: str) -> str | None:
+    """Licence of released weights, by the name of their file or repository.
+
+    Args:
+        origin: path, file name or Hub id as given; a revision behind "@" plays no part.
+
+    Returns:
+        its identifier as model cards have it ("cc-by-nc-4.0", "apache-2.0"); None for names of nothing known.
+    """
+    name = PurePath(origin.partition("@")[0]).name
+    known = next((known for known in _ORIGINS if known.pattern.fullmatch(name)), None)
+    return None if known is None else _IDENTIFIERS[known.licence]
 
 
 def where_from(origin: str) -> str:
