@@ -15,7 +15,7 @@ class PreparedDataArguments:
     """What is prepared; the names are those of the run scripts."""
 
     source: str = _f("folder", "Name of the reader, or MODULE:CLASS, as for training.")
-    root: str | None = _f(None, "Folder of the data; not needed for rooms.")
+    root: str | list[str] | None = _f(None, "Folder of the data, or several, [A, B]; not needed for rooms.")
     split: str = _f("all", "Split to prepare, in a folder of its own: train, validation, test, all.")
     options: dict[str, Any] = _f({}, "Options of the source, by name.")
 

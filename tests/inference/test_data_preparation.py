@@ -239,3 +239,16 @@ def test_sources_without_a_folder(tmp_path: Path) -> None:
     source = build_source("rooms", num_frames=6, image_size=24, cache_dir=tmp_path / "cache")
     assert prepared(source, tmp_path / "out").rows == 6
     assert_same_items(source, HubSource(tmp_path / "out"))
+
+
+def test_several_folders_are_prepared_as_a_run_reads_them(tmp_path: Path) -> None:
+    roots = [write_frames(tmp_path / name, 6, labels="label/{i}.png") for name in ("kitchen", "office")]
+    flags = ["--data.options.num_classes", "4", "--data.options.depth_unit", "mm"]
+    for form in (["--data.root", *map(str, roots)], ["--data.root", f"[{roots[0]}, {roots[1]}]"]):
+        source = build_prepared_source(parse_preparation([*form, *flags]))
+        assert len(source) == 12 and {key.split("/")[0] for key in keys_of(source)} == {"kitchen", "office"}
+    prepared(source, tmp_path / "out")
+    assert_same_items(source, HubSource(tmp_path / "out"))
+    held = ["--data.options.validation", "office", "--data.split", "train"]
+    kept = build_prepared_source(parse_preparation(["--data.root", *map(str, roots), *flags, *held]))
+    assert {key.split("/")[0] for key in keys_of(kept)} == {"kitchen"}

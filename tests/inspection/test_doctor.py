@@ -199,3 +199,14 @@ def test_partial_results_of_other_files_are_not_taken(root: Path, monkeypatch: p
     save(root / "train/scene0/color/009.jpg", boxes(9)[0])
     save(root / "train/scene0/depth/009.png", boxes(9)[1])
     assert check(root)[2]["splits"]["train"]["looked_at"] == 17
+
+
+@pytest.mark.parametrize("form", ["{a} {b}", "--data.root {a} {b}"])
+def test_several_folders_are_checked_as_one(
+    sound: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+):
+    other = Path(shutil.copytree(sound / "train", tmp_path / "other"))
+    words = form.format(a=sound, b=other).split()
+    main([*words, "--data.eval_split", "null", "--output", str(tmp_path / "out"), "--workers", "0"])
+    told = capsys.readouterr().out
+    assert "2 folders: " in told and f"--data.root {sound} {other}" in told.split("next")[-1]
