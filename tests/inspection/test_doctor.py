@@ -13,8 +13,10 @@ from PIL import Image
 from helpers.doctor import check
 from helpers.frames_on_disk import save
 from helpers.planted_frames import boxes, write_planted, write_scene
+from helpers.preparations import prepared
 from helpers.sunrgbd_folders import rotated
 from m33d_hf.data.files.skips import read_skipped
+from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.inspection import running
 from m33d_hf.inspection.splits import Split
 from m33d_hf.scripts.check_data import main
@@ -202,11 +204,24 @@ def test_partial_results_of_other_files_are_not_taken(root: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("form", ["{a} {b}", "--data.root {a} {b}"])
-def test_several_folders_are_checked_as_one(
-    sound: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
-):
+def test_several_folders_are_checked_as_one(sound: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]):
     other = Path(shutil.copytree(sound / "train", tmp_path / "other"))
     words = form.format(a=sound, b=other).split()
     main([*words, "--data.eval_split", "null", "--output", str(tmp_path / "out"), "--workers", "0"])
     told = capsys.readouterr().out
     assert "2 folders: " in told and f"--data.root {sound} {other}" in told.split("next")[-1]
+
+
+@pytest.mark.parametrize(("form", "source"), [("parquet", "hub"), ("shards", "shards")])
+def test_prepared_training_data_alone_are_no_problem(
+    sound: Path, tmp_path: Path, form: str, source: str, capsys: pytest.CaptureFixture[str]
+):
+    frames = FolderSource(sound / "train", depth_unit="mm")
+    prepared(frames, tmp_path / "prepared/train", format=form)
+    words = ["--data.source", source, "--data.root", str(tmp_path / "prepared"), "--output", str(tmp_path / "out")]
+    assert main([*words, "--workers", "0"]) == 0
+    told = capsys.readouterr().out
+    assert "the training split alone is checked" in told and "--data.eval_split null" in told.split("next")[-1]
+    prepared(frames, tmp_path / "prepared/test", format=form)
+    main([*words, "--workers", "0"])
+    assert "--data.eval_split test" in capsys.readouterr().out.split("next")[-1]
