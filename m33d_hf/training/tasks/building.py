@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Collection
 from dataclasses import replace
@@ -59,6 +60,9 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
     split = "all" if data.eval_root is not None else data.train_split if train else data.eval_split
     root = data.root if train or data.eval_root is None else data.eval_root
     try:
+        lacking = root is None and source_options(data.source).get("root") is inspect.Parameter.empty
+        if data.mixture is not None and lacking and "root" not in options:
+            raise MissingSplitError(f"data.mixture is for training, and the source {data.source!r} has no data.root")
         if isinstance(root, list):
             return read_roots(name_roots(root), split, options, partial(_build_one, args, config))
         return _build_one(args, config, root, split, options)

@@ -107,7 +107,8 @@ def test_own_frames_keep_their_flags(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("extends: scannet_stage2\nmethod: mae\ndata: {source: folder, root: frames}\n", encoding="utf-8")
     said = following("pretraining", ["--recipe", str(recipe)])["run_depth_estimation.py"]
-    assert value(said, "data.source") == "folder" and value(said, "data.root") == "frames"
+    data = resolve(said, "depth_estimation").args.data
+    assert data.source == "folder" and data.root == "frames"
 
 
 def test_after_fine_tuning() -> None:
@@ -131,7 +132,8 @@ def test_after_a_stop_a_dry_run_and_an_evaluation() -> None:
     assert check(after_dry_run(command)) == {"run_depth_estimation.py": given[:-1]}
     fresh = Command(command.start, ("--recipe", "rooms/depth", "--resume", "none"))
     assert check(to_continue(fresh)) == {"run_depth_estimation.py": ["--recipe", "rooms/depth"]}  # it would be refused
-    args = parse_arguments([*given[:4], "--init_from", "m", "--eval_only", "--data.root", "photos"], "depth_estimation")
+    args = parse_arguments([*given[:4], "--init_from", "m", "--eval_only", "--data.source", "folder",
+                            "--data.root", "photos"], "depth_estimation")  # fmt: skip
     assert value(check(after_evaluation(args, command))["predict.py"], "input") == "photos"
     assert told([]) == []
 
@@ -204,3 +206,20 @@ def test_the_launcher_is_part_of_the_command(monkeypatch: pytest.MonkeyPatch) ->
     module = Command(("python", "-m", "m33d_hf.scripts.run_pretrain"))
     assert module.other("visualize.py", []).line() == "python -m m33d_hf.scripts.visualize"
     assert module.of_task("depth_estimation", []).line() == "python -m m33d_hf.scripts.run_depth_estimation"
+
+
+@pytest.mark.parametrize(("source", "reads"), [("folder", True), ("hub", False), ("shards", False), ("nyuv2", False)])
+def test_predictions_are_proposed_of_pictures_and_evaluations_of_data_that_are_there(source: str, reads: bool) -> None:
+    given = ["--recipe", "nyuv2_depth", "--data.source", source, "--data.root", "FRAMES", "--output_dir", "out"]
+    found = following("depth_estimation", given)
+    assert value(found["predict.py"], "input") == ("FRAMES" if reads else "PHOTOS")
+    assert value(found["run_depth_estimation.py"], "eval_only") == "true"
+    assert "run_depth_estimation.py" not in following("depth_estimation", [*given, "--data.eval_split", "null"])
+
+
+def test_after_a_mixture_the_folder_of_the_next_task_is_asked_for() -> None:
+    given = ["--recipe", "scannet_stage2", "--method", "mae", "--data.source", "folder", "--data.mixture",
+             "[{source: folder, root: a}]", "--data.eval_split", "null"]  # fmt: skip
+    assert value(following("pretraining", given)["run_depth_estimation.py"], "data.root") == "FRAMES"
+    stated = following("pretraining", [*given, "--data.root", "b"])
+    assert value(stated["run_depth_estimation.py"], "data.root") == "b"
