@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.doctor import check
+from helpers.doctor import check, notes_of
 from helpers.frames_on_disk import save
 from helpers.planted_frames import boxes, write_planted, write_scene
 from helpers.preparations import prepared
@@ -225,3 +225,10 @@ def test_prepared_training_data_alone_are_no_problem(
     prepared(frames, tmp_path / "prepared/test", format=form)
     main([*words, "--workers", "0"])
     assert "--data.eval_split test" in capsys.readouterr().out.split("next")[-1]
+
+
+def test_a_scene_far_from_the_others_that_may_be_a_close_up_is_noted(root: Path):
+    write_scene(root / "train/near", 7, scale=0.1)  # centimetres of a room, or millimetres of a table top
+    code, problems, report = check(root, "--data.options.depth_unit", "millimetre")
+    assert (code, problems) == (0, "")
+    assert "scene train/near: its median is 0." in notes_of(report) and "depth_unit" in notes_of(report)

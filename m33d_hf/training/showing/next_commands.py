@@ -46,6 +46,7 @@ _RECIPES = {
     ("action_detection", ""): ("own/phases", "orar_temporal"),
 }
 _PHASES = ("phases", "procedures")
+_DENSE = ("depth_estimation", "semantic_segmentation")  # of single images, also with encoders of clips
 # Sources whose folders hold pictures or videos, which predict.py reads; others hold recordings, tables or archives.
 _OF_FILES = ("folder", "tum", "ucf101", "phases")
 # Of a command line, what another run on the same data with the same encoder has to be told again.
@@ -112,7 +113,7 @@ def after_run(args: RunArguments, command: Command, source: Source, clips: bool)
     if args.data.eval_split is not None or args.data.eval_root is not None:
         found.append(NextCommand("evaluate the final weights again, or other data (--data.eval_root)", judged.line()))
     found += _prediction(args, command, output, VIDEOS if clips else PHOTOS)
-    if args.task in ("depth_estimation", "semantic_segmentation"):
+    if args.task in _DENSE:
         found.append(NextCommand("more pictures", command.other("visualize.py", ["--model", output]).line()))
     if args.task in ("video_classification", "semantic_segmentation") and args.init_from is not None:
         words = [*without_keys(command.words, _OF_ONE_RUN), *words_of({"init_from": args.init_from})]
@@ -129,7 +130,7 @@ def _after_pretraining(args: RunArguments, command: Command, source: Source, cli
     found = [NextCommand("see its reconstructions", pictures.line())]
     if args.stage == 1:
         return [*_second_stage(args, command)]
-    if clips:
+    if clips and (source.action_names is not None or source.depth_spec is None or args.data.source in _PHASES):
         return [*found, *_tuning("video_classification", "fine-tune it on labelled clips", args, command)]
     spec = source.depth_spec
     if spec is not None and spec.kind == "metric":
@@ -157,7 +158,8 @@ def _tuning(task: str, purpose: str, args: RunArguments, command: Command) -> li
         return []
     ending = {"depth_estimation": "depth", "semantic_segmentation": "semseg", "action_detection": "temporal"}
     output = f"{args.output_dir}-{ending.get(task, 'finetuned')}"
-    kept = without_keys(only_keys(command.words, _KEPT), _PRETRAINING_ONLY)
+    clips_only = ("model.num_frames", "model.tubelet_size") if task in _DENSE else ()
+    kept = without_keys(only_keys(command.words, _KEPT), [*_PRETRAINING_ONLY, *clips_only])
     words = ["--recipe", recipe, *kept]
     words += _missing(task, words, args)
     if args.data.mixture is not None and _lacks_root(args) and "--data.root" not in words:
@@ -185,7 +187,7 @@ def _missing(task: str, words: Sequence[str], args: RunArguments) -> list[str]:
         if (value := getattr(here, key[5:])) is not None and not same_setting(getattr(there, key[5:]), value)
     }
     usual = M33DConfig()
-    for name in _ENCODER[1:]:  # the task's own recipe says at which size it looks
+    for name in _ENCODER[1:-2] if task in _DENSE else _ENCODER[1:]:  # the task's own recipe says at which size it looks
         mine, theirs = (each.get(name, getattr(usual, name)) for each in (args.model, resolved.model))
         if not same_setting(mine, theirs):
             absent[f"model.{name}"] = mine

@@ -33,8 +33,9 @@ from m33d_hf.training.showing.next_commands import (
 
 ROOT = Path(__file__).parents[3]
 TASK_OF = {"run_pretrain.py": "pretraining"} | {f"run_{task}.py": task for task in list(TASKS)[1:]}
-SOURCE: Any = SimpleNamespace(depth_spec=DepthSpec(scale=1.0), class_names=["wall", "floor"])
-METRIC_FREE: Any = SimpleNamespace(depth_spec=None, class_names=None)
+SOURCE: Any = SimpleNamespace(depth_spec=DepthSpec(scale=1.0), class_names=["wall", "floor"], action_names=None)
+METRIC_FREE: Any = SimpleNamespace(depth_spec=None, class_names=None, action_names=None)
+ACTIONS: Any = SimpleNamespace(depth_spec=DepthSpec(scale=1.0), class_names=None, action_names=["wave"])
 
 
 def check(commands: list[NextCommand]) -> dict[str, list[str]]:
@@ -87,7 +88,8 @@ def test_after_pre_training_of_images() -> None:
 
 
 def test_after_pre_training_of_clips_and_of_a_first_stage() -> None:
-    clips = following("pretraining", ["--recipe", "rooms/pretrain_clips", "--output_dir", "outputs/c"], clips=True)
+    given = ["--recipe", "rooms/pretrain_clips", "--output_dir", "outputs/c"]
+    clips = following("pretraining", given, ACTIONS, clips=True)
     assert list(clips) == ["visualize.py", "run_video_classification.py"]
     assert value(clips["run_video_classification.py"], "recipe") == "rooms/actions"
     first = following("pretraining", ["--recipe", "rooms/pretrain_stage1", "--seed", "3", "--output_dir", "outputs/s"])
@@ -223,3 +225,12 @@ def test_after_a_mixture_the_folder_of_the_next_task_is_asked_for() -> None:
     assert value(following("pretraining", given)["run_depth_estimation.py"], "data.root") == "FRAMES"
     stated = following("pretraining", [*given, "--data.root", "b"])
     assert value(stated["run_depth_estimation.py"], "data.root") == "b"
+
+
+def test_after_clips_without_labels_come_the_tasks_of_single_images() -> None:
+    given = ["--recipe", "ucf101_pretrain", "--data.source", "scannet", "--data.root", "SCANNET"]
+    found = following("pretraining", given, clips=True)
+    assert list(found) == ["visualize.py", "run_depth_estimation.py", "run_semantic_segmentation.py"]
+    for task in ("depth_estimation", "semantic_segmentation"):
+        args = resolve(found[f"run_{task}.py"], task).args
+        assert args.data.source == "scannet" and int(args.model.get("num_frames", 1)) == 1
