@@ -72,7 +72,8 @@ def folder_of_split(folder: Path, split: str | None) -> tuple[Path, str | None]:
 
 
 def of_split(files: list[File], folder: Any, split: str | None) -> list[File]:
-    """The files whose paths below `folder` say that they belong to a split (train-00000-of-00002.parquet, train/..).
+    """The files whose paths below `folder` say that they belong to a split (train-00000-of-00002.parquet, train/..);
+    all of them where the folder itself is called so and no file says anything.
 
     Raises:
         MissingSplitError: none does.
@@ -80,9 +81,13 @@ def of_split(files: list[File], folder: Any, split: str | None) -> list[File]:
     if split is None:
         return files
     root = str(folder).rstrip("/")
-    chosen = [file for file in files if _names_split(str(file).removeprefix(root), split)]
+    below = [str(file).removeprefix(root) for file in files]
+    chosen = [file for file, path in zip(files, below, strict=True) if _names_split(path, split)]
+    whole = root.rpartition("/")[2].lower() in _ALIASES.get(split, (split,))
+    if whole and not any(_names_split(path, each) for path in below for each in ("train", "validation", "test")):
+        return files  # the folder is that of the split
     if not chosen:
-        tested = split != "test" and any(_names_split(str(file).removeprefix(root), "test") for file in files)
+        tested = split != "test" and any(_names_split(path, "test") for path in below)
         raise MissingSplitError(
             f"{folder} has no split {split!r}: no folder and no file of that name. Read everything with split "
             "'all' (for training, --data.train_split all; without evaluation, --data.eval_split null).",
