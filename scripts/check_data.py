@@ -1,6 +1,6 @@
 """Check a data set before any compute is spent: what a run would read, and what would stop or spoil it.
 
-  python scripts/check_data.py FRAMES                        a folder of your own frames
+  python scripts/check_data.py FRAMES                        a folder of your own frames, or several
   python scripts/check_data.py --recipe NAME --data.root R   the data of a recipe; all --data.* of the run scripts
 
 Writes report.json, skipped_files.csv (which a run takes as --data.skip_list), duplicates.csv and contact_sheet.png.
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         description=__doc__,
-        usage="check_data.py [FRAMES] [options] [--recipe NAME] [--data.source X] [--data.root ROOT] [--data.* ...]",
+        usage="check_data.py [FRAMES ..] [options] [--recipe NAME] [--data.source X] [--data.root ROOT] [--data.* ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or "-h" in words or "--help" in words:
         return _help(words)
     from m33d_hf.inference.preparation.arguments import build_prepared_source, parse_preparation
+    from m33d_hf.inference.preparation.options import how_to_read
     from m33d_hf.inference.preparation.preparing import prepare_data
     from m33d_hf.inference.sharding import launched_place
 
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{rank}interrupted; run the same command to continue", file=sys.stderr)
         return 130
     print(f"{rank}{summary.describe()}")
+    if place.rank == 0:
+        print(f"read it with: {how_to_read(options)}")
     return 0
 
 

@@ -52,17 +52,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Request:
-    """Read a command line: [FRAMES] [the doctor's options] [arguments of a run].
+    """Read a command line: [FRAMES ..] [the doctor's options] [arguments of a run].
 
-    FRAMES alone means `--data.source folder --data.root FRAMES`; without a recipe, `checked_as` says which one
-    tells how the data is used.
+    FRAMES, one folder or several, mean `--data.source folder --data.root FRAMES`, and so does a root alone. Without a
+    recipe, `checked_as` says which one tells how the data is used.
 
     Raises:
         ConfigError: as `resolve`; a number out of range, a folder that is not there, or nothing to check.
     """
     rest, positional = list(words), []
-    if rest and not rest[0].startswith("-"):
-        positional = [rest.pop(0)]
+    while rest and not rest[0].startswith("-"):
+        positional.append(rest.pop(0))
     own, others = parser.parse_known_args(rest)
     for name, least in (("workers", 0), ("max_samples", 1), ("frames", 0)):
         value = getattr(own, name)
@@ -73,10 +73,10 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
     data = data if isinstance(data, dict) else {}
     if positional:
         if "root" in data:
-            raise ConfigError(f"{positional[0]!r} and --data.root are both given; leave one out.")
+            raise ConfigError(f"{' '.join(positional)!r} and --data.root are both given; leave one out.")
         source = [] if "source" in data else ["--data.source", "folder"]
-        others = [*others, *source, "--data.root", positional[0]]
-    elif "recipe" not in overrides and "source" not in data:
+        others = [*others, *source, "--data.root", *positional]
+    elif not {"source", "root", "mixture"} & set(data) and "recipe" not in overrides:
         raise ConfigError(
             "nothing to check: give a folder of frames, --recipe NAME, or --data.source X --data.root ROOT."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 IGNORE_INDEX = 255
 _HEADER_WIDTH = 18  # letters above a column
+_MOST_NAMED = 20  # classes that a legend names whether they occur or not
+_ENTRY, _LETTER, _LINE = 0.55, 0.06, 0.16  # of a legend at its font size: an entry without its name, inches
 
 
 def label_colors(count: int) -> np.ndarray:
@@ -41,7 +44,8 @@ def segmentation_figure(
     class_names: Sequence[str],
     title: str,
 ) -> Figure:
-    """A row per image: RGB, label, then one column per entry of `predictions`; legend of the classes below.
+    """A row per image: RGB, label, then one column per entry of `predictions`; a legend of the classes below (of those
+    that occur, where there are many).
 
     Args:
         images: (H, W, 3) in [0, 1] or uint8.
@@ -51,7 +55,16 @@ def segmentation_figure(
     from matplotlib.patches import Patch
 
     columns = 2 + len(predictions)
-    figure, axes = new_figure(1.35 * columns, 1.35 * len(images) + 1.0, len(images), columns)
+    named = list(range(len(class_names)))
+    if len(named) > _MOST_NAMED:
+        drawn = chain(labels, *predictions.values())
+        occurring = set().union(*(np.unique(map_).tolist() for map_ in drawn))
+        named = [number for number in named if number in occurring]
+    longest = max((len(class_names[number]) for number in named), default=0)
+    width = 1.35 * columns
+    entries = max(1, min(5, int(width / (_ENTRY + _LETTER * longest))))
+    legend = _LINE * -(-len(named) // entries)
+    figure, axes = new_figure(width, 1.35 * len(images) + 0.4 + legend, len(images), columns)
     for row, (image, label) in enumerate(zip(images, labels, strict=True)):
         maps = [image, color_labels(label, len(class_names))]
         maps += [color_labels(prediction[row], len(class_names)) for prediction in predictions.values()]
@@ -60,8 +73,8 @@ def segmentation_figure(
             axis.imshow(map_, interpolation="nearest")
     _headers(axes[0], ["RGB", "label", *predictions])
     colors = label_colors(len(class_names))
-    handles = [Patch(facecolor=tuple(color), label=name) for color, name in zip(colors, class_names, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=7.5)
+    handles = [Patch(facecolor=tuple(colors[number]), label=class_names[number]) for number in named]
+    figure.legend(handles=handles, loc="outside lower center", ncols=entries, frameon=False, fontsize=7.5)
     figure.suptitle(title, fontsize=10)
     return figure
 

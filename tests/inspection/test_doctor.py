@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.doctor import check
+from helpers.doctor import check, notes_of
 from helpers.frames_on_disk import save
 from helpers.planted_frames import boxes, write_planted, write_scene
+from helpers.preparations import prepared
 from helpers.sunrgbd_folders import rotated
 from m33d_hf.data.files.skips import read_skipped
+from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.inspection import running
 from m33d_hf.inspection.splits import Split
 from m33d_hf.scripts.check_data import main
@@ -199,3 +201,34 @@ def test_partial_results_of_other_files_are_not_taken(root: Path, monkeypatch: p
     save(root / "train/scene0/color/009.jpg", boxes(9)[0])
     save(root / "train/scene0/depth/009.png", boxes(9)[1])
     assert check(root)[2]["splits"]["train"]["looked_at"] == 17
+
+
+@pytest.mark.parametrize("form", ["{a} {b}", "--data.root {a} {b}"])
+def test_several_folders_are_checked_as_one(sound: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]):
+    other = Path(shutil.copytree(sound / "train", tmp_path / "other"))
+    words = form.format(a=sound, b=other).split()
+    main([*words, "--data.eval_split", "null", "--output", str(tmp_path / "out"), "--workers", "0"])
+    told = capsys.readouterr().out
+    assert "2 folders: " in told and f"--data.root {sound} {other}" in told.split("next")[-1]
+
+
+@pytest.mark.parametrize(("form", "source"), [("parquet", "hub"), ("shards", "shards")])
+def test_prepared_training_data_alone_are_no_problem(
+    sound: Path, tmp_path: Path, form: str, source: str, capsys: pytest.CaptureFixture[str]
+):
+    frames = FolderSource(sound / "train", depth_unit="mm")
+    prepared(frames, tmp_path / "prepared/train", format=form)
+    words = ["--data.source", source, "--data.root", str(tmp_path / "prepared"), "--output", str(tmp_path / "out")]
+    assert main([*words, "--workers", "0"]) == 0
+    told = capsys.readouterr().out
+    assert "the training split alone is checked" in told and "--data.eval_split null" in told.split("next")[-1]
+    prepared(frames, tmp_path / "prepared/test", format=form)
+    main([*words, "--workers", "0"])
+    assert "--data.eval_split test" in capsys.readouterr().out.split("next")[-1]
+
+
+def test_a_scene_far_from_the_others_that_may_be_a_close_up_is_noted(root: Path):
+    write_scene(root / "train/near", 7, scale=0.1)  # centimetres of a room, or millimetres of a table top
+    code, problems, report = check(root, "--data.options.depth_unit", "millimetre")
+    assert (code, problems) == (0, "")
+    assert "scene train/near: its median is 0." in notes_of(report) and "depth_unit" in notes_of(report)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.losses_m33d import normalize_patches
@@ -166,3 +167,15 @@ def test_curves(tmp_path: Path) -> None:
     assert "nothing logged" in figure.axes[1].texts[0].get_text()
     save_figure(figure, tmp_path / "c.png")
     assert smooth([1.0, 3.0, 5.0], 2) == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("count", [3, 20, 102])
+def test_the_legend_of_classes_lies_within_a_narrow_picture_and_names_what_occurs(count: int) -> None:
+    names = [f"shower curtain {number}" for number in range(count)]
+    maps = [np.full((6, 8), number) for number in (0, 2)]
+    figure = segmentation_figure([np.zeros((6, 8, 3))] * 2, maps, {"run": maps}, names, "title")
+    FigureCanvasAgg(figure).draw()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1 and legend.y0 >= 0
+    assert legend.y1 <= min(axis.get_window_extent().y0 for axis in figure.axes)
+    assert len(figure.legends[0].get_texts()) == (2 if count > 20 else count)

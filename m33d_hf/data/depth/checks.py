@@ -18,7 +18,7 @@ from m33d_hf.modeling.depth_spec_m33d import ROTATED_UNIT, UNITS_PER_METRE, Dept
 # A median outside these (metres) is a wrong unit, whoever asked for it.
 NEAREST_MEDIAN, FARTHEST_MEDIAN = 0.01, 100.0
 # What scenes of one data set may differ by, beyond those looked at and from their middle.
-_SCENES, _BEYOND = 4.0, 1.5
+SCENES, _BEYOND = 4.0, 1.5
 # How near to the rest another unit must bring a file, and how much more plausible it must be.
 _NEAR, _MORE_PLAUSIBLE = 2.5, 2.0
 _PIXELS = 1500
@@ -43,7 +43,7 @@ class DepthCheck:
 
     def objection(self, metres: float, stored: float) -> str | None:
         """Why a file with these medians seems to have a different unit from the rest; None if it may have the same."""
-        if self.low / _BEYOND <= metres <= self.high * _BEYOND or 1 / _SCENES < metres / self.middle < _SCENES:
+        if self.low / _BEYOND <= metres <= self.high * _BEYOND or 1 / SCENES < metres / self.middle < SCENES:
             return None
         if not NEAREST_MEDIAN <= metres <= FARTHEST_MEDIAN:
             return f"its median is {metres:.3g} m as {self.spec.unit}, which no depth camera measures"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from m33d_hf.data.depth.checks import DepthCheck
+from m33d_hf.data.depth.checks import SCENES, DepthCheck
 from m33d_hf.data.measuring.duplicates import MOST_DIFFERENT, Pair
 from m33d_hf.data.measuring.misalignment import LEAST_FRAMES, EdgeTally, Misplacement, suspected_misplacement
 from m33d_hf.data.measuring.samples import BLANK
@@ -43,7 +43,12 @@ def judge_split(subject: Subject, tally: SplitTally) -> list[Finding]:
         *_labels(subject, tally, True),
         *_sizes(subject, tally),
     ]
-    notes = [*_lengths(subject, tally, False), *_labels(subject, tally, False), *_left_out(subject, tally)]
+    notes = [
+        *_foreign_scenes(subject, tally, False),
+        *_lengths(subject, tally, False),
+        *_labels(subject, tally, False),
+        *_left_out(subject, tally),
+    ]
     return [Finding(subject.name, text) for text in problems] + [Finding(subject.name, text, False) for text in notes]
 
 
@@ -115,8 +120,9 @@ def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
     yield from _foreign_scenes(subject, tally)
 
 
-def _foreign_scenes(subject: Subject, tally: SplitTally) -> Iterator[str]:
-    """Scenes whose median depth another unit would bring near that of the middle scene (`DepthCheck`)."""
+def _foreign_scenes(subject: Subject, tally: SplitTally, problems: bool = True) -> Iterator[str]:
+    """Scenes whose median depth another unit would bring near that of the middle scene (`DepthCheck`); else, as notes,
+    those whose median is only far from it."""
     spec = subject.source.depth_spec
     if spec is None or spec.kind != "metric" or spec.scale is None:
         return
@@ -127,10 +133,18 @@ def _foreign_scenes(subject: Subject, tally: SplitTally) -> Iterator[str]:
     middle = median(known.values())
     check = DepthCheck(spec, spec.scale > 1, middle, middle, middle)
     objections = {name: check.objection(value, value * spec.scale) for name, value in known.items()}
-    foreign = [(name, reason) for name, reason in objections.items() if reason is not None]
-    yield from (f"scene {name}: {reason.replace('other files', 'middle scene')}" for name, reason in foreign[:EXAMPLES])
-    if len(foreign) > EXAMPLES:
-        yield f"{len(foreign) - EXAMPLES} further scenes differ as much; see report.json"
+    if problems:
+        told = [f"{name}: {text.replace('other files', 'middle scene')}" for name, text in objections.items() if text]
+    else:
+        told = [
+            f"{name}: its median is {value:.3g} m, that of the middle scene {middle:.3g} m; is it that near or far, or "
+            "stored in another unit (--data.options.depth_unit)?"
+            for name, value in known.items()
+            if objections[name] is None and not 1 / SCENES < value / middle < SCENES
+        ]
+    yield from (f"scene {text}" for text in told[:EXAMPLES])
+    if len(told) > EXAMPLES:
+        yield f"{len(told) - EXAMPLES} further scenes differ as much; see report.json"
 
 
 def _misaligned(tally: SplitTally) -> Iterator[str]:

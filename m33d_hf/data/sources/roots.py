@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
+from m33d_hf.data.sources.frames.splits import canonical_split
 from m33d_hf.data.sources.mixture import MixtureSource
-from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
 
 def name_roots(roots: Sequence[str | Path]) -> dict[str, Path]:
@@ -58,6 +59,46 @@ def held_out(validation: Any, names: Mapping[str, Path]) -> dict[str, list[str] 
         own = held[name]
         held[name] = None if not sequence or own is None else [*own, sequence]
     return held
+
+
+def read_roots(
+    roots: Mapping[str, Path],
+    split: str | None,
+    options: Mapping[str, Any],
+    build: Callable[[str, str | None, dict[str, Any]], Source],
+) -> RootsSource:
+    """The same source in several folders; a folder of which `validation` leaves nothing for the split is left out.
+
+    Args:
+        roots: from `name_roots`.
+        split: of each folder; None as the source has it.
+        options: of the source; their `validation` may name whole folders, as `held_out` describes.
+        build: (folder, split, options) to a source.
+
+    Raises:
+        ConfigError: as `held_out`, or a test split where `validation` defines the other two.
+        DataError: no folder has anything for the split. Others as `build` and `RootsSource`.
+    """
+    validation = options.get("validation")
+    named = validation is not None and not isinstance(validation, int | float)
+    held = held_out(validation, roots) if named else {}
+    part = None if split in (None, "all") else canonical_split(str(split))
+    if named and part == "test":
+        raise ConfigError("the option validation defines the splits train and validation; there is no split 'test'")
+    sources = {}
+    for name, folder in roots.items():
+        own, wanted = dict(options), split
+        if named and held[name]:
+            own["validation"] = held[name]
+        elif named:  # all of the folder is for validation, or all of it for training
+            if part is not None and (part == "validation") != (held[name] is None):
+                continue
+            del own["validation"]
+            wanted = "all"
+        sources[name] = build(str(folder), wanted, own)
+    if not sources:
+        raise DataError(f"the split {split!r} is empty: validation is {validation!r} of the folders {', '.join(roots)}")
+    return RootsSource(sources)
 
 
 class RootsSource(MixtureSource):

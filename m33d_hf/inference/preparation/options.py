@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.options import option as _f
@@ -15,7 +17,7 @@ class PreparedDataArguments:
     """What is prepared; the names are those of the run scripts."""
 
     source: str = _f("folder", "Name of the reader, or MODULE:CLASS, as for training.")
-    root: str | None = _f(None, "Folder of the data; not needed for rooms.")
+    root: str | list[str] | None = _f(None, "Folder of the data, or several, [A, B]; not needed for rooms.")
     split: str = _f("all", "Split to prepare, in a folder of its own: train, validation, test, all.")
     options: dict[str, Any] = _f({}, "Options of the source, by name.")
 
@@ -35,3 +37,15 @@ class PreparationOptions:
     verify: bool = _f(False, "Compare complete parts with their digests, and write damaged ones anew.")
     report_seconds: float = _f(10.0, "Seconds between progress lines.", above=0, high=1e6)
     data: PreparedDataArguments = field(default_factory=PreparedDataArguments)
+
+
+def how_to_read(options: PreparationOptions) -> str:
+    """The flags with which a run reads the output: by the folder above where it is called as its split."""
+    output = Path(options.output).expanduser()
+    by_split = options.data.split != "all" and output.name == options.data.split
+    words = {
+        "data.source": "shards" if options.format == "shards" else "hub",
+        "data.root": str(output.parent if by_split else output),
+    }
+    words |= {} if by_split else {"data.train_split": "all", "data.eval_split": "null"}
+    return " ".join(f"--{key} {shlex.quote(value)}" for key, value in words.items())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import Parameter
 from pathlib import Path
 
 from m33d_hf.data.source import Source
+from m33d_hf.data.sources import source_options
 from m33d_hf.errors import (
     CheckpointError,
     ConfigError,
@@ -24,7 +26,7 @@ from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
 from m33d_hf.training.showing.command_words import Command, only_keys, without_keys, words_of
 
 # Where a run has no folder of its own: the only word that a user must replace.
-PHOTOS, VIDEOS = "PHOTOS", "VIDEOS"
+PHOTOS, VIDEOS, FRAMES = "PHOTOS", "VIDEOS", "FRAMES"
 
 # (task, source) -> recipes, the first one that exists and is for that task; "" is any other source.
 _RECIPES = {
@@ -44,6 +46,9 @@ _RECIPES = {
     ("action_detection", ""): ("own/phases", "orar_temporal"),
 }
 _PHASES = ("phases", "procedures")
+_DENSE = ("depth_estimation", "semantic_segmentation")  # of single images, also with encoders of clips
+# Sources whose folders hold pictures or videos, which predict.py reads; others hold recordings, tables or archives.
+_OF_FILES = ("folder", "tum", "ucf101", "phases")
 # Of a command line, what another run on the same data with the same encoder has to be told again.
 _ENCODER = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
             "num_frames", "tubelet_size")  # fmt: skip
@@ -104,9 +109,11 @@ def after_run(args: RunArguments, command: Command, source: Source, clips: bool)
         return _after_pretraining(args, command, source, clips)
     output = args.output_dir
     judged = command.changed(_OF_ONE_RUN, init_from=output, eval_only=True, output_dir=f"{output}/evaluation")
-    found = [NextCommand("evaluate the final weights again, or other data (--data.eval_root)", judged.line())]
+    found = []
+    if args.data.eval_split is not None or args.data.eval_root is not None:
+        found.append(NextCommand("evaluate the final weights again, or other data (--data.eval_root)", judged.line()))
     found += _prediction(args, command, output, VIDEOS if clips else PHOTOS)
-    if args.task in ("depth_estimation", "semantic_segmentation"):
+    if args.task in _DENSE:
         found.append(NextCommand("more pictures", command.other("visualize.py", ["--model", output]).line()))
     if args.task in ("video_classification", "semantic_segmentation") and args.init_from is not None:
         words = [*without_keys(command.words, _OF_ONE_RUN), *words_of({"init_from": args.init_from})]
@@ -123,7 +130,7 @@ def _after_pretraining(args: RunArguments, command: Command, source: Source, cli
     found = [NextCommand("see its reconstructions", pictures.line())]
     if args.stage == 1:
         return [*_second_stage(args, command)]
-    if clips:
+    if clips and (source.action_names is not None or source.depth_spec is None or args.data.source in _PHASES):
         return [*found, *_tuning("video_classification", "fine-tune it on labelled clips", args, command)]
     spec = source.depth_spec
     if spec is not None and spec.kind == "metric":
@@ -151,11 +158,20 @@ def _tuning(task: str, purpose: str, args: RunArguments, command: Command) -> li
         return []
     ending = {"depth_estimation": "depth", "semantic_segmentation": "semseg", "action_detection": "temporal"}
     output = f"{args.output_dir}-{ending.get(task, 'finetuned')}"
-    kept = without_keys(only_keys(command.words, _KEPT), _PRETRAINING_ONLY)
+    clips_only = ("model.num_frames", "model.tubelet_size") if task in _DENSE else ()
+    kept = without_keys(only_keys(command.words, _KEPT), [*_PRETRAINING_ONLY, *clips_only])
     words = ["--recipe", recipe, *kept]
     words += _missing(task, words, args)
+    if args.data.mixture is not None and _lacks_root(args) and "--data.root" not in words:
+        words += ["--data.root", FRAMES]  # the members are for pre-training
+        purpose += f" (put the folder of its data for {FRAMES})"
     words += words_of({"init_from": args.output_dir, "output_dir": output})
     return [NextCommand(purpose, command.of_task(task, words).line())]
+
+
+def _lacks_root(args: RunArguments) -> bool:
+    stated = args.data.root is not None or "root" in args.data.options
+    return not stated and source_options(args.data.source).get("root") is Parameter.empty
 
 
 def _missing(task: str, words: Sequence[str], args: RunArguments) -> list[str]:
@@ -171,7 +187,7 @@ def _missing(task: str, words: Sequence[str], args: RunArguments) -> list[str]:
         if (value := getattr(here, key[5:])) is not None and not same_setting(getattr(there, key[5:]), value)
     }
     usual = M33DConfig()
-    for name in _ENCODER[1:]:  # the task's own recipe says at which size it looks
+    for name in _ENCODER[1:-2] if task in _DENSE else _ENCODER[1:]:  # the task's own recipe says at which size it looks
         mine, theirs = (each.get(name, getattr(usual, name)) for each in (args.model, resolved.model))
         if not same_setting(mine, theirs):
             absent[f"model.{name}"] = mine
@@ -196,7 +212,7 @@ def _task_of(recipe: str) -> str:
 
 
 def _prediction(args: RunArguments, command: Command, model: str, mine: str) -> list[NextCommand]:
-    root = args.data.eval_root or args.data.root
+    root = (args.data.eval_root or args.data.root) if args.data.source in _OF_FILES else None
     folders = root if isinstance(root, list) else [root or mine]
     words = ["--model", model, "--input", *folders, "--output", f"{model}/predictions"]
     mine = "" if root else f" (put your own folder for {mine})"

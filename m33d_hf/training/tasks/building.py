@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +20,8 @@ from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.loader.subsets import label_subset, scene_subset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
-from m33d_hf.data.sources.frames.splits import canonical_split
 from m33d_hf.data.sources.mixture import MixtureSource, read_members
-from m33d_hf.data.sources.roots import RootsSource, held_out, name_roots
+from m33d_hf.data.sources.roots import name_roots, read_roots
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.depth_m33d import DepthSpec
@@ -59,8 +60,11 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
     split = "all" if data.eval_root is not None else data.train_split if train else data.eval_split
     root = data.root if train or data.eval_root is None else data.eval_root
     try:
+        lacking = root is None and source_options(data.source).get("root") is inspect.Parameter.empty
+        if data.mixture is not None and lacking and "root" not in options:
+            raise MissingSplitError(f"data.mixture is for training, and the source {data.source!r} has no data.root")
         if isinstance(root, list):
-            return _build_roots(args, config, name_roots(root), split, options)
+            return read_roots(name_roots(root), split, options, partial(_build_one, args, config))
         return _build_one(args, config, root, split, options)
     except DataError as error:
         if train:
@@ -70,32 +74,6 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         if isinstance(error, MissingSplitError):
             raise MissingSplitError(message, error.instead) from error
         raise DataError(message) from error
-
-
-def _build_roots(
-    args: RunArguments, config: M33DConfig, roots: dict[str, Path], split: str | None, options: dict[str, Any]
-) -> Source:
-    """The same source in several folders; a folder of which `validation` leaves nothing for the split is left out."""
-    validation = options.get("validation")
-    named = validation is not None and not isinstance(validation, int | float)
-    held = held_out(validation, roots) if named else {}
-    part = None if split in (None, "all") else canonical_split(str(split))
-    if named and part == "test":
-        raise ConfigError("the option validation defines the splits train and validation; there is no split 'test'")
-    sources = {}
-    for name, folder in roots.items():
-        own, wanted = dict(options), split
-        if named and held[name]:
-            own["validation"] = held[name]
-        elif named:  # all of the folder is for validation, or all of it for training
-            if part is not None and (part == "validation") != (held[name] is None):
-                continue
-            del own["validation"]
-            wanted = "all"
-        sources[name] = _build_one(args, config, str(folder), wanted, own)
-    if not sources:
-        raise DataError(f"the split {split!r} is empty: validation is {validation!r} of the folders {', '.join(roots)}")
-    return RootsSource(sources)
 
 
 def _build_one(

@@ -19,7 +19,7 @@ from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.mixture import MixtureSource, counts_of, read_members
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.tasks.building import build_run_source
@@ -201,3 +201,11 @@ def test_runs_build_it_from_a_list_and_from_a_file(roots: dict[str, Path], tmp_p
     args.data.mixture = str(tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="no file"):
         build_run_source(args, config, train=True)
+
+
+def test_evaluation_data_that_a_mixture_does_not_name_is_said_and_not_a_missing_option(roots: dict[str, Path]) -> None:
+    members = json.dumps([{"source": "folder", "root": str(next(iter(roots.values())))}])
+    given = ["--recipe", "scannet_stage2", "--data.source", "folder", "--data.mixture", members]
+    args = parse_arguments(given, "pretraining")
+    with pytest.raises(MissingSplitError, match=r"data\.mixture is for training.*--data\.eval_split null"):
+        build_run_source(args, M33DConfig(image_size=32), train=False)

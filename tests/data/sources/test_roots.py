@@ -57,7 +57,8 @@ def test_every_item_occurs_once_under_the_name_of_its_folder(data: Path) -> None
     expected = alone[0].read([0])
     assert sample.key == "second/a/10" and sample.rgb is not None and (sample.rgb == expected.rgb).all()
     assert found.notes[0] == "3 folders: first (15 items), second (15 items), single (7 items)"
-    assert len(found.label_files([0, 15])) == 2 and found.label_rules is not None
+    maps = found.label_maps([0, 15])
+    assert maps is not None and len(maps) == 2
 
 
 def test_the_digest_knows_contents_and_names_and_not_the_place(data: Path, tmp_path: Path) -> None:

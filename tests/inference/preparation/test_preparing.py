@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -24,6 +25,7 @@ from m33d_hf.data.sources.hub.source import HubSource
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.preparation.arguments import build_prepared_source, parse_preparation
 from m33d_hf.inference.sharding import Place
+from m33d_hf.scripts.prepare_data import main
 from m33d_hf.training.recipe.help import source_help
 
 COUNT = 23
@@ -239,3 +241,35 @@ def test_sources_without_a_folder(tmp_path: Path) -> None:
     source = build_source("rooms", num_frames=6, image_size=24, cache_dir=tmp_path / "cache")
     assert prepared(source, tmp_path / "out").rows == 6
     assert_same_items(source, HubSource(tmp_path / "out"))
+
+
+def test_several_folders_are_prepared_as_a_run_reads_them(tmp_path: Path) -> None:
+    roots = [write_frames(tmp_path / name, 6, labels="label/{i}.png") for name in ("kitchen", "office")]
+    flags = ["--data.options.num_classes", "4", "--data.options.depth_unit", "mm"]
+    for form in (["--data.root", *map(str, roots)], ["--data.root", f"[{roots[0]}, {roots[1]}]"]):
+        source = build_prepared_source(parse_preparation([*form, *flags]))
+        assert len(source) == 12 and {key.split("/")[0] for key in keys_of(source)} == {"kitchen", "office"}
+    prepared(source, tmp_path / "out")
+    assert_same_items(source, HubSource(tmp_path / "out"))
+    held = ["--data.options.validation", "office", "--data.split", "train"]
+    kept = build_prepared_source(parse_preparation(["--data.root", *map(str, roots), *flags, *held]))
+    assert {key.split("/")[0] for key in keys_of(kept)} == {"kitchen"}
+
+
+@pytest.mark.parametrize("form", ["parquet", "shards"])
+def test_the_closing_line_says_how_to_read_it_and_the_folder_of_a_split_is_that_split(
+    frames: Path, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = {"parquet": "hub", "shards": "shards"}[form]
+    for name, split in (("train", "train"), ("whole", "all")):
+        out = tmp_path / name
+        flags = ["--data.root", str(frames), "--data.split", split, "--data.options.depth_unit", "mm"]
+        assert main([*flags, "--format", form, "--size", "16", "--output", str(out)]) == 0
+        words = shlex.split(capsys.readouterr().out.strip().split("read it with: ")[-1])
+        told = dict(zip(words[::2], words[1::2], strict=True))
+        assert told["--data.source"] == reader
+        read = build_source(reader, root=told["--data.root"], split=told.get("--data.train_split", "train"))
+        assert len(read) == len(build_source(reader, root=str(out), split="all")) > 0
+    assert len(build_source(reader, root=str(tmp_path / "train"), split="train")) > 0
+    with pytest.raises(DataError, match="no split 'validation'"):
+        build_source(reader, root=str(tmp_path / "train"), split="validation")

@@ -33,8 +33,9 @@ from m33d_hf.training.showing.next_commands import (
 
 ROOT = Path(__file__).parents[3]
 TASK_OF = {"run_pretrain.py": "pretraining"} | {f"run_{task}.py": task for task in list(TASKS)[1:]}
-SOURCE: Any = SimpleNamespace(depth_spec=DepthSpec(scale=1.0), class_names=["wall", "floor"])
-METRIC_FREE: Any = SimpleNamespace(depth_spec=None, class_names=None)
+SOURCE: Any = SimpleNamespace(depth_spec=DepthSpec(scale=1.0), class_names=["wall", "floor"], action_names=None)
+METRIC_FREE: Any = SimpleNamespace(depth_spec=None, class_names=None, action_names=None)
+ACTIONS: Any = SimpleNamespace(depth_spec=DepthSpec(scale=1.0), class_names=None, action_names=["wave"])
 
 
 def check(commands: list[NextCommand]) -> dict[str, list[str]]:
@@ -87,7 +88,8 @@ def test_after_pre_training_of_images() -> None:
 
 
 def test_after_pre_training_of_clips_and_of_a_first_stage() -> None:
-    clips = following("pretraining", ["--recipe", "rooms/pretrain_clips", "--output_dir", "outputs/c"], clips=True)
+    given = ["--recipe", "rooms/pretrain_clips", "--output_dir", "outputs/c"]
+    clips = following("pretraining", given, ACTIONS, clips=True)
     assert list(clips) == ["visualize.py", "run_video_classification.py"]
     assert value(clips["run_video_classification.py"], "recipe") == "rooms/actions"
     first = following("pretraining", ["--recipe", "rooms/pretrain_stage1", "--seed", "3", "--output_dir", "outputs/s"])
@@ -132,7 +134,8 @@ def test_after_a_stop_a_dry_run_and_an_evaluation() -> None:
     assert check(after_dry_run(command)) == {"run_depth_estimation.py": given[:-1]}
     fresh = Command(command.start, ("--recipe", "rooms/depth", "--resume", "none"))
     assert check(to_continue(fresh)) == {"run_depth_estimation.py": ["--recipe", "rooms/depth"]}  # it would be refused
-    args = parse_arguments([*given[:4], "--init_from", "m", "--eval_only", "--data.root", "photos"], "depth_estimation")
+    args = parse_arguments([*given[:4], "--init_from", "m", "--eval_only", "--data.source", "folder",
+                            "--data.root", "photos"], "depth_estimation")  # fmt: skip
     assert value(check(after_evaluation(args, command))["predict.py"], "input") == "photos"
     assert told([]) == []
 
@@ -205,3 +208,29 @@ def test_the_launcher_is_part_of_the_command(monkeypatch: pytest.MonkeyPatch) ->
     module = Command(("python", "-m", "m33d_hf.scripts.run_pretrain"))
     assert module.other("visualize.py", []).line() == "python -m m33d_hf.scripts.visualize"
     assert module.of_task("depth_estimation", []).line() == "python -m m33d_hf.scripts.run_depth_estimation"
+
+
+@pytest.mark.parametrize(("source", "reads"), [("folder", True), ("hub", False), ("shards", False), ("nyuv2", False)])
+def test_predictions_are_proposed_of_pictures_and_evaluations_of_data_that_are_there(source: str, reads: bool) -> None:
+    given = ["--recipe", "nyuv2_depth", "--data.source", source, "--data.root", "FRAMES", "--output_dir", "out"]
+    found = following("depth_estimation", given)
+    assert value(found["predict.py"], "input") == ("FRAMES" if reads else "PHOTOS")
+    assert value(found["run_depth_estimation.py"], "eval_only") == "true"
+    assert "run_depth_estimation.py" not in following("depth_estimation", [*given, "--data.eval_split", "null"])
+
+
+def test_after_a_mixture_the_folder_of_the_next_task_is_asked_for() -> None:
+    given = ["--recipe", "scannet_stage2", "--method", "mae", "--data.source", "folder", "--data.mixture",
+             "[{source: folder, root: a}]", "--data.eval_split", "null"]  # fmt: skip
+    assert value(following("pretraining", given)["run_depth_estimation.py"], "data.root") == "FRAMES"
+    stated = following("pretraining", [*given, "--data.root", "b"])
+    assert value(stated["run_depth_estimation.py"], "data.root") == "b"
+
+
+def test_after_clips_without_labels_come_the_tasks_of_single_images() -> None:
+    given = ["--recipe", "ucf101_pretrain", "--data.source", "scannet", "--data.root", "SCANNET"]
+    found = following("pretraining", given, clips=True)
+    assert list(found) == ["visualize.py", "run_depth_estimation.py", "run_semantic_segmentation.py"]
+    for task in ("depth_estimation", "semantic_segmentation"):
+        args = resolve(found[f"run_{task}.py"], task).args
+        assert args.data.source == "scannet" and int(args.model.get("num_frames", 1)) == 1

@@ -13,7 +13,7 @@ from m33d_hf.data.files.remote import RemotePath, files_below, is_remote
 from m33d_hf.data.prepared.reading import ParquetRows, parquet_files
 from m33d_hf.data.prepared.remote_reading import RemoteParquetRows
 from m33d_hf.data.sources.hub.columns import Rows
-from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
+from m33d_hf.errors import ConfigError, DataError, MissingDependencyError, MissingSplitError
 
 File = TypeVar("File", Path, RemotePath)
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -72,19 +72,26 @@ def folder_of_split(folder: Path, split: str | None) -> tuple[Path, str | None]:
 
 
 def of_split(files: list[File], folder: Any, split: str | None) -> list[File]:
-    """The files whose paths below `folder` say that they belong to a split (train-00000-of-00002.parquet, train/..).
+    """The files whose paths below `folder` say that they belong to a split (train-00000-of-00002.parquet, train/..);
+    all of them where the folder itself is called so and no file says anything.
 
     Raises:
-        DataError: none does.
+        MissingSplitError: none does.
     """
     if split is None:
         return files
     root = str(folder).rstrip("/")
-    chosen = [file for file in files if _names_split(str(file).removeprefix(root), split)]
+    below = [str(file).removeprefix(root) for file in files]
+    chosen = [file for file, path in zip(files, below, strict=True) if _names_split(path, split)]
+    whole = root.rpartition("/")[2].lower() in _ALIASES.get(split, (split,))
+    if whole and not any(_names_split(path, each) for path in below for each in ("train", "validation", "test")):
+        return files  # the folder is that of the split
     if not chosen:
-        raise DataError(
+        tested = split != "test" and any(_names_split(path, "test") for path in below)
+        raise MissingSplitError(
             f"{folder} has no split {split!r}: no folder and no file of that name. Read everything with split "
-            "'all' (for training, --data.train_split all; without evaluation, --data.eval_split null)."
+            "'all' (for training, --data.train_split all; without evaluation, --data.eval_split null).",
+            "test" if tested else None,
         )
     return chosen
 
@@ -132,13 +139,15 @@ def repository_files(root: str, split: str | None, revision: str | None) -> list
 
 
 def _splits(root: str, names: list[str], split: str | None) -> list[str]:
-    """The splits to read, of those that there are; raises DataError if there is none of that name."""
+    """The splits to read, of those that there are; raises MissingSplitError if there is none of that name."""
     if split is None:
         return names
     for name in _ALIASES.get(split, (split,)):
         if name in names:
             return [name]
-    raise DataError(f"{root} has no split {split!r}; it has {', '.join(names)}, or pass all.")
+    raise MissingSplitError(
+        f"{root} has no split {split!r}; it has {', '.join(names)}, or pass all.", "test" if "test" in names else None
+    )
 
 
 def _library(root: str) -> Any:

@@ -20,7 +20,7 @@ from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window,
 from m33d_hf.data.sources.scenes.handles import METRES, SceneHandle, SceneReader
 from m33d_hf.data.sources.scenes.scene_library import Library, load_library
 from m33d_hf.data.sources.scenes.tables import REGISTER, SEMANTIC, SceneSet, scene_set
-from m33d_hf.errors import ConfigError, DataError, M33DError
+from m33d_hf.errors import ConfigError, DataError, M33DError, MissingSplitError
 
 _VERIFIED = "arkitscenes"
 
@@ -221,15 +221,16 @@ def _split_of(found: SceneSet, split: str | None) -> str | None:
     """The library's name of a split, None for all.
 
     Raises:
-        ConfigError: the data set has no such split.
+        MissingSplitError: the data set has no such split.
     """
     if split is None or split == "all":
         return None
     name = canonical_split(split)
     if name not in found.splits:
-        raise ConfigError(
+        raise MissingSplitError(
             f"{found.title} has no split {name!r} with depth; it has {', '.join(found.splits)}. Evaluate on one of "
-            "these, or read everything with split 'all'."
+            "these, or read everything with split 'all'",
+            "test" if "test" in found.splits else None,
         )
     return found.splits[name]
 

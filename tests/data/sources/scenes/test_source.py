@@ -23,7 +23,7 @@ from helpers.scenes_folders import (
 from m33d_hf.data.labels.nyu40 import NYU40
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.scenes.source import ScenesSource
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError, MissingSplitError
 
 pytestmark = pytest.mark.extras
 pytest.importorskip("scenezoo", reason="scenezoo is in the extra 'extras'")
@@ -58,7 +58,7 @@ def test_arkitscenes_splits_clips_and_what_is_left_out(tmp_path: Path):
         assert [handle.key for handle in (source[0],)] == [video] and len(source) == 1
         assert source[0].numbers == (0, 3, 5) and source[0].fps == pytest.approx(5, rel=0.01)
         assert source[0].read([0, 2]).rgb.shape[0] == 2
-    with pytest.raises(ConfigError, match="no split 'test' with depth; it has train, validation"):
+    with pytest.raises(MissingSplitError, match="no split 'test' with depth; it has train, validation"):
         ScenesSource(root, "arkitscenes", split="test")
     assert ScenesSource(root, "arkitscenes", min_depth=1.5)[0].read([0]).depth.nan_to_num(9).min() >= 1.5
 
