@@ -21,6 +21,7 @@ from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 from m33d_hf.training.recipe.task_names import TASKS
 from m33d_hf.training.showing.command_words import Command, started_as, words_from
 from m33d_hf.training.showing.next_commands import (
+    VIDEOS,
     NextCommand,
     after_dry_run,
     after_error,
@@ -33,8 +34,8 @@ from m33d_hf.training.showing.next_commands import (
 
 ROOT = Path(__file__).parents[3]
 TASK_OF = {"run_pretrain.py": "pretraining"} | {f"run_{task}.py": task for task in list(TASKS)[1:]}
-SOURCE: Any = SimpleNamespace(depth_spec=DepthSpec(scale=1.0), class_names=["wall", "floor"])
-METRIC_FREE: Any = SimpleNamespace(depth_spec=None, class_names=None)
+SOURCE: Any = SimpleNamespace(depth_spec=DepthSpec(scale=1.0), class_names=["wall", "floor"], action_names=["wave"])
+METRIC_FREE: Any = SimpleNamespace(depth_spec=None, class_names=None, action_names=None)
 
 
 def check(commands: list[NextCommand]) -> dict[str, list[str]]:
@@ -86,6 +87,19 @@ def test_after_pre_training_of_images() -> None:
         assert "--method" not in found[name] and value(found[name], "output_dir") != "outputs/it's #1"
 
 
+def test_the_encoder_is_left_to_the_checkpoint() -> None:
+    for recipe, task in (("own/pretrain", "depth_estimation"), ("own/pretrain_clips", "video_classification")):
+        args = resolve(["--recipe", recipe, "--data.root", "frames"], "pretraining").args
+        args.model.update(hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=96)
+        clips = recipe.endswith("clips")
+        command = Command(("python", "scripts/run_pretrain.py"), ("--recipe", recipe, "--data.root", "frames"))
+        words = check(after_run(args, command, SOURCE, clips))[f"run_{task}.py"]
+        assert not [word for word in words if word.startswith("--model.")], words
+    said = ["--recipe", "ucf101_pretrain", "--model.num_frames", "8", "--data.root", "videos"]
+    words = following("pretraining", said, clips=True)["run_video_classification.py"]
+    assert value(words, "model.num_frames") == "8", "the frames of a clip are the recipe's, unless something is said"
+
+
 def test_after_pre_training_of_clips_and_of_a_first_stage() -> None:
     clips = following("pretraining", ["--recipe", "rooms/pretrain_clips", "--output_dir", "outputs/c"], clips=True)
     assert list(clips) == ["visualize.py", "run_video_classification.py"]
@@ -98,6 +112,17 @@ def test_after_pre_training_of_clips_and_of_a_first_stage() -> None:
     assert value(other["run_pretrain.py"], "recipe") == "scannet_stage2"
 
 
+def test_clips_without_classes_are_fine_tuned_on_other_videos() -> None:
+    given = ["--recipe", "own/pretrain_clips", "--data.root", "frames", "--data.source", "folder", "--cpu", "true"]
+    args = resolve(given, "pretraining").args
+    command = Command(("python", "scripts/run_pretrain.py"), tuple(given))
+    found = after_run(args, command, METRIC_FREE, True)
+    words = check(found)["run_video_classification.py"]
+    read = resolve(words, "video_classification").args
+    assert (read.data.source, read.data.root, read.cpu) == ("ucf101", VIDEOS, True)
+    assert f"for {VIDEOS}" in found[-1].purpose and "frames" not in words
+
+
 def test_own_frames_keep_their_flags(tmp_path: Path) -> None:
     given = ["--recipe", "scannet_stage2", "--method", "mae", "--data.source", "folder", "--data.root", "my frames",
              "--data.options.depth", "d*.png", "--data.eval_split", "null"]  # fmt: skip
@@ -107,7 +132,8 @@ def test_own_frames_keep_their_flags(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("extends: scannet_stage2\nmethod: mae\ndata: {source: folder, root: frames}\n", encoding="utf-8")
     said = following("pretraining", ["--recipe", str(recipe)])["run_depth_estimation.py"]
-    assert value(said, "data.source") == "folder" and value(said, "data.root") == "frames"
+    read = resolve(said, "depth_estimation").args.data
+    assert (read.source, read.root) == ("folder", "frames"), "by a flag, or by the recipe that is proposed"
 
 
 def test_after_fine_tuning() -> None:
