@@ -40,8 +40,8 @@ class Inputs:
     Attributes:
         items: in natural order of their names.
         root: the folder that names start from.
-        ignored: files that are no inputs, in words: those that are neither pictures nor videos ("2 .txt"), and the depth
-            and label maps of frames; empty where there are none.
+        ignored: files that are no inputs, in words: neither pictures nor videos ("2 .txt"), or the depth and label maps
+            of frames; empty where there are none.
     """
 
     items: list[Item]
