@@ -10,6 +10,7 @@ from m33d_hf.errors import M33DError
 from m33d_hf.training.processes.launcher import watch_launcher
 
 ERROR = 2
+INTERRUPTED = 130
 
 
 def main(task_name: str, argv: list[str] | None = None) -> int:
@@ -32,6 +33,11 @@ def main(task_name: str, argv: list[str] | None = None) -> int:
         print(f"{rank}{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         _tell_what_answers(error, task_name, words)
         return ERROR
+    except (
+        KeyboardInterrupt
+    ):  # while torch is imported or data are looked at: a run that trains saves and says so itself
+        print("interrupted; run the same command again", file=sys.stderr, flush=True)
+        return INTERRUPTED
 
 
 def _tell_what_answers(error: M33DError, task_name: str, words: list[str]) -> None:

@@ -51,12 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     watch_launcher()
     arguments = vars(_parser().parse_args(argv))
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for reading one file
-    from m33d_hf.errors import M33DError
-    from m33d_hf.inference.prediction.options import PredictionOptions
-    from m33d_hf.inference.prediction.running import predict
-
     rank = f"[rank {os.environ.get('RANK', '0')}] " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    from m33d_hf.errors import M33DError
+
     try:
+        # Importing torch takes seconds, in which ^C is as likely as later.
+        from m33d_hf.inference.prediction.options import PredictionOptions
+        from m33d_hf.inference.prediction.running import predict
+
         summary = predict(PredictionOptions(**arguments), say=lambda line: print(line, flush=True))
     except (M33DError, OSError) as error:  # a full disk, a folder that may not be written
         print(f"{rank}{type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from m33d_hf.data.files.text_files import read_text
 from m33d_hf.data.labels.label_pictures import read_colours, read_numbers
-from m33d_hf.data.labels.name_files import read_name_file
+from m33d_hf.data.labels.name_files import VOID_NAMES, read_name_file
 from m33d_hf.data.labels.palettes import Palette, read_palette
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import ConfigError, CorruptFileError, LabelError, nearest_name_hint
@@ -253,7 +253,9 @@ def without_classes(rules: LabelRules | None, ignored: str | Sequence[str | int]
         raise ConfigError("ignore_classes does not go with palette: name those colours without a class void there")
     words = ignored.split(",") if isinstance(ignored, str) else list(ignored)
     known = rules.names or [str(number) for number in range(rules.num_classes)]
-    gone = {_class_number(str(word).strip(), known) for word in words if str(word).strip()}
+    words = [word for word in (str(word).strip() for word in words) if word]
+    # A file of names may hold "void", which is no class anyway.
+    gone = {_class_number(word, known) for word in words if word in known or word.casefold() not in VOID_NAMES}
     kept = [number for number in range(rules.num_classes) if number not in gone]
     if not kept:
         raise ConfigError(f"ignore_classes names all {rules.num_classes} classes")

@@ -136,7 +136,7 @@ class RootsSource(MixtureSource):
 
     def _shares(self) -> list[str]:
         told = ", ".join(f"{name} ({count} items)" for name, count in zip(self.members, self.counts, strict=True))
-        return [f"{len(self.members)} folders: {told}"]
+        return [f"{len(self.members)} folder{'s' if len(self.members) != 1 else ''}: {told}"]
 
     def groups(self) -> list[str] | None:
         """FOLDER/SEQUENCE of every item; of sources without sequences, as a mixture."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from m33d_hf.data.sources.frames.layouts import maps_beside_pictures
 from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
@@ -39,7 +40,8 @@ class Inputs:
     Attributes:
         items: in natural order of their names.
         root: the folder that names start from.
-        ignored: files that are neither pictures nor videos, in words ("2 .txt"); empty where there are none.
+        ignored: files that are no inputs, in words: neither pictures nor videos ("2 .txt"), or the depth and label maps
+            of frames; empty where there are none.
     """
 
     items: list[Item]
@@ -70,10 +72,12 @@ def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames
     """
     roots: list[Path] = []
     files: list[Path] = []
+    maps: list[Path] = []
     for word in given:
-        root, found = _expanded(str(word), exclude, frames_are_videos)
+        root, found, aside = _expanded(str(word), exclude, frames_are_videos)
         roots.append(root)
         files += found
+        maps += aside
     files = list(dict.fromkeys(Path(os.path.abspath(file)) for file in files))
     root = Path(os.path.commonpath([os.path.abspath(root) for root in roots]))
     pictures, videos = (_of(files, suffixes) for suffixes in (FRAME_SUFFIXES, VIDEO_SUFFIXES))
@@ -90,8 +94,11 @@ def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames
     names = unique_names(relative, [path.is_dir() for path in paths])
     whole = set(videos) | {path for path in paths if path.is_dir()}
     items = [Item(name, path, path in whole) for name, path in zip(names, paths, strict=True)]
-    ignored = [file for file in files if file not in {*pictures, *videos}]
-    return Inputs(sorted(items, key=lambda item: natural_key(item.name)), root, kinds_of(ignored) if ignored else "")
+    usable = {*pictures, *videos}
+    ignored = [file for file in files if file not in usable]
+    beside = [file for file in dict.fromkeys(Path(os.path.abspath(file)) for file in maps) if file not in usable]
+    told = [kinds_of(ignored)] * bool(ignored) + [_maps_in_words(beside)] * bool(beside)
+    return Inputs(sorted(items, key=lambda item: natural_key(item.name)), root, ", ".join(told))
 
 
 def unique_names(paths: Sequence[PurePosixPath], whole: Sequence[bool]) -> list[str]:
@@ -115,15 +122,15 @@ def unique_names(paths: Sequence[PurePosixPath], whole: Sequence[bool]) -> list[
             names[number] = str(paths[number])
 
 
-def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[Path]]:
-    """(the folder that names start from, files) of a path or glob.
+def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[Path], list[Path]]:
+    """(the folder that names start from, files, maps left aside below folders) of a path or glob.
 
     Raises:
         DataError: it names nothing.
     """
     path = Path(word).expanduser()
     if path.is_dir():
-        return path, files_below(path, exclude)
+        return path, *_without_maps(path, files_below(path, exclude))
     if path.exists():
         if not _of([path], (*FRAME_SUFFIXES, *VIDEO_SUFFIXES)):
             raise DataError(
@@ -132,20 +139,34 @@ def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[
             )
         if clips:
             _refuse_pictures(word, [path])
-        return path.parent, [path]
+        return path.parent, [path], []
     if not glob.has_magic(word):
         raise DataError(f"--input {word} does not exist.")
     found = [Path(match) for match in glob.glob(str(path), recursive=True)]
     files = [match for match in found if match.is_file() and not _inside(match, exclude)]
     if clips:
         _refuse_pictures(word, files)
+    maps: list[Path] = []
     for folder in (match for match in found if match.is_dir()):
-        files += files_below(folder, exclude)
+        pictures, aside = _without_maps(folder, files_below(folder, exclude))
+        files += pictures
+        maps += aside
     if not files:
         raise DataError(f"--input {word}: no files match. In a glob, * stays within a folder and ** goes below it.")
     parts = Path(path).parts
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:fixed]) if fixed else Path("."), files
+    return Path(*parts[:fixed]) if fixed else Path("."), files, maps
+
+
+def _without_maps(folder: Path, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """(inputs, depth and label maps) below a folder of RGB-D frames: a model of pictures has no use for the maps."""
+    relative = {file.relative_to(folder).as_posix(): file for file in files}
+    maps = maps_beside_pictures(list(relative))
+    return [file for name, file in relative.items() if name not in maps], [relative[name] for name in sorted(maps)]
+
+
+def _maps_in_words(maps: Sequence[Path]) -> str:
+    return f"{len(maps)} map{'s' if len(maps) != 1 else ''} of depth or labels by name"
 
 
 def _inside(path: Path, folder: Path | None) -> bool:

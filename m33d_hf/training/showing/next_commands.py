@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import Parameter
 from pathlib import Path
 
@@ -130,14 +130,26 @@ def _after_pretraining(args: RunArguments, command: Command, source: Source, cli
     found = [NextCommand("see its reconstructions", pictures.line())]
     if args.stage == 1:
         return [*_second_stage(args, command)]
-    if clips and (source.action_names is not None or source.depth_spec is None or args.data.source in _PHASES):
-        return [*found, *_tuning("video_classification", "fine-tune it on labelled clips", args, command)]
+    labelled = source.action_names is not None or args.data.source in _PHASES
+    if clips and labelled:
+        return [*found, *_tuning_clips(args, command, source)]
     spec = source.depth_spec
     if spec is not None and spec.kind == "metric":
         found += _tuning("depth_estimation", "fine-tune it for depth", args, command)
     if source.class_names is not None or spec is None:
         found += _tuning("semantic_segmentation", "fine-tune it for segmentation", args, command)
-    return found
+    return [*found, *(_tuning_clips(args, command, source) if clips else [])]
+
+
+def _tuning_clips(args: RunArguments, command: Command, source: Source) -> list[NextCommand]:
+    """Classification of clips: of the same videos where they have classes, else of others, with the recipe's reader."""
+    purpose = "fine-tune it on labelled clips"
+    if source.action_names is not None or args.data.source in _PHASES:
+        return _tuning("video_classification", purpose, args, command)
+    words = without_keys(command.words, ("data.",))
+    elsewhere = replace(args, data=replace(args.data, source="ucf101", root=VIDEOS, eval_root=None))
+    purpose = f"{purpose} (put your own folder for {VIDEOS})"
+    return _tuning("video_classification", purpose, elsewhere, replace(command, words=tuple(words)))
 
 
 def _second_stage(args: RunArguments, command: Command) -> list[NextCommand]:
@@ -175,22 +187,24 @@ def _lacks_root(args: RunArguments) -> bool:
 
 
 def _missing(task: str, words: Sequence[str], args: RunArguments) -> list[str]:
-    """Where the data are, and how large the encoder is, as far as the user's own words and the recipe do not say it."""
+    """Where the data are, and the frames of a clip, as far as the user's own words and the recipe do not say it.
+
+    The other sizes of the encoder come with the checkpoint.
+    """
     try:
-        resolved = resolve(list(words), task).args
+        resolved = resolve(list(words), task)
     except ConfigError:
         return []
-    here, there = args.data, resolved.data
+    here, there = args.data, resolved.args.data
     absent = {
         key: value
         for key in _WHERE
         if (value := getattr(here, key[5:])) is not None and not same_setting(getattr(there, key[5:]), value)
     }
-    usual = M33DConfig()
-    for name in _ENCODER[1:-2] if task in _DENSE else _ENCODER[1:]:  # the task's own recipe says at which size it looks
-        mine, theirs = (each.get(name, getattr(usual, name)) for each in (args.model, resolved.model))
-        if not same_setting(mine, theirs):
-            absent[f"model.{name}"] = mine
+    usual, name = M33DConfig().num_frames, "num_frames"
+    mine, theirs = (each.get(name, usual) for each in (args.model, resolved.args.model))
+    if f"model.{name}" not in resolved.open_keys and name in resolved.args.model and not same_setting(mine, theirs):
+        absent[f"model.{name}"] = mine
     return words_of(absent)
 
 

@@ -36,6 +36,19 @@ def test_folders_are_searched_and_other_files_told(tmp_path: Path) -> None:
     assert counted(found.items) == "4 pictures and 1 video" and counted([]) == "nothing"
 
 
+def test_maps_beside_pictures_are_no_pictures(tmp_path: Path) -> None:
+    make(tmp_path, "s1/color/1.png", "s1/depth/1.png", "s1/label/1.png", "s2/frame-2.color.jpg", "s2/frame-2.depth.png",
+         "s2/notes.txt")  # fmt: skip
+    found = find_inputs([tmp_path])
+    assert [item.name for item in found.items] == ["s1/color/1", "s2/frame-2.color"]
+    assert found.ignored == "1 .txt, 3 maps of depth or labels by name"
+    assert [item.name for item in find_inputs([f"{tmp_path}/s?"]).items] == ["s1/color/1", "s2/frame-2.color"]
+    clips = find_inputs([tmp_path], frames_are_videos=True)
+    assert [item.name for item in clips.items] == ["s1/color", "s2"], "depth is no video"
+    assert [item.name for item in find_inputs([tmp_path / "s1/depth"]).items] == ["1"], "what is asked for is taken"
+    assert len(find_inputs([f"{tmp_path}/s1/*/1.png"]).items) == 3
+
+
 def test_files_and_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a/x1.jpg", "a/x2.png", "a/deep/x3.jpg", "b/x1.jpg", "[1].jpg")
     names = lambda *given: [item.name for item in find_inputs(given).items]  # noqa: E731

@@ -21,6 +21,7 @@ from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 from m33d_hf.training.recipe.task_names import TASKS
 from m33d_hf.training.showing.command_words import Command, started_as, words_from
 from m33d_hf.training.showing.next_commands import (
+    VIDEOS,
     NextCommand,
     after_dry_run,
     after_error,
@@ -87,6 +88,19 @@ def test_after_pre_training_of_images() -> None:
         assert "--method" not in found[name] and value(found[name], "output_dir") != "outputs/it's #1"
 
 
+def test_the_encoder_is_left_to_the_checkpoint() -> None:
+    for recipe, task in (("own/pretrain", "depth_estimation"), ("own/pretrain_clips", "video_classification")):
+        args = resolve(["--recipe", recipe, "--data.root", "frames"], "pretraining").args
+        args.model.update(hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=96)
+        clips = recipe.endswith("clips")
+        command = Command(("python", "scripts/run_pretrain.py"), ("--recipe", recipe, "--data.root", "frames"))
+        words = check(after_run(args, command, SOURCE, clips))[f"run_{task}.py"]
+        assert not [word for word in words if word.startswith("--model.")], words
+    said = ["--recipe", "ucf101_pretrain", "--model.num_frames", "8", "--data.root", "videos"]
+    words = following("pretraining", said, clips=True)["run_video_classification.py"]
+    assert value(words, "model.num_frames") == "8", "the frames of a clip are the recipe's, unless something is said"
+
+
 def test_after_pre_training_of_clips_and_of_a_first_stage() -> None:
     given = ["--recipe", "rooms/pretrain_clips", "--output_dir", "outputs/c"]
     clips = following("pretraining", given, ACTIONS, clips=True)
@@ -98,6 +112,17 @@ def test_after_pre_training_of_clips_and_of_a_first_stage() -> None:
     assert value(second, "init_from") == "outputs/s" and value(second, "seed") == "3"
     other = following("pretraining", ["--recipe", "scannet_stage1", "--data.root", "/scans", "--method", "m33d"])
     assert value(other["run_pretrain.py"], "recipe") == "scannet_stage2"
+
+
+def test_clips_without_classes_are_fine_tuned_on_other_videos() -> None:
+    given = ["--recipe", "own/pretrain_clips", "--data.root", "frames", "--data.source", "folder", "--cpu", "true"]
+    args = resolve(given, "pretraining").args
+    command = Command(("python", "scripts/run_pretrain.py"), tuple(given))
+    found = after_run(args, command, METRIC_FREE, True)
+    words = check(found)["run_video_classification.py"]
+    read = resolve(words, "video_classification").args
+    assert (read.data.source, read.data.root, read.cpu) == ("ucf101", VIDEOS, True)
+    assert f"for {VIDEOS}" in found[-1].purpose and "frames" not in words
 
 
 def test_own_frames_keep_their_flags(tmp_path: Path) -> None:
@@ -230,7 +255,8 @@ def test_after_a_mixture_the_folder_of_the_next_task_is_asked_for() -> None:
 def test_after_clips_without_labels_come_the_tasks_of_single_images() -> None:
     given = ["--recipe", "ucf101_pretrain", "--data.source", "scannet", "--data.root", "SCANNET"]
     found = following("pretraining", given, clips=True)
-    assert list(found) == ["visualize.py", "run_depth_estimation.py", "run_semantic_segmentation.py"]
+    single = ["run_depth_estimation.py", "run_semantic_segmentation.py"]
+    assert list(found) == ["visualize.py", *single, "run_video_classification.py"]
     for task in ("depth_estimation", "semantic_segmentation"):
         args = resolve(found[f"run_{task}.py"], task).args
         assert args.data.source == "scannet" and int(args.model.get("num_frames", 1)) == 1

@@ -227,6 +227,19 @@ def _across_folders(columns: Columns) -> Columns:
     return found
 
 
+def maps_beside_pictures(files: Sequence[str]) -> set[str]:
+    """Files that are depth, labels or confidence by their names, where others are RGB by theirs; else none.
+
+    Args:
+        files: relative to one root, with forward slashes.
+    """
+    listing = Listing(Path(), tuple(files))
+    columns = _discover(listing.images(), list(SUFFIXES))
+    if not columns["rgb"]:
+        return set()  # nothing tells them apart
+    return {file for name in ("depth", "labels") for _, file in columns[name]} | set(listing.confidences())
+
+
 def find_columns(listing: Listing, chosen: dict[str, str]) -> Columns:
     """Files of each modality with the name of their frame.
 

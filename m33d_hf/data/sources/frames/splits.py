@@ -67,7 +67,8 @@ def select_split(
             and `splits/<split>.txt` under the root are used if present.
         fractions: shares of train, validation and test, adding up to at most 1. With five or more sequences, whole
             sequences are taken (in an order drawn from their names), otherwise stretches of consecutive frames:
-            neighbours look alike, so a random draw would test on what was trained on.
+            neighbours look alike, so a random draw would test on what was trained on. None is 80, 10 and 10 %; one
+            sequence for validation and test together (of 6 or 7) is for validation.
         whole: never cut a sequence into stretches, however few there are.
 
     Returns:
@@ -230,7 +231,7 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
     share = f"{shares[name]:.0%}"
     if len(sequences) >= few:
         order = sorted(sequences, key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
-        chosen = set(_cut(order, span))
+        chosen = set(_validated(order, name) if fractions is DEFAULT_FRACTIONS else _cut(order, span))
         kept = {key: frames for key, frames in sequences.items() if key in chosen}
         how = f"split {name}: {len(kept)} of {len(sequences)} sequences ({share}, drawn from their names)"
     else:
@@ -245,6 +246,14 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
             "(--data.options.split_fractions), or read everything (split all)."
         )
     return kept, how
+
+
+def _validated(order: list[str], name: str) -> list[str]:
+    """One of the default splits; where there is one sequence for validation and test together, validation has it."""
+    train, validation = DEFAULT_FRACTIONS["train"], DEFAULT_FRACTIONS["validation"]
+    rest = _cut(order, (train, 1.0))
+    seen = _cut(order, (train, train + validation)) or rest[:1]
+    return {"train": _cut(order, (0.0, train)), "validation": seen, "test": rest[len(seen) :]}[name]
 
 
 def _cut(items: list[Item], span: tuple[float, float]) -> list[Item]:

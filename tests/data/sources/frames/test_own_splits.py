@@ -141,6 +141,18 @@ def test_ignored_classes_go_with_offsets_maps_and_void(offset: int, tmp_path: Pa
     assert mapped is not None and mapped.apply(np.array([[10, 20, 30]], np.uint8), "here").tolist() == [[255, 0, 1]]
 
 
+def test_void_of_a_file_of_names_may_be_ignored_once_more(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("0 void\n1 floor\n2 chair\n3 lamp\n", encoding="utf-8")
+    names = str(tmp_path / "names.txt")
+    before, after = folder(root, class_names=names), folder(root, class_names=names, ignore_classes="Void, lamp")
+    assert before.class_names == ["floor", "chair", "lamp"] and after.class_names == ["floor", "chair"]
+    unlabelled, whole = (np.asarray(each[0].read([0]).segmentation) for each in (after, before))
+    assert np.array_equal(unlabelled, np.where(whole == 2, 255, whole))
+    named = build_label_rules(tmp_path, class_names=["unknown", "floor"])
+    kept = without_classes(named, "unknown")
+    assert kept is not None and kept.names == ["floor"], "a class of that name in a plain list is one"
+
+
 def test_ignored_classes_that_are_none_are_said(root: Path, tmp_path: Path) -> None:
     save(tmp_path / "label.png", label_array())
     with pytest.raises(ConfigError, match=r"names 'flor'.*Did you mean 'floor'"):

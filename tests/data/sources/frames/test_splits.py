@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from PIL import Image
 
 from helpers.frames_on_disk import save, write_frames
 from m33d_hf.data.sources.frames.folder import FolderSource
+from m33d_hf.data.sources.frames.splits import select_split
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 
 SPLITS = ("train", "validation", "test")
@@ -31,6 +33,25 @@ def test_many_sequences_stay_whole(tmp_path: Path):
     scenes = [{key.split("/")[0] for key in frame_keys(tmp_path, split)} for split in SPLITS]
     assert [len(part) for part in scenes] == [8, 1, 1]
     assert len(set.union(*scenes)) == 10
+
+
+@pytest.mark.parametrize("count", range(3, 30))
+def test_every_number_of_sequences_has_a_validation_split(count: int) -> None:
+    sequences: dict[str, list[Any]] = {f"s{number}": [] for number in range(count)}
+    parts = {name: _selected(sequences, name) for name in SPLITS}
+    assert parts["train"] and parts["validation"]
+    assert sorted(key for part in parts.values() for key in part) == sorted(sequences), "each in one split"
+    stated = {"train": 0.8, "validation": 0.1, "test": 0.1}
+    assert parts["train"] == _selected(sequences, "train", stated), "what is trained on is the share, as ever"
+    if count not in (6, 7):
+        assert parts["validation"] == _selected(sequences, "validation", stated)
+
+
+def _selected(sequences: dict[str, list[Any]], name: str, fractions: dict[str, float] | None = None) -> list[str]:
+    try:
+        return list(select_split(Path("nowhere"), sequences, name, None, fractions, whole=True)[0])
+    except MissingSplitError:
+        return []
 
 
 def test_fractions_are_an_option(tmp_path: Path):
