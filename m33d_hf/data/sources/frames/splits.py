@@ -118,8 +118,8 @@ def one_to_hold_out(sequences: Sequences) -> str | None:
 def _without_one(sequences: Sequences, name: str, alone: str) -> tuple[Sequences, str]:
     if name == "test":
         raise MissingSplitError(
-            f"split 'test' is empty: {len(sequences)} sequences are too few for a third split. {alone} is the validation "
-            "split; for shares of every sequence, pass --data.options.split_fractions."
+            f"split 'test' is empty: {len(sequences)} sequences are too few for a third split. {alone} is the "
+            "validation split; for shares of every sequence, pass --data.options.split_fractions."
         )
     kept = {key: frames for key, frames in sequences.items() if (key == alone) == (name == "validation")}
     return kept, f"split {name}: {len(kept)} of {len(sequences)} sequences ({', '.join(kept)})"
