@@ -9,6 +9,7 @@ import torch
 
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.sources import Source
+from m33d_hf.data.sources.frames.splits import AS_STRETCHES
 from m33d_hf.errors import DataError
 
 _PICTURES, _MAPS = 3, 48
@@ -30,8 +31,8 @@ class DataFacts:
     notes: tuple[str, ...] = field(default=())
 
 
-def look_at(source: Source, rows: list[int] | None) -> DataFacts:
-    """Count the samples, and look at the size of some pictures.
+def look_at(source: Source, rows: list[int] | None, evaluation: Source | None = None) -> DataFacts:
+    """Count the samples, and look at the size of some pictures; `evaluation` is only asked how it was split off.
 
     Raises:
         DataError: none of them can be read.
@@ -44,8 +45,18 @@ def look_at(source: Source, rows: list[int] | None) -> DataFacts:
             "scripts/check_data.py."
         )
     height, width = (int(statistics.median_low(sides)) for sides in zip(*shapes, strict=True))
-    split = getattr(source, "split_note", None)
-    return DataFacts(len(chosen), height, width, (split,) if split else ())
+    return DataFacts(len(chosen), height, width, tuple(_split_notes(source, evaluation)))
+
+
+def _split_notes(source: Source, evaluation: Source | None) -> list[str]:
+    """How the splits were made; that of one recording cut in two says what its figures are worth."""
+    notes = [getattr(each, "split_note", None) for each in (source, evaluation)]
+    if evaluation is not None and notes[1] and notes[1].endswith(AS_STRETCHES):
+        notes.append(
+            "these frames are from the recordings that are trained on, and look like their neighbours: the figures "
+            "flatter, and say little about other places (three recordings or more are held out whole)"
+        )
+    return [note for note in notes if note]
 
 
 def _shape(source: Source, row: int) -> tuple[int, int] | None:

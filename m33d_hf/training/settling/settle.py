@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from m33d_hf.errors import CheckpointError
+from m33d_hf.errors import CheckpointError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.checkpoints import find_checkpoints
@@ -194,7 +194,17 @@ class _Work:
         config = M33DConfig(num_frames=frames, tubelet_size=1)
         source = build_run_source(self.args, config, train=True)
         rows = run_rows(self.args, source, train=True)
-        return source, rows, look_at(source, rows)
+        return source, rows, look_at(source, rows, self._evaluation_source(config))
+
+    def _evaluation_source(self, config: M33DConfig) -> Any:
+        """None where nothing is evaluated. Evaluation data that cannot be used is the run's to complain about."""
+        data = self.args.data
+        if data.eval_split is None and data.eval_root is None:
+            return None
+        try:
+            return build_run_source(self.args, config, train=False)
+        except DataError:
+            return None
 
     def _fill(self, section: str, values: Mapping[str, Any]) -> None:
         for name, value in values.items():

@@ -169,6 +169,16 @@ def test_own_values_that_are_stated_are_kept(frames: Path) -> None:
     assert any(line.startswith("16 frames, ") and "240x320, batch 2" in line for line in found.lines)
 
 
+def test_the_log_names_what_is_trained_and_evaluated_on(frames: Path, tmp_path: Path) -> None:
+    said = settled("depth_estimation", "--recipe", "own/depth", "--data.root", str(frames), *OWN).lines
+    assert [line for line in said if line.startswith("split train: 80% of each")]
+    assert [line for line in said if line.startswith("split validation: 10% of each")] and "flatter" in said[-1]
+    for name in "abc":
+        write_frames(tmp_path, 3, f"{name}/rgb/{{i}}.png", f"{name}/depth/{{i}}.png", size=(48, 64))
+    said = settled("depth_estimation", "--recipe", "own/depth", "--data.root", str(tmp_path), *OWN).lines
+    assert said[-2:] == ["split train: 2 of 3 sequences (b, c)", "split validation: 1 of 3 sequences (a)"]
+
+
 def test_auto_is_for_what_the_rule_decides() -> None:
     with pytest.raises(ConfigError, match="learning_rate must be a number, not 'auto'"):
         resolve(["--recipe", "rooms/depth", "--optim.learning_rate", "auto"], "depth_estimation")

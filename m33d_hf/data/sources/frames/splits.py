@@ -21,8 +21,13 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 DEFAULT_FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
-# With fewer sequences than this a split by sequence would be too coarse; each one is cut into stretches instead.
+# With fewer sequences than this a split by sequence would be too coarse.
 _FEW_SEQUENCES = 5
+# Of few sequences one is held out whole if its share of the frames is within these borders: it must be enough to judge
+# by, and leave enough to learn from. (One of three of equal length is.) Otherwise each one is cut into stretches.
+_ONE_HELD_OUT = (0.1, 0.35)
+AS_STRETCHES = "as one stretch of frames"  # how the sentence on such a split ends
+_NAMED = 5  # sequences of a split that are listed
 
 Sequences = dict[str, list[Frame]]
 Item = TypeVar("Item")
@@ -67,8 +72,10 @@ def select_split(
             and `splits/<split>.txt` under the root are used if present.
         fractions: shares of train, validation and test, adding up to at most 1. With five or more sequences, whole
             sequences are taken (in an order drawn from their names), otherwise stretches of consecutive frames:
-            neighbours look alike, so a random draw would test on what was trained on. None is 80, 10 and 10 %; one
-            sequence for validation and test together (of 6 or 7) is for validation.
+            neighbours look alike, so a random draw would test on what was trained on. None is 80, 10 and 10 %: one
+            sequence for validation and test together (of 6 or 7) is for validation; and of fewer than five sequences,
+            one is the validation split if it holds between 10 and 35 % of the frames (the shortest of those that do),
+            all others are for training, and there is no test split.
         whole: never cut a sequence into stretches, however few there are.
 
     Returns:
@@ -95,7 +102,28 @@ def select_split(
         aliases = SPLIT_NAMES[name]
         kept = {k: v for k, v in sequences.items() if PurePosixPath(k).parts[0].lower() in aliases}
         return kept, f"split {name} from the folder of that name"
+    alone = None if whole or fractions is not None else one_to_hold_out(sequences)
+    if alone is not None:
+        return _without_one(sequences, name, alone)
     return _by_fraction(sequences, name, fractions or DEFAULT_FRACTIONS, 1 if whole else _FEW_SEQUENCES)
+
+
+def one_to_hold_out(sequences: Sequences) -> str | None:
+    """Which of two to four sequences is held out whole; None with more or fewer, or where none is of a fit length."""
+    total = sum(map(len, sequences.values()))
+    low, high = (border * total for border in _ONE_HELD_OUT)
+    fit = [key for key, frames in sequences.items() if low <= len(frames) <= high]
+    return min(fit, key=lambda key: (len(sequences[key]), key)) if fit and len(sequences) < _FEW_SEQUENCES else None
+
+
+def _without_one(sequences: Sequences, name: str, alone: str) -> tuple[Sequences, str]:
+    if name == "test":
+        raise MissingSplitError(
+            f"split 'test' is empty: {len(sequences)} sequences are too few for a third split. {alone} is the "
+            "validation split; for shares of every sequence, pass --data.options.split_fractions."
+        )
+    kept = {key: frames for key, frames in sequences.items() if (key == alone) == (name == "validation")}
+    return kept, f"split {name}: {len(kept)} of {len(sequences)} sequences ({', '.join(kept)})"
 
 
 def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None) -> Path | None:
@@ -234,10 +262,11 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
         chosen = set(_validated(order, name) if fractions is DEFAULT_FRACTIONS else _cut(order, span))
         kept = {key: frames for key, frames in sequences.items() if key in chosen}
         how = f"split {name}: {len(kept)} of {len(sequences)} sequences ({share}, drawn from their names)"
+        how += f": {', '.join(kept)}" if len(kept) <= _NAMED else ""
     else:
         kept = {key: _cut(frames, span) for key, frames in sequences.items()}
         kept = {key: frames for key, frames in kept.items() if frames}
-        how = f"split {name}: {share} of each sequence, as one stretch of frames"
+        how = f"split {name}: {share} of each sequence, {AS_STRETCHES}"
     if not kept:
         total = f"{sum(len(frames) for frames in sequences.values())} frames in "
         raise MissingSplitError(

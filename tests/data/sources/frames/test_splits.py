@@ -54,6 +54,44 @@ def _selected(sequences: dict[str, list[Any]], name: str, fractions: dict[str, f
         return []
 
 
+def write_sequences(root: Path, **lengths: int) -> Path:
+    for name, length in lengths.items():
+        write_frames(root, length, f"{name}/rgb/{{i}}.png", f"{name}/depth/{{i}}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("lengths", "held"),
+    [
+        ({"a": 4, "b": 4, "c": 4}, "a"),
+        ({"a": 6, "b": 5, "c": 9, "d": 4}, "d"),
+        ({"a": 1, "b": 30, "c": 9}, "c"),  # one frame would judge nothing
+        ({"long": 9, "short": 2}, "short"),
+    ],
+)
+def test_one_of_few_sequences_is_held_out_whole(tmp_path: Path, lengths: dict[str, int], held: str):
+    write_sequences(tmp_path, **lengths)
+    train, validation = (frame_keys(tmp_path, split) for split in ("train", "validation"))
+    assert {key.split("/")[0] for key in validation} == {held} and len(validation) == lengths[held]
+    assert {key.split("/")[0] for key in train} == set(lengths) - {held}
+    assert len(train) == sum(lengths.values()) - lengths[held]
+    said = FolderSource(tmp_path, split="validation").split_note
+    assert said == f"split validation: 1 of {len(lengths)} sequences ({held})"
+    with pytest.raises(MissingSplitError, match=f"{held} is the validation split.*split_fractions"):
+        frame_keys(tmp_path, "test")
+    # Shares that are stated are kept to: they cut stretches from few sequences.
+    halves = {"train": 0.5, "validation": 0.5}
+    assert len({key.split("/")[0] for key in frame_keys(tmp_path, "validation", split_fractions=halves)}) > 1
+
+
+@pytest.mark.parametrize("lengths", [{"a": 10, "b": 10}, {"a": 20, "b": 20, "c": 1}, {"a": 40, "b": 1}])
+def test_sequences_of_which_none_can_be_spared_are_cut(tmp_path: Path, lengths: dict[str, int]):
+    write_sequences(tmp_path, **lengths)
+    assert FolderSource(tmp_path, split="validation").split_note.endswith("as one stretch of frames")
+    parts = [set(frame_keys(tmp_path, split)) for split in SPLITS]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == sum(lengths.values())
+
+
 def test_fractions_are_an_option(tmp_path: Path):
     write_frames(tmp_path, 10)
     assert len(frame_keys(tmp_path, "train", split_fractions={"train": 0.5, "test": 0.5})) == 5
