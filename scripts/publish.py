@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--benchmark", metavar="ORG/DATASET:TASK", help="benchmark of the Hub that was measured, for .eval_results")
     add("--as-stock", "--as_stock", action="store_true", help="export to VideoMAE or ViT: no code in the repository")
     add("--include_pictures", action="store_true", help="upload the run's pictures, which show its data")
-    add("--space_repo", metavar="ORG/NAME", help="a Space with this model, for the card to link to")
+    add("--space", metavar="ORG/NAME", help="also make or renew a Space with the web page for this model")
     add("--private", action="store_true", help="create the repository as private")
     add("--tag", help="of the commit; default: a digest of all files")
     add("--revision", help="branch; default: main")
@@ -61,7 +61,7 @@ def _run(given: argparse.Namespace) -> int:
         private=given.private or None,
         tag=given.tag,
         revision=given.revision,
-        space=given.space_repo,
+        space=given.space,
     )
     done = publish(given.run, options, given.folder, given.dry_run)
     for note in done.notes:
@@ -72,9 +72,24 @@ def _run(given: argparse.Namespace) -> int:
         print(f"\n{done.card}")
     if done.sent is None:
         print(f"{len(done.files)} files; nothing was sent (--dry_run)")
-    else:
-        print(f"{len(done.files)} files in {done.sent.url}, tag {done.sent.tag}")
+        return 0
+    print(f"{len(done.files)} files in {done.sent.url}, tag {done.sent.tag}")
+    if given.space is not None:
+        print(f"Space: {_send_space(given.space, done.sent.repo, given.private or None)}")
     return 0
+
+
+def _send_space(space: str, model: str, private: bool | None) -> str:
+    """Publish the web page for a published model; returns its address."""
+    from tempfile import TemporaryDirectory
+
+    from m33d_hf.demo.space import write_space
+    from m33d_hf.modeling.hub_upload_m33d import Destination, send_folder
+
+    with TemporaryDirectory() as folder:
+        write_space(folder, model)
+        to = Destination(space, kind="space", private=private, space_sdk="gradio")
+        return send_folder(Path(folder), to, f"The web page for {model}").url
 
 
 if __name__ == "__main__":

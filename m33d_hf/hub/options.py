@@ -46,7 +46,7 @@ class PublishOptions:
             raise ConfigError(f"--benchmark {self.benchmark!r} is not of the form ORG/DATASET:TASK.")
         check_repo(self.repo, "the repository")
         if self.space is not None:
-            check_repo(self.space, "--space_repo")
+            check_repo(self.space, "--space")
 
 
 def check_repo(name: str, what: str) -> None:

@@ -375,7 +375,7 @@ _ROUTES = (
     ("/api/agent-harnesses", "_nothing"),  # asked by the command line; what it says is of no use here
     ("/api/validate-yaml", "_validate"),
     ("/api/repos/create", "_create"),
-    (rf"/api/models/{_REPO}(?:/(.*))?", "_api"),
+    (rf"/api/(?:models|spaces)/{_REPO}(?:/(.*))?", "_api"),
     (rf"/{_REPO}\.git/info/lfs/objects/batch", "_batch"),
     (r"/_verify/([0-9a-f]{64})", "_verify"),
     (rf"/{_REPO}/resolve/([^/]+)/(.+)", "_resolve"),

@@ -126,6 +126,18 @@ def test_a_run_publishes_its_best_checkpoint(hub: Hub, run: Path) -> None:
     assert not (run.parent / "refused").exists()  # before anything is trained
 
 
+def test_a_space_with_the_page_comes_with_it(hub: Hub, run: Path) -> None:
+    words = (str(ROOT / "scripts" / "publish.py"), str(run), "org/with-a-page", "--space", "org/page")
+    done = _call(hub, run, *words)
+    assert done.returncode == 0 and "Space: " in done.stdout, done.stderr[-2000:]
+    files = {name: blob.content.decode() for name, blob in hub.repos["org/page"].files().items()}
+    assert set(files) == {".gitattributes", "README.md", "app.py", "requirements.txt"}
+    assert "org/with-a-page" in files["app.py"] and 'sdk: "gradio"' in files["README.md"]
+    assert "org/page" in hub.repos["org/with-a-page"].files()["README.md"].content.decode()
+    again = _call(hub, run, *words)
+    assert again.returncode == 0 and len(hub.repos["org/page"].commits) == 2  # the hub's own first one, and ours
+
+
 def test_models_and_processors_push_themselves(hub: Hub, run: Path) -> None:
     code = (
         "import sys, m33d_hf\n"
