@@ -83,6 +83,9 @@ def test_other_lines_of_the_shell_name_what_exists(page: str) -> None:
         elif "m33d_hf.scripts." in line:
             module = next(word for word in words if word.startswith("m33d_hf.scripts."))
             assert (ROOT / "scripts" / f"{module.rpartition('.')[2]}.py").is_file(), line
+        elif words[:2] == ["python", "-m"]:
+            module = ROOT.joinpath(*words[2].split("."))
+            assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file(), line
         elif words[0] == "python":
             assert (ROOT / words[1]).is_file(), line
         else:
@@ -110,7 +113,7 @@ def known_flags() -> frozenset[str]:
         found |= set(re.findall(r"--[\w.]+", help_text("pretraining", ["--data.source", source])))
     for folder in ("m33d_hf", "scripts", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
-            found |= set(re.findall(r'"(--\w+)"', path.read_text(encoding="utf-8")))
+            found |= set(re.findall(r'"(--[\w-]+)"', path.read_text(encoding="utf-8")))
     found |= {f"--{field.name}" for field in dataclasses.fields(PreparationOptions)}
     return frozenset(found)
 

@@ -15,7 +15,7 @@ from conftest import LONGEST, refuse_skip
 TIERS = {
     "test": ("not slow and not extras and not demo", "[test]"),
     "test-demo": ("demo", "[demo,browser]"),
-    "test-extras": ("extras", "[test,deepspeed,extras]"),
+    "test-extras": ("extras", "[test,deepspeed,extras,docs]"),
     "test-slow": ("slow and not extras", "[test]"),
 }
 

@@ -11,7 +11,7 @@ from m33d_hf.evaluation import flops
 from m33d_hf.evaluation.flops import FlopCount, count_pretraining, count_task
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe import recipes
-from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import resolve
 
 BATCH = 2
 GIGA = 1e9
@@ -40,7 +40,7 @@ def test_every_pretraining_recipe_at_its_size(recipe: str) -> None:
 
 @pytest.mark.parametrize(("task", "recipe"), FINE_TUNING)
 def test_every_fine_tuning_recipe(task: str, recipe: str) -> None:
-    arguments = parse_arguments(["--recipe", recipe], task).model
+    arguments = resolve(["--recipe", recipe], task).args.model  # sizes that are auto: stand-ins
     config = M33DConfig(**{**arguments, "num_labels": arguments.get("num_labels") or 10})
     assert_equal(count_task(config, task), task_formula(config, task))
 

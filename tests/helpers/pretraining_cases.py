@@ -5,7 +5,7 @@ from __future__ import annotations
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe import recipes
-from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import resolve
 
 PRETRAINING_ROOMS = ("rooms/pretrain", "rooms/pretrain_stage1", "rooms/pretrain_stage2", "rooms/pretrain_clips")
 
@@ -13,7 +13,7 @@ PRETRAINING_ROOMS = ("rooms/pretrain", "rooms/pretrain_stage1", "rooms/pretrain_
 def pretraining_config(recipe: str, method: str | None, *words: str) -> M33DConfig:
     """The configuration that a pre-training run would build."""
     chosen = ["--method", method] if method else []
-    return M33DConfig(**parse_arguments(["--recipe", recipe, *chosen, *words], "pretraining").model)
+    return M33DConfig(**resolve(["--recipe", recipe, *chosen, *words], "pretraining").args.model)
 
 
 def task_of(recipe: str) -> str:

@@ -205,6 +205,8 @@ def test_dpt_reads_sequences_with_a_class_token() -> None:
 def test_mask2former_says_that_it_supports_swin_only(caplog: pytest.LogCaptureFixture) -> None:
     """It builds and runs nonetheless: docs/loading.md says so."""
     transformers.logging.enable_propagation()
+    caplog.set_level("WARNING", logger="transformers")  # another test may have asked for less
+    transformers.utils.logging.warning_once.cache_clear()  # and may have been told already
     settings = Mask2FormerConfig(
         backbone_config=config(out_indices=[1, 2, 3, 4]), feature_size=32, mask_feature_size=32, hidden_dim=32,
         encoder_feedforward_dim=16, dim_feedforward=16, encoder_layers=1, decoder_layers=2, num_attention_heads=2,

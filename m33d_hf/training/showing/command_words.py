@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,12 +124,17 @@ def _named(key: str, keys: Sequence[str]) -> bool:
     return any(key == name or (name.endswith(".") and key.startswith(name)) for name in keys)
 
 
+def _plain(value: Any) -> Any:
+    """What a program, not a command line, gave as an option: as a list where it is one of something, else its text."""
+    return list(value) if isinstance(value, Iterable) else str(value)
+
+
 def words_of(settings: Mapping[str, Any]) -> list[str]:
     """`--key value` of dotted settings; what is no text is written as JSON, which the command line reads as YAML."""
     return [
         word
         for key, value in settings.items()
-        for word in (f"--{key}", value if isinstance(value, str) else json.dumps(value))
+        for word in (f"--{key}", value if isinstance(value, str) else json.dumps(value, default=_plain))
     ]
 
 

@@ -79,7 +79,7 @@ class Silent(Labelled):
 def args(monkeypatch) -> RunArguments:
     made = {"labelled": Labelled, "fourth": FourthClass, "silent": Silent}
     monkeypatch.setattr(building, "build_source", lambda name, **options: made[name](**options))
-    monkeypatch.setattr(building, "source_options", lambda name: ("split",))
+    monkeypatch.setattr(building, "source_options", lambda name: {"split": "train"})
     assert not set(made) & set(SOURCES)
     args = RunArguments()
     args.data.source = "labelled"

@@ -22,7 +22,7 @@ from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticS
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
 from m33d_hf.training.processes.checkpoints import is_complete
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.tasks.base import build_task, to_device
@@ -55,7 +55,7 @@ def _arguments(recipe: str, changes: dict[str, Any]) -> RunArguments:
         words += ["--method", "m33d"]
         staged = any("stage" in tree for _, tree in recipe_chain(recipe))
         words += [] if staged or _of_clips(recipe) else ["--stage", "2"]
-    args = parse_arguments(words, task)
+    args = resolve(words, task).args
     args.model |= FEW
     for name, value in changes.items():
         if name == "image_size":

@@ -191,7 +191,7 @@ def test_progress_names_rate_and_remaining_time(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cache, "_PROGRESS_EVERY", 0.0)
     cache.prepare(RoomsSpec("train", 7, "frames", 40, 1, 16, 16), tmp_path)
     lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[0].startswith("rendering rooms, train: 32/40 frames, ") and lines[0].endswith("s left")
+    assert lines[0].startswith("rendering rooms, train: 32/40 frames, ") and lines[0].endswith("0:00:00 left")
     assert "40/40" in lines[-1]
 
 
