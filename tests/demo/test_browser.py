@@ -85,7 +85,7 @@ def test_a_wrong_file_is_answered_with_a_sentence(tab: Any, tmp_path: Path) -> N
     notes.write_text("not a picture")
     page.get_by_role("button", name="Remove Image").first.click()
     drop(page, notes)
-    page.get_by_text("notes.png cannot be used as a picture").wait_for()
+    page.get_by_text("notes.png cannot be used as a picture").first.wait_for()  # one box per event
     text = page.inner_text("body")
     assert "Traceback" not in text and "site-packages" not in text
     page.wait_for_function("() => !document.querySelector('#depth_picture img')")  # nor the depth of the other picture
