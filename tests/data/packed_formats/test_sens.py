@@ -200,5 +200,5 @@ def test_another_reader_finds_the_same(tmp_path: Path):
     assert theirs.color_offsets.tolist() == ours.places[:, 0].tolist()
     assert theirs.depth_offsets.tolist() == ours.places[:, 2].tolist()
     assert (theirs.color_size, theirs.depth_size) == (ours.header.color_size[::-1], ours.header.depth_size[::-1])
-    assert np.array_equal(theirs.camera_to_world, ours.poses)
+    assert np.array_equal(theirs.camera_to_world, [sens.read_track(file, number)[0] for number in range(4)])
     assert tuple(theirs.depth_intrinsic.ravel()) == ours.header.matrices["depth_intrinsic"]

@@ -40,12 +40,14 @@ def stage_one(method, tmp_path):
     return {name: result.metrics[f"eval/retrieval_{name}_depth"] for name in names}
 
 
+@pytest.mark.slow
 def test_the_literal_contrast_is_solved_by_position(tmp_path):
     found = stage_one("m33d", tmp_path)
     assert found["accuracy"] > 0.8
     assert found["accuracy_mismatched"] > 0.8  # another image's depth does as well: nothing about the image is learned
 
 
+@pytest.mark.slow
 def test_without_positions_only_the_matching_depth_is_found(tmp_path):
     found = stage_one("m33d_plus", tmp_path)
     assert found["accuracy_mismatched"] < 2 * found["chance"]
