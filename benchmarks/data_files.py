@@ -148,7 +148,7 @@ def write_sun(root: Path, sizes: Sizes) -> Path:
 
 
 # Kind of prepared data -> further options of `scripts/prepare_data.py`.
-PREPARED: dict[str, dict[str, Any]] = {"prepared": {}}
+PREPARED: dict[str, dict[str, Any]] = {"prepared": {}, "shards": {"format": "shards"}}
 
 
 def write_prepared(root: Path, frames: Path, side: int, **words: Any) -> Path:

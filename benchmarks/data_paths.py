@@ -61,6 +61,7 @@ PATHS = (
     TrainingPath("RGB-D images, pre-training", PRETRAINING, "scannet_stage2", "frames", NO_COLOR),
     TrainingPath("the same, stored at 256", PRETRAINING, "scannet_stage2", "small_frames", NO_COLOR),
     TrainingPath("prepared Parquet at 256", PRETRAINING, "scannet_stage2 --data.source hub", "prepared", NO_COLOR),
+    TrainingPath("tar shards at 256", PRETRAINING, "scannet_stage2 --data.source shards", "shards", NO_COLOR),
     TrainingPath("ScanNet, exported frames", PRETRAINING, f"scannet_stage2 {EVERY_FRAME}", "scan", NO_COLOR),
     TrainingPath(
         "SUN RGB-D, frames", PRETRAINING, "scannet_stage2 --data.source sunrgbd --data.train_split all", "sun", NO_COLOR
