@@ -46,6 +46,7 @@ _RECIPES = {
     ("action_detection", ""): ("own/phases", "orar_temporal"),
 }
 _PHASES = ("phases", "procedures")
+_LABELLED_CLIPS = "fine-tune it on labelled clips"
 _DENSE = ("depth_estimation", "semantic_segmentation")  # of single images, also with encoders of clips
 # Sources whose folders hold pictures or videos, which predict.py reads; others hold recordings, tables or archives.
 _OF_FILES = ("folder", "tum", "ucf101", "phases")
@@ -130,25 +131,21 @@ def _after_pretraining(args: RunArguments, command: Command, source: Source, cli
     found = [NextCommand("see its reconstructions", pictures.line())]
     if args.stage == 1:
         return [*_second_stage(args, command)]
-    labelled = source.action_names is not None or args.data.source in _PHASES
-    if clips and labelled:
-        return [*found, *_tuning_clips(args, command, source)]
+    if clips and (source.action_names is not None or args.data.source in _PHASES):
+        return [*found, *_tuning("video_classification", _LABELLED_CLIPS, args, command)]
     spec = source.depth_spec
     if spec is not None and spec.kind == "metric":
         found += _tuning("depth_estimation", "fine-tune it for depth", args, command)
     if source.class_names is not None or spec is None:
         found += _tuning("semantic_segmentation", "fine-tune it for segmentation", args, command)
-    return [*found, *(_tuning_clips(args, command, source) if clips else [])]
+    return [*found, *(_tuning_elsewhere(args, command) if clips else [])]
 
 
-def _tuning_clips(args: RunArguments, command: Command, source: Source) -> list[NextCommand]:
-    """Classification of clips: of the same videos where they have classes, else of others, with the recipe's reader."""
-    purpose = "fine-tune it on labelled clips"
-    if source.action_names is not None or args.data.source in _PHASES:
-        return _tuning("video_classification", purpose, args, command)
+def _tuning_elsewhere(args: RunArguments, command: Command) -> list[NextCommand]:
+    """Classification of other videos, with the recipe's reader: these clips have no classes."""
     words = without_keys(command.words, ("data.",))
     elsewhere = replace(args, data=replace(args.data, source="ucf101", root=VIDEOS, eval_root=None))
-    purpose = f"{purpose} (put your own folder for {VIDEOS})"
+    purpose = f"{_LABELLED_CLIPS} (put your own folder for {VIDEOS})"
     return _tuning("video_classification", purpose, elsewhere, replace(command, words=tuple(words)))
 
 
