@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .pushing_m33d import PushesInOneCommit
+from .task_heads_m33d import HEADS
 
 if TYPE_CHECKING:
     # transformers finds the files that a class needs by parsing import lines, also those below a condition. This file
-    # leads to every file of the folder, and the configuration leads to this file: whichever class is loaded, all files
-    # are fetched, so that a model saved afterwards is complete too.
+    # and the table of heads lead to every file of the folder, and the configuration leads to this file: whichever
+    # class is loaded, all files are fetched, so that a model saved afterwards is complete too.
     from .backbone_m33d import M33DBackbone  # noqa: F401
     from .image_processing_m33d import M33DImageProcessor  # noqa: F401
     from .pretraining_m33d import M33DForPreTraining  # noqa: F401
-    from .tasks_m33d import M33DForDepthEstimation  # noqa: F401
     from .video_processing_m33d import M33DVideoProcessor  # noqa: F401
-    from .video_tasks_m33d import M33DForVideoClassification  # noqa: F401
 
 
 def _places(entry: Any) -> list[Any]:
@@ -35,9 +34,7 @@ AUTO_MAP: dict[str, Any] = {
     "AutoConfig": "configuration_m33d.M33DConfig",
     "AutoModel": "modeling_m33d.M33DModel",
     "AutoModelForPreTraining": "pretraining_m33d.M33DForPreTraining",
-    "AutoModelForVideoClassification": "video_tasks_m33d.M33DForVideoClassification",
-    "AutoModelForSemanticSegmentation": "tasks_m33d.M33DForSemanticSegmentation",
-    "AutoModelForDepthEstimation": "tasks_m33d.M33DForDepthEstimation",
+    **{head.auto_class: head.model for head in HEADS if head.auto_class is not None},
     "AutoBackbone": "backbone_m33d.M33DBackbone",
     "AutoImageProcessor": {
         "torchvision": "image_processing_m33d.M33DImageProcessor",
@@ -45,7 +42,7 @@ AUTO_MAP: dict[str, Any] = {
     },
     "AutoVideoProcessor": "video_processing_m33d.M33DVideoProcessor",
 }
-"""Auto class -> "module.Class" that it loads. M33DForVideoActionDetection has no Auto class in transformers."""
+"""Auto class -> "module.Class" that it loads; models of task heads are in the table of heads."""
 
 
 # The modules of the classes above; other classes in them count as ours too.

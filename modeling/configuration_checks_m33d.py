@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from .errors_m33d import ConfigError, nearest_name_hint
 from .fields_m33d import Range, check_value, fit, shown
+from .task_heads_m33d import HEAD_RANGES
 
 _WIDTH = Range(low=1, high=65_536)
 _BLOCKS = Range(low=1, high=1024)
@@ -22,7 +23,6 @@ _SHARE = Range(low=0, high=1)
 _DROP = Range(low=0, below=1)
 _WEIGHT = Range(low=0, high=1e6)
 _SCALE = Range(above=0, high=1e6)
-_METRES = Range(low=-1e6, high=1e6)
 
 # Every field that holds numbers. Upper bounds are far beyond any model that a machine can hold.
 CONFIG_RANGES: Mapping[str, Range] = {
@@ -56,24 +56,7 @@ CONFIG_RANGES: Mapping[str, Range] = {
     "distillation_weight": _WEIGHT,
     "motion_gamma": Range(low=0, high=1000),
     "motion_floor": Range(low=0, high=1e6),
-    "classifier_dropout": _DROP,
-    "classifier_init_scale": _WEIGHT,
-    "temporal_hidden_size": _WIDTH,
-    "temporal_num_layers": _BLOCKS,
-    "temporal_dropout": _DROP,
-    "temporal_frame_stride": Range(low=1, high=1_000_000),
-    "temporal_clip_stride": Range(low=1, high=1_000_000),
-    "semantic_loss_ignore_index": Range(low=-(2**31), high=2**31 - 1),
-    "segmentation_head_width": _WIDTH,
-    "segmentation_head_depth": _BLOCKS,
-    "segmentation_head_upscale": Range(low=1, high=64),
-    "depth_head_width": _WIDTH,
-    "depth_head_layers": Range(low=0, high=1023, length=4),
-    "depth_head_stem_channels": Range(low=1, high=65_536, length=4),
-    "depth_mean": _METRES,
-    "depth_std": _SCALE,
-    "min_depth": Range(low=0, high=1e6),
-    "max_depth": _SCALE,
+    **HEAD_RANGES,
 }
 LABELS = Range(low=1, high=1_000_000)
 MOST_WEIGHTS = 10**11  # of the encoders and the decoder together
@@ -215,23 +198,31 @@ def check_encoders(config: Any) -> None:
         config.spec(name)
 
 
-def check_follow_up(config: Any) -> None:
-    """Refuse denoising without a decoder to predict the noise, and distillation of features that there are not.
+def check_modalities(config: Any) -> None:
+    """Refuse modalities that cannot stand beside each other: none encoded, equal names, masks that do not apply.
 
     Raises:
-        ConfigError: with the fields and the fix.
+        ConfigError: with the modality and the fix.
     """
-    denoised = [spec.name for spec in config.denoised_specs]
-    if denoised and (not config.target_specs or config.decoder_kind != "shared"):
-        raise ConfigError(
-            f"denoising_weight of {denoised} requires the shared decoder of a reconstruction: set the role of a "
-            "modality to 'both' with a weight above 0, and decoder_kind to 'shared'; or set denoising_weight to 0 "
-            "(as in stage 1)."
-        )
-    if config.distillation_weight > 0 and config.token_budget is not None:
-        raise ConfigError(
-            "distillation requires features per modality, which token_budget does not provide; remove one of the two."
-        )
+    names = [spec.name for spec in config.specs]
+    if not config.input_specs:
+        raise ConfigError("no modality is an input; set the role of at least one to 'input' or 'both'.")
+    own_pixels = [spec.input_name for spec in config.specs if spec.target_of is None]
+    for key, values in (("name", names), ("input_name", own_pixels)):
+        if len(set(values)) != len(values):
+            raise ConfigError(f"two modalities have the same {key} in {values}; give every modality its own.")
+    for spec in config.specs:
+        if "." in spec.name or not spec.name.isidentifier() or not spec.input_name.isidentifier():
+            raise ConfigError(f"modality {spec.name!r} / {spec.input_name!r}: names must be Python identifiers.")
+        if spec.masking == "motion" and config.num_frames == 1:
+            raise ConfigError(f"modality {spec.name!r}: masking 'motion' requires clips; use 'random' for images.")
+    check_encoders(config)
+    if config.share_mask:
+        kinds = {(spec.masking, spec.mask_ratio) for spec in config.input_specs}
+        if len(kinds) > 1:
+            raise ConfigError(
+                f"share_mask requires the same masking and mask_ratio for all inputs, but they are {sorted(kinds)}."
+            )
 
 
 def check_types(config: Any, types: Mapping[str, Any]) -> None:

@@ -18,9 +18,8 @@ from .configuration_checks_m33d import (
     CONFIG_RANGES,
     NO_PREDICTIONS,
     check_amounts,
-    check_encoders,
-    check_follow_up,
     check_library_fields,
+    check_modalities,
     check_positions,
     check_ranges,
     check_types,
@@ -37,6 +36,9 @@ from .modalities_m33d import (
     rgb_modality,
     specs_of,
 )
+from .pretraining_checks_m33d import check_budget, check_decoder, check_follow_up, check_pair_losses
+from .pretraining_fields_m33d import PretrainingFields
+from .task_heads_m33d import HeadFields
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "M33DConfig", "ModalitySpec", "depth_modality", "rgb_modality"]
 
@@ -50,7 +52,7 @@ def _pair(value: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
 
 @refusing_as_ours
 @strict
-class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
+class M33DConfig(TravelsWithItsCode, HeadFields, PretrainingFields, BackboneFields, PreTrainedConfig):
     r"""Configuration of M33D models. `M33DConfig()` is the paper's image model in stage 2, taken literally.
 
     From the paper to a field ("spec" is an entry of `modalities`; docs/method.md has each of them with its reason):
@@ -124,65 +126,11 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
             draw (MultiMAE): a number from 1, or a share of all tokens below 1. None masks each modality by its ratio;
             with a budget the ratios of the modalities mean nothing.
         token_budget_alpha: concentration of that draw; 1 is uniform over all divisions, more is more even.
-        decoder_kind: "shared" is the paper's one decoder; "per_target" gives every target a decoder of its own that
-            reads the visible tokens by cross-attention, then has `decoder_num_hidden_layers` blocks of self-attention
-            over its own positions (MultiMAE); it goes with a token budget.
-        decoder_hidden_size, decoder_num_hidden_layers, decoder_num_attention_heads, decoder_intermediate_size: of the
-            decoder as of the encoders.
-        decoder_fusion: "joint" decodes the tokens of all modalities in one sequence, "fused" their sum, "separate"
-            each by itself.
-        decoder_attention: "full" among all tokens, or "cross" from masked to visible ones.
-        decoder_modality_embedding: whether a learned embedding tells the decoder the modality of a token.
-        loss_reduction: reconstruction averaged over all masked patches of the "batch" (MAE), or per "sample" first.
-        share_mask: hide the same positions in all modalities; None: for clips whose modalities are masked alike.
-        contrastive_weight: gamma of Eq. 5, weight of the contrastive term; 0 removes it.
-        contrastive_temperature, contrastive_learnable_temperature: tau of Eq. 3, and whether it is trained.
-        contrastive_projection_dim: width of a projection head before the comparison; 0 is none.
-        contrastive_symmetric: also compare from depth to RGB.
-        contrastive_normalize: compare by cosine; False takes the plain product.
-        contrastive_negatives: negatives of Eq. 3: other tokens of the same "sample", or of the whole "batch".
-        contrastive_min_valid: tokens with at most this share of valid pixels are neither positives nor negatives.
-        contrastive_tokens: "visible" contrasts the tokens that the masked pass kept; "full_forward" encodes all
-            tokens of both modalities in an extra pass.
-        contrastive_position_free: contrast features of a pass without position embeddings; with reconstruction in
-            the same step this costs one more encoder pass over the same visible tokens.
-        matching_weight: eta of Eq. 5, weight of the matching term; 0 removes it.
-        matching_fusion, matching_pool: how the two features of Eq. 4 are combined, and made of tokens.
-        matching_negatives: mismatched pairs of Eq. 4: depth of the next sample ("roll") or of a random other one
-            ("shuffle").
-        num_matching_negatives: mismatched pairs per sample.
-        distillation_weight: weight of a smooth L1 loss between the max-pooled features of what the encoders see and
-            those of the frozen model that the training started from (the follow-up's stage-1 model). The teacher is no
-            part of this model: its features are a forward argument.
-        distillation_tokens: "all" shows the teacher whole clean inputs, as stage 1 did (ours: the summary says no
-            more than "global"); "visible" shows it the student's tokens, without the student's noise.
-        motion_score: "pixel_diff" (mean absolute difference of neighbouring frames).
-        motion_select: "sample" draws tokens with probability proportional to score ** motion_gamma; "topk" takes
-            the largest.
-        motion_target: "visible" shows moving tokens to the encoder, "masked" hides them.
-        motion_gamma: exponent of the score; 0 draws tokens evenly.
-        motion_floor: added to every score as a share of the mean score, so that still tokens can be drawn too.
         depth_standardization: how depth becomes the model's input: shifted and scaled by mean and deviation of its
             values without the outer 10 % on either side ("trimmed"), of all values ("full"), or not at all ("none").
         depth_standardization_scope: whether these are of the whole "clip" or of each "frame".
-        head_norm: a layer norm before a dense head (MultiMAE has none).
-        semantic_loss_ignore_index: class id that is not trained on.
-        depth_mean, depth_std: metres; the depth head predicts (depth - mean) / std (defaults: NYUv2).
-        min_depth, max_depth: metres; clamp of predictions in eval mode and of both sides of "silog".
-        depth_loss: "berhu", "l1" (both on standardised values) or "silog" (on clamped metres).
-        segmentation_head_width, segmentation_head_depth, segmentation_head_upscale: ConvNeXt head channels,
-            blocks, and sub-positions per token side.
-        depth_head_width: channels of the DPT fusion.
-        depth_head_stem_channels: channels of its four levels; None takes them from the encoder's width.
-        depth_head_layers: the four encoder layers it reads (0-based), None spaces them evenly.
-        classifier_dropout: dropout before the clip classifier (Table 10 "drop out").
-        classifier_init_scale: factor of the fresh classifier's weights (VideoMAE).
-        temporal_hidden_size: width, per direction, of the Bi-GRU over the clips of a video (unsaid in the paper).
-        temporal_num_layers, temporal_dropout: layers of that network, and the dropout before its classifier.
-        temporal_causal: one direction only, for online use.
-        temporal_frame_stride, temporal_clip_stride: source frames from one frame of a clip to the next, and from one
-            clip to the next (None: a clip's span, no overlap), remembered from feature extraction for inference.
 
+    Fields of pre-training (decoder, losses, motion): see `PretrainingFields`. Fields of task heads: see `HeadFields`.
     What M33DBackbone gives (`out_features`, `out_indices`, `reshape_hidden_states`): see `BackboneFields`.
 
     Raises:
@@ -223,64 +171,8 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
     token_budget: int | float | None = None
     token_budget_alpha: float | int = 1.0
 
-    decoder_hidden_size: int = 512
-    decoder_num_hidden_layers: int = 8
-    decoder_num_attention_heads: int = 16
-    decoder_intermediate_size: int = 2048
-    decoder_fusion: Literal["joint", "fused", "separate"] = "joint"
-    decoder_attention: Literal["full", "cross"] = "full"
-    decoder_modality_embedding: bool = True
-    decoder_kind: Literal["shared", "per_target"] = "shared"
-    loss_reduction: Literal["batch", "sample"] = "batch"
-
-    share_mask: bool | None = None
-    contrastive_weight: float | int = 0.0
-    contrastive_temperature: float = 0.07
-    contrastive_learnable_temperature: bool = False
-    contrastive_projection_dim: int = 0
-    contrastive_symmetric: bool = False
-    contrastive_normalize: bool = True
-    contrastive_negatives: Literal["sample", "batch"] = "sample"
-    contrastive_tokens: Literal["visible", "full_forward"] = "visible"
-    contrastive_position_free: bool = False
-    contrastive_min_valid: float = 0.5
-    matching_weight: float | int = 0.0
-    matching_fusion: Literal["concat", "sum", "product"] = "concat"
-    matching_pool: Literal["mean", "cls"] = "mean"
-    matching_negatives: Literal["roll", "shuffle"] = "roll"
-    num_matching_negatives: int = 1
-    distillation_weight: float | int = 0.0
-    distillation_tokens: Literal["all", "visible"] = "all"
-    motion_score: Literal["pixel_diff"] = "pixel_diff"
-    motion_select: Literal["sample", "topk"] = "sample"
-    motion_target: Literal["visible", "masked"] = "visible"
-    motion_gamma: float | int = 1.0
-    motion_floor: float = 1e-3
-
     depth_standardization: Literal["trimmed", "full", "none"] = "trimmed"
     depth_standardization_scope: Literal["clip", "frame"] = "clip"
-
-    head_norm: bool = False
-    classifier_dropout: float | int = 0.0
-    classifier_init_scale: float | int = 1e-3
-    temporal_hidden_size: int = 256
-    temporal_num_layers: int = 1
-    temporal_dropout: float | int = 0.2
-    temporal_causal: bool = False
-    temporal_frame_stride: int = 1
-    temporal_clip_stride: int | None = None
-    semantic_loss_ignore_index: int = 255
-    segmentation_head_width: int = 384
-    segmentation_head_depth: int = 4
-    segmentation_head_upscale: int = 4
-    depth_head_width: int = 256
-    depth_head_layers: list[int] | None = None
-    depth_head_stem_channels: list[int] | None = None
-    depth_mean: float = 2.0708
-    depth_std: float = 0.7776
-    min_depth: float = 1e-3
-    max_depth: float = 10.0
-    depth_loss: Literal["berhu", "l1", "silog"] = "berhu"
 
     def __post_init__(self, **kwargs: Any) -> None:
         backbone = {name: kwargs.pop(name) for name in BACKBONE_FIELDS if name in kwargs}
@@ -443,37 +335,16 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
             ConfigError: with the field, its value and the fix.
         """
         self._check_fields()
-        self._check_modalities()
+        check_modalities(self)
         self._check_sizes()
-        self._check_decoder()
-        self._check_budget()
-        self._check_pair_losses()
+        check_decoder(self)
+        check_budget(self)
+        check_pair_losses(self)
         check_follow_up(self)
 
     def _check_fields(self) -> None:
         check_types(self, field_types())
         check_ranges(vars(self), CONFIG_RANGES)
-
-    def _check_modalities(self) -> None:
-        names = [spec.name for spec in self.specs]
-        if not self.input_specs:
-            raise ConfigError("no modality is an input; set the role of at least one to 'input' or 'both'.")
-        own_pixels = [spec.input_name for spec in self.specs if spec.target_of is None]
-        for key, values in (("name", names), ("input_name", own_pixels)):
-            if len(set(values)) != len(values):
-                raise ConfigError(f"two modalities have the same {key} in {values}; give every modality its own.")
-        for spec in self.specs:
-            if "." in spec.name or not spec.name.isidentifier() or not spec.input_name.isidentifier():
-                raise ConfigError(f"modality {spec.name!r} / {spec.input_name!r}: names must be Python identifiers.")
-            if spec.masking == "motion" and self.num_frames == 1:
-                raise ConfigError(f"modality {spec.name!r}: masking 'motion' requires clips; use 'random' for images.")
-        check_encoders(self)
-        if self.share_mask:
-            kinds = {(spec.masking, spec.mask_ratio) for spec in self.input_specs}
-            if len(kinds) > 1:
-                raise ConfigError(
-                    f"share_mask requires the same masking and mask_ratio for all inputs, but they are {sorted(kinds)}."
-                )
 
     def _check_sizes(self) -> None:
         check_amounts(self)
@@ -490,70 +361,6 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         check_positions(self)
         if self.min_depth >= self.max_depth:
             raise ConfigError(f"min_depth {self.min_depth} must be below max_depth {self.max_depth}.")
-
-    def _check_decoder(self) -> None:
-        if self.joint_encoding:
-            hidden = [spec.name for spec in self.input_specs if spec.drop_probability > 0]
-            if hidden:
-                raise ConfigError(
-                    f"with joint_encoding, the latents of other modalities contain {hidden[0]!r} before it is hidden; "
-                    "set its drop_probability to 0 or joint_encoding to False."
-                )
-            for term in ("contrastive", "matching"):
-                if getattr(self, f"{term}_weight") > 0:
-                    raise ConfigError(
-                        f"the {term} term requires features of each modality alone; "
-                        f"set joint_encoding to False or {term}_weight to 0."
-                    )
-        if self.decoder_fusion == "separate" and not self.joint_encoding and len(self.specs) > 1 and self.target_specs:
-            cut = [s.name for s in self.target_specs if not s.is_input] or (
-                [s.name for s in self.specs] if self.encoder_sharing == "separate" else []
-            )
-            if cut:
-                raise ConfigError(
-                    f"decoder_fusion 'separate' with separately encoded modalities disconnects {cut}: the loss of "
-                    "one would not reach the encoder of the other. Use 'joint' or 'fused', or joint_encoding."
-                )
-        if self.decoder_fusion == "fused" and self.decoder_attention == "cross":
-            raise ConfigError("decoder_attention 'cross' does not support decoder_fusion 'fused'; use 'joint'.")
-
-    def _check_budget(self) -> None:
-        for spec in self.specs:
-            self._check_second_target(spec)
-        if self.global_token and self.use_cls_token:
-            raise ConfigError("global_token and use_cls_token serve the same purpose; set one of them to False.")
-        if (self.token_budget is not None) != (self.decoder_kind == "per_target"):
-            raise ConfigError(
-                f"token_budget {self.token_budget} and decoder_kind {self.decoder_kind!r} cannot be combined: with a "
-                "token budget the number of visible tokens varies by sample, which decoder_kind 'per_target' requires "
-                "and other decoders do not support. Set both (method multimae) or neither."
-            )
-        if self.token_budget is None:
-            return
-        if not self.joint_encoding or self.use_cls_token or self.share_mask:
-            raise ConfigError(
-                "token_budget requires a joint sequence of all modalities: set joint_encoding to True, use_cls_token "
-                "to "
-                "False (global_token takes its place) and share_mask to None."
-            )
-        kinds = {spec.name: spec.masking for spec in self.input_specs if spec.masking != "random"}
-        if kinds:
-            raise ConfigError(f"token_budget draws positions at random; set masking 'random' for {kinds}.")
-        self.budget_for(self.grid)
-
-    def _check_second_target(self, spec: ModalitySpec) -> None:
-        if spec.target_of is None:
-            return
-        sources = {other.name: other for other in self.input_specs}
-        source = sources.get(spec.target_of)
-        same = ("input_name", "mask_name", "channels")
-        if source is None or any(getattr(source, name) != getattr(spec, name) for name in same):
-            raise ConfigError(
-                f"modality {spec.name!r}: target_of is {spec.target_of!r}; expected an input modality with the same "
-                f"{', '.join(same)}, one of {sorted(sources)}."
-            )
-        if spec.is_target and self.decoder_kind != "per_target":
-            raise ConfigError(f"modality {spec.name!r}: target_of requires decoder_kind 'per_target'.")
 
     def budget_for(self, grid: tuple[int, int, int]) -> int:
         """Visible tokens of all input modalities together on a grid, from `token_budget`.
@@ -573,28 +380,12 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
             )
         return count
 
-    def _check_pair_losses(self) -> None:
-        pairwise = self.contrastive_weight > 0 or self.matching_weight > 0
-        if pairwise and (not self.paired_specs or "rgb" not in [s.name for s in self.input_specs]):
-            raise ConfigError("contrastive and matching terms require 'rgb' and a second input modality.")
-        if self.contrastive_negatives == "batch" and self.contrastive_weight > 0:
-            masked = any(spec.mask_ratio > 0 for spec in self.input_specs)
-            if self.masks_are_shared and masked and self.contrastive_tokens == "visible":
-                raise ConfigError(
-                    "contrastive_negatives 'batch' with shared masks leaks the image identity through the pattern of "
-                    "visible positions; set share_mask to False."
-                )
-            if self.contrastive_symmetric:
-                raise ConfigError(
-                    "contrastive_negatives 'batch' cannot be symmetric; set contrastive_symmetric to False or "
-                    "contrastive_negatives to 'sample'."
-                )
-        if self.matching_pool == "cls" and self.matching_weight > 0 and not self.use_cls_token:
-            raise ConfigError("matching_pool 'cls' requires use_cls_token True.")
+
+FIELD_CLASSES: tuple[type, ...] = (M33DConfig, PretrainingFields, HeadFields)
+"""The classes that declare and describe the fields."""
 
 
 @functools.cache
 def field_types() -> dict[str, Any]:
     """Field -> type of what M33DConfig itself has; those of the library's base class are the library's to check."""
-    own = inspect.get_annotations(M33DConfig).items()
-    return {name: eval(hint, globals()) if isinstance(hint, str) else hint for name, hint in own}
+    return {name: hint for cls in FIELD_CLASSES for name, hint in inspect.get_annotations(cls, eval_str=True).items()}

@@ -20,15 +20,12 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import draw_keep
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
-from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
+from m33d_hf.modeling.task_heads_m33d import HEADS
+from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 
 MODELS: dict[str, Callable[[M33DConfig], nn.Module]] = {
     "pretraining": M33DForPreTraining,
-    "video_classification": M33DForVideoClassification,
-    "action_detection": M33DForVideoActionDetection,
-    "semantic_segmentation": M33DForSemanticSegmentation,
-    "depth_estimation": M33DForDepthEstimation,
+    **{head.task: head.load_class() for head in HEADS},
 }
 TASKS = tuple(MODELS)
 

@@ -11,9 +11,8 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
 from m33d_hf.modeling.modeling_m33d import M33DPreTrainedModel
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
+from m33d_hf.modeling.task_heads_m33d import HEADS
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
-from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.weights.apply import config_for, convert_state_dict, head_fields
 from m33d_hf.weights.facts import statements
 from m33d_hf.weights.files import load_foreign
@@ -21,8 +20,10 @@ from m33d_hf.weights.init_options import ConversionOptions
 from m33d_hf.weights.known.names import CONVERTED_TASKS
 from m33d_hf.weights.report import ConversionReport
 
-_MODELS = (M33DForPreTraining, M33DForVideoClassification, M33DForSemanticSegmentation, M33DForDepthEstimation)
-MODELS: dict[str, type[M33DPreTrainedModel]] = dict(zip(CONVERTED_TASKS, _MODELS, strict=True))
+MODELS: dict[str, type[M33DPreTrainedModel]] = {
+    "pretraining": M33DForPreTraining,
+    **{head.task: head.load_class() for head in HEADS if head.task in CONVERTED_TASKS},
+}
 """Models that a checkpoint can be written as."""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.preprocessing_m33d import size_pair
+from m33d_hf.modeling.task_heads_m33d import HEADS
 from m33d_hf.weights.formats.classes import class_obstacle
 from m33d_hf.weights.formats.layout import Weight
 from m33d_hf.weights.matching import PART, Matching, depth_kernel, fit_time, still_positions, time_note
@@ -39,15 +40,9 @@ _DECODER_CORE = re.compile(r"decoder\.(?:targets\.(?P<target>\w+)\.)?(?:embed|ma
 _HEADS = {
     "contrastive_head": "the contrastive head",
     "matching_head": "the matching head",
-    "segmentation_head": "the segmentation head",
-    "depth_head": "the depth head",
-    "fc_norm": "the norm of pooled features",
-    "classifier": "the classifier",
-    "gru": "the recurrent network",
-    "temporal_classifier": "the temporal classifier",
+    **{part: words for head in HEADS for part, words in head.parts.items()},
 }
-# Heads whose rows are classes: of equal shape they are still worthless for other classes.
-_CLASS_HEADS = ("classifier", "temporal_classifier")
+_CLASS_HEADS = {part for head in HEADS for part in head.class_parts}
 
 
 @dataclass(kw_only=True)
@@ -236,7 +231,7 @@ class OwnNames(Matching):
             raise CheckpointError(
                 f"{self.report.origin}: {name} is a weight of {part!r}, a part that no model of this package has. If it"
                 " is a head of your own, start from the checkpoint that its training started from; a head that becomes"
-                " part of the package is named in _HEADS of m33d_hf/weights/own_names.py."
+                " part of the package is an entry of HEADS in modeling/task_heads_m33d.py."
             )
         raise self._misfit(f"its {name}, {tuple(self.weights[name].tensor.shape)}, does not exist in this model")
 

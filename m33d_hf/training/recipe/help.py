@@ -114,11 +114,11 @@ def _stated(words: Sequence[str], key: str) -> str | None:
 def model_help() -> list[str]:
     """The fields of the model and of one modality, with type, default, sentence and range."""
     from m33d_hf.modeling.configuration_checks_m33d import CONFIG_RANGES, LABELS
-    from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec, field_types
+    from m33d_hf.modeling.configuration_m33d import FIELD_CLASSES, M33DConfig, ModalitySpec, field_types
     from m33d_hf.modeling.modalities_m33d import MODALITY_RANGES, modality_types
 
     lines = ["Fields of the model:"]
-    sentences = argument_sentences(M33DConfig.__doc__)
+    sentences = {name: said for cls in FIELD_CLASSES for name, said in argument_sentences(cls.__doc__).items()}
     defaults = {field.name: field.default for field in dataclasses.fields(M33DConfig)}
     lines += _fields("model.", field_types(), defaults, sentences, CONFIG_RANGES, skipped=("modalities",))
     lines += [

@@ -14,6 +14,7 @@ from typing import Any
 
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.task_heads_m33d import HEADS
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.task_names import PRETRAINING
 from m33d_hf.training.settling.layers import explicit
@@ -41,20 +42,10 @@ DECODER = (
 _SHARING = ("encoder_sharing", "joint_encoding", "encoder_norm", "decoder_fusion", "decoder_attention", "decoder_kind",
             "decoder_modality_embedding")  # fmt: skip
 _CLIPS = ("num_frames", "tubelet_size")
-_TEMPORAL = ("temporal_hidden_size", "temporal_num_layers", "temporal_causal")
-DENSE = ("semantic_segmentation", "depth_estimation")
+DENSE = tuple(head.task for head in HEADS if head.images_only)
 DETECTION = "action_detection"
-_HEADS = {
-    "semantic_segmentation": ("segmentation_head_width", "segmentation_head_depth", "segmentation_head_upscale"),
-    "depth_estimation": ("depth_head_width", "depth_head_layers", "depth_head_stem_channels"),
-    DETECTION: _TEMPORAL,
-}
-_TRAINED_AS = {
-    "semantic_segmentation": "M33DForSemanticSegmentation",
-    "depth_estimation": "M33DForDepthEstimation",
-    DETECTION: "M33DForVideoActionDetection",
-    PRETRAINING: "M33DForPreTraining",
-}
+_HEADS = {head.task: head.fields for head in HEADS}
+_TRAINED_AS = {head.task: head.class_name for head in HEADS} | {PRETRAINING: "M33DForPreTraining"}
 TAKEN = frozenset(
     {*FIXED, *DECODER, *_SHARING, *_CLIPS, "image_size", "use_cls_token", "modalities"}.union(*_HEADS.values())
 )

@@ -20,6 +20,7 @@ from m33d_hf.errors import (
     WorkerStartError,
 )
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.task_heads_m33d import HEADS
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
@@ -47,7 +48,7 @@ _RECIPES = {
 }
 _PHASES = ("phases", "procedures")
 _LABELLED_CLIPS = "fine-tune it on labelled clips"
-_DENSE = ("depth_estimation", "semantic_segmentation")  # of single images, also with encoders of clips
+_DENSE = {head.task for head in HEADS if head.images_only}  # also with encoders of clips
 # Sources whose folders hold pictures or videos, which predict.py reads; others hold recordings, tables or archives.
 _OF_FILES = ("folder", "tum", "ucf101", "phases")
 # Of a command line, what another run on the same data with the same encoder has to be told again.

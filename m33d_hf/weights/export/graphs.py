@@ -11,12 +11,12 @@ from torch.export import Dim, ExportedProgram
 
 from m33d_hf.errors import ExportError
 from m33d_hf.weights.export.agreement import Difference, demand, difference, plain, random_pixels
-from m33d_hf.weights.export.source import CLASSIFIER, DENSE, DETECTOR, Source
+from m33d_hf.weights.export.source import CLASSIFIER, DETECTOR, TASK_MODELS, Source
 from m33d_hf.weights.export.staging import versions
 
 PROGRAM = "model.pt2"
 INPUT = "pixel_values"
-OUTPUTS = {DENSE[0]: "logits", DENSE[1]: "predicted_depth", CLASSIFIER: "logits"}
+OUTPUTS = {name: head.output for name, head in TASK_MODELS.items() if head.output is not None}
 BATCHES = (1, 3)
 
 
@@ -37,10 +37,10 @@ def output_name(source: Source) -> str:
     """The output that a graph of this model has.
 
     Raises:
-        ExportError: it is none of the three task models.
+        ExportError: it is none of the models from pixels to one output.
     """
     if source.kind in OUTPUTS:
-        return OUTPUTS[source.kind]
+        return OUTPUTS[source.kind].name
     names = ", ".join(OUTPUTS)
     if source.kind == DETECTOR:
         advice = f"load it with {CLASSIFIER} and save that to export its clip classifier"
@@ -53,15 +53,15 @@ def output_name(source: Source) -> str:
 
 
 def fewest_tokens(source: Source) -> int:
-    """Minimum number of tokens along each side: torch.export specialises on sides of one; DPT halves its map."""
-    return 3 if source.kind == "M33DForDepthEstimation" else 2
+    """Minimum number of tokens along each side: torch.export specialises on sides of one."""
+    return TASK_MODELS[source.kind].fewest_tokens
 
 
 def input_shape(source: Source, batch: int, rows: int, columns: int) -> list[int]:
     """Shape of the input for a picture of this many tokens."""
     config = source.config
     height, width = config.patch_height_width
-    frames = [config.num_frames] if source.kind == CLASSIFIER and config.num_frames > 1 else []
+    frames = [config.num_frames] if not TASK_MODELS[source.kind].images_only and config.num_frames > 1 else []
     return [batch, *frames, config.spec("rgb").channels, rows * height, columns * width]
 
 
@@ -153,15 +153,12 @@ def described(source: Source) -> dict[str, Any]:
         },
         "output": {"name": output_name(source), "type": "float32", **_meaning(source)},
     }
-    if source.kind != DENSE[1]:
+    if TASK_MODELS[source.kind].classes:
         told["classes"] = {str(number): name for number, name in (config.id2label or {}).items()}
     return told
 
 
 def _meaning(source: Source) -> dict[str, Any]:
-    if source.kind == DENSE[1]:
-        limits = [source.config.min_depth, source.config.max_depth]
-        return {"shape": ["batch", "height", "width"], "unit": "metre", "range": limits}
-    if source.kind == DENSE[0]:
-        return {"shape": ["batch", "classes", "height", "width"], "unit": "logits"}
-    return {"shape": ["batch", "classes"], "unit": "logits"}
+    output = OUTPUTS[source.kind]
+    told: dict[str, Any] = {"shape": list(output.axes), "unit": output.unit}
+    return told | ({"range": [getattr(source.config, name) for name in output.limits]} if output.limits else {})

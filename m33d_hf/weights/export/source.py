@@ -14,14 +14,15 @@ from m33d_hf.errors import CheckpointError, ExportError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.encoder_m33d import M33DEmbeddings, M33DEncoder, as_clip
 from m33d_hf.modeling.modeling_m33d import GLOBAL, M33DModel
+from m33d_hf.modeling.task_heads_m33d import HEADS
 from m33d_hf.weights.own import find_own
 
-DENSE = ("M33DForSemanticSegmentation", "M33DForDepthEstimation")
 CLASSIFIER = "M33DForVideoClassification"
 DETECTOR = "M33DForVideoActionDetection"
 PRETRAINING = "M33DForPreTraining"
 ENCODERS = "M33DModel"
-CLASSES = (*DENSE, CLASSIFIER, DETECTOR, PRETRAINING, ENCODERS)
+TASK_MODELS = {head.class_name: head for head in HEADS}
+CLASSES = (*TASK_MODELS, PRETRAINING, ENCODERS)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from m33d_hf.modeling.task_heads_m33d import HEADS
+
 FORMAT_NAMES = {
     "mae": "MAE (original)",
     "mae_st": "MAE-ST (original)",
@@ -19,5 +21,5 @@ FORMAT_NAMES = {
     "dinov2_registers": "DINOv2 with registers (original)",
 }
 
-CONVERTED_TASKS = ("pretraining", "video_classification", "semantic_segmentation", "depth_estimation")
-"""The last three also load a fine-tuned head that we have too."""
+CONVERTED_TASKS = ("pretraining", *(head.task for head in HEADS if head.output is not None))
+"""Models from pixels to one output; those after the first also load a fine-tuned head that we have too."""

@@ -1,0 +1,215 @@
+# Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
+"""The one table of task heads: what every other part of the package knows of a head, and its configuration fields.
+
+A new head is an entry of `HEADS`, its model class in a file of this folder, and, where it has fields of its own, these
+in `HeadFields` with their ranges in `HEAD_RANGES`. From the table follow: which Auto class loads the model and which
+files travel with it, which weights of a fine-tuned model other models leave out, how they are called in reports, what
+a run adopts from a checkpoint of the same task, how operations are counted, and what an exported graph returns.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from .fields_m33d import Range
+
+if TYPE_CHECKING:
+    # Not for the type checker alone: these lines take the files along with every saved model (see auto_m33d).
+    from .tasks_m33d import M33DForDepthEstimation  # noqa: F401
+    from .video_tasks_m33d import M33DForVideoClassification  # noqa: F401
+
+PAIR = r"\.(?:weight|bias)"
+"""Ends a pattern of names whose weight and bias are both meant."""
+
+
+@dataclass(frozen=True)
+class GraphOutput:
+    """What an exported graph of a task model returns.
+
+    Attributes:
+        name: of the field of the model's output.
+        axes: their names.
+        unit: of the values.
+        limits: configuration fields with the least and the largest value; None where there is no limit.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    unit: str
+    limits: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskHead:
+    """A task head.
+
+    Attributes:
+        task: its name in recipes.
+        model: "module.Class" in this folder; the class is also a public name of the package.
+        auto_class: Auto class of transformers that loads it; None where transformers has none.
+        parts: first name of its weights -> what reports call that part.
+        class_parts: those of `parts` whose rows are classes: of equal shape they are worthless for other classes.
+        weights: regular expressions for the whole names of its weights, so that mistyped ones are still reported.
+        fields: configuration fields that shape these weights.
+        images_only: whether it works on single images, from encoders of clips too.
+        classes: whether its outputs are classes, with the names of `id2label`.
+        output: of an exported graph; None where the model is no function from pixels to one output.
+        fewest_tokens: minimum along each side of an exported graph's input.
+    """
+
+    task: str
+    model: str
+    auto_class: str | None
+    parts: Mapping[str, str]
+    class_parts: tuple[str, ...] = ()
+    weights: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+    images_only: bool = True
+    classes: bool = False
+    output: GraphOutput | None
+    fewest_tokens: int = 2
+
+    @property
+    def module(self) -> str:
+        """Name of the file in this folder, without ending."""
+        return self.model.split(".")[0]
+
+    @property
+    def class_name(self) -> str:
+        """Name of the model's class, which saved configurations state as their architecture."""
+        return self.model.split(".")[1]
+
+    def load_class(self) -> Any:
+        """The model's class, whose file is imported only here: the table itself is read before torch is."""
+        return getattr(importlib.import_module(f".{self.module}", __package__), self.class_name)
+
+
+HEADS: tuple[TaskHead, ...] = (
+    TaskHead(
+        task="video_classification",
+        model="video_tasks_m33d.M33DForVideoClassification",
+        auto_class="AutoModelForVideoClassification",
+        parts={"fc_norm": "the norm of pooled features", "classifier": "the classifier"},
+        class_parts=("classifier",),
+        weights=(rf"^(?:fc_norm|classifier){PAIR}$",),
+        images_only=False,
+        classes=True,
+        output=GraphOutput("logits", ("batch", "classes"), "logits"),
+    ),
+    TaskHead(
+        task="action_detection",
+        model="video_tasks_m33d.M33DForVideoActionDetection",
+        auto_class=None,
+        parts={"gru": "the recurrent network", "temporal_classifier": "the temporal classifier"},
+        class_parts=("temporal_classifier",),
+        weights=(r"^gru\.(?:weight|bias)_[ih]h_l\d+(?:_reverse)?$", rf"^temporal_classifier{PAIR}$"),
+        fields=("temporal_hidden_size", "temporal_num_layers", "temporal_causal"),
+        images_only=False,
+        classes=True,
+        output=None,
+    ),
+    TaskHead(
+        task="semantic_segmentation",
+        model="tasks_m33d.M33DForSemanticSegmentation",
+        auto_class="AutoModelForSemanticSegmentation",
+        parts={"segmentation_head": "the segmentation head"},
+        weights=(rf"^segmentation_head\.(?:projection|classifier|blocks\.\d+\.(?:depthwise|norm|fc1|fc2)){PAIR}$",),
+        fields=("segmentation_head_width", "segmentation_head_depth", "segmentation_head_upscale"),
+        classes=True,
+        output=GraphOutput("logits", ("batch", "classes", "height", "width"), "logits"),
+    ),
+    TaskHead(
+        task="depth_estimation",
+        model="tasks_m33d.M33DForDepthEstimation",
+        auto_class="AutoModelForDepthEstimation",
+        parts={"depth_head": "the depth head"},
+        weights=(
+            rf"^depth_head\.(?:stems\.\d+\.\d+|reduce|refine|predict){PAIR}$",
+            r"^depth_head\.laterals\.\d+\.weight$",
+            rf"^depth_head\.fusions\.\d+\.(?:(?:skip_)?unit\.conv[12]|projection){PAIR}$",
+        ),
+        fields=("depth_head_width", "depth_head_layers", "depth_head_stem_channels"),
+        output=GraphOutput("predicted_depth", ("batch", "height", "width"), "metre", ("min_depth", "max_depth")),
+        fewest_tokens=3,  # DPT halves its map
+    ),
+)
+"""All heads of the package, in the order in which tasks are listed."""
+
+
+@dataclass(repr=False, kw_only=True)
+class HeadFields:
+    """The fields of `M33DConfig` that task heads alone read.
+
+    Args:
+        head_norm: a layer norm before a dense head (MultiMAE has none).
+        classifier_dropout: dropout before the clip classifier (Table 10 "drop out").
+        classifier_init_scale: factor of the fresh classifier's weights (VideoMAE).
+        temporal_hidden_size: width, per direction, of the Bi-GRU over the clips of a video (unsaid in the paper).
+        temporal_num_layers, temporal_dropout: layers of that network, and the dropout before its classifier.
+        temporal_causal: one direction only, for online use.
+        temporal_frame_stride, temporal_clip_stride: source frames from one frame of a clip to the next, and from one
+            clip to the next (None: a clip's span, no overlap), remembered from feature extraction for inference.
+        semantic_loss_ignore_index: class id that is not trained on.
+        segmentation_head_width, segmentation_head_depth, segmentation_head_upscale: ConvNeXt head channels,
+            blocks, and sub-positions per token side.
+        depth_head_width: channels of the DPT fusion.
+        depth_head_layers: the four encoder layers it reads (0-based), None spaces them evenly.
+        depth_head_stem_channels: channels of its four levels; None takes them from the encoder's width.
+        depth_mean, depth_std: metres; the depth head predicts (depth - mean) / std (defaults: NYUv2).
+        min_depth, max_depth: metres; clamp of predictions in eval mode and of both sides of "silog".
+        depth_loss: "berhu", "l1" (both on standardised values) or "silog" (on clamped metres).
+    """
+
+    head_norm: bool = False
+    classifier_dropout: float | int = 0.0
+    classifier_init_scale: float | int = 1e-3
+    temporal_hidden_size: int = 256
+    temporal_num_layers: int = 1
+    temporal_dropout: float | int = 0.2
+    temporal_causal: bool = False
+    temporal_frame_stride: int = 1
+    temporal_clip_stride: int | None = None
+    semantic_loss_ignore_index: int = 255
+    segmentation_head_width: int = 384
+    segmentation_head_depth: int = 4
+    segmentation_head_upscale: int = 4
+    depth_head_width: int = 256
+    depth_head_layers: list[int] | None = None
+    depth_head_stem_channels: list[int] | None = None
+    depth_mean: float = 2.0708
+    depth_std: float = 0.7776
+    min_depth: float = 1e-3
+    max_depth: float = 10.0
+    depth_loss: Literal["berhu", "l1", "silog"] = "berhu"
+
+
+_WIDTH = Range(low=1, high=65_536)
+_BLOCKS = Range(low=1, high=1024)
+_DROP = Range(low=0, below=1)
+
+HEAD_RANGES: Mapping[str, Range] = {
+    "classifier_dropout": _DROP,
+    "classifier_init_scale": Range(low=0, high=1e6),
+    "temporal_hidden_size": _WIDTH,
+    "temporal_num_layers": _BLOCKS,
+    "temporal_dropout": _DROP,
+    "temporal_frame_stride": Range(low=1, high=1_000_000),
+    "temporal_clip_stride": Range(low=1, high=1_000_000),
+    "semantic_loss_ignore_index": Range(low=-(2**31), high=2**31 - 1),
+    "segmentation_head_width": _WIDTH,
+    "segmentation_head_depth": _BLOCKS,
+    "segmentation_head_upscale": Range(low=1, high=64),
+    "depth_head_width": _WIDTH,
+    "depth_head_layers": Range(low=0, high=1023, length=4),
+    "depth_head_stem_channels": Range(low=1, high=65_536, length=4),
+    "depth_mean": Range(low=-1e6, high=1e6),
+    "depth_std": Range(above=0, high=1e6),
+    "min_depth": Range(low=0, high=1e6),
+    "max_depth": Range(above=0, high=1e6),
+}
+"""Ranges of the fields that hold numbers."""
+
+__all__ = ["HEADS", "HEAD_RANGES", "PAIR", "GraphOutput", "HeadFields", "TaskHead"]
