@@ -15,13 +15,12 @@ from transformers.utils import logging
 
 from .errors_m33d import ConfigError, nearest_name_hint
 from .fields_m33d import Range, check_value, fit, shown
+from .pretraining_fields_m33d import PRETRAINING_RANGES
 from .task_heads_m33d import HEAD_RANGES
 
 _WIDTH = Range(low=1, high=65_536)
 _BLOCKS = Range(low=1, high=1024)
-_SHARE = Range(low=0, high=1)
 _DROP = Range(low=0, below=1)
-_WEIGHT = Range(low=0, high=1e6)
 _SCALE = Range(above=0, high=1e6)
 
 # Every field that holds numbers. Upper bounds are far beyond any model that a machine can hold.
@@ -43,19 +42,7 @@ CONFIG_RANGES: Mapping[str, Range] = {
     "num_register_tokens": Range(low=0, high=1024),
     "token_budget": Range(above=0, high=1e9),
     "token_budget_alpha": _SCALE,
-    "decoder_hidden_size": _WIDTH,
-    "decoder_num_hidden_layers": _BLOCKS,
-    "decoder_num_attention_heads": _BLOCKS,
-    "decoder_intermediate_size": Range(low=1, high=1_048_576),
-    "contrastive_weight": _WEIGHT,
-    "contrastive_temperature": _SCALE,
-    "contrastive_projection_dim": Range(low=0, high=65_536),
-    "contrastive_min_valid": _SHARE,
-    "matching_weight": _WEIGHT,
-    "num_matching_negatives": Range(low=1, high=65_536),
-    "distillation_weight": _WEIGHT,
-    "motion_gamma": Range(low=0, high=1000),
-    "motion_floor": Range(low=0, high=1e6),
+    **PRETRAINING_RANGES,
     **HEAD_RANGES,
 }
 LABELS = Range(low=1, high=1_000_000)

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from .fields_m33d import Range
 
 
 @dataclass(repr=False, kw_only=True)
@@ -87,4 +90,25 @@ class PretrainingFields:
     motion_floor: float = 1e-3
 
 
-__all__ = ["PretrainingFields"]
+_WIDTH = Range(low=1, high=65_536)
+_BLOCKS = Range(low=1, high=1024)
+_WEIGHT = Range(low=0, high=1e6)
+
+PRETRAINING_RANGES: Mapping[str, Range] = {
+    "decoder_hidden_size": _WIDTH,
+    "decoder_num_hidden_layers": _BLOCKS,
+    "decoder_num_attention_heads": _BLOCKS,
+    "decoder_intermediate_size": Range(low=1, high=1_048_576),
+    "contrastive_weight": _WEIGHT,
+    "contrastive_temperature": Range(above=0, high=1e6),
+    "contrastive_projection_dim": Range(low=0, high=65_536),
+    "contrastive_min_valid": Range(low=0, high=1),
+    "matching_weight": _WEIGHT,
+    "num_matching_negatives": Range(low=1, high=65_536),
+    "distillation_weight": _WEIGHT,
+    "motion_gamma": Range(low=0, high=1000),
+    "motion_floor": Range(low=0, high=1e6),
+}
+"""Ranges of the fields that hold numbers."""
+
+__all__ = ["PRETRAINING_RANGES", "PretrainingFields"]

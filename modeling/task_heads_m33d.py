@@ -56,7 +56,7 @@ class TaskHead:
         fields: configuration fields that shape these weights.
         images_only: whether it works on single images, from encoders of clips too.
         classes: whether its outputs are classes, with the names of `id2label`.
-        output: of an exported graph; None where the model is no function from pixels to one output.
+        output: of an exported graph; None where the model reads whole videos, or features of them.
         fewest_tokens: minimum along each side of an exported graph's input.
     """
 

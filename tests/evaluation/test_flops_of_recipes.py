@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helpers.flop_formulas import FlopCount as Formula
-from helpers.flop_formulas import pretraining_formula, task_formula
+from helpers.flop_formulas import layers_of_head, pretraining_formula, task_formula
 from helpers.pretraining_cases import methods_with_rooms, pretraining_config, recipes_for
 from m33d_hf.evaluation import flops
 from m33d_hf.evaluation.flops import FlopCount, count_pretraining, count_task
@@ -43,6 +43,13 @@ def test_every_fine_tuning_recipe(task: str, recipe: str) -> None:
     arguments = resolve(["--recipe", recipe], task).args.model  # sizes that are auto: stand-ins
     config = M33DConfig(**{**arguments, "num_labels": arguments.get("num_labels") or 10})
     assert_equal(count_task(config, task), task_formula(config, task))
+
+
+@pytest.mark.parametrize("task", ["semantic_segmentation", "depth_estimation"])
+def test_the_layers_of_a_head_add_up_to_its_formula(task: str) -> None:
+    """What stands for the formula of heads that have none is right for those that have one."""
+    config = M33DConfig(image_size=[64, 96], num_labels=7, hidden_size=96, num_attention_heads=4, num_hidden_layers=4)
+    assert layers_of_head(config, task) == pytest.approx(task_formula(config, task).parts["head"], rel=1e-9)
 
 
 def test_every_task_has_recipes_that_are_tested() -> None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch import nn
+
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.heads_m33d import evenly_spaced_layers, scaled_stem_channels
 from m33d_hf.modeling.masking_m33d import JOINT, visible_count
+from m33d_hf.modeling.task_heads_m33d import HEADS
 
 
 @dataclass
@@ -224,7 +228,35 @@ def task_formula(config: M33DConfig, task: str) -> FlopCount:
         skipped = config.num_hidden_layers - 1 - max(layers)
         count.parts["encoder"] *= 1 - skipped / config.num_hidden_layers
         count.add("head", frames * _depth_head(config, height, width))
+    else:
+        count.add("head", layers_of_head(config, task))
     return count
+
+
+def layers_of_head(config: M33DConfig, task: str) -> float:
+    """Operations of the linear layers and convolutions of a head, from the shapes that pass through each of them.
+
+    For heads without a formula of their own above: those that multiply in another way (attention) need one.
+    """
+    (head,) = (head for head in HEADS if head.task == task)
+    total = 0.0
+
+    def add(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        nonlocal total
+        weight = layer.weight
+        assert isinstance(weight, torch.Tensor)
+        # Every output value of a layer, or of a transposed convolution every input value, meets one row of weights.
+        rows = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+        total += 2.0 * rows.numel() * weight.numel() / weight.shape[0]
+
+    with torch.device("meta"):
+        model = head.load_class()(config).to("meta")  # some buffers are made on the CPU
+    for part in head.parts:
+        for layer in getattr(model, part).modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                layer.register_forward_hook(add)
+    model(pixel_values=torch.empty(1, 3, *config.image_height_width, device="meta"))
+    return total
 
 
 def _recurrent(config: M33DConfig, labels: int) -> float:

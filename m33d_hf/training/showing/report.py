@@ -13,6 +13,7 @@ from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.skips import FILE_NAME, count_skipped, read_skipped
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import leaves
+from m33d_hf.training.recipe.task_names import PRETRAINING
 from m33d_hf.training.showing.next_commands import NextCommand
 from m33d_hf.training.showing.story import (
     best_row,
@@ -35,13 +36,6 @@ from m33d_hf.visualization.document import (
 
 REPORT = "report.html"
 _MOST_SKIPPED = 20
-_TASKS = {
-    "pretraining": "Pre-training",
-    "depth_estimation": "Depth estimation",
-    "semantic_segmentation": "Semantic segmentation",
-    "video_classification": "Video classification",
-    "action_detection": "Action detection",
-}
 
 
 @dataclass
@@ -83,7 +77,9 @@ def write_report(story: RunStory) -> Path:
         OSError: the folder cannot be written to.
     """
     folder = Path(story.args.output_dir)
-    title = f"{_TASKS.get(story.args.task, story.args.task)}: {folder.resolve().name}"
+    task = story.args.task
+    words = "Pre-training" if task == PRETRAINING else task.replace("_", " ").capitalize()
+    title = f"{words}: {folder.resolve().name}"
     blocks: list[Block] = [Heading(title, 1), Bullets(_summary(story), "lead")]
     blocks += [Paragraph(text, "warning") for text in story.warnings]
     blocks += _pictures(story) + _metrics(story) + _next(story) + _settings(story) + _skipped(folder)

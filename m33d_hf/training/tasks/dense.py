@@ -36,6 +36,7 @@ class DenseTask(SourceTask):
         collator_class: samples to batches.
         label_map: the map of a sample that becomes the labels.
         label_type: of these labels, one per pixel.
+        metric_depth: whether labels made of depth must be distances in metres.
         floor_metrics: names of what is also judged of the trivial floor (`evaluation.floor`).
     """
 
@@ -43,6 +44,7 @@ class DenseTask(SourceTask):
     collator_class: type[SampleCollator]
     label_map: str
     label_type: torch.dtype = torch.float32
+    metric_depth: bool = True
     floor_metrics: Sequence[str] = ()
     _floor: Tensor | None = None
 
@@ -71,19 +73,38 @@ class DenseTask(SourceTask):
         return model
 
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
-        """Training data, and evaluation data or None."""
+        """Training data, and evaluation data or None.
+
+        Raises:
+            ConfigError: labels made of depth that is not distance in metres (see `metric_depth`).
+        """
         train_set, eval_set = super().build_datasets(args, model)
+        for dataset in (train_set, eval_set):
+            self._check_depth(args, dataset)
         if args.evaluation.floor and eval_set is not None and not args.dry_run:
             self._floor = self._floor_of(args, config_of(model), train_set)
         return train_set, eval_set
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
-        """Evaluation data only, or None; the floor is that of the training split of the same data."""
+        """Evaluation data only, or None; the floor is that of the training split of the same data.
+
+        Raises:
+            ConfigError: see `build_datasets`.
+        """
         eval_set = super().build_eval_dataset(args, model)
+        self._check_depth(args, eval_set)
         if args.evaluation.floor and eval_set is not None and not args.dry_run and args.data.root is not None:
             config = config_of(model)
             self._floor = self._floor_of(args, config, build_dataset(args, config, True, maps=self.maps(config)))
         return eval_set
+
+    def _check_depth(self, args: RunArguments, dataset: SampleDataset | None) -> None:
+        spec = None if dataset is None or self.label_map != "depth" else dataset.source.depth_spec
+        if self.metric_depth and spec is not None and spec.kind != "metric":
+            raise ConfigError(
+                f"The depth of source {args.data.source!r} is {spec.kind}, but {self.name} requires metres. Convert "
+                "the files to distances; inverse and relative depth can be used for pre-training only."
+            )
 
     def new_floor(self, config: M33DConfig) -> PositionMean | PositionMode:
         """What collects the trivial floor of the task from maps of labels."""

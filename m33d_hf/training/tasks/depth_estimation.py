@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from m33d_hf.data.loader.collation import DepthCollator
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.errors import ConfigError
 from m33d_hf.evaluation.metrics import DEPTH_METRICS, DepthMetrics
 from m33d_hf.evaluation.position_floors import PositionMean
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -53,7 +52,6 @@ class DepthEstimationTask(DenseTask):
             ConfigError: depth that is not distance in metres (inverse, relative).
         """
         train_set, eval_set = super().build_datasets(args, model)
-        self._check_depth(args, train_set)
         return train_set, self._judged(args, model, eval_set)
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
@@ -66,7 +64,6 @@ class DepthEstimationTask(DenseTask):
 
     def _judged(self, args: RunArguments, model: nn.Module, dataset: SampleDataset | None) -> SampleDataset | None:
         """The evaluation data as the protocol needs them."""
-        self._check_depth(args, dataset)
         name = args.evaluation.depth_protocol
         if name is None or dataset is None:
             return dataset
@@ -85,14 +82,6 @@ class DepthEstimationTask(DenseTask):
         """The share of the data and the protocol of the evaluation."""
         name, share = args.evaluation.depth_protocol, super().describe(args, model, dataset)
         return share if name is None else [*share, f"depth is judged by the protocol {name}: {PROTOCOLS[name].said}"]
-
-    def _check_depth(self, args: RunArguments, dataset: SampleDataset | None) -> None:
-        spec = None if dataset is None else dataset.source.depth_spec
-        if spec is not None and spec.kind != "metric":
-            raise ConfigError(
-                f"The depth of source {args.data.source!r} is {spec.kind}, but {self.name} requires metres. Convert "
-                "the files to distances; inverse and relative depth can be used for pre-training only."
-            )
 
     def prepare_step(self, model: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]:
         """berHu's threshold of the whole optimizer step.

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from helpers.berhu_ranks import share_the_berhu_threshold
 from helpers.frames_on_disk import write_frames
+from helpers.normals_head import NormalsTask
 from helpers.ranks import ForkedRanks
 from m33d_hf.data.sources.rooms.constants import CLASS_NAMES
 from m33d_hf.errors import ConfigError
@@ -23,6 +24,7 @@ from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticS
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.dense import DenseTask
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
 from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
 
@@ -174,15 +176,29 @@ def test_two_ranks_share_the_berhu_threshold(tmp_path: Path) -> None:
     assert ranks.wait() == [0, 0], ranks.output()
 
 
-def test_depth_estimation_refuses_depth_that_is_no_distance(tmp_path: Path) -> None:
-    """Its metrics and `predicted_depth` are metres, and inverse depth would be trained and judged as if it were."""
+@pytest.mark.parametrize("task", [DepthEstimationTask(), NormalsTask()], ids=["depth_estimation", "NormalsTask"])
+def test_labels_made_of_depth_are_refused_where_it_is_no_distance(tmp_path: Path, task: DenseTask) -> None:
+    """Metrics and `predicted_depth` are metres, and inverse depth would be trained and judged as if it were."""
     write_frames(tmp_path / "frames", 10)
     args = _arguments("depth_estimation", tmp_path / "out")
     args.data.source, args.data.root = "folder", str(tmp_path / "frames")
     args.data.options = {"depth_kind": "inverse"}
-    task = DepthEstimationTask()
-    with pytest.raises(ConfigError, match="is inverse, but depth_estimation requires metres"):
-        task.build_datasets(args, task.build_model(args))
+    model = task.build_model(args)
+    with pytest.raises(ConfigError, match=f"is inverse, but {task.name} requires metres"):
+        task.build_datasets(args, model)
+    args.eval_only, args.data.eval_root = True, args.data.root
+    with pytest.raises(ConfigError, match=f"is inverse, but {task.name} requires metres"):
+        task.build_eval_dataset(args, model)
+
+
+def test_relative_depth_trains_a_task_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NormalsTask, "metric_depth", False)
+    write_frames(tmp_path / "frames", 10)
+    args, task = _arguments("depth_estimation", tmp_path / "out"), NormalsTask()
+    args.data.source, args.data.root = "folder", str(tmp_path / "frames")
+    args.data.options = {"depth_kind": "inverse"}
+    train_set, _ = task.build_datasets(args, task.build_model(args))
+    assert len(train_set) > 0
 
 
 def test_weights_are_as_readable_as_their_configuration(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ The head lies outside the package (helpers/normals_head.py) and needs nothing bu
 part of the package touches these files:
 
 1. modeling/normals_m33d.py: head and model, its `loss_weights`, `loss_counts` and `forward`
-2. modeling/auto_m33d.py: an import of that file, which takes it along with saved models
+2. modeling/task_heads_m33d.py: its entry in `HEADS`, the import that takes the model's file along with saved models,
+   and its own configuration fields with their ranges
 3. m33d_hf/__init__.py: the model's public name
 4. m33d_hf/training/tasks/surface_normals.py: the task, with maps, collator, metric and example batch
 5. m33d_hf/training/recipe/task_names.py: its name and its place, one line
@@ -13,18 +14,14 @@ part of the package touches these files:
 8. tests/training/tasks/test_surface_normals.py
 9. docs/recipes.md
 
-Where they apply, also:
-
-- modeling/configuration_m33d.py: fields that no other head has; the ranges of numbers in configuration_checks_m33d.py
-- modeling/leftovers_m33d.py, TASK_HEADS: its weights, so that a backbone loads from its folder in silence
-- m33d_hf/weights/own_names.py, _HEADS: its words in reports; without them another task cannot start from its folder
-- m33d_hf/evaluation/flops.py, MODELS, and tests/helpers/flop_formulas.py: every task with a recipe is counted
-- modeling/auto_m33d.py, AUTO_MAP: the auto class that transformers has for it
+The last test here proves that nothing else has to be told of it.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +103,23 @@ def test_normals_of_a_plane() -> None:
     depth = torch.arange(4.0)[None].expand(3, 4) * 0.1
     found = normals_of(depth)[:, :-1, :-1]
     assert torch.allclose(found, torch.tensor([-(0.5**0.5), 0.0, 0.5**0.5])[:, None, None].expand(3, 2, 3))
+
+
+def test_all_that_a_part_of_the_package_must_know_is_an_entry_of_the_table(tmp_path: Path) -> None:
+    """In a process of its own: the table is read when its readers are imported."""
+    script = Path(__file__).resolve().parents[2] / "helpers" / "head_in_the_table.py"
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told == {
+        "auto_map": "normals_head.ForNormals",
+        "converted": True,
+        "exported": True,
+        "dense": True,
+        "adopted": ["segmentation_head_width"],
+        "flops": True,
+        "backbone_unexpected": [],
+        "typo_unexpected": ["normals_hed.weight"],
+        "depth_starts_from_it": "this model lacks the normals head",
+        "it_starts_from_depth": "the normals head is not in the checkpoint",
+    }
