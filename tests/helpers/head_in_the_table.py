@@ -27,12 +27,10 @@ NORMALS = task_heads_m33d.TaskHead(
 
 
 def enter() -> None:
-    """Write the head into the table, before anything but the auto map has read it."""
+    """Write the head into the table, in an interpreter where the auto map alone has read it."""
     task_heads_m33d.HEADS = (*task_heads_m33d.HEADS, NORMALS)
     importlib.reload(auto_m33d)
-    from helpers import normals_head
-
-    sys.modules["m33d_hf.modeling.normals_head"] = normals_head
+    sys.modules["m33d_hf.modeling.normals_head"] = importlib.import_module("helpers.normals_head")
 
 
 def names() -> dict[str, Any]:

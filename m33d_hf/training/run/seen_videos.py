@@ -23,6 +23,7 @@ from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources import Source, source_options
 from m33d_hf.data.sources.hub.table_source import TableSource
 from m33d_hf.data.sources.mixture import MixtureSource
+from m33d_hf.data.sources.rooms.source import RoomsSource
 from m33d_hf.data.sources.videos.frames import video_of
 from m33d_hf.errors import CheckpointError, DataError
 from m33d_hf.training.processes.beside import SEEN, find_beside, read_beside, write_beside
@@ -91,7 +92,9 @@ def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: Sample
     told = f"{again} of {_items(groups)} evaluation videos are also training videos of this run"
     # By their keys: it is the very same file.
     data, certain = args.data, any(names[0] in trained for group in groups for names in group.names)
-    split = "split" in source_options(data.source) and data.eval_root is None and data.eval_split != data.train_split
+    certain = certain and train_set.source.root is not None  # keys alone may be numbers that start again
+    knows_split = "split" in source_options(data.source)
+    split = knows_split and data.eval_root is None and data.eval_split != data.train_split
     if certain and split and "all" not in (data.train_split, data.eval_split) and data.train_split is not None:
         cure = "Correct the lists (--data.options.split_list, with a file per split)."
         if "split_list" not in source_options(data.source):
@@ -100,6 +103,12 @@ def shared_videos(args: RunArguments, train_set: SampleDataset, eval_set: Sample
             f"{told}, because the splits {data.train_split!r} and {data.eval_split!r} share them. An evaluation on "
             f"training videos proves nothing. {cure}"
         )
+    if not knows_split and data.mixture is None and data.eval_root is None and not data.eval_options:
+        cure = f"give data.eval_options, give {data.source} an option split, or set data.eval_split to null"
+        return [
+            f"WARNING: {told}, because the source {data.source} has no option split and so reads the same data for"
+            f" both: results on them say little about new videos ({cure})"
+        ]
     how = "" if certain and data.eval_root is None else ", judging by their names"
     return [f"WARNING: {told}{how}: results on them say little about new videos"]
 
@@ -161,7 +170,8 @@ def video_groups(dataset: SampleDataset) -> list[Group]:
 
     A key is used as it is. A file is identified by its name and size, wherever it lies. Single frames, which are
     usually named by numbers, are identified by both together, and a few represent the whole folder, or the whole
-    sequence of a table. Generated videos (rooms) have no names. Of a mixture, each member is looked into.
+    sequence of a table. A source without a root has its keys alone. Generated videos (rooms) have no names. Of a
+    mixture, each member is looked into.
     """
     if dataset not in _KNOWN:  # files are looked at, and a run asks several times
         _KNOWN[dataset] = _groups_of(dataset.source, dataset.indices)
@@ -174,8 +184,10 @@ def _groups_of(source: Source, rows: Sequence[int]) -> list[Group]:
         return [group for name, member in source.members.items() for group in _groups_of(member, items[name])]
     if isinstance(source, TableSource):
         return _groups_of_table(source, rows)
-    if source.root is None:
+    if isinstance(source, RoomsSource):
         return []
+    if source.root is None:  # a reader from outside the package: its keys are all that is known
+        return [Group([(f"key {_plain(key)}",)], 1) for key in _keys(source, rows)]
     groups, stills = [], dict[str, list[tuple[int, str, Any]]]()
     for key, item in _videos(source, rows).items():
         if (folder := _folder_of_still(item)) is None:
@@ -186,6 +198,12 @@ def _groups_of(source: Source, rows: Sequence[int]) -> list[Group]:
         standing = nsmallest(_STANDING, ranked, key=lambda entry: entry[:2])
         groups.append(Group([_still(item, key, source) for _, key, item in standing], len(ranked)))
     return groups
+
+
+def _keys(source: Source, rows: Sequence[int]) -> dict[str, None]:
+    """The keys of the items in use, or of the videos behind them, each once."""
+    known = source.groups() or source.keys()
+    return dict.fromkeys(source[row].key if known is None else known[row] for row in rows)
 
 
 def _groups_of_table(source: TableSource, rows: Sequence[int]) -> list[Group]:

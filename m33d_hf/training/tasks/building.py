@@ -20,7 +20,7 @@ from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.loader.subsets import label_subset, scene_subset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
-from m33d_hf.data.sources.mixture import MixtureSource, read_members
+from m33d_hf.data.sources.mixture import Member, MixtureSource, read_members
 from m33d_hf.data.sources.roots import name_roots, read_roots
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -106,14 +106,7 @@ def _build_mixture(args: RunArguments, config: M33DConfig) -> Source:
     Raises:
         ConfigError: entries that cannot be read. Others as the members.
     """
-    entries = args.data.mixture
-    if isinstance(entries, str):
-        path = Path(entries).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"data.mixture is {entries!r}, which is no file. {_MIXTURE}")
-        entries = parse_yaml(read_recipe_text(path), str(path))
-    members = read_members(entries)
-    sources = {}
+    members, sources = mixture_members(args), {}
     for member in members:
         data = replace(
             args.data,
@@ -129,6 +122,23 @@ def _build_mixture(args: RunArguments, config: M33DConfig) -> Source:
         except ConfigError as error:
             raise ConfigError(f"data.mixture, member {member.name}: {error}") from error
     return MixtureSource(sources, [member.weight for member in members])
+
+
+def mixture_members(args: RunArguments) -> list[Member]:
+    """What `data.mixture` states, or the file that it names; empty without one.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    entries = args.data.mixture
+    if entries is None:
+        return []
+    if isinstance(entries, str):
+        path = Path(entries).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"data.mixture is {entries!r}, which is no file. {_MIXTURE}")
+        entries = parse_yaml(read_recipe_text(path), str(path))
+    return read_members(entries)
 
 
 _MIXTURE = "Give a YAML or JSON file with a list of {source, root, options, weight}, or the list itself in brackets."

@@ -19,6 +19,7 @@ from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
 from m33d_hf.training.tasks.building import build_initialised, config_of, starting_config
 from m33d_hf.training.tasks.classes import describe_share
 from m33d_hf.training.tasks.distillation import Teacher, build_teacher
+from m33d_hf.training.tasks.further_modalities import check_further_modalities
 
 
 class PretrainingTask(SourceTask):
@@ -46,6 +47,24 @@ class PretrainingTask(SourceTask):
         model, self.load_report = build_initialised(args, M33DForPreTraining, starting_config(args))
         self.teacher = build_teacher(args, cast(M33DForPreTraining, model), self.load_report)
         return model
+
+    def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
+        """Training data, and evaluation data or None.
+
+        Raises:
+            ConfigError: maps that the data provides and the model does not know, or the other way round.
+        """
+        check_further_modalities(args, config_of(model), train=True)
+        return super().build_datasets(args, model)
+
+    def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
+        """Evaluation data alone, or None.
+
+        Raises:
+            ConfigError: see `build_datasets`.
+        """
+        check_further_modalities(args, config_of(model), train=False)
+        return super().build_eval_dataset(args, model)
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
         """The losses, and the diagnostics of `M33DForPreTraining` by modality."""

@@ -11,8 +11,13 @@ import pytest
 
 from helpers.rooms_runs import words
 from helpers.scripts import run_script
+from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.transforms import build_transform
+from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources import build_source, source_class
 from m33d_hf.errors import ConfigError
+from m33d_hf.scripts._main import main
+from m33d_hf.training.run.seen_videos import seen_again, write_seen
 
 READER = '''
 from collections.abc import Sequence
@@ -72,6 +77,21 @@ class Loose(MySource):
 class Misspelt(MySource):
     def __init__(self, split: "strr" = "train") -> None:
         super().__init__(split)
+
+
+class Splitless(MySource):
+    """Has no option split, so that every split is the same data."""
+
+    def __init__(self, count: int = 8) -> None:
+        super().__init__("all", count)
+
+
+class Forgetful(MySource):
+    """Takes split and forgets it for all but its last item."""
+
+    def __getitem__(self, index: int) -> Ramp:
+        ramp = super().__getitem__(index)
+        return ramp if index == self.count - 1 else Ramp(f"ramp{index}", index + 1)
 
 
 class Unfinished(Source):
@@ -152,3 +172,42 @@ def test_pretraining_by_script(package: Path, repository: Path, tmp_path: Path) 
     assert (tmp_path / "run/model.safetensors").exists()
     # A finished run is found complete, and its evaluation reads the same source.
     run("again", "--checkpoint.every_steps", "1")
+
+
+def _told(name: str, folder: Path, capsys: pytest.CaptureFixture[str], **more: str) -> str:
+    """What a dry run says of the data; `more` are further settings."""
+    more = {"data__options": "{count: 6}", "data__source": f"ramp_readers.readers:{name}", **more}
+    command = [*words("rooms/pretrain", folder, **more), "--method", "rgbd_mae", "--dry_run"]
+    assert main("pretraining", command) == 0
+    return capsys.readouterr().out
+
+
+def test_an_evaluation_on_training_data_is_told(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = _told("Splitless", tmp_path, capsys)
+    assert "6 of 6 evaluation videos are also training videos of this run" in told
+    assert "ramp_readers.readers:Splitless has no option split" in told and "set data.eval_split to null" in told
+    told = _told("Forgetful", tmp_path, capsys)
+    assert "5 of 6 evaluation videos are also training videos of this run, judging by their names" in told
+    assert "has no option split" not in told
+    for name, more in (("MySource", {}), ("Splitless", {"data__eval_split": "null"})):
+        assert "training videos of this run" not in _told(name, tmp_path, capsys, **more)
+
+
+def test_other_options_for_the_evaluation_are_judged_by_keys(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = _told("Splitless", tmp_path, capsys, data__eval_options="{count: 7}")
+    assert "6 of 7 evaluation videos are also training videos of this run, judging by their names" in told
+
+
+def test_a_later_evaluation_knows_the_training_data_by_their_keys(package: Path, tmp_path: Path) -> None:
+    def data_of(name: str) -> SampleDataset:
+        source = build_source(f"ramp_readers.readers:{name}", count=6)
+        return SampleDataset(source, build_transform(TransformOptions(), False, (16, 16), (8, 8)))
+
+    write_seen(tmp_path, "pretraining", data_of("Splitless"), None)
+    (line,) = seen_again(str(tmp_path), data_of("Splitless"))
+    assert line.startswith("WARNING: 6 of 6 evaluation videos were used for training")
+    assert seen_again(str(tmp_path), data_of("Forgetful")) == []

@@ -106,7 +106,7 @@ def test_normals_of_a_plane() -> None:
 
 
 def test_all_that_a_part_of_the_package_must_know_is_an_entry_of_the_table(tmp_path: Path) -> None:
-    """In a process of its own: the table is read when its readers are imported."""
+    """In an interpreter of its own: the table is read when its readers are imported."""
     script = Path(__file__).resolve().parents[2] / "helpers" / "head_in_the_table.py"
     done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,89 @@
+"""The data's further modalities and the model's are compared by name before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.frames_on_disk import write_frames
+from helpers.rooms_runs import words
+from helpers.tiny import MULTIMAE, both, tiny_config
+from m33d_hf.errors import ConfigError
+from m33d_hf.scripts._main import main
+from m33d_hf.training.recipe.arguments import DataArguments, RunArguments
+from m33d_hf.training.tasks.further_modalities import check_further_modalities
+
+NORMALS = {"name": "normals", "channels": 3, "input_name": "normal_values", "mask_ratio": 0.8}
+READ = {"modalities": {"normals": "normals/*.png"}}
+MODELS: dict[str, list[dict[str, Any]]] = {"rgbd": both(), "with_normals": [*both(), NORMALS]}
+
+
+def _check(model: str, train: bool = True, **data: Any) -> None:
+    args = RunArguments(data=DataArguments(**{"source": "folder", "root": "frames", **data}))
+    check_further_modalities(args, tiny_config(modalities=MODELS[model]), train=train)
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        ("rgbd", {"options": {}}),
+        ("with_normals", {"options": READ}),
+        ("with_normals", {"source": "rooms", "root": None}),  # it has no such option; what it gives is seen later
+        ("with_normals", {"options": READ, "eval_options": {"modalities": {"normals": "others/*.png"}}}),
+        ("with_normals", {"mixture": [{"source": "folder", "root": "a", "options": READ}], "source": "rooms"}),
+    ],
+)
+def test_what_agrees_passes(model: str, data: dict[str, Any]) -> None:
+    _check(model, **data)
+
+
+def test_a_second_target_of_a_modality_is_read_with_it() -> None:
+    args = RunArguments(data=DataArguments(source="folder", root="frames"))
+    check_further_modalities(args, tiny_config(**MULTIMAE), train=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        ("rgbd", {"options": READ}, "data.options.modalities has 'normals', but the model has no such modality"),
+        ("rgbd", {"options": READ}, "--modalities.normals.channels N --modalities.normals.input_name normals_values"),
+        ("with_normals", {}, r"has the modality 'normals', but data.options.modalities does not have it\. Give"),
+        (
+            "with_normals",
+            {"options": {"modalities": {"normal": "normals/*.png"}}},
+            "has 'normal', .* Did you mean 'normals'",
+        ),
+        (
+            "with_normals",
+            {"options": READ, "eval_options": {"modalities": {}}},
+            "'normals', but data.eval_options.modalities does not have it",
+        ),
+        (
+            "with_normals",
+            {"mixture": [{"source": "folder", "root": "a", "options": READ}, {"source": "folder", "root": "b"}]},
+            "member b: options.modalities does not have it",
+        ),
+    ],
+)
+def test_a_name_on_one_side_alone_is_an_error(model: str, data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _check(model, **data)
+
+
+def test_an_evaluation_alone_reads_evaluation_data() -> None:
+    data = {"options": {}, "eval_options": READ}
+    with pytest.raises(ConfigError, match=r"data\.options\.modalities"):
+        _check("with_normals", **data)
+    _check("with_normals", train=False, **data)
+    with pytest.raises(ConfigError, match=r"data\.eval_options\.modalities has 'normals'"):
+        _check("rgbd", train=False, **data)
+
+
+def test_a_run_says_it_before_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_frames(tmp_path / "frames", 4)
+    command = words("rooms/pretrain", tmp_path / "run", data__options="{modalities: {normals: normals}}")
+    command += ["--data.source", "folder", "--data.root", str(tmp_path / "frames"), "--method", "rgbd_mae"]
+    assert main("pretraining", command) == 2
+    assert "data.options.modalities has 'normals', but the model has no such modality" in capsys.readouterr().err
