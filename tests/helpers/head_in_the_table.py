@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from m33d_hf.modeling import auto_m33d, task_heads_m33d
 
 NORMALS = task_heads_m33d.TaskHead(
-    task="surface_normals",
+    task="toy_normals",
     model="normals_head.ForNormals",
     auto_class="AutoModelForImageToImage",
-    parts={"normals_head": "the normals head"},
-    weights=(rf"^normals_head{task_heads_m33d.PAIR}$",),
+    parts={"toy_head": "the toy head"},
+    weights=(rf"^toy_head{task_heads_m33d.PAIR}$",),
     fields=("segmentation_head_width",),  # it reads none; this one shows that the table is asked
     output=task_heads_m33d.GraphOutput("normals", ("batch", "three", "height", "width"), "unit vectors"),
 )
@@ -71,14 +71,14 @@ def folders(root: Path) -> dict[str, Any]:
 
     def reason(model: torch.nn.Module, folder: Path) -> str:
         report = initialise(model, folder)
-        return next(why for name, why in {**report.new, **report.ignored}.items() if "normals_head" in name)
+        return next(why for name, why in {**report.new, **report.ignored}.items() if "toy_head" in name)
 
     config = tiny_config(num_hidden_layers=4, depth_head_width=16)
     for name in ("normals", "typo"):
         ForNormals(config).save_pretrained(root / name)
     M33DForDepthEstimation(config).save_pretrained(root / "depth")
     file = root / "typo" / "model.safetensors"
-    save_file({**load_file(file), "normals_hed.weight": torch.zeros(1)}, file, {"format": "pt"})
+    save_file({**load_file(file), "toy_hed.weight": torch.zeros(1)}, file, {"format": "pt"})
     return {
         "backbone_unexpected": unexpected(root / "normals"),
         "typo_unexpected": unexpected(root / "typo"),

@@ -44,7 +44,7 @@ class ForNormals(M33DDenseModel):
     def __init__(self, config: M33DConfig) -> None:
         super().__init__(config)
         self.side = config.patch_height_width[0]
-        self.normals_head = nn.Linear(config.hidden_size, 3 * self.side**2)
+        self.toy_head = nn.Linear(config.hidden_size, 3 * self.side**2)
         self.post_init()
 
     @property
@@ -56,7 +56,7 @@ class ForNormals(M33DDenseModel):
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> NormalsOutput:
         (states,), (height, width) = self._encode(pixel_values, [self.config.num_hidden_layers - 1])
-        pixels = self.normals_head(states[:, -height * width :]).unflatten(1, (height, width)).movedim(-1, 1)
+        pixels = self.toy_head(states[:, -height * width :]).unflatten(1, (height, width)).movedim(-1, 1)
         normals = nn.functional.normalize(nn.functional.pixel_shuffle(pixels, self.side).float(), dim=1)
         if labels is None:
             return NormalsOutput(normals=normals)

@@ -104,12 +104,12 @@ def test_a_head_that_this_package_does_not_know_is_new(tmp_path: Path) -> None:
     config = config_of("rooms/pretrain", "rgbd_mae")
     model, folder = fresh(config, ForNormals), saved(tmp_path / "pre", config)
     report = initialise(model, folder)
-    heads = ("normals_head.weight", "normals_head.bias")
-    assert report.new == dict.fromkeys(heads, "normals_head is not in the checkpoint")
+    heads = ("toy_head.weight", "toy_head.bias")
+    assert report.new == dict.fromkeys(heads, "toy_head is not in the checkpoint")
     own, state = load_file(folder / "model.safetensors"), model.state_dict()
     assert all(torch.equal(state[name], own[name]) for name in set(state) - set(heads))
     model.save_pretrained(tmp_path / "normals")  # type: ignore[operator]
-    with pytest.raises(CheckpointError, match=r"a weight of 'normals_head', a part that no model of this package has"):
+    with pytest.raises(CheckpointError, match=r"a weight of 'toy_head', a part that no model of this package has"):
         initialise(fresh(config, M33DForDepthEstimation), tmp_path / "normals")
 
 

@@ -12,7 +12,7 @@ part of the package touches these files:
 6. m33d_hf/recipes/rooms/normals.yaml
 7. scripts/run_surface_normals.py: `main("surface_normals")`
 8. tests/training/tasks/test_surface_normals.py
-9. docs/recipes.md
+9. docs/api/models.md: the model in the reference, and a sentence on the recipe
 
 The last test here proves that nothing else has to be told of it.
 """
@@ -56,7 +56,7 @@ def test_a_new_head_goes_through_a_run(recipe: str, tmp_path: Path, capsys: pyte
     argv = words(recipe, tmp_path / "out", **given)
     assert main(NAME, [*argv, "--dry_run", "true"]) == 0
     told = capsys.readouterr().out
-    assert "normals_head: " in told and "labels (" in told and "largest batch that fits" in told
+    assert "toy_head: " in told and "labels (" in told and "largest batch that fits" in told
     assert main(NAME, argv) == 0
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
@@ -119,7 +119,7 @@ def test_all_that_a_part_of_the_package_must_know_is_an_entry_of_the_table(tmp_p
         "adopted": ["segmentation_head_width"],
         "flops": True,
         "backbone_unexpected": [],
-        "typo_unexpected": ["normals_hed.weight"],
-        "depth_starts_from_it": "this model lacks the normals head",
-        "it_starts_from_depth": "the normals head is not in the checkpoint",
+        "typo_unexpected": ["toy_hed.weight"],
+        "depth_starts_from_it": "this model lacks the toy head",
+        "it_starts_from_depth": "the toy head is not in the checkpoint",
     }
