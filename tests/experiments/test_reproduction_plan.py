@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from m33d_hf.errors import ConfigError
+from m33d_hf.experiments import plan as plan_module
 from m33d_hf.experiments.collecting import collect
 from m33d_hf.experiments.commands import jobs_of
 from m33d_hf.experiments.driver import estimate
@@ -24,6 +25,12 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 @pytest.fixture(scope="module")
 def jobs(full: Plan) -> dict[str, Job]:
     return {job.id: job for job in jobs_of(full)}
+
+
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No operations are counted, which takes seconds for a plan, where costs and equal compute do not matter."""
+    monkeypatch.setattr(plan_module, "flops_per_sample", lambda *args, **options: 1e9)
 
 
 def _option(job: Job, key: str, words: str = "argv") -> str | None:
@@ -68,7 +75,7 @@ def test_all_rows_of_a_seed_see_the_same_labels_and_one_recipe(jobs: dict[str, J
     assert _option(jobs["depth-200-mae-s2"], "--data.subset_seed") == "2"
 
 
-def test_nothing_is_chosen_on_the_test_split(full: Plan, jobs: dict[str, Job]) -> None:
+def test_nothing_is_chosen_on_the_test_split(full: Plan, jobs: dict[str, Job], uncounted: None) -> None:
     assert full.content["grid"]["seed"] not in full.seeds
     grid = [job for job in jobs.values() if job.id.startswith("grid-")]
     assert grid and all(_option(job, "--data.eval_split") == "validation" for job in grid)
@@ -79,7 +86,7 @@ def test_nothing_is_chosen_on_the_test_split(full: Plan, jobs: dict[str, Job]) -
     check_jobs(jobs_of(exploration))
 
 
-def test_the_longer_plan_differs_in_length_alone(full: Plan) -> None:
+def test_the_longer_plan_differs_in_length_alone(full: Plan, uncounted: None) -> None:
     longer = load_plan("longer", "full", full.folder)
     assert longer.split == full.split and longer.seeds == full.seeds
     check_jobs(jobs_of(longer))

@@ -175,7 +175,8 @@ def test_values_are_not_asked_for_where_there_are_none() -> None:
         assert model(**batch, keep=keep).loss.shape == ()
 
 
-@pytest.mark.parametrize("variant", ["plus", "multimae"])
+# "plus" goes through the same checks as one graph in test_compile.py.
+@pytest.mark.parametrize("variant", [pytest.param("plus", marks=pytest.mark.slow), "multimae"])
 def test_checks_leave_no_break_in_a_traced_graph(variant: str) -> None:
     model = _model(M33DForPreTraining, **VARIANTS[variant])
     batch, keep = _batch(), draw_keep(model.config, BATCH)

@@ -245,9 +245,9 @@ def test_bfloat16_trains_every_variant_at_other_sizes_and_without_valid_depth(va
     assert all(torch.isfinite(table).all() for table in tables)
 
 
-@pytest.mark.parametrize(
-    "variant", ["plus", *(pytest.param(name, marks=pytest.mark.slow) for name in ("shared_encoder", "multimae"))]
-)
+# That "plus" is one graph is asked in test_compile.py, of three batches.
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["plus", "shared_encoder", "multimae"])
 def test_forward_and_losses_compile_without_a_graph_break(variant):
     config = tiny_config(**VARIANTS[variant])
     model, batch = build(config).eval(), random_batch(config)

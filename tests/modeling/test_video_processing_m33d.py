@@ -243,29 +243,6 @@ def run(script: str, *arguments: Path, home: Path) -> str:
     return done.stdout.split()[-1]
 
 
-def test_code_saved_with_the_processor_runs_without_the_package(tmp_path: Path) -> None:
-    video = write_video(tmp_path / "a.mp4", 8)
-    processor = M33DVideoProcessor(size=32, num_frames=4)
-    try:
-        M33DVideoProcessor.register_for_auto_class("AutoVideoProcessor")
-        processor.save_pretrained(tmp_path / "saved")
-    finally:
-        M33DVideoProcessor._auto_class = None
-    script = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "m33d_hf":
-            raise ImportError(name)
-sys.meta_path.insert(0, Refuse())
-from transformers import AutoVideoProcessor
-processor = AutoVideoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
-print(processor(sys.argv[2], return_tensors="pt")["pixel_values"].double().sum().item())
-"""
-    expected = processor(video, return_tensors="pt")["pixel_values"].double().sum().item()
-    assert float(run(script, tmp_path / "saved", video, home=tmp_path)) == pytest.approx(expected, rel=1e-9)
-
-
 def test_torchvision_is_not_needed(tmp_path: Path) -> None:
     # transformers' AutoVideoProcessor asks for torchvision itself; our class does not.
     script = """

@@ -75,9 +75,10 @@ def _served_and_evaluated(args: RunArguments, folder: Path, size: tuple[int, int
     sample = RGBDSample("a", rgb=torch.from_numpy(frames).permute(0, 3, 1, 2), label=0)
     sample = transform.crops(sample, 1)[0] if several else transform(sample)
     task = build_task(args.task)
-    if args.task == "semantic_segmentation":
+    maps = task.maps(config)  # type: ignore[attr-defined]
+    if "segmentation" in maps:
         sample.segmentation = torch.zeros(1, *config.image_height_width, dtype=torch.uint8)
-    if args.task in ("depth_estimation", "pretraining"):
+    if "depth" in maps:
         sample.depth = torch.ones(config.num_frames, 1, *config.image_height_width)
     collator = task.build_collator(args, SimpleNamespace(config=config), train=False)  # type: ignore[arg-type]
     sample.meta |= {"segment": 0, "crop": 0, "index": 0, "draw": Draw(0, 0)}
