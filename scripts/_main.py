@@ -8,6 +8,7 @@ import sys
 
 from m33d_hf.errors import M33DError
 from m33d_hf.training.processes.launcher import watch_launcher
+from m33d_hf.training.processes.program import importing
 
 ERROR = 2
 INTERRUPTED = 130
@@ -58,17 +59,20 @@ def _tell_what_answers(error: M33DError, task_name: str, words: list[str]) -> No
 
 def _run(task_name: str, words: list[str]) -> int:
     if "-h" in words or "--help" in words:
-        from m33d_hf.training.recipe.help import help_text
+        with importing():
+            from m33d_hf.training.recipe.help import help_text
 
-        print(help_text(task_name, words))
+            print(help_text(task_name, words))
         return 0
-    from m33d_hf.training.recipe.parsing import resolve
+    with importing():
+        from m33d_hf.training.recipe.parsing import resolve
 
-    resolved = resolve(words, task_name)
-    from m33d_hf.training.settling.settle import settle, tell
-    from m33d_hf.training.showing.command_words import started_as
-    from m33d_hf.training.showing.next_commands import after_dry_run, after_evaluation, told
-    from m33d_hf.training.tasks.base import build_task
+        resolved = resolve(words, task_name)
+        from m33d_hf.training.run.loop import train
+        from m33d_hf.training.settling.settle import settle, tell
+        from m33d_hf.training.showing.command_words import started_as
+        from m33d_hf.training.showing.next_commands import after_dry_run, after_evaluation, told
+        from m33d_hf.training.tasks.base import build_task
 
     settled = settle(resolved)
     tell(settled.lines)
@@ -92,8 +96,6 @@ def _run(task_name: str, words: list[str]) -> int:
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(told(after_evaluation(settled.args, command))))
         return 0
-    from m33d_hf.training.run.loop import train
-
     publish = None
     if settled.args.hub.push:
         from m33d_hf.hub.publishing import publisher_of_run

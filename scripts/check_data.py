@@ -15,6 +15,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from m33d_hf.training.processes.program import program
+
 
 def _parser() -> argparse.ArgumentParser:
     from m33d_hf.inspection.request import add_options
@@ -64,4 +66,4 @@ def _help(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -133,12 +133,6 @@ def _steps(run: Run) -> bool:
             _save(run)
             run.report.say([f"stopped by signal {run.stop.received}; checkpoint saved at step {run.step}"])
             return False
-        if begins and run.showing.active:  # now that the loader's workers are there: no fork beside what drawing opens
-            run.showing.first_batch()
-            _show(run, "running")
-            run.report.leave_out(run.showing.seconds)
-            clock.restart(run.step)
-        begins = False
         run.engine.update(run.step, batches, run.plan.learning_rate(run.step))
         run.step += 1
         if run.average is not None:
@@ -152,7 +146,22 @@ def _steps(run: Run) -> bool:
         if run.plan.evaluates(run.step):
             _evaluate(run)
             clock.restart(run.step)
+        if begins:
+            _show_first_batch(run, clock)
+            begins = False
     return True
+
+
+def _show_first_batch(run: Run, clock: Clock) -> None:
+    """Draw it after its step: whoever waits sees first that the run works. The loader's workers are there by then, and
+    none is forked beside what drawing opens."""
+    if not run.showing.active:
+        return
+    drawn = run.showing.seconds
+    run.showing.first_batch()
+    _show(run, "running")
+    run.report.leave_out(run.showing.seconds - drawn)
+    clock.restart(run.step)
 
 
 def _check_finite(run: Run) -> None:
