@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from helpers.scripts import run_script
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -8,7 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 READER_GONE = 141  # 128 + SIGPIPE: what a shell reports of any program that wrote to a closed pipe
 
@@ -20,7 +23,7 @@ class _ReaderGone(BaseException):
 class _Printed(io.FileIO):
     """Standard output or error. A closed pipe of our own, such as a worker's, remains an error; this one does not."""
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Buffer, /) -> int:
         """As `io.FileIO`, but for the exception."""
         try:
             return super().write(data)

@@ -15,6 +15,7 @@ from torch import nn
 from m33d_hf.data.files.markers import FINAL, MARKER, mark_complete
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.data.files.skips import count_skipped
+from m33d_hf.data.remembering import forget
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, NonFiniteLossError
 from m33d_hf.training.processes.beside import copy_beside
 from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
@@ -97,6 +98,7 @@ def train(
         if accelerator.is_main_process:
             stack.enter_context(output_lock(args.output_dir))
         run = Run(args, task, accelerator, stop)
+        forget()
         run.publish = publish if args.hub.push else None
         stack.callback(run.close)
         stack.enter_context(run.report)
