@@ -256,7 +256,8 @@ def _naming(listing: Listing, chosen: dict[str, str], required: set[str]) -> str
         f"{found.count} files such as {found.example} have 16 bits, as depth has, but no names that pair them with "
         f"pictures. With these options {pairs} of them are:\n"
         f"  --data.options.rgb {shlex.quote(found.rgb)} --data.options.depth {shlex.quote(found.depth)}\n"
-        "No option is needed for color/NAME.jpg beside depth/NAME.png, or NAME.jpg beside NAME_depth.png."
+        "No option is needed for color/NAME.jpg beside depth/NAME.png, or NAME.jpg beside NAME_depth.png. "
+        "For RGB only: depth=none."
     )
 
 
