@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
-from transformers.activations import ACT2FN
 from transformers.utils import logging
 
 from .errors_m33d import ConfigError, nearest_name_hint
@@ -222,6 +221,9 @@ def check_types(config: Any, types: Mapping[str, Any]) -> None:
     """
     for name, hint in types.items():
         check_value(name, getattr(config, name), hint)
+    # Here, as it takes torch's distributed tensors along: more than half a second that describing fields does not need.
+    from transformers.activations import ACT2FN
+
     if config.hidden_act not in ACT2FN:
         hint = nearest_name_hint(config.hidden_act, ACT2FN)
         raise ConfigError(f"hidden_act is {shown(config.hidden_act)}, which is unknown to transformers.{hint}")

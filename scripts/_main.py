@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from m33d_hf.errors import M33DError
 from m33d_hf.training.processes.launcher import watch_launcher
+from m33d_hf.training.processes.program import importing
+
+if TYPE_CHECKING:
+    from m33d_hf.training.settling.settle import Settled
 
 ERROR = 2
 INTERRUPTED = 130
@@ -58,20 +63,31 @@ def _tell_what_answers(error: M33DError, task_name: str, words: list[str]) -> No
 
 def _run(task_name: str, words: list[str]) -> int:
     if "-h" in words or "--help" in words:
-        from m33d_hf.training.recipe.help import help_text
+        with importing():
+            from m33d_hf.training.recipe.help import help_text
 
-        print(help_text(task_name, words))
+            print(help_text(task_name, words))
         return 0
-    from m33d_hf.training.recipe.parsing import resolve
+    with importing():
+        from m33d_hf.data.remembering import remembering
+        from m33d_hf.training.recipe.parsing import resolve
 
-    resolved = resolve(words, task_name)
-    from m33d_hf.training.settling.settle import settle, tell
+        resolved = resolve(words, task_name)
+        from m33d_hf.training.run import loop as _loop  # noqa: F401 - with all the rest, while the collector rests
+        from m33d_hf.training.settling.settle import settle, tell
+
+    with remembering():  # the run reads the data that settling looks at
+        settled = settle(resolved)
+        tell(settled.lines)
+        return _perform(settled, task_name, words)
+
+
+def _perform(settled: Settled, task_name: str, words: list[str]) -> int:
+    from m33d_hf.training.run.loop import train
     from m33d_hf.training.showing.command_words import started_as
     from m33d_hf.training.showing.next_commands import after_dry_run, after_evaluation, told
     from m33d_hf.training.tasks.base import build_task
 
-    settled = settle(resolved)
-    tell(settled.lines)
     task, command = build_task(task_name), started_as(task_name, words)
     if settled.args.replay is not None:
         from m33d_hf.training.run.replay import replay
@@ -92,8 +108,6 @@ def _run(task_name: str, words: list[str]) -> int:
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(told(after_evaluation(settled.args, command))))
         return 0
-    from m33d_hf.training.run.loop import train
-
     publish = None
     if settled.args.hub.push:
         from m33d_hf.hub.publishing import publisher_of_run

@@ -15,6 +15,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from m33d_hf.training.processes.program import program
+
 
 def _parser() -> argparse.ArgumentParser:
     from m33d_hf.inspection.request import add_options
@@ -41,11 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if "-h" in words or "--help" in words:
             return _help(words)
+        from m33d_hf.data.remembering import remembering
         from m33d_hf.inspection.doctor import check_data
         from m33d_hf.inspection.request import read_request
 
         request = read_request(words, _parser())
-        return check_data(request, say=lambda text: print(text, flush=True))
+        with remembering():  # training and evaluation share a folder
+            return check_data(request, say=lambda text: print(text, flush=True))
     except (M33DError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -64,4 +68,4 @@ def _help(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

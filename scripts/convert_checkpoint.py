@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.errors import ConfigError, M33DError
+from m33d_hf.training.processes.program import program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,4 +108,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from m33d_hf.errors import M33DError
 from m33d_hf.training.processes.launcher import watch_launcher
+from m33d_hf.training.processes.program import program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,4 +59,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.errors import M33DError
+from m33d_hf.training.processes.program import program
 
 FORMATS = ("transformers", "timm", "onnx", "torch_export")
 
@@ -83,4 +84,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m33d_hf.training.processes.launcher import watch_launcher
+from m33d_hf.training.processes.program import program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,4 +64,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

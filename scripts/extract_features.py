@@ -11,6 +11,7 @@ import sys
 from m33d_hf.errors import M33DError
 from m33d_hf.scripts._main import ERROR
 from m33d_hf.training.processes.launcher import watch_launcher
+from m33d_hf.training.processes.program import program
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,4 +50,4 @@ def _with_length(words: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m33d_hf.training.processes.launcher import watch_launcher
+from m33d_hf.training.processes.program import importing, program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from m33d_hf.errors import M33DError
 
     try:
-        # Importing torch takes seconds, in which ^C is as likely as later.
-        from m33d_hf.inference.prediction.options import PredictionOptions
-        from m33d_hf.inference.prediction.running import predict
+        with importing():  # takes seconds, in which ^C is as likely as later
+            from m33d_hf.inference.prediction.options import PredictionOptions
+            from m33d_hf.inference.prediction.running import predict
 
         summary = predict(PredictionOptions(**arguments), say=lambda line: print(line, flush=True))
     except (M33DError, OSError) as error:  # a full disk, a folder that may not be written
@@ -71,4 +72,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

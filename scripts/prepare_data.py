@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from m33d_hf.training.processes.launcher import watch_launcher
+from m33d_hf.training.processes.program import program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,4 +63,4 @@ def _help(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m33d_hf.errors import M33DError
+from m33d_hf.training.processes.program import program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,4 +94,4 @@ def _send_space(space: str, model: str, private: bool | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

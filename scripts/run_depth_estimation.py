@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from m33d_hf.scripts._main import main
+from m33d_hf.training.processes.program import program
 
 if __name__ == "__main__":
-    sys.exit(main("depth_estimation"))
+    sys.exit(program(lambda: main("depth_estimation")))

@@ -23,6 +23,7 @@ from m33d_hf.errors import ConfigError, M33DError
 from m33d_hf.modeling.fields_m33d import Range
 from m33d_hf.scripts._main import ERROR
 from m33d_hf.training.processes.launcher import watch_launcher
+from m33d_hf.training.processes.program import program
 
 RANGES = {
     "knn_k": Range(low=1, high=10**9),
@@ -93,4 +94,4 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

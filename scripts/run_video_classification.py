@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from m33d_hf.scripts._main import main
+from m33d_hf.training.processes.program import program
 
 if __name__ == "__main__":
-    sys.exit(main("video_classification"))
+    sys.exit(program(lambda: main("video_classification")))

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from m33d_hf.errors import M33DError
+from m33d_hf.training.processes.program import program
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,4 +56,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

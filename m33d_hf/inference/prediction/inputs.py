@@ -14,6 +14,7 @@ from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.depth_items import files_below
+from m33d_hf.inference.prediction.roots import Roots, name_roots
 from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
 
@@ -39,13 +40,13 @@ class Inputs:
 
     Attributes:
         items: in natural order of their names.
-        root: the folder that names start from.
+        roots: the folders that names start from.
         ignored: files that are no inputs, in words: neither pictures nor videos ("2 .txt"), or the depth and label maps
             of frames; empty where there are none.
     """
 
     items: list[Item]
-    root: Path
+    roots: Roots
     ignored: str
 
 
@@ -79,7 +80,7 @@ def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames
         files += found
         maps += aside
     files = list(dict.fromkeys(Path(os.path.abspath(file)) for file in files))
-    root = Path(os.path.commonpath([os.path.abspath(root) for root in roots]))
+    named = name_roots(roots)
     pictures, videos = (_of(files, suffixes) for suffixes in (FRAME_SUFFIXES, VIDEO_SUFFIXES))
     if frames_are_videos:
         paths = sorted({*videos, *(file.parent for file in pictures)})
@@ -90,7 +91,7 @@ def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames
             f"--input {' '.join(map(str, given))} holds no pictures and no videos: {kinds_of(files)}. Supported file "
             f"types: {', '.join((*FRAME_SUFFIXES, *VIDEO_SUFFIXES))}."
         )
-    relative = [_below(root, path) for path in paths]
+    relative = [named.relative(path) for path in paths]
     names = unique_names(relative, [path.is_dir() for path in paths])
     whole = set(videos) | {path for path in paths if path.is_dir()}
     items = [Item(name, path, path in whole) for name, path in zip(names, paths, strict=True)]
@@ -98,7 +99,7 @@ def find_inputs(given: Sequence[str | Path], exclude: Path | None = None, frames
     ignored = [file for file in files if file not in usable]
     beside = [file for file in dict.fromkeys(Path(os.path.abspath(file)) for file in maps) if file not in usable]
     told = [kinds_of(ignored)] * bool(ignored) + [_maps_in_words(beside)] * bool(beside)
-    return Inputs(sorted(items, key=lambda item: natural_key(item.name)), root, ", ".join(told))
+    return Inputs(sorted(items, key=lambda item: natural_key(item.name)), named, ", ".join(told))
 
 
 def unique_names(paths: Sequence[PurePosixPath], whole: Sequence[bool]) -> list[str]:
@@ -186,12 +187,7 @@ def _of(files: Sequence[Path], suffixes: tuple[str, ...]) -> list[Path]:
     return [file for file in files if file.suffix.lower() in suffixes]
 
 
-def _below(root: Path, path: Path) -> PurePosixPath:
-    relative = PurePosixPath(path.relative_to(root).as_posix())
-    return relative if relative.parts else PurePosixPath(path.name)
-
-
 def refuse_output_over_input(output: Path, inputs: Inputs) -> None:
     """Raise a ConfigError where predictions would be written beside what they are made of, as the next run's input."""
-    if output.resolve() == inputs.root.resolve():
+    if output.resolve() in {root.resolve() for root in (*inputs.roots.names, inputs.roots.common)}:
         raise ConfigError(f"--output is the input itself ({output}); choose a separate folder for the predictions.")

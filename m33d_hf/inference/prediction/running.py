@@ -21,9 +21,8 @@ from m33d_hf.inference.prediction.inputs import Inputs, Item, counted, find_inpu
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.inference.progress import Progress
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
+from m33d_hf.inference.skipped_words import skipped_lines
 from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video, probe_video
-
-_SHOWN = 5  # skipped files that the closing lines name
 
 
 @dataclass
@@ -38,6 +37,7 @@ class PredictionSummary:
         skipped: inputs that cannot be read.
         seconds: that it took, without loading the model.
         lines: which files are where, and what the user should know of them.
+        good: files of the inputs that are predicted, now or earlier.
     """
 
     inputs: int
@@ -47,6 +47,7 @@ class PredictionSummary:
     skipped: list[SkippedFile] = field(default_factory=list)
     seconds: float = 0.0
     lines: list[str] = field(default_factory=list)
+    good: list[Path] = field(default_factory=list)
 
     def describe(self) -> str:
         """The closing lines."""
@@ -55,12 +56,7 @@ class PredictionSummary:
             f"{self.predicted} of {self.inputs} inputs predicted{frames} in {clock(self.seconds)}; "
             f"{self.already_there} were there already, {len(self.skipped)} skipped."
         )
-        lines = [first, *self.lines]
-        lines += [f"skipped {file.path}: {file.reason}" for file in self.skipped[:_SHOWN]]
-        if self.skipped:
-            more = len(self.skipped) - _SHOWN
-            lines.append(f"{f'.. and {more} more; ' if more > 0 else ''}skipped files are listed in {FILE_NAME} there.")
-        return "\n".join(lines)
+        return "\n".join([first, *self.lines, *skipped_lines(self.skipped, self.good)])
 
     @property
     def exit_code(self) -> int:
@@ -104,11 +100,12 @@ def predict(
         share = rank_share(items, place.rank, place.world_size)
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         aside = f" (left aside: {inputs.ignored})" if inputs.ignored else ""
-        say(f"{name}{task.describe()}: {counted(share)} of {inputs.root}{aside}, to {output}")
+        say(f"{name}{task.describe()}: {counted(share)} of {inputs.roots}{aside}, to {output}")
         run = _Run(options, task, share, lambda line: say(f"{name}{line}"))
         task.begin(share)
         run.all()
         task.finish(items)
+        run.summary.good = [item.path for item in run.good]
         run.summary.lines = [*_places(task, run.good), *task.closing()]
         return run.summary
 
@@ -116,7 +113,7 @@ def predict(
 def _rules(options: PredictionOptions, inputs: Inputs) -> dict[str, object]:
     """What two calls that write into one folder must have in common, whatever the task."""
     return {
-        "input": str(inputs.root),
+        "input": inputs.roots.rule(),
         "flip": options.flip,
         "tile_overlap": options.tile_overlap if options.tiles else None,
         "precision": options.precision,

@@ -50,6 +50,7 @@ class Cost:
             they cannot be counted.
         memory: of one process.
         how: how it was measured.
+        warning: what else was going on meanwhile, where that may have changed the times.
     """
 
     step: float
@@ -62,6 +63,7 @@ class Cost:
     evaluation_flops: float | None
     memory: Memory
     how: str
+    warning: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -89,7 +91,7 @@ class Cost:
         rows.append(("run", "", "", duration(self.seconds), operations(self.flops)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return [self.how, *table, self._waiting(), *self._memory()]
+        return [self.how, *([self.warning] if self.warning else []), *table, self._waiting(), *self._memory()]
 
     def _waiting(self) -> str:
         waiting = self.wall - self.step

@@ -15,6 +15,7 @@ from torch import nn
 from m33d_hf.data.files.markers import FINAL, MARKER, mark_complete
 from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.data.files.skips import count_skipped
+from m33d_hf.data.remembering import forget
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, NonFiniteLossError
 from m33d_hf.training.processes.beside import copy_beside
 from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
@@ -97,6 +98,7 @@ def train(
         if accelerator.is_main_process:
             stack.enter_context(output_lock(args.output_dir))
         run = Run(args, task, accelerator, stop)
+        forget()
         run.publish = publish if args.hub.push else None
         stack.callback(run.close)
         stack.enter_context(run.report)
@@ -133,12 +135,6 @@ def _steps(run: Run) -> bool:
             _save(run)
             run.report.say([f"stopped by signal {run.stop.received}; checkpoint saved at step {run.step}"])
             return False
-        if begins and run.showing.active:  # now that the loader's workers are there: no fork beside what drawing opens
-            run.showing.first_batch()
-            _show(run, "running")
-            run.report.leave_out(run.showing.seconds)
-            clock.restart(run.step)
-        begins = False
         run.engine.update(run.step, batches, run.plan.learning_rate(run.step))
         run.step += 1
         if run.average is not None:
@@ -152,7 +148,22 @@ def _steps(run: Run) -> bool:
         if run.plan.evaluates(run.step):
             _evaluate(run)
             clock.restart(run.step)
+        if begins:
+            _show_first_batch(run, clock)
+            begins = False
     return True
+
+
+def _show_first_batch(run: Run, clock: Clock) -> None:
+    """Draw it after its step: whoever waits sees first that the run works. The loader's workers are there by then, and
+    none is forked beside what drawing opens."""
+    if not run.showing.active:
+        return
+    drawn = run.showing.seconds
+    run.showing.first_batch()
+    _show(run, "running")
+    run.report.leave_out(run.showing.seconds - drawn)
+    clock.restart(run.step)
 
 
 def _check_finite(run: Run) -> None:

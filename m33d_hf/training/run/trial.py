@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import TASKS as COUNTED
 from m33d_hf.evaluation.flops import flops_per_sample
+from m33d_hf.training.costs.load import watched_load
 from m33d_hf.training.costs.machine import memory_for_one, peak_memory
 from m33d_hf.training.costs.table import Cost, Memory, size
 from m33d_hf.training.processes.ema import WeightAverage
@@ -83,7 +84,10 @@ def measured_cost(
                 f"steps are not timed: weights, gradients and AdamW need {size(needed)}, and this process can have "
                 f"{size(free)} here."
             )
-        return _Trial(args, task, model, train_set, accelerator).cost(eval_set, plan, world)
+        with watched_load(torch.get_num_threads()) as load:
+            cost = _Trial(args, task, model, train_set, accelerator).cost(eval_set, plan, world)
+        # A GPU computes for this process alone, as far as the processor's other work can tell.
+        return cost if accelerator.device.type != "cpu" else replace(cost, warning=load.warning())
 
 
 class _Trial:

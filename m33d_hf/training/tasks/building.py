@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 from collections.abc import Collection
 from dataclasses import replace
@@ -18,6 +19,7 @@ from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.loader.subsets import label_subset, scene_subset
+from m33d_hf.data.remembering import remembered
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import Source, build_source, source_options
 from m33d_hf.data.sources.mixture import Member, MixtureSource, read_members
@@ -97,7 +99,8 @@ def _build_one(
             options.setdefault(name, value)
     if root is not None and "root" not in known:
         raise ConfigError(f"The source {data.source!r} reads no folder; remove data.root or set data.source to folder.")
-    return build_source(data.source, **options)
+    asked = json.dumps([data.source, options], sort_keys=True, default=repr)
+    return remembered(f"source {asked}", lambda: build_source(data.source, **options))
 
 
 def _build_mixture(args: RunArguments, config: M33DConfig) -> Source:

@@ -32,7 +32,7 @@ def test_folders_are_searched_and_other_files_told(tmp_path: Path) -> None:
         "a/x": "a/x.jpg", "b/x": "b/x.jpg", "x.jpg": "x.jpg", "x.png": "x.png", "clip": "clip.mp4",
     }  # fmt: skip
     assert [item.is_video for item in found.items if item.name == "clip"] == [True]
-    assert found.ignored == "1 .txt" and found.root == tmp_path
+    assert found.ignored == "1 .txt" and found.roots.common == tmp_path
     assert counted(found.items) == "4 pictures and 1 video" and counted([]) == "nothing"
 
 

@@ -47,6 +47,25 @@ def test_plain_help_of_no_script_imports_anything_heavy() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+# Too slow to be paid for a text: torch's distributed tensors and its compiler, which models need and settings do not.
+_MODEL_HELP = """
+import sys
+sys.path.insert(0, {root!r})
+from m33d_hf.training.recipe.help import help_text
+assert "--model.hidden_act" in help_text("pretraining", ["--help", "--model"])
+assert "--data.options.every" in help_text("pretraining", ["--help", "--data.source", "folder"])
+heavy = [name for name in ("torch.distributed.tensor", "torch._dynamo", "transformers.modeling_utils", "scipy",
+                           "matplotlib", "datasets") if name in sys.modules]
+assert not heavy, heavy
+"""
+
+
+def test_help_of_the_model_and_of_a_source_import_no_model() -> None:
+    code = _MODEL_HELP.format(root=str(ROOT))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def _entries(lines: list[str]) -> dict[str, str]:
     """Key with its brackets -> what is said of it."""
     entries: dict[str, str] = {}

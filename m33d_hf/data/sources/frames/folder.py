@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.labels.labels import build_label_rules, without_classes
+from m33d_hf.data.remembering import remembered
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.calibrations import find_calibrations
+from m33d_hf.data.sources.frames.deep_files import naming_by_bits
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.layouts import (
     Listing,
@@ -149,7 +153,9 @@ class FolderSource(FrameSource):
         required = {name for name in chosen if name == "rgb" or name in others}
         required |= {"depth"} if require_depth and "depth" in chosen else set()
         required |= {"labels"} if require_labels and "labels" in chosen else set()
-        sequences, unpaired, notes = find_frames(listing, chosen, required, association or "none")
+        asked = json.dumps([str(root.absolute()), chosen, sorted(required), association])
+        found = remembered(f"frames {asked}", lambda: find_frames(listing, chosen, required, association or "none"))
+        sequences, unpaired, notes = found[0], list(found[1]), list(found[2])  # which this split adds to
         super().__init__(
             root,
             sequences,
@@ -229,12 +235,30 @@ def find_frames(
         unpaired += [entry for entry in leftovers if entry.path not in kept]
     complete = {name: row for name, row in rows.items() if required <= set(row)}
     if not complete:
+        fix = _naming(listing, chosen, required) or f"{readable_suffixes(chosen)}\n{_HOW_TO_FIX}"
         raise DataError(
             f"no frame under {listing.root} has {' and '.join(sorted(required)) or 'RGB or depth'}. "
-            f"{''.join(f'{note}. ' for note in notes)}{_unlike(unpaired)}Found:\n{listing.summary()}\n"
-            f"{readable_suffixes(chosen)}\n{_HOW_TO_FIX}"
+            f"{''.join(f'{note}. ' for note in notes)}{_unlike(unpaired)}Found:\n{listing.summary()}\n{fix}"
         )
     return _in_sequences(complete), unpaired, notes
+
+
+def _naming(listing: Listing, chosen: dict[str, str], required: set[str]) -> str:
+    """The options that name pictures and depth, where the files themselves tell them apart and then pair up."""
+    if chosen != {"rgb": "auto", "depth": "auto"} or (found := naming_by_bits(listing)) is None:
+        return ""
+    try:
+        sequences, _, _ = find_frames(listing, {"rgb": found.rgb, "depth": found.depth}, required, "none")
+    except DataError:
+        return ""
+    pairs = sum(map(len, sequences.values()))
+    return (
+        f"{found.count} files such as {found.example} have 16 bits, as depth has, but no names that pair them with "
+        f"pictures. With these options {pairs} of them are:\n"
+        f"  --data.options.rgb {shlex.quote(found.rgb)} --data.options.depth {shlex.quote(found.depth)}\n"
+        "No option is needed for color/NAME.jpg beside depth/NAME.png, or NAME.jpg beside NAME_depth.png. "
+        "For RGB only: depth=none."
+    )
 
 
 def _unlike(unpaired: Sequence[Unpaired]) -> str:

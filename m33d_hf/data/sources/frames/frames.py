@@ -23,6 +23,7 @@ from m33d_hf.data.files.files import size_and_orientation
 from m33d_hf.data.labels.census import LabelFiles
 from m33d_hf.data.labels.labels import LabelRules, check_label_files
 from m33d_hf.data.options import choose
+from m33d_hf.data.remembering import remembered
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.calibrations import check_calibrated, check_calibrated_frame
@@ -145,9 +146,8 @@ class FrameSource(Source):
         self.orientation = orientation
         self.label_rules = label_rules
         if unpaired:
-            first = unpaired[0]
-            count = len(unpaired)
-            logger.warning("%s: %d files are not used; the first: %s (%s)", root, count, first.path, first.reason)
+            told = f"{root}: {len(unpaired)} files are not used; the first: {unpaired[0].path} ({unpaired[0].reason})"
+            remembered(f"said {told}", lambda: logger.warning("%s", told))  # by all splits at once
         frames = [frame for sequence in sequences.values() for frame in sequence]
         self.detection: Detection | None = None
         self._readers: dict[Any, FrameReader] = {}

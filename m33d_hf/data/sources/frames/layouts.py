@@ -17,6 +17,7 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.files import LABEL_SUFFIXES, MAP_SUFFIXES, RGB_SUFFIXES
+from m33d_hf.data.remembering import remembered
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.pairing import (
     CONFIDENCE_WORDS,
@@ -93,6 +94,10 @@ def list_files(root: Path) -> Listing:
     """
     if not root.is_dir():
         raise DataError(f"data root {str(root)!r} is not a folder; set --data.root to an existing folder")
+    return remembered(f"files below {root.absolute()}", lambda: _listed(root))
+
+
+def _listed(root: Path) -> Listing:
     files = []
     for folder, folders, names in os.walk(root, followlinks=True):
         # Data sets are often assembled from links; a link to a folder above would be walked for ever.

@@ -124,10 +124,10 @@ def test_an_empty_root_is_said_in_a_clean_sentence(tmp_path: Path):
 
 
 def test_no_pairs_lists_what_was_found_and_how_to_fix_it(tmp_path: Path):
-    write_frames(tmp_path, 2, "color/a{i}.png", "depth/b{i}.png")
+    write_frames(tmp_path, 2, "color/a{i}.png", "depth/b{i}.npy")
     with pytest.raises(DataError) as caught:
         FolderSource(tmp_path)
-    for part in ("color: 2 .png", "depth: 2 .png", "association", "require_depth=false"):
+    for part in ("color: 2 .png", "depth: 2 .npy", "association", "require_depth=false"):
         assert part in str(caught.value)
     with pytest.raises(DataError, match="not a folder"):
         FolderSource(tmp_path / "nowhere")
