@@ -74,6 +74,7 @@ CONFIG_RANGES: Mapping[str, Range] = {
     "depth_std": _SCALE,
     "min_depth": Range(low=0, high=1e6),
     "max_depth": _SCALE,
+    "depth_prior_weight": _SHARE,
 }
 LABELS = Range(low=1, high=1_000_000)
 MOST_WEIGHTS = 10**11  # of the encoders and the decoder together

@@ -170,13 +170,12 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
         depth_mean, depth_std: metres; the depth head predicts (depth - mean) / std (defaults: NYUv2).
         min_depth, max_depth: metres; clamp of predictions in eval mode and of both sides of "silog".
         depth_loss: "berhu", "l1" (both on standardised values) or "silog" (on clamped metres).
+        depth_prior_weight: share of the mean depth per position in predictions, see `M33DDepthPrior`; not in the loss.
         segmentation_head_width, segmentation_head_depth, segmentation_head_upscale: ConvNeXt head channels,
             blocks, and sub-positions per token side.
-        depth_head_width: channels of the DPT fusion.
-        depth_head_stem_channels: channels of its four levels; None takes them from the encoder's width.
+        depth_head_width, depth_head_stem_channels: channels of the DPT fusion and of its four levels (None: by width).
         depth_head_layers: the four encoder layers it reads (0-based), None spaces them evenly.
-        classifier_dropout: dropout before the clip classifier (Table 10 "drop out").
-        classifier_init_scale: factor of the fresh classifier's weights (VideoMAE).
+        classifier_dropout, classifier_init_scale: dropout before the clip classifier, factor of its fresh weights.
         temporal_hidden_size: width, per direction, of the Bi-GRU over the clips of a video (unsaid in the paper).
         temporal_num_layers, temporal_dropout: layers of that network, and the dropout before its classifier.
         temporal_causal: one direction only, for online use.
@@ -281,6 +280,7 @@ class M33DConfig(TravelsWithItsCode, BackboneFields, PreTrainedConfig):
     min_depth: float = 1e-3
     max_depth: float = 10.0
     depth_loss: Literal["berhu", "l1", "silog"] = "berhu"
+    depth_prior_weight: float | int = 0.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         backbone = {name: kwargs.pop(name) for name in BACKBONE_FIELDS if name in kwargs}

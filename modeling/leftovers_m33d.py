@@ -36,6 +36,7 @@ TASK_HEADS = (
     rf"^depth_head\.(?:stems\.\d+\.\d+|reduce|refine|predict){_PAIR}$",
     r"^depth_head\.laterals\.\d+\.weight$",
     rf"^depth_head\.fusions\.\d+\.(?:(?:skip_)?unit\.conv[12]|projection){_PAIR}$",
+    r"^depth_prior\.metres$",
     rf"^(?:fc_norm|classifier|temporal_classifier){_PAIR}$",
     r"^gru\.(?:weight|bias)_[ih]h_l\d+(?:_reverse)?$",
 )

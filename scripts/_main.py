@@ -92,8 +92,10 @@ def _run(task_name: str, words: list[str]) -> int:
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(told(after_evaluation(settled.args, command))))
         return 0
+    from m33d_hf.training.prior.choosing import with_prior_weight
     from m33d_hf.training.run.loop import train
 
+    settled = with_prior_weight(settled)
     publish = None
     if settled.args.hub.push:
         from m33d_hf.hub.publishing import publisher_of_run

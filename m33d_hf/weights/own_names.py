@@ -41,6 +41,7 @@ _HEADS = {
     "matching_head": "the matching head",
     "segmentation_head": "the segmentation head",
     "depth_head": "the depth head",
+    "depth_prior": "the mean depth per position",
     "fc_norm": "the norm of pooled features",
     "classifier": "the classifier",
     "gru": "the recurrent network",

@@ -1,0 +1,63 @@
+"""Which training frames a trial run leaves out, to judge on them: whole recordings, or the end of each of a few.
+
+Never evaluation data: what is chosen on the frames that a run is judged by says nothing about new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from m33d_hf.data.loader.subsets import scene_subset
+from m33d_hf.errors import DataError
+
+SHARE = 0.2
+# As the folder reader's own split: with fewer recordings than this, whole ones would be too coarse.
+_FEW_RECORDINGS = 5
+_FEWEST = 5  # frames that are judged on
+
+
+@dataclass(frozen=True)
+class KeptBack:
+    """A division of training samples.
+
+    Attributes:
+        trained: positions that a trial run trains on, ascending.
+        judged: the others.
+        said: what the others are, for a sentence.
+    """
+
+    trained: list[int]
+    judged: list[int]
+    said: str
+
+
+def keep_back(groups: Sequence[str]) -> KeptBack:
+    """Divide samples, about a fifth of them to judge on.
+
+    With five recordings or more, whole ones are taken, in an order drawn from their names; otherwise the last fifth of
+    each, as neighbouring frames look alike.
+
+    Args:
+        groups: the recording of every sample, in the order of the samples.
+
+    Raises:
+        DataError: too few samples.
+    """
+    members: dict[str, list[int]] = {}
+    for position, name in enumerate(groups):
+        members.setdefault(name, []).append(position)
+    if len(members) >= _FEW_RECORDINGS:
+        judged = scene_subset(groups, SHARE, seed=0)
+        said = f"{len({groups[row] for row in judged})} of {len(members)} recordings"
+    else:
+        ends = [rows[len(rows) - round(SHARE * len(rows)) :] for rows in members.values()]
+        judged = sorted(row for rows in ends for row in rows)
+        said = "the last fifth" if len(members) == 1 else f"the last fifth of each of {len(members)} recordings"
+    if len(judged) < _FEWEST:
+        raise DataError(
+            f"{len(groups)} training samples are too few to keep {_FEWEST} back, on which the share of the mean depth "
+            "per position would be chosen."
+        )
+    taken = set(judged)
+    return KeptBack([row for row in range(len(groups)) if row not in taken], judged, said)
