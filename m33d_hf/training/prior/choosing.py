@@ -23,11 +23,10 @@ from m33d_hf.training.processes.guards import StopSignals
 from m33d_hf.training.processes.launch import open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.preparation import Run
-from m33d_hf.training.settling.settle import PRIOR_WEIGHT, Settled
+from m33d_hf.training.settling.settle import PRIOR_WEIGHT, TRIAL_LENGTH, Settled, shorter
 
 RECORD = "depth_prior.json"
 _FOLDER = "trial_without_kept_back"
-_LENGTH = 0.5  # of the run, in steps
 # Of delta1. The run itself trains longer, and on more frames: its model deserves the benefit of the doubt.
 _TOLERANCE = 0.01
 _LARGEST = 0.7  # with more of the mean, a prediction would hardly depend on its picture
@@ -92,14 +91,11 @@ def _trial_arguments(args: RunArguments) -> RunArguments:
     trial.evaluation.floor, trial.evaluation.metric, trial.evaluation.depth_protocol = False, None, None
     trial.hub.push, trial.logging.trackers, trial.logging.pictures = False, [], False
     train, optim = trial.train, trial.optim
-    train.max_steps, optim.warmup_steps = _shorter(train.max_steps), _shorter(optim.warmup_steps)
-    train.epochs = None if train.epochs is None else _LENGTH * train.epochs
-    optim.warmup_epochs = None if optim.warmup_epochs is None else _LENGTH * optim.warmup_epochs
+    train.max_steps = None if train.max_steps is None else shorter(train.max_steps)
+    train.epochs = None if train.epochs is None else TRIAL_LENGTH * train.epochs
+    optim.warmup_steps = None if optim.warmup_steps is None else shorter(optim.warmup_steps)
+    optim.warmup_epochs *= TRIAL_LENGTH
     return trial
-
-
-def _shorter(steps: int | None) -> int | None:
-    return steps and max(1, round(_LENGTH * steps))
 
 
 def _try_out(args: RunArguments) -> dict[str, Any]:

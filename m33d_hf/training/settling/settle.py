@@ -29,6 +29,7 @@ from m33d_hf.training.tasks.building import build_run_source, run_rows
 _SIZED = "the data and the machine"
 # What only a trial run can tell (`m33d_hf.training.prior`): it stays open, and is as by default where none is made.
 PRIOR_WEIGHT = "model.depth_prior_weight"
+TRIAL_LENGTH = 0.5  # of the run, in steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +230,17 @@ class _Work:
         model = f"ViT of width {config.hidden_size}, {config.num_hidden_layers} layers, patch {patch}"
         about = f"{steps} steps, about {duration(seconds)}" if args.train.max_steps else f"{args.train.epochs:g} epochs"
         lines = [f"{data.samples} {what}, {machine}: {model}, {unit}, batch {effective}, {about}"]
+        if PRIOR_WEIGHT in self.open:
+            lines.append(
+                f"before that, a trial of {shorter(steps) or 'half as many'} steps on four fifths of the training frames"
+                " chooses how much the mean depth per position shares in predictions (model.depth_prior_weight)"
+            )
         return [*lines, *data.notes]
+
+
+def shorter(steps: int) -> int:
+    """Steps of a trial run; 0 stays."""
+    return steps and max(1, round(TRIAL_LENGTH * steps))
 
 
 def duration(seconds: float) -> str:
