@@ -232,8 +232,8 @@ class _Work:
         lines = [f"{data.samples} {what}, {machine}: {model}, {unit}, batch {effective}, {about}"]
         if PRIOR_WEIGHT in self.open:
             lines.append(
-                f"before that, a trial of {shorter(steps) or 'half as many'} steps on four fifths of the training frames"
-                " chooses how much the mean depth per position shares in predictions (model.depth_prior_weight)"
+                f"before that, a trial of {shorter(steps) or 'half the'} steps on four fifths of the training frames "
+                "chooses how much the mean depth per position shares in predictions (model.depth_prior_weight)"
             )
         return [*lines, *data.notes]
 

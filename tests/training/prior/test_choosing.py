@@ -158,8 +158,9 @@ def test_trials_see_no_evaluation_data_and_judge_every_share(rooms: Path, tmp_pa
     assert isinstance(model, M33DForDepthEstimation) and model.depth_prior is None
 
 
-def test_the_smallest_share_among_nearly_equal_ones() -> None:
-    rising = {f"{weight:g}": 0.5 + 0.01 * weight for weight in WEIGHTS}
-    assert best_weight(rising) == 0.0, "less than a hundredth is no reason"
-    assert best_weight({**rising, "0.6": 0.6, "0.5": 0.592, "0.4": 0.58}) == 0.5
+def test_half_is_left_only_for_a_difference_that_counts() -> None:
+    flat = {f"{weight:g}": 0.5 + 0.02 * weight for weight in WEIGHTS}
+    assert best_weight(flat) == 0.5 == best_weight({name: 1 - value for name, value in flat.items()})
+    assert best_weight({f"{weight:g}": 0.8 - 0.1 * weight for weight in WEIGHTS}) == 0.3, "the nearest that is good"
+    assert best_weight({f"{weight:g}": 0.8 - weight for weight in WEIGHTS}) == 0.0, "a good model stands alone"
     assert best_weight({f"{weight:g}": weight for weight in WEIGHTS}) == 0.7, "the picture keeps a part"
