@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.files.sealed_json import write_sealed_json
-from m33d_hf.errors import DataError
+from m33d_hf.errors import NonFiniteLossError
+from m33d_hf.training.prior.keeping_back import TooFewFramesError
 from m33d_hf.training.prior.trial_task import PriorTrialTask
-from m33d_hf.training.processes.guards import StopSignals
-from m33d_hf.training.processes.launch import open_accelerator
+from m33d_hf.training.processes.guards import StopSignals, output_lock
+from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.preparation import Run
 from m33d_hf.training.settling.settle import PRIOR_WEIGHT, TRIAL_LENGTH, Settled, shorter
@@ -38,15 +39,13 @@ def with_prior_weight(settled: Settled) -> Settled:
     """Settle `model.depth_prior_weight` if it is open; anything else is returned as it is.
 
     Raises:
-        as the run itself.
+        NonFiniteLossError: NaN or infinity in the trial. Others as the run itself.
     """
     if PRIOR_WEIGHT not in settled.left:
         return settled
     try:
         found = _try_out(settled.args)
-    except DataError as error:
-        if "too few" not in str(error):
-            raise
+    except TooFewFramesError as error:
         _say(f"{error} Predictions are the model's alone.")
         return _put(settled, 0.0, "too few training samples for a trial")
     weight = best_weight(found["delta1"])
@@ -103,10 +102,14 @@ def _trial_arguments(args: RunArguments) -> RunArguments:
 def _try_out(args: RunArguments) -> dict[str, Any]:
     """Train on a part of the training data, and judge the rest with every share."""
     trial, task = _trial_arguments(args), PriorTrialTask()
-    shutil.rmtree(trial.output_dir, ignore_errors=True)  # of a killed run
-    Path(trial.output_dir).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         accelerator = stack.enter_context(open_accelerator(trial))
+        if accelerator.is_main_process:
+            stack.enter_context(output_lock(args.output_dir))
+        Ranks(accelerator).on_main(lambda: shutil.rmtree(trial.output_dir, ignore_errors=True))  # of a killed run
+        Path(trial.output_dir).mkdir(parents=True, exist_ok=True)
+        # Whatever ends the trial, nothing of it stays.
+        stack.callback(shutil.rmtree, trial.output_dir, ignore_errors=True)
         with contextlib.redirect_stdout(io.StringIO()):  # what was loaded is told by the run itself
             run = Run(trial, task, accelerator, StopSignals())
         stack.callback(run.close)
@@ -119,11 +122,15 @@ def _try_out(args: RunArguments) -> dict[str, Any]:
         _train(run)
         with run.evaluating() as model:
             delta1 = task.evaluate(model, run.eval_feed or [], accelerator)
-        run.ranks.on_main(lambda: shutil.rmtree(trial.output_dir, ignore_errors=True))
     return {"delta1": delta1, "kept_back": task.division.said, "frames": judged, "of": whole, "steps": total}
 
 
 def _train(run: Run) -> None:
+    """All steps, said in a few lines.
+
+    Raises:
+        NonFiniteLossError: a loss or a gradient is NaN or infinite.
+    """
     total = run.plan.total_steps
     while run.step < total:
         batches = run.feed.draw(run.step)
@@ -135,6 +142,13 @@ def _train(run: Run) -> None:
             run.average.update()
         if run.step % max(1, total // _LINES) == 0:
             _say(f"trial step {run.step}/{total}")
+    bad = run.engine.bad_step()
+    if bad is not None:
+        raise NonFiniteLossError(
+            f"The loss or its gradient became NaN or infinite in step {bad} of the trial that chooses how much the "
+            "mean depth per position shares in predictions. Try a lower --optim.learning_rate, or go without the trial "
+            "(--model.depth_prior_weight 0): the run itself then captures such a step."
+        )
 
 
 def _say(line: str) -> None:

@@ -17,6 +17,10 @@ _FEW_RECORDINGS = 5
 _FEWEST = 5  # frames that are judged on
 
 
+class TooFewFramesError(DataError):
+    """There are not enough training frames to keep some back."""
+
+
 @dataclass(frozen=True)
 class KeptBack:
     """A division of training samples.
@@ -42,7 +46,7 @@ def keep_back(groups: Sequence[str]) -> KeptBack:
         groups: the recording of every sample, in the order of the samples.
 
     Raises:
-        DataError: too few samples.
+        TooFewFramesError: too few samples.
     """
     members: dict[str, list[int]] = {}
     for position, name in enumerate(groups):
@@ -55,7 +59,7 @@ def keep_back(groups: Sequence[str]) -> KeptBack:
         judged = sorted(row for rows in ends for row in rows)
         said = "the last fifth" if len(members) == 1 else f"the last fifth of each of {len(members)} recordings"
     if len(judged) < _FEWEST:
-        raise DataError(
+        raise TooFewFramesError(
             f"{len(groups)} training samples are too few to keep {_FEWEST} back, on which the share of the mean depth "
             "per position would be chosen."
         )
