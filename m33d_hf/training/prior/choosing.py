@@ -31,7 +31,7 @@ _FOLDER = "trial_without_kept_back"
 _LARGEST = 0.7  # with more of the mean, a prediction would hardly depend on its picture
 # A few recordings kept back tell delta1 no better than by some hundredths, and on most data that was measured half and
 # half is no worse than either (docs/own_data.md): it is left only where the difference is larger.
-_USUAL, _TOLERANCE = 0.5, 0.03
+_USUAL, _TOLERANCE = 0.5, 0.02
 _LINES = 4
 
 
@@ -60,7 +60,7 @@ def with_prior_weight(settled: Settled) -> Settled:
 
 
 def best_weight(delta1: Mapping[str, float]) -> float:
-    """The share next to a half, of those up to seven tenths, whose delta1 is within .03 of the largest among them.
+    """The share next to a half, of those up to seven tenths, whose delta1 is within .02 of the largest among them.
 
     Args:
         delta1: by the share, as text.
