@@ -30,7 +30,7 @@ RECORD = "depth_prior.json"
 _FOLDER = "trial_without_kept_back"
 _LARGEST = 0.7  # with more of the mean, a prediction would hardly depend on its picture
 # A few recordings kept back tell delta1 no better than by some hundredths, and on most data that was measured half and
-# half is no worse than either (docs/own_data.md): it is left only where the difference is larger.
+# half is close to the best (docs/own_data.md): it is left only where the difference is larger.
 _USUAL, _TOLERANCE = 0.5, 0.02
 _LINES = 4
 
