@@ -17,6 +17,7 @@ from .arguments_m33d import refuse_unknown_arguments
 from .batch_checks_m33d import check_alike, check_keep, collect_masks
 from .configuration_m33d import M33DConfig, ModalitySpec
 from .decoder_m33d import M33DDecoder
+from .depth_prior_m33d import M33DDepthPrior
 from .encoder_choice_m33d import with_encoders
 from .encoder_m33d import M33DEmbeddings, M33DEncoder, M33DPositions, as_clip
 from .errors_m33d import ConfigError
@@ -87,6 +88,8 @@ class M33DPreTrainedModel(PushesInOneCommit, PreTrainedModel):  # type: ignore[m
                 init.zeros_(module.bias)
         elif isinstance(module, M33DPositions):
             init.copy_(module.table, module.build())
+        elif isinstance(module, M33DDepthPrior):
+            module.reset()
         elif isinstance(module, M33DLearnedPositions):
             init.trunc_normal_(module.spatial, std=0.02)
             if module.temporal is not None:

@@ -125,11 +125,12 @@ HEADS: tuple[TaskHead, ...] = (
         task="depth_estimation",
         model="tasks_m33d.M33DForDepthEstimation",
         auto_class="AutoModelForDepthEstimation",
-        parts={"depth_head": "the depth head"},
+        parts={"depth_head": "the depth head", "depth_prior": "the mean depth per position"},
         weights=(
             rf"^depth_head\.(?:stems\.\d+\.\d+|reduce|refine|predict){PAIR}$",
             r"^depth_head\.laterals\.\d+\.weight$",
             rf"^depth_head\.fusions\.\d+\.(?:(?:skip_)?unit\.conv[12]|projection){PAIR}$",
+            r"^depth_prior\.metres$",
         ),
         fields=("depth_head_width", "depth_head_layers", "depth_head_stem_channels"),
         output=GraphOutput("predicted_depth", ("batch", "height", "width"), "metre", ("min_depth", "max_depth")),
@@ -161,6 +162,7 @@ class HeadFields:
         depth_mean, depth_std: metres; the depth head predicts (depth - mean) / std (defaults: NYUv2).
         min_depth, max_depth: metres; clamp of predictions in eval mode and of both sides of "silog".
         depth_loss: "berhu", "l1" (both on standardised values) or "silog" (on clamped metres).
+        depth_prior_weight: share of the mean depth per position in predictions, see `M33DDepthPrior`; not in the loss.
     """
 
     head_norm: bool = False
@@ -184,6 +186,7 @@ class HeadFields:
     min_depth: float = 1e-3
     max_depth: float = 10.0
     depth_loss: Literal["berhu", "l1", "silog"] = "berhu"
+    depth_prior_weight: float | int = 0.0
 
 
 _WIDTH = Range(low=1, high=65_536)
@@ -209,6 +212,7 @@ HEAD_RANGES: Mapping[str, Range] = {
     "depth_std": Range(above=0, high=1e6),
     "min_depth": Range(low=0, high=1e6),
     "max_depth": Range(above=0, high=1e6),
+    "depth_prior_weight": Range(low=0, high=1),
 }
 """Ranges of the fields that hold numbers."""
 

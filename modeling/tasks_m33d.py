@@ -16,6 +16,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .arguments_m33d import refuse_unknown_arguments
 from .batch_checks_m33d import check_class_ids
 from .configuration_m33d import M33DConfig
+from .depth_prior_m33d import M33DDepthPrior
 from .errors_m33d import ConfigError, DataError
 from .heads_m33d import (
     DPT_LEVELS,
@@ -58,7 +59,8 @@ class M33DDepthEstimatorOutput(DepthEstimatorOutput):
 
     Args:
         loss: scalar.
-        predicted_depth: (B, H, W) metres; in eval mode clamped to [min_depth, max_depth].
+        predicted_depth: (B, H, W) metres; in eval mode clamped to [min_depth, max_depth] and, with
+            `depth_prior_weight`, drawn towards the mean depth per position.
         standardized_depth: (B, H, W), (metres - depth_mean) / depth_std, what the head predicts; never
             clamped.
         loss_sums, loss_counts: {config.depth_loss: scalar}, numerator and denominator of the loss.
@@ -183,6 +185,10 @@ class M33DForDepthEstimation(M33DDenseModel):
         self.layers = list(layers)
         stems = config.depth_head_stem_channels or scaled_stem_channels(config.hidden_size)
         self.depth_head = DPTDepthHead(config.hidden_size, config.depth_head_width, stems)
+        self.depth_prior: M33DDepthPrior | None = None
+        if config.depth_prior_weight:
+            size, start = config.image_height_width, max(config.depth_mean, config.min_depth)
+            self.depth_prior = M33DDepthPrior(config.depth_prior_weight, size, start)
         self.post_init()
 
     @property
@@ -227,6 +233,7 @@ class M33DForDepthEstimation(M33DDenseModel):
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         berhu_threshold: Threshold = None,
+        depth_prior_view: Tensor | None = None,
         **kwargs: Any,
     ) -> M33DDepthEstimatorOutput:
         """Estimate depth.
@@ -237,12 +244,15 @@ class M33DForDepthEstimation(M33DDenseModel):
             labels: (B, H, W) metres; not finite or not above 0 is invalid and takes no part in the loss.
             berhu_threshold: threshold of the berHu loss in standardised units; None takes this batch's own; a function
                 gets that one and returns the one to use (a maximum over ranks).
+            depth_prior_view: (B, 4), for a model with `depth_prior_weight` that sees parts of pictures, or mirrored
+                ones: top, left, bottom and right in shares of the whole picture, see `M33DDepthPrior.depth_at`. None:
+                whole pictures as the processor prepares them. Without a prior it changes nothing.
 
         Raises:
             ConfigError: an argument nobody knows.
-            DataError: clips, or labels of another batch or size.
+            DataError: clips, labels of another batch or size, or a view that is none.
         """
-        refuse_unknown_arguments(kwargs, ["pixel_values", "labels", "berhu_threshold"])
+        refuse_unknown_arguments(kwargs, ["pixel_values", "labels", "berhu_threshold", "depth_prior_view"])
         pixel_values = needed_pixels(pixel_values)
         size, config = pixel_values.shape[-2:], self.config
         states, grid = self._encode(pixel_values, self.layers, states_are_wanted(config, kwargs))
@@ -250,6 +260,8 @@ class M33DForDepthEstimation(M33DDenseModel):
         metres = values.float() * config.depth_std + config.depth_mean
         if not self.training:  # while training a clamp would hide pixels from whoever builds a loss on the metres
             metres = metres.clamp(config.min_depth, config.max_depth)
+            if self.depth_prior is not None:
+                metres = self.depth_prior(metres, depth_prior_view)
         # Not the head's type: under autocast bfloat16 would round eight metres to steps of three centimetres.
         predicted = metres.to(pixel_values.dtype)
         if labels is None:

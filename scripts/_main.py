@@ -108,6 +108,9 @@ def _perform(settled: Settled, task_name: str, words: list[str]) -> int:
         if os.environ.get("RANK", "0") == "0":
             print("\n".join(told(after_evaluation(settled.args, command))))
         return 0
+    from m33d_hf.training.prior.choosing import with_prior_weight
+
+    settled = with_prior_weight(settled)
     publish = None
     if settled.args.hub.push:
         from m33d_hf.hub.publishing import publisher_of_run

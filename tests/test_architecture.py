@@ -28,7 +28,7 @@ WINGS = {
     },
     "training": {
         "recipe": 0, "costs": 0, "processes": 1, "tasks": 2, "tasks.detection": 3, "settling": 4, "showing": 4,
-        "run": 5, "probes": 6,
+        "run": 5, "probes": 6, "prior": 6,
     },
     "weights": {"known": 0, "formats": 1, "weights": 2, "export": 3},
     "experiments": {"report": 0, "experiments": 1},

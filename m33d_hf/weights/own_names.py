@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from m33d_hf.errors import CheckpointError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -125,6 +126,8 @@ class OwnNames(Matching):
             self.leave(target, self.decoder_obstacle)
         elif part == "decoder":
             self._take_if_equal(target, own, "the checkpoint's decoder does not have this modality")
+        elif part == "depth_prior" and weight is not None and weight.tensor.shape != own.shape:
+            self._take_resized(target, weight, own)
         elif part != "m33d":  # a head, of another package too
             obstacle = self._other_classes(part) if part in _CLASS_HEADS else None
             self._take_if_equal(target, own, f"{_HEADS.get(part, part)} is not in the checkpoint", obstacle)
@@ -145,6 +148,11 @@ class OwnNames(Matching):
         both = Weight(spatial.tensor, (*spatial.sources, *temporal.sources))
         value = still_positions(spatial.tensor, temporal.tensor)
         self.take(_SPATIAL, both, value, "positions of places and of moments, interpolated to one")
+
+    def _take_resized(self, target: str, weight: Weight, own: Tensor) -> None:
+        """A map of positions for pictures of another size."""
+        value = interpolate(weight.tensor[None, None], size=tuple(own.shape), mode="bilinear", align_corners=False)
+        self.take(target, weight, value[0, 0], f"resized: {_shapes(weight.tensor, own)}")
 
     def _fit_kernel(self, kernel: Tensor, own: Tensor) -> tuple[Tensor, str]:
         """A kernel of clips for images, or of images for clips, and what was done; other differences are errors."""

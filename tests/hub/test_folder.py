@@ -126,6 +126,18 @@ def test_a_run_without_evaluation_is_refused(copy: Path, tmp_path: Path) -> None
     assert "**Not evaluated.**" in card and "model-index" not in card
 
 
+def test_the_card_says_how_much_of_a_prediction_is_the_mean_of_positions(folder: Path, tmp_path: Path) -> None:
+    said = "of every prediction is the mean depth per position of the training frames"
+    assert said not in (folder / "README.md").read_text(encoding="utf-8")
+    saved(m33d_hf.M33DForDepthEstimation, tmp_path / "own", depth_head_width=16, num_hidden_layers=4,
+          depth_prior_weight=0.3)  # fmt: skip
+    config = m33d_hf.M33DConfig.from_pretrained(tmp_path / "own")
+    m33d_hf.M33DImageProcessor.from_model_config(config).save_pretrained(tmp_path / "own")
+    card = _published(tmp_path / "own", tmp_path, allow_unevaluated=True, licence="apache-2.0") / "README.md"
+    text = card.read_text(encoding="utf-8")
+    assert f"30 % {said} (`depth_prior_weight`)" in text and text.index(said) < text.index("## Use")
+
+
 def test_an_evaluation_of_other_weights_is_refused(copy: Path) -> None:
     path = copy / "evaluation" / "eval_results.json"
     content = read_sealed_json(path)

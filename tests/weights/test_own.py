@@ -316,3 +316,25 @@ def test_detection_starts_from_the_first_stage_and_back(tmp_path: Path) -> None:
     narrower = initialise(causal, tmp_path / "two")
     assert set(narrower.new) == {"temporal_classifier.weight", "temporal_classifier.bias"}
     assert narrower.ignored["gru.weight_ih_l0_reverse"] == "the recurrent network of this model has no such weight"
+
+
+def test_a_map_of_positions_is_new_kept_or_resized(tmp_path: Path) -> None:
+    small = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32,
+             "patch_size": 8, "depth_head_width": 16}  # fmt: skip
+    target = M33DForDepthEstimation(M33DConfig(**small, image_size=32, depth_prior_weight=0.5))
+    M33DForPreTraining(M33DConfig(**small, image_size=32)).save_pretrained(tmp_path / "pre")
+    report = initialise(target, tmp_path / "pre")
+    assert report.new["depth_prior.metres"] == "the mean depth per position is not in the checkpoint"
+    assert target.depth_prior is not None
+    slope = torch.linspace(1, 3, 32)[:, None].expand(32, 32).contiguous()
+    target.depth_prior.fill(slope)
+    target.save_pretrained(tmp_path / "depth")
+    again = M33DForDepthEstimation(M33DConfig(**small, image_size=32, depth_prior_weight=0.1))
+    assert not initialise(again, tmp_path / "depth").new and again.depth_prior is not None
+    assert torch.equal(again.depth_prior.metres, slope)
+    wide = M33DForDepthEstimation(M33DConfig(**small, image_size=[32, 64], depth_prior_weight=0.5))
+    assert not initialise(wide, tmp_path / "depth").new and wide.depth_prior is not None
+    torch.testing.assert_close(wide.depth_prior.metres, slope[:, :1].expand(32, 64))
+    without = M33DForDepthEstimation(M33DConfig(**small, image_size=32))
+    left = initialise(without, tmp_path / "depth").ignored
+    assert left["depth_prior.metres"] == "this model lacks the mean depth per position"

@@ -41,7 +41,8 @@ class DenseModel(ABC):
 
     def prepare(self, pixels: np.ndarray) -> Looked:
         """Look at a picture, (H, W, 3) uint8; may be called from several threads."""
-        return look(pixels, self.processor, self.views)
+        positional = bool(getattr(self.model.config, "depth_prior_weight", 0))
+        return look(pixels, self.processor, self.views, positional)
 
     def predict(self, pictures: Sequence[Looked]) -> list[np.ndarray]:
         """One map per picture, at its size."""

@@ -72,8 +72,19 @@ class Looked:
         return len(self.views) == 1
 
 
-def look(pixels: np.ndarray, processor: Any, options: ViewOptions) -> Looked:
-    """The views of a picture, prepared by the model's processor."""
+def look(pixels: np.ndarray, processor: Any, options: ViewOptions, positional: bool = False) -> Looked:
+    """The views of a picture, prepared by the model's processor.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        processor: of the model.
+        options: which views.
+        positional: the model knows a mean depth per position of whole pictures (`depth_prior_weight`), so that views of
+            parts, and mirrored ones, come with `depth_prior_view`.
+
+    Raises:
+        ConfigError: tiles for such a model, whose processor crops or pads pictures: tiles show what it never saw.
+    """
     height, width = int(pixels.shape[0]), int(pixels.shape[1])
     whole = _view(pixels, processor, (0, 0), (height, width), False)
     views = [whole]
@@ -81,11 +92,30 @@ def look(pixels: np.ndarray, processor: Any, options: ViewOptions) -> Looked:
         seen = whole.inputs["pixel_values"].shape[-2:]
         tile = min(int(seen[0]), height), min(int(seen[1]), width)
         if tile != (height, width):
+            if positional and (getattr(processor, "do_center_crop", False) or getattr(processor, "do_pad", False)):
+                raise ConfigError(
+                    "--tiles cannot be used with this model: its predictions hold the mean depth per position "
+                    "(depth_prior_weight) of pictures that its processor crops or pads, and tiles lie elsewhere. Leave "
+                    "--tiles out."
+                )
             rows, columns = (starts(*each, options.overlap) for each in ((height, tile[0]), (width, tile[1])))
             views = [_view(pixels, processor, (y, x), tile, False) for y in rows for x in columns]
     if options.flip:
         views += [_view(pixels, processor, view.corner, view.size, True) for view in views]
+    if positional:
+        for view in views:
+            if view.mirrored or view.size != (height, width):
+                view.inputs["depth_prior_view"] = _shares(view, height, width)
     return Looked(pixels, views)
+
+
+def _shares(view: View, height: int, width: int) -> Tensor:
+    """(1, 4): top, left, bottom, right of a view in shares of the picture, left and right exchanged in a mirror."""
+    (y, x), (rows, columns) = view.corner, view.size
+    left, right = x / width, (x + columns) / width
+    if view.mirrored:
+        left, right = right, left
+    return torch.tensor([[y / height, left, (y + rows) / height, right]], dtype=torch.float32)
 
 
 def _view(pixels: np.ndarray, processor: Any, corner: tuple[int, int], size: tuple[int, int], mirrored: bool) -> View:

@@ -17,7 +17,7 @@ OPEN_KEYS = frozenset(
         *(f"model.decoder_{name}" for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")),
         *("model.decoder_intermediate_size", "model.depth_head_width", "model.temporal_hidden_size"),
         *(f"model.segmentation_head_{name}" for name in ("width", "depth", "upscale")),
-        *("model.depth_mean", "model.depth_std", "model.max_depth"),
+        *("model.depth_mean", "model.depth_std", "model.max_depth", "model.depth_prior_weight"),
         *("train.max_steps", "train.batch_size", "train.precision"),
         *("optim.warmup_steps", "evaluation.every_steps", "evaluation.batch_size", "checkpoint.every_steps"),
         *("logging.every_steps", "data.num_workers", "data.frame_stride"),

@@ -27,6 +27,9 @@ from m33d_hf.training.settling.sizes import encoder_sizes, schedule, step_second
 from m33d_hf.training.tasks.building import build_run_source, run_rows
 
 _SIZED = "the data and the machine"
+# What only a trial run can tell (`m33d_hf.training.prior`): it stays open, and is as by default where none is made.
+PRIOR_WEIGHT = "model.depth_prior_weight"
+TRIAL_LENGTH = 0.5  # of the run, in steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +41,19 @@ class Settled:
         origins: dotted key -> the layer, checkpoint or rule that set it.
         lines: what was decided, for the reader of the run's log.
         decided: dotted key -> where its value is from, of the keys that no layer set.
+        left: keys that a trial run decides; until then they are as by default.
     """
 
     args: RunArguments
     origins: dict[str, str]
     lines: list[str]
     decided: dict[str, str]
+    left: frozenset[str] = frozenset()
 
 
 def run_arguments(argv: list[str], task: str) -> RunArguments:
-    """The complete arguments of a command line, for programs; see `settle`."""
+    """The complete arguments of a command line, for programs; see `settle`. What a trial run would decide is as by
+    default: for that, hand what `settle` returns to `m33d_hf.training.prior.choosing.with_prior_weight`."""
     return settle(resolve(argv, task)).args
 
 
@@ -68,7 +74,8 @@ def settle(resolved: Resolved) -> Settled:
             work.take(origin)
         if work.open:
             work.size(origin)
-    return Settled(work.args, work.origins, work.lines, work.decided)
+    left = frozenset() if work.args.eval_only or earlier is not None else frozenset(work.open & {PRIOR_WEIGHT})
+    return Settled(work.args, work.origins, work.lines, work.decided, left)
 
 
 def tell(lines: list[str]) -> None:
@@ -223,7 +230,17 @@ class _Work:
         model = f"ViT of width {config.hidden_size}, {config.num_hidden_layers} layers, patch {patch}"
         about = f"{steps} steps, about {duration(seconds)}" if args.train.max_steps else f"{args.train.epochs:g} epochs"
         lines = [f"{data.samples} {what}, {machine}: {model}, {unit}, batch {effective}, {about}"]
+        if PRIOR_WEIGHT in self.open:
+            lines.append(
+                f"before that, a trial of {shorter(steps) or 'half the'} steps on four fifths of the training frames "
+                "chooses how much the mean depth per position shares in predictions (model.depth_prior_weight)"
+            )
         return [*lines, *data.notes]
+
+
+def shorter(steps: int) -> int:
+    """Steps of a trial run; 0 stays."""
+    return steps and max(1, round(TRIAL_LENGTH * steps))
 
 
 def duration(seconds: float) -> str:

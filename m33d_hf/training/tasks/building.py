@@ -78,6 +78,14 @@ def build_run_source(args: RunArguments, config: M33DConfig, train: bool) -> Sou
         raise DataError(message) from error
 
 
+def names_training_data(args: RunArguments) -> bool:
+    """Whether the arguments say where the training data are: a source that reads files needs their folder."""
+    data = args.data
+    if data.root is not None or data.mixture is not None or "root" in data.options:
+        return True
+    return source_options(data.source).get("root") is not inspect.Parameter.empty
+
+
 def _build_one(
     args: RunArguments, config: M33DConfig, root: str | None, split: str | None, options: dict[str, Any]
 ) -> Source:

@@ -20,7 +20,13 @@ from m33d_hf.evaluation.position_floors import PositionMean, PositionMode
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
-from m33d_hf.training.tasks.building import build_dataset, build_initialised, config_of, starting_config
+from m33d_hf.training.tasks.building import (
+    build_dataset,
+    build_initialised,
+    config_of,
+    names_training_data,
+    starting_config,
+)
 from m33d_hf.training.tasks.classes import describe_share, share_facts
 
 # In an evaluation batch: what predictions are compared with, where that is not what the loss takes.
@@ -47,6 +53,7 @@ class DenseTask(SourceTask):
     metric_depth: bool = True
     floor_metrics: Sequence[str] = ()
     _floor: Tensor | None = None
+    _no_floor: str | None = None
 
     def maps(self, config: M33DConfig) -> Collection[str]:
         """RGB and labels."""
@@ -93,9 +100,12 @@ class DenseTask(SourceTask):
         """
         eval_set = super().build_eval_dataset(args, model)
         self._check_depth(args, eval_set)
-        if args.evaluation.floor and eval_set is not None and not args.dry_run and args.data.root is not None:
+        if args.evaluation.floor and eval_set is not None and not args.dry_run:
             config = config_of(model)
-            self._floor = self._floor_of(args, config, build_dataset(args, config, True, maps=self.maps(config)))
+            if names_training_data(args):
+                self._floor = self._floor_of(args, config, build_dataset(args, config, True, maps=self.maps(config)))
+            else:
+                self._no_floor = "no trivial floor (evaluation.floor): it needs the training data, --data.root"
         return eval_set
 
     def _check_depth(self, args: RunArguments, dataset: SampleDataset | None) -> None:
@@ -126,7 +136,7 @@ class DenseTask(SourceTask):
         """The model beside the trivial floor, where that was judged."""
         names = [name for name in self.floor_metrics if f"floor/{name}" in metrics and name in metrics]
         if not names:
-            return []
+            return [] if self._no_floor is None else [self._no_floor]
         said = (PositionMean if self.label_map == "depth" else PositionMode).said
         rows = {"on the evaluation data": names, "this model": [f"{metrics[name]:.3f}" for name in names]}
         rows[said] = [f"{metrics[f'floor/{name}']:.3f}" for name in names]

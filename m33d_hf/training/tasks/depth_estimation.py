@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,7 @@ class DepthEstimationTask(DenseTask):
 
     def __init__(self) -> None:
         self._protocol: DepthProtocol | None = None
+        self._prior_weight = 0.0
 
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None.
@@ -52,6 +53,9 @@ class DepthEstimationTask(DenseTask):
             ConfigError: depth that is not distance in metres (inverse, relative).
         """
         train_set, eval_set = super().build_datasets(args, model)
+        prior = getattr(model, "depth_prior", None)
+        if prior is not None and not args.dry_run:
+            prior.fill(self._floor if self._floor is not None else self._floor_of(args, config_of(model), train_set))
         return train_set, self._judged(args, model, eval_set)
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
@@ -64,12 +68,20 @@ class DepthEstimationTask(DenseTask):
 
     def _judged(self, args: RunArguments, model: nn.Module, dataset: SampleDataset | None) -> SampleDataset | None:
         """The evaluation data as the protocol needs them."""
+        self._prior_weight = float(config_of(model).depth_prior_weight)
         name = args.evaluation.depth_protocol
         if name is None or dataset is None:
             return dataset
         self._protocol = PROTOCOLS[name]
         self._protocol.check(args, config_of(model))
         return self._protocol.judging(dataset)
+
+    def closing_lines(self, metrics: Mapping[str, float]) -> list[str]:
+        """The model beside the trivial floor, and how much of that is in the model's own predictions."""
+        lines, share = super().closing_lines(metrics), self._prior_weight
+        if not share:
+            return lines
+        return [*lines, f"{share:.0%} of this model's prediction is the mean depth per position of its training frames"]
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels and depth."""

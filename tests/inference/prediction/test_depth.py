@@ -14,6 +14,7 @@ from transformers import pipeline
 
 from helpers.depth_models import save_depth_anything, save_ours, save_zoe
 from helpers.prediction import ALONE, options, picture, save_pictures, save_segmentation
+from helpers.tiny import tiny_config
 from helpers.videos import write_video
 from m33d_hf.data.depth.maps import find_depth_maps
 from m33d_hf.data.files.skips import read_skipped
@@ -269,3 +270,24 @@ def test_half_precision_is_near(ours: Path, tmp_path: Path) -> None:
     run(ours, tmp_path / "in", tmp_path / "half", precision="bf16")
     full, half = (torch.from_numpy(np.load(tmp_path / f"{name}/arrays/p0.npy")) for name in ("full", "half"))
     assert 0 < (full - half).abs().mean() < 0.2
+
+
+def test_mirrors_and_tiles_keep_the_mean_depth_in_its_place(tmp_path: Path) -> None:
+    """A model whose whole prediction is a map of positions: however it is looked at, that map comes out."""
+    from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
+    from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
+
+    config = tiny_config(depth_head_width=16, depth_prior_weight=1.0, image_size=[32, 32])
+    model = M33DForDepthEstimation(config)
+    assert model.depth_prior is not None
+    slope = torch.linspace(1, 3, 32)[:, None] + torch.linspace(0, 2, 32)[None]
+    model.depth_prior.fill(slope)
+    model.save_pretrained(tmp_path / "model")
+    M33DImageProcessor.from_model_config(config, size={"height": 32, "width": 32}).save_pretrained(tmp_path / "model")
+    save_pictures(tmp_path / "in", 1, height=64, width=96)
+    for name, changes in {"plain": {}, "flip": {"flip": True}, "tiles": {"tiles": True, "flip": True}}.items():
+        run(tmp_path / "model", tmp_path / "in", tmp_path / name, **changes)
+        found = np.load(tmp_path / name / "arrays/p0.npy")
+        expected = torch.nn.functional.interpolate(slope[None, None], (64, 96), mode="bilinear")[0, 0].numpy()
+        assert np.abs(found - expected).max() < (0.05 if name == "tiles" else 1e-4), name
+        assert (np.diff(found, axis=1)[:, 4:-4] > 0).all() and (np.diff(found, axis=0)[4:-4] > 0).all(), name

@@ -66,6 +66,36 @@ def test_fusing_is_the_weighted_mean_in_float64() -> None:
     assert np.abs(mean.numpy() - expected).max() < 1e-5
 
 
+def test_views_of_a_model_that_knows_positions_say_what_they_show() -> None:
+    """What a view says of itself is what it shows: of a picture whose pixels hold their own place."""
+    height, width, side = 40, 64, 32
+    rows, columns = np.mgrid[:height, :width]
+    pixels = np.stack([rows * 4, columns * 4, 0 * rows], axis=-1).astype(np.uint8)
+    plain = {"do_resize": False, "do_rescale": False, "do_normalize": False, "do_center_crop": False}
+    processor = M33DImageProcessor(size={"height": side, "width": side})
+    whole = look(pixels, processor, ViewOptions(flip=True), positional=True)
+    assert "depth_prior_view" not in whole.views[0].inputs, "the whole picture needs no word"
+    assert whole.views[1].inputs["depth_prior_view"].tolist() == [[0.0, 1.0, 1.0, 0.0]]
+    assert not any("depth_prior_view" in view.inputs for view in look(pixels, processor, ViewOptions(flip=True)).views)
+    tiled = M33DImageProcessor(size={"height": side, "width": side}, **{**plain, "do_resize": True})
+    for view in look(pixels, tiled, ViewOptions(flip=True, tiles=True), positional=True).views:
+        top, left, bottom, right = view.inputs["depth_prior_view"][0].tolist()
+        shown = view.inputs["pixel_values"][0].float() / 4
+        steps = (np.arange(side) + 0.5) / side
+        places = [first + (last - first) * steps for first, last in ((top, bottom), (left, right))]
+        np.testing.assert_allclose(shown[0, :, 0], places[0] * height - 0.5, atol=1e-4)
+        np.testing.assert_allclose(shown[1, 0, :], places[1] * width - 0.5, atol=1e-4)
+
+
+def test_tiles_of_cropped_pictures_have_no_place_in_a_map_of_positions() -> None:
+    square = {"height": 32, "width": 32}
+    cropping = M33DImageProcessor(size={"shortest_edge": 32}, do_center_crop=True, crop_size=square)
+    look(picture(height=40, width=60), cropping, ViewOptions(tiles=True))
+    with pytest.raises(ConfigError, match="--tiles cannot be used with this model"):
+        look(picture(height=40, width=60), cropping, ViewOptions(tiles=True), positional=True)
+    look(picture(height=40, width=60), cropping, ViewOptions(flip=True), positional=True)
+
+
 def test_weights_are_one_where_nothing_else_sees() -> None:
     assert torch.equal(weights(0, 8, 8), torch.ones(8))
     inside = weights(4, 8, 16)

@@ -22,6 +22,7 @@ from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.dense import DenseTask
@@ -224,3 +225,30 @@ def test_evaluation_labels_with_the_classes_in_another_order(tmp_path: Path) -> 
     args.data.eval_options = {"class_names": ["wall", "floor", "door", "roof"]}
     with pytest.raises(ConfigError, match=r"other classes than the model: class 3 is 'roof' in the data and 'rest'"):
         task.build_eval_dataset(args, model)
+
+
+def test_evaluation_alone_finds_the_floor_of_rooms_too(tmp_path: Path) -> None:
+    """Rooms have no folder, yet training data: their floor is that of the run, in eval_results.json as well."""
+    args = _arguments("depth_estimation", tmp_path / "out", evaluation__floor=True)
+    trained = train(args, DepthEstimationTask()).metrics
+    args = _arguments("depth_estimation", tmp_path / "judged", evaluation__floor=True)
+    args.init_from, args.eval_only = str(tmp_path / "out"), True
+    task = DepthEstimationTask()
+    found = evaluate_run(args, task)
+    written = json.loads((tmp_path / "judged" / "eval_results.json").read_text())
+    for name in ("floor/delta1", "floor/abs_rel", "floor/rmse", "delta1"):
+        assert found[name] == pytest.approx(trained[f"eval/{name}"], abs=1e-6)
+        assert f'"{name}"' in json.dumps(written)
+    assert "per-position mean of the training frames" in "".join(task.closing_lines(found))
+
+
+def test_without_training_data_the_lacking_floor_is_told(tmp_path: Path) -> None:
+    write_frames(tmp_path / "data", 4)
+    M33DForDepthEstimation(M33DConfig(**MODEL)).save_pretrained(tmp_path / "model")
+    args = _arguments("depth_estimation", tmp_path / "judged", evaluation__floor=True)
+    args.init_from, args.eval_only = str(tmp_path / "model"), True
+    args.data.source, args.data.options, args.data.eval_root = "folder", {}, str(tmp_path / "data")
+    task = DepthEstimationTask()
+    found = evaluate_run(args, task)
+    assert not any(name.startswith("floor/") for name in found)
+    assert task.closing_lines(found) == ["no trivial floor (evaluation.floor): it needs the training data, --data.root"]

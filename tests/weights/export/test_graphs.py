@@ -118,3 +118,17 @@ def test_a_program_runs_without_this_package(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "(1, 40, 24)", done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_a_program_draws_predictions_towards_the_mean_depth_at_any_size(tmp_path: Path) -> None:
+    own = saved(M33DForDepthEstimation, tmp_path / "own", num_hidden_layers=4, depth_head_width=16, width=0.02,
+                depth_prior_weight=0.5)  # fmt: skip
+    own.depth_prior.fill(1 + torch.rand(32, 32))
+    own.save_pretrained(tmp_path / "own")
+    module = build_program(load_source(str(tmp_path / "own"))).module()
+    for size in ((1, 3, 32, 32), (3, 3, 64, 24), (2, 3, 24, 40)):
+        picture = torch.randn(size)
+        with torch.no_grad():
+            expected = own(pixel_values=picture).predicted_depth
+        torch.testing.assert_close(module(pixel_values=picture)["predicted_depth"], expected, rtol=1e-5, atol=1e-5)

@@ -22,6 +22,11 @@ SEGMENTER: dict[str, Any] = {"num_labels": 5, "segmentation_head_width": 16, "se
 CASES: list[tuple[type, dict[str, Any], str]] = [
     (M33DForSemanticSegmentation, {**SEGMENTER, "position_embedding_resize": "rebuild"}, "logits"),
     (M33DForDepthEstimation, {"num_hidden_layers": 4, "depth_head_width": 16, "width": 0.02}, "predicted_depth"),
+    (
+        M33DForDepthEstimation,
+        {"num_hidden_layers": 4, "depth_head_width": 16, "width": 0.02, "depth_prior_weight": 0.5},
+        "predicted_depth",
+    ),
     (M33DForVideoClassification, CLASSIFIER, "logits"),
 ]
 
