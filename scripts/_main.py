@@ -94,9 +94,11 @@ def _run(task_name: str, words: list[str]) -> int:
         return 0
     from m33d_hf.training.run.loop import train
 
-    publish = None
-    if settled.args.hub.push:
-        from m33d_hf.hub.publishing import publisher_of_run
+    if not settled.args.hub.push:
+        return train(settled.args, task, settled.decided, command).exit_code
+    from m33d_hf.hub.best_checkpoints import publisher_of_run
 
-        publish = publisher_of_run(settled.args)
-    return train(settled.args, task, settled.decided, command, publish).exit_code
+    with publisher_of_run(settled.args) as publish:
+        result = train(settled.args, task, settled.decided, command, publish)
+        publish.wait_at_the_end = result.interrupted_by is None
+    return result.exit_code
