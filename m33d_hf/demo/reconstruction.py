@@ -34,9 +34,7 @@ _RESTORED = (
     "patches is the model's, and the picture looks better than what the model knows."
 )
 _AS_IT_IS = "{names}: shown as predicted; nothing is taken from the input where patches were hidden."
-_DEPTH_LABEL = (
-    "Depth, if there is any: one map (PNG of 16 bits, NPY, ..); of a video one for each frame, or an NPY (T, H, W)"
-)
+_DEPTH_LABEL = "Depth, if any (of videos: one per frame, or an NPY)"
 _NO_DEPTH = "No depth was given: depth is what the model makes of the visible RGB patches alone."
 
 

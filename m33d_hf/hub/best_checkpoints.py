@@ -201,7 +201,8 @@ def _name_of(folder: Path) -> str:
 
 def _said(error: Exception) -> str:
     """The message of an error; of those that are not ours also what they are."""
-    return str(error) if isinstance(error, M33DError) else f"{type(error).__name__}: {error}."
+    words = str(error) if isinstance(error, M33DError) else f"{type(error).__name__}: {error}"
+    return words.rstrip(".") + "."
 
 
 def publisher_of_run(args: RunArguments) -> BestPublisher:

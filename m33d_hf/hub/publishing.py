@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
 
 from m33d_hf.errors import HubError
@@ -75,14 +76,15 @@ def write(folder: str | Path, options: PublishOptions, place: Path) -> Source:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """No bars for reading and writing one file."""
-    shown = logging.is_progress_bar_enabled()
+    """No bars for reading and writing one file; those of uploads are as before, which transformers switches along."""
+    shown, uploads_shown = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
             logging.enable_progress_bar()
+        (enable_progress_bars if uploads_shown else disable_progress_bars)()
 
 
 def _listed(folder: Path) -> list[tuple[str, int]]:

@@ -133,8 +133,8 @@ def test_clips_have_masks_of_their_own_and_depth(tab: Any, tmp_path: Path) -> No
     page = tab("Reconstruction")
     page.locator("[role=tabpanel]:visible input[aria-label=Model]").first.click()
     page.get_by_role("option", name=re.compile("pretrain-clips")).click()
-    page.get_by_text("one for each frame").first.wait_for()
-    drop(page, examples.clips()[0], number=0)
+    page.locator("[role=tabpanel]:visible input[accept*=video]").wait_for(state="attached")
+    drop(page, examples.clips()[0])
     shown = source(page, "reconstruction_picture")
     page.get_by_text("No depth was given").wait_for()
     for strategy in ("tube", "frame", "motion", "random, the same in RGB and depth"):

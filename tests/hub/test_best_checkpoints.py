@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled
 
 from helpers.hub_runs import depth_run
 from m33d_hf.errors import HubError
@@ -71,7 +72,9 @@ def test_a_slow_hub_holds_nothing_up_and_gets_the_newest(publisher: Callable[...
         run(best)  # waits ...
         run(best)  # ... and is overtaken
         assert not hub.sent and not lines
+        assert are_progress_bars_disabled(), "in the middle of the run's lines"
         threading.Timer(0.1, hub.open.set).start()
+    assert not are_progress_bars_disabled()
     assert len(hub.sent) == 2 and {"model.safetensors", "README.md", "tasks_m33d.py"} <= hub.sent[0]
     assert lines[0].startswith("waiting for the upload to org/rooms-depth (Ctrl+C leaves it")
     assert lines[1:] == [f"published {best} (step 2) as {REPO}, tag {_tag(lines)}"] * 2
