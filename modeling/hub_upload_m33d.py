@@ -240,8 +240,8 @@ class _Sender:
             )
         if status == 403:
             return HubError(
-                f"Could not {what} of {where}: the token may not write there ({_first_line(refused or error)}). Use a token "
-                "with the role write that reaches this organisation, or another name."
+                f"Could not {what} of {where}: the token may not write there ({_first_line(refused or error)}). Use a "
+                "token with the role write that reaches this organisation, or another name."
             )
         if isinstance(error, RepositoryNotFoundError):
             return HubError(f"{where} does not exist, or the token may not see it; check the name and the token.")
