@@ -145,5 +145,6 @@ def test_clips_have_masks_of_their_own_and_depth(tab: Any, tmp_path: Path) -> No
     page.locator("[role=tabpanel]:visible input[type=file]").last.set_input_files(str(tmp_path / "depth.npy"))
     source(page, "reconstruction_picture", shown)
     page.wait_for_function("() => !document.body.innerText.includes('No depth was given')")
+    page.wait_for_function("() => document.querySelector('#reconstruction_picture img').naturalWidth > 400")
     page.screenshot(path=str(tmp_path / "clips.png"), full_page=True)
     page.close()
