@@ -20,6 +20,7 @@ from m33d_hf.training.run.reporting import read_rows
 
 MODELS = {"depth": M33DForDepthEstimation, "semseg": M33DForSemanticSegmentation}
 RESULTS, CARD, PICTURE = "results.json", "README.md", "predictions.png"
+TEST_FRAMES = 512  # the whole test split, as the rows of the comparison have it
 FIRST_FRAMES = 48  # also judged apart: seconds on any machine
 
 
@@ -42,8 +43,8 @@ def store(run: Run, output: Path, store_in: Path, runs: Sequence[Mapping[str, An
         "wall_seconds": round(sum(spent["wall_seconds"] for spent in runs), 1),
         "cpu_seconds": round(sum(spent["cpu_seconds"] for spent in runs), 1),
         "weights": facts(folder / "model.safetensors"),
-        "test": {**judged(run, folder, output, {}), "floor": floor(output / run.name)},
-        "test_first_frames": judged(run, folder, output, {"num_frames": FIRST_FRAMES}),
+        "test": {**judged(run, folder, output, TEST_FRAMES), "floor": floor(output / run.name)},
+        "test_first_frames": judged(run, folder, output, FIRST_FRAMES),
         "environment": environment(),
     }
     (last,) = (output / run.name / "pictures").glob("evaluation_step_*.png")  # what the run drew after its last step
@@ -76,12 +77,12 @@ def facts(weights: Path) -> dict[str, Any]:
     return {"bytes": weights.stat().st_size, "stored_as": kind, "parameters": parameters, "sha256": sha256(weights)}
 
 
-def judged(run: Run, folder: Path, output: Path, eval_options: Mapping[str, int]) -> dict[str, Any]:
-    """Metrics of the stored weights on rooms of the test split, by the script of the task."""
+def judged(run: Run, folder: Path, output: Path, frames: int) -> dict[str, Any]:
+    """Metrics of the stored weights on the first `frames` rooms of the test split, by the script of the task."""
     with tempfile.TemporaryDirectory(dir=output) as temporary:
         words = ["--recipe", f"checkpoints/recipes/{run.name}.yaml", "--cpu", "true", "--eval_only"]
         words += ["--init_from", str(folder), "--output_dir", temporary]
-        words += ["--data.eval_options", json.dumps(dict(eval_options))]
+        words += ["--data.eval_options", json.dumps({"num_frames": frames})]
         words += ["--logging.pictures", "false", "--evaluation.floor", "false"]
         call(run, words)
         found = read_sealed_json(Path(temporary) / "eval_results.json")

@@ -11,12 +11,14 @@ import binascii
 import io
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, pipeline
+from transformers import AutoConfig, AutoModel, pipeline
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 _PIPELINES = {
     "ForDepthEstimation": "depth-estimation",
@@ -42,8 +44,18 @@ class EndpointHandler:
         if task is None:
             raise ValueError(f"{name or 'a model without architecture'} has no pipeline that an endpoint could run")
         self.task: str = task
+        self.pipeline: Any = None
+        if task == "image-feature-extraction" and int(getattr(config, "num_frames", 1)) > 1:
+            self._load_clip_encoder(path)  # transformers has no pipeline for features of clips
+            return
         device = 0 if torch.cuda.is_available() else -1
-        self.pipeline: Any = pipeline(task, model=path, device=device, trust_remote_code=True)  # type: ignore[call-overload]
+        self.pipeline = pipeline(task, model=path, device=device, trust_remote_code=True)  # type: ignore[call-overload]
+
+    def _load_clip_encoder(self, path: str) -> None:
+        self.task = "clip features"
+        self.model: Any = AutoModel.from_pretrained(path, trust_remote_code=True).eval()
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.processor: Any = AutoVideoProcessor.from_pretrained(path, trust_remote_code=True)
 
     def __call__(self, data: dict[str, Any]) -> Any:
         """Answer one request.
@@ -59,7 +71,9 @@ class EndpointHandler:
             raise ValueError('a request needs "inputs": bytes, base64 text, an address, or a picture')
         parameters = data.get("parameters") or {}
         if self.task == "video-classification":
-            return self._classify(data["inputs"], parameters)
+            return _with_file(data["inputs"], lambda path: self.pipeline(path, **parameters))
+        if self.task == "clip features":
+            return _with_file(data["inputs"], lambda path: self._clip_features(path, **parameters))
         found = self.pipeline(_picture(data["inputs"]), **parameters)
         if self.task == "depth-estimation":
             return {"predicted_depth": found["predicted_depth"].tolist(), "depth": _png(found["depth"])}
@@ -67,13 +81,22 @@ class EndpointHandler:
             return [{"label": part["label"], "mask": _png(part["mask"])} for part in found]
         return found[0]
 
-    def _classify(self, inputs: Any, parameters: dict[str, Any]) -> Any:
-        if isinstance(inputs, str) and inputs.startswith(("http://", "https://")):
-            return self.pipeline(inputs, **parameters)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "clip.mp4"
-            path.write_bytes(_bytes(inputs))
-            return self.pipeline(os.fspath(path), **parameters)
+    def _clip_features(self, path: str, **parameters: Any) -> Any:
+        inputs = self.processor(path, do_sample_frames=True, return_tensors="pt", **parameters)
+        with torch.no_grad():
+            return self.model(**inputs.to(self.model.device)).last_hidden_state[0].float().tolist()
+
+
+def _with_file(inputs: Any, run: Callable[[str], Any]) -> Any:
+    """What `run` gives for a video: by its address, or for a file of the bytes that were sent."""
+    if isinstance(inputs, str) and inputs.startswith(("http://", "https://")):
+        return run(inputs)
+    content = _bytes(inputs)
+    _check_clip(content)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        path.write_bytes(content)
+        return run(os.fspath(path))
 
 
 def _bytes(inputs: Any) -> bytes:
@@ -87,6 +110,18 @@ def _bytes(inputs: Any) -> bytes:
     if len(inputs) > _MOST_BYTES:
         raise ValueError(f"inputs have {len(inputs)} bytes; at most {_MOST_BYTES} are taken")
     return bytes(inputs)
+
+
+def _check_clip(content: bytes) -> None:
+    """Errors about the file that the bytes become would name a folder of this machine."""
+    import av  # for models of clips alone; requirements.txt has it then
+
+    try:
+        with av.open(io.BytesIO(content)) as opened:
+            next(opened.decode(video=0))
+    except (OSError, ValueError, IndexError, StopIteration) as error:
+        why = getattr(error, "strerror", None) or "it holds no frames"
+        raise ValueError(f"inputs are no clip that can be read ({why})") from error
 
 
 def _picture(inputs: Any) -> Any:

@@ -227,7 +227,8 @@ class _Sender:
 
     def _error(self, error: Exception, what: str) -> HubError:
         where = f"{self.to.repo} on {self.api.endpoint}"
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        refused = _refusal(error)
+        status = getattr(getattr(refused, "response", None), "status_code", None)
         if isinstance(error, HFValidationError):
             return HubError(f"{self.to.repo!r} is no name of a repository ({_first_line(error)}); write ORG/NAME.")
         if isinstance(error, OfflineModeIsEnabled):
@@ -239,14 +240,22 @@ class _Sender:
             )
         if status == 403:
             return HubError(
-                f"Could not {what} of {where}: the token may not write there ({_first_line(error)}). Use a token with "
-                "the role write that reaches this organisation, or another name."
+                f"Could not {what} of {where}: the token may not write there ({_first_line(refused or error)}). Use a "
+                "token with the role write that reaches this organisation, or another name."
             )
         if isinstance(error, RepositoryNotFoundError):
             return HubError(f"{where} does not exist, or the token may not see it; check the name and the token.")
         if isinstance(error, RevisionNotFoundError):
             return HubError(f"{where} has no revision {self.to.revision!r}.")
-        return HubError(f"Could not {what} of {where}: {_first_line(error)}")
+        why = "" if refused is None or refused is error else f" The hub's answer: {_first_line(refused)}"
+        return HubError(f"Could not {what} of {where}: {_first_line(error)}{why}")
+
+
+def _refusal(error: BaseException | None) -> HfHubHTTPError | None:
+    """The hub's own answer among the causes of an error: of large files the client tells only that it failed."""
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _worth_another(error: Exception) -> bool:
@@ -264,5 +273,8 @@ def _dropped(error: BaseException | None) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first line, and the second where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

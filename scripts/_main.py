@@ -111,9 +111,11 @@ def _perform(settled: Settled, task_name: str, words: list[str]) -> int:
     from m33d_hf.training.prior.choosing import with_prior_weight
 
     settled = with_prior_weight(settled)
-    publish = None
-    if settled.args.hub.push:
-        from m33d_hf.hub.publishing import publisher_of_run
+    if not settled.args.hub.push:
+        return train(settled.args, task, settled.decided, command).exit_code
+    from m33d_hf.hub.best_checkpoints import publisher_of_run
 
-        publish = publisher_of_run(settled.args)
-    return train(settled.args, task, settled.decided, command, publish).exit_code
+    with publisher_of_run(settled.args) as publish:
+        result = train(settled.args, task, settled.decided, command, publish)
+        publish.wait_at_the_end = result.interrupted_by is None
+    return result.exit_code

@@ -42,13 +42,15 @@ class Takes:
 
     Attributes:
         clips: videos, rather than pictures.
-        depth: of pictures, besides RGB.
+        depth: of pictures, or of every frame of a video, besides RGB.
         ratio: share of patches that its training hid.
+        both: RGB and depth have masks of their own, which may be made the same.
     """
 
     clips: bool
     depth: bool
     ratio: float
+    both: bool = False
 
 
 def find_models(folders: Sequence[Path]) -> list[str]:
@@ -147,7 +149,8 @@ class Models:
     def _options(self, name: str) -> PredictionOptions:
         common = {"device": self.device, "precision": self.precision, "trust_remote_code": self.trust_remote_code}
         # Depth, where there is any, comes with each picture; models that need it must not be refused at once.
-        depth = Path() if self.task_of(name) == "reconstruction" and self.takes(name).depth else None
+        seen = self.takes(name) if self.task_of(name) == "reconstruction" else None
+        depth = Path() if seen is not None and seen.depth and not seen.clips else None
         return PredictionOptions(name, (), Path(), depth=depth, **common)  # type: ignore[arg-type]
 
     def takes(self, name: str) -> Takes:
@@ -162,7 +165,8 @@ class Models:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"the configuration of {name!r} cannot be read any more.") from error
         clips = config.num_frames > 1
-        return Takes(clips, not clips and any(spec.name == "depth" for spec in config.specs), trained_ratio(config))
+        both = any(spec.name == "depth" for spec in config.input_specs) and config.token_budget is None
+        return Takes(clips, any(spec.name == "depth" for spec in config.specs), trained_ratio(config), both)
 
 
 def trained_ratio(config: M33DConfig) -> float:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from m33d_hf.demo import examples
 from m33d_hf.demo.models import Models, Takes
-from m33d_hf.demo.uploads import check_video, read_depth_upload, read_upload
+from m33d_hf.demo.uploads import check_video, read_clip_depth, read_depth_upload, read_upload
 from m33d_hf.demo.widgets import anew, computing, drawing_output, model_choice, picture_input, quick, without_models
 from m33d_hf.demo.widgets import examples as shown_examples
 from m33d_hf.errors import DataError
@@ -25,6 +25,7 @@ from m33d_hf.visualization.predictions import reconstruction_row
 
 AS_STORED = "as the model's processor says"
 TRAINED = "as in its training"
+SAME = "random, the same in RGB and depth"
 _OF_PICTURES, _OF_CLIPS = ("random",), ("random", "tube", "frame", "motion")
 _KEPT = "Visible patches are shown as they went in; only the others are predicted."
 _RESTORED = (
@@ -33,6 +34,7 @@ _RESTORED = (
     "patches is the model's, and the picture looks better than what the model knows."
 )
 _AS_IT_IS = "{names}: shown as predicted; nothing is taken from the input where patches were hidden."
+_DEPTH_LABEL = "Depth, if any (of videos: one per frame, or an NPY)"
 _NO_DEPTH = "No depth was given: depth is what the model makes of the visible RGB patches alone."
 
 
@@ -42,7 +44,7 @@ def with_masks(config: M33DConfig, ratio: float, strategy: str) -> M33DConfig:
     Args:
         config: of the model; stays as it is.
         ratio: hidden share of every input modality, 0 to 1.
-        strategy: see `ModalitySpec.masking`, or "as in its training".
+        strategy: see `ModalitySpec.masking`, "as in its training", or "random, the same in RGB and depth".
 
     Raises:
         ConfigError: the masks do not fit the model.
@@ -50,10 +52,13 @@ def with_masks(config: M33DConfig, ratio: float, strategy: str) -> M33DConfig:
     changed = copy.deepcopy(config)
     if changed.token_budget is not None:
         changed.token_budget = 1 - ratio
+    if strategy in (SAME, "random") and changed.token_budget is None:
+        changed.share_mask = strategy == SAME
+        changed.contrastive_weight = 0.0  # nothing is trained; its loss alone forbids masks that are the same
     entries = []
     for entry in changed.modalities or []:
         if entry.get("role", "both") != "target":
-            how = entry.get("masking", "random") if strategy == TRAINED else strategy
+            how = entry.get("masking", "random") if strategy == TRAINED else strategy.partition(",")[0]
             entry = {**entry, "mask_ratio": ratio, "masking": how}
         entries.append(entry)
     changed.modalities = entries
@@ -100,13 +105,17 @@ def _stacked(rows: list[np.ndarray]) -> np.ndarray:
     )
 
 
-def reconstruct_video(task: ReconstructionTask, path: str, masks: M33DConfig, seed: int) -> tuple[np.ndarray, str]:
-    """As `reconstruct_picture`, of a clip in the middle of a video."""
-    prepared = task.masked(task.inputs(videos=path), str(seed), masks)
+def reconstruct_video(
+    task: ReconstructionTask, path: str, masks: M33DConfig, seed: int, depth: np.ndarray | None = None
+) -> tuple[np.ndarray, str]:
+    """As `reconstruct_picture`, of a clip in the middle of a video; `depth` (T, H, W) of all its frames."""
+    if depth is not None and not task.has_depth:
+        raise DataError("This model was pre-trained without depth: remove the depth maps.")
+    prepared = task.masked(task.inputs(videos=path, depth=depth), str(seed), masks)
     (sample,) = task.compute([prepared])
     file = io.BytesIO()
     clip_reconstruction_figure(sample, task.config, Path(path).stem).savefig(file, dpi=130, facecolor="white")
-    return np.asarray(Image.open(file).convert("RGB")), label(sample, False)
+    return np.asarray(Image.open(file).convert("RGB")), label(sample, depth is not None)
 
 
 def build(models: Models) -> None:
@@ -122,15 +131,15 @@ def build(models: Models) -> None:
             model = model_choice(models, "reconstruction")
             with gradio.Column(visible=not first.clips) as of_pictures:
                 picture = picture_input("Picture")
-                with gradio.Column(visible=first.depth) as of_depth:
-                    depth = gradio.File(label="Its depth map, if there is one (PNG of 16 bits, NPY, ..)", height=150)
-                    units = [AS_STORED, *UNITS_PER_METRE]
-                    unit = gradio.Dropdown(units, value=AS_STORED, label="Unit of the depth map")
-                    rows = [[str(path), str(examples.depth_of(path)), "millimetre"] for path in examples.pictures()]
-                    shown_examples(rows, [picture, depth, unit])
             with gradio.Column(visible=first.clips) as of_clips:
                 video = gradio.Video(label="Video", sources=["upload"], height=320)
                 shown_examples(examples.clips(), [video])
+            with gradio.Column(visible=first.depth) as of_depth:
+                depth = gradio.File(label=_DEPTH_LABEL, file_count="multiple", height=150)
+                unit = gradio.Dropdown([AS_STORED, *UNITS_PER_METRE], value=AS_STORED, label="Unit of the depth")
+                with gradio.Column(visible=not first.clips) as of_rooms:
+                    rows = [[str(path), [str(examples.depth_of(path))], "millimetre"] for path in examples.pictures()]
+                    shown_examples(rows, [picture, depth, unit])
         with gradio.Column(scale=3):
             drawn = drawing_output("Input, visible, reconstructed", "reconstruction_picture")
             words = gradio.Markdown("", elem_id="reconstruction_label")
@@ -142,11 +151,11 @@ def build(models: Models) -> None:
 
     def choose(name: str) -> tuple[Any, ...]:
         seen = models.takes(name)
-        shown = [gradio.Column(visible=visible) for visible in (not seen.clips, seen.depth, seen.clips)]
+        shown = [gradio.Column(visible=visible) for visible in (not seen.clips, seen.depth, seen.clips, not seen.clips)]
         return (*shown, _on_slider(seen.ratio), gradio.Dropdown(_strategies(seen), value=TRAINED))
 
     inputs = [model, picture, depth, unit, video, ratio, strategy, seed]
-    settings = [of_pictures, of_depth, of_clips, ratio, strategy]
+    settings = [of_pictures, of_depth, of_clips, of_rooms, ratio, strategy]
     chosen = quick(model.change, choose, [model], settings, "reconstruction_model")
     predict = _predictor(models)
     for number, event in enumerate((picture.change, depth.change, video.change, chosen.then)):
@@ -160,14 +169,14 @@ def _on_slider(ratio: float) -> float:
 
 
 def _strategies(seen: Takes) -> list[str]:
-    return [TRAINED, *(_OF_CLIPS if seen.clips else _OF_PICTURES)]
+    return [TRAINED, *(_OF_CLIPS if seen.clips else _OF_PICTURES), *([SAME] if seen.both else [])]
 
 
 def _predictor(models: Models) -> Callable[..., tuple[Any, str]]:
     def predict(
         name: str,
         path: str | None,
-        map_file: str | None,
+        maps: list[str] | None,
         stored: str,
         film: str | None,
         share: float,
@@ -180,13 +189,17 @@ def _predictor(models: Models) -> Callable[..., tuple[Any, str]]:
             return None, ""
         with models.using(name, ReconstructionTask) as task:
             masks = with_masks(task.config, share, how)
-            if seen.clips:
-                check_video(given)
-                return reconstruct_video(task, given, masks, int(draw))
-            pixels, note = read_upload(given)
             stated = None if stored == AS_STORED else stored
-            used = map_file if seen.depth else None
-            measured = None if used is None else read_depth_upload(used, (pixels.shape[0], pixels.shape[1]), stated)
+            used = (maps or []) if seen.depth else []
+            if seen.clips:
+                info = check_video(given)
+                size = (info.height, info.width)
+                film_depth = read_clip_depth(used, info.num_frames, size, stated) if used else None
+                return reconstruct_video(task, given, masks, int(draw), film_depth)
+            pixels, note = read_upload(given)
+            if len(used) > 1:
+                raise DataError(f"{len(used)} depth maps were given for one picture; drop one.")
+            measured = read_depth_upload(used[0], (pixels.shape[0], pixels.shape[1]), stated) if used else None
             image, text = reconstruct_picture(task, pixels, measured, masks, int(draw))
             return image, f"{text}\n\n{note}".strip()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,15 +59,56 @@ def read_depth_upload(path: str, size: tuple[int, int], unit: str | None) -> np.
         values = load_map(path).values
     except CorruptFileError as error:
         raise DataError(f"{Path(path).name} cannot be used as a depth map ({error.reason}).") from error
+    return _fitted(Path(path).name, values, size, unit)
+
+
+def _fitted(name: str, values: np.ndarray, size: tuple[int, int], unit: str | None) -> np.ndarray:
     ratio = (values.shape[1] / values.shape[0]) / (size[1] / size[0])
     if abs(ratio - 1) > 0.02:
         raise DataError(
-            f"{Path(path).name} has {values.shape[1]} x {values.shape[0]} values, the picture {size[1]} x {size[0]} "
+            f"{name} has {values.shape[1]} x {values.shape[0]} values, the picture {size[1]} x {size[0]} "
             "pixels: they do not show the same."
         )
     rows, columns = ((np.arange(there) * have) // there for there, have in zip(size, values.shape, strict=True))
     values = values[rows[:, None], columns]
     return values if unit is None else decoded(values, DepthSpec(unit=unit).to_dict())
+
+
+def read_clip_depth(paths: Sequence[str], frames: int, size: tuple[int, int], unit: str | None) -> np.ndarray:
+    """(T, H, W): the depth of every frame of a video, see `read_depth_upload`.
+
+    Args:
+        paths: one file for each frame, which are taken in the order of their names, numbers by their value; or one NPY
+            file (T, H, W).
+        frames: T.
+        size: (H, W) of the video.
+        unit: of a `DepthSpec`.
+
+    Raises:
+        DataError: no maps, or another number of them than the video has frames.
+    """
+    if len(paths) == 1 and Path(paths[0]).suffix.lower() == ".npy":
+        stack = _stack(Path(paths[0]))
+        if len(stack) != frames:
+            raise DataError(f"{Path(paths[0]).name} holds {len(stack)} maps, the video {frames} frames.")
+        return np.stack([_fitted(Path(paths[0]).name, values, size, unit) for values in stack])
+    if len(paths) != frames:
+        raise DataError(f"{len(paths)} depth maps were given, the video has {frames} frames: drop one for each frame.")
+    return np.stack([read_depth_upload(path, size, unit) for path in sorted(paths, key=_in_order)])
+
+
+def _stack(path: Path) -> np.ndarray:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path.name} cannot be used as depth maps (it is no NPY file of numbers).") from error
+    if values.ndim != 3 or values.dtype.kind not in "fiu":
+        raise DataError(f"{path.name} holds {values.dtype} of shape {values.shape}; maps of a video are (T, H, W).")
+    return values
+
+
+def _in_order(path: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", Path(path).stem)]
 
 
 def check_video(path: str) -> VideoInfo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,12 @@ def computing(
     event: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str
 ) -> Any:
     """Attach what needs a model: one at a time for the whole page, the others queue and see their place."""
+    return _attach(event, guarded(function), inputs, outputs, name)
+
+
+def _attach(event: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str) -> Any:
     return event(
-        guarded(function),
+        function,
         list(inputs),
         list(outputs),
         concurrency_id=COMPUTING,
@@ -64,13 +68,18 @@ def computing(
 
 
 def anew(event: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str) -> Any:
-    """As `computing`, with the outputs emptied first: after an error, the result of another upload must not stay."""
+    """As `computing`, with the outputs emptied first: after an error, the result of another upload must not stay.
 
-    def empty() -> tuple[None, ...] | None:
-        return (None,) * len(outputs) if len(outputs) > 1 else None
+    One event does both. In two, one after the other, the second would read the inputs anew: whoever removes a file and
+    drops another one at once would be answered twice about that.
+    """
+    empty = (None,) * len(outputs) if len(outputs) > 1 else None
 
-    emptied = event(empty, None, list(outputs), queue=False, api_visibility="private", show_progress="hidden")
-    return computing(emptied.then, function, inputs, outputs, name)
+    def emptied_first(*given: Any) -> Iterator[Any]:
+        yield empty
+        yield guarded(function)(*given)
+
+    return _attach(event, emptied_first, inputs, outputs, name)
 
 
 def quick(event: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str) -> Any:
@@ -87,7 +96,7 @@ def drawing_output(label: str, name: str, **settings: Any) -> Any:
     return gradio.Image(label=label, elem_id=name, **shown)
 
 
-def examples(rows: Sequence[Path] | Sequence[list[str]], inputs: Sequence[Any]) -> None:
+def examples(rows: Sequence[Path] | Sequence[list[Any]], inputs: Sequence[Any]) -> None:
     """Rendered files to click on; where several belong together, the first one names them."""
     import gradio
 

@@ -15,12 +15,6 @@ from m33d_hf.hub.results import headline, model_index, result_rows, training_tim
 from m33d_hf.hub.source import Source
 
 TEMPLATES = "m33d_hf.model_cards"
-_EXAMPLES = {
-    "depth": "picture.png",
-    "segmentation": "picture.png",
-    "reconstruction": "picture.png",
-    "clips": "clip.mp4",
-}
 
 
 def template(name: str) -> str:
@@ -29,7 +23,13 @@ def template(name: str) -> str:
 
 
 def write_card(
-    source: Source, lineage: Lineage, licence: str, options: PublishOptions, config: dict[str, Any], example: str | None
+    source: Source,
+    lineage: Lineage,
+    licence: str,
+    options: PublishOptions,
+    config: dict[str, Any],
+    example: str | None,
+    handler: bool,
 ) -> str:
     """Text of README.md.
 
@@ -40,6 +40,7 @@ def write_card(
         options: of publishing.
         config: config.json as it is published.
         example: file in the repository for the widget; None without one.
+        handler: whether the repository has one for Inference Endpoints.
     """
     data = ModelCardData(
         license=licence,
@@ -52,7 +53,7 @@ def write_card(
     if example is not None and source.kind.pipeline is not None:
         address = f"https://huggingface.co/{options.repo}/resolve/main/{example}"
         data.widget = [{"src": address, "example_title": "rendered room"}]  # type: ignore[attr-defined]
-    content = _content(source, lineage, licence, options, config, example)
+    content = _content(source, lineage, licence, options, config, example) | {"handler": handler}
     return str(ModelCard.from_template(data, template_str=template("card_template.md"), **content))
 
 
@@ -76,7 +77,7 @@ def _content(
         "stock": options.as_stock,
         "clip": int(config.get("num_frames") or 1) > 1,
         "example": example,
-        "example_name": _EXAMPLES.get(source.task, "picture.png"),
+        "example_name": "clip.mp4" if int(config.get("num_frames") or 1) > 1 else "picture.png",
         "space": options.space,
         "config": config,
         "licence": licence,

@@ -23,9 +23,10 @@ from m33d_hf.hub.source import Source
 from m33d_hf.inference.loading import load_image_processor, load_model, load_video_processor
 from m33d_hf.weights.export import export_model
 
+HANDLER = "handler.py"
 # What publishing writes, and removes from a repository where a new folder has none of it.
 OWN = (
-    "*_m33d.py", "model*.safetensors", "model.safetensors.index.json", "*preprocessor_config.json", "handler.py",
+    "*_m33d.py", "model*.safetensors", "model.safetensors.index.json", "*preprocessor_config.json", HANDLER,
     "requirements.txt", "initialisation.json", "train_config.json", "export.json", ".eval_results/m33d.yaml",
     "pictures/*.png", "examples/room.*",
 )  # fmt: skip
@@ -48,7 +49,8 @@ def write_folder(source: Source, options: PublishOptions, folder: Path) -> None:
         _write_model(source, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     example = None if source.task == "phases" else write_example(folder, int(config.get("num_frames") or 1) > 1)
-    (folder / "README.md").write_text(write_card(source, lineage, licence, options, config, example), encoding="utf-8")
+    text = write_card(source, lineage, licence, options, config, example, (folder / HANDLER).is_file())
+    (folder / "README.md").write_text(text, encoding="utf-8")
     if source.trained is not None:
         _write_json(folder / "train_config.json", scrub_training(source.trained, lineage))
     report = source.run / "initialisation.json"
@@ -83,9 +85,8 @@ def _write_model(source: Source, folder: Path) -> None:
     model.save_pretrained(folder)
     clip = getattr(model.config, "is_clip_model", False)
     (load_video_processor if clip else load_image_processor)(name).save_pretrained(folder)
-    shown = "phases" if source.task == "phases" else source.kind.pipeline
-    if shown is not None and not (clip and source.task in ("phases", "reconstruction")):
-        (folder / "handler.py").write_text(template("endpoint_handler.py"), encoding="utf-8")
+    if source.task != "phases":  # whole videos need the package's reading
+        (folder / HANDLER).write_text(template("endpoint_handler.py"), encoding="utf-8")
         (folder / "requirements.txt").write_text(_requirements(clip), encoding="utf-8")
 
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
 
-from m33d_hf.errors import HubError, M33DError
+from m33d_hf.errors import HubError
 from m33d_hf.hub.folder import OWN, write_folder
-from m33d_hf.hub.lineage import choose_licence, trace
 from m33d_hf.hub.options import PublishOptions
-from m33d_hf.hub.source import open_source
-from m33d_hf.modeling.hub_upload_m33d import Destination, Sent, prepare_repository, send_folder
-from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.hub.source import Source, open_source
+from m33d_hf.modeling.hub_upload_m33d import Destination, Sent, send_folder
 
 
 @dataclass(frozen=True)
@@ -54,30 +50,41 @@ def publish(folder: str | Path, options: PublishOptions, keep: Path | None = Non
         HubError: it cannot be published, or the hub did not take it.
         CheckpointError: no complete model.
     """
-    source = open_source(folder, options.evaluations)
     if keep is not None and keep.exists():
         raise HubError(f"{keep} exists already; pass a new folder with --folder.")
     with tempfile.TemporaryDirectory(prefix="m33d-publish-") as temporary:
         place = Path(temporary)
-        with _without_bars():
-            write_folder(source, options, place)
+        source = write(folder, options, place)
         files, card = _listed(place), (place / "README.md").read_text(encoding="utf-8")
         if keep is not None:
             shutil.copytree(place, keep)
-        sent = None if dry_run else _send(place, options, source.kind.words)
+        sent = None if dry_run else send(place, options, source.kind.words)
     return Published(files, card, source.notes, sent)
+
+
+def write(folder: str | Path, options: PublishOptions, place: Path) -> Source:
+    """Write all that is published of a run into the empty folder `place`; returns what is known of the run.
+
+    Raises:
+        HubError, CheckpointError: as `publish`.
+    """
+    source = open_source(folder, options.evaluations)
+    with _without_bars():
+        write_folder(source, options, place)
+    return source
 
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """No bars for reading and writing one file."""
-    shown = logging.is_progress_bar_enabled()
+    """No bars for reading and writing one file; those of uploads are as before, which transformers switches along."""
+    shown, uploads_shown = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
             logging.enable_progress_bar()
+        (enable_progress_bars if uploads_shown else disable_progress_bars)()
 
 
 def _listed(folder: Path) -> list[tuple[str, int]]:
@@ -85,14 +92,26 @@ def _listed(folder: Path) -> list[tuple[str, int]]:
     return [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
 
 
-def _send(folder: Path, options: PublishOptions, words: str) -> Sent:
+def send(folder: Path, options: PublishOptions, words: str, pause: float = 1.0) -> Sent:
+    """Send what `write` has written, in one commit and one tag.
+
+    Args:
+        folder: everything in it.
+        options: of publishing.
+        words: what the model is for; see `Kind.words`.
+        pause: see `send_folder`.
+
+    Raises:
+        HubError: the hub did not take it.
+    """
     tag = options.tag or content_tag(folder)
     message = f"Publish a model for {words}"
-    to = _destination(options)
-    return send_folder(folder, to, message, replace=OWN, tag=tag, new_tag=options.tag is not None)
+    to = destination(options)
+    return send_folder(folder, to, message, replace=OWN, tag=tag, new_tag=options.tag is not None, pause=pause)
 
 
-def _destination(options: PublishOptions) -> Destination:
+def destination(options: PublishOptions) -> Destination:
+    """Where it goes."""
     return Destination(options.repo, private=options.private, revision=options.revision)
 
 
@@ -102,45 +121,3 @@ def content_tag(folder: Path) -> str:
     for name, _ in _listed(folder):
         state.update(f"{name}\n{hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n".encode())
     return f"m33d-{state.hexdigest()[:12]}"
-
-
-def publisher_of_run(args: RunArguments) -> Callable[[Path], None]:
-    """What `train` calls with each best checkpoint of a run whose `hub.push` is set.
-
-    The licence and the repository are seen to at once, on the main process: a run of days must not find out at its end
-    that it may not publish. A hub that later does not take a checkpoint is reported, and the run goes on.
-
-    Raises:
-        HubError: the licence has to be stated, or the hub does not let us create the repository or write to it.
-        ConfigError: hub.repo is no ORG/NAME.
-    """
-    options = PublishOptions(
-        repo=str(args.hub.repo), allow_unevaluated=True, licence=args.hub.license, private=args.hub.private or None
-    )
-    if int(os.environ.get("RANK", "0")) == 0:
-        choose_licence(trace(args.to_dict()), options.licence)
-        prepare_repository(_destination(options))
-    return best_publisher(options, lambda line: print(line, file=sys.stderr, flush=True))
-
-
-def best_publisher(options: PublishOptions, say: Callable[[str], None]) -> Callable[[Path], None]:
-    """A function that publishes the checkpoint in a folder; where that fails it says so and the run goes on.
-
-    Args:
-        options: of publishing.
-        say: takes lines for the user.
-    """
-
-    def run(folder: Path) -> None:
-        disable_progress_bars()  # of the upload, in the middle of the run's lines
-        try:
-            done = publish(folder, options)
-        except M33DError as error:
-            say(f"WARNING: {folder} was not published: {error}")
-            return
-        finally:
-            enable_progress_bars()
-        if done.sent is not None:
-            say(f"published {folder} as {done.sent.repo}, tag {done.sent.tag}")
-
-    return run

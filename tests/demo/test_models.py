@@ -77,7 +77,7 @@ def test_what_pre_trained_models_take(tmp_path: Path) -> None:
     models = Models.of(names, device="cpu")
     pictures, clips, budget = (models.takes(name) for name in names[:3])
     assert (pictures.clips, pictures.depth, pictures.ratio) == (False, True, 0.8)
-    assert (clips.clips, clips.depth) == (True, False)
+    assert (clips.clips, clips.depth, clips.both) == (True, True, True) and not budget.both
     assert budget.depth and budget.ratio == pytest.approx(0.75)
     for name in names[:3]:  # none is refused for lack of depth
         with models.using(name, ReconstructionTask) as task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,14 @@ from m33d_hf.inference.prediction.depth import DepthTask
 pytestmark = pytest.mark.demo
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The client makes a folder for every file that it fetches, in the temporary folder, and leaves it there."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("client"))
+    yield
+    tempfile.tempdir = before
+
+
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_all(tmp_path_factory.mktemp("outputs"))
@@ -36,7 +45,8 @@ def server(outputs: Path) -> Iterator[Any]:
 def client(server: Any) -> Any:
     from gradio_client import Client
 
-    return Client(server.url, verbose=False, analytics_enabled=False)
+    folder = Path(tempfile.gettempdir()) / "downloads"
+    return Client(server.url, download_files=folder, verbose=False, analytics_enabled=False)
 
 
 def sent(path: Path | str) -> Any:
@@ -57,7 +67,7 @@ def test_every_tab_answers(server: Any, outputs: Path, tmp_path: Path) -> None:
     bars, *_ = visitor.predict(str(outputs / "actions"), sent(examples.clips()[0]), api_name="/video")
     assert {entry["label"] for entry in bars["value"]["confidences"]} == {"floor", "wall", "lamp"}
     row, label = visitor.predict(
-        str(outputs / "pretrain"), sent(room), sent(examples.depth_of(room)), "millimetre", None, 0.5,
+        str(outputs / "pretrain"), sent(room), [sent(examples.depth_of(room))], "millimetre", None, 0.5,
         "random", 0, api_name="/reconstruction",
     )  # fmt: skip
     assert Image.open(row).width > 700 and "brightness and contrast are not predicted" in label

@@ -24,11 +24,11 @@ from helpers.prediction import (
     save_pretraining,
     save_segmentation,
 )
-from helpers.tiny import CLIP, MULTIMAE, both
+from helpers.tiny import CLIP, MULTIMAE, both, tiny_config
 from m33d_hf.demo import examples
 from m33d_hf.demo.depth import CLICK, cloud, reading, see_depth
 from m33d_hf.demo.models import Models
-from m33d_hf.demo.reconstruction import TRAINED, reconstruct_picture, reconstruct_video, with_masks
+from m33d_hf.demo.reconstruction import SAME, TRAINED, reconstruct_picture, reconstruct_video, with_masks
 from m33d_hf.demo.segmentation import drawing, see_classes
 from m33d_hf.demo.videos import classes_of, phases_of
 from m33d_hf.errors import ConfigError, DataError
@@ -168,3 +168,35 @@ def test_clips_are_reconstructed_with_every_strategy(strategy: str, tmp_path: Pa
     other, _ = reconstruct_video(task, str(examples.clips()[0]), masks, 4)
     assert image.shape == other.shape and (image != other).any(), "another draw"
     assert "brightness and contrast" in words
+
+
+def test_rgb_and_depth_show_the_same_patches_if_one_likes(tmp_path: Path) -> None:
+    task = loaded(save_pretraining(tmp_path / "model"), ReconstructionTask)
+    assert isinstance(task, ReconstructionTask)
+    inputs = task.inputs(picture(0), np.full((48, 60), 2.0, np.float32))
+    same = task.masked(inputs, "0", with_masks(task.config, 0.5, SAME)).keep
+    other = task.masked(inputs, "0", with_masks(task.config, 0.5, "random")).keep
+    assert torch.equal(same["rgb"], same["depth"]) and not torch.equal(other["rgb"], other["depth"])
+    assert same["rgb"].shape == other["rgb"].shape
+
+
+def test_masks_can_be_the_same_where_a_loss_forbids_it_in_training(tmp_path: Path) -> None:
+    config = tiny_config(contrastive_weight=0.1, contrastive_negatives="batch", share_mask=False)
+    with pytest.raises(ConfigError, match="leaks the image identity"):
+        tiny_config(contrastive_weight=0.1, contrastive_negatives="batch", share_mask=True)
+    assert with_masks(config, 0.5, SAME).masks_are_shared and not config.masks_are_shared
+
+
+def test_clips_take_the_depth_of_every_frame(tmp_path: Path) -> None:
+    task = loaded(save_pretraining(tmp_path / "clips", **CLIP), ReconstructionTask)
+    assert isinstance(task, ReconstructionTask)
+    masks = with_masks(task.config, 0.5, SAME)
+    clip = str(examples.clips()[0])
+    metres = np.linspace(1, 3, 16 * 96 * 128, dtype=np.float32).reshape(16, 96, 128)
+    prepared = task.masked(task.inputs(videos=clip, depth=metres), "0", masks)
+    assert prepared.measured and prepared.inputs["depth_values"].shape == (1, 4, 1, 32, 32)
+    assert (prepared.inputs["depth_values"].flatten(2).mean(-1).diff() > 0).all(), "the frames that RGB has, in order"
+    without, words = reconstruct_video(task, clip, masks, 0)
+    assert "No depth was given" in words
+    image, words = reconstruct_video(task, clip, masks, 0, metres)
+    assert "No depth was given" not in words and (image.shape != without.shape or (image != without).any())

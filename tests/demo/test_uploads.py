@@ -11,7 +11,7 @@ from PIL import Image
 from helpers.prediction import picture, save_pictures
 from helpers.videos import write_video
 from m33d_hf.demo import uploads
-from m33d_hf.demo.uploads import LONGEST_SIDE, check_video, read_depth_upload, read_upload
+from m33d_hf.demo.uploads import LONGEST_SIDE, check_video, read_clip_depth, read_depth_upload, read_upload
 from m33d_hf.errors import DataError
 
 
@@ -60,3 +60,24 @@ def test_videos_are_checked_before_others_have_to_wait(tmp_path: Path, monkeypat
     (tmp_path / "w.mp4").write_text("no video")
     with pytest.raises(DataError, match=r"w.mp4 cannot be used as a video .*Drop one of"):
         check_video(str(tmp_path / "w.mp4"))
+
+
+def test_the_depth_of_a_video_comes_frame_by_frame_or_in_one_file(tmp_path: Path) -> None:
+    maps = np.arange(12, dtype=np.uint16)[:, None, None] * 100 + np.ones((12, 6, 8), np.uint16)
+    paths = [str(tmp_path / f"f{number}.png") for number in range(12)]
+    for path, values in zip(paths, maps, strict=True):
+        Image.fromarray(values).save(path)
+    found = read_clip_depth(sorted(paths), 12, (12, 16), "millimetre")  # by name alone, f10 would follow f1
+    assert found.shape == (12, 12, 16) and np.allclose(found[:, ::2, ::2], maps / 1000)
+    np.save(tmp_path / "all.npy", maps)
+    assert np.array_equal(read_clip_depth([str(tmp_path / "all.npy")], 12, (12, 16), "millimetre"), found)
+    with pytest.raises(DataError, match="11 depth maps were given, the video has 12 frames"):
+        read_clip_depth(paths[1:], 12, (12, 16), None)
+    with pytest.raises(DataError, match=r"all\.npy holds 12 maps, the video 13 frames"):
+        read_clip_depth([str(tmp_path / "all.npy")], 13, (12, 16), None)
+    np.save(tmp_path / "flat.npy", maps[0])
+    with pytest.raises(DataError, match=r"maps of a video are \(T, H, W\)"):
+        read_clip_depth([str(tmp_path / "flat.npy")], 12, (12, 16), None)
+    (tmp_path / "bad.npy").write_text("no")
+    with pytest.raises(DataError, match="it is no NPY file"):
+        read_clip_depth([str(tmp_path / "bad.npy")], 12, (12, 16), None)

@@ -14,10 +14,10 @@ from m33d_hf.training.run.loop import train
 from m33d_hf.training.tasks.base import build_task
 
 
-def depth_run(folder: Path) -> Path:
+def depth_run(folder: Path, **changes: str) -> Path:
     """Two steps of depth estimation, and an evaluation in `evaluation`; with pictures. Returns the output folder."""
     task = "depth_estimation"
-    chosen = {"logging__pictures": "true", "logging__every_steps": "1"}
+    chosen = {"logging__pictures": "true", "logging__every_steps": "1", **changes}
     train(parse_arguments(words("rooms/depth", folder, **chosen), task), build_task(task))
     judged = words("rooms/depth", folder / "evaluation", eval_only="true", init_from=str(folder))
     evaluate_run(parse_arguments(judged, task), build_task(task))

@@ -12,20 +12,19 @@ import hashlib
 import json
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
-TOKEN = "hf_test"
-READ_TOKEN = "hf_read"
+from helpers.hub_large_files import READ_TOKEN, TOKEN, LargeFiles
+
 _LARGE = (".safetensors", ".mp4", ".png")
 
 
@@ -78,8 +77,10 @@ class Hub:
     """What is stored, what was asked, and which faults are to happen.
 
     Attributes:
-        cut_uploads: number of large files whose connection ends after half of their bytes.
+        part_size: bytes of the parts that large files are asked for in; None takes them whole.
+        cut_uploads: number of large files, or parts of one, whose connection ends after half of their bytes.
         cut_downloads: likewise.
+        spoil_parts: number of parts that are stored as something else.
         refuse_commits: number of commits that get no answer but "503".
         meeting: number of first commits that wait for each other; the loser must notice that it has lost.
         log: (method, path, whether a token came with it); "cdn" in front of paths of the second port.
@@ -88,8 +89,11 @@ class Hub:
 
     repos: dict[str, Repo] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    part_size: int | None = None
+    parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     cut_uploads: int = 0
     cut_downloads: int = 0
+    spoil_parts: int = 0
     refuse_commits: int = 0
     meeting: int = 0
     log: list[tuple[str, str, bool]] = field(default_factory=list)
@@ -100,13 +104,9 @@ class Hub:
     cdn: str = ""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(LargeFiles):
     hub: Hub
     is_cdn: bool
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
     def _serve(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -122,39 +122,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(404, {"error": "not implemented"})
 
     do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _serve
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        found = b""
-        while size := int(self.rfile.readline().strip(), 16):
-            found += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return found
-
-    def _send(self, status: int, body: Any = b"", headers: dict[str, str] | None = None) -> None:
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def _refuse(self, status: int, code: str, message: str) -> None:
-        self._send(status, {"error": message}, {"X-Error-Code": code, "X-Error-Message": message})
-
-    def _may_write(self) -> bool:
-        token = self.headers.get("authorization", "").removeprefix("Bearer ")
-        if token == TOKEN:
-            return True
-        if token == READ_TOKEN:
-            self._send(403, {"error": "Forbidden: you must use a write token to write to a repository."})
-        else:
-            self._send(401, {"error": "Invalid username or password."})
-        return False
 
     # --- repositories
 
@@ -294,23 +261,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     # --- files
 
-    def _batch(self, body: bytes, name: str) -> None:
-        if name not in self.hub.repos or not self._may_write():
-            return None if name in self.hub.repos else self._refuse(404, "RepoNotFound", "Repository not found")
-        found = []
-        for each in json.loads(body)["objects"]:
-            entry: dict[str, Any] = {"oid": each["oid"], "size": each["size"]}
-            if each["oid"] not in self.hub.blobs:
-                place = f"{self.hub.cdn}/{each['oid']}"
-                verify = f"{self.hub.address}/_verify/{each['oid']}"
-                entry["actions"] = {"upload": {"href": place}, "verify": {"href": verify}}
-            found.append(entry)
-        return self._send(200, {"transfer": "basic", "objects": found})
-
-    def _verify(self, body: bytes, oid: str) -> None:
-        good = len(self.hub.blobs.get(oid, b"")) == json.loads(body)["size"]
-        self._send(200 if good else 404, {})
-
     def _resolve(self, _: bytes, name: str, revision: str, path: str) -> None:
         repo = self.hub.repos.get(name)
         if repo is None:
@@ -326,48 +276,6 @@ class _Handler(BaseHTTPRequestHandler):
         linked = {"X-Linked-Size": str(len(blob.content)), "X-Linked-ETag": f'"{blob.oid}"'}
         return self._send(302, b"", {**headers, **linked, "Location": f"{self.hub.cdn}/{blob.oid}"})
 
-    def _large(self, path: str) -> None:
-        oid = path.strip("/")
-        if self.command == "PUT":
-            return self._take(oid)
-        content = self.hub.blobs[oid]
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked:
-            self.hub.ranges.append(asked[0])
-            start, stop = int(asked[1]), int(asked[2] or len(content) - 1) + 1
-            where = f"bytes {start}-{stop - 1}/{len(content)}"
-            return self._send(206, content[start:stop], {"ETag": f'"{oid}"', "Content-Range": where})
-        if self.command == "GET" and self._fault("cut_downloads"):
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("ETag", f'"{oid}"')
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-            return self._cut()
-        return self._send(200, content, {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"})
-
-    def _take(self, oid: str) -> None:
-        size = int(self.headers["Content-Length"])
-        if self._fault("cut_uploads"):
-            self.rfile.read(size // 2)
-            return self._cut()
-        content = self.rfile.read(size)
-        if hashlib.sha256(content).hexdigest() != oid:
-            return self._send(400, {"error": "not the content that was announced"})
-        self.hub.blobs[oid] = content
-        return self._send(200, b"", {"ETag": f'"{oid}"'})
-
-    def _fault(self, name: str) -> bool:
-        with self.hub.lock:
-            left = getattr(self.hub, name)
-            setattr(self.hub, name, max(left - 1, 0))
-            return left > 0
-
-    def _cut(self) -> None:
-        self.close_connection = True
-        self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_RDWR)
-
 
 _REPO = r"([^/]+/[^/]+)"
 _ROUTES = (
@@ -378,6 +286,7 @@ _ROUTES = (
     (rf"/api/(?:models|spaces)/{_REPO}(?:/(.*))?", "_api"),
     (rf"/{_REPO}\.git/info/lfs/objects/batch", "_batch"),
     (r"/_verify/([0-9a-f]{64})", "_verify"),
+    (r"/_complete/([0-9a-f]{64})", "_complete"),
     (rf"/{_REPO}/resolve/([^/]+)/(.+)", "_resolve"),
 )
 

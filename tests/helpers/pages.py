@@ -12,6 +12,7 @@ import pytest
 
 from helpers.depth_models import save_ours
 from helpers.prediction import save_clips, save_phases, save_pretraining, save_segmentation
+from helpers.tiny import CLIP
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -23,6 +24,7 @@ def save_all(folder: Path) -> Path:
     save_clips(folder / "actions")
     save_phases(folder / "phases")
     save_pretraining(folder / "pretrain")
+    save_pretraining(folder / "pretrain-clips", **CLIP)
     return folder
 
 

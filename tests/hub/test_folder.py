@@ -80,7 +80,7 @@ def test_the_card_has_the_measured_numbers(folder: Path, run: Path) -> None:
     assert result["dataset"] == {"name": "rendered rooms of m33d-hf", "type": "rooms", "split": "validation"}
     for text in (f"| delta1 | {measured['metrics']['delta1']:.4f} |", "12 samples", measured["commit"], "on cpu"):
         assert text in card.text, text
-    for text in ("random initialisation", "2 steps of 4 samples", "seed 0", "does not run the model", "--as-stock"):
+    for text in ("random initialisation", "2 steps of 4 samples", "seed 0", "does not run the model", "a Space"):
         assert text in card.text, text
 
 

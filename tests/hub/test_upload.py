@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -77,6 +78,28 @@ def test_a_connection_cut_in_the_middle_of_an_upload(hub: Hub, folder: Path) -> 
     _send(hub, folder, tag="v1")
     repo = hub.repos["org/name"]
     assert hub.cut_uploads == 0 and _files(hub) == CONTENT and len(repo.commits) == 2
+
+
+def test_a_large_file_goes_in_the_parts_that_the_hub_dictates(hub: Hub, folder: Path) -> None:
+    hub.part_size, hub.cut_uploads = 300_000, 1  # one of the parts breaks off in the middle
+    _send(hub, folder, tag="v1")
+    large, whole = CONTENT["model.safetensors"], hashlib.sha256(CONTENT["model.safetensors"]).hexdigest()
+    sizes = {number: len(part) for number, part in hub.parts[whole].items()}
+    assert sizes == {1: 300_000, 2: 300_000, 3: 300_000, 4: len(large) - 900_000}
+    assert _files(hub) == CONTENT and hub.cut_uploads == 0 and len(hub.repos["org/name"].commits) == 2
+    put = [path for method, path, _ in hub.log if method == "PUT"]
+    assert f"cdn /{whole}" not in put and len(put) == 4 + 1
+    assert all(not with_token for _, path, with_token in hub.log if path.startswith("cdn")), "the token went elsewhere"
+
+
+def test_parts_that_do_not_make_the_file_are_not_committed(hub: Hub, folder: Path) -> None:
+    hub.part_size, hub.spoil_parts = 300_000, 100
+    said = _send(hub, folder)["error"]
+    assert "'model.safetensors'" in said and "The hub's answer: Bad request: the parts are not the file" in said
+    assert len(hub.repos["org/name"].commits) == 1
+    hub.spoil_parts = 0
+    _send(hub, folder)
+    assert _files(hub) == CONTENT
 
 
 def test_a_hub_that_never_takes_it_leaves_no_commit_and_the_next_try_goes_on(hub: Hub, folder: Path) -> None:

@@ -159,9 +159,11 @@ class ReconstructionTask(PredictionTask):
     def inputs(
         self, pixels: np.ndarray | None = None, depth: np.ndarray | None = None, videos: str | None = None
     ) -> dict[str, Tensor]:
-        """What the model takes of a picture, (H, W, 3) uint8, with its depth as stored (H, W), or of a video file."""
+        """What the model takes of a picture, (H, W, 3) uint8, with its depth as stored (H, W), or of a video file, with
+        the depth of all its frames (T, H, W)."""
         if videos is not None:
-            return dict(self.processor(videos, return_tensors="pt"))
+            along = {} if depth is None else {"depth": [depth]}
+            return dict(self.processor(videos, **along, return_tensors="pt"))
         options: dict[str, Any] = {} if self.options.depth_unit is None else {"depth_unit": self.options.depth_unit}
         maps = {} if depth is None else {"depth": [depth], **options}
         layout = {"return_tensors": "pt", "input_data_format": "channels_last"}

@@ -78,7 +78,7 @@ def train(
         decided: dotted key -> the checkpoint or rule that set it, for train_config.json.
         command: that started the run, for the commands it ends with; None writes one from the arguments.
         publish: called on the main process with the folder of each new best checkpoint; `hub.push` requires one
-            (`m33d_hf.hub.publishing.best_publisher`).
+            (`m33d_hf.hub.best_checkpoints.BestPublisher`). It must not wait for a network: the other processes wait.
 
     Raises:
         ConfigError: arguments that cannot work here (precision, world size, an output folder in use).
@@ -90,7 +90,7 @@ def train(
     if args.hub.push and publish is None:
         raise ConfigError(
             "hub.push was set, but this call of train() has nothing that publishes: start the run by a run_* script, "
-            "or pass publish=m33d_hf.hub.publishing.best_publisher(...)."
+            "or pass publish=, a m33d_hf.hub.best_checkpoints.BestPublisher."
         )
     with ExitStack() as stack:
         stop = StopSignals()

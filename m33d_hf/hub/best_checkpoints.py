@@ -1,0 +1,224 @@
+"""Publishing each best checkpoint of a run: beside the run, so that no hub can hold it up or end it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+from m33d_hf.errors import M33DError
+from m33d_hf.hub.lineage import choose_licence, trace
+from m33d_hf.hub.options import PublishOptions
+from m33d_hf.hub.publishing import destination, send, write
+from m33d_hf.modeling.hub_upload_m33d import prepare_repository
+from m33d_hf.training.processes.checkpoint_files import read_state
+from m33d_hf.training.recipe.arguments import RunArguments
+
+_AGAIN = "The run goes on; the next best checkpoint is published, or this one is tried once more at the end."
+
+
+@dataclass
+class _Written:
+    """A folder that is ready to be sent.
+
+    Attributes:
+        place: temporary; it is removed once it was sent or is of no use any more.
+        words: what the model is for.
+        name: of the checkpoint, for the user.
+    """
+
+    place: Path
+    words: str
+    name: str
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+class BestPublisher:
+    """What `train` calls with the folder of each new best checkpoint.
+
+    The folder is written at once, since the next best checkpoint replaces it; it is sent by a thread. Whatever goes
+    wrong is said and never raised. Only the newest folder waits for its turn: an older one has no use any more. As a
+    context it waits for the upload at the end, tries a failed one once more, and says how to publish what is missing.
+
+    Args:
+        options: of publishing.
+        say: takes lines for the user.
+        pause: see `send_folder`.
+    """
+
+    def __init__(self, options: PublishOptions, say: Callable[[str], None], pause: float = 1.0) -> None:
+        self.options, self.say, self.pause = options, say, pause
+        self.wait_at_the_end = True
+        self._lock = threading.Lock()
+        self._waiting: _Written | None = None
+        self._sending: _Written | None = None
+        self._failed: _Written | None = None
+        self._over = False
+        self._missing: tuple[str, str] | None = None  # (checkpoint, why) of the newest one that is not on the hub
+        self._thread: threading.Thread | None = None
+        self._folder: Path | None = None
+
+    def __call__(self, folder: Path) -> None:
+        """Publish the checkpoint in `folder`; returns once a copy of it is ready to be sent."""
+        why = self._take(folder)
+        if why is not None:
+            self.say(f"WARNING: {_name_of(folder)} was not published: {why} {_AGAIN}")
+
+    def __enter__(self) -> BestPublisher:
+        disable_progress_bars()  # of uploads, in the middle of the run's lines
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the upload and make up for a failed one, unless the run was stopped or has failed."""
+        try:
+            if kind is None and self.wait_at_the_end:
+                self._finish()
+        except KeyboardInterrupt:
+            self.say("interrupted; the run itself is complete")
+        finally:
+            enable_progress_bars()
+            self._leave()
+
+    def _take(self, folder: Path) -> str | None:
+        """Write what is to be sent, and have it sent; returns why that could not be done."""
+        self._folder, name = folder, _name_of(folder)
+        place = Path(tempfile.mkdtemp(prefix="m33d-publish-"))
+        try:
+            words = write(folder, self.options, place).kind.words
+        except Exception as error:  # of whatever kind: a run of days must not end by it
+            shutil.rmtree(place, ignore_errors=True)
+            self._missing = (name, _said(error))
+            return _said(error)
+        with self._lock:
+            self._missing = (name, "its upload was not finished")
+            self._discard()
+            self._waiting = _Written(place, words, name)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._send_all, name="publish", daemon=True)
+                self._thread.start()
+        return None
+
+    def _send_all(self) -> None:
+        """In the thread: send what waits, until nothing does."""
+        while True:
+            with self._lock:
+                self._sending = written = self._waiting
+                self._waiting = None
+                if written is None:
+                    self._thread = None
+                    return
+            why = self._send(written)
+            if why is not None and not self._over:
+                self.say(f"WARNING: {written.name} was not published: {why} {_AGAIN}")
+
+    def _send(self, written: _Written) -> str | None:
+        """Send one folder; returns why that could not be done."""
+        try:
+            sent = send(written.place, self.options, written.words, self.pause)
+        except Exception as error:  # likewise
+            with self._lock:
+                newest = self._waiting is None and not self._over
+                if newest:
+                    self._failed, self._missing = written, (written.name, _said(error))
+            if not newest:
+                written.remove()
+            return _said(error)
+        with self._lock:
+            if self._waiting is None:
+                self._missing = None
+        written.remove()
+        self.say(f"published {written.name} as {sent.repo}, tag {sent.tag}")
+        return None
+
+    def _finish(self) -> None:
+        self._wait(f"waiting for the upload to {self.options.repo} (Ctrl+C leaves it; the run is complete)")
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            self.say(f"publishing {failed.name} once more")
+            self._send(failed)
+        elif self._missing is not None and self._folder is not None:  # it could not even be written
+            self.say(f"publishing {self._missing[0]} once more")
+            self._take(self._folder)
+            self._wait()
+
+    def _wait(self, words: str | None = None) -> None:
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            return
+        if words is not None:
+            self.say(words)
+        while thread.is_alive():
+            thread.join(0.2)  # a join without end would not hear of Ctrl+C
+
+    def _discard(self) -> None:
+        """Remove folders that are not being sent; with the lock held."""
+        for left in (self._waiting, self._failed):
+            if left is not None:
+                left.remove()
+        self._waiting = self._failed = None
+
+    def _leave(self) -> None:
+        """Say what is not on the hub, and leave no folders behind."""
+        with self._lock:
+            self._over = True
+            self._discard()
+            if self._sending is not None:
+                self._sending.remove()
+            missing = self._missing
+        if missing is not None:
+            self.say(
+                f"WARNING: {missing[0]}, the best checkpoint of the run, is not on the Hub ({missing[1].rstrip('.')}). "
+                f"Publish it later:\n  {self._command()}"
+            )
+
+    def _command(self) -> str:
+        words = ["python", "scripts/publish.py", str(self._folder), self.options.repo, "--allow_unevaluated"]
+        words += ["--license", self.options.licence] if self.options.licence else []
+        return shlex.join([*words, *(["--private"] if self.options.private else [])])
+
+
+def _name_of(folder: Path) -> str:
+    """A checkpoint's folder with its step: the folder is always the same one."""
+    try:
+        return f"{folder} (step {read_state(folder)['step']})"
+    except (M33DError, KeyError):
+        return str(folder)
+
+
+def _said(error: Exception) -> str:
+    """The message of an error; of those that are not ours also what they are."""
+    words = str(error) if isinstance(error, M33DError) else f"{type(error).__name__}: {error}"
+    return words.rstrip(".") + "."
+
+
+def publisher_of_run(args: RunArguments) -> BestPublisher:
+    """What `train` calls with each best checkpoint of a run whose `hub.push` is set.
+
+    The licence and the repository are seen to at once, on the main process: a run of days must not find out at its end
+    that it may not publish. A hub that later does not take a checkpoint is reported, and the run goes on.
+
+    Raises:
+        HubError: the licence has to be stated, or the hub does not let us create the repository or write to it.
+        ConfigError: hub.repo is no ORG/NAME.
+    """
+    options = PublishOptions(
+        repo=str(args.hub.repo), allow_unevaluated=True, licence=args.hub.license, private=args.hub.private or None
+    )
+    if int(os.environ.get("RANK", "0")) == 0:
+        choose_licence(trace(args.to_dict()), options.licence)
+        prepare_repository(destination(options))
+    return BestPublisher(options, lambda line: print(line, file=sys.stderr, flush=True))
