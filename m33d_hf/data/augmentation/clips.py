@@ -8,32 +8,31 @@ from typing import NamedTuple
 import torch
 
 from m33d_hf.data.augmentation.options import TransformOptions
-from m33d_hf.data.augmentation.rand_augmentation import augment_clip
+from m33d_hf.data.augmentation.rand_augmentation import Operation, draw_operations
 from m33d_hf.data.randomness import Draw, Uniforms, seeded
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.preprocessing_m33d import Size
 
 ERASING_ATTEMPTS = 10
 
 
-def rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> torch.Tensor:
-    """Apply torchvision's RandAugment to the RGB of a sample, the same operations with the same strength to all frames.
+def draw_rand_augment(sample: RGBDSample, ops: int, magnitude: int, shown: Size) -> tuple[Operation, ...]:
+    """Draw torchvision's RandAugment of a sample's RGB, the same operations with the same strength for all frames.
 
     It stands in for VideoMAE's 'rand-m7-n4-mstd0.5-inc1': other operations (no invert, no solarize-add), bilinear
-    instead of bicubic, no noise on the magnitude, every operation applied (there with probability one half), and
-    magnitudes that count to 30 (there to 10). What geometry moves out of the frame is mid-grey.
+    instead of bicubic, no noise on the magnitude, every operation applied (there with probability one half), magnitudes
+    that count to 30 (there to 10), and carried out on the crop (there on whole frames; for pictures, torchvision and
+    timm do as we do). What geometry moves out of the crop is mid-grey.
 
     Args:
-        sample: with (T, 3, H, W) uint8 RGB and its draw in `meta`.
+        sample: with (T, 3, H, W) RGB and its draw in `meta`.
         ops: number of operations, at least 1.
         magnitude: strength, 0 to 30.
-
-    Returns:
-        (T, 3, H, W) uint8.
+        shown: (height, width) of the crop as the model sees it, without padding.
 
     Raises:
         ConfigError: the sample has depth, pixel labels or another map, which would no longer match the RGB.
-        MissingDependencyError: torchvision is not installed.
     """
     if sample.depth is not None or sample.segmentation is not None or sample.meta.get("modalities"):
         raise ConfigError(
@@ -47,7 +46,7 @@ def rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> torch.Tensor:
         )
     draw: Draw = sample.meta["draw"]
     with seeded(draw.seed, draw.epoch, sample.key, draw.view, "randaugment"):
-        return augment_clip(sample.rgb, ops, magnitude)
+        return draw_operations(ops, magnitude, *shown)
 
 
 def erase_box(height: int, width: int, options: TransformOptions, draws: Uniforms) -> tuple[int, int, int, int] | None:

@@ -255,7 +255,7 @@ def test_clips_are_resized_into_their_batch_and_mirrored_with_it() -> None:
     flags = [each.mirrored for each in samples]
     batch = collator(samples)
     assert any(flags) and not all(flags) and batch["pixel_values"].data_ptr() == samples[0].rgb.data_ptr()
-    pixels = torch.stack([each.mirror().rgb for each in samples])
+    pixels = torch.stack([each.complete().rgb for each in samples])
     spec = collator.config.spec("rgb")
     wanted = normalize_rgb(pixels, spec.channel_mean, spec.channel_std)
     assert torch.equal(finish(batch)["pixel_values"], wanted)
@@ -292,7 +292,7 @@ def test_a_subclass_that_says_so_is_treated_as_the_class_it_derives_from() -> No
     asked: list[tuple[str, bool]] = []
 
     class Own(ClipClassificationCollator):
-        takes_mirrored = True
+        takes_incomplete = True
 
         def collate(self, samples: Any) -> Any:
             asked.append(("collate", any(each.mirrored for each in samples)))
