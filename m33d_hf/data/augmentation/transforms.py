@@ -2,8 +2,8 @@
 
 One geometry is drawn per sample and applied to every frame and every map: RGB with antialiasing, depth and labels by
 the nearest pixel, so that no valid depth is mixed with a hole. Padding is mid-grey in RGB, NaN in depth, 255 (ignored)
-in labels. RandAugment and colour touch RGB only and come last. Draws are functions of the sample's draw and key; each of
-the three has its own, so that switching one off leaves the others as they were.
+in labels. RandAugment and colour touch RGB only and come last. Draws are functions of the sample's draw and key; each
+of the three has its own, so that switching one off leaves the others as they were.
 """
 
 from __future__ import annotations
@@ -228,8 +228,11 @@ class Begun:
 
 def change_samples(begun: Sequence[Begun]) -> None:
     """Carry out the changes of samples, those of one size together."""
-    waiting = [(each.sample, each.sample.rgb, each.changes) for each in begun]
-    waiting = [each for each in waiting if each[1] is not None and each[2] is not None]
+    waiting = [
+        (each.sample, rgb, changes)
+        for each in begun
+        if (rgb := each.sample.rgb) is not None and (changes := each.changes) is not None
+    ]
     changed = change_clips([rgb for _, rgb, _ in waiting], [changes for _, _, changes in waiting])
     for (sample, _, _), rgb in zip(waiting, changed, strict=True):
         sample.rgb = rgb
