@@ -27,9 +27,9 @@ _LUMA = np.array((0.2989, 0.587, 0.114), np.float32)  # torchvision's
 
 
 def sheared_rows(pixels: Pixels, strength: float) -> Pixels:
-    """Shift every row of (T, 3, H, W) by its distance from the top times `strength` to the right."""
+    """Shift every row of (T, 3, H, W) to the left by `strength` times its distance below the middle."""
     height, width = pixels.shape[-2:]
-    moves = strength * (np.arange(height) + 0.5)
+    moves = strength * (np.arange(height) - (height - 1) / 2)
     whole = np.floor(moves).astype(np.int64)
     parts = np.rint((moves - whole) * _ONE).astype(np.int16)[:, None]
     around = int(abs(whole).max()) + 1
@@ -46,9 +46,9 @@ def sheared_rows(pixels: Pixels, strength: float) -> Pixels:
 
 
 def sheared_columns(pixels: Pixels, strength: float) -> Pixels:
-    """Shift every column of (T, 3, H, W) by its distance from the left times `strength` downwards."""
-    turned = sheared_rows(np.ascontiguousarray(pixels.swapaxes(-1, -2)), strength)
-    return np.ascontiguousarray(turned.swapaxes(-1, -2))
+    """Shift every column of (T, 3, H, W) upwards by `strength` times its distance to the right of the middle."""
+    sheared = sheared_rows(np.ascontiguousarray(pixels.swapaxes(-1, -2)), strength)
+    return np.ascontiguousarray(sheared.swapaxes(-1, -2))
 
 
 def turned(pixels: Pixels, degrees: float) -> Pixels:
@@ -76,16 +76,6 @@ def turned(pixels: Pixels, degrees: float) -> Pixels:
             for found in (gathered.take(places, mode="clip"), gathered[stride:].take(places, mode="clip"))
         )
         place[:] = _between(upper, lower, part_y)
-    return found
-
-
-def shifted(pixels: Pixels, right: int, down: int) -> Pixels:
-    """Shift (T, 3, H, W) by whole pixels."""
-    height, width = pixels.shape[-2:]
-    found = np.full_like(pixels, RGB_FILL)
-    found[..., max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = pixels[
-        ..., max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
-    ]
     return found
 
 
@@ -134,8 +124,6 @@ def sharpened(pixels: Pixels, strength: float) -> Pixels:
 MOVING: dict[str, Callable[[Pixels, float], Pixels]] = {
     "ShearX": sheared_rows,
     "ShearY": sheared_columns,
-    "TranslateX": lambda pixels, strength: shifted(pixels, int(strength), 0),
-    "TranslateY": lambda pixels, strength: shifted(pixels, 0, int(strength)),
     "Rotate": turned,
     "Color": saturated,
     "Sharpness": sharpened,

@@ -12,24 +12,22 @@ from m33d_hf.data.augmentation.rand_augmentation import Operation, draw_operatio
 from m33d_hf.data.randomness import Draw, Uniforms, seeded
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError
-from m33d_hf.modeling.preprocessing_m33d import Size
 
 ERASING_ATTEMPTS = 10
 
 
-def draw_rand_augment(sample: RGBDSample, ops: int, magnitude: int, shown: Size) -> tuple[Operation, ...]:
+def draw_rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> tuple[Operation, ...]:
     """Draw torchvision's RandAugment of a sample's RGB, the same operations with the same strength for all frames.
 
     It stands in for VideoMAE's 'rand-m7-n4-mstd0.5-inc1': other operations (no invert, no solarize-add), bilinear
-    instead of bicubic, no noise on the magnitude, every operation applied (there with probability one half), magnitudes
-    that count to 30 (there to 10), and carried out on the crop (there on whole frames; for pictures, torchvision and
-    timm do as we do). What geometry moves out of the crop is mid-grey.
+    instead of bicubic, no noise on the magnitude, every operation applied (there with probability one half), and
+    magnitudes that count to 30 (there to 10). It is drawn for the whole frames and carried out on the crop, which
+    follows what moves (`rand_geometry`); what comes from outside is mid-grey.
 
     Args:
         sample: with (T, 3, H, W) RGB and its draw in `meta`.
         ops: number of operations, at least 1.
         magnitude: strength, 0 to 30.
-        shown: (height, width) of the crop as the model sees it, without padding.
 
     Raises:
         ConfigError: the sample has depth, pixel labels or another map, which would no longer match the RGB.
@@ -46,7 +44,7 @@ def draw_rand_augment(sample: RGBDSample, ops: int, magnitude: int, shown: Size)
         )
     draw: Draw = sample.meta["draw"]
     with seeded(draw.seed, draw.epoch, sample.key, draw.view, "randaugment"):
-        return draw_operations(ops, magnitude, *shown)
+        return draw_operations(ops, magnitude, sample.height, sample.width)
 
 
 def erase_box(height: int, width: int, options: TransformOptions, draws: Uniforms) -> tuple[int, int, int, int] | None:

@@ -1,7 +1,7 @@
 """RandAugment of whole clips: torchvision's draws and operations, one draw for all frames of a clip.
 
 A draw is made where a clip is read and carried out where its batch is finished: on an accelerator by torchvision, on a
-CPU by `clip_operations`.
+CPU by `clip_operations`. Shifts are not carried out: the crop follows them (`rand_geometry`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _SIGNED = {
 }
 # torchvision's order, from which it draws by number.
 OPERATIONS = ("Identity", *_SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize")
+_LEFT_OUT = ("Identity", "TranslateX", "TranslateY")
 _LEVELS = 31
 
 
@@ -73,28 +74,32 @@ def _strength(name: str, magnitude: int, height: int, width: int) -> float:
 
 
 def augment_clip(frames: torch.Tensor, operations: Sequence[Operation]) -> torch.Tensor:
-    """Carry out one draw on (T, 3, H, W) uint8 on the CPU, of any layout; not changed. The result is contiguous."""
+    """Carry out one draw but its shifts on (T, 3, H, W) uint8 on the CPU, of any layout; not changed.
+
+    Returns:
+        (T, 3, H, W) uint8 in planes.
+    """
     pixels = in_planes(frames).numpy()
     levels: Levels | None = None
     for name, strength in operations:
         if name in MOVING:
             pixels = MOVING[name](pixels if levels is None else levels.pixels(), strength)
             levels = None
-        elif name != "Identity":
+        elif name not in _LEFT_OUT:
             levels = levels or Levels(pixels)
             levels.apply(name, strength)
     return torch.from_numpy(pixels if levels is None else levels.pixels())
 
 
 def augment_together(clips: torch.Tensor, drawn: Sequence[Sequence[Operation]]) -> torch.Tensor:
-    """Carry out the draws of clips of one size by torchvision, those that take the same operation at a time together.
+    """Carry out draws but their shifts by torchvision, clips that take the same operation at a time together.
 
     Args:
         clips: (B, T, 3, H, W) uint8 on any device; not changed.
         drawn: B draws.
 
     Returns:
-        (B, T, 3, H, W) uint8, every clip as torchvision's RandAugment (bilinear, mid-grey around the picture) makes it.
+        (B, T, 3, H, W) uint8; moving operations are bilinear, about the centre, with mid-grey around the picture.
 
     Raises:
         MissingDependencyError: torchvision is not installed.
@@ -107,7 +112,7 @@ def augment_together(clips: torch.Tensor, drawn: Sequence[Sequence[Operation]]) 
     for place in range(max(map(len, drawn), default=0)):
         groups: dict[Operation, list[int]] = {}
         for row, operations in enumerate(drawn):
-            if place < len(operations) and operations[place].name != "Identity":
+            if place < len(operations) and operations[place].name not in _LEFT_OUT:
                 groups.setdefault(operations[place], []).append(row)
         changed = [_by_torchvision(clips[rows], operation, v2) for operation, rows in groups.items()]
         if changed:
@@ -137,10 +142,6 @@ def _by_torchvision(clips: torch.Tensor, operation: Operation, v2: Any) -> torch
     }
     if name == "Rotate":
         return F.rotate(wide, angle=strength, **options).view(clips.shape)
-    options |= {"angle": 0.0, "scale": 1.0, "translate": [0, 0], "shear": [0.0, 0.0]}
-    if name.startswith("Shear"):
-        degrees = math.degrees(math.atan(strength))
-        options |= {"shear": [degrees, 0.0] if name == "ShearX" else [0.0, degrees], "center": [0, 0]}
-    else:
-        options["translate"] = [int(strength), 0] if name == "TranslateX" else [0, int(strength)]
-    return F.affine(wide, **options).view(clips.shape)
+    degrees = math.degrees(math.atan(strength))
+    options |= {"angle": 0.0, "scale": 1.0, "translate": [0, 0]}
+    return F.affine(wide, shear=[degrees, 0.0] if name == "ShearX" else [0.0, degrees], **options).view(clips.shape)

@@ -22,6 +22,7 @@ from m33d_hf.data.augmentation.color import draw_jitter
 from m33d_hf.data.augmentation.crops import multi_scale_crop, random_crop, random_resized_crop, scale_jitter
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.rand_augmentation import Operation
+from m33d_hf.data.augmentation.rand_geometry import follow, surround
 from m33d_hf.data.augmentation.rgb_changes import ColorDraw, RgbChanges, change_clips
 from m33d_hf.data.augmentation.views import crop_offset
 from m33d_hf.data.overriding import restated
@@ -150,12 +151,15 @@ class TrainTransform:
         rgb = None
         changes = self._draw_changes(sample, placement)
         if sample.rgb is not None:
+            frames, seen = sample.rgb, placement
+            if changes is not None and changes.operations:
+                frames, seen = surround(frames, follow(placement, changes.operations, image))
             # Changes need planes; otherwise the device may put pixels into planes while it normalises them.
             place = None
-            if rows is not None and placement.fills and sample.rgb.stride(1) == 1:
-                place = rows.take(len(sample.rgb), self.size)
+            if rows is not None and seen.fills and frames.stride(1) == 1:
+                place = rows.take(len(frames), self.size)
             planes = changes is not None and rows is None
-            rgb = placement.view(sample.rgb, self.options.resize_mode, planes=planes, out=place)
+            rgb = seen.view(frames, self.options.resize_mode, planes=planes, out=place)
         return Begun(_with_maps(sample, rgb, placement, flip), placement, flip, changes)
 
     def finish(self, begun: Sequence[Begun], whole: bool = True) -> list[RGBDSample]:
@@ -194,7 +198,7 @@ class TrainTransform:
         shown = (min(bottom - top, self.size[0]), min(right - left, self.size[1]))
         operations: tuple[Operation, ...] = ()
         if options.randaugment_ops > 0:
-            operations = draw_rand_augment(sample, options.randaugment_ops, options.randaugment_magnitude, shown)
+            operations = draw_rand_augment(sample, options.randaugment_ops, options.randaugment_magnitude)
         color = None if sample.rgb is None else self._draw_color(draw, sample.key)
         return RgbChanges(shown, operations, color) if operations or color is not None else None
 

@@ -56,17 +56,17 @@ class NormalizeRgb:
         if self.changes is not None:
             pixels = change_rows(pixels, self.changes)
         if self.mirrored is not None:
-            pixels = mirror_rows(pixels, self.mirrored)
+            pixels = mirror_rows(pixels, self.mirrored, in_place=self.changes is not None)
         batch[self.name] = normalize_rgb(pixels, self.mean, self.std)
         if self.mask_name is not None:
             batch[self.mask_name] = torch.ones_like(batch[self.name][..., :1, :, :], dtype=torch.bool)
 
 
-def mirror_rows(pixels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """A copy of (B, ..., W) in which the rows (B,) bool are mirrored along the last axis."""
+def mirror_rows(pixels: torch.Tensor, rows: torch.Tensor, in_place: bool = False) -> torch.Tensor:
+    """A copy of (B, ..., W) in which the rows (B,) bool are mirrored along the last axis; `in_place` may overwrite."""
     if pixels.device.type != "cpu":  # to ask which rows they are would make the host wait for the device
         return torch.where(rows.view(-1, *[1] * (pixels.dim() - 1)), pixels.flip(-1), pixels)
-    pixels = pixels.clone()
+    pixels = pixels if in_place else pixels.clone()
     for row in rows.nonzero()[:, 0].tolist():
         pixels[row] = pixels[row].flip(-1)
     return pixels
@@ -161,7 +161,7 @@ class EraseBoxes:
 
 @dataclass(frozen=True)
 class Mix:
-    """Mixup or CutMix of pixels and soft targets, as drawn."""
+    """Mixup or CutMix of pixels and soft targets, as drawn; writes to the memory that normalisation allocated."""
 
     name: str
     targets: str
