@@ -60,16 +60,16 @@ def turned(pixels: Pixels, degrees: float) -> Pixels:
     down = math.sin(angle) * columns + math.cos(angle) * rows + (height - 1) / 2
     left, top = np.floor(across), np.floor(down)
     part_x, part_y = (np.rint(part * _ONE).astype(np.int16).ravel() for part in (across - left, down - top))
-    stride = width + 3  # one pixel of grey on the left and on top, two on the other sides
-    places = (np.clip(top, -1, height) + 1).astype(np.intp) * stride + (np.clip(left, -1, width) + 1).astype(np.intp)
+    stride = width + 4  # two pixels of grey on every side: whoever looks further out reads them
+    places = (np.clip(top, -2, height) + 2).astype(np.intp) * stride + (np.clip(left, -2, width) + 2).astype(np.intp)
     places = places.ravel()
-    padded = np.full((height + 3, stride), RGB_FILL, np.uint8)
+    padded = np.full((height + 4, stride), RGB_FILL, np.uint8)
     # Two neighbours are read as one number of 16 bits, so that two reads per pixel do, not four.
     pairs = np.ndarray((padded.size - 1,), "<u2", buffer=padded, strides=(1,))
     gathered = np.empty(padded.size - 1, np.uint16)
     found = np.empty_like(pixels)
     for plane, place in zip(_planes(pixels), _planes(found), strict=True):
-        padded[1 : height + 1, 1 : width + 1] = plane.reshape(height, width)
+        padded[2 : height + 2, 2 : width + 2] = plane.reshape(height, width)
         gathered[:] = pairs
         upper, lower = (
             _between((found & 255).astype(np.int16), (found >> 8).astype(np.int16), part_x)

@@ -91,7 +91,7 @@ def _changed(clips: Sequence[torch.Tensor], changes: Sequence[RgbChanges]) -> li
     rows = [row for row, change in enumerate(changes) if change.operations]
     if rows:
         drawn = [changes[row].operations for row in rows]
-        if clips[0].device.type == "cpu":
+        if _on_cpu(clips[0]):
             augmented = [augment_clip(clips[row], operations) for row, operations in zip(rows, drawn, strict=True)]
         else:
             augmented = list(augment_together(torch.stack([clips[row] for row in rows]), drawn))
@@ -99,7 +99,7 @@ def _changed(clips: Sequence[torch.Tensor], changes: Sequence[RgbChanges]) -> li
             found[row] = clip
     colors = [(row, change.color) for row, change in enumerate(changes) if change.color is not None]
     count = len(colors)
-    if clips[0].device.type == "cpu":
+    if _on_cpu(clips[0]):
         count = max(VALUES_AT_ONCE // clips[0].numel(), 1)
     for start in range(0, len(colors), max(count, 1)):
         some = colors[start : start + count]
@@ -107,6 +107,10 @@ def _changed(clips: Sequence[torch.Tensor], changes: Sequence[RgbChanges]) -> li
         for (row, _), clip in zip(some, recolored, strict=True):
             found[row] = clip
     return found
+
+
+def _on_cpu(clip: torch.Tensor) -> bool:
+    return clip.device.type == "cpu"
 
 
 def _recolored(clips: Sequence[torch.Tensor], draws: Sequence[ColorDraw]) -> Sequence[torch.Tensor]:
