@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 
+from helpers.devices import NEEDS_CUDA
 from m33d_hf.data.augmentation import rgb_changes
 from m33d_hf.data.augmentation.color import Jitter
 from m33d_hf.data.augmentation.rand_augmentation import Operation, augment_clip
@@ -85,3 +86,12 @@ def test_accelerators_take_the_clips_of_one_size_together(monkeypatch) -> None:
                 height, width = change.shown
                 alone = together(clip[None, ..., :height, :width], [change.operations])[0]
                 assert torch.equal(changed[..., :height, :width], alone)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_CUDA), "meta"])
+def test_changes_run_where_the_batch_is(device: str) -> None:
+    found = change_rows(batch().to(device), CHANGES)
+    assert found.device.type == device and found.shape == (6, 2, 3, 20, 26) and found.dtype == torch.uint8
+    if device == "cuda":
+        apart = (found.cpu().float() - change_rows(batch(), CHANGES).float()).abs()
+        assert apart.flatten(1).mean(1).max() < 6  # noise, and the edge of turned pictures
