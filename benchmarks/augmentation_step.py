@@ -6,8 +6,7 @@
 First every operation of RandAugment on the device is compared with the same on the CPU; where they differ by more than
 rounding and the edge of moved pictures explain, nothing is timed. Then, in turns: a step of the training loop on
 finished clips, finishing a batch with mirroring and normalisation alone, with the recipe's erasing and mixing, and
-with RandAugment
-before them. Writes augmentation_step.json into --output_dir.
+with RandAugment before them. Writes augmentation_step.json into --output_dir.
 """
 
 from __future__ import annotations
