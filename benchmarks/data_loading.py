@@ -152,9 +152,11 @@ def measure_path(path: TrainingPath, roots: dict[str, Path], limit: float, tiny:
         loaders["recipe"] = build(path, "", roots, batch, tiny)
     calls = {"decoding": bare_decoding(loaders["geometry"], batches)}
     calls |= {name: consume(loader, batches) for name, loader in loaders.items()}
-    calls["finishing"] = finishing(loaders["geometry"], batches)
+    calls |= {f"finishing {name}": finishing(loader, batches) for name, loader in loaders.items()}
     rates = medians(calls, limit, time.process_time)
     recipe = rates.get("recipe")
+    finished, finished_recipe = rates["finishing geometry"], rates.get("finishing recipe")
+    together = None if recipe is None or finished_recipe is None else 1 / (1 / recipe + 1 / finished_recipe)
     return {
         "path": path.title,
         "decoding_per_second": rates["decoding"],
@@ -162,8 +164,10 @@ def measure_path(path: TrainingPath, roots: dict[str, Path], limit: float, tiny:
         "geometry_share": rates["geometry"] / rates["decoding"],
         "recipe_per_second": recipe,
         "recipe_share": None if recipe is None else recipe / rates["decoding"],
-        "finishing_ms": 1e3 / rates["finishing"],
-        "share_with_finishing": 1 / (1 / rates["geometry"] + 1 / rates["finishing"]) / rates["decoding"],
+        "finishing_ms": 1e3 / finished,
+        "share_with_finishing": 1 / (1 / rates["geometry"] + 1 / finished) / rates["decoding"],
+        "recipe_finishing_ms": None if finished_recipe is None else 1e3 / finished_recipe,
+        "recipe_share_with_finishing": None if together is None else together / rates["decoding"],
         "goal": path.goal,
     }
 

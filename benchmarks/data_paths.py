@@ -191,7 +191,7 @@ def describe_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
     """A Markdown table, one line per path: decoding, geometry only, as the recipe says, and what is left to finish."""
     lines = [
         "| path | decoding alone, samples/s | batches, geometry only | share | with colour or RandAugment | share "
-        "| finishing, ms/sample here | share with it |",
+        "| finishing, ms/sample here: geometry only, as the recipe says | share with it, each |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -199,9 +199,15 @@ def describe_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
         recipe = "- | -"
         if row["recipe_per_second"] is not None:
             recipe = f"{row['recipe_per_second']:,.1f} | {row['recipe_share']:.0%}"
+        last = f"{row['finishing_ms']:.2f} | {row['share_with_finishing']:.0%}"
+        if row["recipe_finishing_ms"] is not None:
+            last = (
+                f"{row['finishing_ms']:.2f}, {row['recipe_finishing_ms']:.2f} "
+                f"| {row['share_with_finishing']:.0%}, {row['recipe_share_with_finishing']:.0%}"
+            )
         lines.append(
             f"| {row['path']} | {row['decoding_per_second']:,.1f} | {row['geometry_per_second']:,.1f} "
             f"| {row['geometry_share']:.0%}{missed} | {recipe} "
-            f"| {row['finishing_ms']:.2f} | {row['share_with_finishing']:.0%} |"
+            f"| {last} |"
         )
     return lines

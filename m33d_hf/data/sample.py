@@ -14,6 +14,13 @@ if TYPE_CHECKING:  # `--help` describes sources and must not wait for torch
 IGNORE_INDEX = 255
 
 
+class Changes(Protocol):
+    """Changes of a sample's RGB, drawn and not carried out yet (m33d_hf.data.augmentation.rgb_changes)."""
+
+    def apply(self, frames: torch.Tensor) -> torch.Tensor:
+        """The changed (T, 3, H, W) uint8."""
+
+
 @dataclass
 class RGBDSample:
     """An image (T = 1) or a clip with its optional depth and labels; all maps share one height and width.
@@ -29,9 +36,9 @@ class RGBDSample:
         label: class id of the whole sample.
         meta: anything else that a source provides (paths, intrinsics, fps); never read by the model.
         aligned: False if the depth covers the same picture as `rgb` at another resolution (T, 1, h, w); see `align`.
-        mirrored: True if `rgb`, but not the other maps, still has to be mirrored left to right; see `mirror`. Only
-            samples on the way from a training data set to a collator that knows about it are in this state
-            (`SampleDataset.deferring`).
+        changes: what still has to be done to `rgb` before it is mirrored (RandAugment, colour); see `complete`.
+        mirrored: True if `rgb`, but not the other maps, still has to be mirrored left to right. Only samples on the way
+            from a training data set to a collator that knows about both are in this state (`SampleDataset.deferring`).
     """
 
     key: str
@@ -41,6 +48,7 @@ class RGBDSample:
     label: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     aligned: bool = True
+    changes: Changes | None = None
     mirrored: bool = False
 
     def align(self) -> RGBDSample:
@@ -52,11 +60,12 @@ class RGBDSample:
         depth = None if self.depth is None else resize_depth(self.depth, (self.height, self.width))
         return replace(self, depth=depth, aligned=True)
 
-    def mirror(self) -> RGBDSample:
-        """The sample with its RGB mirrored if that was deferred."""
-        if not self.mirrored or self.rgb is None:
+    def complete(self) -> RGBDSample:
+        """The sample with its RGB changed and mirrored if that was deferred."""
+        if self.rgb is None or not (self.mirrored or self.changes is not None):
             return self
-        return replace(self, rgb=self.rgb.flip(-1), mirrored=False)
+        rgb = self.rgb if self.changes is None else self.changes.apply(self.rgb)
+        return replace(self, rgb=rgb.flip(-1) if self.mirrored else rgb, changes=None, mirrored=False)
 
     def _any_map(self) -> torch.Tensor:
         for map_ in (self.rgb, self.depth, self.segmentation):

@@ -69,7 +69,7 @@ class ForNormals(M33DDenseModel):
 class NormalsCollator(Collator):
     """``pixel_values`` and ``labels`` (B, 3, H, W) float32."""
 
-    takes_mirrored = True  # RGB alone is mirrored later, by the step that `_rgb` returns
+    takes_incomplete = True  # RGB alone is changed and mirrored later, by the step that `_rgb` returns
 
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
         pixels, normalization = self._rgb(samples)

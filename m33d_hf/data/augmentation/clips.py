@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from m33d_hf.data.augmentation.options import TransformOptions
-from m33d_hf.data.augmentation.rand_augmentation import augment_clip
+from m33d_hf.data.augmentation.rand_augmentation import Operation, draw_operations
 from m33d_hf.data.randomness import Draw, Uniforms, seeded
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError
@@ -16,24 +16,21 @@ from m33d_hf.errors import ConfigError
 ERASING_ATTEMPTS = 10
 
 
-def rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> torch.Tensor:
-    """Apply torchvision's RandAugment to the RGB of a sample, the same operations with the same strength to all frames.
+def draw_rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> tuple[Operation, ...]:
+    """Draw torchvision's RandAugment of a sample's RGB, the same operations with the same strength for all frames.
 
     It stands in for VideoMAE's 'rand-m7-n4-mstd0.5-inc1': other operations (no invert, no solarize-add), bilinear
     instead of bicubic, no noise on the magnitude, every operation applied (there with probability one half), and
-    magnitudes that count to 30 (there to 10). What geometry moves out of the frame is mid-grey.
+    magnitudes that count to 30 (there to 10). It is drawn for the whole frames and carried out on the crop, which
+    follows what moves (`rand_geometry`); what comes from outside is mid-grey.
 
     Args:
-        sample: with (T, 3, H, W) uint8 RGB and its draw in `meta`.
+        sample: with (T, 3, H, W) RGB and its draw in `meta`.
         ops: number of operations, at least 1.
         magnitude: strength, 0 to 30.
 
-    Returns:
-        (T, 3, H, W) uint8.
-
     Raises:
         ConfigError: the sample has depth, pixel labels or another map, which would no longer match the RGB.
-        MissingDependencyError: torchvision is not installed.
     """
     if sample.depth is not None or sample.segmentation is not None or sample.meta.get("modalities"):
         raise ConfigError(
@@ -47,7 +44,7 @@ def rand_augment(sample: RGBDSample, ops: int, magnitude: int) -> torch.Tensor:
         )
     draw: Draw = sample.meta["draw"]
     with seeded(draw.seed, draw.epoch, sample.key, draw.view, "randaugment"):
-        return augment_clip(sample.rgb, ops, magnitude)
+        return draw_operations(ops, magnitude, sample.height, sample.width)
 
 
 def erase_box(height: int, width: int, options: TransformOptions, draws: Uniforms) -> tuple[int, int, int, int] | None:

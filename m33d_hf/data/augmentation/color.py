@@ -1,7 +1,7 @@
 """Colour augmentation of RGB frames; parameters mean the same as in torchvision.
 
-Written on float frames in one go: on the small images of the embedded data, torchvision's one conversion to and
-from uint8 per operation costs more than the operations.
+Written on float frames in one go, with a factor per frame: on the small images of the embedded data, torchvision's one
+conversion to and from uint8 per operation, and one call per image, cost more than the operations.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ def adjust_saturation(frames: torch.Tensor, factor: Factor) -> torch.Tensor:
 
 
 def adjust_hue(frames: torch.Tensor, shift: Factor) -> torch.Tensor:
-    """Turn the HSV hue of (..., 3, H, W) float32 CPU frames by `shift` of a circle, -0.5 to 0.5; the rest stays.
+    """Turn the HSV hue of (..., 3, H, W) float32 frames by `shift` of a circle, -0.5 to 0.5; the rest stays.
 
     With value V, chroma C and hue h in sixths of the circle, channel n of (5, 3, 1) is
     V - C max(0, min(k, 4 - k, 1)), k = (n + h) mod 6.
     """
+    if frames.device.type != "cpu":
+        return turned_by_torch(frames, shift)
     pixels = frames.numpy()
     turns = np.asarray(shift, np.float64)
     height, width = pixels.shape[-2:]
@@ -62,6 +64,19 @@ def adjust_hue(frames: torch.Tensor, shift: Factor) -> torch.Tensor:
         for top in range(0, height, rows):
             place[:, top : top + rows] = _turned(frame[:, top : top + rows], turn)
     return torch.from_numpy(found)
+
+
+def turned_by_torch(frames: torch.Tensor, shift: Factor) -> torch.Tensor:
+    """`adjust_hue` on accelerators, equal up to rounding."""
+    red, green, blue = frames.unbind(-3)
+    high = frames.amax(-3)
+    chroma = high - frames.amin(-3)
+    safe = chroma.clamp_min(1e-6)
+    hue = torch.where(green == high, (blue - red) / safe + 2, (red - green) / safe + 4)
+    hue = torch.where(red == high, (green - blue) / safe, hue)
+    k = hue.unsqueeze(-3) + (torch.tensor((5.0, 3.0, 1.0), device=frames.device).view(3, 1, 1) + 6.0 * shift)
+    k = k - torch.floor(k / 6) * 6
+    return high.unsqueeze(-3) - chroma.unsqueeze(-3) * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
 def _turned(pixels: np.ndarray, turns: np.ndarray) -> np.ndarray:
@@ -140,11 +155,13 @@ def color_jitter(frames: torch.Tensor, drawn: Sequence[Jitter]) -> torch.Tensor:
                 groups.setdefault(jitter.order[place], []).append(row)
         for step, rows in groups.items():
             factors = [drawn[row].factors[step] for row in rows]
-            factor = torch.tensor(factors, dtype=torch.float64 if step == 3 else torch.float32).view(-1, 1, 1, 1)
+            # The shift of a hue in float64, but where an accelerator has none.
+            dtype = torch.float64 if step == 3 and frames.device.type == "cpu" else torch.float32
+            factor = torch.tensor(factors, dtype=dtype, device=frames.device).view(-1, 1, 1, 1)
             if len(rows) == len(frames):
                 frames = _STEPS[step](frames, factor if len(set(factors)) > 1 else factors[0])
             else:
-                index = torch.tensor(rows)
+                index = torch.tensor(rows, device=frames.device)
                 frames.index_copy_(0, index, _STEPS[step](frames.index_select(0, index), factor))
     return frames
 

@@ -14,6 +14,8 @@ from m33d_hf.data.augmentation.options import MixingOptions
 from m33d_hf.data.randomness import SeedPart, seeded
 
 Box = tuple[int, int, int, int]
+# Values of a row: two parts of them and their blend are 768 KiB of float32.
+BLENDED_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def mix_batch(pixels: torch.Tensor, targets_BL: torch.Tensor, drawn: MixDraw) ->
     """Mix every row with its partner, row B - 1 - i; the middle row of an odd batch stays as it is.
 
     Args:
-        pixels: (B, ..., H, W) float; a box spans all frames and channels.
+        pixels: (B, ..., H, W) float, contiguous; overwritten. A box spans all frames and channels.
         targets_BL: rows of sum 1.
         drawn: one draw for the whole batch.
 
@@ -80,9 +82,22 @@ def mix_batch(pixels: torch.Tensor, targets_BL: torch.Tensor, drawn: MixDraw) ->
     if drawn.share == 1.0:
         return pixels, targets_BL
     targets = targets_BL * drawn.share + targets_BL.flip(0) * (1.0 - drawn.share)
-    if drawn.box is None:
-        return torch.lerp(pixels.flip(0), pixels, drawn.share), targets
-    top, bottom, left, right = drawn.box
-    mixed = pixels.clone()
-    mixed[..., top:bottom, left:right] = pixels.flip(0)[..., top:bottom, left:right]
-    return mixed, targets
+    if drawn.box is not None:
+        top, bottom, left, right = drawn.box
+        box = pixels[..., top:bottom, left:right]
+        box.copy_(box.flip(0))
+    elif pixels.device.type == "cpu":
+        _blend_pairs(pixels, drawn.share)
+    else:
+        pixels = torch.lerp(pixels.flip(0), pixels, drawn.share)
+    return pixels, targets
+
+
+def _blend_pairs(pixels: torch.Tensor, share: float) -> None:
+    """Blend every row with its partner in place, a part of two rows at a time that the cache holds."""
+    rows = pixels.view(len(pixels), -1)
+    for row in range(len(rows) // 2):
+        for one, other in zip(rows[row].split(BLENDED_AT_ONCE), rows[-1 - row].split(BLENDED_AT_ONCE), strict=True):
+            blended = torch.lerp(other, one, share)
+            torch.lerp(one, other, share, out=other)
+            one.copy_(blended)

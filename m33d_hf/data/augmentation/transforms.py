@@ -2,8 +2,8 @@
 
 One geometry is drawn per sample and applied to every frame and every map: RGB with antialiasing, depth and labels by
 the nearest pixel, so that no valid depth is mixed with a hole. Padding is mid-grey in RGB, NaN in depth, 255 (ignored)
-in labels. Colour touches RGB only. Draws are functions of the sample's draw and key; geometry and colour have their
-own, so that switching one off leaves the other as it was.
+in labels. RandAugment and colour touch RGB only and come last. Draws are functions of the sample's draw and key; each
+of the three has its own, so that switching one off leaves the others as they were.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 
 from m33d_hf.data.augmentation.batch_rows import BatchRows
-from m33d_hf.data.augmentation.clips import rand_augment
-from m33d_hf.data.augmentation.color import UNCHANGED, Jitter, color_jitter, draw_jitter, gaussian_blur, grey
+from m33d_hf.data.augmentation.clips import draw_rand_augment
+from m33d_hf.data.augmentation.color import draw_jitter
 from m33d_hf.data.augmentation.crops import multi_scale_crop, random_crop, random_resized_crop, scale_jitter
 from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.rand_augmentation import Operation
+from m33d_hf.data.augmentation.rand_geometry import follow, surround
+from m33d_hf.data.augmentation.rgb_changes import ColorDraw, RgbChanges, change_clips
 from m33d_hf.data.augmentation.views import crop_offset
 from m33d_hf.data.overriding import restated
 from m33d_hf.data.randomness import Draw, Uniforms
@@ -34,9 +37,6 @@ from m33d_hf.modeling.preprocessing_m33d import (
     place,
     size_pair,
 )
-
-# 1 MiB of float32 is one core's share of the second-level cache.
-VALUES_AT_ONCE = 1 << 18
 
 
 def build_transform(
@@ -115,9 +115,9 @@ class TrainTransform:
 
     Attributes:
         aligns: see EvaluationTransform.
-        in_parts: samples of a batch are begun one by one and finished together, and the mirroring of RGB may be left to
-            the collator; otherwise each is a call. Both are False for a subclass with a `__call__`, `begin` or `finish`
-            of its own that does not state them.
+        in_parts: samples of a batch are begun one by one and finished together, and changing and mirroring RGB may be
+            left to the collator; otherwise each is a call. Both are False for a subclass with a `__call__`, `begin` or
+            `finish` of its own that does not state them.
 
     Raises (when called):
         DataError: maps of different sizes, or an image smaller than a patch.
@@ -139,44 +139,45 @@ class TrainTransform:
         return self.finish([self.begin(sample)])[0]
 
     def begin(self, sample: RGBDSample, rows: BatchRows | None = None) -> Begun:
-        """Do all but colour, which `finish` does for many samples at once; raises as a call does.
+        """Do all but what changes RGB alone, which `finish` does for many samples at once; raises as a call does.
 
         A picture that is only resized takes its place among `rows`, those of the batch to come.
         """
         image = checked_size(sample, self.patch_size)
         draw: Draw = sample.meta["draw"]
-        if self.options.randaugment_ops > 0:
-            frames = rand_augment(sample, self.options.randaugment_ops, self.options.randaugment_magnitude)
-            sample = dataclasses.replace(sample, rgb=frames)
         draws = Uniforms(draw.generator(sample.key, "geometry"))
         flip = draws.chance(self.options.flip)
         placement = self._place(image, draws)
-        rgb = color = None
+        rgb = None
+        changes = self._draw_changes(sample, placement)
         if sample.rgb is not None:
-            color = self._draw_color(draw, sample.key)
-            # Colour works on planes; otherwise the device may put pixels into planes while it normalises them.
+            frames, seen = sample.rgb, placement
+            if changes is not None and changes.operations:
+                frames, seen = surround(frames, follow(placement, changes.operations, image))
+            # Changes need planes; otherwise the device may put pixels into planes while it normalises them.
             place = None
-            if rows is not None and color is None and placement.fills and sample.rgb.stride(1) == 1:
-                place = rows.take(len(sample.rgb), self.size)
-            rgb = placement.view(sample.rgb, self.options.resize_mode, planes=color is not None, out=place)
-        return Begun(_with_maps(sample, rgb, placement, flip), placement, flip, color)
+            if rows is not None and seen.fills and frames.stride(1) == 1:
+                place = rows.take(len(frames), self.size)
+            planes = changes is not None and rows is None
+            rgb = seen.view(frames, self.options.resize_mode, planes=planes, out=place)
+        return Begun(_with_maps(sample, rgb, placement, flip), placement, flip, changes)
 
-    def finish(self, begun: Sequence[Begun], mirror: bool = True) -> list[RGBDSample]:
-        """The samples from `begin` with their colour augmentation; the result does not depend on how many are finished
+    def finish(self, begun: Sequence[Begun], whole: bool = True) -> list[RGBDSample]:
+        """The samples from `begin` with their RGB changed; the result does not depend on how many are finished
         together.
 
-        Without `mirror`, mirroring pictures is left to the caller (`RGBDSample.mirrored`).
+        Unless `whole`, changing and mirroring pictures is left to the caller (`RGBDSample.changes`, `mirrored`).
         """
-        colored = [each for each in begun if each.color is not None]
-        if colored:
-            change_colors(colored)
+        if whole:
+            change_samples(begun)
         for each in begun:
             rgb = each.sample.rgb
             if rgb is not None:
-                # After colour, so that padding keeps its own.
+                # Changes leave padding as it is.
                 rgb = each.placement.pad(rgb, RGB_FILL)
-                each.sample.rgb = rgb.flip(-1) if each.flip and mirror else rgb
-                each.sample.mirrored = each.flip and not mirror
+                each.sample.rgb = rgb.flip(-1) if each.flip and whole else rgb
+                each.sample.mirrored = each.flip and not whole
+                each.sample.changes = None if whole else each.changes
         return [each.sample for each in begun]
 
     def _place(self, image: Size, draws: Uniforms) -> Placement:
@@ -190,6 +191,16 @@ class TrainTransform:
         if options.train_crop == "scale_jitter":
             return scale_jitter(image, self.size, options.scale, draws)
         return place(image, self.size, options.train_crop)
+
+    def _draw_changes(self, sample: RGBDSample, placement: Placement) -> RgbChanges | None:
+        options, draw = self.options, sample.meta["draw"]
+        (bottom, right), (top, left) = placement.resized, placement.offset
+        shown = (min(bottom - top, self.size[0]), min(right - left, self.size[1]))
+        operations: tuple[Operation, ...] = ()
+        if options.randaugment_ops > 0:
+            operations = draw_rand_augment(sample, options.randaugment_ops, options.randaugment_magnitude)
+        color = None if sample.rgb is None else self._draw_color(draw, sample.key)
+        return RgbChanges(shown, operations, color) if operations or color is not None else None
 
     def _draw_color(self, draw: Draw, key: str) -> ColorDraw | None:
         options = self.options
@@ -209,56 +220,26 @@ class TrainTransform:
         )
 
 
-class ColorDraw(NamedTuple):
-    """What changes in the colour of one sample; `blur` is (kernel, deviation)."""
-
-    jitter: Jitter | None
-    whiten: bool
-    blur: tuple[int, float] | None
-
-
 @dataclass
 class Begun:
-    """A sample without its colour yet: maps as they will be, RGB neither padded nor flipped."""
+    """A sample whose RGB is not changed yet: maps as they will be, RGB neither padded nor flipped."""
 
     sample: RGBDSample
     placement: Placement
     flip: bool
-    color: ColorDraw | None
+    changes: RgbChanges | None
 
 
-def change_colors(begun: Sequence[Begun]) -> None:
-    """Change the RGB of samples as their colour draws say, several at a time where they are small.
-
-    A frame of 48 pixels costs less than the calls of the operations on it; large frames together leave the cache.
-    """
-    waiting: dict[torch.Size, list[tuple[Begun, torch.Tensor, ColorDraw]]] = {}
-    for each in begun:
-        if each.color is not None and each.sample.rgb is not None:
-            rgb = each.sample.rgb
-            waiting.setdefault(rgb.shape, []).append((each, rgb, each.color))
-    for shape, members in waiting.items():
-        count = max(VALUES_AT_ONCE // shape.numel(), 1)
-        for start in range(0, len(members), count):
-            some = members[start : start + count]
-            changed = _changed([rgb for _, rgb, _ in some], [color for _, _, color in some])
-            for (each, _, _), rgb in zip(some, changed, strict=True):
-                each.sample.rgb = rgb
-
-
-def _changed(clips: Sequence[torch.Tensor], draws: Sequence[ColorDraw]) -> Sequence[torch.Tensor]:
-    """Clips of one shape (T, 3, H, W) uint8 with other colours."""
-    frames = torch.cat(list(clips)).float()
-    length = len(clips[0])
-    if any(draw.jitter is not None for draw in draws):
-        frames = color_jitter(frames, [draw.jitter or UNCHANGED for draw in draws for _ in range(length)])
-    for number, draw in enumerate(draws):
-        clip = frames[number * length : (number + 1) * length]
-        if draw.whiten:
-            clip.copy_(grey(clip).expand_as(clip))
-        if draw.blur is not None:
-            clip.copy_(gaussian_blur(clip, *draw.blur))
-    return frames.round_().clamp_(0, 255).to(torch.uint8).split(length)
+def change_samples(begun: Sequence[Begun]) -> None:
+    """Carry out the changes of samples, those of one size together."""
+    waiting = [
+        (each.sample, rgb, changes)
+        for each in begun
+        if (rgb := each.sample.rgb) is not None and (changes := each.changes) is not None
+    ]
+    changed = change_clips([rgb for _, rgb, _ in waiting], [changes for _, _, changes in waiting])
+    for (sample, _, _), rgb in zip(waiting, changed, strict=True):
+        sample.rgb = rgb
 
 
 def checked_size(sample: RGBDSample, patch_size: Size) -> Size:

@@ -65,18 +65,19 @@ class Collator:
         deferred: leave a `Finishing` in ``meta["finishing"]`` instead of finishing the batch; see `deferring`.
         defers: whether it supports this; False for a subclass that overrides `__call__` without setting it, because
             that would change unfinished batches.
-        takes_mirrored: whether `collate` handles `RGBDSample.mirrored` (mirroring left to the collator); False for a
-            subclass that overrides `collate` without setting it: it gets samples that are already mirrored.
+        takes_incomplete: whether `collate` handles `RGBDSample.changes` and `mirrored`, as `_rgb` does (changing and
+            mirroring RGB left to the collator); False for a subclass that overrides `collate` without setting it: it
+            gets complete samples.
     """
 
     deferred = False
     defers = True
-    takes_mirrored = False
+    takes_incomplete = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         restated(cls, "defers", "__call__")
-        restated(cls, "takes_mirrored", "collate")
+        restated(cls, "takes_incomplete", "collate")
 
     def __init__(self, config: M33DConfig, check_size: bool = True) -> None:
         self.config = config
@@ -99,8 +100,8 @@ class Collator:
         batch: Batch = {}
         steps: list[Step] = []
         if kept:
-            if not self.takes_mirrored:
-                kept = [sample.mirror() for sample in kept]
+            if not self.takes_incomplete:
+                kept = [sample.complete() for sample in kept]
             for sample in kept:
                 self._check_shape(sample)
             batch, steps = self._collated(kept)
@@ -142,8 +143,8 @@ class Collator:
         """RGB, (B, 3, H, W) uint8, with T after B for clips, and its normalisation."""
         spec = self._spec("rgb")
         frames = _stacked([_needed(sample.rgb, sample, "RGB") for sample in samples])
-        mirrored = _mirrored(samples)
-        return self._flat(frames), NormalizeRgb("pixel_values", spec.channel_mean, spec.channel_std, mirrored=mirrored)
+        left = (_mirrored(samples), _changes(samples))
+        return self._flat(frames), NormalizeRgb("pixel_values", spec.channel_mean, spec.channel_std, None, *left)
 
     def _spec(self, name: str) -> ModalitySpec:
         return self.specs[name] if name in self.specs else self.config.spec(name)
@@ -182,7 +183,7 @@ class PretrainingCollator(Collator):
         hide: False never hides a modality nor adds noise to it (evaluation with everything shown).
     """
 
-    takes_mirrored = True
+    takes_incomplete = True
 
     def __init__(self, config: M33DConfig, check_size: bool = True, hide: bool = True) -> None:
         super().__init__(config, check_size)
@@ -218,7 +219,8 @@ class PretrainingCollator(Collator):
         if spec.name == "rgb":
             frames = _stacked([_needed(sample.rgb, sample, "RGB") for sample in samples])
             scale = (spec.channel_mean, spec.channel_std)
-            return frames, NormalizeRgb(spec.input_name, *scale, spec.mask_name, _mirrored(samples))
+            left = (_mirrored(samples), _changes(samples))
+            return frames, NormalizeRgb(spec.input_name, *scale, spec.mask_name, *left)
         if spec.name == "depth":
             depth = torch.stack([_needed(sample.depth, sample, "depth") for sample in samples])
             mode, scope = self.config.depth_standardization, self.config.depth_standardization_scope
@@ -240,7 +242,7 @@ class PretrainingCollator(Collator):
 class SegmentationCollator(Collator):
     """``pixel_values`` and ``labels`` (B, H, W) int64, with the config's ignore index where nothing is labelled."""
 
-    takes_mirrored = True
+    takes_incomplete = True
 
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
         """See the class."""
@@ -255,7 +257,7 @@ class SegmentationCollator(Collator):
 class DepthCollator(Collator):
     """``pixel_values`` and ``labels`` (B, H, W) float32 metres, NaN where invalid."""
 
-    takes_mirrored = True
+    takes_incomplete = True
 
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
         """See the class."""
@@ -279,7 +281,7 @@ class ClipClassificationCollator(Collator):
         check_size: see Collator.
     """
 
-    takes_mirrored = True
+    takes_incomplete = True
 
     def __init__(
         self,
@@ -356,6 +358,12 @@ def _mirrored(samples: Sequence[RGBDSample]) -> torch.Tensor | None:
     """(B,) bool, whose RGB is still to be mirrored; None where no sample's is."""
     rows = [sample.mirrored for sample in samples]
     return torch.tensor(rows) if any(rows) else None
+
+
+def _changes(samples: Sequence[RGBDSample]) -> list[Any] | None:
+    """What is still to be done to the RGB of each row before it is mirrored; None where there is nothing to do."""
+    rows = [sample.changes for sample in samples]
+    return rows if any(row is not None for row in rows) else None
 
 
 def _further(sample: RGBDSample, name: str) -> torch.Tensor:

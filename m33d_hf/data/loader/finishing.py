@@ -1,4 +1,4 @@
-"""The last steps of a batch, done on its device: normalisation, and everything that depends on normalised pixels.
+"""The last steps of a batch, done on its device: changes of RGB alone, normalisation, and what depends on it.
 
 Loaders deliver uint8 RGB, raw depth and uint8 labels (a quarter of the memory, and nothing that a device does faster),
 with a `Finishing` in ``meta`` that says what is left. Everything random in it was drawn by the collator, or is drawn
@@ -17,6 +17,7 @@ import torch
 
 from m33d_hf.data.augmentation.clips import Erasing
 from m33d_hf.data.augmentation.mixing import MixDraw, mix_batch
+from m33d_hf.data.augmentation.rgb_changes import RgbChanges, change_rows
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.modeling.depth_m33d import standardize_depth
 from m33d_hf.modeling.masking_m33d import Keep, settle_keep, tubelet_motion
@@ -38,7 +39,8 @@ class NormalizeRgb:
     """uint8 RGB (B, ..., 3, H, W) to float32; `mask_name` gets the validity mask (B, ..., 1, H, W), which is True
     everywhere.
 
-    Rows named by `mirrored`, (B,) bool, are mirrored first, left to right.
+    Rows are changed first (RandAugment, colour), as `changes` says for each, None for nothing; then those named by
+    `mirrored`, (B,) bool, are mirrored, left to right.
     """
 
     name: str
@@ -46,22 +48,25 @@ class NormalizeRgb:
     std: Sequence[float] | None
     mask_name: str | None = None
     mirrored: torch.Tensor | None = None
+    changes: Sequence[RgbChanges | None] | None = None
 
     def apply(self, batch: Batch) -> None:
         """See the class."""
         pixels = batch[self.name]
+        if self.changes is not None:
+            pixels = change_rows(pixels, self.changes)
         if self.mirrored is not None:
-            pixels = mirror_rows(pixels, self.mirrored)
+            pixels = mirror_rows(pixels, self.mirrored, in_place=self.changes is not None)
         batch[self.name] = normalize_rgb(pixels, self.mean, self.std)
         if self.mask_name is not None:
             batch[self.mask_name] = torch.ones_like(batch[self.name][..., :1, :, :], dtype=torch.bool)
 
 
-def mirror_rows(pixels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """A copy of (B, ..., W) in which the rows (B,) bool are mirrored along the last axis."""
+def mirror_rows(pixels: torch.Tensor, rows: torch.Tensor, in_place: bool = False) -> torch.Tensor:
+    """A copy of (B, ..., W) in which the rows (B,) bool are mirrored along the last axis; `in_place` may overwrite."""
     if pixels.device.type != "cpu":  # to ask which rows they are would make the host wait for the device
         return torch.where(rows.view(-1, *[1] * (pixels.dim() - 1)), pixels.flip(-1), pixels)
-    pixels = pixels.clone()
+    pixels = pixels if in_place else pixels.clone()
     for row in rows.nonzero()[:, 0].tolist():
         pixels[row] = pixels[row].flip(-1)
     return pixels
@@ -156,7 +161,7 @@ class EraseBoxes:
 
 @dataclass(frozen=True)
 class Mix:
-    """Mixup or CutMix of pixels and soft targets, as drawn."""
+    """Mixup or CutMix of pixels and soft targets, as drawn; writes to the memory that normalisation allocated."""
 
     name: str
     targets: str

@@ -138,7 +138,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
     def deferring(self) -> SampleDataset:
         """The data set for a collator that defers (`collation.deferring`): less work here, more on the device.
 
-        Pictures that are only cropped, resized and mirrored are written into the batch's memory and not mirrored yet.
+        Pictures that are cropped and resized are written into the batch's memory, and neither changed nor mirrored yet.
         """
         twin = copy.copy(self)
         twin.deferred = isinstance(self.transform, TrainTransform) and self.transform.in_parts
@@ -154,7 +154,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
 
     def __getitems__(self, rows: Sequence[Row]) -> list[RGBDSample | Views]:
         """The samples of `rows`, each equal to what it is alone; DataLoader calls this for a batch. Small images share
-        their colour steps.
+        their colour steps, where these are not left to the device.
 
         Raises:
             DataError: as for a single row.
@@ -167,7 +167,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         begin, finish = transform.begin, transform.finish
         if self.deferred:
             places = BatchRows(len(rows) * self.num_views)
-            begin, finish = partial(begin, rows=places), partial(finish, mirror=False)
+            begin, finish = partial(begin, rows=places), partial(finish, whole=False)
         begun = [self._read(row, lambda clips: [begin(view) for view in self._repeated(clips)]) for row in rows]
         finished = iter(finish([view for item in begun if isinstance(item, list) for view in item]))
         found: list[RGBDSample | Views] = []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
 
 import pytest
 import torch
 
-from m33d_hf.data.augmentation.clips import draw_erasing, erase_box, rand_augment
+from m33d_hf.data.augmentation.clips import draw_erasing, draw_rand_augment, erase_box
 from m33d_hf.data.augmentation.options import TransformOptions
+from m33d_hf.data.augmentation.rand_augmentation import augment_clip, draw_operations
+from m33d_hf.data.augmentation.rand_geometry import follow, surround
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.loader.finishing import EraseBoxes
-from m33d_hf.data.randomness import Draw, Uniforms, generator_of
+from m33d_hf.data.randomness import Draw, Uniforms, generator_of, seeded
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError
 
@@ -26,10 +29,15 @@ def clip(frames=4, epoch=0, view=0, key="clip", **maps):
 # RandAugment -------------------------------------------------------------------------------------------------
 
 
+def augmented(sample, ops, magnitude):
+    """The frames with the draw carried out where they are."""
+    return augment_clip(sample.rgb, draw_rand_augment(sample, ops, magnitude))
+
+
 def test_all_frames_get_the_same_operations():
     changed = 0
     for epoch in range(25):
-        frames = rand_augment(clip(epoch=epoch), 4, 7)
+        frames = augmented(clip(epoch=epoch), 4, 7)
         assert frames.dtype == torch.uint8 and frames.shape == (4, 3, 40, 56)
         assert all(torch.equal(frames[0], frames[number]) for number in range(1, 4))
         changed += not torch.equal(frames, clip().rgb)
@@ -37,29 +45,37 @@ def test_all_frames_get_the_same_operations():
 
 
 def test_it_is_a_function_of_seed_epoch_key_and_view():
-    base = rand_augment(clip(), 4, 7)
+    base = draw_rand_augment(clip(), 4, 7)
+    with seeded(0, 0, "clip", 0, "randaugment"):  # as ever: a resumed run draws what it would have drawn
+        assert base == draw_operations(4, 7, 40, 56)
     state = torch.get_rng_state()
-    assert torch.equal(rand_augment(clip(), 4, 7), base) and torch.equal(torch.get_rng_state(), state)
+    assert draw_rand_augment(clip(), 4, 7) == base and torch.equal(torch.get_rng_state(), state)
     others = [clip(epoch=1), clip(view=1), clip(key="other")]
-    assert sum(torch.equal(rand_augment(other, 4, 7), base) for other in others) <= 1  # few operations may agree
+    assert sum(draw_rand_augment(other, 4, 7) == base for other in others) <= 1
 
 
 def test_strength_grows_with_the_magnitude():
     def distance(magnitude):
-        moved = [rand_augment(clip(1, epoch=epoch), 2, magnitude).float() for epoch in range(30)]
+        moved = [augmented(clip(1, epoch=epoch), 2, magnitude).float() for epoch in range(30)]
         return sum(float((frames - clip(1).rgb).abs().mean()) for frames in moved)
 
     assert distance(25) > 1.3 * distance(3)
 
 
-def test_it_runs_before_the_crop_and_leaves_the_geometry_draw_alone():
-    plain = build_transform(TransformOptions(train_crop="random", flip=0.5), True, 24)
-    augmented = build_transform(TransformOptions(train_crop="random", flip=0.5, randaugment_ops=2), True, 24)
-    for epoch in range(8):
-        first = clip(epoch=epoch)
-        frames = rand_augment(first, 2, 7)
-        by_hand = plain(RGBDSample(first.key, frames, meta=first.meta))
-        assert torch.equal(augmented(clip(epoch=epoch)).rgb, by_hand.rgb)
+@pytest.mark.parametrize("crop", ["random", "random_resized", "scale_jitter"])
+def test_it_runs_on_the_crop_and_leaves_the_geometry_draw_and_padding_alone(crop):
+    options = TransformOptions(train_crop=crop, scale=(0.5, 1.0), flip=0.5)
+    plain = build_transform(options, True, 24)
+    both = build_transform(dataclasses.replace(options, randaugment_ops=2), True, 24)
+    for epoch in range(12):
+        first, untouched = clip(epoch=epoch), plain.begin(clip(epoch=epoch))
+        begun = both.begin(first)
+        assert (begun.flip, begun.placement) == (untouched.flip, untouched.placement)
+        drawn = draw_rand_augment(first, 2, 7)
+        part, seen = surround(first.rgb, follow(untouched.placement, drawn, (40, 56)))
+        frames = untouched.placement.pad(augment_clip(seen.view(part), drawn), 128)
+        frames = frames.flip(-1) if begun.flip else frames
+        assert torch.equal(both(clip(epoch=epoch)).rgb, frames)
 
 
 @pytest.mark.parametrize("maps", [{"depth": torch.ones(4, 1, 40, 56)}, {"segmentation": torch.zeros(4, 40, 56)}])
@@ -67,7 +83,7 @@ def test_a_sample_with_other_maps_is_refused(maps):
     with pytest.raises(ConfigError, match=r"clip: RandAugment moves only the RGB.*randaugment_ops 0"):
         build_transform(TransformOptions(randaugment_ops=1), True, 24)(clip(**maps))
     with pytest.raises(ConfigError, match=r"the sample has none"):
-        rand_augment(RGBDSample("empty"), 1, 1)
+        draw_rand_augment(RGBDSample("empty"), 1, 1)
 
 
 @pytest.mark.parametrize("values", [{"randaugment_ops": -1}, {"randaugment_magnitude": 31}])

@@ -37,7 +37,7 @@ def test_smoothed_targets_give_the_label_smoothing_cross_entropy():
 @pytest.mark.parametrize("batch", [1, 4, 5])
 def test_mixup_is_the_formula(batch):
     pixels, targets = clips(batch), soft_targets(torch.arange(batch) % 3, 3, 0.1)
-    mixed, soft = mix_batch(pixels, targets, MixDraw(0.3))
+    mixed, soft = mix_batch(pixels.clone(), targets, MixDraw(0.3))
     for row in range(batch):
         partner = batch - 1 - row
         expected = 0.3 * pixels[row].double() + 0.7 * pixels[partner].double()
@@ -54,7 +54,7 @@ def test_cutmix_pastes_one_box_in_all_frames_and_counts_its_pixels(batch):
     seen = 0
     for seed in range(30):
         drawn = draw_mix(options, 8, 12, seed)
-        mixed, soft = mix_batch(pixels, targets, drawn)
+        mixed, soft = mix_batch(pixels.clone(), targets, drawn)
         pasted = (mixed[0] == pixels[-1]).all(dim=1)  # (T, H, W): noise of two clips never agrees in three channels
         assert torch.equal(pasted[0], pasted[1]) and torch.equal(
             mixed[0][:, :, ~pasted[0]], pixels[0][:, :, ~pasted[0]]

@@ -1,71 +1,65 @@
-"""Our RandAugment is torchvision's, bit for bit."""
+"""Draws are torchvision's, and clips that are changed together come out as each alone."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 
-from m33d_hf.data.augmentation.rand_augmentation import OPERATIONS, augment_clip
-from m33d_hf.data.randomness import generator_of, seeded
+from helpers.clip_operations import clips, theirs
+from m33d_hf.data.augmentation.rand_augmentation import OPERATIONS, augment_together, draw_operations
+from m33d_hf.data.randomness import seeded
 
 v2 = pytest.importorskip("torchvision.transforms.v2")
+SHIFTS = ("TranslateX", "TranslateY")
 
 
-def theirs(ops: int, magnitude: int):
-    return v2.RandAugment(ops, magnitude, interpolation=v2.InterpolationMode.BILINEAR, fill=[128] * 3)
+class Noting(v2.RandAugment):
+    """torchvision's RandAugment, which notes what it does instead of doing it."""
+
+    def __init__(self, ops: int, magnitude: int) -> None:
+        super().__init__(ops, magnitude)
+        self.noted: list[tuple[str, float]] = []
+
+    def _apply_image_or_video_transform(self, image: Any, transform_id: str, magnitude: float, **_: Any) -> Any:
+        self.noted.append((transform_id, magnitude))
+        return image
 
 
-def clips() -> list[torch.Tensor]:
-    """Noise, a narrow range with a flat plane, and few values; as planes and as decoded."""
-    draws = generator_of(3)
-    noise = torch.randint(0, 256, (3, 30, 41, 3), generator=draws, dtype=torch.uint8).permute(0, 3, 1, 2)
-    narrow = (noise // 4 + 90).contiguous()
-    narrow[1, 2] = 7
-    return [noise, narrow, noise // 128 * 128]
-
-
-def test_the_operations_are_torchvisions_in_its_order():
-    assert tuple(theirs(1, 7)._AUGMENTATION_SPACE) == OPERATIONS
+def test_the_operations_are_torchvisions_in_its_order() -> None:
+    assert tuple(v2.RandAugment(1, 7)._AUGMENTATION_SPACE) == OPERATIONS
 
 
 @pytest.mark.parametrize("magnitude", [0, 7, 19, 30])
-def test_every_operation_gives_torchvisions_pixels(magnitude: int):
-    met = set()
+def test_operations_strengths_and_order_are_torchvisions(magnitude: int) -> None:
+    """Bit for bit, and the generator is left as torchvision leaves it."""
+    met, frames = set(), torch.zeros(1, 3, 30, 41, dtype=torch.uint8)
     for seed in range(60):
-        with seeded("operation", seed):
-            met.add(OPERATIONS[int(torch.randint(len(OPERATIONS), ()))])
-        for frames in clips():
-            before = frames.clone()
-            with seeded("operation", seed):
-                ours, after = augment_clip(frames, 1, magnitude), torch.rand(3)
-            with seeded("operation", seed):
-                expected, state = theirs(1, magnitude)(frames), torch.rand(3)
-            assert torch.equal(ours, expected) and torch.equal(after, state) and torch.equal(frames, before)
+        with seeded("draw", seed):
+            ours, after = draw_operations(3, magnitude, 30, 41), torch.rand(3)
+        noting = Noting(3, magnitude)
+        with seeded("draw", seed):
+            noting(frames)
+            state = torch.rand(3)
+        assert list(ours) == noting.noted and torch.equal(after, state)
+        met |= {operation.name for operation in ours}
     assert met == set(OPERATIONS)
 
 
-def test_several_operations_in_a_row():
-    for seed in range(40):
-        for frames in clips():
-            with seeded("row", seed):
-                ours = augment_clip(frames, 4, 7)
-            with seeded("row", seed):
-                assert torch.equal(ours, theirs(4, 7)(frames))
-
-
-def test_shifts_of_a_large_picture_are_exact():
-    """Sampling positions of float32 are least exact there."""
-    frames = torch.randint(0, 256, (1, 3, 1080, 1920), generator=generator_of(5), dtype=torch.uint8)
-    found = 0
-    for seed in range(60):
-        with seeded("large", seed):
-            name = OPERATIONS[int(torch.randint(len(OPERATIONS), ()))]
-        if name.startswith("Translate"):
-            found += 1
-            with seeded("large", seed):
-                ours = augment_clip(frames, 1, 11 + seed % 19)
-            with seeded("large", seed):
-                assert torch.equal(ours, theirs(1, 11 + seed % 19)(frames))
-        if found == 4:
-            break
-    assert found == 4
+@pytest.mark.parametrize("magnitude", [7, 30])
+def test_clips_changed_together_have_torchvisions_pixels(magnitude: int) -> None:
+    """The path of accelerators, on this CPU: bit for bit."""
+    given = clips(24)
+    drawn = []
+    for seed in range(24):
+        with seeded("together", seed):
+            drawn.append(draw_operations(4 if seed % 5 else 1, magnitude, 30, 41))
+    before = given.clone()
+    found = augment_together(given, drawn)
+    assert torch.equal(given, before) and {op.name for each in drawn for op in each} == set(OPERATIONS)
+    for clip, operations, changed in zip(given, drawn, found, strict=True):
+        for operation in operations:
+            if operation.name not in SHIFTS:
+                clip = theirs(clip, operation)
+        assert torch.equal(changed, clip)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
 
-from m33d_hf.data.augmentation import color, transforms
+from m33d_hf.data.augmentation import color, rgb_changes
 from m33d_hf.data.augmentation.crops import fixed_offsets, multi_scale_crop, random_resized_crop, scale_jitter
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
@@ -230,7 +230,7 @@ def test_frames_jittered_together_are_bit_equal_to_each_alone():
 
 @pytest.mark.parametrize("at_once", [1, 1 << 18])
 def test_samples_finished_together_are_bit_equal_to_each_alone(at_once, monkeypatch):
-    monkeypatch.setattr(transforms, "VALUES_AT_ONCE", at_once)
+    monkeypatch.setattr(rgb_changes, "VALUES_AT_ONCE", at_once)
     options = TransformOptions(train_crop="scale_jitter", scale=(0.5, 1.5), color_jitter=0.6, grayscale=0.3, blur=0.4)
     transform = build_transform(options, True, (30, 26))
     samples = [ramp_sample(epoch=i) for i in range(12)]

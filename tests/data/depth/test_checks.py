@@ -140,4 +140,7 @@ def test_the_later_check_looks_at_a_hundredth_of_the_pixels(tmp_path: Path, monk
     median = np.median
     monkeypatch.setattr(np, "median", lambda values: medians.append(values.size) or median(values))
     found.check.require(file, stored, found.spec.decode(stored))
-    assert len(medians) == 2 and all(0 < looked <= stored.size / 100 for looked in medians)
+    assert len(medians) == 1, "what is stored is looked at only where the metres are unlike the rest"
+    with pytest.raises(CorruptFileError, match=r"which no depth camera measures|another unit"):
+        found.check.require(file, stored // 700, found.spec.decode(stored // 700))
+    assert len(medians) == 3 and all(0 < looked <= stored.size / 100 for looked in medians)

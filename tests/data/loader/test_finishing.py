@@ -223,12 +223,14 @@ class Video:
         return RGBDSample(self.key, frames[list(indices)].permute(0, 3, 1, 2), label=1)
 
 
-@pytest.mark.parametrize("jitter", [0.0, 0.3])
+@pytest.mark.parametrize(("jitter", "ops"), [(0.0, 0), (0.3, 2)])
 @pytest.mark.parametrize("crop", ["multiscale", "scale_jitter", "random_resized"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unfinished_batches_pass_the_loader(workers: int, crop: str, jitter: float) -> None:
+def test_unfinished_batches_pass_the_loader(workers: int, crop: str, jitter: float, ops: int) -> None:
+    options = TransformOptions(crop, scale=(0.5, 1.0), color_jitter=jitter, randaugment_ops=ops)
+
     def batches(collator: Collator, workers: int) -> list[dict[str, Any]]:
-        transform = build_transform(TransformOptions(crop, scale=(0.5, 1.0), color_jitter=jitter), True, [16, 24], 8)
+        transform = build_transform(options, True, [16, 24], 8)
         return list(loader(collator, transform, workers))
 
     wanted = batches(mixing(MixingOptions(mixup=0.8), ERASING), 0)
@@ -236,6 +238,24 @@ def test_unfinished_batches_pass_the_loader(workers: int, crop: str, jitter: flo
     for left, right in zip(found, wanted, strict=True):
         assert FINISHING in left["meta"]
         assert_same(finish(left), right)
+
+
+def test_rand_augment_and_colour_do_not_depend_on_processes_or_on_where_a_run_resumes() -> None:
+    options = TransformOptions("random_resized", color_jitter=0.5, blur=0.3, randaugment_ops=3)
+    transform = build_transform(options, True, [16, 24], 8)
+
+    def batches(batch: int = 4, **sampling: Any) -> list[torch.Tensor]:
+        dataset = SampleDataset(Videos(), transform, num_frames=4, train=True, seed=3, num_views=2)
+        collator = deferring(ClipClassificationCollator(config(4, num_labels=3), train=True))
+        made = build_loader(dataset, collator, StepSampler(6, batch, seed=3, total_steps=4, **sampling))
+        return [to_device(each, torch.device("cpu"))["pixel_values"] for each in made]
+
+    whole = batches()
+    for left, right in zip(batches(start_step=2), whole[2:], strict=True):
+        assert torch.equal(left, right)
+    for step, halves in enumerate(zip(*(batches(2, rank=rank, world_size=2) for rank in range(2)), strict=True)):
+        by_sample = [half.unflatten(0, (2, 2)) for half in halves]  # rows and their two views
+        assert torch.equal(torch.stack(by_sample, 1).flatten(0, 2), whole[step])
 
 
 def loader(collator: Collator, transform: Any, workers: int = 0) -> Any:
@@ -255,7 +275,7 @@ def test_clips_are_resized_into_their_batch_and_mirrored_with_it() -> None:
     flags = [each.mirrored for each in samples]
     batch = collator(samples)
     assert any(flags) and not all(flags) and batch["pixel_values"].data_ptr() == samples[0].rgb.data_ptr()
-    pixels = torch.stack([each.mirror().rgb for each in samples])
+    pixels = torch.stack([each.complete().rgb for each in samples])
     spec = collator.config.spec("rgb")
     wanted = normalize_rgb(pixels, spec.channel_mean, spec.channel_std)
     assert torch.equal(finish(batch)["pixel_values"], wanted)
@@ -292,7 +312,7 @@ def test_a_subclass_that_says_so_is_treated_as_the_class_it_derives_from() -> No
     asked: list[tuple[str, bool]] = []
 
     class Own(ClipClassificationCollator):
-        takes_mirrored = True
+        takes_incomplete = True
 
         def collate(self, samples: Any) -> Any:
             asked.append(("collate", any(each.mirrored for each in samples)))
