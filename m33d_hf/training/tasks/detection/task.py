@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -31,6 +32,7 @@ from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
 from m33d_hf.training.tasks.building import config_of, save_processor
+from m33d_hf.training.tasks.class_balance import balanced_draws, describe_balance, is_balanced, weigh_classes
 from m33d_hf.training.tasks.class_numbers import class_table_of
 from m33d_hf.training.tasks.dense import MeanLoss
 from m33d_hf.training.tasks.detection.data import (
@@ -56,6 +58,7 @@ class ActionDetectionTask(Task):
     metric = "map"
     greater_is_better = True
     learns_from_features = True
+    balances_classes = True
 
     def __init__(self) -> None:
         self.args: RunArguments | None = None
@@ -89,6 +92,8 @@ class ActionDetectionTask(Task):
         training = training_share(args, detector)
         evaluation = evaluation_share(args, detector) if evaluates(args) else None
         train_set = _dataset(args, detector, training, train=True)
+        if is_balanced(args):
+            weigh_classes(args, model, train_set.clip_labels(), list(known_phases(config_of(model))))
         return train_set, None if evaluation is None else _dataset(args, detector, evaluation, train=False)
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
@@ -96,14 +101,20 @@ class ActionDetectionTask(Task):
         detector = cast(M33DForVideoActionDetection, model)
         return _dataset(args, detector, evaluation_share(args, detector), train=False) if evaluates(args) else None
 
+    def sample_weights(self, args: RunArguments, dataset: SampleDataset) -> np.ndarray | None:
+        """Videos with rare phases more often, with `train.sampling balanced`."""
+        return balanced_draws(args, lambda _, features: cast(FeatureDataset, features).clip_labels(), dataset)
+
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
         """The number of clips, and where their features are."""
         features, rule = cast(FeatureDataset, dataset), clip_rule(args, config_of(model))
         store = features.store
         place = "features not extracted yet: the run will extract them first" if store is None else f"in {store.folder}"
+        names = list(known_phases(config_of(model)))
         return [
+            *(describe_balance(args, features.clip_labels(), names) if is_balanced(args) else []),
             f"{features.clips} clips of {rule.num_frames} frames, {rule.frame_stride} apart, one every "
-            f"{rule.clip_stride} source frames; {features.bad_clips} unreadable; {place}"
+            f"{rule.clip_stride} source frames; {features.bad_clips} unreadable; {place}",
         ]
 
     def extract(self, args: RunArguments, model: nn.Module) -> list[Path]:
