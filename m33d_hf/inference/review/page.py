@@ -54,11 +54,11 @@ def review_page(detection: Detection, name: str, source: str | None, truth: np.n
 
 def _page_data(detection: Detection, name: str, source: str | None, truth: np.ndarray | None) -> dict[str, Any]:
     times = detection.times
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": "whole video", "main": True, "segments": _spans(detection, detection.frame_phases())},
         {"name": "clip by clip", "segments": _spans(detection, detection.frame_phases(clipwise=True))},
     ]
-    for part, (_, _, _, probability) in zip(rows[0]["segments"], detection.segments(), strict=True):  # type: ignore[call-overload]
+    for part, (_, _, _, probability) in zip(rows[0]["segments"], detection.segments(), strict=True):
         part.append(round(probability, 4))
     if truth is not None:
         rows.insert(0, {"name": "truth", "truth": True, "segments": _spans(detection, truth)})

@@ -262,7 +262,8 @@ def build_model(args: RunArguments, task: Task) -> nn.Module:
     """The task's model with its initial weights, the same on every rank.
 
     Raises:
-        ConfigError: classes to be balanced where there are none, an attention kernel that transformers does not know or cannot use here, or an error of the task.
+        ConfigError: classes to be balanced where there are none, an attention kernel that transformers does not know or
+            cannot use here, or an error of the task.
     """
     if is_balanced(args) and not task.balances_classes:
         raise ConfigError(

@@ -133,9 +133,8 @@ class VideoClassificationTask(SourceTask):
         labels = labels_in_use(dataset)
         if labels is None:
             raise ConfigError(
-                f"train.class_weights and train.sampling need the classes of all clips before they are read, which "
-                f"the source {args.data.source!r} cannot tell; give a file of weights and leave sampling out, or "
-                "leave both out."
+                "train.class_weights and train.sampling need the classes of all clips before they are read, which the "
+                f"source {args.data.source!r} cannot tell; leave both out."
             )
         return [np.array([label]) for label in labels]
 
