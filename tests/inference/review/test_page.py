@@ -106,6 +106,8 @@ def test_clicking_jumps_and_the_least_certain_comes_first(page: tuple[Any, Path]
     assert "none" in shown.locator("#uncertain").inner_text()
     wrong = shown.locator("#wrong tr").all_inner_texts()
     assert len(wrong) == 2 and "0:00:00.8" in wrong[1] and "Preparation" in wrong[1]
+    shown.locator("#bound").fill("100")  # all is uncertain: a stretch per phase
+    assert shown.locator("#uncertain tr").count() == 5
     cursor = shown.evaluate("document.getElementById('cursor').style.left")
     assert cursor.startswith("calc(62.")
 

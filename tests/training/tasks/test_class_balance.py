@@ -152,6 +152,24 @@ def test_runs_say_and_do_it(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "drawn" / "train_config.json").read_text())["args"]["train"]["sampling"] == "balanced"
 
 
+def test_clips_are_balanced_in_the_first_stage(tmp_path: Path) -> None:
+    register()
+    args = arguments(tmp_path, None)  # type: ignore[arg-type]
+    args.task, args.model, args.train.batch_size = "video_classification", dict(MODEL), 6
+    args.train.sampling = args.train.class_weights = "balanced"
+    task = build_task("video_classification")
+    model = build_model(args, task)
+    train_set, _ = task.build_datasets(args, model)
+    labels, weights = np.array(train_set.source.labels()), task.sample_weights(args, train_set)
+    assert weights is not None and len(set(np.bincount(labels))) > 1
+    masses = np.bincount(labels, weights)
+    np.testing.assert_allclose(masses / masses.sum(), [1 / 3] * 3)
+    np.testing.assert_allclose(model.class_weights * np.bincount(labels), [len(labels) / 3] * 3, rtol=1e-6)
+    assert "33.3 %" in "".join(task.describe(args, model, train_set))
+    args.train.sampling = "shuffled"
+    assert task.sample_weights(args, train_set) is None
+
+
 def test_a_task_without_classes_of_clips_refuses() -> None:
     args = RunArguments(task="pretraining")
     args.train.sampling = "balanced"
