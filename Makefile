@@ -80,7 +80,7 @@ test-extras: $(VENV)/.m33d-extras test-demo
 	$(BIN)/python -m pytest -m extras --no-skips $(TEST_ARGS)
 
 test-demo: $(VENV)-demo/.m33d-demo
-	$(VENV)-demo/bin/python -m pytest tests/demo -m demo --no-skips $(TEST_ARGS)
+	$(VENV)-demo/bin/python -m pytest tests/demo tests/inference/review -m demo --no-skips $(TEST_ARGS)
 
 test-slow: $(VENV)/.m33d-test
 	$(BIN)/python -m pytest -m "slow and not extras" $(TEST_ARGS)

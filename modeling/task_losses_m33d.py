@@ -43,21 +43,27 @@ def l1_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, 
     return _masked_error(prediction, target, valid).abs().sum(), valid.sum()
 
 
-def classification_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+def classification_loss(
+    logits: Tensor, labels: Tensor, ignore_index: int, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of whole samples against class ids or soft targets (mixup, label smoothing).
 
     Args:
         logits: (N, L).
         labels: (N,) class ids with `ignore_index` where unknown, or (N, L) target probabilities.
         ignore_index: label of samples that take no part.
+        class_weights: (L,) factors of the terms of each class; None: all 1. The number of samples stays the
+            denominator, so that a batch's loss scales with the weights of its classes.
 
     Returns:
         (sum over samples, number of samples that take part), both scalars.
     """
     if labels.is_floating_point():
         log_probabilities = logits.log_softmax(dim=-1)
-        return -(labels * log_probabilities).sum(), logits.new_full((), float(len(labels)))
-    total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
+        targets = labels if class_weights is None else labels * class_weights.to(labels.dtype)
+        return -(targets * log_probabilities).sum(), logits.new_full((), float(len(labels)))
+    weights = None if class_weights is None else class_weights.to(logits.dtype)
+    total = F.cross_entropy(logits, labels, weight=weights, ignore_index=ignore_index, reduction="sum")
     return total, (labels != ignore_index).sum()
 
 

@@ -65,12 +65,15 @@ class M33DVideoActionDetectionOutput(ImageClassifierOutput):
 class M33DClipModel(M33DTaskModel):
     """Encoder, mean pooling with its own norm, and a linear clip classifier, as VideoMAE."""
 
+    class_weights: Tensor | None
+
     def __init__(self, config: M33DConfig) -> None:
         # The pre-training's final norm is left out: pooled features have a norm of their own, which starts fresh.
         super().__init__(config, final_norm=False)
         self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.classifier = _ClassifierHead(config.hidden_size, config.num_labels or 0)
         self.dropout = nn.Dropout(config.classifier_dropout)
+        self.register_buffer("class_weights", None, persistent=False)  # of a training, not of the model
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -90,6 +93,20 @@ class M33DClipModel(M33DTaskModel):
     def loss_weights(self) -> dict[str, float]:
         """One term."""
         return {"cross_entropy": 1.0}
+
+    def weigh_classes(self, weights: Tensor | None) -> None:
+        """Count the loss of each class by a factor while training; evaluations, and what is saved, know nothing of it.
+
+        Args:
+            weights: (L,) at least 0; None: all alike.
+
+        Raises:
+            ConfigError: another number of weights than classes, or a negative or infinite one.
+        """
+        number = self.classifier.out_features
+        if weights is not None and (weights.shape != (number,) or not (weights.isfinite() & (weights >= 0)).all()):
+            raise ConfigError(f"class weights {weights.tolist()}: expected {number} finite numbers of at least 0.")
+        self.class_weights = None if weights is None else weights.float().to(self.classifier.weight.device)
 
     def loss_counts(self, labels: Tensor, **batch: Any) -> dict[str, Tensor]:
         """Number of labelled clips, without a forward pass."""
@@ -126,7 +143,8 @@ class M33DClipModel(M33DTaskModel):
             )
         if not labels.is_floating_point():
             check_class_ids(labels, logits.shape[1], IGNORED_LABEL)
-        total, count = classification_loss(logits.float(), labels, IGNORED_LABEL)
+        weights = self.class_weights if self.training else None
+        total, count = classification_loss(logits.float(), labels, IGNORED_LABEL, weights)
         count = count.float()
         return total / count.clamp_min(1), {"cross_entropy": total}, {"cross_entropy": count}
 

@@ -1,5 +1,6 @@
 """Find the phases of long videos with a trained model; write a timeline PNG, segments CSV and clips CSV for each.
 
+--export adds subtitles (srt, vtt), json, and html: a page per video to review its phases, uncertain ones first.
 Frames are streamed, so memory does not grow with the length of a video. Stretches and videos that cannot be read are
 reported on stderr and do not stop the others. Under torchrun the processes share the videos.
 """
@@ -27,6 +28,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=8, help="clips per forward pass (default 8)")
     parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no", help="encoder precision")
     parser.add_argument("--fps", type=float, help="constant frame rate, if that of the video is missing or wrong")
+    parser.add_argument(
+        "--export", nargs="+", default=[], choices=("srt", "vtt", "json", "html"), help="further files for each video"
+    )
+    parser.add_argument("--truth", help="annotations (a folder or file) to show on the pages of --export html")
     return parser
 
 
@@ -39,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         from m33d_hf.errors import ConfigError
         from m33d_hf.inference.detection_files import detect_all, find_videos
         from m33d_hf.inference.loading import usable_device
+        from m33d_hf.inference.review.writing import Exports
         from m33d_hf.inference.sharding import launched_place, rank_share
         from m33d_hf.inference.timeline import ActionDetector
         from m33d_hf.modeling.fields_m33d import Range
@@ -49,9 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         found = find_videos(args.video)
         videos = {name: found[name] for name in rank_share(sorted(found), place.rank, place.world_size)}
         device = usable_device(args.device, place.local_rank)
+        exports = Exports(args.output, args.export, args.truth, sorted(found))
         options = {"device": device, "batch_size": args.batch_size, "precision": args.precision}
         detector = ActionDetector.from_pretrained(args.model, **options)
-        failed = detect_all(detector, videos, args.output, args.fps)
+        failed = detect_all(detector, videos, args.output, args.fps, exports.write)
     except M33DError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 2

@@ -137,10 +137,9 @@ def video_rows(results: Sequence[VideoResult]) -> list[dict[str, Any]]:
 
 
 def write_results(
-    folder: Path, results: Sequence[VideoResult], names: Sequence[str], metrics: dict[str, float], absent: list[str]
+    folder: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], metrics: dict[str, float], absent: list[str]
 ) -> None:
-    """Write `videos.csv` and `scores.json` into `folder`, replacing those of an earlier evaluation."""
-    rows = video_rows(results)
+    """Write `videos.csv` (a line per row, see `video_rows`) and `scores.json` into `folder`, replacing older ones."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from m33d_hf.data.files.atomic_writing import write_text_atomically
@@ -168,12 +168,23 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def detect_all(
-    detector: ActionDetector, videos: dict[str, Path], folder: Path, fps: float | None = None
+    detector: ActionDetector,
+    videos: dict[str, Path],
+    folder: Path,
+    fps: float | None = None,
+    more: Callable[[str, Detection], list[Path]] | None = None,
 ) -> list[tuple[Path, str]]:
     """Detect and write one video after the other; one that cannot be read does not stop the others.
 
+    Args:
+        detector: finds the phases.
+        videos: name -> video.
+        folder: for the files.
+        fps: constant frame rate, None for that of each video.
+        more: (name, detection) -> further files, written beside the usual ones.
+
     Returns:
-        (video, reason) of those that nothing could be said about.
+        (video, reason) of those that nothing could be said about, or whose further files could not be written.
     """
     failed: list[tuple[Path, str]] = []
     for name, path in videos.items():
@@ -189,4 +200,10 @@ def detect_all(
         for stretch in detection.unreadable:
             where = f"frames {stretch.start} to {stretch.stop - 1}"
             print(f"{path}: {where} cannot be read: {stretch.reason}", file=sys.stderr, flush=True)
+        try:
+            for file in [] if more is None else more(name, detection):
+                print(f"{path}: {file}")
+        except (ConfigError, DataError) as error:  # of one video; the next one may have a rate, or a fitting truth
+            failed.append((path, str(error)))
+            print(f"{path}: not exported: {error}", file=sys.stderr, flush=True)
     return failed

@@ -348,3 +348,18 @@ def test_the_command_goes_on_past_a_bad_video(tmp_path: Path, capfd: pytest.Capt
     assert names == ["good_clips.csv", "good_segments.csv", "good_timeline.png"]
     assert detect_actions.main([*words, "--output", str(tmp_path / "out"), "--model", str(tmp_path)]) == 2
     assert "holds no trained action detection" in capfd.readouterr().err
+
+
+def test_the_command_exports_and_says_what_it_could_not(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    _model().save_pretrained(tmp_path / "model")
+    _frames(tmp_path / "videos" / "good", 12)
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth" / "good.csv").write_text(f"start_frame,end_frame,phase\n0,5,{NAMES[0]}\n6,11,{NAMES[1]}\n")
+    words = ["--model", str(tmp_path / "model"), "--video", str(tmp_path / "videos"), "--device", "cpu"]
+    words += ["--output", str(tmp_path / "out"), "--export", "srt", "html"]
+    assert detect_actions.main(words) == 2  # nothing says how long a frame lasts: no subtitles of the only video
+    assert "good: not exported" in (told := capfd.readouterr().err) and "pass --fps" in told
+    assert (tmp_path / "out" / "good_review.html").is_file() and not (tmp_path / "out" / "good_segments.srt").exists()
+    assert detect_actions.main([*words, "--fps", "4", "--truth", str(tmp_path / "truth")]) == 0
+    assert (tmp_path / "out" / "good_segments.srt").read_text().startswith("1\n00:00:00,000 --> ")
+    assert '"name":"truth"' in (tmp_path / "out" / "good_review.html").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -15,6 +16,7 @@ from m33d_hf.data.randomness import generator_of
 from m33d_hf.errors import ConfigError
 
 Row = tuple[int, int]
+EPOCHS_APART = 1 << 40  # more than any run has epochs
 
 
 class StepSampler(Sampler[list[Row]]):
@@ -39,9 +41,12 @@ class StepSampler(Sampler[list[Row]]):
         total_steps: optimizer step to stop before; None goes on for ever.
         accumulation: micro-batches per optimizer step.
         shuffle: False keeps the data set's order in every epoch.
+        weights: (length,) how often each row is drawn in relation to the others; an epoch is then `length` draws with
+            replacement. The k-th time that a row comes in an epoch, its epoch is counted as `EPOCHS_APART` * k later,
+            so that the repetitions differ in augmentation. None: every row once.
 
     Raises:
-        ConfigError: a size below 1, or a rank outside the world.
+        ConfigError: a size below 1, a rank outside the world, or weights that cannot be drawn by.
     """
 
     def __init__(
@@ -56,8 +61,10 @@ class StepSampler(Sampler[list[Row]]):
         *,
         accumulation: int = 1,
         shuffle: bool = True,
+        weights: np.ndarray | None = None,
     ) -> None:
         check_sizes(length=length, batch_size=batch_size, world_size=world_size, accumulation=accumulation)
+        self._edges = None if weights is None else _edges(weights, length)
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} is outside a world of {world_size} processes")
         self.length = length
@@ -70,6 +77,7 @@ class StepSampler(Sampler[list[Row]]):
         self.accumulation = accumulation
         self.shuffle = shuffle
         self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0, dtype=torch.int64))
+        self._times = torch.empty(0, dtype=torch.int64)
 
     @property
     def rows_per_step(self) -> int:
@@ -91,9 +99,16 @@ class StepSampler(Sampler[list[Row]]):
         size = self.rows_per_step
         if not self.repeats:
             epoch, place = divmod(step, self.steps_per_epoch)
-            return [(epoch, index) for index in self._epoch_order(epoch)[place * size : (place + 1) * size].tolist()]
+            return self._rows(epoch, slice(place * size, (place + 1) * size))
         stream = range(step * size, (step + 1) * size)
-        return [(at // self.length, int(self._epoch_order(at // self.length)[at % self.length])) for at in stream]
+        return [self._rows(at // self.length, slice(at % self.length, at % self.length + 1))[0] for at in stream]
+
+    def _rows(self, epoch: int, part: slice) -> list[Row]:
+        indices = self._epoch_order(epoch)[part].tolist()
+        if self._edges is None:
+            return [(epoch, index) for index in indices]
+        times = self._times[part].tolist()
+        return [(epoch + EPOCHS_APART * time, index) for time, index in zip(times, indices, strict=True)]
 
     def __iter__(self) -> Iterator[list[Row]]:
         step = self.start_step
@@ -112,7 +127,11 @@ class StepSampler(Sampler[list[Row]]):
     def _epoch_order(self, epoch: int) -> torch.Tensor:
         """(length,) int64; a tensor, since a list of as many numbers takes four times the memory."""
         if self._order[0] != epoch:
-            if self.shuffle:
+            if self._edges is not None:
+                draws = torch.rand(self.length, generator=generator_of(self.seed, epoch, "order"), dtype=torch.float64)
+                order = torch.searchsorted(self._edges, draws, right=True)
+                self._times = _times_before(order)
+            elif self.shuffle:
                 order = torch.randperm(self.length, generator=generator_of(self.seed, epoch, "order"))
             else:
                 order = torch.arange(self.length)
@@ -156,6 +175,31 @@ class EvaluationSampler(Sampler[list[Row]]):
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
+
+
+def _edges(weights: np.ndarray, length: int) -> torch.Tensor:
+    """(length - 1,) float64 borders in [0, 1] between the rows; a uniform draw lies with the row it hits."""
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (length,) or not np.isfinite(given).all() or (given < 0).any() or not given.any():
+        raise ConfigError(f"weights of {length} rows must be as many numbers of at least 0, not all 0")
+    sums = np.cumsum(given)
+    # The last row that can be drawn takes what rounding leaves.
+    last = int(np.flatnonzero(given)[-1])
+    borders = sums[:-1] / sums[-1]
+    borders[last:] = 1.0
+    return torch.from_numpy(borders)
+
+
+def _times_before(order: torch.Tensor) -> torch.Tensor:
+    """(N,) how often each entry came before."""
+    found, places = torch.sort(order, stable=True)
+    begins = torch.ones_like(found, dtype=torch.bool)
+    begins[1:] = found[1:] != found[:-1]
+    numbers = torch.arange(len(found))
+    first = torch.cummax(torch.where(begins, numbers, 0), 0).values
+    times = torch.empty_like(order)
+    times[places] = numbers - first
+    return times
 
 
 def check_sizes(**sizes: int) -> None:

@@ -149,6 +149,16 @@ class TrainArguments:
         "(and gradients) with DeepSpeed; auto: follow the accelerate configuration.",
     )
     attn_implementation: str | None = _f(None, "Attention kernel: eager, sdpa, ...; null = transformers' choice.")
+    class_weights: str = _f(
+        "none",
+        "Weight of each class in the loss of clips: none; balanced (in inverse proportion to its training clips); or a "
+        "file of lines 'name<TAB>weight'. Scaled to a mean of 1 over the training clips.",
+    )
+    sampling: Literal["shuffled", "balanced"] = _f(
+        "shuffled",
+        "Order of the training samples: shuffled: each once per epoch; balanced: drawn with replacement, so that all "
+        "classes of clips are seen alike (of whole videos, those with rare phases more often).",
+    )
 
 
 COMPARED = 32  # samples that an evaluation of pre-training compares with each other, unless it is told

@@ -88,16 +88,17 @@ def list_left_out(args: RunArguments, datasets: Sequence[SampleDataset | None]) 
 
 
 def step_sampler(
-    args: RunArguments, length: int, rank: int, world_size: int, start_step: int, total_steps: int
+    args: RunArguments, task: Task, dataset: SampleDataset, rank: int, world_size: int, start: int, total_steps: int
 ) -> StepSampler:
-    """The order of the training data for one rank, from `start_step` on."""
+    """The order of the training data for one rank, from optimizer step `start` on."""
     return StepSampler(
-        length,
+        len(dataset),
         args.train.batch_size,
         rank,
         world_size,
         args.seed,
-        start_step,
+        start,
         total_steps,
         accumulation=args.train.accumulation,
+        weights=task.sample_weights(args, dataset),
     )

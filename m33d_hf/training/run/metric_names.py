@@ -19,11 +19,11 @@ def eval_name(name: str) -> str:
 
 
 def larger_is_better(name: str) -> bool:
-    """Direction of a metric other than the task's default: smaller is better for losses and errors, larger for all
-    others."""
+    """Direction of a metric other than the task's default: smaller is better for losses and errors (also "ece", that of
+    calibration), larger for all others."""
     if re.search(r"(^|/)(ap|iou)/", name):  # the rest is the name of a class
         return True
-    return not {"loss", "rmse", "rel", "absent"} & set(re.split(r"[/_]", name))
+    return not {"loss", "rmse", "rel", "absent", "ece"} & set(re.split(r"[/_]", name))
 
 
 def check_metric(args: RunArguments, task: Task, model: nn.Module) -> None:

@@ -49,6 +49,7 @@ from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
 from m33d_hf.training.showing.showing import Showing
 from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.tasks.class_balance import is_balanced
 from m33d_hf.training.tasks.class_numbers import write_classes
 
 logger = logging.getLogger(__name__)
@@ -235,7 +236,7 @@ class Run:
 
     def _build_feed(self, dataset: SampleDataset) -> BatchFeed:
         args, ranks = self.args, self.ranks
-        sampler = step_sampler(args, len(dataset), ranks.rank, ranks.size, self.step, self.plan.total_steps)
+        sampler = step_sampler(args, self.task, dataset, ranks.rank, ranks.size, self.step, self.plan.total_steps)
         loader = build_loader(
             dataset,
             run_collator(args, self.task, self.model, self.ranks, train=True),
@@ -261,8 +262,14 @@ def build_model(args: RunArguments, task: Task) -> nn.Module:
     """The task's model with its initial weights, the same on every rank.
 
     Raises:
-        ConfigError: an attention kernel that transformers does not know or cannot use here, or an error of the task.
+        ConfigError: classes to be balanced where there are none, an attention kernel that transformers does not know or
+            cannot use here, or an error of the task.
     """
+    if is_balanced(args) and not task.balances_classes:
+        raise ConfigError(
+            f"train.class_weights {args.train.class_weights} and train.sampling {args.train.sampling}: {task.name} has "
+            "no classes of clips to balance; leave both out."
+        )
     if args.train.attn_implementation is not None:
         _check_attention(args.train.attn_implementation)
     with seeded(args.seed, "model"):

@@ -147,7 +147,7 @@ def _rebuild(args: RunArguments, task: Task, model: nn.Module, state: dict[str, 
     step, world = state["step"], state["world_size"]
     batches = []
     for rank in range(world):
-        sampler = step_sampler(args, len(dataset), rank, world, step, step + 1)
+        sampler = step_sampler(args, task, dataset, rank, world, step, step + 1)
         mine = [collator([dataset[row] for row in rows]) for rows in sampler]
         keys = [list(batch.get("meta", {}).get("keys", [])) for batch in mine]
         if keys != state["keys"][rank]:

@@ -58,17 +58,27 @@ def undisturbed(device: torch.device) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def first_rows(args: RunArguments, dataset: SampleDataset, processes: int, count: int = SHOWN) -> list[Row]:
+def first_rows(
+    args: RunArguments, task: Task, dataset: SampleDataset, processes: int, count: int = SHOWN
+) -> list[Row]:
     """Rows of the first process's first batch, evenly spread over it; the order is shuffled, so over the data as well.
 
     Args:
-        args: of the run.
+        args, task: of the run.
         dataset: the training data.
         processes: of the run.
         count: rows at most.
     """
     sampler = StepSampler(
-        len(dataset), args.train.batch_size, 0, processes, args.seed, 0, 1, accumulation=args.train.accumulation
+        len(dataset),
+        args.train.batch_size,
+        0,
+        processes,
+        args.seed,
+        0,
+        1,
+        accumulation=args.train.accumulation,
+        weights=task.sample_weights(args, dataset),
     )
     rows = next(iter(sampler))
     return [rows[place] for place in spread_indices(len(rows), count)]

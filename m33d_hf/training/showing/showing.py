@@ -135,7 +135,7 @@ class Showing:
         if isinstance(self.train_set, FeatureDataset):
             indices = [index for _, index in spread_rows(self.train_set, 3)]
             return videos_figure(self.train_set, self.model, indices, "Training videos")
-        rows = first_rows(self.args, self.train_set, self.accelerator.num_processes)
+        rows = first_rows(self.args, self.task, self.train_set, self.accelerator.num_processes)
         chosen = choose(self.args, self.task, self.model, self.train_set, rows, train=True)
         return inputs_figure(chosen, self.model, self.train_set, title)
 

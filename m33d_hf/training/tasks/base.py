@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -55,6 +56,7 @@ class Task:
             number of processes.
         hides_tokens: whether the model draws masks and encodes only the visible tokens of its modalities.
         learns_from_features: whether a head is trained on features of clips and the encoder is not run.
+        balances_classes: whether the task knows `train.class_weights` and `train.sampling`.
         load_report: which weights `init_from` filled; None without it. An evaluation without training refuses new
             weights.
     """
@@ -65,6 +67,7 @@ class Task:
     compares_samples: bool = False
     hides_tokens: bool = False
     learns_from_features: bool = False
+    balances_classes: bool = False
     load_report: ConversionReport | None = None
 
     def evaluation_batch(self, args: RunArguments) -> int:
@@ -89,6 +92,10 @@ class Task:
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
         """Evaluation data only, for runs that do not train; None without an evaluation split."""
         return self.build_datasets(args, model)[1]
+
+    def sample_weights(self, args: RunArguments, dataset: SampleDataset) -> np.ndarray | None:
+        """(N,) how often each training sample is drawn in relation to the others; None draws each once an epoch."""
+        return None
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
         """Lines about the task and its training data, printed at the start of a run and by --dry_run."""

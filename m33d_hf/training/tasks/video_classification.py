@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -20,7 +21,7 @@ from m33d_hf.data.loader.collation import ClipClassificationCollator
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sources import source_class
 from m33d_hf.data.sources.phases.base import PhaseSource
-from m33d_hf.errors import CheckpointError, MissingDependencyError
+from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
 from m33d_hf.evaluation.classification_metrics import (
     CONFUSION,
     PREDICTIONS,
@@ -42,6 +43,7 @@ from m33d_hf.training.tasks.building import (
     save_processor,
     starting_config,
 )
+from m33d_hf.training.tasks.class_balance import balanced_draws, describe_balance, is_balanced, weigh_classes
 from m33d_hf.training.tasks.class_numbers import class_table_of
 from m33d_hf.training.tasks.classes import (
     check_every_class,
@@ -49,6 +51,7 @@ from m33d_hf.training.tasks.classes import (
     class_facts,
     clip_arguments,
     describe_classes,
+    labels_in_use,
     training_classes,
 )
 
@@ -65,6 +68,7 @@ class VideoClassificationTask(SourceTask):
 
     metric = "top1"
     greater_is_better = True
+    balances_classes = True
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -115,8 +119,28 @@ class VideoClassificationTask(SourceTask):
         train_set, eval_set = build_run_datasets(adapted, config, labelled=True, multi_view=True, maps=maps)
         check_same_classes(names, train_set, "training")
         check_every_class(args, train_set, names)
+        if is_balanced(args):
+            weigh_classes(args, model, self._labels(args, train_set), names)
         self._check_evaluation(names, eval_set)
         return train_set, eval_set
+
+    def _labels(self, args: RunArguments, dataset: SampleDataset) -> list[np.ndarray]:
+        """Per training clip its class, as an array of one.
+
+        Raises:
+            ConfigError: the source knows them only when it reads the clips.
+        """
+        labels = labels_in_use(dataset)
+        if labels is None:
+            raise ConfigError(
+                "train.class_weights and train.sampling need the classes of all clips before they are read, which the "
+                f"source {args.data.source!r} cannot tell; leave both out."
+            )
+        return [np.array([label]) for label in labels]
+
+    def sample_weights(self, args: RunArguments, dataset: SampleDataset) -> np.ndarray | None:
+        """Clips of rare classes more often, with `train.sampling balanced`."""
+        return balanced_draws(args, self._labels, dataset)
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
         """Evaluation data only, or None.
@@ -150,6 +174,7 @@ class VideoClassificationTask(SourceTask):
         segments, crops = args.evaluation.num_segments, args.evaluation.num_crops
         return [
             *describe_classes(args, dataset, names_of(model)),
+            *(describe_balance(args, self._labels(args, dataset), names_of(model)) if is_balanced(args) else []),
             f"{batch}; {said}; label smoothing {mixing.label_smoothing:g}; random erasing {args.transforms.erasing:g}",
             f"clips: {config_of(model).num_frames} frames, {data.clip_sampling} sampling with stride "
             f"{data.frame_stride}; evaluation of {segments} segment(s) x {crops} crop(s) per video",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from m33d_hf.data.loader.sampling import EvaluationSampler, StepSampler
+from m33d_hf.data.loader.sampling import EPOCHS_APART, EvaluationSampler, StepSampler
 from m33d_hf.errors import ConfigError
 
 
@@ -75,3 +76,38 @@ def test_senseless_samplers_are_refused():
         StepSampler(4, 0)
     with pytest.raises(ConfigError, match="rank 2"):
         EvaluationSampler(4, 1, rank=2, world_size=2)
+
+
+def _drawn(**options):
+    weights = np.array([0.0, 1.0, 1.0, 6.0, 0.0])
+    return StepSampler(5, 4, seed=3, weights=weights, **options)
+
+
+def test_weighted_rows_are_drawn_in_proportion_and_never_with_weight_none():
+    indices = [index for batch in rows(_drawn(total_steps=3000)) for _, index in batch]
+    shares = np.bincount(indices, minlength=5) / len(indices)
+    assert shares[[0, 4]].tolist() == [0, 0]
+    np.testing.assert_allclose(shares[1:4], [1 / 8, 1 / 8, 6 / 8], atol=0.015)
+
+
+def test_repetitions_of_a_row_count_as_other_epochs():
+    taken = [row for batch in rows(_drawn(total_steps=200)) for row in batch]
+    assert len(set(taken)) == len(taken)
+    assert {epoch % EPOCHS_APART for epoch, _ in taken} == set(range(200))
+    small = [row for batch in rows(StepSampler(2, 7, weights=np.array([1.0, 9.0]), total_steps=20)) for row in batch]
+    assert len(set(small)) == len(small)
+
+
+def test_weighted_draws_resume_by_offset_and_are_shared_by_ranks():
+    whole = rows(_drawn(total_steps=12))
+    for start in (1, 5, 12):
+        assert rows(_drawn(start_step=start, total_steps=12)) == whole[start:]
+    ranks = [rows(StepSampler(5, 2, r, 2, seed=3, weights=np.array([0, 1, 1, 6, 0.0]), total_steps=12)) for r in (0, 1)]
+    for step, batch in enumerate(whole):
+        assert [row for pair in zip(ranks[0][step], ranks[1][step], strict=True) for row in pair] == batch
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]])
+def test_weights_that_cannot_be_drawn_by_are_refused(weights):
+    with pytest.raises(ConfigError, match="weights of 2 rows"):
+        StepSampler(2, 1, weights=np.array(weights))

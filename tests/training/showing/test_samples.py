@@ -40,7 +40,7 @@ def test_samples_are_spread_and_unreadable_ones_left_out(tmp_path: Path) -> None
     train_set, eval_set = task.build_datasets(args, model)
     assert eval_set is not None
     assert [index for _, index in spread_rows(eval_set)] == [0, 6, 13, 19]
-    rows = first_rows(args, train_set, processes=1, count=2)
+    rows = first_rows(args, task, train_set, processes=1, count=2)
     assert len(rows) == 2 and all(epoch == 0 for epoch, _ in rows)
     chosen = choose(args, task, model, eval_set, spread_rows(eval_set), train=False)
     assert [len(views) for views in chosen.views] == [2] * 4 and chosen.rows_of(2) == slice(4, 6)

@@ -4,7 +4,8 @@ The layout is told by the content; see the modules of `annotation_formats` for e
 
 * frames, timestamps, rows: `lines`, one moment a line;
 * segments: CSV with a start, an end and a phase column;
-* levels: JSON with segments of phases and steps in milliseconds.
+* levels: JSON with segments of phases and steps in milliseconds;
+* subtitles: SubRip and WebVTT, a cue per segment.
 
 Phases are kept as names here, because public loaders assign different numbers to the same names.
 """
@@ -20,6 +21,7 @@ from m33d_hf.data.sources.phases.formats.cells import EXPECTED, Row, cut_rows, p
 from m33d_hf.data.sources.phases.formats.levels import looks_like_levels, read_levels
 from m33d_hf.data.sources.phases.formats.lines import lines_kind, names_videos, read_lines, read_rows
 from m33d_hf.data.sources.phases.formats.segments import border_of, read_segments
+from m33d_hf.data.sources.phases.formats.subtitles import looks_like_subtitles, read_subtitles
 from m33d_hf.data.sources.phases.formats.times import parse_seconds
 from m33d_hf.errors import DataError
 
@@ -54,6 +56,8 @@ def _read(path: Path, text: str, options: AnnotationOptions) -> list[Annotation]
     kind = options.kind
     if kind == "levels" or (kind == "auto" and looks_like_levels(text)):
         return read_levels(path, text, options)
+    if kind == "subtitles" or (kind == "auto" and looks_like_subtitles(text)):
+        return read_subtitles(path, text, options)
     rows = cut_rows(path, text)
     kind = _kind_of(path, rows) if kind == "auto" else kind
     if kind == "segments":
@@ -75,7 +79,9 @@ def detect_format(path: Path) -> str:
         DataError: empty, or none of the known layouts.
     """
     text = decode_file(path).text
-    return "levels" if looks_like_levels(text) else _kind_of(path, cut_rows(path, text, limit=2))
+    if looks_like_levels(text):
+        return "levels"
+    return "subtitles" if looks_like_subtitles(text) else _kind_of(path, cut_rows(path, text, limit=2))
 
 
 def names_its_videos(path: Path) -> bool:
@@ -86,7 +92,7 @@ def names_its_videos(path: Path) -> bool:
         DataError: empty, or none of the known layouts.
     """
     text = decode_file(path).text
-    if looks_like_levels(text):
+    if looks_like_levels(text) or looks_like_subtitles(text):
         return False
     rows = cut_rows(path, text, limit=2)
     return _kind_of(path, rows) == "segments" or names_videos(rows)

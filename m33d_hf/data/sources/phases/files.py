@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 ANNOTATION_FOLDERS = ("phase_annotations", "annotations", "phases", "segments", "labels")
 _ANNOTATION_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
+_SUBTITLES = (".srt", ".vtt")  # only in folders of annotations: beside videos they are what somebody says
 _DEPTH_FOLDERS = ("depth", "depths", "disparity")
 _WHAT_IT_IS = re.compile(r"[-_. ]+(phases?|timestamps?|segments?|annotations?|labels?)$", re.IGNORECASE)
 _KIND_BEFORE = re.compile(r"^(phases?|annotations?|labels?)[-_. ]+", re.IGNORECASE)
@@ -288,16 +289,17 @@ def _annotation_files(root: Path, annotations: str) -> tuple[Path, list[str], bo
             )
         if place.is_file():
             return place.parent, [place.name], True
-        files = _text_files(place)
+        files = _text_files(place, subtitles=True)
     else:
         folders = (root / name for name in ANNOTATION_FOLDERS if (root / name).is_dir())
-        place = next((folder for folder in folders if _text_files(folder)), None)
-        files = _text_files(place or root)
+        place = next((folder for folder in folders if _text_files(folder, subtitles=True)), None)
+        files = _text_files(root) if place is None else _text_files(place, subtitles=True)
     return place or root, files, place is not None
 
 
-def _text_files(folder: Path) -> list[str]:
-    return [file for file in list_files(folder).files if file.lower().endswith(_ANNOTATION_SUFFIXES)]
+def _text_files(folder: Path, subtitles: bool = False) -> list[str]:
+    known = (*_ANNOTATION_SUFFIXES, *(_SUBTITLES if subtitles else ()))
+    return [file for file in list_files(folder).files if file.lower().endswith(known)]
 
 
 def _key_of_file(file: str, keys: Sequence[str]) -> str | None:

@@ -16,6 +16,7 @@ _KINDS = {
     "timestamps": "timestamps",
     "segments": "segments in CSV",
     "levels": "JSON with levels of segments",
+    "subtitles": "subtitles",
 }
 _MINUTES_PER_HOUR = 60.0
 

@@ -139,6 +139,7 @@ class FeatureDataset(SampleDataset):
         self.phases = source
         self.table = phase_table(source.action_names or [], known)
         self.clips = self.bad_clips = self.longest = 0
+        self._labels: dict[int, np.ndarray] = {}
         kept = [row for row in rows if self._usable(source, row, train)]
         if not kept:
             what = "labelled clip" if train else "clip"
@@ -151,13 +152,19 @@ class FeatureDataset(SampleDataset):
         if self.store is None:
             self.clips += len(source.clips(row))
             self.longest = max(self.longest, len(source.clips(row)))
+            self._labels[row] = self.table[np.array([span.label for span in source.clips(row)])]
             return True
         summary = self.store.summary(source.videos[row].key)
         self.longest = max(self.longest, len(summary.valid))
         self.clips += len(summary.valid)
         self.bad_clips += int((~summary.valid).sum())
         labelled = summary.labels != IGNORE_INDEX
+        self._labels[row] = summary.labels.masked_fill(~summary.valid, IGNORE_INDEX).numpy()
         return bool((summary.valid & labelled).any() if train else summary.valid.any())
+
+    def clip_labels(self) -> list[np.ndarray]:
+        """Per video the (S,) model's classes of its clips; 255 where nothing is annotated or could be read."""
+        return [self._labels[row] for row in self.indices]
 
     def __getitems__(self, rows: Sequence[Row]) -> list[RGBDSample | Views]:
         """The videos of `rows` as `FeatureSample`; the same in every epoch.

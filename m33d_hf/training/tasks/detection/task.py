@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -25,12 +25,14 @@ from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources.frames.frames import spread_indices
 from m33d_hf.errors import DataError, MissingDependencyError
 from m33d_hf.evaluation.detection_metrics import frame_scores
-from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics, write_results
+from m33d_hf.evaluation.detection_results import VideoResult, detection_metrics
+from m33d_hf.evaluation.phases.results import HEADLINES, headline_metrics, safe_name
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Batch, Collator, Task, to_device
 from m33d_hf.training.tasks.building import config_of, save_processor
+from m33d_hf.training.tasks.class_balance import balanced_draws, describe_balance, is_balanced, weigh_classes
 from m33d_hf.training.tasks.class_numbers import class_table_of
 from m33d_hf.training.tasks.dense import MeanLoss
 from m33d_hf.training.tasks.detection.data import (
@@ -42,6 +44,7 @@ from m33d_hf.training.tasks.detection.data import (
     training_share,
     whole_share,
 )
+from m33d_hf.training.tasks.detection.evaluation_files import write_evaluation, write_last_evaluation
 from m33d_hf.training.tasks.detection.feature_dataset import FeatureCollator, FeatureDataset, FeatureSample
 from m33d_hf.training.tasks.detection.feature_extraction import tell
 from m33d_hf.training.tasks.detection.first_stage import clip_rule, known_phases, load_first_stage
@@ -55,6 +58,7 @@ class ActionDetectionTask(Task):
     metric = "map"
     greater_is_better = True
     learns_from_features = True
+    balances_classes = True
 
     def __init__(self) -> None:
         self.args: RunArguments | None = None
@@ -88,6 +92,8 @@ class ActionDetectionTask(Task):
         training = training_share(args, detector)
         evaluation = evaluation_share(args, detector) if evaluates(args) else None
         train_set = _dataset(args, detector, training, train=True)
+        if is_balanced(args):
+            weigh_classes(args, model, train_set.clip_labels(), list(known_phases(config_of(model))))
         return train_set, None if evaluation is None else _dataset(args, detector, evaluation, train=False)
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
@@ -95,14 +101,20 @@ class ActionDetectionTask(Task):
         detector = cast(M33DForVideoActionDetection, model)
         return _dataset(args, detector, evaluation_share(args, detector), train=False) if evaluates(args) else None
 
+    def sample_weights(self, args: RunArguments, dataset: SampleDataset) -> np.ndarray | None:
+        """Videos with rare phases more often, with `train.sampling balanced`."""
+        return balanced_draws(args, lambda _, features: cast(FeatureDataset, features).clip_labels(), dataset)
+
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
         """The number of clips, and where their features are."""
         features, rule = cast(FeatureDataset, dataset), clip_rule(args, config_of(model))
         store = features.store
         place = "features not extracted yet: the run will extract them first" if store is None else f"in {store.folder}"
+        names = list(known_phases(config_of(model)))
         return [
+            *(describe_balance(args, features.clip_labels(), names) if is_balanced(args) else []),
             f"{features.clips} clips of {rule.num_frames} frames, {rule.frame_stride} apart, one every "
-            f"{rule.clip_stride} source frames; {features.bad_clips} unreadable; {place}"
+            f"{rule.clip_stride} source frames; {features.bad_clips} unreadable; {place}",
         ]
 
     def extract(self, args: RunArguments, model: nn.Module) -> list[Path]:
@@ -123,16 +135,18 @@ class ActionDetectionTask(Task):
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
         """What `evaluate` returns: the scores of the temporal model and, under "clipwise/", of the first stage."""
         precisions = ["map", "clip_map", "frame_map", *(f"ap/{name}" for name in known_phases(config_of(model)))]
-        found = [*precisions, "clip_accuracy", *frame_scores([])]
+        found = [*precisions, "clip_accuracy", *frame_scores([]), *HEADLINES]
         return [*found, *(f"clipwise/{name}" for name in found), "loss", "absent_classes"]
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Scores of the temporal model and, as "clipwise/...", of the first stage's classifier on the same clips.
 
-        Writes `evaluation/videos.csv`, `evaluation/scores.json` and timelines of some videos to the output folder.
+        Writes tables and `scores.json` to the folder `evaluation` of the output folder; see `evaluation_files`. Those
+        of the last evaluation also have pictures, and a table of the frames of each video.
 
         Returns:
-            See `m33d_hf.evaluation.detection_results.detection_metrics`; and "loss", "absent_classes" (their number).
+            See `m33d_hf.evaluation.detection_results.detection_metrics` and
+            `m33d_hf.evaluation.phases.results.headline_metrics`; and "loss", "absent_classes" (their number).
         """
         self._evaluated = True
         names = list(known_phases(config_of(model)))
@@ -149,10 +163,10 @@ class ActionDetectionTask(Task):
             results = gather_object(results)
         results.sort(key=lambda result: result.row)
         metrics, absent = detection_metrics(results, names)
-        metrics |= {"loss": mean_loss, "absent_classes": float(len(absent))}
+        metrics |= {**headline_metrics(results, names), "loss": mean_loss, "absent_classes": float(len(absent))}
         if accelerator.is_main_process and self.args is not None:
             folder = Path(self.args.output_dir) / EVALUATION
-            write_results(folder, results, names, metrics, absent)
+            write_evaluation(folder, results, names, metrics, absent)
             self._last, self._names = results, names
             if self.args.eval_only:
                 self._draw(folder, names)
@@ -165,7 +179,8 @@ class ActionDetectionTask(Task):
         return twin
 
     def _draw(self, folder: Path, names: Sequence[str]) -> None:
-        """Timelines of the last evaluation: after training, only those of the final model are drawn."""
+        """What is drawn and listed of the last evaluation alone: after training, that of the final model."""
+        write_last_evaluation(folder, self._last, names)
         try:
             draw_timelines(folder, self._last, names)
         except MissingDependencyError as error:
@@ -271,8 +286,7 @@ def draw_timelines(
             "temporal model": result.frames("temporal"),
             "clip by clip": result.frames("clipwise"),
         }
-        safe = re.sub(r"[^\w.-]+", "_", result.key)[-60:]
-        path = folder / f"{prefix}_{number}_{safe}.png"
+        path = folder / f"{prefix}_{number}_{safe_name(result.key)}.png"
         timeline_figure(
             rows,
             names,

@@ -81,6 +81,14 @@ def test_a_run_leaves_a_whole_model_scores_and_timelines(tmp_path: Path, stage: 
     scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
     assert scores["metrics"]["map"] == result.metrics["eval/map"] and scores["absent_classes"] == []
     assert len(list((tmp_path / "evaluation").glob("timeline_*.png"))) == 2
+    accuracies = [float(row["frame_accuracy"]) for row in rows]
+    assert scores["metrics"]["video_accuracy"] == pytest.approx(np.mean(accuracies), abs=1e-4)
+    left = {path.relative_to(tmp_path / "evaluation").as_posix() for path in (tmp_path / "evaluation").rglob("*.csv")}
+    assert left == {
+        *("videos.csv", "phase_metrics.csv", "phases.csv", "video_phases.csv", "calibration.csv", "confusion.csv"),
+        *("frames/0000_validation_v0.csv", "frames/0001_validation_v1.csv"),
+    }
+    assert (tmp_path / "evaluation" / "confusion_matrix.png").stat().st_size > 5000
     told = json.loads((tmp_path / "train_config.json").read_text())["data"]
     assert told["clips"] == 9 + 7 + 8 and told["features"]["clip"]["clip_stride"] == 4
 

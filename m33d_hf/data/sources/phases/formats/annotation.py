@@ -10,7 +10,7 @@ import numpy as np
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 
-FORMATS = ("frames", "rows", "timestamps", "segments", "levels")
+FORMATS = ("frames", "rows", "timestamps", "segments", "levels", "subtitles")
 UNITS = ("frames", "seconds")
 LEVELS = ("phases", "steps")
 CLOCKS = ("auto", "mm:ss", "hh:mm")

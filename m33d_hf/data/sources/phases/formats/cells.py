@@ -12,8 +12,8 @@ from m33d_hf.errors import DataError
 EXPECTED = (
     "Known layouts are: 'Frame<TAB>Phase' lines with integer frame numbers, 'HH:MM:SS.xx<TAB>Phase' lines, one phase "
     "per line for every frame, CSV with a header such as start_frame,end_frame,phase or "
-    "start_seconds,end_seconds,phase, tables of all videos with a video column, and JSON with levels of segments in "
-    "milliseconds."
+    "start_seconds,end_seconds,phase, tables of all videos with a video column, JSON with levels of segments in "
+    "milliseconds, and subtitles (SRT, VTT)."
 )
 FRAME_COLUMNS = ("frame", "frames", "frame_id", "frame_number", "frame_index", "frame_nr", "index")
 TIME_COLUMNS = ("time", "timestamp", "time_stamp", "stamp", "seconds", "time_s", "time_seconds", "second", "sec")

@@ -1,7 +1,8 @@
 """JSON with levels of segments, as MultiBypass140 has it: `NAME.mp4.json`.
 
 `{"phases": [{"start": 0, "end": 1200, "label_name": "...", "label_id": 0}, ...], "steps": [...]}` with borders in
-milliseconds. Within a level, segments may lie inside others (out of body, inside a phase); there the inner one counts.
+milliseconds. Within a level, segments may lie inside others (out of body, inside a phase); there the inner one counts,
+except in timelines of scripts/detect_actions.py, which have an entry "timeline_version".
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from m33d_hf.errors import ConfigError, DataError
 
 _PER_SECOND = 1000.0
 _LONGEST = 1e10  # milliseconds: a third of a year
+TIMELINE_VERSION = "timeline_version"
 _NAMES = ("label_name", "label", "name")
 
 
@@ -32,9 +34,11 @@ def read_levels(path: Path, text: str, options: AnnotationOptions) -> list[Annot
         ConfigError: a file without the level, but with another one.
         DataError: other JSON, borders that are no times, segments that cross each other or are equal.
     """
-    segments = [_segment(path, place, entry) for place, entry in enumerate(_level(path, text, options.level), 1)]
+    content, entries = _level(path, text, options.level)
+    segments = [_segment(path, place, entry) for place, entry in enumerate(entries, 1)]
     kept = [part for part in segments if part.name not in options.ignored]
-    flat, inner = _inner_wins(path, kept)
+    own = TIMELINE_VERSION in content  # written by us: overlaps are mistakes, which are told with those of all layouts
+    flat, inner = (kept, 0) if own else _inner_wins(path, kept)
     notes = [f"JSON with segments in milliseconds; the level {options.level} is read (--data.options.annotation_level)"]
     if inner:
         notes.append(
@@ -45,7 +49,8 @@ def read_levels(path: Path, text: str, options: AnnotationOptions) -> list[Annot
     return [annotation_of(path, "levels", "seconds", [*flat, *gone], options, 1e-3, None, tuple(notes), entry="entry")]
 
 
-def _level(path: Path, text: str, level: str) -> Sequence[Any]:
+def _level(path: Path, text: str, level: str) -> tuple[Mapping[str, Any], Sequence[Any]]:
+    """The whole content of a file, and the entries of one level."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -62,7 +67,7 @@ def _level(path: Path, text: str, level: str) -> Sequence[Any]:
         )
     if not content[level]:
         raise DataError(f"{path}: the level {level} holds no segment")
-    return list(content[level])
+    return content, list(content[level])
 
 
 def _segment(path: Path, place: int, entry: Any) -> Segment:

@@ -58,9 +58,10 @@ def read_segments(path: Path, rows: Sequence[Row], options: AnnotationOptions) -
     """
     header = [plain(cell) for cell in rows[0][1]]
     columns, unit = _segment_columns(path, rows[0], header, rows[1:2], options.unit)
-    if len(rows) < 2:
+    lines = _readable(rows[1:], header, columns["phase"])
+    if not lines:
         raise DataError(f"{path}: has a header and no line below it")
-    body = list(checked_cells(path, rows[1:], len(header), columns["phase"]))
+    body = list(checked_cells(path, lines, len(header), columns["phase"]))
     borders = [(number, cells[columns[name]]) for name in ("start", "stop") for number, cells in body]
     values = _frames(path, borders) if unit == "frames" else _seconds(path, borders, options.clock)
     videos: dict[str | None, list[Segment]] = {}
@@ -78,6 +79,18 @@ def read_segments(path: Path, rows: Sequence[Row], options: AnnotationOptions) -
     return [
         annotation_of(path, "segments", unit, found, options, step, video, values.notes, values.hours_fit)
         for video, found in videos.items()
+    ]
+
+
+def _readable(rows: Sequence[Row], header: Sequence[str], phase: int) -> list[Row]:
+    """Without the lines in which our timelines say what could not be read: a column `readable` of 0, and no phase."""
+    if "readable" not in header:
+        return list(rows)
+    place = header.index("readable")
+    return [
+        (number, cells)
+        for number, cells in rows
+        if len(cells) != len(header) or cells[place].strip() != "0" or cells[phase].strip()
     ]
 
 
