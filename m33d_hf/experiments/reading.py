@@ -42,6 +42,7 @@ def as_tables(results: Results) -> Results:
         "pretraining": [{**entry, "variant": entry["method"]} for entry in results.get("pretraining", [])],
         "rows": [cell for name, column in columns.items() for cell in _cells(measured, name, column)],
         "caveats": content.get("caveats", []),
+        "questions": list(_questions(content, columns, variants)),
     }
 
 
@@ -65,6 +66,18 @@ def _column(results: Results, content: Mapping[str, Any], name: str) -> dict[str
     known = {"labels": how.get("labels"), "fraction": how.get("fraction"), "task": how.get("task")}
     known |= {"floor": floor.get("value"), "floor_text": floor.get("how", ""), "split": "test"}
     return {"id": name, **column, **known}
+
+
+def _questions(content: Mapping[str, Any], columns: Mapping[str, Any], variants: list[str]) -> Iterator[dict[str, Any]]:
+    """What the plan declares of the rows that are there."""
+    for question in content["questions"]:
+        compare = [
+            {**entry, "columns": [name for name in entry["columns"] if name in columns]}
+            for entry in question["compare"]
+            if {entry["better"], entry["than"]} <= set(variants)
+        ]
+        if compare:
+            yield {**question, "compare": compare}
 
 
 def _tables(content: Mapping[str, Any], columns: Mapping[str, Any], variants: list[str]) -> Iterator[dict[str, Any]]:
