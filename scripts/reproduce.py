@@ -35,13 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from m33d_hf.errors import M33DError
     from m33d_hf.experiments.driver import report, run
+    from m33d_hf.experiments.reading import as_tables
     from m33d_hf.experiments.report.reproduction import update_documents
     from m33d_hf.experiments.report.results import load_results
 
     folder = options.output_dir or Path("outputs") / f"{options.plan}-{options.budget}"
     try:
         if options.update_readme:
-            changed = update_documents(Path(), load_results(options.output_dir or Path("results/rooms")))
+            results = load_results(options.output_dir or Path("results/rooms"))
+            changed = update_documents(Path(), as_tables(results))
             news = f"updated: {', '.join(map(str, changed))}" if changed else ""
             print(news or "README.md and docs/evidence.md are up to date")
             return 0

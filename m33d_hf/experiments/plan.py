@@ -12,12 +12,16 @@ import yaml
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.evaluation.flops import flops_per_sample
+from m33d_hf.evaluation.loss_floors import loss_floors
 from m33d_hf.experiments.compute import Compute
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import parse_arguments
 
 FOLDER = Path(__file__).parent
-PLANS = ("reproduction", "exploration", "longer", "demo", "demo-video")
+PLANS = (
+    *("core", "parts", "masks", "initialisation", "labels", "clips", "gpu"),
+    *("demo", "demo-video", "reproduction", "longer", "exploration"),
+)
 
 
 @dataclass(frozen=True)
@@ -162,9 +166,24 @@ class Plan:
         if "steps" in entry:
             return int(self.budget[entry["steps"]])
         if "equal_flops_to" in entry:
-            other = entry["equal_flops_to"]
-            return max(1, round(self.steps(other) * self.step_flops(other) / self.step_flops(name)))
+            *before, last = self.chain(name)
+            left = self._flops(self.chain(entry["equal_flops_to"])) - self._flops(before)
+            return max(1, round(left / self.step_flops(last)))
         return max(1, round(entry.get("share", 1.0) * self.budget["pretraining_steps"][entry["part"]]))
+
+    def _flops(self, names: Sequence[str]) -> float:
+        """Operations of pre-trainings one after the other."""
+        return sum(self.steps(name) * self.step_flops(name) for name in names)
+
+    def draws(self, item: str) -> list[int]:
+        """Numbers of the fine-tunings of one encoder; a budget may limit them."""
+        wanted = int(self.content["measurements"][item].get("draws", 1))
+        return list(range(min(wanted, int(self.budget.get("draws", wanted)))))
+
+    def loss_floors(self, name: str) -> dict[str, float]:
+        """What a prediction that looks at nothing reaches in the losses of a pre-training, where it is known."""
+        args = parse_arguments([*self.recipe_words(name, 0), "--train.max_steps", "1"], "pretraining")
+        return loss_floors(M33DConfig(**args.model))
 
     def recipe_words(self, name: str, seed: int) -> list[str]:
         """Command-line words of a pre-training without its length, data and start."""
@@ -182,6 +201,11 @@ class Plan:
     def step_flops(self, name: str) -> float:
         """Operations of a step of a pre-training."""
         return flops_per_step([*self.recipe_words(name, 0), "--train.max_steps", "1"], "pretraining")
+
+
+def row_id(item: str, name: str, seed: int, draw: int = 0) -> str:
+    """Id of the job of a measurement; the first fine-tuning of an encoder has its pre-training's seed."""
+    return f"{item}-{name}-s{seed}" + (f"-f{draw}" if draw else "")
 
 
 def overrides(settings: Mapping[str, Any]) -> list[str]:
