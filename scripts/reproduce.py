@@ -12,17 +12,18 @@ from pathlib import Path
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and call; return the exit code (1 when a row failed)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", default="full", help="small: minutes; full: an hour; gpu: one large GPU")
+    parser.add_argument("--budget", default="full", help="full: what the tables need; smoke: is everything connected?")
     parser.add_argument(
         "--plan",
-        default="reproduction",
-        help="reproduction; exploration: what was tried before; longer: the main rows with five times the samples",
+        default="core",
+        help="core: the main methods; parts: M33D+ without each of its parts; masks, initialisation: Tables 6 and 7; "
+        "labels: Figure 2 and Table 2; clips; gpu: core on one large GPU; earlier: reproduction, longer, exploration",
     )
     parser.add_argument("--output_dir", type=Path, help="output folder; default: outputs/PLAN-BUDGET")
     parser.add_argument("--workers", type=int, help="number of processes; default: one per core, at most 8")
     parser.add_argument("--cache_dir", help="cache folder for rendered rooms; default: the user's cache")
     parser.add_argument("--fresh", action="store_true", help="repeat finished rows")
-    parser.add_argument("--estimate_only", action="store_true", help="print the expected time and stop")
+    parser.add_argument("--dry_run", action="store_true", help="print jobs, cost and contrasts, and stop")
     parser.add_argument("--report_only", action="store_true", help="only write the reports again, from results.json")
     parser.add_argument(
         "--update_readme",
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.workers,
             options.fresh,
             options.cache_dir,
-            options.estimate_only,
+            options.dry_run,
         )
     except M33DError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -53,7 +53,7 @@ def _tables_form(plan: Plan, rows: Rows) -> dict[str, Any]:
             for name, entry in plan.entries.items()
         ],
         "tables": _tables(plan),
-        "questions": _questions(plan),
+        "questions": questions_of(plan),
         "grid": _grid(plan, rows),
         "history": list(plan.content.get("history", [])),
         "pretraining": [_pretraining(plan, rows, name, seed) for seed in plan.seeds for name in plan.trained],
@@ -99,7 +99,8 @@ def _cut(plan: Plan, table: Mapping[str, Any]) -> str:
     return f" Not in this budget: {'; '.join([*rows, *columns])}." if rows or columns else ""
 
 
-def _questions(plan: Plan) -> list[dict[str, Any]]:
+def questions_of(plan: Plan) -> list[dict[str, Any]]:
+    """The declared comparisons of rows and columns that the budget fills."""
     known, found = plan.columns(), []
     for question in plan.content["questions"]:
         compare = [

@@ -106,7 +106,7 @@ class Plan:
     @cached_property
     def entries(self) -> dict[str, dict[str, Any]]:
         """The pre-trainings of this budget by name, in order."""
-        chosen = self.budget.get("only")
+        chosen = self.budget.get("only", self.content.get("only"))
         everything = self.content["pretraining"]
         if chosen is None:
             return dict(everything)
@@ -143,7 +143,8 @@ class Plan:
     def sizes(self) -> dict[str, dict[str, int]]:
         """Frames, clips and videos by split, those that are used."""
         parts = {entry["part"] for entry in self.entries.values()}
-        used = [*(["frames"] if "images" in parts else []), *(["clips", "videos"] if "clips" in parts else [])]
+        used = [*(["frames"] if "images" in parts else []), *(["clips"] if "clips" in parts else [])]
+        used += ["videos"] if "clips" in parts and "videos" in self.budget else []  # for phases alone
         return {name: dict(self.budget[name]) for name in used}
 
     def _chain_names(self, name: str) -> list[str]:
@@ -241,7 +242,8 @@ def load_plan(name: str, budget: str, folder: Path, cache_dir: str | None = None
 
 
 def load_content(name: str) -> dict[str, Any]:
-    """The YAML of a plan; one that `extends` another takes over its sections.
+    """The YAML of a plan; one that `extends` another takes over its sections, and what stands under `add` is put into
+    them.
 
     Raises:
         ConfigError: no such plan.
@@ -250,7 +252,9 @@ def load_content(name: str) -> dict[str, Any]:
         raise ConfigError(f"there is no plan {name!r}; known: {', '.join(PLANS)}.{nearest_name_hint(name, PLANS)}")
     content: dict[str, Any] = {}
     for layer in _layers(name):
+        added = layer.pop("add", {})
         content |= layer
+        content |= {section: {**content.get(section, {}), **entries} for section, entries in added.items()}
     return content
 
 

@@ -55,8 +55,9 @@ def _with_floors(results: Results) -> list[Mapping[str, Any]]:
         plan = Plan(load_content(results["name"]), results["budget"], Path())
     if plan is None or plan.budget_name not in plan.content["budgets"]:
         return list(found)
-    known = {name: plan.loss_floors(name) for name in {entry["variant"] for entry in found if "loss_floors" not in entry}
-             if "recipe" in plan.content["pretraining"].get(name, {})}  # fmt: skip
+    lacking = {entry["variant"] for entry in found if "loss_floors" not in entry}
+    trained = {name for name, entry in plan.content["pretraining"].items() if "recipe" in entry}
+    known = {name: plan.loss_floors(name) for name in lacking & trained}
     return [{"loss_floors": known.get(entry["variant"], {}), **entry} for entry in found]
 
 
