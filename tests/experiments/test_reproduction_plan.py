@@ -10,7 +10,7 @@ import pytest
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.collecting import collect
 from m33d_hf.experiments.commands import jobs_of
-from m33d_hf.experiments.driver import estimate
+from m33d_hf.experiments.costs import estimate
 from m33d_hf.experiments.jobs import Job, check_jobs
 from m33d_hf.experiments.plan import Plan, load_plan
 from m33d_hf.experiments.report.results import failures
