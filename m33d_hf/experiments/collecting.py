@@ -164,7 +164,11 @@ def _measured(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
                     values = _values(plan, item, row)
                     kept = _kept(row, "status", "error", "steps", "seconds", "cpu_seconds", "flops")
                     for column in _metrics_of(plan, item):
-                        what: dict[str, Any] = {"id": row_id(column, name, seed, draw), "variant": name, "column": column}
+                        what: dict[str, Any] = {
+                            "id": row_id(column, name, seed, draw),
+                            "variant": name,
+                            "column": column,
+                        }
                         what |= {"seed": seed, **({"draw": draw} if draw else {})}
                         found.append({**what, **kept, "value": values.get(column), "metrics": row.get("metrics", {}),
                                       "pretraining_flops": before.get("flops")})  # fmt: skip

@@ -15,7 +15,7 @@ PRETRAINING = "pre-training"
 def estimate(jobs: Sequence[Job], workers: int, budget: str) -> str:
     """One sentence: the expected time if nothing is finished yet."""
     seconds = sum(job.cost for job in jobs) / workers
-    runs = sum(_kind(job) == PRETRAINING for job in jobs)
+    runs = sum(job.id.startswith("pretrain-") for job in jobs)
     return (
         f"budget {budget}: {runs} pre-trainings and {len(jobs) - runs} other jobs, about {clock(seconds)} in {workers} "
         "processes (finished rows are kept; run the same command to continue)"

@@ -117,7 +117,7 @@ def _unadjusted(results: Results, pair: Pair, model: TwoWay) -> Difference:
     left, right = (seed_values(results, name, pair.column) for name in (pair.better, pair.than))
     paired = {seed: left[seed] - right[seed] for seed in left if seed in right}
     estimate = model.difference(pair.better, pair.than)
-    why = _why_unknown(results, pair) or ("" if estimate else "too few seeds")
+    why = _why_unknown(results, pair) or ("" if estimate else "the noise is not known")
     return Difference(pair, estimate, None, min(len(left), len(right)), paired, why)
 
 

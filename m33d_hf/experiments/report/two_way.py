@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+ROUNDING = 1e-10
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,18 @@ class TwoWay:
         self._effects = self._inverse @ measured
         residual = measured - self._design @ self._effects
         self.df = len(cells) - int(np.linalg.matrix_rank(self._design)) if cells else 0
-        self.sigma = float(np.sqrt(residual @ residual / self.df)) if self.df else float("nan")
+        self.sigma = float(np.sqrt(residual @ residual / self.df)) if self.df else 0.0
+        # Values that are equal but for rounding have no noise to judge by, and not an infinitely small one.
+        self._known = self.df > 0 and self.sigma > ROUNDING * float(np.abs(measured).max())
 
     def difference(self, row: str, other: str) -> Estimate | None:
         """How much larger `row` is than `other`.
 
         Returns:
-            None where the model cannot tell: a row is not there, nothing is left to estimate the noise from, or no
-            chain of shared seeds joins the two.
+            None where the model cannot tell: a row is not there, nothing is left to estimate the noise from, there is
+            none, or no chain of shared seeds joins the two.
         """
-        if not self.df or row not in self.rows or other not in self.rows:
+        if not self._known or row not in self.rows or other not in self.rows:
             return None
         contrast = np.zeros(self._design.shape[1])
         contrast[self.rows.index(row)] += 1.0
@@ -77,12 +80,12 @@ class TwoWay:
             return None
         points, error = float(contrast @ self._effects), self.sigma * float(np.linalg.norm(weights))
         half = float(stats.t.ppf((1 + LEVEL) / 2, self.df)) * error
-        p = 2 * float(stats.t.sf(abs(points) / error, self.df)) if error else float(points == 0)
+        p = 2 * float(stats.t.sf(abs(points) / error, self.df))
         return Estimate(points, points - half, points + half, p, self.df)
 
     def half_width(self, seeds: int) -> float | None:
         """Half of the 95 % interval of a difference between two rows that have the same `seeds` seeds each."""
-        if not self.df or not seeds:
+        if not self._known or not seeds:
             return None
         return float(stats.t.ppf((1 + LEVEL) / 2, self.df)) * self.sigma * float(np.sqrt(2 / seeds))
 

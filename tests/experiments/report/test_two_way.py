@@ -86,7 +86,8 @@ def test_what_cannot_be_estimated_is_none() -> None:
     model = TwoWay(apart)
     assert model.difference("a", "c") is None, "no seed joins them"
     assert model.difference("a", "b") is not None and model.difference("a", "x") is None
-    assert TwoWay({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.0}}).difference("a", "b").p == 1.0  # type: ignore[union-attr]
+    equal = TwoWay({"a": {0: 0.1, 1: 0.7}, "b": {0: 0.1, 1: 0.7}})
+    assert equal.difference("a", "b") is None and equal.half_width(2) is None, "rounding is no noise"
 
 
 def test_holm_by_hand() -> None:
@@ -119,7 +120,7 @@ def test_five_percent_of_nulls_pass_and_power_rises_with_seeds() -> None:
 def test_size_and_power_at_length(rows: int, seeds: int, draws: int) -> None:
     times = 4000
     assert abs(_passing(times, rows, seeds, 0.0, draws) - 0.05) < 3.5 * np.sqrt(0.05 * 0.95 / times)
-    powers = [_passing(times // 4, rows, n, 1.5, draws) for n in (seeds, seeds + 2, seeds + 6)]
+    powers = [_passing(times // 8, rows, n, 2.0, draws) for n in (seeds, seeds + 2, seeds + 6)]
     assert powers[0] < powers[1] < powers[2] and powers[2] > 0.85
 
 
