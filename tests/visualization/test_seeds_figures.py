@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from m33d_hf.visualization.canvas import save_figure
 from m33d_hf.visualization.seeds import Seeds, grid_figure, lines_figure, rows_figure, scatter_figure, style
 
 
 def test_rows_show_every_seed_and_the_mean(tmp_path: Path) -> None:
-    rows = [Seeds("question", (), heading=True), Seeds("a", (1.0, 2.0, 6.0)), Seeds("none", ()), Seeds("b", (1.0, 4.0), (0.5, 2.5, 4.5))]
+    rows = [Seeds("question", (), heading=True), Seeds("a", (1.0, 2.0, 6.0)), Seeds("none", ())]
+    rows.append(Seeds("b", (1.0, 4.0), (0.5, 2.5, 4.5)))
     figure = rows_figure({"panel": rows}, "points", zero=True)
     axis = figure.axes[0]
     drawn = [tuple(float(x) for x in line.get_xdata()) for line in axis.get_lines()]

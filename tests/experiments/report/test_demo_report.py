@@ -11,9 +11,9 @@ import pytest
 from helpers.demo_results import fake_results
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.reading import as_tables
+from m33d_hf.experiments.report.contrasts import Difference, difference
 from m33d_hf.experiments.report.demo import summary, write_reports
 from m33d_hf.experiments.report.expectations import judge, load_expectations
-from m33d_hf.experiments.report.contrasts import Difference, difference
 from m33d_hf.experiments.report.results import cell, failures
 from m33d_hf.visualization.document import (
     Bullets,
