@@ -14,17 +14,18 @@ from m33d_hf.training.processes.program import program
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and call; return the exit code (1 when a row failed)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", default="full", help="small: minutes; full: an hour; gpu: one large GPU")
+    parser.add_argument("--budget", default="full", help="full: what the tables need; smoke: is everything connected?")
     parser.add_argument(
         "--plan",
-        default="reproduction",
-        help="reproduction; exploration: what was tried before; longer: the main rows with five times the samples",
+        default="core",
+        help="core: the main methods; parts: M33D+ without each of its parts; masks, initialisation: Tables 6 and 7; "
+        "labels: Figure 2 and Table 2; clips; gpu: core on one large GPU; earlier: reproduction, longer, exploration",
     )
     parser.add_argument("--output_dir", type=Path, help="output folder; default: outputs/PLAN-BUDGET")
     parser.add_argument("--workers", type=int, help="number of processes; default: one per core, at most 8")
     parser.add_argument("--cache_dir", help="cache folder for rendered rooms; default: the user's cache")
     parser.add_argument("--fresh", action="store_true", help="repeat finished rows")
-    parser.add_argument("--estimate_only", action="store_true", help="print the expected time and stop")
+    parser.add_argument("--dry_run", action="store_true", help="print jobs, cost and contrasts, and stop")
     parser.add_argument("--report_only", action="store_true", help="only write the reports again, from results.json")
     parser.add_argument(
         "--update_readme",
@@ -37,13 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from m33d_hf.errors import M33DError
     from m33d_hf.experiments.driver import report, run
+    from m33d_hf.experiments.reading import as_tables
     from m33d_hf.experiments.report.reproduction import update_documents
     from m33d_hf.experiments.report.results import load_results
 
     folder = options.output_dir or Path("outputs") / f"{options.plan}-{options.budget}"
     try:
         if options.update_readme:
-            changed = update_documents(Path(), load_results(options.output_dir or Path("results/rooms")))
+            results = load_results(options.output_dir or Path("results/rooms"))
+            changed = update_documents(Path(), as_tables(results))
             news = f"updated: {', '.join(map(str, changed))}" if changed else ""
             print(news or "README.md and docs/evidence.md are up to date")
             return 0
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.workers,
             options.fresh,
             options.cache_dir,
-            options.estimate_only,
+            options.dry_run,
         )
     except M33DError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from m33d_hf.experiments.plan import Plan
+from m33d_hf.experiments.plan import Plan, row_id
 from m33d_hf.experiments.report.results import DONE
 
 Rows = Mapping[str, dict[str, Any]]
@@ -53,7 +53,7 @@ def _tables_form(plan: Plan, rows: Rows) -> dict[str, Any]:
             for name, entry in plan.entries.items()
         ],
         "tables": _tables(plan),
-        "questions": _questions(plan),
+        "questions": questions_of(plan),
         "grid": _grid(plan, rows),
         "history": list(plan.content.get("history", [])),
         "pretraining": [_pretraining(plan, rows, name, seed) for seed in plan.seeds for name in plan.trained],
@@ -99,7 +99,8 @@ def _cut(plan: Plan, table: Mapping[str, Any]) -> str:
     return f" Not in this budget: {'; '.join([*rows, *columns])}." if rows or columns else ""
 
 
-def _questions(plan: Plan) -> list[dict[str, Any]]:
+def questions_of(plan: Plan) -> list[dict[str, Any]]:
+    """The declared comparisons of rows and columns that the budget fills."""
     known, found = plan.columns(), []
     for question in plan.content["questions"]:
         compare = [
@@ -148,7 +149,8 @@ def _pretraining(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str, Any]
         known = stage["diagnostics"].items()
         diagnostics |= {k: v for k, v in known if not k.startswith("retrieval_") or stage["stage"] != 2}
     entry |= {key: sum(stage[key] for stage in stages) for key in ("steps", "seconds", "cpu_seconds", "flops")}
-    return {**entry, "parameters": stages[-1]["encoder_parameters"], "diagnostics": diagnostics}
+    floors = plan.loss_floors(name)
+    return {**entry, "parameters": stages[-1]["encoder_parameters"], "diagnostics": diagnostics, "loss_floors": floors}
 
 
 def _measured(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
@@ -157,13 +159,19 @@ def _measured(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
         for name in plan.entries:
             before = _pretraining(plan, rows, name, seed) if plan.chain(name) else {"flops": 0.0}
             for item in plan.measurements(name):
-                row = rows[f"{item}-{name}-s{seed}"]
-                values = _values(plan, item, row)
-                kept = _kept(row, "status", "error", "steps", "seconds", "cpu_seconds", "flops")
-                for column in _metrics_of(plan, item):
-                    what = {"id": f"{column}-{name}-s{seed}", "variant": name, "column": column, "seed": seed}
-                    found.append({**what, **kept, "value": values.get(column), "metrics": row.get("metrics", {}),
-                                  "pretraining_flops": before.get("flops")})  # fmt: skip
+                for draw in plan.draws(item):
+                    row = rows[row_id(item, name, seed, draw)]
+                    values = _values(plan, item, row)
+                    kept = _kept(row, "status", "error", "steps", "seconds", "cpu_seconds", "flops")
+                    for column in _metrics_of(plan, item):
+                        what: dict[str, Any] = {
+                            "id": row_id(column, name, seed, draw),
+                            "variant": name,
+                            "column": column,
+                        }
+                        what |= {"seed": seed, **({"draw": draw} if draw else {})}
+                        found.append({**what, **kept, "value": values.get(column), "metrics": row.get("metrics", {}),
+                                      "pretraining_flops": before.get("flops")})  # fmt: skip
     return found
 
 
@@ -213,6 +221,7 @@ def _stages(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str, Any]:
         **_kept(merged, "steps", "seconds", "flops"),
         "stages": [_kept(stage, *keys) for stage in stages],
         "diagnostics": diagnostics,
+        "loss_floors": merged["loss_floors"],
         **_kept(last, "encoder_parameters", "image_size", "batch_size", "picture"),
     }
 

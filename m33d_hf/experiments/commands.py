@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.experiments.jobs import Job
-from m33d_hf.experiments.plan import Plan, flops_per_step, overrides, without_start
+from m33d_hf.experiments.plan import Plan, flops_per_step, overrides, row_id, without_start
 from m33d_hf.training.recipe.parsing import parse_arguments
 
 RENDERING, ROWS = "m33d_hf.experiments.rendering", "m33d_hf.experiments.rows"
 CLIP_TASK = "video_classification"
+DRAW = 1000  # between the seeds of two fine-tunings of one encoder
 Measured = tuple[dict[str, Any], float]
 
 
@@ -45,8 +46,11 @@ class _Commands:
         for seed in self.plan.seeds:
             for name in self.plan.entries:
                 jobs += [self._pretraining(link, seed) for link in self.plan.chain(name)]
-                jobs += [self._measurement(f"{item}-{name}-s{seed}", item, name, seed, self.plan.split)
-                         for item in self.plan.measurements(name)]  # fmt: skip
+                jobs += [
+                    self._measurement(row_id(item, name, seed, draw), item, name, seed, self.plan.split, draw=draw)
+                    for item in self.plan.measurements(name)
+                    for draw in self.plan.draws(item)
+                ]
         found = list({job.id: job for job in jobs}.values())
         if self.plan.content.get("pretraining_first"):
             last = [f"{ROWS}:{kind}" for kind in self._kinds]
@@ -123,15 +127,29 @@ class _Commands:
     # -- measurements --------------------------------------------------------------------------------------------
 
     def _measurement(
-        self, job_id: str, item: str, name: str, seed: int, split: str, changes: Mapping[str, Any] | None = None
+        self,
+        job_id: str,
+        item: str,
+        name: str,
+        seed: int,
+        split: str,
+        changes: Mapping[str, Any] | None = None,
+        draw: int = 0,
     ) -> Job:
-        """One fine-tuning or probe of the pre-training `name`, measured on `split`."""
+        """One fine-tuning or probe of the pre-training `name`, measured on `split`.
+
+        Args:
+            draw: number of the fine-tuning; others than the first have a seed of their own, which changes the head's
+                weights, the order of data and the labelled subset, and from scratch all weights.
+        """
         how = self.plan.content["measurements"][item]
         needs, start = self._start(name, seed)
         part = self.plan.content["pretraining"][name]["part"]
-        own = overrides({**self.plan.model(f"{part}_finetuning"), **(changes or {})})
-        words = ["--recipe", how["recipe"], "--seed", str(seed), *self.compute.words, *own, *_labels(how, seed), *start]
-        parameters, cost = self._kinds[how["kind"]](job_id, how, words, seed, split)
+        own = overrides({**self.plan.model(f"{part}_finetuning"), **how.get("set", {}), **(changes or {})})
+        drawn = seed + DRAW * draw
+        words = ["--recipe", how["recipe"], "--seed", str(drawn)]
+        words += [*self.compute.words, *own, *_labels(how, drawn), *start]
+        parameters, cost = self._kinds[how["kind"]](job_id, how, words, drawn, split)
         label = job_id.replace("-", " ").replace("_", " ")
         cost += self.plan.costs["evaluation"]
         return Job(job_id, f"{ROWS}:{how['kind']}", parameters, needs, cost, label)

@@ -16,6 +16,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.collecting import collect
 from m33d_hf.experiments.commands import jobs_of
 from m33d_hf.experiments.compute import Compute, available_cores, environment
+from m33d_hf.experiments.costs import dry_run_lines, estimate
 from m33d_hf.experiments.jobs import Job, Runner
 from m33d_hf.experiments.plan import load_plan
 from m33d_hf.experiments.progress import ProgressLine
@@ -39,7 +40,7 @@ def run(
     workers: int | None = None,
     fresh: bool = False,
     cache_dir: str | None = None,
-    estimate_only: bool = False,
+    dry_run: bool = False,
 ) -> int:
     """Run what is not finished yet of a plan and write results.json and the reports.
 
@@ -50,7 +51,7 @@ def run(
         workers: processes; None = as the budget says, else one per available core, at most 8.
         fresh: delete the results of earlier calls.
         cache_dir: where rooms are rendered; None = the user's cache.
-        estimate_only: print the expected time and stop.
+        dry_run: print what would run, what it is expected to cost and what it would be judged by, and stop.
 
     Returns:
         Exit code: 0, or 1 when a row failed.
@@ -58,10 +59,12 @@ def run(
     folder = folder.absolute()
     plan = load_plan(name, budget, folder, cache_dir)
     jobs = jobs_of(plan)
-    if estimate_only or plan.content.get("estimate"):
-        print(estimate(jobs, process_count(workers, plan.compute), budget), flush=True)
-    if estimate_only:
+    count = process_count(workers, plan.compute)
+    if dry_run:
+        print("\n".join(dry_run_lines(plan, jobs, count)), flush=True)
         return 0
+    if plan.content.get("estimate"):
+        print(estimate(jobs, count, budget), flush=True)
     rows, count = run_jobs(jobs, folder, workers, plan.compute, discard=LEFT_BY_RUNS if fresh else ())
     with understood(folder / "rows"):
         results = {**collect(plan, rows), "workers": count, "environment": environment(plan.compute)}
@@ -69,16 +72,6 @@ def run(
             results["expectations"] = [vars(outcome) for outcome in judge(as_tables(results))]
     write_sealed_json(folder / RESULTS, results)
     return report(folder)
-
-
-def estimate(jobs: Sequence[Job], workers: int, budget: str) -> str:
-    """One sentence: the expected time if nothing is finished yet."""
-    seconds = sum(job.cost for job in jobs) / workers
-    runs = sum(job.id.startswith("pretrain-") for job in jobs)
-    return (
-        f"budget {budget}: {runs} pre-trainings and {len(jobs) - runs} other jobs, about {clock(seconds)} in {workers} "
-        "processes (finished rows are kept; run the same command to continue)"
-    )
 
 
 def write_reports(results: Results, folder: Path) -> tuple[Path, Path]:

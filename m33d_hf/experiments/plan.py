@@ -12,12 +12,16 @@ import yaml
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.evaluation.flops import flops_per_sample
+from m33d_hf.evaluation.loss_floors import loss_floors
 from m33d_hf.experiments.compute import Compute
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import parse_arguments
 
 FOLDER = Path(__file__).parent
-PLANS = ("reproduction", "exploration", "longer", "demo", "demo-video")
+PLANS = (
+    *("core", "parts", "masks", "initialisation", "labels", "clips", "gpu"),
+    *("demo", "demo-video", "reproduction", "longer", "exploration"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Plan:
     @cached_property
     def entries(self) -> dict[str, dict[str, Any]]:
         """The pre-trainings of this budget by name, in order."""
-        chosen = self.budget.get("only")
+        chosen = self.budget.get("only", self.content.get("only"))
         everything = self.content["pretraining"]
         if chosen is None:
             return dict(everything)
@@ -139,7 +143,8 @@ class Plan:
     def sizes(self) -> dict[str, dict[str, int]]:
         """Frames, clips and videos by split, those that are used."""
         parts = {entry["part"] for entry in self.entries.values()}
-        used = [*(["frames"] if "images" in parts else []), *(["clips", "videos"] if "clips" in parts else [])]
+        used = [*(["frames"] if "images" in parts else []), *(["clips"] if "clips" in parts else [])]
+        used += ["videos"] if "clips" in parts and "videos" in self.budget else []  # for phases alone
         return {name: dict(self.budget[name]) for name in used}
 
     def _chain_names(self, name: str) -> list[str]:
@@ -162,9 +167,24 @@ class Plan:
         if "steps" in entry:
             return int(self.budget[entry["steps"]])
         if "equal_flops_to" in entry:
-            other = entry["equal_flops_to"]
-            return max(1, round(self.steps(other) * self.step_flops(other) / self.step_flops(name)))
+            *before, last = self.chain(name)
+            left = self._flops(self.chain(entry["equal_flops_to"])) - self._flops(before)
+            return max(1, round(left / self.step_flops(last)))
         return max(1, round(entry.get("share", 1.0) * self.budget["pretraining_steps"][entry["part"]]))
+
+    def _flops(self, names: Sequence[str]) -> float:
+        """Operations of pre-trainings one after the other."""
+        return sum(self.steps(name) * self.step_flops(name) for name in names)
+
+    def draws(self, item: str) -> list[int]:
+        """Numbers of the fine-tunings of one encoder; a budget may limit them."""
+        wanted = int(self.content["measurements"][item].get("draws", 1))
+        return list(range(min(wanted, int(self.budget.get("draws", wanted)))))
+
+    def loss_floors(self, name: str) -> dict[str, float]:
+        """What a prediction that looks at nothing reaches in the losses of a pre-training, where it is known."""
+        args = parse_arguments([*self.recipe_words(name, 0), "--train.max_steps", "1"], "pretraining")
+        return loss_floors(M33DConfig(**args.model))
 
     def recipe_words(self, name: str, seed: int) -> list[str]:
         """Command-line words of a pre-training without its length, data and start."""
@@ -182,6 +202,11 @@ class Plan:
     def step_flops(self, name: str) -> float:
         """Operations of a step of a pre-training."""
         return flops_per_step([*self.recipe_words(name, 0), "--train.max_steps", "1"], "pretraining")
+
+
+def row_id(item: str, name: str, seed: int, draw: int = 0) -> str:
+    """Id of the job of a measurement; the first fine-tuning of an encoder has its pre-training's seed."""
+    return f"{item}-{name}-s{seed}" + (f"-f{draw}" if draw else "")
 
 
 def overrides(settings: Mapping[str, Any]) -> list[str]:
@@ -217,7 +242,8 @@ def load_plan(name: str, budget: str, folder: Path, cache_dir: str | None = None
 
 
 def load_content(name: str) -> dict[str, Any]:
-    """The YAML of a plan; one that `extends` another takes over its sections.
+    """The YAML of a plan; one that `extends` another takes over its sections, and what stands under `add` is put into
+    them.
 
     Raises:
         ConfigError: no such plan.
@@ -226,7 +252,9 @@ def load_content(name: str) -> dict[str, Any]:
         raise ConfigError(f"there is no plan {name!r}; known: {', '.join(PLANS)}.{nearest_name_hint(name, PLANS)}")
     content: dict[str, Any] = {}
     for layer in _layers(name):
+        added = layer.pop("add", {})
         content |= layer
+        content |= {section: {**content.get(section, {}), **entries} for section, entries in added.items()}
     return content
 
 

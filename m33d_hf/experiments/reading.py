@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from m33d_hf.errors import ConfigError
-from m33d_hf.experiments.plan import load_content
+from m33d_hf.experiments.plan import PLANS, Plan, load_content
 from m33d_hf.experiments.report.results import DONE, Results
 
 OTHER_FORMS = {"demo": "demo", "video": "demo-video"}
@@ -15,14 +16,15 @@ OTHER_FORMS = {"demo": "demo", "video": "demo-video"}
 def as_tables(results: Results) -> Results:
     """The same results with `variants`, `columns`, `tables` and a row per variant, column and seed.
 
-    The tables' own form is returned as it is. In the others the plan's YAML says which column a row's metric fills;
+    The tables' own form is returned as it is, but for floors of losses, which earlier versions did not write. In the
+    others the plan's YAML says which column a row's metric fills;
     what else a form holds is kept, and under `data` what else may have failed.
 
     Raises:
         ConfigError: rows that the plan knows no column for.
     """
     if results["name"] not in OTHER_FORMS:
-        return results
+        return {**results, "pretraining": _with_floors(results)}
     content = load_content(OTHER_FORMS[results["name"]])
     measured = [row for row in results["rows"] if row["method"]]
     items = dict.fromkeys(_measurement(row) for row in measured)
@@ -42,7 +44,21 @@ def as_tables(results: Results) -> Results:
         "pretraining": [{**entry, "variant": entry["method"]} for entry in results.get("pretraining", [])],
         "rows": [cell for name, column in columns.items() for cell in _cells(measured, name, column)],
         "caveats": content.get("caveats", []),
+        "questions": list(_questions(content, columns, variants)),
     }
+
+
+def _with_floors(results: Results) -> list[Mapping[str, Any]]:
+    """The pre-trainings with their losses' floors; those that the plan has no more stay as they are."""
+    found, plan = results["pretraining"], None
+    if results["name"] in PLANS:
+        plan = Plan(load_content(results["name"]), results["budget"], Path())
+    if plan is None or plan.budget_name not in plan.content["budgets"]:
+        return list(found)
+    lacking = {entry["variant"] for entry in found if "loss_floors" not in entry}
+    trained = {name for name, entry in plan.content["pretraining"].items() if "recipe" in entry}
+    known = {name: plan.loss_floors(name) for name in lacking & trained}
+    return [{"loss_floors": known.get(entry["variant"], {}), **entry} for entry in found]
 
 
 def _measurement(row: Mapping[str, Any]) -> str:
@@ -65,6 +81,18 @@ def _column(results: Results, content: Mapping[str, Any], name: str) -> dict[str
     known = {"labels": how.get("labels"), "fraction": how.get("fraction"), "task": how.get("task")}
     known |= {"floor": floor.get("value"), "floor_text": floor.get("how", ""), "split": "test"}
     return {"id": name, **column, **known}
+
+
+def _questions(content: Mapping[str, Any], columns: Mapping[str, Any], variants: list[str]) -> Iterator[dict[str, Any]]:
+    """What the plan declares of the rows that are there."""
+    for question in content["questions"]:
+        compare = [
+            {**entry, "columns": [name for name in entry["columns"] if name in columns]}
+            for entry in question["compare"]
+            if {entry["better"], entry["than"]} <= set(variants)
+        ]
+        if compare:
+            yield {**question, "compare": compare}
 
 
 def _tables(content: Mapping[str, Any], columns: Mapping[str, Any], variants: list[str]) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,5 @@
-"""Figures of measurements with a few seeds: a dot per seed, a larger one for the mean, bars from smallest to
-largest."""
+"""Figures of measurements with a few seeds: a dot per seed, a larger one for the mean or the estimate, and a bar for
+its interval where there is one, else from the smallest to the largest seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # Without the yellow, which is faint on white: colour and marker change together, so neither has to be told alone.
 LINE_COLORS = (*COLORS[:7], INK)
-BAND = "#dfe5ec"
 LABEL_WIDTH = 34
 
 
@@ -30,13 +29,13 @@ class Seeds:
     Attributes:
         label: left of the row.
         values: empty = "no result".
-        band: half the width of a grey band around zero; 0 = none.
+        interval: (low, estimate, high), drawn instead of mean and range; None = mean and range.
         heading: a row that only says its label, in bold, above those that follow.
     """
 
     label: str
     values: Sequence[float]
-    band: float = 0.0
+    interval: tuple[float, float, float] | None = None
     heading: bool = False
 
     @property
@@ -122,18 +121,17 @@ def _plain_rows(axis: Axes, title: str, x_label: str) -> None:
 
 def _row(axis: Axes, place: float, row: Seeds) -> None:
     color = LINE_COLORS[0]
-    if row.band:
-        axis.barh(place, 2 * row.band, left=-row.band, height=0.72, color=BAND, zorder=0)
     if row.heading:
         return
     if not len(row.values):
         axis.text(0.5, place, "no result", transform=axis.get_yaxis_transform(), fontsize=7.5, color=GREY,
                   va="center", ha="center", bbox={"color": "white", "pad": 0.5})  # fmt: skip
         return
-    axis.plot([min(row.values), max(row.values)], [place, place], color=color, linewidth=1.6, zorder=2)
+    low, middle, high = row.interval or (min(row.values), row.mean, max(row.values))
+    axis.plot([low, high], [place, place], color=color, linewidth=1.6, zorder=2)
     axis.plot(row.values, [place] * len(row.values), "o", markersize=4.2, markerfacecolor="white",
               markeredgecolor=color, markeredgewidth=0.9, zorder=3)  # fmt: skip
-    axis.plot([row.mean], [place], "D", markersize=5.5, color=color, markeredgecolor="white", markeredgewidth=0.6,
+    axis.plot([middle], [place], "D", markersize=5.5, color=color, markeredgecolor="white", markeredgewidth=0.6,
               zorder=4)  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_results_hold_a_row_per_method_task_labels_seed(outputs: Path) -> None:
 
 def test_report_has_all_pictures_and_can_be_made_again(outputs: Path) -> None:
     html = (outputs / "report.html").read_text()
-    assert html.count("data:image/png;base64") == 2 + 2 + 2, "curves, reconstructions, predictions"
+    assert html.count("data:image/png;base64") == 1 + 2 + 2 + 2, "differences, curves, reconstructions, predictions"
     assert "truth" in html
     shutil.rmtree(outputs / "figures")
     (outputs / "report.html").unlink()

@@ -11,7 +11,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.experiments import plan as plan_module
 from m33d_hf.experiments.collecting import collect
 from m33d_hf.experiments.commands import jobs_of
-from m33d_hf.experiments.driver import estimate
+from m33d_hf.experiments.costs import estimate
 from m33d_hf.experiments.jobs import Job, check_jobs
 from m33d_hf.experiments.plan import Plan, load_plan
 from m33d_hf.experiments.report.results import failures

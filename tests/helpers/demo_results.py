@@ -38,12 +38,12 @@ def fake_pretraining(method: str, seed: int, **diagnostics: float) -> dict[str, 
 
 
 def fake_results() -> dict[str, Any]:
-    """scratch < mae < m33d_plus everywhere, m33d like mae, spread 2 points."""
+    """scratch < mae < m33d_plus everywhere, m33d like mae; seeds are 2 points apart, and two of the four .4 more."""
     base = {"scratch": 0.30, "mae": 0.35, "m33d": 0.352, "m33d_plus": 0.40}
     rows = [
-        fake_row(method, task, labels, seed, value + 0.02 * seed)
+        fake_row(method, task, labels, seed, value + (0.024 - 0.004 * (place % 2)) * seed)
         for task, labels in TASKS
-        for method, value in base.items()
+        for place, (method, value) in enumerate(base.items())
         for seed in (0, 1)
     ]
     common = {"retrieval_chance_depth": 0.056, "depth_loss_visible": 0.2}

@@ -63,9 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         told = {"Content-Range": f"bytes {start}-{stop - 1}/{len(content)}", "Accept-Ranges": "bytes"}
         self._answer(206, content[start:stop], told, (name, start))
 
-    def _answer(
-        self, status: int, content: bytes, headers: dict[str, str], of: tuple[str, int] | None = None
-    ) -> None:
+    def _answer(self, status: int, content: bytes, headers: dict[str, str], of: tuple[str, int] | None = None) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)

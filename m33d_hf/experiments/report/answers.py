@@ -1,17 +1,19 @@
-"""The questions behind the reproduction, answered by rule from the rows, as far as the spread allows."""
+"""The questions that a plan declares, answered by `contrasts` from the rows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from m33d_hf.experiments.report.comparison import BETTER, UNKNOWN, WITHIN, WORSE
-from m33d_hf.experiments.report.results import Difference, Results, cell, column_entry, difference, labels
+from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, UNKNOWN, WORSE
+from m33d_hf.experiments.report.contrasts import Difference, Pair, compare_family
+from m33d_hf.experiments.report.results import Results, column_entry, labels
 from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Table
 
-HEADER = ("comparison", "column", "points", "paired ± std", "seeds agreeing", "spread", "verdict")
+HEADER = ("comparison", "column", "points", "95 % interval", "p", "p, Holm", "n", "verdict")
+PRIMARY = "Primary: declared before the run as what it is judged by."
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,23 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Over the columns; see `overall`."""
-        return _plainly(overall([found.verdict for found in self.differences]), self.question)
+        """Over the columns; see `overall`. One column's is the verdict itself."""
+        return _plainly(overall(self.differences), self.question)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question with its comparisons."""
+    """A question with its comparisons, which are one family.
+
+    Attributes:
+        primary: whether the plan is judged by it.
+    """
 
     id: str
     text: str
     because: str
     comparisons: Sequence[Comparison]
+    primary: bool = False
 
     @property
     def verdict(self) -> str:
@@ -51,28 +58,37 @@ class Answer:
         return "; ".join(f"{found.text}: {found.verdict}" for found in self.comparisons) or "nothing was compared"
 
 
-def overall(verdicts: Sequence[str]) -> str:
-    """Columns' verdicts in words, such as "in part, better beyond the spread in 2 of 3 columns; within it in 1".
+def overall(differences: Sequence[Difference]) -> str:
+    """Columns' verdicts in words, such as "in part, better in 2 of 3 columns; no difference larger than 1.3 in 1".
 
-    "yes" needs every column beyond the spread, "in part" one and none the other way round; "no" needs one the other
-    way round and none in favour; "not shown" is all the rest that is known.
+    "yes" needs every column to be better, "in part" one and none worse; "no" needs one that is worse and none that is
+    better; "not shown" is all the rest that is known.
     """
-    counts = {verdict: list(verdicts).count(verdict) for verdict in (BETTER, WORSE, WITHIN, UNKNOWN)}
+    verdicts = [found.verdict for found in differences]
+    counts = {verdict: verdicts.count(verdict) for verdict in (BETTER, WORSE, UNDECIDED, UNKNOWN)}
     total, columns = len(verdicts), "column" if len(verdicts) == 1 else "columns"
-    tail = [f"within it in {counts[WITHIN]}"] if counts[WITHIN] else []
-    tail += [f"unknown in {counts[UNKNOWN]}"] if counts[UNKNOWN] else []
+    bound = max((found.bound for found in differences if found.verdict == UNDECIDED), default=0.0)
+    tail = [f"no difference larger than {bound:.1f} in {counts[UNDECIDED]}"] if counts[UNDECIDED] else []
+    tail += [f"no verdict in {counts[UNKNOWN]}"] if counts[UNKNOWN] else []
     if not total or counts[UNKNOWN] == total:
-        return "unknown"
+        return "no verdict" + _reasons(differences)
     if counts[BETTER] and counts[WORSE]:
-        first = f"mixed: better beyond the spread in {counts[BETTER]}, worse in {counts[WORSE]} of {total} {columns}"
+        first = f"mixed: better in {counts[BETTER]}, worse in {counts[WORSE]} of {total} {columns}"
     elif counts[BETTER]:
         word = "yes" if counts[BETTER] == total else "in part"
-        first = f"{word}, better beyond the spread in {counts[BETTER]} of {total} {columns}"
+        first = f"{word}, better in {counts[BETTER]} of {total} {columns}"
     elif counts[WORSE]:
-        first = f"no, worse beyond the spread in {counts[WORSE]} of {total} {columns}"
+        first = f"no, worse in {counts[WORSE]} of {total} {columns}"
     else:
-        first, tail = f"not shown: within the spread in {counts[WITHIN]} of {total} {columns}", tail[1:]
+        first = f"not shown: no difference larger than {bound:.1f} in {counts[UNDECIDED]} of {total} {columns}"
+        tail = tail[1:]
     return "; ".join([first, *tail])
+
+
+def _reasons(differences: Sequence[Difference]) -> str:
+    """Why nothing is said, in brackets."""
+    found = list(dict.fromkeys(one.why for one in differences if one.why))
+    return f" ({'; '.join(found)})" if found else ""
 
 
 def _plainly(verdict: str, question: str) -> str:
@@ -83,48 +99,58 @@ def _plainly(verdict: str, question: str) -> str:
 
 
 def answer(results: Results, question: Mapping[str, Any]) -> Answer:
-    """Compare what the question names."""
+    """Compare what the question names; all of it is one family."""
+    names = labels(results)
+    pairs = [[Pair(entry["better"], entry["than"], column) for column in entry["columns"]]
+             for entry in question["compare"]]  # fmt: skip
+    found = iter(compare_family(results, [pair for group in pairs for pair in group]))
     comparisons = []
-    for entry in question["compare"]:
-        found = [difference(results, entry["better"], entry["than"], column) for column in entry["columns"]]
-        names = labels(results)
+    for entry, group in zip(question["compare"], pairs, strict=True):
         text = entry.get("text") or " over ".join(names.get(entry[k], entry[k]) for k in ("better", "than"))
-        comparisons.append(Comparison(text, question["text"], found))
-    return Answer(question["id"], question["text"], question.get("because", ""), comparisons)
+        comparisons.append(Comparison(text, question["text"], [next(found) for _ in group]))
+    because, primary = question.get("because", ""), bool(question.get("primary"))
+    return Answer(question["id"], question["text"], because, comparisons, primary)
 
 
 def answers(results: Results) -> list[Answer]:
-    """Every question of the file."""
-    return [answer(results, question) for question in results.get("questions", [])]
+    """Every question of the file, the primary ones first."""
+    found = [answer(results, question) for question in results.get("questions", [])]
+    return sorted(found, key=lambda one: not one.primary)
 
 
-def points_text(found: Difference) -> str:
-    """Signed points and the spread that they were held against."""
-    if found.points is None:
-        return "unknown"
-    return f"{found.points:+.1f} against {'unknown' if found.spread is None else f'{found.spread:.1f}'}"
+def declared(results: Results) -> Iterator[Difference]:
+    """Every comparison that was declared, with its verdict."""
+    for found in answers(results):
+        for comparison in found.comparisons:
+            yield from comparison.differences
 
 
 def difference_texts(results: Results, found: Difference) -> list[str]:
     """The cells of `HEADER` after the comparison's name."""
-    mean, std = found.paired_cell.mean, found.paired_cell.std
-    pairs = "-" if mean is None else f"{mean:+.2f}" + ("" if std is None else f" ± {std:.2f}")
-    agreeing = f"{found.agreeing} of {len(found.paired)}" if found.paired else "-"
-    points = "unknown" if found.points is None else f"{found.points:+.2f}"
-    spread = "unknown" if found.spread is None else f"{found.spread:.2f}"
-    verdict = f"**{found.verdict}**" if found.verdict in (BETTER, WORSE) else found.verdict
-    if found.verdict == UNKNOWN:
-        verdict += f" ({_why_unknown(results, found)})"
-    return [column_entry(results, found.column)["title"], points, pairs, agreeing, spread, verdict]
+    title, verdict = column_entry(results, found.pair.column)["title"], found.text()
+    if found.verdict in (BETTER, WORSE):
+        verdict = f"**{verdict}**"
+    if found.estimate is None:
+        return [title, "-", "-", "-", "-", str(found.n), verdict]
+    known, adjusted = found.estimate, found.p_adjusted
+    interval = f"{known.low:+.2f} to {known.high:+.2f}"
+    ps = [p_text(known.p), "-" if adjusted is None else p_text(adjusted)]
+    return [title, f"{known.points:+.2f}", interval, *ps, str(found.n), verdict]
 
 
-def _why_unknown(results: Results, found: Difference) -> str:
-    cells = [cell(results, variant, found.column) for variant in (found.better, found.than)]
-    if any(c.failed for c in cells):
-        return "a seed failed"
-    if any(not c.n for c in cells):
-        return "not run"
-    return "one seed"
+def p_text(p: float) -> str:
+    """Such as ".013" and "<.001"."""
+    return "<.001" if p < 0.001 else f"{p:.3f}".replace("0.", ".", 1)
+
+
+def answer_table(results: Results, found: Answer) -> Table:
+    """The numbers behind a verdict."""
+    rows = [
+        [comparison.text, *difference_texts(results, one)]
+        for comparison in found.comparisons
+        for one in comparison.differences
+    ]
+    return Table(HEADER, rows, left=(1, 7))
 
 
 def answer_blocks(results: Results) -> list[Block]:
@@ -132,14 +158,11 @@ def answer_blocks(results: Results) -> list[Block]:
     blocks: list[Block] = []
     for found in answers(results):
         blocks += [Heading(found.text), _verdicts(found)]
+        if found.primary:
+            blocks.append(Paragraph(PRIMARY))
         if found.because:
             blocks.append(Paragraph(f"Asked because: {found.because}"))
-        rows = [
-            [comparison.text, *difference_texts(results, d)]
-            for comparison in found.comparisons
-            for d in comparison.differences
-        ]
-        blocks.append(Table(HEADER, rows, left=(1, 6)))
+        blocks.append(answer_table(results, found))
     return blocks
 
 
@@ -151,7 +174,7 @@ def _verdicts(found: Answer) -> Block:
 
 
 def short_answers(results: Results) -> list[str]:
-    """A sentence per question: each comparison's verdict, with points and spread of the columns that decide it."""
+    """A sentence per question: each comparison's verdict, with the columns that decide it."""
     sentences = []
     for found in answers(results):
         parts = []
@@ -163,13 +186,13 @@ def short_answers(results: Results) -> list[str]:
 
 
 def _deciding(results: Results, comparison: Comparison) -> str:
-    """The columns beyond the spread with their points; the extremes where there is none; nothing where unknown."""
-    beyond = [d for d in comparison.differences if d.verdict in (BETTER, WORSE)]
-    if beyond:
-        named = [f"{column_entry(results, d.column)['title']} {points_text(d)}" for d in beyond]
+    """The columns that are better or worse, with their intervals; the differences' extremes where there is none."""
+    decided = [one for one in comparison.differences if one.verdict in (BETTER, WORSE)]
+    if decided:
+        named = [f"{column_entry(results, one.pair.column)['title']}: {one.text()}" for one in decided]
         return f" ({'; '.join(named)})"
-    points = [d.points for d in comparison.differences if d.points is not None and d.verdict == WITHIN]
-    if not points:
+    known = [one.estimate.points for one in comparison.differences if one.estimate and one.verdict == UNDECIDED]
+    if not known:
         return ""
-    least, most = f"{min(points):+.1f}", f"{max(points):+.1f}"
-    return f" ({least})" if least == most else f" ({least} to {most})"
+    least, most = f"{min(known):+.1f}", f"{max(known):+.1f}"
+    return f" (measured {least})" if least == most else f" (measured {least} to {most})"

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.clock import clock
+from m33d_hf.experiments.report.answers import answer_table, answers, short_answers
+from m33d_hf.experiments.report.contrasts import RULE
 from m33d_hf.experiments.report.demo_figures import picture_blocks
 from m33d_hf.experiments.report.expectations import judge
-from m33d_hf.experiments.report.results import (
-    DONE,
-    Difference,
-    Results,
-    cost,
-    diagnostic,
-    difference,
-    failures,
-    labels,
-    table_spread,
+from m33d_hf.experiments.report.figures import answers_picture, draw
+from m33d_hf.experiments.report.results import DONE, Results, cost, diagnostic, failures, labels
+from m33d_hf.experiments.report.tables import (
+    NOISE,
+    budget_warning,
+    environment_table,
+    floor_texts,
+    noise_text,
+    seed_texts,
 )
-from m33d_hf.experiments.report.tables import budget_warning, environment_table, seed_texts
 from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Table, flops_text, write_both
 
 TITLE = "m33d-hf demo: what RGB-D pre-training is worth on rendered rooms"
@@ -39,7 +39,13 @@ DIAGNOSTICS = {
 def write_reports(results: Results, folder: Path) -> tuple[Path, Path]:
     """Draw the figures, write report.html and report.md; return their paths."""
     blocks: list[Block] = [Heading(TITLE, 1), *_warnings(results), Bullets(summary(results), "lead"), _setting(results)]
-    blocks += [*_tables(results), *_expectations(results), *_diagnostics(results), *picture_blocks(results, folder)]
+    blocks += [
+        *_answers(results, folder),
+        *_tables(results),
+        *_expectations(results),
+        *_diagnostics(results),
+        *picture_blocks(results, folder),
+    ]
     blocks += [*_cost(results), *_caveats(results), Heading("Environment"), environment_table(results)]
     return write_both(blocks, TITLE, folder / "report.html", folder / "report.md")
 
@@ -50,44 +56,9 @@ def _warnings(results: Results) -> list[Block]:
     return [*budget_warning(results), *([Paragraph(words, "warning")] if failed else [])]
 
 
-def _pairs(results: Results) -> list[tuple[str, str]]:
-    """(method, other) worth a sentence: all over scratch, all over mae, plus over m33d."""
-    names = labels(results)
-    trained = [name for name in names if name != "scratch"]
-    pairs = [(name, "scratch") for name in trained if "scratch" in names]
-    pairs += [(name, "mae") for name in trained if name != "mae" and "mae" in names]
-    return pairs + ([("m33d_plus", "m33d")] if {"m33d", "m33d_plus"} <= set(names) else [])
-
-
-def _differences(results: Results, method: str, other: str) -> list[Difference]:
-    return [difference(results, method, other, column["id"]) for column in results["columns"]]
-
-
 def summary(results: Results) -> list[str]:
-    """Plain sentences from the numbers: what helped beyond the spread, what did not, what hurt."""
-    words = {
-        "better": "**Helped beyond the spread:** {}.",
-        "within the spread": "**Made no difference beyond the spread:** {}.",
-        "worse": "**Was worse beyond the spread:** {}.",
-        "unknown": "**Cannot be said** (rows failed, or only one seed)**:** {}.",
-    }
-    sorted_out: dict[str, list[str]] = {verdict: [] for verdict in words}
-    for method, other in _pairs(results):
-        found = _differences(results, method, other)
-        for verdict, texts in sorted_out.items():
-            named = [
-                column["short"] + ("" if d.points is None else f" {d.points:+.1f}")
-                for d, column in zip(found, results["columns"], strict=True)
-                if d.verdict == verdict
-            ]
-            if named:
-                texts.append(f"{method} over {other}: {', '.join(named)}")
-    sentences = [words[verdict].format("; ".join(texts)) for verdict, texts in sorted_out.items() if texts]
-    if not sorted_out["better"]:
-        sentences.insert(0, "**Nothing helped beyond the spread.**")
-    rule = "a difference of means (in percentage points) larger than the largest difference between two seeds of any"
-    read = "Read `depth 200 +1.2` as: 1.2 percentage points more with 200 labels (depth: δ1, segmentation: mIoU)."
-    return [*sentences, f"*Beyond the spread* is {rule} method in the same column. {read}"]
+    """A sentence per declared question, from the numbers."""
+    return short_answers(results)
 
 
 def _setting(results: Results) -> Block:
@@ -107,30 +78,26 @@ def _setting(results: Results) -> Block:
     )
 
 
+def _answers(results: Results, folder: Path) -> list[Block]:
+    """Every declared difference as a picture and with its numbers."""
+    blocks: list[Block] = [Heading("Differences"), *draw(folder, "answers", answers_picture(results))]
+    for found in answers(results):
+        blocks += [Heading(found.text, 3), answer_table(results, found)]
+    return [*blocks, Paragraph(RULE)]
+
+
 def _tables(results: Results) -> list[Block]:
-    """The methods with floors and spread, and percentage points between pairs of them."""
+    """The methods with floors, and how sure a difference between two of them is."""
     (table,) = results["tables"]
-    columns, titles = results["columns"], [column["title"] for column in results["columns"]]
+    columns = results["columns"]
     rows = [[*texts, *_pretraining_cost(results, texts[0])] for texts in seed_texts(results, table)]
     quiet = len(rows)
-    line = ["" if column["floor"] is None else f"{100 * column['floor']:.1f}" for column in columns]
-    rows.append(["trivial floor", *line, "", ""])
-    spreads = [table_spread(results, table, column["id"]) for column in columns]
-    rows.append(["spread", *("" if s is None else f"{s:.1f}" for s in spreads), "", ""])
+    rows.append(["trivial floor", *floor_texts(columns), "", ""])
+    rows.append([NOISE, *(noise_text(results, table, column["id"]) for column in columns), "", ""])
     how = "; ".join(f"{TASK_NAMES[task]}: {floor['how']}" for task, floor in results.get("floors", {}).items())
-    note = (
-        "**Mean** (each seed), percent, on the test split; higher is better. Spread: the largest difference between two"
-        f" seeds of one method. Trivial floors: {how}."
-    )
-    header = ["pre-training", *titles, "pre-training steps", "pre-training FLOPs"]
-    points = []
-    for method, other in _pairs(results):
-        texts = ["?" if d.points is None else f"**{d.points:+.1f}**" if d.beyond else f"{d.points:+.1f}"
-                 for d in _differences(results, method, other)]  # fmt: skip
-        points.append([f"{method} - {other}", *texts])
-    read = "Differences of means in percentage points; **bold** beyond the spread."
-    main = Table(header, rows, quiet=(quiet, quiet + 1), note=note)
-    return [Heading("Results"), main, Table(["difference", *titles], points, note=read)]
+    note = f"**Mean** (each seed), percent, on the test split; higher is better. Trivial floors: {how}."
+    header = ["pre-training", *(column["title"] for column in columns), "pre-training steps", "pre-training FLOPs"]
+    return [Heading("Results"), Table(header, rows, quiet=(quiet, quiet + 1), note=note)]
 
 
 def _pretraining_cost(results: Results, method: str) -> tuple[str, str]:
@@ -200,7 +167,7 @@ def _spent(entry: Mapping[str, Any]) -> Sequence[str]:
 
 def _caveats(results: Results) -> list[Block]:
     seeds = (
-        f"{len(results['seeds'])} seeds are a spread, not a confidence interval; by chance alone one of several"
-        " comparisons will look larger than it is."
+        f"{len(results['seeds'])} seeds make wide intervals: what shows no difference here may differ all the same, by"
+        " as much as its interval says."
     )
     return [Heading("To keep in mind"), Bullets([*results.get("history", []), seeds, *results["caveats"]])]

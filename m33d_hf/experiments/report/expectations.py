@@ -10,12 +10,14 @@ from typing import Any
 import yaml
 
 from m33d_hf.errors import ConfigError
-from m33d_hf.experiments.report.comparison import BETTER, UNKNOWN, WITHIN, WORSE
-from m33d_hf.experiments.report.results import Results, cell, column_entry, diagnostic, difference, labels
+from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, UNKNOWN, WORSE
+from m33d_hf.experiments.report.contrasts import Pair, compare_family
+from m33d_hf.experiments.report.results import Results, cell, column_entry, diagnostic, labels
 
 FILE = Path(__file__).parents[1] / "expectations.yaml"
 HELD, NOT_HELD = "held", "not held"
 PARTLY, NOT_MEASURED = "held in part", "not measured"
+SOMETIMES = "held in some seeds"
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ def judge(results: Results, expectations: Sequence[Mapping[str, Any]] | None = N
 
 
 def _compare(results: Results, methods: Sequence[str], than: str, expect: str) -> tuple[str, str]:
-    found = [difference(results, method, than, c["id"]) for c in results["columns"] for method in methods]
+    pairs = [Pair(method, than, column["id"]) for column in results["columns"] for method in methods]
+    found = compare_family(results, pairs)
     who = (lambda method: f"{method}, ") if len(methods) > 1 else lambda method: ""
-    detail = "; ".join(f"{who(d.better)}{column_entry(results, d.column)['says']}: {d.text()}" for d in found)
+    detail = "; ".join(f"{who(d.pair.better)}{column_entry(results, d.pair.column)['says']}: {d.text()}" for d in found)
     verdicts = [d.verdict for d in found]
     known = [verdict for verdict in verdicts if verdict != UNKNOWN]
     if not known:
@@ -77,16 +80,16 @@ def _compare(results: Results, methods: Sequence[str], than: str, expect: str) -
         return f"open: {_count(known)}", detail
     if all(verdict == BETTER for verdict in verdicts):
         return HELD, detail
-    if all(verdict == WITHIN for verdict in verdicts):
-        return WITHIN, detail
+    if all(verdict == UNDECIDED for verdict in verdicts):
+        return UNDECIDED, detail
     if BETTER not in known:
         return NOT_HELD, detail
     return f"{PARTLY} ({known.count(BETTER)} of {len(verdicts)})", detail
 
 
 def _count(verdicts: Sequence[str]) -> str:
-    """Such as "better in 1, within the spread in 2"."""
-    words = [word for word in (BETTER, WORSE, WITHIN) if word in verdicts]
+    """Such as "better in 1, no difference shown in 2"."""
+    words = [word for word in (BETTER, WORSE, UNDECIDED) if word in verdicts]
     if len(words) == 1:
         return f"{words[0]} in all {len(verdicts)}"
     return ", ".join(f"{word} in {verdicts.count(word)}" for word in words)
@@ -117,7 +120,7 @@ def _check(
     detail = "; ".join(f"{a:.3f} ({word} {b:.3f} = {name})" for a, b in pairs)
     if all(held):
         return HELD, detail
-    return (WITHIN if any(held) else NOT_HELD), detail
+    return (SOMETIMES if any(held) else NOT_HELD), detail
 
 
 def _floors(results: Results) -> tuple[str, str]:

@@ -1,4 +1,5 @@
-"""Pictures of tables and answers, drawn from results.json alone. Bars are ranges of seeds everywhere, and said so."""
+"""Pictures of tables and answers, drawn from results.json alone. Bars are 95 % intervals of differences, and ranges of
+seeds where levels are shown; every caption says which."""
 
 from __future__ import annotations
 
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from m33d_hf.errors import MissingDependencyError
 from m33d_hf.experiments.report.answers import answers
+from m33d_hf.experiments.report.contrasts import Difference, Pair, compare_family
 from m33d_hf.experiments.report.results import (
     Results,
     TableEntry,
     cell,
     column_entry,
     cost,
-    difference,
 )
 from m33d_hf.visualization.canvas import save_figure
 from m33d_hf.visualization.document import Paragraph, Picture
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 Drawn = tuple["Figure", str]
 DOTS = "Circles: seeds; diamond: their mean; bar: from the least to the most seed."
+INTERVALS = (
+    "Circles: seeds, paired; diamond and bar: the difference and its 95 % interval, before Holm's adjustment, with the"
+    " noise of all rows of the column."
+)
 RATIOS = re.compile(r"(\d?\.\d+)\s*/\s*(\d?\.\d+)")
 MOST_PANELS = 3
 TERA = 1e12
@@ -129,22 +134,26 @@ def ratio_grid(results: Results, table: TableEntry) -> Drawn | None:
     return figure, f"{table['title']}: mean ± standard deviation over seeds, {title}."
 
 
+def difference_row(label: str, found: Difference) -> Seeds:
+    """A row of a picture of differences."""
+    known = found.estimate
+    interval = None if known is None else (known.low, known.points, known.high)
+    return Seeds(label, tuple(found.paired.values()), interval)
+
+
 def differences_to_first(results: Results, table: TableEntry) -> Drawn | None:
-    """Every row minus the first, paired by seed, in front of the spread that a difference must exceed."""
+    """Every row minus the first, with 95 % intervals."""
     first, *others = table["rows"]
     panels: dict[str, list[Seeds]] = {}
     for name in table["columns"]:
-        rows = panels.setdefault(_title(results, name), [])
-        for row in others:
-            found = difference(results, row["variant"], first["variant"], name, table)
-            rows.append(Seeds(row["label"], tuple(found.paired.values()), found.spread or 0.0))
+        found = compare_family(results, [Pair(row["variant"], first["variant"], name) for row in others])
+        panels.setdefault(_title(results, name), []).extend(
+            difference_row(row["label"], one) for row, one in zip(others, found, strict=True)
+        )
     if not any(row.values for rows in panels.values() for row in rows):
         return None
     figure = rows_figure(panels, f"points above {first['label']}", zero=True)
-    return figure, (
-        f"{table['title']}: difference to “{first['label']}”, paired by seed. {DOTS} Grey band: the column's spread;"
-        " only a mean outside of it counts."
-    )
+    return figure, f"{table['title']}: difference to “{first['label']}”. {INTERVALS}"
 
 
 def cost_and_quality(results: Results, table: TableEntry) -> Drawn | None:
@@ -165,20 +174,14 @@ def cost_and_quality(results: Results, table: TableEntry) -> Drawn | None:
 
 
 def answers_picture(results: Results) -> Drawn | None:
-    """Every comparison of every question, paired by seed, in front of its spread."""
+    """Every comparison of every question with its 95 % interval."""
     rows = []
     for found in answers(results):
-        rows.append(Seeds(found.text, (), heading=True))
+        rows.append(Seeds(f"{found.text}{' (primary)' if found.primary else ''}", (), heading=True))
         for comparison in found.comparisons:
-            for d in comparison.differences:
-                label = f"{comparison.text}: {_title(results, d.column)}"
-                rows.append(Seeds(label, tuple(d.paired.values()), d.spread or 0.0))
+            for one in comparison.differences:
+                rows.append(difference_row(f"{comparison.text}: {_title(results, one.pair.column)}", one))
     if not any(row.values for row in rows):
         return None
-    figure = rows_figure(
-        {"Differences, paired by seed": rows}, "percentage points", zero=True, panel_width=4.6, label_width=78
-    )
-    return figure, (
-        f"The comparisons behind the answers, in their order. {DOTS} Grey band: the spread that a mean must exceed to"
-        " count."
-    )
+    figure = rows_figure({"Differences": rows}, "percentage points", zero=True, panel_width=4.6, label_width=78)
+    return figure, f"The comparisons behind the answers, in their order. {INTERVALS}"

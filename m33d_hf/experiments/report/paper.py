@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from m33d_hf.experiments.report.comparison import BETTER, WITHIN, WORSE
-from m33d_hf.experiments.report.results import Results, TableEntry, column_entry, difference
+from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, WORSE
+from m33d_hf.experiments.report.contrasts import Pair, compare_family
+from m33d_hf.experiments.report.results import Results, TableEntry, column_entry
 from m33d_hf.training.recipe.recipes import RECIPES
 from m33d_hf.visualization.document import Block, Heading, Paragraph, Table
 
@@ -71,19 +72,20 @@ def paper_values(table: TableEntry) -> dict[str, float]:
 
 
 def order_counts(results: Results, table: TableEntry) -> dict[str, int]:
-    """Pairs of rows that the paper orders, by what ours say in the table's first column.
+    """Pairs of rows that the paper orders, by what ours say in the table's first column; the pairs are one family.
 
     Returns:
-        Counts of "same order", "opposite order" (both beyond our spread), "within our spread" and "unknown".
+        Counts of "same order", "opposite order", "no difference shown" and "unknown".
     """
-    counts = {"same order": 0, "opposite order": 0, "within our spread": 0, "unknown": 0}
-    values = paper_values(table)
-    words = {BETTER: "same order", WORSE: "opposite order", WITHIN: "within our spread"}
+    counts = {"same order": 0, "opposite order": 0, UNDECIDED: 0, "unknown": 0}
+    values, pairs = paper_values(table), []
+    words = {BETTER: "same order", WORSE: "opposite order", UNDECIDED: UNDECIDED}
     for one, other in combinations(values, 2):
         if values[one] != values[other]:
             higher, lower = (one, other) if values[one] > values[other] else (other, one)
-            found = difference(results, higher, lower, table["columns"][0], table)
-            counts[words.get(found.verdict, "unknown")] += 1
+            pairs.append(Pair(higher, lower, table["columns"][0]))
+    for found in compare_family(results, pairs):
+        counts[words.get(found.verdict, "unknown")] += 1
     return counts
 
 
@@ -107,7 +109,7 @@ def paper_blocks(results: Results) -> list[Block]:
         " protocol. They cannot be compared with ours, only the order of rows can. Pairs of rows that the paper orders,"
         " by what our rows say:"
     )
-    header = ["table", "our column", "same order", "opposite order", "within our spread", "unknown"]
+    header = ["table", "our column", "same order", "opposite order", UNDECIDED, "unknown"]
     note = "The paper, ScanNet (Table 5: NYUv2), ViT-B: another protocol, for the order of the rows only."
     return [
         Heading("The paper's order of rows"),

@@ -8,11 +8,11 @@ from pathlib import Path
 from m33d_hf.data.clock import clock
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.report.answers import answer_blocks, short_answers
+from m33d_hf.experiments.report.contrasts import RULE
 from m33d_hf.experiments.report.figures import all_pictures
 from m33d_hf.experiments.report.paper import paper_blocks
 from m33d_hf.experiments.report.results import Results, failures
 from m33d_hf.experiments.report.tables import (
-    RULE,
     diagnostics_table,
     environment_table,
     floors_text,
@@ -30,7 +30,8 @@ TITLE = "The paper's tables in shape, on rendered rooms"
 BEGIN, END = "<!-- rooms-results:begin -->", "<!-- rooms-results:end -->"
 SHOWN_TABLES = ("table_3", "table_5", "clips")
 README_COLUMNS = ("semseg-200", "semseg-200-long", "depth-200", "actions")
-READ = "Numbers are percentage points of means over seeds, against the spread that they must exceed to count."
+REFERENCE = ("scratch", "clips-scratch")
+READ = "Numbers are percentage points: the ends of 95 % intervals of differences, one way or the other."
 CAVEAT = (
     "Small rendered pictures, a tiny encoder and short training: part of any gain over scratch is speed of convergence"
     " (the long fine-tuning column tells how much), equal steps are not equal FLOPs, and none of it is a claim about"
@@ -144,7 +145,7 @@ def evidence_section(results: Results, folder: str = "../results/rooms") -> str:
 def readme_section(results: Results) -> str:
     """The README's one table, markers included."""
     chosen = [table for table in results["tables"] if table["id"] in SHOWN_TABLES]
-    return _between_markers([*_warnings(results), overview_table(results, chosen, README_COLUMNS)])
+    return _between_markers([*_warnings(results), overview_table(results, chosen, README_COLUMNS, REFERENCE)])
 
 
 def _between_markers(blocks: list[Block]) -> str:

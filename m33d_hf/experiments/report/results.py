@@ -1,9 +1,6 @@
-"""results.json of the reproduction: cells, spreads and differences, plain and paired by seed.
+"""results.json: its rows, columns, tables and pre-trainings.
 
-Values in the file are fractions; everything here is in percent or percentage points. The rule of what counts as a
-difference is `comparison`'s, with the spread taken over the rows of one table's column. The same
-seed index means the same labelled frames and the same order of data for every row, so differences are also given
-seed by seed: how many seeds agree in sign says something that the difference of means does not.
+Values in the file are fractions; everything here is in percent. What a difference is worth is told by `contrasts`.
 """
 
 from __future__ import annotations
@@ -18,12 +15,13 @@ from zipfile import BadZipFile
 
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.errors import ConfigError, CorruptFileError, M33DError
-from m33d_hf.experiments.report.comparison import BETTER, WORSE, Cell, compare, largest_range, percent
+from m33d_hf.experiments.report.comparison import Cell, percent
 
 Results = Mapping[str, Any]
 TableEntry = Mapping[str, Any]
 RESULTS = "results.json"
 DONE = "done"  # the status of a finished row
+LEFT = 0.99  # a loss below this share of its floor has left it
 # What reading a value of another kind, or a picture's archive, ends in.
 _STRANGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, BadZipFile, zlib.error)
 
@@ -81,61 +79,34 @@ class Cost:
     cpu_seconds: float
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How much better one variant is than another in a column.
-
-    Attributes:
-        better, than, column: ids.
-        points: difference of means in percentage points; None without a finished seed on either side.
-        verdict: "better", "worse", "within the spread", or "unknown" (a failed seed, one seed only, no rows).
-        spread: what the difference was held against; None where unknown.
-        paired: seed -> difference, for the seeds that both sides finished.
-    """
-
-    better: str
-    than: str
-    column: str
-    points: float | None
-    verdict: str
-    spread: float | None
-    paired: Mapping[int, float]
-
-    @property
-    def agreeing(self) -> int:
-        """Seeds whose own difference has the sign of the difference of means."""
-        if not self.points:
-            return 0
-        return sum(value * self.points > 0 for value in self.paired.values())
-
-    @property
-    def paired_cell(self) -> Cell:
-        """The differences seed by seed, for their mean, standard deviation and range."""
-        return Cell(tuple(self.paired.values()))
-
-    @property
-    def beyond(self) -> bool:
-        """Whether it exceeds the spread, one way or the other."""
-        return self.verdict in (BETTER, WORSE)
-
-    def text(self) -> str:
-        """For sentences: signed points, with the verdict where it is not beyond the spread."""
-        if self.points is None:
-            return "unknown"
-        return f"{self.points:+.1f}" + ("" if self.beyond else f" ({self.verdict})")
-
-
 def entries(results: Results, variant: str, column: str) -> list[Mapping[str, Any]]:
     """Rows of a variant in a column by seed, finished or not."""
     found = [row for row in results["rows"] if (row["variant"], row["column"]) == (variant, column)]
     return sorted(found, key=lambda row: row["seed"])
 
 
+def _by_seed(results: Results, variant: str, column: str) -> dict[int, float | None]:
+    """Pre-training seed -> percent, the mean over its fine-tunings; None where one of them failed."""
+    found: dict[int, list[float | None]] = {}
+    for row in entries(results, variant, column):
+        found.setdefault(row["seed"], []).append(percent(row["value"]) if row["status"] == DONE else None)
+    return {seed: _mean(values) for seed, values in found.items()}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def seed_values(results: Results, variant: str, column: str) -> dict[int, float]:
+    """Pre-training seed -> percent, for the seeds that finished with all of their fine-tunings."""
+    return {seed: value for seed, value in _by_seed(results, variant, column).items() if value is not None}
+
+
 def cell(results: Results, variant: str, column: str) -> Cell:
-    """The seeds of a variant in a column; finished ones in percent."""
-    rows = entries(results, variant, column)
-    done = [percent(row["value"]) for row in rows if row["status"] == DONE]
-    return Cell(tuple(done), len(rows) - len(done))
+    """The pre-training seeds of a variant in a column; finished ones in percent."""
+    found = _by_seed(results, variant, column).values()
+    return Cell(tuple(value for value in found if value is not None), sum(value is None for value in found))
 
 
 def column_entry(results: Results, column: str) -> Mapping[str, Any]:
@@ -179,54 +150,6 @@ def table_cells(results: Results, table: TableEntry, column: str) -> dict[str, C
     return {variant: cell(results, variant, column) for variant in variants_of(table)}
 
 
-def table_spread(results: Results, table: TableEntry, column: str) -> float | None:
-    """Largest range between the seeds of one row of the table; None where no row has two finished seeds."""
-    return largest_range(table_cells(results, table, column).values())
-
-
-def spread(results: Results, better: str, than: str, column: str) -> float | None:
-    """What a difference of two variants is held against.
-
-    The largest spread of the tables that show both in that column, so that no table tells another tale than the
-    answer; where none shows both, the largest range of any variant in the column.
-    """
-    tables = [t for t in results["tables"] if column in t["columns"] and {better, than} <= set(variants_of(t))]
-    if tables:
-        known = [value for t in tables if (value := table_spread(results, t, column)) is not None]
-        return max(known, default=None)
-    everyone = dict.fromkeys(row["variant"] for row in results["rows"] if row["column"] == column)
-    return largest_range(cell(results, variant, column) for variant in everyone)
-
-
-def difference(results: Results, better: str, than: str, column: str, table: TableEntry | None = None) -> Difference:
-    """Compare two variants in a column.
-
-    Args:
-        table: whose spread counts; None = `spread`'s choice.
-    """
-    limit = spread(results, better, than, column) if table is None else table_spread(results, table, column)
-    points, verdict = compare(cell(results, better, column), cell(results, than, column), limit)
-    return Difference(better, than, column, points, verdict, limit, paired(results, better, than, column))
-
-
-def paired(results: Results, better: str, than: str, column: str) -> dict[int, float]:
-    """Seed -> difference in percentage points, for the seeds that both finished."""
-    left, right = ({row["seed"]: percent(row["value"]) for row in entries(results, variant, column)
-                    if row["status"] == DONE} for variant in (better, than))  # fmt: skip
-    return {seed: left[seed] - right[seed] for seed in left if seed in right}
-
-
-def best(results: Results, table: TableEntry, column: str) -> str | None:
-    """The variant that is better than every other row of the table beyond the spread, if there is one."""
-    cells = table_cells(results, table, column)
-    limit = largest_range(cells.values())
-    for name, left in cells.items():
-        others = [right for other, right in cells.items() if other != name and (right.n or right.failed)]
-        if others and all(compare(left, right, limit)[1] == "better" for right in others):
-            return name
-    return None
-
-
 def cost(results: Results, variant: str) -> Cost | None:
     """Cost of pre-training a variant; None where no seed of it finished or it is not pre-trained."""
     done = [entry for entry in results["pretraining"] if entry["variant"] == variant and entry["status"] == DONE]
@@ -240,6 +163,26 @@ def diagnostic(results: Results, variant: str, key: str) -> list[float]:
     """A diagnostic of every finished pre-training of a variant, in the order of seeds."""
     found = [entry.get("diagnostics", {}).get(key) for entry in results["pretraining"] if entry["variant"] == variant]
     return [float(value) for value in found if value is not None]
+
+
+def floor_of(results: Results, variant: str, key: str) -> float | None:
+    """What a prediction that looks at nothing reaches in a loss of a pre-training; None where it is not known."""
+    for entry in results["pretraining"]:
+        if entry["variant"] == variant and key in (entry.get("loss_floors") or {}):
+            return float(entry["loss_floors"][key])
+    return None
+
+
+def stuck_pretraining(results: Results, variant: str) -> bool:
+    """Whether no loss of a pre-training came 1 % below its floor, mean over seeds. One without a floor counts as
+    learnt, so this is said of pre-trainings alone that have a floor for everything they are trained for."""
+    entries_ = [entry.get("diagnostics") or {} for entry in results["pretraining"] if entry["variant"] == variant]
+    keys = dict.fromkeys(key for known in entries_ for key in known if key.startswith("loss/"))
+    for key in keys:
+        floor, values = floor_of(results, variant, key), diagnostic(results, variant, key)
+        if floor is None or sum(values) / len(values) < LEFT * floor:
+            return False
+    return bool(keys)
 
 
 def failures(results: Results) -> list[tuple[str, str]]:

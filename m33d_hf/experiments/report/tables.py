@@ -5,100 +5,105 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from m33d_hf.experiments.report.answers import declared
 from m33d_hf.experiments.report.comparison import Cell
+from m33d_hf.experiments.report.contrasts import Difference, half_width
 from m33d_hf.experiments.report.results import (
     DONE,
     Results,
     TableEntry,
-    best,
     cell,
     column_entry,
     cost,
     entries,
+    floor_of,
     labels,
     table_cells,
-    table_spread,
 )
 from m33d_hf.visualization.document import Block, Heading, Paragraph, Table, flops_text
 
 COST_HEADER = ("steps", "FLOPs", "CPU s")
-RULE = (
-    "A difference of means is **beyond the spread** where it exceeds the largest range (largest minus smallest seed) of"
-    " any row in the same column of the same table (for the answers: of every table that shows both rows); else it is"
-    " within it. It is a rule of thumb and no test: with many comparisons some will pass it by chance."
-)
+NOISE = "95 % interval of a difference"
 
 
-def cell_text(found: Cell, bold: bool = False) -> str:
-    """Mean and standard deviation (n - 1) in percent; what is missing is said.
-
-    Args:
-        bold: print the mean in bold.
-    """
+def cell_text(found: Cell) -> str:
+    """Mean and standard deviation (n - 1) in percent; what is missing is said."""
     if found.mean is None:
         return "failed" if found.failed else "not run"
-    mean = f"**{found.mean:.1f}**" if bold else f"{found.mean:.1f}"
     spread = f" ± {found.std:.1f}" if found.std is not None else " (one seed)"
-    return mean + spread + (f" ({found.failed} failed)" if found.failed else "")
+    return f"{found.mean:.1f}{spread}" + (f" ({found.failed} failed)" if found.failed else "")
 
 
 def result_table(results: Results, table: TableEntry) -> Table:
-    """Mean ± standard deviation of every row, floors, the spread, and what pre-training cost."""
+    """Mean ± standard deviation of every row, floors, how sure a difference is, and what pre-training cost."""
     columns = [column_entry(results, name) for name in table["columns"]]
-    winners = {column["id"]: best(results, table, column["id"]) for column in columns}
     rows = []
     for row in table["rows"]:
-        variant = row["variant"]
-        texts = [cell_text(cell(results, variant, c["id"]), winners[c["id"]] == variant) for c in columns]
-        rows.append([row["label"], *texts, *cost_texts(results, variant)])
+        texts = [cell_text(cell(results, row["variant"], column["id"])) for column in columns]
+        rows.append([row["label"], *texts, *cost_texts(results, row["variant"])])
     quiet = [len(rows)]
-    spreads = [table_spread(results, table, column["id"]) for column in columns]
-    rows.append(["spread", *("unknown" if value is None else f"{value:.1f}" for value in spreads), "", "", ""])
+    rows.append([NOISE, *(noise_text(results, table, column["id"]) for column in columns), "", "", ""])
     if any(column.get("floor") is not None for column in columns):
         quiet.append(len(rows))
-        floors = ["" if c.get("floor") is None else f"{100 * c['floor']:.1f}" for c in columns]
-        rows.append(["trivial floor", *floors, "", "", ""])
+        rows.append(["trivial floor", *floor_texts(columns), "", "", ""])
     header = ["pre-training", *(column["title"] for column in columns), *COST_HEADER]
-    return Table(header, rows, quiet=quiet, note=_note(results, table, any(winners.values())))
+    return Table(header, rows, quiet=quiet, note=_note(results, table))
 
 
-def overview_table(results: Results, tables: Sequence[TableEntry], columns: Sequence[str]) -> Table:
-    """Chosen columns of several tables side by side; rows of one label are one row, and its cost is not told.
+def noise_text(results: Results, table: TableEntry, column: str) -> str:
+    """Half of the 95 % interval of a difference between two complete rows."""
+    found = half_width(results, table, column)
+    return "unknown" if found is None else f"± {found:.1f}"
+
+
+def floor_texts(columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Trivial floors in percent; empty where there is none."""
+    return ["" if column.get("floor") is None else f"{100 * column['floor']:.1f}" for column in columns]
+
+
+def overview_table(
+    results: Results, tables: Sequence[TableEntry], columns: Sequence[str], reference: Sequence[str] = ("scratch",)
+) -> Table:
+    """Chosen columns of several tables side by side, each cell with its verdict against the reference; rows of one
+    label are one row, and its cost is not told.
 
     Args:
         columns: ids; those that no table has are left out.
+        reference: variants against which a declared comparison is printed in a cell.
     """
     shown = [(table, name) for name in columns for table in tables if name in table["columns"]]
+    known = {(one.pair.better, one.pair.column): one for one in declared(results) if one.pair.than in reference}
     names = list(dict.fromkeys(row["label"] for table in tables for row in table["rows"]))
-    rows = [[label, *(_cell_of(results, table, name, label) for table, name in shown)] for label in names]
-    spreads = [table_spread(results, table, name) for table, name in shown]
-    rows.append(["spread", *("unknown" if value is None else f"{value:.1f}" for value in spreads)])
+    rows = [[label, *(_cell_of(results, known, table, name, label) for table, name in shown)] for label in names]
     described = [column_entry(results, name) for _, name in shown]
-    rows.append(["trivial floor", *("" if c.get("floor") is None else f"{100 * c['floor']:.1f}" for c in described)])
-    said = [_note(results, {**table, "columns": [name]}, False).partition(". ")[0] for table, name in shown]
+    rows.append(["trivial floor", *floor_texts(described)])
+    said = [_note(results, {**table, "columns": [name]}) for table, name in shown]
     header = ["pre-training", *(column["title"] for column in described)]
-    note = f"{'; '.join(dict.fromkeys(said))}. Bold: beyond the spread above every other row."
-    return Table(header, rows, quiet=[len(names), len(names) + 1], note=note)
+    against = " or ".join(f"“{label}”" for label in dict.fromkeys(labels(results).get(r, r) for r in reference))
+    means = " ".join(dict.fromkeys(said)).replace("Mean ± standard deviation", "Mean")
+    note = f"{means} Verdicts are against {against}, in percentage points; where there is none, none was declared."
+    return Table(header, rows, quiet=[len(names)], note=note)
 
 
-def _cell_of(results: Results, table: TableEntry, column: str, label: str) -> str:
+def _cell_of(
+    results: Results, known: Mapping[tuple[str, str], Difference], table: TableEntry, column: str, label: str
+) -> str:
     """The cell of the row called `label`; empty where the table has none."""
     for row in table["rows"]:
         if row["label"] == label:
-            variant = row["variant"]
-            return cell_text(cell(results, variant, column), best(results, table, column) == variant)
+            found, verdict = cell(results, row["variant"], column), known.get((row["variant"], column))
+            mean = cell_text(found) if found.mean is None else f"{found.mean:.1f}"
+            return mean if verdict is None else f"{mean}, {verdict.text()}"
     return ""
 
 
-def _note(results: Results, table: TableEntry, bold: bool) -> str:
-    """How many seeds stand behind the cells, and what is bold."""
+def _note(results: Results, table: TableEntry) -> str:
+    """How many seeds stand behind the cells."""
     counts = {c.n for name in table["columns"] for c in table_cells(results, table, name).values() if c.n}
     n = " to ".join(str(value) for value in sorted({min(counts), max(counts)})) if counts else "0"
-    said = "Bold: beyond the spread above every other row." if bold else "No row is beyond the spread above all others."
-    if max(counts, default=0) < 2:
-        said = "Without two seeds nothing is said about differences."
     splits = " and ".join(dict.fromkeys(column_entry(results, name)["split"] for name in table["columns"]))
-    return f"Mean ± standard deviation over seeds, {splits} split, n = {n}. {said}"
+    said = "" if max(counts, default=0) > 1 else " Without two seeds nothing is said about differences."
+    return f"Mean ± standard deviation over pre-training seeds, {splits} split, n = {n}.{said}"
 
 
 def cost_texts(results: Results, variant: str) -> tuple[str, str, str]:
@@ -167,12 +172,20 @@ def diagnostics_table(results: Results) -> Table | None:
     rows = []
     for variant, found in _pretrainings(results).items():
         known = [entry.get("diagnostics") or {} for entry in found if entry["status"] == DONE]
-        texts = [" / ".join(f"{d[key]:.2g}" for d in known if d.get(key) is not None) or "-" for key in keys]
+        texts = [_diagnosed(known, key, floor_of(results, variant, key)) for key in keys]
         if any(text != "-" for text in texts):
             rows.append([names.get(variant, variant), *texts])
     if not rows:
         return None
-    return Table(["pre-training", *(key.replace("_", " ") for key in keys)], rows, note="One figure per seed.")
+    note = "One figure per seed; behind a loss its floor, what a prediction that looks at nothing reaches."
+    return Table(["pre-training", *(key.replace("_", " ") for key in keys)], rows, note=note)
+
+
+def _diagnosed(known: Sequence[Mapping[str, Any]], key: str, floor: float | None) -> str:
+    """A figure per seed, a loss of known floor with three places and the floor behind it."""
+    digits = ".2g" if floor is None else ".3f"
+    text = " / ".join(f"{found[key]:{digits}}" for found in known if found.get(key) is not None)
+    return (text + ("" if floor is None else f" (floor {floor:.3f})")) if text else "-"
 
 
 def _pretrainings(results: Results) -> dict[str, list[Mapping[str, Any]]]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from m33d_hf.data.clock import clock
-from m33d_hf.experiments.report.results import DONE, Results, cell, column_entry, difference, failures, table_entry
+from m33d_hf.experiments.report.answers import answer_blocks, short_answers
+from m33d_hf.experiments.report.contrasts import RULE
+from m33d_hf.experiments.report.figures import answers_picture, draw
+from m33d_hf.experiments.report.results import DONE, Results, cell, column_entry, failures
 from m33d_hf.experiments.report.tables import budget_warning, seed_texts
 from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Picture, Table, write_both
 
@@ -20,23 +23,14 @@ def write_reports(results: Results, folder: Path) -> tuple[Path, Path]:
         words = "; ".join(f"{name}: {error}" for name, error in failed)
         blocks.append(Paragraph(f"**{len(failed)} jobs did not finish.** {words}", "warning"))
     blocks += [Bullets(summary(results), "lead"), *_setting(results), *_tables(results)]
+    blocks += [*answer_blocks(results), *draw(folder, "answers", answers_picture(results)), Paragraph(RULE)]
     blocks += [*_pictures(results, folder), *_cost(results)]
     return write_both(blocks, TITLE, folder / "video.html", folder / "video.md")
 
 
 def summary(results: Results) -> list[str]:
-    """What is beyond the spread between seeds, in percentage points."""
-    methods = list(results["methods"])
-    pairs = [(name, other) for i, name in enumerate(methods) for other in methods[:i]]
-    sentences = []
-    for table, title in (("actions", "top-1"), ("phases-clip", "clip-wise mAP"), ("phases-video", "Bi-GRU mAP")):
-        found = []
-        for column in table_entry(results, table)["columns"]:
-            share = f"at {column_entry(results, column)['fraction']:.0%} labels"
-            differences = [difference(results, *pair, column) for pair in pairs]
-            found += [f"{d.better} over {d.than} {d.points:+.1f} {share}" for d in differences if d.beyond]
-        sentences.append(f"**{title}, beyond the spread between seeds:** {'; '.join(found) or 'nothing'}.")
-    return [*sentences, _gain(results)]
+    """A sentence per declared question, and what the whole video adds."""
+    return [*short_answers(results), _gain(results)]
 
 
 def _gain(results: Results) -> str:
@@ -102,7 +96,7 @@ def _cost(results: Results) -> list[Block]:
     words = ", ".join(f"{name} {value}" for name, value in results["environment"].items())
     text = f"{clock(results['wall_seconds'])} with {results['workers']} one-thread processes. {words}."
     caveat = (
-        "Two seeds are a spread and not an interval, and part of any gap at this length is speed of convergence. "
+        "Two seeds make wide intervals, and part of any gap at this length is speed of convergence. "
         "Rendered rooms say nothing about surgery."
     )
     return [Heading("Cost and limits"), Paragraph(text), Paragraph(caveat)]

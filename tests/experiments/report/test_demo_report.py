@@ -11,9 +11,10 @@ import pytest
 from helpers.demo_results import fake_results
 from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.reading import as_tables
+from m33d_hf.experiments.report.contrasts import Difference, difference
 from m33d_hf.experiments.report.demo import summary, write_reports
 from m33d_hf.experiments.report.expectations import judge, load_expectations
-from m33d_hf.experiments.report.results import Difference, cell, difference, failures, table_spread
+from m33d_hf.experiments.report.results import cell, failures
 from m33d_hf.visualization.document import (
     Bullets,
     Heading,
@@ -37,11 +38,6 @@ def _difference(results: dict[str, Any], method: str, other: str, column: str = 
     return difference(as_tables(results), method, other, column)
 
 
-def _spread(results: dict[str, Any]) -> float | None:
-    tables = as_tables(results)
-    return table_spread(tables, tables["tables"][0], SEG200)
-
-
 def _fail(results: dict[str, Any], method: str, seed: int) -> None:
     for row in results["rows"]:
         if (row["method"], row["seed"]) == (method, seed):
@@ -49,7 +45,7 @@ def _fail(results: dict[str, Any], method: str, seed: int) -> None:
             del row["value"]
 
 
-def test_cells_and_spread() -> None:
+def test_cells() -> None:
     results = fake_results()
     tables = as_tables(results)
     assert [column["short"] for column in tables["columns"]] == ["depth 200", "segmentation 50", "segmentation 200"]
@@ -57,17 +53,15 @@ def test_cells_and_spread() -> None:
     assert found.values == pytest.approx((35.0, 37.0))
     assert found.mean == pytest.approx(36.0)
     assert found.text() == "**36.0** (35.0 / 37.0)"
-    assert _spread(results) == pytest.approx(2.0)
 
 
-def test_a_difference_counts_only_beyond_the_largest_spread_of_the_column() -> None:
+def test_a_difference_counts_beyond_the_noise_of_the_whole_column() -> None:
     results = fake_results()
     assert _difference(results, "mae", "scratch").verdict == "better"
     assert _difference(results, "scratch", "mae").verdict == "worse"
-    assert _difference(results, "m33d", "mae").verdict == "within the spread"
+    assert _difference(results, "m33d", "mae").verdict == "no difference shown"
     _set(results, "m33d_plus", SEG200, (0.35, 0.45))
-    assert _spread(results) == pytest.approx(10.0)
-    assert _difference(results, "mae", "scratch").verdict == "within the spread", "others' noise is our noise"
+    assert _difference(results, "mae", "scratch").verdict == "no difference shown", "others' noise is our noise"
     assert _difference(results, "mae", "scratch", "semantic_segmentation-50").verdict == "better"
 
 
@@ -78,7 +72,7 @@ def test_failed_rows_are_told_and_make_differences_unknown() -> None:
     assert _difference(results, "m33d", "mae").verdict == "unknown"
     _fail(results, "m33d", 0)
     assert cell(as_tables(results), "m33d", SEG200).text() == "failed"
-    assert _difference(results, "m33d", "mae").points is None
+    assert _difference(results, "m33d", "mae").estimate is None
     assert len(failures(as_tables(results))) == 6
     assert failures(as_tables(results))[0][1] == "NonFiniteLossError: nan"
 
@@ -88,7 +82,7 @@ def test_expectations_are_judged_by_rule() -> None:
     verdicts = {outcome.id: outcome.verdict for outcome in judge(as_tables(results))}
     assert verdicts["pretraining_beats_scratch"] == "held"
     assert verdicts["plus_beats_m33d"] == "held"
-    assert verdicts["m33d_against_mae"] == "open: within the spread in all 3"
+    assert verdicts["m33d_against_mae"] == "open: no difference shown in all 3"
     assert verdicts["plus_against_mae"] == "open: better in all 3"
     assert verdicts["trivial_floors"] == "held"
     assert verdicts["position_shortcut"] == "held"
@@ -108,7 +102,7 @@ def test_expectations_are_judged_by_rule() -> None:
     outcomes = {outcome.id: outcome for outcome in judge(as_tables(results))}
     assert outcomes["plus_beats_m33d"].verdict == "held in part (2 of 3)"
     assert outcomes["trivial_floors"].verdict == "held in part (23 of 24)"
-    assert outcomes["position_shortcut"].verdict == "within the spread", "held in one seed only"
+    assert outcomes["position_shortcut"].verdict == "held in some seeds"
     assert outcomes["product_matching_works"].verdict == "not measured"
     assert outcomes["hiding_teaches_rgb_to_depth"].verdict == "not held"
     assert "0.700" in outcomes["hiding_teaches_rgb_to_depth"].detail
@@ -124,15 +118,14 @@ def test_expectations_file_is_checked(tmp_path: Path) -> None:
 
 def test_summary_says_what_helped_and_what_did_not() -> None:
     results = fake_results()
-    text = " ".join(summary(as_tables(results)))
-    assert "mae over scratch: depth 200 +5.0" in text
-    assert re.search(r"no difference beyond the spread:\*\* m33d over mae", text)
-    assert "worse" not in text
+    first, second, third = summary(as_tables(results))
+    assert "*mae*: yes, better in 3 of 3 columns (depth δ1 %, 200 labels: better by " in first.replace("Yes", "yes")
+    assert re.search(r"m33d over mae\*: not shown: no difference larger than \d\.\d in 3 of 3 columns", second)
+    assert "better in 3 of 3 columns" in third and "worse" not in first + second + third
     for column in ("depth_estimation-200", "semantic_segmentation-50", SEG200):
-        for method in ("mae", "m33d", "m33d_plus"):
-            _set(results, method, column, (0.30, 0.32))
-    text = " ".join(summary(as_tables(results)))
-    assert "Nothing helped beyond the spread" in text
+        _set(results, "m33d_plus", column, (0.10, 0.12))
+    first, *_ = summary(as_tables(results))
+    assert "*m33d_plus*: no, worse in 3 of 3 columns" in first.replace("No", "no"), "harm as plainly as gain"
 
 
 def test_report_from_results_alone(tmp_path: Path) -> None:
@@ -140,9 +133,9 @@ def test_report_from_results_alone(tmp_path: Path) -> None:
     page, text = write_reports(as_tables(results), tmp_path)
     html, markdown = page.read_text(), text.read_text()
     assert "http" not in re.sub(r"data:image/png;base64,[^\"]+", "", html), "self-contained"
-    assert html.count("data:image/png;base64") == 2
+    assert html.count("data:image/png;base64") == 3
     for content in (html, markdown):
-        for word in ("trivial floor", "36.0", "3 TFLOP", "within the spread", "0.980", "m33d_plus", "9:00"):
+        for word in ("trivial floor", "36.0", "3 TFLOP", "95 % interval", "better by", "0.980", "m33d_plus", "9:00"):
             assert word in content, word
     assert (tmp_path / "figures" / "curves_pretraining.png").exists()
     assert "](figures/curves_pretraining.png)" in markdown

@@ -1,4 +1,4 @@
-"""Answers never say more than the spread allows, and the paper's order is counted by the same rule."""
+"""Answers never say more than their intervals allow, and the paper's order is counted by the same rule."""
 
 from __future__ import annotations
 
@@ -9,38 +9,77 @@ import pytest
 from helpers.reproduction_results import made_results
 from m33d_hf.experiments.plan import load_content
 from m33d_hf.experiments.report.answers import answer_blocks, answers, overall, short_answers
+from m33d_hf.experiments.report.contrasts import Difference, Pair, difference
 from m33d_hf.experiments.report.paper import ROWS, order_counts, paper_blocks, paper_values
+from m33d_hf.experiments.report.two_way import Estimate, holm
 from m33d_hf.visualization.document import Table
+
+
+def _difference(verdict: str) -> Difference:
+    """A made-up one of that verdict; its interval reaches 1.3 points from zero where nothing is shown."""
+    points = {"better": 2.0, "worse": -2.0}.get(verdict, 0.3)
+    estimate = None if verdict == "unknown" else Estimate(points, points - 1.0, points + 1.0, 0.01, 8)
+    adjusted = None if verdict == "unknown" else 0.01 if verdict in ("better", "worse") else 0.5
+    return Difference(Pair("a", "b", "c"), estimate, adjusted, 3, {}, "one seed" if verdict == "unknown" else "")
 
 
 @pytest.mark.parametrize(
     ("verdicts", "text"),
     [
-        (["better", "better"], "yes, better beyond the spread in 2 of 2 columns"),
-        (["better", "within the spread"], "in part, better beyond the spread in 1 of 2 columns; within it in 1"),
-        (["better", "unknown"], "in part, better beyond the spread in 1 of 2 columns; unknown in 1"),
-        (["worse"], "no, worse beyond the spread in 1 of 1 column"),
-        (["worse", "within the spread", "unknown"],
-         "no, worse beyond the spread in 1 of 3 columns; within it in 1; unknown in 1"),
-        (["better", "worse", "within the spread"],
-         "mixed: better beyond the spread in 1, worse in 1 of 3 columns; within it in 1"),
-        (["within the spread"] * 3, "not shown: within the spread in 3 of 3 columns"),
-        (["within the spread", "unknown"], "not shown: within the spread in 1 of 2 columns; unknown in 1"),
-        (["unknown", "unknown"], "unknown"),
-        ([], "unknown"),
+        ("++", "yes, better in 2 of 2 columns"),
+        ("+0", "in part, better in 1 of 2 columns; no difference larger than 1.3 in 1"),
+        ("+?", "in part, better in 1 of 2 columns; no verdict in 1"),
+        ("-", "no, worse in 1 of 1 column"),
+        ("-0?", "no, worse in 1 of 3 columns; no difference larger than 1.3 in 1; no verdict in 1"),
+        ("+-0", "mixed: better in 1, worse in 1 of 3 columns; no difference larger than 1.3 in 1"),
+        ("000", "not shown: no difference larger than 1.3 in 3 of 3 columns"),
+        ("0?", "not shown: no difference larger than 1.3 in 1 of 2 columns; no verdict in 1"),
+        ("??", "no verdict (one seed)"),
+        ("", "no verdict"),
     ],
-)  # fmt: skip
-def test_words_for_verdicts(verdicts: list[str], text: str) -> None:
-    assert overall(verdicts) == text
+)
+def test_words_for_verdicts(verdicts: str, text: str) -> None:
+    words = {"+": "better", "-": "worse", "0": "no difference shown", "?": "unknown"}
+    assert overall([_difference(words[letter]) for letter in verdicts]) == text
+
+
+def test_words_for_a_difference() -> None:
+    said = [_difference(word).text() for word in ("better", "worse", "no difference shown", "unknown")]
+    assert said == ["better by 1.0 to 3.0", "worse by 1.0 to 3.0", "no difference larger than 1.3",
+                    "no verdict (one seed)"]  # fmt: skip
 
 
 def test_every_question_has_the_known_answer() -> None:
     found = {answer.id: answer for answer in answers(made_results())}
-    assert found["winning"].verdict == "yes, better beyond the spread in 3 of 3 columns"
-    assert found["sameness"].verdict == "not shown: within the spread in 3 of 3 columns"
-    assert found["losing"].verdict == "no, worse beyond the spread in 3 of 3 columns"
-    assert [c.verdict for c in found["breaking"].comparisons] == ["unknown"] * 3
-    assert "yes" not in found["breaking"].verdict and "broken against base: unknown" in found["breaking"].verdict
+    assert found["winning"].verdict == "yes, better in 3 of 3 columns"
+    assert found["sameness"].verdict == "not shown: no difference larger than 2.8 in 3 of 3 columns"
+    assert found["losing"].verdict == "no, worse in 3 of 3 columns"
+    whys = ["no verdict (a seed failed)", "no verdict (not run)", "no verdict (one seed)"]
+    assert [c.verdict for c in found["breaking"].comparisons] == whys
+    assert "broken against base: no verdict" in found["breaking"].verdict
+
+
+def test_the_primary_question_comes_first_and_families_are_adjusted_by_themselves() -> None:
+    results = made_results()
+    results["questions"][2]["primary"] = True
+    first = answers(results)[0]
+    assert first.id == "losing" and first.primary
+    alone = {d.pair.column: difference(results, "same", "base", d.pair.column).p_adjusted
+             for d in answers(results)[2].comparisons[0].differences}  # fmt: skip
+    together = [d.p_adjusted for d in answers(results)[2].comparisons[0].differences]
+    assert answers(results)[2].id == "sameness"
+    assert together == pytest.approx(holm([p for p in alone.values() if p is not None]))
+
+
+def test_a_row_on_its_floor_gets_no_verdict() -> None:
+    results = made_results()
+    for entry in results["pretraining"]:
+        if entry["variant"] == "win":
+            entry.update(diagnostics={"loss/rgb": 0.9919}, loss_floors={"loss/rgb": 127 / 128})
+    assert difference(results, "win", "base", "semseg-200").text() == (
+        "no verdict (the pre-training of win never left its trivial loss)"
+    )
+    assert difference(results, "base", "scratch", "semseg-200").verdict == "better", "others are judged"
 
 
 def test_a_question_that_asks_what_is_not_answered_yes() -> None:
@@ -48,25 +87,23 @@ def test_a_question_that_asks_what_is_not_answered_yes() -> None:
     results["questions"][0]["text"] = "What does it cost?"
     results["questions"][2]["text"] = "How much is lost?"
     first, _, third, _ = short_answers(results)
-    assert first.startswith(
-        "**What does it cost?** Better beyond the spread in 3 of 3 columns (mIoU %, 50 labels +10.0"
-    )
-    assert third.startswith("**How much is lost?** Worse beyond")
+    assert first.startswith("**What does it cost?** Better in 3 of 3 columns (mIoU %, 50 labels: better by 8.2 to 11.8")
+    assert third.startswith("**How much is lost?** Worse in 3 of 3")
 
 
 def test_the_numbers_stand_beside_the_verdict() -> None:
     tables = [block for block in answer_blocks(made_results()) if isinstance(block, Table)]
     assert len(tables) == 4
     same = tables[1].rows[0]
-    assert list(same) == ["same against base", "mIoU %, 50 labels", "+1.00", "+1.00 ± 2.00", "2 of 3", "2.00",
-                          "within the spread"]  # fmt: skip
-    assert tables[0].rows[0][-1] == "**better**"
+    assert list(same)[:4] == ["same against base", "mIoU %, 50 labels", "+1.00", "-0.85 to +2.85"]
+    assert list(same)[6:] == ["3", "no difference larger than 2.8"]
+    assert tables[0].rows[0][-1] == "**better by 8.2 to 11.8**"
     whys = {row[0]: row[-1] for row in tables[3].rows}
-    assert whys["broken against base"] == "unknown (a seed failed)"
-    assert whys["absent against base"] == "unknown (not run)"
-    assert whys["alone against base"] == "unknown (one seed)"
+    assert whys["broken against base"] == "no verdict (a seed failed)"
     said = short_answers(made_results())
-    assert said[1] == "**Does sameness help?** Not shown: within the spread in 3 of 3 columns (+1.0)."
+    assert said[1] == (
+        "**Does sameness help?** Not shown: no difference larger than 2.8 in 3 of 3 columns (measured +1.0)."
+    )
 
 
 def _paper_results(order: list[str]) -> dict[str, Any]:
@@ -77,7 +114,7 @@ def _paper_results(order: list[str]) -> dict[str, Any]:
     for place, (old, new) in enumerate(zip(("base", "same", "win"), order, strict=True)):
         for row in results["rows"]:
             if row["variant"] == old:
-                row.update(variant=new, value=0.5 - 0.1 * place + 0.01 * row["seed"])
+                row.update(variant=new, value=0.5 - 0.1 * place + 0.01 * (1 + place % 2) * row["seed"])
     return {**results, "tables": [table]}
 
 
@@ -85,14 +122,14 @@ def test_the_papers_order_is_counted_by_our_rule() -> None:
     results = _paper_results(["m33d", "m33d-no-rgb", "rgbd_mae"])
     table = results["tables"][0]
     assert paper_values(table) == {"m33d": 67.3, "m33d-no-rgb": 66.8, "rgbd_mae": 65.5}
-    expected = {"same order": 3, "opposite order": 0, "within our spread": 0, "unknown": 0}
+    expected = {"same order": 3, "opposite order": 0, "no difference shown": 0, "unknown": 0}
     assert order_counts(results, table) == expected
     turned = _paper_results(["rgbd_mae", "m33d-no-rgb", "m33d"])
     assert order_counts(turned, turned["tables"][0])["opposite order"] == 3
     for row in results["rows"]:
-        row["value"] = 0.3 + 0.01 * row["seed"]
+        row["value"] = 0.3 + 0.01 * (row["seed"] if row["variant"] == "m33d" else 2 - row["seed"])
         row["status"] = "done"
-    assert order_counts(results, table)["within our spread"] == 3
+    assert order_counts(results, table)["no difference shown"] == 3
 
 
 def test_the_papers_numbers_stand_apart() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from helpers.reproduction_results import made_results
 from m33d_hf.errors import ConfigError, MissingDependencyError
+from m33d_hf.experiments.reading import as_tables
 from m33d_hf.experiments.report import figures, reproduction
 from m33d_hf.experiments.report.reproduction import (
     BEGIN,
@@ -72,6 +74,21 @@ def _plain(text: str) -> str:
     return text.replace("\\", "")
 
 
+def _half_width(results: dict[str, Any], table: dict[str, Any], column: str) -> float | None:
+    """By the normal equations with dummy variables, one row and one seed left out, for the complete rows of a table."""
+    rows = [r for r in results["rows"] if r["column"] == column and r["status"] == "done"]
+    names, seeds = sorted({r["variant"] for r in rows}), sorted({r["seed"] for r in rows})
+    x = np.array([[1.0, *(r["variant"] == name for name in names[1:]), *(r["seed"] == seed for seed in seeds[1:])]
+                  for r in rows])  # fmt: skip
+    y = 100 * np.array([r["value"] for r in rows])
+    counts = [sum(r["variant"] == row["variant"] for r in rows) for row in table["rows"]]
+    if not rows or len(y) <= x.shape[1] or not max(counts):
+        return None
+    residual = y - x @ np.linalg.solve(x.T @ x, x.T @ y)
+    df = len(y) - x.shape[1]
+    return float(stats.t.ppf(0.975, df) * np.sqrt(residual @ residual / df * 2 / max(counts)))
+
+
 def recompute(results: dict[str, Any], text: str) -> int:
     """Hold every cell of every result table and of the long form against numpy on the raw rows; return the count."""
     tables = _markdown_tables(text)
@@ -83,7 +100,6 @@ def recompute(results: dict[str, Any], text: str) -> int:
         short, long = tables[table["title"]], tables[f"{table['title']} again"]
         lines = {_plain(line[0]): line for line in short[2:]}
         details = {(_plain(line[0]), line[1]): line for line in long[2:]}
-        ranges: dict[str, list[float]] = {}
         for row in table["rows"]:
             for place, column in enumerate(table["columns"], 1):
                 raw = [r for r in results["rows"] if (r["variant"], r["column"]) == (row["variant"], column)]
@@ -106,15 +122,14 @@ def recompute(results: dict[str, Any], text: str) -> int:
                     std = values.std(ddof=1)
                     assert float(said.split("±")[1].split()[0]) == pytest.approx(std, abs=0.0501)
                     assert float(detail[4]) == pytest.approx(std, abs=0.00501)
-                    ranges.setdefault(column, []).append(float(np.ptp(values)))
                 else:
                     assert "(one seed)" in said
         for place, column in enumerate(table["columns"], 1):
-            known = ranges.get(column)
-            if known:
-                assert float(lines["spread"][place]) == pytest.approx(max(known), abs=0.0501)
+            half, said = _half_width(results, table, column), lines["95 % interval of a difference"][place]
+            if half is None:
+                assert said == "unknown"
             else:
-                assert lines["spread"][place] == "unknown"
+                assert float(said.removeprefix("± ")) == pytest.approx(half, abs=0.0501)
     return checked
 
 
@@ -136,16 +151,15 @@ def test_what_is_missing_is_said(written: tuple[Path, str, str, str]) -> None:
     assert "the paper's number" not in tables, "no row of the made-up file is in the paper"
 
 
-def test_bold_only_beyond_the_spread() -> None:
+def test_cells_have_no_verdict_of_their_own() -> None:
     results = made_results()
     three, two, six, eight, empty = (result_table(results, table) for table in results["tables"])
-    assert [row[1] for row in three.rows][:4] == ["25.0 ± 1.0", "35.0 ± 1.0", "36.0 ± 1.0", "**45.0** ± 1.0"]
-    for table in (two, six, eight):
+    assert [row[1] for row in three.rows][:4] == ["25.0 ± 1.0", "35.0 ± 1.0", "36.0 ± 1.0", "45.0 ± 1.0"]
+    for table in (three, two, six, eight):
         assert not any("**" in text for row in table.rows for text in row)
-        assert "No row is beyond the spread" in table.note
     assert "n = 2 to 3" in two.note and "n = 1 to 3" in eight.note
     assert list(eight.rows[4])[-3:] == ["-", "-", "-"] and list(eight.rows[0])[-3:] == ["500", "3 TFLOP", "60"]
-    assert list(empty.rows) == [["spread", "", "", ""]]
+    assert list(empty.rows) == [["95 % interval of a difference", "", "", ""]]
     assert seeds_table(results, results["tables"][-1]).rows == []
 
 
@@ -157,7 +171,7 @@ def test_the_page_is_self_contained_and_escaped(written: tuple[Path, str, str, s
     assert "Same \\<b>" in tables and "Base \\| plain" in tables
     assert html.count("data:image/png;base64") == len(list((folder / "figures").glob("*.png"))) == 8
     assert "](figures/table_6_grid.png)" in tables and "](figures/answers.png)" in answers
-    assert "**Yes, better beyond the spread in 3 of 3 columns.**" in answers
+    assert "**Yes, better in 3 of 3 columns.**" in answers
 
 
 def test_made_again_the_text_is_the_same(written: tuple[Path, str, str, str]) -> None:
@@ -192,8 +206,8 @@ def test_failed_pretraining_and_one_seed_only(tmp_path: Path) -> None:
     _, tables, answers = _write(tmp_path, results)
     assert "| Winner | failed | not run | failed | failed | failed |" in tables
     assert "`pretrain-win-s0`: `OSError: disk full`" in tables
-    assert "beyond the spread in" not in answers and "unknown (one seed)" in answers
-    assert "Without two seeds nothing is said about differences." in tables and "No row is beyond" not in tables
+    assert not re.search(r"(better|worse) (by|in)", answers) and "no verdict (one seed)" in answers
+    assert "Without two seeds nothing is said about differences." in tables
     assert recompute(results, tables) == 37
 
 
@@ -238,7 +252,7 @@ def test_sections_are_put_between_the_markers_of_both_documents(tmp_path: Path) 
     for path in (readme, evidence):
         text = path.read_text(encoding="utf-8")
         assert text.startswith("# Title\n\nbefore\n\n") and text.endswith("\n\nafter\n") and "earlier" not in text
-        assert "**45.0** ± 1.0" in text and "the paper's number" not in text
+        assert "45.0" in text and "the paper's number" not in text
     assert readme_section(results) in readme.read_text(encoding="utf-8")
     assert evidence_section(results) in evidence.read_text(encoding="utf-8")
     assert "Does winning help?" in evidence_section(results) and "Does" not in readme_section(results)
@@ -293,25 +307,27 @@ def test_the_overview_puts_rows_of_one_label_into_one_row() -> None:
     other = {**table, "id": "other", "columns": ["semseg-200"], "rows": [{**table["rows"][0], "label": "elsewhere"}]}
     found = overview_table(results, [{**table, "columns": ["depth-200"]}, other], ["depth-200", "semseg-200", "absent"])
     lines = {row[0]: row[1:] for row in found.rows}
-    assert list(lines)[:-2] == [*(row["label"] for row in table["rows"]), "elsewhere"]
+    assert list(lines)[:-1] == [*(row["label"] for row in table["rows"]), "elsewhere"]
     assert lines["elsewhere"][0] == "" and re.match(r"[*\d]", lines["elsewhere"][1])
     assert all(cells[1] == "" for label, cells in lines.items() if label in {row["label"] for row in table["rows"]})
     assert lines["trivial floor"] == ["45.0", "9.0"]
 
 
 def test_documents_come_from_the_committed_results() -> None:
-    results, hint = load_results(COMMITTED.parent), "run python scripts/reproduce.py --update_readme"
+    results, hint = as_tables(load_results(COMMITTED.parent)), "run python scripts/reproduce.py --update_readme"
     assert readme_section(results) in (ROOT / "README.md").read_text(encoding="utf-8"), hint
     assert evidence_section(results) in (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8"), hint
     assert isinstance(result_table(results, results["tables"][0]), Table)
 
 
-def test_the_readmes_cells_are_those_of_the_tables() -> None:
-    results = load_results(COMMITTED.parent)
+def test_the_readmes_cells_are_those_of_the_tables_and_answers() -> None:
+    """Means as in tables.md; verdicts as in answers.md, where they stand behind the interval that they are made of."""
+    results = as_tables(load_results(COMMITTED.parent))
     tables = _markdown_tables((COMMITTED.parent / "tables.md").read_text(encoding="utf-8"))
+    said = (COMMITTED.parent / "answers.md").read_text(encoding="utf-8")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme_section(results).splitlines()[1:]]
     header, body = lines[0], [line for line in lines[2:] if len(line) > 1]
-    assert len(header) == 5 and len(body) == 12
+    assert len(header) == 5 and len(body) == 11
     titles = {t["title"] for t in results["tables"] if t["id"] in SHOWN_TABLES}
     cells = {
         (line[0], title): cell
@@ -319,9 +335,15 @@ def test_the_readmes_cells_are_those_of_the_tables() -> None:
         for line in tables[name][2:]
         for title, cell in zip(tables[name][0], line, strict=True)
     }
+    verdicts = 0
     for label, *values in body:
         for title, value in zip(header[1:], values, strict=True):
-            assert value == cells.get((label, title), "")
+            mean, _, verdict = value.partition(", ")
+            assert mean == cells.get((label, title), "").split(" ")[0]
+            if verdict:
+                verdicts += 1
+                assert re.search(rf"{re.escape(title)} \|.*\| \*{{0,2}}{re.escape(verdict)}\*{{0,2}} \|", said), value
+    assert verdicts == 6 * 3 + 3 + 3 + 1
 
 
 def test_what_the_readme_says_of_the_longer_plan_is_in_its_table() -> None:

@@ -1,0 +1,111 @@
+"""Every plan of the tables: declared contrasts, equal FLOPs, cost, and its smallest budget from end to end."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m33d_hf.experiments.collecting import collect, questions_of
+from m33d_hf.experiments.commands import jobs_of
+from m33d_hf.experiments.costs import dry_run_lines
+from m33d_hf.experiments.driver import run
+from m33d_hf.experiments.jobs import Job, check_jobs
+from m33d_hf.experiments.plan import load_plan
+from m33d_hf.experiments.report.answers import answers
+from m33d_hf.experiments.report.contrasts import column_model
+from m33d_hf.experiments.report.reproduction import summary
+from m33d_hf.experiments.report.results import cell, load_results
+
+PLANS = ("core", "parts", "masks", "initialisation", "labels", "clips", "gpu")
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_contrasts_are_declared_of_what_is_measured(name: str, tmp_path: Path) -> None:
+    plan = load_plan(name, "full", tmp_path)
+    check_jobs(jobs_of(plan))
+    measured = {(entry, item) for entry in plan.entries for item in plan.measurements(entry)}
+    assert [question["id"] for question in plan.content["questions"] if question.get("primary")], "one is judged by"
+    for question in plan.content["questions"]:
+        pairs = [(pair[side], column) for pair in question["compare"] for side in ("better", "than")
+                 for column in pair["columns"]]  # fmt: skip
+        assert all((entry, plan.columns()[column]["of"]) in measured for entry, column in pairs), question["id"]
+    for table in plan.content["tables"]:
+        for row in table["rows"]:
+            assert all((row, plan.columns()[column]["of"]) in measured for column in table["columns"]), (
+                table["id"],
+                row,
+            )
+    assert questions_of(load_plan(name, "smoke", tmp_path)), "the smallest budget still compares something"
+
+
+@pytest.mark.parametrize(("name", "other"), [("mae-equal", "m33d_plus"), ("clips-videomae-equal", "clips-m33d_plus")])
+def test_equal_flops_count_all_stages(name: str, other: str, tmp_path: Path) -> None:
+    plan = load_plan("core" if name == "mae-equal" else "clips", "full", tmp_path)
+
+    def flops(entry: str) -> float:
+        return sum(plan.steps(link) * plan.step_flops(link) for link in plan.chain(entry))
+
+    assert flops(name) == pytest.approx(flops(other), rel=0.001)
+
+
+def test_core_fits_its_hour_and_tells_what_it_would_cost(tmp_path: Path) -> None:
+    plan = load_plan("core", "full", tmp_path)
+    jobs = jobs_of(plan)
+    assert sum(job.cost for job in jobs) / 2 <= 60 * 60
+    said = "\n".join(dry_run_lines(plan, jobs, 2))
+    assert "semantic segmentation     80 jobs" in said and "about 0:4" in said
+    assert "primary: Is M33D+ better than MAE at equal FLOPs and than scratch in segmentation? (Holm over 2)" in said
+    gpu = load_plan("gpu", "full", tmp_path)
+    assert sum(job.cost for job in jobs_of(gpu)) / 8 <= 5 * 60
+
+
+def test_fine_tunings_of_an_encoder_differ_in_their_seed_alone(tmp_path: Path) -> None:
+    jobs = {job.id: job for job in jobs_of(load_plan("core", "full", tmp_path))}
+    first, second = (list(jobs[f"semseg-m33d_plus-s1{end}"].parameters["argv"]) for end in ("", "-f2"))
+    changed = [(a, b) for a, b in zip(first, second, strict=True) if a != b]
+    assert changed == [("1", "2001"), ("1", "2001")], "the run's and the labels'"
+    depth = jobs["depth-scratch-s0"].parameters["argv"]
+    assert depth[depth.index("--model.depth_loss") + 1] == "l1"
+
+
+def _row(job: Job, place: int) -> dict[str, Any]:
+    """What a worker would have left: fine-tunings of one encoder differ."""
+    row: dict[str, Any] = {"id": job.id, "status": "done", "started": 0.0, "wall_seconds": 2.0, "cpu_seconds": 1.5}
+    if job.id.startswith("pretrain-"):
+        row |= {"stage": None, "steps": job.parameters["steps"], "seconds": 1.0, "flops": 10.0, "encoder_parameters": 5}
+        return {**row, "diagnostics": {"loss/rgb": 0.5, "loss": 0.5}}
+    names = ("miou", "delta1", "top1", "map", "clipwise/map", "knn/top1", "linear/top1")
+    value = 0.3 + 0.01 * (place * 7 % 11) + 0.2 * ("m33d_plus" in job.id)
+    return {**row, "metrics": dict.fromkeys(names, value), "steps": 1, "seconds": 1.0}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_collects_and_answers_its_questions(name: str, tmp_path: Path) -> None:
+    plan = load_plan(name, "full", tmp_path)
+    results = collect(plan, {job.id: _row(job, place) for place, job in enumerate(jobs_of(plan))})
+    for found in answers(results):
+        for comparison in found.comparisons:
+            for one in comparison.differences:
+                assert one.n == len(plan.seeds) and one.estimate is not None, "n counts encoders, not fine-tunings"
+    column = results["columns"][0]["id"]
+    assert cell(results, results["tables"][0]["rows"][0]["variant"], column).n == len(plan.seeds)
+    rows = {row["variant"] for row in results["rows"] if row["column"] == column}
+    assert column_model(results, column).df == (len(rows) - 1) * (len(plan.seeds) - 1)
+    assert len(summary(results)) == len(plan.content["questions"]) + 1
+    assert all(entry["loss_floors"].get("loss/rgb", 1.0) > 0.99 for entry in results["pretraining"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANS)
+def test_the_smallest_budget_runs_from_end_to_end(name: str, tmp_path: Path, tmp_path_factory: Any) -> None:
+    """Two seeds, a few steps, real training; whatever is said afterwards is said of real rows."""
+    cache = tmp_path_factory.getbasetemp() / "rooms"
+    assert run(name, tmp_path, "smoke", workers=1, cache_dir=str(cache)) == 0
+    results = load_results(tmp_path)
+    assert all(row["status"] == "done" for row in results["rows"]) and results["questions"]
+    said = (tmp_path / "answers.md").read_text(encoding="utf-8")
+    assert all(question["text"] in said for question in results["questions"])
+    assert re.search(r"better by|worse by|no difference larger than|no verdict", said)
