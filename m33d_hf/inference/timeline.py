@@ -19,12 +19,12 @@ from m33d_hf.acceleration import place
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.files.sealed_json import read_sealed_json
+from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.data.sources.videos.files import cached_info
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.evaluation.detection_metrics import segments
 from m33d_hf.evaluation.frame_votes import frame_probabilities
-from m33d_hf.inference.reading_ahead import read_ahead
 from m33d_hf.modeling.video_reading_m33d import iterate_video
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack, restated

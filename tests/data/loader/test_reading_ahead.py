@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from m33d_hf.inference.reading_ahead import read_ahead
+from m33d_hf.data.loader.reading_ahead import read_ahead
 
 
 def test_the_items_in_order() -> None:
