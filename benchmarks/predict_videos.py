@@ -1,6 +1,6 @@
 """Detection in a long video and the extraction of its features, as a share of decoding and model at the same time.
 
-    python benchmarks/predict_videos.py                                     # ViT-S, two minutes of video, one thread each
+    python benchmarks/predict_videos.py                                     # ViT-S, two minutes of video, one thread
     python benchmarks/predict_videos.py --model base --minutes 60 --device cuda --precision bf16
     python benchmarks/predict_videos.py --tiny --output_dir outputs/x       # seconds: a test of the machinery
 
