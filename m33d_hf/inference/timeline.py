@@ -19,6 +19,7 @@ from m33d_hf.acceleration import place
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.files.sealed_json import read_sealed_json
+from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.data.sources.videos.files import cached_info
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
@@ -31,6 +32,9 @@ from m33d_hf.training.run.reporting import CONFIG
 from m33d_hf.training.tasks.detection.feature_extraction import encode
 from m33d_hf.training.tasks.detection.features import ClipRule
 from m33d_hf.training.tasks.detection.first_stage import known_phases
+
+# Batches that wait for the model: enough to bridge a slow stretch of the file, and memory stays constant.
+_BATCHES_AHEAD = 2
 
 Frames = Callable[[Path, int], Iterable[tuple[int, np.ndarray]]]
 """(path, first frame) -> (frame number, (H, W, 3) uint8 RGB) to the end; CorruptFileError at a frame that fails."""
@@ -252,7 +256,7 @@ class ActionDetector:
         features, mask = _stacked([features for _, features, _ in encoded], self.model.config.hidden_size)
         # A causal model steps over unreadable clips to the very end, as it does when it follows a video.
         known = None if self.model.config.temporal_causal else mask.to(self.device)
-        with torch.no_grad():
+        with torch.inference_mode():
             logits, _ = self.model.temporal(features.to(self.device), known)
         temporal = logits[0].float().softmax(-1).cpu().numpy()
         times = FrameTimes(watched.length, fps) if fps else watched.times
@@ -279,7 +283,7 @@ class ActionDetector:
         watched = _Video(Path(path), self.frames)
         for clip, features, logit in self._encoded(watched):
             row, _ = _stacked([features], self.model.config.hidden_size)
-            with torch.no_grad():
+            with torch.inference_mode():
                 logits, state = self.model.temporal(row.to(self.device), state=state)
             yield self._prediction(clip, logits[0, 0].float().softmax(-1).cpu().numpy(), logit, watched.times)
 
@@ -292,14 +296,23 @@ class ActionDetector:
         return ClipPrediction(clip.start, clip.stop, logit is not None, temporal, clipwise, begins, ends)
 
     def _encoded(self, video: _Video) -> Iterator[tuple[Clip, Tensor | None, Tensor | None]]:
-        """(clip without frames, features (D,), clip-wise logits (L,)) in the order of time; None where unreadable."""
+        """(clip without frames, features (D,), clip-wise logits (L,)) in the order of time; None where unreadable.
+
+        Frames are read, resized and cut into clips by a thread, while the model works on the clips before.
+        """
+        with read_ahead(self._batches(video), _BATCHES_AHEAD) as batches:
+            for clips in batches:
+                yield from self._encode(clips)
+
+    def _batches(self, video: _Video) -> Iterator[list[Clip]]:
         waiting: list[Clip] = []
         for clip in self._clips(video):
             waiting.append(clip)
             if len(waiting) == self.batch_size:
-                yield from self._encode(waiting)
-                waiting.clear()
-        yield from self._encode(waiting)
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
 
     def _clips(self, video: _Video) -> Iterator[Clip]:
         assembler = ClipAssembler(self.rule)

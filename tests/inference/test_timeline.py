@@ -7,6 +7,8 @@ import gc
 import itertools
 import json
 import re
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,12 +109,30 @@ def _write_picture(path: Path) -> None:
     Image.new("RGB", (SIDE, SIDE), (9, 9, 9)).save(path)
 
 
-def test_predictions_come_before_the_video_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_come_before_the_next_frame_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, told = _fake_reader(monkeypatch, total=12), threading.Semaphore(0)
+
+    def camera(path: Path, start: int) -> Iterator[tuple[int, np.ndarray]]:
+        for number, frame in reader(path, start):
+            if number in (4, 8):  # of the next clip: not there before the one before has been told
+                assert told.acquire(timeout=20)
+            yield number, frame
+
+    stream = ActionDetector(_model(temporal_causal=True), batch_size=1, frames=camera).follow("live")
+    for stop in (4, 8, 12):
+        assert next(stream).stop == stop
+        told.release()
+
+
+def test_memory_is_bounded_where_the_model_is_slower_than_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
-    reader = _fake_reader(monkeypatch, total=40, given=given)
-    stream = ActionDetector(_model(temporal_causal=True), batch_size=1, frames=reader).follow("live")
-    assert next(stream).stop == 4 and given[-1] == 3
-    assert next(stream).stop == 8 and given[-1] == 7
+    reader = _fake_reader(monkeypatch, total=400, given=given)
+    stream = ActionDetector(_model(temporal_causal=True), batch_size=1, frames=reader).follow("video")
+    assert next(stream).stop == 4
+    time.sleep(0.3)
+    assert len(given) <= 4 * (1 + timeline._BATCHES_AHEAD + 1) + 1
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "m33d-read-ahead"]
 
 
 def test_only_causal_models_follow(tmp_path: Path) -> None:

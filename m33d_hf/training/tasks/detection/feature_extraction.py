@@ -13,8 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from m33d_hf.data.clock import clock
 from m33d_hf.data.files.skips import SkipLedger, SkippedFile
 from m33d_hf.data.loader.loading import Transform
+from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.loader.workers import stop_workers
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseSource
@@ -128,23 +129,28 @@ class FeatureExtractor:
         current: _Growing | None = None
         seen = 0
         try:
-            for samples in loader:
-                number = samples[0].meta["row"].video
-                if current is None:
-                    current = _Growing(source, number, spans[number], self.model.config, self.table)
-                current.add(samples, self._encode(samples))
-                skipped = [sample.meta["skipped"] for sample in samples if "skipped" in sample.meta]
-                ledger.record({"indices": range(seen, seen + len(samples)), "skipped": skipped})
-                ledger.check()
-                seen += len(samples)
-                progress.batch(current.key)
-                if current.complete:
-                    self.store.write(current.finish(self.precision))
-                    current = None
-                    progress.done += 1
+            with self._ahead(loader) as read:
+                for samples in read:
+                    number = samples[0].meta["row"].video
+                    if current is None:
+                        current = _Growing(source, number, spans[number], self.model.config, self.table)
+                    current.add(samples, self._encode(samples))
+                    skipped = [sample.meta["skipped"] for sample in samples if "skipped" in sample.meta]
+                    ledger.record({"indices": range(seen, seen + len(samples)), "skipped": skipped})
+                    ledger.check()
+                    seen += len(samples)
+                    progress.batch(current.key)
+                    if current.complete:
+                        self.store.write(current.finish(self.precision))
+                        current = None
+                        progress.done += 1
         finally:
             stop_workers(loader)
         progress.finish(ledger.bad)
+
+    def _ahead(self, loader: DataLoader[Any]) -> AbstractContextManager[Iterable[Any]]:
+        """Without workers a thread reads the next batch while the model has this one."""
+        return nullcontext(loader) if loader.num_workers else read_ahead(loader, 1)
 
     def _loader(self, source: PhaseSource, batches: list[list[ClipRow]]) -> DataLoader[Any]:
         from m33d_hf.data.loader.loading import build_loader
@@ -185,7 +191,7 @@ def encode(
     pixels = normalize_rgb(frames.to(place), spec.channel_mean, spec.channel_std)
     pixels = pixels[:, 0] if model.config.num_frames == 1 else pixels
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    with torch.no_grad():
+    with torch.inference_mode():
         with torch.autocast(place.type, dtype=kind, enabled=kind is not None):
             features = model.encode_clips(pixels.to(model.dtype))
         logits = model.classifier(features.to(model.dtype))

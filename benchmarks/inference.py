@@ -1,0 +1,153 @@
+"""How long does a forward pass take, against transformers' model of the same width?
+
+    python benchmarks/inference.py                                          # ViT-B on one thread of a CPU: an hour
+    python benchmarks/inference.py --size small --batch 1 --rounds 5        # minutes
+    python benchmarks/inference.py --device cuda --precision no bf16        # a GPU
+    python benchmarks/inference.py --tiny --output_dir outputs/x            # seconds: a test of the machinery
+
+Writes inference_SIZE_DEVICE.json into --output_dir. Clips: against VideoMAEForVideoClassification with the same
+weights, whose logits are compared first (where they differ nothing is timed). Depth: against DPTForDepthEstimation over
+a ViT of the same width; segmentation: against BeitForSemanticSegmentation, UPerNet over the feature pyramid of a ViT of
+the same width. These two are other heads, so FLOPs stand beside the times. With onnxruntime, depth and clips exported
+by scripts/export_model.py stand against our eager models, on CPU.
+
+All sides take turns in one process, in `torch.inference_mode` and with the attention that transformers chooses (sdpa).
+Time is the process's CPU time on a CPU (one thread), device events on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from inference_models import TASKS, TOLERANCE, answer, build_pair, inputs
+from measuring import header, interleaved, summary
+from torch.utils.flop_counter import FlopCounterMode
+
+from m33d_hf.acceleration import place
+
+HERE = Path(__file__).resolve().parent
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=("base", "small", "tiny"), default="base")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--precision", nargs="+", choices=("no", "bf16"), default=["no", "bf16"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="on CPU (default 1)")
+    parser.add_argument("--tiny", action="store_true", help="tiny models, one round")
+    parser.add_argument("--output_dir", type=Path, default=HERE)
+    args = parser.parse_args(argv)
+    if args.tiny:
+        args.size, args.rounds = "tiny", 1
+    return args
+
+
+def check_parity(ours: torch.nn.Module, peer: torch.nn.Module, batch: dict[str, Any]) -> float:
+    """The largest difference of logits, as a share of the largest logit.
+
+    Raises:
+        RuntimeError: above TOLERANCE.
+    """
+    with torch.inference_mode():
+        found, expected = answer(ours(**batch)), answer(peer(**batch))
+    error = float((found - expected).abs().max() / expected.abs().max())
+    if not error <= TOLERANCE:
+        raise RuntimeError(f"logits differ by {error:.1e} of the largest, more than {TOLERANCE:.0e}; nothing is timed")
+    return error
+
+
+def exported(model: torch.nn.Module, task: str, batch: dict[str, Any], folder: Path) -> Callable[[], None] | None:
+    """A call of the model exported to ONNX; None where onnxruntime is missing or the task has no export."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    if task == "segmentation":
+        return None
+    from m33d_hf.weights.export import export_model
+
+    model.save_pretrained(folder / "model")  # type: ignore[operator]
+    export_model(folder / "model", folder / "onnx", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    file = next((folder / "onnx").glob("*.onnx"))
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    values = {name: batch["pixel_values"].numpy()}
+    return lambda: session.run(None, values)
+
+
+def gflops(model: torch.nn.Module, task: str, size: str) -> float:
+    """Operations of one sample, counted on a pass of the model; before it has kernels that the counter cannot see."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(**inputs(task, size, 1, torch.device("cpu")))
+    return counter.get_total_flops() / 1e9
+
+
+def cell(args: argparse.Namespace, task: str, batch: int, precision: str, models: Any) -> dict[str, Any]:
+    """One row: both sides in turn."""
+    device = torch.device(args.device)
+    ours, peer = models
+    given = inputs(task, args.size, batch, device)
+    row: dict[str, Any] = {"task": task, "batch": batch, "precision": precision}
+    if task == "clips":
+        row["logit_error"] = check_parity(ours, peer, given)
+
+    def call(model: torch.nn.Module) -> Callable[[], None]:
+        @torch.inference_mode()
+        def run() -> None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                model(**given)
+
+        return run
+
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {"ours": call(ours), "peer": call(peer)}
+        other = exported(ours, task, given, Path(folder)) if device.type == "cpu" and precision == "no" else None
+        if other is not None:
+            sides["onnx"] = other
+        seconds = interleaved(sides, args.rounds, 1, device)
+    row |= {name: summary(times) for name, times in seconds.items()}
+    for name in (name for name in seconds if name != "ours"):
+        ratios = [theirs / own for theirs, own in zip(seconds[name], seconds["ours"], strict=True)]
+        row[f"{name}_over_ours"] = statistics.median(ratios)
+        row[f"{name}_over_ours_by_round"] = sorted(ratios)
+    return row
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    found: dict[str, Any] = header("inference", device) | {"size": args.size, "rounds": args.rounds, "rows": []}
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    file = args.output_dir / f"inference_{args.size}_{device.type}.json"
+    for task in args.tasks:
+        ours, peer = build_pair(task, args.size)
+        operations = {f"{n}_gflops": gflops(m, task, args.size) for n, m in (("ours", ours), ("peer", peer))}
+        models = place(ours, device).eval(), peer.to(device).eval()
+        for precision in args.precision:
+            for batch in args.batch:
+                row = cell(args, task, batch, precision, models) | operations
+                found["rows"].append(row)
+                ratios = ", ".join(f"{k.split('_')[0]} / ours {row[k]:.3f}" for k in row if k.endswith("_over_ours"))
+                print(f"{task} {precision} batch {batch}: ours {row['ours']['median_ms']:.1f} ms, {ratios}", flush=True)
+                file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Reading ahead in a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from m33d_hf.data.loader.reading_ahead import read_ahead
+
+
+def test_the_items_in_order() -> None:
+    with read_ahead(range(1000), 3) as items:
+        assert list(items) == list(range(1000))
+
+
+def test_at_most_so_many_wait() -> None:
+    made: list[int] = []
+
+    def counted() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    with read_ahead(counted(), 2) as items:
+        assert next(items) == 0
+        deadline = time.monotonic() + 10
+        while len(made) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert made == [0, 1, 2, 3]  # one taken, two waiting, one that finds no room
+
+
+def test_reading_and_working_overlap() -> None:
+    """Each side waits for the other one to be under way, which never happens one after the other."""
+    reading, working = threading.Event(), threading.Event()
+
+    def made() -> Iterator[int]:
+        yield 0
+        reading.set()
+        assert working.wait(20)
+        yield 1
+
+    with read_ahead(made(), 1) as items:
+        assert next(items) == 0
+        working.set()
+        assert reading.wait(20)
+        assert list(items) == [1]
+
+
+def test_an_error_comes_where_its_item_would() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    with read_ahead(broken(), 4) as items:
+        assert next(items) == 1
+        with pytest.raises(OSError, match="gone"):
+            next(items)
+
+
+@pytest.mark.parametrize("leaves", ["break", "error"])
+def test_leaving_ends_the_thread_and_closes_the_generator(leaves: str) -> None:
+    closed: list[str] = []
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(threading.current_thread().name)
+
+    with suppress(ValueError), read_ahead(endless(), 2) as items:
+        next(items)
+        if leaves == "error":
+            raise ValueError
+    assert closed == ["m33d-read-ahead"]  # where it ran
+    assert not [thread for thread in threading.enumerate() if thread.name == "m33d-read-ahead"]
