@@ -116,6 +116,6 @@ def _perform(settled: Settled, task_name: str, words: list[str]) -> int:
     from m33d_hf.hub.best_checkpoints import publisher_of_run
 
     with publisher_of_run(settled.args) as publish:
-        result = train(settled.args, task, settled.decided, command, publish)
-        publish.wait_at_the_end = result.interrupted_by is None
-    return result.exit_code
+        trained = train(settled.args, task, settled.decided, command, publish)
+        publish.wait_at_the_end = trained.interrupted_by is None
+    return trained.exit_code
