@@ -107,7 +107,7 @@ def build(
     task = build_task(path.task)
     model = build_model(args, task)
     dataset = task.build_datasets(args, model)[0]
-    sampler = step_sampler(args, len(dataset), 0, 1, 0, 10**6)
+    sampler = step_sampler(args, task, dataset, 0, 1, 0, 10**6)
     return build_loader(dataset, deferring(task.build_collator(args, model, train=True)), sampler, num_workers=workers)
 
 

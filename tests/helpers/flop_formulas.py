@@ -252,7 +252,8 @@ def layers_of_head(config: M33DConfig, task: str) -> float:
     with torch.device("meta"):
         model = head.load_class()(config).to("meta")  # some buffers are made on the CPU
     for part in head.parts:
-        for layer in getattr(model, part).modules():
+        module = getattr(model, part)
+        for layer in module.modules() if module is not None else ():  # a part that this configuration leaves out
             if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 layer.register_forward_hook(add)
     model(pixel_values=torch.empty(1, 3, *config.image_height_width, device="meta"))

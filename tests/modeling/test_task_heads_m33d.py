@@ -22,7 +22,10 @@ from m33d_hf.modeling.task_heads_m33d import HEAD_RANGES, HEADS, HeadFields, Tas
 from m33d_hf.training.recipe.task_names import PRETRAINING, TASKS
 from m33d_hf.training.tasks.base import build_task
 
-FIELDS = {"num_labels": 3, "num_hidden_layers": 4, "segmentation_head_width": 16, "depth_head_width": 16}
+FIELDS = {
+    "num_labels": 3, "num_hidden_layers": 4, "segmentation_head_width": 16, "depth_head_width": 16,
+    "depth_prior_weight": 0.5,
+}  # fmt: skip
 EVERY = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.task)
 
 

@@ -30,7 +30,7 @@ TITLE = "The paper's tables in shape, on rendered rooms"
 BEGIN, END = "<!-- rooms-results:begin -->", "<!-- rooms-results:end -->"
 SHOWN_TABLES = ("table_3", "table_5", "clips")
 README_COLUMNS = ("semseg-200", "semseg-200-long", "depth-200", "actions")
-REFERENCE = ("scratch", "clips-scratch")
+AGAINST = ("scratch", "clips-scratch")
 READ = "Numbers are percentage points: the ends of 95 % intervals of differences, one way or the other."
 CAVEAT = (
     "Small rendered pictures, a tiny encoder and short training: part of any gain over scratch is speed of convergence"
@@ -145,7 +145,7 @@ def evidence_section(results: Results, folder: str = "../results/rooms") -> str:
 def readme_section(results: Results) -> str:
     """The README's one table, markers included."""
     chosen = [table for table in results["tables"] if table["id"] in SHOWN_TABLES]
-    return _between_markers([*_warnings(results), overview_table(results, chosen, README_COLUMNS, REFERENCE)])
+    return _between_markers([*_warnings(results), overview_table(results, chosen, README_COLUMNS, AGAINST)])
 
 
 def _between_markers(blocks: list[Block]) -> str:

@@ -139,6 +139,9 @@ def _steps(run: Run) -> bool:
         run.step += 1
         if run.average is not None:
             run.average.update()
+        if begins:
+            _show_first_batch(run, clock)
+            begins = False
         if run.plan.logs(run.step):
             _log(run, clock)
         # Saved before it is evaluated: an evaluation may outlast the patience of whoever sends signals.
@@ -148,9 +151,6 @@ def _steps(run: Run) -> bool:
         if run.plan.evaluates(run.step):
             _evaluate(run)
             clock.restart(run.step)
-        if begins:
-            _show_first_batch(run, clock)
-            begins = False
     return True
 
 
