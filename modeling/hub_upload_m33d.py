@@ -40,6 +40,7 @@ def _transport_errors() -> tuple[type[Exception], ...]:
 
 
 _TRANSPORT = _transport_errors()
+_FAILURES: tuple[type[Exception], ...] = (*_TRANSPORT, OSError, RuntimeError)
 _CONFLICT, _OVERLOADED = (409, 412), (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -222,7 +223,7 @@ class _Sender:
                 last: Exception = error
                 if not _worth_another(error):
                     raise self._error(error, what) from error
-            except (*_TRANSPORT, OSError, RuntimeError) as error:
+            except _FAILURES as error:
                 last = error
                 if not _dropped(error):
                     raise self._error(error, what) from error
