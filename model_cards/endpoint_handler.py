@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from transformers import AutoConfig, AutoModel, pipeline
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
@@ -132,6 +132,8 @@ def _picture(inputs: Any) -> Any:
     try:
         picture = Image.open(io.BytesIO(_bytes(inputs)))
         return picture.convert("RGB")
+    except UnidentifiedImageError as error:  # its text names an address in memory
+        raise ValueError("inputs are no picture that can be read (no format that Pillow knows)") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"inputs are no picture that can be read ({error})") from error
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,24 @@ from huggingface_hub.errors import (
 
 from .errors_m33d import HubError
 
-try:  # what the hub's client speaks through; it comes with it
-    from httpx import TransportError
-except ImportError:
-    TransportError = ConnectionError  # type: ignore[assignment, misc]
-
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 6
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where a connection fails: httpx's, since huggingface_hub 2 httpx2's."""
+    found: list[type[Exception]] = []
+    for name in ("httpx2", "httpx"):
+        try:
+            found.append(import_module(name).TransportError)
+        except ImportError:
+            continue
+    return tuple(found)
+
+
+_TRANSPORT = _transport_errors()
+_FAILURES: tuple[type[Exception], ...] = (*_TRANSPORT, OSError, RuntimeError)
 _CONFLICT, _OVERLOADED = (409, 412), (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -212,7 +223,7 @@ class _Sender:
                 last: Exception = error
                 if not _worth_another(error):
                     raise self._error(error, what) from error
-            except (TransportError, OSError, RuntimeError) as error:
+            except _FAILURES as error:
                 last = error
                 if not _dropped(error):
                     raise self._error(error, what) from error
@@ -266,7 +277,7 @@ def _worth_another(error: Exception) -> bool:
 def _dropped(error: BaseException | None) -> bool:
     """Whether an error comes of a connection, also where the client has wrapped it."""
     while error is not None:
-        if isinstance(error, (TransportError, ConnectionError, TimeoutError)) or _worth_another(error):  # type: ignore[arg-type]
+        if isinstance(error, (*_TRANSPORT, ConnectionError, TimeoutError)) or _worth_another(error):  # type: ignore[arg-type]
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -73,8 +73,9 @@ def _require_evaluation(source: Source, options: PublishOptions) -> None:
     left = "".join(f" {note}." for note in source.notes)
     raise HubError(
         f"{source.weights} has no evaluation, so its card would have no results.{left} Evaluate it: python "
-        f"scripts/{source.kind.script} --recipe RECIPE --init_from {source.weights} --eval_only true --output_dir "
-        f"{source.run / 'evaluation'}; or pass --allow_unevaluated, and the card says that nothing is known."
+        f"scripts/{source.kind.script} --recipe {source.arguments.get('recipe') or 'RECIPE'} --init_from "
+        f"{source.weights} --eval_only true --output_dir {source.run / 'evaluation'}; or pass --allow_unevaluated, "
+        "and the card says that nothing is known."
     )
 
 

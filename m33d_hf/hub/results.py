@@ -11,6 +11,7 @@ from m33d_hf.hub.options import PublishOptions
 from m33d_hf.hub.source import Evaluation, Source
 
 _DETAILS = ("per_image/", "iou/", "ap/", "clipwise/", "floor/")
+_COUNT = "samples"  # how many were measured, which the protocol says
 # data.source -> (type for the Hub, name for people); the package's readers know what they read.
 _DATASETS = {
     "rooms": ("rooms", "rendered rooms of m33d-hf"),
@@ -30,7 +31,7 @@ def dataset_of(results: Mapping[str, Any], options: PublishOptions) -> tuple[str
 
 def headline(source: Source, metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics worth a row, the main ones first."""
-    plain = {name: value for name, value in metrics.items() if not name.startswith(_DETAILS)}
+    plain = {name: value for name, value in metrics.items() if name != _COUNT and not name.startswith(_DETAILS)}
     first = [name for name in source.kind.main if name in plain]
     return {name: plain[name] for name in [*first, *(name for name in plain if name not in first)]}
 

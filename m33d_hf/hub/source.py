@@ -94,8 +94,9 @@ def open_source(folder: str | Path, evaluations: Sequence[str | Path] = ()) -> S
             f"{weights} holds no model of this package. Of foreign weights, write one with "
             "scripts/convert_checkpoint.py first."
         )
-    inside = weights.resolve().parent.name == "checkpoints"
-    run = weights.resolve().parent.parent if inside and not (weights / CONFIG).is_file() else weights
+    above = weights.resolve().parent.parent
+    inside = weights.resolve().parent.name == "checkpoints" and (above / CONFIG).is_file()
+    run = above if inside and not (weights / CONFIG).is_file() else weights
     trained = read_sealed_json(run / CONFIG) if (run / CONFIG).is_file() else None
     if trained is not None and not isinstance(trained.get("args"), dict):
         raise HubError(f"{run / CONFIG} holds no arguments of a run; restore the file that the run wrote.")

@@ -78,6 +78,7 @@ class Hub:
 
     Attributes:
         part_size: bytes of the parts that large files are asked for in; None takes them whole.
+        cut_requests: number of requests of the first port whose connection ends before there is an answer.
         cut_uploads: number of large files, or parts of one, whose connection ends after half of their bytes.
         cut_downloads: likewise.
         spoil_parts: number of parts that are stored as something else.
@@ -91,6 +92,7 @@ class Hub:
     blobs: dict[str, bytes] = field(default_factory=dict)
     part_size: int | None = None
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    cut_requests: int = 0
     cut_uploads: int = 0
     cut_downloads: int = 0
     spoil_parts: int = 0
@@ -114,6 +116,8 @@ class _Handler(LargeFiles):
         if self.is_cdn:
             return self._large(path)
         body = self._body()
+        if self._fault("cut_requests"):
+            return self._cut()
         for pattern, method in _ROUTES:
             match = re.fullmatch(pattern, path)
             if match:

@@ -97,6 +97,9 @@ def test_depth(found: dict[str, Any], folders: dict[str, Path]) -> None:
     metres = processor.post_process_depth_estimation(output, [(HEIGHT, WIDTH)])[0]["predicted_depth"]
     assert _near(used["card"]["metres"], metres) and _near(used["handler"]["answer"]["predicted_depth"], metres)
     assert used["card"]["printed"].startswith(f"({HEIGHT}, {WIDTH})")
+    texts = {name: (folders[name].parent / "published/README.md").read_text(encoding="utf-8") for name in folders}
+    assert "- The way out: a Space" in texts["depth"] and "econd way out" not in texts["depth"]
+    assert "- First way out: a Space" in texts["clips"] and "- Second way out" in texts["clips"]
 
 
 def test_segmentation(found: dict[str, Any], folders: dict[str, Path]) -> None:

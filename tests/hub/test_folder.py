@@ -24,6 +24,8 @@ from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.errors import CheckpointError, ConfigError, HubError
 from m33d_hf.hub.options import PublishOptions
 from m33d_hf.hub.publishing import content_tag, publish
+from m33d_hf.hub.results import headline
+from m33d_hf.hub.source import open_source
 
 REPO = "org/rooms-depth"
 
@@ -120,10 +122,27 @@ def test_pictures_come_only_if_asked_for(run: Path, folder: Path, tmp_path: Path
 
 def test_a_run_without_evaluation_is_refused(copy: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / "evaluation")
-    with pytest.raises(HubError, match=r"has no evaluation.*run_depth_estimation.py .*--eval_only"):
+    with pytest.raises(HubError, match=r"no evaluation.*run_depth_estimation.py --recipe rooms/depth .*--eval_only"):
         publish(copy, PublishOptions(REPO), dry_run=True)
     card = (_published(copy, tmp_path, allow_unevaluated=True) / "README.md").read_text(encoding="utf-8")
-    assert "**Not evaluated.**" in card and "model-index" not in card
+    assert "**Not evaluated.**" in card and "model-index" not in card and "- Trained at 48 pixels" in card
+
+
+def test_a_saved_model_below_checkpoints_is_no_checkpoint_of_a_run(folder: Path, tmp_path: Path) -> None:
+    """Such as those of this repository: nothing beside that folder belongs to it."""
+    model = Path(shutil.copytree(folder, tmp_path / "checkpoints" / "mine"))
+    (model / "train_config.json").unlink()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "other.png").write_bytes(b"no picture of this model")
+    assert open_source(model).run == model
+    with pytest.raises(HubError, match="holds no pictures"):
+        options = PublishOptions(REPO, licence="apache-2.0", allow_unevaluated=True, include_pictures=True)
+        publish(model, options, dry_run=True)
+
+
+def test_the_number_of_samples_is_no_metric(run: Path) -> None:
+    found = headline(open_source(run), {"samples": 128.0, "rmse": 1.0, "delta1": 0.5, "iou/wall": 0.1})
+    assert list(found) == ["delta1", "rmse"]
 
 
 def test_the_card_says_how_much_of_a_prediction_is_the_mean_of_positions(folder: Path, tmp_path: Path) -> None:
@@ -212,8 +231,9 @@ def test_the_handler_answers_as_the_model_does(folder: Path) -> None:
         assert torch.allclose(torch.tensor(answer["predicted_depth"]), wanted, atol=1e-5)
         assert Image.open(io.BytesIO(base64.b64decode(answer["depth"]))).size == (52, 40)
     for bad, said in (({}, "needs"), ({"inputs": "%%%"}, "base64"), ({"inputs": b"no picture"}, "no picture")):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=said) as refused:
             handler(bad)
+        assert " at 0x" not in str(refused.value)
 
 
 def test_as_stock_holds_a_class_of_transformers_and_no_code(tmp_path: Path) -> None:

@@ -80,6 +80,19 @@ def test_a_connection_cut_in_the_middle_of_an_upload(hub: Hub, folder: Path) -> 
     assert hub.cut_uploads == 0 and _files(hub) == CONTENT and len(repo.commits) == 2
 
 
+def test_a_connection_cut_before_there_is_an_answer(hub: Hub, folder: Path) -> None:
+    hub.cut_requests = 3
+    _send(hub, folder, tag="v1")
+    assert hub.cut_requests == 0 and _files(hub) == CONTENT and len(hub.repos["org/name"].commits) == 2
+
+
+def test_a_hub_that_cannot_be_reached_is_said(folder: Path) -> None:
+    with running() as hub:
+        pass  # nobody listens there any more
+    assert "Could not create the repository of org/name" in (said := _send(hub, folder)["error"])
+    assert "in 6 attempts" in said and "refused" in said
+
+
 def test_a_large_file_goes_in_the_parts_that_the_hub_dictates(hub: Hub, folder: Path) -> None:
     hub.part_size, hub.cut_uploads = 300_000, 1  # one of the parts breaks off in the middle
     _send(hub, folder, tag="v1")

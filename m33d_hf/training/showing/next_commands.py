@@ -94,7 +94,7 @@ def after_dry_run(command: Command) -> list[NextCommand]:
 
 def after_evaluation(args: RunArguments, command: Command) -> list[NextCommand]:
     """Pictures of what was evaluated."""
-    clips = args.task == "action_detection" or int(args.model.get("num_frames", 1)) > 1
+    clips = args.task in ("action_detection", "video_classification") or int(args.model.get("num_frames", 1)) > 1
     return _prediction(args, command, str(args.init_from), VIDEOS if clips else PHOTOS)
 
 

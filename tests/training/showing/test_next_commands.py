@@ -162,6 +162,9 @@ def test_after_a_stop_a_dry_run_and_an_evaluation() -> None:
     args = parse_arguments([*given[:4], "--init_from", "m", "--eval_only", "--data.source", "folder",
                             "--data.root", "photos"], "depth_estimation")  # fmt: skip
     assert value(check(after_evaluation(args, command))["predict.py"], "input") == "photos"
+    clips = parse_arguments(["--recipe", "rooms/actions", "--init_from", "m", "--eval_only"], "video_classification")
+    clips.model.pop("num_frames")  # as the checkpoint has it
+    assert value(check(after_evaluation(clips, command))["predict.py"], "input") == "VIDEOS"
     assert told([]) == []
 
 
