@@ -118,6 +118,9 @@ def test_a_dry_run_says_that_there_will_be_a_trial(rooms: Path, tmp_path: Path, 
     assert main("depth_estimation", _words(rooms, tmp_path / "dry", "--dry_run")) == 0
     said = capsys.readouterr()
     assert "a trial of 2 steps on four fifths of the training frames" in said.err + said.out
+    assert "  model.depth_prior_weight: auto   (chosen by a trial before the run)\n" in said.out
+    (row,) = (line.split() for line in said.out.splitlines() if line.startswith("  trial steps "))
+    assert row[4] == "2"
     assert not (tmp_path / "dry").exists()
 
 
