@@ -162,7 +162,8 @@ class HeadFields:
         depth_mean, depth_std: metres; the depth head predicts (depth - mean) / std (defaults: NYUv2).
         min_depth, max_depth: metres; clamp of predictions in eval mode and of both sides of "silog".
         depth_loss: "berhu", "l1" (both on standardised values) or "silog" (on clamped metres).
-        depth_prior_weight: share of the mean depth per position in predictions, see `M33DDepthPrior`; not in the loss.
+        depth_prior_weight: share of the mean depth per position of the training frames in predictions, not in the loss;
+            0 goes without. The run scripts take auto, too: a trial on training frames kept back chooses it.
     """
 
     head_norm: bool = False

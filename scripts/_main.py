@@ -98,7 +98,7 @@ def _perform(settled: Settled, task_name: str, words: list[str]) -> int:
     if settled.args.dry_run:
         from m33d_hf.training.run.dry_run import dry_run
 
-        print(dry_run(settled.args, task, settled.origins))
+        print(dry_run(settled.args, task, settled.origins, settled.left))
         print("\n".join(told(after_dry_run(command), "== next")))
         return 0
     if settled.args.eval_only:

@@ -17,6 +17,12 @@ from pathlib import Path
 from m33d_hf.training.processes.launcher import watch_launcher
 from m33d_hf.training.processes.program import importing, program
 
+_SAVE = (
+    "kinds of output, or all; default: those that suit task and input. Depth: depth arrays pictures videos points; "
+    "segmentation: labels pictures areas videos; clips: classes videos; long videos: timelines; reconstructions: "
+    "pictures videos"
+)
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -24,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, help="output folder of a run, a checkpoint folder of one, or a Hub id")
     add("--input", required=True, nargs="+", help="files, globs such as 'photos/*.jpg', folders: pictures and videos")
     add("--output", required=True, type=Path, help="output folder; may be inside --input")
-    add("--save", nargs="+", default=(), help="kinds of output, or all; default: those that suit task and input")
+    add("--save", nargs="+", default=(), help=_SAVE)
     add("--flip", action="store_true", help="average with the prediction for the mirrored picture (twice the time)")
     add("--tiles", action="store_true", help="cut pictures larger than the model's input into overlapping tiles")
     add("--tile_overlap", type=float, default=0.25, help="share of a tile in common with the next (default 0.25)")

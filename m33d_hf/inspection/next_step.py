@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
+from m33d_hf.data.files.files import RGB_SUFFIXES
 from m33d_hf.data.measuring.findings import Finding
 from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.data.sample import IGNORE_INDEX
-from m33d_hf.inspection.proposed_recipes import ACTIONS, CLIPS, DEPTH, FRAMES, LONG_VIDEOS, PHASES, PIXELS, recipe_for
+from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
+from m33d_hf.inspection.proposed_recipes import (
+    ACTIONS,
+    CLIPS,
+    DEPTH,
+    FRAMES,
+    LONG_VIDEOS,
+    OWN,
+    PHASES,
+    PIXELS,
+    recipe_for,
+)
 from m33d_hf.inspection.request import Request, script_of
 
 
@@ -29,8 +43,7 @@ def next_step(
         eval_split: to be taken instead of the recipe's, which the data does not have; None for the recipe's.
     """
     if tally is None or not tally.frames:
-        again = shlex.join(["python", "scripts/check_data.py", *request.typed])
-        return f"What to type next, once the data can be read:\n  {again}"
+        return _again(request, findings)
     words = [*_without(_without(request.words, "--data.skip_list"), "--recipe")]
     words += ["--data.skip_list", skip_list] if skip_list is not None else []
     words += ["--data.eval_split", eval_split] if eval_split is not None else []
@@ -44,6 +57,33 @@ def next_step(
         lines += [f"to {purpose}:"] if purpose else []
         lines.append("  " + shlex.join(["python", script_of(recipe), "--recipe", recipe, *words, "--dry_run"]))
     return "\n".join(lines)
+
+
+def _again(request: Request, findings: Sequence[Finding]) -> str:
+    """Checks to type where nothing could be read: as videos, with the options that a finding names, or the same."""
+    check = ["python", "scripts/check_data.py"]
+    if not request.recipe_given and request.args.data.source == "folder" and only_videos(request.args.data.root):
+        words = [*_without(_without(request.words, "--recipe"), "--data.source"), "--output", str(request.output)]
+        lines = ["These are videos. What to type next:"]
+        for purpose, recipe in ((f"{ACTIONS}, a folder of clips per class", OWN[ACTIONS]), (PHASES, OWN[PHASES])):
+            lines += [f"to {purpose}:", "  " + shlex.join([*check, "--recipe", recipe, *words])]
+        return "\n".join(lines)
+    stated = [line.strip() for each in findings for line in each.text.splitlines() if line.startswith("  --data.")]
+    if stated:
+        return f"What to type next:\n  {shlex.join([*check, *request.typed])} {stated[0]}"
+    return f"What to type next, once the data can be read:\n  {shlex.join([*check, *request.typed])}"
+
+
+def only_videos(root: str | Sequence[str] | None) -> bool:
+    """Whether folders hold video files and no picture."""
+    folders = [root] if isinstance(root, str) else list(root or [])
+    found = {
+        Path(name).suffix.lower()
+        for folder in folders
+        for _, _, names in os.walk(Path(folder).expanduser())
+        for name in names
+    }
+    return bool(found & set(VIDEO_SUFFIXES)) and not found & {*RGB_SUFFIXES}
 
 
 def proposals(source: str, tally: SplitTally) -> dict[str, str]:

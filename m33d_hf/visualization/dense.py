@@ -110,7 +110,7 @@ def depth_figure(
         bar = figure.colorbar(shown, ax=list(axes[row]), fraction=0.02, pad=0.01)
         bar.set_label(unit, fontsize=7.5)
         bar.ax.tick_params(labelsize=7)
-    _headers(axes[0], ["RGB", "depth", *predictions])
+    _headers(axes[0], ["RGB", "true depth", *predictions])
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -144,7 +144,7 @@ def depth_error_figure(
                 bar = figure.colorbar(shown, ax=axis, fraction=0.046, pad=0.02, extend="neither" if truth else "max")
                 bar.set_label(unit if truth else f"|error|, {unit}", fontsize=7)
                 bar.ax.tick_params(labelsize=6.5)
-    _headers(axes[0], ["depth", *predictions])
+    _headers(axes[0], ["true depth", *(f"error of {name}" for name in predictions)])
     figure.suptitle(title, fontsize=10)
     return figure
 

@@ -177,7 +177,11 @@ def test_folders_without_a_pair(
     code, problems, _ = check(root)
     assert code == 1 and problems.startswith("train and evaluation: cannot be opened: no frame under")
     assert told in problems and "depth=none" in problems
-    assert f"once the data can be read:\n  python scripts/check_data.py {root}" in capsys.readouterr().out
+    header, _, command = capsys.readouterr().out.partition("What to type next")[2].partition("\n")
+    assert command.startswith(f"  python scripts/check_data.py {root}")
+    named = "--data.options.depth laser" in problems  # files that tell which options they need
+    assert header == (":" if named else ", once the data can be read:")
+    assert command.endswith(" --data.options.rgb color --data.options.depth laser\n") == named
 
 
 def test_a_path_that_is_not_there_or_no_folder(root: Path, capsys: pytest.CaptureFixture[str]):

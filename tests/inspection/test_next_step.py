@@ -4,7 +4,9 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.doctor import MODEL, check
 from helpers.frames_on_disk import write_frames
@@ -15,6 +17,7 @@ from m33d_hf.inspection import proposed_recipes
 from m33d_hf.inspection.proposed_recipes import OWN, PUBLISHED, checked_as, recipe_for
 from m33d_hf.inspection.request import script_of
 from m33d_hf.inspection.splits import open_split
+from m33d_hf.scripts.check_data import main
 from m33d_hf.training.recipe.parsing import resolve
 
 
@@ -132,3 +135,32 @@ def test_the_table_names_recipes_and_sources_that_exist(monkeypatch: pytest.Monk
     monkeypatch.setitem(proposed_recipes.OWN, proposed_recipes.FRAMES, "own/nothing")
     with pytest.raises(ValueError, match="no recipe own/nothing"):
         checked_as("folder")
+
+
+def test_a_folder_of_videos_gets_checks_of_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = write_ucf101(tmp_path / "my clips")
+    code = main([str(root), "--output", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert code == 1 and "These are videos. What to type next:\n" in told
+    clips, phases = commands(told)
+    assert clips[2:6] == ["--recipe", "own/video_classification", "--data.root", str(root)]
+    assert phases[2:6] == ["--recipe", "own/phases_clips", "--data.root", str(root)]
+    assert main(clips[2:]) in (0, 1)
+    checked = capsys.readouterr().out
+    assert "== train: source ucf101, 2 samples" in checked and "own/video_classification" in checked
+
+
+def test_options_that_the_files_tell_are_part_of_the_next_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = tmp_path / "data"
+    for number in range(6):
+        for folder, suffix, pixels in (
+            ("camera_left", "png", np.full((24, 32, 3), 90 + number, np.uint8)),
+            ("range_maps", "tiff", np.full((24, 32), 2000 + number, np.uint16)),
+        ):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / folder / f"{number}.{suffix}")
+    assert main([str(root), "--output", str(tmp_path / "out")]) == 1
+    (again,) = commands(capsys.readouterr().out)
+    assert again[-4:] == ["--data.options.rgb", "*.png", "--data.options.depth", "*.tiff"]
+    main(again[2:])
+    assert "6 frames by name" in capsys.readouterr().out

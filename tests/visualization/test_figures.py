@@ -135,8 +135,8 @@ def test_errors_are_metres_and_share_a_scale(tmp_path: Path) -> None:
     depth[:3] = np.nan
     near, far = np.full((12, 10), 1.5), np.full((12, 10), 5.0)
     figure = depth_error_figure([depth], {"a": [near], "b": [far]}, "errors")
+    assert [axis.get_title() for axis in figure.axes][:3] == ["true depth", "error of a", "error of b"]
     truth, first, second = (axis.images[0] for axis in figure.axes[:3])
-    assert [axis.get_title() for axis in figure.axes[:3]] == ["depth", "a", "b"]
     assert float(first.get_array().max()) == 0.5 and float(second.get_array().min()) == 3.0
     assert first.get_array().mask[:3].all() and first.get_clim() == second.get_clim() == (0.0, 3.0)
     assert truth.get_array().mask[:3].all() and float(truth.get_array().max()) == 2.0

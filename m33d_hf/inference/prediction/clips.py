@@ -40,7 +40,7 @@ class ClipTask(PredictionTask):
     task = "clips"
     reads_clips = True
     known: Mapping[str, str] = {
-        "classes": "CSV, the likeliest classes of every video; classes.csv has them all",
+        "classes": "CSV, the likeliest classes of every video; ../classes.csv has them all",
         "videos": "MP4, the video with its likeliest classes below it",
     }
     usual_pictures = usual_videos = ("classes", "videos")

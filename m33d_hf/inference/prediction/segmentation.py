@@ -37,9 +37,9 @@ class SegmentationTask(PredictionTask):
 
     task = "segmentation"
     known: Mapping[str, str] = {
-        "labels": "PNG of class numbers, with a palette (255: not seen by the model); classes.csv names them",
+        "labels": "PNG of class numbers, with a palette (255: not seen by the model); ../classes.csv names them",
         "pictures": "PNG, the picture with the classes' colours over it, and their names",
-        "areas": "CSV, pixels and share of every class in every picture; areas.csv has them all",
+        "areas": "CSV, pixels and share of every class in every picture; ../areas.csv has them all",
         "videos": "MP4, the video with the classes' colours over it",
     }
     usual_pictures = ("labels", "pictures", "areas")

@@ -51,6 +51,7 @@ class Cost:
         memory: of one process.
         how: how it was measured.
         warning: what else was going on meanwhile, where that may have changed the times.
+        trial_steps: optimizer steps of a trial before the run (`model.depth_prior_weight: auto`).
     """
 
     step: float
@@ -64,25 +65,28 @@ class Cost:
     memory: Memory
     how: str
     warning: str | None = None
+    trial_steps: int = 0
 
     @property
     def seconds(self) -> float:
         """Of the whole run, without start and checkpoints."""
-        return self.steps * self.wall + self.evaluations * (self.evaluation or 0.0)
+        return (self.trial_steps + self.steps) * self.wall + self.evaluations * (self.evaluation or 0.0)
 
     @property
     def flops(self) -> float | None:
         """Of the whole run; None if they cannot be counted."""
         if self.step_flops is None:
             return None
-        return self.steps * self.step_flops + self.evaluations * (self.evaluation_flops or 0.0)
+        return (self.trial_steps + self.steps) * self.step_flops + self.evaluations * (self.evaluation_flops or 0.0)
 
     def lines(self) -> list[str]:
         """The table, and what its numbers mean."""
         rows = [("", "each", "number", "time", "operations")]
-        steps = self.steps * self.wall
-        step_flops = None if self.step_flops is None else self.steps * self.step_flops
-        rows.append(("steps", duration(self.wall), f"{self.steps:,}", duration(steps), operations(step_flops)))
+        for name, steps in (("trial steps", self.trial_steps), ("steps", self.steps)):
+            if steps or name == "steps":
+                flops = None if self.step_flops is None else steps * self.step_flops
+                time = duration(steps * self.wall)
+                rows.append((name, duration(self.wall), f"{steps:,}", time, operations(flops)))
         if self.evaluations:
             each = "not timed" if self.evaluation is None else duration(self.evaluation)
             total = "not timed" if self.evaluation is None else duration(self.evaluations * self.evaluation)

@@ -20,7 +20,7 @@ from m33d_hf.data.files.sealed_json import write_sealed_json
 from m33d_hf.errors import NonFiniteLossError
 from m33d_hf.training.prior.keeping_back import TooFewFramesError
 from m33d_hf.training.prior.trial_task import PriorTrialTask
-from m33d_hf.training.processes.guards import StopSignals, output_lock
+from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.preparation import Run
@@ -40,6 +40,7 @@ def with_prior_weight(settled: Settled) -> Settled:
 
     Raises:
         NonFiniteLossError: NaN or infinity in the trial. Others as the run itself.
+        SystemExit: a signal to stop, with the shell's exit code.
     """
     if PRIOR_WEIGHT not in settled.left:
         return settled
@@ -101,7 +102,7 @@ def _trial_arguments(args: RunArguments) -> RunArguments:
 
 def _try_out(args: RunArguments) -> dict[str, Any]:
     """Train on a part of the training data, and judge the rest with every share."""
-    trial, task = _trial_arguments(args), PriorTrialTask()
+    trial, task, stop = _trial_arguments(args), PriorTrialTask(), StopSignals()
     with contextlib.ExitStack() as stack:
         accelerator = stack.enter_context(open_accelerator(trial))
         if accelerator.is_main_process:
@@ -111,7 +112,7 @@ def _try_out(args: RunArguments) -> dict[str, Any]:
         # Whatever ends the trial, nothing of it stays.
         stack.callback(shutil.rmtree, trial.output_dir, ignore_errors=True)
         with contextlib.redirect_stdout(io.StringIO()):  # what was loaded is told by the run itself
-            run = Run(trial, task, accelerator, StopSignals())
+            run = Run(trial, task, accelerator, stop)
         stack.callback(run.close)
         judged, total = len(task.division.judged), run.plan.total_steps
         whole = judged + len(task.division.trained)
@@ -119,14 +120,18 @@ def _try_out(args: RunArguments) -> dict[str, Any]:
             f"kept back {judged} of {whole} training frames ({task.division.said}), to choose how much the mean depth "
             f"per position shares in predictions: {total} steps without them first"
         )
-        _train(run)
+        with stop:
+            _train(run)
+        if stop.received is not None:
+            _say("interrupted in the trial; run the same command again")
+            raise SystemExit(exit_code(stop.received))
         with run.evaluating() as model:
             delta1 = task.evaluate(model, run.eval_feed or [], accelerator)
     return {"delta1": delta1, "kept_back": task.division.said, "frames": judged, "of": whole, "steps": total}
 
 
 def _train(run: Run) -> None:
-    """All steps, said in a few lines.
+    """All steps, said in a few lines, or those before a signal to stop.
 
     Raises:
         NonFiniteLossError: a loss or a gradient is NaN or infinite.
@@ -135,7 +140,7 @@ def _train(run: Run) -> None:
     while run.step < total:
         batches = run.feed.draw(run.step)
         if batches is None:
-            raise KeyboardInterrupt
+            return
         run.engine.update(run.step, batches, run.plan.learning_rate(run.step))
         run.step += 1
         if run.average is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -25,6 +27,7 @@ from m33d_hf.training.run.metric_names import check_metric
 from m33d_hf.training.run.plan import plan_run
 from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.run.trial import measured_cost
+from m33d_hf.training.settling.settle import shorter
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
 
@@ -32,13 +35,16 @@ SAMPLES_COLLATED = 2
 GIB = 1024**3
 
 
-def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = None) -> str:
+def dry_run(
+    args: RunArguments, task: Task, origins: dict[str, str] | None = None, left: Collection[str] = frozenset()
+) -> str:
     """Describe the run and check its first samples; does not train and writes nothing to output_dir.
 
     Args:
         args: the resolved arguments.
         task: what would be trained.
         origins: dotted key -> layer that set it, printed beside the value.
+        left: dotted keys that a trial run before this one would decide; its steps are part of the cost.
 
     Raises:
         ConfigError, DataError, CheckpointError: any error that would stop the run at its start.
@@ -52,7 +58,10 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     world = args.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
     plan = plan_run(args, len(train_set), world)
     sections = {
-        "arguments": _describe_arguments(args, origins or {}),
+        "arguments": [
+            *_describe_arguments(args, origins or {}),
+            *(f"{key}: auto   (chosen by a trial before the run)" for key in sorted(left)),
+        ],
         "model": [
             *describe_parameters(model),
             *describe_tokens(config, task.hides_tokens),
@@ -71,7 +80,7 @@ def dry_run(args: RunArguments, task: Task, origins: dict[str, str] | None = Non
     if isinstance(cost, str):
         sections["cost"] = [cost, _estimated_memory(task, model, args, train_set)]
     else:
-        sections["cost"] = cost.lines()
+        sections["cost"] = replace(cost, trial_steps=shorter(plan.total_steps) if left else 0).lines()
     return _lines(sections)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from m33d_hf.data.labels.census import LabelCensus, take_census
 from m33d_hf.data.loader.collation import SegmentationCollator
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.sources import source_options
 from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.evaluation.metrics import ConfusionMatrix
 from m33d_hf.evaluation.position_floors import PositionMode
@@ -54,9 +55,11 @@ class SemanticSegmentationTask(DenseTask):
             return {}
         names = build_run_source(args, starting_config(args), train=True).class_names
         if names is None:
+            counted = args.data.source is not None and "num_classes" in source_options(args.data.source)
+            also = "--data.options.num_classes N (maps of 0 to N - 1)" if counted else "--model.num_labels"
             raise ConfigError(
                 f"The source {args.data.source!r} does not define its classes; give --data.options.class_names (a list "
-                "or a file) or --model.num_labels."
+                f"or a file) or {also}."
             )
         return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 

@@ -306,5 +306,5 @@ def test_other_sizes_and_frame_counts_are_refused_by_key():
 def test_a_missing_map_is_named():
     with pytest.raises(DataError, match="z: the sample has no depth"):
         PretrainingCollator(config())([sample("z", depth=None)])
-    with pytest.raises(DataError, match="z: the sample has no segmentation"):
+    with pytest.raises(DataError, match=r"z: the sample has no segmentation.*--data\.options\.num_classes N"):
         SegmentationCollator(config())([sample("z", segmentation=None)])

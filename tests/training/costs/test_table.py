@@ -41,6 +41,15 @@ def test_the_run_is_steps_and_evaluations() -> None:
     ]
 
 
+def test_a_trial_before_the_run_is_part_of_its_cost() -> None:
+    with_trial = replace(COST, trial_steps=500)
+    assert with_trial.seconds == COST.seconds + 500 * 0.5
+    assert with_trial.flops is not None and COST.flops is not None and with_trial.flops == COST.flops + 500 * 2e12
+    lines = with_trial.lines()
+    assert lines[2] == "trial steps  500 ms  500     4.17 min  1 PFLOP"
+    assert lines[5].split() == ["run", "13.2", "min", "3.04", "PFLOP"]
+
+
 def test_what_does_not_fit_is_said_with_what_to_do() -> None:
     small = replace(COST, memory=replace(MEMORY, available=5 * GIB))
     text = "\n".join(small.lines())

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from m33d_hf.training.prior import choosing
 from m33d_hf.training.prior.choosing import RECORD, best_weight, with_prior_weight
 from m33d_hf.training.prior.trial_task import WEIGHTS, PriorTrialTask
 from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.run.feeding import BatchFeed
 from m33d_hf.training.run.preparation import build_model
 from m33d_hf.training.settling.settle import Settled, settle
 
@@ -118,6 +121,9 @@ def test_a_dry_run_says_that_there_will_be_a_trial(rooms: Path, tmp_path: Path, 
     assert main("depth_estimation", _words(rooms, tmp_path / "dry", "--dry_run")) == 0
     said = capsys.readouterr()
     assert "a trial of 2 steps on four fifths of the training frames" in said.err + said.out
+    assert "  model.depth_prior_weight: auto   (chosen by a trial before the run)\n" in said.out
+    (row,) = (line.split() for line in said.out.splitlines() if line.startswith("  trial steps "))
+    assert row[4] == "2"
     assert not (tmp_path / "dry").exists()
 
 
@@ -164,3 +170,22 @@ def test_half_is_left_only_for_a_difference_that_counts() -> None:
     assert best_weight({f"{weight:g}": 0.8 - 0.1 * weight for weight in WEIGHTS}) == 0.2, "the nearest that is good"
     assert best_weight({f"{weight:g}": 0.8 - weight for weight in WEIGHTS}) == 0.0, "a good model stands alone"
     assert best_weight({f"{weight:g}": weight for weight in WEIGHTS}) == 0.7, "the picture keeps a part"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_the_trial_leaves_nothing_of_it(
+    rooms: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    draw = BatchFeed.draw
+
+    def drawn(feed: BatchFeed, step: int) -> Any:
+        if step == 1:
+            os.kill(os.getpid(), number)
+        return draw(feed, step)
+
+    monkeypatch.setattr(BatchFeed, "draw", drawn)
+    with pytest.raises(SystemExit) as stopped:
+        main("depth_estimation", _words(rooms, tmp_path / "out"))
+    assert stopped.value.code == code
+    assert "interrupted in the trial; run the same command again" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock"] == []

@@ -22,9 +22,11 @@ from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import train
-from m33d_hf.training.tasks.base import Task
+from m33d_hf.training.settling.settle import settle
+from m33d_hf.training.tasks.base import Task, build_task
 from m33d_hf.training.tasks.dense import DenseTask
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
 from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
@@ -252,3 +254,11 @@ def test_without_training_data_the_lacking_floor_is_told(tmp_path: Path) -> None
     found = evaluate_run(args, task)
     assert not any(name.startswith("floor/") for name in found)
     assert task.closing_lines(found) == ["no trivial floor (evaluation.floor): it needs the training data, --data.root"]
+
+
+def test_segmentation_without_classes_is_told_the_options_that_define_them(tmp_path: Path) -> None:
+    root = write_frames(tmp_path / "data", 12, labels="label/{i}.png")
+    words = ["--recipe", "own/semseg", "--data.root", str(root), "--model.image_size", "24x32"]
+    args = settle(resolve(words, "semantic_segmentation")).args
+    with pytest.raises(ConfigError, match=r"class_names \(a list or a file\) or --data\.options\.num_classes N"):
+        build_task("semantic_segmentation").config_overrides(args)

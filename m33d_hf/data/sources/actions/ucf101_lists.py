@@ -85,7 +85,9 @@ def find_lists(root: Path, lists: str | Path | None) -> Path:
             return folder
     raise DataError(
         f"no {CLASS_FILE} in {', '.join(map(str, candidates))}. UCF-101's train/test lists (the archive "
-        "ucfTrainTestlist) define the classes; give their folder with --data.options.lists FOLDER."
+        "ucfTrainTestlist) define the classes; give their folder with --data.options.lists FOLDER. For clips of your "
+        f"own write {CLASS_FILE} (a class folder's name a line), {list_name('train', 1)} and {list_name('test', 1)} "
+        "(lines such as CLASS/CLIP.mp4) into the data's folder."
     )
 
 
