@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from m33d_hf.errors import CheckpointError, ConfigError
+from m33d_hf.weights.known.local_names import refuse_missing_folder
 
 # Task of `predict` -> (endings of the architectures in a model's configuration, Auto class that loads it).
 AUTO_CLASSES = {
@@ -33,10 +34,11 @@ def task_of_model(name: str, trust_remote_code: bool = False) -> str:
     """What a model was trained for, by the architecture that its configuration names: a key of `AUTO_CLASSES`.
 
     Raises:
-        CheckpointError: no readable configuration, or one of another task.
+        CheckpointError: no such folder, no readable configuration, or one of another task.
     """
     from transformers import AutoConfig
 
+    refuse_missing_folder(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -29,6 +29,7 @@ from m33d_hf.weights.files import (
 )
 from m33d_hf.weights.formats.layout import Weight
 from m33d_hf.weights.init_options import ConversionOptions
+from m33d_hf.weights.known.local_names import refuse_missing_folder
 from m33d_hf.weights.own_names import OwnNames, full
 from m33d_hf.weights.report import ConversionReport
 
@@ -118,10 +119,15 @@ def _refuse_damage(folder: Path) -> None:
 
 
 def _fetch(name: str) -> Path | None:
-    """Local folder of a hub id of ours; None for anything that is no such id (the converters say what it is)."""
+    """Local folder of a hub id of ours; None for anything that is no such id (the converters say what it is).
+
+    Raises:
+        CheckpointError: a folder that does not exist, see `refuse_missing_folder`.
+    """
     match = REPOSITORY.fullmatch(name)
     if not match or Path(name).suffix in WEIGHT_SUFFIXES:
         return None
+    refuse_missing_folder(name)
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
