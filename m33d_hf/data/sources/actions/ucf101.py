@@ -13,6 +13,7 @@ from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.options import choose
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.actions.ucf101_files import VideoTree, list_videos
+from m33d_hf.data.sources.actions.ucf101_folders import find_class_folders
 from m33d_hf.data.sources.actions.ucf101_lists import (
     CLASS_FILE,
     Listed,
@@ -31,6 +32,9 @@ SPLIT_INDICES = (1, 2, 3)
 
 class Ucf101Source(Source):
     """UCF-101, or your own videos in its layout: ROOT/Class/video.avi (also below ROOT/UCF-101) and its lists.
+
+    Videos of your own need no lists: without any, the folders are the classes in the order of their names, and a fifth
+    of each one's videos, drawn by name, is the validation and test split.
 
     Args:
         root: folder of the data.
@@ -88,10 +92,19 @@ class Ucf101Source(Source):
         self.unpaired: list[Unpaired] = []
         self.notes: list[str] = []
         self.class_names: list[str] | None = None
-        folder = find_lists(self.root, lists)
-        self.action_names: list[str] | None = read_classes(folder / CLASS_FILE)
-        entries, how = select_entries(folder, self.action_names, split, split_index, validation_fraction)
-        self.notes.append(f"{len(self.action_names)} classes of {folder / CLASS_FILE}; {how}")
+        self.action_names: list[str] | None
+        self.split_note: str | None = None  # lists are nobody's surprise; a draw is told
+        folders = find_class_folders(self.root, lists)
+        if folders is not None:
+            folder, self.action_names = folders.base, folders.names
+            entries, how = folders.select(split, validation_fraction)
+            self.split_note = how
+            self.notes.append(f"{len(folders.names)} classes, the folders of {folder}; {how}")
+        else:
+            folder = find_lists(self.root, lists)
+            self.action_names = read_classes(folder / CLASS_FILE)
+            entries, how = select_entries(folder, self.action_names, split, split_index, validation_fraction)
+            self.notes.append(f"{len(self.action_names)} classes of {folder / CLASS_FILE}; {how}")
         tree = list_videos(self.root, self.action_names)
         self._note_strangers(tree)
         found = self._find_videos(tree, entries, folder, missing)

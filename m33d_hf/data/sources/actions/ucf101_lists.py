@@ -66,6 +66,11 @@ def list_name(split: str, index: int) -> str:
     return f"{split}list{index:02d}.txt"
 
 
+def has_lists(root: Path) -> bool:
+    """Whether `classInd.txt` lies in one of the usual places."""
+    return any((root / folder / CLASS_FILE).is_file() for folder in LIST_FOLDERS)
+
+
 def find_lists(root: Path, lists: str | Path | None) -> Path:
     """The folder that holds `classInd.txt`.
 
@@ -85,9 +90,8 @@ def find_lists(root: Path, lists: str | Path | None) -> Path:
             return folder
     raise DataError(
         f"no {CLASS_FILE} in {', '.join(map(str, candidates))}. UCF-101's train/test lists (the archive "
-        "ucfTrainTestlist) define the classes; give their folder with --data.options.lists FOLDER. For clips of your "
-        f"own write {CLASS_FILE} (a class folder's name a line), {list_name('train', 1)} and {list_name('test', 1)} "
-        "(lines such as CLASS/CLIP.mp4) into the data's folder."
+        "ucfTrainTestlist) define the classes; give their folder with --data.options.lists FOLDER. Clips of your own "
+        "need none where at least two folders of videos, one for each class, lie in the root."
     )
 
 
