@@ -56,6 +56,7 @@ def computing(
 
 
 def _attach(event: Any, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], name: str) -> Any:
+    # Gradio drops what comes while an answer is under way, so that a picture would show other settings than are set.
     return event(
         function,
         list(inputs),
@@ -64,6 +65,7 @@ def _attach(event: Any, function: Callable[..., Any], inputs: Sequence[Any], out
         concurrency_limit=1,
         api_name=name,
         show_progress="full",
+        trigger_mode="always_last",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from helpers.pages import browser, save_all, served
@@ -125,4 +126,25 @@ def test_more_is_hidden_when_one_slides(tab: Any) -> None:
     page.get_by_text("room1", exact=True).click()
     source(page, "reconstruction_picture", second)
     page.wait_for_function("() => !document.body.innerText.includes('No depth was given')")
+    page.close()
+
+
+def test_clips_have_masks_of_their_own_and_depth(tab: Any, tmp_path: Path) -> None:
+    page = tab("Reconstruction")
+    page.locator("[role=tabpanel]:visible input[aria-label=Model]").first.click()
+    page.get_by_role("option", name=re.compile("pretrain-clips")).click()
+    page.locator("[role=tabpanel]:visible input[accept*=video]").wait_for(state="attached")
+    drop(page, examples.clips()[0])
+    shown = source(page, "reconstruction_picture")
+    page.get_by_text("No depth was given").wait_for()
+    for strategy in ("tube", "frame", "motion", "random, the same in RGB and depth"):
+        page.get_by_label("Which patches are hidden").click()
+        page.get_by_role("option", name=strategy, exact=True).click()
+        shown = source(page, "reconstruction_picture", shown)
+    np.save(tmp_path / "depth.npy", np.linspace(1, 3, 16 * 96 * 128, dtype=np.float32).reshape(16, 96, 128))
+    page.locator("[role=tabpanel]:visible input[type=file]").last.set_input_files(str(tmp_path / "depth.npy"))
+    source(page, "reconstruction_picture", shown)
+    page.wait_for_function("() => !document.body.innerText.includes('No depth was given')")
+    page.wait_for_function("() => document.querySelector('#reconstruction_picture img').naturalWidth > 400")
+    page.screenshot(path=str(tmp_path / "clips.png"), full_page=True)
     page.close()
