@@ -19,6 +19,7 @@ from m33d_hf.errors import LabelError
 TOP = 5
 PREDICTIONS = "predictions.csv"
 CONFUSION = "confusion.csv"
+CONFUSION_FIGURE = "confusion_matrix.png"
 View = tuple[int, int]
 
 

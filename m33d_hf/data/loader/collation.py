@@ -381,14 +381,14 @@ def _further(sample: RGBDSample, name: str) -> torch.Tensor:
 def _needed(map_: torch.Tensor | None, sample: RGBDSample, what: str) -> torch.Tensor:
     if map_ is None:
         what = what.removeprefix("a ")
-        extract = (
-            " For RGB-only data: predict depth with scripts/extract_depth.py, then pass --data.options.depth FOLDER."
-        )
         if what == "segmentation":
             raise DataError(
                 f"{sample.key}: the sample has no segmentation. The source folder reads label maps once it knows their "
                 "classes (--data.options.class_names FILE or --data.options.num_classes N)."
             )
+        extract = (
+            " For RGB-only data: predict depth with scripts/extract_depth.py, then pass --data.options.depth FOLDER."
+        )
         raise DataError(
             f"{sample.key}: the sample has no {what}, but the model's configuration requires it; use a source that "
             "provides it, or a method that does not need it (such as --method "

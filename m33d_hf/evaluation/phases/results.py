@@ -84,14 +84,14 @@ def write_phase_tables(folder: Path, results: Sequence[VideoResult], names: Sequ
         (L, L) confusion matrix of the temporal model: rows the truth.
     """
     tables: dict[str, list[Sequence[Any]]] = {name: [] for name in COLUMNS}
-    for model in MODELS:
-        videos = phase_videos(results, model)
+    predicted = {model: phase_videos(results, model) for model in MODELS}
+    for model, videos in predicted.items():
         for boundary in known_boundaries(names):
             _add_boundary(tables, model, videos, count_phases(videos, names, boundary), names)
         tables["calibration"] += [(model, *row) for row in _calibration(results, model).rows()]
     for name, header in COLUMNS.items():
         write_text_atomically(folder / f"{name}.csv", _table(header, tables[name]))
-    matrix = confusion(phase_videos(results, MODELS[0]), len(names))
+    matrix = confusion(predicted[MODELS[0]], len(names))
     write_confusion(matrix, names, folder / CONFUSION)
     return matrix
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.evaluation.classification_metrics import CONFUSION_FIGURE
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.showing.inputs import inputs_figure
 from m33d_hf.training.showing.predictions import drawing_of, predictions_figure
@@ -24,7 +25,6 @@ from m33d_hf.training.showing.timelines import videos_figure
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.detection.feature_dataset import FeatureDataset
 from m33d_hf.training.tasks.detection.task import EVALUATION, ActionDetectionTask
-from m33d_hf.training.tasks.video_classification import CONFUSION_FIGURE
 from m33d_hf.visualization.canvas import save_figure
 
 if TYPE_CHECKING:

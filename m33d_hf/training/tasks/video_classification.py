@@ -24,6 +24,7 @@ from m33d_hf.data.sources.phases.base import PhaseSource
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
 from m33d_hf.evaluation.classification_metrics import (
     CONFUSION,
+    CONFUSION_FIGURE,
     PREDICTIONS,
     ScoreTable,
     VideoScores,
@@ -54,8 +55,6 @@ from m33d_hf.training.tasks.classes import (
     labels_in_use,
     training_classes,
 )
-
-CONFUSION_FIGURE = "confusion_matrix.png"
 
 
 class VideoClassificationTask(SourceTask):

@@ -66,22 +66,22 @@ def list_videos(root: Path, names: Sequence[str]) -> VideoTree:
     known = {name.casefold() for name in names}
     for place in VIDEO_FOLDERS:
         base = root / place if place != "." else root
-        folders = _folders_in(base)
+        folders = folders_in(base)
         if any(folder.casefold() in known for folder in folders):
             break
     else:
-        there = ", ".join(_folders_in(root)[:8]) or "none"
-        hint = next((found for folder in _folders_in(root) if (found := nearest_name_hint(folder, names))), "")
+        there = ", ".join(folders_in(root)[:8]) or "none"
+        hint = next((found for folder in folders_in(root) if (found := nearest_name_hint(folder, names))), "")
         raise DataError(
             f"no class folder under {root}: expected {root / names[0]} or {root / VIDEO_FOLDERS[1] / names[0]} and so "
             f"on, with videos in them. Folders there: {there}.{hint}"
         )
     tree = VideoTree(base)
     for folder in folders:
-        videos = _videos_in(base / folder)
+        videos = videos_in(base / folder)
         folded = folder.casefold()
         if folded not in known:
-            if any(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in videos):
+            if any(is_video(name) for name in videos):
                 tree.strangers.append(folder)
             continue
         if folded in tree.folders:
@@ -95,17 +95,24 @@ def list_videos(root: Path, names: Sequence[str]) -> VideoTree:
     return tree
 
 
-def _folders_in(base: Path) -> list[str]:
+def folders_in(base: Path) -> list[str]:
+    """Names of the folders in `base`, sorted, without hidden ones; none where there is no such folder."""
     if not base.is_dir():
         return []
     with os.scandir(base) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _videos_in(folder: Path) -> list[str]:
+def is_video(name: str) -> bool:
+    """Whether a name has the suffix of a video file; a folder of frames as a rule has none."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def videos_in(folder: Path) -> list[str]:
+    """Names of the videos in `folder`, sorted, without hidden ones: files by suffix, and folders (of frames)."""
     with os.scandir(folder) as entries:
         return sorted(
             entry.name
             for entry in entries
-            if not entry.name.startswith(".") and (Path(entry.name).suffix.lower() in VIDEO_SUFFIXES or entry.is_dir())
+            if not entry.name.startswith(".") and (is_video(entry.name) or entry.is_dir())
         )

@@ -6,10 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from m33d_hf.data.sources.actions.ucf101_files import VIDEO_FOLDERS
+from m33d_hf.data.sources.actions.ucf101_files import VIDEO_FOLDERS, folders_in, is_video, videos_in
 from m33d_hf.data.sources.actions.ucf101_lists import CLASS_FILE, Listed, has_lists, hold_out
 from m33d_hf.data.sources.frames.splits import canonical_split
-from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import DataError
 
 HELD_OUT = 0.2
@@ -70,7 +69,7 @@ def find_class_folders(root: Path, lists: str | None) -> ClassFolders | None:
         return None
     for place in VIDEO_FOLDERS:
         base = root / place if place != "." else root
-        folders = {folder: _videos_in(base / folder) for folder in _folders_in(base)}
+        folders = {folder: list(filter(is_video, videos_in(base / folder))) for folder in folders_in(base)}
         found = {folder: names for folder, names in folders.items() if names}
         if len(found) < 2:
             continue
@@ -83,11 +82,3 @@ def find_class_folders(root: Path, lists: str | None) -> ClassFolders | None:
         ]
         return ClassFolders(base, list(found), videos)
     return None
-
-
-def _folders_in(base: Path) -> list[str]:
-    return sorted(each.name for each in base.iterdir() if each.is_dir()) if base.is_dir() else []
-
-
-def _videos_in(folder: Path) -> list[str]:
-    return sorted(each.name for each in folder.iterdir() if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file())

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from m33d_hf.errors import MissingDependencyError
+from m33d_hf.evaluation.classification_metrics import CONFUSION_FIGURE
 from m33d_hf.evaluation.detection_results import VideoResult, video_rows, write_results
 from m33d_hf.evaluation.phases.counts import confusion
 from m33d_hf.evaluation.phases.results import phase_videos, video_columns, write_frames, write_phase_tables
 from m33d_hf.training.tasks.detection.feature_extraction import tell
-
-CONFUSION_FIGURE = "confusion_matrix.png"
 
 
 def write_evaluation(
