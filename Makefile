@@ -104,7 +104,7 @@ $(VENV)-docs/.m33d-docs: setup.cfg
 
 docs: $(VENV)-docs/.m33d-docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict
-	@echo "outputs/site/index.html"
+	@echo "outputs/site/index.html; with its search: python -m http.server --directory outputs/site"
 
 # PYTHONS names the interpreters, for example PYTHONS="python3.10 python3.13".
 release-check: $(VENV)/.m33d-lint

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import header, interleaved, summary
+from measuring import ParityError, header, interleaved, summary
 from step_cases import sizes
-from step_contenders import OurStep, ParityError
+from step_contenders import OurStep
 
 from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
 from m33d_hf.data.augmentation.rand_augmentation import OPERATIONS, Operation, draw_operations

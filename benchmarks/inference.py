@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py                                          # ViT-B on one thread of a CPU: an hour
     python benchmarks/inference.py --size small --batch 1 --rounds 5        # minutes
-    python benchmarks/inference.py --device cuda --precision no bf16        # a GPU
+    python benchmarks/inference.py --device cuda --rounds 30                # a GPU
     python benchmarks/inference.py --tiny --output_dir outputs/x            # seconds: a test of the machinery
 
 Writes inference_SIZE_DEVICE.json into --output_dir. Clips: against VideoMAEForVideoClassification with the same
@@ -22,13 +22,13 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from inference_models import TASKS, TOLERANCE, answer, build_pair, inputs
-from measuring import header, interleaved, summary
+from measuring import ParityError, header, interleaved, summary
 from torch.utils.flop_counter import FlopCounterMode
 
 from m33d_hf.acceleration import place
@@ -58,13 +58,13 @@ def check_parity(ours: torch.nn.Module, peer: torch.nn.Module, batch: dict[str, 
     """The largest difference of logits, as a share of the largest logit.
 
     Raises:
-        RuntimeError: above TOLERANCE.
+        ParityError: above TOLERANCE.
     """
     with torch.inference_mode():
         found, expected = answer(ours(**batch)), answer(peer(**batch))
     error = float((found - expected).abs().max() / expected.abs().max())
     if not error <= TOLERANCE:
-        raise RuntimeError(f"logits differ by {error:.1e} of the largest, more than {TOLERANCE:.0e}; nothing is timed")
+        raise ParityError(f"logits differ by {error:.1e} of the largest, more than {TOLERANCE:.0e}; nothing is timed")
     return error
 
 
@@ -118,7 +118,7 @@ def cell(args: argparse.Namespace, task: str, batch: int, precision: str, models
         other = exported(ours, task, given, Path(folder)) if device.type == "cpu" and precision == "no" else None
         if other is not None:
             sides["onnx"] = other
-        seconds = interleaved(sides, args.rounds, 1, device)
+        seconds = interleaved(sides, args.rounds, 1 if device.type == "cpu" else 5, device)
     row |= {name: summary(times) for name, times in seconds.items()}
     for name in (name for name in seconds if name != "ours"):
         ratios = [theirs / own for theirs, own in zip(seconds[name], seconds["ours"], strict=True)]
@@ -127,25 +127,45 @@ def cell(args: argparse.Namespace, task: str, batch: int, precision: str, models
     return row
 
 
+def rows_of(args: argparse.Namespace, task: str) -> Iterator[dict[str, Any]]:
+    """The rows of a task, each as soon as it is measured.
+
+    Raises:
+        ParityError: see `check_parity`.
+    """
+    device = torch.device(args.device)
+    ours, peer = build_pair(task, args.size)
+    operations = {f"{n}_gflops": gflops(m, task, args.size) for n, m in (("ours", ours), ("peer", peer))}
+    models = place(ours, device).eval(), peer.to(device).eval()
+    for precision in args.precision:
+        for batch in args.batch:
+            yield cell(args, task, batch, precision, models) | operations
+
+
+def described(row: dict[str, Any]) -> str:
+    """A row as a line of text."""
+    ratios = ", ".join(f"{k.split('_')[0]} / ours {row[k]:.3f}" for k in row if k.endswith("_over_ours"))
+    return f"{row['task']} {row['precision']} batch {row['batch']}: ours {row['ours']['median_ms']:.1f} ms, {ratios}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write."""
+    """Measure and write; 1 where parity failed."""
     args = parse(sys.argv[1:] if argv is None else argv)
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # cuDNN's default would round float32 inputs of convolutions
     found: dict[str, Any] = header("inference", device) | {"size": args.size, "rounds": args.rounds, "rows": []}
     args.output_dir.mkdir(parents=True, exist_ok=True)
     file = args.output_dir / f"inference_{args.size}_{device.type}.json"
-    for task in args.tasks:
-        ours, peer = build_pair(task, args.size)
-        operations = {f"{n}_gflops": gflops(m, task, args.size) for n, m in (("ours", ours), ("peer", peer))}
-        models = place(ours, device).eval(), peer.to(device).eval()
-        for precision in args.precision:
-            for batch in args.batch:
-                row = cell(args, task, batch, precision, models) | operations
-                found["rows"].append(row)
-                ratios = ", ".join(f"{k.split('_')[0]} / ours {row[k]:.3f}" for k in row if k.endswith("_over_ours"))
-                print(f"{task} {precision} batch {batch}: ours {row['ours']['median_ms']:.1f} ms, {ratios}", flush=True)
-                file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    try:
+        for row in (row for task in args.tasks for row in rows_of(args, task)):
+            found["rows"].append(row)
+            print(described(row), flush=True)
+            file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    except ParityError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -62,13 +62,16 @@ def _clips(size: str) -> tuple[nn.Module, nn.Module]:
 
 
 def _depth(size: str) -> tuple[nn.Module, nn.Module]:
-    ours = M33DForDepthEstimation(M33DConfig(**picture(size), **_SIZES[size], depth_mean=2.0, depth_std=1.0))
+    narrow = 16 if size == "tiny" else 256  # of the fused maps, in both
+    ours = M33DForDepthEstimation(
+        M33DConfig(**picture(size), **_SIZES[size], depth_mean=2.0, depth_std=1.0, depth_head_width=narrow)
+    )
     layers = _SIZES[size]["num_hidden_layers"]
     width = _SIZES[size]["hidden_size"]
     peer = DPTForDepthEstimation(
         DPTConfig(
             **picture(size), **_SIZES[size], backbone_out_indices=[layers * (i + 1) // 4 - 1 for i in range(4)],
-            neck_hidden_sizes=[width // 8, width // 4, width // 2, width], is_hybrid=False,
+            neck_hidden_sizes=[width // 8, width // 4, width // 2, width], fusion_hidden_size=narrow, is_hybrid=False,
         )
     )  # fmt: skip
     return ours, peer

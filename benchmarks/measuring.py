@@ -23,40 +23,61 @@ from m33d_hf.training.run.reporting import provenance
 Shape = tuple[int, int, int]  # rows, inputs, outputs
 
 
+class ParityError(RuntimeError):
+    """Two sides do not compute the same, so their times say nothing."""
+
+
+class Stopwatch:
+    """Seconds of named calls: of this process on a CPU, by device events on a GPU, where nothing waits until `seconds`.
+
+    The process's own time is not lengthened by other processes on the machine (they do heat caches and clocks, hence
+    contenders that take turns).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._began: dict[str, Any] = {}
+        self._pairs: dict[str, list[tuple[Any, Any]]] = {}
+
+    def _mark(self) -> Any:
+        if self.device.type == "cpu":
+            return time.process_time()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def start(self, name: str) -> None:
+        """Begin a call."""
+        self._began[name] = self._mark()
+
+    def stop(self, name: str) -> None:
+        """End the call that was begun last under this name."""
+        self._pairs.setdefault(name, []).append((self._began.pop(name), self._mark()))
+
+    def seconds(self) -> dict[str, list[float]]:
+        """Name -> seconds of every call, in their order; waits for the device."""
+        if self.device.type == "cpu":
+            return {name: [end - start for start, end in pairs] for name, pairs in self._pairs.items()}
+        torch.cuda.synchronize(self.device)
+        return {name: [start.elapsed_time(end) / 1e3 for start, end in pairs] for name, pairs in self._pairs.items()}
+
+
 def interleaved(
     contenders: Mapping[str, Callable[[], None]], rounds: int, warmup: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of every call, one contender after the other in each round.
-
-    On CPU the process's own time, which other processes on the machine do not lengthen (they do heat caches and clocks,
-    hence the interleaving); on a GPU device events, with one synchronisation at the end.
-    """
+    """Seconds of every call, one contender after the other in each round, see `Stopwatch`."""
     for _ in range(warmup):
         for call in contenders.values():
             call()
-    if device.type == "cpu":
-        return _by_process_time(contenders, rounds)
-    marks: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {name: [] for name in contenders}
-    torch.cuda.synchronize(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    watch = Stopwatch(device)
     for _ in range(rounds):
         for name, call in contenders.items():
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
+            watch.start(name)
             call()
-            end.record()
-            marks[name].append((start, end))
-    torch.cuda.synchronize(device)
-    return {name: [start.elapsed_time(end) / 1e3 for start, end in pairs] for name, pairs in marks.items()}
-
-
-def _by_process_time(contenders: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            start = time.process_time()
-            call()
-            seconds[name].append(time.process_time() - start)
-    return seconds
+            watch.stop(name)
+    return watch.seconds()
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
@@ -184,7 +205,7 @@ def _processor() -> str:
 def header(name: str, device: torch.device) -> dict[str, Any]:
     """What makes a measurement repeatable: command, commit, versions, machine, date."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    for option in ("--output", "--output_dir"):  # where it was written is nobody's concern
+    for option in ("--output", "--output_dir", "--work_dir"):  # where it was written is nobody's concern
         if option in words:
             del words[words.index(option) : words.index(option) + 2]
     return {

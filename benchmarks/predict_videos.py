@@ -5,11 +5,11 @@
     python benchmarks/predict_videos.py --tiny --output_dir outputs/x       # seconds: a test of the machinery
 
 Writes predict_videos_MODEL.json into --output_dir. One clip of 16 frames per second of a 25 fps H.264 video. Four ways
-take turns in every round: the video decoded to its end and nothing else; the model on clips that are in memory already;
-`ActionDetector.detect`; and the feature extraction of run_action_detection.py with a thread that reads. The share is
-the longer one of the first two, which is what perfect overlap would leave, divided by the way's own time. Where
-decoding and model share one core the bound is their sum; both are reported, and so is the share of the CPU time, which
-other processes disturb less.
+take turns in every round: the video decoded to its end, what clips take of it converted to RGB, and nothing else; the
+model on clips that are in memory already; `ActionDetector.detect`; and the feature extraction of
+run_action_detection.py with a thread that reads. The share is the longer one of the first two, which is what perfect
+overlap would leave, divided by the way's own time. Where decoding and model share one core the bound is their sum; both
+are reported, and so is the share of the CPU time, which other processes disturb less.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from m33d_hf.data.augmentation.transforms import build_transform
 from m33d_hf.data.sources import build_source
 from m33d_hf.inference.timeline import ActionDetector
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.video_reading_m33d import iterate_video
+from m33d_hf.modeling.video_reading_m33d import iterate_wanted
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.tasks.detection.feature_dataset import phase_table
 from m33d_hf.training.tasks.detection.feature_extraction import FeatureExtractor, encode
@@ -113,7 +113,7 @@ def contenders(args: argparse.Namespace, folder: Path, detector: ActionDetector)
     runs = iter(range(10**6))
 
     def decoding() -> None:
-        for _ in iterate_video(video):
+        for _ in iterate_wanted(video, detector.rule.takes):
             pass
 
     def model() -> None:
@@ -129,8 +129,9 @@ def contenders(args: argparse.Namespace, folder: Path, detector: ActionDetector)
         store = FeatureStore(folder.parent / f"features{next(runs)}")
         table = phase_table(source.action_names or [], config.label2id)
         extractor = FeatureExtractor(
-            detector.model, store, detector.rule, transform, table, args.batch, detector.device, args.precision
-        )
+            detector.model, store, detector.rule, transform, table, detector.model.task_inputs, args.batch,
+            detector.device, args.precision,
+        )  # fmt: skip
         extractor.run(source, [0])
 
     return {"decoding": decoding, "model": model, "detect": detect, "extract": extract}

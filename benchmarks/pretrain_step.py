@@ -25,9 +25,9 @@ sys.path.insert(0, str(ROOT))  # a GPU machine runs this from the source tree, w
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch  # noqa: E402
-from measuring import MatmulCeiling, header, interleaved, peak_memory, summary  # noqa: E402
+from measuring import MatmulCeiling, ParityError, header, interleaved, peak_memory, summary  # noqa: E402
 from step_cases import CASES, Batch, Case, build_peer, our_batch, our_config, peer_batch, peer_config  # noqa: E402
-from step_contenders import OurStep, ParityError, PeerStep, check_parity, transplant  # noqa: E402
+from step_contenders import OurStep, PeerStep, check_parity, eager_loss, transplant  # noqa: E402
 from step_operations import peer_operations, shared_projections  # noqa: E402
 from step_report import write_report  # noqa: E402
 from torch import nn  # noqa: E402
@@ -89,7 +89,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="timed rounds (5 on CPU, 30 on a GPU)")
     parser.add_argument("--warmup", type=int, help="rounds before (1 on CPU, 10 on a GPU)")
-    parser.add_argument("--peers", nargs="+", default=["fused", "default"], choices=["fused", "default"])
+    parser.add_argument(
+        "--peers", nargs="*", default=["fused", "default"], choices=["fused", "default"], help="none: only ours"
+    )
     parser.add_argument("--size", default="base", choices=["base", "small", "tiny"], help="ViT-B, ViT-S, for tests")
     parser.add_argument("--tiny", dest="size", action="store_const", const="tiny", help="the same as --size tiny")
     parser.add_argument("--no_memory", action="store_true", help="leave out the peak memory (a process per side)")
@@ -132,11 +134,13 @@ def measure(args: argparse.Namespace, case: Case, precision: str, compiled: bool
     row: Row = {"case": case.name, "precision": precision, "mode": mode, "batch": samples}
     if case.same_model:
         row["parity"] = parity(case, ours, peers[0], inputs, config)
+    expected = eager_loss(ours, inputs["ours"])
     contenders: dict[Any, Callable[[], None]] = {}
     for kind, peer in zip(args.peers, peers):
         given = peer_batch(case.peer or "", peer_config(case.peer or "", args.size), inputs["peer"])
         contenders[f"peer_{kind}"] = PeerStep(peer, given, precision, compiled, kind)
-    contenders["ours"] = OurStep(ours, inputs["ours"], precision, compiled)
+    contenders["ours"] = step = OurStep(ours, inputs["ours"], precision, compiled)
+    row["timed_loss"] = step.check_loss(expected)
     # Reference, candidate, reference: ours stands between the peers.
     order = sorted(contenders, key=lambda name: ("peer_fused", "ours", "peer_default").index(name))
     ceiling = MatmulCeiling(config, samples, device, precision)
@@ -154,7 +158,7 @@ def measure(args: argparse.Namespace, case: Case, precision: str, compiled: bool
     if case.same_model:
         row["gflop_per_sample_customary"] = peer_operations(case.peer or "", args.size) / 1e9
     if not args.no_memory:
-        del contenders, calls, ours, peers, ceiling
+        del contenders, calls, step, ours, peers, ceiling
         gc.collect()
         row["peak_memory_bytes"] = measure_memory(args, case, precision)
     return row
@@ -169,7 +173,8 @@ def build(
     inputs = {"ours": our_batch(config, samples, device)}
     peers: list[nn.Module] = []
     if case.peer is not None:
-        peers = [build_peer(case.peer, args.size) for _ in args.peers]
+        # Without peers to time, one of the same model is there for the proof.
+        peers = [build_peer(case.peer, args.size) for _ in args.peers or [None] * case.same_model]
         for peer in peers[1:]:
             peer.load_state_dict(peers[0].state_dict())
         if case.same_model:

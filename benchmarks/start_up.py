@@ -5,7 +5,8 @@
     python benchmarks/start_up.py --rounds 1 --output_dir outputs/x
 
 Writes start_up.json into --output_dir. Each way is a new process on the wall clock, all taking turns in every round
-after one that is not measured (files in the system's cache, rooms rendered). The first step is that of a tiny model on
+after one that is not measured (files in the system's cache, rooms rendered). Beside it stands the CPU time of the
+process until then (Linux), which says more where others use the machine. The first step is that of a tiny model on
 rendered rooms, from `python scripts/run_pretrain.py` to its line in the log. `floor` is the import of
 transformers.modeling_utils, which no program with a model of transformers can do without.
 """
@@ -57,22 +58,33 @@ def commands(checkout: Path, output: Path) -> dict[str, tuple[str, ...]]:
     return {**ways, "first_step": (script, *RUN, "--output_dir", str(output))}
 
 
-def seconds_until(words: Sequence[str], checkout: Path, sign: str) -> float:
-    """Wall clock from the start of a process to the first line that begins with `sign`; it is then let run out."""
+def seconds_until(words: Sequence[str], checkout: Path, sign: str) -> tuple[float, float | None]:
+    """Wall clock from the start of a process to the first line that begins with `sign`, and its CPU time until then.
+
+    It is then let run out.
+    """
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     started = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         lines = _lines(process)
-        said, seen = [], None
+        said, seen, used = [], None, None
         for line in lines:
             said.append(line)
             if line.startswith(sign) and seen is None:
-                seen = time.perf_counter() - started
+                seen, used = time.perf_counter() - started, cpu_seconds(process.pid)
     if process.returncode or seen is None:
         raise RuntimeError(f"{' '.join(words)} ended with {process.returncode} and without {sign!r}: {''.join(said)}")
-    return seen
+    return seen, used
+
+
+def cpu_seconds(process: int) -> float | None:
+    """CPU time of a running process so far, all its threads; None where the system is not Linux."""
+    if not sys.platform.startswith("linux"):
+        return None
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:13]) / os.sysconf("SC_CLK_TCK")
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
@@ -80,9 +92,9 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
         yield from process.stdout
 
 
-def measured(checkouts: dict[str, Path], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Checkout -> way -> seconds of every round."""
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in checkouts}
+def measured(checkouts: dict[str, Path], rounds: int) -> dict[str, dict[str, list[tuple[float, float | None]]]]:
+    """Checkout -> way -> (wall, CPU) seconds of every round."""
+    found: dict[str, dict[str, list[tuple[float, float | None]]]] = {name: {} for name in checkouts}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds + 1):
             for name, checkout in checkouts.items():
@@ -108,8 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         found["against_commit"] = _commit(args.against)
     found["rounds"] = args.rounds
     for name, ways in seconds.items():
-        found[f"{name}_seconds"] = {way: round(statistics.median(times), 3) for way, times in ways.items()}
-        found[f"{name}_seconds_by_round"] = {way: [round(t, 3) for t in times] for way, times in ways.items()}
+        wall = {way: [round(seconds, 3) for seconds, _ in times] for way, times in ways.items()}
+        used = {way: [cpu for _, cpu in times if cpu is not None] for way, times in ways.items()}
+        found[f"{name}_seconds"] = {way: statistics.median(times) for way, times in wall.items()}
+        found[f"{name}_cpu_seconds"] = {way: statistics.median(times) for way, times in used.items() if times}
+        found[f"{name}_seconds_by_round"], found[f"{name}_cpu_seconds_by_round"] = wall, used
     args.output_dir.mkdir(parents=True, exist_ok=True)
     (args.output_dir / "start_up.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({key: value for key, value in found.items() if key.endswith("_seconds")}, indent=1))

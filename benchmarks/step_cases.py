@@ -83,6 +83,7 @@ CASES = {
         Case("videomae", "clip", "videomae", True, 4),
         Case("mae", "image", "mae", True, 16),
         Case("m33d_video", "clip", "videomae", False, 2),
+        Case("m33d_plus_video", "clip", "videomae", False, 2),
         Case("m33d_image_stage1", "image", None, False, 4),
         Case("m33d_image_stage2", "image", "mae", False, 8),
         Case("m33d_plus_stage2", "image", "mae", False, 8),
@@ -109,22 +110,26 @@ def our_config(case: Case, size: str) -> M33DConfig:
         return M33DConfig(**arguments, modalities=[rgb_clip])
     if case.name == "mae":
         return M33DConfig(**arguments, modalities=[rgb_modality(mask_ratio=0.75, weight=1.0)])
-    if case.name == "m33d_video":
-        depth = depth_modality(**clip, weight=0.5, loss="mse")
-        return M33DConfig(**arguments, modalities=[rgb_clip, depth], contrastive_weight=0.2, matching_weight=0.1)
+    if case.name in ("m33d_video", "m33d_plus_video"):
+        plus: dict[str, Any] = {}
+        if case.name == "m33d_plus_video":
+            plus = {"decoder_fusion": "fused", "contrastive_position_free": True, "matching_fusion": "product"}
+        depth = depth_modality(**clip, weight=0.5, loss="mse", drop_probability=0.5 if plus else 0.0)
+        arguments |= {"contrastive_weight": 0.2, "matching_weight": 0.1, **plus}
+        return M33DConfig(**arguments, modalities=[rgb_clip, depth])
     if case.name == "m33d_image_stage1":
         whole: dict[str, Any] = {"mask_ratio": 0.0, "weight": 0.0}
         return M33DConfig(
             **arguments, modalities=[rgb_modality(**whole), depth_modality(**whole)], contrastive_weight=1.0
         )
-    plus = case.name == "m33d_plus_stage2"
+    cured = case.name == "m33d_plus_stage2"
     return M33DConfig(
         **arguments,
         modalities=[
             rgb_modality(mask_ratio=0.8, weight=0.1),
-            depth_modality(mask_ratio=0.8, weight=1.0, loss="l1", drop_probability=0.5 if plus else 0.0),
+            depth_modality(mask_ratio=0.8, weight=1.0, loss="l1", drop_probability=0.5 if cured else 0.0),
         ],
-        decoder_fusion="fused" if plus else "joint",
+        decoder_fusion="fused" if cured else "joint",
     )
 
 

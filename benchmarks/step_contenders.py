@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from measuring import ParityError
 from step_cases import Batch
 from torch import Tensor, nn
 
 from m33d_hf.acceleration import place
-from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
-from m33d_hf.training.processes.launch import Ranks
+from m33d_hf.training.processes.launch import Ranks, prepare_ddp
 from m33d_hf.training.processes.optimization import build_optimizer
 from m33d_hf.training.processes.updating import Updater
 from m33d_hf.training.recipe.arguments import OptimArguments
-from m33d_hf.training.run.stepping import StepEngine
+from m33d_hf.training.run.stepping import StepEngine, seed_step
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.weights import convert_state_dict, from_state_dict
 
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
+# Of the timed step's loss in its precision, compiled or not, against float32: rounding to bfloat16 takes a tenth of
+# this; a compiled model draws other pairs to match.
+TIMED_LOSS_TOLERANCE = 0.02
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.95)
-
-
-class ParityError(RuntimeError):
-    """The two sides do not compute the same, so their times say nothing."""
 
 
 class _NothingMore(Task):
@@ -47,21 +46,31 @@ class OurStep:
         batch: forward arguments.
         precision: "no" or "bf16", through Accelerate as in the loop.
         compiled: compile the model in place.
+        clip_grad_norm: largest gradient norm; None for no clipping.
+        accelerator: makes one; None for one in this precision.
     """
 
-    def __init__(self, model: M33DForPreTraining, batch: Batch, precision: str, compiled: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        precision: str,
+        compiled: bool,
+        clip_grad_norm: float | None = None,
+        accelerator: Callable[[], Accelerator] | None = None,
+    ) -> None:
         device = next(model.parameters()).device
         # Accelerate's singletons refuse a second precision in one process.
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
-        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+        made = accelerator() if accelerator else Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
         optim = OptimArguments(learning_rate=LEARNING_RATE, betas=list(BETAS), weight_decay=WEIGHT_DECAY)
         if compiled:
             model.compile(dynamic=False)
         place(model, device)  # with the kernels of a run
-        prepared, optimizer = accelerator.prepare(model, build_optimizer(model, optim))
-        updater = Updater(accelerator, prepared, optimizer)
-        self.engine = StepEngine(updater, _NothingMore(), Ranks(accelerator), seed=0)
+        prepared, optimizer = prepare_ddp(made, model, build_optimizer(model, optim))
+        updater = Updater(made, prepared, optimizer, clip_grad_norm)
+        self.engine = StepEngine(updater, _NothingMore(), Ranks(made), seed=0)
         self.batch = batch
         self.number = 0
 
@@ -69,6 +78,28 @@ class OurStep:
         """Take one step; waits for nothing."""
         self.engine.update(self.number, [self.batch], LEARNING_RATE)
         self.number += 1
+
+    def check_loss(self, expected: float) -> dict[str, float]:
+        """Take a step and compare its loss: compiled and in bfloat16 it must be that of the eager float32 model.
+
+        Args:
+            expected: that one's loss, with the weights before the step.
+
+        Returns:
+            "loss", "float32_loss" and "loss_error", relative.
+
+        Raises:
+            ParityError: they differ by more than TIMED_LOSS_TOLERANCE.
+        """
+        self()
+        found = sum(self.engine.loss_weights[name] * mean for name, mean in self.engine.read_window().items())
+        error = abs(found - expected) / abs(expected)
+        if not error <= TIMED_LOSS_TOLERANCE:
+            raise ParityError(
+                f"the loss of the timed step is {found:.5f}, but {expected:.5f} in float32 and not compiled: "
+                f"{error:.1e} of it, more than {TIMED_LOSS_TOLERANCE:.0e}; nothing is timed."
+            )
+        return {"loss": found, "float32_loss": expected, "loss_error": error}
 
 
 class PeerStep:
@@ -110,14 +141,19 @@ class PeerStep:
             return self.model(**self.batch).loss
 
 
-def transplant(peer: nn.Module, ours: M33DForPreTraining) -> None:
+def eager_loss(model: nn.Module, batch: Batch) -> float:
+    """Loss of a training pass in the weights' precision, with the draws of a step's first pass; not compiled."""
+    seed_step(0, 0, 0)
+    with torch.no_grad():
+        return float(model.train()(**batch).loss)
+
+
+def transplant(peer: nn.Module, ours: nn.Module) -> None:
     """The peer's weights into our model, through the converter: every one of them accounted for."""
     convert_state_dict(from_state_dict(peer.state_dict(), "the peer of the benchmark"), ours)
 
 
-def check_parity(
-    ours: M33DForPreTraining, peer: nn.Module, our_batch: Batch, peer_batch: Batch
-) -> dict[str, float | int]:
+def check_parity(ours: nn.Module, peer: nn.Module, our_batch: Batch, peer_batch: Batch) -> dict[str, float | int]:
     """Compare loss and every gradient, in float32.
 
     The peer's gradients go through the same converter as weights do, so that each of ours has its counterpart.
@@ -158,7 +194,7 @@ def check_parity(
 
 
 @torch.no_grad()
-def gradient_errors(ours: M33DForPreTraining, peer: nn.Module) -> dict[str, float]:
+def gradient_errors(ours: nn.Module, peer: nn.Module) -> dict[str, float]:
     """Weight -> norm of the difference of the gradients over the peer's, plus 1e-3 of the whole gradient's norm.
 
     The second part of the denominator is for gradients that are 0 but for rounding: that of a key's bias, which cancels

@@ -27,13 +27,15 @@ _HEAD = ("case", "batch", "ours, ms", *_RATIOS, "ceiling", "memory, MiB", "targe
 
 
 def collect(folder: Path) -> list[Row]:
-    """All timed cases of ViT-B in the folder's `pretrain_step*.json`, the newest of each kind, with their run's facts.
+    """All timed cases of ViT-B in the folder's `pretrain_step*.json` and `gpu*.json`, with their run's facts.
+
+    Of each kind the newest; a run of ours alone takes no place of one beside its peers.
 
     Raises:
         ValueError: no such file.
     """
     found: dict[tuple[Any, ...], Row] = {}
-    for path in sorted(folder.glob("pretrain_step*.json")):
+    for path in sorted([*folder.glob("pretrain_step*.json"), *folder.glob("gpu*.json")]):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["size"] != "base":
             continue
@@ -42,13 +44,14 @@ def collect(folder: Path) -> list[Row]:
             if "steps" not in case:
                 continue
             row = {**case, **facts, "file": path.name}
-            kind = (machine_of(row), case["case"], case["precision"], case["mode"], case["batch"])
+            alone = len(case["steps"]) == 1
+            kind = (machine_of(row), case["case"], case["precision"], case["mode"], case["batch"], alone)
             if kind not in found or found[kind]["date"] < row["date"]:
                 found[kind] = row
     if not found:
         raise ValueError(f"{folder} has no pretrain_step*.json with ViT-B timings; run pretrain_step.py first.")
-    for (where, case, precision, mode, batch), row in found.items():
-        eager = found.get((where, case, precision, "eager", batch))
+    for (where, case, precision, mode, batch, alone), row in found.items():
+        eager = found.get((where, case, precision, "eager", batch, alone))
         if mode == "compiled" and eager is not None:
             row["eager_steps"] = eager["steps"]
     return [found[kind] for kind in sorted(found, key=str)]
@@ -121,7 +124,7 @@ def _judged(row: Row) -> list[str]:
     kind, words = (row["case"], row["precision"]), []
     if kind in SPEED_TARGETS:
         words.append(_speed(row, SPEED_TARGETS[kind]))
-    if kind in COST_TARGETS:
+    if kind in COST_TARGETS and row["cost_against_peer"]:
         cost = next(iter(row["cost_against_peer"].values()))
         words.append(f"cost {COST_TARGETS[kind]}: {'met' if cost <= COST_TARGETS[kind] else 'missed'}")
     if "ratio" in row:
@@ -141,7 +144,7 @@ def _speed(row: Row, least: float) -> str:
 
 def _judged_on_gpu(row: Row) -> list[str]:
     kind, words = (row["case"], row["precision"]), []
-    if kind in GPU_SPEED_TARGETS:
+    if kind in GPU_SPEED_TARGETS and row["ratio"]:
         of_compiled, of_eager = GPU_SPEED_TARGETS[kind]
         words.append(f"{of_compiled}x: {_verdict(min(row['ratio'].values()), of_compiled)}")
         peers = [step["median_ms"] for name, step in row.get("eager_steps", {}).items() if name != "ours"]

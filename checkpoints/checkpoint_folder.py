@@ -16,7 +16,7 @@ from train import FOLDER, SPENT, Run, call, sha256
 from m33d_hf import M33DForDepthEstimation, M33DForSemanticSegmentation, M33DImageProcessor
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.experiments.compute import environment
-from m33d_hf.training.run.reporting import read_rows
+from m33d_hf.training.run.reporting import read_rows, short_commit
 
 MODELS = {"depth": M33DForDepthEstimation, "semseg": M33DForSemanticSegmentation}
 RESULTS, CARD, PICTURE = "results.json", "README.md", "predictions.png"
@@ -24,7 +24,7 @@ TEST_FRAMES = 512  # the whole test split, as the rows of the comparison have it
 FIRST_FRAMES = 48  # also judged apart: seconds on any machine
 
 
-def store(run: Run, output: Path, store_in: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+def store(run: Run, output: Path, store_in: Path, runs: Sequence[Mapping[str, Any]], commit: str | None) -> None:
     """Write the checkpoint of `run` and evaluate what was written.
 
     Args:
@@ -32,6 +32,7 @@ def store(run: Run, output: Path, store_in: Path, runs: Sequence[Mapping[str, An
         output: the folder of the runs.
         store_in: the folder that gets the folder `run.stored`.
         runs: what every run of its chain took, as `train.trained` returns it.
+        commit: of the checkout when the command began; storing changes the checkout.
     """
     folder = store_in / str(run.stored)
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,13 +46,36 @@ def store(run: Run, output: Path, store_in: Path, runs: Sequence[Mapping[str, An
         "weights": facts(folder / "model.safetensors"),
         "test": {**judged(run, folder, output, TEST_FRAMES), "floor": floor(output / run.name)},
         "test_first_frames": judged(run, folder, output, FIRST_FRAMES),
-        "environment": environment(),
+        "environment": environment() | {"commit": str(commit)},
     }
     (last,) = (output / run.name / "pictures").glob("evaluation_step_*.png")  # what the run drew after its last step
     shutil.copyfile(last, folder / PICTURE)
     (folder / RESULTS).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (folder / CARD).write_text(card(run, results), encoding="utf-8")
     print(f"{run.name}: stored in {folder}", flush=True)
+
+
+def judge_again(run: Run, output: Path, store_in: Path) -> float:
+    """Evaluate what is stored; returns the largest relative difference from what its results say, and changes nothing.
+
+    Args:
+        run, output, store_in: as of `store`; `output` is used for temporary files alone.
+
+    Raises:
+        SystemExit: the weights are not those that the results were written with.
+    """
+    folder = store_in / str(run.stored)
+    said = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    if facts(folder / "model.safetensors") != said["weights"]:
+        raise SystemExit(f"{folder / 'model.safetensors'} is not what {RESULTS} describes; run this without --judge.")
+    largest = 0.0
+    for name, frames in (("test", TEST_FRAMES), ("test_first_frames", FIRST_FRAMES)):
+        found, wanted = judged(run, folder, output, frames)["metrics"], said[name]["metrics"]
+        if found.keys() != wanted.keys():
+            raise SystemExit(f"{folder / RESULTS} names other metrics; run this without --judge.")
+        largest = max([largest, *(abs(found[key] - wanted[key]) / max(abs(wanted[key]), 1e-12) for key in wanted)])
+    print(f"{run.name}: metrics as in {folder / RESULTS}, but for relative differences of {largest:.1g}", flush=True)
+    return largest
 
 
 def save_half(trained: Path, folder: Path, run: Run) -> None:
@@ -99,11 +123,10 @@ def floor(trained: Path) -> dict[str, float]:
 def card(run: Run, results: Mapping[str, Any]) -> str:
     """The card of a checkpoint, from its template and its results."""
     test, weights, environment = results["test"], results["weights"], results["environment"]
-    rows = [
-        f"| {said} | {fmt(test['metrics'][name])} | {fmt(test['floor'][name])} |" for name, said in ROWS[run.name]
-    ]
+    rows = [f"| {said} | {fmt(test['metrics'][name])} | {fmt(test['floor'][name])} |" for name, said in ROWS[run.name]]
     runs = [
-        f"| `{one['recipe']}` | {one['cpu_seconds']:.0f} s | {one['wall_seconds']:.0f} s | `{one['commit'][:12]}` |"
+        f"| `{one['recipe']}` | {one['cpu_seconds']:.0f} s | {one['wall_seconds']:.0f} s | "
+        f"`{short_commit(one['commit'], 12)}` |"
         for one in results["runs"]
     ]
     fields = {

@@ -3,7 +3,8 @@
 Four runs by the scripts of the package and the recipes beside this file: two stages of pre-training, then depth and
 segmentation from the second. Each model is stored with float16 weights, and what is stored is evaluated on the rooms of
 the test split. One thread, so that the same machine gives the same weights. A run that finished is kept as long as its
-settings and its start are the same: an interrupted call continues with the next run.
+settings and its start are the same: an interrupted call continues with the next run. --judge trains nothing,
+evaluates the stored checkpoints again and says how far that is from their results.
 """
 
 from __future__ import annotations
@@ -100,10 +101,8 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def trained(run: Run, output: Path) -> dict[str, Any]:
-    """Train, unless that was done; returns what it took and made."""
-    from m33d_hf.training.run.reporting import provenance
-
+def trained(run: Run, output: Path, commit: str | None) -> dict[str, Any]:
+    """Train at `commit`, unless that was done; returns what it took and made."""
     known, path = digest(run, output), output / run.name / SPENT
     if path.is_file():
         spent: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +110,6 @@ def trained(run: Run, output: Path) -> dict[str, Any]:
             print(f"{run.name}: kept, it finished before with the same settings", flush=True)
             return spent
     print(f"{run.name}:", flush=True)
-    commit = provenance()["commit"]
     spent = {"name": run.name, "recipe": f"checkpoints/recipes/{run.name}.yaml", "commit": commit}
     spent |= {**call(run, settings(run, output)), "sha256": sha256(output / run.name / "model.safetensors")}
     path.write_text(json.dumps({**spent, "digest": known}, indent=1), encoding="utf-8")
@@ -125,12 +123,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", type=Path, default=FOLDER, help="where the checkpoints go; default: this folder")
     wanted = [name for name, run in RUNS.items() if run.stored]
     parser.add_argument("--only", nargs="+", choices=wanted, default=wanted, help="not all of the checkpoints")
+    parser.add_argument("--judge", action="store_true", help="only evaluate what is stored, and compare")
     given = parser.parse_args(argv)
-    from checkpoint_folder import store  # beside this file; takes seconds to import torch
+    from checkpoint_folder import judge_again, store  # beside this file; takes seconds to import torch
 
+    from m33d_hf.training.run.reporting import provenance
+
+    commit = provenance()["commit"]  # before anything is stored, which changes the checkout
+    output, store_in = given.output.resolve(), given.store.resolve()
+    output.mkdir(parents=True, exist_ok=True)
     for name in given.only:
-        runs = [trained(run, given.output.resolve()) for run in chain(name)]
-        store(RUNS[name], given.output.resolve(), given.store.resolve(), runs)
+        if given.judge:
+            judge_again(RUNS[name], output, store_in)
+        else:
+            store(RUNS[name], output, store_in, [trained(run, output, commit) for run in chain(name)], commit)
     return 0
 
 

@@ -19,7 +19,9 @@ from m33d_hf.modeling.errors_m33d import (
     WorkerLostError,
     WorkerStartError,
     decoding,
+    first_line,
     nearest_name_hint,
+    type_and_text,
 )
 
 __all__ = [
@@ -41,5 +43,7 @@ __all__ = [
     "WorkerLostError",
     "WorkerStartError",
     "decoding",
+    "first_line",
     "nearest_name_hint",
+    "type_and_text",
 ]

@@ -211,6 +211,32 @@ def check_modalities(config: Any) -> None:
             )
 
 
+def check_task_inputs(config: Any) -> None:
+    """Refuse inputs of task models that are none, or twice, and a fusion for one sequence.
+
+    Raises:
+        ConfigError: with the field and the fix.
+    """
+    named = config.task_inputs
+    if named is None:
+        return
+    if not named or len(set(named)) != len(named):
+        raise ConfigError(f"task_inputs is {named}; it must be [rgb], [depth] or [rgb, depth].")
+    inputs = [spec.name for spec in config.input_specs]
+    for name in named:
+        if name not in inputs:
+            raise ConfigError(
+                f"task_inputs has {name!r}, but the input modalities of the model are {inputs}; take it out of "
+                f"task_inputs, or give modalities an entry {name!r} whose role is 'input' or 'both'."
+            )
+    if config.task_fusion is not None and len(named) > 1 and not config.task_tokens_are_fused:
+        where = "joint_encoding True" if config.joint_encoding else "encoder_sharing 'shared'"
+        raise ConfigError(
+            f"task_fusion is {config.task_fusion!r}, but with {where} RGB and depth are one sequence, which leaves "
+            "nothing to fuse; set task_fusion to None, or use separate encoders."
+        )
+
+
 def check_types(config: Any, types: Mapping[str, Any]) -> None:
     """Refuse fields of another type than their annotation says, and an activation that nobody knows.
 

@@ -22,6 +22,7 @@ from .configuration_checks_m33d import (
     check_modalities,
     check_positions,
     check_ranges,
+    check_task_inputs,
     check_types,
     refuse_unknown_fields,
     refusing_as_ours,
@@ -39,6 +40,7 @@ from .modalities_m33d import (
 from .pretraining_checks_m33d import check_budget, check_decoder, check_follow_up, check_pair_losses
 from .pretraining_fields_m33d import PretrainingFields
 from .task_heads_m33d import HeadFields
+from .temporal_checks_m33d import check_temporal_model
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "M33DConfig", "ModalitySpec", "depth_modality", "rgb_modality"]
 
@@ -317,6 +319,25 @@ class M33DConfig(TravelsWithItsCode, HeadFields, PretrainingFields, BackboneFiel
         return "shared" if self.encoder_sharing == "shared" or self.joint_encoding else spec.name
 
     @property
+    def task_input_names(self) -> tuple[str, ...]:
+        """What task models see (`task_inputs`, resolved): RGB before depth, whatever their order there."""
+        named = self.task_inputs or ["rgb"]
+        return tuple(name for name in ("rgb", "depth") if name in named)
+
+    @property
+    def temporal_input_size(self) -> int:
+        """Values per clip that the temporal model reads: features, of `temporal_cameras` each with a flag."""
+        if self.temporal_cameras is None:
+            return self.hidden_size
+        return len(self.temporal_cameras) * (self.hidden_size + 1)
+
+    @property
+    def task_tokens_are_fused(self) -> bool:
+        """Whether task models see two inputs in separate encoders."""
+        names = {self.encoder_name(self.spec(name)) for name in self.task_input_names}
+        return len(names) > 1
+
+    @property
     def masks_are_shared(self) -> bool:
         """Whether all input modalities show the same positions (`share_mask`, resolved)."""
         inputs = self.input_specs
@@ -341,6 +362,8 @@ class M33DConfig(TravelsWithItsCode, HeadFields, PretrainingFields, BackboneFiel
         check_budget(self)
         check_pair_losses(self)
         check_follow_up(self)
+        check_task_inputs(self)
+        check_temporal_model(self)
 
     def _check_fields(self) -> None:
         check_types(self, field_types())

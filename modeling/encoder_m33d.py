@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import nn
 
@@ -57,8 +59,50 @@ def gather_tokens(tokens_ND: torch.Tensor, index_BK: torch.Tensor | None) -> tor
     return tokens_ND[None] if index_BK is None else rows_at(tokens_ND, index_BK)
 
 
+def hiding_mask(seen_BN: torch.Tensor, tokens_BND: torch.Tensor, queries: int | None = None) -> torch.Tensor:
+    """(B, 1, K, N) to add to scores, so that only seen tokens are attended to; K queries, None as many as tokens.
+
+    Of a sample without a seen token all are attended to alike, which is finite.
+    """
+    length = seen_BN.shape[1]
+    hidden = torch.zeros(seen_BN.shape, dtype=tokens_BND.dtype, device=tokens_BND.device)
+    hidden = hidden.masked_fill(~seen_BN, torch.finfo(hidden.dtype).min)
+    return hidden[:, None, None].expand(-1, 1, length if queries is None else queries, -1)
+
+
+# Tables of other grids that are kept, of all models together: some megabytes each.
+_TABLES_KEPT = 8
+
+
+def _on_grid(grid: Grid, table_ND: torch.Tensor, kind: str, base_grid: Grid, resize: str, mode: str) -> torch.Tensor:
+    """The table of a grid from that of the configured one, see `M33DPositions`."""
+    # A table over the flattened index has no time axis to interpolate: other numbers of slots count anew.
+    if resize == "rebuild" or grid[0] != base_grid[0]:
+        return position_table(kind, grid, table_ND.shape[-1]).to(table_ND)
+    return interpolate_table(table_ND, base_grid, grid, mode, resize == "antialias")
+
+
+@lru_cache(maxsize=_TABLES_KEPT)
+def _kept_table(
+    grid: Grid, kind: str, base_grid: Grid, width: int, resize: str, mode: str, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    """`_on_grid`, computed once: fixed tables depend on nothing else. Part of no module, which would save it."""
+    with torch.inference_mode(False):  # a table made for a prediction serves a training as well
+        table = position_table(kind, base_grid, width).to(device, dtype)
+        return _on_grid(grid, table, kind, base_grid, resize, mode)
+
+
+def _can_be_kept(table: torch.Tensor) -> bool:
+    """Whether tables outlive this pass: not while a graph is traced, nor without data (estimates, sharded tensors)."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return type(table) is torch.Tensor and type(table.new_empty(0)) is torch.Tensor and table.device.type != "meta"
+
+
 class M33DPositions(nn.Module):
     """The fixed position table on the configured grid; other grids interpolate it or build their own.
+
+    Those are kept: pictures of one size, and clips of one length, have the same one in every pass.
 
     Beside an encoder with learned positions (`M33DLearnedPositions`), whose grid may be that of another model's
     training, a decoder has the fixed table that goes by default with its frames, built for every grid anew.
@@ -94,10 +138,10 @@ class M33DPositions(nn.Module):
             return self._of_symbols(grid)
         if grid == self.base_grid:
             return self.table
-        # A table over the flattened index has no time axis to interpolate: other numbers of slots count anew.
-        if self.resize == "rebuild" or grid[0] != self.base_grid[0]:
-            return position_table(self.kind, grid, self.width).to(self.table)
-        return interpolate_table(self.table, self.base_grid, grid, self.mode, self.resize == "antialias")
+        if not _can_be_kept(self.table):
+            return _on_grid(grid, self.table, self.kind, self.base_grid, self.resize, self.mode)
+        facts = (self.kind, self.base_grid, self.width, self.resize, self.mode)
+        return _kept_table(grid, *facts, self.table.device, self.table.dtype)
 
     def _of_symbols(self, grid: Grid) -> torch.Tensor:
         """The table in a graph for any height and width: interpolated even to its own grid, which gives it back."""
@@ -173,12 +217,22 @@ class M33DEncoder(nn.Module):
         """(B, N, D), without the register tokens."""
         return tokens_BND if self.register_tokens is None else tokens_BND[:, : -self.register_tokens.shape[1]]
 
-    def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
-        """(B, N, D) to (B, N, D), normed when the encoder has a final norm."""
+    def forward(self, tokens_BND: torch.Tensor, seen_BN: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, N, D) to (B, N, D), normed when the encoder has a final norm; no token attends to those that `seen_BN`
+        leaves out, at least one of a sample being seen.
+        """
+        mask = self.attention_mask(tokens_BND, seen_BN)
         tokens_BND = self.registered(tokens_BND)
         for layer in self.layers:
-            tokens_BND = layer(tokens_BND)
+            tokens_BND = layer(tokens_BND) if mask is None else layer(tokens_BND, mask=mask)
         return self.normed(self.unregistered(tokens_BND))
+
+    def attention_mask(self, tokens_BND: torch.Tensor, seen_BN: torch.Tensor | None) -> torch.Tensor | None:
+        """What blocks add to their scores, (B, 1, N + R, N + R); None where every token is seen. Registers are."""
+        if seen_BN is None:
+            return None
+        registers = 0 if self.register_tokens is None else self.register_tokens.shape[1]
+        return hiding_mask(nn.functional.pad(seen_BN, (0, registers), value=True), tokens_BND)
 
     def intermediates(self, tokens_BND: torch.Tensor, layers: list[int]) -> list[torch.Tensor]:
         """Raw outputs (no final norm) of the blocks listed, 0-based; -1 is what the first block reads."""

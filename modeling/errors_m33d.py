@@ -50,6 +50,31 @@ def decoding(path: object, what: str = "cannot be decoded", cure: str = "") -> I
         raise CorruptFileError(path, f"{what} ({words}){cure}") from error
 
 
+def first_line(error: BaseException) -> str:
+    """What a foreign exception says, in one line that is never empty, to stand inside a message of ours.
+
+    The first line that is not empty, and the next where the first only announces it; the name of its type where it
+    says nothing, as `MemoryError()` and many others. Of a refusal over HTTP what the server said: huggingface_hub
+    keeps that apart (`server_message`), and writes "403 Forbidden: None." where a header has no words.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = " ".join(lines[:2]) if lines and lines[0].endswith(":") else lines[0] if lines else type(error).__name__
+    response = getattr(error, "response", None)
+    if response is None:
+        return line
+    said = " ".join(str(getattr(error, "server_message", None) or "").split())
+    status = f"{response.status_code} {response.reason_phrase}".strip()
+    if said and said not in line:
+        return f"{status}: {said}"
+    return status if "Forbidden: None" in line else line
+
+
+def type_and_text(error: BaseException) -> str:
+    """The type of a foreign exception and its whole text, if it has one."""
+    words = str(error).strip()
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
 class MissingSplitError(DataError):
     """A split that a data set does not have; `instead` is one that it has and that serves for evaluation."""
 

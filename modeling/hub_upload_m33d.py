@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .errors_m33d import HubError
+from .errors_m33d import HubError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -229,10 +229,10 @@ class _Sender:
                     raise self._error(error, what) from error
             if number + 1 < ATTEMPTS:
                 wait = self.pause * 2**number
-                logger.warning("Could not %s of %s: %s. Again in %g s.", what, self.to.repo, _first_line(last), wait)
+                logger.warning("Could not %s of %s: %s. Again in %g s.", what, self.to.repo, first_line(last), wait)
                 time.sleep(wait)
         raise HubError(
-            f"Could not {what} of {self.to.repo} on {self.api.endpoint} in {ATTEMPTS} attempts: {_first_line(last)}. "
+            f"Could not {what} of {self.to.repo} on {self.api.endpoint} in {ATTEMPTS} attempts: {first_line(last)}. "
             "Nothing is half published; the same command goes on with the large files that have arrived."
         ) from last
 
@@ -241,7 +241,7 @@ class _Sender:
         refused = _refusal(error)
         status = getattr(getattr(refused, "response", None), "status_code", None)
         if isinstance(error, HFValidationError):
-            return HubError(f"{self.to.repo!r} is no name of a repository ({_first_line(error)}); write ORG/NAME.")
+            return HubError(f"{self.to.repo!r} is no name of a repository ({first_line(error)}); write ORG/NAME.")
         if isinstance(error, OfflineModeIsEnabled):
             return HubError(f"Could not {what} of {where}: HF_HUB_OFFLINE is set; unset it to publish.")
         if isinstance(error, LocalTokenNotFoundError) or status == 401:
@@ -251,15 +251,15 @@ class _Sender:
             )
         if status == 403:
             return HubError(
-                f"Could not {what} of {where}: the token may not write there ({_first_line(refused or error)}). Use a "
+                f"Could not {what} of {where}: the token may not write there ({first_line(refused or error)}). Use a "
                 "token with the role write that reaches this organisation, or another name."
             )
         if isinstance(error, RepositoryNotFoundError):
             return HubError(f"{where} does not exist, or the token may not see it; check the name and the token.")
         if isinstance(error, RevisionNotFoundError):
             return HubError(f"{where} has no revision {self.to.revision!r}.")
-        why = "" if refused is None or refused is error else f" The hub's answer: {_first_line(refused)}"
-        return HubError(f"Could not {what} of {where}: {_first_line(error)}{why}")
+        why = "" if refused is None or refused is error else f" The hub's answer: {first_line(refused)}"
+        return HubError(f"Could not {what} of {where}: {first_line(error)}{why}")
 
 
 def _refusal(error: BaseException | None) -> HfHubHTTPError | None:
@@ -281,11 +281,3 @@ def _dropped(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line, and the second where the first only announces it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

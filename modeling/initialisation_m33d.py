@@ -18,8 +18,9 @@ class Leaf(Protocol):
 
 
 def initialise_as_asked(module: Leaf, wanted: str, std: float) -> None:
-    """Fill a layer as `wanted` says: "trunc_normal" (of standard deviation `std`), "default" (torch's own) or "apart"
-    (Xavier for each of the square matrices that are stacked in the weight).
+    """Fill a layer as `wanted` says: "trunc_normal" (of standard deviation `std`), "default" (torch's own), "apart"
+    (Xavier for each of the square matrices that are stacked in the weight), "zeros", or "first" (the output is what
+    the first inputs are, and the others have no part in it).
     """
     if wanted == "default":
         init.kaiming_uniform_(module.weight, a=5**0.5)
@@ -30,6 +31,10 @@ def initialise_as_asked(module: Leaf, wanted: str, std: float) -> None:
     if wanted == "apart":
         bound = (3.0 / module.weight.shape[1]) ** 0.5
         init.uniform_(module.weight, -bound, bound)
+    elif wanted == "zeros":
+        init.zeros_(module.weight)
+    elif wanted == "first":
+        init.eye_(module.weight)
     else:
         init.trunc_normal_(module.weight, std=std)
     if module.bias is not None:

@@ -12,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_m33d import M33DConfig
+from .errors_m33d import ConfigError
 
 
 def eager_attention(
@@ -73,10 +74,15 @@ class M33DAttention(nn.Module):
         context_BND: torch.Tensor,
         queries_BKD: torch.Tensor | None = None,
         index_BN: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend from `queries_BKD` (from the context itself when None) to `context_BND`.
 
-        With `index_BN` the context is (R, D) distinct tokens, and the index says which of them stand where.
+        With `index_BN` the context is (R, D) distinct tokens, and the index says which of them stand where. `mask`,
+        (B, 1, K, N), is added to the scores.
+
+        Raises:
+            ConfigError: a mask for flash attention.
         """
         if queries_BKD is None:
             projected = self.qkv(context_BND)
@@ -86,7 +92,14 @@ class M33DAttention(nn.Module):
         else:
             query = self._project(queries_BKD, 0, 1)
             key, value = self._project(context_BND, 1, 3).chunk(2, dim=-1)
-        output, weights = self.attend(self._heads(query), self._heads(key), self._heads(value))
+        if mask is not None and "flash" in str(self.config._attn_implementation):
+            raise ConfigError(
+                f"attn_implementation {self.config._attn_implementation!r} takes no mask, which tokens without depth "
+                "need; use sdpa, eager or flex_attention."
+            )
+        if mask is not None:  # under autocast the queries are of half precision, which has no number as low
+            mask = mask.to(query.dtype).clamp(min=torch.finfo(query.dtype).min)
+        output, weights = self.attend(self._heads(query), self._heads(key), self._heads(value), mask)
         return self.proj(output.flatten(2)), weights
 
     def heads_of(self, tokens_BND: torch.Tensor) -> list[torch.Tensor]:
@@ -157,6 +170,7 @@ class M33DLayer(GradientCheckpointingLayer):
         num_queries: int | None = None,
         index_BN: torch.Tensor | None = None,
         weights: list[torch.Tensor] | None = None,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Apply the block.
 
@@ -168,6 +182,7 @@ class M33DLayer(GradientCheckpointingLayer):
                 Norm and projection are computed once for each.
             weights: gets the (B, heads, N, N) attention weights of self-attention, where the attention implementation
                 gives them ("eager").
+            mask: (B, 1, N, N), added to the scores of self-attention.
 
         Returns:
             (B, N, D), or (B, K, D) with `num_queries`.
@@ -179,7 +194,7 @@ class M33DLayer(GradientCheckpointingLayer):
             tokens_BND = tokens_BND[:, -num_queries:]
             attended, _ = self.attention(normed, normed[:, -num_queries:])
         else:
-            attended, found = self.attention(self.layernorm_before(tokens_BND), index_BN=index_BN)
+            attended, found = self.attention(self.layernorm_before(tokens_BND), index_BN=index_BN, mask=mask)
             if weights is not None and found is not None:
                 weights.append(found)
             if index_BN is not None:

@@ -29,6 +29,17 @@ OTHER_MODALITIES = (
 )
 """Embeddings and encoders of all modalities except RGB; in a folder of encoders only, names have no prefix `m33d.`."""
 
+RGB = (
+    rf"^(?:m33d\.)?embeddings\.rgb\.(?:projection{PAIR}|cls_token)$",
+    rf"^(?:m33d\.)?encoders\.rgb\.(?:layers\.\d+\.{_BLOCK}|layernorm{PAIR}|register_tokens)$",
+)
+"""Embedding and encoder of RGB, which a task model of depth alone does not have."""
+
+FUSION = (
+    rf"^task_fusion\.(?:scale|(?:mixing|query_norm|context_norm|attention\.qkv|attention\.proj){PAIR})$"
+)
+"""What fuses the tokens of RGB and depth in a task model of both."""
+
 FINAL_NORM = rf"^(?:m33d\.)?encoders\.\w+\.layernorm{PAIR}$"
 """The norm at the end of an encoder, which heads on raw blocks do not read."""
 

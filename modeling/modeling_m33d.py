@@ -30,6 +30,7 @@ from .patches_m33d import Grid
 from .positions_m33d import M33DLearnedPositions, encoder_positions
 from .pushing_m33d import PushesInOneCommit
 from .states_m33d import M33DAttentions, M33DHiddenStates, M33DStateTaps, states_are_wanted
+from .task_fusion_m33d import M33DTaskFusion
 
 Tensors = dict[str, torch.Tensor]
 
@@ -77,7 +78,7 @@ class M33DPreTrainedModel(PushesInOneCommit, PreTrainedModel):  # type: ignore[m
         """Xavier for linear layers and flattened patch kernels, as MAE; position tables are made anew.
 
         Leaf modules may ask otherwise through an attribute `m33d_init`: "trunc_normal" (std `initializer_range`),
-        "default" (torch's own) or "apart" (Xavier for each of the square matrices that are stacked in it).
+        "default" (torch's own) and others, see `initialise_as_asked`.
         """
         wanted = getattr(module, "m33d_init", None)
         if wanted is not None:
@@ -110,6 +111,9 @@ class M33DPreTrainedModel(PushesInOneCommit, PreTrainedModel):  # type: ignore[m
             init.zeros_(module.mask_token)
             for embedding in module.task_embeddings.values():
                 init.trunc_normal_(embedding, std=0.02)
+        elif isinstance(module, M33DTaskFusion):
+            if module.scale is not None:
+                init.zeros_(module.scale)
         elif isinstance(module, M33DModel):
             if module.global_token is not None:
                 init.trunc_normal_(module.global_token, std=0.02)
@@ -195,6 +199,7 @@ class M33DModel(M33DPreTrainedModel):
         keep: Tensors | None = None,
         use_positions: bool = True,
         recorded: bool = False,
+        seen: Tensors | None = None,
     ) -> Tensors:
         """Encode the visible tokens of every input: name -> (B, cls + V, D).
 
@@ -204,6 +209,9 @@ class M33DModel(M33DPreTrainedModel):
         global token comes back under "global", (B, 1, D).
 
         A `recorded` pass is the one whose hidden states and attention weights are read off (see `M33DStateTaps`).
+
+        With `seen`, name -> (B, cls + N) bool of some modalities, those of a shared encoder are one sequence, in which
+        no token attends to one that is not seen (task models, see `task_base_m33d`).
         """
         if keep is not None and JOINT in keep:
             tokens = {JOINT: self._embed_jointly(inputs, keep[JOINT], use_positions)}
@@ -214,7 +222,9 @@ class M33DModel(M33DPreTrainedModel):
                 tokens[name] = self.embeddings[name](pixels, None if keep is None else keep[name], positions)
         encoders = [self._encoder(name) for name in inputs]
         if JOINT in tokens or self.config.joint_encoding or self.global_token is not None:
-            return self._encode_jointly(tokens, encoders[0], recorded)
+            return self._encode_jointly(tokens, encoders[0], recorded, seen)
+        if seen is not None and encoders[0] is encoders[-1]:
+            return self._encode_jointly(tokens, encoders[0], recorded, seen)
         if recorded:
             return dict(zip(tokens, self._in_step(encoders, list(tokens.values()))))
         if len(tokens) == 1 or self.config.encoder_sharing == "separate":
@@ -225,8 +235,10 @@ class M33DModel(M33DPreTrainedModel):
             return dict(zip(tokens, encoder(torch.cat(list(tokens.values()))).chunk(len(tokens))))
         return {name: encoder(sequence) for name, sequence in tokens.items()}
 
-    def _in_step(self, encoders: list[M33DEncoder], sequences: list[torch.Tensor]) -> list[torch.Tensor]:
-        *_, last = self.taps.run(encoders, sequences)
+    def _in_step(
+        self, encoders: list[M33DEncoder], sequences: list[torch.Tensor], seen_BN: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        *_, last = self.taps.run(encoders, sequences, seen_BN)
         return [encoder.normed(states) for encoder, states in zip(encoders, last)]
 
     def _embed_jointly(self, inputs: Tensors, joint_BV: torch.Tensor, use_positions: bool) -> torch.Tensor:
@@ -248,14 +260,20 @@ class M33DModel(M33DPreTrainedModel):
             tokens = own if tokens is None else torch.where(owner == number, own, tokens)
         return cast(torch.Tensor, tokens)
 
-    def _encode_jointly(self, tokens: Tensors, encoder: M33DEncoder, recorded: bool) -> Tensors:
+    def _encode_jointly(
+        self, tokens: Tensors, encoder: M33DEncoder, recorded: bool, seen: Tensors | None = None
+    ) -> Tensors:
         """One sequence through one encoder, the global token (where there is one) at its end."""
         if self.global_token is not None:
             first = next(iter(tokens.values()))
             tokens = {**tokens, GLOBAL: self.global_token.to(first.dtype).expand(first.shape[0], -1, -1)}
         lengths = [sequence.shape[1] for sequence in tokens.values()]
         joined = torch.cat(list(tokens.values()), dim=1)
-        states = self._in_step([encoder], [joined])[0] if recorded else encoder(joined)
+        seen_BN = None
+        if seen:
+            ones = joined.new_ones(joined.shape[:2], dtype=torch.bool).split(lengths, dim=1)
+            seen_BN = torch.cat([seen.get(name, each) for name, each in zip(tokens, ones)], dim=1)
+        states = self._in_step([encoder], [joined], seen_BN)[0] if recorded else encoder(joined, seen_BN)
         return dict(zip(tokens, states.split(lengths, dim=1)))
 
     def _encoder(self, name: str) -> M33DEncoder:

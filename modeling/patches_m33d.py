@@ -56,6 +56,12 @@ def gather_patches(
     return view[rows, index_BK // (h * w), index_BK // w % h, index_BK % w]
 
 
+def tokens_with_pixels(mask_BTCHW: torch.Tensor, tubelet: int, patch: tuple[int, int]) -> torch.Tensor:
+    """(B, N) bool: tokens with at least one pixel of a mask (B, T, 1, H, W)."""
+    view = patch_view(mask_BTCHW.contiguous(), tubelet, patch)
+    return view.flatten(4).any(dim=-1).flatten(1)
+
+
 def channels_last_patches(patches_BKCPPP: torch.Tensor) -> torch.Tensor:
     """(B, K, C, pt, ph, pw) to (B, K, P) with channels fastest, the order of MAE and VideoMAE targets."""
     return patches_BKCPPP.permute(0, 1, 3, 4, 5, 2).flatten(2)

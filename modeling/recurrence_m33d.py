@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from .sequences_m33d import without_unreadable
+
 Recurred = tuple[Tensor, Tensor]
 
 
@@ -27,10 +29,7 @@ def recur(gru: nn.GRU, features: Tensor, mask: Tensor | None, state: Tensor | No
     """
     if mask is None:
         return gru(features, state)
-    mask = mask.bool()
-    features = features.masked_fill(~mask[..., None], 0.0)
-    place = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    lengths = (mask * place).amax(dim=1).clamp_min(1)
+    features, lengths = without_unreadable(features, mask)
     if torch.compiler.is_compiling():
         return recur_by_masks(gru, features, lengths, state)
     packed = pack_padded_sequence(features, lengths.cpu(), batch_first=True, enforce_sorted=False)

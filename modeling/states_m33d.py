@@ -50,7 +50,7 @@ class M33DStateTaps(nn.Module):
         self.attentions = M33DAttentions()
 
     def run(
-        self, encoders: Sequence[M33DEncoder], sequences: Sequence[torch.Tensor]
+        self, encoders: Sequence[M33DEncoder], sequences: Sequence[torch.Tensor], seen_BN: torch.Tensor | None = None
     ) -> Iterator[list[torch.Tensor]]:
         """The sequences after every block; all encoders run in lockstep, block by block.
 
@@ -59,12 +59,14 @@ class M33DStateTaps(nn.Module):
         Args:
             encoders: one per sequence; the same one may occur several times.
             sequences: (B, N_i, D) each.
+            seen_BN: which tokens of a single sequence are attended to; None all.
 
         Yields:
             (B, N_i, D) each. Captured are (B, N, D) before the first and after every block, N the sum of the N_i, and
             (B, heads, N, N) attention weights, 0 between sequences; with register tokens N counts them too, as in
             transformers' DINOv2 with registers.
         """
+        mask = encoders[0].attention_mask(sequences[0], seen_BN)
         sequences = [encoder.registered(sequence) for encoder, sequence in zip(encoders, sequences)]
         lengths = [sequence.shape[1] for sequence in sequences]
         states = _joined(sequences)
@@ -72,7 +74,7 @@ class M33DStateTaps(nn.Module):
             parts = _parts(states, lengths)
             if len(parts) == 1:
                 weights: list[torch.Tensor] = []
-                after = [layers[0](parts[0], weights=weights)]
+                after = [layers[0](parts[0], weights=weights, mask=mask)]
                 if weights:
                     self.attentions(weights[0])
             elif layers[0].attention.config._attn_implementation == "eager":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .fields_m33d import Range
@@ -52,6 +52,8 @@ class TaskHead:
         auto_class: Auto class of transformers that loads it; None where transformers has none.
         parts: first name of its weights -> what reports call that part.
         class_parts: those of `parts` whose rows are classes: of equal shape they are worthless for other classes.
+        class_readers: those of `parts` that read the classes, likewise worthless for others -> the one of `class_parts`
+            that tells.
         weights: regular expressions for the whole names of its weights, so that mistyped ones are still reported.
         fields: configuration fields that shape these weights.
         images_only: whether it works on single images, from encoders of clips too.
@@ -65,6 +67,7 @@ class TaskHead:
     auto_class: str | None
     parts: Mapping[str, str]
     class_parts: tuple[str, ...] = ()
+    class_readers: Mapping[str, str] = field(default_factory=dict)
     weights: tuple[str, ...]
     fields: tuple[str, ...] = ()
     images_only: bool = True
@@ -103,10 +106,29 @@ HEADS: tuple[TaskHead, ...] = (
         task="action_detection",
         model="video_tasks_m33d.M33DForVideoActionDetection",
         auto_class=None,
-        parts={"gru": "the recurrent network", "temporal_classifier": "the temporal classifier"},
+        parts={
+            "gru": "the recurrent network",
+            "tcn": "the temporal convolutions",
+            "refinement_stages": "the refinement stages",
+            "temporal_transformer": "the temporal transformer",
+            "temporal_classifier": "the temporal classifier",
+        },
         class_parts=("temporal_classifier",),
-        weights=(r"^gru\.(?:weight|bias)_[ih]h_l\d+(?:_reverse)?$", rf"^temporal_classifier{PAIR}$"),
-        fields=("temporal_hidden_size", "temporal_num_layers", "temporal_causal"),
+        class_readers={"refinement_stages": "temporal_classifier"},
+        weights=(
+            r"^gru\.(?:weight|bias)_[ih]h_l\d+(?:_reverse)?$",
+            rf"^(?:tcn|refinement_stages\.\d+)\.(?:input|layers\.\d+\.(?:dilated|pointwise)){PAIR}$",
+            rf"^refinement_stages\.\d+\.classifier{PAIR}$",
+            rf"^temporal_transformer\.(?:input|layernorm|layers\.\d+\.(?:layernorm_before|layernorm_after)){PAIR}$",
+            rf"^temporal_transformer\.layers\.\d+\.(?:attention\.(?:qkv|proj)|mlp\.fc[12]){PAIR}$",
+            r"^temporal_transformer\.layers\.\d+\.attention\.(?:relative_positions|outside_token)$",
+            rf"^temporal_classifier{PAIR}$",
+        ),
+        fields=(
+            *("temporal_model", "temporal_hidden_size", "temporal_num_layers", "temporal_causal"),
+            *("temporal_tcn_stages", "temporal_tcn_layers"),
+            *("temporal_attention_window", "temporal_num_attention_heads", "temporal_cameras"),
+        ),
         images_only=False,
         classes=True,
         output=None,
@@ -145,12 +167,32 @@ class HeadFields:
     """The fields of `M33DConfig` that task heads alone read.
 
     Args:
+        task_inputs: what a task model sees: "rgb" (the paper; None means it), "depth", or both. Of both, depth may be
+            missing in part or altogether; depth estimation sees RGB alone.
+        task_fusion: how tokens of separate encoders become one per position (`M33DTaskFusion`): "sum",
+            "concatenation" or "cross_attention"; None is "sum". In a shared encoder both are one sequence and nothing
+            is left to fuse.
+        depth_dropout: probability, per training sample, that a model of both inputs sees no depth; collators draw it.
         head_norm: a layer norm before a dense head (MultiMAE has none).
         classifier_dropout: dropout before the clip classifier (Table 10 "drop out").
         classifier_init_scale: factor of the fresh classifier's weights (VideoMAE).
-        temporal_hidden_size: width, per direction, of the Bi-GRU over the clips of a video (unsaid in the paper).
-        temporal_num_layers, temporal_dropout: layers of that network, and the dropout before its classifier.
-        temporal_causal: one direction only, for online use.
+        temporal_model: what reads the clips of a video: the paper's Bi-GRU, a multi-stage temporal convolutional
+            network (MS-TCN, causal as TeCNO) or a transformer whose attention reaches a fixed number of clips.
+        temporal_hidden_size: its width, of a GRU per direction (unsaid in the paper; MS-TCN: 64).
+        temporal_num_layers: layers of a GRU or a transformer.
+        temporal_dropout: dropout within a temporal convolutional network or a transformer, between the layers of a GRU,
+            and before the classifier of GRU and transformer.
+        temporal_causal: no clip sees a later one, for online use.
+        temporal_tcn_stages, temporal_tcn_layers: stages of a temporal convolutional network, of which all but the first
+            refine the probabilities of the stage before, and dilated layers of a stage.
+        temporal_tcn_smoothing, temporal_tcn_smoothing_limit: weight of the smoothing loss of MS-TCN in each stage, and
+            the difference of log-probabilities beyond which it grows no more; weight 0 goes without (TeCNO).
+        temporal_attention_window: clips that a clip of the transformer attends to in either direction, itself included.
+        temporal_num_attention_heads: heads of the transformer, which must divide `temporal_hidden_size`.
+        temporal_cameras: names of the cameras whose features stand side by side at every clip, in this order; None
+            reads one sequence of features, of several cameras their mean.
+        temporal_camera_dropout: probability in training that a camera of `temporal_cameras` is left out of a whole
+            video, so that the model learns to do without it.
         temporal_frame_stride, temporal_clip_stride: source frames from one frame of a clip to the next, and from one
             clip to the next (None: a clip's span, no overlap), remembered from feature extraction for inference.
         semantic_loss_ignore_index: class id that is not trained on.
@@ -166,13 +208,25 @@ class HeadFields:
             0 goes without. The run scripts take auto, too: a trial on training frames kept back chooses it.
     """
 
+    task_inputs: list[Literal["rgb", "depth"]] | None = None
+    task_fusion: Literal["sum", "concatenation", "cross_attention"] | None = None
+    depth_dropout: float | int = 0.5
     head_norm: bool = False
     classifier_dropout: float | int = 0.0
     classifier_init_scale: float | int = 1e-3
+    temporal_model: Literal["gru", "tcn", "transformer"] = "gru"
     temporal_hidden_size: int = 256
     temporal_num_layers: int = 1
     temporal_dropout: float | int = 0.2
     temporal_causal: bool = False
+    temporal_tcn_stages: int = 4
+    temporal_tcn_layers: int = 10
+    temporal_tcn_smoothing: float | int = 0.15
+    temporal_tcn_smoothing_limit: float | int = 4.0
+    temporal_attention_window: int = 64
+    temporal_num_attention_heads: int = 4
+    temporal_cameras: list[str] | None = None
+    temporal_camera_dropout: float | int = 0.2
     temporal_frame_stride: int = 1
     temporal_clip_stride: int | None = None
     semantic_loss_ignore_index: int = 255
@@ -195,11 +249,19 @@ _BLOCKS = Range(low=1, high=1024)
 _DROP = Range(low=0, below=1)
 
 HEAD_RANGES: Mapping[str, Range] = {
+    "depth_dropout": _DROP,
     "classifier_dropout": _DROP,
     "classifier_init_scale": Range(low=0, high=1e6),
     "temporal_hidden_size": _WIDTH,
     "temporal_num_layers": _BLOCKS,
     "temporal_dropout": _DROP,
+    "temporal_tcn_stages": Range(low=1, high=100),
+    "temporal_tcn_layers": Range(low=1, high=20),
+    "temporal_tcn_smoothing": Range(low=0, high=1e6),
+    "temporal_tcn_smoothing_limit": Range(above=0, high=1e6),
+    "temporal_attention_window": Range(low=1, high=65_536),
+    "temporal_num_attention_heads": _BLOCKS,
+    "temporal_camera_dropout": _DROP,
     "temporal_frame_stride": Range(low=1, high=1_000_000),
     "temporal_clip_stride": Range(low=1, high=1_000_000),
     "semantic_loss_ignore_index": Range(low=-(2**31), high=2**31 - 1),

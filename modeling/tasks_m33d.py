@@ -1,9 +1,9 @@
 # Copyright 2026 the m33d-hf authors. Licensed under the Apache License, Version 2.0.
-"""Fine-tuning models on RGB alone: semantic segmentation and depth estimation."""
+"""Fine-tuning models on images: semantic segmentation, from RGB, depth or both, and depth estimation from RGB."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from .heads_m33d import (
     scaled_stem_channels,
 )
 from .states_m33d import states_are_wanted
-from .task_base_m33d import M33DTaskModel, needed_pixels, single_frame
+from .task_base_m33d import RGB_ALONE, M33DTaskModel, needed_pixels, single_frame
 from .task_losses_m33d import (
     berhu_loss,
     berhu_threshold,
@@ -72,10 +72,10 @@ class M33DDepthEstimatorOutput(DepthEstimatorOutput):
 
 
 class M33DDenseModel(M33DTaskModel):
-    """What dense task models share: they read raw blocks of the RGB encoder."""
+    """What dense task models share: they read raw blocks of the encoder of RGB, or of all `inputs`."""
 
-    def __init__(self, config: M33DConfig) -> None:
-        super().__init__(config, final_norm=config.head_norm)
+    def __init__(self, config: M33DConfig, inputs: Sequence[str] = RGB_ALONE) -> None:
+        super().__init__(config, config.head_norm, inputs)
 
     def _encode(
         self, pixel_values: Tensor, layers: list[int], recorded: bool = False
@@ -92,6 +92,30 @@ class M33DDenseModel(M33DTaskModel):
             encoder = self.m33d.encoders[self.config.encoder_name(self.config.spec("rgb"))]
             states = [encoder.normed(state) for state in states]  # type: ignore[operator]
         return states, (height, width)
+
+    def _encode_last(
+        self,
+        pixel_values: Tensor | None,
+        depth_values: Tensor | None,
+        depth_mask: Tensor | None,
+        recorded: bool,
+    ) -> tuple[Tensor, tuple[int, int], torch.Size]:
+        """Tokens (B, N, D) of the last block, fused where there are two inputs, the (h, w) grid, and (H, W).
+
+        Raises:
+            ConfigError, DataError: see `given_inputs`; clips instead of images.
+        """
+        reader = type(self).__name__
+        if self.task_inputs == RGB_ALONE and depth_values is None and depth_mask is None:
+            pixel_values = needed_pixels(pixel_values)
+            states, grid = self._encode(pixel_values, [self.config.num_hidden_layers - 1], recorded)
+            return states[0], grid, pixel_values.shape[-2:]
+        given = {"pixel_values": pixel_values, "depth_values": depth_values, "depth_mask": depth_mask}
+        pictures = [None if each is None else single_frame(each, reader, name) for name, each in given.items()]
+        inputs, seen_BN = self.given_inputs(*pictures)
+        first = next(iter(inputs.values()))
+        _, height, width = self.m33d.grid_of(first)
+        return self.encode_inputs(inputs, seen_BN, recorded), (height, width), first.shape[-2:]
 
 
 def _check_labels(labels: Tensor, batch: int, size: torch.Size) -> Tensor:
@@ -110,10 +134,10 @@ def _check_labels(labels: Tensor, batch: int, size: torch.Size) -> Tensor:
 
 
 class M33DForSemanticSegmentation(M33DDenseModel):
-    """RGB encoder with the ConvNeXt segmentation head on the last block's raw output."""
+    """Encoders of `task_inputs` with the ConvNeXt segmentation head on the last block's raw output."""
 
     def __init__(self, config: M33DConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, config.task_input_names)
         self.segmentation_head = ConvNeXtSegmentationHead(
             config.hidden_size,
             config.num_labels,  # type: ignore[arg-type]
@@ -135,7 +159,12 @@ class M33DForSemanticSegmentation(M33DDenseModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+        self,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        depth_values: Tensor | None = None,
+        depth_mask: Tensor | None = None,
+        **kwargs: Any,
     ) -> M33DSemanticSegmenterOutput:
         """Segment images.
 
@@ -143,21 +172,21 @@ class M33DForSemanticSegmentation(M33DDenseModel):
             pixel_values: (B, 3, H, W) normalised RGB, sides multiples of the patch; (B, 1, 3, H, W) is the
                 same.
             labels: (B, H, W) int64 class ids, `semantic_loss_ignore_index` where unlabelled.
+            depth_values: (B, 1, H, W) standardised depth for a model whose `task_inputs` have it; None: there is none.
+            depth_mask: bool of that shape, the pixels with depth; None: all that are finite.
 
         Raises:
-            ConfigError: an argument nobody knows.
-            DataError: clips, or labels of another batch, size or type; LabelError for ids outside the classes.
+            ConfigError: an argument nobody knows, no input, or one that the model does not have.
+            DataError: clips, inputs that do not belong together, or labels of another batch, size or type; LabelError
+                for ids outside the classes.
         """
-        refuse_unknown_arguments(kwargs, ["pixel_values", "labels"])
-        pixel_values = needed_pixels(pixel_values)
-        size = pixel_values.shape[-2:]
-        states, grid = self._encode(
-            pixel_values, [self.config.num_hidden_layers - 1], states_are_wanted(self.config, kwargs)
-        )
-        logits = self.segmentation_head(states[0], grid, size)
+        refuse_unknown_arguments(kwargs, ["pixel_values", "labels", "depth_values", "depth_mask"])
+        recorded = states_are_wanted(self.config, kwargs)
+        tokens, grid, size = self._encode_last(pixel_values, depth_values, depth_mask, recorded)
+        logits = self.segmentation_head(tokens, grid, size)
         if labels is None:
             return M33DSemanticSegmenterOutput(logits=logits)
-        labels = _check_labels(labels, pixel_values.shape[0], size)
+        labels = _check_labels(labels, logits.shape[0], size)
         check_class_ids(labels, logits.shape[1], self.config.semantic_loss_ignore_index)
         total, count = cross_entropy_loss(logits.float(), labels, self.config.semantic_loss_ignore_index)
         count = count.float()
@@ -175,6 +204,11 @@ class M33DForDepthEstimation(M33DDenseModel):
     """
 
     def __init__(self, config: M33DConfig) -> None:
+        if config.task_input_names != RGB_ALONE:
+            raise ConfigError(
+                f"task_inputs is {list(config.task_input_names)}, but depth is what depth estimation predicts: it sees "
+                "RGB alone. Leave task_inputs out, or set it to [rgb]."
+            )
         super().__init__(config)
         layers = config.depth_head_layers or evenly_spaced_layers(config.num_hidden_layers)
         if len(layers) != DPT_LEVELS or not all(0 <= layer < config.num_hidden_layers for layer in layers):

@@ -20,9 +20,7 @@ from typing import Any
 import numpy as np
 
 from .errors_m33d import CorruptFileError, MissingDependencyError
-
-# It loads PyAV, which comes before decord: decord's old FFmpeg would otherwise lend PyAV's its symbols.
-from .video_pyav_m33d import available as pyav_available  # noqa: F401
+from .video_pyav_m33d import available as pyav_available
 from .video_times_m33d import FrameTimes, times_of
 
 # Share of frames that decord may replace by copies before it raises; 0 would mean "any".
@@ -36,6 +34,7 @@ _TICKS = 1000
 @functools.cache
 def _library() -> Any | None:
     """decord, loaded when a file is first to be read with it; None where it is not installed or does not load."""
+    pyav_available()  # it loads PyAV, which comes before: decord's old FFmpeg would otherwise lend PyAV's its symbols
     try:
         import decord
     except (ImportError, OSError):  # OSError: a wheel whose libraries do not load

@@ -8,7 +8,8 @@ damaged, or what builds on damage up to the next start point, is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,6 @@ import numpy as np
 from .errors_m33d import CorruptFileError, MissingDependencyError
 from .video_index_m33d import VideoIndex
 
-try:
-    import av
-    import av.video.reformatter
-except ImportError:
-    av = None  # type: ignore[assignment]
-
-_VERSION = int(av.__version__.split(".")[0]) if av is not None else 0
-# Names and comments in old files are Latin-1 or worse; from 19 on PyAV takes them as they are.
-_OPEN_OPTIONS: dict[str, Any] = {"metadata_errors": "ignore"} if _VERSION < 19 else {}
-# From 17 on PyAV converts colours with a pool of threads by default: a child forked beside it hangs.
-_CONVERT_OPTIONS: dict[str, Any] = {"threads": 1} if _VERSION >= 17 else {}
 # "Decoders" that draw text: FFmpeg plays a README as an animation.
 _TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")
 # Going on is cheaper than seeking while the next start point is this close (frames).
@@ -36,29 +26,82 @@ _NEAR = 8
 _PATIENCE = 3000
 
 
+@functools.cache
+def _library() -> Any | None:
+    """PyAV, loaded when a video is first to be read: most runs read none; None where it is not installed."""
+    try:
+        import av
+        import av.video.reformatter
+    except ImportError:
+        return None
+    return av
+
+
+@functools.cache
+def _version() -> int:
+    library = _library()
+    return 0 if library is None else int(library.__version__.split(".")[0])
+
+
+def _open_options() -> dict[str, Any]:
+    # Names and comments in old files are Latin-1 or worse; from 19 on PyAV takes them as they are.
+    return {"metadata_errors": "ignore"} if _version() < 19 else {}
+
+
+def _convert_options() -> dict[str, Any]:
+    # From 17 on PyAV converts colours with a pool of threads by default: a child forked beside it hangs.
+    return {"threads": 1} if _version() >= 17 else {}
+
+
 def available() -> bool:
     """Whether PyAV is installed."""
-    return av is not None
+    return _library() is not None
 
 
 def pyav_errors() -> tuple[type[Exception], ...]:
     """What PyAV raises where a file is damaged."""
-    return (av.FFmpegError, OSError, EOFError, ValueError)
+    library = _library()
+    ours: tuple[type[Exception], ...] = (OSError, EOFError, ValueError)
+    return ours if library is None else (library.FFmpegError, *ours)
 
 
 class VideoFile:
-    """An open container with its video stream; closes with `with`."""
+    """An open container with its video stream; closes with `with`.
 
-    def __init__(self, path: Path, options: dict[str, str] | None = None) -> None:
+    Args:
+        path: the file; with `opened`, only its name in messages.
+        options: for FFmpeg.
+        opened: what PyAV opens instead of the path: an address, or an object with `read`.
+        more: further arguments of `av.open`, such as `timeout`.
+
+    Attributes:
+        broken: reading ended with an error.
+        reason: which, in words; empty without.
+
+    Raises:
+        CorruptFileError: it cannot be opened, or holds no video.
+        MissingDependencyError: PyAV is not installed.
+    """
+
+    def __init__(
+        self, path: Path | str, options: dict[str, str] | None = None, opened: Any = None, **more: Any
+    ) -> None:
+        av = _library()
         if av is None:
             raise MissingDependencyError("reading videos with PyAV requires the package `av`: pip install av")
+        # Pictures on the cover of a recording are streams too.
+        self._cover = getattr(av.stream.Disposition, "attached_pic", 0)
         self.path = path
         self.broken = False
+        self.reason = ""
         try:
             # An absolute path, for FFmpeg takes a name such as "concat:a.mp4" for an address.
-            self.container: Any = av.open(str(path.absolute()), options=options, **_OPEN_OPTIONS)
+            what = str(Path(path).absolute()) if opened is None else opened
+            self.container: Any = av.open(what, options=options, **_open_options(), **more)
         except pyav_errors() as error:
-            raise CorruptFileError(path, f"cannot be opened as a video ({error})") from error
+            # The error of an address holds that, and with it perhaps a password.
+            told = error if opened is None else _plain(error)
+            raise CorruptFileError(path, f"cannot be opened as a video ({told})") from (None if opened else error)
         try:
             self.stream: Any = self._video_stream()
         except CorruptFileError:
@@ -68,7 +111,7 @@ class VideoFile:
         self.stream.codec_context.thread_count = 1
 
     def _video_stream(self) -> Any:
-        cover = getattr(av.stream.Disposition, "attached_pic", 0)
+        cover = self._cover
         streams = [s for s in self.container.streams.video if not (cover and s.disposition & cover)]
         if not streams:
             kinds = sorted({"cover picture" if s.type == "video" else s.type for s in self.container.streams})
@@ -93,18 +136,19 @@ class VideoFile:
         while True:
             try:
                 packet = next(packets, None)
-            except pyav_errors():
-                self.broken = True  # what is missing shows as frames that do not come
+            except pyav_errors() as error:
+                self.broken, self.reason = True, _plain(error)  # what is missing shows as frames that do not come
                 return
             if packet is None:
                 return
             yield packet
 
-    def frames(self, cut: bool = False) -> Iterator[tuple[Any, bool]]:
+    def frames(self, cut: bool = False, note: Callable[[Any], None] | None = None) -> Iterator[tuple[Any, bool]]:
         """Decoded frames in display order, each with whether it is sound.
 
         Args:
             cut: the file breaks off somewhere: leave out what the last packet gives, which decoders take for whole.
+            note: is given every packet before it is decoded.
         """
         sound = True
         held: list[tuple[Any, bool]] = []
@@ -112,7 +156,9 @@ class VideoFile:
             if cut and packet.size == 0:
                 return
             yield from held
-            held = []
+            held.clear()
+            if note is not None:
+                note(packet)
             try:
                 frames = packet.decode()
             except pyav_errors():
@@ -120,9 +166,10 @@ class VideoFile:
                 continue
             for frame in frames:
                 sound = not frame.is_corrupt and (sound or frame.key_frame)
-                held.append((frame, sound))
-        if not cut:
-            yield from held
+                if cut:
+                    held.append((frame, sound))
+                else:
+                    yield frame, sound
 
     def seek(self, key: tuple[int, int, int | None]) -> bool:
         """Move to a start point (`VideoIndex.keys`); False where the container cannot, or lands elsewhere.
@@ -142,6 +189,47 @@ class VideoFile:
         return True
 
 
+def _plain(error: Exception) -> str:
+    """What an error says, without the address that it concerns."""
+    return str(getattr(error, "strerror", None) or type(error).__name__)
+
+
+class Pictures:
+    """Makes upright RGB pictures of one size of decoded frames.
+
+    Args:
+        size: (height, width) of the upright picture; frames of another size (streams may change it) are scaled to it.
+        turns: quarter turns, counter-clockwise, that make a frame upright.
+    """
+
+    def __init__(self, size: tuple[int, int], turns: int) -> None:
+        height, width = size if turns % 2 == 0 else size[::-1]
+        self.coded_size, self.turns = {"height": height, "width": width}, turns
+        library: Any = _library()  # is there: what it converts was read by it
+        self.reformatter = library.video.reformatter.VideoReformatter()
+
+    @classmethod
+    def like(cls, frame: Any) -> Pictures:
+        """Of the size and orientation of a frame."""
+        turns = turns_of(frame)
+        return cls((frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height), turns)
+
+    def fits(self, frame: Any) -> bool:
+        """Whether a frame has the size without being scaled."""
+        return (frame.height, frame.width) == (self.coded_size["height"], self.coded_size["width"])
+
+    def of(self, frame: Any) -> np.ndarray:
+        """(H, W, 3) uint8; raises what `pyav_errors` lists."""
+        rgb = self.reformatter.reformat(frame, format="rgb24", **_convert_options(), **self.coded_size)
+        pixels = rgb.to_ndarray()
+        return np.ascontiguousarray(np.rot90(pixels, self.turns)) if self.turns else pixels
+
+
+def turns_of(frame: Any) -> int:
+    """Quarter turns, counter-clockwise, that make a frame upright, as its file says."""
+    return round(frame.rotation / 90) % 4
+
+
 class _Cursor:
     """Walks forward through a file, seeking where that is worth it."""
 
@@ -150,10 +238,8 @@ class _Cursor:
 
     def __init__(self, path: Path, index: VideoIndex, size: tuple[int, int]) -> None:
         self.path, self.index = path, index
-        height, width = size if index.rotation % 2 == 0 else size[::-1]
-        self.coded_size = {"height": height, "width": width}
         self.file = VideoFile(path)
-        self.reformatter = av.video.reformatter.VideoReformatter()
+        self.pictures = Pictures(size, index.rotation)
         self._rewind()
 
     def __enter__(self) -> _Cursor:
@@ -185,8 +271,8 @@ class _Cursor:
         self._rewind()
         return True
 
-    def fetch(self, number: int) -> np.ndarray:
-        """Decode one frame, a later one than the last, to upright (H, W, 3) uint8.
+    def fetch(self, number: int, wanted: bool = True) -> np.ndarray | None:
+        """Decode one frame, a later one than the last, to upright (H, W, 3) uint8; to nothing unless it is wanted.
 
         Raises:
             CorruptFileError: it does not decode.
@@ -202,8 +288,10 @@ class _Cursor:
                 frame = self._walk_to(number)
         if frame is None:
             raise CorruptFileError(self.path, f"frame {number} of {self.index.count} cannot be decoded")
+        if not wanted:
+            return None
         try:
-            return self._pixels(frame)
+            return self.pictures.of(frame)
         except pyav_errors() as error:
             reason = f"the colours of frame {number} of {self.index.count} cannot be converted to RGB ({error})"
             raise CorruptFileError(self.path, reason) from error
@@ -231,15 +319,14 @@ class _Cursor:
             if found == number:
                 return frame if sound else None
 
-    def _pixels(self, frame: Any) -> np.ndarray:
-        rgb = self.reformatter.reformat(frame, format="rgb24", **_CONVERT_OPTIONS, **self.coded_size)
-        pixels = rgb.to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, self.index.rotation)) if self.index.rotation else pixels
-
 
 def decode(
-    path: Path, index: VideoIndex, size: tuple[int, int], numbers: Iterable[int]
-) -> Iterator[tuple[int, np.ndarray]]:
+    path: Path,
+    index: VideoIndex,
+    size: tuple[int, int],
+    numbers: Iterable[int],
+    wanted: Callable[[int], bool] | None = None,
+) -> Iterator[tuple[int, Any]]:
     """Decode frames in ascending order, each once, at constant memory.
 
     Args:
@@ -247,13 +334,14 @@ def decode(
         index: of `scan`.
         size: (height, width) of the upright picture; frames of another size (streams may change it) are scaled to it.
         numbers: ascending frame numbers.
+        wanted: whether the pixels of a frame are; the others are decoded, but not converted to RGB.
 
     Yields:
-        (number, (H, W, 3) uint8 RGB).
+        (number, (H, W, 3) uint8 RGB, or None where they are not wanted).
 
     Raises:
         CorruptFileError: a frame that does not decode, or only with damage.
     """
     with _Cursor(path, index, size) as cursor:
         for number in numbers:
-            yield number, cursor.fetch(number)
+            yield number, cursor.fetch(number, wanted is None or wanted(number))

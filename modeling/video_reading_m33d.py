@@ -13,9 +13,10 @@ gives way to another for a file that it refuses.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -167,6 +168,32 @@ def iterate_video(
     yield from _decode(path, info, range(start, end, step))
 
 
+def iterate_wanted(
+    path: str | Path, wanted: Callable[[int], bool], start: int = 0, info: VideoInfo | None = None
+) -> Iterator[tuple[int, np.ndarray | None]]:
+    """`iterate_video` to the end for who needs some of the frames; damage shows in the others as well.
+
+    Args:
+        path: a file, or a folder of pictures.
+        wanted: whether the pixels of a frame are; the others are not converted to RGB.
+        start: the first frame.
+        info: as for `iterate_video`.
+
+    Yields:
+        (frame number, (H, W, 3) uint8 RGB, or None where they are not wanted).
+
+    Raises:
+        ConfigError: a negative start.
+        CorruptFileError: a frame that does not decode, or what `probe_video` raises.
+    """
+    if start < 0:
+        raise ConfigError(f"start is {start}; it must be at least 0")
+    path = Path(path)
+    info = _inspect(path, "auto", counted=True) if info is None else _present(path, info)
+    for number, frame in _decode(path, info, range(start, info.num_frames), wanted):
+        yield number, frame if wanted(number) else None
+
+
 def _present(path: Path, info: VideoInfo) -> VideoInfo:
     if not path.exists():
         raise CorruptFileError(path, "does not exist")
@@ -242,13 +269,15 @@ def _info(size: tuple[int, int], backend: str, index: VideoIndex, times: FrameTi
     return VideoInfo(index.count, times.fps if times else None, *size, backend, index, uneven, lacks)
 
 
-def _decode(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Frames in ascending order from the backend of `info`."""
+def _decode(
+    path: Path, info: VideoInfo, numbers: Sequence[int], wanted: Callable[[int], bool] | None = None
+) -> Iterator[tuple[int, Any]]:
+    """Frames in ascending order from the backend of `info`; not always the pixels of those that are not wanted."""
     size = (info.height, info.width)
     if info.backend == "frames":
         yield from _decode_folder(path, info, numbers)
     elif info.backend == "pyav":
-        yield from decode_pyav(path, info.index or scan_pyav(path)[0], size, numbers)
+        yield from decode_pyav(path, info.index or scan_pyav(path)[0], size, numbers, wanted)
     else:
         for number, frame in decode_decord(path, numbers, info.index is not None and info.index.seekable_by_number):
             if frame.shape[:2] != size:

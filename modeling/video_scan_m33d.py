@@ -16,11 +16,11 @@ from typing import Any
 from .errors_m33d import CorruptFileError
 from .video_header_m33d import announced_seconds, breaks_off, last_of_all_streams
 from .video_index_m33d import VideoIndex, compact
-from .video_pyav_m33d import VideoFile, pyav_errors
+from .video_pyav_m33d import VideoFile, pyav_errors, turns_of
 from .video_times_m33d import SPARE_FRAMES, missing_end
 
 # VP8 stores frames that are never shown as packets of their own: only decoding tells how many frames there are.
-_HIDDEN_FRAME_CODECS = ("vp8",)
+HIDDEN_FRAME_CODECS = ("vp8",)
 # Containers with an index of their own, in which decord's seeks are right (those in MPEG-TS are not).
 _INDEXED = ("avi", "matroska", "mov")
 # Sound that ends this close to the announced end (seconds) shows that nothing is cut off.
@@ -105,7 +105,7 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
         promised = file.stream.frames
         rate = file.stream.average_rate or file.stream.guessed_rate
         container = file.container.format.name.split(",")[0]
-        hides = file.stream.codec_context.name in _HIDDEN_FRAME_CODECS
+        hides = file.stream.codec_context.name in HIDDEN_FRAME_CODECS
         tick = file.stream.time_base
         announced, shared = announced_seconds(container, file.container, file.stream, path)
     if promised not in (0, packets.count) and not _fills(packets, container, promised):
@@ -127,7 +127,7 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     checked = container == "avi"
     stamped = [(pts, dts, at if checked else None) for pts, dts, _, at in packets.keys if pts is not None]
     keys = [(pts, pts if dts is None else dts, at) for pts, dts, at in stamped]
-    turns = round(frame.rotation / 90) % 4
+    turns = turns_of(frame)
     index = replace(
         index,
         keys=tuple(sorted(keys, key=lambda key: key[:2])) if index.pts else (),

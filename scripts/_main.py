@@ -49,12 +49,12 @@ def _tell_what_answers(error: M33DError, task_name: str, words: list[str]) -> No
     """The command that answers an error, if there is one; on the first process only."""
     if os.environ.get("RANK", "0") != "0":
         return
-    from m33d_hf.training.recipe.parsing import parse_arguments
+    from m33d_hf.training.recipe.parsing import resolve
     from m33d_hf.training.showing.command_words import started_as
     from m33d_hf.training.showing.next_commands import after_error, told
 
     try:
-        args = parse_arguments(words, task_name)
+        args = resolve(words, task_name).args  # what is still open, as in the recipes for own data, plays no part
     except M33DError:
         return  # the error was about the words themselves
     for line in told(after_error(error, args, started_as(task_name, words))):
@@ -110,12 +110,13 @@ def _perform(settled: Settled, task_name: str, words: list[str]) -> int:
         return 0
     from m33d_hf.training.prior.choosing import with_prior_weight
 
-    settled = with_prior_weight(settled)
     if not settled.args.hub.push:
+        settled = with_prior_weight(settled)
         return train(settled.args, task, settled.decided, command).exit_code
     from m33d_hf.hub.best_checkpoints import publisher_of_run
 
-    with publisher_of_run(settled.args) as publish:
+    with publisher_of_run(settled.args) as publish:  # a hub that refuses us does so before the trial
+        settled = with_prior_weight(settled)
         trained = train(settled.args, task, settled.decided, command, publish)
         publish.wait_at_the_end = trained.interrupted_by is None
     return trained.exit_code

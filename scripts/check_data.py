@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from m33d_hf.training.processes.program import program
+from m33d_hf.training.processes.program import importing, program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,11 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if "-h" in words or "--help" in words:
             return _help(words)
-        from m33d_hf.data.remembering import remembering
-        from m33d_hf.inspection.doctor import check_data
-        from m33d_hf.inspection.request import read_request
+        with importing():
+            from m33d_hf.data.remembering import remembering
+            from m33d_hf.inspection.doctor import check_data
+            from m33d_hf.inspection.request import read_request
 
-        request = read_request(words, _parser())
+            request = read_request(words, _parser())
         with remembering():  # training and evaluation share a folder
             return check_data(request, say=lambda text: print(text, flush=True))
     except (M33DError, OSError) as error:

@@ -29,6 +29,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, help="folder to write; it must not hold anything")
     parser.add_argument("--to", required=True, choices=FORMATS, help="see above")
     parser.add_argument("--opset", type=int, default=20, help="of ONNX (18 to 23)")
+    parser.add_argument(
+        "--inputs",
+        nargs="+",
+        choices=("rgb", "depth"),
+        help="what the graph of a model of RGB and depth is given; default: all of its task_inputs",
+    )
     parser.add_argument("--no_fp16", action="store_true", help="no float16 file beside the float32 one of ONNX")
     return parser
 
@@ -74,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from m33d_hf.weights.export import ExportOptions, export_model
 
     try:
-        report = export_model(given.input, given.output, given.to, ExportOptions(given.opset, not given.no_fp16))
+        options = ExportOptions(given.opset, not given.no_fp16, given.inputs)
+        report = export_model(given.input, given.output, given.to, options)
     except M33DError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -25,14 +25,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--format",
         default="png",
-        help=(
-            "for videos: png (a folder of 16-bit PNG per video) or parquet (a file per video)"
-        ),
+        help=("for videos: png (a folder of 16-bit PNG per video) or parquet (a file per video)"),
     )
     add("--kind", default="auto", help="metric, inverse, relative, or auto (from the model's configuration)")
-    add(
-        "--items", default="auto", help="images, videos (folders of pictures are videos too), or auto if clear"
-    )
+    add("--items", default="auto", help="images, videos (folders of pictures are videos too), or auto if clear")
     add("--batch_size", type=int, default=8, help="pictures per forward pass")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ..; auto: the GPU of the local rank, otherwise the CPU")
     add("--short_side", type=int, help="largest short side of the stored depth; default: that of the pictures")

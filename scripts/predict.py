@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--calibration", type=Path, help="file with the colour camera's intrinsics, for points (docs/cameras.md)")
     add("--field_of_view", type=float, default=60.0, help="degrees across the longer side, without both (default 60)")
     add("--kind", default="auto", help="of depth: metric, inverse, relative, or auto (from the configuration)")
-    add("--depth", type=Path, help="folder of depth maps named as the pictures, for reconstructions")
+    add("--depth", type=Path, help="folder of measured depth named as pictures or videos, for models that see it")
     add("--depth_unit", help="unit of these maps, such as millimetre, where the model does not know it")
     add("--top_k", type=int, default=5, help="classes that are listed of a clip (default 5)")
     add("--clips", type=int, default=1, help="clips of a video whose probabilities are averaged (default 1)")

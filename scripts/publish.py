@@ -11,8 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from m33d_hf.errors import M33DError
+from m33d_hf.data.plural import plural
+from m33d_hf.errors import ConfigError, M33DError
 from m33d_hf.training.processes.program import program
+
+RELEASED_ONLY = (
+    "the Space installs the release of m33d-hf of this version from PyPI and does not start where there is none; "
+    "--space_requirement says from where else (docs/publishing.md)"
+)
+PRIVATE_SPACE = "a Space cannot read a private model by itself: in its settings, give it a token as the secret HF_TOKEN"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,11 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--as-stock", "--as_stock", action="store_true", help="export to VideoMAE or ViT: no code in the repository")
     add("--include_pictures", action="store_true", help="upload the run's pictures, which show its data")
     add("--space", metavar="ORG/NAME", help="also make or renew a Space with the web page for this model")
-    add("--private", action="store_true", help="create the repository as private")
+    add("--space_requirement", metavar="LINE", help="how pip gets this package there; default: its release")
+    add("--private", action="store_true", help="create the repository as private, and the Space")
     add("--tag", help="of the commit; default: a digest of all files")
     add("--revision", help="branch; default: main")
     add("--folder", type=Path, help="leave the files in this new folder, too")
-    add("--dry_run", action="store_true", help="show the files and the card, send nothing")
+    add("--dry_run", action="store_true", help="show the files, the card and the Space, send nothing")
     return parser
 
 
@@ -50,6 +58,8 @@ def _run(given: argparse.Namespace) -> int:
     from m33d_hf.hub.options import PublishOptions
     from m33d_hf.hub.publishing import publish
 
+    if given.space_requirement is not None and given.space is None:
+        raise ConfigError("--space_requirement is for a Space; pass --space ORG/NAME too.")
     options = PublishOptions(
         repo=given.repo,
         evaluations=given.evaluation,
@@ -65,32 +75,44 @@ def _run(given: argparse.Namespace) -> int:
         space=given.space,
     )
     done = publish(given.run, options, given.folder, given.dry_run)
-    for note in done.notes:
+    for note in [*done.notes, *_notes_on_space(given)]:
         print(f"note: {note}", file=sys.stderr)
     for name, size in done.files:
         print(f"{size:>12,}  {name}")
     if done.card and given.dry_run:
         print(f"\n{done.card}")
     if done.sent is None:
-        print(f"{len(done.files)} files; nothing was sent (--dry_run)")
+        if given.space is not None:
+            _show_space(given)
+        print(f"{plural(len(done.files), 'file')}; nothing was sent (--dry_run)")
         return 0
-    print(f"{len(done.files)} files in {done.sent.url}, tag {done.sent.tag}")
+    print(f"{plural(len(done.files), 'file')} in {done.sent.url}, tag {done.sent.tag}")
     if given.space is not None:
-        print(f"Space: {_send_space(given.space, done.sent.repo, given.private or None)}")
+        from m33d_hf.demo.space import publish_space
+
+        made = publish_space(given.space, done.sent.repo, given.private or None, given.space_requirement)
+        print(f"Space: {made.url}")
     return 0
 
 
-def _send_space(space: str, model: str, private: bool | None) -> str:
-    """Publish the web page for a published model; returns its address."""
-    from tempfile import TemporaryDirectory
+def _notes_on_space(given: argparse.Namespace) -> list[str]:
+    """What has to be there before the Space works."""
+    if given.space is None:
+        return []
+    return [
+        *([RELEASED_ONLY] if given.space_requirement is None else []),
+        *([PRIVATE_SPACE] if given.private else []),
+    ]
 
-    from m33d_hf.demo.space import write_space
-    from m33d_hf.modeling.hub_upload_m33d import Destination, send_folder
 
-    with TemporaryDirectory() as folder:
-        write_space(folder, model)
-        to = Destination(space, kind="space", private=private, space_sdk="gradio")
-        return send_folder(Path(folder), to, f"The web page for {model}").url
+def _show_space(given: argparse.Namespace) -> None:
+    """Print what the Space would hold."""
+    from m33d_hf.demo.space import SDK, space_files
+
+    kind = "a private Space" if given.private else "a Space"
+    print(f"\n{given.space}: {kind} with the SDK {SDK}, created where it is missing, would get in one commit:")
+    for name, text in sorted(space_files(given.repo, requirement=given.space_requirement).items()):
+        print(f"{len(text.encode()):>12,}  {name}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from m33d_hf.training.processes.program import program
+from m33d_hf.training.processes.program import continuable, program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,8 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--plan",
         default="core",
-        help="core: the main methods; parts: M33D+ without each of its parts; masks, initialisation: Tables 6 and 7; "
-        "labels: Figure 2 and Table 2; clips; gpu: core on one large GPU; earlier: reproduction, longer, exploration",
+        help="core: the main methods; search: what could be better; confirm: what it chose; parts: M33D+ without each "
+        "of its parts; masks, initialisation: Tables 6 and 7; labels: Figure 2 and Table 2; temporal; clips; gpu: core "
+        "on one large GPU; demo, demo-video: those of make; "
+        "earlier: reproduction, longer, exploration",
     )
     parser.add_argument("--output_dir", type=Path, help="output folder; default: outputs/PLAN-BUDGET")
     parser.add_argument("--workers", type=int, help="number of processes; default: one per core, at most 8")
@@ -30,43 +31,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--update_readme",
         action="store_true",
-        help="put the tables of --output_dir (default: results/rooms) into README.md and docs/evidence.md",
+        help="put the committed results of --plan, results/PLAN/results.json, into README.md and docs/evidence.md",
     )
     options = parser.parse_args(argv)
 
-    # The shell's `kill` ends like Ctrl-C: workers are told, save, and the next call continues.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from m33d_hf.errors import M33DError
-    from m33d_hf.experiments.driver import report, run
-    from m33d_hf.experiments.reading import as_tables
-    from m33d_hf.experiments.report.reproduction import update_documents
-    from m33d_hf.experiments.report.results import load_results
+    return continuable(lambda: _run(options))
 
+
+def _run(options: argparse.Namespace) -> int:
+    from m33d_hf.experiments.driver import report, run
+
+    if options.update_readme:
+        return _update_documents(options.plan, options.output_dir)
     folder = options.output_dir or Path("outputs") / f"{options.plan}-{options.budget}"
-    try:
-        if options.update_readme:
-            results = load_results(options.output_dir or Path("results/rooms"))
-            changed = update_documents(Path(), as_tables(results))
-            news = f"updated: {', '.join(map(str, changed))}" if changed else ""
-            print(news or "README.md and docs/evidence.md are up to date")
-            return 0
-        if options.report_only:
-            return report(folder)
-        return run(
-            options.plan,
-            folder,
-            options.budget,
-            options.workers,
-            options.fresh,
-            options.cache_dir,
-            options.dry_run,
-        )
-    except M33DError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command to continue", file=sys.stderr)
-        return 130
+    if options.report_only:
+        return report(folder)
+    return run(
+        options.plan,
+        folder,
+        options.budget,
+        options.workers,
+        options.fresh,
+        options.cache_dir,
+        options.dry_run,
+    )
+
+
+def _update_documents(plan: str, folder: Path | None) -> int:
+    """Write what the documents show of a plan, from `folder` or where its results are committed."""
+    from m33d_hf.experiments.reading import as_tables
+    from m33d_hf.experiments.report.documents import committed_folder, update_documents
+    from m33d_hf.experiments.report.results import RESULTS, load_results
+
+    found = folder or committed_folder(Path(), plan)
+    there = folder is not None or (found / RESULTS).is_file()
+    changed = update_documents(Path(), plan, as_tables(load_results(found)) if there else None)
+    if not there:
+        print(f"there is no {found / RESULTS}: the documents say that the plan was not run in full yet")
+    print(f"updated: {', '.join(map(str, changed))}" if changed else "the documents are up to date")
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from m33d_hf.training.processes.program import program
+from m33d_hf.training.processes.program import continuable, program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,23 +22,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report_only", action="store_true", help="only write the reports again, from results.json")
     options = parser.parse_args(argv)
 
-    # The shell's `kill` ends like Ctrl-C: workers are told, save, and the next call continues.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    from m33d_hf.errors import M33DError
+    return continuable(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     from m33d_hf.experiments.driver import report, run
 
     plan = "demo-video" if options.part == "video" else "demo"
     folder = options.output_dir or Path("outputs") / plan
-    try:
-        if options.report_only:
-            return report(folder)
-        return run(plan, folder, options.budget, options.workers, options.fresh, options.cache_dir)
-    except M33DError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command to continue", file=sys.stderr)
-        return 130
+    if options.report_only:
+        return report(folder)
+    return run(plan, folder, options.budget, options.workers, options.fresh, options.cache_dir)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One thread, no network, no cache outside the test's own folder: what every test may count on; and their order."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
+# A shell lets what it starts in the background ignore ^C, and Python then sets no handler; some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 preload()
 
 # The longest first, so that no process is left alone with one of them at the end.

@@ -20,27 +20,32 @@ from m33d_hf import (
     M33DForDepthEstimation,
     M33DForPreTraining,
     M33DForSemanticSegmentation,
+    M33DForVideoActionDetection,
     M33DForVideoClassification,
 )
 from m33d_hf.data.sources import SOURCES
+from m33d_hf.experiments.compute import Compute
+from m33d_hf.experiments.few_labels import jobs_of_study
 from m33d_hf.inference.preparation.arguments import parse_preparation
 from m33d_hf.inference.preparation.options import PreparationOptions
 from m33d_hf.inspection.proposed_recipes import checked_as
 from m33d_hf.inspection.request import add_options
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.scripts import few_labels
 from m33d_hf.training.recipe.help import help_text
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.task_names import TASKS
 from m33d_hf.training.tasks.building import save_processor
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("README.md", "WEIGHTS.md", "CONTRIBUTING.md", "benchmarks/README.md", "results/README.md")
+OUTSIDE = ("README.md", "WEIGHTS.md", "CONTRIBUTING.md", "benchmarks/README.md", "results/README.md",
+           "results/archive/README.md")  # fmt: skip
 PAGES = [*OUTSIDE, *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
 TASK_OF = {f"run_{task}.py": task for task in TASKS} | {"run_pretrain.py": "pretraining"}
 # What stands for something of the reader's own, in lines that cannot be typed as they are.
 OPEN = re.compile(r"\.\.\.")
 # Programs of others whose lines are shown and not checked further.
-OTHERS = {"pytest", "export", "#SBATCH", "sbatch", "hf", "aws", "cd", "git", "apt", "[", "exit"}
+OTHERS = {"pytest", "export", "#SBATCH", "sbatch", "hf", "aws", "cd", "cp", "git", "apt", "[", "exit"}
 LANGUAGES = {"bash", "python", "py", "json", "yaml", "text", ""}
 
 
@@ -75,7 +80,7 @@ def test_other_lines_of_the_shell_name_what_exists(page: str) -> None:
         if words[0] == "make":
             for target in (word for word in words[1:] if "=" not in word):
                 assert re.search(rf"(?m)^{target}:", makefile), line
-        elif words[:2] == ["pip", "install"]:
+        elif words[:2] in (["pip", "install"], ["pip", "wheel"]):
             extras = re.findall(r"\[([\w,]+)\]", line)
             assert [
                 name for name in ",".join(extras).split(",") if name and name not in setup["options.extras_require"]
@@ -153,6 +158,10 @@ def test_scripts_and_their_settings_exist(page: str) -> None:
             resolve(rest, "semantic_segmentation" if "--dense" in words else "video_classification")
         elif script.name == "check_data.py":
             _task_of_check(words[place + 1 :])
+        elif script.name == "few_labels.py":
+            study = few_labels.study_of(*few_labels.read(words[place + 1 :]))
+            study.check()
+            jobs_of_study(study, Path("outputs"), Compute())  # which resolves the command line of every run
         else:
             text = script.read_text(encoding="utf-8")
             flags = [word.split("=")[0] for word in words[place + 1 :] if word.startswith("--")]
@@ -180,7 +189,8 @@ def test_the_readme_is_short_and_opens_with_its_uses() -> None:
         text.index(heading) for heading in ("## Install", "## Load", "## Your own frames", "## Fine-tune", "## Results")
     ]
     assert places == sorted(places)
-    assert re.findall(r"^\| ---", text, flags=re.M) == ["| ---"], "one table of results"
+    tables = int((ROOT / "results" / "core" / "results.json").is_file())
+    assert re.findall(r"^\| ---", text, flags=re.M) == ["| ---"] * tables, "one table of results, once there are some"
 
 
 def test_the_direction_of_the_best_checkpoint_is_said() -> None:
@@ -195,11 +205,14 @@ def test_the_direction_of_the_best_checkpoint_is_said() -> None:
 def _trained(folder: Path) -> None:
     """Models of the rooms recipes, untrained, in the folders that the snippets read; and the committed checkpoints."""
     (folder / "checkpoints").symlink_to(ROOT / "checkpoints")
+    causal = ["--model.temporal_causal", "true"]
     kinds = {
         "semseg": ("semantic_segmentation", "rooms/semseg", M33DForSemanticSegmentation, []),
+        "semseg_rgbd": ("semantic_segmentation", "rooms/semseg_rgbd", M33DForSemanticSegmentation, []),
         "pre": ("pretraining", "rooms/pretrain", M33DForPreTraining, ["--method", "rgbd_mae"]),
         "depth": ("depth_estimation", "rooms/depth", M33DForDepthEstimation, []),
         "actions": ("video_classification", "rooms/actions", M33DForVideoClassification, []),
+        "phases2": ("action_detection", "rooms/phases_temporal", M33DForVideoActionDetection, causal),
     }
     for name, (task, recipe, cls, more) in kinds.items():
         args = resolve(["--recipe", recipe, *more], task).args

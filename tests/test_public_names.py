@@ -31,7 +31,7 @@ def test_version_is_that_of_the_metadata(repository: Path) -> None:
 
 
 def test_import_takes_milliseconds() -> None:
-    code = "import time; t = time.perf_counter(); import m33d_hf; print(time.perf_counter() - t)"
+    code = "import time; t = time.process_time(); import m33d_hf; print(time.process_time() - t)"
     assert min(float(_run(code)) for _ in range(3)) < 0.2
 
 

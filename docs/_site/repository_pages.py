@@ -23,10 +23,11 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/README.md": "benchmarks.md",
     "results/README.md": "results.md",
-    "results/rooms/tables.md": "results/rooms/tables.md",
-    "results/rooms/answers.md": "results/rooms/answers.md",
-    "results/longer/tables.md": "results/longer/tables.md",
-    "results/longer/answers.md": "results/longer/answers.md",
+    "results/archive/README.md": "results/archive/README.md",
+    "results/archive/rooms/tables.md": "results/archive/rooms/tables.md",
+    "results/archive/rooms/answers.md": "results/archive/rooms/answers.md",
+    "results/archive/longer/tables.md": "results/archive/longer/tables.md",
+    "results/archive/longer/answers.md": "results/archive/longer/answers.md",
 }
 ATTACHED = {"LICENSE": "LICENSE.txt", "CITATION.cff": "CITATION.cff"}
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")

@@ -34,6 +34,10 @@ class LongVideo(Protocol):
         """Stable name of the video, that of its handle."""
 
     @property
+    def group(self) -> str:
+        """What splits and shares of labels keep together: the case that it shows, else its key."""
+
+    @property
     def handle(self) -> VideoHandle:
         """Reads its frames."""
 

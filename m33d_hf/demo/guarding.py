@@ -11,6 +11,18 @@ from typing import Any, TypeVar
 
 from m33d_hf.errors import M33DError
 
+LEAST_SECONDS = 10.0
+HEADING = "This did not work"
+NO_RESULT = "No result"
+READ_PER_SECOND = 10.0  # characters; half of what silent reading takes in, as the eye is elsewhere at first
+# gradio writes "Error" over every message and into every empty result, whatever title it was given. These names are its
+# own: where it changes them, its word comes back.
+STYLE = f"""
+.toast-title.error, [data-testid=status-tracker] .error {{ font-size: 0 }}
+.toast-title.error .toast-count {{ font-size: 1rem }}
+.toast-title.error::before {{ content: "{HEADING} "; font-size: 1rem }}
+[data-testid=status-tracker] .error::before {{ content: "{NO_RESULT}"; font-size: 1rem }}
+"""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Uploads lie in a folder that is named by their digest, below one of the server's own.
 _FOLDERS = re.compile(r"\S*/(?=[^/\s]+\.\w{1,5}\b)")
@@ -33,16 +45,24 @@ def guarded(function: _Function) -> _Function:
     def call(*given: Any, **named: Any) -> Any:
         import gradio
 
-        settings = {"duration": None, "title": "This did not work", "print_exception": False}
         try:
             return function(*given, **named)
         except gradio.Error:
             raise
         except M33DError as error:
-            raise gradio.Error(for_visitors(str(error)), **settings) from None
+            raise _told(for_visitors(str(error))) from None
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             words = f"This failed ({type(error).__name__}). The details are in the log of the page's server."
-            raise gradio.Error(words, **settings) from None
+            raise _told(words) from None
 
     return call  # type: ignore[return-value]
+
+
+def _told(words: str) -> Exception:
+    """A message on the page for as long as it takes to read it: it lies over what the page draws."""
+    import gradio
+
+    seconds = max(LEAST_SECONDS, len(words) / READ_PER_SECOND)
+    told: Exception = gradio.Error(words, duration=seconds, title=HEADING, print_exception=False)
+    return told

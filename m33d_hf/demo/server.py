@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.demo.guarding import STYLE
 from m33d_hf.demo.models import Models, find_models
 from m33d_hf.demo.page import build_page, need_gradio
 from m33d_hf.errors import ConfigError
@@ -91,6 +92,7 @@ class Server:
                 ssr_mode=False,
                 max_file_size=int(options.max_upload_mb * 2**20),
                 footer_links=[],
+                css=STYLE,
             )
         except OSError as error:
             self.close()

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from m33d_hf.data.files.files import load_map
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import CorruptFileError, DataError
 from m33d_hf.modeling.depth_input_m33d import decoded
@@ -90,10 +91,13 @@ def read_clip_depth(paths: Sequence[str], frames: int, size: tuple[int, int], un
     if len(paths) == 1 and Path(paths[0]).suffix.lower() == ".npy":
         stack = _stack(Path(paths[0]))
         if len(stack) != frames:
-            raise DataError(f"{Path(paths[0]).name} holds {len(stack)} maps, the video {frames} frames.")
+            raise DataError(f"{Path(paths[0]).name} holds {plural(len(stack), 'map')}, the video {frames} frames.")
         return np.stack([_fitted(Path(paths[0]).name, values, size, unit) for values in stack])
     if len(paths) != frames:
-        raise DataError(f"{len(paths)} depth maps were given, the video has {frames} frames: drop one for each frame.")
+        raise DataError(
+            f"{plural(len(paths), 'depth map')} {agree(len(paths), 'was', 'were')} given, the video "
+            f"has {frames} frames: drop one for each frame."
+        )
     return np.stack([read_depth_upload(path, size, unit) for path in sorted(paths, key=_in_order)])
 
 

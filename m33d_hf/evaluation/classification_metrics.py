@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import write_text_atomically
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import LabelError
 
@@ -20,7 +20,7 @@ TOP = 5
 PREDICTIONS = "predictions.csv"
 CONFUSION = "confusion.csv"
 CONFUSION_FIGURE = "confusion_matrix.png"
-View = tuple[int, int]
+View = tuple[int, ...]
 
 
 @dataclass
@@ -30,7 +30,8 @@ class VideoScore:
     Attributes:
         key: its name.
         label: class id, 255 if it has none.
-        views: (segment, crop) -> (softmax (L,), cross-entropy; NaN without a label). float64.
+        views: (segment, crop) -> (softmax (L,), cross-entropy; NaN without a label). float64. Those of further cameras
+            of a case have their number behind.
     """
 
     key: str
@@ -82,7 +83,7 @@ class VideoScores:
         if values.shape != (len(indices), self.num_classes) or not len(indices) == len(views) == len(keys) == len(ids):
             raise LabelError(
                 f"logits have shape {values.shape}, expected ({len(indices)}, {self.num_classes}); there are "
-                f"{len(indices)} videos, {len(views)} views, {len(keys)} keys and {len(ids)} labels"
+                f"{plural(len(indices), 'video')}, {len(views)} views, {len(keys)} keys and {plural(len(ids), 'label')}"
             )
         logs = _log_softmax(values)
         for row, (index, view, key, label) in enumerate(zip(indices, views, keys, ids.tolist(), strict=True)):
@@ -108,6 +109,26 @@ class VideoScores:
         whole = VideoScores(self.num_classes)
         for part in gather_object([self]):
             whole.merge(part)
+        return whole
+
+    def joined(self, together: Mapping[int, int]) -> VideoScores:
+        """Clips of further cameras as more views of those of the first one, whose key and label count.
+
+        Args:
+            together: number of a clip -> that of the first camera at the same moment. Where that one could not be read,
+                the next one stands for it.
+        """
+        whole = VideoScores(self.num_classes)
+        for index in sorted(self.videos, key=lambda index: (index in together, index)):
+            video, place = self.videos[index], together.get(index, index)
+            if place not in whole.videos:
+                whole.videos[place] = VideoScore(video.key, video.label, dict(video.views))
+                continue
+            first = whole.videos[place]
+            for view, (shares, _) in video.views.items():
+                loss = math.nan if first.label == IGNORE_INDEX else -float(np.log(shares[first.label]))
+                further = (*view, index)
+                first.views[further] = shares, loss
         return whole
 
     def table(self) -> ScoreTable:
@@ -219,21 +240,13 @@ def write_predictions(table: ScoreTable, names: Sequence[str], path: Path) -> No
             ]
         )
     header = ["key", "label", "predicted", "correct", "label_probability", "predicted_probability", "top5", "views"]
-    _write_csv(path, header, rows)
+    write_text_atomically(path, csv_text(header, rows))
 
 
 def write_confusion(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Write the counts: a line per label, a column per prediction, names in the first line and the first column."""
     rows = [[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)]
-    _write_csv(path, ["label \\ predicted", *names], rows)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text_atomically(path, text.getvalue())
+    write_text_atomically(path, csv_text(["label \\ predicted", *names], rows))
 
 
 def _log_softmax(values: np.ndarray) -> np.ndarray:

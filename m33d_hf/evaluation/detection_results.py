@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.evaluation.detection_metrics import frame_accuracy, frame_scores, mean_average_precision
@@ -20,6 +19,9 @@ from m33d_hf.evaluation.frame_votes import frame_phases, frame_probabilities
 from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 
 MODELS = ("temporal", "clipwise")
+VIDEOS = "videos.csv"
+DIGITS = 6
+"""Decimals of the shares in the tables of an evaluation."""
 
 
 @dataclass
@@ -140,16 +142,7 @@ def write_results(
     folder: Path, rows: Sequence[dict[str, Any]], names: Sequence[str], metrics: dict[str, float], absent: list[str]
 ) -> None:
     """Write `videos.csv` (a line per row, see `video_rows`) and `scores.json` into `folder`, replacing older ones."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _shown(value) for name, value in row.items()} for row in rows)
-    write_text_atomically(folder / "videos.csv", text.getvalue())
+    table = csv_text(list(rows[0]), ([row[name] for name in rows[0]] for row in rows), DIGITS)
+    write_text_atomically(folder / VIDEOS, table)
     summary = {"classes": list(names), "absent_classes": absent, "metrics": metrics, "videos": len(rows)}
     write_text_atomically(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.4f}"
-    return value

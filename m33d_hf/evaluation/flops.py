@@ -7,7 +7,7 @@ does not see the fused kernels of the CPU, and counts those of a GPU with what t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -51,18 +51,27 @@ def count_pretraining(config: M33DConfig, batch_size: int = 1) -> FlopCount:
     return _counted(config.to_json_string(use_diff=False), "pretraining", batch_size)
 
 
-def count_task(config: M33DConfig, task: str) -> FlopCount:
-    """Count one sample of a fine-tuning task, whose model sees all RGB tokens.
+def count_task(config: M33DConfig, task: str, inputs: Sequence[str] | None = None) -> FlopCount:
+    """Count one sample of a fine-tuning task, whose model sees all tokens of its inputs.
 
     A sample of "action_detection" is one clip, encoder included: a forward pass extracts its features, once, and only
-    the recurrent net over many clips has gradients.
+    the temporal model over many clips has gradients.
+
+    Args:
+        config: the model.
+        task: its task.
+        inputs: which of its `task_inputs` it is given; None: all of them.
 
     Raises:
-        ConfigError: an unknown task.
+        ConfigError: an unknown task, or inputs that the model does not have.
     """
     if task not in TASKS:
         raise ConfigError(f"cannot count the FLOPs of task {task!r}.{nearest_name_hint(task, TASKS)}")
-    return _counted(config.to_json_string(use_diff=False), task, 1)
+    given = config.task_input_names if inputs is None else tuple(inputs)
+    if not given or not set(given) <= set(config.task_input_names):
+        known = list(config.task_input_names)
+        raise ConfigError(f"cannot count the FLOPs of inputs {list(given)}: the model has {known}.")
+    return _counted(config.to_json_string(use_diff=False), task, 1, given)
 
 
 def flops_per_sample(
@@ -82,7 +91,7 @@ def flops_per_sample(
 
 
 @lru_cache(maxsize=256)
-def _counted(written: str, task: str, batch_size: int) -> FlopCount:
+def _counted(written: str, task: str, batch_size: int, inputs: tuple[str, ...] = ()) -> FlopCount:
     config = M33DConfig.from_dict(json.loads(written))
     config._attn_implementation = "eager"
     with torch.device("meta"):
@@ -90,19 +99,21 @@ def _counted(written: str, task: str, batch_size: int) -> FlopCount:
     if isinstance(model, M33DForPreTraining):
         count = _count(lambda: _pretraining_loss(model, batch_size))
         return FlopCount(count.forward / batch_size, count.training / batch_size)
-    pixels = _pixels(config, 3, 1)
+    specs = [config.spec(name) for name in inputs]
+    given = {spec.input_name: _pixels(config, spec.channels, 1) for spec in specs}
     if not isinstance(model, M33DForVideoActionDetection):
-        return _count(lambda: model(pixel_values=pixels)[0].sum())
+        return _count(lambda: model(**given)[0].sum())
     model.freeze_encoder()
     with torch.no_grad():
-        features = _count(lambda: model.encode_clips(pixels)).forward
-    # One clip more: before the first there is no state that asks for a gradient.
-    few, more = (_count(partial(_temporal_output, model, clips)) for clips in (2, 3))
-    return FlopCount(features + more.forward - few.forward, features + more.training - few.training)
+        features = _count(lambda: model.encode_clips(given.get("pixel_values"), given.get("depth_values"))).forward
+    # What more clips add: before the first there is no state that asks for a gradient.
+    step = model.clips_at_once
+    few, more = (_count(partial(_temporal_output, model, clips * step)) for clips in (2, 3))
+    return FlopCount(features + (more.forward - few.forward) / step, features + (more.training - few.training) / step)
 
 
 def _temporal_output(model: M33DForVideoActionDetection, clips: int) -> Tensor:
-    features = torch.empty(1, clips, model.config.hidden_size, device="meta")
+    features = torch.empty(1, clips, model.config.temporal_input_size, device="meta")
     return model(features=features).logits.sum()
 
 

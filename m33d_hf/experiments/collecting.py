@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from m33d_hf.experiments.collected import Rows, kept, pretraining_entry
+from m33d_hf.experiments.demo_forms import demo_form, video_form
 from m33d_hf.experiments.plan import Plan, row_id
 from m33d_hf.experiments.report.results import DONE
-
-Rows = Mapping[str, dict[str, Any]]
 
 
 def collect(plan: Plan, rows: Rows) -> dict[str, Any]:
     """results.json without machine and number of workers."""
-    form = {"demo": _demo, "video": _video}.get(plan.name, _tables_form)
+    form = {"demo": demo_form, "video": video_form}.get(plan.name, _tables_form)
+    cpu_seconds = sum(float(row.get("cpu_seconds", 0.0)) for row in rows.values())
     return {**form(plan, rows), "name": plan.name, "budget": plan.budget_name, "seeds": plan.seeds,
-            "wall_seconds": _wall(rows), "data_digests": _digests(plan, rows)}  # fmt: skip
+            "command": plan.command, "wall_seconds": _wall(rows), "cpu_seconds": cpu_seconds,
+            "data_digests": _digests(plan, rows)}  # fmt: skip
 
 
 def _wall(rows: Rows) -> float:
@@ -42,11 +44,9 @@ def _digests(plan: Plan, rows: Rows) -> dict[str, str]:
 def _tables_form(plan: Plan, rows: Rows) -> dict[str, Any]:
     """Self-contained: tables and questions are in it, so that later changes of the plan do not change its report."""
     return {
-        "command": plan.command,
-        "cpu_seconds": sum(float(row.get("cpu_seconds", 0.0)) for row in rows.values()),
         "jobs": len(rows),
         "settings": plan.settings(),
-        "data": [{"id": name, **_kept(rows[name], "status", "error")} for name in ("render", "floors")],
+        "data": [{"id": name, **kept(rows[name], "status", "error")} for name in ("render", "floors")],
         "columns": _columns(plan, rows),
         "variants": [
             {"id": name, "part": entry["part"], "label": entry["label"], "note": entry.get("note", "")}
@@ -54,9 +54,10 @@ def _tables_form(plan: Plan, rows: Rows) -> dict[str, Any]:
         ],
         "tables": _tables(plan),
         "questions": questions_of(plan),
+        "conditions": plan.conditions,
         "grid": _grid(plan, rows),
         "history": list(plan.content.get("history", [])),
-        "pretraining": [_pretraining(plan, rows, name, seed) for seed in plan.seeds for name in plan.trained],
+        "pretraining": [pretraining_entry(plan, rows, name, seed) for seed in plan.seeds for name in plan.trained],
         "rows": list(_measured(plan, rows)),
     }
 
@@ -70,7 +71,7 @@ def _columns(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
         known = {
             "id": name,
             "part": "clips" if how["kind"] != "dense" else "images",
-            **_kept(column, "metric", "title"),
+            **kept(column, "metric", "title"),
         }
         known |= {"labels": how.get("labels"), "steps": plan.budget[how["steps"]] if "steps" in how else 0}
         value = floor.get("value") if column["metric"] != "knn/top1" else None
@@ -121,7 +122,7 @@ def _grid(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
             values = _values(plan, entry["measurement"], row)
             seed = int(plan.content["grid"]["seed"])
             what = {"variant": start, "label": entry["label"], "seed": seed, "values": values}
-            found.append(what | _kept(row, "status", "error"))
+            found.append(what | kept(row, "status", "error"))
     return found
 
 
@@ -137,32 +138,16 @@ def _values(plan: Plan, item: str, row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(row["metrics"][metric]) for name, metric in _metrics_of(plan, item).items()}
 
 
-def _pretraining(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str, Any]:
-    """A pre-training with all that went before it; diagnostics of the contrast come from the stage that trains it."""
-    stages = [rows[plan.pretraining_id(link, seed)] for link in plan.chain(name)]
-    entry: dict[str, Any] = {"variant": name, "seed": seed, "status": DONE}
-    for stage in stages:
-        if stage["status"] != DONE:
-            return {**entry, "status": stage["status"], "error": f"{stage['id']}: {stage['error']}"}
-    diagnostics: dict[str, float] = {}
-    for stage in stages:
-        known = stage["diagnostics"].items()
-        diagnostics |= {k: v for k, v in known if not k.startswith("retrieval_") or stage["stage"] != 2}
-    entry |= {key: sum(stage[key] for stage in stages) for key in ("steps", "seconds", "cpu_seconds", "flops")}
-    floors = plan.loss_floors(name)
-    return {**entry, "parameters": stages[-1]["encoder_parameters"], "diagnostics": diagnostics, "loss_floors": floors}
-
-
 def _measured(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
     found = []
     for seed in plan.seeds:
         for name in plan.entries:
-            before = _pretraining(plan, rows, name, seed) if plan.chain(name) else {"flops": 0.0}
+            before = pretraining_entry(plan, rows, name, seed) if plan.chain(name) else {"flops": 0.0}
             for item in plan.measurements(name):
                 for draw in plan.draws(item):
                     row = rows[row_id(item, name, seed, draw)]
                     values = _values(plan, item, row)
-                    kept = _kept(row, "status", "error", "steps", "seconds", "cpu_seconds", "flops")
+                    spent = kept(row, "status", "error", "steps", "seconds", "cpu_seconds", "flops")
                     for column in _metrics_of(plan, item):
                         what: dict[str, Any] = {
                             "id": row_id(column, name, seed, draw),
@@ -170,109 +155,6 @@ def _measured(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
                             "column": column,
                         }
                         what |= {"seed": seed, **({"draw": draw} if draw else {})}
-                        found.append({**what, **kept, "value": values.get(column), "metrics": row.get("metrics", {}),
+                        found.append({**what, **spent, "value": values.get(column), "metrics": row.get("metrics", {}),
                                       "pretraining_flops": before.get("flops")})  # fmt: skip
     return found
-
-
-# -- the demo's form ---------------------------------------------------------------------------------------------
-
-
-def _demo(plan: Plan, rows: Rows) -> dict[str, Any]:
-    pretraining = {(name, seed): _stages(plan, rows, name, seed) for seed in plan.seeds for name in plan.trained}
-    first = next((entry for entry in pretraining.values() if entry["status"] == DONE), {})
-    floors = rows["floors"].get("floors", {})
-    probes = [name for name in rows if name.startswith("probe-")]
-    tasks = {column["metric"]: plan.how(name)["task"] for name, column in plan.columns().items()}
-    return {
-        "settings": {
-            "frames": plan.budget["frames"],
-            "image_size": first.get("image_size", [0])[0],
-            "parameters": first.get("encoder_parameters", 0),
-            "batch_size": first.get("batch_size", 0),
-        },
-        "class_names": rows["render"].get("class_names", []),
-        "rendering_seconds": rows["render"].get("seconds"),
-        "floors": {tasks[name]: {"metric": name, **floor} for name, floor in floors.items() if name in tasks},
-        "matching_note": (
-            "The paper matches clips only, so stage 1 goes on for"
-            f" {plan.budget['probe_steps']} extra steps with a matching head, for this figure alone."
-        ),
-        "history": plan.content.get("history", []),
-        "pretraining": list(pretraining.values()),
-        "rows": _finetuned(plan, rows, pretraining),
-        "jobs": [_kept(rows[name], "id", "status", "error", "wall_seconds") for name in ("render", "floors", *probes)],
-    }
-
-
-def _stages(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str, Any]:
-    """The stages of a method as one entry, with the matching probe's figures."""
-    merged = _pretraining(plan, rows, name, seed)
-    entry = {"id": f"pretrain-{name}-s{seed}", "method": name, "seed": seed, "status": merged["status"]}
-    if merged["status"] != DONE:
-        return {**entry, "error": merged["error"]}
-    *_, last = stages = [rows[plan.pretraining_id(link, seed)] for link in plan.chain(name)]
-    probed = rows.get(f"probe-{name}-s{seed}", {}).get("diagnostics", {})
-    diagnostics = {k: v for k, v in merged["diagnostics"].items() if k in last["diagnostics"] or "retrieval_" in k}
-    diagnostics |= {key: value for key, value in probed.items() if key.startswith("matching_")}
-    keys = ("id", "stage", "steps", "seconds", "flops", "curve", "diagnostics")
-    return {
-        **entry,
-        **_kept(merged, "steps", "seconds", "flops"),
-        "stages": [_kept(stage, *keys) for stage in stages],
-        "diagnostics": diagnostics,
-        "loss_floors": merged["loss_floors"],
-        **_kept(last, "encoder_parameters", "image_size", "batch_size", "picture"),
-    }
-
-
-def _finetuned(
-    plan: Plan, rows: Rows, pretraining: Mapping[tuple[str, int], Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """One entry per method, task, labels and seed, with what its pre-training cost."""
-    found = []
-    keys = ("status", "error", "metric", "value", "metrics", "steps", "seconds", "flops", "curve", "picture")
-    for column, entry in plan.columns().items():
-        how = plan.how(column)
-        for name in plan.entries:
-            for seed in plan.seeds if plan.measurements(name) else ():
-                job = f"{entry['of']}-{name}-s{seed}"
-                what = {"id": job, "method": name, "task": how["task"], "labels": how["labels"], "seed": seed}
-                before = pretraining.get((name, seed), {})
-                spent = {f"pretraining_{key}": before.get(key, 0) for key in ("steps", "seconds", "flops")}
-                found.append({**what, **_kept(rows[job], *keys), **spent})
-    return found
-
-
-# -- the video experiment's form ---------------------------------------------------------------------------------
-
-
-def _video(plan: Plan, rows: Rows) -> dict[str, Any]:
-    hows = [plan.how(name) for name in plan.columns()]
-    steps = {"pretraining_steps": plan.budget["pretraining_steps"]["clips"]}
-    floors = rows["floors"].get("floors", {})
-    floor = {name: floors[name]["value"] for name in ("map", "clip_accuracy") if name in floors}
-    found = {("floor" if name == "floors" else name): row for name, row in rows.items()}
-    found["floor"] = {**rows["floors"], **({"metrics": floor} if floor else {})}
-    return {
-        "settings": {**_kept(plan.budget, "clips", "videos", "action_steps", "phase_steps"), **steps},
-        "methods": list(plan.entries),
-        "fractions": {kind: list(dict.fromkeys(how["fraction"] for how in hows if how["kind"] == kind))
-                      for kind in ("actions", "phases")},
-        "ceiling": rows["render"].get("ceiling"),
-        "floor": floor,
-        "rows": [_video_row(name, row) for name, row in found.items()],
-    }  # fmt: skip
-
-
-def _video_row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    task, *rest = name.split("-")
-    entry = {"id": name, "task": task, "method": "", "fraction": 0.0, "seed": -1}
-    if task in ("actions", "phases"):
-        entry |= {"fraction": float(rest[0]), "method": rest[1], "seed": int(rest[2].removeprefix("s"))}
-    return {**entry, **_kept(row, "status", "error", "metrics", "seconds", "steps", "folder")}
-
-
-def _kept(row: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """What there is of these."""
-    return {key: row[key] for key in keys if key in row}

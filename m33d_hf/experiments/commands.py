@@ -10,10 +10,11 @@ from typing import Any
 
 from m33d_hf.experiments.jobs import Job
 from m33d_hf.experiments.plan import Plan, flops_per_step, overrides, row_id, without_start
-from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 
 RENDERING, ROWS = "m33d_hf.experiments.rendering", "m33d_hf.experiments.rows"
 CLIP_TASK = "video_classification"
+WARMUP = 0.05  # of the steps, as in the recipes
 DRAW = 1000  # between the seeds of two fine-tunings of one encoder
 Measured = tuple[dict[str, Any], float]
 
@@ -105,7 +106,9 @@ class _Commands:
             "output_dir": run_folder(self.plan.folder, job_id, (argv, "pretraining")),
             "steps": steps,
         }
-        parameters |= self._picture(job_id, seed, name in self.plan.trained)
+        parameters |= self._picture(
+            job_id, seed, int(name in self.plan.trained and self.plan.content.get("pictures", 0))
+        )
         cost = self._seconds(f"pretrain-{name}", argv, "pretraining", steps)
         says = entry.get("says", self.plan.content.get("says", "pre-training {name}, seed {seed}"))
         return Job(job_id, f"{ROWS}:pretrain", parameters, needs, cost, says.format(name=name, seed=seed))
@@ -114,13 +117,12 @@ class _Commands:
         """Jobs that must be done before starting from entry `name`, and the words that start from it."""
         if name is None or not self.plan.chain(name):
             return ("render",), []
-        before = self._pretraining(name, seed)
+        before = self._pretraining(self.plan.chain(name)[-1], seed)
         return ("render", before.id), ["--init_from", str(before.parameters["output_dir"])]
 
-    def _picture(self, job_id: str, seed: int, wanted: bool) -> dict[str, Any]:
-        """Parameters of a row of the first seed that leaves a picture, where the plan has any."""
-        count = self.plan.content.get("pictures")
-        if not count or not wanted or seed != self.plan.seeds[0]:
+    def _picture(self, job_id: str, seed: int, count: int) -> dict[str, Any]:
+        """Parameters of a row of the first seed that leaves pictures of the first `count` test frames."""
+        if not count or seed != self.plan.seeds[0]:
             return {}
         return {"picture": f"pictures/{job_id}.npz", "folder": str(self.plan.folder), "pictures": count}
 
@@ -142,9 +144,10 @@ class _Commands:
             draw: number of the fine-tuning; others than the first have a seed of their own, which changes the head's
                 weights, the order of data and the labelled subset, and from scratch all weights.
         """
-        how = self.plan.content["measurements"][item]
+        entry = self.plan.content["pretraining"][name]
+        how = {**self.plan.content["measurements"][item], "temporal_set": entry.get("temporal", {})}
         needs, start = self._start(name, seed)
-        part = self.plan.content["pretraining"][name]["part"]
+        part = entry["part"]
         own = overrides({**self.plan.model(f"{part}_finetuning"), **how.get("set", {}), **(changes or {})})
         drawn = seed + DRAW * draw
         words = ["--recipe", how["recipe"], "--seed", str(drawn)]
@@ -156,13 +159,14 @@ class _Commands:
 
     def _dense(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:
         steps, looks = self.plan.budget[how["steps"]], self.plan.budget.get("evaluations")
-        argv = [*words, *training_length(steps), "--logging.every_steps", str(max(1, steps // 10))]
+        argv = [*words, *training_length(steps, float(how.get("warmup", WARMUP)))]
+        argv += ["--logging.every_steps", str(max(1, steps // 10))]
         argv += ["--evaluation.every_steps", str(max(1, steps // looks))] if looks else ["--evaluation.at_end", "false"]
         test_argv = [*without_start(argv), *self._data("frames", split)]
         argv += self._data("frames", "validation" if looks else split)
         folder = run_folder(self.plan.folder, job_id, (argv, how["task"]))
         parameters = {"task": how["task"], "argv": argv, "test_argv": test_argv, "output_dir": folder, "steps": steps}
-        parameters |= self._picture(job_id, seed, bool(how.get("picture")))
+        parameters |= self._picture(job_id, seed, int(how.get("picture", 0)))
         return parameters, self._seconds(how["task"], argv, how["task"], steps)
 
     def _actions(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:
@@ -181,7 +185,8 @@ class _Commands:
     def _phases(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:
         steps = self.plan.budget[how["steps"]]
         first = [*words, *training_length(steps), "--evaluation.at_end", "false", *self._data("videos", split)]
-        second = ["--recipe", how["temporal"], *without_start(words)[2:], *self._data("videos", split)]
+        second = ["--recipe", how["temporal"], *without_start(words)[2:], *overrides(how["temporal_set"])]
+        second += self._data("videos", split)
         folder = run_folder(self.plan.folder, job_id, (first, CLIP_TASK), (second, "action_detection"))
         parameters = {"clip_argv": first, "temporal_argv": second, "output_dir": folder, "steps": steps}
         return parameters, self._seconds("phases", first, CLIP_TASK, steps) + self.plan.costs["phases"]
@@ -217,11 +222,11 @@ def run_folder(folder: Path, name: str, *runs: tuple[Sequence[str], str]) -> str
         name: of the row.
         runs: (command line, task) of each.
     """
-    settings = [parse_arguments(list(argv), task).to_dict() for argv, task in runs]
+    settings = [resolve(list(argv), task).args.to_dict() for argv, task in runs]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return str(folder / "runs" / f"{name}-{digest}")
 
 
-def training_length(steps: int) -> list[str]:
-    """Steps with the recipes' warm-up of 5 %."""
-    return ["--train.max_steps", str(steps), "--optim.warmup_steps", str(max(1, round(0.05 * steps)))]
+def training_length(steps: int, warmup: float = WARMUP) -> list[str]:
+    """Steps, of which the share `warmup` raises the learning rate."""
+    return ["--train.max_steps", str(steps), "--optim.warmup_steps", str(max(1, round(warmup * steps)))]

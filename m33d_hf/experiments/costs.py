@@ -8,6 +8,7 @@ from m33d_hf.data.clock import clock
 from m33d_hf.experiments.collecting import questions_of
 from m33d_hf.experiments.jobs import Job
 from m33d_hf.experiments.plan import Plan
+from m33d_hf.experiments.report.conditions import ALL
 
 PRETRAINING = "pre-training"
 
@@ -47,6 +48,9 @@ def _costs(jobs: Sequence[Job]) -> Iterator[str]:
 
 def _contrasts(plan: Plan) -> Iterator[str]:
     """A line per question with the size of its family, and one per comparison."""
+    for condition in plan.conditions:
+        waits = "nothing is concluded" if condition["gates"] == ALL else "nothing is concluded of it"
+        yield f"condition: {waits} unless {condition['loss']} of {condition['variant']} is below {condition['below']:g}"
     questions = questions_of(plan)
     if not questions:
         yield "no contrasts are declared: nothing will get a verdict"

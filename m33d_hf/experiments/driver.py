@@ -21,7 +21,8 @@ from m33d_hf.experiments.jobs import Job, Runner
 from m33d_hf.experiments.plan import load_plan
 from m33d_hf.experiments.progress import ProgressLine
 from m33d_hf.experiments.reading import as_tables
-from m33d_hf.experiments.report import demo, reproduction, video
+from m33d_hf.experiments.report import reproduction
+from m33d_hf.experiments.report.demos import clips, images
 from m33d_hf.experiments.report.expectations import judge
 from m33d_hf.experiments.report.results import RESULTS, Results, failures, load_results, understood
 from m33d_hf.training.processes.guards import output_lock
@@ -76,13 +77,13 @@ def run(
 
 def write_reports(results: Results, folder: Path) -> tuple[Path, Path]:
     """Write the reports of an experiment; return the paths of page and text."""
-    pages = {"demo": demo.write_reports, "video": video.write_reports}
+    pages = {"demo": images.write_reports, "video": clips.write_reports}
     return pages.get(results["name"], reproduction.write_reports)(results, folder)
 
 
 def summary(results: Results) -> list[str]:
     """A summary in sentences."""
-    said = {"demo": demo.summary, "video": video.summary}
+    said = {"demo": images.summary, "video": clips.summary}
     return said.get(results["name"], reproduction.summary)(results)
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
-from m33d_hf.errors import ConfigError, CorruptFileError
+from m33d_hf.errors import ConfigError, CorruptFileError, type_and_text
 from m33d_hf.experiments.report.results import DONE
 
 FAILED, BLOCKED = "failed", "blocked"
@@ -137,7 +137,7 @@ def _run_in_worker(job: Job, log: str) -> dict[str, Any]:
             row = {"status": DONE, **content}
         except Exception as error:
             traceback.print_exc()
-            message = f"{type(error).__name__}: {error}"
+            message = type_and_text(error)
             row = {"status": FAILED, "error": message, "traceback": traceback.format_exc()}
     row |= {"started": started, "wall_seconds": time.time() - started, "cpu_seconds": time.process_time() - spent}
     return {"id": job.id, "fingerprint": job.fingerprint(), "log": log, **row}

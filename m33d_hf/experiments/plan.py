@@ -14,13 +14,14 @@ from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.evaluation.loss_floors import loss_floors
 from m33d_hf.experiments.compute import Compute
+from m33d_hf.experiments.report.conditions import check_conditions
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import parse_arguments
 
 FOLDER = Path(__file__).parent
 PLANS = (
-    *("core", "parts", "masks", "initialisation", "labels", "clips", "gpu"),
-    *("demo", "demo-video", "reproduction", "longer", "exploration"),
+    *("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "gpu"),
+    *("search", "confirm", "demo", "demo-video", "reproduction", "longer", "exploration"),
 )
 
 
@@ -49,7 +50,9 @@ class Plan:
 
     @property
     def command(self) -> str:
-        """What a user types to get this."""
+        """What a user types to get this; the full budget of some plans is a target of make."""
+        if self.budget_name == "full" and "command" in self.content:
+            return str(self.content["command"])
         plan = "" if self.name == PLANS[0] else f" --plan {self.name}"
         return f"python scripts/reproduce.py --budget {self.budget_name}{plan}"
 
@@ -144,7 +147,8 @@ class Plan:
         """Frames, clips and videos by split, those that are used."""
         parts = {entry["part"] for entry in self.entries.values()}
         used = [*(["frames"] if "images" in parts else []), *(["clips"] if "clips" in parts else [])]
-        used += ["videos"] if "clips" in parts and "videos" in self.budget else []  # for phases alone
+        used += ["videos"] if "clips" in parts else []  # for phases alone
+        used = [name for name in used if name in self.budget]
         return {name: dict(self.budget[name]) for name in used}
 
     def _chain_names(self, name: str) -> list[str]:
@@ -175,6 +179,17 @@ class Plan:
     def _flops(self, names: Sequence[str]) -> float:
         """Operations of pre-trainings one after the other."""
         return sum(self.steps(name) * self.step_flops(name) for name in names)
+
+    @property
+    def conditions(self) -> list[dict[str, Any]]:
+        """What must have been learnt before anything is concluded, of the entries of this budget.
+
+        Raises:
+            ConfigError: one that cannot be judged.
+        """
+        declared = list(self.content.get("conditions", []))
+        check_conditions(declared, list(self.content["pretraining"]))
+        return [dict(condition) for condition in declared if condition["variant"] in self.entries]
 
     def draws(self, item: str) -> list[int]:
         """Numbers of the fine-tunings of one encoder; a budget may limit them."""
@@ -237,7 +252,7 @@ def load_plan(name: str, budget: str, folder: Path, cache_dir: str | None = None
         ConfigError: no such plan or budget.
     """
     plan = Plan(load_content(name), budget, folder, cache_dir)
-    plan.budget  # noqa: B018 - raises where the name is wrong, before anything starts
+    plan.budget, plan.conditions  # noqa: B018 - raise where a name is wrong, before anything starts
     return plan
 
 

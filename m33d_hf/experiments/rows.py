@@ -18,11 +18,14 @@ from m33d_hf.data.loader.allocator import keep_freed_memory
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import flops_per_sample
+from m33d_hf.evaluation.loss_floors import loss_floors
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
+from m33d_hf.training.prior.choosing import with_prior_weight
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.recipe.parsing import parse_arguments, resolve
 from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import TrainResult, train
+from m33d_hf.training.settling.settle import settle
 from m33d_hf.training.tasks.base import Task, to_device
 from m33d_hf.training.tasks.dense import DenseTask
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
@@ -104,6 +107,35 @@ def dense(
         "picture": picture,
         "headline": f"test {name} {100 * metrics[name]:.1f} %",
     }
+
+
+def trained(task: str, argv: Sequence[str], output_dir: str, steps: int) -> Row:
+    """One run of any one-stage task by a user's own command, with the metrics of its last evaluation."""
+    result, seconds = _by_command(task, argv, output_dir)
+    told = json.loads((Path(output_dir) / "train_config.json").read_text(encoding="utf-8"))
+    found: Row = {"steps": steps, "seconds": seconds, "metrics": _plain(result.metrics)}
+    if task == PretrainingTask.name:
+        config = M33DForPreTraining.from_pretrained(output_dir).config
+        batch = int(told["plan"]["effective_batch"])
+        flops = flops_per_sample(config, task, batch_size=batch) * batch * steps
+        found |= {"flops": flops, "loss_floors": loss_floors(config)}
+    return {**found, "headline": f"{task} done"}
+
+
+def trained_in_stages(clip_argv: Sequence[str], temporal_argv: Sequence[str], output_dir: str, steps: int) -> Row:
+    """Both stages of phase detection by a user's own commands, with the metrics of the second one's last evaluation."""
+    clip_dir, temporal_dir = str(Path(output_dir) / "clips"), str(Path(output_dir) / "temporal")
+    _, first = _by_command(VideoClassificationTask.name, clip_argv, clip_dir)
+    words = [*temporal_argv, "--init_from", clip_dir]
+    result, second = _by_command(ActionDetectionTask.name, words, temporal_dir)
+    shutil.rmtree(Path(temporal_dir) / "features", ignore_errors=True)  # many rows: keep the disk small
+    return {"steps": steps, "seconds": first + second, "metrics": _plain(result.metrics), "headline": "phases done"}
+
+
+def _by_command(task: str, argv: Sequence[str], output_dir: str) -> tuple[TrainResult, float]:
+    """Train as the task's script does: what the recipe leaves to the data and the machine is decided first."""
+    settled = settle(resolve([*argv, "--output_dir", output_dir], task))
+    return _timed_training(with_prior_weight(settled).args)
 
 
 def actions(argv: Sequence[str], test_argv: Sequence[str], output_dir: str, steps: int) -> Row:

@@ -11,6 +11,7 @@ from typing import Any
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.markers import MARKER
 from m33d_hf.data.files.sealed_json import read_sealed_json
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
 from m33d_hf.training.processes.guards import is_in_use
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -88,7 +89,7 @@ def compare_runs(folders: Sequence[Path], output: Path) -> tuple[list[str], list
         written.append(save_figure(run_curves(histories, None if metric is None else metric[0]), output / CURVES))
     except MissingDependencyError as error:
         warnings.append(f"no curves: {error}")
-    blocks: list[Block] = [Heading(f"{len(runs)} runs: {', '.join(run.name for run in runs)}", 1)]
+    blocks: list[Block] = [Heading(f"{plural(len(runs), 'run')}: {', '.join(run.name for run in runs)}", 1)]
     blocks += [Paragraph(text, "warning") for text in warnings]
     blocks += [Heading("Settings that differ"), differing or Paragraph("None.")]
     blocks += [Heading("Metrics of the last evaluation"), metrics or Paragraph("No run has been evaluated yet.")]

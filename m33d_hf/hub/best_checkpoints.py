@@ -15,7 +15,7 @@ from types import TracebackType
 
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-from m33d_hf.errors import M33DError
+from m33d_hf.errors import M33DError, type_and_text
 from m33d_hf.hub.lineage import choose_licence, trace
 from m33d_hf.hub.options import PublishOptions
 from m33d_hf.hub.publishing import destination, send, write
@@ -201,7 +201,7 @@ def _name_of(folder: Path) -> str:
 
 def _said(error: Exception) -> str:
     """The message of an error; of those that are not ours also what they are."""
-    words = str(error) if isinstance(error, M33DError) else f"{type(error).__name__}: {error}"
+    words = str(error) if isinstance(error, M33DError) else type_and_text(error)
     return words.rstrip(".") + "."
 
 

@@ -33,8 +33,16 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, float]:
         """Finite metrics, without the loss."""
-        found = self.results["metrics"]
-        return {name: value for name, value in found.items() if isinstance(value, int | float) and name != "loss"}
+        return _finite(self.results["metrics"])
+
+    @property
+    def rounds(self) -> list[tuple[tuple[str, ...], dict[str, float]]]:
+        """(inputs, metrics as above) of each set of `evaluation.inputs`, in its order; empty without."""
+        return [(tuple(row["inputs"]), _finite(row["metrics"])) for row in self.results.get("by_inputs") or ()]
+
+
+def _finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float) and name != "loss"}
 
 
 @dataclass(frozen=True)

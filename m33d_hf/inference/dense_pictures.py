@@ -10,13 +10,15 @@ import numpy as np
 import torch
 
 from m33d_hf.acceleration import place
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.inference.reconstruction_pictures import run_arguments
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.run_data import build_dataset
 from m33d_hf.training.run.reporting import METRICS, read_rows
 from m33d_hf.training.tasks.base import build_task, to_device
-from m33d_hf.training.tasks.building import build_dataset, config_of
+from m33d_hf.training.tasks.building import config_of
 from m33d_hf.training.tasks.dense import JUDGED, DenseTask
 from m33d_hf.visualization.canvas import save_figure
 from m33d_hf.visualization.dense import depth_error_figure, depth_figure, iou_figure, segmentation_figure
@@ -125,7 +127,7 @@ def _samples(
     keys = batch["meta"]["keys"]
     if not keys:
         reasons = "; ".join(f"{file.path}: {file.reason}" for file in batch["meta"]["skipped"][:3])
-        raise DataError(f"none of the first {len(samples)} samples can be read ({reasons})")
+        raise DataError(f"none of the first {plural(len(samples), 'sample')} can be read ({reasons})")
     pictures: dict[str, Any] = {sample.key: sample.rgb for sample in samples if hasattr(sample, "rgb")}
     inputs = to_device(batch, torch.device("cpu"))
     inputs.pop(JUDGED, None)
@@ -140,7 +142,7 @@ def _predicted(model: Any, inputs: dict[str, torch.Tensor]) -> list[np.ndarray]:
         return list(output.predicted_depth.float().numpy())
     if not isinstance(model, M33DForSemanticSegmentation):
         raise ConfigError(f"{type(model).__name__} predicts nothing per pixel.")
-    size = tuple(inputs["pixel_values"].shape[-2:])
+    size = tuple(next(iter(inputs.values())).shape[-2:])
     logits = output.logits.float()
     if tuple(logits.shape[-2:]) != size:
         logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)

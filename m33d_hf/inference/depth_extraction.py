@@ -32,12 +32,13 @@ from m33d_hf.data.depth.writing import (
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.files import read_rgb
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile, incomplete_entry
+from m33d_hf.data.plural import agree, plural
+from m33d_hf.data.progress import Progress
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError
 from m33d_hf.inference.depth_items import DepthItem, list_items
 from m33d_hf.inference.depth_models import DepthPredictor, load_depth_predictor
 from m33d_hf.inference.folder_lock import shared_folder
 from m33d_hf.inference.overlapping import Overlapped
-from m33d_hf.inference.progress import Progress
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video
 
@@ -112,7 +113,7 @@ class DepthExtractionSummary:
     def describe(self) -> str:
         """The closing lines."""
         lines = [
-            f"{self.written} of {self.items} inputs written ({self.frames} frames in {clock(self.seconds)}), "
+            f"{self.written} of {self.items} inputs written ({plural(self.frames, 'frame')} in {clock(self.seconds)}), "
             f"{self.already_there} already existed, {len(self.skipped)} skipped."
         ]
         lines += lost_pixels(self.counts)
@@ -245,9 +246,11 @@ class _Run:
         self.summary.skipped += skipped
         if self.ledger.over_budget():
             raise DataError(
-                f"{self.ledger.bad} unreadable inputs among {self.ledger.seen} are more than --max_bad_fraction "
-                f"{self.options.max_bad_fraction:g} allows; they are listed in {self.ledger.path}. Repair or remove "
-                f"them, or increase --max_bad_fraction. The last: {item.path}"
+                f"{plural(self.ledger.bad, 'unreadable input')} among {self.ledger.seen} "
+                f"{agree(self.ledger.bad, 'is', 'are')} more than --max_bad_fraction "
+                f"{self.options.max_bad_fraction:g} allows; {agree(self.ledger.bad, 'it is', 'they are')} listed in "
+                f"{self.ledger.path}. Repair or remove {agree(self.ledger.bad, 'it', 'them')}, or increase "
+                f"--max_bad_fraction. The last: {item.path}"
             )
 
     def _pictures(self, entries: Sequence[tuple[int, DepthItem]]) -> None:

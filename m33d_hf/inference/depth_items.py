@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
@@ -96,8 +97,9 @@ def _rel(root: Path, file: Path) -> str:
 def _settle(root: Path, images: list[Path], videos: list[Path], metric: bool) -> str:
     if images and videos:
         raise ConfigError(
-            f"--input {root} holds {len(images)} pictures and {len(videos)} video files. Choose with --items images or "
-            "--items videos (folders of pictures then count as videos too)."
+            f"--input {root} holds {plural(len(images), 'picture')} and "
+            f"{plural(len(videos), 'video file')}. Choose with --items images or --items videos (folders of "
+            "pictures then count as videos too)."
         )
     if videos:
         return "videos"
@@ -114,7 +116,8 @@ def _refuse_frames(images: list[Path]) -> None:
     for (folder, _), count in series.items():
         if count >= _LOOSE_NUMBERED:
             raise ConfigError(
-                f"{folder} holds {count} numbered pictures. If they are frames of a video, whose depth must have one "
+                f"{folder} holds {plural(count, 'numbered picture')}. If they are frames of a video, whose depth "
+                "must have one "
                 "scale, pass --items videos; if they are single images, pass --items images."
             )
 
@@ -124,6 +127,7 @@ def _refuse_twins(items: list[DepthItem]) -> None:
     twins = [str(item.path) for item in items if counts[item.rel] > 1]
     if twins:
         raise DataError(
-            f"{len(twins)} inputs differ only in their suffix, so their depth would have the same name: "
+            f"{plural(len(twins), 'input')} {agree(len(twins), 'differs', 'differ')} only in their suffix, so "
+            "their depth would have the same name: "
             f"{', '.join(twins[:4])}. Rename or move some of them."
         )

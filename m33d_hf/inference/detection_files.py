@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import write_text_atomically
+from m33d_hf.data.plural import plural
+from m33d_hf.data.progress import tell
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
+from m33d_hf.inference.detection.cameras import CameraVideo
+from m33d_hf.inference.detection.deep_clips import SourceVideo
 from m33d_hf.inference.timeline import ActionDetector, Detection
 from m33d_hf.modeling.picture_files_m33d import kinds_of
 from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES, frame_files
@@ -33,7 +36,7 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for given in map(Path, paths):
-        videos = _below(given)
+        videos = videos_below(given)
         if not videos:
             there = kinds_of(path for path in given.rglob("*") if path.is_file())
             raise ConfigError(
@@ -52,7 +55,12 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
     return found
 
 
-def _below(given: Path) -> list[Path]:
+def videos_below(given: Path) -> list[Path]:
+    """A video file or folder of frames itself; the videos of both kinds below any other folder.
+
+    Raises:
+        ConfigError: the path does not exist.
+    """
     if not given.exists():
         raise ConfigError(f"{given} does not exist; --video takes video files, folders of frames, or folders of both.")
     if given.is_file() or frame_files(given):
@@ -95,9 +103,9 @@ def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]
     """Write `<name>_segments.csv`, `<name>_clips.csv` and `<name>_timeline.png`; returns what was written.
 
     `end_frame` is the last frame that belongs; times are those of the first frame and of the end of the last one, in
-    seconds from the first frame. What could not be read, and what is missing of the recording, has rows of its own
-    among the segments: without number and phase, `readable` 0, and why as `note`. The picture is left out, and said to
-    be, where matplotlib is missing.
+    seconds from the first frame. Of several cameras, each clip names those that showed it (`cameras`). What could not
+    be read, and what is missing of the recording, has rows of its own among the segments: without number and phase,
+    `readable` 0, and why as `note`. The picture is left out, and said to be, where matplotlib is missing.
     """
     segment_rows = [row for _, row in sorted(_segment_rows(detection), key=lambda entry: entry[0])]
     clip_rows = []
@@ -106,10 +114,12 @@ def write_detection(folder: Path, name: str, detection: Detection) -> list[Path]
         times = (seconds_text(clip.start_time), _end_text(detection, clip.stop))
         told = phases if clip.readable else ["", ""]
         shares = [f"{value:.6f}" for value in clip.probabilities]
-        clip_rows.append((number, clip.start, clip.stop - 1, *times, int(clip.readable), *told, *shares))
+        seen = [";".join(clip.cameras)] if detection.cameras else []
+        clip_rows.append((number, clip.start, clip.stop - 1, *times, int(clip.readable), *told, *seen, *shares))
     written = detection_targets(folder, name)
-    write_text_atomically(written[0], _table(SEGMENT_COLUMNS, segment_rows))
-    write_text_atomically(written[1], _table((*CLIP_COLUMNS, *detection.names), clip_rows))
+    write_text_atomically(written[0], csv_text(SEGMENT_COLUMNS, segment_rows))
+    more = ["cameras"] if detection.cameras else []
+    write_text_atomically(written[1], csv_text((*CLIP_COLUMNS, *more, *detection.names), clip_rows))
     return [*written, *_picture(folder / f"{name}_timeline.png", name, detection)]
 
 
@@ -159,26 +169,20 @@ def _picture(path: Path, name: str, detection: Detection) -> list[Path]:
     return [path]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def detect_all(
     detector: ActionDetector,
-    videos: dict[str, Path],
+    videos: Mapping[str, Path | SourceVideo | Sequence[CameraVideo]],
     folder: Path,
     fps: float | None = None,
     more: Callable[[str, Detection], list[Path]] | None = None,
 ) -> list[tuple[Path, str]]:
     """Detect and write one video after the other; one that cannot be read does not stop the others.
 
+    Lines on stderr say how far each is.
+
     Args:
         detector: finds the phases.
-        videos: name -> video.
+        videos: name -> video, one with depth, or those of the cameras of a case.
         folder: for the files.
         fps: constant frame rate, None for that of each video.
         more: (name, detection) -> further files, written beside the usual ones.
@@ -187,16 +191,29 @@ def detect_all(
         (video, reason) of those that nothing could be said about, or whose further files could not be written.
     """
     failed: list[tuple[Path, str]] = []
-    for name, path in videos.items():
+    for number, (name, given) in enumerate(videos.items(), 1):
+        path = given if isinstance(given, Path) else given.path if isinstance(given, SourceVideo) else given[0].path
+        work = f"video {number} of {len(videos)}, {name}"
         try:
-            detection = detector.detect(path, fps)
+            if isinstance(given, Path):
+                detection = detector.detect(given, fps, tell, work)
+            elif isinstance(given, SourceVideo):
+                detection = detector.detect_source(*given, tell, work)
+            else:
+                offsets = {camera.name: camera.offset for camera in given}
+                paths = {camera.name: camera.path for camera in given}
+                detection = detector.detect(paths, fps, tell, work, offsets)
         except DataError as error:
             failed.append((path, str(error)))
             print(f"{path}: left out: {error}", file=sys.stderr, flush=True)
             continue
         written = write_detection(folder, name, detection)
         runs = detection.segments()
-        print(f"{path}: {detection.length} frames, {len(detection.clips)} clips, {len(runs)} segments; {written[0]}")
+        told = [plural(detection.length, "frame"), plural(len(detection.clips), "clip"), plural(len(runs), "segment")]
+        told += [f"by the cameras {', '.join(detection.cameras)}"] if detection.cameras else []
+        print(f"{path}: {', '.join(told)}; {written[0]}")
+        for note in detection.notes:
+            print(f"{name}: {note}", file=sys.stderr, flush=True)
         for stretch in detection.unreadable:
             where = f"frames {stretch.start} to {stretch.stop - 1}"
             print(f"{path}: {where} cannot be read: {stretch.reason}", file=sys.stderr, flush=True)

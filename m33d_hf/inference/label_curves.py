@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.markers import is_complete
 from m33d_hf.errors import CheckpointError, ConfigError, nearest_name_hint
@@ -144,8 +143,5 @@ def _lines(points: Sequence[LabelPoint]) -> dict[str, list[tuple[float, list[flo
 
 
 def _csv(points: Sequence[LabelPoint], metric: str) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "init_from", "labelled_samples", "seed", metric.removeprefix("eval/")])
-    writer.writerows([point.run, point.series, point.samples, point.seed, point.value] for point in points)
-    return text.getvalue()
+    header = ["run", "init_from", "labelled_samples", "seed", metric.removeprefix("eval/")]
+    return csv_text(header, ([point.run, point.series, point.samples, point.seed, point.value] for point in points))

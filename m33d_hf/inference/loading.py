@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from m33d_hf.errors import CheckpointError, ConfigError
+from m33d_hf.errors import CheckpointError, ConfigError, first_line
 from m33d_hf.weights.known.local_names import refuse_missing_folder
 
 # Task of `predict` -> (endings of the architectures in a model's configuration, Auto class that loads it).
@@ -28,6 +29,7 @@ _WORDS = {
     "reconstruction": "pre-training",
 }
 _CHECKPOINTS = "checkpoints"
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 
 def task_of_model(name: str, trust_remote_code: bool = False) -> str:
@@ -43,10 +45,11 @@ def task_of_model(name: str, trust_remote_code: bool = False) -> str:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         _refuse_foreign_code(name, error)
+        _refuse_unwritable_cache(name, error)
         unfinished = Path(name, _CHECKPOINTS).is_dir()
         hint = " The run has not finished; give one of the folders in its checkpoints/." if unfinished else ""
         raise CheckpointError(
-            f"--model {name!r} has no readable config.json ({str(error).splitlines()[0]}) Pass the output folder of a "
+            f"--model {name!r} has no readable config.json ({first_line(error)}) Pass the output folder of a "
             f"run, a checkpoint folder of one, or a Hub id.{hint}"
         ) from error
     stated = list(getattr(config, "architectures", None) or [])
@@ -76,10 +79,11 @@ def load_model(name: str, task: str, trust_remote_code: bool = False) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         _refuse_foreign_code(name, error)
+        _refuse_unwritable_cache(name, error)
         what = _WORDS[task]
         raise CheckpointError(
             f"--model {name!r} cannot be loaded as {'an' if what[0] in 'aeiou' else 'a'} {what} model: "
-            f"{str(error).splitlines()[0]} Pass a folder or Hub id of such a model with config.json and weights."
+            f"{first_line(error)} Pass a folder or Hub id of such a model with config.json and weights."
         ) from error
     missing = sorted(report.get("missing_keys", ()))
     if missing:
@@ -119,7 +123,7 @@ def _processor(auto: Any, name: str, trusted: bool, word: str, file: str) -> Any
     except (OSError, ValueError, KeyError, ImportError) as error:
         _refuse_foreign_code(name, error)
         raise CheckpointError(
-            f"--model {name!r}: its {word} cannot be loaded ({str(error).splitlines()[0]}). Add the model's "
+            f"--model {name!r}: its {word} cannot be loaded ({first_line(error)}). Add the model's "
             f"{file}, which defines how pictures are resized and normalised, to the folder."
         ) from error
 
@@ -131,6 +135,18 @@ def _refuse_foreign_code(name: str, error: Exception) -> None:
             f"--model {name!r} requires Python code from its repository, which runs with your permissions. Read the "
             "code, then pass --trust_remote_code."
         ) from error
+
+
+def _refuse_unwritable_cache(name: str, error: Exception) -> None:
+    """Say what to do where a model was found on the Hub, and its files could not be kept."""
+    cause: BaseException | None = error
+    while cause is not None and not Path(name).exists():
+        if isinstance(cause, OSError) and cause.errno in _UNWRITABLE:
+            raise CheckpointError(
+                f"--model {name!r} cannot be fetched: its files cannot be kept here ({first_line(cause)}). "
+                "Set HF_HOME to a folder on this machine that can be written and has room."
+            ) from error
+        cause = cause.__cause__ or cause.__context__
 
 
 def model_digest(model: nn.Module, processor: Any = None) -> str:
@@ -156,5 +172,5 @@ def usable_device(word: str, local_rank: int = 0) -> torch.device:
         device = torch.device(word)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise ConfigError(f"--device {word!r} cannot be used ({str(error).splitlines()[0]}).") from error
+        raise ConfigError(f"--device {word!r} cannot be used ({first_line(error)}).") from error
     return device

@@ -12,13 +12,14 @@ import torch
 from m33d_hf.acceleration import place
 from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import CheckpointError, ConfigError, DataError
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import build
+from m33d_hf.training.recipe.run_data import build_dataset
 from m33d_hf.training.run.reporting import CONFIG
 from m33d_hf.training.tasks.base import to_device
-from m33d_hf.training.tasks.building import build_dataset
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 from m33d_hf.visualization.canvas import save_figure
 from m33d_hf.visualization.clips import clip_reconstruction_figure, motion_mask_figure
@@ -106,7 +107,7 @@ def _batch(model: M33DForPreTraining, dataset: SampleDataset, args: RunArguments
     batch = PretrainingTask().build_collator(args, model, train=False)(flat)
     if not batch["meta"]["keys"]:
         reasons = "; ".join(f"{file.path}: {file.reason}" for file in batch["meta"]["skipped"][:3])
-        raise DataError(f"none of the first {len(flat)} samples can be read ({reasons})")
+        raise DataError(f"none of the first {plural(len(flat), 'sample')} can be read ({reasons})")
     return batch
 
 

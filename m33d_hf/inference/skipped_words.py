@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 
 from m33d_hf.data.files.skips import FILE_NAME, SkippedFile
+from m33d_hf.data.plural import plural
 
 _SHOWN = 5  # reasons
 _DEPTH = "is it a depth map?"
@@ -26,7 +27,7 @@ def skipped_lines(skipped: Sequence[SkippedFile], good: Collection[Path]) -> lis
     groups = sorted(by_reason.items(), key=lambda group: -len(group[1]))
     lines = []
     for reason, paths in groups[:_SHOWN]:
-        which = paths[0] if len(paths) == 1 else f"{len(paths)} files, the first {paths[0]}"
+        which = paths[0] if len(paths) == 1 else f"{plural(len(paths), 'file')}, the first {paths[0]}"
         lines.append(f"skipped {which}: {reason}")
         if reason.endswith(_DEPTH) and (pattern := _pattern(good, paths)) is not None:
             lines.append(f"  to leave them aside, name the pictures alone: --input '{pattern}'")

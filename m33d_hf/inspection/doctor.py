@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from m33d_hf.data.measuring.findings import Finding, judge_duplicates, judge_spl
 from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.data.measuring.wording import describe_findings, describe_split
 from m33d_hf.errors import DataError, MissingDependencyError, MissingSplitError
-from m33d_hf.inspection.next_step import next_step
+from m33d_hf.inspection.next_step import next_step, were_videos
 from m33d_hf.inspection.report import report_dict
 from m33d_hf.inspection.request import Request
 from m33d_hf.inspection.running import forget_partial, measure_split
 from m33d_hf.inspection.sheet import write_sheet
 from m33d_hf.inspection.splits import Split, open_split
+from m33d_hf.inspection.unread_labels import find_unread_labels
 
 REPORT, SHEET, DUPLICATES = "report.json", "contact_sheet.png", "duplicates.csv"
 FINE, PROBLEMS = 0, 1
@@ -46,7 +48,14 @@ def check_data(request: Request, say: Say) -> int:
     """
     known = [] if request.args.data.skip_list is None else list(SkipList(request.args.data.skip_list).entries)
     request.output.mkdir(parents=True, exist_ok=True)
-    measured, findings, instead = _measured(request, say)
+    unread = find_unread_labels(request)
+    args = request.args if unread is None else unread.args
+    measured, findings, instead = _measured(replace(request, args=args), say)
+    if not measured and were_videos(request):  # how frames are named is no advice for who has videos
+        findings = [
+            Finding("train and evaluation", "these are videos, and were checked as frames, of which there are none")
+        ]
+    findings += [] if unread is None else [unread.finding]
     findings += [finding for split, tally in measured for finding in judge_split(split, tally)]
     findings = said_once(findings)
     pairs = _duplicates(measured)
@@ -68,7 +77,8 @@ def check_data(request: Request, say: Say) -> int:
     listed = any(tally.unusable for _, tally in measured) or request.args.data.skip_list is not None
     skip_list = str(request.output / FILE_NAME) if listed else None
     trained = next((tally for split, tally in measured if split.name == "train"), None)
-    say(next_step(request, trained, findings, skip_list, instead))
+    labels = {} if unread is None else unread.options
+    say(next_step(request, trained, findings, skip_list, instead, labels))
     return PROBLEMS if any(finding.is_problem for finding in findings) else FINE
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from m33d_hf.data.depth.unit_guess import units_to_choose
 from m33d_hf.data.files.files import RGB_SUFFIXES
 from m33d_hf.data.measuring.findings import Finding
 from m33d_hf.data.measuring.tallies import SplitTally
@@ -23,7 +25,10 @@ from m33d_hf.inspection.proposed_recipes import (
     PIXELS,
     recipe_for,
 )
-from m33d_hf.inspection.request import Request, script_of
+from m33d_hf.inspection.request import Request, script_of, task_of
+from m33d_hf.training.showing.command_words import words_of
+
+_PIXELS_TASK = "semantic_segmentation"
 
 
 def next_step(
@@ -32,6 +37,7 @@ def next_step(
     findings: Sequence[Finding],
     skip_list: str | None,
     eval_split: str | None,
+    labels: Mapping[str, Any],
 ) -> str:
     """The lines that end a check.
 
@@ -41,6 +47,7 @@ def next_step(
         findings: all.
         skip_list: the list that a run needs; None without any.
         eval_split: to be taken instead of the recipe's, which the data does not have; None for the recipe's.
+        labels: options that describe label maps which the command did not.
     """
     if tally is None or not tally.frames:
         return _again(request, findings)
@@ -55,23 +62,37 @@ def next_step(
     lines = [f"{advice}:"]
     for purpose, recipe in recipes.items():
         lines += [f"to {purpose}:"] if purpose else []
-        lines.append("  " + shlex.join(["python", script_of(recipe), "--recipe", recipe, *words, "--dry_run"]))
+        described = words_of({f"data.options.{name}": value for name, value in labels.items()})
+        more = described if task_of(recipe) == _PIXELS_TASK else []
+        lines.append("  " + shlex.join(["python", script_of(recipe), "--recipe", recipe, *words, *more, "--dry_run"]))
     return "\n".join(lines)
 
 
 def _again(request: Request, findings: Sequence[Finding]) -> str:
     """Checks to type where nothing could be read: as videos, with the options that a finding names, or the same."""
     check = ["python", "scripts/check_data.py"]
-    if not request.recipe_given and request.args.data.source == "folder" and only_videos(request.args.data.root):
-        words = [*_without(_without(request.words, "--recipe"), "--data.source"), "--output", str(request.output)]
+    if were_videos(request):
+        words = [*_without(_without(request.words, "--recipe"), "--data.source"), *request.looks]
         lines = ["These are videos. What to type next:"]
         for purpose, recipe in ((f"{ACTIONS}, a folder of clips per class", OWN[ACTIONS]), (PHASES, OWN[PHASES])):
             lines += [f"to {purpose}:", "  " + shlex.join([*check, "--recipe", recipe, *words])]
+        return "\n".join(lines)
+    units = {unit: median for each in findings for unit, median in units_to_choose(each.text).items()}
+    if units:
+        lines = ["What to type next, by the median distance that is right:"]
+        for unit, median in units.items():
+            lines += [f"{median}:", f"  {shlex.join([*check, *request.typed])} --data.options.depth_unit {unit}"]
         return "\n".join(lines)
     stated = [line.strip() for each in findings for line in each.text.splitlines() if line.startswith("  --data.")]
     if stated:
         return f"What to type next:\n  {shlex.join([*check, *request.typed])} {stated[0]}"
     return f"What to type next, once the data can be read:\n  {shlex.join([*check, *request.typed])}"
+
+
+def were_videos(request: Request) -> bool:
+    """Whether frames were looked for, as no recipe was named, where there are videos instead."""
+    data = request.args.data
+    return not request.recipe_given and data.source == "folder" and only_videos(data.root)
 
 
 def only_videos(root: str | Sequence[str] | None) -> bool:
@@ -94,10 +115,10 @@ def proposals(source: str, tally: SplitTally) -> dict[str, str]:
         purposes.append(PHASES)
     elif set(tally.action_samples) - {IGNORE_INDEX}:
         purposes.append(ACTIONS)
-    elif not clips and set(tally.label_pixels) - {IGNORE_INDEX}:
-        purposes.append(PIXELS)
-    elif not clips and tally.with_depth and tally.with_rgb:
-        purposes.append(DEPTH)
+    elif not clips:
+        purposes += [DEPTH] if tally.with_depth and tally.with_rgb else []
+        if tally.with_rgb and set(tally.label_pixels) - {IGNORE_INDEX}:  # without depth, for nothing else
+            purposes = [*purposes, PIXELS] if tally.with_depth else [PIXELS]
     return {purpose: recipe_for(source, purpose) for purpose in purposes}
 
 

@@ -22,6 +22,7 @@ class Request:
 
     Attributes:
         typed: the whole command line.
+        looks: the doctor's own options in it, as words.
         args: of the run; `words` are those that its script takes.
         recipe: of the run; `recipe_given` if the command named it.
         eval_split_given: whether the command named the evaluation data.
@@ -32,6 +33,7 @@ class Request:
     """
 
     typed: list[str]
+    looks: list[str]
     args: RunArguments
     words: list[str]
     recipe: str
@@ -84,24 +86,30 @@ def read_request(words: Sequence[str], parser: argparse.ArgumentParser) -> Reque
     if not recipe_given:
         others = ["--recipe", checked_as(str(data.get("source") or "folder")), *others]
     recipe = str(read_overrides(others)["recipe"])
-    args = resolve(others, _task(recipe)).args
+    args = resolve(others, task_of(recipe)).args
     for key, where in (("data.root", args.data.root), ("data.eval_root", args.data.eval_root)):
         folders = where if isinstance(where, list) else [where]
         folder = next((each for each in folders if each is not None and not Path(each).expanduser().exists()), None)
         if folder is not None:
             raise ConfigError(f"{key} {folder!r} does not exist.")
     stated = bool({"eval_split", "eval_root"} & set(data))
-    looks = (own.output, own.workers, own.max_samples, own.frames)
-    return Request(list(words), args, others, recipe, recipe_given, stated, *looks)
+    how = (own.output, own.workers, own.max_samples, own.frames)
+    return Request(list(words), _stated(own, parser), args, others, recipe, recipe_given, stated, *how)
+
+
+def _stated(own: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
+    """Every option of the doctor that is not as by default, whichever there are."""
+    chosen = {name: value for name, value in vars(own).items() if value != parser.get_default(name)}
+    return [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
 
 
 def script_of(recipe: str) -> str:
     """The script that runs a recipe."""
-    task = _task(recipe)
+    task = task_of(recipe)
     return f"scripts/run_{'pretrain' if task == PRETRAINING else task}.py"
 
 
-def _task(recipe: str) -> str:
+def task_of(recipe: str) -> str:
     """The task of a recipe, whose script takes the words."""
     task = PRETRAINING
     for _, tree in recipes.recipe_chain(recipe):

@@ -14,23 +14,24 @@ from m33d_hf.errors import DataError
 from m33d_hf.inspection.splits import Split
 from m33d_hf.visualization.canvas import INVALID, bare, new_figure, save_figure
 from m33d_hf.visualization.dense import color_labels
+from m33d_hf.visualization.tiles import DEPTH_COLOURS, strip
 
 SAMPLES = 8  # per split
 COLUMNS = ("RGB", "depth", "depth edges on RGB", "labels")
 _INCHES = 2.1  # width of a tile
 _SIDE = 256  # pixels that a tile keeps of the longer side
+_GAP = 6  # pixels between two tiles
 _CLASSES = 256
 _EDGE = 0.08  # second difference of inverse depth, relative to it, that is drawn
 _EDGE_COLOUR = (1.0, 0.15, 0.1)
 
 
 class _Row(NamedTuple):
-    """One sample: its title and its tiles, by column."""
+    """One sample: its title, its tiles, all (H, W, 3), by column, and what its depth ranges over, in words."""
 
     title: str
     tiles: dict[str, np.ndarray]
-    depth_range: tuple[float, float]
-    unit: str
+    depth_range: str
 
 
 def write_sheet(splits: Sequence[Split], path: Path) -> Path | None:
@@ -48,13 +49,13 @@ def write_sheet(splits: Sequence[Split], path: Path) -> Path | None:
     lines = max(map(len, blocks))
     shape = next(iter(blocks[0][0].tiles.values())).shape
     height = _INCHES * min(1.5, shape[0] / shape[1]) + 0.3
-    width = len(columns) * len(blocks)
-    figure, axes = new_figure(_INCHES * width, height * lines + 0.3, lines, width)
+    width = _INCHES * len(columns) * len(blocks)
+    figure, axes = new_figure(width, height * lines + 0.3, lines, len(blocks))
     for axis in axes.flat:
         axis.set_axis_off()
     for number, rows in enumerate(blocks):
         for line, row in enumerate(rows):
-            _draw(axes[line, number * len(columns) : (number + 1) * len(columns)], columns, row)
+            _draw(axes[line, number], columns, row)
     return save_figure(figure, path, dpi=110)
 
 
@@ -77,17 +78,25 @@ def _row(title: str, sample: RGBDSample, unit: str) -> _Row:
     tiles: dict[str, np.ndarray] = {}
     if sample.rgb is not None:
         tiles["RGB"] = sample.rgb[0].numpy().transpose(1, 2, 0)[::step, ::step]
-    low_high = (0.0, 1.0)
+    depth_range = ""
     if sample.depth is not None:
         depth = sample.depth[0, 0].numpy()[::step, ::step]
         valid = depth[np.isfinite(depth)]
-        low_high = tuple(map(float, np.percentile(valid, [1, 99]))) if valid.size else low_high  # type: ignore[assignment]
-        tiles["depth"] = depth
+        low, high = map(float, np.percentile(valid, [1, 99])) if valid.size else (0.0, 1.0)
+        tiles["depth"], depth_range = _coloured(depth, low, high), f"{low:.2f} to {high:.2f}{unit}"
         if "RGB" in tiles:
             tiles["depth edges on RGB"] = _with_edges(tiles["RGB"], depth)
     if sample.segmentation is not None:
         tiles["labels"] = color_labels(sample.segmentation[0].numpy()[::step, ::step], _CLASSES - 1)
-    return _Row(title, tiles, low_high, unit)
+    return _Row(title, tiles, depth_range)
+
+
+def _coloured(depth_HW: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Depth as colours, (H, W, 3) in [0, 1]; holes are grey."""
+    from matplotlib import colormaps
+
+    scaled = np.clip((np.nan_to_num(depth_HW, nan=low) - low) / max(high - low, 1e-9), 0, 1)
+    return np.where(np.isfinite(depth_HW)[..., None], colormaps[DEPTH_COLOURS](scaled)[..., :3], INVALID)
 
 
 def _with_edges(rgb_HW3: np.ndarray, depth_HW: np.ndarray) -> np.ndarray:
@@ -105,19 +114,16 @@ def _with_edges(rgb_HW3: np.ndarray, depth_HW: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _draw(axes: Any, columns: Sequence[str], row: _Row) -> None:
-    axes[0].set_title(row.title if len(row.title) < 44 else f"...{row.title[-40:]}", fontsize=6.5, loc="left")
-    for axis, name in zip(axes, columns, strict=True):
-        tile = row.tiles.get(name)
-        if tile is None:
-            continue
-        axis.set_axis_on()
-        bare(axis)
-        if name == "depth":
-            axis.set_facecolor(INVALID)
-            low, high = row.depth_range
-            axis.imshow(np.ma.masked_invalid(tile), cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
-            axis.set_xlabel(f"{low:.2f} to {high:.2f}{row.unit}", fontsize=6.5, labelpad=1)
-        else:
-            axis.imshow(tile, interpolation="nearest")
-            axis.set_xlabel(name, fontsize=6.5, labelpad=1)
+def _draw(axis: Any, columns: Sequence[str], row: _Row) -> None:
+    """All tiles of a row as one image: an axis for each would take seconds."""
+    axis.set_axis_on()
+    bare(axis)
+    axis.set_title(row.title if len(row.title) < 44 else f"...{row.title[-40:]}", fontsize=6.5, loc="left")
+    blank = np.ones(next(iter(row.tiles.values())).shape)
+    tiles = [row.tiles.get(name, blank) for name in columns]
+    axis.imshow(strip(tiles, _GAP), interpolation="nearest")
+    for number, name in enumerate(columns):
+        if name in row.tiles:
+            said = f"{name} {row.depth_range}" if name == "depth" else name
+            place = ((2 * number + 1) / (2 * len(columns)), 0)
+            axis.annotate(said, place, (0, -2), "axes fraction", "offset points", fontsize=6.5, ha="center", va="top")

@@ -11,11 +11,12 @@ from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.errors import DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.building import build_run_source, run_rows
+from m33d_hf.training.recipe.run_data import build_run_source, run_rows
 from m33d_hf.training.tasks.classes import clip_arguments
 
-# Samples per split whose edges are compared (some 0.1 s each), and whose hashes are kept.
-MOST_EDGES, MOST_HASHES = 2000, 5000
+# Samples whose edges are compared (some 0.1 s each, ten times the reading), per scene, as the sum of a scene is judged
+# and three are enough for it, and per split. The last: samples per split whose hashes are kept.
+EDGES_PER_SCENE, MOST_EDGES, MOST_HASHES = 16, 2000, 5000
 _MOST_CHUNKS, _LEAST_CHUNK = 2000, 16
 
 
@@ -26,10 +27,12 @@ class Split(Subject):
     Attributes:
         rows: the samples to look at, ascending.
         frames: of each clip or video, see `Looks`.
+        compared: those of `rows` whose edges of RGB and depth are compared.
     """
 
     rows: list[int]
     frames: int
+    compared: frozenset[int]
 
     @property
     def chunk_size(self) -> int:
@@ -44,12 +47,16 @@ class Split(Subject):
     def chunk(self, number: int) -> list[tuple[int, Looks]]:
         """The samples of a chunk, and how closely each is looked at."""
         places = range(number * self.chunk_size, min((number + 1) * self.chunk_size, len(self.rows)))
-        edges, hashes = (-(-len(self.rows) // most) for most in (MOST_EDGES, MOST_HASHES))
-        return [(self.rows[place], Looks(self.frames, place % edges == 0, place % hashes == 0)) for place in places]
+        hashes = -(-len(self.rows) // MOST_HASHES)
+        return [
+            (row, Looks(self.frames, row in self.compared, place % hashes == 0))
+            for place, row in zip(places, self.rows[places.start : places.stop], strict=True)
+        ]
 
     def fingerprint(self) -> str:
         """Equal for equal data, looked at equally: partial results of another are of no use."""
         told = [self.name, self.source.name, self.source.digest(), self.rows, self.frames, str(self.source.depth_spec)]
+        told.append(sorted(self.compared))
         return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -73,4 +80,14 @@ def open_split(args: RunArguments, train: bool, max_samples: int | None, frames:
         raise DataError(f"the source {source.name!r} has no samples")
     span = 1 if config.num_frames == 1 else config.num_frames * data.frame_stride
     name = "train" if train else "evaluation"
-    return Split(name, source, len(rows), span, min(config.patch_height_width), kept, frames)
+    compared = frozenset(_compared(source.groups(), kept))
+    return Split(name, source, len(rows), span, min(config.patch_height_width), kept, frames, compared)
+
+
+def _compared(groups: list[str] | None, rows: list[int]) -> list[int]:
+    """Rows spread over every scene; without scenes, over all of them."""
+    scenes: dict[str, list[int]] = {}
+    for row in rows:
+        scenes.setdefault("" if groups is None else groups[row], []).append(row)
+    chosen = [scene[place] for scene in scenes.values() for place in spread(len(scene), EDGES_PER_SCENE)]
+    return [chosen[place] for place in spread(len(chosen), MOST_EDGES)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m33d_hf.errors import ConfigError
+from m33d_hf.errors import ConfigError, MissingDependencyError
 from m33d_hf.visualization.canvas import GREY, INK, INVALID, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -121,3 +122,16 @@ def _write_numbers(axis: Axes, shares: np.ndarray) -> None:
         if np.isfinite(share) and share > 0:
             ink = "white" if share > 0.55 else INK
             axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=ink)
+
+
+def write_confusion_figure(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Draw the confusion of an evaluation into a file; without matplotlib none is written, which stderr says.
+
+    Args:
+        matrix, names: see `confusion_figure`.
+        path: the file.
+    """
+    try:
+        confusion_figure(matrix, names, path)
+    except MissingDependencyError as error:
+        print(f"no {path.name}: {error}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from m33d_hf.errors import CheckpointError
+from m33d_hf.errors import CheckpointError, first_line
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -51,7 +51,7 @@ def check_archive(file: Path) -> bool:
     except CheckpointError:
         raise
     except Exception as error:  # whatever a damaged directory brings a reader to
-        raise _damage(file, f"its zip directory cannot be read ({error}); it may be cut short") from error
+        raise _damage(file, f"its zip directory cannot be read ({first_line(error)}); it may be cut short") from error
 
 
 def _damage(file: Path, what: str) -> CheckpointError:
@@ -70,7 +70,8 @@ def _check_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Path)
             while content.read(_PIECE):
                 pass
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:  # its last read compares the checksum
-        raise _damage(file, f"the checksum of entry {entry.filename!r} does not match its content ({error})") from error
+        what = f"the checksum of entry {entry.filename!r} does not match its content ({first_line(error)})"
+        raise _damage(file, what) from error
 
 
 def _local(stream: BinaryIO, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], bytes, bytes]:

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from m33d_hf.errors import CheckpointError, ConversionError
+from m33d_hf.data.plural import agree, plural
+from m33d_hf.errors import CheckpointError, ConversionError, first_line
 from m33d_hf.weights.formats.detect import detect_format
 from m33d_hf.weights.known.released import where_from
 from m33d_hf.weights.pickles import not_plain, read_torch_file, refuse_other_contents
@@ -123,7 +124,10 @@ def from_state_dict(
     tensors = _strip_prefixes(tensors, origin, notes)
     broken = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
-        raise CheckpointError(f"{origin}: {len(broken)} tensors hold NaN or infinity, first {broken[0]!r}.")
+        raise CheckpointError(
+            f"{origin}: {plural(len(broken), 'tensor')} {agree(len(broken), 'holds', 'hold')} "
+            f"NaN or infinity, first {broken[0]!r}."
+        )
     # A config.json of something else may lie beside a bare .pth file.
     known = (config or {}).get("model_type", MODEL_TYPES[0]) in MODEL_TYPES
     kept = dict(config or {}) if known else {}
@@ -222,7 +226,9 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(file))
     except Exception as error:  # a damaged header leads the library anywhere
-        raise CheckpointError(f"{file} cannot be read: not a readable safetensors file ({error}).") from error
+        raise CheckpointError(
+            f"{file} cannot be read: not a readable safetensors file ({first_line(error)})."
+        ) from error
 
 
 def _read_weights(file: Path) -> tuple[dict[Any, Any], list[str]]:
@@ -314,7 +320,9 @@ def _download(repository: str) -> tuple[list[Path], dict[str, Any]]:
         except EntryNotFoundError:
             return None
         except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise CheckpointError(f"{repository}: cannot download {name!r} from the Hub ({error}).") from error
+            raise CheckpointError(
+                f"{repository}: cannot download {name!r} from the Hub ({first_line(error)})."
+            ) from error
 
     config_file = fetch("config.json")
     for name in PROCESSOR_FILES:

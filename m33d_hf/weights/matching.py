@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import ConversionError
 from m33d_hf.weights.formats.layout import Weight
 from m33d_hf.weights.init_options import ConversionOptions
@@ -87,13 +88,16 @@ class Matching(ABC):
         unexplained = [key for weight in self.weights.values() for key in weight.sources if not self._told(key)]
         if unexplained:
             raise ConversionError(
-                f"{report.format}: {len(unexplained)} weights of {report.origin} do not exist in the model, first"
+                f"{report.format}: {plural(len(unexplained), 'weight')} of {report.origin} "
+                f"{agree(len(unexplained), 'does', 'do')} not exist in the "
+                "model, first"
                 f" {unexplained[0]!r}. Does the model's configuration (qkv_bias, layers, modalities) match?"
             )
         missing = [target for target in self.targets if target not in report.filled and target not in report.new]
         if missing:
             raise ConversionError(
-                f"{report.format}: {len(missing)} weights of the model are not in {report.origin}, first"
+                f"{report.format}: {plural(len(missing), 'weight')} of the model {agree(len(missing), 'is', 'are')} "
+                f"not in {report.origin}, first"
                 f" {missing[0]!r}. The file is incomplete or belongs to another model."
             )
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from m33d_hf.data.files.markers import FINAL, MARKER, damage
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import CheckpointError
 from m33d_hf.weights.apply import config_of, convert_state_dict
 from m33d_hf.weights.files import (
@@ -151,5 +152,8 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
         tensors.update(read_safetensors(file))
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
-        raise CheckpointError(f"{files[0]}: {len(broken)} tensors hold NaN or infinity, the first is {broken[0]!r}.")
+        raise CheckpointError(
+            f"{files[0]}: {plural(len(broken), 'tensor')} "
+            f"{agree(len(broken), 'holds', 'hold')} NaN or infinity, the first is {broken[0]!r}."
+        )
     return tensors

@@ -41,9 +41,12 @@ _DECODER_CORE = re.compile(r"decoder\.(?:targets\.(?P<target>\w+)\.)?(?:embed|ma
 _HEADS = {
     "contrastive_head": "the contrastive head",
     "matching_head": "the matching head",
+    "task_fusion": "the fusion of RGB and depth",
     **{part: words for head in HEADS for part, words in head.parts.items()},
 }
-_CLASS_HEADS = {part for head in HEADS for part in head.class_parts}
+# Part -> the part whose rows are the classes.
+_CLASS_HEADS = {part: part for head in HEADS for part in head.class_parts}
+_CLASS_HEADS |= {part: classes for head in HEADS for part, classes in head.class_readers.items()}
 
 
 @dataclass(kw_only=True)
@@ -129,7 +132,7 @@ class OwnNames(Matching):
         elif part == "depth_prior" and weight is not None and weight.tensor.shape != own.shape:
             self._take_resized(target, weight, own)
         elif part != "m33d":  # a head, of another package too
-            obstacle = self._other_classes(part) if part in _CLASS_HEADS else None
+            obstacle = self._other_classes(_CLASS_HEADS[part]) if part in _CLASS_HEADS else None
             self._take_if_equal(target, own, f"{_HEADS.get(part, part)} is not in the checkpoint", obstacle)
         elif weight is None:
             self._fill_missing(target, own)

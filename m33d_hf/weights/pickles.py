@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from m33d_hf.errors import CheckpointError
+from m33d_hf.errors import CheckpointError, first_line
 from m33d_hf.weights.archive import check_archive, is_archive
 
 NO_CHECKSUM = "the file has no checksum (torch's old format, or saved without): damaged values cannot be detected"
@@ -93,7 +93,7 @@ def read_torch_file(file: Path) -> tuple[dict[Any, Any], list[str]]:
     except Exception as error:  # damage leads an unpickler anywhere
         if "weights_only" in str(error):
             raise _unreadable(file) from error
-        raise CheckpointError(f"{file}: cannot be read as a torch file ({_first_line(error)}).") from error
+        raise CheckpointError(f"{file}: cannot be read as a torch file ({first_line(error)}).") from error
     if not archive and left:
         raise CheckpointError(
             f"{file}: cannot be read as a torch file because it is damaged: {left} bytes follow its last tensor."
@@ -166,8 +166,3 @@ def _unreadable(file: Path) -> CheckpointError:
         "Download "
         "or copy it again; if it is whole, load it where it was written and save its state dict with safetensors."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

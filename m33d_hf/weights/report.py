@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from m33d_hf.data.plural import plural
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.weights.facts import Fact, Facts, plain_value
 from m33d_hf.weights.normalisation import line_on_normalisation
@@ -43,8 +44,8 @@ class ConversionReport:
     def summary(self) -> str:
         """A few lines for people: counts, then ignored and new weights grouped by reason."""
         lines = [
-            f"{self.origin}: {self.format}; {len(self.used)} keys used, {len(self.ignored)} ignored;"
-            f" {len(self.filled)} weights filled, {len(self.new)} new"
+            f"{self.origin}: {self.format}; {plural(len(self.used), 'key')} used, {len(self.ignored)} ignored;"
+            f" {plural(len(self.filled), 'weight')} filled, {len(self.new)} new"
         ]
         for title, entries in (("ignored", self.ignored), ("new", self.new)):
             for reason, keys in _groups((reason, key) for key, reason in entries.items()).items():
@@ -56,7 +57,7 @@ class ConversionReport:
     def summary_by_part(self) -> str:
         """The lines that a run prints: counts, then new and ignored weights grouped by part and reason."""
         lines = [
-            f"{self.origin} ({self.format}): {len(self.filled)} weights loaded, {len(self.new)} new, "
+            f"{self.origin} ({self.format}): {plural(len(self.filled), 'weight')} loaded, {len(self.new)} new, "
             f"{len(self.ignored)} ignored"
         ]
         for title, entries in (("new", self.new), ("ignored", self.ignored)):

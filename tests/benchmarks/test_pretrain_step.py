@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import mmap
 import os
@@ -18,6 +17,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from helpers.benchmark_modules import benchmark_module
 from helpers.flop_formulas import linear, pretraining_formula
 from m33d_hf.evaluation.flops import count_pretraining
 from m33d_hf.modeling.decoder_m33d import M33DDecoder
@@ -26,11 +26,7 @@ from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 
 @pytest.fixture
 def benchmark(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
-    path, threads = list(sys.path), torch.get_num_threads()
-    yield importlib.import_module("pretrain_step")
-    sys.path[:] = path
-    torch.set_num_threads(threads)
+    yield from benchmark_module("pretrain_step", repository, monkeypatch)
 
 
 def _run(benchmark: ModuleType, folder: Path, *words: str) -> tuple[int, dict]:
@@ -236,6 +232,23 @@ def test_compiled_steps_on_a_gpu_have_targets_of_their_own(report: ModuleType, t
     lines = [line for line in report.tables(report.collect(tmp_path)).splitlines() if line.startswith("| `")]
     assert ["1.1x: missed; 1.3x of the eager peer: missed (1.25)" in line for line in lines] == [False, True, False]
     assert "40 %: met" in lines[0] and "m33d_video" in lines[0] and "| none |" in lines[2]
+
+
+def test_a_gpu_run_of_ours_alone_stands_beside_the_one_with_peers(report: ModuleType, tmp_path: Path) -> None:
+    _results(tmp_path, "", [1.2], [1.3], "2026-01-01T00:00:00+00:00")
+    content = json.loads((tmp_path / "pretrain_step.json").read_text())
+    alone = {**content["cases"][0], "mode": "compiled", "precision": "bf16", "ratio": {}, "ratio_by_round": {}}
+    both = {**alone, "ratio": {"peer_fused": 1.3}, "steps": {**alone["steps"], "peer_fused": {"median_ms": 1300.0}}}
+    for name, case, date in (("pretrain_step_gpu", both, "2026-01-01"), ("gpu", alone, "2026-02-01")):
+        facts = {"machine": {"gpu": "a GPU"}, "date": date, "cases": [case]}
+        (tmp_path / f"{name}.json").write_text(json.dumps({**content, **facts}))
+    lines = [line for line in report.tables(report.collect(tmp_path)).splitlines() if "compiled" in line]
+    assert len(lines) == 2
+    assert sorted("1.1x: met" in line for line in lines) == [False, True]
+    cost = {**alone, "case": "m33d_video", "mode": "eager", "cost_against_peer": {}}
+    assert report._judged({**cost, "machine": {}}) == ["50 %: met"], "no peer, no cost"
+    del cost["ratio"]
+    assert report._judged({**cost, "machine": {}}) == []
 
 
 def test_report_needs_results_and_marks(report: ModuleType, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,4 +22,8 @@ def test_a_round_measures_every_way(tmp_path: Path) -> None:
     seconds = found["ours_seconds"]
     assert set(seconds) == {"floor", "help", "help_model", "help_source", "first_step"}
     assert seconds["help"] < seconds["help_source"] < seconds["first_step"]
+    if sys.platform.startswith("linux"):
+        used = found["ours_cpu_seconds"]
+        assert set(used) == set(seconds) and all(used[way] > 0 for way in used)
+        assert used["help"] < used["first_step"]
     assert found["commit"] and found["ours_seconds_by_round"]["help"] == [seconds["help"]]

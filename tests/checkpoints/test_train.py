@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.checkpoints import BOTH, maker, results
+from helpers.checkpoints import BOTH, DEPTH, SEMSEG, maker, results
 from m33d_hf.training.recipe.parsing import resolve
 
 train = maker("train")
@@ -50,22 +51,22 @@ def _fake(output: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_finished_run_is_kept_until_its_start_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = _fake(tmp_path, monkeypatch)
-    first = [train.trained(run, tmp_path) for run in train.chain("depth")]
+    first = [train.trained(run, tmp_path, "c0ffee") for run in train.chain("depth")]
     assert called == ["pretrain_stage1", "pretrain_stage2", "depth"]
-    assert [train.trained(run, tmp_path) for run in train.chain("depth")] == first and len(called) == 3
+    assert [train.trained(run, tmp_path, "c0ffee") for run in train.chain("depth")] == first and len(called) == 3
     (tmp_path / "pretrain_stage2" / "model.safetensors").write_text("other weights")
-    train.trained(train.RUNS["depth"], tmp_path)
+    train.trained(train.RUNS["depth"], tmp_path, "c0ffee")
     assert called[3:] == ["depth"], "it starts from other weights now"
 
 
 def test_a_finished_run_is_repeated_with_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called, run = _fake(tmp_path, monkeypatch), train.RUNS["pretrain_stage1"]
-    train.trained(run, tmp_path)
+    train.trained(run, tmp_path, "c0ffee")
     path = tmp_path / run.name / train.SPENT
     before = json.loads(path.read_text())["digest"]
     settings = train.settings
     monkeypatch.setattr(train, "settings", lambda *given: [*settings(*given), "--train.max_steps", "7"])
-    train.trained(run, tmp_path)
+    train.trained(run, tmp_path, "c0ffee")
     assert called == [run.name] * 2 and json.loads(path.read_text())["digest"] != before
 
 
@@ -81,3 +82,25 @@ def test_a_run_that_fails_ends_the_command(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(SystemExit) as ended:
         train.call(run, ["2"])
     assert ended.value.code == 2
+
+
+def test_judging_again_changes_nothing_and_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, run = maker("checkpoint_folder"), train.RUNS["depth"]
+    shutil.copytree(DEPTH, tmp_path / DEPTH.name)
+    before = {path.name: path.read_bytes() for path in (tmp_path / DEPTH.name).iterdir()}
+    said = results(DEPTH)
+
+    def judged(_: Any, folder: Path, output: Path, frames: int) -> dict[str, Any]:
+        found = dict(said["test" if frames == 512 else "test_first_frames"]["metrics"])
+        found["rmse"] *= 1.5 if frames == 48 else 1.0
+        return {"metrics": found}
+
+    monkeypatch.setattr(module, "judged", judged)
+    assert module.judge_again(run, tmp_path, tmp_path) == pytest.approx(0.5)
+    assert "relative differences of 0.5" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in (tmp_path / DEPTH.name).iterdir()} == before
+    (tmp_path / DEPTH.name / "model.safetensors").write_bytes((SEMSEG / "model.safetensors").read_bytes())
+    with pytest.raises(SystemExit, match="is not what"):
+        module.judge_again(run, tmp_path, tmp_path)

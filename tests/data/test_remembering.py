@@ -55,7 +55,7 @@ def test_two_splits_share_the_index_and_what_is_said_of_it(
     with remembering():
         train, test = (build_source("folder", root=tmp_path, split=split) for split in ("train", "validation"))
     assert calls == ["_listed", "find_frames"]
-    assert sum("1 files are not used" in record.message for record in caplog.records) == 1
+    assert sum("1 file is not used" in record.message for record in caplog.records) == 1
     assert train.split_note != test.split_note  # type: ignore[attr-defined]
     apart = [build_source("folder", root=tmp_path, split=split) for split in ("train", "validation")]
     assert calls == ["_listed", "find_frames"] * 3

@@ -55,6 +55,15 @@ def source(page: Any, name: str, other_than: str = "") -> str:
     return str(found)
 
 
+def heading(page: Any, selector: str) -> str:
+    """What is drawn in place of gradio's own word."""
+    found = "([at]) => { const seen = document.querySelector(at); const own = getComputedStyle(seen).fontSize;"
+    found += " return [own, getComputedStyle(seen, '::before').content] }"
+    size, content = page.evaluate(found, [selector])
+    assert size == "0px", f"gradio's own word is drawn too, at {size}"
+    return str(content).strip('" ')
+
+
 def slide(page: Any, name: str, keys: int) -> None:
     """Move a slider by keys to the left, and let go of it."""
     slider = page.locator(f"#{name} input[type=range]")
@@ -89,10 +98,13 @@ def test_a_wrong_file_is_answered_with_a_sentence(tab: Any, tmp_path: Path) -> N
     page.get_by_text("notes.png cannot be used as a picture").first.wait_for()
     page.wait_for_timeout(1500)  # a second answer would come now
     assert page.get_by_text("notes.png cannot be used as a picture").count() == 1, "told twice"
+    assert heading(page, ".toast-title") == "This did not work"
+    assert heading(page, "[data-testid=status-tracker] .error") == "No result"
     text = page.inner_text("body")
     assert "Traceback" not in text and "site-packages" not in text
     page.wait_for_function("() => !document.querySelector('#depth_picture img')")  # nor the depth of the other picture
     page.screenshot(path=str(tmp_path / "wrong.png"))
+    page.get_by_text("notes.png cannot be used as a picture").wait_for(state="detached")  # it would lie over results
     page.close()
 
 

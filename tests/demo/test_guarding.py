@@ -14,8 +14,9 @@ from m33d_hf.errors import DataError
 class Told(Exception):
     """Stands for gradio.Error."""
 
-    def __init__(self, message: str, **_: object) -> None:
+    def __init__(self, message: str, duration: float, **_: object) -> None:
         super().__init__(message)
+        self.duration = duration
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +42,15 @@ def test_our_errors_are_told_and_others_only_mentioned(capsys: pytest.CaptureFix
         guarded(fails)(RuntimeError("secret of /srv/keys"))
     assert "secret" not in str(told.value) and "secret" in capsys.readouterr().err
     assert guarded(len)([1, 2]) == 2
+
+
+def test_messages_go_when_they_have_been_read() -> None:
+    """They lie over the legend: a short one for ten seconds, 600 characters for a minute."""
+
+    def fails(words: str) -> None:
+        raise DataError(words)
+
+    for count, seconds in ((20, 10), (600, 60)):
+        with pytest.raises(Told) as told:
+            guarded(fails)("a" * count)
+        assert told.value.duration == seconds

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub import RepoCard
 
+from helpers.hub_server import client_environment, running
 from m33d_hf import __version__
 from m33d_hf.demo import __main__ as page
 from m33d_hf.demo.space import write_space
@@ -60,3 +62,22 @@ def test_without_gradio_it_says_what_to_install(
 def test_options_have_bounds(flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert page.main(flags) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_space_goes_to_a_hub_once_and_comes_back(tmp_path: Path) -> None:
+    """By the real client; a model of the same name is another repository there."""
+    code = (
+        "import os, sys; from huggingface_hub import snapshot_download\n"
+        "from m33d_hf.demo.space import publish_space\n"
+        "assert publish_space('org/x', 'org/x') == publish_space('org/x', 'org/x')\n"
+        "os.chdir(snapshot_download('org/x', repo_type='space')); print(*sorted(os.listdir()))\n"
+        "sys.path.insert(0, ''); import app; print(*app.MODELS)"
+    )
+    with running() as hub:
+        environment = client_environment(hub, str(tmp_path))
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.stdout.split() == [".gitattributes", "README.md", "app.py", "requirements.txt", "org/x"], done.stderr
+    assert list(hub.repos) == ["spaces/org/x"] and not hub.unknown
+    assert hub.repos["spaces/org/x"].sdk == "gradio" and len(hub.repos["spaces/org/x"].commits) == 2

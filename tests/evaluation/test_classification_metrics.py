@@ -146,3 +146,19 @@ def test_a_write_that_fails_leaves_no_half_file(tmp_path: Path, monkeypatch: pyt
         write_confusion(np.ones((2, 2), dtype=int), ["a", "b"], tmp_path / "confusion.csv")
     assert [entry.name for entry in tmp_path.iterdir()] == ["confusion.csv"]
     assert (tmp_path / "confusion.csv").read_text() == before
+
+
+def test_clips_of_further_cameras_are_views_of_the_first_one() -> None:
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(5)).numpy()
+    scores = VideoScores(3)
+    # Two segments of clip 0 by the first camera; 4 and 5 show the same moment; 1 and its twin 2: 1 could not be read.
+    rows = [(0, 0, "a", 1), (0, 1, "a", 1), (4, 0, "b", 1), (5, 0, "c", 2), (2, 0, "d", 0), (3, 0, "e", 2)]
+    for (index, segment, key, label), row in zip(rows, logits, strict=True):
+        scores.update([index], [(segment, 0)], [key], [label], row[None])
+    table = scores.joined({4: 0, 5: 0, 2: 1}).table()
+    assert (table.keys, table.labels.tolist(), table.views.tolist()) == (["a", "d", "e"], [1, 0, 2], [4, 1, 1])
+    shares = F.softmax(torch.from_numpy(logits).double(), -1)
+    np.testing.assert_allclose(table.probabilities[0], shares[:4].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(table.losses[0], -shares[:4, 1].log().mean(), rtol=1e-12)
+    whole, same = scores.table(), scores.joined({}).table()
+    assert same.keys == whole.keys and np.array_equal(same.probabilities, whole.probabilities)

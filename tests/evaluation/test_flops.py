@@ -124,6 +124,37 @@ def test_task_models_against_the_formula(task: str, size: int | list[int]) -> No
     assert (count.forward, count.training) == pytest.approx((formula.forward, formula.training), rel=1e-6)
 
 
+SETS = (["rgb"], ["depth"], ["rgb", "depth"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"task_fusion": "concatenation"}, {"task_fusion": "cross_attention"}, {"encoder_sharing": "shared"},
+     {"joint_encoding": True, "num_register_tokens": 2}],
+    ids=["sum", "concatenation", "cross_attention", "shared", "joint"],
+)  # fmt: skip
+@pytest.mark.parametrize("task", ["semantic_segmentation", "video_classification"])
+def test_every_input_set_against_the_formula(task: str, fields: dict[str, Any]) -> None:
+    clip = {"num_frames": 4, "tubelet_size": 2} if task == "video_classification" else {}
+    config = tiny_config(num_labels=3, segmentation_head_width=16, task_inputs=["rgb", "depth"], **clip, **fields)
+    for inputs in SETS[:: 2 if fields.get("task_fusion") == "cross_attention" else 1]:
+        count, formula = count_task(config, task, inputs), task_formula(config, task, inputs)
+        # Of one input, the fusion of the other has no part in the loss, but nothing is multiplied for it either.
+        assert (count.forward, count.training) == pytest.approx((formula.forward, formula.training), rel=1e-6), inputs
+    whole = task_formula(config, task, SETS[2])
+    assert flops_per_sample(config, task) == pytest.approx(whole.training, rel=1e-6)
+
+
+def test_models_of_one_input_and_inputs_that_a_model_does_not_have() -> None:
+    alone = tiny_config(num_labels=3, segmentation_head_width=16)
+    depth = tiny_config(num_labels=3, segmentation_head_width=16, task_inputs=["depth"])
+    task = "semantic_segmentation"
+    assert count_task(depth, task).forward == pytest.approx(task_formula(depth, task, ["depth"]).forward, rel=1e-6)
+    assert count_task(alone, task).forward > count_task(depth, task).forward  # three colours, one depth
+    with pytest.raises(ConfigError, match=r"inputs \['depth'\]: the model has \['rgb'\]"):
+        count_task(alone, task, ["depth"])
+
+
 def test_counting_leaves_configuration_and_randomness_alone() -> None:
     config = tiny_config(num_labels=3, attn_implementation="sdpa", hidden_size=48)  # not counted before in this file
     before, state = config.to_dict(), torch.get_rng_state()
@@ -161,3 +192,29 @@ def test_video_tasks_add_their_heads(changes: dict[str, Any]) -> None:
     assert whole.training == clip.forward + 3 * temporal - first
     formula = task_formula(config, "action_detection")
     assert (whole.forward, whole.training) == (formula.forward, formula.training)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_temporal_convolutions_are_counted(causal: bool) -> None:
+    fields = {"temporal_model": "tcn", "temporal_tcn_stages": 3, "temporal_tcn_layers": 2, "temporal_hidden_size": 8}
+    config = tiny_config(num_frames=4, tubelet_size=2, num_labels=7, temporal_causal=causal, **fields)
+    clip, whole = count_task(config, "video_classification"), count_task(config, "action_detection")
+    layers = 2 * 2 * (3 + 1) * 8 * 8  # kernels of 3 and of 1
+    first = 2 * 32 * 8
+    temporal = first + layers + 2 * 8 * 7 + 2 * (2 * 7 * 8 + layers + 2 * 8 * 7)
+    assert whole.forward == clip.forward + temporal
+    assert whole.training == clip.forward + 3 * temporal - first
+
+
+def test_the_transformer_over_clips_is_counted_by_whole_windows() -> None:
+    fields = {"temporal_model": "transformer", "temporal_num_layers": 2, "temporal_hidden_size": 8}
+    for causal, span in ((True, 9), (False, 13)):  # keys per block of 5 queries: 4 before and, unless causal, 4 after
+        config = tiny_config(
+            num_frames=4, tubelet_size=2, num_labels=7, temporal_causal=causal, temporal_attention_window=5, **fields
+        )
+        clip, whole = count_task(config, "video_classification"), count_task(config, "action_detection")
+        first = 2 * 32 * 8
+        layer = 2 * 8 * 3 * 8 + 2 * (2 * span * 8) + 2 * 8 * 8 + 2 * (2 * 8 * 32)
+        temporal = first + 2 * layer + 2 * 8 * 7
+        assert whole.forward == clip.forward + temporal
+        assert whole.training == clip.forward + 3 * temporal - first

@@ -42,7 +42,7 @@ def test_every_pretraining_recipe_at_its_size(recipe: str) -> None:
 def test_every_fine_tuning_recipe(task: str, recipe: str) -> None:
     arguments = resolve(["--recipe", recipe], task).args.model  # sizes that are auto: stand-ins
     config = M33DConfig(**{**arguments, "num_labels": arguments.get("num_labels") or 10})
-    assert_equal(count_task(config, task), task_formula(config, task))
+    assert_equal(count_task(config, task), task_formula(config, task, config.task_inputs or ["rgb"]))
 
 
 @pytest.mark.parametrize("task", ["semantic_segmentation", "depth_estimation"])

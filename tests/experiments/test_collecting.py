@@ -11,7 +11,7 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.experiments.collecting import collect
 from m33d_hf.experiments.commands import jobs_of
 from m33d_hf.experiments.jobs import Job
-from m33d_hf.experiments.plan import load_plan
+from m33d_hf.experiments.plan import Plan, load_content
 from m33d_hf.experiments.reading import as_tables
 from m33d_hf.experiments.report.results import cell, diagnostic, failures
 
@@ -32,15 +32,22 @@ def _row(job: Job) -> dict[str, Any]:
     return row
 
 
+def _everything(folder: Path) -> Plan:
+    """The demo with what it does not run any more, but whose results are still read."""
+    content = load_content("demo")
+    columns = [column["of"] for column in content["columns"].values()]
+    return Plan({**content, "only": None, "column_sets": {"main": columns}}, "full", folder)
+
+
 @pytest.fixture
 def rows(tmp_path: Path) -> dict[str, dict[str, Any]]:
-    return {job.id: _row(job) for job in jobs_of(load_plan("demo", "full", tmp_path))}
+    return {job.id: _row(job) for job in jobs_of(_everything(tmp_path))}
 
 
 def test_the_demos_pretrainings_are_one_entry_of_all_stages(tmp_path: Path, rows: dict[str, dict[str, Any]]) -> None:
     rows["render"]["digests"] = {"frames/0/train": "a", "frames/0/test": "b"}
     rows["floors"]["floors"] = {"miou": {"value": 0.1, "how": "m"}, "delta1": {"value": 0.2, "how": "d"}}
-    results = collect(load_plan("demo", "full", tmp_path), rows)
+    results = collect(_everything(tmp_path), rows)
     names = [(entry["method"], entry["seed"]) for entry in results["pretraining"]]
     assert names == [(method, seed) for seed in (0, 1) for method in ("mae", "m33d", "m33d_plus")]
     entry = results["pretraining"][1]
@@ -62,7 +69,7 @@ def test_a_failed_stage_is_told_once_and_by_name(tmp_path: Path, rows: dict[str,
     rows["pretrain-m33d-s0-stage1"] |= {"status": "failed", "error": "OSError: full"}
     row = "depth_estimation-200-m33d-s0"
     rows[row] = {"id": row, "status": "blocked", "error": "not run", "wall_seconds": 0.0}
-    tables = as_tables(collect(load_plan("demo", "full", tmp_path), rows))
+    tables = as_tables(collect(_everything(tmp_path), rows))
     assert failures(tables) == [("pretrain-m33d-s0", "pretrain-m33d-s0-stage1: OSError: full"), (row, "not run")]
     found = cell(tables, "m33d", "depth_estimation-200")
     assert found.values == (25.0,) and found.failed == 1
@@ -70,7 +77,7 @@ def test_a_failed_stage_is_told_once_and_by_name(tmp_path: Path, rows: dict[str,
 
 
 def test_every_column_of_the_tables_is_read(tmp_path: Path, rows: dict[str, dict[str, Any]]) -> None:
-    plan = load_plan("demo", "full", tmp_path)
+    plan = _everything(tmp_path)
     tables = as_tables(collect(plan, rows))
     assert [column["id"] for column in tables["columns"]] == list(plan.content["columns"])
     assert [row["variant"] for row in tables["tables"][0]["rows"]] == ["scratch", "mae", "m33d", "m33d_plus"]
@@ -78,7 +85,22 @@ def test_every_column_of_the_tables_is_read(tmp_path: Path, rows: dict[str, dict
 
 
 def test_rows_that_no_column_shows_are_not_left_out_in_silence(tmp_path: Path, rows: dict[str, dict[str, Any]]) -> None:
-    results = collect(load_plan("demo", "full", tmp_path), rows)
+    results = collect(_everything(tmp_path), rows)
     results["rows"][0]["labels"] = 77
     with pytest.raises(ConfigError, match="rows of depth_estimation-77, but the plan demo has no column"):
         as_tables(results)
+
+
+def test_several_fine_tunings_of_an_encoder_are_rows_of_their_own_and_one_seed(tmp_path: Path) -> None:
+    content = load_content("demo")
+    content["measurements"]["semantic_segmentation-200"]["draws"] = 2
+    plan = Plan(content, "full", tmp_path)
+    rows = {job.id: _row(job) for job in jobs_of(plan)}
+    rows["semantic_segmentation-200-mae-s1-f1"]["value"] = 0.75
+    results = collect(plan, rows)
+    drawn = [(row["seed"], row.get("draw", 0)) for row in results["rows"]
+             if (row["method"], row["task"]) == ("mae", "semantic_segmentation")]  # fmt: skip
+    assert drawn == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert cell(as_tables(results), "mae", "semantic_segmentation-200").values == (25.0, 50.0), "the mean of 25 and 75"
+    assert (results["command"], results["cpu_seconds"]) == ("make demo", 1.5 * len(rows))
+    assert results["matching_note"] == "", "no probe was run"

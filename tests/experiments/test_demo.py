@@ -22,8 +22,8 @@ def small_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["seeds"] = [0]
     names = ("scratch", "mae", "m33d_plus-1", "m33d_plus", "m33d_plus-probe")
     content["pretraining"] = {name: content["pretraining"][name] for name in names}
-    content["column_sets"]["main"].remove("semantic_segmentation-200")
-    content["measurements"]["semantic_segmentation-50"]["picture"] = True
+    content["only"] = list(names)
+    content["measurements"]["semantic_segmentation-200"] |= {"picture": 5, "draws": 2}
     content["budgets"]["smoke"] |= {"pretraining_steps": {"images": 6}, "depth_steps": 2, "segmentation_steps": 2}
     folder = tmp_path_factory.mktemp("plan")
     (folder / "demo.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
@@ -45,9 +45,10 @@ def _run(folder: Path, small_plan: Path) -> int:
 
 def test_results_hold_a_row_per_method_task_labels_seed(outputs: Path) -> None:
     results = json.loads((outputs / "results.json").read_text())
-    found = {(row["method"], row["task"], row["labels"], row["seed"]) for row in results["rows"]}
-    tasks = (("depth_estimation", 200), ("semantic_segmentation", 50))
-    assert found == {(m, t, n, 0) for m in ("scratch", "mae", "m33d_plus") for t, n in tasks}
+    found = [(row["method"], row["task"], row["labels"], row["seed"], row.get("draw", 0)) for row in results["rows"]]
+    tasks = (("depth_estimation", 0), ("semantic_segmentation", 0), ("semantic_segmentation", 1))
+    assert sorted(found) == sorted((m, t, 200, 0, d) for m in ("scratch", "mae", "m33d_plus") for t, d in tasks)
+    assert results["command"].startswith("python scripts/") and results["cpu_seconds"] > 0
     for row in results["rows"]:
         assert row["status"] == "done" and 0 <= row["value"] <= 1
         assert row["steps"] == 2 and row["seconds"] > 0 and row["flops"] > 0
@@ -59,12 +60,15 @@ def test_results_hold_a_row_per_method_task_labels_seed(outputs: Path) -> None:
     keys = {"retrieval_accuracy_depth", "retrieval_accuracy_mismatched_depth", "retrieval_chance_depth",
             "matching_accuracy_depth", "depth_loss_visible", "depth_loss_hidden"}  # fmt: skip
     assert keys <= set(plus["diagnostics"])
-    assert len(results["expectations"]) > 8
+    judged = {entry["id"] for entry in results["expectations"]}
+    assert "product_matching_works" in judged and "position_shortcut" not in judged, "literal m33d was not run"
 
 
 def test_report_has_all_pictures_and_can_be_made_again(outputs: Path) -> None:
     html = (outputs / "report.html").read_text()
-    assert html.count("data:image/png;base64") == 1 + 2 + 2 + 2, "differences, curves, reconstructions, predictions"
+    assert html.count("data:image/png;base64") == 2 + 1 + 2 + 2 + 2, (
+        "gains and one row of predictions, differences, curves, reconstructions, predictions"
+    )
     assert "truth" in html
     shutil.rmtree(outputs / "figures")
     (outputs / "report.html").unlink()

@@ -18,8 +18,9 @@ from m33d_hf.experiments.report.answers import answers
 from m33d_hf.experiments.report.contrasts import column_model
 from m33d_hf.experiments.report.reproduction import summary
 from m33d_hf.experiments.report.results import cell, load_results
+from m33d_hf.training.recipe.parsing import parse_arguments
 
-PLANS = ("core", "parts", "masks", "initialisation", "labels", "clips", "gpu")
+PLANS = ("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "gpu")
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -71,6 +72,15 @@ def test_fine_tunings_of_an_encoder_differ_in_their_seed_alone(tmp_path: Path) -
     assert depth[depth.index("--model.depth_loss") + 1] == "l1"
 
 
+def test_rows_of_temporal_models_differ_in_their_second_stage_alone(tmp_path: Path) -> None:
+    jobs = {job.id: job.parameters for job in jobs_of(load_plan("temporal", "full", tmp_path))}
+    paper, other = jobs["phases-gru-s1"], jobs["phases-tcn-causal-s1"]
+    assert paper["clip_argv"] == other["clip_argv"] and paper["output_dir"] != other["output_dir"]
+    model = parse_arguments(list(other["temporal_argv"]), "action_detection").model
+    assert (model["temporal_model"], model["temporal_causal"], model["temporal_tcn_stages"]) == ("tcn", True, 3)
+    assert "temporal_model" not in parse_arguments(list(paper["temporal_argv"]), "action_detection").model
+
+
 def _row(job: Job, place: int) -> dict[str, Any]:
     """What a worker would have left: fine-tunings of one encoder differ."""
     row: dict[str, Any] = {"id": job.id, "status": "done", "started": 0.0, "wall_seconds": 2.0, "cpu_seconds": 1.5}
@@ -78,6 +88,7 @@ def _row(job: Job, place: int) -> dict[str, Any]:
         row |= {"stage": None, "steps": job.parameters["steps"], "seconds": 1.0, "flops": 10.0, "encoder_parameters": 5}
         return {**row, "diagnostics": {"loss/rgb": 0.5, "loss": 0.5}}
     names = ("miou", "delta1", "top1", "map", "clipwise/map", "knn/top1", "linear/top1")
+    names += ("frame_accuracy", "phase_jaccard", "edit", "f1_50")
     value = 0.3 + 0.01 * (place * 7 % 11) + 0.2 * ("m33d_plus" in job.id)
     return {**row, "metrics": dict.fromkeys(names, value), "steps": 1, "seconds": 1.0}
 

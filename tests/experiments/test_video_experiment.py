@@ -17,8 +17,8 @@ from m33d_hf.experiments.jobs import check_jobs
 from m33d_hf.experiments.plan import load_plan
 from m33d_hf.experiments.reading import as_tables
 from m33d_hf.experiments.rendering import floors
+from m33d_hf.experiments.report.demos.clips import summary
 from m33d_hf.experiments.report.results import cell
-from m33d_hf.experiments.report.video import summary
 from m33d_hf.experiments.rows import actions, phases
 
 FEW = ["--data.options", "{num_videos: 10}", "--data.eval_options", "{num_videos: 2}", "--data.num_workers", "0"]
@@ -80,6 +80,10 @@ def _results(tmp_path: Path) -> dict[str, Any]:
         )
         metrics |= {"top1": value, "map": value + 0.3}
         rows[job.id] = {"status": "done", "metrics": metrics, "seconds": 1.0, "steps": 5, "folder": str(tmp_path)}
+        if job.id.startswith("pretrain-"):
+            losses = {"loss/rgb": 0.91 if "videomae" in job.id else 0.97}
+            rows[job.id] |= {"stage": None, "flops": 1.0, "cpu_seconds": 1.0, "encoder_parameters": 5,
+                             "diagnostics": losses}  # fmt: skip
     rows["render"] |= {"ceiling": 0.7}
     rows["floors"] |= {
         "floors": {"map": {"value": 0.8, "how": "place"}, "clip_accuracy": {"value": 0.7, "how": "place"}}
@@ -107,6 +111,18 @@ def test_the_report_says_what_the_numbers_say(tmp_path: Path, capsys: pytest.Cap
     assert "1 jobs did not finish" in page.read_text(encoding="utf-8")
     assert "alone, unseen: 80.0 %." in text.read_text(encoding="utf-8")
     assert "**61.0** (60.0 / 62.0)" in text.read_text(encoding="utf-8")
+
+
+def test_a_videomae_that_has_not_learnt_gets_no_verdict(tmp_path: Path) -> None:
+    results = _results(tmp_path)
+    for entry in results["pretraining"]:
+        if (entry["method"], entry["seed"]) == ("videomae", 1):
+            entry["diagnostics"] = {"loss/rgb": 0.96}
+    sentences = " ".join(summary(as_tables(results)))
+    refused = "no verdict (the rgb loss of videomae must be below .950 and is .910 / .960)"
+    assert f"videomae over scratch*: {refused}" in sentences and f"m33d_plus over videomae*: {refused}" in sentences
+    assert "m33d_plus over scratch*: yes, better in 4 of 4 columns" in sentences
+    assert "(a constant reaches .992): **not met**." in sentences
 
 
 def test_a_report_needs_results(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from m33d_hf.inference.timeline import ClipPrediction, Detection, Stretch
+from m33d_hf.inference.live.clips import ClipPrediction
+from m33d_hf.inference.timeline import Detection, Stretch
 from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 
 PHASES = ["Preparation", "cut & <b>tie</b>", "Packaging"]

@@ -109,8 +109,10 @@ def _encoder_passes(config: M33DConfig) -> list[dict[str, int]]:
     return passes
 
 
-def _add_encoder(count: FlopCount, config: M33DConfig, lengths: dict[str, int], customary: bool = False) -> None:
-    """Add patch projection and encoder blocks for one pass over the given tokens."""
+def _add_encoder(
+    count: FlopCount, config: M33DConfig, lengths: dict[str, int], customary: bool = False, together: bool = False
+) -> None:
+    """Add patch projection and encoder blocks for one pass over the given tokens, `together` in one sequence."""
     cls = int(bool(config.use_cls_token))
     projections = lengths
     if JOINT in lengths:  # which modality a token is of varies, so each modality projects as many as the budget
@@ -120,7 +122,7 @@ def _add_encoder(count: FlopCount, config: M33DConfig, lengths: dict[str, int], 
         patch = linear(projected, config.patch_dim(config.spec(name)), config.hidden_size)
         count.add("patch projection", patch, first=True)
     sequences = [tokens + cls for tokens in lengths.values()]
-    if config.joint_encoding:
+    if config.joint_encoding or together:
         sequences = [sum(sequences)]
     unplaced = int(config.global_token) + config.num_register_tokens
     for tokens in sequences:
@@ -204,14 +206,17 @@ def _add_pair_losses(count: FlopCount, config: M33DConfig, batch_size: int) -> N
             count.add("pair losses", linear(pairs, width, 2))
 
 
-def task_formula(config: M33DConfig, task: str) -> FlopCount:
-    """One sample of a fine-tuning task, which sees all RGB tokens.
+def task_formula(config: M33DConfig, task: str, inputs: Sequence[str] = ("rgb",)) -> FlopCount:
+    """One sample of a fine-tuning task, which sees all tokens of its inputs.
 
     A sample of "action_detection" is one clip, encoder included: a forward pass extracts its features, once, and only
     "temporal" has gradients, of the weights alone in its first layer.
     """
     count = FlopCount()
-    _add_encoder(count, config, {"rgb": config.num_tokens})
+    shared = config.encoder_sharing == "shared"
+    _add_encoder(count, config, dict.fromkeys(inputs, config.num_tokens), together=shared)
+    if len(config.task_inputs or ["rgb"]) > 1 and not (shared or config.joint_encoding):
+        count.add("fusion", _fusion(config, inputs))
     frames, height, width = config.grid
     labels = config.num_labels
     if task in ("video_classification", "action_detection"):
@@ -231,6 +236,16 @@ def task_formula(config: M33DConfig, task: str) -> FlopCount:
     else:
         count.add("head", layers_of_head(config, task))
     return count
+
+
+def _fusion(config: M33DConfig, inputs: Sequence[str]) -> float:
+    """Operations of the fusion of RGB and depth; a sum has no matrix product."""
+    tokens, width, both = config.num_tokens, config.hidden_size, len(inputs) > 1
+    if config.task_fusion == "concatenation":
+        return linear(tokens, len(inputs) * width, width)
+    if config.task_fusion == "cross_attention" and both:
+        return 2 * linear(tokens, width, width) + linear(tokens, width, 2 * width) + 4.0 * tokens * tokens * width
+    return 0.0
 
 
 def layers_of_head(config: M33DConfig, task: str) -> float:
@@ -261,7 +276,7 @@ def layers_of_head(config: M33DConfig, task: str) -> float:
 
 
 def _recurrent(config: M33DConfig, labels: int) -> float:
-    """Operations of the recurrent net and its classifier per clip: three gates of input and state in each direction."""
+    """Operations of a GRU and its classifier per clip: three gates of input and state in each direction."""
     directions, width = (1 if config.temporal_causal else 2), config.temporal_hidden_size
     total = linear(1, directions * width, labels)
     for layer in range(config.temporal_num_layers):

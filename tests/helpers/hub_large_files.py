@@ -11,6 +11,7 @@ from typing import Any
 
 TOKEN = "hf_test"
 READ_TOKEN = "hf_read"
+UNTOLD_TOKEN = "hf_untold"  # refused without a word
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -49,7 +50,9 @@ class Answering(BaseHTTPRequestHandler):
         token = self.headers.get("authorization", "").removeprefix("Bearer ")
         if token == TOKEN:
             return True
-        if token == READ_TOKEN:
+        if token == UNTOLD_TOKEN:
+            self._send(403)
+        elif token == READ_TOKEN:
             self._send(403, {"error": "Forbidden: you must use a write token to write to a repository."})
         else:
             self._send(401, {"error": "Invalid username or password."})

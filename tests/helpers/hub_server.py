@@ -26,6 +26,7 @@ import yaml
 from helpers.hub_large_files import READ_TOKEN, TOKEN, LargeFiles
 
 _LARGE = (".safetensors", ".mp4", ".png")
+_SPACES = "spaces/"
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class Blob:
 
 @dataclass
 class Repo:
-    """Commits, oldest first, as (id, files, message), and names for them."""
+    """Commits, oldest first, as (id, files, message), and names for them; `sdk` of a Space."""
 
     commits: list[tuple[str, dict[str, Blob], str]] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     private: bool = False
+    sdk: str | None = None
 
     def commit(self, files: dict[str, Blob], message: str) -> str:
         """Add a commit; returns its id."""
@@ -77,6 +79,7 @@ class Hub:
     """What is stored, what was asked, and which faults are to happen.
 
     Attributes:
+        repos: by their address here: "org/name" of models, "spaces/org/name" of Spaces.
         part_size: bytes of the parts that large files are asked for in; None takes them whole.
         cut_requests: number of requests of the first port whose connection ends before there is an answer.
         cut_uploads: number of large files, or parts of one, whose connection ends after half of their bytes.
@@ -150,13 +153,17 @@ class _Handler(LargeFiles):
         if not self._may_write():
             return None
         asked = json.loads(body)
-        name = f"{asked.get('organization') or 'someone'}/{asked['name']}"
+        kind = asked.get("type") or "model"
+        if kind == "space" and not asked.get("sdk"):
+            return self._send(400, {"error": "a Space needs an SDK"})
+        place = {"model": "", "space": _SPACES}[kind]
+        name = f"{place}{asked.get('organization') or 'someone'}/{asked['name']}"
         address = {"url": f"{self.hub.address}/{name}", "name": name, "id": "x"}
         with self.hub.lock:
             if name in self.hub.repos:
-                return self._send(409, {"error": "You already created this model repo", **address})
+                return self._send(409, {"error": f"You already created this {kind} repo", **address})
             repo = self.hub.repos[name] = Repo(
-                private=asked.get("visibility") == "private" or bool(asked.get("private"))
+                private=asked.get("visibility") == "private" or bool(asked.get("private")), sdk=asked.get("sdk")
             )
             repo.commit({".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}, "initial commit")
         return self._send(200, address)
@@ -188,10 +195,11 @@ class _Handler(LargeFiles):
         sha = repo.resolve(revision)
         if sha is None:
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        plain = name.removeprefix(_SPACES)
         facts = {
             "_id": "x",
-            "id": name,
-            "modelId": name,
+            "id": plain,
+            **({"sdk": repo.sdk} if name.startswith(_SPACES) else {"modelId": plain}),
             "sha": sha,
             "private": repo.private,
             "gated": False,
@@ -281,13 +289,13 @@ class _Handler(LargeFiles):
         return self._send(302, b"", {**headers, **linked, "Location": f"{self.hub.cdn}/{blob.oid}"})
 
 
-_REPO = r"([^/]+/[^/]+)"
+_REPO = r"((?:spaces/)?[^/]+/[^/]+)"
 _ROUTES = (
     ("/api/whoami-v2", "_who"),
     ("/api/agent-harnesses", "_nothing"),  # asked by the command line; what it says is of no use here
     ("/api/validate-yaml", "_validate"),
     ("/api/repos/create", "_create"),
-    (rf"/api/(?:models|spaces)/{_REPO}(?:/(.*))?", "_api"),
+    (rf"/api/(?:models/|(?=spaces/)){_REPO}(?:/(.*))?", "_api"),
     (rf"/{_REPO}\.git/info/lfs/objects/batch", "_batch"),
     (r"/_verify/([0-9a-f]{64})", "_verify"),
     (r"/_complete/([0-9a-f]{64})", "_complete"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.recipe.arguments import RunArguments
 
@@ -109,6 +110,74 @@ def first_stage(folder: Path, names: Sequence[str] = NAMES, **changes: Any) -> s
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     M33DForVideoClassification(M33DConfig(**{**MODEL, **labels, **changes})).save_pretrained(folder)
     return str(folder)
+
+
+@dataclass(frozen=True)
+class DeepVideo(MemoryVideo):
+    """Depth in metres beside every frame, a third of it holes; frame 3 has none at all.
+
+    With `spoiled` the depth of these frames cannot be read; with `bare` there is none, and it is not said.
+    """
+
+    spoiled: frozenset[int] = frozenset()
+    bare: bool = False
+
+    def depth(self, index: int) -> torch.Tensor:
+        metres = torch.rand(1, SIDE, SIDE, generator=generator_of(self.key, index, "depth")) + 1
+        metres[:, :, :5] = torch.nan
+        return torch.full_like(metres, torch.nan) if index == 3 else metres
+
+    def read(self, indices: Sequence[int]) -> RGBDSample:
+        return self.read_maps(indices, None)
+
+    def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
+        sample = super().read(indices)
+        if self.bare or (maps is not None and "depth" not in maps):
+            return sample
+        for index in indices:
+            if index in self.spoiled:
+                raise CorruptFileError(f"/depth/{self.key}.png", f"the depth of frame {index} is damaged")
+        sample.depth = torch.stack([self.depth(int(index)) for index in indices])
+        return sample
+
+
+class DeepSource(PhaseSource):
+    """The videos of `MemorySource` with depth, but for those named in `bare`; `spoiled`: key -> frames."""
+
+    name = "deep"
+
+    def __init__(
+        self,
+        split: str = "train",
+        bare: Sequence[str] = (),
+        spoiled: dict[str, list[int]] | None = None,
+        unit: str = "clips",
+        clip_span: int = 4,
+        clip_stride: int | None = None,
+        drop_unlabelled: bool = False,
+    ) -> None:
+        keys = {f"{split}/v{number}": text for number, text in enumerate(DEFAULT[split])}
+        damaged = {key: frozenset((spoiled or {}).get(key, ())) for key in keys}
+        handles = [
+            DeepVideo(key, tuple(map(int, text)), spoiled=damaged[key], bare=key in bare) for key, text in keys.items()
+        ]
+        videos = [PhaseVideo(each, np.array([255 if p == 9 else p for p in each.phases], np.uint8)) for each in handles]
+        super().__init__(
+            videos, NAMES, unit=unit, clip_span=clip_span, clip_stride=clip_stride, drop_unlabelled=drop_unlabelled,
+            depth_spec=DepthSpec(unit="metre", kind="metric"),
+        )  # fmt: skip
+
+
+def deep_stage(folder: Path, **changes: Any) -> str:
+    """A first stage whose fusion is not fresh."""
+    name = first_stage(folder, **changes)
+    model = M33DForVideoClassification.from_pretrained(name)
+    if model.task_fusion is not None:
+        with torch.no_grad():
+            for weight in model.task_fusion.parameters():
+                weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+        model.save_pretrained(name)
+    return name
 
 
 def arguments(folder: Path, init_from: str, **options: Any) -> RunArguments:

@@ -9,10 +9,10 @@ from pathlib import Path
 from helpers.ranks import ForkedRanks
 
 
-def run_script(script: Path | str, *words: str | Path, log: Path) -> tuple[int | None, str]:
+def run_script(script: Path | str, *words: str | Path, log: Path, timeout: float = 300.0) -> tuple[int | None, str]:
     """`python SCRIPT.py WORDS`, or `python -m MODULE WORDS`; (exit code, what it printed)."""
     ranks = ForkedRanks(_run, script, [str(word) for word in words], log=log)
-    return ranks.wait()[0], ranks.output()
+    return ranks.wait(timeout)[0], ranks.output()
 
 
 def _run(script: Path | str, words: list[str]) -> None:

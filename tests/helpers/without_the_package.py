@@ -149,6 +149,12 @@ if SOURCE == "hub":
         return [home(model), far_off(model, "detection")]
 
     @check
+    def temporal_models() -> list[float]:
+        place, names = "video_tasks_m33d.M33DForVideoActionDetection", ("detection_tcn", "detection_transformer")
+        load = {name: get_class_from_dynamic_module(place, f"org/{name}").from_pretrained for name in names}
+        return [far_off(load[name](f"org/{name}"), name) for name in names]
+
+    @check
     def revision() -> float:
         model = auto("AutoModelForDepthEstimation").from_pretrained("org/depth", revision="v1", **TRUST)
         return far_off(model, "depth", "depth_output_v1")

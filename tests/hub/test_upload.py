@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from helpers.hub_large_files import UNTOLD_TOKEN
 from helpers.hub_server import READ_TOKEN, TOKEN, Blob, Hub, client_environment, running
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "send_folder.py"
@@ -147,7 +148,12 @@ def test_two_publishers_at_once(hub: Hub, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("token", "said"),
-    [("hf_wrong", "does not accept the token"), (None, "hf auth login"), (READ_TOKEN, "may not write there")],
+    [
+        ("hf_wrong", "does not accept the token"),
+        (None, "hf auth login"),
+        (READ_TOKEN, "may not write there (403 Forbidden: Forbidden: you must use a write token to"),
+        (UNTOLD_TOKEN, "may not write there (403 Forbidden). Use a token"),
+    ],
 )
 def test_a_token_that_will_not_do(hub: Hub, folder: Path, token: str | None, said: str) -> None:
     message = _send(hub, folder, token)["error"]

@@ -127,15 +127,24 @@ def test_a_run_publishes_its_best_checkpoint(hub: Hub, run: Path) -> None:
 
 
 def test_a_space_with_the_page_comes_with_it(hub: Hub, run: Path) -> None:
-    words = (str(ROOT / "scripts" / "publish.py"), str(run), "org/with-a-page", "--space", "org/page")
+    """Of the model's own name, which the hub keeps apart."""
+    name = "org/with-a-page"
+    words = (str(ROOT / "scripts" / "publish.py"), str(run), name, "--space", name)
     done = _call(hub, run, *words)
-    assert done.returncode == 0 and "Space: " in done.stdout, done.stderr[-2000:]
-    files = {name: blob.content.decode() for name, blob in hub.repos["org/page"].files().items()}
-    assert set(files) == {".gitattributes", "README.md", "app.py", "requirements.txt"}
-    assert "org/with-a-page" in files["app.py"] and 'sdk: "gradio"' in files["README.md"]
-    assert "org/page" in hub.repos["org/with-a-page"].files()["README.md"].content.decode()
+    space = hub.repos[f"spaces/{name}"]
+    assert done.returncode == 0 and f"Space: {hub.address}/spaces/{name}/commit/" in done.stdout, done.stderr[-2000:]
+    assert space.sdk == "gradio" and len(space.commits) == 2  # the hub's own first one, and ours
+    assert f"/spaces/{name}" in hub.repos[name].files()["README.md"].content.decode()
+    assert "app.py" not in hub.repos[name].files() and "model.safetensors" not in space.files()
     again = _call(hub, run, *words)
-    assert again.returncode == 0 and len(hub.repos["org/page"].commits) == 2  # the hub's own first one, and ours
+    assert again.returncode == 0 and len(space.commits) == 2
+    code = (
+        "import os, sys; from huggingface_hub import snapshot_download\n"
+        "os.chdir(snapshot_download(sys.argv[1], repo_type='space')); print(*sorted(os.listdir()))\n"
+        "sys.path.insert(0, ''); import app; print(*app.MODELS)"
+    )
+    loaded = _call(hub, run, "-c", code, name, token=None, home="visitor")
+    assert loaded.stdout.split() == [".gitattributes", "README.md", "app.py", "requirements.txt", name], loaded.stderr
 
 
 def test_models_and_processors_push_themselves(hub: Hub, run: Path) -> None:

@@ -269,7 +269,7 @@ def test_unreadable_inputs_are_listed_and_budgeted(tmp_path: Path) -> None:
     assert [file.key for file in listed] == ["b", "d"] and all(file.reason for file in listed)
     assert find_depth_maps(tmp_path / "out", "d") is None and not list((tmp_path / "out").rglob(".*"))
     assert "skipped" in summary.describe() and "b.avi" in summary.describe()
-    with pytest.raises(DataError, match=r"1 unreadable inputs.*--max_bad_fraction 0 allows.*b\.avi"):
+    with pytest.raises(DataError, match=r"1 unreadable input.*--max_bad_fraction 0 allows.*b\.avi"):
         extract_depth(options(tmp_path, max_bad_fraction=0.0), ALONE, RedPredictor())
 
 
@@ -281,7 +281,7 @@ def test_what_auto_means(tmp_path: Path) -> None:
     assert [(item.rel, item.is_video) for item in list_items(tmp_path / "in", "videos")] == [("walk", True)]
     assert [item.rel for item in list_items(tmp_path / "in" / "walk", "videos")] == ["walk"]
     (tmp_path / "in" / "run.avi").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"4 pictures and 1 video files"):
+    with pytest.raises(ConfigError, match=r"4 pictures and 1 video file\."):
         list_items(tmp_path / "in")
     (tmp_path / "in" / "walk.mp4").write_bytes(b"")
     with pytest.raises(DataError, match=r"2 inputs differ only in their suffix"):

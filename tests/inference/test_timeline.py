@@ -25,13 +25,15 @@ from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sources.phases.base import cut_clips
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
-from m33d_hf.inference import timeline
+from m33d_hf.inference.detection import clip_encoder, watched_video
+from m33d_hf.inference.detection.clip_encoder import BATCHES_AHEAD
 from m33d_hf.inference.detection_files import find_videos, time_text, write_detection
+from m33d_hf.inference.live.clips import ClipAssembler
 from m33d_hf.inference.loading import usable_device
-from m33d_hf.inference.timeline import ActionDetector, ClipAssembler, Stretch
+from m33d_hf.inference.timeline import ActionDetector, Stretch
 from m33d_hf.modeling import video_reading_m33d
 from m33d_hf.modeling.configuration_m33d import M33DConfig
-from m33d_hf.modeling.video_reading_m33d import VideoInfo
+from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.scripts import detect_actions
 from m33d_hf.training.tasks.detection.features import ClipRule
@@ -57,7 +59,7 @@ def _frames(folder: Path, count: int) -> Path:
 def test_streamed_clips_are_those_of_the_whole_video(rule: ClipRule, length: int) -> None:
     assembler, found = ClipAssembler(rule), []
     for number in range(length):
-        frame = torch.full((3, 1, 1), number, dtype=torch.uint8) if assembler.wants(number) else None
+        frame = torch.full((3, 1, 1), number, dtype=torch.uint8) if rule.takes(number) else None
         found += assembler.push(number, frame)
     found += assembler.finish(length)
     wanted = cut_clips(np.zeros(length, np.uint8), rule.span, rule.clip_stride)
@@ -65,6 +67,25 @@ def test_streamed_clips_are_those_of_the_whole_video(rule: ClipRule, length: int
     for clip in found:
         expected = [clip.start + offset for offset in rule.frames(clip.stop - clip.start)]
         assert clip.frames is not None and clip.frames[:, 0, 0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("rule", [ClipRule(2, 2, 4), ClipRule(3, 2, 2), ClipRule(2, 1, 5), ClipRule(3, 4, 7)])
+def test_frames_that_are_taken_are_those_of_all_clips(rule: ClipRule) -> None:
+    clips = cut_clips(np.zeros(90, np.uint8), rule.span, rule.clip_stride)
+    taken = {clip.start + offset for clip in clips for offset in rule.frames(rule.span)}
+    assert [number for number in range(60) if rule.takes(number)] == sorted(each for each in taken if each < 60)
+
+
+def test_frames_that_no_clip_takes_change_nothing(tmp_path: Path) -> None:
+    path, model = write_video(tmp_path / "a.mp4", 37), _model(temporal_clip_stride=7)
+    options = TransformOptions(eval_crop="resize")
+    spared = ActionDetector(model, options).detect(path)
+    whole = ActionDetector(model, options, frames=lambda path, start: iterate_video(path, start=start)).detect(path)
+    assert len(spared.clips) == len(whole.clips) > 4
+    for ours, theirs in zip(spared.clips, whole.clips, strict=True):
+        assert (ours.start, ours.stop, ours.readable) == (theirs.start, theirs.stop, True)
+        assert np.array_equal(ours.probabilities, theirs.probabilities)
+        assert np.array_equal(ours.clipwise, theirs.clipwise)
 
 
 def test_detection_equals_the_model_on_all_clips_at_once(tmp_path: Path) -> None:
@@ -91,13 +112,13 @@ def test_detection_equals_the_model_on_all_clips_at_once(tmp_path: Path) -> None
     assert all(a[1] == b[0] and a[2] != b[2] for a, b in itertools.pairwise(runs))
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_following_a_video_says_what_detection_says(tmp_path: Path, batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "temporal_model"), [(1, "gru"), (4, "gru"), (1, "tcn"), (1, "transformer")])
+def test_following_a_video_says_what_detection_says(tmp_path: Path, batch_size: int, temporal_model: str) -> None:
     folder = _frames(tmp_path / "video", 23)
     (folder / "9.png").write_bytes(b"no picture")  # one damaged frame that a clip needs
     (folder / "9.png").rename(folder / "8.png")
     _write_picture(folder / "9.png")
-    detector = ActionDetector(_model(temporal_causal=True), batch_size=batch_size)
+    detector = ActionDetector(_model(temporal_causal=True, temporal_model=temporal_model), batch_size=batch_size)
     offline, online = detector.detect(folder), list(detector.follow(folder))
     assert [clip.readable for clip in online] == [True, True, False, True, True, True]
     for one, other in zip(offline.clips, online, strict=True):
@@ -130,9 +151,17 @@ def test_memory_is_bounded_where_the_model_is_slower_than_the_reader(monkeypatch
     stream = ActionDetector(_model(temporal_causal=True), batch_size=1, frames=reader).follow("video")
     assert next(stream).stop == 4
     time.sleep(0.3)
-    assert len(given) <= 4 * (1 + timeline._BATCHES_AHEAD + 1) + 1
+    assert len(given) <= 4 * (1 + BATCHES_AHEAD + 1) + 1
     stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "m33d-read-ahead"]
+
+
+def test_how_far_a_video_is_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_encoder, "SECONDS_BETWEEN_LINES", 0.0)
+    said: list[str] = []
+    ActionDetector(_model(), batch_size=1).detect(_frames(tmp_path / "video", 23), None, said.append, "video 1 of 2, a")
+    places = [int(line.split(": ")[1].split(" of 23 frames")[0]) for line in said]
+    assert places == [4, 8, 12, 16, 20, 23] and all(line.startswith("video 1 of 2, a: ") for line in said)
 
 
 def test_only_causal_models_follow(tmp_path: Path) -> None:
@@ -148,7 +177,7 @@ def _fake_reader(
     bad: frozenset[int] = frozenset(),
     live: list[Any] | None = None,
 ) -> Any:
-    monkeypatch.setattr(timeline, "cached_info", lambda path: VideoInfo(total, 10.0, SIDE, SIDE, "fake"))
+    monkeypatch.setattr(watched_video, "cached_info", lambda path: VideoInfo(total, 10.0, SIDE, SIDE, "fake"))
 
     def read(path: Path, start: int) -> Iterator[tuple[int, np.ndarray]]:
         for number in range(start, total):
@@ -182,7 +211,7 @@ def test_unreadable_stretches_are_told_and_passed(monkeypatch: pytest.MonkeyPatc
 def test_every_readable_frame_outside_a_stretch_is_read(monkeypatch: pytest.MonkeyPatch, bad: list[int]) -> None:
     given: list[int] = []
     reader = _fake_reader(monkeypatch, total=40, bad=frozenset(bad), given=given)
-    video = timeline._Video(Path("film.avi"), reader)
+    video = watched_video.WatchedVideo(Path("film.avi"), reader)
     frames = dict(video)
     assert list(frames) == list(range(40))
     assert [number for number, frame in frames.items() if frame is None] == bad

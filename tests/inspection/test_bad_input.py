@@ -80,10 +80,10 @@ def test_65535_is_invalid_unless_told_otherwise_and_rotated_bits_are_recognised(
 def test_a_single_file_of_another_kind_is_named(root: Path):
     wrong = save(root / "depth/3.png", rgba(depth_array(3)))
     code, problems, _ = check(root)
-    assert code == 1 and "1 files or frames cannot be read" in problems and str(wrong) in problems
+    assert code == 1 and "1 file or frame cannot be read" in problems and str(wrong) in problems
     (root / "depth/5.png").unlink()
     notes = notes_of(check(root)[2])
-    assert "train and evaluation: 1 files are not used by the source, the first: color/5.png" in notes, "said once"
+    assert "train and evaluation: 1 file is not used by the source, the first: color/5.png" in notes, "said once"
     assert "(24, 32, 4)" in (root.parent / "check/skipped_files.csv").read_text()
 
 
@@ -116,7 +116,7 @@ def test_a_recording_cut_short_gives_its_whole_frames_and_is_named(tmp_path: Pat
     words = ("--data.source", "scannet", "--data.train_split", "all", "--data.eval_split", "null")
     recording.write_bytes(content[: len(content) * 2 // 3])
     code, problems, report = check(root, *words, "--data.options.every", "1")
-    assert code == 1 and "1 files are damaged, the first: scene0000_00/scene0000_00.sens" in problems
+    assert code == 1 and "1 file is damaged, the first: scene0000_00/scene0000_00.sens" in problems
     assert "the first 5 are used" in problems and report["splits"]["train"]["samples"] == 5
     recording.write_bytes(content[:100])
     code, problems, _ = check(root, *words)

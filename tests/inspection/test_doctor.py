@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_shifted_depth_is_suspected_in_the_scene_that_has_it(root: Path):
 def test_depth_that_is_all_holes(root: Path):
     save(root / "train/scene0/depth/002.png", np.zeros((96, 128), np.uint16))
     code, problems, _ = check(root)
-    assert code == 1 and "1 of 16 samples have no valid depth" in problems and "cannot be read" not in problems
+    assert code == 1 and "1 of 16 samples has no valid depth" in problems and "cannot be read" not in problems
     (entry,) = read_skipped(root.parent / "check/skipped_files.csv")
     assert entry.path == str(root / "train/scene0/depth/002.png")
 
@@ -131,7 +132,7 @@ def test_sequences_too_short_for_a_clip(root: Path):
     write_scene(root / "train/short", 50, frames=2)
     clips = ["--stage", "null", "--model.num_frames", "4", "--model.tubelet_size", "2", "--data.options.unit", "clips"]
     code, problems, _ = check(root, *clips)
-    assert code == 1 and "1 of 5 sequences are left out because they are too short, the first: train/short" in problems
+    assert code == 1 and "1 of 5 sequences is left out because it is too short, the first: train/short" in problems
     code, problems, _ = check(root, *clips, "--data.options.min_frames", "1")
     assert code == 1 and "shorter (from 2 frames) than the 4 source frames of a clip" in problems
 
@@ -209,7 +210,11 @@ def test_several_folders_are_checked_as_one(sound: Path, tmp_path: Path, form: s
     words = form.format(a=sound, b=other).split()
     main([*words, "--data.eval_split", "null", "--output", str(tmp_path / "out"), "--workers", "0"])
     told = capsys.readouterr().out
-    assert "2 folders: " in told and f"--data.root {sound} {other}" in told.split("next")[-1]
+    # 16 frames of four scenes in the first folder; the other is read by itself, and split by itself.
+    parts = re.findall(r"^note: 2 folders: frames \((\d+) items\), other \((\d+) items\)$", told, re.MULTILINE)
+    assert parts == [("16", str(len(list(other.glob("*/color/*.jpg"))) - 4))]
+    assert re.search(r"^note: other: split train: .*3 of 4 sequences", told, re.MULTILINE)
+    assert f"--data.root {sound} {other}" in told.split("next")[-1]
 
 
 @pytest.mark.parametrize(("form", "source"), [("parquet", "hub"), ("shards", "shards")])

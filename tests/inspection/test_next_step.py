@@ -1,5 +1,6 @@
 """The last lines of a check: commands for every kind of data, that read the very data that was checked."""
 
+import argparse
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from helpers.videos import write_video
 from m33d_hf.data.sources import SOURCES
 from m33d_hf.inspection import proposed_recipes
 from m33d_hf.inspection.proposed_recipes import OWN, PUBLISHED, checked_as, recipe_for
-from m33d_hf.inspection.request import script_of
+from m33d_hf.inspection.request import add_options, read_request, script_of
 from m33d_hf.inspection.splits import open_split
 from m33d_hf.scripts.check_data import main
 from m33d_hf.training.recipe.parsing import resolve
@@ -81,7 +82,7 @@ LABELS = ("--data.options.labels", "label", "--data.options.num_classes", "4")
     ("write", "words", "model", "purposes"),
     [
         (write_stills, (), MODEL, ["pre-train on frames", "learn depth from RGB"]),
-        (write_labelled, LABELS, MODEL, ["pre-train on frames", "learn the labels of pixels"]),
+        (write_labelled, LABELS, MODEL, ["pre-train on frames", "learn depth from RGB", "learn the labels of pixels"]),
         (write_sequences, ("--data.options.unit", "clips"), (), ["pre-train on clips"]),
         (write_phases, ("--data.source", "phases"), (), ["pre-train on clips", "learn the phases of long videos"]),
         (write_ucf101, ("--data.source", "ucf101"), (), ["pre-train on clips", "learn the labels of clips"]),
@@ -123,7 +124,7 @@ def test_a_recipe_that_was_named_is_kept_with_its_script_and_words(
     cut = root / "videos/v3.mp4"
     cut.write_bytes(cut.read_bytes()[:900])
     code, problems, _ = check(root, "--recipe", "orar_temporal", model=())
-    assert code == 1 and f"1 files are damaged, the first: {cut}: cannot be opened as a video" in problems
+    assert code == 1 and f"1 file is damaged, the first: {cut}: cannot be opened as a video" in problems
 
 
 def test_the_table_names_recipes_and_sources_that_exist(monkeypatch: pytest.MonkeyPatch):
@@ -139,15 +140,51 @@ def test_the_table_names_recipes_and_sources_that_exist(monkeypatch: pytest.Monk
 
 def test_a_folder_of_videos_gets_checks_of_videos(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     root = write_ucf101(tmp_path / "my clips")
-    code = main([str(root), "--output", str(tmp_path / "out")])
+    looks = ["--output", str(tmp_path / "out"), "--workers", "0", "--max_samples", "5", "--frames", "2"]
+    code = main([str(root), *looks, "--data.frame_stride", "2"])
     told = capsys.readouterr().out
     assert code == 1 and "These are videos. What to type next:\n" in told
+    assert "were checked as frames, of which there are none" in told and "color/7.jpg" not in told
     clips, phases = commands(told)
-    assert clips[2:6] == ["--recipe", "own/video_classification", "--data.root", str(root)]
-    assert phases[2:6] == ["--recipe", "own/phases_clips", "--data.root", str(root)]
+    assert clips[2:4] == ["--recipe", "own/video_classification"] and phases[2:4] == ["--recipe", "own/phases_clips"]
+    for words in (clips, phases):
+        found = dict(zip(words[2::2], words[3::2], strict=True))
+        wanted = {"--data.root": str(root), "--data.frame_stride": "2"}
+        wanted |= dict(zip(looks[::2], looks[1::2], strict=True))
+        assert {name: found[name] for name in wanted} == wanted and len(found) == len(wanted) + 1
     assert main(clips[2:]) in (0, 1)
     checked = capsys.readouterr().out
     assert "== train: source ucf101, 2 samples" in checked and "own/video_classification" in checked
+
+
+def test_every_option_of_the_doctor_that_was_stated_is_among_its_words():
+    """Also one that is added later: they are taken from the parser, and nowhere listed a second time."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    own = {"--workers": "7", "--max_samples": "3", "--frames": "0", "--output": "elsewhere"}
+    assert own.keys() == {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    request = read_request(["--recipe", "rooms/pretrain", *(word for pair in own.items() for word in pair)], parser)
+    assert dict(zip(request.looks[::2], request.looks[1::2], strict=True)) == own
+    assert read_request(["--recipe", "rooms/pretrain", "--workers", "2"], parser).looks == []
+
+
+def test_units_that_are_as_plausible_get_a_command_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = tmp_path / "data"
+    for number in range(6):
+        for kind, pixels in (("rgb", np.zeros((32, 48, 3), np.uint8)), ("depth", np.full((32, 48), 1500, np.uint16))):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / kind / f"{number:03d}.png")
+    looks = ["--output", str(tmp_path / "out"), "--workers", "0"]
+    assert main([str(root), *looks]) == 1
+    told = capsys.readouterr().out
+    assert "by the median distance that is right:\n" in told and "\n1.5 m:\n  python" in told
+    found = {command[-1]: command for command in commands(told)}
+    assert {"millimetre", "quarter_millimetre"} <= found.keys() and all(
+        command[2:-2] == [str(root), *looks] for command in found.values()
+    )
+    assert main(found["millimetre"][2:]) in (0, 1)
+    checked = capsys.readouterr().out
+    assert "median 1.5 m" in checked and "--data.options.depth_unit millimetre" in checked.split("next")[-1]
 
 
 def test_options_that_the_files_tell_are_part_of_the_next_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from m33d_hf.errors import ConfigError, DataError
-from m33d_hf.inference.timeline import ClipPrediction, Detection
+from m33d_hf.inference.live.clips import ClipPrediction
+from m33d_hf.inference.timeline import Detection
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
 from m33d_hf.modeling.placement_fields_m33d import placement_fields
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor

@@ -19,6 +19,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.fields_m33d import fit
 from m33d_hf.modeling.leftovers_m33d import TASK_HEADS
 from m33d_hf.modeling.task_heads_m33d import HEAD_RANGES, HEADS, HeadFields, TaskHead
+from m33d_hf.modeling.temporal_checks_m33d import READ_BY
 from m33d_hf.training.recipe.task_names import PRETRAINING, TASKS
 from m33d_hf.training.tasks.base import build_task
 
@@ -26,6 +27,8 @@ FIELDS = {
     "num_labels": 3, "num_hidden_layers": 4, "segmentation_head_width": 16, "depth_head_width": 16,
     "depth_prior_weight": 0.5,
 }  # fmt: skip
+# Fields that give a head other parts: one head has the parts of all of them.
+CHOICES = {"action_detection": [{"temporal_model": "tcn"}, {"temporal_model": "transformer"}]}
 EVERY = pytest.mark.parametrize("head", HEADS, ids=lambda head: head.task)
 
 
@@ -38,6 +41,11 @@ def _own(head: TaskHead, **fields: object) -> dict[str, torch.Size]:
     """Its weights beside the encoders."""
     weights = _model(head, **fields).state_dict().items()
     return {name: value.shape for name, value in weights if not name.startswith("m33d.")}
+
+
+def _everything(head: TaskHead) -> dict[str, torch.Size]:
+    """Its weights beside the encoders, of all its choices."""
+    return {name: shape for fields in [{}, *CHOICES.get(head.task, [])] for name, shape in _own(head, **fields).items()}
 
 
 def test_the_table_has_the_tasks_of_the_package() -> None:
@@ -57,16 +65,17 @@ def test_models_are_those_of_the_package_the_task_and_transformers(head: TaskHea
 def test_every_weight_of_a_head_is_named_by_the_table_and_no_other_is() -> None:
     parts: dict[str, str] = {}
     for head in HEADS:
-        own, patterns = _own(head), [re.compile(pattern) for pattern in head.weights]
+        own, patterns = _everything(head), [re.compile(pattern) for pattern in head.weights]
         mine = {name for name in own if name.split(".")[0] in head.parts}
         assert mine and mine == {name for name in own if any(pattern.search(name) for pattern in patterns)}
         assert all(any(pattern.search(name) for name in own) for pattern in patterns)
         assert set(head.class_parts) <= set(head.parts) == {name.split(".")[0] for name in mine}
+        assert set(head.class_readers) <= set(head.parts) and set(head.class_readers.values()) <= set(head.class_parts)
         assert not parts.keys() & head.parts.keys()
         parts |= head.parts
     for head in HEADS:  # the detector has the first stage's classifier
-        assert {name.split(".")[0] for name in _own(head)} <= parts.keys()
-        left = {name for name in _own(head) if not any(re.search(pattern, name) for pattern in TASK_HEADS)}
+        assert {name.split(".")[0] for name in _everything(head)} <= parts.keys()
+        left = {name for name in _everything(head) if not any(re.search(pattern, name) for pattern in TASK_HEADS)}
         assert not left and not any(re.search(pattern, "m33d.embeddings.rgb.cls_token") for pattern in TASK_HEADS)
 
 
@@ -81,12 +90,14 @@ def test_rows_of_class_parts_are_the_classes(head: TaskHead) -> None:
 
 @EVERY
 def test_the_fields_of_a_head_shape_its_weights(head: TaskHead) -> None:
-    other = {"segmentation_head_upscale": 2, "temporal_causal": True, "depth_head_stem_channels": [8, 8, 8, 8]}
-    usual = _own(head)
+    other = {"segmentation_head_upscale": 2, "temporal_causal": True, "depth_head_stem_channels": [8, 8, 8, 8],
+             "temporal_model": "tcn", "temporal_cameras": ["left", "right"]}  # fmt: skip
     assert set(head.fields) <= set(inspect.get_annotations(HeadFields))
     for name in set(head.fields) - {"depth_head_layers"}:  # which chooses what is read
         value = other.get(name, 24 if name.endswith("width") or name.endswith("size") else 2)
-        assert _own(head, **{name: value}) != usual, name
+        readers = READ_BY.get(name, ("gru",))
+        usual = {"temporal_model": readers[0]} if head.task in CHOICES else {}
+        assert _own(head, **{**usual, name: value}) != _own(head, **usual), name
 
 
 @EVERY

@@ -21,7 +21,7 @@ from helpers.shared_data import ROOT, shared
 from helpers.videos import number_in, numbered_frame, write_sound, write_video
 from m33d_hf.errors import ConfigError, CorruptFileError
 from m33d_hf.modeling import video_decord_m33d, video_pyav_m33d
-from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video, probe_video, read_video
+from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video, iterate_wanted, probe_video, read_video
 
 READERS = ["pyav", *(["decord"] if video_decord_m33d.available() else [])]
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "videos").rglob("*") if path.is_file())
@@ -344,10 +344,43 @@ def test_auto_is_pyav_else_decord(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = write_video(tmp_path / "a.mp4", 3)
     assert probe_video(path).backend == "pyav"
     assert probe_video(path, "decord").backend == "decord"
-    monkeypatch.setattr(video_pyav_m33d, "av", None)
+    monkeypatch.setattr(video_pyav_m33d, "_library", lambda: None)
     assert probe_video(path).backend == "decord"
     with pytest.raises(ImportError, match="pip install av"):
         probe_video(path, "pyav")
+
+
+@pytest.mark.parametrize("backend", READERS)
+def test_frames_that_are_not_wanted_are_not_converted(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.mp4", 40)
+    info, converted = probe_video(path, backend), []
+    pixels = video_pyav_m33d.Pictures.of
+    monkeypatch.setattr(
+        video_pyav_m33d.Pictures, "of", lambda self, frame: converted.append(frame) or pixels(self, frame)
+    )
+    found = list(iterate_wanted(path, lambda number: number % 7 == 3, 5, info))
+    assert [number for number, _ in found] == list(range(5, 40))
+    assert [number for number, frame in found if frame is not None] == [10, 17, 24, 31, 38]
+    assert all(number_in(frame) == number for number, frame in found if frame is not None)
+    assert len(converted) == (5 if backend == "pyav" else 0)
+    with pytest.raises(ConfigError, match="start is -1"):
+        next(iterate_wanted(path, lambda number: True, -1, info))
+
+
+def test_damage_shows_in_frames_that_are_not_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.avi", 60)
+    info, walk, expected = probe_video(path), video_pyav_m33d._Cursor._walk_to, []
+    monkeypatch.setattr(
+        video_pyav_m33d._Cursor, "_walk_to", lambda self, number: None if number == 20 else walk(self, number)
+    )
+    with pytest.raises(CorruptFileError) as told:
+        expected.extend(number for number, _ in iterate_video(path, info=info))
+    found = []
+    with pytest.raises(CorruptFileError) as same:
+        found.extend(number for number, _ in iterate_wanted(path, lambda number: False, info=info))
+    assert found == expected == list(range(20)) and str(same.value) == str(told.value)
 
 
 def test_a_named_backend_never_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +389,7 @@ def test_a_named_backend_never_gives_way(tmp_path: Path, monkeypatch: pytest.Mon
     assert probe_video(path).backend == "pyav"
     with pytest.raises(ImportError, match="pip install decord"):
         probe_video(path, "decord")
-    monkeypatch.setattr(video_pyav_m33d, "av", None)
+    monkeypatch.setattr(video_pyav_m33d, "_library", lambda: None)
     with pytest.raises(ImportError, match="PyAV or decord"):
         probe_video(path)
 
@@ -371,7 +404,7 @@ def test_decord_is_not_loaded_for_what_pyav_reads(tmp_path: Path) -> None:
 
 
 def test_decord_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_pyav_m33d, "av", None)
+    monkeypatch.setattr(video_pyav_m33d, "_library", lambda: None)
     path = write_video(tmp_path / "b.avi", 50, options={"bf": "2"})
     info, frames = read_all(path, "auto")
     assert info.backend == "decord"

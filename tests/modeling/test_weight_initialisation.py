@@ -41,6 +41,8 @@ CASES: dict[str, tuple[type[M33DPreTrainedModel], dict[str, Any]]] = {
     **{cls.__name__: (cls, TASKS) for cls in TASK_MODELS},
     **{f"clips_{cls.__name__}": (cls, {**CLIP, **TASKS}) for cls in (M33DModel, *TASK_MODELS[3:])},
     "causal": (M33DForVideoActionDetection, {**CLIP, **TASKS, "temporal_causal": True}),
+    "tcn": (M33DForVideoActionDetection, {**CLIP, **TASKS, "temporal_model": "tcn", "temporal_tcn_layers": 2}),
+    "transformer": (M33DForVideoActionDetection, {**CLIP, **TASKS, "temporal_model": "transformer"}),
 }
 
 # Taken from the code as it was before patch kernels were drawn in the branch of the kernel itself.
@@ -71,7 +73,7 @@ LACKING = (
     r".*(mask_token|cls_token|global_token|register_tokens|log_temperature)",
     r".*positions\..*",
     r".*layernorm.*",
-    r".*(attention\.qkv|gru|classifier|heads)\b.*",
+    r".*(attention\.qkv|gru|tcn|refinement_stages|classifier|heads)\b.*",
 )
 
 
@@ -115,11 +117,22 @@ def _expected(name: str, weight: Tensor, config: M33DConfig) -> tuple[float, flo
         return 1.0, 0.0
     if re.search(r"\bgru\b", name):
         return 0.0, config.temporal_hidden_size**-0.5 / math.sqrt(3)
-    if re.search(r"(cls_token|(global|register)_tokens?|(modality|task)_embeddings\.\w+|positions\.\w+)$", name):
+    if re.search(r"\.(input|dilated|pointwise)\.", name) and "transformer" not in name:
+        return 0.0, (_fan_in(name, weight, config)) ** -0.5 / math.sqrt(3)
+    if re.search(r"((cls|outside|global|register)_tokens?|(modality|task)_embeddings\.\w+|positions(\.\w+)?)$", name):
         return 0.0, 0.02
     if name.endswith("mask_token"):
         return 0.0, 0.0 if per_target else 0.02
     return 0.0, _expected_of_layer(name, weight, config, per_target)
+
+
+def _fan_in(name: str, weight: Tensor, config: M33DConfig) -> int:
+    """Values that an output of a temporal convolution reads, for its weight and its bias."""
+    if weight.ndim > 1:
+        return _fans(weight)[1]
+    width = config.temporal_hidden_size
+    inputs = config.hidden_size if name.startswith("tcn.") else int(config.num_labels or 0)
+    return {"input": inputs, "dilated": 3 * width, "pointwise": width}[name.split(".")[-2]]
 
 
 def _expected_of_layer(name: str, weight: Tensor, config: M33DConfig, per_target: bool) -> float:

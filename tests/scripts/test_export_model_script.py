@@ -71,6 +71,6 @@ def test_incomplete_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
     del weights["classifier.bias"]
     save_file(weights, tmp_path / "own" / "model.safetensors", metadata={"format": "pt"})
     assert main(["--input", str(tmp_path / "own"), "--output", str(tmp_path / "out"), "--to", "transformers"]) == 1
-    assert "1 weights of M33DForVideoClassification are missing, the first is 'classifier.bias'" in (
+    assert "1 weight of M33DForVideoClassification is missing, the first is 'classifier.bias'" in (
         capsys.readouterr().err
     )

@@ -61,3 +61,20 @@ def test_the_figure_names_rows_columns_units_and_classes() -> None:
     assert figure.get_suptitle() == "First batch\nGrey: no depth."
     with pytest.raises(ConfigError, match="nothing to draw"):
         tiles_figure([TileRow("empty")], "none")
+
+
+def test_tiles_and_bars_lie_beside_each_other_in_their_sizes() -> None:
+    """Nothing overlaps, tiles are as wide as asked, and room for a colour bar is left only where there is one."""
+    depth = RNG.uniform(1, 4, (6, 8))
+    tiles = {"RGB": Tile(np.zeros((6, 8, 3))), "depth": Tile(depth, (1.0, 4.0), "m"), "over": Tile(np.zeros((6, 8, 3)))}
+    figure = tiles_figure([TileRow("a", tiles), TileRow("b", tiles, "a note")], "Title", width=1.5)
+    wide, high = figure.get_size_inches()
+    boxes = [axis.get_position() for axis in figure.axes]
+    inside = all(0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1 for box in boxes)
+    apart = [not (a.overlaps(b)) for number, a in enumerate(boxes) for b in boxes[:number]]
+    assert inside and all(apart)
+    shown = [axis.get_position() for axis in figure.axes if axis.get_images()]
+    assert len(shown) == 6 and {round(box.width * wide, 6) for box in shown} == {1.5}
+    assert {round(box.height * high, 6) for box in shown} == {1.5 * 6 / 8}
+    rgb, over, last = shown[0], shown[1], shown[2]
+    assert (over.x0 - rgb.x1) * wide < 0.1 < 0.5 < (last.x0 - over.x1) * wide

@@ -318,6 +318,18 @@ def test_detection_starts_from_the_first_stage_and_back(tmp_path: Path) -> None:
     assert narrower.ignored["gru.weight_ih_l0_reverse"] == "the recurrent network of this model has no such weight"
 
 
+def test_refinement_stages_are_worthless_for_other_classes(tmp_path: Path) -> None:
+    fields = {"temporal_model": "tcn", "temporal_tcn_layers": 2, "temporal_tcn_stages": 2}
+    M33DForVideoActionDetection(clip_config(["cut", "knot"], **fields)).save_pretrained(tmp_path)
+    same = initialise(fresh(clip_config(["cut", "knot"], **fields), M33DForVideoActionDetection), tmp_path)
+    assert not same.new
+    other = initialise(fresh(clip_config(["cut", "tie"], **fields), M33DForVideoActionDetection), tmp_path)
+    parts = {key.split(".")[0] for key in other.new}
+    assert parts == {"classifier", "refinement_stages", "temporal_classifier"}, "the first stage knows no classes"
+    plain = initialise(fresh(clip_config(["cut", "knot"]), M33DForVideoClassification), tmp_path)
+    assert "this model lacks the refinement stages" in plain.ignored.values()
+
+
 def test_a_map_of_positions_is_new_kept_or_resized(tmp_path: Path) -> None:
     small = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32,
              "patch_size": 8, "depth_head_width": 16}  # fmt: skip

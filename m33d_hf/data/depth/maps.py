@@ -39,6 +39,7 @@ from m33d_hf.data.depth.stores import (
 )
 from m33d_hf.data.depth.units import reciprocal_hint
 from m33d_hf.data.files.json_objects import read_json_object
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 from m33d_hf.modeling.fields_m33d import Range, check_value
@@ -91,7 +92,8 @@ class DepthMaps:
         """
         if self.length != num_frames:
             raise DataError(
-                f"{video} has {num_frames} frames, but its depth {self.key} has {self.length}: it was made from other "
+                f"{video} has {plural(num_frames, 'frame')}, but its depth {self.key} has {self.length}: it was "
+                "made from other "
                 "frames. Extract the depth again (scripts/extract_depth.py), or remove it."
             )
 

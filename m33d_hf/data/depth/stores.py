@@ -20,6 +20,7 @@ import numpy as np
 from m33d_hf.data.files.array_files import MAX_UNPACKED, ArrayLayout, layout_of_file, parse_npy, parse_npz
 from m33d_hf.data.files.files import MAP_SUFFIXES, read_map
 from m33d_hf.data.files.json_objects import parse_json_object, read_json_object
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError, decoding
 from m33d_hf.modeling.depth_spec_m33d import choice
 from m33d_hf.modeling.fields_m33d import Range, check_value
@@ -140,7 +141,7 @@ class FolderStore:
             if name is None:
                 raise DataError(
                     f"{self.folder}: no depth for frame {frame} (number {frame + first}; frame 0 has number {first}); "
-                    f"there are {len(numbers)} files, numbers {min(numbers)} to {max(numbers)}."
+                    f"there are {plural(len(numbers), 'file')}, numbers {min(numbers)} to {max(numbers)}."
                 )
             maps.append(_as_map(self.folder / name))
         return maps
@@ -166,7 +167,7 @@ class ArrayStore:
         """See `DepthStore`."""
         array = self._mapped()
         if not all(0 <= frame < len(array) for frame in frames):
-            raise DataError(f"{self.path}: no depth for frame {max(frames)}; it holds {len(array)} frames.")
+            raise DataError(f"{self.path}: no depth for frame {max(frames)}; it holds {plural(len(array), 'frame')}.")
         return np.array(array[list(frames)])
 
     def _mapped(self) -> np.ndarray:
@@ -224,7 +225,7 @@ class ParquetStore:
         rows = _parquet_index(self.path)[0]
         for frame in frames:
             if frame not in rows:
-                raise DataError(f"{self.path}: no depth for frame {frame}; it holds {len(rows)} frames.")
+                raise DataError(f"{self.path}: no depth for frame {frame}; it holds {plural(len(rows), 'frame')}.")
         found: dict[int, np.ndarray] = {}
         scale = self.quantization
         with _open_parquet(self.path) as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.depth.sampling import HOW_TO_STATE, Looked, evenly_spaced, look_at, spread_over
 from m33d_hf.data.depth.units import plausibilities, shares
 from m33d_hf.data.depth.verdicts import refuse_foreign_numbers, settle_contradictions, sky_bound
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import DataError, DepthUnitError
 from m33d_hf.modeling.depth_spec_m33d import UNITS_PER_METRE, DepthSpec
 
@@ -37,6 +39,8 @@ _CLEAR = 2.0
 _ALSO_SHOWN = 6.0
 # Runners-up that are said: at least this share of the best one's plausibility.
 _WORTH_SAYING, _MOST_SAID = 0.01, 3
+# How `_refuse_tie` names them.
+_CHOICE = re.compile(r"([\d.e+-]+) m as (\w+): --data\.options\.depth_unit \2\b")
 # The farthest 1 % are questioned from so many times the depth below which 95 % lie.
 _FAR_BEYOND = 3.0
 
@@ -50,7 +54,7 @@ class Detection:
         median: median of the valid decoded values: metres, or unitless for inverse and relative depth.
         invalid_fraction: share of the sampled pixels without depth, in [0, 1].
         saturated_fraction: share at the data type's largest value (65535, 255), in [0, 1]; 0 for floats.
-        message: a few sentences for the log.
+        lines: for the log: what was decided, what that gives, what is odd, and which units come next.
         check: what later files are compared with; None for inverse and relative depth.
         by_sequence: of sequences with another meaning than `spec`, what is assumed there.
     """
@@ -59,9 +63,14 @@ class Detection:
     median: float
     invalid_fraction: float
     saturated_fraction: float
-    message: str
+    lines: tuple[str, ...]
     check: DepthCheck | None = None
     by_sequence: Mapping[str, Detection] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        """The lines as one text."""
+        return "\n".join(self.lines)
 
     def of_sequence(self, sequence: str) -> Detection:
         """What is assumed in one sequence."""
@@ -89,13 +98,17 @@ def detect_depth_spec(
 
 
 def detect_depth(
-    sequences: Mapping[str, Sequence[Path]], options: DepthOptions | None = None, max_files: int = MAX_FILES
+    sequences: Mapping[str, Sequence[Path]],
+    options: DepthOptions | None = None,
+    max_files: int = MAX_FILES,
+    where: str | Path = "",
 ) -> Detection:
     """Decide from a sample how the depth files of one data set are decoded.
 
     Args:
         sequences: name -> depth files in a fixed order; at most `max_files`, spread over the sequences, are read.
         options: what the user states. A given unit is used, but still refused if it is implausible.
+        where: the folder of the data, for the log.
 
     Raises:
         DepthUnitError: 8-bit display depth, or values of unknown meaning, without a stated unit; two units that are
@@ -112,7 +125,8 @@ def detect_depth(
     for name, files in sequences.items():
         if files:
             groups.setdefault(options.of_sequence(name), {})[name] = files
-    found = {key: _detect_group(files, key[1], max(1, max_files // len(groups))) for key, files in groups.items()}
+    most = max(1, max_files // len(groups))
+    found = {key: _detect_group(files, key[1], most, where) for key, files in groups.items()}
     largest = max(groups, key=lambda key: sum(len(files) for files in groups[key].values()))
     others = {name: found[key] for key, files in groups.items() if key != largest for name in files}
     kinds = {detection.spec.kind for detection in found.values()}
@@ -123,11 +137,13 @@ def detect_depth(
         )
     if not others:
         return found[largest]
-    message = " ".join(f"{key[0] or 'other sequences'}: {detection.message}" for key, detection in found.items())
-    return replace(found[largest], by_sequence=others, message=message)
+    lines = [f"{key[0] or 'other sequences'}: {line}" for key, detection in found.items() for line in detection.lines]
+    return replace(found[largest], by_sequence=others, lines=tuple(lines))
 
 
-def _detect_group(sequences: Mapping[str, Sequence[Path]], options: DepthOptions, max_files: int) -> Detection:
+def _detect_group(
+    sequences: Mapping[str, Sequence[Path]], options: DepthOptions, max_files: int, where: str | Path
+) -> Detection:
     """Sequences of which the same is stated, or nothing."""
     chosen = spread_over(sequences, max_files)
     total = sum(len(files) for files in sequences.values())
@@ -161,9 +177,10 @@ def _detect_group(sequences: Mapping[str, Sequence[Path]], options: DepthOptions
         if each.figures.integer
     )
     shares = (1.0 - valid.size / size, saturated / size)
-    message = " ".join([_describe(guess, spec, valid, shares, looked, total), *notes])
-    _announce(message, logging.INFO if guess.reason.startswith("as stated") and not notes else logging.WARNING)
-    return Detection(spec, median, *shares, message, check)
+    lines = (*_describe(guess, spec, valid, shares, looked, total), *notes, *_less_plausible(guess))
+    told = [f"{where}: {lines[0]}" if str(where) else lines[0], *lines[1:]]
+    _announce("\n  ".join(told))
+    return Detection(spec, median, *shares, lines, check)
 
 
 def _check_of(spec: DepthSpec, looked: Sequence[Looked], pooled: Sequence[np.ndarray]) -> DepthCheck:
@@ -274,6 +291,11 @@ def _refuse_unknown(stored: float, looked: Sequence[Looked]) -> None:
     )
 
 
+def units_to_choose(message: str) -> dict[str, str]:
+    """Unit -> the median that it gives, of the message that several units are as plausible; {} of any other."""
+    return {unit: f"{median} m" for median, unit in _CHOICE.findall(message)}
+
+
 def _refuse_tie(units: Sequence[str], medians: Mapping[str, float], looked: Sequence[Looked]) -> None:
     stored = float(np.median([each.figures.median for each in looked]))
     listing = "; ".join(f"{medians[unit]:.3g} m as {unit}: --data.options.depth_unit {unit}" for unit in units)
@@ -313,9 +335,9 @@ def _refuse_blank(spec: DepthSpec, looked: Sequence[Looked], options: DepthOptio
 
 
 @lru_cache(maxsize=256)
-def _announce(message: str, level: int) -> None:
+def _announce(message: str) -> None:
     # Training and evaluation data judge the same files; once said is enough.
-    logger.log(level, message)
+    logger.warning("%s", message)
 
 
 def _describe(
@@ -325,24 +347,25 @@ def _describe(
     shares: tuple[float, float],
     looked: Sequence[Looked],
     total: int,
-) -> str:
+) -> list[str]:
     low, median, most, high = np.percentile(valid, [1, 50, 95, 99])
     unit = " m" if spec.kind == "metric" else ""
-    message = (
-        f"depth read as {spec.describe()} ({guess.reason}): median {median:.3g}{unit}, 98 % between {low:.3g} and "
-        f"{high:.3g}{unit}, {shares[0]:.1%} invalid"
-    )
-    if shares[1] > 0:
-        message += f" ({shares[1]:.1%} saturated)"
-    message += f", over {len(looked)} of {total} files."
+    saturated = f" ({shares[1]:.1%} saturated)" if shares[1] > 0 else ""
+    lines = [
+        f"depth read as {spec.describe()}, {guess.reason}",
+        f"this gives a median of {median:.3g}{unit}, 98 % between {low:.3g} and {high:.3g}{unit}, {shares[0]:.1%} "
+        f"invalid{saturated}, over {len(looked)} of {plural(total, 'file')}",
+    ]
     if spec.kind == "metric" and high > _FAR_BEYOND * most:
-        message += (
-            f" The farthest 1 % lie at {high:.3g} m and more, far beyond the rest (95 % below {most:.3g} m); if "
-            f"nothing was measured there, pass max_depth={math.sqrt(high * most):.2g} (--data.options.max_depth)."
+        lines.append(
+            f"the farthest 1 % lie at {high:.3g} m and more, far beyond the rest (95 % below {most:.3g} m); if nothing "
+            f"was measured there, pass --data.options.max_depth {math.sqrt(high * most):.2g}"
         )
-    for other, metres in guess.others.items():
-        message += (
-            f" Less plausible: {other}, a median of {metres:.3g} m; if this is right, pass depth_unit={other} "
-            f"(--data.options.depth_unit {other})."
-        )
-    return message
+    return lines
+
+
+def _less_plausible(guess: _Guess) -> list[str]:
+    if not guess.others:
+        return []
+    told = ", ".join(f"{unit} {metres:.3g} m" for unit, metres in guess.others.items())
+    return [f"less plausible units and the median in them: {told}; the right one is set by --data.options.depth_unit"]

@@ -12,6 +12,7 @@ import numpy as np
 
 from m33d_hf.data.depth.checks import DepthCheck
 from m33d_hf.data.depth.sampling import Looked, evenly_spaced, look_at
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import DepthUnitError
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 
@@ -120,9 +121,9 @@ def _looked_at_closely(name: str, members: list[Looked], files: Sequence[Path]) 
 def _refuse_sequences(check: DepthCheck, foreign: Sequence[str], example: str) -> None:
     shown = ", ".join(repr(name) for name in foreign[:_SHOWN]) + (" and more" if len(foreign) > _SHOWN else "")
     raise DepthUnitError(
-        f"{len(foreign)} sequences hold depth in a different unit from the rest, which is {check.spec.unit}: {shown} "
-        f"(for example {example}). Give the unit per sequence, for example --data.options.depth_unit '{{{foreign[0]}: "
-        f'UNIT, "*": {check.spec.unit}}}\', or leave those sequences out.'
+        f"{plural(len(foreign), 'sequence')} {agree(len(foreign), 'holds', 'hold')} depth in a different unit from "
+        f"the rest, which is {check.spec.unit}: {shown} (for example {example}). Give the unit per sequence, for "
+        f"example --data.options.depth_unit '{{{foreign[0]}: UNIT, \"*\": {check.spec.unit}}}', or leave those out."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import CorruptFileError, DataError, MissingDependencyError, decoding
 from m33d_hf.modeling.picture_files_m33d import check_pixels
 
@@ -94,7 +95,7 @@ def _exr_part(path: Path, header_only: bool) -> Any:
     with decoding(path, "cannot be decoded as OpenEXR"):
         header = OpenEXR.File(str(path), header_only=True)
         if len(header.parts) != 1:
-            raise CorruptFileError(path, f"holds {len(header.parts)} parts; expected one")
+            raise CorruptFileError(path, f"holds {plural(len(header.parts), 'part')}; expected one")
     _exr_size(path, header.parts[0].header)
     if header_only:
         return header.parts[0]

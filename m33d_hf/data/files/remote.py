@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from m33d_hf.errors import ConfigError, CorruptFileError, DataError, MissingDependencyError, UnreachableError
+from m33d_hf.errors import (
+    ConfigError,
+    CorruptFileError,
+    DataError,
+    MissingDependencyError,
+    UnreachableError,
+    first_line,
+    type_and_text,
+)
 
 Result = TypeVar("Result")
 # Seconds before each further try.
@@ -198,7 +206,7 @@ def patient(address: str, ask: Callable[[], Result]) -> Result:
         except Exception as error:  # of a dozen protocols: none says completely what it raises
             if delay is None:
                 raise UnreachableError(
-                    f"{address} cannot be read after {len(DELAYS) + 1} tries ({type(error).__name__}: {error}). "
+                    f"{address} cannot be read after {len(DELAYS) + 1} tries ({type_and_text(error)}). "
                     "Is there a network, and are you logged in where it is private? Once it answers, start the run "
                     "again: it resumes at its last checkpoint."
                 ) from error
@@ -235,7 +243,7 @@ def _filesystem(address: str) -> tuple[Any, str]:
     try:
         filesystem, path = url_to_fs(address, skip_instance_cache=True)  # fsspec's own cache is emptied after a fork
     except ImportError as error:
-        raise MissingDependencyError(f"{address} needs a further package: {error}.") from error
+        raise MissingDependencyError(f"{address} needs a further package: {first_line(error)}.") from error
     except ValueError as error:
         raise ConfigError(f"{address}: {error}. Write it as fsspec does, such as s3://bucket/folder.") from error
     return _FILESYSTEMS.setdefault(key, filesystem), path

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import VideoHandle, known_lacks
 from m33d_hf.errors import ConfigError, DataError
 
@@ -157,7 +158,7 @@ def count_skipped(folder: str | Path) -> str:
     """A sentence about the list in a folder; empty if there is no list."""
     files = read_skipped(Path(folder) / FILE_NAME)
     used = sum(file.is_used for file in files)
-    counts = [f"{len(files) - used} file(s) left out"] if len(files) > used else []
+    counts = [f"{plural(len(files) - used, 'file')} left out"] if len(files) > used else []
     counts += [f"{used} incomplete and used up to where they end"] if used else []
     return f"{', '.join(counts)}, see {FILE_NAME} there" if counts else ""
 

@@ -13,6 +13,7 @@ from m33d_hf.data.files.text_files import read_text
 from m33d_hf.data.labels.label_pictures import read_colours, read_numbers
 from m33d_hf.data.labels.name_files import VOID_NAMES, read_name_file
 from m33d_hf.data.labels.palettes import Palette, read_palette
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import ConfigError, CorruptFileError, LabelError, nearest_name_hint
 
@@ -231,7 +232,7 @@ def build_label_rules(
         else:
             return None
     if names is not None and len(names) != num_classes:
-        raise ConfigError(f"num_classes is {num_classes}, but class_names holds {len(names)} names")
+        raise ConfigError(f"num_classes is {num_classes}, but class_names holds {plural(len(names), 'name')}")
     return LabelRules(num_classes, names, label_offset, ignore, mapping, label_unmapped)
 
 

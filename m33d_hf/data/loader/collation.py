@@ -35,7 +35,9 @@ from m33d_hf.data.loader.finishing import (
     WidenLabels,
     finish,
 )
+from m33d_hf.data.loader.task_inputs import MixDepth, stacked_depth
 from m33d_hf.data.overriding import restated
+from m33d_hf.data.plural import plural
 from m33d_hf.data.randomness import Draw
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.errors import ConfigError, DataError, LabelError
@@ -60,6 +62,8 @@ class Collator:
         config: of the model that will take the batches; read once.
         check_size: refuse samples whose height and width are not the configured ones. Switch it off to run a model
             at another resolution; the frame count is always checked.
+        inputs: what a task model is given of each sample, "rgb", "depth" or both; None: its `task_inputs`.
+        train: whether to hide the depth of some samples from a model of both, by `config.depth_dropout`.
 
     Attributes:
         deferred: leave a `Finishing` in ``meta["finishing"]`` instead of finishing the batch; see `deferring`.
@@ -79,8 +83,17 @@ class Collator:
         restated(cls, "defers", "__call__")
         restated(cls, "takes_incomplete", "collate")
 
-    def __init__(self, config: M33DConfig, check_size: bool = True) -> None:
+    def __init__(
+        self,
+        config: M33DConfig,
+        check_size: bool = True,
+        inputs: Sequence[str] | None = None,
+        train: bool = False,
+    ) -> None:
         self.config = config
+        self.inputs = config.task_input_names if inputs is None else tuple(inputs)
+        both = {"rgb", "depth"} <= set(self.inputs)
+        self.depth_dropout = float(config.depth_dropout) if train and both else 0.0
         self.check_size = check_size
         self.specs = {spec.name: spec for spec in config.specs}
         self.num_frames = config.num_frames
@@ -146,6 +159,20 @@ class Collator:
         left = (_mirrored(samples), _changes(samples))
         return self._flat(frames), NormalizeRgb("pixel_values", spec.channel_mean, spec.channel_std, None, *left)
 
+    def _task_inputs(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
+        """The maps of `inputs` under the names of forward arguments, as they were read, and what prepares them."""
+        batch: Batch = {}
+        steps: list[Step] = []
+        if "rgb" in self.inputs:
+            batch["pixel_values"], normalization = self._rgb(samples)
+            steps.append(normalization)
+        if "depth" in self.inputs:
+            depth, mode = stacked_depth(samples, self.depth_dropout), self.config.depth_standardization
+            batch["depth_values"] = self._flat(depth)
+            scope = self.config.depth_standardization_scope
+            steps.append(StandardizeDepth("depth_values", "depth_mask", mode, scope))
+        return batch, steps
+
     def _spec(self, name: str) -> ModalitySpec:
         return self.specs[name] if name in self.specs else self.config.spec(name)
 
@@ -156,7 +183,8 @@ class Collator:
     def _check_shape(self, sample: RGBDSample) -> None:
         if sample.num_frames != self.num_frames:
             raise DataError(
-                f"{sample.key}: the sample has {sample.num_frames} frames, but the model takes {self.num_frames}; set "
+                f"{sample.key}: the sample has {plural(sample.num_frames, 'frame')}, but the model takes "
+                f"{self.num_frames}; set "
                 "num_frames of the data set to that of the model"
             )
         size = (sample.height, sample.width)
@@ -240,7 +268,10 @@ class PretrainingCollator(Collator):
 
 
 class SegmentationCollator(Collator):
-    """``pixel_values`` and ``labels`` (B, H, W) int64, with the config's ignore index where nothing is labelled."""
+    """The model's inputs and ``labels`` (B, H, W) int64, with the config's ignore index where nothing is labelled.
+
+    Depth goes under ``depth_values`` (B, 1, H, W) float32, standardised, and ``depth_mask`` bool.
+    """
 
     takes_incomplete = True
 
@@ -249,9 +280,9 @@ class SegmentationCollator(Collator):
         rows = [_needed(sample.segmentation, sample, "a segmentation")[0] for sample in samples]
         for sample, row in zip(samples, rows):
             _check_classes(sample, row, self.num_labels)
-        pixels, normalization = self._rgb(samples)
+        batch, steps = self._task_inputs(samples)
         widening = WidenLabels("labels", self.config.semantic_loss_ignore_index)
-        return {"pixel_values": pixels, "labels": torch.stack(rows)}, [normalization, widening]
+        return {**batch, "labels": torch.stack(rows)}, [*steps, widening]
 
 
 class DepthCollator(Collator):
@@ -267,18 +298,18 @@ class DepthCollator(Collator):
 
 
 class ClipClassificationCollator(Collator):
-    """``pixel_values`` and ``labels``: in training (B, L) float32 soft targets, in evaluation (B,) int64 class ids.
+    """The model's inputs and ``labels``: in training (B, L) float32 soft targets, in evaluation (B,) int64 class ids.
 
-    Training erases boxes view by view, mixes the batch and smooths the labels, in VideoMAE's order; without mixing and
-    smoothing the targets are one-hot. In evaluation, samples without a label get the label 255, which the models leave
-    out of the loss.
+    Training erases boxes of RGB view by view, mixes the batch and smooths the labels, in VideoMAE's order; without
+    mixing and smoothing the targets are one-hot. Depth, as in `SegmentationCollator`, is mixed as RGB is. In
+    evaluation, samples without a label get the label 255, which the models leave out of the loss.
 
     Args:
         config: see Collator; its `num_labels` is L.
         mixing: options of mixup, CutMix and label smoothing; None for none of these.
         erasing: options of random erasing; None for no erasing.
         train: whether to apply all of this.
-        check_size: see Collator.
+        check_size, inputs: see Collator.
     """
 
     takes_incomplete = True
@@ -291,8 +322,9 @@ class ClipClassificationCollator(Collator):
         *,
         train: bool,
         check_size: bool = True,
+        inputs: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(config, check_size)
+        super().__init__(config, check_size, inputs, train)
         self.mixing = mixing or MixingOptions()
         self.erasing = erasing or TransformOptions()
         self.train = train
@@ -300,18 +332,25 @@ class ClipClassificationCollator(Collator):
     def collate(self, samples: Sequence[RGBDSample]) -> tuple[Batch, list[Step]]:
         """See the class."""
         labels = torch.tensor([self._label(sample) for sample in samples], dtype=torch.int64)
-        pixels, normalization = self._rgb(samples)
-        steps: list[Step] = [normalization]
+        batch, steps = self._task_inputs(samples)
         if not self.train:
-            return {"pixel_values": pixels, "labels": labels}, steps
-        if self.erasing.erasing > 0:
-            steps += self._erasing(samples, pixels)
+            return {**batch, "labels": labels}, steps
+        if self.erasing.erasing > 0 and "pixel_values" in batch:
+            steps += self._erasing(samples, batch["pixel_values"])
         if self.mixing.mixes:
-            first, draw = samples[0], _draw(samples[0])
-            drawn = draw_mix(self.mixing, *pixels.shape[-2:], draw.seed, draw.epoch, first.key, "mix")
-            steps.append(Mix("pixel_values", "labels", drawn))
+            steps += self._mixing(samples, batch)
         targets = soft_targets(labels, self.num_labels, self.mixing.label_smoothing)
-        return {"pixel_values": pixels, "labels": targets}, steps
+        return {**batch, "labels": targets}, steps
+
+    def _mixing(self, samples: Sequence[RGBDSample], batch: Batch) -> list[Step]:
+        """One draw for all inputs; the targets are mixed once."""
+        first, draw = samples[0], _draw(samples[0])
+        size = next(iter(batch.values())).shape[-2:]
+        drawn = draw_mix(self.mixing, *size, draw.seed, draw.epoch, first.key, "mix")
+        steps: list[Step] = []
+        if "depth_values" in batch:
+            steps.append(MixDepth("depth_values", "depth_mask", drawn))
+        return [*steps, Mix("pixel_values" if "pixel_values" in batch else None, "labels", drawn)]
 
     def _erasing(self, samples: Sequence[RGBDSample], pixels: torch.Tensor) -> list[Step]:
         height, width = pixels.shape[-2:]

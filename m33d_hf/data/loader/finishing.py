@@ -161,15 +161,22 @@ class EraseBoxes:
 
 @dataclass(frozen=True)
 class Mix:
-    """Mixup or CutMix of pixels and soft targets, as drawn; writes to the memory that normalisation allocated."""
+    """Mixup or CutMix of pixels and soft targets, as drawn; writes to the memory that normalisation allocated.
 
-    name: str
+    With `name` None the targets alone are mixed.
+    """
+
+    name: str | None
     targets: str
     drawn: MixDraw
 
     def apply(self, batch: Batch) -> None:
         """See the class."""
-        batch[self.name], batch[self.targets] = mix_batch(batch[self.name], batch[self.targets], self.drawn)
+        targets = batch[self.targets]
+        if self.name is None:
+            batch[self.targets] = mix_batch(targets.new_empty(len(targets), 1, 1, 1), targets, self.drawn)[1]
+        else:
+            batch[self.name], batch[self.targets] = mix_batch(batch[self.name], targets, self.drawn)
 
 
 @dataclass(frozen=True)

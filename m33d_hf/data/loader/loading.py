@@ -16,8 +16,10 @@ from m33d_hf.data.augmentation.batch_rows import BatchRows
 from m33d_hf.data.augmentation.transforms import EvaluationTransform, TrainTransform
 from m33d_hf.data.augmentation.views import check_sampling, frame_indices, segment_indices, take_frames
 from m33d_hf.data.files.skips import SkippedFile, incomplete_file, unreadable
+from m33d_hf.data.loader.kept_samples import KeptSamples
 from m33d_hf.data.loader.sampling import EvaluationSampler, Row, StepSampler, check_sizes
 from m33d_hf.data.loader.workers import WorkerLoader, end_children, start_worker, worker_context
+from m33d_hf.data.plural import plural
 from m33d_hf.data.randomness import Draw, seed_of
 from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
 from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
@@ -60,11 +62,15 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         num_crops: crops of each clip along the longer side; more than one requires an EvaluationTransform.
         maps: names of the maps that the model needs ("rgb", "depth", "segmentation", other modalities); the others are
             neither decoded, where the source can tell them apart, nor transformed. None keeps all.
+        keep_bytes: pixels of decoded samples that each process which reads keeps in memory; what it returns is the
+            same.
 
     Raises:
         ConfigError: a number below 1, an unknown clip sampling, or views that do not go with `train`.
         DataError: the source is empty.
     """
+
+    _kept: KeptSamples | None = None
 
     def __init__(
         self,
@@ -82,6 +88,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         num_segments: int | None = None,
         num_crops: int | None = None,
         maps: Collection[str] | None = None,
+        keep_bytes: int = 0,
     ) -> None:
         check_sizes(
             num_frames=num_frames,
@@ -114,6 +121,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         self.max_attempts = max_attempts
         self.clip_sampling = clip_sampling
         self.maps = None if maps is None else frozenset(maps)
+        self._kept = KeptSamples(keep_bytes) if keep_bytes else None
         self._align = not getattr(transform, "aligns", False)
         self.deferred = False
         self.num_views = num_views
@@ -123,16 +131,26 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             raise DataError(f"source {getattr(source, 'name', source)!r} holds no samples to read")
         outside = [index for index in indices or () if not 0 <= index < len(source)]
         if outside:
-            raise DataError(f"indices {outside[:5]} are outside the source's {len(source)} samples")
+            raise DataError(f"indices {outside[:5]} are outside the source's {plural(len(source), 'sample')}")
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def bytes_once_read(self) -> int:
+        """Bytes of decoded samples that one process keeps once it has read all, by those that it has read so far."""
+        return 0 if self._kept is None else self._kept.once_full(len(self))
 
     def with_transform(self, transform: Transform) -> SampleDataset:
         """The same samples by another transform."""
         twin = copy.copy(self)
         twin.transform = transform
         twin._align = not getattr(transform, "aligns", False)
+        return twin
+
+    def reading_once(self) -> SampleDataset:
+        """The same samples, of which none is kept: who reads each once takes no room from who reads them again."""
+        twin = copy.copy(self)
+        twin._kept = None
         return twin
 
     def deferring(self) -> SampleDataset:
@@ -192,15 +210,16 @@ class SampleDataset(Dataset[RGBDSample | Views]):
                 return RGBDSample(skipped[-1].key, meta={"dropped": True, "skipped": skipped, "index": index})
             candidate = self._replacement(epoch, skipped[0].key, attempt, candidate)
         raise DataError(
-            f"{len(skipped)} files in a row could not be read, the last one {skipped[-1].path}: "
+            f"{plural(len(skipped), 'file')} in a row could not be read, the last one {skipped[-1].path}: "
             f"{skipped[-1].reason.rstrip('.')}. Check the data set's root and format."
         )
 
     def _try_read(self, epoch: int, index: int, skipped: list[SkippedFile]) -> Views | None:
         """Read the clips of one sample (one in training), or note why it cannot be read and return None."""
-        key = f"sample {self.indices[index]}"
+        row = self.indices[index]
+        key = f"sample {row}"
         try:
-            handle: VideoHandle = self.source[self.indices[index]]
+            handle: VideoHandle = self.source[row]
             key = handle.key
             length = handle.length  # asked once: a file is looked at for it
             if length < 1:
@@ -209,7 +228,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             lacking = {} if found is None else {"incomplete": [found]}
             if not self.multi_view:
                 frames = self._choose_frames(epoch, handle.key, length)
-                sample = read_sample(handle, frames, self.maps, self._align)
+                sample = self._decoded(handle, row, frames)
                 sample.meta.update(lacking)
                 return [sample]
             segments = segment_indices(
@@ -218,7 +237,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             # Segments of a short video overlap: each frame is decoded once.
             frames = sorted({frame for segment in segments for frame in segment})
             place = {frame: number for number, frame in enumerate(frames)}
-            whole = read_sample(handle, frames, self.maps, self._align)
+            whole = self._decoded(handle, row, frames)
             whole.meta.update(lacking)
             whole.key = key  # views of a video share its name; sources add the frames that were read
             return [take_frames(whole, [place[frame] for frame in segment]) for segment in segments]
@@ -227,6 +246,17 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         except (DataError, OSError) as error:
             skipped.append(unreadable(error, key))
             return None
+
+    def _decoded(self, handle: VideoHandle, row: int, frames: Sequence[int]) -> RGBDSample:
+        """The frames of a row as they are stored, from memory where they are kept."""
+        if self._kept is None:
+            return read_sample(handle, frames, self.maps, self._align)
+        asked = (row, tuple(frames), self.maps, self._align)
+        sample = self._kept.get(asked)
+        if sample is None:
+            sample = read_sample(handle, frames, self.maps, self._align)
+            self._kept.put(asked, sample)
+        return sample
 
     def _choose_frames(self, epoch: int, key: str, length: int) -> list[int]:
         generator = None

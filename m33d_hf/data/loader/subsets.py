@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.randomness import seed_of
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import ConfigError, DataError, LabelError
@@ -161,7 +162,8 @@ def _refuse_classes_left_out(
     named = _listing([f"{name!r} ({held[name]} videos)" for name in missing])
     raise DataError(
         f"{len(missing)} of {len(action_names)} classes have no sample at data.label_fraction {fraction:g} ({drawn} of "
-        f"{len(classes)} videos drawn): {named}. Take a larger --data.label_fraction or another --data.subset_seed, or "
+        f"{plural(len(classes), 'video')} drawn): {named}. Take a larger --data.label_fraction or another "
+        "--data.subset_seed, or "
         "train without them: --data.allow_missing_classes true."
     )
 

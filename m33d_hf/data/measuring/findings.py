@@ -12,6 +12,7 @@ from m33d_hf.data.measuring.misalignment import LEAST_FRAMES, EdgeTally, Misplac
 from m33d_hf.data.measuring.samples import BLANK
 from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.data.measuring.tallies import EXAMPLES, SplitTally
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources.frames.windows import TOO_SHORT
 
@@ -71,8 +72,9 @@ def judge_duplicates(pairs: Sequence[Pair], compared: tuple[int, int]) -> list[F
     return [
         Finding(
             "train and evaluation",
-            f"{evaluated} of {compared[1]} evaluation samples look like training samples ({len(pairs)} pairs, at most "
-            f"{MOST_DIFFERENT} of 256 bits apart, among {compared[0]} x {compared[1]} compared; see duplicates.csv): "
+            f"{evaluated} of {plural(compared[1], 'evaluation sample')} {agree(evaluated, 'looks', 'look')} like "
+            f"training samples ({plural(len(pairs), 'pair')}, at most {MOST_DIFFERENT} of 256 bits apart, among "
+            f"{compared[0]} x {compared[1]} compared; see duplicates.csv): "
             f"{shown}. An evaluation on training data proves nothing; correct the split.",
             copies > 0 or evaluated > _ALIKE_SHARE * compared[1],
         )
@@ -81,23 +83,27 @@ def judge_duplicates(pairs: Sequence[Pair], compared: tuple[int, int]) -> list[F
 
 def _stopping(tally: SplitTally) -> Iterator[str]:
     for kind, count in tally.stopping.items():
-        yield f"{count} samples or frames stop a run ({kind}), the first: {tally.stopping_examples[kind]}"
+        what = agree(count, "sample or frame stops", "samples or frames stop")
+        yield f"{count} {what} a run ({kind}), the first: {tally.stopping_examples[kind]}"
 
 
 def _unreadable(subject: Subject, tally: SplitTally) -> Iterator[str]:
     broken = [entry for entry in tally.unusable if entry.reason != BLANK]
     if broken:
         shown = "; ".join(f"{entry.path}: {entry.reason}" for entry in broken[:_FEW])
-        yield f"{len(broken)} files or frames cannot be read: {shown}{'; ...' if len(broken) > _FEW else ''}"
+        what = agree(len(broken), "file or frame", "files or frames")
+        yield f"{len(broken)} {what} cannot be read: {shown}{'; ...' if len(broken) > _FEW else ''}"
     damaged = [entry for entry in subject.source.unpaired if entry.damaged]
     if damaged:
-        yield f"{len(damaged)} files are damaged, the first: {damaged[0].path}: {damaged[0].reason}"
+        what = agree(len(damaged), "file is", "files are")
+        yield f"{len(damaged)} {what} damaged, the first: {damaged[0].path}: {damaged[0].reason}"
 
 
 def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
     total = tally.depth
     if tally.blank:
-        yield f"{tally.blank} of {tally.samples} samples have no valid depth at all (all holes)"
+        have = agree(tally.blank, "has", "have")
+        yield f"{tally.blank} of {tally.samples} samples {have} no valid depth at all (all holes)"
     if total.frames and total.invalid_share > _MOSTLY_INVALID:
         yield f"{total.invalid_share:.0%} of the depth pixels are invalid; check invalid_values, and the unit"
     if total.looks_rotated and (subject.source.depth_spec is None or subject.source.depth_spec.unit != "sunrgbd"):
@@ -188,7 +194,7 @@ def _misplaced(place: Misplacement, frames: int) -> str:
 
 
 def _pixels(count: int) -> str:
-    return f"{abs(count)} pixel{'' if abs(count) == 1 else 's'}"
+    return plural(abs(count), "pixel")
 
 
 def _lengths(subject: Subject, tally: SplitTally, problems: bool) -> Iterator[str]:
@@ -196,9 +202,11 @@ def _lengths(subject: Subject, tally: SplitTally, problems: bool) -> Iterator[st
     padded = sum(count for length, count in tally.lengths.items() if length < subject.clip_frames)
     dropped = [entry for entry in subject.source.unpaired if entry.reason.startswith(TOO_SHORT)]
     for count, total, what in (
-        (padded, tally.samples, f"clips or videos are shorter (from {min(tally.lengths, default=0)} frames) than the "
-         f"{subject.clip_frames} source frames of a clip: their last frame is repeated"),
-        (len(dropped), len(dropped) + subject.total, "sequences are left out because they are too short, the first: "
+        (padded, tally.samples, f"clips or videos {agree(padded, 'is', 'are')} shorter (from "
+         f"{plural(min(tally.lengths, default=0), 'frame')}) than the {subject.clip_frames} source frames of a clip: "
+         f"{agree(padded, 'its', 'their')} last frame is repeated"),
+        (len(dropped), len(dropped) + subject.total, f"sequences {agree(len(dropped), 'is', 'are')} left out because "
+         f"{agree(len(dropped), 'it is', 'they are')} too short, the first: "
          + "".join(f"{entry.path} ({entry.reason})" for entry in dropped[:1])),
     ):  # fmt: skip
         if count and (count > _SHORT_SHARE * total) == problems:
@@ -231,7 +239,9 @@ def _left_out(subject: Subject, tally: SplitTally) -> Iterator[str]:
     others = [each for each in subject.source.unpaired if not (each.damaged or each.reason.startswith(TOO_SHORT))]
     if others:
         first = others[0]
-        yield f"{len(others)} files are not used by the source, the first: {first.path} ({first.reason})"
+        what = agree(len(others), "file is", "files are")
+        yield f"{len(others)} {what} not used by the source, the first: {first.path} ({first.reason})"
     if tally.incomplete:
         video = tally.incomplete[0]
-        yield f"{len(tally.incomplete)} videos are used up to where they end, the first: {video.path}: {video.reason}"
+        what = agree(len(tally.incomplete), "video is used up to where it ends", "videos are used up to where they end")
+        yield f"{len(tally.incomplete)} {what}, the first: {video.path}: {video.reason}"

@@ -9,7 +9,10 @@ from m33d_hf.data.measuring.depth_tally import DepthTally
 from m33d_hf.data.measuring.findings import Finding
 from m33d_hf.data.measuring.subject import Subject
 from m33d_hf.data.measuring.tallies import SplitTally
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import IGNORE_INDEX
+from m33d_hf.data.source import Source
+from m33d_hf.data.sources.mixture import MixtureSource
 
 _MOST_LINES = 40  # of scenes and classes in the text; the JSON has all
 
@@ -19,8 +22,8 @@ def describe_split(subject: Subject, tally: SplitTally) -> list[str]:
     source = subject.source
     there = sum(length * count for length, count in tally.lengths.items())
     lines = [
-        f"{subject.name}: source {source.name}, {subject.total} samples; looked at {tally.samples}, read {tally.frames}"
-        f"{'' if there <= tally.frames else f' of their {there}'} frames",
+        f"{subject.name}: source {source.name}, {plural(subject.total, 'sample')}; looked at {tally.samples}, read "
+        f"{plural(there, 'frame') if there <= tally.frames else f'{tally.frames} of their {there} frames'}",
         f"with RGB {tally.with_rgb}, depth {tally.with_depth}, labels {tally.with_labels}; cannot be read or used: "
         f"{len(tally.unusable)}",
         "sizes: " + (", ".join(f"{size} ({count})" for size, count in tally.sizes.most_common(8)) or "none"),
@@ -29,9 +32,9 @@ def describe_split(subject: Subject, tally: SplitTally) -> list[str]:
         least, most = min(tally.lengths), max(tally.lengths)
         lines.append(f"frames per sample: {least}" + (f" to {most}" if most > least else ""))
     if source.depth_spec is not None:
-        lines += [f"depth: {source.depth_spec.describe()}", *_scene_lines(tally, _unit(subject))]
-    lines += _histogram("labels", tally.label_pixels, source.class_names, "pixels")
-    lines += _histogram("clip labels", tally.action_samples, source.action_names, "samples")
+        lines += [*_of_units(source), *_scene_lines(tally, _unit(subject))]
+    lines += _histogram("labels", tally.label_pixels, source.class_names, "pixel")
+    lines += _histogram("clip labels", tally.action_samples, source.action_names, "sample")
     return lines + [f"note: {note}" for note in source.notes]
 
 
@@ -39,6 +42,15 @@ def describe_findings(findings: Sequence[Finding]) -> list[str]:
     """A line per finding, problems first."""
     ordered = sorted(findings, key=lambda finding: not finding.is_problem)
     return [f"{'PROBLEM' if each.is_problem else 'note'} ({each.split}): {each.text}" for each in ordered]
+
+
+def _of_units(source: Source) -> list[str]:
+    """How stored depth is read; where folders or members differ, of each."""
+    members = source.members if isinstance(source, MixtureSource) else {}
+    specs = {name: member.depth_spec.describe() for name, member in members.items() if member.depth_spec is not None}
+    if len(set(specs.values())) > 1:
+        return [f"depth of {name}: {said}" for name, said in specs.items()]
+    return [] if source.depth_spec is None else [f"depth: {source.depth_spec.describe()}"]
 
 
 def _unit(subject: Subject) -> str:
@@ -58,10 +70,10 @@ def _scene_lines(tally: SplitTally, unit: str) -> list[str]:
 def _depth_line(depth: DepthTally, unit: str) -> str:
     low, middle, high = (depth.quantile(share) for share in (0.01, 0.5, 0.99))
     if middle is None:
-        return f"{depth.frames} frames without any valid pixel"
+        return f"{plural(depth.frames, 'frame')} without any valid pixel"
     blank = f", {depth.blank} frames all holes" if depth.blank else ""
     return (
-        f"{depth.frames} frames, median {middle:.3g}{unit}, 98 % between {low:.3g} and {high:.3g}{unit}, "
+        f"{plural(depth.frames, 'frame')}, median {middle:.3g}{unit}, 98 % between {low:.3g} and {high:.3g}{unit}, "
         f"{depth.invalid_share:.1%} invalid{blank}"
     )
 
@@ -72,7 +84,8 @@ def _histogram(title: str, counts: Counter[int], names: Sequence[str] | None, wh
     total = sum(counts.values())
     named = sorted(counts.items(), key=lambda entry: (entry[0] == IGNORE_INDEX, -entry[1], entry[0]))
     lines = [
-        f"  {class_label(number, names)}: {count / total:.2%} ({count} {what})" for number, count in named[:_MOST_LINES]
+        f"  {class_label(number, names)}: {count / total:.2%} ({plural(count, what)})"
+        for number, count in named[:_MOST_LINES]
     ]
     return [f"{title}:", *lines, *([f"  and {len(named) - _MOST_LINES} more"] if len(named) > _MOST_LINES else [])]
 

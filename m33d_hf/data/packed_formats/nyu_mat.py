@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from m33d_hf.data.packed_formats.hdf5 import open_hdf5
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import CorruptFileError, decoding
 from m33d_hf.modeling.picture_files_m33d import check_pixels
 
@@ -43,7 +44,7 @@ def read_frame(file: Path, stream: str, number: int) -> np.ndarray:
     array = _array(file, arrays, stream)
     where = Path(f"{file}#{stream}-{number}")
     if not 0 <= number < len(array):
-        raise CorruptFileError(where, f"does not exist: the file has {len(array)} frames")
+        raise CorruptFileError(where, f"does not exist: the file has {plural(len(array), 'frame')}")
     with decoding(where):
         stored = array[number]
         if stream == "measured":  # before it is turned, while both lie the same way in memory

@@ -21,6 +21,7 @@ import numpy as np
 
 from m33d_hf.data.files.atomic_writing import write_atomically
 from m33d_hf.data.files.cache_folder import cache_folder
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import CorruptFileError, decoding
 from m33d_hf.modeling.picture_files_m33d import check_pixels, decode_picture, file_size
 
@@ -224,7 +225,7 @@ def read_track(file: Path | str, number: int) -> tuple[np.ndarray, tuple[int, in
     index = read_index(file)
     where = Path(f"{file}#{number}")
     if not 0 <= number < index.num_frames:
-        raise CorruptFileError(where, f"does not exist: there are {index.num_frames} frames")
+        raise CorruptFileError(where, f"does not exist: there are {plural(index.num_frames, 'frame')}")
     data = _read_bytes(file, where, int(index.places[number, 0]) - _FRAME.size, _FRAME.size)
     *pose, color_time, depth_time, _, _ = _FRAME.unpack(data)
     return np.array(pose, np.float32).reshape(4, 4), (color_time, depth_time)
@@ -239,7 +240,9 @@ def read_frame(file: Path, stream: str, number: int) -> np.ndarray:
     index = read_index(file)
     where = Path(f"{file}#{stream}-{number}")
     if stream not in STREAMS or not 0 <= number < index.num_frames:
-        raise CorruptFileError(where, f"does not exist: there are {index.num_frames} frames of {' and '.join(STREAMS)}")
+        raise CorruptFileError(
+            where, f"does not exist: there are {plural(index.num_frames, 'frame')} of {' and '.join(STREAMS)}"
+        )
     at, count = (int(value) for value in index.places[number, 2 * STREAMS.index(stream) :][:2])
     data = _read_bytes(file, where, at, count)
     return _color(where, data, index.header) if stream == "color" else _depth(where, data, index.header)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from m33d_hf.data.packed_formats.hdf5 import open_hdf5
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import CorruptFileError, decoding
 from m33d_hf.modeling.picture_files_m33d import check_pixels
 
@@ -56,7 +57,7 @@ def _references(path: Path) -> tuple[Any, Any]:
 def _map_of(path: Path, where: Path, number: int) -> Any:
     file, references = _references(path)
     if not 0 <= number < len(references):
-        raise CorruptFileError(where, f"does not exist: the file has {len(references)} label maps")
+        raise CorruptFileError(where, f"does not exist: the file has {plural(len(references), 'label map')}")
     with decoding(where):
         array = file[references[number]]
         if array.ndim != 2 or array.dtype.kind not in "uif":

@@ -17,6 +17,7 @@ import numpy as np
 
 from m33d_hf.data.files.cache_folder import cache_folder
 from m33d_hf.data.files.remote import AnyPath, RemotePath, read_whole
+from m33d_hf.data.plural import plural
 from m33d_hf.data.prepared.layout import END_KEY, INDEX, META_KEY, Manifest, file_number, part_of
 from m33d_hf.errors import CorruptFileError, DataError, MissingDependencyError, decoding
 
@@ -167,7 +168,9 @@ def _scan(tar: Path) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
             columns[end] = None
             archive.members = []  # type: ignore[attr-defined]  # else all are kept
     if stops and length < stops[-1] + 2 * tarfile.BLOCKSIZE:
-        raise CorruptFileError(tar, f"was cut short after {len(keys)} frames: a tar archive ends with blocks of zeros")
+        raise CorruptFileError(
+            tar, f"was cut short after {plural(len(keys), 'frame')}: a tar archive ends with blocks of zeros"
+        )
     first = np.array(starts, np.int64)
     return first, np.array(stops, np.int64) - first, keys, list(columns)
 

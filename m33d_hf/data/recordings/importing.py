@@ -31,6 +31,7 @@ from m33d_hf.data.files.atomic_writing import write_atomically, write_text_atomi
 from m33d_hf.data.files.files import decode_map, load_rgb
 from m33d_hf.data.files.json_objects import read_json_object
 from m33d_hf.data.files.skips import FILE_NAME, append_skipped, unreadable
+from m33d_hf.data.plural import plural
 from m33d_hf.data.recordings.formats import open_recording
 from m33d_hf.data.recordings.recording import Content, ImportOptions, PendingFrame, Recording, picture_suffix
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
@@ -79,9 +80,9 @@ class ImportSummary:
             *self.notes,
         ]
         if self.missing:
-            lines.append(f"{self.missing} frames that the recording counts are missing from it")
+            lines.append(f"{plural(self.missing, 'frame')} that the recording counts are missing from it")
         if count := self.counts["too_far"]:
-            lines.append(f"{count} pixels beyond 65.534 m are stored as invalid")
+            lines.append(f"{plural(count, 'pixel')} beyond 65.534 m are stored as invalid")
         if self.skipped:
             lines.append(f"what was skipped is listed in {FILE_NAME}")
         return "\n".join([*lines, f"read it with: {self.flags}"])

@@ -16,6 +16,7 @@ import numpy as np
 
 from m33d_hf.data.depth.calibration import Calibration, Camera
 from m33d_hf.data.files.json_objects import parse_json_object
+from m33d_hf.data.plural import plural
 from m33d_hf.data.recordings.recording import About, Content, ImportOptions, PendingFrame, stored_picture
 from m33d_hf.data.sources.frames.pairing import match_timestamps
 from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError
@@ -88,7 +89,8 @@ class KinectRecording:
         if len(depth) != 1 or len(color) != 1:
             raise CorruptFileError(
                 self.path,
-                f"is no recording of Azure Kinect: it has {len(depth)} depth tracks (FourCC b16g) and {len(color)} "
+                f"is no recording of Azure Kinect: it has {plural(len(depth), 'depth track')} (FourCC b16g) and "
+                f"{len(color)} "
                 "colour tracks; expected one of each",
             )
         return {"color": color[0], "depth": depth[0]}
@@ -119,7 +121,7 @@ class KinectRecording:
         color, depth = (len(self._stamps[kind]) for kind in ("color", "depth"))
         steps = np.diff(sorted(self._stamps["color"]))
         step = float(np.median(steps)) if len(steps) else 0.0
-        notes = [f"{len(self._partner)} frames of {color} pictures and {depth} depth maps"]
+        notes = [f"{plural(len(self._partner), 'frame')} of {color} pictures and {depth} depth maps"]
         lost = 0
         if end is not None and step > 0:
             last = min(max(values, default=0.0) for values in self._stamps.values())
@@ -182,7 +184,7 @@ class KinectRecording:
         except (av.error.FFmpegError, ValueError) as error:
             raise CorruptFileError(where, f"cannot be decoded ({error})") from error
         if len(frames) != 1:
-            raise CorruptFileError(where, f"its packet holds {len(frames)} pictures; expected one")
+            raise CorruptFileError(where, f"its packet holds {plural(len(frames), 'picture')}; expected one")
         pixels = frames[0].to_ndarray(format="rgb24")
         return pixels, (pixels.shape[0], pixels.shape[1])
 

@@ -20,6 +20,7 @@ from m33d_hf.data.depth.calibration import Calibration, Camera
 from m33d_hf.data.files.files import MAP_SUFFIXES, RGB_SUFFIXES, read_map, size_and_orientation
 from m33d_hf.data.files.json_objects import read_json_object
 from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.plural import plural
 from m33d_hf.data.recordings.record3d import intrinsics_of
 from m33d_hf.data.recordings.recording import (
     About,
@@ -60,7 +61,8 @@ class PhoneFolder:
             raise CorruptFileError(
                 path,
                 f"is no export of a phone: it needs rgb/ (or {_VIDEOS[0]}) and depth/ with files of the same numbers; "
-                f"there are {len(pictures)} pictures and {len(self._depth)} depth maps",
+                f"there are {plural(len(pictures), 'picture')} and "
+                f"{plural(len(self._depth), 'depth map')}",
             )
         self.about = self._about(len(pictures))
 

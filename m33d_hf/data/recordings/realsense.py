@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from m33d_hf.data.depth.calibration import Calibration, Camera
+from m33d_hf.data.plural import plural
 from m33d_hf.data.recordings.realsense_files import count_pictures
 from m33d_hf.data.recordings.realsense_sdk import load_sdk, open_playback, play, profiles_of
 from m33d_hf.data.recordings.recording import About, Content, ImportOptions, PendingFrame
@@ -80,7 +81,7 @@ class RealSenseRecording:
             if not counts.get(name):
                 if not any(counts.values()):
                     raise CorruptFileError(self.path, "holds no picture: was the recording stopped at its beginning?")
-                held = ", ".join(f"{stream} ({count} pictures)" for stream, count in counts.items())
+                held = ", ".join(f"{stream} ({plural(count, 'picture')})" for stream, count in counts.items())
                 raise CorruptFileError(self.path, f"has no picture of the stream {name} ({kind}); it holds: {held}")
         return {kind: counts[name] for kind, name in _NAMES.items()}
 
@@ -102,7 +103,9 @@ class RealSenseRecording:
         for kind, stream in wanted.items():
             fitting = [each for each in profiles_of(playback) if each[1].stream_type() == stream]
             if len(fitting) != 1:
-                raise CorruptFileError(self.path, f"the SDK finds {len(fitting)} streams of {kind} in it; expected one")
+                raise CorruptFileError(
+                    self.path, f"the SDK finds {plural(len(fitting), 'stream')} of {kind} in it; expected one"
+                )
             found[kind] = fitting[0]
         return found
 

@@ -27,7 +27,7 @@ from m33d_hf.data.recordings.recording import (
     stored_picture,
     with_confidence,
 )
-from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError
+from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError, first_line
 from m33d_hf.modeling.picture_files_m33d import check_pixels
 
 _METADATA = "metadata"
@@ -116,7 +116,7 @@ class Record3DRecording:
         except KeyError as error:
             raise CorruptFileError(self._where(name), "is not in the recording") from error
         except (OSError, zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-            raise CorruptFileError(self._where(name), f"cannot be read ({error})") from error
+            raise CorruptFileError(self._where(name), f"cannot be read ({first_line(error)})") from error
         if len(data) > most:
             raise CorruptFileError(self._where(name), f"has more than {most:,} bytes")
         return data
@@ -128,7 +128,7 @@ class Record3DRecording:
         try:
             data = self._unpack(packed)
         except Exception as error:  # of the extension module, which raises its own
-            raise CorruptFileError(self._where(name), f"cannot be unpacked ({error})") from error
+            raise CorruptFileError(self._where(name), f"cannot be unpacked ({first_line(error)})") from error
         if len(data) != expected:
             raise CorruptFileError(self._where(name), f"has {len(data):,} bytes; {height} x {width} need {expected:,}")
         return np.frombuffer(data, kind).reshape(height, width).astype(kind.newbyteorder("="))

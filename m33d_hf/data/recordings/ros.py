@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from m33d_hf.data.depth.calibration import Calibration
+from m33d_hf.data.plural import plural
 from m33d_hf.data.recordings.recording import About, Content, ImportOptions, PendingFrame
 from m33d_hf.data.recordings.ros_messages import (
     CAMERA,
@@ -31,7 +32,7 @@ from m33d_hf.data.recordings.ros_messages import (
     transforms_of,
 )
 from m33d_hf.data.sources.frames.pairing import match_timestamps
-from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError
+from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError, first_line
 
 _STATIC = ("/tf_static", "tf_static")
 _REALSENSE = re.compile(r"/device_\d+/sensor_\d+/")
@@ -141,7 +142,8 @@ class RosRecording:
     def _about(self, reader: Any, streams: dict[str, _Stream], lost: int) -> About:
         color, depth = (len(self._stamps[kind]) for kind in ("color", "depth"))
         notes = [
-            f"{len(self._partner)} frames of {color} pictures ({streams['color'].topic}) and {depth} depth maps "
+            f"{plural(len(self._partner), 'frame')} of {color} pictures ({streams['color'].topic}) and {depth} "
+            "depth maps "
             f"({streams['depth'].topic}), at most {self.options.max_difference:g} s apart"
         ]
         steps = np.diff(sorted(self._stamps["color"][i] for i in self._partner))
@@ -222,6 +224,6 @@ class RosRecording:
             try:
                 decoded[kind] = (where, reader.deserialize(raw, msgtype), msgtype)
             except Exception as error:  # of generated code, which raises anything
-                raise CorruptFileError(where, f"cannot be read ({error})") from error
+                raise CorruptFileError(where, f"cannot be read ({first_line(error)})") from error
         color, size = color_of(*decoded["color"])
         return Content(color, size, depth_of(*decoded["depth"]))

@@ -13,7 +13,7 @@ from typing import Any
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources.option_help import describe_source
 from m33d_hf.data.sources.options import check_constructor, check_options, option_types
-from m33d_hf.errors import ConfigError, nearest_name_hint
+from m33d_hf.errors import ConfigError, nearest_name_hint, type_and_text
 
 # name -> (module, class)
 SOURCES = {
@@ -77,7 +77,7 @@ def _outside_class(path: str) -> type[Source]:
             "contains it."
         ) from error
     except Exception as error:
-        raise ConfigError(f"{key}: its module cannot be imported: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{key}: its module cannot be imported: {type_and_text(error)}") from error
     found = vars(module).get(attribute)
     if found is None:
         near = nearest_name_hint(attribute, [name for name, value in vars(module).items() if isinstance(value, type)])

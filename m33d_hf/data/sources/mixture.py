@@ -18,6 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.mixed_items import JoinedLabels, MixedHandle
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
@@ -136,7 +137,7 @@ class MixtureSource(Source):
 
     def __init__(self, members: Mapping[str, Source], weights: Sequence[float]) -> None:
         if not members or len(members) != len(weights):
-            raise ConfigError(f"a mixture of {len(members)} members has {len(weights)} weights")
+            raise ConfigError(f"a mixture of {len(members)} members has {plural(len(weights), 'weight')}")
         if not all(0 < weight < math.inf for weight in weights):
             raise ConfigError(f"the weights of a mixture must be above 0, not {list(weights)}")
         self.members = dict(members)
@@ -162,7 +163,7 @@ class MixtureSource(Source):
     def _shares(self) -> list[str]:
         total = sum(self.counts)
         told = [
-            f"{name} {count / total:.2%} ({len(source)} items, each {count / len(source):.4g} times)"
+            f"{name} {count / total:.2%} ({plural(len(source), 'item')}, each {count / len(source):.4g} times)"
             for (name, source), count in zip(self.members.items(), self.counts, strict=True)
         ]
         return [f"a mixture of {total} items an epoch: {', '.join(told)}"]

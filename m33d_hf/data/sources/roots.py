@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.splits import canonical_split
@@ -135,8 +136,9 @@ class RootsSource(MixtureSource):
         ]
 
     def _shares(self) -> list[str]:
-        told = ", ".join(f"{name} ({count} items)" for name, count in zip(self.members, self.counts, strict=True))
-        return [f"{len(self.members)} folder{'s' if len(self.members) != 1 else ''}: {told}"]
+        counts = zip(self.members, self.counts, strict=True)
+        told = ", ".join(f"{name} ({plural(count, 'item')})" for name, count in counts)
+        return [f"{plural(len(self.members), 'folder')}: {told}"]
 
     def groups(self) -> list[str] | None:
         """FOLDER/SEQUENCE of every item; of sources without sequences, as a mixture."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -12,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.evaluation.classification_metrics import CONFUSION, write_confusion
-from m33d_hf.evaluation.detection_results import MODELS, VideoResult
+from m33d_hf.evaluation.detection_results import DIGITS, MODELS, VideoResult
 from m33d_hf.evaluation.phases.averages import ORDERS, UNDEFINED, averages, phase_averages, settled_values
 from m33d_hf.evaluation.phases.boundaries import known_boundaries
 from m33d_hf.evaluation.phases.calibration import Calibration
@@ -90,7 +89,7 @@ def write_phase_tables(folder: Path, results: Sequence[VideoResult], names: Sequ
             _add_boundary(tables, model, videos, count_phases(videos, names, boundary), names)
         tables["calibration"] += [(model, *row) for row in _calibration(results, model).rows()]
     for name, header in COLUMNS.items():
-        write_text_atomically(folder / f"{name}.csv", _table(header, tables[name]))
+        write_text_atomically(folder / f"{name}.csv", csv_text(header, tables[name], DIGITS))
     matrix = confusion(predicted[MODELS[0]], len(names))
     write_confusion(matrix, names, folder / CONFUSION)
     return matrix
@@ -128,7 +127,7 @@ def write_frames(folder: Path, results: Sequence[VideoResult], names: Sequence[s
     for number, result in enumerate(results):
         path = folder / FRAMES / f"{number:04d}_{safe_name(result.key)}.csv"
         header = ["frame", "time", "truth", "prediction", "clipwise", *names]
-        write_text_atomically(path, _table(header, _frame_rows(result, names)))
+        write_text_atomically(path, csv_text(header, _frame_rows(result, names)))
         written.append(path)
     return written
 
@@ -158,17 +157,3 @@ def _calibration(results: Sequence[VideoResult], model: str) -> Calibration:
     for result in results:
         found.add(result.probabilities(model), result.phases)
     return found
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]] | Iterator[Sequence[Any]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_shown(value) for value in row] for row in rows)
-    return text.getvalue()
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, float):  # numpy's float64 is one
-        return "" if math.isnan(value) else f"{value:.6f}"
-    return value

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, UNKNOWN, WORSE
+from m33d_hf.experiments.report.conditions import condition_blocks
 from m33d_hf.experiments.report.contrasts import Difference, Pair, compare_family
 from m33d_hf.experiments.report.results import Results, column_entry, labels
 from m33d_hf.visualization.document import Block, Bullets, Heading, Paragraph, Table
@@ -154,8 +155,8 @@ def answer_table(results: Results, found: Answer) -> Table:
 
 
 def answer_blocks(results: Results) -> list[Block]:
-    """Every question with its verdict and the numbers behind it."""
-    blocks: list[Block] = []
+    """The plan's conditions, then every question with its verdict and the numbers behind it."""
+    blocks: list[Block] = condition_blocks(results)
     for found in answers(results):
         blocks += [Heading(found.text), _verdicts(found)]
         if found.primary:

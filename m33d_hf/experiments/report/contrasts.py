@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from m33d_hf.experiments.report.comparison import BETTER, UNDECIDED, UNKNOWN, WORSE
+from m33d_hf.experiments.report.conditions import unmet_condition
 from m33d_hf.experiments.report.results import (
     Results,
     TableEntry,
@@ -134,4 +135,4 @@ def _why_unknown(results: Results, pair: Pair) -> str:
     stuck = [labels(results).get(name, name) for name in sides if stuck_pretraining(results, name)]
     if stuck:
         return f"the pre-training of {' and '.join(stuck)} never left its trivial loss"
-    return ""
+    return unmet_condition(results, sides)

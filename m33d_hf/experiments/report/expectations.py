@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,12 @@ def load_expectations(path: Path = FILE) -> list[dict[str, Any]]:
 
 
 def judge(results: Results, expectations: Sequence[Mapping[str, Any]] | None = None) -> list[Outcome]:
-    """Judge every expectation against the results."""
+    """Judge every expectation against the results; those of methods that the plan does not run are left out."""
     outcomes = []
-    for entry in load_expectations() if expectations is None else expectations:
+    for written in load_expectations() if expectations is None else expectations:
+        entry = _asked(written, labels(results))
+        if entry is None:
+            continue
         if "compare" in entry:
             verdict, detail = _compare(results, **entry["compare"])
         elif "check" in entry:
@@ -65,6 +68,20 @@ def judge(results: Results, expectations: Sequence[Mapping[str, Any]] | None = N
             verdict, detail = _floors(results)
         outcomes.append(Outcome(entry["id"], entry["text"], entry["because"], verdict, detail))
     return outcomes
+
+
+def _asked(entry: Mapping[str, Any], methods: Collection[str]) -> Mapping[str, Any] | None:
+    """The part of an expectation that is about `methods`; None where there is none."""
+    if "compare" in entry:
+        named = [name for name in entry["compare"]["methods"] if name in methods]
+        if not named or entry["compare"]["than"] not in methods:
+            return None
+        return {**entry, "compare": {**entry["compare"], "methods": named}}
+    if "check" in entry:
+        bounds = [entry["check"].get(key, {}) for key in ("at_least", "at_most")]
+        named = [entry["check"]["method"], *(bound["method"] for bound in bounds if "method" in bound)]
+        return entry if set(named) <= set(methods) else None
+    return entry
 
 
 def _compare(results: Results, methods: Sequence[str], than: str, expect: str) -> tuple[str, str]:

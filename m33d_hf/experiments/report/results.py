@@ -14,7 +14,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 from m33d_hf.data.files.sealed_json import read_sealed_json
-from m33d_hf.errors import ConfigError, CorruptFileError, M33DError
+from m33d_hf.errors import ConfigError, CorruptFileError, M33DError, type_and_text
 from m33d_hf.experiments.report.comparison import Cell, percent
 
 Results = Mapping[str, Any]
@@ -59,7 +59,7 @@ def understood(what: Path) -> Iterator[None]:
         raise
     except _STRANGE as error:
         raise ConfigError(
-            f"{what} is not a file that this version writes ({type(error).__name__}: {error}). Run the same command "
+            f"{what} is not a file that this version writes ({type_and_text(error)}). Run the same command "
             "again with --fresh, or restore an unchanged copy."
         ) from error
 

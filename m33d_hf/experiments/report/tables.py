@@ -79,9 +79,10 @@ def overview_table(
     rows.append(["trivial floor", *floor_texts(described)])
     said = [_note(results, {**table, "columns": [name]}) for table, name in shown]
     header = ["pre-training", *(column["title"] for column in described)]
-    against = " or ".join(f"“{label}”" for label in dict.fromkeys(labels(results).get(r, r) for r in reference))
+    named = labels(results)
+    against = " or ".join(f"“{label}”" for label in dict.fromkeys(named[r] for r in reference if r in named))
     means = " ".join(dict.fromkeys(said)).replace("Mean ± standard deviation", "Mean")
-    note = f"{means} Verdicts are against {against}, in percentage points; where there is none, none was declared."
+    note = f"{means} A verdict is against {against}, in percentage points; a cell has none where none was declared."
     return Table(header, rows, quiet=[len(names)], note=note)
 
 

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from m33d_hf.data.plural import plural
+from m33d_hf.data.sources.videos.files import VideoFile
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.loading import load_model, load_video_processor, model_digest, usable_device
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.files.tables import gather, write_rows
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
+from m33d_hf.inference.prediction.measured_depth import (
+    depth_folder,
+    depth_rules,
+    refuse_unusable_depth,
+    task_inputs_of,
+)
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.modeling.clip_input_m33d import M33DVideoMetadata
 from m33d_hf.modeling.video_processing_m33d import M33DVideoProcessor
-from m33d_hf.modeling.video_reading_m33d import iterate_video, probe_video, read_video
+from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video, probe_video, read_video
 from m33d_hf.visualization.predictions import with_caption
 
 CLASS_COLUMNS = ("input", "rank", "class_id", "class", "probability")
 _CAPTIONED = 3  # classes below a frame
+Inputs = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,10 @@ class ClipTask(PredictionTask):
         super().__init__(options)
         self.device = usable_device(options.device, local_rank)
         self.model = load_model(options.model, "clips", options.trust_remote_code).to(self.device).eval()
+        refuse_unusable_depth(options, self.model, reads_maps=True)
         self.processor = load_video_processor(options.model, options.trust_remote_code)
+        self.sees_rgb = "rgb" in task_inputs_of(self.model)
+        self.depth = depth_folder(options, self.processor, needed=not self.sees_rgb)
         self.digest = model_digest(self.model, self.processor)
         names = self.model.config.id2label
         self.names = [str(names[number]) for number in range(len(names))]
@@ -62,12 +75,13 @@ class ClipTask(PredictionTask):
 
     def rules(self) -> dict[str, Any]:
         """See the base class."""
-        return {"model_digest": self.digest, "top_k": self.options.top_k, "clips": self.options.clips}
+        asked = {"top_k": self.options.top_k, "clips": self.options.clips}
+        return {"model_digest": self.digest, **asked, **depth_rules(self.options)}
 
     def describe(self) -> str:
         """See the base class."""
         kind = self.model.config.model_type
-        return f"{len(self.names)} classes of clips by {self.options.model} ({kind}) on {self.device}"
+        return f"{plural(len(self.names), 'class')} of clips by {self.options.model} ({kind}) on {self.device}"
 
     def is_done(self, item: Item) -> bool:
         """See the base class."""
@@ -77,36 +91,58 @@ class ClipTask(PredictionTask):
         """Clips are read whole; see `prepare`."""
         raise TypeError(f"{type(self).__name__} sees clips, not pictures")
 
-    def prepare(self, item: Item) -> Tensor:
-        """(clips, T, 3, H, W) of a video."""
-        wanted = self.options.clips
+    def prepare(self, item: Item) -> Inputs:
+        """The clips of a video, (clips, T, ...) by name.
+
+        Raises:
+            DataError: it cannot be read, or its depth cannot; or it has none and the model sees nothing else.
+        """
+        if self.depth is not None:
+            maps = self.depth.of_video(item)
+            if maps is not None:
+                return self._with_depth(VideoFile(item.name, item.path, maps))
         path = str(item.path)
-        if wanted == 1:  # what transformers' pipeline gives to the model
+        if self.options.clips == 1:  # what transformers' pipeline gives to the model
             sampling = {"num_frames": self.model.config.num_frames, "do_sample_frames": True}
-            return _pixels(self.processor(path, return_tensors="pt", **sampling))
+            return {"pixel_values": _pixels(self.processor(path, return_tensors="pt", **sampling))}
         info = probe_video(path)
+        clips = [read_video(path, numbers, info=info) for numbers in self._numbers(info)]
+        return {"pixel_values": _pixels(self.processor(clips, do_sample_frames=False, return_tensors="pt"))}
+
+    def _numbers(self, info: VideoInfo) -> list[list[int]]:
+        """Frames of the clips of a video."""
         facts = M33DVideoMetadata(info.num_frames, info.fps, info.width, info.height, None, info.backend)
         facts.frame_times = info.times
-        middle = self.processor.sample_frames(facts)
-        clips = [read_video(path, numbers, info=info) for numbers in spread(middle, info.num_frames, wanted)]
-        return _pixels(self.processor(clips, do_sample_frames=False, return_tensors="pt"))
+        if self.options.clips == 1:
+            return [self.processor.sample_frames(facts, num_frames=self.model.config.num_frames).tolist()]
+        return spread(self.processor.sample_frames(facts), info.num_frames, self.options.clips)
+
+    def _with_depth(self, video: VideoFile) -> Inputs:
+        clips = [video.read(numbers) for numbers in self._numbers(video.info)]
+        rgb, depth = [clip.rgb for clip in clips], [clip.depth for clip in clips]
+        made = self.processor(rgb, depth=depth, do_sample_frames=False, return_tensors="pt")
+        unseen = () if self.sees_rgb else ("pixel_values",)
+        return {name: torch.as_tensor(values) for name, values in made.items() if name not in unseen}
 
     @torch.inference_mode()
-    def compute(self, prepared: Sequence[Tensor]) -> list[Classes]:
+    def compute(self, prepared: Sequence[Inputs]) -> list[Classes]:
         """Mean probabilities over the clips of each video."""
-        clips = torch.cat(list(prepared))
         shares = []
-        for chunk in clips.split(self.options.batch_size):
-            with torch.autocast(self.device.type, dtype=self._kind, enabled=self._kind is not None):
-                logits = self.model(pixel_values=chunk.to(self.device)).logits
-            shares.append(logits.float().softmax(-1).cpu())
+        for names, videos in groupby(prepared, key=sorted):  # those with depth, and those without
+            together = list(videos)
+            stacked = [torch.cat([video[name] for video in together]).split(self.options.batch_size) for name in names]
+            for chunks in zip(*stacked, strict=True):
+                inputs = {name: chunk.to(self.device) for name, chunk in zip(names, chunks, strict=True)}
+                with torch.autocast(self.device.type, dtype=self._kind, enabled=self._kind is not None):
+                    logits = self.model(**inputs).logits
+                shares.append(logits.float().softmax(-1).cpu())
         found = []
-        for rows in torch.cat(shares).split([len(each) for each in prepared]):
+        for rows in torch.cat(shares).split([len(next(iter(each.values()))) for each in prepared]):
             top = rows.mean(0).topk(min(self.options.top_k, rows.shape[-1]))
             found.append(Classes(top.indices.tolist(), top.values.tolist()))
         return found
 
-    def write(self, item: Item, prepared: Tensor, result: Classes) -> None:
+    def write(self, item: Item, prepared: Inputs, result: Classes) -> None:
         """See the base class."""
         if "classes" in self.of_videos:
             rows = [
@@ -135,6 +171,10 @@ class ClipTask(PredictionTask):
         """All classes in one table."""
         if "classes" in self.of_videos:
             gather(self.output / "classes.csv", (self.path("classes", item, ".csv") for item in items), CLASS_COLUMNS)
+
+    def closing(self) -> list[str]:
+        """How many videos had depth, beside what every task says."""
+        return [*super().closing(), *([] if self.depth is None else [self.depth.closing("video")])]
 
 
 _SUFFIXES = {"classes": ".csv", "videos": ".mp4"}

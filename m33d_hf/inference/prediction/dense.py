@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from m33d_hf.errors import CheckpointError
 from m33d_hf.inference.depth_models import DepthPredictor
+from m33d_hf.inference.prediction.measured_depth import task_inputs_of
 from m33d_hf.inference.prediction.views import Fusion, Looked, View, ViewOptions, look, shape_of, stacked
 from m33d_hf.modeling.class_names_m33d import NO_CLASS
 
@@ -38,11 +39,12 @@ class DenseModel(ABC):
         self.model, self.processor, self.device = model, processor, device
         self.views, self.batch_size = views, batch_size
         self._kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self._unseen = () if "rgb" in task_inputs_of(model) else ("pixel_values",)
 
-    def prepare(self, pixels: np.ndarray) -> Looked:
-        """Look at a picture, (H, W, 3) uint8; may be called from several threads."""
+    def prepare(self, pixels: np.ndarray, depth: Mapping[str, Any] | None = None) -> Looked:
+        """Look at a picture, (H, W, 3) uint8, with its depth (see `look`); may be called from several threads."""
         positional = bool(getattr(self.model.config, "depth_prior_weight", 0))
-        return look(pixels, self.processor, self.views, positional)
+        return look(pixels, self.processor, self.views, positional, depth)
 
     def predict(self, pictures: Sequence[Looked]) -> list[np.ndarray]:
         """One map per picture, at its size."""
@@ -73,7 +75,7 @@ class DenseModel(ABC):
 
     @torch.inference_mode()
     def _forward(self, inputs: dict[str, Tensor]) -> Any:
-        placed = {name: values.to(self.device) for name, values in inputs.items()}
+        placed = {name: values.to(self.device) for name, values in inputs.items() if name not in self._unseen}
         with torch.autocast(self.device.type, dtype=self._kind, enabled=self._kind is not None):
             return self.model(**placed)
 

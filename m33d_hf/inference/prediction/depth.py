@@ -31,6 +31,7 @@ from m33d_hf.inference.prediction.files.pictures import save_png
 from m33d_hf.inference.prediction.files.point_clouds import Lens, points_of, write_ply
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
+from m33d_hf.inference.prediction.measured_depth import refuse_unusable_depth
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.inference.prediction.views import Looked
 from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video
@@ -55,6 +56,7 @@ class DepthTask(PredictionTask):
 
     def __init__(self, options: PredictionOptions, predictor: DepthPredictor) -> None:
         super().__init__(options)
+        refuse_unusable_depth(options, predictor.model, reads_maps=True)
         self.predictor = predictor
         if predictor.kind != "metric":
             self.known = {**self.known, **_WITHOUT_UNIT}

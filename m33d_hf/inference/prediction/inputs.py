@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.layouts import maps_beside_pictures
 from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
@@ -54,7 +55,7 @@ def counted(items: Sequence[Item]) -> str:
     """ "12 pictures and 1 video"."""
     videos = sum(item.is_video for item in items)
     counts = {"picture": len(items) - videos, "video": videos}
-    words = [f"{count} {word}{'s' if count != 1 else ''}" for word, count in counts.items() if count]
+    words = [plural(count, word) for word, count in counts.items() if count]
     return " and ".join(words) or "nothing"
 
 
@@ -167,7 +168,7 @@ def _without_maps(folder: Path, files: Sequence[Path]) -> tuple[list[Path], list
 
 
 def _maps_in_words(maps: Sequence[Path]) -> str:
-    return f"{len(maps)} map{'s' if len(maps) != 1 else ''} of depth or labels by name"
+    return f"{plural(len(maps), 'map')} of depth or labels by name"
 
 
 def _inside(path: Path, folder: Path | None) -> bool:

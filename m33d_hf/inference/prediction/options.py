@@ -27,7 +27,8 @@ class PredictionOptions:
         calibration: file with the intrinsics of the colour camera instead.
         field_of_view: degrees across the longer side of pictures, assumed without either.
         kind: of depth: metric, inverse, relative, or auto = as the model's configuration says.
-        depth: folder of measured depth for reconstructions, files named as the pictures.
+        depth: folder of measured depth, files named as the pictures, for reconstructions and for segmentation by a
+            model that sees it.
         depth_unit: of these files, where the model's processor does not know it.
         top_k: classes that are listed of a clip.
         clips: clips of a video, evenly spread, whose probabilities are averaged.

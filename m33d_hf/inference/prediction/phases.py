@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.plural import plural
 from m33d_hf.inference.detection_files import detection_targets, write_detection
 from m33d_hf.inference.loading import model_digest, usable_device
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.inputs import Item
+from m33d_hf.inference.prediction.measured_depth import refuse_unusable_depth
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.inference.timeline import ActionDetector, Detection
 
@@ -33,6 +35,7 @@ class PhaseTask(PredictionTask):
         self.detector = ActionDetector.from_pretrained(
             options.model, device=device, batch_size=options.batch_size, precision=options.precision
         )
+        refuse_unusable_depth(options, self.detector.model, reads_maps=False)
         self.digest = model_digest(self.detector.model)
         self._drawing = threading.Lock()  # matplotlib has settings of the whole process
 
@@ -42,7 +45,7 @@ class PhaseTask(PredictionTask):
 
     def describe(self) -> str:
         """See the base class."""
-        return f"{len(self.detector.names)} phases by {self.options.model} (m33d) on {self.detector.device}"
+        return f"{plural(len(self.detector.names), 'phase')} by {self.options.model} (m33d) on {self.detector.device}"
 
     def is_done(self, item: Item) -> bool:
         """See the base class."""

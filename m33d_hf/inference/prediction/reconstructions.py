@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from m33d_hf.data.depth.stores import frame_name
-from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.errors import ConfigError
 from m33d_hf.inference.loading import (
     load_image_processor,
     load_model,
@@ -28,6 +27,7 @@ from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.files.pictures import save_png
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
+from m33d_hf.inference.prediction.measured_depth import depth_folder, depth_rules
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import draw_keep, motion_scores
@@ -77,6 +77,7 @@ class ReconstructionTask(PredictionTask):
         self._drawing = threading.Lock()  # matplotlib has settings of the whole process
         self.has_depth = any(spec.name == "depth" for spec in self.config.specs)
         self._check_depth()
+        self.depth = depth_folder(options, self.processor, needed=True)
 
     def _check_depth(self) -> None:
         """Refuse what the model cannot do with, or without, depth.
@@ -104,8 +105,7 @@ class ReconstructionTask(PredictionTask):
 
     def rules(self) -> dict[str, Any]:
         """See the base class."""
-        depth = None if self.options.depth is None else str(Path(self.options.depth).resolve())
-        return {"model_digest": self.digest, "depth": depth, "depth_unit": self.options.depth_unit}
+        return {"model_digest": self.digest, **depth_rules(self.options)}
 
     def describe(self) -> str:
         """See the base class."""
@@ -136,25 +136,13 @@ class ReconstructionTask(PredictionTask):
             return self.masked(self.inputs(videos=str(item.path)), item.name)
         pixels, orientation = read_picture(item.path)
         self.turned += orientation != 1
-        depth = None if self.options.depth is None else self._depth(item)
+        given = None if self.depth is None else self.depth.of_picture(item)
+        depth = None if given is None else given["depth"]
         return self.masked(self.inputs(np.ascontiguousarray(pixels), depth), item.name)
 
     def look(self, pixels: np.ndarray) -> Masked:
         """See the base class."""
         return self.masked(self.inputs(pixels), "")
-
-    def _depth(self, item: Item) -> np.ndarray:
-        """The map that is named as a picture.
-
-        Raises:
-            DataError: none, or several.
-        """
-        folder = Path(str(self.options.depth)).expanduser()
-        found = [path for suffix in MAP_SUFFIXES if (path := folder / f"{item.name}{suffix}").is_file()]
-        if len(found) != 1:
-            problem = "several maps" if found else "no map"
-            raise DataError(f"--depth {folder} holds {problem} named {item.name} ({', '.join(MAP_SUFFIXES)})")
-        return load_map(found[0]).values
 
     def inputs(
         self, pixels: np.ndarray | None = None, depth: np.ndarray | None = None, videos: str | None = None

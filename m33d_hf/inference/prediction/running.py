@@ -11,6 +11,8 @@ import numpy as np
 
 from m33d_hf.data.clock import clock
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile, incomplete_entry
+from m33d_hf.data.plural import plural
+from m33d_hf.data.progress import Progress
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.inference.folder_lock import shared_folder
 from m33d_hf.inference.overlapping import Overlapped
@@ -19,7 +21,6 @@ from m33d_hf.inference.prediction.building import build_prediction_task
 from m33d_hf.inference.prediction.claiming import claim_output
 from m33d_hf.inference.prediction.inputs import Inputs, Item, counted, find_inputs, refuse_output_over_input
 from m33d_hf.inference.prediction.options import PredictionOptions
-from m33d_hf.inference.progress import Progress
 from m33d_hf.inference.sharding import Place, launched_place, rank_share
 from m33d_hf.inference.skipped_words import skipped_lines
 from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video, probe_video
@@ -51,7 +52,7 @@ class PredictionSummary:
 
     def describe(self) -> str:
         """The closing lines."""
-        frames = f", {self.frames} frames of videos" if self.frames else ""
+        frames = f", {plural(self.frames, 'frame')} of videos" if self.frames else ""
         first = (
             f"{self.predicted} of {self.inputs} inputs predicted{frames} in {clock(self.seconds)}; "
             f"{self.already_there} were there already, {len(self.skipped)} skipped."

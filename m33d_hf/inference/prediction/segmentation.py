@@ -14,6 +14,7 @@ from PIL import Image
 from m33d_hf.data.depth.stores import frame_name
 from m33d_hf.data.files.atomic_writing import write_atomically
 from m33d_hf.data.files.files import read_map
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.loading import load_image_processor, load_model, model_digest, usable_device
 from m33d_hf.inference.prediction.base import PredictionTask
@@ -22,9 +23,16 @@ from m33d_hf.inference.prediction.files.pictures import COMPRESSION, save_png
 from m33d_hf.inference.prediction.files.tables import gather, write_rows
 from m33d_hf.inference.prediction.files.video_files import write_video_file
 from m33d_hf.inference.prediction.inputs import Item
+from m33d_hf.inference.prediction.measured_depth import (
+    depth_folder,
+    depth_rules,
+    refuse_unusable_depth,
+    task_inputs_of,
+)
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.inference.prediction.views import Looked
 from m33d_hf.modeling.class_names_m33d import NO_CLASS
+from m33d_hf.modeling.picture_files_m33d import read_picture
 from m33d_hf.modeling.video_reading_m33d import VideoInfo, iterate_video
 from m33d_hf.visualization.predictions import overlay, palette, with_legend
 
@@ -49,19 +57,38 @@ class SegmentationTask(PredictionTask):
         super().__init__(options)
         device = usable_device(options.device, local_rank)
         loaded = load_model(options.model, "segmentation", options.trust_remote_code).to(device).eval()
+        refuse_unusable_depth(options, loaded, reads_maps=True)
         processor = load_image_processor(options.model, options.trust_remote_code)
         self.digest = model_digest(loaded, processor)
         self.model = DenseClasses(loaded, processor, device, options.views, options.batch_size, options.precision)
         self.names = self.model.names
+        self.depth = depth_folder(options, processor, needed="rgb" not in task_inputs_of(loaded))
 
     def rules(self) -> dict[str, Any]:
         """See the base class."""
-        return {"model_digest": self.digest}
+        return {"model_digest": self.digest, **depth_rules(self.options)}
+
+    def prepare(self, item: Item) -> Looked:
+        """Read a picture, and its depth where there is one; from several threads.
+
+        Raises:
+            DataError: the picture cannot be read, or its depth cannot; or it has none and the model sees nothing else.
+        """
+        if self.depth is None:
+            return super().prepare(item)
+        given = self.depth.of_picture(item)
+        pixels, orientation = read_picture(item.path)
+        self.turned += orientation != 1
+        return self.model.prepare(np.ascontiguousarray(pixels), given)
+
+    def closing(self) -> list[str]:
+        """How many pictures had depth, beside what every task says."""
+        return [*super().closing(), *([] if self.depth is None else [self.depth.closing("picture")])]
 
     def describe(self) -> str:
         """See the base class."""
         kind = self.model.model.config.model_type
-        return f"{len(self.names)} classes by {self.options.model} ({kind}) on {self.model.device}"
+        return f"{plural(len(self.names), 'class')} by {self.options.model} ({kind}) on {self.model.device}"
 
     def begin(self, items: Sequence[Item]) -> None:
         """Write down what the numbers stand for."""

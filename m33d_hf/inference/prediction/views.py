@@ -7,7 +7,7 @@ their weighted mean: weights fall off linearly over the overlap, towards the bor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +72,20 @@ class Looked:
         return len(self.views) == 1
 
 
-def look(pixels: np.ndarray, processor: Any, options: ViewOptions, positional: bool = False) -> Looked:
+def look(
+    pixels: np.ndarray,
+    processor: Any,
+    options: ViewOptions,
+    positional: bool = False,
+    depth: Mapping[str, Any] | None = None,
+) -> Looked:
     """The views of a picture, prepared by the model's processor.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
         processor: of the model.
         options: which views.
+        depth: "depth", (H, W) as stored, and further arguments of the processor about it; None for pictures alone.
         positional: the model knows a mean depth per position of whole pictures (`depth_prior_weight`), so that views of
             parts, and mirrored ones, come with `depth_prior_view`.
 
@@ -86,7 +93,7 @@ def look(pixels: np.ndarray, processor: Any, options: ViewOptions, positional: b
         ConfigError: tiles for such a model, whose processor crops or pads pictures: tiles show what it never saw.
     """
     height, width = int(pixels.shape[0]), int(pixels.shape[1])
-    whole = _view(pixels, processor, (0, 0), (height, width), False)
+    whole = _view(pixels, processor, (0, 0), (height, width), False, depth)
     views = [whole]
     if options.tiles:
         seen = whole.inputs["pixel_values"].shape[-2:]
@@ -99,9 +106,9 @@ def look(pixels: np.ndarray, processor: Any, options: ViewOptions, positional: b
                     "--tiles out."
                 )
             rows, columns = (starts(*each, options.overlap) for each in ((height, tile[0]), (width, tile[1])))
-            views = [_view(pixels, processor, (y, x), tile, False) for y in rows for x in columns]
+            views = [_view(pixels, processor, (y, x), tile, False, depth) for y in rows for x in columns]
     if options.flip:
-        views += [_view(pixels, processor, view.corner, view.size, True) for view in views]
+        views += [_view(pixels, processor, view.corner, view.size, True, depth) for view in views]
     if positional:
         for view in views:
             if view.mirrored or view.size != (height, width):
@@ -118,10 +125,20 @@ def _shares(view: View, height: int, width: int) -> Tensor:
     return torch.tensor([[y / height, left, (y + rows) / height, right]], dtype=torch.float32)
 
 
-def _view(pixels: np.ndarray, processor: Any, corner: tuple[int, int], size: tuple[int, int], mirrored: bool) -> View:
-    part = pixels[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
-    shown = np.ascontiguousarray(part[:, ::-1] if mirrored else part)
-    inputs = processor(images=[shown], return_tensors="pt", input_data_format="channels_last")
+def _view(
+    pixels: np.ndarray,
+    processor: Any,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    mirrored: bool,
+    depth: Mapping[str, Any] | None = None,
+) -> View:
+    def part(whole: np.ndarray) -> np.ndarray:
+        cut = whole[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+        return np.ascontiguousarray(cut[:, ::-1] if mirrored else cut)
+
+    given = {} if depth is None else {**depth, "depth": [part(depth["depth"])]}
+    inputs = processor(images=[part(pixels)], **given, return_tensors="pt", input_data_format="channels_last")
     return View(dict(inputs), corner, size, mirrored)
 
 

@@ -26,6 +26,7 @@ from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, SkippedFile
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.workers import lost_worker, start_worker, worker_context
 from m33d_hf.data.options import choose
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.prepared.encoding import Encoder, encoder_of
 from m33d_hf.data.prepared.layout import FORMATS, TAR, Manifest, part_name, part_of
 from m33d_hf.data.prepared.shards import PartResult, part_is_done, part_ranges, write_part
@@ -76,7 +77,7 @@ class PreparationSummary:
         """The closing lines."""
         lines = [
             f"{self.written} parts written ({self.rows} frames, {self.size / _MIB:.1f} MiB, {clock(self.seconds)}), "
-            f"{self.kept} were there already, of {self.parts}; {len(self.skipped)} items skipped."
+            f"{self.kept} were there already, of {self.parts}; {plural(len(self.skipped), 'item')} skipped."
         ]
         lines += [f"skipped {file.path}: {file.reason}" for file in self.skipped[:5]]
         if len(self.skipped) > 5:
@@ -116,7 +117,8 @@ def prepare_data(
         waiting = [number for number in share if not _is_there(output, number, len(parts), options.verify, say)]
         name = f"[rank {place.rank} of {place.world_size}] " if place.world_size > 1 else ""
         say(
-            f"{name}{len(source)} items of {source.name} in {len(parts)} parts, {len(share)} of this process, "
+            f"{name}{plural(len(source), 'item')} of {source.name} in {plural(len(parts), 'part')}, "
+            f"{len(share)} of this process, "
             f"{len(share) - len(waiting)} there already; to {output}"
         )
         work = partial(
@@ -294,9 +296,11 @@ class _Run:
         self.ledger.record({"indices": self.jobs[result.number], "skipped": result.skipped})
         if self.ledger.over_budget():
             raise DataError(
-                f"{self.ledger.bad} unreadable items among {self.ledger.seen} are more than --max_bad_fraction "
-                f"{self.options.max_bad_fraction:g} allows; they are listed in {self.ledger.path}. Repair or remove "
-                f"them, or increase --max_bad_fraction. The last: {result.skipped[-1].path}"
+                f"{plural(self.ledger.bad, 'unreadable item')} among {self.ledger.seen} "
+                f"{agree(self.ledger.bad, 'is', 'are')} more than --max_bad_fraction "
+                f"{self.options.max_bad_fraction:g} allows; {agree(self.ledger.bad, 'it is', 'they are')} listed in "
+                f"{self.ledger.path}. Repair or remove {agree(self.ledger.bad, 'it', 'them')}, or increase "
+                f"--max_bad_fraction. The last: {result.skipped[-1].path}"
             )
 
     def _report(self, done: int) -> None:

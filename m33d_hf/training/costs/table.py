@@ -19,6 +19,7 @@ class Memory:
         per_row: bytes that one more sample adds, with its views.
         available: bytes that the process could have; None if unknown.
         what: what of the process is counted, for the table.
+        samples: bytes of decoded training samples that stay in memory beside the peak, over all processes that read.
     """
 
     peak: float
@@ -27,6 +28,7 @@ class Memory:
     per_row: float
     available: float | None
     what: str = "allocated"
+    samples: float = 0.0
 
     def most_rows(self) -> int | None:
         """The largest micro-batch that fits, by a straight line through two measured ones; None if unknown."""
@@ -116,6 +118,9 @@ class Cost:
             f"{size(memory.kept)} of it weights, gradients, AdamW and their average if one is kept, and "
             f"{size(memory.per_row)} per sample"
         ]
+        if memory.samples:
+            held = size(memory.samples)
+            lines.append(f"beside it, decoded training samples stay in memory: {held} once all are read")
         most = memory.most_rows()
         if most is not None and memory.available is not None:
             fits = f"about {most:,} samples" if most else "none"

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.files.sealed_json import write_sealed_json
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import NonFiniteLossError
 from m33d_hf.training.prior.keeping_back import TooFewFramesError
 from m33d_hf.training.prior.trial_task import PriorTrialTask
 from m33d_hf.training.processes.guards import StopSignals, exit_code, output_lock
 from m33d_hf.training.processes.launch import Ranks, open_accelerator
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.run.preparation import Run
+from m33d_hf.training.run.preparation import Run, refuse_early
 from m33d_hf.training.settling.settle import PRIOR_WEIGHT, TRIAL_LENGTH, Settled, shorter
+from m33d_hf.training.tasks.base import build_task
 
 RECORD = "depth_prior.json"
 _FOLDER = "trial_without_kept_back"
@@ -39,11 +41,14 @@ def with_prior_weight(settled: Settled) -> Settled:
     """Settle `model.depth_prior_weight` if it is open; anything else is returned as it is.
 
     Raises:
-        NonFiniteLossError: NaN or infinity in the trial. Others as the run itself.
+        NonFiniteLossError: NaN or infinity in the trial.
+        ConfigError, DataError, CheckpointError: what would stop the run at its start, before the trial begins.
         SystemExit: a signal to stop, with the shell's exit code.
     """
     if PRIOR_WEIGHT not in settled.left:
         return settled
+    with contextlib.redirect_stdout(io.StringIO()):  # what was loaded is told by the run itself
+        refuse_early(settled.args, build_task(settled.args.task))
     try:
         found = _try_out(settled.args)
     except TooFewFramesError as error:
@@ -91,7 +96,7 @@ def _trial_arguments(args: RunArguments) -> RunArguments:
     trial.model.pop("depth_prior_weight", None)
     trial.data.eval_split = trial.data.eval_root = None
     trial.evaluation.floor, trial.evaluation.metric, trial.evaluation.depth_protocol = False, None, None
-    trial.hub.push, trial.logging.trackers, trial.logging.pictures = False, [], False
+    trial.hub.push, trial.logging.pictures = False, False  # trackers are not started, but must be there
     train, optim = trial.train, trial.optim
     train.max_steps = None if train.max_steps is None else shorter(train.max_steps)
     train.epochs = None if train.epochs is None else TRIAL_LENGTH * train.epochs
@@ -117,8 +122,8 @@ def _try_out(args: RunArguments) -> dict[str, Any]:
         judged, total = len(task.division.judged), run.plan.total_steps
         whole = judged + len(task.division.trained)
         _say(
-            f"kept back {judged} of {whole} training frames ({task.division.said}), to choose how much the mean depth "
-            f"per position shares in predictions: {total} steps without them first"
+            f"kept back {judged} of {plural(whole, 'training frame')} ({task.division.said}), to choose how much the "
+            f"mean depth per position shares in predictions: {plural(total, 'step')} without them first"
         )
         with stop:
             _train(run)

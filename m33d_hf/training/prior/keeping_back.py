@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m33d_hf.data.loader.subsets import scene_subset
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import DataError
 
 SHARE = 0.2
@@ -61,7 +62,8 @@ def keep_back(groups: Sequence[str]) -> KeptBack:
         said = f"{STRETCHES} stretches" + (f" of each of {len(members)} recordings" if len(members) > 1 else "")
     if len(judged) < _FEWEST or len(groups) < _LEAST_PARTS * len(judged):
         raise TooFewFramesError(
-            f"{len(groups)} training samples are too few to keep {_FEWEST} back, on which the share of the mean depth "
+            f"{plural(len(groups), 'training sample')} {agree(len(groups), 'is', 'are')} too few to keep "
+            f"{_FEWEST} back, on which the share of the mean depth "
             "per position would be chosen."
         )
     taken = set(judged)

@@ -1,5 +1,4 @@
-"""Depth estimation on a part of the training data, judged on the rest with every share of the mean depth per position.
-"""
+"""Depth estimation on a part of the training data; the rest judges every share of the mean depth per position."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ class PriorTrialTask(DepthEstimationTask):
         config = config_of(model)
         trained = _part(whole, self.division.trained)
         transform = build_transform(args.transforms, False, config.image_height_width, config.patch_height_width)
-        judged = _part(whole, self.division.judged).with_transform(transform)
+        judged = _part(whole, self.division.judged).with_transform(transform).reading_once()
         judged.train, judged.num_views = False, 1
         self._mean_depth = self._floor_of(args, config, trained)
         return trained, judged

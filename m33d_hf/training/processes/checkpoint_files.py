@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from m33d_hf.data.loader.workers import tells_of_a_lost_worker
-from m33d_hf.errors import CheckpointError
+from m33d_hf.errors import CheckpointError, type_and_text
 from m33d_hf.training.processes.fsdp2 import cut_like, local
 from m33d_hf.training.processes.saved_state import own_memory
 
@@ -142,7 +142,7 @@ def read_optimizer(folder: Path) -> dict[str, Any]:
     try:
         found = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets whatever bytes there are: any error means that they are damaged
-        raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{folder / OPTIMIZER} cannot be read: {type_and_text(error)}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{folder / OPTIMIZER} holds {type(found).__name__}, not an optimizer state")
     return own_memory(found, folder / OPTIMIZER)

@@ -19,7 +19,7 @@ from torch import nn
 
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.training.processes.deepspeed_config import PREFIX
-from m33d_hf.training.processes.fsdp2 import blocks_of
+from m33d_hf.training.processes.fsdp2 import blocks_of, reads_whole_videos
 from m33d_hf.training.recipe.arguments import RunArguments, TrainArguments
 
 # Modes of torch.compile whose kernels are replayed as CUDA graphs, from memory that the next replay overwrites.
@@ -45,7 +45,7 @@ def check_compile(model: nn.Module, args: RunArguments, device: torch.device) ->
     """Refuse what cannot be compiled here.
 
     Raises:
-        ConfigError: an unknown backend, a missing compiler, DeepSpeed, a recurrent model, or CUDA graphs where
+        ConfigError: an unknown backend, a missing compiler, DeepSpeed, a model of whole videos, or CUDA graphs where
             they cannot be.
     """
     train = args.train
@@ -58,9 +58,9 @@ def check_compile(model: nn.Module, args: RunArguments, device: torch.device) ->
     if train.compile_backend not in known:
         hint = nearest_name_hint(train.compile_backend, known)
         raise ConfigError(f"train.compile_backend={train.compile_backend!r} is not one of {', '.join(known)}.{hint}")
-    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+    if reads_whole_videos(model):
         raise ConfigError(
-            f"The recurrent model of {args.task} reads videos of any length and cannot be compiled: leave out "
+            f"The temporal model of {args.task} reads videos of any length and is not compiled: leave out "
             "--train.compile."
         )
     if train.compile_backend == "inductor":

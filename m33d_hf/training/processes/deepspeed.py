@@ -35,7 +35,7 @@ def load_deepspeed(device: torch.device) -> Any:
         MissingDependencyError: it is not installed, or too old.
         ConfigError: DeepSpeed has chosen another kind of device.
     """
-    install = "`pip install m33d-hf[deepspeed]`"
+    install = "`pip install 'm33d-hf[deepspeed]'`"
     if importlib.util.find_spec("deepspeed") is None:
         raise MissingDependencyError(
             f"train.sharding={PREFIX}* requires the package deepspeed, which is not installed: {install}, or use "

@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.layers_m33d import M33DLayer
+from m33d_hf.modeling.temporal_model_m33d import M33DTemporalModel
 from m33d_hf.training.processes import deepspeed_config
 from m33d_hf.training.recipe.arguments import RunArguments
 
@@ -102,11 +103,16 @@ def blocks_of(model: nn.Module) -> list[M33DLayer]:
     return [module for module in model.modules() if isinstance(module, M33DLayer)]
 
 
+def reads_whole_videos(model: nn.Module) -> bool:
+    """Whether a model, or a head of somebody's own, reads sequences of any length."""
+    return any(isinstance(module, nn.RNNBase | M33DTemporalModel) for module in model.modules())
+
+
 def check_shardable(model: nn.Module, args: RunArguments, processes: int) -> None:
     """Refuse what cannot be sharded.
 
     Raises:
-        ConfigError: a single process, fp16, or a recurrent model.
+        ConfigError: a single process, fp16, or a model of whole videos.
     """
     asked = f"train.sharding={args.train.sharding}"
     if processes == 1:
@@ -116,10 +122,10 @@ def check_shardable(model: nn.Module, args: RunArguments, processes: int) -> Non
         )
     if args.train.precision == "fp16":
         raise ConfigError(f"{asked} with train.precision=fp16 is not supported; use bf16 or no.")
-    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+    if reads_whole_videos(model):
         raise ConfigError(
-            f"The recurrent model of {args.task} cannot be sharded (torch's GRU keeps its own list of weights), and is "
-            "far too small to need it: pass --train.sharding none, or launch without FSDP or DeepSpeed."
+            f"The temporal model of {args.task} is not sharded: it is far too small to need it, and torch's GRU keeps "
+            "its own list of weights. Pass --train.sharding none, or launch without FSDP or DeepSpeed."
         )
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ from typing import IO, Any
 import torch.distributed as dist
 
 from m33d_hf.data.loader.workers import lost_worker, tells_of_a_lost_worker
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import CheckpointError, ConfigError, M33DError, WorkerLostError
 from m33d_hf.training.processes.launcher import launched
 
@@ -29,6 +30,21 @@ LOCK_FILE = ".lock"
 # What gloo says, in errors of no class of their own.
 _BROKEN = ("Connection closed by peer", "Connection reset by peer", "gloo/transport")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """`handler` takes SIGTERM and SIGINT inside the block; outside the main thread, where Python allows none, nothing
+    changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, before in former.items():
+            signal.signal(number, before)
 
 
 class StopSignals:
@@ -99,9 +115,9 @@ def check_world_size(asked: int | None, found: int) -> None:
         )
     if asked is not None and asked != found:
         raise ConfigError(
-            f"num_processes is {asked}, but {found} process(es) take part. `accelerate launch --cpu --num_processes "
-            f"{asked}` starts a single process; on CPU start the run with `torchrun --nproc_per_node {asked} "
-            f"scripts/run_....py ... --num_processes {asked}`."
+            f"num_processes is {asked}, but {plural(found, 'process')} {agree(found, 'takes', 'take')} part. "
+            f"`accelerate launch --cpu --num_processes {asked}` starts a single process; on CPU start the run with "
+            f"`torchrun --nproc_per_node {asked} scripts/run_....py ... --num_processes {asked}`."
         )
 
 

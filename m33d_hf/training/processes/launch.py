@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import ProjectConfiguration
+from torch import nn
 
 from m33d_hf.data.loader.allocator import keep_freed_memory
 from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
@@ -96,11 +99,7 @@ def _accelerator(args: RunArguments) -> Accelerator:
             mixed_precision=args.train.precision,
             log_with=list(args.logging.trackers) or None,
             project_config=ProjectConfiguration(args.output_dir, logging_dir=str(logging_dir)),
-            kwargs_handlers=[
-                DistributedDataParallelKwargs(
-                    find_unused_parameters=False, broadcast_buffers=False, gradient_as_bucket_view=True
-                )
-            ],
+            kwargs_handlers=[ddp_options()],
         )
     except ValueError as error:
         raise ConfigError(
@@ -120,6 +119,24 @@ def _accelerator(args: RunArguments) -> Accelerator:
             "choose other trackers."
         )
     return accelerator
+
+
+def ddp_options() -> DistributedDataParallelKwargs:
+    """How DDP wraps a model of this package: every parameter is used in every step, and no buffer ever changes."""
+    return DistributedDataParallelKwargs(
+        find_unused_parameters=False, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+
+
+def prepare_ddp(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, AcceleratedOptimizer]:
+    """Wrap a model, by DDP where there are several processes, and its optimizer."""
+    with warnings.catch_warnings():
+        # DDP's newer word for broadcast_buffers=False is unknown to Accelerate and to torch 2.11.
+        warnings.simplefilter("ignore", FutureWarning)
+        prepared, wrapped = accelerator.prepare(model, optimizer)
+    return prepared, wrapped
 
 
 def _reset_accelerate() -> None:

@@ -21,7 +21,7 @@ BASE_BATCH = 256  # learning rates of MAE, VideoMAE and the paper are given per 
 
 _ENCODER_LAYER = re.compile(r"(?:^|\.)encoders\.[^.]+\.layers\.(\d+)\.")
 _EMBEDDINGS = re.compile(r"(?:^|\.)(?:embeddings\.|positions\.|(?:global_token|register_tokens)$)")
-_POSITIONS = re.compile(r"(?:^|\.)positions\.")
+_POSITIONS = re.compile(r"(?:^|\.)(?:positions\.|relative_positions$)")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def learning_rate_schedule(
 
 def takes_weight_decay(parameter: torch.Tensor, name: str = "") -> bool:
     """Tell weight matrices and kernels from norms, biases, scales, learned tokens and positions."""
-    if parameter.ndim <= 1 or _POSITIONS.search(name) or name.endswith("register_tokens"):
+    if parameter.ndim <= 1 or _POSITIONS.search(name) or name.endswith(("register_tokens", "outside_token")):
         return False
     return not (parameter.ndim == 3 and parameter.shape[0] == parameter.shape[1] == 1)
 

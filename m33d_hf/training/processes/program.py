@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,24 @@ def program(main: Callable[[], int]) -> int:
             with suppress(OSError, ValueError, AttributeError):
                 os.dup2(nowhere, stream.fileno())
         return READER_GONE
+
+
+def continuable(work: Callable[[], int]) -> int:
+    """Work that the same command goes on with: its exit code, 2 after an error of ours, 130 when it was interrupted.
+
+    The shell's `kill` ends it like Ctrl-C: workers are told, save, and the next call continues.
+    """
+    from m33d_hf.errors import M33DError
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return work()
+    except M33DError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to continue", file=sys.stderr)
+        return 130
 
 
 def _watched(stream: TextIO) -> TextIO:

@@ -76,6 +76,13 @@ class DataArguments:
     subset_seed: int = _f(0, "Seed of the draws of `label_fraction` and `max_train_samples`.", low=0, high=LARGEST_SEED)
     num_workers: int = _f(2, "Data loader workers per training process.", low=0, high=1024)
     prefetch_factor: int = _f(2, "Batches that each worker prepares in advance.", low=1, high=1024)
+    keep_decoded_gb: float = _f(
+        0.0,
+        "Gigabytes of decoded training samples that the workers of a training process keep in memory together, so that"
+        " these are decoded once per worker instead of in every epoch; changes no number; 0 = none.",
+        low=0,
+        high=10_000,
+    )
     cache_dir: str | None = _f(None, "Where rendered `rooms` are cached; null = the user's cache folder.")
     max_bad_fraction: float = _f(0.01, "Share of unreadable samples above which the run stops.", low=0, high=1)
     skip_list: str | None = _f(
@@ -188,13 +195,24 @@ class EvaluationArguments:
     num_crops: int = _f(
         1, "Crops per clip along the longer side (classification; 3 in the paper's test).", low=1, high=1000
     )
+    inputs: list[list[str]] | None = _f(
+        None,
+        "With --eval_only, what the model is given, one row of results for each set: [[rgb], [rgb, depth]]; null = all"
+        " of model.task_inputs.",
+    )
     depth_protocol: Literal["multimae", "exact_multimae", "eigen"] | None = _f(
         None, "Protocol of depth estimation; null = the output of transforms.eval_crop, by pixels and by images."
     )
     floor: bool = _f(
         False,
         "Also judge what a model that looks at nothing reaches: per position the mean depth (depth estimation) or the"
-        " commonest class (segmentation) of some training frames, as floor/...",
+        " commonest class (segmentation) of some training frames, the commonest class or phase of the training clips"
+        " (classification, detection), as floor/...",
+    )
+    diagnostics: bool = _f(
+        True,
+        "Pre-training: also how well RGB tokens find their own token of the other modality, and the losses with a"
+        " modality hidden from the decoder, which tell whether it copies; half of the time of an evaluation.",
     )
     metric: str | None = _f(None, "Metric that chooses checkpoints/best, e.g. eval/miou; null = the task's default.")
     greater_is_better: bool | None = _f(None, "Whether a larger `metric` is better; null = unless a loss or error.")
@@ -304,6 +322,10 @@ class RunArguments:
         if self.hub.push and (self.hub.repo is None or not self.checkpoint.save_best):
             raise ConfigError(
                 "hub.push publishes checkpoints/best: it needs --hub.repo ORG/NAME and --checkpoint.save_best true."
+            )
+        if self.evaluation.inputs is not None and not self.eval_only:
+            raise ConfigError(
+                "evaluation.inputs judges a trained model with several input sets: it needs --eval_only true."
             )
         if not self.train.compile and (self.train.compile_mode, self.train.compile_backend) != ("default", "inductor"):
             raise ConfigError(

@@ -13,6 +13,7 @@ from torch import nn
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.measuring.first_look import describe_look, first_look
 from m33d_hf.data.measuring.subject import Subject
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import DataError
 from m33d_hf.evaluation.flops import TASKS as COUNTED
 from m33d_hf.evaluation.flops import flops_per_sample
@@ -20,7 +21,7 @@ from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.masking_m33d import visible_count
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import leaves
-from m33d_hf.training.run.evaluation_run import as_trained, check_all_loaded, evaluation_data, known_data
+from m33d_hf.training.run.evaluation_run import as_trained, check_all_loaded, known_data
 from m33d_hf.training.run.loaders import overlap_lines
 from m33d_hf.training.run.memory import estimate_memory
 from m33d_hf.training.run.metric_names import check_metric
@@ -30,6 +31,7 @@ from m33d_hf.training.run.trial import measured_cost
 from m33d_hf.training.settling.settle import shorter
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
+from m33d_hf.training.tasks.input_rounds import evaluation_rounds
 
 SAMPLES_COLLATED = 2
 GIB = 1024**3
@@ -75,7 +77,9 @@ def dry_run(
         "training data": check_first_samples(args, task, model, train_set, train=True),
     }
     if eval_set is not None:
-        sections["evaluation data"] = check_first_samples(args, task, model, eval_set, train=False)
+        judged = check_first_samples(args, task, model, eval_set, train=False)
+        told = {line for line in sections["training data"] if line.startswith("note: ")}  # of files that both share
+        sections["evaluation data"] = [line for line in judged if line not in told]
     cost = measured_cost(args, task, model, train_set, eval_set, plan, world)  # last, as it trains the model
     if isinstance(cost, str):
         sections["cost"] = [cost, _estimated_memory(task, model, args, train_set)]
@@ -89,7 +93,8 @@ def _evaluation_sections(args: RunArguments, task: Task, origins: dict[str, str]
     args, notes = as_trained(args)
     model = build_model(args, task)
     check_all_loaded(task, args)
-    dataset = evaluation_data(args, task, model)
+    rounds = evaluation_rounds(args, task, model)
+    task, dataset = rounds.reader, rounds.datasets(args, model)[rounds.main]
     return {
         "arguments": _describe_arguments(args, origins),
         "model": [*describe_parameters(model), *describe_tokens(config_of(model), task.hides_tokens), *notes],
@@ -183,12 +188,14 @@ def check_first_samples(
     patch = min(config_of(model).patch_height_width)
     covered = 1 if dataset.num_frames == 1 else dataset.num_frames * dataset.frame_stride
     subject = Subject("train" if train else "evaluation", dataset.source, len(dataset.source), covered, patch)
-    lines = [f"{len(dataset)} samples in use", *describe_look(subject, first_look(subject))]
+    lines = [f"{plural(len(dataset), 'sample')} in use", *describe_look(subject, first_look(subject))]
     rows = [(0, index) for index in range(min(SAMPLES_COLLATED, len(dataset)))]
     batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])
     keys = batch.get("meta", {}).get("keys", [])
     if not keys:
-        raise DataError(f"None of the first {len(rows)} samples can be read; check --data.root and the file format.")
+        raise DataError(
+            f"None of the first {plural(len(rows), 'sample')} can be read; check --data.root and the file format."
+        )
     shapes = [f"{name} {tuple(value.shape)}" for name, value in batch.items() if hasattr(value, "shape")]
     first = ", ".join(map(str, dict.fromkeys(keys)))  # views of one video share its key
     return [*lines, f"first batch of {len(keys)}: {', '.join(shapes)}", f"first keys: {first}"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -20,6 +21,7 @@ from m33d_hf.data.files.markers import file_digest
 from m33d_hf.data.files.sealed_json import read_sealed_json, write_sealed_json
 from m33d_hf.data.files.skips import count_skipped
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.processes.guards import output_lock
@@ -35,6 +37,7 @@ from m33d_hf.training.showing.report import RunStory
 from m33d_hf.training.showing.showing import Showing
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_numbers import numbers_changed
+from m33d_hf.training.tasks.input_rounds import evaluation_rounds, settle_inputs
 from m33d_hf.weights import config_for, load_foreign
 from m33d_hf.weights.formats.classes import class_names
 from m33d_hf.weights.own import find_own
@@ -75,30 +78,48 @@ def evaluate_run(args: RunArguments, task: Task) -> dict[str, float]:
         args, notes = as_trained(args)
         model = build_model(args, task)
         check_all_loaded(task, args)
-        dataset = evaluation_data(args, task, model)
+        rounds = evaluation_rounds(args, task, model)
+        datasets = rounds.datasets(args, model)
+        dataset = datasets[rounds.main]
         warnings = known_data(args, task, model, dataset)
         ranks.on_main(lambda: print("".join(f"{line}\n" for line in warnings), end="", file=sys.stderr, flush=True))
         ranks.on_main(lambda: list_left_out(args, [dataset]))
         place(model, accelerator.device).eval()
-        feed = build_eval_feed(args, task, model, dataset, ranks)
-        stack.callback(feed.close)
-        seed_step(args.seed, -1, ranks.rank)
         started = time.perf_counter()
-        with torch.no_grad():
-            found = task.evaluate(model, feed, accelerator)
-        feed.check(ranks)
-        metrics = {name.removeprefix("eval/"): float(value) for name, value in found.items()}
+        judges = rounds.judges()
+        rows = [
+            _judged(args, judge, model, data, ranks, accelerator) for judge, data in zip(judges, datasets, strict=True)
+        ]
+        task, metrics = judges[rounds.main], rows[rounds.main]
         batch = task.evaluation_batch(args)
         results = _results(args, metrics, len(dataset), batch, ranks.size, time.perf_counter() - started)
         results |= _about(args, accelerator.device) | {"warnings": warnings}
+        results |= rounds.results(rows)
         showing = Showing(args, task, model, accelerator, dataset, dataset)
         showing.evaluated(model, 0, last=True)
-        rows = [{"kind": "eval", "step": 0, **{eval_name(name): value for name, value in metrics.items()}}]
-        showing.report(RunStory(args, "evaluated", 0, 0, rows, [*notes, f"{len(dataset)} samples."], warnings=warnings))
+        logged = [{"kind": "eval", "step": 0, **{eval_name(name): value for name, value in metrics.items()}}]
+        told = [*notes, f"{plural(len(dataset), 'sample')}."]
+        story = RunStory(args, "evaluated", 0, 0, logged, told, warnings=warnings, by_inputs=rounds.named(rows))
+        showing.report(story)
         notes += task.estimates(args, model)
-        closing = task.closing_lines(metrics)
+        closing = [*task.closing_lines(metrics), *rounds.lines(rows)]
         ranks.on_main(lambda: _write(results, args, notes, closing))
         return metrics
+
+
+def _judged(
+    args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, ranks: Ranks, accelerator: Accelerator
+) -> dict[str, float]:
+    """The metrics of a task over the evaluation data."""
+    feed = build_eval_feed(args, task, model, dataset, ranks)
+    try:
+        seed_step(args.seed, -1, ranks.rank)
+        with torch.no_grad():
+            found = task.evaluate(model, feed, accelerator)
+        feed.check(ranks)
+    finally:
+        feed.close()
+    return {name.removeprefix("eval/"): float(value) for name, value in found.items()}
 
 
 def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
@@ -106,7 +127,7 @@ def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
 
     Raises:
         ConfigError: no `init_from`, or `model.num_labels` that is not the trained model's.
-        CheckpointError: `init_from` cannot be read.
+        CheckpointError: `init_from` cannot be read, or does not have an input that is asked for.
     """
     if args.init_from is None:
         raise ConfigError(
@@ -117,8 +138,8 @@ def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
     if names is not None:
         if said.pop("num_labels", len(names)) != len(names):
             raise ConfigError(
-                f"model.num_labels is {args.model['num_labels']}, but the model of {args.init_from} has {len(names)} "
-                "classes; remove --model.num_labels."
+                f"model.num_labels is {args.model['num_labels']}, but the model of {args.init_from} has "
+                f"{plural(len(names), 'class')}; remove --model.num_labels."
             )
         trained |= {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     notes = [
@@ -129,6 +150,7 @@ def as_trained(args: RunArguments) -> tuple[RunArguments, list[str]]:
     notes += _other_looks(args, trained)
     changed = copy.deepcopy(args)
     changed.model = {**trained, **said}
+    settle_inputs(changed, trained)
     return changed, notes
 
 
@@ -169,18 +191,6 @@ def _other_looks(args: RunArguments, trained: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def evaluation_data(args: RunArguments, task: Task, model: nn.Module) -> SampleDataset:
-    """The task's evaluation data.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    dataset = task.build_eval_dataset(args, model)
-    if dataset is None:
-        raise ConfigError("There is no evaluation data: pass --data.eval_split (or --data.eval_root).")
-    return dataset
-
-
 def known_data(args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset) -> list[str]:
     """Warnings about evaluation videos that the model was trained on, and about numbers that mean other classes than in
     training.
@@ -208,7 +218,8 @@ def check_all_loaded(task: Task, args: RunArguments) -> None:
         reasons.setdefault(name.split(".")[0] if not name.startswith("m33d.") else name, reason)
     listed = "; ".join(f"{part}: {reason}" for part, reason in list(reasons.items())[:4])
     raise CheckpointError(
-        f"{args.init_from} lacks {len(fresh)} weights of the {task.name} model ({listed or 'nothing was loaded'}). "
+        f"{args.init_from} lacks {plural(len(fresh), 'weight')} of the {task.name} model "
+        f"({listed or 'nothing was loaded'}). "
         "Untrained weights are never evaluated: set --init_from to the output folder (or checkpoints/best) of a run of "
         f"{task.name}, or train first."
     )
@@ -261,4 +272,4 @@ def _write(results: dict[str, Any], args: RunArguments, notes: list[str], closin
     for name, value in results["metrics"].items():
         print(f"{name}: {'nothing to measure' if value is None else format(value, '.4f')}")
     print("".join(f"{line}\n" for line in closing), end="")
-    print(f"{results['samples']} samples; results are in {path}", flush=True)
+    print(f"{plural(results['samples'], 'sample')}; results are in {path}", flush=True)

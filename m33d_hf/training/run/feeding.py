@@ -11,6 +11,7 @@ import torch
 
 from m33d_hf.data.files.skips import SkipLedger
 from m33d_hf.data.loader.workers import stop_workers
+from m33d_hf.data.progress import SECONDS_BETWEEN_LINES, Progress, Say
 from m33d_hf.errors import DataError
 from m33d_hf.training.processes.guards import StopSignals
 from m33d_hf.training.processes.launch import Ranks
@@ -96,16 +97,26 @@ class EvaluationFeed:
     Args:
         loader: this rank's share of the evaluation data.
         ledger: its unusable files and their budget.
+        batches: how many there are.
+        say: receives lines of progress; None says nothing.
     """
 
-    def __init__(self, loader: Iterable[Batch], ledger: SkipLedger) -> None:
+    def __init__(self, loader: Iterable[Batch], ledger: SkipLedger, batches: int = 0, say: Say | None = None) -> None:
         self.loader = loader
         self.ledger = ledger
+        self.batches = batches
+        self.say = say
 
     def __iter__(self) -> Iterator[Batch]:
+        progress = None
+        if self.say is not None:
+            progress = Progress(self.batches, SECONDS_BETWEEN_LINES, self.say, "batches", "evaluation")
         for batch in self.loader:
             self.ledger.record(batch.get("meta", {}))
             yield batch
+            if progress is not None:
+                progress.done += 1
+                progress.report()
 
     def close(self) -> None:
         """End the loader's workers."""

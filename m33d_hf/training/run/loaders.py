@@ -19,6 +19,7 @@ from m33d_hf.data.loader.collation import deferring
 from m33d_hf.data.loader.loading import SampleDataset, build_loader
 from m33d_hf.data.loader.sampling import EvaluationSampler, StepSampler
 from m33d_hf.data.loader.skip_list import SkipList
+from m33d_hf.data.progress import tell
 from m33d_hf.training.processes.launch import Ranks
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.feeding import EvaluationFeed
@@ -30,14 +31,17 @@ def build_eval_feed(
     args: RunArguments, task: Task, model: nn.Module, dataset: SampleDataset, ranks: Ranks
 ) -> EvaluationFeed:
     """This rank's share of the evaluation data, every sample once over all ranks."""
+    size = task.evaluation_batch(args)
+    sampler = EvaluationSampler(len(dataset), size, ranks.rank, ranks.size, task.compares_samples)
     loader = build_loader(
         dataset,
         run_collator(args, task, model, ranks, train=False),
-        EvaluationSampler(len(dataset), task.evaluation_batch(args), ranks.rank, ranks.size, task.compares_samples),
+        sampler,
         num_workers=args.data.num_workers,
         prefetch_factor=args.data.prefetch_factor,
     )
-    return EvaluationFeed(loader, skip_ledger(args, dataset))
+    say = tell if args.logging.progress and ranks.rank == 0 else None
+    return EvaluationFeed(loader, skip_ledger(args, dataset), len(sampler), say)
 
 
 def run_collator(args: RunArguments, task: Task, model: nn.Module, ranks: Ranks, train: bool) -> Collator:

@@ -32,6 +32,7 @@ from m33d_hf.training.run.stepping import seed_step
 from m33d_hf.training.showing.command_words import Command, started_as, words_from
 from m33d_hf.training.showing.next_commands import NextCommand, after_error, after_run, to_continue, told
 from m33d_hf.training.showing.report import RunStory
+from m33d_hf.training.showing.showing import RUNNING
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
 
@@ -139,11 +140,11 @@ def _steps(run: Run) -> bool:
         run.step += 1
         if run.average is not None:
             run.average.update()
+        if run.plan.logs(run.step):
+            _log(run, clock)
         if begins:
             _show_first_batch(run, clock)
             begins = False
-        if run.plan.logs(run.step):
-            _log(run, clock)
         # Saved before it is evaluated: an evaluation may outlast the patience of whoever sends signals.
         if run.plan.saves(run.step):
             _save(run)
@@ -155,13 +156,13 @@ def _steps(run: Run) -> bool:
 
 
 def _show_first_batch(run: Run, clock: Clock) -> None:
-    """Draw it after its step: whoever waits sees first that the run works. The loader's workers are there by then, and
-    none is forked beside what drawing opens."""
+    """Draw it after its step and its line: whoever waits sees first that the run works. The loader's workers are there
+    by then, and none is forked beside what drawing opens."""
     if not run.showing.active:
         return
     drawn = run.showing.seconds
     run.showing.first_batch()
-    _show(run, "running")
+    _show(run, RUNNING)
     run.report.leave_out(run.showing.seconds - drawn)
     clock.restart(run.step)
 
@@ -215,7 +216,7 @@ def _evaluate(run: Run) -> None:
     seconds = time.perf_counter() - started - (run.showing.seconds - drawn)
     run.report.add("eval", run.step, {**metrics, "seconds": seconds})
     if run.step < run.plan.total_steps:
-        _show(run, "running")
+        _show(run, RUNNING)
 
 
 def _judge(run: Run) -> dict[str, float]:

@@ -18,7 +18,8 @@ from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
 
-_CLIPS = 8  # a recurrent head is counted on so many and on twice as many clips: it grows by each alike
+# A temporal model is counted on so many clips, or blocks of clips, and on twice as many: it grows by each alike.
+_CLIPS = 8
 
 # (blocks, width, MLP width, heads, tokens) of a sequence that passes through a stack of blocks
 Stack = tuple[int, int, int, int, int]
@@ -40,8 +41,9 @@ def estimate_memory(task: Task, model: nn.Module, args: RunArguments, clips: int
     weights = 4.0 * numbers + 12.0 * trained + (4.0 * numbers if args.train.ema_decay else 0.0)
     config = config_of(model)
     if task.learns_from_features:
-        few, more = (count_saved(task, model, args, number) for number in (_CLIPS, 2 * _CLIPS))
-        return weights, few + (more - few) * (clips - _CLIPS) / _CLIPS
+        counted = _CLIPS * int(getattr(model, "clips_at_once", 1))
+        few, more = (count_saved(task, model, args, number) for number in (counted, 2 * counted))
+        return weights, few + (more - few) * (clips - counted) / counted
     activations = float(count_saved(task, model, args))
     if args.train.grad_checkpointing:
         stacks = _hidden_stacks(config) if task.hides_tokens else [_encoder(config)]

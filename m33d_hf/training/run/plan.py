@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConfigError
 from m33d_hf.training.processes.optimization import LearningRate, learning_rate_schedule
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -64,13 +65,15 @@ class RunPlan:
         small = self.effective_batch > self.num_samples
         repeats = "; fewer than the effective batch, so a step repeats samples" if small else ""
         return [
-            f"effective batch {self.effective_batch} = {args.train.batch_size} per process x {world_size} process(es) "
-            f"x {args.train.accumulation} micro-batch(es)",
-            f"{self.total_steps} steps = {epochs:.4g} epochs of {self.steps_per_epoch} steps "
-            f"({self.num_samples} samples{repeats})",
-            f"learning rate {rate.peak:.4g} {scaling}, {rate.schedule} to "
-            f"{rate.floor if rate.schedule == 'cosine' else rate.peak:.4g}",
-            f"warm-up {rate.warmup_steps} steps from {rate.warmup_start:.4g}{shortened}",
+            f"effective batch {self.effective_batch} = {args.train.batch_size} per process x "
+            f"{plural(world_size, 'process')} x {plural(args.train.accumulation, 'micro-batch')}",
+            f"{plural(self.total_steps, 'step')} = {epochs:.4g} epochs of {plural(self.steps_per_epoch, 'step')} "
+            f"({plural(self.num_samples, 'sample')}{repeats})",
+            f"learning rate {rate.peak:.4g} {scaling}, {rate.schedule}"
+            + (f" to {rate.floor:.4g}" if rate.schedule == "cosine" else ""),
+            f"warm-up {plural(rate.warmup_steps, 'step')} from {rate.warmup_start:.4g}{shortened}"
+            if rate.warmup_steps or outlasts
+            else "no warm-up",
         ]
 
     def to_dict(self) -> dict[str, Any]:

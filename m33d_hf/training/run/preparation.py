@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import warnings
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +20,7 @@ from m33d_hf.acceleration import place
 from m33d_hf.data.files.atomic_writing import remove_leftovers
 from m33d_hf.data.loader.loading import SampleDataset, build_loader
 from m33d_hf.data.randomness import seeded
-from m33d_hf.errors import ConfigError
+from m33d_hf.errors import ConfigError, first_line
 from m33d_hf.modeling.fields_m33d import shown
 from m33d_hf.training.processes.beside import SEEN
 from m33d_hf.training.processes.checkpoints import BEST, CheckpointStore, find_checkpoints
@@ -27,7 +30,7 @@ from m33d_hf.training.processes.deepspeed_config import PREFIX
 from m33d_hf.training.processes.ema import WeightAverage
 from m33d_hf.training.processes.fsdp2 import Shards, check_shardable, says_yes
 from m33d_hf.training.processes.guards import StopSignals
-from m33d_hf.training.processes.launch import Ranks
+from m33d_hf.training.processes.launch import Ranks, prepare_ddp
 from m33d_hf.training.processes.optimization import build_optimizer
 from m33d_hf.training.processes.saved_state import METRICS_RECORD
 from m33d_hf.training.processes.updating import Updater
@@ -47,10 +50,12 @@ from m33d_hf.training.run.reporting import Reporter
 from m33d_hf.training.run.resume import continue_from, run_facts
 from m33d_hf.training.run.seen_videos import write_seen
 from m33d_hf.training.run.stepping import StepEngine
-from m33d_hf.training.showing.showing import Showing
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.class_balance import is_balanced
 from m33d_hf.training.tasks.class_numbers import write_classes
+
+if TYPE_CHECKING:
+    from m33d_hf.training.showing.showing import Showing
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +71,6 @@ class Run:
         plan: numbers of the run.
         store: checkpoints.
         report: metrics and progress; a context manager that the loop enters.
-        showing: pictures and report.html.
         average: averaged weights, or None.
         eval_feed: this rank's evaluation data, or None.
         facts: what is stored in checkpoints and train_config.json.
@@ -84,6 +88,7 @@ class Run:
         self.ranks = Ranks(accelerator)
         self.store = CheckpointStore(args.output_dir, args.checkpoint.keep_last)
         self.ranks.on_main(self._clean)
+        refuse_to_start_over(args)
 
         if args.train.sharding.startswith(PREFIX):
             load_deepspeed(accelerator.device)  # what is missing is said before any data is rendered or read
@@ -104,10 +109,19 @@ class Run:
         self.resumed_from = self._resume()
         self.feed = self._build_feed(train_set)
         self.eval_feed = self._build_eval_feed(eval_set)
-        self.showing = Showing(args, task, self.model, accelerator, train_set, eval_set)
+        self._eval_set, self._prepared = eval_set, time.perf_counter()
+        plan, record = self.plan, self._metrics_record
         self.report = Reporter(
-            args, accelerator, self.plan.total_steps, self.plan.steps_per_epoch, self.step, self._metrics_record
+            args, accelerator, plan.total_steps, plan.steps_per_epoch, self.step, record, task.headline
         )
+
+    @cached_property
+    def showing(self) -> Showing:
+        """Pictures and report.html. Who waits for the first step does not wait for the import of what draws."""
+        from m33d_hf.training.showing.showing import Showing
+
+        args, sets = self.args, (self.train_set, self._eval_set)
+        return Showing(args, self.task, self.model, self.accelerator, *sets, self._prepared)
 
     def close(self) -> None:
         """End the loaders' workers and remove the hooks from the model."""
@@ -137,10 +151,7 @@ class Run:
             compile_model(model, self.args, accelerator.device)
         place(model, accelerator.device)
         if train.sharding == "none":
-            with warnings.catch_warnings():
-                # DDP's newer word for broadcast_buffers=False is unknown to Accelerate and to torch 2.11.
-                warnings.simplefilter("ignore", FutureWarning)
-                prepared, optimizer = accelerator.prepare(model, build_optimizer(model, self.args.optim))
+            prepared, optimizer = prepare_ddp(accelerator, model, build_optimizer(model, self.args.optim))
             return Updater(accelerator, prepared, optimizer, self.args.optim.clip_grad_norm)
         shards = None
         if train.sharding == "fsdp2":
@@ -205,11 +216,6 @@ class Run:
     def _resume(self) -> Path | None:
         folders = find_checkpoints(self.args.resume, self.args.output_dir)
         if not folders:
-            if self.store.step_folders():
-                raise ConfigError(
-                    f"{self.args.output_dir} holds checkpoints of an earlier run, but --resume none starts a new one. "
-                    "Remove the folder, choose another --output_dir, or continue with --resume auto."
-                )
             return None
         found = continue_from(folders, self.engine, self.average, self.facts)
         self.step = int(found.state["step"])
@@ -258,6 +264,34 @@ class Run:
         return None if dataset is None else build_eval_feed(self.args, self.task, self.model, dataset, self.ranks)
 
 
+def refuse_to_start_over(args: RunArguments) -> None:
+    """Refuse an output folder with checkpoints for a run that does not continue from any.
+
+    Raises:
+        ConfigError: says what to do. CheckpointError: as `find_checkpoints`.
+    """
+    if not find_checkpoints(args.resume, args.output_dir) and CheckpointStore(args.output_dir).step_folders():
+        raise ConfigError(
+            f"{args.output_dir} holds checkpoints of an earlier run, but --resume none starts a new one. Remove the "
+            "folder, choose another --output_dir, or continue with --resume auto."
+        )
+
+
+def refuse_early(args: RunArguments, task: Task) -> None:
+    """Build model and data of a run to see that it can start, before something else takes minutes.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: whatever would stop the run at its start.
+    """
+    refuse_to_start_over(args)
+    probe = copy.deepcopy(args)
+    probe.evaluation.floor = False  # which reads frames
+    model = build_model(probe, task)
+    check_metric(args, task, model)
+    train_set, _ = task.build_datasets(probe, model)
+    plan_run(probe, len(train_set), int(os.environ.get("WORLD_SIZE", "1")))
+
+
 def build_model(args: RunArguments, task: Task) -> nn.Module:
     """The task's model with its initial weights, the same on every rank.
 
@@ -291,4 +325,4 @@ def _check_attention(name: str) -> None:
         with seeded("attention"):
             M33DModel._from_config(M33DConfig(**sizes), attn_implementation=name)
     except (ValueError, ImportError) as error:
-        raise ConfigError(f"train.attn_implementation {shown(name)} cannot be used: {error}") from error
+        raise ConfigError(f"train.attn_implementation {shown(name)} cannot be used: {first_line(error)}") from error

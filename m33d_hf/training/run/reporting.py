@@ -18,9 +18,11 @@ from accelerate import Accelerator
 
 from m33d_hf.data.clock import clock
 from m33d_hf.data.files.atomic_writing import write_text_atomically
+from m33d_hf.data.progress import SECONDS_BETWEEN_LINES
 from m33d_hf.errors import CheckpointError
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.feeding import BatchFeed
+from m33d_hf.training.run.metric_names import eval_name
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,6 @@ PACKAGES = ("m33d-hf", "torch", "torchvision", "transformers", "accelerate", "sa
 # metrics.jsonl has everything; the printed line has what a reader wants to follow.
 UNPRINTED = ("kind", "step", "epoch", "seconds", "data_wait")
 DETAILS = ("eval/per_image/", "eval/iou/", "eval/ap/", "eval/clipwise/ap/")
-SECONDS_BETWEEN_LINES = 5.0
 
 Row = dict[str, Any]
 
@@ -51,6 +52,7 @@ class Reporter:
         steps_per_epoch: to turn steps into epochs.
         start_step: steps done before; rows beyond it, left by a killed run, are dropped.
         recorded: the value of `record` when the checkpoint was written from which the run resumes; None if unknown.
+        headline: the metrics that the line of an evaluation shows; empty: all that are not of single classes.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Reporter:
         steps_per_epoch: int,
         start_step: int,
         recorded: Mapping[str, Any] | None = None,
+        headline: Sequence[str] = (),
     ) -> None:
         self.accelerator = accelerator
         self.total_steps = total_steps
@@ -68,6 +71,7 @@ class Reporter:
         self.start_step = start_step
         self.history: list[Row] = []
         self._recorded = recorded
+        self._headline = [eval_name(name) for name in headline]
         self._digest = hashlib.blake2b(digest_size=16)
         self._path = Path(args.output_dir) / METRICS
         self._progress = args.logging.progress and accelerator.is_main_process
@@ -160,6 +164,8 @@ class Reporter:
             return
         self._last_line = now
         shown = {k: v for k, v in row.items() if k not in UNPRINTED and not k.startswith(DETAILS)}
+        if kind == "eval" and self._headline:
+            shown = {name: row[name] for name in self._headline if name in row}
         values = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         waiting = f"  data wait {row['data_wait']:.0%}" if "data_wait" in row else ""
         per_step = (now - self._started) / max(step - self.start_step, 1)

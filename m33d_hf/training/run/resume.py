@@ -48,6 +48,7 @@ FREE = (
     "data.max_eval_samples",
     "data.num_workers",
     "data.prefetch_factor",
+    "data.keep_decoded_gb",
     "data.cache_dir",
     "data.max_bad_fraction",
     "features.dir",

@@ -241,9 +241,9 @@ def _videos(source: Source, rows: Sequence[int]) -> dict[str, Any]:
     if videos is None:
         items = (source[row] for row in rows)
         return {item.key: getattr(item, "handle", item) for item in items}  # under the name of its folder, if several
-    keys = source.groups() or [video.key for video in videos]
+    keys = source.groups() or [video.group for video in videos]
     used = {keys[row] for row in rows}
-    return {video.key: video.handle for video in videos if video.key in used}
+    return {video.key: video.handle for video in videos if video.group in used}
 
 
 def _first_file(item: Any) -> str | None:

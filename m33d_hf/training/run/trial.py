@@ -19,7 +19,8 @@ from torch import nn
 
 from m33d_hf.acceleration import place
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.errors import M33DError
+from m33d_hf.data.plural import plural
+from m33d_hf.errors import M33DError, first_line
 from m33d_hf.evaluation.flops import TASKS as COUNTED
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.training.costs.load import watched_load
@@ -102,6 +103,7 @@ class _Trial:
         self.counted = 0.0 if features else count_saved(task, model, args) / args.train.batch_size
         self.kept = kept_bytes(model, args)
         self.samples, self.read_seconds = self._read(dataset, _READ)
+        self.staying = dataset.bytes_once_read() * max(1, args.data.num_workers)
         self.collator = task.build_collator(args, model, True)
         place(model, accelerator.device)
         prepared, optimizer = accelerator.prepare(model, build_optimizer(model, args.optim))
@@ -151,9 +153,9 @@ class _Trial:
     def _how(self, sizes: list[_Timed]) -> str:
         device, asked = self._device, self.args.train.batch_size
         threads = torch.get_num_threads()
-        cpu = f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+        cpu = f"cpu, {plural(threads, 'thread')}"
         where = cpu if device.type == "cpu" else torch.cuda.get_device_name(device)
-        told = " and ".join(f"{timed.steps} steps of {timed.rows} samples" for timed in sizes[-2:])
+        told = " and ".join(f"{plural(each.steps, 'step')} of {plural(each.rows, 'sample')}" for each in sizes[-2:])
         tried = "" if sizes[-1].rows == asked else f"; {asked}, too large or too slow to try, reckoned from them"
         eager = "; without torch.compile" if self.args.train.compile else ""
         return f"measured here ({where}): {told}, each after a first one{tried}{eager}"
@@ -215,8 +217,11 @@ class _Trial:
         if len(sizes) > 1 and last.peak - sizes[-2].peak > _NOISE:
             per_row = max(per_row, (last.peak - sizes[-2].peak) / (last.rows - sizes[-2].rows))
         peak = last.peak + per_row * (asked - last.rows)
-        what = "resident: Python and libraries too" if self._device.type == "cpu" else "allocated on the device"
-        return Memory(peak, self.kept, asked, per_row, available, what)
+        what = "allocated on the device"
+        if self._device.type == "cpu":
+            what = "resident: Python and libraries too"
+            available = available and max(available - self.staying, 0)
+        return Memory(peak, self.kept, asked, per_row, available, what, self.staying)
 
     def _wall(self, step: float, reading: float) -> float:
         """Seconds per step as the loader's workers read beside it; on a CPU they share its cores with the step."""
@@ -245,7 +250,7 @@ class _Trial:
                 self._wait()
                 spent = time.perf_counter() - started
         except M33DError as error:
-            return None, f"; an evaluation of {rows} samples alone cannot be timed ({str(error).splitlines()[0]})"
+            return None, f"; an evaluation of {rows} samples alone cannot be timed ({first_line(error)})"
         finally:
             self.model.train()
         share = len(eval_set) / world / len(samples)

@@ -13,18 +13,19 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import CheckpointError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.processes.checkpoint_files import read_state
 from m33d_hf.training.processes.checkpoints import find_checkpoints
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.parsing import Resolved, resolve
+from m33d_hf.training.recipe.run_data import build_run_source, run_rows
 from m33d_hf.training.settling.architecture import DENSE, DETECTION, TAKEN, Origin, adopt, read_origin, with_modalities
 from m33d_hf.training.settling.data_facts import DataFacts, look_at, look_at_depth
 from m33d_hf.training.settling.layers import explicit
 from m33d_hf.training.settling.machine import Machine, find_machine
-from m33d_hf.training.settling.sizes import encoder_sizes, schedule, step_seconds, temporal_sizes
-from m33d_hf.training.tasks.building import build_run_source, run_rows
+from m33d_hf.training.settling.sizes import Work, encoder_sizes, schedule, temporal_sizes
 
 _SIZED = "the data and the machine"
 # What only a trial run can tell (`m33d_hf.training.prior`): it stays open, and is as by default where none is made.
@@ -170,7 +171,9 @@ class _Work:
             return
         if args.task == DETECTION:
             width = int((origin.fields if origin else {}).get("hidden_size", M33DConfig.hidden_size))
-            self._fill("model", temporal_sizes(width))
+            heads = int(args.model.get("temporal_num_attention_heads", M33DConfig.temporal_num_attention_heads))
+            attends = args.model.get("temporal_model") == "transformer"
+            self._fill("model", temporal_sizes(width, heads if attends else 1))
             return
         source, rows, data = self._look(clip)
         known = {name: value for name, value in args.model.items() if f"model.{name}" not in self.open}
@@ -222,14 +225,15 @@ class _Work:
         args = self.args
         steps = args.train.max_steps or 0
         effective = args.train.batch_size * args.train.accumulation * machine.processes
-        seconds = steps * step_seconds(args.task, machine, data, config, effective)
+        seconds = Work(args.task, machine, data, config, effective).seconds(steps)
         height, width = config.image_height_width
         patch = "x".join(map(str, dict.fromkeys(config.patch_height_width)))
         unit = f"{config.num_frames} frames of {height}x{width}" if config.is_clip_model else f"{height}x{width}"
-        what = "clips" if config.is_clip_model else "frames"
-        model = f"ViT of width {config.hidden_size}, {config.num_hidden_layers} layers, patch {patch}"
-        about = f"{steps} steps, about {duration(seconds)}" if args.train.max_steps else f"{args.train.epochs:g} epochs"
-        lines = [f"{data.samples} {what}, {machine}: {model}, {unit}, batch {effective}, {about}"]
+        what = plural(data.samples, "clip" if config.is_clip_model else "frame")
+        model = f"ViT of width {config.hidden_size}, {plural(config.num_hidden_layers, 'layer')}, patch {patch}"
+        length = plural(steps, "step") if args.train.max_steps else f"{args.train.epochs:g} epochs"
+        about = f"{length}, about {duration(seconds)}" if args.train.max_steps else length
+        lines = [f"{what}, {machine}: {model}, {unit}, batch {effective}, {about}"]
         if PRIOR_WEIGHT in self.open:
             lines.append(
                 f"before that, a trial of {shorter(steps) or 'half the'} steps on four fifths of the training frames "

@@ -1,12 +1,13 @@
 """The sizing rule: what is `auto` in a recipe, decided by the data and the class of the machine. Ours, not the paper's.
 
-The same data on the same class of machine always give the same values: nothing is timed. The model is as large as the
-class of machine trains in minutes; steps are passes over the data, cut to a budget of computation; heads are in
-proportion to the encoder.
+The same data on the same class of machine always give the same model: as large as that class trains in minutes, with
+heads in proportion to the encoder. Steps are passes over the data, cut to a budget of time by what the machine does
+in one; of a CPU that is measured, in coarse grades.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ class Class:
         width, layers, heads: of the encoder.
         batch: samples of a step, all processes together.
         seconds: that a run of a few hundred samples may take.
+        evaluations: of a run; each costs seconds, with its pictures, which of a minute are many.
     """
 
     side: int
@@ -40,20 +42,23 @@ class Class:
     heads: int
     batch: int
     seconds: float
+    evaluations: int
 
 
 _CLASSES = {
-    "cpu": Class(side=96, patch=8, width=128, layers=4, heads=4, batch=16, seconds=90.0),
-    "cpus": Class(side=128, patch=8, width=192, layers=8, heads=6, batch=32, seconds=300.0),
-    "gpu": Class(side=224, patch=16, width=384, layers=12, heads=6, batch=64, seconds=600.0),
+    "cpu": Class(side=96, patch=8, width=128, layers=4, heads=4, batch=16, seconds=65.0, evaluations=2),
+    "cpus": Class(side=128, patch=8, width=192, layers=8, heads=6, batch=32, seconds=300.0, evaluations=4),
+    "gpu": Class(side=224, patch=16, width=384, layers=12, heads=6, batch=64, seconds=600.0, evaluations=4),
 }
 _CLIP_SIDE = {"cpu": 64, "cpus": 96, "gpu": 128}
 # Passes over a few hundred samples; over fewer there are more, over many fewer.
 _PASSES = {PRETRAINING: 40.0, "depth_estimation": 40.0, "semantic_segmentation": 40.0, "video_classification": 40.0}
 _FULL_PASSES = 1000  # samples
 _FEWEST_STEPS, _MOST_STEPS = 150, 50_000
-_EVALUATIONS, _CHECKPOINTS, _LINES = 4, 2, 40
+_CHECKPOINTS, _LINES = 2, 40
 _PIXELS = 640 * 480
+_KEPT_SHARE = 0.15  # of the time to read a picture, where it is decoded already
+_PIXEL_BYTES = 8  # of a decoded sample: RGB, depth as float32, a label
 _LONGEST = 2.0  # the long side of pictures, in short sides
 
 
@@ -100,9 +105,9 @@ def encoder_sizes(machine: Machine, data: DataFacts, known: Mapping[str, Any], c
     }
 
 
-def temporal_sizes(width: int) -> dict[str, int]:
-    """The recurrent network of phases on features of an encoder of this width."""
-    return {"temporal_hidden_size": _between(width // 2, 32, 256)}
+def temporal_sizes(width: int, heads: int = 1) -> dict[str, int]:
+    """The temporal model of phases on features of an encoder of this width; a width that `heads` divide."""
+    return {"temporal_hidden_size": max(heads, _between(width // 2, 32, 256) // heads * heads)}
 
 
 def _heads(width: int) -> int:
@@ -124,32 +129,80 @@ def schedule(
     batch = int(stated.get("train.batch_size") or max(1, min(chosen.batch // machine.processes, largest)))
     accumulation = int(stated.get("train.accumulation") or 1)
     effective = batch * accumulation * machine.processes
-    steps = stated.get("train.max_steps") or _steps(task, machine, data, config, effective, chosen.seconds)
+    steps = stated.get("train.max_steps") or _steps(Work(task, machine, data, config, effective), chosen.seconds)
     return {
         "train.batch_size": batch,
         "train.max_steps": steps,
         "train.precision": "bf16" if machine.kind == "gpu" else "no",
         "optim.warmup_steps": max(1, steps // 10),
-        "evaluation.every_steps": max(1, -(-steps // _EVALUATIONS)),
+        "evaluation.every_steps": max(1, -(-steps // chosen.evaluations)),
         "evaluation.batch_size": 4 * batch if task != PRETRAINING else 32,
         "checkpoint.every_steps": max(1, -(-steps // _CHECKPOINTS)),
         "logging.every_steps": max(1, steps // _LINES),
         "data.num_workers": machine.workers,
+        "data.keep_decoded_gb": _gigabytes(data, machine, config),
     }
 
 
-def _steps(task: str, machine: Machine, data: DataFacts, config: M33DConfig, effective: int, seconds: float) -> int:
-    few = min(data.samples, _FULL_PASSES)
-    wanted = _PASSES.get(task, 20.0) * (few + (data.samples - few) ** 0.75) / effective
-    budget = seconds * max(1.0, (data.samples / _FULL_PASSES) ** 0.5)
-    affordable = budget / step_seconds(task, machine, data, config, effective)
-    steps = min(max(min(wanted, affordable), _FEWEST_STEPS), _MOST_STEPS)
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do in a step.
+
+    Attributes:
+        task, machine, data, config: of the run.
+        effective: samples of a step, all processes together.
+    """
+
+    task: str
+    machine: Machine
+    data: DataFacts
+    config: M33DConfig
+    effective: int
+
+    def seconds(self, steps: int) -> float:
+        """Time of a run, roughly; a task whose operations are not counted only reads."""
+        decoded_once = self._kept * self.data.samples * self._pictures
+        return self.machine.seconds(0.0, decoded_once) + steps * self.step_seconds
+
+    @property
+    def step_seconds(self) -> float:
+        """Time of a step after the first pass over the data."""
+        operations = 0.0
+        if self.task in COUNTED:
+            operations = flops_per_sample(self.config, self.task, batch_size=min(self.effective, 8))
+        share = 1.0 - self._kept * (1.0 - _KEPT_SHARE)
+        return self.machine.seconds(self.effective * operations, share * self.effective * self._pictures)
+
+    @property
+    def _pictures(self) -> float:
+        """Of 640 x 480, in a sample."""
+        return self.config.num_frames * self.data.height * self.data.width / _PIXELS
+
+    @property
+    def _kept(self) -> float:
+        """Share of the samples that stay in memory."""
+        wanted = _wanted_gigabytes(self.data, self.machine, self.config)
+        return min(self.machine.gigabytes_for_samples / wanted, 1.0) if wanted else 0.0
+
+
+def _steps(work: Work, seconds: float) -> int:
+    samples = work.data.samples
+    few = min(samples, _FULL_PASSES)
+    wanted = _PASSES.get(work.task, 20.0) * (few + (samples - few) ** 0.75) / work.effective
+    affordable = seconds * max(1.0, (samples / _FULL_PASSES) ** 0.5) / work.step_seconds
+    steps = min(max(min(wanted, affordable), _FEWEST_STEPS * work.machine.speed), _MOST_STEPS)
     digits = 10 if steps < 1000 else 50
     return max(digits, round(steps / digits) * digits)
 
 
-def step_seconds(task: str, machine: Machine, data: DataFacts, config: M33DConfig, effective: int) -> float:
-    """Time of one step, roughly; of a task that is not counted, that of reading."""
-    operations = flops_per_sample(config, task, batch_size=min(effective, 8)) if task in COUNTED else 0.0
-    pictures = config.num_frames * data.height * data.width / _PIXELS
-    return machine.seconds(effective * operations, effective * pictures)
+def _gigabytes(data: DataFacts, machine: Machine, config: M33DConfig) -> float:
+    """For all pictures, or as many as there is room for; see `_wanted_gigabytes`."""
+    return math.floor(10 * min(_wanted_gigabytes(data, machine, config), machine.gigabytes_for_samples)) / 10
+
+
+def _wanted_gigabytes(data: DataFacts, machine: Machine, config: M33DConfig) -> float:
+    """Memory of all decoded pictures, once per worker, rounded up; clips start at another frame each time."""
+    if config.is_clip_model:
+        return 0.0
+    bytes_ = data.samples * data.height * data.width * _PIXEL_BYTES * machine.workers
+    return math.ceil(10 * bytes_ / 1e9) / 10

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources import source_options
+from m33d_hf.data.sources.frames.colour_paths import colour_path
 from m33d_hf.errors import (
     CheckpointError,
     ConfigError,
     ConversionError,
-    DataError,
     NonFiniteLossError,
     ResumeError,
     WorkerLostError,
@@ -25,6 +25,7 @@ from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.recipe.parsing import resolve
 from m33d_hf.training.recipe.recipes import recipe_chain, recipe_names
 from m33d_hf.training.showing.command_words import Command, only_keys, without_keys, words_of
+from m33d_hf.training.showing.data_answers import about_data
 
 # Where a run has no folder of its own: the only word that a user must replace.
 PHOTOS, VIDEOS, FRAMES = "PHOTOS", "VIDEOS", "FRAMES"
@@ -210,8 +211,9 @@ def _recipe(task: str, args: RunArguments) -> str | None:
     """The recipe for a task: of the family (rooms/, own/) that this run's is of, else for its source."""
     known, family = set(recipe_names()), str(args.recipe).rpartition("/")[0]
     every = [name for (kind, _), names in _RECIPES.items() if kind == task for name in names]
-    fitting = _RECIPES.get((task, args.data.source), _RECIPES[(task, "")])
-    related = [name for name in (*fitting, *every) if family and name.startswith(f"{family}/")]
+    usual = _RECIPES[(task, "")]
+    fitting = _RECIPES.get((task, args.data.source), usual)
+    related = [name for name in (*fitting, *usual, *every) if family and name.startswith(f"{family}/")]
     for name in (*related, *fitting):
         if name in known and _task_of(name) == task:
             return name
@@ -224,11 +226,22 @@ def _task_of(recipe: str) -> str:
 
 
 def _prediction(args: RunArguments, command: Command, model: str, mine: str) -> list[NextCommand]:
-    root = (args.data.eval_root or args.data.root) if args.data.source in _OF_FILES else None
-    folders = root if isinstance(root, list) else [root or mine]
-    words = ["--model", model, "--input", *folders, "--output", f"{model}/predictions"]
-    mine = "" if root else f" (put your own folder for {mine})"
+    folders = _pictures(args, clips=mine == VIDEOS) if args.data.source in _OF_FILES else []
+    words = ["--model", model, "--input", *(folders or [mine]), "--output", f"{model}/predictions"]
+    mine = "" if folders else f" (put your own folder for {mine})"
     return [NextCommand(f"predictions of files as pictures{mine}", command.other("predict.py", words).line())]
+
+
+def _pictures(args: RunArguments, clips: bool) -> list[str]:
+    """What names the pictures or videos of a run's data and no maps beside them; empty where nothing does."""
+    data = args.data
+    root = data.eval_root or data.root
+    roots = root if isinstance(root, list) else [] if root is None else [root]
+    if data.source != "folder":
+        return roots
+    options = {**data.options, **data.eval_options} if data.eval_root else data.options
+    found = [colour_path(folder, options, clips) for folder in roots]
+    return [path for path in found if path is not None] if None not in found else []
 
 
 def after_error(error: Exception, args: RunArguments | None, command: Command) -> list[NextCommand]:
@@ -256,13 +269,7 @@ def after_error(error: Exception, args: RunArguments | None, command: Command) -
         return to_continue(command)
     if isinstance(error, CheckpointError) and not isinstance(error, ConversionError) and _has_checkpoints(args):
         return to_continue(command)
-    if isinstance(error, DataError) and (args.data.root or args.data.mixture):
-        words = only_keys(command.words, ("recipe", "method", "stage", "data."))
-        if args.recipe is None and "--data.source" not in " ".join(words):
-            words += words_of({"data.source": args.data.source})
-        checked = command.other("check_data.py", words)
-        return [NextCommand("see what is wrong with the data", checked.line())]
-    return []
+    return [NextCommand(*answer) for answer in about_data(error, args, command)]
 
 
 def _has_checkpoints(args: RunArguments) -> bool:

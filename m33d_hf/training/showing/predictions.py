@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.frames.frames import spread_indices
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
 from m33d_hf.training.showing.inputs import FRAMES, STRIP_INCHES, frames_name
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 # In words of the loss, or drawn for training: a picture shows what the model is given and what it says.
 _LEFT_OUT = ("hide", "noise")
+_SHOWN_INPUTS = ("pixel_values", "depth_values", "depth_mask")
 TOP = 5
 CLIPS = 2  # whose reconstructions are drawn
 Drawing = Callable[[Chosen, Any, M33DConfig, str], "Figure"]
@@ -70,7 +72,7 @@ def predictions_figure(task: Task, model: nn.Module, chosen: Chosen, accelerator
         inputs = {name: value for name, value in inputs.items() if name not in _LEFT_OUT}
         inputs["output_reconstruction"] = True
     else:
-        inputs = {"pixel_values": inputs["pixel_values"]}
+        inputs = {name: inputs[name] for name in _SHOWN_INPUTS if name in inputs}
     with accelerator.autocast():
         output = model(**inputs)
     return draw(chosen, output, config_of(model), title)
@@ -100,7 +102,7 @@ def _depths(chosen: Chosen, output: Any, config: M33DConfig, title: str) -> Figu
 
 
 def _segmentations(chosen: Chosen, output: Any, config: M33DConfig, title: str) -> Figure:
-    names, size = class_names(config), tuple(chosen.batch["pixel_values"].shape[-2:])
+    names, size = class_names(config), tuple(chosen.batch["labels"].shape[-2:])
     logits = output.logits.float()
     if tuple(logits.shape[-2:]) != size:
         logits = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
@@ -110,16 +112,26 @@ def _segmentations(chosen: Chosen, output: Any, config: M33DConfig, title: str) 
         truth = np.full(size, 255, np.uint8) if sample.segmentation is None else sample.segmentation[0].numpy()
         image, known = rgb_of(sample), truth < len(names)
         wrong = np.where(known, (mine != truth).astype(np.float64), np.nan)
-        tiles = _picture(image) | {
-            "labels": label_tile(image, truth, len(names), over=False),
-            "predicted labels": label_tile(image, mine, len(names), over=False),
-            "predicted over RGB": label_tile(image, mine, len(names)),
-            "wrong pixels": Tile(_wrong(image, wrong)),
-        }
+        tiles = (
+            _picture(image)
+            | _depth_tile(chosen, sample)
+            | {
+                "labels": label_tile(image, truth, len(names), over=False),
+                "predicted labels": label_tile(image, mine, len(names), over=False),
+                "predicted over RGB": label_tile(image, mine, len(names)),
+                "wrong pixels": Tile(_wrong(image, wrong)),
+            }
+        )
         right = f"{100 * (1 - np.nanmean(wrong)):.1f} % of {int(known.sum())} annotated pixels right"
         rows.append(TileRow(sample.key, tiles, right if known.any() else "not annotated"))
         maps += [truth, mine]
     return tiles_figure(rows, title, class_legend(maps, names))
+
+
+def _depth_tile(chosen: Chosen, sample: RGBDSample) -> dict[str, Tile]:
+    """Depth where it is an input."""
+    depth = depth_of(sample) if "depth_values" in chosen.batch else None
+    return {} if depth is None else {"depth": Tile(depth, value_limits(depth))}
 
 
 def _wrong(image: np.ndarray | None, wrong_HW: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 from m33d_hf.data.clock import clock
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.skips import FILE_NAME, count_skipped, read_skipped
+from m33d_hf.data.plural import plural
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.recipes import leaves
 from m33d_hf.training.recipe.task_names import PRETRAINING
@@ -19,10 +20,12 @@ from m33d_hf.training.showing.story import (
     best_row,
     classes_table,
     evaluations,
+    inputs_table,
     metric_values,
     metrics_table,
     number_text,
 )
+from m33d_hf.training.showing.videos_table import videos_table
 from m33d_hf.visualization.document import (
     Block,
     Bullets,
@@ -49,6 +52,7 @@ class RunStory:
         history: rows of metrics.jsonl.
         description: lines of the run about itself and its data.
         chosen_by: name ("eval/...") of the metric that judges the run, and whether larger is better; None without.
+        by_inputs: words for a set of `evaluation.inputs` -> metrics; empty where one set was judged.
         pictures: (file, caption), in order.
         commands: what to type next.
         warnings: what went wrong without ending the run.
@@ -62,6 +66,7 @@ class RunStory:
     history: Sequence[Mapping[str, Any]]
     description: Sequence[str] = ()
     chosen_by: tuple[str, bool] | None = None
+    by_inputs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     pictures: Sequence[tuple[Path, str]] = ()
     commands: Sequence[NextCommand] = ()
     warnings: Sequence[str] = ()
@@ -88,7 +93,7 @@ def write_report(story: RunStory) -> Path:
 
 
 def _summary(story: RunStory) -> list[str]:
-    done = f"{story.step} of {story.total_steps} steps"
+    done = f"{story.step} of {plural(story.total_steps, 'step')}"
     unit = "h:mm:ss" if story.seconds >= 3600 else "m:ss"
     state = f"{story.state[:1].upper()}{story.state[1:]}"
     took = f"{clock(story.seconds)} ({unit})"
@@ -129,9 +134,14 @@ def _metrics(story: RunStory) -> list[Block]:
     table = metrics_table(story.history)
     if table is not None:
         blocks += [Heading("Metrics"), table]
+        if story.by_inputs:
+            blocks += [Heading("By inputs, on the same samples", 3), inputs_table(story.by_inputs)]
         classes = classes_table(evaluations(story.history)[-1])
         if classes is not None:
             blocks += [Heading("By class, last evaluation", 3), classes]
+    videos = videos_table(Path(story.args.output_dir))
+    if videos is not None:
+        blocks += [Heading("By video, last evaluation", 3), videos]
     return blocks
 
 

@@ -58,9 +58,7 @@ def undisturbed(device: torch.device) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def first_rows(
-    args: RunArguments, task: Task, dataset: SampleDataset, processes: int, count: int = SHOWN
-) -> list[Row]:
+def first_rows(args: RunArguments, task: Task, dataset: SampleDataset, processes: int, count: int = SHOWN) -> list[Row]:
     """Rows of the first process's first batch, evenly spread over it; the order is shuffled, so over the data as well.
 
     Args:

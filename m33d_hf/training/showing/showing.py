@@ -14,6 +14,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.plural import agree, plural
+from m33d_hf.errors import type_and_text
 from m33d_hf.evaluation.classification_metrics import CONFUSION_FIGURE
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.showing.inputs import inputs_figure
@@ -34,8 +36,11 @@ PICTURES = "pictures"
 FIRST_BATCH, CURVES = "first_batch.png", "curves.png"
 # A picture is left out of an evaluation while those before took more than this: seconds, and a share of the run.
 FREE_SECONDS, MOST_SHARE = 60.0, 0.05
+RUNNING = "running"
+PAGE_SECONDS = 15.0  # between two pages of a run that goes on: curves cost as much as a picture
 _EVALUATION = "evaluation_step_{:08d}.png"
 _TIMELINES = 2  # per evaluation
+_CONFUSION = "Confusion of the last evaluation: rows are the truth."
 
 
 class Showing:
@@ -51,6 +56,7 @@ class Showing:
         accelerator: knows the main process, the device and the trackers.
         train_set: the training data.
         eval_set: the evaluation data; without it, predictions on training samples are drawn at the end.
+        started: of the run, by the clock of `time.perf_counter`; None: now.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Showing:
         accelerator: Accelerator,
         train_set: SampleDataset,
         eval_set: SampleDataset | None,
+        started: float | None = None,
     ) -> None:
         self.args, self.task, self.model, self.accelerator = args, task, model, accelerator
         self.train_set, self.eval_set = train_set, eval_set
@@ -69,8 +76,9 @@ class Showing:
         self.seconds = 0.0
         self.warning: str | None = None
         self.left_out = 0
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() if started is None else started
         self._fixed: Chosen | None = None
+        self._next_page = 0.0
 
     def first_batch(self) -> None:
         """Draw samples of the first batch, unless an earlier start of the run has."""
@@ -103,22 +111,25 @@ class Showing:
         return self.args.logging.pictures and self.eval_set is None and drawing_of(self.task) is not None
 
     def report(self, story: RunStory) -> None:
-        """Draw the curves and write report.html.
+        """Draw the curves and write report.html; while the run goes on, no more than once in `PAGE_SECONDS`.
 
         Args:
             story: of the run; its pictures, warnings and times are filled in here.
         """
-        if not self.active:
+        if not self.active or (story.state == RUNNING and time.perf_counter() < self._next_page):
             return
+        self._next_page = time.perf_counter() + PAGE_SECONDS
         with self._forgiven():
-            if any(row["kind"] == "train" for row in story.history):
+            rows = sum(row["kind"] == "train" for row in story.history)
+            if rows > 1 or (rows and story.state != "running"):  # after the first step there is one point to draw
                 name = Path(self.args.output_dir).resolve().name
                 metric = story.chosen_by[0] if story.chosen_by else None
                 save_figure(run_curves({name: story.history}, metric), self.folder / CURVES)
         story.pictures = self._listed()
         story.warnings = [*story.warnings, *([self.warning] if self.warning else [])]
         if self.left_out:
-            words = f"{self.left_out} evaluations have no picture, because pictures took {MOST_SHARE:.0%} of the time."
+            told = f"{plural(self.left_out, 'evaluation')} {agree(self.left_out, 'has', 'have')} no picture"
+            words = f"{told}, because pictures took {MOST_SHARE:.0%} of the time."
             story.warnings = [*story.warnings, words]
         story.seconds, story.drawing_seconds = time.perf_counter() - self._started, self.seconds
         with self._forgiven():
@@ -167,17 +178,20 @@ class Showing:
     def _listed(self) -> list[tuple[Path, str]]:
         """Pictures of the report: curves, first batch, the last evaluation with the first and a middle one."""
         output = Path(self.args.output_dir)
+        evaluation = output / EVALUATION
+        confusions = [(folder / CONFUSION_FIGURE, _CONFUSION) for folder in (output, evaluation)]
         if self.args.eval_only:
-            return [(path, f"Predictions of {self.args.init_from}.") for path in sorted(self.folder.glob("*.png"))]
+            drawn = [(path, f"Predictions of {self.args.init_from}.") for path in sorted(self.folder.glob("*.png"))]
+            return [*confusions, *drawn]
         found = sorted(self.folder.glob("evaluation_step_*.png"))
         steps = sorted({path.stem.split("_")[2] for path in found})
         shown = [steps[place] for place in sorted({0, len(steps) // 2, len(steps) - 1})] if steps else []
         listed = [(self.folder / CURVES, "Curves over optimizer steps.")]
         listed += [(path, f"After {int(step)} steps.") for step in reversed(shown)
                    for path in found if path.stem.split("_")[2] == step]  # fmt: skip
-        listed += [(output / CONFUSION_FIGURE, "Confusion of the last evaluation.")]
+        listed += confusions
         if not found:
-            timelines = sorted((output / EVALUATION).glob("*.png"))
+            timelines = sorted(evaluation.glob("timeline_*.png"))
             listed += [(path, "Timeline of the last evaluation.") for path in timelines]
         first = "What the model is trained on: samples of the first batch."
         return [*listed, (self.folder / FIRST_BATCH, first)]
@@ -201,7 +215,7 @@ class Showing:
                 yield
         except Exception as error:
             if self.warning is None:
-                self.warning = f"a picture could not be made: {type(error).__name__}: {error}"
+                self.warning = f"a picture could not be made: {type_and_text(error)}"
                 print(f"WARNING: {self.warning} (the run is not affected)", file=sys.stderr, flush=True)
         finally:
             self.seconds += time.perf_counter() - started

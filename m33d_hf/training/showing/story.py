@@ -63,6 +63,17 @@ def metrics_table(history: Sequence[Row]) -> Table | None:
     return Table(["metric", *(f"step {row['step']}" for row in shown)], lines, note=note)
 
 
+def inputs_table(rounds: Mapping[str, Mapping[str, float]]) -> Table:
+    """Metrics: rows; what the model was given: columns.
+
+    Args:
+        rounds: words for the inputs -> metrics.
+    """
+    names = [name for name in dict.fromkeys(n for each in rounds.values() for n in each) if is_plain(name)]
+    lines = [[named(name), *(number_text(each.get(name)) for each in rounds.values())] for name in names]
+    return Table(["metric", *rounds], lines)
+
+
 def classes_table(row: Row) -> Table | None:
     """One value per class of an evaluation, the lowest first; None for a task without."""
     values = {name: value for name, value in metric_values(row).items() if name.startswith(_PER_CLASS)}

@@ -22,8 +22,9 @@ from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.training.recipe.arguments import COMPARED, RunArguments
+from m33d_hf.training.recipe.run_data import build_eval_dataset, build_run_datasets
 from m33d_hf.training.recipe.task_names import TASKS, name_of
-from m33d_hf.training.tasks.building import build_eval_dataset, build_run_datasets, config_of, save_processor
+from m33d_hf.training.tasks.building import config_of, save_processor
 from m33d_hf.weights import ConversionReport
 
 Batch = dict[str, Any]
@@ -52,11 +53,15 @@ class Task:
         name: its name in messages, in recipes and on the command line.
         metric: key in the result of `evaluate` that chooses `checkpoints/best`; None keeps no best checkpoint.
         greater_is_better: direction of `metric`.
+        headline: the metrics that the line of an evaluation shows; empty: all that are not of single classes.
+        compared: metrics in the table of several input sets; empty: `metric` alone.
         compares_samples: whether `evaluate` compares the samples of a batch; batches then hold the same samples for any
             number of processes.
         hides_tokens: whether the model draws masks and encodes only the visible tokens of its modalities.
         learns_from_features: whether a head is trained on features of clips and the encoder is not run.
         balances_classes: whether the task knows `train.class_weights` and `train.sampling`.
+        inputs: what the model is given of each sample; None: all of its `task_inputs`.
+        takes_inputs: whether `model.task_inputs` and `evaluation.inputs` have a say.
         load_report: which weights `init_from` filled; None without it. An evaluation without training refuses new
             weights.
     """
@@ -64,10 +69,14 @@ class Task:
     name = RegisteredName()
     metric: str | None = None
     greater_is_better: bool = True
+    headline: Sequence[str] = ()
+    compared: Sequence[str] = ()
     compares_samples: bool = False
     hides_tokens: bool = False
     learns_from_features: bool = False
     balances_classes: bool = False
+    inputs: tuple[str, ...] | None = None
+    takes_inputs: bool = False
     load_report: ConversionReport | None = None
 
     def evaluation_batch(self, args: RunArguments) -> int:
@@ -92,6 +101,22 @@ class Task:
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
         """Evaluation data only, for runs that do not train; None without an evaluation split."""
         return self.build_datasets(args, model)[1]
+
+    def build_round_datasets(
+        self, args: RunArguments, model: nn.Module, sets: Sequence[tuple[str, ...]]
+    ) -> list[SampleDataset] | None:
+        """Evaluation data for each set of `evaluation.inputs`, the same samples in all; None without an evaluation
+        split.
+
+        Here one data set for all of them, which holds the maps that any of them needs. A task whose data is made from
+        the inputs replaces this method.
+        """
+        dataset = self.build_eval_dataset(args, model)
+        return None if dataset is None else [dataset] * len(sets)
+
+    def inputs_of(self, config: M33DConfig) -> tuple[str, ...]:
+        """What the model is given of each sample."""
+        return config.task_input_names if self.inputs is None else self.inputs
 
     def sample_weights(self, args: RunArguments, dataset: SampleDataset) -> np.ndarray | None:
         """(N,) how often each training sample is drawn in relation to the others; None draws each once an epoch."""
@@ -240,9 +265,16 @@ class SourceTask(Task):
         return build_eval_dataset(args, config, maps=self.maps(config))
 
     def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
-        """RGB images or clips."""
+        """RGB images or clips, depth beside or instead of them where the model's `task_inputs` say so."""
         frames = (config.num_frames,) if config.num_frames > 1 else ()
-        return {"pixel_values": torch.empty(rows, *frames, 3, *config.image_height_width, device="meta")}
+        shape, names = (rows, *frames), config.task_input_names
+        batch: Batch = {}
+        if "rgb" in names:
+            batch["pixel_values"] = torch.empty(*shape, 3, *config.image_height_width, device="meta")
+        if "depth" in names:
+            batch["depth_values"] = torch.empty(*shape, 1, *config.image_height_width, device="meta")
+            batch["depth_mask"] = torch.empty_like(batch["depth_values"], dtype=torch.bool)
+        return batch
 
     def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
         """Write the preprocessing of this run's evaluation to `folder`."""

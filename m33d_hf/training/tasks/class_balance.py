@@ -19,7 +19,7 @@ from m33d_hf.data.files.text_files import decode_file
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import ConfigError, LabelError, nearest_name_hint
-from m33d_hf.modeling.video_tasks_m33d import M33DClipModel
+from m33d_hf.modeling.clip_model_m33d import M33DClipModel
 from m33d_hf.training.recipe.arguments import RunArguments
 
 NONE, BALANCED, SHUFFLED = "none", "balanced", "shuffled"

@@ -9,12 +9,13 @@ from typing import Any
 
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.loader.subsets import missing_classes
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources import source_options
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.building import build_run_source
+from m33d_hf.training.recipe.run_data import build_run_source
 from m33d_hf.training.tasks.class_numbers import evaluation_classes
 from m33d_hf.weights.formats.classes import class_names
 
@@ -65,7 +66,8 @@ def training_classes(args: RunArguments, config: M33DConfig) -> list[str]:
     asked = args.model.get("num_labels")
     if asked is not None and asked != len(names):
         raise ConfigError(
-            f"model.num_labels is {asked}, but the source {args.data.source!r} has {len(names)} classes; remove "
+            f"model.num_labels is {asked}, but the source {args.data.source!r} has "
+            f"{plural(len(names), 'class')}; remove "
             "--model.num_labels."
         )
     return list(names)
@@ -137,7 +139,7 @@ def check_every_class(args: RunArguments, dataset: SampleDataset, names: Sequenc
 
 def describe_classes(args: RunArguments, dataset: SampleDataset, names: Sequence[str]) -> list[str]:
     """Lines about the classes and the share of the labels in use."""
-    lines = [f"{len(names)} classes: {_listing(names)}"]
+    lines = [f"{plural(len(names), 'class')}: {_listing(names)}"]
     labels = labels_in_use(dataset)
     if labels is None:
         return lines
@@ -145,9 +147,11 @@ def describe_classes(args: RunArguments, dataset: SampleDataset, names: Sequence
     per_class = [counts[number] for number in range(len(names)) if counts[number]]
     videos, whole = group_counts(dataset)
     share = "" if args.data.label_fraction is None else f" (data.label_fraction {args.data.label_fraction:g})"
+    fewest, most = min(per_class, default=0), max(per_class, default=0)
     lines.append(
-        f"labels: {videos} of {whole} videos{share}, {len(labels)} clips of {len(per_class)} classes, "
-        f"{min(per_class, default=0)} to {max(per_class, default=0)} clips per class"
+        f"labels: {videos} of {plural(whole, 'video')}{share}, {plural(len(labels), 'clip')} of "
+        f"{plural(len(per_class), 'class')}, "
+        f"{plural(most, 'clip') if fewest == most else f'{fewest} to {most} clips'} per class"
     )
     span, read = dataset.source.clip_span, dataset.num_frames * dataset.frame_stride
     if span is not None and span != read:
@@ -192,7 +196,7 @@ def describe_share(args: RunArguments, dataset: SampleDataset) -> list[str]:
     return [
         f"training data: {drawn} of {whole} {source.group_word}, a seeded draw and no published list "
         f"(data.label_fraction {fraction:g}, data.subset_seed {args.data.subset_seed}): {len(dataset)} of "
-        f"{len(source)} samples"
+        f"{plural(len(source), 'sample')}"
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,18 +17,17 @@ from m33d_hf.data.loader.collation import Collator as SampleCollator
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError
+from m33d_hf.evaluation.floor_table import floor_table
 from m33d_hf.evaluation.position_floors import PositionMean, PositionMode
+from m33d_hf.evaluation.same_answer import SameAnswer
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.run_data import build_dataset, names_training_data
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
-from m33d_hf.training.tasks.building import (
-    build_dataset,
-    build_initialised,
-    config_of,
-    names_training_data,
-    starting_config,
-)
+from m33d_hf.training.tasks.building import build_initialised, config_of, starting_config
 from m33d_hf.training.tasks.classes import describe_share, share_facts
+
+logger = logging.getLogger(__name__)
 
 # In an evaluation batch: what predictions are compared with, where that is not what the loss takes.
 JUDGED = "judged_labels"
@@ -35,7 +35,7 @@ FLOOR_FRAMES = 256  # training frames behind the trivial floor
 
 
 class DenseTask(SourceTask):
-    """Fine-tunes a per-pixel model on RGB images.
+    """Fine-tunes a per-pixel model on images.
 
     Attributes:
         model_class: the model.
@@ -56,8 +56,8 @@ class DenseTask(SourceTask):
     _no_floor: str | None = None
 
     def maps(self, config: M33DConfig) -> Collection[str]:
-        """RGB and labels."""
-        return ("rgb", self.label_map)
+        """The model's inputs and labels."""
+        return (*self.inputs_of(config), self.label_map)
 
     def config_overrides(self, args: RunArguments) -> dict[str, Any]:
         """Configuration fields that follow from the data instead of the arguments."""
@@ -123,7 +123,7 @@ class DenseTask(SourceTask):
     def _floor_of(self, args: RunArguments, config: M33DConfig, train_set: SampleDataset) -> Tensor:
         """The prediction of a model that looks at nothing, (H, W), from training frames as an evaluation sees them."""
         transform = build_transform(args.transforms, False, config.image_height_width, config.patch_height_width)
-        frames = train_set.with_transform(transform)
+        frames = train_set.with_transform(transform).reading_once()
         frames.maps, floor = frozenset({self.label_map}), self.new_floor(config)
         for row in evenly_spaced(range(len(frames)), FLOOR_FRAMES):
             sample = cast(RGBDSample, frames[(0, row)])
@@ -138,11 +138,8 @@ class DenseTask(SourceTask):
         if not names:
             return [] if self._no_floor is None else [self._no_floor]
         said = (PositionMean if self.label_map == "depth" else PositionMode).said
-        rows = {"on the evaluation data": names, "this model": [f"{metrics[name]:.3f}" for name in names]}
-        rows[said] = [f"{metrics[f'floor/{name}']:.3f}" for name in names]
-        wide = max(map(len, rows))
-        return ["  ".join([title.ljust(wide), *(cell.rjust(max(8, len(name))) for name, cell in zip(names, cells))])
-                for title, cells in rows.items()]  # fmt: skip
+        rows = {"this model": [metrics[name] for name in names], said: [metrics[f"floor/{name}"] for name in names]}
+        return floor_table(names, rows)
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Samples to pixels and labels."""
@@ -157,17 +154,23 @@ class DenseTask(SourceTask):
         return {**super().describe_data(dataset), **share_facts(dataset)}
 
     def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
-        """RGB images and their labels."""
+        """Images and their labels."""
         labels = torch.empty(rows, *config.image_height_width, dtype=self.label_type, device="meta")
         return {**super().example_batch(config, rows), "labels": labels}
+
+    def answers(self, output: Any) -> Tensor | None:
+        """What the model answers, (B, H, W): class ids or metres. None: nobody watches whether they are all alike."""
+        return None
 
     def predictions(
         self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator
     ) -> Iterator[tuple[Any, Tensor]]:
         """(output, labels) of every batch on the device, the output computed under the run's precision.
 
-        The labels are those to compare with: of the model's size unless the collator gave others.
+        The labels are those to compare with: of the model's size unless the collator gave others. At the end it warns
+        of a model that answered every picture alike.
         """
+        same = SameAnswer(accelerator.device)
         for batch in loader:
             inputs = to_device(batch or {}, accelerator.device)
             if not inputs:
@@ -175,7 +178,16 @@ class DenseTask(SourceTask):
             judged = inputs.pop(JUDGED, inputs["labels"])
             with accelerator.autocast():
                 output = model(**inputs)
+            answers = self.answers(output)
+            if answers is not None:
+                same.update(answers)
             yield output, judged
+        if same.compute(accelerator) and accelerator.is_main_process:
+            logger.warning(
+                "The model gives every picture the same map: it looks at nothing. Early in a training that is usual. "
+                "If it stays so, the head has died of too large steps: train again with a lower "
+                "optim.learning_rate (a third) or more optim.warmup_steps."
+            )
 
 
 class MeanLoss:

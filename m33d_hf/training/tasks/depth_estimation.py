@@ -122,6 +122,10 @@ class DepthEstimationTask(DenseTask):
         floor = [f"floor/{name}" for name in self.floor_metrics] if args.evaluation.floor else []
         return [*DEPTH_METRICS, "loss", *by_image, *floor]
 
+    def answers(self, output: Any) -> Tensor:
+        """Metres."""
+        return output.predicted_depth
+
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Errors over the pixels with ground truth.
 

@@ -9,7 +9,7 @@ from m33d_hf.data.sources import source_options
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.building import mixture_members
+from m33d_hf.training.recipe.run_data import mixture_members
 
 _OPTION = "modalities"
 _OWN_OPTIONS = ("rgb", "depth")

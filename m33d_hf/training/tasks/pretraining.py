@@ -36,6 +36,7 @@ class PretrainingTask(SourceTask):
 
     def __init__(self) -> None:
         self.teacher: Teacher | None = None
+        self._diagnoses = True
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """The model with the weights of `init_from`.
@@ -44,6 +45,7 @@ class PretrainingTask(SourceTask):
             ConfigError: a configuration that cannot work.
             CheckpointError: weights that do not fit.
         """
+        self._diagnoses = args.evaluation.diagnostics
         model, self.load_report = build_initialised(args, M33DForPreTraining, starting_config(args))
         self.teacher = build_teacher(args, cast(M33DForPreTraining, model), self.load_report)
         return model
@@ -67,12 +69,14 @@ class PretrainingTask(SourceTask):
         return super().build_eval_dataset(args, model)
 
     def metric_names(self, args: RunArguments, model: nn.Module) -> list[str]:
-        """The losses, and the diagnostics of `M33DForPreTraining` by modality."""
+        """The losses and, unless switched off, the diagnostics of `M33DForPreTraining` by modality."""
         config = config_of(model)
+        losses = ["loss", *(f"loss/{name}" for name in _loss_names(model))]
+        if not args.evaluation.diagnostics:
+            return losses
         pairs = ("retrieval_accuracy", "retrieval_accuracy_mismatched", "retrieval_chance", "matching_accuracy")
         return [
-            "loss",
-            *(f"loss/{name}" for name in cast(dict[str, float], model.loss_weights)),
+            *losses,
             *(f"{kind}_{spec.name}" for spec in config.paired_specs for kind in pairs),
             *(f"{spec.name}_loss_{word}" for spec in config.target_specs for word in ("hidden", "visible")),
         ]
@@ -86,10 +90,15 @@ class PretrainingTask(SourceTask):
         """Metrics that compare the samples of a batch with each other, where the model has two inputs."""
         if not config_of(model).paired_specs:
             return []
+        compared = ["retrieval"] if args.evaluation.diagnostics else []
+        tied = any(name.startswith(("contrastive", "matching")) for name in _loss_names(model))
+        compared += ["matching and negatives of the batch"] if tied else []
+        if not compared:
+            return []
         return [
-            "evaluation: retrieval, matching and negatives of the batch compare the samples of one batch with each "
-            f"other, so they are estimates for batches of {self.evaluation_batch(args)} (--evaluation.batch_size); "
-            "they do not depend on the number of processes"
+            f"evaluation: {', '.join(compared)} compare the samples of one batch with each other, so they are "
+            f"estimates for batches of {self.evaluation_batch(args)} (--evaluation.batch_size); they do not depend on "
+            "the number of processes"
         ]
 
     def maps(self, config: M33DConfig) -> Collection[str]:
@@ -128,7 +137,7 @@ class PretrainingTask(SourceTask):
         return digest if self.teacher is None else f"{digest}, teacher {self.teacher.digest()}"
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
-        """Losses, weighted as in Eq. 5 to 7 and with nothing hidden, and the diagnostics.
+        """Losses, weighted as in Eq. 5 to 7 and with nothing hidden, and the diagnostics (`evaluation.diagnostics`).
 
         Returns:
             "loss", "loss/<term>" (unweighted means; left out of both is a term that counted nothing, as distillation
@@ -140,7 +149,7 @@ class PretrainingTask(SourceTask):
             processes, as their batches are (`EvaluationSampler`) and train.batch_size has no say in them.
         """
         totals: dict[str, Tensor] = {}
-        names = list(cast(dict[str, float], model.loss_weights))
+        names = _loss_names(model)
         zero = torch.zeros((), dtype=torch.float64, device=accelerator.device)
 
         def add(name: str, value: Tensor) -> None:
@@ -154,7 +163,7 @@ class PretrainingTask(SourceTask):
             if self.teacher is not None:
                 inputs["teacher_features"] = self.teacher.features(inputs)
             with accelerator.autocast():
-                output = model(**inputs, output_diagnostics=True)
+                output = model(**inputs, output_diagnostics=self._diagnoses)
             for name in names:
                 add(f"sum/{name}", output.loss_sums[name])
                 add(f"count/{name}", output.loss_counts[name])
@@ -185,3 +194,7 @@ class PretrainingTask(SourceTask):
                 name = key.removeprefix("diagnostic/")
                 metrics[name] = value / found[f"rows/{name}"]
         return metrics
+
+
+def _loss_names(model: nn.Module) -> list[str]:
+    return list(cast(dict[str, float], model.loss_weights))

@@ -1,4 +1,4 @@
-"""Semantic segmentation from RGB: cross-entropy, mean IoU over one confusion matrix."""
+"""Semantic segmentation from RGB, depth or both: cross-entropy, mean IoU over one confusion matrix."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from m33d_hf.data.labels.census import LabelCensus, take_census
 from m33d_hf.data.loader.collation import SegmentationCollator
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources import source_options
 from m33d_hf.errors import ConfigError, LabelError
 from m33d_hf.evaluation.metrics import ConfusionMatrix
@@ -21,10 +22,14 @@ from m33d_hf.evaluation.position_floors import PositionMode
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.training.recipe.arguments import RunArguments
-from m33d_hf.training.tasks.base import Batch
-from m33d_hf.training.tasks.building import build_run_source, config_of, starting_config
+from m33d_hf.training.recipe.run_data import build_run_source
+from m33d_hf.training.tasks.base import Batch, Collator
+from m33d_hf.training.tasks.building import config_of, starting_config
 from m33d_hf.training.tasks.dense import DenseTask, MeanLoss
+from m33d_hf.training.tasks.task_inputs import check_depth_is_there, describe_inputs, source_of
 from m33d_hf.weights.formats.classes import class_names
+
+NO_CLASSES = "does not define its classes"
 
 
 class SemanticSegmentationTask(DenseTask):
@@ -37,6 +42,7 @@ class SemanticSegmentationTask(DenseTask):
     label_map = "segmentation"
     label_type = torch.int64
     floor_metrics = ("miou", "pixel_accuracy")
+    takes_inputs = True
 
     def new_floor(self, config: M33DConfig) -> PositionMode:
         """The commonest class of every position."""
@@ -58,7 +64,7 @@ class SemanticSegmentationTask(DenseTask):
             counted = args.data.source is not None and "num_classes" in source_options(args.data.source)
             also = "--data.options.num_classes N (maps of 0 to N - 1)" if counted else "--model.num_labels"
             raise ConfigError(
-                f"The source {args.data.source!r} does not define its classes; give --data.options.class_names (a list "
+                f"The source {args.data.source!r} {NO_CLASSES}; give --data.options.class_names (a list "
                 f"or a file) or {also}."
             )
         return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
@@ -67,10 +73,14 @@ class SemanticSegmentationTask(DenseTask):
         """Training data, and evaluation data or None.
 
         Raises:
-            ConfigError: data whose classes have other names than the model's, or the same in another order.
+            ConfigError: data whose classes have other names than the model's, or the same in another order; no depth
+                for a model that sees it.
             LabelError: training or evaluation labels with fewer than two classes, unless `data.allow_missing_classes`.
         """
         train_set, eval_set = super().build_datasets(args, model)
+        inputs = self.inputs_of(config_of(model))
+        check_depth_is_there(args, inputs, train_set.source, "training")
+        check_depth_is_there(args, inputs, source_of(eval_set), "evaluation")
         self._census = self._checked(args, model, train_set, train=True)
         self._checked(args, model, eval_set, train=False)
         return train_set, eval_set
@@ -82,12 +92,18 @@ class SemanticSegmentationTask(DenseTask):
             ConfigError, LabelError: see `build_datasets`.
         """
         dataset = super().build_eval_dataset(args, model)
+        check_depth_is_there(args, self.inputs_of(config_of(model)), source_of(dataset), "evaluation")
         self._checked(args, model, dataset, train=False)
         return dataset
 
+    def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
+        """Samples to inputs and labels; training hides depth."""
+        config = config_of(model)
+        return SegmentationCollator(config, inputs=self.inputs_of(config), train=train)
+
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
-        """The share of the data, the classes in the training labels, and warnings about missing ones."""
-        share = super().describe(args, model, dataset)
+        """Inputs, the share of the data, the classes in the training labels, and warnings about missing ones."""
+        share = [*describe_inputs(model, self.inputs_of(config_of(model))), *super().describe(args, model, dataset)]
         if self._census is None:
             return share
         return [*share, self._census.summary(), *(f"WARNING: {warning}" for warning in self._census.warnings())]
@@ -125,7 +141,8 @@ class SemanticSegmentationTask(DenseTask):
             return
         if len(found) > number or (named and len(found) != number):
             raise ConfigError(
-                f"The {what} data has {len(found)} classes, but the model has {number}; leave --model.num_labels out, "
+                f"The {what} data has {plural(len(found), 'class')}, but the model has {number}; leave "
+                "--model.num_labels out, "
                 "or set num_classes, class_names or label_map (--data.options) to match."
             )
         if known is None or not named:
@@ -143,6 +160,10 @@ class SemanticSegmentationTask(DenseTask):
         names = cast("dict[int, str]", config_of(model).id2label).values()
         floor = [f"floor/{name}" for name in self.floor_metrics] if args.evaluation.floor else []
         return ["miou", "pixel_accuracy", "mean_accuracy", "loss", *(f"iou/{name}" for name in names), *floor]
+
+    def answers(self, output: Any) -> Tensor:
+        """Class ids."""
+        return output.logits.argmax(dim=1)
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Metrics on the labels after the evaluation transform, from one confusion matrix over the whole data set.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +18,11 @@ from torch import nn
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.loader.collation import ClipClassificationCollator
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources import source_class
 from m33d_hf.data.sources.phases.base import PhaseSource
-from m33d_hf.errors import CheckpointError, ConfigError, MissingDependencyError
+from m33d_hf.data.sources.phases.synchrony import same_moments
+from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.evaluation.classification_metrics import (
     CONFUSION,
     CONFUSION_FIGURE,
@@ -31,19 +32,14 @@ from m33d_hf.evaluation.classification_metrics import (
     write_confusion,
     write_predictions,
 )
+from m33d_hf.evaluation.clip_floors import FLOOR_METRICS, ClassFloor
 from m33d_hf.evaluation.detection_metrics import mean_average_precision
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.recipe.arguments import RunArguments
+from m33d_hf.training.recipe.run_data import build_dataset, build_eval_dataset, build_run_datasets, names_training_data
 from m33d_hf.training.tasks.base import Batch, Collator, SourceTask, to_device
-from m33d_hf.training.tasks.building import (
-    build_eval_dataset,
-    build_initialised,
-    build_run_datasets,
-    config_of,
-    save_processor,
-    starting_config,
-)
+from m33d_hf.training.tasks.building import build_initialised, config_of, save_processor, starting_config
 from m33d_hf.training.tasks.class_balance import balanced_draws, describe_balance, is_balanced, weigh_classes
 from m33d_hf.training.tasks.class_numbers import class_table_of
 from m33d_hf.training.tasks.classes import (
@@ -55,24 +51,31 @@ from m33d_hf.training.tasks.classes import (
     labels_in_use,
     training_classes,
 )
+from m33d_hf.training.tasks.task_inputs import check_depth_is_there, describe_inputs, source_of
+from m33d_hf.visualization.confusion import write_confusion_figure
 
 
 class VideoClassificationTask(SourceTask):
     """Fine-tunes `M33DForVideoClassification` on clips (or images) with one label each.
 
     The classes and their names come from the training source; the classifier of a checkpoint is used only if its
-    classes are the same. Evaluation averages the softmax over the views of each video and writes, to the output folder,
-    predictions.csv (one line per video), confusion.csv and confusion_matrix.png of the last evaluation.
+    classes are the same. Evaluation averages the softmax over the views of each video, of several cameras of a case
+    also over the clips of one moment, and writes, to the output folder, predictions.csv (one line per video),
+    confusion.csv and confusion_matrix.png of the last evaluation.
     """
 
     metric = "top1"
     greater_is_better = True
     balances_classes = True
+    takes_inputs = True
 
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._rows = 0
         self._phases = False
+        self._together: dict[int, int] = {}
+        self._floor: ClassFloor | None = None
+        self._no_floor: str | None = None
 
     def build_model(self, args: RunArguments) -> nn.Module:
         """The model with the encoder of `init_from`, and its head if it has the same classes.
@@ -98,8 +101,8 @@ class VideoClassificationTask(SourceTask):
         return model
 
     def maps(self, config: M33DConfig) -> Collection[str]:
-        """RGB alone."""
-        return ("rgb",)
+        """The model's inputs."""
+        return self.inputs_of(config)
 
     def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
         """Views and soft targets."""
@@ -110,18 +113,32 @@ class VideoClassificationTask(SourceTask):
         """Training data, and evaluation data or None.
 
         Raises:
-            ConfigError: training or evaluation data whose classes are not the model's.
+            ConfigError: training or evaluation data whose classes are not the model's; no depth for a model that sees
+                it.
             DataError: a class without a training sample, unless `data.allow_missing_classes`.
         """
         config, names = config_of(model), names_of(model)
         adapted, maps = clip_arguments(args, config, names), self.maps(config)
         train_set, eval_set = build_run_datasets(adapted, config, labelled=True, multi_view=True, maps=maps)
+        inputs = self.inputs_of(config)
+        check_depth_is_there(args, inputs, train_set.source, "training")
+        check_depth_is_there(args, inputs, source_of(eval_set), "evaluation")
+        self._keep_depth_spec(inputs, train_set)
         check_same_classes(names, train_set, "training")
         check_every_class(args, train_set, names)
         if is_balanced(args):
             weigh_classes(args, model, self._labels(args, train_set), names)
         self._check_evaluation(names, eval_set)
+        if args.evaluation.floor and eval_set is not None:
+            self._take_floor(train_set, names)
         return train_set, eval_set
+
+    def _take_floor(self, train_set: SampleDataset, names: list[str]) -> None:
+        labels = labels_in_use(train_set)
+        if labels is None:
+            self._no_floor = "no trivial floor (evaluation.floor): the source does not know the classes of its clips"
+        else:
+            self._floor = ClassFloor(labels, names)
 
     def _labels(self, args: RunArguments, dataset: SampleDataset) -> list[np.ndarray]:
         """Per training clip its class, as an array of one.
@@ -142,25 +159,38 @@ class VideoClassificationTask(SourceTask):
         return balanced_draws(args, self._labels, dataset)
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
-        """Evaluation data only, or None.
+        """Evaluation data only, or None; the floor is that of the training split of the same data.
 
         Raises:
-            ConfigError: its classes are not the model's.
+            ConfigError: its classes are not the model's; no depth for a model that sees it.
         """
         config, names = config_of(model), names_of(model)
-        adapted = clip_arguments(args, config, names)
-        eval_set = build_eval_dataset(adapted, config, multi_view=True, maps=self.maps(config))
+        adapted, maps = clip_arguments(args, config, names), self.maps(config)
+        eval_set = build_eval_dataset(adapted, config, multi_view=True, maps=maps)
+        check_depth_is_there(args, self.inputs_of(config), source_of(eval_set), "evaluation")
         self._check_evaluation(names, eval_set)
+        if args.evaluation.floor and eval_set is not None and not args.dry_run:
+            if names_training_data(args):
+                self._take_floor(build_dataset(adapted, config, True, maps=maps), names)
+            else:
+                self._no_floor = "no trivial floor (evaluation.floor): it needs the training data, --data.root"
         return eval_set
+
+    def _keep_depth_spec(self, inputs: Sequence[str], dataset: SampleDataset) -> None:
+        """What the saved processor takes stored depth for, where the model sees any."""
+        self.depth_spec = dataset.source.depth_spec if "depth" in inputs else None
 
     def _check_evaluation(self, names: list[str], dataset: SampleDataset | None) -> None:
         if dataset is not None:
             check_same_classes(names, dataset, "evaluation")
             self._phases = isinstance(dataset.source, PhaseSource)
+            if isinstance(dataset.source, PhaseSource):
+                self._together = same_moments(dataset.source, dataset.indices)
 
     def build_collator(self, args: RunArguments, model: nn.Module, train: bool) -> Collator:
         """Views to pixels and targets; training erases, mixes and smooths."""
-        return ClipClassificationCollator(config_of(model), args.mixing, args.transforms, train=train)
+        config, inputs = config_of(model), self.inputs_of(config_of(model))
+        return ClipClassificationCollator(config, args.mixing, args.transforms, train=train, inputs=inputs)
 
     def describe(self, args: RunArguments, model: nn.Module, dataset: SampleDataset) -> list[str]:
         """Classes, share of the labels, views and mixing."""
@@ -172,11 +202,12 @@ class VideoClassificationTask(SourceTask):
         said = f"{' or '.join(mixed)} with probability {mixing.probability:g}" if mixed else "no mixing"
         segments, crops = args.evaluation.num_segments, args.evaluation.num_crops
         return [
+            *describe_inputs(model, self.inputs_of(config_of(model))),
             *describe_classes(args, dataset, names_of(model)),
             *(describe_balance(args, self._labels(args, dataset), names_of(model)) if is_balanced(args) else []),
             f"{batch}; {said}; label smoothing {mixing.label_smoothing:g}; random erasing {args.transforms.erasing:g}",
             f"clips: {config_of(model).num_frames} frames, {data.clip_sampling} sampling with stride "
-            f"{data.frame_stride}; evaluation of {segments} segment(s) x {crops} crop(s) per video",
+            f"{data.frame_stride}; evaluation of {plural(segments, 'segment')} x {plural(crops, 'crop')} per video",
         ]
 
     def describe_data(self, dataset: SampleDataset) -> dict[str, Any]:
@@ -191,23 +222,33 @@ class VideoClassificationTask(SourceTask):
         """What `evaluate` returns; average precisions only for clips of phases."""
         phases = issubclass(source_class(args.data.source), PhaseSource)
         precisions = ["map", *(f"ap/{name}" for name in names_of(model))] if phases else []
-        return ["top1", "top5", "mean_class_accuracy", "loss", "samples", *precisions]
+        floor = [f"floor/{name}" for name in FLOOR_METRICS] if args.evaluation.floor else []
+        return ["top1", "top5", "mean_class_accuracy", "loss", "samples", *precisions, *floor]
+
+    def closing_lines(self, metrics: Mapping[str, float]) -> list[str]:
+        """The model beside the trivial floors, where they were judged."""
+        if self._floor is None or any(f"floor/{name}" not in metrics for name in FLOOR_METRICS):
+            return [] if self._no_floor is None else [self._no_floor]
+        return self._floor.lines(metrics)
 
     def evaluate(self, model: nn.Module, loader: Iterable[Batch], accelerator: Accelerator) -> dict[str, float]:
         """Each video counts once, by the mean softmax of its views, for any number of processes.
 
         Returns:
             See `ScoreTable.metrics`; for clips of phases also "map", the mean over the phases that occur of their
-            average precision, and "ap/<phase>" of each.
+            average precision, and "ap/<phase>" of each; with `evaluation.floor`, `ClassFloor.metrics`.
         """
         names = names_of(model)
         scores = VideoScores(len(names))
         for batch in loader:
             self._add_batch(model, batch, scores, accelerator)
-        table = scores.gather(accelerator).table()
+        scores = scores.gather(accelerator)
+        table = (scores.joined(self._together) if self._together else scores).table()
         metrics = table.metrics()
         if self._phases:
             metrics |= _average_precisions(table, names)
+        if self._floor is not None:
+            metrics |= self._floor.metrics(table)
         if self._folder is not None:
             _on_main(accelerator, lambda folder: write_results(table, names, folder), self._folder)
         return metrics
@@ -220,14 +261,16 @@ class VideoClassificationTask(SourceTask):
 
     def _add_batch(self, model: nn.Module, batch: Batch, scores: VideoScores, accelerator: Accelerator) -> None:
         """Score the views of a batch, as many at once as `evaluation.batch_size` says."""
-        if "pixel_values" not in batch:
+        if "labels" not in batch:
             return
-        pixels, labels, meta = batch["pixel_values"], batch["labels"], batch["meta"]
+        labels, meta = batch["labels"], batch["meta"]
+        given = {name: value for name, value in batch.items() if name not in ("labels", "meta")}
         rows = meta["views"]
-        step = self._rows or len(pixels)
-        for start in range(0, len(pixels), step):
+        step = self._rows or len(labels)
+        for start in range(0, len(labels), step):
             part = slice(start, start + step)
-            inputs = to_device({"pixel_values": pixels[part], "meta": meta}, accelerator.device)
+            parts = {name: value[part] for name, value in given.items()}
+            inputs = to_device({**parts, "meta": meta}, accelerator.device)
             with accelerator.autocast():
                 logits = model(**inputs).logits
             scores.update(
@@ -241,7 +284,8 @@ class VideoClassificationTask(SourceTask):
     def save_processor(self, model: nn.Module, args: RunArguments, folder: Path) -> None:
         """Write the preprocessing of this run's evaluation to `folder`."""
         # Several crops always cover the canvas, whatever `transforms.eval_crop` says.
-        save_processor(config_of(model), args, folder, several_crops=args.evaluation.num_crops > 1)
+        crops = args.evaluation.num_crops > 1
+        save_processor(config_of(model), args, folder, several_crops=crops, depth_spec=self.depth_spec)
 
 
 def names_of(model: nn.Module) -> list[str]:
@@ -259,12 +303,7 @@ def write_results(table: ScoreTable, names: list[str], folder: Path) -> None:
     write_predictions(table, names, folder / PREDICTIONS)
     matrix = table.confusion()
     write_confusion(matrix, names, folder / CONFUSION)
-    from m33d_hf.visualization.confusion import confusion_figure
-
-    try:
-        confusion_figure(matrix, names, folder / CONFUSION_FIGURE)
-    except MissingDependencyError as error:
-        print(f"no {CONFUSION_FIGURE}: {error}", file=sys.stderr)
+    write_confusion_figure(matrix, names, folder / CONFUSION_FIGURE)
 
 
 def _average_precisions(table: ScoreTable, names: list[str]) -> dict[str, float]:

@@ -93,6 +93,16 @@ def random_pixels(shape: Sequence[int], seed: int) -> Tensor:
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
 
 
+def random_depth(shape: Sequence[int], seed: int) -> Tensor:
+    """Normally distributed values, similar to standardised depth, with holes (NaN): in a corner of all, and all of the
+    first row where there are several."""
+    depth = random_pixels(shape, seed + 1000)
+    depth[..., : shape[-2] // 2, : shape[-1] // 2] = torch.nan
+    if shape[0] > 1:
+        depth[0] = torch.nan
+    return depth
+
+
 def plain(differences: Sequence[Difference]) -> list[dict[str, Any]]:
     """The differences for JSON."""
     return [{"input": list(each.shape), "largest": each.largest, "relative": each.relative} for each in differences]

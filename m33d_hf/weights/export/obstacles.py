@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from m33d_hf.errors import ExportError
-from m33d_hf.weights.export.source import DETECTOR, Source
+from m33d_hf.weights.export.source import CLASSIFIER, DETECTOR, Source
 
 
 def refuse_obstacles(source: Source, target: str) -> None:
@@ -21,7 +21,7 @@ def refuse_obstacles(source: Source, target: str) -> None:
 def _any(source: Source) -> list[str]:
     if source.kind == DETECTOR:
         return [
-            "M33DForVideoActionDetection reads whole videos with a recurrent network; load the folder with "
+            "M33DForVideoActionDetection reads whole videos with a temporal model; load the folder with "
             "M33DForVideoClassification and save that to export its encoder and clip classifier"
         ]
     return []
@@ -29,6 +29,11 @@ def _any(source: Source) -> list[str]:
 
 def _videomae(source: Source) -> list[str]:
     config, found = source.config, []
+    if source.kind == CLASSIFIER and source.model.task_fusion is not None and config.task_fusion == "concatenation":
+        found.append(
+            "task_fusion is 'concatenation', whose linear layer RGB passes also where there is no depth, but VideoMAE "
+            "has none; --to onnx and --to torch_export support it"
+        )
     if config.use_cls_token:
         found.append("use_cls_token is True, but VideoMAE has no class token; export a model trained without one")
     if config.global_token:

@@ -11,9 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from m33d_hf.errors import ExportError, MissingDependencyError
-from m33d_hf.weights.export.agreement import Difference, demand, difference, plain, random_pixels
-from m33d_hf.weights.export.graphs import INPUT, build_program, compare, described, output_name, tried_shapes
+from m33d_hf.errors import ExportError, MissingDependencyError, first_line
+from m33d_hf.weights.export.agreement import Difference, demand, difference, plain
+from m33d_hf.weights.export.graphs import (
+    Inputs,
+    build_program,
+    compare,
+    described,
+    input_names,
+    output_name,
+    random_inputs,
+    tried_shapes,
+)
 from m33d_hf.weights.export.source import Source
 from m33d_hf.weights.export.staging import versions
 
@@ -47,7 +56,7 @@ def write_onnx(source: Source, folder: Path, tolerance: float, opset: int, half:
         program = torch.onnx.export(
             build_program(source),
             dynamo=True,
-            input_names=[INPUT],
+            input_names=list(input_names(source).values()),
             output_names=[output],
             opset_version=opset,
             verbose=False,
@@ -80,15 +89,16 @@ def _need_packages() -> None:
         import onnxscript
     except ImportError as error:
         raise MissingDependencyError(
-            f"--to onnx requires {', '.join(PACKAGES)}: pip install 'm33d-hf[export]' ({error})."
+            f"--to onnx requires {', '.join(PACKAGES)}: pip install 'm33d-hf[export]' ({first_line(error)})."
         ) from error
     assert onnx and onnxruntime and onnxscript
 
 
 def _name_sides(model: Any, told: dict[str, Any]) -> None:
     """Name dynamic dimensions batch, height and width, as in the report, instead of with the exporter's symbols."""
-    for value, part in ((model.graph.input[0], "input"), (model.graph.output[0], "output")):
-        for dimension, name in zip(value.type.tensor_type.shape.dim, told[part]["shape"], strict=True):
+    sides = zip([*model.graph.input, model.graph.output[0]], [*told["inputs"], told["output"]], strict=True)
+    for value, part in sides:
+        for dimension, name in zip(value.type.tensor_type.shape.dim, part["shape"], strict=True):
             if dimension.dim_param:
                 dimension.dim_param = name
     del model.graph.value_info[:]  # with the old symbols; runtimes infer them again
@@ -103,13 +113,14 @@ def _forget_places(model: Any) -> None:
         del each.metadata_props[:]
 
 
-def _session(file: Path, output: str) -> Callable[[Tensor], Tensor]:
+def _session(file: Path, output: str) -> Callable[[Inputs], Tensor]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
-    def run(pixels: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([output], {INPUT: pixels.numpy()})[0])
+    def run(inputs: Inputs) -> Tensor:
+        given = {name: each.numpy() for name, each in inputs.items()}
+        return torch.from_numpy(session.run([output], given)[0])
 
     return run
 
@@ -151,10 +162,11 @@ def _half_activations(source: Source) -> Difference:
         ExportError: numbers overflow.
     """
     shape = tried_shapes(source)[0]
-    pixels = random_pixels(shape, 0)
-    expected = source.model(**{INPUT: pixels})[output_name(source)]
+    inputs = random_inputs(source, shape, 0)
+    expected = source.model(**inputs)[output_name(source)]
     rounded = copy.deepcopy(source.model).half()
     try:
-        return difference(shape, expected, rounded(**{INPUT: pixels.half()})[output_name(source)])
+        halves = {name: each.half() for name, each in inputs.items()}
+        return difference(shape, expected, rounded(**halves)[output_name(source)])
     except ExportError as error:
         raise ExportError(f"{source.name} in float16: {error} Export without it: --no_fp16.") from error

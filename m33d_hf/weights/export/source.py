@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import m33d_hf
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import CheckpointError, ExportError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.encoder_m33d import M33DEmbeddings, M33DEncoder, as_clip
@@ -34,12 +35,14 @@ class Source:
         folder: location of config, weights and processor.
         kind: name of the class that was saved, one of CLASSES.
         model: that class with its weights, float32, in eval mode.
+        given: what a graph of it is given: "rgb", "depth" or both; stock classes see RGB.
     """
 
     name: str
     folder: Path
     kind: str
     model: Any
+    given: tuple[str, ...] = ("rgb",)
 
     @property
     def config(self) -> M33DConfig:
@@ -80,7 +83,7 @@ def load_source(name: str) -> Source:
 
     Raises:
         CheckpointError: no model of ours, or its weights are missing or incomplete.
-        ExportError: its configuration names no class of ours, or the model has no RGB.
+        ExportError: its configuration names no class of ours, or an encoder without RGB.
     """
     own = find_own(name)
     if own is None or not own.config:
@@ -93,8 +96,8 @@ def load_source(name: str) -> Source:
     named = list(config.architectures or [])
     if len(named) != 1 or named[0] not in CLASSES:
         raise ExportError(f"{folder / 'config.json'}: architectures is {named}; expected one of {', '.join(CLASSES)}.")
-    if "rgb" not in [spec.name for spec in config.input_specs]:
-        raise ExportError(f"{name} has no RGB encoder (modalities); only RGB models can be exported.")
+    if named[0] not in TASK_MODELS and "rgb" not in [spec.name for spec in config.input_specs]:
+        raise ExportError(f"{name} has no RGB encoder (modalities); of encoders, only that of RGB can be exported.")
     own_arguments = {"modalities": ["rgb"]} if named[0] == ENCODERS else {}
     model, told = getattr(m33d_hf, named[0]).from_pretrained(
         folder,
@@ -106,5 +109,9 @@ def load_source(name: str) -> Source:
     )
     if told["missing_keys"]:
         missing = sorted(told["missing_keys"])
-        raise CheckpointError(f"{name}: {len(missing)} weights of {named[0]} are missing, the first is {missing[0]!r}.")
-    return Source(name, folder, named[0], model.eval())
+        raise CheckpointError(
+            f"{name}: {plural(len(missing), 'weight')} of {named[0]} {agree(len(missing), 'is', 'are')} missing, "
+            f"the first is {missing[0]!r}."
+        )
+    given = config.task_input_names if named[0] in TASK_MODELS else ("rgb",)
+    return Source(name, folder, named[0], model.eval(), given)

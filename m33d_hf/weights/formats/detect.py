@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConversionError
 from m33d_hf.weights.formats import (
     dinov2,
@@ -85,7 +86,7 @@ def detect_format(tensors: Mapping[str, Tensor], origin: str = "checkpoint") -> 
     sample = ", ".join(f"{key} {tuple(tensor.shape)}" for key, tensor in list(tensors.items())[:5])
     known = "; ".join(table.name for table in FORMATS.values())
     raise ConversionError(
-        f"{origin}: {len(tensors)} tensors in an unknown layout (first keys: {sample})."
+        f"{origin}: {plural(len(tensors), 'tensor')} in an unknown layout (first keys: {sample})."
         f" Known formats: {known}; each is recognised by its patch embedding kernel (4-D image, 5-D clip)."
     )
 

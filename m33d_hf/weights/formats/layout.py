@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import ConversionError, nearest_name_hint
 
 QKV_PARTS = ("q", "k", "v")
@@ -241,7 +242,8 @@ def _refuse_gaps(names: Iterable[str], table: FormatTable) -> None:
         missing = [n for n in range(len(found)) if str(n) not in found]
         if missing:
             raise ConversionError(
-                f"{table.name}: {part} has {len(found)} numbered layers, but layer {missing[0]} is missing. The file is"
+                f"{table.name}: {part} has {plural(len(found), 'numbered layer')}, but layer {missing[0]} is "
+                "missing. The file is"
                 " incomplete or its keys were renamed."
             )
 

@@ -62,7 +62,7 @@ def test_scenes_of_one_unit_may_differ(tmp_path: Path):
 def test_sequences_of_another_unit_are_named_and_can_be_stated(tmp_path: Path):
     for name, scale in (("a", 1000), ("b", 1000), ("c", 5000)):
         write(tmp_path, range(6), scale, f"{name}/depth")
-    with pytest.raises(DepthUnitError, match=r"1 sequences hold .*'c'.*depth_unit"):
+    with pytest.raises(DepthUnitError, match=r"1 sequence holds .*'c'.*depth_unit"):
         FolderSource(tmp_path, unit="clips")
     source = FolderSource(tmp_path, unit="clips", depth_unit={"c": "tum", "*": "mm"})
     assert source.depth_spec is not None and source.depth_spec.unit == "millimetre"

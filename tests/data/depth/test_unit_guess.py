@@ -38,7 +38,9 @@ def test_millimetres_are_recognised_and_the_median_is_said(tmp_path: Path, caplo
     assert found.invalid_fraction == pytest.approx(0.1125, abs=1e-9)
     assert found.saturated_fraction == pytest.approx(0.0125)
     assert f"{found.median:.3g} m" in found.message and "% invalid (1.2% saturated)" in found.message
-    assert found.message in caplog.text
+    (logged,) = caplog.messages
+    assert [line.strip() for line in logged.splitlines()] == list(found.lines)
+    assert len(found.lines) > 1 and max(map(len, found.lines)) < 180, "lines that can be read"
 
 
 @pytest.mark.parametrize(("scale", "unit"), [(5000, "tum"), (10000, "tenth_millimetre")])
@@ -62,7 +64,9 @@ def test_integer_scales_without_marks_are_asked_for(tmp_path: Path, scale: int, 
 def test_alternative_is_named_when_two_units_are_plausible(tmp_path: Path):
     found = detect_depth_spec(write(tmp_path, room(1000, 2.5, 5.0)))
     assert found.spec.unit == "millimetre"
-    assert "depth_unit=tum" in found.message
+    median = found.median * 1000 / 5000  # stored millimetres read as 1/5000 m
+    assert found.lines[-1].startswith("less plausible units") and "--data.options.depth_unit" in found.lines[-1]
+    assert f"tum {median:.3g} m" in found.lines[-1]
 
 
 @pytest.mark.parametrize("wrapped", [0.0, 0.028, 0.16, 0.3])

@@ -103,4 +103,4 @@ def test_incomplete_files_are_listed_and_do_not_count(tmp_path):
     assert count_skipped(tmp_path) == "2 incomplete and used up to where they end, see skipped_files.csv there"
     ledger.record(meta(range(4), FILES[:1]))  # a frame of one of them is damaged besides
     assert read_skipped(tmp_path / FILE_NAME) == [*lacking, FILES[0]] and ledger.over_budget()
-    assert count_skipped(tmp_path).startswith("1 file(s) left out, 2 incomplete")
+    assert count_skipped(tmp_path).startswith("1 file left out, 2 incomplete")

@@ -79,3 +79,23 @@ def test_leaving_ends_the_thread_and_closes_the_generator(leaves: str) -> None:
             raise ValueError
     assert closed == ["m33d-read-ahead"]  # where it ran
     assert not [thread for thread in threading.enumerate() if thread.name == "m33d-read-ahead"]
+
+
+def test_who_waits_too_long_is_told_and_who_wants_to_stop_can() -> None:
+    release, stop = threading.Event(), threading.Event()
+
+    def hanging() -> Iterator[int]:
+        yield 1
+        release.wait(20)
+
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"no item for 0\.3 s"), read_ahead(hanging(), 1, patience=0.3) as items:
+        assert next(items) == 1
+        next(items)
+    assert 0.3 <= time.monotonic() - begun < 15
+    with read_ahead(hanging(), 1, patience=20, stop=stop) as items:
+        assert next(items) == 1
+        threading.Timer(0.2, stop.set).start()
+        assert list(items) == []
+    assert time.monotonic() - begun < 18
+    release.set()

@@ -8,7 +8,7 @@ from m33d_hf.data.loader.skip_list import SkipList
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.training.recipe.parsing import parse_arguments
-from m33d_hf.training.tasks.building import run_rows
+from m33d_hf.training.recipe.run_data import run_rows
 
 
 def listed(path: Path, *entries: SkippedFile) -> SkipList:

@@ -44,8 +44,8 @@ def test_unreadable_and_unpaired_files_are_told(tmp_path: Path):
     (entry,) = first_look(looked_at).unusable
     assert entry.path == str(broken) and "truncated" in entry.reason
     text = told(looked_at)
-    assert f"PROBLEM (train): 1 files or frames cannot be read: {broken}" in text
-    assert "note (train): 1 files are not used by the source, the first: color/4.png" in text
+    assert f"PROBLEM (train): 1 file or frame cannot be read: {broken}" in text
+    assert "note (train): 1 file is not used by the source, the first: color/4.png" in text
 
 
 def test_frames_are_spread_over_the_samples_and_small_ones_are_warned_about(tmp_path: Path):
@@ -56,7 +56,7 @@ def test_frames_are_spread_over_the_samples_and_small_ones_are_warned_about(tmp_
     assert first_look(stills, frames=3).samples == 3, "no more are opened, whose length is known"
     save(tmp_path / "depth/5.png", np.zeros((24, 32), np.uint16))
     text = told(subject(FolderSource(tmp_path), least_side=32))
-    assert "smaller than the model's patch of 32" in text and "1 of 10 samples have no valid depth" in text
+    assert "smaller than the model's patch of 32" in text and "1 of 10 samples has no valid depth" in text
 
 
 def test_of_many_videos_only_some_are_opened_and_bad_ones_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -96,5 +96,5 @@ def test_videos_shorter_than_a_clip_are_counted(tmp_path: Path):
     write_frames(tmp_path / "a", 4)
     write_frames(tmp_path / "b", 9)
     source = FolderSource(tmp_path, unit="clips")
-    assert "1 of 2 clips or videos are shorter (from 4 frames) than the 6 source frames" in told(subject(source, 6))
+    assert "1 of 2 clips or videos is shorter (from 4 frames) than the 6 source frames" in told(subject(source, 6))
     assert "shorter" not in told(subject(source, 4))

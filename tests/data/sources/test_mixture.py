@@ -22,7 +22,7 @@ from m33d_hf.data.sources.mixture import MixtureSource, counts_of, read_members
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import parse_arguments
-from m33d_hf.training.tasks.building import build_run_source
+from m33d_hf.training.recipe.run_data import build_run_source
 
 
 @pytest.fixture(scope="module")

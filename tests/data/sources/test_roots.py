@@ -17,8 +17,8 @@ from m33d_hf.data.sources.roots import RootsSource, held_out, name_roots
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.recipe.run_data import build_dataset, build_run_source
 from m33d_hf.training.run.seen_videos import video_groups
-from m33d_hf.training.tasks.building import build_dataset, build_run_source
 
 SCENES = {"a": 4, "b": 5, "c": 6}
 

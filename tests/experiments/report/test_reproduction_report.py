@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,12 @@ from scipy import stats
 
 from helpers.reproduction_results import made_results
 from m33d_hf.errors import ConfigError, MissingDependencyError
-from m33d_hf.experiments.reading import as_tables
 from m33d_hf.experiments.report import figures, reproduction
-from m33d_hf.experiments.report.reproduction import (
-    BEGIN,
-    END,
-    SHOWN_TABLES,
-    evidence_section,
-    one_line,
-    readme_section,
-    summary,
-    update_documents,
-    write_reports,
-)
+from m33d_hf.experiments.report.reproduction import one_line, summary, write_reports
 from m33d_hf.experiments.report.results import load_results
 from m33d_hf.experiments.report.tables import grid_table, overview_table, pretraining_table, result_table, seeds_table
-from m33d_hf.visualization.document import Table
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMITTED = ROOT / "results" / "rooms" / "results.json"
 
 
 def _write(folder: Path, results: dict[str, Any]) -> tuple[str, str, str]:
@@ -89,9 +75,24 @@ def _half_width(results: dict[str, Any], table: dict[str, Any], column: str) -> 
     return float(stats.t.ppf(0.975, df) * np.sqrt(residual @ residual / df * 2 / max(counts)))
 
 
+def _averaged(results: dict[str, Any]) -> dict[str, Any]:
+    """With one row per encoder: the mean of its fine-tunings, failed where one of them is."""
+    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in results["rows"]:
+        groups.setdefault((row["variant"], row["column"], row["seed"]), []).append(row)
+    rows = [
+        {"variant": variant, "column": column, "seed": seed,
+         "value": np.mean([row["value"] for row in found]) if all(row["status"] == "done" for row in found) else None,
+         "status": "done" if all(row["status"] == "done" for row in found) else "failed"}
+        for (variant, column, seed), found in groups.items()
+    ]  # fmt: skip
+    return {**results, "rows": rows}
+
+
 def recompute(results: dict[str, Any], text: str) -> int:
     """Hold every cell of every result table and of the long form against numpy on the raw rows; return the count."""
-    tables = _markdown_tables(text)
+    tables, everything = _markdown_tables(text), results
+    results = _averaged(results)
     checked = 0
     for table in results["tables"]:
         if not table["columns"]:
@@ -116,7 +117,9 @@ def recompute(results: dict[str, Any], text: str) -> int:
                     [values.min(), values.max()], abs=0.00501
                 )
                 seeds = [float(x) for x in re.findall(r"\d+\.\d+", detail[6])]
-                assert sorted(seeds) == pytest.approx(sorted(values.tolist()), abs=0.00501)
+                measured = [100 * r["value"] for r in everything["rows"] if r["status"] == "done"
+                            and (r["variant"], r["column"]) == (row["variant"], column)]  # fmt: skip
+                assert sorted(seeds) == pytest.approx(sorted(measured), abs=0.00501)
                 assert (f"({len(raw) - len(values)} failed)" in said) == (len(values) < len(raw))
                 if len(values) > 1:
                     std = values.std(ddof=1)
@@ -135,6 +138,18 @@ def recompute(results: dict[str, Any], text: str) -> int:
 
 def test_every_number_of_the_tables_is_found_again(written: tuple[Path, str, str, str]) -> None:
     assert recompute(made_results(), written[2]) == 4 * 2 + 5 * 2 + 7 + 6 * 2
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_fine_tunings_of_one_encoder_are_no_seeds_of_their_own(tmp_path: Path) -> None:
+    results = made_results()
+    again = [
+        {**row, "draw": 1, "value": row["value"] + 0.01 * row["seed"]} for row in results["rows"] if row.get("value")
+    ]
+    results["rows"] += again
+    _, tables, _ = _write(tmp_path, results)
+    assert recompute(results, tables) == 37
+    assert "n = 3" in tables and "n = 6" not in tables
 
 
 def test_what_is_missing_is_said(written: tuple[Path, str, str, str]) -> None:
@@ -236,71 +251,6 @@ def test_summary_has_a_sentence_per_question() -> None:
     assert all(sentence.startswith("**Does") for sentence in summary(made_results())[:4])
 
 
-def _documents(folder: Path, text: str) -> tuple[Path, Path]:
-    """README.md and docs/evidence.md of `folder`, both holding `text`."""
-    (folder / "docs").mkdir()
-    found = folder / "README.md", folder / "docs" / "evidence.md"
-    for path in found:
-        path.write_text(text, encoding="utf-8")
-    return found
-
-
-def test_sections_are_put_between_the_markers_of_both_documents(tmp_path: Path) -> None:
-    readme, evidence = _documents(tmp_path, f"# Title\n\nbefore\n\n{BEGIN}\nearlier\n{END}\n\nafter\n")
-    results = made_results()
-    assert update_documents(tmp_path, results) == [readme, evidence]
-    for path in (readme, evidence):
-        text = path.read_text(encoding="utf-8")
-        assert text.startswith("# Title\n\nbefore\n\n") and text.endswith("\n\nafter\n") and "earlier" not in text
-        assert "45.0" in text and "the paper's number" not in text
-    assert readme_section(results) in readme.read_text(encoding="utf-8")
-    assert evidence_section(results) in evidence.read_text(encoding="utf-8")
-    assert "Does winning help?" in evidence_section(results) and "Does" not in readme_section(results)
-    assert update_documents(tmp_path, results) == [], "nothing changes the second time"
-
-
-@pytest.mark.parametrize("text", ["no markers", f"{BEGIN} only one", f"{END}\n{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"])
-@pytest.mark.parametrize("broken", ["README.md", "docs/evidence.md"])
-def test_a_document_without_its_markers_is_an_error_and_all_stay(tmp_path: Path, text: str, broken: str) -> None:
-    documents = _documents(tmp_path, f"{BEGIN}{END}")
-    (tmp_path / broken).write_text(text, encoding="utf-8")
-    before = [path.read_text(encoding="utf-8") for path in documents]
-    with pytest.raises(ConfigError, match=rf"{broken} must have one line .*--update_readme"):
-        update_documents(tmp_path, made_results())
-    assert [path.read_text(encoding="utf-8") for path in documents] == before
-
-
-@pytest.mark.parametrize("other", [{"budget": "small"}, {"name": "longer"}])
-def test_documents_are_not_written_from_other_results(tmp_path: Path, other: dict[str, str]) -> None:
-    documents = _documents(tmp_path, f"{BEGIN}{END}")
-    with pytest.raises(ConfigError, match="the full reproduction, but these are results of"):
-        update_documents(tmp_path, {**made_results(), **other})
-    assert {path.read_text(encoding="utf-8") for path in documents} == {f"{BEGIN}{END}"}
-
-
-def test_the_documents_are_updated_from_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from m33d_hf.scripts.reproduce import main
-
-    monkeypatch.chdir(tmp_path)
-    Path("results/rooms").mkdir(parents=True)
-    assert main(["--update_readme"]) == 2 and "results.json" in capsys.readouterr().err
-    Path("results/rooms/results.json").write_text(json.dumps(made_results()), encoding="utf-8")
-    assert main(["--update_readme"]) == 2 and "there is no README.md" in capsys.readouterr().err
-    Path("README.md").write_text(f"{BEGIN}{END}\n", encoding="utf-8")
-    assert main(["--update_readme"]) == 2 and "there is no docs/evidence.md" in capsys.readouterr().err
-    Path("docs").mkdir()
-    Path("docs/evidence.md").write_text(f"{BEGIN}{END}\n", encoding="utf-8")
-    assert main(["--update_readme"]) == 0 and main(["--update_readme"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "updated: README.md, docs/evidence.md",
-        "README.md and docs/evidence.md are up to date",
-    ]
-    assert Path("README.md").read_text(encoding="utf-8") == readme_section(made_results()) + "\n"
-    assert Path("docs/evidence.md").read_text(encoding="utf-8") == evidence_section(made_results()) + "\n"
-
-
 def test_the_overview_puts_rows_of_one_label_into_one_row() -> None:
     results = made_results()
     table = next(t for t in results["tables"] if "semseg-200" in t["columns"])
@@ -313,49 +263,25 @@ def test_the_overview_puts_rows_of_one_label_into_one_row() -> None:
     assert lines["trivial floor"] == ["45.0", "9.0"]
 
 
-def test_documents_come_from_the_committed_results() -> None:
-    results, hint = as_tables(load_results(COMMITTED.parent)), "run python scripts/reproduce.py --update_readme"
-    assert readme_section(results) in (ROOT / "README.md").read_text(encoding="utf-8"), hint
-    assert evidence_section(results) in (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8"), hint
-    assert isinstance(result_table(results, results["tables"][0]), Table)
+def test_what_the_readme_says_in_short_is_in_the_answers() -> None:
+    said = (ROOT / "README.md").read_text(encoding="utf-8").partition("In short: at equal steps")[2]
+    steps, _, rest = " ".join(said.split()).partition("; at equal FLOPs")
+    answers = (ROOT / "results" / "core" / "answers.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| M33D\+ at equal steps \| .*\*\*better by (\S+) to (\S+)\*\* \|", answers)
+    assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", steps) == rows and len(rows) == 2
+    nothing = re.search(r"over MAE at equal FLOPs \| mIoU .* no difference larger than (\S+) \|", answers)
+    assert nothing and f"nothing larger than {nothing[1]} mIoU" in rest
+    confirmed = (ROOT / "results" / "confirm" / "answers.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| over MAE at equal FLOPs \| .*\*\*better by (\S+) to (\S+)\*\* \|", confirmed)
+    assert re.findall(r"(\S+) to (\S+) (?:mIoU|δ1)", rest) == rows and len(rows) == 2
+    assert re.search(r"M33D \(literal\) \| mIoU .* no difference larger", answers)
+    assert len(re.findall(r"M33D \(literal\) at equal steps .*worse by", answers)) == 2
 
 
-def test_the_readmes_cells_are_those_of_the_tables_and_answers() -> None:
-    """Means as in tables.md; verdicts as in answers.md, where they stand behind the interval that they are made of."""
-    results = as_tables(load_results(COMMITTED.parent))
-    tables = _markdown_tables((COMMITTED.parent / "tables.md").read_text(encoding="utf-8"))
-    said = (COMMITTED.parent / "answers.md").read_text(encoding="utf-8")
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme_section(results).splitlines()[1:]]
-    header, body = lines[0], [line for line in lines[2:] if len(line) > 1]
-    assert len(header) == 5 and len(body) == 11
-    titles = {t["title"] for t in results["tables"] if t["id"] in SHOWN_TABLES}
-    cells = {
-        (line[0], title): cell
-        for name in titles
-        for line in tables[name][2:]
-        for title, cell in zip(tables[name][0], line, strict=True)
-    }
-    verdicts = 0
-    for label, *values in body:
-        for title, value in zip(header[1:], values, strict=True):
-            mean, _, verdict = value.partition(", ")
-            assert mean == cells.get((label, title), "").split(" ")[0]
-            if verdict:
-                verdicts += 1
-                assert re.search(rf"{re.escape(title)} \|.*\| \*{{0,2}}{re.escape(verdict)}\*{{0,2}} \|", said), value
-    assert verdicts == 6 * 3 + 3 + 3 + 1
+# A demo's report has another form, which test_demo_report.py reads.
+TABLES = sorted(path.parent for path in (ROOT / "results").rglob("results.json") if "demo" not in path.parent.name)
 
 
-def test_what_the_readme_says_of_the_longer_plan_is_in_its_table() -> None:
-    said = (ROOT / "README.md").read_text(encoding="utf-8").partition("With five times the samples")[2]
-    tables = _markdown_tables((ROOT / "results" / "longer" / "tables.md").read_text(encoding="utf-8"))
-    rows = {line[0]: line for line in tables["Segmentation and depth after five times the samples"]}
-    numbers = re.findall(r"(\d+\.\d) against (\d+\.\d) mIoU, (\d+\.\d) against (\d+\.\d) δ1", said)
-    assert numbers == [tuple(rows[name][place].split()[0] for place in (2, 4) for name in ("M33D+", "scratch"))]
-
-
-@pytest.mark.parametrize("folder", sorted(path.parent.name for path in (ROOT / "results").glob("*/results.json")))
-def test_committed_tables_come_from_the_committed_results(folder: str) -> None:
-    results = load_results(ROOT / "results" / folder)
-    tables = (ROOT / "results" / folder / "tables.md").read_text(encoding="utf-8")
-    assert recompute(dict(results), tables) > 0
+@pytest.mark.parametrize("folder", TABLES, ids=lambda path: path.relative_to(ROOT / "results").as_posix())
+def test_committed_tables_come_from_the_committed_results(folder: Path) -> None:
+    assert recompute(dict(load_results(folder)), (folder / "tables.md").read_text(encoding="utf-8")) > 0

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import pipeline
 
-from helpers.depth_models import write_pictures
+from helpers.depth_models import shake, write_pictures
 from helpers.prediction import ALONE, NAMES, options, save_clips, save_phases
+from helpers.tiny import CLIP, tiny_config
 from helpers.videos import write_video
-from m33d_hf.errors import DataError
+from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.detection_files import detect_all
 from m33d_hf.inference.prediction.clips import spread
 from m33d_hf.inference.prediction.running import PredictionSummary, predict
@@ -73,6 +75,86 @@ def test_probabilities_of_several_clips_are_averaged(clips: Path, tmp_path: Path
     rows = rows_of(tmp_path / "out/classes.csv")
     assert len(rows) == 2 and [int(row["class_id"]) for row in rows] == mean.topk(2).indices.tolist()
     assert [float(row["probability"]) for row in rows] == pytest.approx(mean.topk(2).values.tolist(), abs=1e-5)
+
+
+def save_rgbd(folder: Path, *inputs: str) -> Path:
+    """A clip classifier that sees these inputs, depth in millimetres."""
+    config = tiny_config(**CLIP, id2label=NAMES, label2id={name: n for n, name in NAMES.items()}, task_inputs=inputs)
+    model = M33DForVideoClassification(config)
+    shake(model, 0)
+    model.save_pretrained(folder)
+    M33DVideoProcessor.from_model_config(config, depth_unit="millimetre", frame_stride=2).save_pretrained(folder)
+    return folder
+
+
+def save_depth(folder: Path, frames: int, factor: int = 1) -> np.ndarray:
+    """(T, 48, 60) uint16 millimetres, as stored in a folder of numbered PNGs times `factor`."""
+    rng = np.random.default_rng(frames)
+    maps = rng.integers(0, 4000, (frames, 48, 60)).astype(np.uint16)
+    folder.mkdir(parents=True)
+    for number, values in enumerate(maps):
+        Image.fromarray((values * factor).astype(np.uint16)).save(folder / f"{number:03d}.png")
+    return maps
+
+
+def expected_shares(model: Path, video: Path, frames: list[int], maps: np.ndarray | None) -> list[float]:
+    network = M33DForVideoClassification.from_pretrained(model).eval()
+    processor = M33DVideoProcessor.from_pretrained(model)
+    depth = {} if maps is None else {"depth": [maps[frames]]}
+    inputs = processor([read_video(video, frames)], do_sample_frames=False, return_tensors="pt", **depth)
+    with torch.no_grad():
+        return network(**inputs).logits.softmax(-1)[0].tolist()
+
+
+def test_depth_beside_the_videos_where_there_is_any(tmp_path: Path) -> None:
+    """A folder of maps, in the unit that its own depth_spec.json says; a video without it, and one that lacks some."""
+    model = save_rgbd(tmp_path / "model", "rgb", "depth")
+    videos = [write_video(tmp_path / f"in/v{n}.mp4", 12, size=(48, 60)) for n in range(3)]
+    maps = save_depth(tmp_path / "maps/v0", 12, factor=10)
+    save_depth(tmp_path / "maps/v2", 7)
+    (tmp_path / "maps/depth_spec.json").write_text('{"kind": "metric", "scale": 10000}')
+    summary = run(model, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps", save=["classes"])
+    assert "With measured depth: 2 videos; 1 without depth there, from RGB alone." in summary.lines
+    assert [Path(file.path).name for file in summary.skipped] == ["v2.mp4"]
+    assert "12 frames, but its depth v2 has 7" in summary.skipped[0].reason
+    rows = rows_of(tmp_path / "out/classes.csv")
+    middle = [2, 4, 6, 8]  # of twelve frames, four with a stride of two: span 7, spare 5, from 2
+    for name, depth in (("v0", maps), ("v1", None)):
+        found = {int(row["class_id"]): float(row["probability"]) for row in rows if row["input"] == name}
+        shares = expected_shares(model, videos[int(name[1])], middle, depth)
+        assert [found[n] for n in range(3)] == pytest.approx(shares, abs=1e-5)
+    assert expected_shares(model, videos[0], middle, maps) != pytest.approx(
+        expected_shares(model, videos[0], middle, None), abs=1e-4
+    ), "depth tells in this model"
+
+
+def test_a_model_of_depth_alone_needs_it(tmp_path: Path) -> None:
+    model = save_rgbd(tmp_path / "model", "depth")
+    video = write_video(tmp_path / "in/v.mp4", 12, size=(48, 60))
+    with pytest.raises(ConfigError, match="sees depth alone: pass --depth FOLDER"):
+        run(model, video, tmp_path / "out")
+    with pytest.raises(ConfigError, match="is no folder"):
+        run(model, video, tmp_path / "out", depth=tmp_path / "nowhere")
+    maps = save_depth(tmp_path / "maps/v", 12)
+    run(model, video, tmp_path / "out", depth=tmp_path / "maps", save=["classes"])
+    found = {int(row["class_id"]): float(row["probability"]) for row in rows_of(tmp_path / "out/classes.csv")}
+    network = M33DForVideoClassification.from_pretrained(model).eval()
+    frames = np.zeros((4, 48, 60, 3), np.uint8)
+    inputs = M33DVideoProcessor.from_pretrained(model)(
+        [frames], depth=[maps[[2, 4, 6, 8]]], do_sample_frames=False, return_tensors="pt"
+    )
+    with torch.no_grad():
+        shares = network(depth_values=inputs["depth_values"], depth_mask=inputs["depth_mask"]).logits.softmax(-1)[0]
+    assert [found[n] for n in range(3)] == pytest.approx(shares.tolist(), abs=1e-5)
+
+
+def test_depth_of_another_kind_is_refused(tmp_path: Path) -> None:
+    model = save_rgbd(tmp_path / "model", "rgb", "depth")
+    video = write_video(tmp_path / "in/v.mp4", 12)
+    save_depth(tmp_path / "maps/v", 12)
+    (tmp_path / "maps/depth_spec.json").write_text('{"kind": "inverse"}')
+    with pytest.raises(ConfigError, match=r"holds inverse depth .* trained on metric"):
+        run(model, video, tmp_path / "out", depth=tmp_path / "maps")
 
 
 def test_clips_are_spread_from_begin_to_end() -> None:

@@ -97,7 +97,7 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="depth cannot be left out"):
         run(save_pretraining(tmp_path / "multimae", **MULTIMAE), *given)
     summary, _ = run(save_pretraining(tmp_path / "model"), *given, depth=depth, depth_unit="millimetre")
-    assert summary.predicted == 1 and "holds no map named p1" in summary.skipped[0].reason
+    assert summary.predicted == 1 and "holds nothing named p1" in summary.skipped[0].reason
 
 
 def test_clips_and_videos(tmp_path: Path) -> None:

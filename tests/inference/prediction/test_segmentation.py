@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
+from helpers.depth_models import shake
 from helpers.prediction import ALONE, NAMES, options, picture, save_pictures, save_segmentation
+from helpers.tiny import tiny_config
 from helpers.videos import write_video
+from m33d_hf.errors import ConfigError
 from m33d_hf.inference.prediction.running import PredictionSummary, predict
 from m33d_hf.modeling.image_processing_m33d import M33DImageProcessor
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
@@ -118,3 +121,68 @@ def test_a_video_gets_labels_areas_and_a_video(model: Path, tmp_path: Path) -> N
     again = run(model, video, tmp_path / "out")
     assert again.predicted == 1 and again.frames == 0, "only what is missing is made"
     assert (tmp_path / "out/labels/walk/000000.png").stat().st_mtime_ns == before
+
+
+def save_rgbd(folder: Path, **config: Any) -> Path:
+    """A segmentation model that sees depth, in millimetres, if there is any."""
+    made = tiny_config(id2label=NAMES, label2id={name: number for number, name in NAMES.items()}, **config)
+    network = M33DForSemanticSegmentation(made)
+    shake(network, 0)
+    network.save_pretrained(folder)
+    M33DImageProcessor.from_model_config(made, depth_unit="millimetre").save_pretrained(folder)
+    return folder
+
+
+def test_depth_beside_the_pictures_where_there_is_any(tmp_path: Path) -> None:
+    folder = save_rgbd(tmp_path / "model", task_inputs=["rgb", "depth"])
+    paths = save_pictures(tmp_path / "in", 3)
+    rng = np.random.default_rng(0)
+    (tmp_path / "maps").mkdir()
+    maps = {}
+    for path in paths[:2]:
+        maps[path.stem] = rng.integers(0, 4000, (48, 60)).astype(np.uint16)
+        Image.fromarray(maps[path.stem]).save(tmp_path / "maps" / path.name)
+    summary = run(folder, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps")
+    assert "With measured depth: 2 pictures; 1 without depth there, from RGB alone." in summary.lines
+    network = M33DForSemanticSegmentation.from_pretrained(folder).eval()
+    processor = M33DImageProcessor.from_pretrained(folder)
+    for path in paths:
+        given = {"depth": maps[path.stem]} if path.stem in maps else {}
+        with torch.no_grad():
+            outputs = network(**processor(Image.open(path), **given, return_tensors="pt"))
+        (expected,) = processor.post_process_semantic_segmentation(outputs, [(48, 60)])
+        assert np.array_equal(np.array(Image.open(tmp_path / "out/labels" / path.name)), expected.numpy())
+    flipped = run(folder, tmp_path / "in", tmp_path / "tiles", depth=tmp_path / "maps", flip=True, tiles=True)
+    assert flipped.predicted == 3
+    with pytest.raises(ConfigError, match="made in another way"):
+        run(folder, tmp_path / "in", tmp_path / "out")
+
+
+def test_depth_spec_of_the_folder_says_what_maps_mean(tmp_path: Path) -> None:
+    """Tenths of millimetres by depth_spec.json, for a model of millimetres: the same classes as from millimetres."""
+    folder = save_rgbd(tmp_path / "model", task_inputs=["rgb", "depth"])
+    save_pictures(tmp_path / "in", 1)
+    maps = np.random.default_rng(0).integers(0, 4000, (48, 60)).astype(np.uint16)
+    labels = []
+    for name, factor in (("mm", 1), ("tenths", 10)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(maps * np.uint16(factor)).save(tmp_path / name / "p0.png")
+        if factor == 10:
+            (tmp_path / name / "depth_spec.json").write_text('{"kind": "metric", "scale": 10000}')
+        run(folder, tmp_path / "in", tmp_path / f"out_{name}", depth=tmp_path / name)
+        labels.append(np.array(Image.open(tmp_path / f"out_{name}/labels/p0.png")))
+    assert np.array_equal(*labels) and len(np.unique(labels[0])) > 1
+
+
+def test_depth_that_a_model_does_not_see_or_cannot_do_without(model: Path, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "in", 1)
+    with pytest.raises(ConfigError, match="sees RGB alone; leave it out"):
+        run(model, tmp_path / "in", tmp_path / "out", depth=tmp_path)
+    folder = save_rgbd(tmp_path / "depth", task_inputs=["depth"])
+    with pytest.raises(ConfigError, match="sees depth alone: pass --depth FOLDER"):
+        run(folder, tmp_path / "in", tmp_path / "out")
+    (tmp_path / "maps").mkdir()
+    summary = run(folder, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps")
+    assert summary.predicted == 0 and "holds nothing named p0" in summary.skipped[0].reason
+    Image.fromarray(np.full((48, 60), 900, np.uint16)).save(tmp_path / "maps/p0.png")
+    assert run(folder, tmp_path / "in", tmp_path / "again", depth=tmp_path / "maps").predicted == 1

@@ -50,6 +50,12 @@ def test_a_trial_before_the_run_is_part_of_its_cost() -> None:
     assert lines[5].split() == ["run", "13.2", "min", "3.04", "PFLOP"]
 
 
+def test_decoded_samples_that_stay_are_told() -> None:
+    lines = replace(COST, memory=replace(MEMORY, samples=0.75 * GIB)).lines()
+    assert "beside it, decoded training samples stay in memory: 768 MiB once all are read" in lines
+    assert not any("decoded" in line for line in COST.lines())
+
+
 def test_what_does_not_fit_is_said_with_what_to_do() -> None:
     small = replace(COST, memory=replace(MEMORY, available=5 * GIB))
     text = "\n".join(small.lines())

@@ -1,5 +1,4 @@
-"""training/prior: `model.depth_prior_weight: auto` by a trial run on a part of the training data, and the run after it.
-"""
+"""training/prior: `model.depth_prior_weight: auto` by a trial run on a part of the training data, and the run after."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from m33d_hf.training.settling.settle import Settled, settle
 
 TINY = ["--model.image_size", "24x32", "--model.hidden_size", "32", "--model.num_hidden_layers", "4", "--cpu", "true",
         "--data.num_workers", "0", "--train.batch_size", "4", "--train.max_steps", "4", "--cpu_threads", "1",
-        "--logging.trackers", "[]", "--logging.pictures", "false"]  # fmt: skip
+        "--logging.pictures", "false"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,8 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _words(root: Path, output: Path, *more: str) -> list[str]:
-    return ["--recipe", "own/depth", "--data.root", str(root), "--output_dir", str(output), *TINY, *more]
+    trackers = [] if "--logging.trackers" in more else ["--logging.trackers", "[]"]
+    return ["--recipe", "own/depth", "--data.root", str(root), "--output_dir", str(output), *TINY, *trackers, *more]
 
 
 def _settled(words: list[str]) -> Settled:
@@ -162,6 +162,28 @@ def test_trials_see_no_evaluation_data_and_judge_every_share(rooms: Path, tmp_pa
     assert found["1"] == pytest.approx(alone.compute()["delta1"], abs=2e-3)
     assert found["0"] == pytest.approx(model_alone.compute()["delta1"], abs=1e-9)
     assert isinstance(model, M33DForDepthEstimation) and model.depth_prior is None
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--resume", "none"), "holds checkpoints of an earlier run"),
+        (("--evaluation.metric", "miou"), "'miou' is not one of"),
+        (("--data.eval_root", "nowhere"), "nowhere"),
+        (("--data.options.validation", "room99"), "validation names 'room99'"),
+        (("--logging.trackers", "[aim]"), "aim"),
+    ],
+)
+def test_what_stops_the_run_stops_it_before_the_trial(
+    finished: Path, rooms: Path, tmp_path: Path, capsys: Any, more: tuple[str, ...], told: str
+) -> None:
+    """Every refusal of the run itself comes before a single step of the trial."""
+    output = finished if more[0] == "--resume" else tmp_path / "out"
+    before = sorted(path.name for path in finished.iterdir())
+    assert main("depth_estimation", _words(rooms, output, *more)) == 2
+    said = capsys.readouterr().err
+    assert told in said and "kept back" not in said and "trial step" not in said
+    assert sorted(path.name for path in finished.iterdir()) == before
 
 
 def test_half_is_left_only_for_a_difference_that_counts() -> None:

@@ -75,10 +75,10 @@ def launch_all(folder: Path, cache: Path, runs: dict[str, dict[str, str]], launc
     """Two processes for all jobs, of the launcher itself or as if; the last one must leave its outcome."""
     jobs = jobs_of_four_steps(folder, cache, runs)
     if launcher:
-        _, output = finish(start([*LAUNCH, "--num_processes", "2"], jobs, folder), timeout=500)
+        code, output = finish(start([*LAUNCH, "--num_processes", "2"], jobs, folder), timeout=500)
     else:
-        _, output = run_jobs(jobs, folder, timeout=500, **environment_of("fsdp2"))
-    assert (folder / f"{list(runs)[-1]}.1.json").exists(), output
+        code, output = run_jobs(jobs, folder, timeout=500, **environment_of("fsdp2"))
+    assert (folder / f"{list(runs)[-1]}.1.json").exists(), (code, output)
     return folder
 
 
@@ -217,7 +217,7 @@ def test_what_would_not_be_followed_is_refused(
     [
         (nn.Linear(2, 2), "no", 1, "only one"),
         (nn.Linear(2, 2), "fp16", 2, "bf16 or no"),
-        (nn.Sequential(nn.GRU(2, 2)), "no", 2, "recurrent"),
+        (nn.Sequential(nn.GRU(2, 2)), "no", 2, "too small to need it"),
     ],
 )
 def test_what_cannot_be_sharded_is_refused(model: nn.Module, precision: Any, processes: int, message: str) -> None:

@@ -16,9 +16,9 @@ from m33d_hf.errors import ConfigError
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import resolve
+from m33d_hf.training.recipe.run_data import build_run_datasets
 from m33d_hf.training.run.dry_run import describe_parameters, dry_run, estimate_memory
 from m33d_hf.training.tasks.base import build_task
-from m33d_hf.training.tasks.building import build_run_datasets
 from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
@@ -52,7 +52,7 @@ def test_it_tells_everything_and_writes_nothing(tmp_path: Path) -> None:
         "train.max_steps: 2   (command line)",
         'model.decoder_fusion: "joint"   (method m33d (stage_2))',
         "rgb: 9 visible, 27 masked and predicted",
-        "effective batch 8 = 4 per process x 2 process(es) x 1 micro-batch(es)",
+        "effective batch 8 = 4 per process x 2 processes x 1 micro-batch",
         "2 steps = ",
         "= 0.001 x 8 / 256",
         "GFLOP per sample",

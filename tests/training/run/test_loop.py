@@ -177,7 +177,7 @@ def test_trackers(tmp_path):
 def test_progress_tells_the_plan_and_the_time_left(tmp_path, capsys):
     run(tmp_path, logging__progress=True, optim__scale_lr=True)
     told = capsys.readouterr().err
-    assert "effective batch 4 = 4 per process x 1 process(es) x 1 micro-batch(es)" in told
+    assert "effective batch 4 = 4 per process x 1 process x 1 micro-batch" in told
     assert "= 0.02 x 4 / 256" in told and "warm-up 3 steps" in told
     assert "step 12/12" in told and "ETA" in told and "data wait" in told
     run(tmp_path / "quiet")

@@ -154,6 +154,9 @@ def test_the_second_stage_of_detection_is_what_the_first_was(clips: Path) -> Non
         build_task("action_detection").build_model(settled("action_detection", *words).args)
     own = settled("action_detection", "--recipe", "own/phases", "--data.root", "videos", "--init_from", str(clips)).args
     assert own.model["temporal_hidden_size"] == 32
+    words = ["--recipe", "own/phases", "--data.root", "videos", "--init_from", str(clips)]
+    words += ["--model.temporal_model", "transformer", "--model.temporal_num_attention_heads", "5"]
+    assert settled("action_detection", *words).args.model["temporal_hidden_size"] == 30, "heads divide it"
 
 
 OWN = ("--train.batch_size", "2", "--cpu", "--data.num_workers", "0", "--logging.trackers", "[]")

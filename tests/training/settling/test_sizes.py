@@ -6,13 +6,14 @@ import itertools
 from typing import Any
 
 import pytest
+import torch
 
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation, M33DForSemanticSegmentation
 from m33d_hf.training.settling.data_facts import DataFacts
-from m33d_hf.training.settling.machine import Machine
+from m33d_hf.training.settling.machine import Machine, measure_speed
 from m33d_hf.training.settling.settle import duration
-from m33d_hf.training.settling.sizes import encoder_sizes, schedule, step_seconds
+from m33d_hf.training.settling.sizes import Work, encoder_sizes, schedule
 
 LAPTOP, SERVER, GPU = Machine("cpu", 2), Machine("cpu", 16), Machine("gpu", 16)
 FRAMES = DataFacts(samples=400, height=480, width=640)
@@ -58,9 +59,35 @@ def test_a_schedule_is_the_same_every_time_and_within_its_budget(task: str) -> N
     config = M33DConfig(**sizes(LAPTOP))
     found = schedule(task, LAPTOP, FRAMES, config, {})
     assert found == schedule(task, LAPTOP, FRAMES, config, {})
-    seconds = found["train.max_steps"] * step_seconds(task, LAPTOP, FRAMES, config, found["train.batch_size"])
-    assert 20 < seconds < 150
+    seconds = Work(task, LAPTOP, FRAMES, config, found["train.batch_size"]).seconds(found["train.max_steps"])
+    assert 40 < seconds < 100
     assert found["train.batch_size"] == 16 and found["train.precision"] == "no"
+
+
+def test_a_slower_machine_takes_fewer_steps_of_the_same_model_in_the_same_time() -> None:
+    slow = Machine("cpu", 2, speed=0.5)
+    assert sizes(slow) == sizes(LAPTOP) and str(slow) == "2 CPU cores at half of the usual speed"
+    config = M33DConfig(**sizes(LAPTOP))
+    steps = {
+        machine.speed: schedule("pretraining", machine, FRAMES, config, {})["train.max_steps"]
+        for machine in (LAPTOP, slow)
+    }
+    assert steps[0.5] == pytest.approx(steps[1.0] / 2, abs=20)
+
+
+def test_the_speed_of_this_machine_is_one_of_the_grades_and_threads_stay_as_they_were() -> None:
+    before = torch.get_num_threads()
+    assert measure_speed(1) in (1.0, 0.7, 0.5, 0.35, 0.25) and torch.get_num_threads() == before
+
+
+def test_pictures_stay_in_memory_where_they_fit_and_clips_do_not() -> None:
+    config = M33DConfig(**sizes(LAPTOP))
+    # 400 pictures of 640 x 480 with 8 bytes a pixel are .98 GB; a million do not fit into any machine of ours.
+    assert schedule("pretraining", LAPTOP, FRAMES, config, {})["data.keep_decoded_gb"] == 1.0
+    huge = schedule("pretraining", LAPTOP, DataFacts(1_000_000, 480, 640), config, {})["data.keep_decoded_gb"]
+    assert 0 < huge <= LAPTOP.gigabytes_for_samples
+    clips = M33DConfig(**sizes(LAPTOP, clip=True))
+    assert schedule("pretraining", LAPTOP, FRAMES, clips, {})["data.keep_decoded_gb"] == 0.0
 
 
 def test_more_data_and_more_machine_never_mean_fewer_steps() -> None:
@@ -76,7 +103,7 @@ def test_what_is_stated_is_kept_and_the_rest_follows_it() -> None:
     config = M33DConfig(**sizes(LAPTOP))
     found = schedule("depth_estimation", LAPTOP, FRAMES, config, {"train.max_steps": 80, "train.batch_size": 5})
     assert (found["train.max_steps"], found["train.batch_size"]) == (80, 5)
-    assert (found["optim.warmup_steps"], found["evaluation.every_steps"]) == (8, 20)
+    assert (found["optim.warmup_steps"], found["evaluation.every_steps"]) == (8, 40)
 
 
 def test_a_batch_is_at_most_half_of_the_data_and_is_shared_by_the_processes() -> None:

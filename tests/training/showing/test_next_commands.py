@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.rooms_runs import words
-from m33d_hf.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError, ResumeError
+from m33d_hf.data.depth.unit_guess import DepthOptions, detect_depth_spec
+from m33d_hf.errors import CheckpointError, ConfigError, DataError, DepthUnitError, NonFiniteLossError, ResumeError
 from m33d_hf.inspection.request import read_request
 from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.scripts import visualize
@@ -31,6 +35,7 @@ from m33d_hf.training.showing.next_commands import (
     told,
     unused,
 )
+from m33d_hf.training.tasks.detection.first_stage import load_first_stage
 
 ROOT = Path(__file__).parents[3]
 TASK_OF = {"run_pretrain.py": "pretraining"} | {f"run_{task}.py": task for task in list(TASKS)[1:]}
@@ -122,6 +127,7 @@ def test_clips_without_classes_are_fine_tuned_on_other_videos() -> None:
     words = check(found)["run_video_classification.py"]
     read = resolve(words, "video_classification").args
     assert (read.data.source, read.data.root, read.cpu) == ("ucf101", VIDEOS, True)
+    assert value(words, "recipe") == "own/video_classification", "not that of phases, which reads other videos"
     assert f"for {VIDEOS}" in found[-1].purpose and "frames" not in words
 
 
@@ -178,6 +184,8 @@ def test_after_errors(tmp_path: Path) -> None:
     assert after_error(CheckpointError("no"), args, command) == []  # nothing to continue from
     assert after_error(DataError("no"), None, command) == []
     assert value(check(after_error(DataError("bad"), args, command))["check_data.py"], "data.root") == frames
+    gone = replace(args, data=replace(args.data, root=f"{frames}/gone"))
+    assert after_error(DataError("is not a folder"), gone, command) == []  # the doctor would say no more
     (out / "checkpoints" / "step_00000001").mkdir(parents=True)
     assert check(after_error(CheckpointError("full"), args, command)) == {"run_depth_estimation.py": given}
     (out / "nonfinite" / "step_3").mkdir(parents=True)
@@ -188,6 +196,29 @@ def test_after_errors(tmp_path: Path) -> None:
     anew = Command(command.start, (*given, "--resume", "none"))
     lines = [each.line for each in after_error(ConfigError("holds checkpoints"), args, anew)]
     assert lines[0].endswith(f"--output_dir {out}-2") and lines[1] == command.line()
+
+
+def test_phases_without_a_first_stage_are_answered_by_its_command(tmp_path: Path) -> None:
+    given = ["--recipe", "own/phases", "--data.root", str(tmp_path)]
+    args = resolve(given, "action_detection").args
+    with pytest.raises(ConfigError) as caught:
+        load_first_stage(args)
+    command = Command(("python", "scripts/run_action_detection.py"), tuple(given))
+    found = check(after_error(caught.value, args, command))["run_video_classification.py"]
+    assert found == ["--recipe", "own/phases_clips", "--data.root", str(tmp_path)]
+
+
+def test_an_ambiguous_unit_is_answered_by_a_command_for_each(tmp_path: Path) -> None:
+    for number in range(4):
+        Image.fromarray(np.full((32, 48), 1500, np.uint16)).save(tmp_path / f"{number}.png")
+    with pytest.raises(DepthUnitError) as caught:
+        detect_depth_spec(sorted(tmp_path.glob("*.png")), DepthOptions())
+    given = ["--recipe", "rooms/depth", "--data.source", "folder", "--data.root", str(tmp_path)]
+    args = parse_arguments(given, "depth_estimation")
+    command = Command(("python", "scripts/run_depth_estimation.py"), tuple(given))
+    found = {each.purpose: shlex.split(each.line) for each in after_error(caught.value, args, command)}
+    assert found["if the median distance is 1.5 m"][-2:] == ["--data.options.depth_unit", "millimetre"]
+    assert len(found) > 1 and all(line[2:-2] == given for line in found.values())
 
 
 def test_commands_are_executed_one_after_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from helpers.rooms_runs import words
 from m33d_hf.errors import DataError
 from m33d_hf.modeling.masking_m33d import complement
 from m33d_hf.scripts._main import main
+from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import parse_arguments
 from m33d_hf.training.run.loop import TrainResult, train
 from m33d_hf.training.showing import inputs, predictions, showing
+from m33d_hf.training.showing.report import RunStory
 from m33d_hf.training.tasks.base import build_task
 from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
 from m33d_hf.visualization.canvas import new_figure
@@ -266,3 +269,22 @@ def test_an_evaluation_alone_leaves_pictures_too(plain, tmp_path, capsys):
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<strong>Evaluated</strong>" in page and "<td>step" not in page and f"Predictions of {folder}" in page
     assert "scripts/predict.py --model" in capsys.readouterr().out
+
+
+def test_pages_of_a_run_that_goes_on_come_no_faster_than_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three evaluations in a moment the first page is written, and the last of the finished run."""
+    written: list[str] = []
+    monkeypatch.setattr(showing, "write_report", lambda story: written.append(story.state))
+    args = RunArguments(task="depth_estimation", output_dir=str(tmp_path), cpu=True)
+    parts: tuple[Any, ...] = (args, build_task(args.task), torch.nn.Linear(1, 1), Accelerator(cpu=True), None, None)
+    mine = showing.Showing(*parts)
+    for state in ("running", "running", "running", "finished"):
+        mine.report(RunStory(args, state, 1, 3, []))
+    assert written == ["running", "finished"] and mine.warning is None
+    monkeypatch.setattr(showing, "PAGE_SECONDS", 0.0)
+    other = showing.Showing(*parts)
+    for _ in range(2):
+        other.report(RunStory(args, "running", 1, 3, []))
+    assert written[2:] == ["running", "running"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from m33d_hf.training.showing.story import best_row, classes_table, metrics_table, run_curves
+from m33d_hf.training.showing.story import best_row, classes_table, inputs_table, metrics_table, run_curves
 
 ROWS: list[dict[str, Any]] = [
     {"kind": "train", "step": 5, "loss": 2.0, "learning_rate": 0.1},
@@ -27,6 +27,12 @@ def test_metrics_and_classes_have_tables() -> None:
     classes = classes_table(ROWS[3])
     assert classes is not None and [list(row) for row in classes.rows] == [["floor", "0.1"], ["wall", "0.3"]]
     assert classes_table(ROWS[4]) is None and metrics_table(ROWS[:1]) is None
+
+
+def test_input_sets_stand_side_by_side_without_single_classes() -> None:
+    table = inputs_table({"RGB": {"miou": 0.25, "iou/wall": 0.5}, "RGB and depth": {"miou": 0.5, "rmse": 2.0}})
+    assert list(table.header) == ["metric", "RGB", "RGB and depth"]
+    assert [list(row) for row in table.rows] == [["miou", "0.25", "0.5"], ["rmse [m]", "-", "2"]]
 
 
 def test_the_best_evaluation_is_the_first_of_equals_and_never_nan() -> None:

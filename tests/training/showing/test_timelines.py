@@ -38,7 +38,9 @@ def test_videos_are_shown_with_their_phases_and_timelines(tmp_path: Path, monkey
     drawn = [f"evaluation_step_00000003_{n}_validation_v{n}.png" for n in (0, 1)]
     assert names == ["curves.png", *drawn, "first_batch.png"]
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(names) and "clipwise/ap" in page
+    evaluated = [path.name for path in (tmp_path / "out").rglob("confusion*.png")]  # written by the evaluation
+    assert len(evaluated) == 1 and "clipwise/ap" in page
+    assert page.count("data:image/png;base64,") == len(names) + len(evaluated)
 
 
 def test_frames_are_spread_over_the_video(tmp_path: Path) -> None:

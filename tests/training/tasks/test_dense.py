@@ -244,6 +244,17 @@ def test_evaluation_alone_finds_the_floor_of_rooms_too(tmp_path: Path) -> None:
     assert "per-position mean of the training frames" in "".join(task.closing_lines(found))
 
 
+def test_the_floor_takes_no_room_from_the_training(tmp_path: Path) -> None:
+    """Its maps are read once; kept, they would keep training frames from being kept."""
+    args = _arguments("depth_estimation", tmp_path / "out", evaluation__floor=True)
+    args.data.keep_decoded_gb = 0.1
+    task = DepthEstimationTask()
+    train_set, _ = task.build_datasets(args, task.build_model(args))
+    assert task._floor is not None and train_set._kept is not None and train_set._kept.held == 0
+    train_set[(0, 0)]
+    assert train_set._kept.held > 0
+
+
 def test_without_training_data_the_lacking_floor_is_told(tmp_path: Path) -> None:
     write_frames(tmp_path / "data", 4)
     M33DForDepthEstimation(M33DConfig(**MODEL)).save_pretrained(tmp_path / "model")
@@ -262,3 +273,24 @@ def test_segmentation_without_classes_is_told_the_options_that_define_them(tmp_p
     args = settle(resolve(words, "semantic_segmentation")).args
     with pytest.raises(ConfigError, match=r"class_names \(a list or a file\) or --data\.options\.num_classes N"):
         build_task("semantic_segmentation").config_overrides(args)
+
+
+@pytest.mark.parametrize("name", ["semantic_segmentation", "depth_estimation"])
+def test_a_dead_head_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    """All pictures answered alike: the run says so and what to do; a living head says nothing."""
+    segmentation = name == "semantic_segmentation"
+    model_class = M33DForSemanticSegmentation if segmentation else M33DForDepthEstimation
+    torch.manual_seed(0)
+    # A width of 16 leaves two channels before the last layer, which can be dead from the start.
+    fields = {**MODEL, "depth_head_width": 64, "num_labels": len(CLASS_NAMES) if segmentation else 2}
+    model = model_class(M33DConfig(**fields))
+    for alive in (True, False):
+        if not alive:
+            last = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+            torch.nn.init.zeros_(last.weight)
+        model.save_pretrained(tmp_path / "model")
+        args = _arguments(name, tmp_path / "out")
+        args.model, args.init_from = dict(fields), str(tmp_path / "model")
+        caplog.clear()
+        evaluate_run(args, SemanticSegmentationTask() if segmentation else DepthEstimationTask())
+        assert ("lower optim.learning_rate" in caplog.text) is not alive

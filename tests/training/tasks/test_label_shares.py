@@ -15,9 +15,10 @@ from helpers.scannet_folders import write_exported, write_table
 from helpers.sunrgbd_folders import SIZE, millimetres_of, rotated, write_sunrgbd
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.recipe.run_data import build_dataset
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.tasks.base import build_task
-from m33d_hf.training.tasks.building import build_dataset, starting_config
+from m33d_hf.training.tasks.building import starting_config
 
 SHARES = (0.2, 0.4, 0.8, 1.0)
 SUN3D = [f"SUNRGBD/xtion/sun3ddata/{scene}/{scene}/{frame}" for scene in ("mit", "bro") for frame in ("01", "02")]

@@ -20,11 +20,11 @@ from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForDepthEstimation
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import parse_arguments
+from m33d_hf.training.recipe.run_data import build_run_datasets, subset
 from m33d_hf.training.run.dry_run import dry_run
 from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.preparation import build_model
-from m33d_hf.training.tasks.building import build_run_datasets, subset
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 
 RUNS = [
@@ -35,6 +35,8 @@ RUNS = [
     ("rooms/pretrain_stage1", "m33d", {"contrastive"}),
     ("rooms/pretrain_stage1", "m33d_followup", {"contrastive"}),
     ("rooms/pretrain_stage2", "m33d_plus", {"rgb", "depth"}),
+    ("rooms/pretrain_stage1", "m33d_hidden", {"contrastive"}),
+    ("rooms/pretrain_stage2", "m33d_hidden", {"rgb", "depth"}),
     ("rooms/pretrain_clips", "m33d", {"rgb", "depth", "contrastive", "matching"}),
     ("rooms/pretrain_clips", "m33d_plus", {"rgb", "depth", "contrastive", "matching"}),
     ("rooms/pretrain_clips", "videomae", {"rgb"}),
@@ -119,6 +121,28 @@ def test_evaluation_does_not_depend_on_the_number_of_processes(tmp_path: Path, n
     assert {"retrieval_accuracy_mismatched_depth", "matching_accuracy_depth", "loss/contrastive"} <= set(found[0])
     for other in found[1:]:
         assert other == pytest.approx(found[0], rel=1e-6)
+
+
+def test_without_diagnostics_the_losses_are_the_same_and_nothing_else_is_measured(tmp_path: Path) -> None:
+    found, said = {}, {}
+    for wanted in ("true", "false"):
+        args = parse(
+            "rooms/pretrain", tmp_path, method="rgbd_mae", evaluation__diagnostics=wanted, data__max_eval_samples="5"
+        )
+        task = PretrainingTask()
+        model = build_model(args, task).eval()
+        _, eval_set = task.build_datasets(args, model)
+        assert eval_set is not None
+        batches = list(
+            build_loader(eval_set, task.build_collator(args, model, train=False), EvaluationSampler(5, 5, 0, 1))
+        )
+        with torch.no_grad():
+            found[wanted] = task.evaluate(model, batches, Accelerator(cpu=True))
+        assert set(found[wanted]) <= set(task.metric_names(args, model))
+        said[wanted] = task.estimates(args, model)
+    assert found["true"].keys() - found["false"].keys() >= {"retrieval_accuracy_depth", "depth_loss_hidden"}
+    assert found["false"] == {name: value for name, value in found["true"].items() if name.startswith("loss")}
+    assert said["true"][0].startswith("evaluation: retrieval") and "retrieval" not in "".join(said["false"])
 
 
 def test_one_total_batch_on_several_processes_gives_the_same_diagnostics(tmp_path: Path) -> None:

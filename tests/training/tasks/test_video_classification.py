@@ -24,6 +24,7 @@ from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
 from m33d_hf.training.processes.optimization import parameter_groups
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.dry_run import dry_run
+from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 
@@ -196,7 +197,7 @@ def test_a_share_of_the_labels_says_how_much_it_is(tmp_path: Path, capfd: pytest
     args.data.options = {"per_class": 20}
     result = train(args, VideoClassificationTask())
     assert (
-        "labels: 3 of 60 videos (data.label_fraction 0.05), 3 clips of 3 classes, 1 to 1 clips"
+        "labels: 3 of 60 videos (data.label_fraction 0.05), 3 clips of 3 classes, 1 clip per class"
         in capfd.readouterr().err
     )
     facts = json.loads((tmp_path / "train_config.json").read_text())["data"]
@@ -283,7 +284,7 @@ def test_dry_run_shows_views_and_mixing(tmp_path: Path) -> None:
     text = dry_run(args, VideoClassificationTask())
     assert "3 classes: cut, knot, rest" in text
     assert "batch: 4 clips x 2 views = 8 rows; mixup 0.8 with probability 1; label smoothing 0.1" in text
-    assert "evaluation of 2 segment(s) x 3 crop(s)" in text
+    assert "evaluation of 2 segments x 3 crops" in text
     assert "pixel_values (4, 4, 3, 16, 16), labels (4, 3)" in text  # two videos, two views each
     assert "pixel_values (12, 4, 3, 16, 16), labels (12,)" in text
     assert "first keys: train/0, train/1" in text and "classifier: 51" in text
@@ -318,3 +319,19 @@ def test_layer_decay_and_weight_decay_of_the_head() -> None:
 
 def test_phases_in_memory_have_an_unlabelled_tail() -> None:
     assert PhasesInMemory(clip_span=4).labels()[-4:] == [255] * 4
+
+
+def test_a_run_ends_with_the_floor_of_its_training_clips(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The floor is counted again from the labels of the two splits, with nothing but numpy."""
+    args = arguments(tmp_path / "out", evaluation__floor=True, logging__progress=True)
+    result = train(args, VideoClassificationTask())
+    trained, judged = (np.array(ClipSource(split).labels()) for split in ("train", "validation"))
+    commonest = np.bincount(trained).argmax()
+    assert result.metrics["eval/floor/top1"] == pytest.approx(float((judged == commonest).mean()))
+    assert result.metrics["eval/floor/mean_class_accuracy"] == pytest.approx(1 / len(set(judged.tolist())))
+    said = capfd.readouterr().err
+    assert "commonest class of the training clips (" in said and "uniform chance among" in said
+    again = arguments(tmp_path / "judged", evaluation__floor=True)
+    again.init_from, again.eval_only = str(tmp_path / "out"), True
+    found = evaluate_run(again, VideoClassificationTask())
+    assert found["floor/top1"] == pytest.approx(result.metrics["eval/floor/top1"])

@@ -54,8 +54,9 @@ def test_a_program_is_reloaded_at_other_sizes(tmp_path: Path) -> None:
     sizes = {tuple(each["input"]) for each in report["differences"]}
     assert len({size[-2:] for size in sizes}) == 3 and {size[0] for size in sizes} == {1, 3}
     told = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert told["input"]["shape"] == ["batch", 3, "height", "width"]
-    assert told["input"]["height"] == {"multiple_of": 8, "at_least": 16, "trained": 32}
+    (given,) = told["inputs"]
+    assert given["name"] == "pixel_values" and given["shape"] == ["batch", 3, "height", "width"]
+    assert given["height"] == {"multiple_of": 8, "at_least": 16, "trained": 32}
     assert told["output"]["unit"] == "logits" and len(told["classes"]) == 5
 
 

@@ -43,7 +43,7 @@ def test_onnxruntime_agrees_at_three_sizes_and_two_batches(
     told = json.loads((tmp_path / "out" / "export.json").read_text())
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
     (given,), (taken,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.shape, given.type) == ("pixel_values", told["input"]["shape"], "tensor(float)")
+    assert (given.name, given.shape, given.type) == ("pixel_values", told["inputs"][0]["shape"], "tensor(float)")
     assert taken.name == output == told["output"]["name"]
     lead = (4, 3) if kind is M33DForVideoClassification else (3,)
     for batch in (1, 3):

@@ -98,7 +98,7 @@ def test_logits_under_all_names(tmp_path: Path, names: str, wrapper: str | None)
         ({"videomae.encoder.layer.1.attention.attention.v_bias": None}, "k and v is missing"),
         ({"fc_norm.scale": torch.ones(32)}, r"1 of \d+ keys cannot be explained: 'fc_norm\.scale'"),
         ({"fc_norm.bias": torch.ones(31)}, r"'fc_norm\.bias' is \(32,\) in the model but \(31,\)"),
-        ({"videomae.encoder.layer.2.output.dense.weight": None}, "1 weights of the model are not in"),
+        ({"videomae.encoder.layer.2.output.dense.weight": None}, "1 weight of the model is not in"),
     ],
 )
 def test_missing_surplus_and_misshapen_keys(tmp_path: Path, change: dict[str, Tensor | None], message: str) -> None:

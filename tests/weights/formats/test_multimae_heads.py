@@ -115,5 +115,5 @@ def test_a_head_trained_beside_depth_is_taken_with_a_note() -> None:
 def test_a_missing_weight_of_the_encoder_still_fails() -> None:
     weights = _twin("semseg").weights()
     weights.pop("encoder.1.norm2.bias")
-    with pytest.raises(ConversionError, match="1 weights of the model are not in"):
+    with pytest.raises(ConversionError, match="1 weight of the model is not in"):
         _converted(weights, M33DForSemanticSegmentation)

@@ -278,7 +278,7 @@ def test_other_vits_of_timm_are_refused(changes: dict[str, Any], needed: str) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"blocks.1.norm2.bias": None}, "1 weights of the model are not in"),
+        ({"blocks.1.norm2.bias": None}, "1 weight of the model is not in"),
         ({"pos_embed": None}, "has no position table"),
         ({"blocks.1.attn.gate.weight": torch.zeros(3)}, r"1 of \d+ keys cannot be explained.*gate"),
         ({"blocks.1.mlp.fc2.bias": torch.zeros(31)}, r"\(32,\) in the model but \(31,\)"),

@@ -150,7 +150,7 @@ def test_a_distilled_deit_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoder.layer.1.layernorm_after.bias": None}, "1 weights of the model are not in"),
+        ({"encoder.layer.1.layernorm_after.bias": None}, "1 weight of the model is not in"),
         ({"encoder.layer.1.gate.weight": torch.zeros(3)}, r"1 of \d+ keys cannot be explained.*gate"),
         ({"encoder.layer.1.output.dense.bias": torch.zeros(31)}, r"\(32,\) in the model but \(31,\)"),
         ({"embeddings.position_embeddings": torch.zeros(1, 17, 31) + 1}, r"31 wide, but the class .* \(1, 1, 32\)"),

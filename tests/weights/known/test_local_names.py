@@ -33,6 +33,18 @@ def test_others_are_left_to_those_who_load_them(runs: Path, name: str) -> None:
     refuse_missing_folder(name)
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_the_folder_of_runs_is_nobody_s_organisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    """Also before the first run, when there is no such folder or the doctor's report alone is in it."""
+    monkeypatch.chdir(tmp_path)
+    if made:
+        (tmp_path / "outputs" / "data_check").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"outputs/pretrain does not exist, .* start the run that it names first"):
+        refuse_missing_folder("outputs/pretrain")
+
+
 def test_a_folder_without_models_may_bear_an_organisation_s_name(runs: Path) -> None:
     (runs.parent / "facebook").mkdir()
     refuse_missing_folder("facebook/vit-mae-base")

@@ -11,6 +11,7 @@ from pathlib import Path
 from m33d_hf.data.depth.maps import DepthMaps, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
 from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.options import choose
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.actions.ucf101_files import VideoTree, list_videos
 from m33d_hf.data.sources.actions.ucf101_folders import find_class_folders
@@ -99,12 +100,12 @@ class Ucf101Source(Source):
             folder, self.action_names = folders.base, folders.names
             entries, how = folders.select(split, validation_fraction)
             self.split_note = how
-            self.notes.append(f"{len(folders.names)} classes, the folders of {folder}; {how}")
+            self.notes.append(f"{plural(len(folders.names), 'class')}, the folders of {folder}; {how}")
         else:
             folder = find_lists(self.root, lists)
             self.action_names = read_classes(folder / CLASS_FILE)
             entries, how = select_entries(folder, self.action_names, split, split_index, validation_fraction)
-            self.notes.append(f"{len(self.action_names)} classes of {folder / CLASS_FILE}; {how}")
+            self.notes.append(f"{plural(len(self.action_names), 'class')} of {folder / CLASS_FILE}; {how}")
         tree = list_videos(self.root, self.action_names)
         self._note_strangers(tree)
         found = self._find_videos(tree, entries, folder, missing)
@@ -191,12 +192,14 @@ class Ucf101Source(Source):
             raise DataError(
                 f"none of the {len(entries)} videos listed in {folder} is under {tree.base}.{tree.hint(entries[0])}"
             )
-        self.notes.append(f"{len(found)} videos under {tree.base}" + (f", {len(absent)} missing" if absent else ""))
+        missing = f", {len(absent)} missing" if absent else ""
+        self.notes.append(f"{plural(len(found), 'video')} under {tree.base}{missing}")
         respelled = [(entry, path) for entry, path in found if path != entry.path]
         if respelled:
             entry, path = respelled[0]
+            what = agree(len(respelled), "video is", "videos are")
             self.notes.append(
-                f"{len(respelled)} videos are spelled differently from the list, such as {path} for {entry.path}"
+                f"{len(respelled)} {what} spelled differently from the list, such as {path} for {entry.path}"
             )
         return found
 
@@ -213,7 +216,7 @@ class Ucf101Source(Source):
                 without.append((entry, path))
             else:
                 maps[entry.key] = depth
-        self.notes.append(f"depth of {len(maps)} of {len(found)} videos in {depth_root}")
+        self.notes.append(f"depth of {len(maps)} of {plural(len(found), 'video')} in {depth_root}")
         if not without or not required:
             return found, maps
         first = without[0][0].key

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.actions.ucf101_files import VIDEO_FOLDERS, folders_in, is_video, videos_in
 from m33d_hf.data.sources.actions.ucf101_lists import CLASS_FILE, Listed, has_lists, hold_out
 from m33d_hf.data.sources.frames.splits import canonical_split
@@ -39,7 +40,7 @@ class ClassFolders:
         """
         wanted = None if split in (None, "all") else canonical_split(str(split))
         if wanted is None:
-            return self.videos, f"all {len(self.videos)} videos"
+            return self.videos, f"all {plural(len(self.videos), 'video')}"
         tested = hold_out(self.videos, HELD_OUT)
         rest = [video for video in self.videos if video.group not in tested]
         validated = set() if validation_fraction is None else hold_out(rest, validation_fraction)
@@ -54,7 +55,7 @@ class ClassFolders:
                 f"split {wanted!r} is empty: no class folder of {self.base} has more than one video. Add videos, or "
                 f"choose them yourself by {CLASS_FILE} and lists."
             )
-        held = f"{HELD_OUT:.0%} of each folder's videos, drawn by name, are held out for evaluation"
+        held = f"{HELD_OUT:.0%} of each folder's videos, at least one, drawn by name, are held out for evaluation"
         return chosen, f"split {wanted}: {len(chosen)} of {len(self.videos)} videos; there are no lists, so {held}"
 
 
@@ -73,7 +74,8 @@ def find_class_folders(root: Path, lists: str | None) -> ClassFolders | None:
         found = {folder: names for folder, names in folders.items() if names}
         if len(found) < 2:
             continue
-        if any(_OFFICIAL.fullmatch(Path(name).stem) for names in found.values() for name in names):
+        stems = [Path(name).stem for names in found.values() for name in names]
+        if 2 * sum(_OFFICIAL.fullmatch(stem) is not None for stem in stems) > len(stems):
             return None
         videos = [
             Listed(f"{folder}/{name}", label, "class folders", 0)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.randomness import seed_of
 from m33d_hf.data.sources.frames.splits import canonical_split
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
@@ -197,7 +198,9 @@ def select_entries(
     shared = {entry.group for entry in train} & {entry.group for entry in test}
     if shared:
         example = min(shared)
-        how += f"; WARNING: {len(shared)} groups ({example} ...), clips of one longer video, are in both lists"
+        how += (
+            f"; WARNING: {plural(len(shared), 'group')} ({example} ...), clips of one longer video, are in both lists"
+        )
     return entries, how
 
 
@@ -206,17 +209,18 @@ def _part_of(
 ) -> tuple[list[Listed], str]:
     """The lines of `wanted` (None: all) of lists that are there, and a sentence on them."""
     if wanted is None:
-        return [*train, *test], f"{len(train) + len(test)} videos of {train[0].file} and {test[0].file}"
+        return [*train, *test], f"{plural(len(train) + len(test), 'video')} of {train[0].file} and {test[0].file}"
     if wanted == "test" or (wanted == "validation" and validation_fraction is None):
-        how = f"split {wanted}: {len(test)} videos of {test[0].file}"
+        how = f"split {wanted}: {plural(len(test), 'video')} of {test[0].file}"
         return test, how + (" (the official lists have no validation part)" if wanted == "validation" else "")
     if validation_fraction is None:
-        return train, f"split train: {len(train)} videos of {train[0].file}"
+        return train, f"split train: {plural(len(train), 'video')} of {train[0].file}"
     held = hold_out(train, validation_fraction)
     kept = [entry for entry in train if (entry.group in held) == (wanted == "validation")]
     if not kept:
         raise DataError(f"split {wanted!r} is empty: {train[0].file} has too few groups for {validation_fraction}")
-    return kept, f"split {wanted}: {len(kept)} of {len(train)} videos of {train[0].file}, drawn by whole groups"
+    drawn = f"{len(kept)} of {plural(len(train), 'video')} of {train[0].file}"
+    return kept, f"split {wanted}: {drawn}, drawn by whole groups"
 
 
 def hold_out(entries: Iterable[Listed], fraction: float) -> set[str]:
@@ -238,7 +242,8 @@ def _refuse_overlap(train: Sequence[Listed], test: Sequence[Listed]) -> None:
     if both:
         first, second = both[0]
         raise DataError(
-            f"{len(both)} videos are in both lists, the first is {second.path} ({first.file}, line {first.line}, and "
+            f"{plural(len(both), 'video')} {agree(len(both), 'is', 'are')} in both lists, the first is "
+            f"{second.path} ({first.file}, line {first.line}, and "
             f"{second.file}, line {second.line}): a test on training videos proves nothing. Remove them from one of "
             "the lists."
         )

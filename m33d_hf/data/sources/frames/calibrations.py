@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth.calibration import Calibration, read_calibration
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.reading import Frame, refuse_turned
 from m33d_hf.data.sources.frames.splits import Sequences
 from m33d_hf.errors import ConfigError
@@ -38,7 +39,8 @@ def find_calibrations(
             read[path] = read_calibration(path)
         found[key] = read[path]
     notes.append(
-        f"depth is registered into the colour picture by {file} ({len(read)} files for {len(found)} sequences)"
+        f"depth is registered into the colour picture by {file} ({plural(len(read), 'file')} for "
+        f"{plural(len(found), 'sequence')})"
     )
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.labels.labels import build_label_rules, without_classes
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.remembering import remembered
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.calibrations import find_calibrations
@@ -215,7 +216,8 @@ def find_frames(
         rows.update(found)
         unpaired += missing
         covered.append(PurePosixPath(file).parent)
-        notes.append(f"{len(found)} frames paired by {file}" + (f", {len(missing)} missing" if missing else ""))
+        absent = f", {len(missing)} missing" if missing else ""
+        notes.append(f"{plural(len(found), 'frame')} paired by {file}{absent}")
     rest = list(listing.files)
     for folder in covered:
         prefix = "" if not folder.parts else f"{folder}/"
@@ -226,7 +228,7 @@ def find_frames(
         found, leftovers = pair_by_name(columns)
         found, leftovers, stamped = pair_by_stamp(found, leftovers)
         counts = ", ".join(f"{len(entries)} {name}" for name, entries in columns.items())
-        notes.append(f"{len(found)} frames by name from {counts} files")
+        notes.append(f"{plural(len(found), 'frame')} by name from {counts} files")
         if stamped:
             notes.append(f"{stamped} of them by timestamps in their names, at most a millisecond apart")
         rows.update(found)
@@ -253,7 +255,9 @@ def _naming(listing: Listing, chosen: dict[str, str], required: set[str]) -> str
         return ""
     pairs = sum(map(len, sequences.values()))
     return (
-        f"{found.count} files such as {found.example} have 16 bits, as depth has, but no names that pair them with "
+        f"{plural(found.count, 'file')} such as {found.example} {agree(found.count, 'has', 'have')} 16 bits, as "
+        "depth has, but no names that "
+        "pair them with "
         f"pictures. With these options {pairs} of them are:\n"
         f"  --data.options.rgb {shlex.quote(found.rgb)} --data.options.depth {shlex.quote(found.depth)}\n"
         "No option is needed for color/NAME.jpg beside depth/NAME.png, or NAME.jpg beside NAME_depth.png. "

@@ -23,6 +23,7 @@ from m33d_hf.data.files.files import size_and_orientation
 from m33d_hf.data.labels.census import LabelFiles
 from m33d_hf.data.labels.labels import LabelRules, check_label_files
 from m33d_hf.data.options import choose
+from m33d_hf.data.plural import agree
 from m33d_hf.data.remembering import remembered
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.source import Source, Unpaired
@@ -59,6 +60,11 @@ class FrameSequence:
     def length(self) -> int:
         """Number of frames."""
         return len(self.frames)
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether any frame has depth."""
+        return any(frame.depth is not None for frame in self.frames)
 
     @property
     def times(self) -> FrameTimes | None:
@@ -146,7 +152,8 @@ class FrameSource(Source):
         self.orientation = orientation
         self.label_rules = label_rules
         if unpaired:
-            told = f"{root}: {len(unpaired)} files are not used; the first: {unpaired[0].path} ({unpaired[0].reason})"
+            what = agree(len(unpaired), "file is", "files are")
+            told = f"{root}: {len(unpaired)} {what} not used; the first: {unpaired[0].path} ({unpaired[0].reason})"
             remembered(f"said {told}", lambda: logger.warning("%s", told))  # by all splits at once
         frames = [frame for sequence in sequences.values() for frame in sequence]
         self.detection: Detection | None = None
@@ -154,8 +161,8 @@ class FrameSource(Source):
         # The unit is judged over all splits: train and validation must never read the same files differently.
         if any(frame.depth for frame in frames):
             paths = {key: [root / file for file in files] for key, files in all_depth.items()}
-            self.detection = detect_depth(paths, depth_options)
-            notes.append(self.detection.message)
+            self.detection = detect_depth(paths, depth_options, where=root)
+            notes += self.detection.lines
         self.depth_spec: DepthSpec | None = self.detection.spec if self.detection else None
         self.class_names: list[str] | None = class_names_of(label_rules)
         self.action_names: list[str] | None = None

@@ -1,7 +1,7 @@
 """Finds RGB, depth and label files under a root: common layouts automatically, any other by a folder or pattern.
 
-Known without options: `color/ depth/ label/` (and the like) side by side, at the root or in every sequence's
-folder; siblings that differ by a word (`frame-000000.color.jpg` and `frame-000000.depth.png`, `1.png` and
+Known without options: `color/ depth/ label/` (and the like, also `masks/`) side by side, at the root or in every
+sequence's folder; siblings that differ by a word (`frame-000000.color.jpg` and `frame-000000.depth.png`, `1.png` and
 `1_depth.png`); association files (`rgb.match`, `associations.txt`).
 """
 
@@ -35,8 +35,9 @@ from m33d_hf.errors import DataError
 ASSOCIATION_NAMES = ("associations.txt", "association.txt", "associate.txt", "rgb.match", "rgbd.match")
 SUFFIXES = {"rgb": RGB_SUFFIXES, "depth": MAP_SUFFIXES, "labels": LABEL_SUFFIXES}
 _FOLDER_EXTRAS = ("gt", "raw", "filt", "map", "maps", "left", "registered", "aligned", "lowres")
-# Folders whose names are no words of ours: ARKitScenes' pictures of the size of its depth.
-_FOLDER_NAMES = {"lowres_wide": "rgb"}
+# Folders whose names are no words of ours: ARKitScenes' pictures of the size of its depth; masks, of which only whole
+# folders are labels: NAME_mask.png is also what belongs to a depth map.
+_FOLDER_NAMES = {"lowres_wide": "rgb", "mask": "labels", "masks": "labels"}
 
 Columns = dict[str, list[tuple[str, str]]]
 

@@ -232,7 +232,7 @@ def refuse_sizes(root: Path, sizes: Mapping[str, tuple[int, ...]], align: str = 
         raise DataError(
             f"the files of one frame differ in size (height x width): {listing}. If all show the same picture, pass "
             "align=depth_to_rgb or align=rgb_to_depth (--data.options.align); if two cameras took them, give their "
-            "calibration (--data.options.calibration of the source folder) or register depth to RGB first."
+            "calibration (--data.options.calibration of the sources folder and phases) or register depth to RGB first."
         )
     first, *others = sizes.values()
     if not all(_same_shape(first, other) for other in others):

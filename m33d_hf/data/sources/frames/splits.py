@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.files.text_files import read_text
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.frames.pairing import composed
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.errors import ConfigError, DataError, MissingSplitError, nearest_name_hint
@@ -119,11 +120,12 @@ def one_to_hold_out(sequences: Sequences) -> str | None:
 def _without_one(sequences: Sequences, name: str, alone: str) -> tuple[Sequences, str]:
     if name == "test":
         raise MissingSplitError(
-            f"split 'test' is empty: {len(sequences)} sequences are too few for a third split. {alone} is the "
+            f"split 'test' is empty: {plural(len(sequences), 'sequence')} {agree(len(sequences), 'is', 'are')} "
+            f"too few for a third split. {alone} is the "
             "validation split; for shares of every sequence, pass --data.options.split_fractions."
         )
     kept = {key: frames for key, frames in sequences.items() if (key == alone) == (name == "validation")}
-    return kept, f"split {name}: {len(kept)} of {len(sequences)} sequences ({', '.join(kept)})"
+    return kept, f"split {name}: {len(kept)} of {plural(len(sequences), 'sequence')} ({', '.join(kept)})"
 
 
 def _list_file(root: Path, name: str, split_list: str | Mapping[str, str] | None) -> Path | None:
@@ -208,7 +210,8 @@ def _from_list(sequences: Sequences, path: Path) -> Sequences:
     if not kept:
         example = next(iter(sequences.values()))[0].key if sequences else "none"
         raise DataError(
-            f"{path}: none of its {len(entries)} entries (first: {sorted(entries)[:1]}) is a sequence, frame or "
+            f"{path}: nothing in it ({plural(len(entries), 'entry')}, first: {sorted(entries)[:1]}) is a sequence, "
+            "frame or "
             f"file found here (sequences {sorted(sequences)[:3]}, a frame {example!r})"
         )
     return kept
@@ -261,7 +264,8 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
         order = sorted(sequences, key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
         chosen = set(_validated(order, name) if fractions is DEFAULT_FRACTIONS else _cut(order, span))
         kept = {key: frames for key, frames in sequences.items() if key in chosen}
-        how = f"split {name}: {len(kept)} of {len(sequences)} sequences ({share}, drawn from their names)"
+        how = f"split {name}: {len(kept)} of {plural(len(sequences), 'sequence')}, drawn from their names"
+        how += "" if fractions is DEFAULT_FRACTIONS else f" for a share of {share}"
         how += f": {', '.join(kept)}" if len(kept) <= _NAMED else ""
     else:
         kept = {key: _cut(frames, span) for key, frames in sequences.items()}
@@ -270,7 +274,8 @@ def _by_fraction(sequences: Sequences, name: str, fractions: Mapping[str, float]
     if not kept:
         total = f"{sum(len(frames) for frames in sequences.values())} frames in "
         raise MissingSplitError(
-            f"split {name!r} is empty: {share} of {'' if len(sequences) >= few else total}{len(sequences)} sequences. "
+            f"split {name!r} is empty: {share} of "
+            f"{'' if len(sequences) >= few else total}{plural(len(sequences), 'sequence')}. "
             "List its sequences in a file (--data.options.split_list), give it a larger share "
             "(--data.options.split_fractions), or read everything (split all)."
         )

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.depth.options import DepthOptions
+from m33d_hf.data.plural import plural
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.layouts import ASSOCIATION_NAMES, Listing, list_files, rows_of_association
@@ -130,7 +131,7 @@ def _find_sequences(
         if rows:
             sequences[key] = [Frame(name, row["rgb"], row["depth"]) for name, row in rows.items()]
         unpaired += missing
-        notes.append(f"{key}: {len(rows)} pairs from {how}, {len(missing)} listed files left out")
+        notes.append(f"{key}: {plural(len(rows), 'pair')} from {how}, {plural(len(missing), 'listed file')} left out")
     if not sequences:
         reasons = sorted({entry.reason for entry in unpaired})
         raise DataError(f"{listing.root}: the lists yield no pairs. {'; '.join(notes)}. {'; '.join(reasons[:3])}")

@@ -6,6 +6,7 @@ import hashlib
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, canonical_split
 from m33d_hf.errors import ConfigError, DataError, nearest_name_hint
 
@@ -42,7 +43,7 @@ def split_by_validation(root: Path, sequences: Sequences, wanted: SplitChoice) -
             "fewer or other sequences, or use --data.options.split_fractions, which cuts stretches from few sequences."
         )
     kept = {key: frames for key, frames in sequences.items() if (key in held) == (name == "validation")}
-    return kept, f"split {name}: {len(kept)} of {len(sequences)} sequences; validation is {how}"
+    return kept, f"split {name}: {len(kept)} of {plural(len(sequences), 'sequence')}; validation is {how}"
 
 
 def _is_share(value: object) -> bool:

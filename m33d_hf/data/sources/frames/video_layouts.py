@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections import defaultdict
 
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.frames.layouts import Columns, Listing, find_columns
 from m33d_hf.data.sources.frames.pairing import modality_of
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES, cached_info
@@ -67,7 +68,10 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
         width = len(posixpath.basename(next(iter(numbers.values()))))
         names = {number: numbers.get(number, posixpath.join(folder, f"{number:0{width}d}")) for number in range(count)}
         columns["rgb"] += [(name, video_frame(video, number)) for number, name in names.items()]
-        notes.append(f"{video}: its {count} frames are paired with the depth files beside it, by number from 0")
+        notes.append(
+            f"{video}: its {plural(count, 'frame')} {agree(count, 'is', 'are')} paired with the depth "
+            "files beside it, by number from 0"
+        )
     return columns, notes
 
 
@@ -76,8 +80,9 @@ def _require_same_clock(video: str, count: int, numbers: dict[int, str], lost: f
     allowed = max(_FRAMES_WITHOUT_PARTNER, round(_SHARE_WITHOUT_PARTNER * count))
     if not -allowed <= max(numbers) + 1 - count <= allowed + lost:
         raise DataError(
-            f"{video} has {count} frames, but the depth beside it has {len(numbers)} files with numbers up to "
-            f"{max(numbers)}, so frames and files cannot be matched. Save the video's frames as pictures with the "
+            f"{video} has {plural(count, 'frame')}, but the depth beside it has "
+            f"{plural(len(numbers), 'file')} with numbers up to {max(numbers)}, so frames and files cannot be "
+            "matched. Save the video's frames as pictures with the "
             "names of their depth files, or list the pairs with the option 'association'."
         )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from itertools import pairwise
 
 from m33d_hf.data.options import choose
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.errors import ConfigError, DataError
@@ -98,13 +100,14 @@ def cut_windows(
             parts[key if count == 1 else f"{key}@{first}"] = tuple(frames[first:stop])
     if len(parts) > len(sequences):
         notes.append(
-            f"{len(sequences)} sequences are cut into {len(parts)} windows of at least the {clip_length} frames that a "
-            "clip covers; each gives one clip per epoch (--data.options.windows 1 keeps sequences whole)"
+            f"{_cut_into(sequences, parts)} of at least the {clip_length} frames that a clip covers; each gives one "
+            "clip per epoch (--data.options.windows 1 keeps sequences whole)"
         )
     short = sum(len(frames) < (clip_length or 1) for frames in sequences.values())
     if short:
         notes.append(
-            f"{short} sequences have fewer frames than the {clip_length} of a clip; their last frame is repeated"
+            f"{plural(short, 'sequence')} {agree(short, 'has', 'have')} fewer frames than the {clip_length} of a clip; "
+            f"{agree(short, 'its', 'their')} last frame is repeated"
         )
     return parts
 
@@ -128,7 +131,12 @@ def _overlapping(
         for first in starts:
             parts[key if len(starts) == 1 else f"{key}@{first}"] = tuple(frames[first : first + clip_length])
     notes.append(
-        f"{len(sequences)} sequences are cut into {len(parts)} windows of {clip_length} frames, {clip_stride} from one "
-        "to the next; each gives one clip per epoch"
+        f"{_cut_into(sequences, parts)} of {clip_length} frames, {clip_stride} from one to the next; each gives one "
+        "clip per epoch"
     )
     return parts
+
+
+def _cut_into(sequences: Sized, parts: Sized) -> str:
+    whole = f"{plural(len(sequences), 'sequence')} {agree(len(sequences), 'is', 'are')}"
+    return f"{whole} cut into {plural(len(parts), 'window')}"

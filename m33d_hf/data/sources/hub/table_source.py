@@ -17,6 +17,7 @@ from m33d_hf.data.files.remote import AnyPath, RemotePath, file_size
 from m33d_hf.data.labels.class_table import ClassTable
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.options import choose
+from m33d_hf.data.plural import plural
 from m33d_hf.data.prepared.layout import Manifest
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.source import Source
@@ -94,8 +95,8 @@ class TableSource(Source):
         columns = self.decoder.columns
         used = ", ".join(f"{option} {name!r}" for option, name in vars(columns).items() if name is not None)
         made = "" if manifest is None else f", prepared from the source {manifest.source} (sizes: {manifest.sizes})"
-        clips = "" if self._sequences is None else f" in {len(self._sequences)} sequences"
-        return f"{len(self.rows)} rows{clips} of {root}{made}; columns: {used}"
+        clips = "" if self._sequences is None else f" in {plural(len(self._sequences), 'sequence')}"
+        return f"{plural(len(self.rows), 'row')}{clips} of {root}{made}; columns: {used}"
 
     def _find_sequences(self) -> list[tuple[str, range]]:
         """(name, rows) of neighbouring rows with one name.

@@ -13,7 +13,7 @@ from m33d_hf.data.files.remote import RemotePath, files_below, is_remote
 from m33d_hf.data.prepared.reading import ParquetRows, parquet_files
 from m33d_hf.data.prepared.remote_reading import RemoteParquetRows
 from m33d_hf.data.sources.hub.columns import Rows
-from m33d_hf.errors import ConfigError, DataError, MissingDependencyError, MissingSplitError
+from m33d_hf.errors import ConfigError, DataError, MissingDependencyError, MissingSplitError, type_and_text
 
 File = TypeVar("File", Path, RemotePath)
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -169,7 +169,7 @@ def _loading(root: str, folder: bool) -> Iterator[None]:
         if os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "on", "yes", "true"):
             questions = "HF_HUB_OFFLINE is set, so nothing is downloaded: unset it if there is a network. "
         raise DataError(
-            f"{root} cannot be loaded from {where}: {type(error).__name__}: {str(error).strip().rstrip('.')}. "
+            f"{root} cannot be loaded from {where}: {type_and_text(error).rstrip('.')}. "
             + ("" if folder else questions)
             + "A data set that was downloaded is read by its folder: --data.root FOLDER."
         ) from error

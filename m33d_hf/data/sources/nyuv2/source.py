@@ -15,6 +15,7 @@ from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.stored_values import look_at_labels
 from m33d_hf.data.options import choose
 from m33d_hf.data.packed_formats.nyu_mat import num_frames
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import find_frames
 from m33d_hf.data.sources.frames.frames import FrameSource
@@ -101,7 +102,7 @@ class NYUv2Source(FrameSource):
         stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth)
         if file is not None:
             frames = _frames_of_file(root / file, file, depth_target, valid, labels)
-            notes.append(f"{len(frames)} frames in {file}; depth is {depth_target}, {_validity(valid)}")
+            notes.append(f"{plural(len(frames), 'frame')} in {file}; depth is {depth_target}, {_validity(valid)}")
             if not stated.states_meaning:
                 stated = replace(stated, unit="metre")
         else:
@@ -157,14 +158,15 @@ class NYUv2Source(FrameSource):
         by_folder = {number: _folder_split(frame) for number, frame in frames.items()}
         if self._splits is None and all(by_folder.values()):
             chosen = [frame for number, frame in frames.items() if by_folder[number] == name]
-            how = f"split {name} from the folder of that name: {len(chosen)} frames"
+            how = f"split {name} from the folder of that name: {plural(len(chosen), 'frame')}"
         else:
             table = find_table(root, SPLITS_NAME, self._splits, "splits")
             official = read_split(table)
             listed = {number for numbers in official.values() for number in numbers}
             if unknown := sorted(frames.keys() - listed):
                 raise DataError(
-                    f"{len(unknown)} frames are in neither split of {table}, the first is number {unknown[0]}. Check "
+                    f"{plural(len(unknown), 'frame')} {agree(len(unknown), 'is', 'are')} in neither split of "
+                    f"{table}, the first is number {unknown[0]}. Check "
                     f"that these are the {len(listed)} labelled frames and that --data.options.first_number is right."
                 )
             chosen = [frames[number] for number in official[name] if number in frames]

@@ -10,6 +10,7 @@ import numpy as np
 from m33d_hf.data.files.data_set_tables import file_near, read_matlab
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.nyu40 import NYU40, UNLABELLED
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import CorruptFileError, DataError, LabelError
 
@@ -51,7 +52,10 @@ def read_split(path: Path) -> dict[str, list[int]]:
             raise CorruptFileError(path, f"has no integer array {key}, which the official splits.mat has")
         split[name] = sorted(int(number) for number in np.asarray(arrays[key]).ravel())
     if both := set(split["train"]) & set(split["test"]):
-        raise DataError(f"{path}: {len(both)} frames are in both training and test, the first is {min(both)}")
+        raise DataError(
+            f"{path}: {plural(len(both), 'frame')} {agree(len(both), 'is', 'are')} in both training "
+            f"and test, the first is {min(both)}"
+        )
     if min(map(min, split.values())) < 1:
         raise DataError(f"{path}: frames must be counted from 1, but one is {min(map(min, split.values()))}")
     return split

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from m33d_hf.data.labels.class_table import ClassTable, number_of
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.data.sources.phases.annotations import Annotation
-from m33d_hf.data.sources.phases.rates import best_rate, rate_hint, tolerate
+from m33d_hf.data.sources.phases.rates import best_rate, rate_hint, tolerate, unit_hint
 from m33d_hf.errors import ConfigError, DataError, LabelError, nearest_name_hint
 from m33d_hf.modeling.video_times_m33d import FrameTimes
 
@@ -124,7 +125,10 @@ def collect_names(annotations: Sequence[Annotation], ignored: Sequence[str] = ()
     if set(places) == set(CHOLEC80_PHASES):
         return list(CHOLEC80_PHASES), "phases: the seven of Cholec80, in surgical order"
     names = sorted(places)
-    return names, f"phases: {len(names)} names found in the annotations, in alphabetical order: {', '.join(names)}"
+    return (
+        names,
+        f"phases: {plural(len(names), 'name')} found in the annotations, in alphabetical order: {', '.join(names)}",
+    )
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ class Timing:
     def describe(self) -> str:
         """`1500 frames at 25 fps`, and what is missing."""
         rate = f"{self.fps:g} fps{' on average' if self.uneven else ''}" if self.fps else "an unknown rate"
-        return f"{self.num_frames} frames at {rate}{f' ({self.lacking})' if self.lacking else ''}"
+        return f"{plural(self.num_frames, 'frame')} at {rate}{f' ({self.lacking})' if self.lacking else ''}"
 
 
 def ends_are_inclusive(annotations: Sequence[Annotation], how: str = "auto") -> tuple[bool, str | None]:
@@ -348,7 +352,8 @@ def _check_frames(annotation: Annotation, end: float, step: float, timing: Timin
     announced = timing.num_frames + (0 if other_rate else timing.lost)
     if covered > announced + slack:
         raise DataError(
-            f"{both}: the annotation is longer than the video.{rate_hint(annotation, end, step, timing)} If the "
+            f"{both}: the annotation is longer than the video."
+            f"{unit_hint(annotation, end, timing) or rate_hint(annotation, end, step, timing)} If the "
             f"video is cut short, {tolerate((covered - announced) / max(step * timing.ratio, 1.0))}"
         )
     if timing.label_fps is not None or covered >= timing.num_frames - slack:
@@ -370,6 +375,12 @@ def _check_seconds(annotation: Annotation, end: float, step: float, timing: Timi
     if end > announced + timing.tolerance * unit:
         raise DataError(
             f"{annotation.path} annotates up to {end:g} s, {video} has {timing.describe()} = {duration:g} s: the "
-            f"annotation is longer than the video. Check --data.options.fps, or, if the video is cut short, "
-            f"{tolerate((end - announced) / unit)}"
+            f"annotation is longer than the video.{unit_hint(annotation, end, timing)} Check --data.options.fps, or, "
+            f"if the video is cut short, {tolerate((end - announced) / unit)}"
+        )
+    if annotation.kind == "segments" and _LEAST_SHARE <= 1000 * end / duration <= 1.01:
+        raise DataError(
+            f"{annotation.path} annotates up to {end:g} s, {video} has {timing.describe()} = {duration:g} s: the "
+            "annotation covers a thousandth of the video, so seconds seem to have been read as milliseconds. Pass "
+            "--data.options.segment_unit=seconds, and call the columns start_seconds and end_seconds"
         )

@@ -27,15 +27,31 @@ class PhaseVideo:
     Attributes:
         handle: reads the frames.
         phases: (handle.length,) uint8 phase ids in the order of the source's `action_names`, 255 = not annotated.
+        case: what several cameras show, this one among them; None where every video stands for itself.
+        camera: name of the camera; empty without.
+        offset: seconds from the beginning of the case's clock to its first frame.
     """
 
     handle: VideoHandle
     phases: np.ndarray = field(repr=False)
+    case: str | None = None
+    camera: str = ""
+    offset: float = 0.0
 
     @property
     def key(self) -> str:
         """Stable name of the video."""
         return self.handle.key
+
+    @property
+    def group(self) -> str:
+        """The case, or the video itself: what splits and shares of labels keep together."""
+        return self.key if self.case is None else self.case
+
+    @property
+    def may_have_depth(self) -> bool:
+        """False where the reader knows that no frame has depth; other readers find out frame by frame."""
+        return getattr(self.handle, "has_depth", None) is not False
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,9 @@ def _labelled(phases: np.ndarray, start: int, stop: int) -> ClipSpan:
 class PhaseSource(Source):
     """Base of sources of annotated long videos; items are clips, whole videos are in `videos`.
 
-    `class_table` holds the phases with the numbers that annotations write for them, where those are known.
+    `class_table` holds the phases with the numbers that annotations write for them, where those are known. `cases` are
+    the numbers of the videos that show one case, its first camera, whose frames are annotated, in front; one each where
+    every video stands for itself.
 
     Args:
         videos: the videos of the split.
@@ -167,6 +185,10 @@ class PhaseSource(Source):
         self.class_table = None if action_names is None else ClassTable(tuple(action_names))
         self.depth_spec = depth_spec
         self.videos = list(videos)
+        together: dict[str, list[int]] = {}
+        for number, video in enumerate(self.videos):
+            together.setdefault(video.group, []).append(number)
+        self.cases = list(together.values())
         self.unit = unit
         self.items_have_labels = unit != "videos"
         self.clip_span = clip_span
@@ -179,6 +201,11 @@ class PhaseSource(Source):
         ]
         if not self._items:
             raise DataError(f"source {self.name!r}: no clip has an annotated frame")
+
+    @property
+    def items(self) -> Sequence[tuple[int, ClipSpan]]:
+        """Number of the video and frames of every clip, in the order of the items of `unit` "clips"."""
+        return self._items
 
     def clips(self, video: int) -> list[ClipSpan]:
         """All clips of video number `video`, in order, unlabelled ones included."""
@@ -205,10 +232,10 @@ class PhaseSource(Source):
         return None if self.unit == "videos" or self.action_names is None else [span.label for _, span in self._items]
 
     def groups(self) -> list[str]:
-        """Key of the video behind every item: low-label protocols draw videos, not clips."""
+        """Case (or key of the video) behind every item: low-label protocols draw these, not clips."""
         if self.unit == "videos":
-            return [video.key for video in self.videos]
-        return [self.videos[number].key for number, _ in self._items]
+            return [video.group for video in self.videos]
+        return [self.videos[number].group for number, _ in self._items]
 
     def digest(self) -> str:
         """Digest of keys, lengths, phases and clip rules. Sources whose frames may change add their files."""
@@ -217,6 +244,9 @@ class PhaseSource(Source):
         for video in self.videos:
             state.update(f"\n{video.key} {video.handle.length} ".encode("utf-8", "surrogatepass"))
             state.update(np.ascontiguousarray(video.phases, dtype=np.uint8).tobytes())
+            if video.case is not None:
+                told = f"\n{video.case} {video.camera} {video.offset}"
+                state.update(told.encode("utf-8", "surrogatepass"))
         return state.hexdigest()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from m33d_hf.data.depth.maps import SPEC_FILE, depth_keys, find_depth_of, how_to_extract, read_sidecar_spec
 from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.files.data_set_tables import stated_places
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import ROOT_SEQUENCE, FolderSource
@@ -98,6 +99,7 @@ class VideoOptions:
     require_depth: bool
     fps: float | None
     orientation: str = "refuse"
+    calibration: str | None = None
 
 
 def find_videos(root: Path, videos: str, options: VideoOptions) -> FoundVideos:
@@ -138,6 +140,11 @@ def _folder_of(root: Path, given: str) -> Path:
 def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoOptions) -> FoundVideos:
     if options.rgb != "auto":
         raise ConfigError(f"rgb={options.rgb!r} selects frames, but {folder} holds video files. Leave the option out")
+    if options.calibration is not None:
+        raise ConfigError(
+            f"calibration={options.calibration!r} registers the depth of folders of frames, but {folder} holds video "
+            "files. Leave the option out, and register their depth when it is written"
+        )
     names: dict[str, str] = {}
     for file in files:
         key = PurePosixPath(file).with_suffix("").as_posix()
@@ -171,7 +178,7 @@ def _video_files(root: Path, folder: Path, files: Sequence[str], options: VideoO
             f"{how_to_extract(root, root / 'depth')}; if it is in another folder, pass --data.options.depth"
         )
     how = f", depth from {sidecars.name}: {spec.describe()}" if sidecars is not None and spec is not None else ""
-    found.notes.append(f"{len(found.videos)} video files in {folder.name}{how}")
+    found.notes.append(f"{plural(len(found.videos), 'video file')} in {folder.name}{how}")
     return found
 
 
@@ -207,13 +214,14 @@ def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:
         orientation=options.orientation,
         require_depth=options.require_depth,
         fps=options.fps,
+        calibration=options.calibration,
     )
     videos = {}
     for sequence in source.sequences:
         frames = [file for frame in sequence.frames for file in (frame.rgb, frame.depth) if file is not None]
         videos[sequence.key] = FoundVideo(sequence, FileList(folder, tuple(frames)))
     names = {key: key for key in videos}
-    notes = [f"{len(videos)} folders of frames in {folder.name}", *source.notes]
+    notes = [f"{plural(len(videos), 'folder')} of frames in {folder.name}", *source.notes]
     return FoundVideos(videos, source.depth_spec, names, list(source.unpaired), notes)
 
 
@@ -348,7 +356,8 @@ def _choose(key: str, paths: Sequence[Path], kind: str, unpaired: list[Unpaired]
     if len(fitting) != 1:
         shown = ", ".join(f"{path} ({found})" for path, found in kinds.items())
         raise DataError(
-            f"video {key!r} has {len(fitting)} annotations of the format {wanted}: {shown}. Keep one, give the folder "
+            f"video {key!r} has {plural(len(fitting), 'annotation')} of the format {wanted}: {shown}. Keep one, "
+            "give the folder "
             "with --data.options.annotations, or pass --data.options.annotation_format"
         )
     unpaired += [Unpaired(path.name, f"{fitting[0].name} is used") for path in paths if path != fitting[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.phases.alignment import Timing, annotated_end
 from m33d_hf.data.sources.phases.annotations import Annotation
 
@@ -21,5 +22,5 @@ def lost_labels(annotation: Annotation, timing: Timing) -> str:
     frames = round(behind)
     if frames < 1:
         return ""
-    length = f"{frames / timing.fps:.1f} s, {frames} frames" if timing.fps else f"{frames} frames"
+    length = f"{frames / timing.fps:.1f} s, {plural(frames, 'frame')}" if timing.fps else f"{plural(frames, 'frame')}"
     return f"{annotation.path.name} continues after its end ({length}); these labels are not used"

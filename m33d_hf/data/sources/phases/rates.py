@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # which imports this file
     from m33d_hf.data.sources.phases.alignment import Timing
 
 _COMMON_RATES = (1.0, 2.0, 5.0, 10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0)
+_LEAST_FIT, _MOST_FIT = 0.8, 1.01  # of the video that an annotation in the right unit covers
 
 
 def tolerate(steps: float) -> str:
@@ -45,6 +46,21 @@ def rate_hint(annotation: Annotation, end: float, step: float, timing: Timing) -
     rate = best_rate(annotation, end, step, timing)
     if rate is None:
         return " If labels are numbered at another rate, pass it with --data.options.label_fps."
+    return f" At {rate:g} fps they would match: if this is the label rate, pass --data.options.label_fps={rate:g}."
+
+
+def unit_hint(annotation: Annotation, end: float, timing: Timing) -> str:
+    """Advice of another unit of a table of segments, where its last number in that unit is as long as the video."""
+    if annotation.kind != "segments" or not timing.fps:
+        return ""
+    other = {"seconds": end} if annotation.unit == "frames" else {"frames": end / timing.fps}
+    numbers = {**other, "milliseconds": end / 1000}
+    fitting = [unit for unit, seconds in numbers.items() if _LEAST_FIT <= seconds / timing.duration <= _MOST_FIT]
+    if not fitting:
+        return ""
+    columns = {"frames": "start_frame and end_frame", "seconds": "start_seconds and end_seconds"}
+    named = columns.get(fitting[0], "start_ms and end_ms")
     return (
-        f" At {rate:g} fps they would match: if this is the label rate, pass --data.options.label_fps={rate:g} if so."
+        f" As {fitting[0]} they would match: if that is the unit, call the columns {named}, or pass "
+        f"--data.options.segment_unit={fitting[0]}."
     )

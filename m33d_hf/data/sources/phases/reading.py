@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.phases.alignment import Timing
 from m33d_hf.data.sources.phases.annotations import Annotation
 from m33d_hf.errors import ConfigError, nearest_name_hint
@@ -30,13 +31,16 @@ def describe_reading(annotations: Sequence[Annotation], ignored: Sequence[str]) 
     if not annotations:
         return []
     kinds = Counter(annotation.kind for annotation in annotations)
-    lines = [f"annotations of {len(annotations)} videos: " + ", ".join(f"{_KINDS[k]} ({n})" for k, n in kinds.items())]
+    formats = ", ".join(f"{_KINDS[k]} ({n})" for k, n in kinds.items())
+    lines = [f"annotations of {plural(len(annotations), 'video')}: {formats}"]
     files: dict[str, list[Path]] = {}
     for annotation in annotations:
         if annotation.encoding != "UTF-8":
             files.setdefault(annotation.encoding, []).append(annotation.path)
     for encoding, paths in files.items():
-        lines.append(f"{len(set(paths))} annotation files are {encoding} text, the first: {paths[0].name}")
+        count = len(set(paths))
+        told = f"{plural(count, 'annotation file')} {agree(count, 'is', 'are')}"
+        lines.append(f"{told} {encoding} text, the first: {paths[0].name}")
     lines += dict.fromkeys(note for annotation in annotations for note in annotation.notes)
     return lines + _left_out(annotations, ignored)
 

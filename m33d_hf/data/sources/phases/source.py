@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from m33d_hf.data.depth.options import DepthOptions
 from m33d_hf.data.files.text_files import say_once
 from m33d_hf.data.labels.class_table import ClassTable, read_class_table
 from m33d_hf.data.options import choose
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.reading import Frame
@@ -31,6 +33,7 @@ from m33d_hf.data.sources.phases.alignment import (
 )
 from m33d_hf.data.sources.phases.annotations import AnnotationOptions
 from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
+from m33d_hf.data.sources.phases.cameras import Camera, Cases, find_cases
 from m33d_hf.data.sources.phases.files import (
     FoundAnnotations,
     FoundVideo,
@@ -42,6 +45,7 @@ from m33d_hf.data.sources.phases.files import (
 from m33d_hf.data.sources.phases.losses import lost_labels
 from m33d_hf.data.sources.phases.numbering import first_number
 from m33d_hf.data.sources.phases.reading import check_clock, describe_reading
+from m33d_hf.data.sources.phases.synchrony import phases_of
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.modeling.video_times_m33d import frames_lost_at_the_end
 
@@ -61,6 +65,10 @@ class PhasesSource(PhaseSource):
         split: `train`, `validation`, `test`, or None / `all`; whole videos, see `splits.select_split`.
         unit: `clips` (each stretch an item) or `videos` (each whole video an item without a label: pre-training).
         videos: folder of the videos, or `auto`: `videos/` where present, else the root.
+        cameras: how videos that show one case at the same time are told: `folder` (those of a folder), a suffix with *
+            for the camera (`_cam*`), or a CSV file with the columns case, camera, video and offset (seconds from the
+            case's clock to the video's first frame). Null: every video is a case. Splits and shares of labels keep the
+            cameras of a case together; its annotation bears the name of the case or of one of its videos.
         annotations: folder or file of the annotations, `none`, or `auto`: `phase_annotations/` and the like, or files
             beside the videos; not looked for when whole videos are the items, unless require_annotations is true.
         annotation_format: `auto`, `frames`, `rows` (one phase a line, one line a frame), `timestamps`, `segments` or
@@ -80,7 +88,7 @@ class PhasesSource(PhaseSource):
             times of a file's frames count, whatever its rate: seconds from the first frame that decodes, also where
             the file lets its first frame begin later than at 0. Frames whose names are timestamps
             (1305031102.175304.png) need none either.
-        segment_unit: `frames` or `seconds` of segments whose columns do not say it.
+        segment_unit: `frames`, `seconds` or `milliseconds` of segments whose columns do not say it.
         segment_end: `exclusive`, `inclusive` (the end names the segment's last frame), or `auto` by evidence.
         length_tolerance: label steps by which an annotation may be longer than its video. Where a recording was cut
             short, the video's announced length counts; labels after the last readable frame are not used, and this is
@@ -88,8 +96,8 @@ class PhasesSource(PhaseSource):
         rgb: `auto`, `none`, and for frames a folder or a pattern.
         depth: `auto`, `none`, and for frames a folder or a pattern; for video files a folder of depth sidecars (`auto`:
             `depth/` where it holds depth_spec.json).
-        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth, align, orientation: as in the
-            `folder` source.
+        depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth, align, orientation, calibration: as
+            in the `folder` source; calibration of folders of frames alone, such as import_recording.py writes.
         require_depth: leave out (and list) what has no depth.
         require_annotations: leave out (and list) videos without annotation; None does so for clips only.
         on_unpaired: `list` videos without annotation and annotations without video in `unpaired`, or `error`.
@@ -115,6 +123,7 @@ class PhasesSource(PhaseSource):
         split: str | None = None,
         unit: str = "clips",
         videos: str = "auto",
+        cameras: str | None = None,
         annotations: str = "auto",
         annotation_format: str = "auto",
         annotation_level: str = "phases",
@@ -138,6 +147,7 @@ class PhasesSource(PhaseSource):
         max_depth: float | None = None,
         align: str = "refuse",
         orientation: str = "refuse",
+        calibration: str | None = None,
         require_depth: bool = False,
         require_annotations: bool | None = None,
         on_unpaired: str = "list",
@@ -152,16 +162,21 @@ class PhasesSource(PhaseSource):
         choose("on_unpaired", on_unpaired, ("list", "error"))
         _check_rates(length_tolerance, fps=fps, label_fps=label_fps)
         stated = DepthOptions(depth_unit, depth_scale, depth_kind, invalid_values, min_depth, max_depth)
-        options = VideoOptions(rgb, depth or "none", stated, align, require_depth, fps, orientation)
+        options = VideoOptions(rgb, depth or "none", stated, align, require_depth, fps, orientation, calibration)
         found = find_videos(self.root, videos, options)
         if unit == "videos" and annotations == "auto" and not require_annotations:
             annotations = "none"  # pre-training: what is wrong with labels must not stop it
         ignored = (ignored_phases,) if isinstance(ignored_phases, str) else tuple(ignored_phases or ())
         reading = AnnotationOptions(annotation_format, segment_unit, annotation_level, ignored, clock)
-        labels = find_annotations(self.root, list(found.videos), annotations, reading)
+        files = {key: found.names[key] for key in found.videos}
+        cases, unlisted = find_cases(self.root, cameras, files)
+        keys = dict.fromkeys([*found.videos, *cases])
+        labels = find_annotations(self.root, list(keys), annotations, reading)
         self.notes: list[str] = list(found.notes)
         self.incomplete: dict[str, str] = {}
-        self.unpaired: list[Unpaired] = [*found.unpaired, *labels.unpaired]
+        self.unpaired: list[Unpaired] = [*found.unpaired, *labels.unpaired, *unlisted]
+        if cameras is not None:
+            cases = self._led(cases, labels)
         self._tell(describe_reading(labels.all, ignored))
         rules = self._phase_names(labels, phase_names, unknown_phase, ignored)
         inclusive, how = ends_are_inclusive(labels.all, segment_end)
@@ -170,10 +185,16 @@ class PhasesSource(PhaseSource):
         check_clock(labels.by_key, timing_of)
         start, counted = first_number(labels.by_key, timing_of, label_start)
         self._tell([sentence for sentence in (how, counted) if sentence])
-        chosen = self._select(found, split, split_list, split_fractions)
+        kept = self._select(found, cases, split, split_list, split_fractions)
         needed = (unit == "clips") if require_annotations is None else require_annotations
-        chosen = self._annotated(chosen, labels, needed)
+        # The first camera stands for its case.
+        leaders = self._annotated({case[0].key: found.videos[case[0].key] for case in kept.values()}, labels, needed)
+        kept = {name: case for name, case in kept.items() if case[0].key in leaders}
+        kept = {name: _standing_in(case, found, labels) for name, case in kept.items()}
+        chosen = {camera.key: found.videos[camera.key] for case in kept.values() for camera in case}
         laid = self._lay_out(chosen, labels, rules, replace(timing, first=start))
+        if cameras is not None:
+            laid = self._in_cases(laid, kept)
         self._account_for_unpaired(on_unpaired)
         self._files = {key: found.videos[key].files for key in laid}
         names = None if rules is None else rules.names
@@ -193,7 +214,9 @@ class PhasesSource(PhaseSource):
         """Names as stated, else of all annotations; None without either."""
         table = None if given is None else read_class_table(given, self.root)
         if table is not None and not (table.assumed and not holds_numbers(labels.all)):
-            self.notes.append(f"phases: {len(table.names)} names as {'assumed' if table.assumed else 'stated'}")
+            self.notes.append(
+                f"phases: {plural(len(table.names), 'name')} as {'assumed' if table.assumed else 'stated'}"
+            )
             if holds_numbers(labels.all) and table.numbers:
                 self._tell([f"numbers in the annotations mean {table.spelled()}"])
             return PhaseNames(table.names, table.numbers, unknown, ignored)
@@ -209,19 +232,70 @@ class PhasesSource(PhaseSource):
         for sentence in sentences:
             say_once(f"{self.root}: {sentence}")
 
+    def _led(self, cases: Cases, labels: FoundAnnotations) -> Cases:
+        """The cases with the camera in front whose frames the annotation numbers, which is put under its key."""
+        led: Cases = {}
+        for case, listed in cases.items():
+            annotated = [camera for camera in listed if camera.key in labels.by_key]
+            own = labels.by_key.pop(case, None) if all(camera.key != case for camera in listed) else None
+            first = listed[0] if own is not None or not annotated else annotated[0]
+            for camera in annotated:
+                if own is not None or camera is not first:
+                    unused = labels.by_key.pop(camera.key)
+                    used = f"that of the case {case}" if own is not None else f"that of camera {first.name}"
+                    self.unpaired.append(Unpaired(unused.path.name, f"{used} is used"))
+            if own is not None:
+                labels.by_key[first.key] = own
+            led[case] = [first, *(camera for camera in listed if camera is not first)]
+        numbers = Counter(map(len, led.values()))
+        told = ", ".join(f"{count} of {number}" for number, count in sorted(numbers.items()))
+        self.notes.append(f"{len(led)} cases by number of cameras: {told}")
+        return led
+
+    def _in_cases(self, laid: dict[str, PhaseVideo], cases: Cases) -> dict[str, PhaseVideo]:
+        """The videos with their cases; those of further cameras have the phases that the first one has meanwhile."""
+        found: dict[str, PhaseVideo] = {}
+        absent: list[str] = []
+        for case, cameras in cases.items():
+            absent += [f"{camera.name} of {case}" for camera in cameras if camera.key not in laid]
+            first: PhaseVideo | None = None
+            for camera in (camera for camera in cameras if camera.key in laid):
+                video = replace(laid[camera.key], case=case, camera=camera.name, offset=camera.offset)
+                if first is None:
+                    first = video
+                else:
+                    video = replace(video, phases=phases_of(first, video))
+                found[camera.key] = video
+        if absent:
+            are = agree(len(absent), "is", "are")
+            told = plural(len(absent), "camera")
+            self._tell([f"{told} cannot be read and {are} done without, the first: {absent[0]}"])
+        return found
+
     def _select(
         self,
         found: FoundVideos,
+        cases: Cases,
         split: str | None,
         split_list: str | Mapping[str, str] | None,
         fractions: Mapping[str, float] | None,
-    ) -> dict[str, FoundVideo]:
-        sequences = {key: [Frame(key, rgb=found.names[key])] for key in found.videos}
+    ) -> Cases:
+        sequences = {
+            case: [Frame(camera.key, rgb=found.names[camera.key]) for camera in cameras]
+            for case, cameras in cases.items()
+        }
         kept, how = select_split(self.root, sequences, split, split_list, fractions, whole=True)
+        for case, frames in kept.items():
+            if len(frames) < len(cases[case]):
+                left = next(camera.key for camera in cases[case] if all(frame.key != camera.key for frame in frames))
+                raise DataError(
+                    f"the list of the split {split} names {frames[0].key}, but not {left}, which shows the same case: "
+                    f"a case is never cut. List the case, {case}, or all of its videos."
+                )
         self.notes.append(how if split not in (None, "all") else "all videos, without splits")
         for entry in missing_entries(self.root, sequences, split, split_list):
             self.unpaired.append(Unpaired(entry, f"listed for the split {split}, but there is no such video"))
-        return {key: found.videos[key] for key in kept}
+        return {case: cases[case] for case in kept}
 
     def _annotated(
         self, videos: dict[str, FoundVideo], labels: FoundAnnotations, needed: bool
@@ -229,7 +303,8 @@ class PhasesSource(PhaseSource):
         """List the videos without annotation, and leave them out where one is needed."""
         bare = [key for key in videos if key not in labels.by_key]
         if not needed:
-            self.notes += [f"{len(bare)} of {len(videos)} videos are not annotated"] if bare else []
+            told = f"{len(bare)} of {plural(len(videos), 'video')} {agree(len(bare), 'is', 'are')} not annotated"
+            self.notes += [told] if bare else []
             return videos
         self.unpaired += [Unpaired(key, "it has no annotation") for key in bare]
         if len(bare) == len(videos):
@@ -283,14 +358,16 @@ class PhasesSource(PhaseSource):
             raise DataError(f"{self.root}: none of {len(videos)} videos can be read; {last.path}: {last.reason}")
         frames = sum(len(video.phases) for video in laid.values())
         labelled = sum(int((video.phases != IGNORE_INDEX).sum()) for video in laid.values())
-        self.notes.append(f"{len(laid)} videos, {frames} frames, {labelled / max(frames, 1):.1%} annotated")
+        counts = f"{plural(len(laid), 'video')}, {plural(frames, 'frame')}"
+        self.notes.append(f"{counts}, {labelled / max(frames, 1):.1%} annotated")
         if uneven:
             self.notes.append(
-                f"{len(uneven)} videos have a variable frame rate, such as {uneven[0]}: presentation times are used"
+                f"{plural(len(uneven), 'video')} {agree(len(uneven), 'has', 'have')} a variable frame rate, such as "
+                f"{uneven[0]}: presentation times are used"
             )
         self._tell_incomplete()
         if tails:
-            self.notes.append(f"the ends of {len(tails)} videos are not annotated; the first: {tails[0]}")
+            self.notes.append(f"the ends of {plural(len(tails), 'video')} are not annotated; the first: {tails[0]}")
         return laid
 
     def _tell_incomplete(self) -> None:
@@ -298,7 +375,8 @@ class PhasesSource(PhaseSource):
         if not self.incomplete:
             return
         key, reason = next(iter(self.incomplete.items()))
-        self.notes.append(f"{len(self.incomplete)} videos are incomplete; the first: {key}: {reason}")
+        what = agree(len(self.incomplete), "video is", "videos are")
+        self.notes.append(f"{len(self.incomplete)} {what} incomplete; the first: {key}: {reason}")
 
     def _account_for_unpaired(self, how: str) -> None:
         """Log that files take no part, or refuse it.
@@ -309,7 +387,8 @@ class PhasesSource(PhaseSource):
         if not self.unpaired:
             return
         first, count = self.unpaired[0], len(self.unpaired)
-        what = f"{self.root}: {count} files are not used; the first: {first.path} ({first.reason})"
+        are = agree(count, "file is", "files are")
+        what = f"{self.root}: {count} {are} not used; the first: {first.path} ({first.reason})"
         if how == "error":
             raise DataError(f"{what}. With --data.options.on_unpaired=list they are left out")
         logger.warning("%s", what)
@@ -326,6 +405,26 @@ class PhasesSource(PhaseSource):
                 size = path.stat().st_size if path.is_file() else -1
                 state.update(f"\n {name} {size}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
+
+
+def _standing_in(case: list[Camera], found: FoundVideos, labels: FoundAnnotations) -> list[Camera]:
+    """The case, with another camera in front where the first cannot be read: one that began at the same moment."""
+    first = case[0]
+    if len(case) == 1 or _readable(found.videos[first.key]):
+        return case
+    for camera in case[1:]:
+        if camera.offset == first.offset and _readable(found.videos[camera.key]):
+            if first.key in labels.by_key:
+                labels.by_key[camera.key] = labels.by_key.pop(first.key)
+            return [camera, *(other for other in case if other is not camera)]
+    return case
+
+
+def _readable(video: FoundVideo) -> bool:
+    try:
+        return video.handle.length > 0
+    except CorruptFileError:
+        return False
 
 
 def _timing_of(videos: Mapping[str, FoundVideo], timing: Timing, key: str) -> Timing | None:

@@ -15,6 +15,7 @@ from m33d_hf.data.files.text_files import read_text
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.nyu40 import NYU40, UNLABELLED
 from m33d_hf.data.labels.stored_values import StoredValues
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import IGNORE_INDEX
 from m33d_hf.errors import ConfigError, DataError, LabelError
 
@@ -120,7 +121,7 @@ def check_label_ids(rules: LabelRules, sample: StoredValues, most: float) -> str
     """
     unknown = _unknown(sample, rules)
     share = sum(unknown.values()) / max(1, sample.pixels)
-    shown = ", ".join(f"{value} ({count} pixels)" for value, count in Counter(unknown).most_common(_SHOWN))
+    shown = ", ".join(f"{value} ({plural(count, 'pixel')})" for value, count in Counter(unknown).most_common(_SHOWN))
     if share > most:
         raise LabelError(
             f"{share:.1%} of the sampled labelled pixels have ids that are not in the table ({shown}); at most "

@@ -13,6 +13,7 @@ from m33d_hf.data.files.data_set_tables import file_near
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.stored_values import look_at_labels
 from m33d_hf.data.options import choose
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS
 from m33d_hf.data.sources.frames.splits import (
@@ -165,7 +166,10 @@ class ScanNetSource(FrameSource):
             split_list = {name: str(path) for name, path in known.items()}
         absent = missing_entries(root, sequences, split, split_list)
         chosen, how = select_split(root, sequences, split, split_list, wanted.fractions)
-        missing = f"; {len(absent)} listed scenes are missing, the first is {absent[0]}" if absent else ""
+        missing = ""
+        if absent:
+            are = agree(len(absent), "is", "are")
+            missing = f"; {plural(len(absent), 'listed scene')} {are} missing, the first is {absent[0]}"
         return chosen, how + missing
 
     def groups(self) -> list[str] | None:
@@ -180,7 +184,7 @@ def describe_scenes(scenes: Sequence[Scene], every: int) -> str:
     kinds = ", ".join(f"{count} {layout}" for layout, count in layouts.items())
     kept, found = sum(len(scene.frames) for scene in scenes), sum(scene.found for scene in scenes)
     which = "" if every == 1 else f" whose number is a multiple of {every}"
-    return f"{len(scenes)} scenes ({kinds or 'none usable'}): {kept} of {found} frames{which}"
+    return f"{plural(len(scenes), 'scene')} ({kinds or 'none usable'}): {kept} of {found} frames{which}"
 
 
 def _scales(scenes: Sequence[Scene]) -> float | dict[str, float]:

@@ -14,6 +14,7 @@ import torch
 from m33d_hf.data.depth.calibration import Calibration, Camera
 from m33d_hf.data.depth.registration import register_depth
 from m33d_hf.data.labels.labels import LabelRules
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.frames.reading import Frame, FrameReader
 from m33d_hf.data.sources.scenes.rays import axis_cosines
@@ -77,7 +78,9 @@ class SceneReader:
         with decoding(where, "cannot be read by scenezoo"):
             batch = self.opened.frames(scene, room, unique, self.items(maps))
         if len(batch) != len(unique):
-            raise CorruptFileError(where, f"scenezoo gives {len(batch)} frames for it; expected {len(unique)}")
+            raise CorruptFileError(
+                where, f"scenezoo gives {plural(len(batch), 'frame')} for it; expected {len(unique)}"
+            )
         places = {number: place for place, number in enumerate(unique)}
         return [self._maps(where, batch, places[number]) for number in numbers]
 

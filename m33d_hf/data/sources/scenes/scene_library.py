@@ -13,7 +13,7 @@ import numpy as np
 
 from m33d_hf.data.libusb import with_libusb
 from m33d_hf.data.sources.scenes.tables import SceneSet
-from m33d_hf.errors import ConfigError, DataError, M33DError, MissingDependencyError
+from m33d_hf.errors import ConfigError, DataError, M33DError, MissingDependencyError, first_line, type_and_text
 
 _FOLDS = ("Training", "Validation")
 # Stream of ARKitScenes -> the folder of its depth maps in a scene's folder.
@@ -64,7 +64,7 @@ class Library:
             of = "" if split is None else f" of the split {split}"
             raise DataError(
                 f"{self.set.title} under {self.root}: scenezoo cannot read its list of scenes{of} "
-                f"({type(error).__name__}: {error}). It loads lists that are not among the files from the network; "
+                f"({type_and_text(error)}). It loads lists that are not among the files from the network; "
                 "name local ones with --data.options.tables, such as {split_file: PATH}."
             ) from error
 
@@ -137,7 +137,9 @@ def load_library() -> Any:
     try:
         library = importlib.import_module("scenezoo")
     except ImportError as error:
-        raise MissingDependencyError(f"the source 'scenes' reads through scenezoo: {install}. ({error})") from error
+        raise MissingDependencyError(
+            f"the source 'scenes' reads through scenezoo: {install}. ({first_line(error)})"
+        ) from error
     version = tuple(int(part) for part in str(library.__version__).split(".")[:2] if part.isdecimal())
     if version < _OLDEST:
         raise MissingDependencyError(f"scenezoo {library.__version__} is too old for the source 'scenes': {install}.")

@@ -13,6 +13,7 @@ import numpy as np
 from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.nyu40 import NYU40, UNLABELLED
 from m33d_hf.data.options import choose
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame
 from m33d_hf.data.sources.frames.splits import Sequences, canonical_split
@@ -20,7 +21,7 @@ from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window,
 from m33d_hf.data.sources.scenes.handles import METRES, SceneHandle, SceneReader
 from m33d_hf.data.sources.scenes.scene_library import Library, load_library
 from m33d_hf.data.sources.scenes.tables import REGISTER, SEMANTIC, SceneSet, scene_set
-from m33d_hf.errors import ConfigError, DataError, M33DError, MissingSplitError
+from m33d_hf.errors import ConfigError, DataError, M33DError, MissingSplitError, first_line
 
 _VERIFIED = "arkitscenes"
 
@@ -110,7 +111,9 @@ class ScenesSource(Source):
         kept = thin_out(sequences, unit, every, min_frames, self.unpaired, clip_length)
         total, scenes = sum(len(frames) for frames in kept.values()), len({_scene_of(key) for key in kept})
         via = "" if library.stream is None else f", stream {library.stream}"
-        self.notes.append(f"{total} frames of {scenes} scenes of {found.title}{via}; depth in metres along the axis")
+        self.notes.append(
+            f"{plural(total, 'frame')} of {scenes} scenes of {found.title}{via}; depth in metres along the axis"
+        )
         self.notes.append(
             f"split {split} as in the data set" if split not in (None, "all") else "all frames, not split"
         )
@@ -141,10 +144,12 @@ class ScenesSource(Source):
             except FileNotFoundError as error:
                 absent.append(f"{scene}: {error}")
             except Exception as error:  # of a library whose readers raise what their files make them raise
-                words = str(error).strip() or type(error).__name__
-                self.unpaired.append(Unpaired(scene, f"cannot be listed ({words})"))
+                self.unpaired.append(Unpaired(scene, f"cannot be listed ({first_line(error)})"))
         if absent:
-            self.notes.append(f"{len(absent)} scenes of the list are not among the files, the first: {absent[0]}")
+            self.notes.append(
+                f"{plural(len(absent), 'scene')} of the list {agree(len(absent), 'is', 'are')} not among the "
+                f"files, the first: {absent[0]}"
+            )
         return sequences, rates
 
     def _handles(

@@ -16,6 +16,7 @@ from m33d_hf.data.labels.labels import LabelRules
 from m33d_hf.data.labels.nyu40 import NYU40, UNLABELLED
 from m33d_hf.data.options import choose
 from m33d_hf.data.packed_formats.sun_mat import num_frames
+from m33d_hf.data.plural import plural
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.frames import FrameSource
 from m33d_hf.data.sources.frames.reading import Frame
@@ -75,7 +76,7 @@ class SunRgbdSource(FrameSource):
         unpaired: list[Unpaired] = []
         notes: list[str] = []
         frames = _find_frames(root, depth, unpaired)
-        notes.append(f"{len(frames)} frames; depth is {depth}")
+        notes.append(f"{plural(len(frames), 'frame')}; depth is {depth}")
         if labels == "auto":
             frames = _with_labels(root, frames, unpaired)
             notes.append(f"{len(frames)} of them have label maps of {NUM_CLASSES} classes")
@@ -199,7 +200,9 @@ def _with_labels(root: Path, frames: Mapping[str, Frame], unpaired: list[Unpaire
     path, meta = _toolbox(root, _LABELS), _toolbox(root, _META)
     entries = np.atleast_1d(read_matlab(meta, **_AS_OBJECTS).get("SUNRGBDMeta", ()))
     if len(entries) != (count := num_frames(path)) or not all(hasattr(entry, "rgbpath") for entry in entries):
-        raise CorruptFileError(meta, f"describes {len(entries)} frames, but {path.name} has {count} label maps")
+        raise CorruptFileError(
+            meta, f"describes {plural(len(entries), 'frame')}, but {path.name} has {count} label maps"
+        )
     base = path.parents[2]
     file = os.path.relpath(base, root)
     name = PurePosixPath(_LABELS).as_posix() if file == "." else PurePosixPath(Path(file, _LABELS)).as_posix()

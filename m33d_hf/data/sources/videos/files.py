@@ -88,6 +88,11 @@ class VideoFile:
         return Path(self.path) if self.root is None else self.root / self.path
 
     @property
+    def has_depth(self) -> bool:
+        """Whether depth lies beside it."""
+        return self.depth is not None
+
+    @property
     def info(self) -> VideoInfo:
         """Frames, rate, size; the first call per process looks at the file.
 

@@ -16,7 +16,6 @@ from m33d_hf.errors import DataError, DepthUnitError, LabelError
 from m33d_hf.training.tasks.detection.features import ClipRule
 
 FRAMES_AT_ONCE = 64
-ENCODED = ("rgb",)
 
 
 class ClipRow(NamedTuple):
@@ -37,16 +36,19 @@ class ClipDataset(Dataset[RGBDSample]):
         source: the videos.
         rule: which frames of a clip are taken.
         transform: of the evaluation.
+        maps: what the encoder takes, "rgb", "depth" or both.
     """
 
-    def __init__(self, source: PhaseSource, rule: ClipRule, transform: Transform) -> None:
-        self.source, self.rule, self.transform = source, rule, transform
+    def __init__(
+        self, source: PhaseSource, rule: ClipRule, transform: Transform, maps: Sequence[str] = ("rgb",)
+    ) -> None:
+        self.source, self.rule, self.transform, self.maps = source, rule, transform, tuple(maps)
 
     def __getitem__(self, row: ClipRow) -> RGBDSample:
         """Read one clip; errors that concern the whole data set are raised."""
         clip = PhaseClip(self.source.videos[row.video].handle, row.span)
         try:
-            sample = read_sample(clip, self.rule.frames(clip.length), ENCODED)
+            sample = read_sample(clip, self.rule.frames(clip.length), self.maps)
         except (DepthUnitError, LabelError):
             raise
         except (DataError, OSError) as error:
@@ -66,7 +68,7 @@ class ClipDataset(Dataset[RGBDSample]):
         clips = [[row.span.start + i for i in self.rule.frames(row.span.stop - row.span.start)] for row in rows]
         numbers = sorted({number for clip in clips for number in clip})
         try:
-            whole = read_sample(self.source.videos[rows[0].video].handle, numbers, ENCODED)
+            whole = read_sample(self.source.videos[rows[0].video].handle, numbers, self.maps)
         except (DataError, OSError):
             return [self[row] for row in rows]  # which says what is wrong with which of them
         place = {number: i for i, number in enumerate(numbers)}
@@ -74,7 +76,7 @@ class ClipDataset(Dataset[RGBDSample]):
         return [self._prepared(sample, row) for sample, row in zip(samples, rows)]
 
     def _prepared(self, sample: RGBDSample, row: ClipRow) -> RGBDSample:
-        rgb = self.transform(sample).rgb
-        if rgb is None:
+        seen = self.transform(sample)
+        if seen.rgb is None and "rgb" in self.maps:
             raise DataError(f"{sample.key}: the sample has no RGB, which the encoder takes")
-        return RGBDSample(sample.key, rgb=rgb, meta={"row": row})
+        return RGBDSample(seen.key, rgb=seen.rgb, depth=seen.depth, meta={"row": row})

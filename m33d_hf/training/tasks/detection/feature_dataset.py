@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from m33d_hf.data.source import Source
 from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
 from m33d_hf.errors import DataError
 from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
-from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore, VideoFeatures
+from m33d_hf.training.tasks.detection.cameras import all_cameras, fused_features
+from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore, VideoFeatures, VideoSummary
 
 
 @dataclass
@@ -40,6 +41,8 @@ class FeatureSample(RGBDSample):
 class WholeVideos(Source):
     """The videos of a phase source as items; `unit` "videos" would leave out their annotation (pre-training).
 
+    Of several cameras of a case each is one, and stands for its case.
+
     Args:
         source: annotated videos.
     """
@@ -59,6 +62,10 @@ class WholeVideos(Source):
     def __getitem__(self, index: int) -> VideoHandle:
         """Return the whole video number `index`."""
         return self.videos[index].handle
+
+    def groups(self) -> list[str]:
+        """Case, or key, of every video."""
+        return [video.group for video in self.videos]
 
     def digest(self) -> str:
         """Digest of the source."""
@@ -113,12 +120,14 @@ class FeatureDataset(SampleDataset):
         rule: how they were cut.
         known: name -> class of the model.
         rows: use only these videos of the source.
-        feature_size: D, for zeros.
+        feature_size: of what the temporal model reads of a clip, for zeros.
         train: training data.
+        cameras: names of the cameras whose features stand side by side; None takes their mean.
 
     Attributes:
         bad_clips, clips: clips that could not be read, and all.
         longest: clips of the longest video.
+        lacking: clips that not every camera of their case shows; they are counted once features are there.
 
     Raises:
         DataError: no video is left.
@@ -134,11 +143,12 @@ class FeatureDataset(SampleDataset):
         *,
         feature_size: int,
         train: bool,
+        cameras: Sequence[str] | None = None,
     ) -> None:
         self.store, self.rule, self.known, self.feature_size = store, rule, dict(known), feature_size
-        self.phases = source
+        self.phases, self.cameras = source, cameras
         self.table = phase_table(source.action_names or [], known)
-        self.clips = self.bad_clips = self.longest = 0
+        self.clips = self.bad_clips = self.longest = self.lacking = 0
         self._labels: dict[int, np.ndarray] = {}
         kept = [row for row in rows if self._usable(source, row, train)]
         if not kept:
@@ -154,13 +164,24 @@ class FeatureDataset(SampleDataset):
             self.longest = max(self.longest, len(source.clips(row)))
             self._labels[row] = self.table[np.array([span.label for span in source.clips(row)])]
             return True
-        summary = self.store.summary(source.videos[row].key)
+        summary = self._summary(row)
         self.longest = max(self.longest, len(summary.valid))
         self.clips += len(summary.valid)
         self.bad_clips += int((~summary.valid).sum())
         labelled = summary.labels != IGNORE_INDEX
         self._labels[row] = summary.labels.masked_fill(~summary.valid, IGNORE_INDEX).numpy()
         return bool((summary.valid & labelled).any() if train else summary.valid.any())
+
+    def _summary(self, row: int) -> VideoSummary:
+        """What is known of the clips of a case; its features are only read where it has several cameras."""
+        store = cast(FeatureStore, self.store)
+        if self.cameras is None and len(all_cameras(self.phases, [row])) == 1:
+            return store.summary(self.phases.videos[row].key)
+        video = self._fused(row, store)
+        assert video.cameras is not None
+        wanted = len(all_cameras(self.phases, [row]) if self.cameras is None else self.cameras)
+        self.lacking += int((video.cameras < wanted).sum())
+        return VideoSummary(video.key, video.labels, video.valid, video.problems)
 
     def clip_labels(self) -> list[np.ndarray]:
         """Per video the (S,) model's classes of its clips; 255 where nothing is annotated or could be read."""
@@ -177,9 +198,10 @@ class FeatureDataset(SampleDataset):
     def _sample(self, index: int) -> FeatureSample:
         number = self.indices[index]
         video = self.phases.videos[number]
-        features = self._planned(number) if self.store is None else self.store.read(video.key)
+        store = self.store
+        features = self._planned(number) if store is None else self._fused(number, store)
         sample = FeatureSample(
-            video.key,
+            video.group,
             video=features,
             phases=self.table[video.phases],
             times=frame_times(video.handle),
@@ -187,6 +209,9 @@ class FeatureDataset(SampleDataset):
         )
         sample.meta.update(index=index, skipped=[])
         return sample
+
+    def _fused(self, number: int, store: FeatureStore) -> VideoFeatures:
+        return fused_features(self.phases, number, store.read, self.cameras)
 
     def _planned(self, number: int) -> VideoFeatures:
         """Zeros where features will be."""

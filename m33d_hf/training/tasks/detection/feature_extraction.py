@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -29,20 +25,24 @@ from m33d_hf.data.clock import clock
 from m33d_hf.data.files.skips import SkipLedger, SkippedFile
 from m33d_hf.data.loader.loading import Transform
 from m33d_hf.data.loader.reading_ahead import read_ahead
+from m33d_hf.data.loader.task_inputs import stacked_depth
 from m33d_hf.data.loader.workers import stop_workers
+from m33d_hf.data.plural import plural
+from m33d_hf.data.progress import SECONDS_BETWEEN_LINES, Progress, Say
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseSource
 from m33d_hf.errors import DataError
+from m33d_hf.modeling.depth_m33d import standardize_depth
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
-from m33d_hf.training.processes.guards import SIGNALS, exit_code
+from m33d_hf.training.processes.guards import exit_code, handled
+from m33d_hf.training.tasks.detection.cameras import camera_clips
 from m33d_hf.training.tasks.detection.clip_dataset import ClipDataset, ClipRow
 from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore, VideoFeatures
 
 # A rank that has finished waits for the others this long; the default of half an hour is less than one long video.
 PATIENCE = timedelta(days=7)
-SECONDS_BETWEEN_LINES = 5.0
-STAGE_ONE = ("m33d.", "fc_norm.", "classifier.")
+STAGE_ONE = ("m33d.", "task_fusion.", "fc_norm.", "classifier.")
 _COMPUTING_FIELDS = (
     "hidden_act",
     "layer_norm_eps",
@@ -55,12 +55,15 @@ _COMPUTING_FIELDS = (
     "position_grid",
     "modalities",
 )
+_DEPTH_FIELDS = ("task_inputs", "task_fusion", "depth_standardization", "depth_standardization_scope")
 
 
 def weights_digest(model: M33DForVideoActionDetection) -> str:
     """Digest of everything that decides a clip's features and logits: first-stage weights and configuration."""
     config = model.config.to_dict()
-    state = hashlib.sha256(json.dumps({name: config.get(name) for name in _COMPUTING_FIELDS}).encode())
+    # The digest of a model of RGB alone is what it was before there were others.
+    names = (*_COMPUTING_FIELDS, *(_DEPTH_FIELDS if "depth" in model.task_inputs else ()))
+    state = hashlib.sha256(json.dumps({name: config.get(name) for name in names}).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if name.startswith(STAGE_ONE):
             plain = tensor.detach().cpu().contiguous()
@@ -79,6 +82,7 @@ class FeatureExtractor:
         rule: how videos are cut.
         transform: evaluation transform.
         table: (256,) uint8, from the source's phase ids to the model's classes.
+        inputs: what the model is given of each clip, some or all of its `task_inputs`.
         batch_size: clips per forward pass.
         device, precision: where and how it is computed; "no", "bf16" or "fp16".
         rank, world_size: the share of this process: every world_size-th video.
@@ -92,6 +96,7 @@ class FeatureExtractor:
     rule: ClipRule
     transform: Transform
     table: np.ndarray
+    inputs: tuple[str, ...]
     batch_size: int = 8
     device: torch.device | str = "cpu"
     precision: str = "no"
@@ -100,7 +105,7 @@ class FeatureExtractor:
     num_workers: int = 0
     prefetch_factor: int = 2
     max_bad_fraction: float = 0.01
-    say: Callable[[str], None] | None = None
+    say: Say | None = None
 
     def run(self, source: PhaseSource, videos: Sequence[int]) -> int:
         """Extract the missing videos of this rank's share and wait for the others. Returns the number of videos
@@ -114,20 +119,21 @@ class FeatureExtractor:
         share = videos[self.rank :: self.world_size]
         todo = [number for number in share if not self.store.is_whole(source.videos[number].key)]
         if todo:
-            with _stoppable():
+            with handled(_leave):
                 self._extract(source, todo)
         _wait(group)
         return len(todo)
 
     def _extract(self, source: PhaseSource, todo: Sequence[int]) -> None:
-        spans = {number: source.clips(number) for number in todo}
+        spans = {number: camera_clips(source, number) for number in todo}
         rows = [[ClipRow(number, clip, span) for clip, span in enumerate(spans[number])] for number in todo]
-        ledger = SkipLedger(None, self.max_bad_fraction, sum(len(part) for part in rows))
+        total = sum(len(part) for part in rows)
+        ledger = SkipLedger(None, self.max_bad_fraction, total)
         batches = [part[i : i + self.batch_size] for part in rows for i in range(0, len(part), self.batch_size)]
-        progress = _Progress(self.say, len(todo), len(batches))
+        progress = Progress(total, SECONDS_BETWEEN_LINES, self.say or _say_nothing, "clips", "features")
         loader = self._loader(source, batches)
         current: _Growing | None = None
-        seen = 0
+        seen = done = 0
         try:
             with self._ahead(loader) as read:
                 for samples in read:
@@ -139,14 +145,17 @@ class FeatureExtractor:
                     ledger.record({"indices": range(seen, seen + len(samples)), "skipped": skipped})
                     ledger.check()
                     seen += len(samples)
-                    progress.batch(current.key)
+                    progress.done = seen
+                    progress.report(f"video {done + 1} of {len(todo)} ({current.key})")
                     if current.complete:
                         self.store.write(current.finish(self.precision))
                         current = None
-                        progress.done += 1
+                        done += 1
         finally:
             stop_workers(loader)
-        progress.finish(ledger.bad)
+        if self.say is not None:
+            unread = f", {plural(ledger.bad, 'clip')} unreadable" if ledger.bad else ""
+            self.say(f"features of {plural(done, 'video')} extracted in {clock(progress.elapsed)}{unread}")
 
     def _ahead(self, loader: DataLoader[Any]) -> AbstractContextManager[Iterable[Any]]:
         """Without workers a thread reads the next batch while the model has this one."""
@@ -156,7 +165,7 @@ class FeatureExtractor:
         from m33d_hf.data.loader.loading import build_loader
 
         return build_loader(
-            ClipDataset(source, self.rule, self.transform),  # type: ignore[arg-type]  # samples, not views
+            ClipDataset(source, self.rule, self.transform, self.inputs),  # type: ignore[arg-type]  # samples, not views
             _as_they_are,  # type: ignore[arg-type]  # batches are lists of samples
             batches,  # type: ignore[arg-type]  # rows of whole batches, as a sampler yields them
             num_workers=min(self.num_workers, len(batches)),
@@ -165,35 +174,54 @@ class FeatureExtractor:
 
     def _encode(self, samples: Sequence[RGBDSample]) -> tuple[Tensor, Tensor]:
         """(features (R, D), logits (R, L)) of the R samples that could be read, float32 on the CPU."""
-        frames = [sample.rgb for sample in samples if sample.rgb is not None]
-        if not frames:
+        good = [sample for sample in samples if _is_read(sample)]
+        if not good:
             return torch.zeros(0), torch.zeros(0)
-        return encode(self.model, torch.stack(frames), self.device, self.precision)
+        seen = [sample.rgb for sample in good if sample.rgb is not None]
+        frames = torch.stack(seen) if "rgb" in self.inputs else None
+        depth = stacked_depth(good) if "depth" in self.inputs else None
+        return encode(self.model, frames, self.device, self.precision, depth)
+
+
+def _is_read(sample: RGBDSample) -> bool:
+    return "skipped" not in sample.meta
 
 
 def encode(
-    model: M33DForVideoActionDetection, frames: Tensor, device: torch.device | str, precision: str = "no"
+    model: M33DForVideoActionDetection,
+    frames: Tensor | None,
+    device: torch.device | str,
+    precision: str = "no",
+    depth: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Features and clip-wise logits of clips.
 
     Args:
         model: in eval mode, on `device`.
-        frames: (B, T, 3, H, W) uint8 RGB at the model's size.
+        frames: (B, T, 3, H, W) uint8 RGB at the model's size; None for a model of depth alone.
         device: where to compute.
         precision: precision of the encoder: "no" (that of the weights, normally float32), "bf16" or "fp16"; the
             classifier always computes in that of the weights.
+        depth: (B, T, 1, H, W) of the same clips, NaN in holes, for a model whose `task_inputs` have it; None: none.
 
     Returns:
         (B, D) and (B, L) float32 on the CPU.
     """
-    spec = model.config.spec("rgb")
-    place = torch.device(device)
-    pixels = normalize_rgb(frames.to(place), spec.channel_mean, spec.channel_std)
-    pixels = pixels[:, 0] if model.config.num_frames == 1 else pixels
+    config, place = model.config, torch.device(device)
+    clips: list[Tensor | None] = [None]
+    if frames is not None:
+        spec = config.spec("rgb")
+        clips = [normalize_rgb(frames.to(place), spec.channel_mean, spec.channel_std).to(model.dtype)]
+    if depth is not None:
+        mode, scope = config.depth_standardization, config.depth_standardization_scope
+        values, mask = standardize_depth(depth.to(place), mode, scope)
+        clips += [values.to(model.dtype), mask]
+    if config.num_frames == 1:
+        clips = [None if each is None else each[:, 0] for each in clips]
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     with torch.inference_mode():
         with torch.autocast(place.type, dtype=kind, enabled=kind is not None):
-            features = model.encode_clips(pixels.to(model.dtype))
+            features = model.encode_clips(*clips)
         logits = model.classifier(features.to(model.dtype))
         return features.float().cpu(), logits.float().cpu()
 
@@ -221,7 +249,7 @@ class _Growing:
 
     def add(self, samples: Sequence[RGBDSample], encoded: tuple[Tensor, Tensor]) -> None:
         """Add the clips of a batch."""
-        read = [sample.meta["row"].clip for sample in samples if sample.rgb is not None]
+        read = [sample.meta["row"].clip for sample in samples if _is_read(sample)]
         if read:
             place = torch.tensor(read)
             self.video.features[place], self.video.clip_logits[place] = encoded
@@ -252,52 +280,13 @@ def _as_they_are(samples: list[RGBDSample]) -> list[RGBDSample]:
     return samples
 
 
-class _Progress:
-    """Progress lines."""
-
-    def __init__(self, say: Callable[[str], None] | None, videos: int, batches: int) -> None:
-        self.say, self.videos, self.batches = say, videos, batches
-        self.begun = self.last = time.perf_counter()
-        self.number = self.done = 0
-
-    def batch(self, key: str) -> None:
-        """Count one more batch, of the video `key`."""
-        self.number += 1
-        now = time.perf_counter()
-        if self.say is None or now - self.last < SECONDS_BETWEEN_LINES:
-            return
-        self.last = now
-        left = (now - self.begun) / self.number * (self.batches - self.number)
-        self.say(f"features: video {self.done + 1} of {self.videos} ({key}), about {clock(left)} left")
-
-    def finish(self, bad: int) -> None:
-        """Print the last line."""
-        if self.say is not None:
-            unread = f", {bad} clip(s) unreadable" if bad else ""
-            self.say(f"features of {self.done} video(s) extracted in {clock(time.perf_counter() - self.begun)}{unread}")
+def _say_nothing(line: str) -> None:
+    """For a run without progress."""
 
 
-def tell(line: str) -> None:
-    """Print a line where a run prints its progress."""
-    print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM and SIGINT end the process at once, with the loop's exit code: only unfinished videos are lost."""
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(exit_code(number))
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = {number: signal.signal(number, leave) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+def _leave(number: int, _frame: object) -> None:
+    """End the process at once, with the loop's exit code: only unfinished videos are lost."""
+    raise SystemExit(exit_code(number))
 
 
 def _waiting_group() -> dist.ProcessGroup | None:

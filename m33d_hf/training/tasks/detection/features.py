@@ -61,6 +61,12 @@ class ClipRule:
         repeated."""
         return frame_indices(length, self.num_frames, self.frame_stride)
 
+    def takes(self, number: int) -> bool:
+        """Whether some clip of a video that is cut takes its frame `number`."""
+        first = max(0, -(-(number - self.span + 1) // self.clip_stride))
+        starts = range(first * self.clip_stride, number + 1, self.clip_stride)
+        return any((number - start) % self.frame_stride == 0 for start in starts)
+
     def to_dict(self) -> dict[str, int]:
         """For features.json."""
         return {"num_frames": self.num_frames, "frame_stride": self.frame_stride, "clip_stride": self.clip_stride}
@@ -80,6 +86,7 @@ class VideoFeatures:
         labels: (S,) int64 phase ids in the order of the model's classes, 255 where nothing is annotated.
         valid: (S,) bool, False for clips that could not be read.
         problems: why, for each clip that is not valid.
+        cameras: (S,) int64, by how many cameras of a case with several a clip was seen; None with one.
     """
 
     key: str
@@ -92,6 +99,7 @@ class VideoFeatures:
     labels: Tensor
     valid: Tensor
     problems: list[SkippedFile] = field(default_factory=list)
+    cameras: Tensor | None = None
 
     def notes(self) -> dict[str, Any]:
         """Everything that is not a tensor, for a file's metadata."""

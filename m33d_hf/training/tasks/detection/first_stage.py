@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.errors import CheckpointError, ConfigError
 from m33d_hf.modeling.configuration_m33d import M33DConfig
+from m33d_hf.modeling.task_heads_m33d import HEADS
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.recipe.arguments import RunArguments, same_setting
 from m33d_hf.training.tasks.detection.features import ClipRule
@@ -19,7 +21,9 @@ from m33d_hf.weights.own import find_own, read_weights
 
 # What a run may set beside what the first stage has settled.
 _OWN_FIELDS = ("temporal_", "classifier_", "attention_probs_dropout_prob", "hidden_dropout_prob", "drop_path_rate")
-_NEW_WEIGHTS = ("gru.", "temporal_classifier.")
+_NEW_WEIGHTS = tuple(f"{part}." for head in HEADS if head.task == "action_detection" for part in head.parts)
+
+NO_FIRST_STAGE = "Detection starts from a first stage"
 
 
 def known_phases(config: M33DConfig) -> dict[str, int]:
@@ -51,7 +55,7 @@ def load_first_stage(args: RunArguments) -> tuple[M33DForVideoActionDetection, C
     """
     if args.init_from is None:
         raise ConfigError(
-            "Detection starts from a first stage: set --init_from to the output folder of run_video_classification.py, "
+            f"{NO_FIRST_STAGE}: set --init_from to the output folder of run_video_classification.py, "
             "trained on clips of the same phases."
         )
     own = find_own(args.init_from)
@@ -88,6 +92,19 @@ def _config(args: RunArguments, theirs: dict[str, Any], trained: bool) -> tuple[
     apart = f"{args.init_from} was trained on frames {before} apart, but the run reads them {rule.frame_stride} apart"
     if trained and before != rule.frame_stride:
         raise ConfigError(f"{apart}: pass --data.frame_stride {before}.")
+    chosen = own.get("temporal_model", base.temporal_model)
+    if trained and chosen != base.temporal_model:
+        raise ConfigError(
+            f"{args.init_from} holds a trained temporal_model {base.temporal_model!r}, but the run has {chosen!r}: "
+            "start from the first stage (--init_from its output folder), or leave out --model.temporal_model."
+        )
+    cameras = own.get("temporal_cameras", base.temporal_cameras)
+    if trained and cameras != base.temporal_cameras:
+        reads = "takes the mean over cameras" if base.temporal_cameras is None else f"reads {base.temporal_cameras}"
+        raise ConfigError(
+            f"{args.init_from} holds a trained temporal model that {reads}, but the run has temporal_cameras {cameras}"
+            ": start from the first stage (--init_from its output folder), or leave out --model.temporal_cameras."
+        )
     remembered = {"temporal_frame_stride": rule.frame_stride, "temporal_clip_stride": rule.clip_stride}
     # 1 is also what a first stage says that does not remember.
     notes = [f"{apart} (--data.frame_stride)"] if before not in (1, rule.frame_stride) else []
@@ -99,18 +116,19 @@ class _SameNames(Matching):
 
     def place(self, target: str, own: Tensor) -> None:
         """Take the weight of the same name."""
-        self.take_or_leave(target, "the first stage has no recurrent network")
+        self.take_or_leave(target, "the first stage has no temporal model")
 
 
 def _fill(model: M33DForVideoActionDetection, weights: dict[str, Tensor], report: ConversionReport) -> ConversionReport:
-    """Copy the weights; only the recurrent network and its classifier may be missing, and no weight may be left
+    """Copy the weights; only the temporal model and its classifier may be missing, and no weight may be left
     over."""
     own, origin = model.state_dict(), report.origin
     foreign = [name for name in own if name not in weights and not name.startswith(_NEW_WEIGHTS)]
     foreign += [name for name in weights if name not in own]
     if foreign:
         raise CheckpointError(
-            f"{origin} is not a model of the first stage: {len(foreign)} weights are missing or unknown, the first is "
+            f"{origin} is not a model of the first stage: {plural(len(foreign), 'weight')} "
+            f"{agree(len(foreign), 'is', 'are')} missing or unknown, the first is "
             f"{foreign[0]!r}. Train one with run_video_classification.py on the clips of the same phases."
         )
     name = next((name for name, tensor in weights.items() if tensor.shape != own[name].shape), None)

@@ -256,7 +256,7 @@ def test_lists_in_other_encodings(tmp_path: Path, encoding: str) -> None:
 def test_a_video_in_both_lists(root: Path) -> None:
     write_lists(root, TRAIN, [*TEST, TRAIN[2]])
     for split in ("train", "test"):
-        with pytest.raises(DataError, match=r"1 videos are in both lists.*trainlist01\.txt, line 3.*testlist01\.txt"):
+        with pytest.raises(DataError, match=r"1 video is in both lists.*trainlist01\.txt, line 3.*testlist01\.txt"):
             Ucf101Source(root, split=split)
 
 
@@ -264,7 +264,7 @@ def test_clips_of_one_video_in_both_lists_are_told(root: Path) -> None:
     """Clips of a group look alike; the official lists keep them apart."""
     assert "WARNING" not in " ".join(Ucf101Source(root).notes)
     write_lists(root, TRAIN[1:], [*TEST, TRAIN[0]])
-    assert "WARNING: 1 groups (Archery/g03 ...)" in " ".join(Ucf101Source(root, split="test").notes)
+    assert "WARNING: 1 group (Archery/g03 ...)" in " ".join(Ucf101Source(root, split="test").notes)
 
 
 def test_nothing_where_it_should_be(tmp_path: Path) -> None:

@@ -60,6 +60,25 @@ def test_ucf101_itself_still_needs_its_lists(tmp_path: Path) -> None:
         Ucf101Source(tmp_path)
 
 
+@pytest.mark.parametrize(("official", "read"), [(0, True), (1, True), (5, True), (6, False), (10, False)])
+def test_names_of_ucf101_count_by_majority(tmp_path: Path, official: int, read: bool) -> None:
+    """Own folders may hold some clips of UCF-101; where most are, they are UCF-101, whose groups the lists keep apart.
+
+    What the folders are called plays no part: "Archery" may be anybody's.
+    """
+    for folder in ("Archery", "YoYo"):
+        (tmp_path / folder).mkdir()
+    for number in range(10):
+        name = f"v_Clip_g{number:02d}_c01.avi" if number < official else f"my clip {number}.avi"
+        (tmp_path / ("Archery", "YoYo")[number % 2] / name).touch()
+    if read:
+        train = Ucf101Source(tmp_path)
+        assert train.action_names == ["Archery", "YoYo"] and len(train) == 8
+    else:
+        with pytest.raises(DataError, match=r"no classInd\.txt"):
+            Ucf101Source(tmp_path)
+
+
 def test_where_lists_were_named_or_one_folder_is_all(tmp_path: Path) -> None:
     write(tmp_path / "two", {"a": 2, "b": 2})
     with pytest.raises(DataError, match=r"no classInd\.txt"):

@@ -176,7 +176,7 @@ def test_what_is_refused(root: Path, tmp_path: Path):
     write_tables(tmp_path)
     save(tmp_path / "rgb/2000.png", rgb_array(0))
     save(tmp_path / "depth/2000.png", depth_array(0))
-    with pytest.raises(DataError, match=r"1 frames are in neither split .* number 2000"):
+    with pytest.raises(DataError, match=r"1 frame is in neither split .* number 2000"):
         NYUv2Source(tmp_path, split="train")
     (tmp_path / "splits.mat").write_bytes((tmp_path / "classMapping40.mat").read_bytes())
     with pytest.raises(CorruptFileError, match="trainNdxs"):

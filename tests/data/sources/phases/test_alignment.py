@@ -91,12 +91,42 @@ def test_no_rate_is_advised_that_nobody_annotates_at(tmp_path: Path) -> None:
     assert "would fit" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("header", "last", "unit"),
+    [
+        ("start_frame,end_frame,phase", 18_000, "milliseconds"),
+        ("start_seconds,end_seconds,phase", 18_000, "milliseconds"),
+        ("start_seconds,end_seconds,phase", 450, "frames"),
+    ],
+)
+def test_segments_in_another_unit_are_told_which_one_would_match(tmp_path: Path, header: str, last: int, unit: str):
+    """A video of 450 frames, 18 seconds."""
+    table = _annotation(tmp_path, f"{header}\n0,100,cut\n100,{last},sew\n")
+    with pytest.raises(DataError, match=rf"As {unit} they would match: .*--data\.options\.segment_unit={unit}\. "):
+        _laid(table, Timing(450, 25.0))
+
+
+def test_seconds_called_milliseconds_are_refused(tmp_path: Path) -> None:
+    """Else all labels would lie within the first thousandth of the video, and the rest would silently have none."""
+    annotation = _annotation(tmp_path, "start_ms,end_ms,phase\n0,400,cut\n400,700,sew\n", "v.csv")
+    with pytest.raises(DataError, match=r"thousandth of the video.*--data\.options\.segment_unit=seconds"):
+        _laid(annotation, Timing(720 * 25, fps=25.0))
+    assert _laid(annotation, Timing(25, fps=25.0)) == _runs((0, 10), (1, 7), (255, 8))  # a video of a second
+
+
+def test_segments_that_are_too_long_in_every_unit_are_told_none(tmp_path: Path):
+    table = _annotation(tmp_path, "start_seconds,end_seconds,phase\n0,9000,cut\n")
+    with pytest.raises(DataError, match="longer than the video") as caught:
+        _laid(table, Timing(450, 25.0))
+    assert "would match" not in str(caught.value)
+
+
 def test_lines_at_one_per_second_need_their_rate(tmp_path: Path) -> None:
     annotation = _annotation(tmp_path, _lines(range(4), ["cut", "cut", "sew", "wash"]))
     with pytest.raises(DataError) as caught:
         _laid(annotation, Timing(100, 25.0))
     message = str(caught.value)
-    for part in ("v-phase.txt", "are 4 frames of video", "100 frames at 25 fps", "--data.options.label_fps=1 "):
+    for part in ("v-phase.txt", "are 4 frames of video", "100 frames at 25 fps", "--data.options.label_fps=1."):
         assert part in message
     assert _laid(annotation, Timing(100, 25.0, label_fps=1.0)) == _runs((0, 50), (1, 25), (2, 25))
     # Stated, a rate is believed: here the annotation simply ends early.
@@ -109,7 +139,7 @@ def test_lines_at_one_per_second_need_their_rate(tmp_path: Path) -> None:
 
 def test_lines_for_every_frame_of_a_thinned_out_video_need_their_rate(tmp_path: Path) -> None:
     annotation = _annotation(tmp_path, _lines(range(100), ["cut"] * 50 + ["wash"] * 50))
-    with pytest.raises(DataError, match=r"longer than the video. At 25 fps .* --data\.options\.label_fps=25 "):
+    with pytest.raises(DataError, match=r"longer than the video. At 25 fps .* --data\.options\.label_fps=25\."):
         _laid(annotation, Timing(4, 1.0))
     assert _laid(annotation, Timing(4, 1.0, label_fps=25.0)) == [0, 0, 2, 2]
 

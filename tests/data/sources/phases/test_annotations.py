@@ -94,7 +94,7 @@ def test_segments_say_their_unit(tmp_path: Path, header: str, unit: str) -> None
 
 def test_segments_of_unknown_unit_need_the_option_or_a_clock(tmp_path: Path) -> None:
     plain = "start,end,phase\n0,10,cut\n"
-    with pytest.raises(ConfigError, match=r"are frames or seconds.*--data\.options\.segment_unit"):
+    with pytest.raises(ConfigError, match=r"are frames, seconds or milliseconds.*--data\.options\.segment_unit"):
         _read(tmp_path, plain)
     assert _read(tmp_path, plain, unit="frames").unit == "frames"
     assert _read(tmp_path, plain, unit="seconds").unit == "seconds"
@@ -105,6 +105,21 @@ def test_segments_of_unknown_unit_need_the_option_or_a_clock(tmp_path: Path) -> 
     both = "start_time,start_frame,end_time,end_frame,phase\n0.0,0,0.4,10,cut\n"
     assert _read(tmp_path, both).stops == pytest.approx([10])
     assert _read(tmp_path, both, unit="seconds").stops == pytest.approx([0.4])
+
+
+@pytest.mark.parametrize("header", ["start_ms,end_ms,phase", "Start (ms),End (ms),Phase", "begin_msec,stop_msec,label"])
+def test_milliseconds_become_seconds(tmp_path: Path, header: str) -> None:
+    annotation = _read(tmp_path, f"{header}\n2500,12040.5,sew\n0,2500,cut\n")
+    assert annotation.unit == "seconds" and annotation.resolution == pytest.approx(1e-3)
+    assert annotation.starts.tolist() == [0, 2.5] and annotation.stops == pytest.approx([2.5, 12.0405])
+    plain = _read(tmp_path, "start,end,phase\n0,1500,cut\n", unit="milliseconds")
+    assert plain.unit == "seconds" and plain.stops == pytest.approx([1.5])
+    with pytest.raises(DataError, match=r"line 2: '0:01' is not a number of milliseconds"):
+        _read(tmp_path, f"{header}\n0:01,0:02,sew\n")
+    with pytest.raises(DataError, match=r"line 2: '-5' is negative"):
+        _read(tmp_path, f"{header}\n-5,10,sew\n")
+    with pytest.raises(ConfigError, match="columns say milliseconds, but segment_unit says frames"):
+        _read(tmp_path, f"{header}\n0,10,sew\n", unit="frames")
 
 
 def test_one_file_for_all_videos(tmp_path: Path) -> None:
@@ -121,7 +136,7 @@ def test_one_file_for_all_videos(tmp_path: Path) -> None:
         ("Frame\tPhase\n0\ta\n0\ta\n", r"line 3: frames must increase .* 0 and then 0"),
         ("Frame\tPhase\n-1\ta\n", r"line 2: '-1' is negative"),
         ("Frame\tPhase\n0\ta\n1.5\tb\n", r"line 3: '1.5' is not a frame number"),
-        ("Frame\tPhase\n0\ta\n1\n", r"line 3: 1 columns, expected 2"),
+        ("Frame\tPhase\n0\ta\n1\n", r"line 3: 1 column, expected 2"),
         ("Frame\tPhase\n0\ta\n1\tb\tc\n", r"line 3: 3 columns, expected 2"),
         ("Frame\tPhase\n0\ta\n1\t\n", r"line 3: the phase is missing"),
         ("Frame\tGrasper\tBipolar\n0\t1\t0\n", r"line 1: the columns are Frame, Grasper, Bipolar"),

@@ -62,7 +62,7 @@ def test_the_readable_part_keeps_its_labels_and_the_lost_ones_are_said(tmp_path:
     assert names == NAMES[:count]
     reason = source.incomplete["video01"]
     assert f"continues after its end ({(COUNT - count) / FPS:.1f} s, {COUNT - count} frames)" in reason
-    assert any("1 videos are incomplete" in note and "these labels are not used" in note for note in source.notes)
+    assert any("1 video is incomplete" in note and "these labels are not used" in note for note in source.notes)
     args = RunArguments(output_dir=str(tmp_path / "run"))
     list_left_out(args, [SimpleNamespace(source=source)])
     (entry,) = read_skipped(tmp_path / "run/skipped_files.csv")

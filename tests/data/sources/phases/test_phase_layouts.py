@@ -52,7 +52,7 @@ def test_autolaparo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert _phases(source, "02") == _runs((1, 50), (255, 25))
     assert "frames are numbered from 1 in the annotations" in caplog.text
     assert "numbers in the annotations mean 1 = phase a, 2 = phase b, 3 = phase c" in caplog.text
-    with pytest.raises(DataError, match=r"label_fps=1 if so"):
+    with pytest.raises(DataError, match=r"label_fps=1\."):
         _source(tmp_path, phase_names="phases.txt")
     (tmp_path / "labels/label_01.txt").unlink()
     with pytest.raises(ConfigError, match="label_start"):
@@ -165,7 +165,7 @@ def test_other_encodings_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     source = _source(tmp_path)
     assert source.action_names == ["Naht", "Präparation"] and _phases(source, "v1") == [1, 0]
     named = {"latin-1": "Latin-1", "utf-16": "UTF-16"}[encoding]
-    assert f"1 annotation files are {named} text, the first: v1.txt" in caplog.text
+    assert f"1 annotation file is {named} text, the first: v1.txt" in caplog.text
     assert any(named in note for note in source.notes)
 
 

@@ -95,7 +95,7 @@ def test_a_cut_recording_is_noted_logged_and_named_beside_labels_that_do_not_fit
     with caplog.at_level(logging.WARNING):
         source = PhasesSource(tmp_path / "data")
     assert "announces 8.0 s" in source.incomplete["video"]
-    assert any("1 videos are incomplete" in note and "announces 8.0 s" in note for note in source.notes)
+    assert any("1 video is incomplete" in note and "announces 8.0 s" in note for note in source.notes)
     assert any("is incomplete" in record.message and "are missing" in record.message for record in caplog.records)
     (tmp_path / "data/video.csv").write_text("start_seconds,end_seconds,phase\n0,2,A\n2,8,B\n")
     assert "video.csv continues after its end" in PhasesSource(tmp_path / "data").incomplete["video"]
@@ -136,7 +136,7 @@ def test_a_look_at_ucf101_lists_cut_recordings(tmp_path: Path) -> None:
     tally = first_look(subject, frames=4)
     (found,) = tally.incomplete
     assert found.path == str(whole) and "announces 8.0 s" in found.reason and not tally.unusable
-    assert "1 videos are used up to where they end" in "\n".join(describe_look(subject, tally))
+    assert "1 video is used up to where it ends" in "\n".join(describe_look(subject, tally))
 
 
 def test_what_is_missing_is_said_once_per_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

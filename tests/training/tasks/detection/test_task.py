@@ -29,8 +29,9 @@ from m33d_hf.training.run.dry_run import dry_run
 from m33d_hf.training.run.evaluation_run import evaluate_run
 from m33d_hf.training.run.loop import train
 from m33d_hf.training.run.preparation import build_model
+from m33d_hf.training.tasks.detection.evaluation_files import draw_timelines
 from m33d_hf.training.tasks.detection.feature_dataset import FeatureCollator
-from m33d_hf.training.tasks.detection.task import ActionDetectionTask, draw_timelines
+from m33d_hf.training.tasks.detection.task import HEADLINE, ActionDetectionTask
 
 
 @pytest.fixture(autouse=True)
@@ -280,6 +281,27 @@ def test_evaluating_the_saved_model_gives_the_scores_of_the_training(tmp_path: P
     untrained = arguments(tmp_path / "judged", stage)
     with pytest.raises(CheckpointError, match="lacks 10 weights"):
         evaluate_run(untrained, ActionDetectionTask())
+
+
+def test_a_run_ends_with_the_floor_of_its_training_clips(
+    tmp_path: Path, stage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The floor is counted from the texts that the videos are made of; an evaluation prints the same."""
+    videos = {"train": ["0" * 8 + "1" * 16, "1" * 8 + "2" * 8], "validation": DEFAULT["validation"]}
+    args = arguments(tmp_path / "out", stage, videos=videos)
+    args.evaluation.floor = args.logging.progress = True
+    result = train(args, ActionDetectionTask())
+    judged = "".join(videos["validation"])
+    assert result.metrics["eval/floor/frame_accuracy"] == pytest.approx(judged.count("1") / len(judged))
+    said = capfd.readouterr().err
+    assert "commonest phase of the training clips (cut)" in said and "temporal model  " in said
+    again = arguments(tmp_path / "judged", str(tmp_path / "out"), videos=videos)
+    again.eval_only = again.evaluation.floor = True
+    found = evaluate_run(again, ActionDetectionTask())
+    assert {name for name in found if name.startswith("floor/")} == {f"floor/{name}" for name in HEADLINE}
+    assert found["floor/map"] == pytest.approx(result.metrics["eval/floor/map"]) == pytest.approx(1 / 3)
+    assert "commonest phase of the training clips (cut)" in capfd.readouterr().out
+    assert not (tmp_path / "judged" / "features" / "train").exists(), "the floor reads no frame"
 
 
 def test_sources_and_clip_options_that_do_not_fit_are_refused(tmp_path: Path, stage: str) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from m33d_hf.errors import ConfigError, nearest_name_hint
 
 FORMATS = ("frames", "rows", "timestamps", "segments", "levels", "subtitles")
-UNITS = ("frames", "seconds")
+MILLISECONDS = "milliseconds"
+UNITS = ("frames", "seconds", MILLISECONDS)
 LEVELS = ("phases", "steps")
 CLOCKS = ("auto", "mm:ss", "hh:mm")
 
@@ -22,7 +23,7 @@ class AnnotationOptions:
 
     Attributes:
         kind: one of `FORMATS`, or "auto" to tell by the content.
-        unit: "frames" or "seconds" of segments whose columns' names do not say it; None where they do.
+        unit: one of `UNITS`, of segments whose columns' names do not say it; None where they do.
         level: "phases" or "steps" of files with several levels.
         ignored: names whose segments count as if nothing had been written.
         clock: what times of two parts are: "mm:ss", "hh:mm", or "auto" to tell by the whole column.

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from m33d_hf.data.plural import plural
 from m33d_hf.errors import DataError
 
 EXPECTED = (
@@ -74,7 +75,7 @@ def checked_cells(path: Path, rows: Sequence[Row], columns: int, phase: int) -> 
         cells = [cell.strip() for cell in row]
         if len(cells) != columns:
             text = " | ".join(cells)
-            raise DataError(f"{path}, line {number}: {len(cells)} columns, expected {columns}: {text!r}")
+            raise DataError(f"{path}, line {number}: {plural(len(cells), 'column')}, expected {columns}: {text!r}")
         if not cells[phase]:
             raise DataError(f"{path}, line {number}: the phase is missing; leave the line out if no phase is annotated")
         yield number, cells

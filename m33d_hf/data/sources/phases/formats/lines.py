@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from m33d_hf.data.plural import plural
 from m33d_hf.data.sources.phases.formats.annotation import Annotation, coded
 from m33d_hf.data.sources.phases.formats.cells import (
     EXPECTED,
@@ -125,7 +126,8 @@ def _columns_of(path: Path, first: Row, header: list[str], kind: str, titled: bo
         return 0, 1
     if not titled:
         raise DataError(
-            f"{path}, line {first[0]}: {len(header)} columns without a header, so the phase column is unknown. A "
+            f"{path}, line {first[0]}: {plural(len(header), 'column')} without a header, so the phase column is "
+            "unknown. A "
             f"header is optional only for two columns, time and phase. {EXPECTED}"
         )
     if moment is None or phase is None or len(header) < 2:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from m33d_hf.data.sources.phases.formats.annotation import Annotation, AnnotationOptions, coded
+from m33d_hf.data.sources.phases.formats.annotation import MILLISECONDS, Annotation, AnnotationOptions, coded
 from m33d_hf.data.sources.phases.formats.cells import (
     EXPECTED,
     PHASE_COLUMNS,
@@ -26,7 +26,9 @@ _BORDER = re.compile(r"(start|begin|onset|end|stop|offset)(?:_(\w+))?|(\w+?)_(st
 _STARTS = ("start", "begin", "onset")
 _UNIT_WORDS = {"frame": "frames", "frames": "frames"}
 _UNIT_WORDS |= dict.fromkeys(("time", "timestamp", "seconds", "second", "secs", "sec", "s", "time_s"), "seconds")
+_UNIT_WORDS |= dict.fromkeys(("milliseconds", "millisecond", "millis", "msec", "msecs", "ms", "time_ms"), MILLISECONDS)
 _WHOLE = re.compile(r"(-?[0-9]{1,15})(?:\.0*)?")
+_NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 
 
 class Segment(NamedTuple):
@@ -63,7 +65,8 @@ def read_segments(path: Path, rows: Sequence[Row], options: AnnotationOptions) -
         raise DataError(f"{path}: has a header and no line below it")
     body = list(checked_cells(path, lines, len(header), columns["phase"]))
     borders = [(number, cells[columns[name]]) for name in ("start", "stop") for number, cells in body]
-    values = _frames(path, borders) if unit == "frames" else _seconds(path, borders, options.clock)
+    values = _borders(path, borders, unit, options.clock)
+    unit = "seconds" if unit == MILLISECONDS else unit
     videos: dict[str | None, list[Segment]] = {}
     for place, (number, cells) in enumerate(body):
         start, stop = float(values.seconds[place]), float(values.seconds[place + len(body)])
@@ -172,13 +175,28 @@ def _settled_unit(path: Path, first: Row, stated: str | None, sample: Sequence[R
     if is_time(shown) or ":" in shown:
         return "seconds"
     raise ConfigError(
-        f"{path}: it is unknown whether {', '.join(first[1])} are frames or seconds. Name the columns start_frame and "
-        "end_frame or start_seconds and end_seconds, or pass --data.options.segment_unit=frames (or seconds)"
+        f"{path}: it is unknown whether {', '.join(first[1])} are frames, seconds or milliseconds (the first is "
+        f"{shown!r}). Name the columns start_frame and end_frame, start_seconds and end_seconds, or start_ms and "
+        "end_ms, or pass --data.options.segment_unit=frames (or seconds, or milliseconds)"
     )
 
 
-def _seconds(path: Path, cells: Sequence[tuple[int, str]], clock: str) -> TimeColumn:
+def _borders(path: Path, cells: Sequence[tuple[int, str]], unit: str, clock: str) -> TimeColumn:
+    """Frame numbers, or seconds of whatever unit the file has."""
+    if unit == "frames":
+        return _frames(path, cells)
+    if unit == MILLISECONDS:
+        return _milliseconds(path, cells)
     return read_times(path, cells, clock, what="seconds or HH:MM:SS.xx")
+
+
+def _milliseconds(path: Path, cells: Sequence[tuple[int, str]]) -> TimeColumn:
+    for number, text in cells:
+        if _NUMBER.fullmatch(text) is None:
+            raise DataError(f"{path}, line {number}: {text!r} is not a number of milliseconds")
+        if text.startswith("-"):
+            raise DataError(f"{path}, line {number}: {text!r} is negative; the video starts at 0")
+    return TimeColumn(np.array([float(text) for _, text in cells], dtype=np.float64) / 1000, 3)
 
 
 def _frames(path: Path, cells: Sequence[tuple[int, str]]) -> TimeColumn:

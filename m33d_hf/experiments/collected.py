@@ -1,0 +1,32 @@
+"""Parts of results.json that all of its forms have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from m33d_hf.experiments.plan import Plan
+from m33d_hf.experiments.report.results import DONE
+
+Rows = Mapping[str, dict[str, Any]]
+
+
+def pretraining_entry(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str, Any]:
+    """A pre-training with all that went before it; diagnostics of the contrast come from the stage that trains it."""
+    stages = [rows[plan.pretraining_id(link, seed)] for link in plan.chain(name)]
+    entry: dict[str, Any] = {"variant": name, "seed": seed, "status": DONE}
+    for stage in stages:
+        if stage["status"] != DONE:
+            return {**entry, "status": stage["status"], "error": f"{stage['id']}: {stage['error']}"}
+    diagnostics: dict[str, float] = {}
+    for stage in stages:
+        known = stage["diagnostics"].items()
+        diagnostics |= {k: v for k, v in known if not k.startswith("retrieval_") or stage["stage"] != 2}
+    entry |= {key: sum(stage[key] for stage in stages) for key in ("steps", "seconds", "cpu_seconds", "flops")}
+    floors = plan.loss_floors(name)
+    return {**entry, "parameters": stages[-1]["encoder_parameters"], "diagnostics": diagnostics, "loss_floors": floors}
+
+
+def kept(row: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """What there is of these."""
+    return {key: row[key] for key in keys if key in row}

@@ -1,0 +1,144 @@
+"""Measured depth beside the inputs of a prediction: `--depth FOLDER`, with maps named as the pictures or videos."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m33d_hf.data.depth.maps import DepthMaps, decode_depth, find_depth_maps, read_sidecar_spec, spec_folder
+from m33d_hf.data.depth.stores import read_picture_scale
+from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
+from m33d_hf.data.plural import plural
+from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.inference.prediction.inputs import Item
+from m33d_hf.inference.prediction.options import PredictionOptions
+from m33d_hf.modeling.depth_spec_m33d import DepthSpec
+from m33d_hf.modeling.processor_options_m33d import spec_of
+
+
+class DepthFolder:
+    """The folder, and what its values mean: its depth_spec.json says it, or else --depth_unit, or else the processor.
+
+    Counts the inputs that had depth and those that had none; from several threads.
+
+    Args:
+        folder: of maps.
+        unit: of --depth_unit, or None.
+        processor: of the model.
+        needed: an input without depth there is an error.
+
+    Raises:
+        ConfigError: no such folder, or depth of a kind or unit that contradicts what is known of it.
+    """
+
+    def __init__(self, folder: Path, unit: str | None, processor: Any, needed: bool) -> None:
+        self.folder = folder.expanduser()
+        if not self.folder.is_dir():
+            raise ConfigError(f"--depth {self.folder} is no folder; give the one that holds the maps.")
+        self._unit, self._needed = unit, needed
+        self._stated = read_sidecar_spec(self.folder, unit=unit) if spec_folder(self.folder) else None
+        known = getattr(processor, "depth_spec", None)
+        self._known = None if known is None else spec_of(known)
+        if self._stated is not None and self._known is not None and self._stated.kind != self._known.kind:
+            raise ConfigError(
+                f"--depth {self.folder} holds {self._stated.kind} depth (depth_spec.json), but the model was trained "
+                f"on {self._known.kind} depth; give it that."
+            )
+        self._counting = threading.Lock()
+        self.used = self.lacking = 0
+
+    def of_picture(self, item: Item) -> dict[str, Any] | None:
+        """Arguments of an image processor, "depth" (H, W) and more; None where there is no map.
+
+        Raises:
+            DataError: several maps, one that cannot be read, or none where depth is needed.
+        """
+        found = [path for suffix in MAP_SUFFIXES if (path := self.folder / f"{item.name}{suffix}").is_file()]
+        if len(found) > 1:
+            raise DataError(f"--depth {self.folder} holds several maps named {item.name} ({', '.join(MAP_SUFFIXES)})")
+        given = self._read_map(found[0]) if found else None
+        self._count(given is not None, item)
+        return given
+
+    def of_video(self, item: Item) -> DepthMaps | None:
+        """The depth of a video, frame by frame; None where there is none.
+
+        Raises:
+            ConfigError: nobody says what the values mean.
+            DataError: the depth exists twice, or there is none where it is needed.
+        """
+        found = find_depth_maps(self.folder, item.name, self._stated or self._spec())
+        self._count(found is not None, item)
+        return found
+
+    def _spec(self) -> DepthSpec:
+        if self._unit is not None:
+            return DepthSpec(unit=self._unit)
+        if self._known is None:
+            raise ConfigError(
+                f"--depth {self.folder}: neither the model's processor nor a depth_spec.json there says what the "
+                "values mean; pass --depth_unit, such as millimetre."
+            )
+        return self._known
+
+    def _read_map(self, path: Path) -> dict[str, Any]:
+        values = load_map(path).values
+        if self._stated is not None:
+            return {"depth": decode_depth(np.asarray(values), self._stated, read_picture_scale(path))}
+        return {"depth": values} if self._unit is None else {"depth": values, "depth_unit": self._unit}
+
+    def _count(self, there: bool, item: Item) -> None:
+        if self._needed and not there:
+            raise DataError(f"--depth {self.folder} holds nothing named {item.name} ({', '.join(MAP_SUFFIXES)})")
+        with self._counting:
+            self.used += there
+            self.lacking += not there
+
+    def closing(self, word: str) -> str:
+        """How many inputs had depth; `word` names one of them, in small letters."""
+        lacking = f"; {self.lacking} without depth there, from RGB alone" if self.lacking else ""
+        return f"With measured depth: {plural(self.used, word)}{lacking}."
+
+
+def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> DepthFolder | None:
+    """The folder of `--depth`, None without it; arguments and errors as those of the class."""
+    return None if options.depth is None else DepthFolder(Path(options.depth), options.depth_unit, processor, needed)
+
+
+def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:
+    """What two calls that write into one folder must have in common."""
+    depth = None if options.depth is None else str(Path(options.depth).expanduser().resolve())
+    return {"depth": depth, "depth_unit": options.depth_unit}
+
+
+def task_inputs_of(model: Any) -> tuple[str, ...]:
+    """What a task model sees; RGB for models of others."""
+    return tuple(getattr(model.config, "task_input_names", ("rgb",)))
+
+
+def refuse_unusable_depth(options: PredictionOptions, model: Any, reads_maps: bool) -> None:
+    """Refuse `--depth` where it cannot be used, and a model of depth alone without it.
+
+    Args:
+        options: of the prediction.
+        model: loaded.
+        reads_maps: whether this kind of prediction reads depth beside its inputs.
+
+    Raises:
+        ConfigError: as said.
+    """
+    inputs = task_inputs_of(model)
+    if options.depth is not None and not reads_maps:
+        raise ConfigError(
+            f"--depth {options.depth}: depth is read for reconstructions, segmentation and classes of clips; of the "
+            "phases of long videos, predict.py sees RGB alone. Leave it out."
+        )
+    if options.depth is not None and "depth" not in inputs:
+        raise ConfigError(f"--depth {options.depth}: {options.model} sees RGB alone; leave it out.")
+    if "rgb" not in inputs and options.depth is None:
+        also = "pass --depth FOLDER, with depth named as every input" if reads_maps else "predict.py cannot use it"
+        raise ConfigError(f"{options.model} sees depth alone: {also}.")
