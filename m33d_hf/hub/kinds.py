@@ -33,7 +33,7 @@ KINDS = {
         "depth_estimation", "run_depth_estimation.py", ("delta1", "abs_rel", "rmse"),
     ),
     "segmentation": Kind(
-        "semantic segmentation from RGB", "image-segmentation", "AutoModelForSemanticSegmentation",
+        "semantic segmentation", "image-segmentation", "AutoModelForSemanticSegmentation",
         "semantic_segmentation", "run_semantic_segmentation.py", ("miou", "pixel_accuracy"),
     ),
     "clips": Kind(

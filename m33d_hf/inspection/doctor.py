@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from m33d_hf.data.measuring.duplicates import Pair, near_duplicates
 from m33d_hf.data.measuring.findings import Finding, judge_duplicates, judge_split, said_once
 from m33d_hf.data.measuring.tallies import SplitTally
 from m33d_hf.data.measuring.wording import describe_findings, describe_split
+from m33d_hf.data.progress import Say
 from m33d_hf.errors import DataError, MissingDependencyError, MissingSplitError
 from m33d_hf.inspection.next_step import next_step, were_videos
 from m33d_hf.inspection.report import report_dict
@@ -28,8 +29,6 @@ from m33d_hf.inspection.unread_labels import find_unread_labels
 REPORT, SHEET, DUPLICATES = "report.json", "contact_sheet.png", "duplicates.csv"
 FINE, PROBLEMS = 0, 1
 _MOST_PAIRS = 10_000
-
-Say = Callable[[str], None]
 
 
 def check_data(request: Request, say: Say) -> int:

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
-from m33d_hf.data.clock import clock
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.loader.workers import start_worker, worker_context
 from m33d_hf.data.measuring.samples import measure
 from m33d_hf.data.measuring.tallies import SplitTally
+from m33d_hf.data.progress import SECONDS_BETWEEN_LINES, Progress, Say
 from m33d_hf.errors import WorkerLostError
 from m33d_hf.inspection.splits import Split
 
 PARTIAL = "partial"
 _REQUEST = "request.json"
-_SECONDS = 5.0  # between two lines of progress
-
-Say = Callable[[str], None]
 
 
 def measure_split(split: Split, output: Path, workers: int, say: Say) -> SplitTally:
@@ -42,10 +38,13 @@ def measure_split(split: Split, output: Path, workers: int, say: Say) -> SplitTa
     done = split.num_chunks - len(pending)
     if done and pending:
         say(f"{split.name}: {done} of {split.num_chunks} parts are there from an earlier check; continuing")
-    progress = _Progress(split, len(pending), say)
+    progress = Progress(len(split.rows), SECONDS_BETWEEN_LINES, say, "samples", split.name)
+    progress.already(len(split.rows) - sum(len(split.places(number)) for number in pending))
     for number, text in _results(split, pending, workers):
         write_text_atomically(_file(folder, number), text)
-        progress.step()
+        progress.done += len(split.places(number))
+        if progress.done < progress.total:
+            progress.report()
     tally = SplitTally()
     for number in range(split.num_chunks):
         tally.merge(SplitTally.from_dict(json.loads(_file(folder, number).read_text(encoding="utf-8"))))
@@ -113,28 +112,3 @@ def _start(split: Split) -> None:
 
 def _measure(number: int) -> str:
     return measure_chunk(_SPLIT[0], number)
-
-
-class _Progress:
-    """Says every few seconds how far a split is, how fast, and how long it will take."""
-
-    def __init__(self, split: Split, pending: int, say: Say) -> None:
-        self.split, self.pending, self.say = split, pending, say
-        self.started = self.told = time.monotonic()
-        self.done = 0
-
-    def step(self) -> None:
-        """One more chunk is measured."""
-        self.done += 1
-        now = time.monotonic()
-        if now - self.told < _SECONDS or self.done == self.pending:
-            return
-        self.told = now
-        left = (self.pending - self.done) * (now - self.started) / self.done
-        total = len(self.split.rows)
-        there = min(total, (self.split.num_chunks - self.pending + self.done) * self.split.chunk_size)
-        rate = self.done * self.split.chunk_size / (now - self.started)
-        self.say(
-            f"{self.split.name}: {there} of {total} samples ({there / total:.0%}), {rate:.3g} per second, about "
-            f"{clock(left)} left"
-        )

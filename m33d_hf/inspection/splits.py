@@ -44,9 +44,13 @@ class Split(Subject):
         """Number of chunks."""
         return -(-len(self.rows) // self.chunk_size)
 
+    def places(self, number: int) -> range:
+        """Where in `rows` the samples of a chunk are."""
+        return range(number * self.chunk_size, min((number + 1) * self.chunk_size, len(self.rows)))
+
     def chunk(self, number: int) -> list[tuple[int, Looks]]:
         """The samples of a chunk, and how closely each is looked at."""
-        places = range(number * self.chunk_size, min((number + 1) * self.chunk_size, len(self.rows)))
+        places = self.places(number)
         hashes = -(-len(self.rows) // MOST_HASHES)
         return [
             (row, Looks(self.frames, row in self.compared, place % hashes == 0))
