@@ -209,3 +209,16 @@ def train_in_memory(folder: str, init_from: str, options: dict[str, Any]) -> int
 
     register()
     return train(arguments(Path(folder), init_from, **options), ActionDetectionTask()).exit_code
+
+
+def judge_in_memory(folder: str, trained: str, sets: list[list[str]]) -> int:
+    """An evaluation of "deep" with every input set, in a process of its own."""
+    from m33d_hf.data.sources import SOURCES
+    from m33d_hf.training.run.evaluation_run import evaluate_run
+    from m33d_hf.training.tasks.detection.task import ActionDetectionTask
+
+    SOURCES["deep"] = (__name__, "DeepSource")
+    args = arguments(Path(folder), trained)
+    args.model, args.eval_only, args.data.source, args.evaluation.inputs = {}, True, "deep", sets
+    evaluate_run(args, ActionDetectionTask())
+    return 0

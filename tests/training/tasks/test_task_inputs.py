@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.ranks import ForkedRanks
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources import SOURCES
 from m33d_hf.errors import CheckpointError, ConfigError
@@ -17,6 +18,7 @@ from m33d_hf.modeling.image_processing_m33d import M33DImageProcessorPil
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.modeling.tasks_m33d import M33DForSemanticSegmentation
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoClassification
+from m33d_hf.scripts._main import main
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.run_data import build_eval_dataset
 from m33d_hf.training.run.evaluation_run import evaluate_run
@@ -116,6 +118,25 @@ def test_each_input_set_has_its_row(trained: Path, tmp_path: Path, capsys: pytes
             losses[names] = float(model(**given, labels=batch["labels"]).loss)
         assert rows[names]["loss"] == pytest.approx(losses[names], rel=1e-5), names
     assert len({round(loss, 6) for loss in losses.values()}) == 3
+
+
+def test_two_ranks_judge_every_set_as_one_does(trained: Path, tmp_path: Path) -> None:
+    """Seven pictures: four and three of them, in batches of four and of two."""
+    words = ["--eval_only", "--init_from", str(trained), "--data.num_workers", "0", "--data.cache_dir",
+             str(tmp_path / "cache"), "--data.options", "{num_frames: 8}", "--data.max_eval_samples", "7",
+             "--evaluation.inputs", "[[rgb], [rgb, depth], [depth]]", "--transforms.eval_crop", "resize",
+             "--data.allow_missing_classes", "true", "--logging.trackers", "[]"]  # fmt: skip
+    found = {}
+    for processes, batch in ((1, "4"), (2, "2")):
+        folder = tmp_path / str(processes)
+        given = [*words, "--output_dir", str(folder), "--evaluation.batch_size", batch]
+        ranks = ForkedRanks(main, TASK, given, log=tmp_path / f"{processes}.txt", processes=processes)
+        assert ranks.wait() == [0] * processes, ranks.output()[-3000:]
+        results = json.loads((folder / "eval_results.json").read_text(encoding="utf-8"))
+        found[processes] = {tuple(row["inputs"]): row["metrics"] for row in results["by_inputs"]}
+    assert list(found[1]) == list(found[2]) == [("rgb",), ("rgb", "depth"), ("depth",)]
+    assert len({row["loss"] for row in found[1].values()}) == 3
+    assert all(found[2][names] == pytest.approx(row, abs=1e-6) for names, row in found[1].items())
 
 
 def test_clips_with_depth(tmp_path: Path) -> None:

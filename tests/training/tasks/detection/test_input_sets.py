@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from helpers.phases_in_memory import NAMES, DeepSource, MemoryVideo, arguments, deep_stage
+from helpers.phases_in_memory import NAMES, DeepSource, MemoryVideo, arguments, deep_stage, judge_in_memory
+from helpers.ranks import ForkedRanks
 from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
 from m33d_hf.data.sources import SOURCES
 from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
@@ -138,6 +139,16 @@ def test_one_set_alone_is_the_row_of_many_and_shares_its_features(trained: Path,
     assert {path: path.stat().st_mtime_ns for path in Path(stored).glob("*/*")} == before, "nothing is extracted again"
     kept = json.loads((Path(stored) / "validation-rgb" / "features.json").read_text(encoding="utf-8"))
     assert kept["inputs"] == ["rgb"]
+
+
+def test_two_ranks_judge_every_set_as_one_does(trained: Path, tmp_path: Path) -> None:
+    evaluate_run(judging(tmp_path / "one", trained, SETS), ActionDetectionTask())
+    given, log = (str(tmp_path / "two"), str(trained), SETS), tmp_path / "output.txt"
+    ranks = ForkedRanks(judge_in_memory, *given, log=log, processes=2)
+    assert ranks.wait() == [0, 0], ranks.output()[-3000:]
+    one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
+    assert list(one) == list(two) and all(two[names] == pytest.approx(one[names], abs=1e-6) for names in one)
+    assert ranks.output().count("The lines above are of RGB and depth.") == 1
 
 
 def test_features_of_every_set_can_be_extracted_beforehand(trained: Path, tmp_path: Path) -> None:
