@@ -23,7 +23,7 @@ def pretraining_entry(plan: Plan, rows: Rows, name: str, seed: int) -> dict[str,
         known = stage["diagnostics"].items()
         diagnostics |= {k: v for k, v in known if not k.startswith("retrieval_") or stage["stage"] != 2}
     entry |= {key: sum(stage[key] for stage in stages) for key in ("steps", "seconds", "cpu_seconds", "flops")}
-    floors = plan.loss_floors(name)
+    floors = plan.loss_floors(plan.chain(name)[-1])
     return {**entry, "parameters": stages[-1]["encoder_parameters"], "diagnostics": diagnostics, "loss_floors": floors}
 
 

@@ -126,16 +126,23 @@ def _grid(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
     return found
 
 
-def _metrics_of(plan: Plan, item: str) -> dict[str, str]:
-    """Column -> metric of what one measurement fills."""
-    return {name: column["metric"] for name, column in plan.columns().items() if column["of"] == item}
+def _metrics_of(plan: Plan, item: str, row: Mapping[str, Any]) -> dict[str, str]:
+    """Column -> metric of what one measurement fills; a model has no column of inputs that it does not see."""
+    found = {}
+    for name, column in plan.columns().items():
+        if column["of"] == item:
+            inputs = "+".join(column.get("inputs", ()))
+            metric = f"{inputs}/{column['metric']}" if inputs else column["metric"]
+            if not inputs or row["status"] != DONE or metric in row["metrics"]:
+                found[name] = metric
+    return found
 
 
 def _values(plan: Plan, item: str, row: Mapping[str, Any]) -> dict[str, float]:
     """Column -> value of one measurement."""
     if row["status"] != DONE:
         return {}
-    return {name: float(row["metrics"][metric]) for name, metric in _metrics_of(plan, item).items()}
+    return {name: float(row["metrics"][metric]) for name, metric in _metrics_of(plan, item, row).items()}
 
 
 def _measured(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
@@ -148,7 +155,7 @@ def _measured(plan: Plan, rows: Rows) -> list[dict[str, Any]]:
                     row = rows[row_id(item, name, seed, draw)]
                     values = _values(plan, item, row)
                     spent = kept(row, "status", "error", "steps", "seconds", "cpu_seconds", "flops")
-                    for column in _metrics_of(plan, item):
+                    for column in _metrics_of(plan, item, row):
                         what: dict[str, Any] = {
                             "id": row_id(column, name, seed, draw),
                             "variant": name,

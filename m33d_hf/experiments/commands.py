@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.experiments.collected import kept
 from m33d_hf.experiments.jobs import Job
 from m33d_hf.experiments.plan import Plan, flops_per_step, overrides, row_id, without_start
 from m33d_hf.training.recipe.parsing import parse_arguments, resolve
@@ -148,7 +149,8 @@ class _Commands:
         how = {**self.plan.content["measurements"][item], "temporal_set": entry.get("temporal", {})}
         needs, start = self._start(name, seed)
         part = entry["part"]
-        own = overrides({**self.plan.model(f"{part}_finetuning"), **how.get("set", {}), **(changes or {})})
+        changed = {**how.get("set", {}), **entry.get("finetuning", {}), **(changes or {})}
+        own = overrides({**self.plan.model(f"{part}_finetuning"), **changed})
         drawn = seed + DRAW * draw
         words = ["--recipe", how["recipe"], "--seed", str(drawn)]
         words += [*self.compute.words, *own, *_labels(how, drawn), *start]
@@ -166,7 +168,7 @@ class _Commands:
         argv += self._data("frames", "validation" if looks else split)
         folder = run_folder(self.plan.folder, job_id, (argv, how["task"]))
         parameters = {"task": how["task"], "argv": argv, "test_argv": test_argv, "output_dir": folder, "steps": steps}
-        parameters |= self._picture(job_id, seed, int(how.get("picture", 0)))
+        parameters |= self._picture(job_id, seed, int(how.get("picture", 0))) | kept(how, "inputs")
         return parameters, self._seconds(how["task"], argv, how["task"], steps)
 
     def _actions(self, job_id: str, how: Mapping[str, Any], words: list[str], seed: int, split: str) -> Measured:

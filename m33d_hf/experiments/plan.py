@@ -20,7 +20,7 @@ from m33d_hf.training.recipe.parsing import parse_arguments
 
 FOLDER = Path(__file__).parent
 PLANS = (
-    *("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "gpu"),
+    *("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "rgbd", "gpu"),
     *("search", "confirm", "demo", "demo-video", "reproduction", "longer", "exploration"),
 )
 
@@ -118,8 +118,8 @@ class Plan:
 
     @property
     def trained(self) -> list[str]:
-        """The entries with a recipe from which something is measured."""
-        return [name for name, entry in self.entries.items() if "recipe" in entry and self.measurements(name)]
+        """The entries that were pre-trained and from which something is measured."""
+        return [name for name in self.entries if self.chain(name) and self.measurements(name)]
 
     @property
     def grid_entries(self) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 
 from m33d_hf.acceleration import place
 from m33d_hf.data.files.parenthood import end_with
+from m33d_hf.data.files.sealed_json import read_sealed_json
 from m33d_hf.data.loader.allocator import keep_freed_memory
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import M33DError
@@ -89,12 +90,20 @@ def dense(
     picture: str | None = None,
     folder: str = "",
     pictures: int = 0,
+    inputs: Sequence[Sequence[str]] | None = None,
 ) -> Row:
-    """One fine-tuning from RGB: validated while training for the curve, its last weights evaluated once on test."""
+    """One fine-tuning: validated while training for the curve, its last weights evaluated once on test.
+
+    With `inputs` they are evaluated with each of these input sets that the model has, and "metrics" also holds
+    "rgb+depth/miou" and so on.
+    """
     args, name = parse_arguments([*argv, "--output_dir", output_dir], task), METRICS[task]
     result, seconds = _timed_training(args)
-    metrics, test_args = _tested(test_argv, output_dir, task)
     model = DENSE[task].model_class.from_pretrained(output_dir).eval()
+    if inputs is None:
+        metrics, test_args = _tested(test_argv, output_dir, task)
+    else:
+        metrics, test_args = _tested_by_inputs(test_argv, output_dir, task, inputs, model.config.task_input_names)
     if picture:
         _save_predictions(model, TASKS[task](), test_args, pictures, Path(folder) / picture)
     validation = [row for row in result.history if row["kind"] == "eval"]
@@ -194,6 +203,24 @@ def _tested(argv: Sequence[str], output_dir: str, task: str) -> tuple[dict[str, 
     words = ["--init_from", output_dir, "--eval_only", "true", "--output_dir", str(Path(output_dir) / "test")]
     args = parse_arguments([*argv, *words], task)
     return _plain(evaluate_run(args, TASKS[task]())), args
+
+
+def _tested_by_inputs(
+    argv: Sequence[str], output_dir: str, task: str, inputs: Sequence[Sequence[str]], seen: Sequence[str]
+) -> tuple[dict[str, float], RunArguments]:
+    """As `_tested`, also with every input set of what the model sees; metrics of a set begin with its names."""
+    sets = [list(names) for names in inputs if set(names) <= set(seen)]
+    if len(seen) == 1:
+        metrics, args = _tested(argv, output_dir, task)
+        return metrics | _named(sets[0], metrics), args
+    metrics, args = _tested([*argv, "--evaluation.inputs", json.dumps(sets)], output_dir, task)
+    for row in read_sealed_json(Path(args.output_dir) / "eval_results.json")["by_inputs"]:
+        metrics |= _named(row["inputs"], row["metrics"])
+    return metrics, args
+
+
+def _named(names: Sequence[str], metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"{'+'.join(names)}/{name}": float(value) for name, value in metrics.items()}
 
 
 def _plain(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from m33d_hf.experiments.report.reproduction import summary
 from m33d_hf.experiments.report.results import cell, load_results
 from m33d_hf.training.recipe.parsing import parse_arguments
 
-PLANS = ("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "gpu")
+PLANS = ("core", "parts", "masks", "initialisation", "labels", "clips", "temporal", "rgbd", "gpu")
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -81,6 +81,34 @@ def test_rows_of_temporal_models_differ_in_their_second_stage_alone(tmp_path: Pa
     assert "temporal_model" not in parse_arguments(list(paper["temporal_argv"]), "action_detection").model
 
 
+def test_rows_of_rgb_and_depth_have_one_encoder_and_differ_in_their_inputs_alone(tmp_path: Path) -> None:
+    jobs = {job.id: job.parameters for job in jobs_of(load_plan("rgbd", "full", tmp_path))}
+    rgb, both = (list(jobs[f"semseg-{name}-s1"]["argv"]) for name in ("rgb", "concatenation"))
+    start = rgb[rgb.index("--init_from") + 1]
+    assert start == both[both.index("--init_from") + 1] == jobs["pretrain-m33d_plus-s1"]["output_dir"]
+    more = ["--model.task_inputs", "[rgb, depth]", "--model.task_fusion", "concatenation", "--model.depth_dropout"]
+    place = both.index(more[0])
+    assert both[place : place + 5] == more and both[:place] + both[place + 6 :] == rgb
+    assert "--init_from" not in jobs["semseg-scratch-sum-s1"]["argv"]
+
+
+def test_a_model_of_rgb_has_no_value_for_depth(tmp_path: Path) -> None:
+    plan = load_plan("rgbd", "full", tmp_path)
+    rows = {job.id: _row(job, place) for place, job in enumerate(jobs_of(plan))}
+    for name, row in rows.items():
+        if name.startswith(("semseg-rgb-", "semseg-scratch-rgb-")):
+            del row["metrics"]["depth/miou"]
+    found = collect(plan, rows)
+    named = {variant: {row["column"] for row in found["rows"] if row["variant"] == variant} for variant in plan.entries
+             if plan.measurements(variant)}  # fmt: skip
+    assert named["rgb"] == named["scratch-rgb"] == {"given", "hidden"}
+    assert named["sum"] == named["scratch-sum"] == {"given", "hidden", "depth"}
+    assert {entry["variant"] for entry in found["pretraining"]} == {"rgb", "sum", "concatenation", "cross_attention"}
+    del rows["semseg-sum-s0"]["metrics"]["miou"]
+    with pytest.raises(KeyError):  # what every model has is never left out
+        collect(plan, rows)
+
+
 def _row(job: Job, place: int) -> dict[str, Any]:
     """What a worker would have left: fine-tunings of one encoder differ."""
     row: dict[str, Any] = {"id": job.id, "status": "done", "started": 0.0, "wall_seconds": 2.0, "cpu_seconds": 1.5}
@@ -88,7 +116,7 @@ def _row(job: Job, place: int) -> dict[str, Any]:
         row |= {"stage": None, "steps": job.parameters["steps"], "seconds": 1.0, "flops": 10.0, "encoder_parameters": 5}
         return {**row, "diagnostics": {"loss/rgb": 0.5, "loss": 0.5}}
     names = ("miou", "delta1", "top1", "map", "clipwise/map", "knn/top1", "linear/top1")
-    names += ("frame_accuracy", "phase_jaccard", "edit", "f1_50")
+    names += ("frame_accuracy", "phase_jaccard", "edit", "f1_50", "rgb/miou", "depth/miou")
     value = 0.3 + 0.01 * (place * 7 % 11) + 0.2 * ("m33d_plus" in job.id)
     return {**row, "metrics": dict.fromkeys(names, value), "steps": 1, "seconds": 1.0}
 

@@ -27,6 +27,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "labels": ("Figure 2 and Table 2 of the short run, where no number of labels was trained to convergence", _ROOMS),
     "clips": ("motions beside a VideoMAE that had learnt nothing", _ROOMS),
     "temporal": None,
+    "rgbd": None,
     "search": None,
     "confirm": None,
     "gpu": ("half a run with one seed", _HERE),
