@@ -39,6 +39,7 @@ RUNS = [
     ("rooms/pretrain_stage2", "m33d_hidden", {"rgb", "depth"}),
     ("rooms/pretrain_clips", "m33d", {"rgb", "depth", "contrastive", "matching"}),
     ("rooms/pretrain_clips", "m33d_plus", {"rgb", "depth", "contrastive", "matching"}),
+    ("rooms/pretrain_clips", "m33d_hidden", {"rgb", "depth"}),
     ("rooms/pretrain_clips", "videomae", {"rgb"}),
 ]
 
