@@ -30,6 +30,8 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "rgbd": None,
     "search": None,
     "confirm": None,
+    "clips_search": None,
+    "clips_confirm": None,
     "gpu": ("half a run with one seed", _HERE),
     "demo": ("two seeds, of which no results.json was kept", _HERE),
     "demo-video": ("two seeds, of which no results.json was kept", _HERE),
