@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -33,11 +32,9 @@ from m33d_hf.training.tasks.detection.first_stage import known_phases
 
 # Batches that wait for the model: enough to bridge a slow stretch of the file, and memory stays constant.
 BATCHES_AHEAD = 2
-# Frames that are handed over to be resized, together: few enough for any size of picture, enough to be worth the call.
-BYTES_AT_ONCE, FRAMES_AT_ONCE = 4 << 20, 16
-GROUPS_AHEAD = 2
+# Frames that wait to be resized, as they were decoded: few, as they are large.
+FRAMES_AHEAD = 4
 
-Numbered = tuple[int, "np.ndarray | None"]
 Told = TypeVar("Told", bound=tuple[Any, ...])
 
 
@@ -131,8 +128,8 @@ class ClipEncoder:
 
     def _clips(self, video: WatchedVideo, assembler: Assembler) -> Iterator[Clip]:
         number = -1
-        with read_ahead(_groups(video), GROUPS_AHEAD) as groups:
-            for number, frame in chain.from_iterable(groups):
+        with read_ahead(video, FRAMES_AHEAD) as frames:
+            for number, frame in frames:
                 prepared = self.prepared(frame) if frame is not None and assembler.takes(number) else None
                 yield from assembler.push(number, prepared)
         yield from assembler.finish(number + 1)
@@ -190,20 +187,6 @@ class ClipEncoder:
         return ClipPrediction(
             clip.start, clip.stop, logit is not None, temporal, clipwise, begins, ends, cameras=cameras
         )
-
-
-def _groups(video: Iterable[Numbered]) -> Iterator[list[Numbered]]:
-    """The frames of a video, several at once: a handover between threads takes as long as resizing a small picture."""
-    group: list[Numbered] = []
-    held = 0
-    for number, frame in video:
-        group.append((number, frame))
-        held += 0 if frame is None else frame.nbytes
-        if held >= BYTES_AT_ONCE or len(group) == FRAMES_AT_ONCE:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
 
 
 def gathered(
