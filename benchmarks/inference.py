@@ -68,25 +68,22 @@ def check_parity(ours: torch.nn.Module, peer: torch.nn.Module, batch: dict[str, 
     return error
 
 
-def exported(model: torch.nn.Module, task: str, batch: dict[str, Any], folder: Path) -> Callable[[], None] | None:
-    """A call of the model exported to ONNX; None where onnxruntime is missing or the task has no export."""
+def exported(model: torch.nn.Module, task: str, folder: Path) -> Any | None:
+    """A session of the model exported to ONNX; None where onnxruntime is missing or the task is not compared."""
     try:
         import onnxruntime
     except ImportError:
         return None
     if task == "segmentation":
         return None
-    from m33d_hf.weights.export import export_model
+    from m33d_hf.weights.export import ExportOptions, export_model
 
     model.save_pretrained(folder / "model")  # type: ignore[operator]
-    export_model(folder / "model", folder / "onnx", "onnx")
+    export_model(str(folder / "model"), folder / "onnx", "onnx", ExportOptions(half=False))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     file = next((folder / "onnx").glob("*.onnx"))
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    values = {name: batch["pixel_values"].numpy()}
-    return lambda: session.run(None, values)
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 def gflops(model: torch.nn.Module, task: str, size: str) -> float:
@@ -96,8 +93,10 @@ def gflops(model: torch.nn.Module, task: str, size: str) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def cell(args: argparse.Namespace, task: str, batch: int, precision: str, models: Any) -> dict[str, Any]:
-    """One row: both sides in turn."""
+def cell(
+    args: argparse.Namespace, task: str, batch: int, precision: str, models: Any, session: Any | None
+) -> dict[str, Any]:
+    """One row: all sides in turn; `session` is that of the exported model, where there is one."""
     device = torch.device(args.device)
     ours, peer = models
     given = inputs(task, args.size, batch, device)
@@ -113,12 +112,11 @@ def cell(args: argparse.Namespace, task: str, batch: int, precision: str, models
 
         return run
 
-    with tempfile.TemporaryDirectory() as folder:
-        sides = {"ours": call(ours), "peer": call(peer)}
-        other = exported(ours, task, given, Path(folder)) if device.type == "cpu" and precision == "no" else None
-        if other is not None:
-            sides["onnx"] = other
-        seconds = interleaved(sides, args.rounds, 1 if device.type == "cpu" else 5, device)
+    sides = {"ours": call(ours), "peer": call(peer)}
+    if session is not None:
+        values = {session.get_inputs()[0].name: given["pixel_values"].numpy()}
+        sides["onnx"] = lambda: session.run(None, values)
+    seconds = interleaved(sides, args.rounds, 1 if device.type == "cpu" else 5, device)
     row |= {name: summary(times) for name, times in seconds.items()}
     for name in (name for name in seconds if name != "ours"):
         ratios = [theirs / own for theirs, own in zip(seconds[name], seconds["ours"], strict=True)]
@@ -137,9 +135,12 @@ def rows_of(args: argparse.Namespace, task: str) -> Iterator[dict[str, Any]]:
     ours, peer = build_pair(task, args.size)
     operations = {f"{n}_gflops": gflops(m, task, args.size) for n, m in (("ours", ours), ("peer", peer))}
     models = place(ours, device).eval(), peer.to(device).eval()
-    for precision in args.precision:
-        for batch in args.batch:
-            yield cell(args, task, batch, precision, models) | operations
+    with tempfile.TemporaryDirectory() as folder:
+        session = exported(ours, task, Path(folder)) if device.type == "cpu" and "no" in args.precision else None
+        for precision in args.precision:
+            for batch in args.batch:
+                found = cell(args, task, batch, precision, models, session if precision == "no" else None)
+                yield found | operations
 
 
 def described(row: dict[str, Any]) -> str:

@@ -126,8 +126,20 @@ class FusionBlock(nn.Module):
         """Return (B, C, *size) of the fused map and its finer `skip_BCHW` (None at the coarsest level)."""
         if self.skip_unit is not None and skip_BCHW is not None:
             map_BCHW = map_BCHW + self.skip_unit(skip_BCHW)
-        map_BCHW = F.interpolate(self.unit(map_BCHW), size=tuple(size), mode="bilinear", align_corners=True)
-        return self.projection(map_BCHW)
+        map_BCHW = self.unit(map_BCHW)
+        if not torch.is_grad_enabled():
+            # The same but for rounding, at a quarter of the pixels: weights of an interpolation sum to one. Training
+            # keeps the order of the original, whose losses it repeats to the last digit.
+            return _enlarged(self.projection(map_BCHW), size)
+        return self.projection(_enlarged(map_BCHW, size))
+
+
+def _enlarged(map_BCHW: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(map_BCHW, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def _as_it_lies(map_BCHW: Tensor) -> Tensor:
+    return map_BCHW
 
 
 class DPTDepthHead(nn.Module):
@@ -142,6 +154,8 @@ class DPTDepthHead(nn.Module):
         width: channels of the fused maps.
         stem_channels: channels of the four levels, finest first.
     """
+
+    arrange = staticmethod(_as_it_lies)  # how maps lie in memory; may be exchanged for what is faster
 
     def __init__(self, hidden_size: int, width: int, stem_channels: Sequence[int]) -> None:
         super().__init__()
@@ -174,13 +188,14 @@ class DPTDepthHead(nn.Module):
             size: (H, W) of the image.
         """
         maps = [
-            lateral(stem(tokens_to_map(level, grid))) for level, stem, lateral in zip(tokens, self.stems, self.laterals)
+            lateral(self.arrange(stem(tokens_to_map(level, grid))))
+            for level, stem, lateral in zip(tokens, self.stems, self.laterals)
         ]
         fused = self.fusions[3](maps[3], None, maps[2].shape[-2:])
         fused = self.fusions[2](fused, maps[2], maps[1].shape[-2:])
         fused = self.fusions[1](fused, maps[1], maps[0].shape[-2:])
         fused = self.fusions[0](fused, maps[0], [max(side // 2, 1) for side in size])
-        fused = F.interpolate(self.reduce(fused), size=tuple(size), mode="bilinear", align_corners=True)
+        fused = _enlarged(self.reduce(fused), size)
         return self.predict(F.relu(self.refine(fused))).squeeze(1)
 
 

@@ -20,7 +20,7 @@ class VideoIndex:
         count: number of frames.
         pts: time stamp of every frame, ascending (a `range` for constant frame rates); empty where stamps cannot be
             trusted, as in AVI files with B-frames: then frames are counted from the start of the file.
-        keys: (time stamp, decoding time stamp, place in the file) of the frames at which decoding can start, ascending;
+        keys: (time stamp, the one to seek to, place in the file) of the frames at which decoding can start, ascending;
             the place is None where seeks need no check.
         skipped: frames that come out of the decoder before frame 0 (only used without time stamps).
         seekable_by_number: every start point has the same number in decoding and in display order and nothing is

@@ -230,8 +230,17 @@ def turns_of(frame: Any) -> int:
     return round(frame.rotation / 90) % 4
 
 
-class _Cursor:
-    """Walks forward through a file, seeking where that is worth it."""
+class Cursor:
+    """Walks forward through a file, seeking where that is worth it. Closed by `close`, or with `with`.
+
+    Args:
+        path: the file.
+        index: of `scan`.
+        size: (height, width) of the upright picture, see `decode`.
+
+    Attributes:
+        passed: number of the last frame that has gone by; -1 before the first.
+    """
 
     frames: Iterator[tuple[int, Any, bool]]
     ahead: tuple[int, Any, bool] | None
@@ -242,10 +251,14 @@ class _Cursor:
         self.pictures = Pictures(size, index.rotation)
         self._rewind()
 
-    def __enter__(self) -> _Cursor:
+    def __enter__(self) -> Cursor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self.file.container.close()
         # The generator refers to this object, which would keep FFmpeg's memory until the next collection of cycles.
         self.frames, self.ahead = iter(()), None
@@ -342,6 +355,6 @@ def decode(
     Raises:
         CorruptFileError: a frame that does not decode, or only with damage.
     """
-    with _Cursor(path, index, size) as cursor:
+    with Cursor(path, index, size) as cursor:
         for number in numbers:
             yield number, cursor.fetch(number, wanted is None or wanted(number))

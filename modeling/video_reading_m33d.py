@@ -30,6 +30,7 @@ from .video_decord_m33d import stamps as decord_stamps
 from .video_decord_m33d import stamps_usable
 from .video_decord_m33d import times as decord_times
 from .video_index_m33d import VideoIndex
+from .video_pyav_m33d import Cursor
 from .video_pyav_m33d import available as pyav_available
 from .video_pyav_m33d import decode as decode_pyav
 from .video_scan_m33d import count_frames as count_pyav_frames
@@ -123,6 +124,62 @@ def read_video(
     """
     path = Path(path)
     info = _inspect(path, backend, counted=False) if info is None else _present(path, info)
+    return _clip(path, info, indices, lambda numbers: _decode(path, info, numbers))
+
+
+class ForwardReader:
+    """`read_video` for who asks for later and later frames of one video: between two calls the file stays open.
+
+    Opening a file and decoding from the start point before a frame, for every clip anew, costs several times what the
+    frames of the clip do. Earlier frames can be asked for as well, at that price. Only PyAV goes on like this; other
+    backends open the file in each call. Not to be shared by threads, nor to be taken across a fork while it is open.
+
+    Args:
+        path: a file, or a folder of pictures.
+        info: of `probe_video` on it.
+    """
+
+    def __init__(self, path: str | Path, info: VideoInfo) -> None:
+        self.path, self.info = Path(path), info
+        self._cursor: Cursor | None = None
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """(T, H, W, 3) uint8 RGB; see `read_video`, also for what is raised."""
+        _present(self.path, self.info)
+        try:
+            return _clip(self.path, self.info, indices, self._frames)
+        except Exception:
+            self.close()  # what comes next is looked for anew
+            raise
+
+    def close(self) -> None:
+        """Close the file; reading opens it again."""
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
+
+    def _frames(self, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        if self.info.backend != "pyav" or self.info.index is None:
+            yield from _decode(self.path, self.info, numbers)
+            return
+        for number in numbers:
+            if self._cursor is None or number <= self._cursor.passed:
+                self.close()
+                self._cursor = Cursor(self.path, self.info.index, (self.info.height, self.info.width))
+            yield number, self._cursor.fetch(number)
+
+
+def _clip(
+    path: Path,
+    info: VideoInfo,
+    indices: Sequence[int],
+    decoded: Callable[[Sequence[int]], Iterator[tuple[int, Any]]],
+) -> np.ndarray:
+    """(T, H, W, 3) uint8 of frames in any order; `decoded` gives those of ascending numbers, each once.
+
+    Raises:
+        IndexError: a number outside the video.
+    """
     numbers = [int(index) for index in indices]
     for number in numbers:
         if not 0 <= number < info.num_frames:
@@ -131,7 +188,7 @@ def read_video(
     places: dict[int, list[int]] = {}
     for place, number in enumerate(numbers):
         places.setdefault(number, []).append(place)
-    for number, frame in _decode(path, info, sorted(places)):
+    for number, frame in decoded(sorted(places)):
         for place in places[number]:
             clip[place] = frame
     return clip

@@ -23,6 +23,9 @@ from .video_times_m33d import SPARE_FRAMES, missing_end
 HIDDEN_FRAME_CODECS = ("vp8",)
 # Containers with an index of their own, in which decord's seeks are right (those in MPEG-TS are not).
 _INDEXED = ("avi", "matroska", "mov")
+# Where FFmpeg compares what is sought with the times at which start points are shown; elsewhere it does with those at
+# which they are decoded. These are earlier where frames are reordered, and would lead to the start point before here.
+_SOUGHT_BY_PTS = ("matroska", "mov")
 # Sound that ends this close to the announced end (seconds) shows that nothing is cut off.
 _NEARLY = 0.1
 
@@ -126,7 +129,8 @@ def scan(path: Path) -> tuple[VideoIndex, float | None, tuple[int, int]]:
     by_number = by_number and all(index.number_of(pts) == place for pts, _, place, _ in packets.keys)
     checked = container == "avi"
     stamped = [(pts, dts, at if checked else None) for pts, dts, _, at in packets.keys if pts is not None]
-    keys = [(pts, pts if dts is None else dts, at) for pts, dts, at in stamped]
+    by_pts = container in _SOUGHT_BY_PTS
+    keys = [(pts, pts if by_pts or dts is None else dts, at) for pts, dts, at in stamped]
     turns = turns_of(frame)
     index = replace(
         index,

@@ -156,6 +156,14 @@ class SelectiveHandle(VideoHandle, Protocol):
         """As `read`, with at least those of the named maps that there are, None for all; maybe not yet aligned."""
 
 
+@runtime_checkable
+class ForwardHandle(VideoHandle, Protocol):
+    """A handle that keeps its video open between reads, for one thread that reads it from front to back."""
+
+    def close(self) -> None:
+        """Close the video; reading opens it again."""
+
+
 def read_sample(
     handle: VideoHandle, indices: Sequence[int], maps: Collection[str] | None = None, align: bool = True
 ) -> RGBDSample:

@@ -26,7 +26,7 @@ from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sources.phases.base import cut_clips
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
 from m33d_hf.inference.detection import clip_encoder, watched_video
-from m33d_hf.inference.detection.clip_encoder import BATCHES_AHEAD
+from m33d_hf.inference.detection.clip_encoder import BATCHES_AHEAD, FRAMES_AHEAD
 from m33d_hf.inference.detection_files import find_videos, time_text, write_detection
 from m33d_hf.inference.live.clips import ClipAssembler
 from m33d_hf.inference.loading import usable_device
@@ -151,7 +151,7 @@ def test_memory_is_bounded_where_the_model_is_slower_than_the_reader(monkeypatch
     stream = ActionDetector(_model(temporal_causal=True), batch_size=1, frames=reader).follow("video")
     assert next(stream).stop == 4
     time.sleep(0.3)
-    assert len(given) <= 4 * (1 + BATCHES_AHEAD + 1) + 1
+    assert len(given) <= 4 * (1 + BATCHES_AHEAD + 1) + 1 + FRAMES_AHEAD + 1
     stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "m33d-read-ahead"]
 
@@ -245,7 +245,7 @@ def test_a_video_of_which_nothing_can_be_read_is_refused(monkeypatch: pytest.Mon
 
 
 def test_memory_does_not_grow_with_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At no time are more frames alive than a clip and a batch hold, however long the video is."""
+    """At no time are more frames alive than a clip, a batch and what waits hold, however long the video is."""
     live: list[Any] = []
     most = 0
     reader = _fake_reader(monkeypatch, total=1000, live=live)
@@ -263,7 +263,7 @@ def test_memory_does_not_grow_with_the_video(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(ClipAssembler, "push", counted)
     assert len(detector.detect("film.avi").clips) == 499
-    assert most <= 8
+    assert most <= 8 + FRAMES_AHEAD + 1
 
 
 def test_files_of_a_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

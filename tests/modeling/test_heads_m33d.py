@@ -118,3 +118,18 @@ def test_every_parameter_of_both_heads_gets_a_gradient() -> None:
 def test_a_wrong_number_of_levels_is_refused() -> None:
     with pytest.raises(ConfigError, match="depth_head_stem_channels must have 4 values"):
         DPTDepthHead(8, 8, [1, 2])
+
+
+def test_prediction_mixes_channels_before_enlarging_and_gives_the_same() -> None:
+    torch.manual_seed(0)
+    head = DPTDepthHead(24, 16, [3, 6, 12, 24]).eval()
+    tokens = [torch.randn(2, 15, 24) for _ in range(4)]
+    sides: list[tuple[int, ...]] = []
+    head.fusions[0].projection.register_forward_hook(lambda _, given, out: sides.append(tuple(out.shape[-2:])))
+    learning = head(tokens, (3, 5), (48, 80)).detach()
+    exact = head.double()([each.double() for each in tokens], (3, 5), (48, 80)).detach()
+    with torch.no_grad():
+        predicting = head.float()(tokens, (3, 5), (48, 80))
+    assert sides == [(24, 40), (24, 40), (12, 20)], "a quarter of the pixels"
+    for found in (learning, predicting):
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6 * float(exact.abs().max()))

@@ -371,9 +371,9 @@ def test_frames_that_are_not_wanted_are_not_converted(
 
 def test_damage_shows_in_frames_that_are_not_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.avi", 60)
-    info, walk, expected = probe_video(path), video_pyav_m33d._Cursor._walk_to, []
+    info, walk, expected = probe_video(path), video_pyav_m33d.Cursor._walk_to, []
     monkeypatch.setattr(
-        video_pyav_m33d._Cursor, "_walk_to", lambda self, number: None if number == 20 else walk(self, number)
+        video_pyav_m33d.Cursor, "_walk_to", lambda self, number: None if number == 20 else walk(self, number)
     )
     with pytest.raises(CorruptFileError) as told:
         expected.extend(number for number, _ in iterate_video(path, info=info))
@@ -488,7 +488,7 @@ def test_readers_go_without_the_garbage_collector(tmp_path: Path) -> None:
     try:
         for _ in range(5):
             read_video(path, [29, 3], info=info)
-        left = [each for each in gc.get_objects() if type(each) in (video_pyav_m33d.VideoFile, video_pyav_m33d._Cursor)]
+        left = [each for each in gc.get_objects() if type(each) in (video_pyav_m33d.VideoFile, video_pyav_m33d.Cursor)]
     finally:
         gc.enable()
     assert not left
@@ -510,3 +510,16 @@ def test_reading_leaves_no_file_open(tmp_path: Path) -> None:
         except OSError:
             continue
     assert not [name for name in names if str(tmp_path) in name]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.ts", "a.flv"])
+def test_a_seek_ends_at_the_start_point_and_not_one_before(name: str, tmp_path: Path) -> None:
+    """Where frames are reordered: a seek that ends too early decodes everything between for nothing."""
+    path = write_video(tmp_path / name, 100, codec="libx264", gop=25, options={"bf": "2", "sc_threshold": "0"})
+    index = probe_video(path, "pyav").index
+    assert index is not None and len(index.keys) == 4
+    with video_pyav_m33d.VideoFile(path) as file:
+        for place, key in enumerate(index.keys):
+            assert file.seek(key)
+            first = next(file.container.demux(file.stream))
+            assert index.number_of(first.pts) == index.number_of_key(place) == 25 * place

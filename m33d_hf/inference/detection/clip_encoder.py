@@ -32,6 +32,8 @@ from m33d_hf.training.tasks.detection.first_stage import known_phases
 
 # Batches that wait for the model: enough to bridge a slow stretch of the file, and memory stays constant.
 BATCHES_AHEAD = 2
+# Frames that wait to be resized, as they were decoded: few, as they are large.
+FRAMES_AHEAD = 4
 
 Told = TypeVar("Told", bound=tuple[Any, ...])
 
@@ -103,7 +105,8 @@ class ClipEncoder:
     def stream(self, video: WatchedVideo, assembler: Assembler | None = None) -> Iterator[Encoded]:
         """(clip without frames, features (D,), clip-wise logits (L,)) in the order of time; None where unreadable.
 
-        Frames are read, resized and cut into clips by a thread, while the model works on the clips before.
+        Frames are read by one thread and resized and cut into clips by another, while the model works on the clips
+        before: where the model is fast, decoding alone decides how long it takes.
 
         Args:
             video: see `watched`.
@@ -125,9 +128,10 @@ class ClipEncoder:
 
     def _clips(self, video: WatchedVideo, assembler: Assembler) -> Iterator[Clip]:
         number = -1
-        for number, frame in video:
-            prepared = self.prepared(frame) if frame is not None and assembler.takes(number) else None
-            yield from assembler.push(number, prepared)
+        with read_ahead(video, FRAMES_AHEAD) as frames:
+            for number, frame in frames:
+                prepared = self.prepared(frame) if frame is not None and assembler.takes(number) else None
+                yield from assembler.push(number, prepared)
         yield from assembler.finish(number + 1)
 
     def prepared(self, frame: np.ndarray) -> Tensor:

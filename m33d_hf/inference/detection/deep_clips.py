@@ -196,9 +196,12 @@ class DeepClips:
         size = self.encoder.batch_size
         rows = [ClipRow(self.number, clip, span) for clip, span in enumerate(spans)]
         batches = (self._read(rows[place : place + size]) for place in range(0, len(rows), size))
-        with read_ahead(batches, BATCHES_AHEAD) as read:
-            for samples in read:
-                yield from self._encoded(samples)
+        try:
+            with read_ahead(batches, BATCHES_AHEAD) as read:
+                for samples in read:
+                    yield from self._encoded(samples)
+        finally:
+            self.dataset.close()
 
     def _read(self, rows: list[ClipRow]) -> list[RGBDSample]:
         """A batch of clips; those of folders of frames one by one: nothing has to be opened for several, and in the

@@ -5,17 +5,24 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.depth_m33d import resize_depth
-from m33d_hf.modeling.video_reading_m33d import VideoInfo, frame_orientations, probe_video, read_video
+from m33d_hf.modeling.video_reading_m33d import (
+    ForwardReader,
+    VideoInfo,
+    frame_orientations,
+    probe_video,
+    read_video,
+)
 from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack, restated
 
 logger = logging.getLogger(__name__)
@@ -122,6 +129,14 @@ class VideoFile:
         found = self.info.lacks
         return restated(found, self.length, self.stated_fps) if self.stated_fps else found
 
+    def forwards(self) -> ForwardFile:
+        """A handle on the same video, to be closed, for who reads it from front to back."""
+        return ForwardFile(**{each.name: getattr(self, each.name) for each in fields(VideoFile)})
+
+    def _pictures(self, numbers: Sequence[int], info: VideoInfo) -> np.ndarray:
+        """(T, H, W, 3) uint8."""
+        return read_video(self.file, numbers, info=info)
+
     def read(self, indices: Sequence[int]) -> RGBDSample:
         """Read the given frames.
 
@@ -153,7 +168,7 @@ class VideoFile:
                 raise IndexError(f"{self.file}: frame {number} of a video of {info.num_frames} frames")
         if "rgb" in wanted:
             # As decoded, pixel by pixel: resizing reads that faster than planes, and a copy of a clip costs as much.
-            rgb = torch.from_numpy(read_video(self.file, numbers, info=info)).permute(0, 3, 1, 2)
+            rgb = torch.from_numpy(self._pictures(numbers, info)).permute(0, 3, 1, 2)
         if self.depth is not None and "depth" in wanted:
             self.depth.require_length(info.num_frames, self.file)
             depth = self.depth.read(numbers)
@@ -167,3 +182,21 @@ class VideoFile:
         meta: dict[str, Any] = {"path": str(self.file), "frames": numbers, "fps": self.fps}
         aligned = depth is None or depth.shape[-2:] == (info.height, info.width)
         return RGBDSample(key=key, rgb=rgb, depth=depth, label=self.label, meta=meta, aligned=aligned)
+
+
+@dataclass(frozen=True)
+class ForwardFile(VideoFile):
+    """A `VideoFile` whose file stays open between reads (`ForwardReader`, whose limits are its own), until `close`."""
+
+    _open: list[ForwardReader] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def close(self) -> None:
+        """Close the file; reading opens it again."""
+        while self._open:
+            self._open.pop().close()
+
+    def _pictures(self, numbers: Sequence[int], info: VideoInfo) -> np.ndarray:
+        if not self._open or self._open[0].info is not info:  # another file lies there since
+            self.close()
+            self._open.append(ForwardReader(self.file, info))
+        return self._open[0].read(numbers)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from m33d_hf.data.augmentation.views import take_frames
 from m33d_hf.data.files.skips import SkippedFile, unreadable
 from m33d_hf.data.loader.loading import Transform
-from m33d_hf.data.sample import RGBDSample, read_sample
+from m33d_hf.data.sample import ForwardHandle, RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseClip, PhaseSource
 from m33d_hf.errors import DataError, DepthUnitError, LabelError
 from m33d_hf.training.tasks.detection.features import ClipRule
 
-FRAMES_AT_ONCE = 64
+# Frames that are held as they were decoded: of a video that is opened for them, and of one that stays open.
+FRAMES_AT_ONCE, FRAMES_IN_PASSING = 64, 16
 
 
 class ClipRow(NamedTuple):
@@ -26,16 +28,21 @@ class ClipRow(NamedTuple):
     span: ClipSpan
 
 
+Maps = tuple[Tensor | None, Tensor | None]
+"""RGB (3, H, W) and depth (1, H, W) of a frame at the model's size, None for what is not wanted."""
+
+
 class ClipDataset(Dataset[RGBDSample]):
     """Reads and transforms clips. One that cannot be read comes back without frames, with ``meta["skipped"]``.
 
-    Clips of one video that are asked for together are read together, FRAMES_AT_ONCE frames at most: opening a video and
-    finding a frame in it costs more than the frames of a clip. Where that fails they are read one by one.
+    Clips of one video that are asked for together are read together, some frames at a time and each of them once, and
+    the next ones go on where these ended: opening a video and finding a frame in it costs more than the frames of a
+    clip. Where that fails they are read one by one. Whoever has asked for the last clip calls `close`.
 
     Args:
         source: the videos.
         rule: which frames of a clip are taken.
-        transform: of the evaluation.
+        transform: of the evaluation; the same for a frame alone and among others.
         maps: what the encoder takes, "rgb", "depth" or both.
     """
 
@@ -43,6 +50,14 @@ class ClipDataset(Dataset[RGBDSample]):
         self, source: PhaseSource, rule: ClipRule, transform: Transform, maps: Sequence[str] = ("rgb",)
     ) -> None:
         self.source, self.rule, self.transform, self.maps = source, rule, transform, tuple(maps)
+        self._opened: _Opened | None = None
+        self._frames: dict[int, Maps] = {}
+
+    def close(self) -> None:
+        """Close the video that is open; reading opens it again."""
+        if self._opened is not None and self._opened.stays:
+            cast(ForwardHandle, self._opened.handle).close()
+        self._opened, self._frames = None, {}
 
     def __getitem__(self, row: ClipRow) -> RGBDSample:
         """Read one clip; errors that concern the whole data set are raised."""
@@ -56,27 +71,77 @@ class ClipDataset(Dataset[RGBDSample]):
             frames = f"frames {row.span.start} to {row.span.stop - 1}"
             skipped = SkippedFile(f"{found.path} ({frames})", found.reason, clip.key)
             return RGBDSample(clip.key, meta={"row": row, "skipped": skipped})
-        return self._prepared(sample, row)
+        seen = self._prepared(sample)
+        return RGBDSample(clip.key, rgb=seen.rgb, depth=seen.depth, meta={"row": row})
 
     def __getitems__(self, rows: Sequence[ClipRow]) -> list[RGBDSample]:
         """Read the clips of a batch, all of one video."""
-        together = max(FRAMES_AT_ONCE // self.rule.num_frames, 1)
+        opened = self._open(rows[0].video)
+        together = max((FRAMES_IN_PASSING if opened.stays else FRAMES_AT_ONCE) // self.rule.num_frames, 1)
         parts = [rows[i : i + together] for i in range(0, len(rows), together)]
-        return [sample for part in parts for sample in self._read_together(part)]
+        return [sample for part in parts for sample in self._read_together(opened.handle, part)]
 
-    def _read_together(self, rows: Sequence[ClipRow]) -> list[RGBDSample]:
+    def _read_together(self, handle: VideoHandle, rows: Sequence[ClipRow]) -> list[RGBDSample]:
         clips = [[row.span.start + i for i in self.rule.frames(row.span.stop - row.span.start)] for row in rows]
-        numbers = sorted({number for clip in clips for number in clip})
+        numbers = self._missing({number for clip in clips for number in clip})
         try:
-            whole = read_sample(self.source.videos[rows[0].video].handle, numbers, self.maps)
+            whole = read_sample(handle, numbers, self.maps) if numbers else None
         except (DataError, OSError):
             return [self[row] for row in rows]  # which says what is wrong with which of them
-        place = {number: i for i, number in enumerate(numbers)}
-        samples = [take_frames(whole, [place[number] for number in clip]) for clip in clips]
-        return [self._prepared(sample, row) for sample, row in zip(samples, rows)]
+        if whole is not None:
+            seen = self._prepared(whole)
+            self._frames.update((number, _frame(seen, place)) for place, number in enumerate(numbers))
+        samples = [self._clip(row, clip) for row, clip in zip(rows, clips, strict=True)]
+        if self.rule.clip_stride < self.rule.span:  # clips overlap; of those to come, none begins earlier
+            first = rows[-1].span.start
+            self._frames = {number: maps for number, maps in self._frames.items() if number > first}
+        else:
+            self._frames.clear()
+        return samples
 
-    def _prepared(self, sample: RGBDSample, row: ClipRow) -> RGBDSample:
+    def _missing(self, wanted: set[int]) -> list[int]:
+        """Frames to read, in order: with those between them that clips to come take, so that none is passed by."""
+        numbers = sorted(wanted.difference(self._frames))
+        if not numbers or self.rule.clip_stride % self.rule.frame_stride == 0:
+            return numbers
+        between = range(numbers[0], numbers[-1] + 1)
+        return [n for n in between if n not in self._frames and (n in wanted or self.rule.takes(n))]
+
+    def _open(self, number: int) -> _Opened:
+        """The video, open where it can stay so between reads."""
+        if self._opened is None or self._opened.number != number:
+            self.close()
+            handle = self.source.videos[number].handle
+            forwards = getattr(handle, "forwards", None)
+            whole = handle if forwards is None else forwards()
+            self._opened = _Opened(number, whole, forwards is not None)
+        return self._opened
+
+    def _clip(self, row: ClipRow, numbers: Sequence[int]) -> RGBDSample:
+        rgb, depth = zip(*(self._frames[number] for number in numbers), strict=True)
+        key = PhaseClip(self.source.videos[row.video].handle, row.span).key
+        return RGBDSample(key, rgb=_stacked(rgb), depth=_stacked(depth), meta={"row": row})
+
+    def _prepared(self, sample: RGBDSample) -> RGBDSample:
         seen = self.transform(sample)
         if seen.rgb is None and "rgb" in self.maps:
             raise DataError(f"{sample.key}: the sample has no RGB, which the encoder takes")
-        return RGBDSample(seen.key, rgb=seen.rgb, depth=seen.depth, meta={"row": row})
+        return seen
+
+
+class _Opened(NamedTuple):
+    """The video that is read, and whether it stays open."""
+
+    number: int
+    handle: VideoHandle
+    stays: bool
+
+
+def _frame(sample: RGBDSample, place: int) -> Maps:
+    return (None if sample.rgb is None else sample.rgb[place], None if sample.depth is None else sample.depth[place])
+
+
+def _stacked(maps: Sequence[Tensor | None]) -> Tensor | None:
+    """(T, ...) of the maps of frames; None where one has none."""
+    found = [each for each in maps if each is not None]
+    return torch.stack(found) if len(found) == len(maps) else None

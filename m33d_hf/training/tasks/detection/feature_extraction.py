@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,27 @@ def weights_digest(model: M33DForVideoActionDetection) -> str:
     return state.hexdigest()
 
 
+def dealt_batches(videos: Sequence[Sequence[ClipRow]], size: int, workers: int) -> list[list[ClipRow]]:
+    """Batches of at most `size` clips, video after video, in which each worker goes forward through its own stretch.
+
+    The loader deals batches out to its workers in turn. In the order of time each of them would decode what lies
+    between its batches, the frames of all others, as well.
+
+    Args:
+        videos: the clips of each, in the order of time.
+        size: clips of a batch.
+        workers: of the loader; 0 and 1 give the order of time.
+    """
+    dealt: list[list[ClipRow]] = []
+    for rows in videos:
+        batches = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+        share, longer = divmod(len(batches), max(workers, 1))
+        starts = [worker * share + min(worker, longer) for worker in range(max(workers, 1) + 1)]
+        for turn in range(share + (longer > 0)):
+            dealt += [batches[a + turn] for a, b in pairwise(starts) if a + turn < b]
+    return dealt
+
+
 @dataclass
 class FeatureExtractor:
     """Fills a store with the features of a source's videos.
@@ -128,10 +150,11 @@ class FeatureExtractor:
         spans = {number: camera_clips(source, number) for number in todo}
         rows = [[ClipRow(number, clip, span) for clip, span in enumerate(spans[number])] for number in todo]
         total = sum(len(part) for part in rows)
+        batches = dealt_batches(rows, self.batch_size, self.num_workers)
         ledger = SkipLedger(None, self.max_bad_fraction, total)
-        batches = [part[i : i + self.batch_size] for part in rows for i in range(0, len(part), self.batch_size)]
         progress = Progress(total, SECONDS_BETWEEN_LINES, self.say or _say_nothing, "clips", "features")
-        loader = self._loader(source, batches)
+        dataset = ClipDataset(source, self.rule, self.transform, self.inputs)
+        loader = self._loader(dataset, batches)
         current: _Growing | None = None
         seen = done = 0
         try:
@@ -141,7 +164,7 @@ class FeatureExtractor:
                     if current is None:
                         current = _Growing(source, number, spans[number], self.model.config, self.table)
                     current.add(samples, self._encode(samples))
-                    skipped = [sample.meta["skipped"] for sample in samples if "skipped" in sample.meta]
+                    skipped = [sample.meta["skipped"] for sample in samples if not _is_read(sample)]
                     ledger.record({"indices": range(seen, seen + len(samples)), "skipped": skipped})
                     ledger.check()
                     seen += len(samples)
@@ -153,6 +176,7 @@ class FeatureExtractor:
                         done += 1
         finally:
             stop_workers(loader)
+            dataset.close()
         if self.say is not None:
             unread = f", {plural(ledger.bad, 'clip')} unreadable" if ledger.bad else ""
             self.say(f"features of {plural(done, 'video')} extracted in {clock(progress.elapsed)}{unread}")
@@ -161,11 +185,11 @@ class FeatureExtractor:
         """Without workers a thread reads the next batch while the model has this one."""
         return nullcontext(loader) if loader.num_workers else read_ahead(loader, 1)
 
-    def _loader(self, source: PhaseSource, batches: list[list[ClipRow]]) -> DataLoader[Any]:
+    def _loader(self, dataset: ClipDataset, batches: list[list[ClipRow]]) -> DataLoader[Any]:
         from m33d_hf.data.loader.loading import build_loader
 
         return build_loader(
-            ClipDataset(source, self.rule, self.transform, self.inputs),  # type: ignore[arg-type]  # samples, not views
+            dataset,  # type: ignore[arg-type]  # samples, not views
             _as_they_are,  # type: ignore[arg-type]  # batches are lists of samples
             batches,  # type: ignore[arg-type]  # rows of whole batches, as a sampler yields them
             num_workers=min(self.num_workers, len(batches)),
@@ -235,6 +259,7 @@ class _Growing:
         count = len(spans)
         self.key = video.key
         self.seen = 0
+        self.problems: dict[int, SkippedFile] = {}
         self.video = VideoFeatures(
             video.key,
             video.handle.length,
@@ -254,7 +279,7 @@ class _Growing:
             place = torch.tensor(read)
             self.video.features[place], self.video.clip_logits[place] = encoded
             self.video.valid[place] = True
-        self.video.problems += [sample.meta["skipped"] for sample in samples if "skipped" in sample.meta]
+        self.problems |= {s.meta["row"].clip: s.meta["skipped"] for s in samples if not _is_read(s)}
         self.seen += len(samples)
 
     @property
@@ -273,6 +298,7 @@ class _Growing:
                 f"{self.key}: its features are not finite with train.precision={precision}; use bf16 or no, and check "
                 "the weights of init_from"
             )
+        self.video.problems = [self.problems[clip] for clip in sorted(self.problems)]
         return self.video
 
 
