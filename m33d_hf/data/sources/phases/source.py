@@ -21,6 +21,7 @@ from m33d_hf.data.options import choose
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
 from m33d_hf.data.source import Unpaired
+from m33d_hf.data.sources.frames.frames import describe_missing_depth
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import missing_entries, select_split
 from m33d_hf.data.sources.phases.alignment import (
@@ -365,6 +366,7 @@ class PhasesSource(PhaseSource):
                 f"{plural(len(uneven), 'video')} {agree(len(uneven), 'has', 'have')} a variable frame rate, such as "
                 f"{uneven[0]}: presentation times are used"
             )
+        self._tell(describe_missing_depth([video.handle for video in laid.values()]))
         self._tell_incomplete()
         if tails:
             self.notes.append(f"the ends of {plural(len(tails), 'video')} are not annotated; the first: {tails[0]}")

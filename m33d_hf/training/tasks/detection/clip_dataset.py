@@ -10,9 +10,9 @@ from torch.utils.data import Dataset
 from m33d_hf.data.augmentation.views import take_frames
 from m33d_hf.data.files.skips import SkippedFile, unreadable
 from m33d_hf.data.loader.loading import Transform
-from m33d_hf.data.sample import RGBDSample, read_sample
+from m33d_hf.data.sample import HOLES, RGBDSample, holes_of, read_sample
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseClip, PhaseSource
-from m33d_hf.errors import DataError, DepthUnitError, LabelError
+from m33d_hf.errors import CorruptFileError, DataError, DepthUnitError, LabelError
 from m33d_hf.training.tasks.detection.features import ClipRule
 
 FRAMES_AT_ONCE = 64
@@ -48,7 +48,7 @@ class ClipDataset(Dataset[RGBDSample]):
         """Read one clip; errors that concern the whole data set are raised."""
         clip = PhaseClip(self.source.videos[row.video].handle, row.span)
         try:
-            sample = read_sample(clip, self.rule.frames(clip.length), self.maps)
+            sample = self._with_what_is_seen(read_sample(clip, self.rule.frames(clip.length), self.maps))
         except (DepthUnitError, LabelError):
             raise
         except (DataError, OSError) as error:
@@ -73,10 +73,21 @@ class ClipDataset(Dataset[RGBDSample]):
             return [self[row] for row in rows]  # which says what is wrong with which of them
         place = {number: i for i, number in enumerate(numbers)}
         samples = [take_frames(whole, [place[number] for number in clip]) for clip in clips]
+        if whole.depth is None and "rgb" not in self.maps:
+            return [self[row] for row in rows]
         return [self._prepared(sample, row) for sample, row in zip(samples, rows)]
+
+    def _with_what_is_seen(self, sample: RGBDSample) -> RGBDSample:
+        """The sample, which has something that the model sees."""
+        if sample.depth is None and "rgb" not in self.maps:
+            holes = holes_of(sample)
+            path, reason = (holes[0].path, holes[0].reason) if holes else (sample.key, "the recording has no depth")
+            raise CorruptFileError(path, f"no frame of the clip has depth, and the model sees nothing else: {reason}")
+        return sample
 
     def _prepared(self, sample: RGBDSample, row: ClipRow) -> RGBDSample:
         seen = self.transform(sample)
         if seen.rgb is None and "rgb" in self.maps:
             raise DataError(f"{sample.key}: the sample has no RGB, which the encoder takes")
-        return RGBDSample(seen.key, rgb=seen.rgb, depth=seen.depth, meta={"row": row})
+        meta = {"row": row, HOLES: holes_of(sample)}
+        return RGBDSample(seen.key, rgb=seen.rgb, depth=seen.depth, meta=meta)

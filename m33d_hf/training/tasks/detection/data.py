@@ -254,7 +254,7 @@ def extracted_features(
     if state.is_main_process and problems:
         append_skipped(Path(args.output_dir) / FILE_NAME, problems)
     ledger = SkipLedger(Path(args.output_dir) / FILE_NAME, data.max_bad_fraction, total)
-    ledger.files = {problem.path: problem for problem in problems}
+    ledger.files = {problem.path: problem for problem in problems if not problem.is_used}
     ledger.check(bad, total)
     return store
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from m33d_hf.data.clock import clock
-from m33d_hf.data.files.skips import SkipLedger, SkippedFile
+from m33d_hf.data.depth.holes import HoleCount
+from m33d_hf.data.files.skips import SkipLedger, SkippedFile, hole_entry
 from m33d_hf.data.loader.loading import Transform
 from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.loader.task_inputs import stacked_depth
@@ -134,6 +135,7 @@ class FeatureExtractor:
         loader = self._loader(source, batches)
         current: _Growing | None = None
         seen = done = 0
+        holes = HoleCount()
         try:
             with self._ahead(loader) as read:
                 for samples in read:
@@ -148,6 +150,7 @@ class FeatureExtractor:
                     progress.done = seen
                     progress.report(f"video {done + 1} of {len(todo)} ({current.key})")
                     if current.complete:
+                        holes.merge(current.video.holes)
                         self.store.write(current.finish(self.precision))
                         current = None
                         done += 1
@@ -155,7 +158,8 @@ class FeatureExtractor:
             stop_workers(loader)
         if self.say is not None:
             unread = f", {plural(ledger.bad, 'clip')} unreadable" if ledger.bad else ""
-            self.say(f"features of {plural(done, 'video')} extracted in {clock(progress.elapsed)}{unread}")
+            lacking = f"; {words}" if (words := holes.words()) else ""
+            self.say(f"features of {plural(done, 'video')} extracted in {clock(progress.elapsed)}{unread}{lacking}")
 
     def _ahead(self, loader: DataLoader[Any]) -> AbstractContextManager[Iterable[Any]]:
         """Without workers a thread reads the next batch while the model has this one."""
@@ -255,6 +259,8 @@ class _Growing:
             self.video.features[place], self.video.clip_logits[place] = encoded
             self.video.valid[place] = True
         self.video.problems += [sample.meta["skipped"] for sample in samples if "skipped" in sample.meta]
+        for sample in samples:
+            self.video.holes.add_sample(sample)
         self.seen += len(samples)
 
     @property
@@ -309,11 +315,15 @@ def _wait(group: dist.ProcessGroup | None) -> None:
 
 
 def bad_clips(store: FeatureStore, keys: Sequence[str]) -> tuple[int, int, list[SkippedFile]]:
-    """(unreadable clips, all clips, why) of the given videos."""
+    """(unreadable clips, all clips, why) of the given videos; of frames without depth the first of each video too,
+    which is no reason that a clip cannot be read."""
     problems: list[SkippedFile] = []
-    total = 0
+    total = bad = 0
     for key in keys:
         summary = store.summary(key)
         total += len(summary.valid)
+        bad += len(summary.problems)
         problems += summary.problems
-    return len(problems), total, problems
+        if summary.holes.first is not None:
+            problems.append(hole_entry(*summary.holes.first, key))
+    return bad, total, problems
