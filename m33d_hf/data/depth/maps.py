@@ -88,6 +88,12 @@ class DepthMaps:
         """
         return self.store.length
 
+    @property
+    def reading_rules(self) -> dict[str, Any]:
+        """How stored values and numbers of frames are understood: plain values."""
+        first = self.store.first_frame if isinstance(self.store, FolderStore) else None
+        return {"depth": self.spec.to_dict(), "first_frame": first, "upright": self.upright}
+
     def of_video(self, num_frames: int, video: object) -> DepthMaps:
         """The same depth, with the frames of a video; some of them may be missing (`FolderStore.of_video`).
 

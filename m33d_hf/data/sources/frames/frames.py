@@ -77,6 +77,17 @@ class FrameSequence:
         return times_of(stamps, Fraction(1, 10**_STAMP_DIGITS), None) if ascending and len(stamps) > 1 else None
 
     @property
+    def reading_rules(self) -> dict[str, Any]:
+        """How the files are read: plain values, for features that are stored."""
+        reader = self.reader
+        return {
+            "align": reader.align,
+            "orientation": reader.orientation,
+            "depth": None if reader.depth_spec is None else reader.depth_spec.to_dict(),
+            "calibration": None if reader.calibration is None else reader.calibration.to_dict(),
+        }
+
+    @property
     def missing_depth(self) -> list[int]:
         """Frames of a clip without depth, where others have it: they are holes."""
         return [i for i, frame in enumerate(self.frames) if frame.depth is None] if self._may_lack_depth else []

@@ -246,7 +246,11 @@ class FoundAnnotations:
 
 
 def find_annotations(
-    root: Path, keys: Sequence[str], annotations: str = "auto", options: AnnotationOptions | None = None
+    root: Path,
+    keys: Sequence[str],
+    annotations: str = "auto",
+    options: AnnotationOptions | None = None,
+    known: Path | None = None,
 ) -> FoundAnnotations:
     """Read all annotation files and pair them with videos by name.
 
@@ -260,6 +264,7 @@ def find_annotations(
         annotations: a folder or file (relative to the root or absolute), "none", or "auto": `phase_annotations/` and
             the like where present, else files beside the videos that bear their names.
         options: as for `read_annotations`.
+        known: a file that may lie among them and is something else, such as the table of cameras.
 
     Raises:
         DataError: a missing file, two that claim one video, or content that cannot be read (see `read_annotations`).
@@ -268,6 +273,7 @@ def find_annotations(
         return FoundAnnotations()
     options = options or AnnotationOptions()
     base, files, strict = _annotation_files(root, annotations)
+    files = [file for file in files if known is None or base / file != known]
     found = FoundAnnotations()
     claims: dict[str, list[Path]] = {}
     tables: list[Path] = []

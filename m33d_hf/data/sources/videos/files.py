@@ -32,6 +32,10 @@ class DepthFrames(Protocol):
     def of_video(self, num_frames: int, video: object) -> DepthFrames:
         """The maps of a video with so many frames; raises a DataError where they are those of other frames."""
 
+    @property
+    def reading_rules(self) -> dict[str, Any]:
+        """How stored values and numbers of frames are understood: plain values."""
+
     def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
         """Raise a DataError where maps of pictures that their file says to turn may not be upright."""
 
@@ -127,6 +131,12 @@ class VideoFile:
         """What is missing from the file, see `VideoInfo`; raises as `info` does."""
         found = self.info.lacks
         return restated(found, self.length, self.stated_fps) if self.stated_fps else found
+
+    @property
+    def reading_rules(self) -> dict[str, Any]:
+        """How the files are read: plain values, for features that are stored; raises as `info` does."""
+        rules = {} if self.depth is None else self.depth.reading_rules
+        return {"reader": self.info.backend, **rules}
 
     @property
     def missing_depth(self) -> list[int]:

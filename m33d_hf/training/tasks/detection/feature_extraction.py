@@ -28,7 +28,7 @@ from m33d_hf.data.loader.loading import Transform
 from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.loader.task_inputs import stacked_depth
 from m33d_hf.data.loader.workers import stop_workers
-from m33d_hf.data.plural import plural
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.progress import SECONDS_BETWEEN_LINES, Progress, Say
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseSource
@@ -40,6 +40,7 @@ from m33d_hf.training.processes.guards import exit_code, handled
 from m33d_hf.training.tasks.detection.cameras import camera_clips
 from m33d_hf.training.tasks.detection.clip_dataset import ClipDataset, ClipRow
 from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore, VideoFeatures
+from m33d_hf.training.tasks.detection.freshness import is_fresh, stamp_of
 
 # A rank that has finished waits for the others this long; the default of half an hour is less than one long video.
 PATIENCE = timedelta(days=7)
@@ -55,6 +56,15 @@ _COMPUTING_FIELDS = (
     "position_embedding_resize",
     "position_grid",
     "modalities",
+    "use_cls_token",
+    "num_register_tokens",
+    "global_token",
+    "encoder_sharing",
+    "encoder_modalities",
+    "encoder_norm",
+    "encoder_final_norm",
+    "joint_encoding",
+    "head_norm",
 )
 _DEPTH_FIELDS = ("task_inputs", "task_fusion", "depth_standardization", "depth_standardization_scope")
 
@@ -118,12 +128,18 @@ class FeatureExtractor:
         """
         group = _waiting_group()
         share = videos[self.rank :: self.world_size]
-        todo = [number for number in share if not self.store.is_whole(source.videos[number].key)]
+        todo = [number for number in share if not is_fresh(self.store, source, number, write=True)]
+        self._tell_changed([key for number in todo if self.store.is_whole(key := source.videos[number].key)])
         if todo:
             with handled(_leave):
                 self._extract(source, todo)
         _wait(group)
         return len(todo)
+
+    def _tell_changed(self, keys: Sequence[str]) -> None:
+        if keys and self.say is not None:
+            what = f"{plural(len(keys), 'video')} {agree(len(keys), 'has', 'have')} other files than when"
+            self.say(f"{what} features were extracted, and {agree(len(keys), 'is', 'are')} read again: {keys[0]}")
 
     def _extract(self, source: PhaseSource, todo: Sequence[int]) -> None:
         spans = {number: camera_clips(source, number) for number in todo}
@@ -239,6 +255,7 @@ class _Growing:
         count = len(spans)
         self.key = video.key
         self.seen = 0
+        files = stamp_of(source.files(number))  # before they are read: what changes meanwhile is read again
         self.video = VideoFeatures(
             video.key,
             video.handle.length,
@@ -249,6 +266,7 @@ class _Growing:
             torch.tensor([span.stop for span in spans], dtype=torch.int64),
             torch.from_numpy(labels),
             torch.zeros(count, dtype=torch.bool),
+            files=files,
         )
 
     def add(self, samples: Sequence[RGBDSample], encoded: tuple[Tensor, Tensor]) -> None:

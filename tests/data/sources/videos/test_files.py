@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ class RampDepth:
     """Depth maps of half the picture's size: metres equal to the frame number, a hole in the corner."""
 
     length: int
+
+    @property
+    def reading_rules(self) -> dict[str, Any]:
+        return {}
 
     def require_upright(self, orientations: object, picture: tuple[int, int], maps: torch.Tensor) -> None:
         assert len(orientations) == len(maps)
