@@ -29,7 +29,7 @@ from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice
 from m33d_hf.data.sources.frames.video_layouts import with_video_frames
 from m33d_hf.errors import ConfigError, DataError
 
-_HOW_TO_FIX = (
+HOW_TO_FIX = (
     "Expected, for example, color/7.jpg + depth/7.png (+ label/7.png), at the root or in a folder per sequence, or "
     "frame-000007.color.jpg + frame-000007.depth.png. Otherwise name them with --data.options: rgb=FOLDER "
     "depth=FOLDER, patterns such as rgb='*_left.png' depth='*_disp.png' (in one folder or in a folder per modality; "
@@ -243,7 +243,7 @@ def find_frames(
         unpaired += [entry for entry in leftovers if entry.path not in kept]
     complete = {name: row for name, row in rows.items() if required <= set(row)}
     if not complete:
-        fix = _naming(listing, chosen, required) or f"{readable_suffixes(chosen)}\n{_HOW_TO_FIX}"
+        fix = _naming(listing, chosen, required) or f"{readable_suffixes(chosen)}\n{HOW_TO_FIX}"
         raise DataError(
             f"no frame under {listing.root} has {' and '.join(sorted(required)) or 'RGB or depth'}. "
             f"{''.join(f'{note}. ' for note in notes)}{_unlike(unpaired)}Found:\n{listing.summary()}\n{fix}"

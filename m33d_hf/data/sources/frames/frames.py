@@ -31,6 +31,7 @@ from m33d_hf.data.sources.frames.calibrations import check_calibrated, check_cal
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
+from m33d_hf.data.sources.frames.recorded_times import recorded_table, recorded_times
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, select_split
 from m33d_hf.data.sources.frames.validation import split_by_validation
 from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window, thin_out
@@ -49,12 +50,21 @@ _STAMP_DIGITS = 9
 
 @dataclass(frozen=True)
 class FrameSequence:
-    """A `VideoHandle` over frames on disk; one frame is an image."""
+    """A `VideoHandle` over frames on disk; one frame is an image.
+
+    Attributes:
+        key: stable name.
+        frames: the files of each, in order.
+        reader: of them.
+        fps: frames per second, evenly; None where that is not known, or the times of frames are.
+        recorded: the table of times of an imported recording, None without.
+    """
 
     key: str
     frames: tuple[Frame, ...]
     reader: FrameReader = field(repr=False)
     fps: float | None = None
+    recorded: Path | None = None
 
     @property
     def length(self) -> int:
@@ -68,7 +78,10 @@ class FrameSequence:
 
     @property
     def times(self) -> FrameTimes | None:
-        """When each frame was taken, if no frame rate is given and the names of all files are timestamps in seconds."""
+        """When each frame was taken, if no frame rate is given: by the table of its recording, or by the names of all
+        files where these are timestamps in seconds."""
+        if self.fps is None and self.recorded is not None and self.length > 1:
+            return recorded_times(self.recorded, [frame.rgb or frame.depth or "" for frame in self.frames])
         stems = [PurePosixPath(frame.rgb or frame.depth or "").stem for frame in self.frames]
         if self.fps is not None or not all("." in stem and is_number(stem) for stem in stems):
             return None
@@ -207,7 +220,8 @@ class FrameSource(Source):
             if unit != "clips":
                 self.sequences += [FrameSequence(frame.key, (frame,), reader) for frame in part]
             elif part:
-                self.sequences.append(FrameSequence(key, tuple(part), reader, rate))
+                recorded = None if rate is not None else self._table_of(sequence)
+                self.sequences.append(FrameSequence(key, tuple(part), reader, rate, recorded))
         notes += describe_missing_depth(self.sequences)
         if self.groups() is None:
             self.group_word = "clips" if unit == "clips" else "images"
@@ -230,6 +244,11 @@ class FrameSource(Source):
     def _rate(self, sequences: Sequences) -> float | None:
         """Frames per second where none are stated."""
         return None
+
+    def _table_of(self, sequence: str) -> Path | None:
+        """Times of the frames of an imported recording, which may be the root itself."""
+        folder = self.root / sequence
+        return recorded_table(folder if folder.is_dir() else self.root)
 
     def _reader_of(self, sequence: str) -> FrameReader:
         found = None if self.detection is None else self.detection.of_sequence(sequence)
