@@ -18,13 +18,16 @@ from m33d_hf.data.files.skips import read_skipped
 from m33d_hf.data.loader.collation import PretrainingCollator
 from m33d_hf.data.loader.finishing import Batch
 from m33d_hf.data.loader.loading import SampleDataset
+from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.scripts import check_data
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.run.loop import train
+from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
 from m33d_hf.training.tasks.pretraining import PretrainingTask
+from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
 
 SIZE = (40, 48)
 FRAMES = 4
@@ -134,3 +137,17 @@ def test_the_check_counts_what_is_missing_and_calls_damage_a_problem(
     assert "PROBLEM (evaluation): the depth of 1 of 4 frames read is damaged: clips have holes there" in said
     listed = read_skipped(tmp_path / "two" / "skipped_files.csv")
     assert [file.is_used for file in listed if "depth" in file.reason] and all(file.is_used for file in listed)
+
+
+def test_pictures_of_videos_that_are_labelled_by_depth_are_those_that_have_it(tmp_path: Path) -> None:
+    """Depth estimation on the frames of clips: another one takes the place of a frame without a label."""
+    for clip in ("a", "b"):
+        write_frames(tmp_path / clip, FRAMES, size=SIZE)
+        (tmp_path / clip / "depth/1.png").unlink()
+    task, config = DepthEstimationTask(), tiny_config()
+    assert task.required(config) == ("depth",) and SemanticSegmentationTask().required(config) == ()
+    source = FolderSource(tmp_path, unit="clips", require_depth=False, depth_unit="mm")
+    data = SampleDataset(source, train=True, maps=task.maps(config), required=task.required(config))
+    read = [data[epoch, row] for epoch in range(8) for row in range(2)]
+    assert all(isinstance(sample, RGBDSample) and sample.depth is not None for sample in read)
+    assert any(sample.meta["skipped"] for sample in read if isinstance(sample, RGBDSample))
