@@ -134,8 +134,8 @@ class FolderStore:
         Raises:
             DataError: numbers that leave open which frame is which.
         """
-        if _scale_record(self.folder) is not None:
-            return self if self.length == num_frames else None
+        if (record := _scale_record(self.folder)) is not None:
+            return self if int(record["num_frames"]) == num_frames else None
         numbers = _numbered_files(self.folder, self.folder.stat().st_mtime_ns)
         lowest, highest, stated = min(numbers), max(numbers), self.first_frame
         candidates = [stated] if stated is not None else [0] if lowest == 0 else [0, 1]

@@ -108,7 +108,7 @@ class EvaluationFeed:
         say: receives lines of progress; None says nothing.
 
     Attributes:
-        holes: as that of `BatchFeed`.
+        holes: of the last evaluation, as that of `BatchFeed`.
     """
 
     def __init__(self, loader: Iterable[Batch], ledger: SkipLedger, batches: int = 0, say: Say | None = None) -> None:
@@ -120,6 +120,7 @@ class EvaluationFeed:
 
     def __iter__(self) -> Iterator[Batch]:
         progress = None
+        self.holes = HoleCount()
         if self.say is not None:
             progress = Progress(self.batches, SECONDS_BETWEEN_LINES, self.say, "batches", "evaluation")
         for batch in self.loader:

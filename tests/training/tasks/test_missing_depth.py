@@ -96,7 +96,9 @@ def arguments(folder: Path, root: Path, **options: Any) -> RunArguments:
     return args
 
 
-def test_a_run_goes_on_and_says_how_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_goes_on_and_says_how_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     root = tmp_path / "data"
     for clip in ("a", "b", "c"):
         write_frames(root / clip, FRAMES, size=SIZE)
@@ -105,11 +107,14 @@ def test_a_run_goes_on_and_says_how_many(tmp_path: Path, capsys: pytest.CaptureF
     for frame in range(FRAMES):
         (root / "c" / f"depth/{frame}.png").unlink()
     args = arguments(tmp_path / "run", root, require_depth=False)
-    args.data.max_bad_fraction = 0.5
+    args.data.max_bad_fraction, args.data.eval_split, args.evaluation.every_epochs = 0.5, "all", 1
     result = train(args, PretrainingTask())
     assert result.step == 2 and all(math.isfinite(row["loss"]) for row in result.history if "loss" in row)
     said = capsys.readouterr()
     assert "training: the depth of " in said.out + said.err and " is missing or damaged: " in said.out + said.err
+    told = [record.message for record in caplog.records if record.message.startswith("evaluation: ")]
+    (line,) = told
+    assert line.startswith("evaluation: the depth of 2 of 8 frames read is missing or damaged: they are holes; ")
     listed = {Path(file.path).name: file for file in read_skipped(tmp_path / "run" / "skipped_files.csv")}
     assert listed["color"].is_hole and listed["color"].path == str(root / "a/color")
     assert listed["2.png"].is_hole and listed["2.png"].path == str(root / "b/depth/2.png")

@@ -73,9 +73,11 @@ class ClipDataset(Dataset[RGBDSample]):
             return [self[row] for row in rows]  # which says what is wrong with which of them
         place = {number: i for i, number in enumerate(numbers)}
         samples = [take_frames(whole, [place[number] for number in clip]) for clip in clips]
-        if whole.depth is None and "rgb" not in self.maps:
-            return [self[row] for row in rows]
-        return [self._prepared(sample, row) for sample, row in zip(samples, rows)]
+        # A clip that lacks all of its depth is judged by itself: what is beside it must not count.
+        return [
+            self[row] if len(holes_of(sample)) == sample.num_frames else self._prepared(sample, row)
+            for sample, row in zip(samples, rows, strict=True)
+        ]
 
     def _with_what_is_seen(self, sample: RGBDSample) -> RGBDSample:
         """The sample, which has something that the model sees."""
