@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # `--help` describes sources and must not wait for torch
     import torch
@@ -12,6 +12,23 @@ if TYPE_CHECKING:  # `--help` describes sources and must not wait for torch
     from m33d_hf.modeling.video_times_m33d import FrameTimes, Lack
 
 IGNORE_INDEX = 255
+HOLES = "holes"  # in the meta of a sample, where there are any
+
+
+class Hole(NamedTuple):
+    """One frame of a clip without depth.
+
+    Attributes:
+        place: of the frame in the sample.
+        path: the damaged file; of a missing one the folder, file or sequence that it is missing from.
+        reason: what is wrong.
+        damaged: there is depth, but it cannot be decoded.
+    """
+
+    place: int
+    path: str
+    reason: str
+    damaged: bool
 
 
 class Changes(Protocol):
@@ -34,7 +51,8 @@ class RGBDSample:
             NaN where invalid; None for an RGB-only sample.
         segmentation: (T, H, W) uint8 class ids, 255 = ignore.
         label: class id of the whole sample.
-        meta: anything else that a source provides (paths, intrinsics, fps); never read by the model.
+        meta: anything else that a source provides (paths, intrinsics, fps, frames without depth: `holes_of`); never
+            read by the model.
         aligned: False if the depth covers the same picture as `rgb` at another resolution (T, 1, h, w); see `align`.
         changes: what still has to be done to `rgb` before it is mirrored (RandAugment, colour); see `complete`.
         mirrored: True if `rgb`, but not the other maps, still has to be mirrored left to right. Only samples on the way
@@ -106,6 +124,18 @@ class RGBDSample:
     def num_frames(self) -> int:
         """Number of frames T; 1 for an image."""
         return int(self._any_map().shape[0])
+
+
+def holes_of(sample: RGBDSample) -> Sequence[Hole]:
+    """The frames of a clip that lack depth; none where it is not read."""
+    found: Sequence[Hole] = sample.meta.get(HOLES, ())
+    return found
+
+
+def taken_holes(holes: Sequence[Hole], positions: Sequence[int]) -> tuple[Hole, ...]:
+    """Those of the frames at the given positions, at their new ones."""
+    by_place = {hole.place: hole for hole in holes}
+    return tuple(by_place[old]._replace(place=new) for new, old in enumerate(positions) if old in by_place)
 
 
 @runtime_checkable

@@ -132,7 +132,7 @@ def _write_skipped(path: Path, known: list[SkippedFile], measured: Sequence[tupl
     entries = list(known)
     for split, tally in measured:
         root = split.source.root or Path()
-        entries += [*tally.unusable, *tally.incomplete]
+        entries += [*tally.unusable, *tally.incomplete, *tally.holes, *tally.damaged_holes]
         entries += [SkippedFile(str(root / entry.path), entry.reason, "") for entry in split.source.unpaired]
     append_skipped(path, entries)
 

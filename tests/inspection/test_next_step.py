@@ -111,9 +111,7 @@ def test_every_kind_of_data_gets_commands_that_read_it(
         assert str(root) in command and opened(command, repository) > 0
 
 
-def test_a_recipe_that_was_named_is_kept_with_its_script_and_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_recipe_that_was_named_is_kept_with_its_script_and_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     root = write_phases(tmp_path / "data")
     code, problems, report = check(root, "--recipe", "orar_temporal", model=())
     assert report["splits"]["train"]["samples"] > 4 and set(report["splits"]["train"]["clip_labels"]) == {"0 A", "1 B"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sample import HOLES, RGBDSample, taken_holes
 from m33d_hf.errors import ConfigError, nearest_name_hint
 from m33d_hf.modeling.clip_sampling_m33d import CLIP_SAMPLINGS, frame_indices
 
@@ -45,6 +45,8 @@ def take_frames(sample: RGBDSample, positions: Sequence[int]) -> RGBDSample:
     meta = dict(sample.meta)
     if "modalities" in meta:
         meta["modalities"] = {name: taken(map_) for name, map_ in meta["modalities"].items()}
+    if HOLES in meta:
+        meta[HOLES] = taken_holes(meta[HOLES], positions)
     return dataclasses.replace(
         sample,
         rgb=taken(sample.rgb),

@@ -15,6 +15,7 @@ the Parquet file, text of the PNG), so that equal predictions are equal numbers 
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,10 +30,12 @@ from m33d_hf.data.depth.checks import FARTHEST_MEDIAN, NEAREST_MEDIAN
 from m33d_hf.data.depth.figures import thinned
 from m33d_hf.data.depth.options import check_depth_options
 from m33d_hf.data.depth.stores import (
+    NUMBERED,
     SCALE_FILE,
     ArrayStore,
     DepthStore,
     FolderStore,
+    MissingFrameError,
     ParquetStore,
     PictureStore,
     Quantization,
@@ -40,7 +43,8 @@ from m33d_hf.data.depth.stores import (
 from m33d_hf.data.depth.units import reciprocal_hint
 from m33d_hf.data.files.json_objects import read_json_object
 from m33d_hf.data.plural import plural
-from m33d_hf.errors import ConfigError, DataError
+from m33d_hf.data.sample import Hole
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 from m33d_hf.modeling.fields_m33d import Range, check_value
 from m33d_hf.modeling.picture_files_m33d import lies_unknown
@@ -84,18 +88,37 @@ class DepthMaps:
         """
         return self.store.length
 
-    def require_length(self, num_frames: int, video: object) -> None:
-        """Refuse a video whose number of frames differs from that of its depth, because frames would not correspond.
+    @property
+    def reading_rules(self) -> dict[str, Any]:
+        """How stored values and numbers of frames are understood: plain values."""
+        first = self.store.first_frame if isinstance(self.store, FolderStore) else None
+        return {"depth": self.spec.to_dict(), "first_frame": first, "upright": self.upright}
+
+    def of_video(self, num_frames: int, video: object) -> DepthMaps:
+        """The same depth, with the frames of a video; some of them may be missing (`FolderStore.of_video`).
 
         Raises:
-            DataError: naming both numbers.
+            DataError: depth of another number of frames, so that frames would not correspond; names both numbers.
         """
-        if self.length != num_frames:
+        store: DepthStore | None = self.store
+        if isinstance(self.store, NUMBERED):
+            store = self.store.of_video(num_frames)
+        elif self.store.length != num_frames:
+            store = None
+        if store is None:
             raise DataError(
                 f"{video} has {plural(num_frames, 'frame')}, but its depth {self.key} has {self.length}: it was "
-                "made from other "
-                "frames. Extract the depth again (scripts/extract_depth.py), or remove it."
+                "made from other frames. Extract the depth again (scripts/extract_depth.py), or remove it."
             )
+        return self if store is self.store else replace(self, store=store)
+
+    def missing(self, num_frames: int) -> list[int]:
+        """Frames for which nothing is stored, of the depth that `of_video` made.
+
+        Raises:
+            CorruptFileError: it cannot be looked into.
+        """
+        return self.store.missing(num_frames) if isinstance(self.store, NUMBERED) else []
 
     def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
         """Refuse maps of pictures with an EXIF orientation if it is unknown whether the maps were turned too.
@@ -127,10 +150,62 @@ class DepthMaps:
         Raises:
             DataError: a missing frame, or frames of different sizes; CorruptFileError for a damaged one.
         """
+        unique = self._unique(indices)
+        return self._decoded(self.store.stored(unique), unique, indices)
+
+    def read_clip(self, indices: Sequence[int]) -> tuple[torch.Tensor | None, list[Hole]]:
+        """Read frames of a clip, of which some may be missing or damaged: they are NaN, as what a sensor misses is.
+
+        Returns:
+            (T, 1, h, w) as `read`, None where all are missing; and the frames without depth, by their places.
+
+        Raises:
+            DataError: frames of different sizes. CorruptFileError: some are damaged, and none of them can be read.
+        """
+        unique = self._unique(indices)
+        if (whole := self._stored(unique)) is not None:
+            return self._decoded(whole, unique, indices), []
+        maps: dict[int, np.ndarray] = {}
+        wrong: dict[int, CorruptFileError] = {}
+        for frame in unique:
+            try:
+                maps[frame] = np.asarray(self.store.stored([frame])[0])
+            except CorruptFileError as error:
+                wrong[frame] = error
+        damaged = [error for error in wrong.values() if not isinstance(error, MissingFrameError)]
+        if not maps and damaged:
+            raise damaged[0]
+        holes = [
+            Hole(place, found.path, found.reason, not isinstance(found, MissingFrameError))
+            for place, frame in enumerate(indices)
+            if (found := wrong.get(frame)) is not None
+        ]
+        if not maps:
+            return None, holes
+        known = list(maps)
+        decoded = self._decoded(list(maps.values()), known, known)
+        clip = decoded.new_full((len(indices), *decoded.shape[1:]), math.nan)
+        there = [place for place, frame in enumerate(indices) if frame in maps]
+        clip[there] = decoded[[known.index(indices[place]) for place in there]]
+        return clip, holes
+
+    def _stored(self, frames: Sequence[int]) -> Sequence[np.ndarray] | np.ndarray | None:
+        """All of these frames; None where one cannot be read, which is to be found frame by frame."""
+        try:
+            return self.store.stored(frames)
+        except CorruptFileError:
+            return None
+
+    def _unique(self, indices: Sequence[int]) -> list[int]:
         unique = sorted(set(indices))
         if not unique or unique[0] < 0:
             raise DataError(f"{self.key}: cannot read the depth of frames {list(indices)}.")
-        maps = self.store.stored(unique)
+        return unique
+
+    def _decoded(
+        self, maps: Sequence[np.ndarray] | np.ndarray, unique: Sequence[int], indices: Sequence[int]
+    ) -> torch.Tensor:
+        """(T, 1, h, w) of the stored frames `unique`, in the order of `indices`."""
         if not isinstance(maps, np.ndarray):
             sizes = {each.shape for each in maps}
             if len(sizes) > 1:
@@ -143,7 +218,7 @@ class DepthMaps:
             self._refuse_blanking(maps, quantization)
         if self.spec.kind == "metric":
             self._refuse_implausible(decoded)
-        if list(indices) != unique:
+        if list(indices) != list(unique):
             place = {frame: number for number, frame in enumerate(unique)}
             decoded = decoded[[place[frame] for frame in indices]]
         return torch.from_numpy(decoded)[:, None]

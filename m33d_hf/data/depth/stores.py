@@ -10,13 +10,14 @@ import mmap
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from m33d_hf.data.depth.holes import frames_without_partner
 from m33d_hf.data.files.array_files import MAX_UNPACKED, ArrayLayout, layout_of_file, parse_npy, parse_npz
 from m33d_hf.data.files.files import MAP_SUFFIXES, read_map
 from m33d_hf.data.files.json_objects import parse_json_object, read_json_object
@@ -74,8 +75,15 @@ class Quantization:
         return cls(values["scale"], values["offset"])
 
 
+class MissingFrameError(CorruptFileError):
+    """A frame of a video for which nothing is stored; one that is there and cannot be decoded is a CorruptFileError."""
+
+
 class DepthStore(Protocol):
-    """The stored values of one video's depth frames."""
+    """The stored values of one video's depth frames.
+
+    Those that know the number of each frame (`NUMBERED`) may lack some.
+    """
 
     @property
     def length(self) -> int:
@@ -89,7 +97,8 @@ class DepthStore(Protocol):
         """(h, w) arrays of the given frames, counted from 0, as stored; or the same stacked.
 
         Raises:
-            DataError: a missing frame, which is named. CorruptFileError: a frame that cannot be decoded.
+            MissingFrameError: a missing frame, which is named. CorruptFileError: a frame that cannot be decoded.
+            DataError: names or an array that make no sense.
         """
 
 
@@ -115,6 +124,42 @@ class FolderStore:
         numbers = _numbered_files(self.folder, self.folder.stat().st_mtime_ns)
         return max(numbers) - self._first(numbers) + 1
 
+    def of_video(self, num_frames: int) -> FolderStore | None:
+        """The store whose frames are those of a video with so many; None if they are those of another.
+
+        The numbers of files are those of frames. Some may be missing: in between, a few at the end
+        (`frames_without_partner`), and at the beginning if it is known which number that has: `first_frame`, or by a
+        last number that is that of the video's last frame counted from 1.
+
+        Raises:
+            DataError: numbers that leave open which frame is which.
+        """
+        if (record := _scale_record(self.folder)) is not None:
+            return self if int(record["num_frames"]) == num_frames else None
+        numbers = _numbered_files(self.folder, self.folder.stat().st_mtime_ns)
+        lowest, highest, stated = min(numbers), max(numbers), self.first_frame
+        candidates = [stated] if stated is not None else [0] if lowest == 0 else [0, 1]
+        allowed = frames_without_partner(num_frames)
+        fitting = [first for first in candidates if 0 <= num_frames - (highest + 1 - first) <= allowed]
+        if len(fitting) > 1:
+            raise DataError(
+                f"{self.folder}: its numbers are {lowest} to {highest}, but the video has "
+                f"{plural(num_frames, 'frame')}: some are missing, and it is unknown whether the first one is 0 or 1. "
+                'Add "first_frame": 0 (or 1) to depth_spec.json.'
+            )
+        if fitting and lowest >= fitting[0]:
+            return replace(self, first_frame=fitting[0])
+        self._first(numbers)  # which refuses those that begin elsewhere
+        return None
+
+    def missing(self, num_frames: int) -> list[int]:
+        """Frames of a video with so many that have no file; of a store that `of_video` made."""
+        if _scale_record(self.folder) is not None:
+            return [frame for frame in range(num_frames) if not (self.folder / frame_name(frame)).exists()]
+        numbers = _numbered_files(self.folder, self.folder.stat().st_mtime_ns)
+        first = self._first(numbers)
+        return [frame for frame in range(num_frames) if frame + first not in numbers]
+
     def _first(self, numbers: dict[int, str]) -> int:
         lowest = min(numbers)
         if self.first_frame is None:
@@ -132,6 +177,8 @@ class FolderStore:
         """See `DepthStore`."""
         if (scale := self.quantization) is not None:
             files = [self.folder / frame_name(frame) for frame in frames]
+            if (absent := next((file for file in files if not file.exists()), None)) is not None:
+                raise MissingFrameError(self.folder, f"has no {absent.name}")
             return [_decode_frame(read_file(file), file, scale, f"{SCALE_FILE} beside it") for file in files]
         numbers = _numbered_files(self.folder, self.folder.stat().st_mtime_ns)
         first = self._first(numbers)
@@ -139,9 +186,10 @@ class FolderStore:
         for frame in frames:
             name = numbers.get(frame + first)
             if name is None:
-                raise DataError(
-                    f"{self.folder}: no depth for frame {frame} (number {frame + first}; frame 0 has number {first}); "
-                    f"there are {plural(len(numbers), 'file')}, numbers {min(numbers)} to {max(numbers)}."
+                raise MissingFrameError(
+                    self.folder,
+                    f"no depth for frame {frame} (number {frame + first}; frame 0 has number {first}); there are "
+                    f"{plural(len(numbers), 'file')}, numbers {min(numbers)} to {max(numbers)}.",
                 )
             maps.append(_as_map(self.folder / name))
         return maps
@@ -167,7 +215,9 @@ class ArrayStore:
         """See `DepthStore`."""
         array = self._mapped()
         if not all(0 <= frame < len(array) for frame in frames):
-            raise DataError(f"{self.path}: no depth for frame {max(frames)}; it holds {plural(len(array), 'frame')}.")
+            raise MissingFrameError(
+                self.path, f"no depth for frame {max(frames)}; it holds {plural(len(array), 'frame')}."
+            )
         return np.array(array[list(frames)])
 
     def _mapped(self) -> np.ndarray:
@@ -199,7 +249,7 @@ class PictureStore:
     def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
         """See `DepthStore`."""
         if any(frame != 0 for frame in frames):
-            raise DataError(f"{self.path}: no depth for frame {max(frames)}; it is a single picture.")
+            raise MissingFrameError(self.path, f"no depth for frame {max(frames)}; it is a single picture.")
         return [read_map(self.path)] * len(frames)
 
 
@@ -220,12 +270,24 @@ class ParquetStore:
         """From frame 0 to the last."""
         return max(_parquet_index(self.path)[0]) + 1
 
+    def of_video(self, num_frames: int) -> ParquetStore | None:
+        """As that of `FolderStore`; frames are numbered from 0, and a file of ours misses none at the end."""
+        allowed = 0 if self.quantization is not None else frames_without_partner(num_frames)
+        return self if 0 <= num_frames - self.length <= allowed else None
+
+    def missing(self, num_frames: int) -> list[int]:
+        """Frames of a video with so many that have no row."""
+        rows = _parquet_index(self.path)[0]
+        return [frame for frame in range(num_frames) if frame not in rows]
+
     def stored(self, frames: Sequence[int]) -> list[np.ndarray]:
         """See `DepthStore`; reads only the row groups that hold the frames."""
         rows = _parquet_index(self.path)[0]
         for frame in frames:
             if frame not in rows:
-                raise DataError(f"{self.path}: no depth for frame {frame}; it holds {plural(len(rows), 'frame')}.")
+                raise MissingFrameError(
+                    self.path, f"no depth for frame {frame}; it holds {plural(len(rows), 'frame')}."
+                )
         found: dict[int, np.ndarray] = {}
         scale = self.quantization
         with _open_parquet(self.path) as file:
@@ -236,6 +298,10 @@ class ParquetStore:
                     where = Path(f"{self.path}, frame {frame}")
                     found[frame] = _decode_frame(column[rows[frame][1]].as_py(), where, scale, "the file's metadata")
         return [found[frame] for frame in frames]
+
+
+NUMBERED = (FolderStore, ParquetStore)
+"""Stores in which every frame has its number, so that missing ones are known."""
 
 
 def frame_name(frame: int) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from m33d_hf.data.plural import plural
-from m33d_hf.data.sample import VideoHandle, known_lacks
+from m33d_hf.data.sample import Hole, VideoHandle, known_lacks
 from m33d_hf.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "skipped_files.csv"
 HEADER = ("path", "reason", "key")
@@ -19,6 +22,7 @@ HEADER = ("path", "reason", "key")
 # samples.
 MINIMUM_SEEN = 1000
 _INCOMPLETE = "incomplete, used up to where it ends: "
+_HOLE = "depth is missing, a hole in its clips: "
 
 
 class SkippedFile(NamedTuple):
@@ -29,9 +33,29 @@ class SkippedFile(NamedTuple):
     key: str
 
     @property
-    def is_used(self) -> bool:
-        """Whether the file is used up to where it ends and listed only for what is missing (`incomplete_file`)."""
+    def is_incomplete(self) -> bool:
+        """Whether the file is used up to where it ends (`incomplete_file`)."""
         return self.reason.startswith(_INCOMPLETE)
+
+    @property
+    def is_hole(self) -> bool:
+        """Whether only depth of frames is missing, which clips have as holes (`hole_entry`)."""
+        return self.reason.startswith(_HOLE)
+
+    @property
+    def bare_reason(self) -> str:
+        """The reason without the words for what it means."""
+        return self.reason.removeprefix(_INCOMPLETE).removeprefix(_HOLE)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether what it belongs to is used, and it is listed only for what is missing."""
+        return self.is_incomplete or self.is_hole
+
+    @property
+    def listed_as(self) -> tuple[str, bool, bool]:
+        """What no list holds twice."""
+        return self.path, self.is_incomplete, self.is_hole
 
 
 def unreadable(error: Exception, key: str) -> SkippedFile:
@@ -56,6 +80,16 @@ def incomplete_entry(path: str, reason: str, key: str) -> SkippedFile:
     return SkippedFile(path, _INCOMPLETE + reason, key)
 
 
+def hole_entry(path: str, reason: str, key: str) -> SkippedFile:
+    """An entry of the list for frames of clips that lack their depth; `reason` says what is wrong with the first."""
+    return SkippedFile(path, _HOLE + reason, key)
+
+
+def hole_entries(holes: Iterable[Hole], key: str) -> list[SkippedFile]:
+    """Entries of the list for the frames without depth of the sample `key`."""
+    return [hole_entry(hole.path, hole.reason, key) for hole in holes]
+
+
 class SkipLedger:
     """Collects the skipped files of the batches that one process consumed.
 
@@ -78,14 +112,22 @@ class SkipLedger:
         self.files: dict[str, SkippedFile] = {}
         self._seen: set[int] = set()
         self._incomplete: set[str] = set()
+        self._holes: set[str] = set()
         self._unwritten: list[SkippedFile] = []
 
     def record(self, meta: Mapping[str, Any]) -> None:
-        """Take note of a batch's ``meta`` ("indices", "skipped", "incomplete") and append new files to the CSV.
+        """Take note of a batch's ``meta``, and append new files to the CSV.
 
-        Incomplete files are listed and do not count: they are used.
+        It may hold "indices", "skipped", "incomplete" and "holes". Incomplete files, and frames of clips without depth,
+        are listed and do not count: they are used. The first such frame is logged.
         """
         self._seen.update(meta.get("indices", ()))
+        for file in meta.get("holes", ()):
+            if not self._holes:
+                logger.warning("%s: %s. Such frames are counted, and listed in %s", file.path, file.reason, FILE_NAME)
+            if file.path not in self._holes:
+                self._holes.add(file.path)
+                self._unwritten.append(file)
         for file in meta.get("incomplete", ()):
             if file.path not in self._incomplete:
                 self._incomplete.add(file.path)
@@ -157,19 +199,21 @@ def read_skipped(path: str | Path) -> list[SkippedFile]:
 def count_skipped(folder: str | Path) -> str:
     """A sentence about the list in a folder; empty if there is no list."""
     files = read_skipped(Path(folder) / FILE_NAME)
-    used = sum(file.is_used for file in files)
-    counts = [f"{plural(len(files) - used, 'file')} left out"] if len(files) > used else []
-    counts += [f"{used} incomplete and used up to where they end"] if used else []
+    left_out = sum(not file.is_used for file in files)
+    incomplete, holes = sum(file.is_incomplete for file in files), sum(file.is_hole for file in files)
+    counts = [f"{plural(left_out, 'file')} left out"] if left_out else []
+    counts += [f"{incomplete} incomplete and used up to where they end"] if incomplete else []
+    counts += [f"depth missing or damaged at {plural(holes, 'place')}, holes in its clips"] if holes else []
     return f"{', '.join(counts)}, see {FILE_NAME} there" if counts else ""
 
 
 def append_skipped(path: Path, files: Iterable[SkippedFile]) -> None:
     """Append the files not listed yet, as one write, so that ranks do not tear each other's lines."""
-    known = {(file.path, file.is_used) for file in read_skipped(path)}
-    fresh: dict[tuple[str, bool], SkippedFile] = {}
+    known = {file.listed_as for file in read_skipped(path)}
+    fresh: dict[tuple[str, bool, bool], SkippedFile] = {}
     for file in files:
-        if (file.path, file.is_used) not in known:
-            fresh.setdefault((file.path, file.is_used), file)
+        if file.listed_as not in known:
+            fresh.setdefault(file.listed_as, file)
     if not fresh:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

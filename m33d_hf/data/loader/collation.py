@@ -21,6 +21,8 @@ from m33d_hf.data.augmentation.batch_rows import as_batch
 from m33d_hf.data.augmentation.clips import draw_erasing
 from m33d_hf.data.augmentation.mixing import draw_mix, soft_targets
 from m33d_hf.data.augmentation.options import MixingOptions, TransformOptions
+from m33d_hf.data.depth.holes import HoleCount
+from m33d_hf.data.files.skips import hole_entries
 from m33d_hf.data.loader.finishing import (
     FINISHING,
     Batch,
@@ -39,7 +41,7 @@ from m33d_hf.data.loader.task_inputs import MixDepth, stacked_depth
 from m33d_hf.data.overriding import restated
 from m33d_hf.data.plural import plural
 from m33d_hf.data.randomness import Draw
-from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample
+from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, holes_of
 from m33d_hf.errors import ConfigError, DataError, LabelError
 from m33d_hf.modeling.configuration_m33d import M33DConfig, ModalitySpec
 from m33d_hf.modeling.masking_m33d import MotionChoice, prepare_keep
@@ -54,9 +56,9 @@ class Collator:
     Lists of views are flattened: the rows of a batch are the views of its first sample, then those of the next.
 
     ``meta`` holds "keys" (one per row of the batch), "indices" (rows of the data set, dropped ones included), "skipped"
-    (list of SkippedFile), where there are any also "incomplete" (list of SkippedFile), and in multi-view evaluation
-    "views": (index, segment, crop) per row of the batch. A batch whose samples were all dropped holds only ``meta``; an
-    evaluation skips it.
+    (list of SkippedFile), where there are any also "incomplete" (list of SkippedFile), of clips with depth "hole_count"
+    and "holes" (list of SkippedFile), and in multi-view evaluation "views": (index, segment, crop) per row of the
+    batch. A batch whose samples were all dropped holds only ``meta``; an evaluation skips it.
 
     Args:
         config: of the model that will take the batches; read once.
@@ -126,6 +128,8 @@ class Collator:
         incomplete = [file for view in views for file in view.meta.get("incomplete", ())]
         if incomplete:
             batch["meta"]["incomplete"] = incomplete
+        if (holes := _holes(kept)) is not None:
+            batch["meta"].update(holes)
         if kept and "segment" in kept[0].meta:
             batch["meta"]["views"] = [(view.meta["index"], view.meta["segment"], view.meta["crop"]) for view in kept]
         if steps:
@@ -372,6 +376,23 @@ class ClipClassificationCollator(Collator):
             f"{sample.key}: label {sample.label} is outside the model's {self.num_labels} classes; set "
             "--model.num_labels or correct the class list"
         )
+
+
+def _holes(samples: Sequence[RGBDSample]) -> dict[str, Any] | None:
+    """Of clips with depth: frames that were read, and those whose depth is missing; None of anything else."""
+    count = HoleCount()
+    read = [sample for sample in samples if _is_first_view(sample)]
+    for sample in read:
+        if sample.num_frames > 1 or holes_of(sample):
+            count.add_sample(sample)
+    entries = [entry for sample in read for entry in hole_entries(holes_of(sample), sample.key)]
+    return {"hole_count": count, "holes": entries} if count.frames else None
+
+
+def _is_first_view(sample: RGBDSample) -> bool:
+    """Whether it is the first of several views of the same frames."""
+    draw: Draw | None = sample.meta.get("draw")
+    return not sample.meta.get("crop") and not (draw is not None and draw.view)
 
 
 def deferring(collator: Collating) -> Collating:

@@ -21,8 +21,8 @@ from m33d_hf.data.loader.sampling import EvaluationSampler, Row, StepSampler, ch
 from m33d_hf.data.loader.workers import WorkerLoader, end_children, start_worker, worker_context
 from m33d_hf.data.plural import plural
 from m33d_hf.data.randomness import Draw, seed_of
-from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
-from m33d_hf.errors import ConfigError, DataError, DepthUnitError, LabelError
+from m33d_hf.data.sample import RGBDSample, VideoHandle, holes_of, read_sample
+from m33d_hf.errors import ConfigError, CorruptFileError, DataError, DepthUnitError, LabelError
 
 Transform = Callable[[RGBDSample], RGBDSample]
 Views = list[RGBDSample]
@@ -62,6 +62,9 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         num_crops: crops of each clip along the longer side; more than one requires an EvaluationTransform.
         maps: names of the maps that the model needs ("rgb", "depth", "segmentation", other modalities); the others are
             neither decoded, where the source can tell them apart, nor transformed. None keeps all.
+        required: those of them without which a clip is of no use, so that it is replaced or dropped as one that cannot
+            be read: "depth" of a model that sees nothing else or has to predict it. A picture without depth, and data
+            that has none at all, is refused by the collator.
         keep_bytes: pixels of decoded samples that each process which reads keeps in memory; what it returns is the
             same.
 
@@ -88,6 +91,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         num_segments: int | None = None,
         num_crops: int | None = None,
         maps: Collection[str] | None = None,
+        required: Collection[str] = (),
         keep_bytes: int = 0,
     ) -> None:
         check_sizes(
@@ -121,6 +125,8 @@ class SampleDataset(Dataset[RGBDSample | Views]):
         self.max_attempts = max_attempts
         self.clip_sampling = clip_sampling
         self.maps = None if maps is None else frozenset(maps)
+        # Of a source that has depth; one without is the collator's to refuse, once and with advice.
+        self._needs_depth = "depth" in required and getattr(source, "depth_spec", None) is not None
         self._kept = KeptSamples(keep_bytes) if keep_bytes else None
         self._align = not getattr(transform, "aligns", False)
         self.deferred = False
@@ -229,6 +235,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             if not self.multi_view:
                 frames = self._choose_frames(epoch, handle.key, length)
                 sample = self._decoded(handle, row, frames)
+                self._check_depth(sample, length)
                 sample.meta.update(lacking)
                 return [sample]
             segments = segment_indices(
@@ -238,6 +245,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             frames = sorted({frame for segment in segments for frame in segment})
             place = {frame: number for number, frame in enumerate(frames)}
             whole = self._decoded(handle, row, frames)
+            self._check_depth(whole, length)
             whole.meta.update(lacking)
             whole.key = key  # views of a video share its name; sources add the frames that were read
             return [take_frames(whole, [place[frame] for frame in segment]) for segment in segments]
@@ -257,6 +265,13 @@ class SampleDataset(Dataset[RGBDSample | Views]):
             sample = read_sample(handle, frames, self.maps, self._align)
             self._kept.put(asked, sample)
         return sample
+
+    def _check_depth(self, sample: RGBDSample, length: int) -> None:
+        """Refuse a clip, of a recording of so many frames, that has none of the depth that is needed."""
+        if self._needs_depth and length > 1 and sample.depth is None:
+            holes = holes_of(sample)
+            path, reason = (holes[0].path, holes[0].reason) if holes else (sample.key, "the recording has no depth")
+            raise CorruptFileError(path, f"no frame of the clip {sample.key} has depth: {reason}")
 
     def _choose_frames(self, epoch: int, key: str, length: int) -> list[int]:
         generator = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from m33d_hf.data.depth.checks import SCENES, DepthCheck
+from m33d_hf.data.files.skips import SkippedFile
 from m33d_hf.data.measuring.duplicates import MOST_DIFFERENT, Pair
 from m33d_hf.data.measuring.misalignment import LEAST_FRAMES, EdgeTally, Misplacement, suspected_misplacement
 from m33d_hf.data.measuring.samples import BLANK
@@ -97,6 +98,15 @@ def _unreadable(subject: Subject, tally: SplitTally) -> Iterator[str]:
     if damaged:
         what = agree(len(damaged), "file is", "files are")
         yield f"{len(damaged)} {what} damaged, the first: {damaged[0].path}: {damaged[0].reason}"
+    if tally.damaged_holes:
+        yield _holes("damaged", tally.damaged_depth, tally, tally.damaged_holes[0])
+
+
+def _holes(what: str, count: int, tally: SplitTally, first: SkippedFile) -> str:
+    return (
+        f"the depth of {count} of {plural(tally.frames, 'frame')} read is {what}: clips have holes there, the first: "
+        f"{first.path}: {first.bare_reason}"
+    )
 
 
 def _depth(subject: Subject, tally: SplitTally) -> Iterator[str]:
@@ -241,6 +251,8 @@ def _left_out(subject: Subject, tally: SplitTally) -> Iterator[str]:
         first = others[0]
         what = agree(len(others), "file is", "files are")
         yield f"{len(others)} {what} not used by the source, the first: {first.path} ({first.reason})"
+    if tally.holes:
+        yield _holes("missing", tally.missing_depth, tally, tally.holes[0])
     if tally.incomplete:
         video = tally.incomplete[0]
         what = agree(len(tally.incomplete), "video is used up to where it ends", "videos are used up to where they end")

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from m33d_hf.data.files.skips import SkippedFile, incomplete_file, unreadable
+from m33d_hf.data.files.skips import SkippedFile, hole_entries, incomplete_file, unreadable
 from m33d_hf.data.measuring.duplicates import perceptual_hash
 from m33d_hf.data.measuring.misalignment import edge_agreement
 from m33d_hf.data.measuring.tallies import SplitTally
-from m33d_hf.data.sample import RGBDSample, VideoHandle
+from m33d_hf.data.sample import Hole, RGBDSample, VideoHandle, holes_of, read_sample
 from m33d_hf.data.source import Source
 from m33d_hf.data.sources.frames.windows import sequence_of_window
-from m33d_hf.errors import DataError, DepthUnitError, LabelError
+from m33d_hf.errors import CorruptFileError, DataError, DepthUnitError, LabelError
 from m33d_hf.modeling.depth_spec_m33d import DepthSpec
 
 ALL_FRAMES = "all frames"  # the scene of samples whose names have no folder
@@ -49,7 +49,7 @@ def measure(source: Source, row: int, looks: Looks, tally: SplitTally) -> None:
     middle = numbers[len(numbers) // 2]
     for number in numbers:
         try:
-            sample = handle.read([number])
+            sample = read_frame(handle, number, tally)
         except (DataError, OSError) as error:
             _take_note_of(error, key, tally)
             continue
@@ -62,6 +62,31 @@ def measure(source: Source, row: int, looks: Looks, tally: SplitTally) -> None:
     if maps and not valid_maps:
         tally.blank += 1
         tally.unusable.append(SkippedFile(_depth_file(handle), BLANK, key))
+
+
+def read_frame(handle: VideoHandle, number: int, tally: SplitTally) -> RGBDSample:
+    """One frame; of a clip or video without its depth where that is missing or damaged, which is counted.
+
+    Raises:
+        DataError, OSError: it cannot be read, of a clip without its depth either.
+    """
+    try:
+        sample = handle.read([number])
+        holes = list(holes_of(sample))
+    except CorruptFileError as error:
+        if handle.length == 1:
+            raise
+        sample = read_sample(handle, [number], ("rgb", "segmentation"))
+        if sample.rgb is None:
+            raise
+        holes = [Hole(0, error.path, error.reason, True)]
+    for hole in holes:
+        tally.damaged_depth += hole.damaged
+        tally.missing_depth += not hole.damaged
+        entries = tally.damaged_holes if hole.damaged else tally.holes
+        if not entries or entries[-1].path != hole.path:
+            entries += hole_entries([hole], handle.key)
+    return sample
 
 
 def open_sample(source: Source, row: int, tally: SplitTally) -> VideoHandle | None:

@@ -62,6 +62,8 @@ class SplitTally:
         unusable: files that cannot be read, and samples whose depth is all holes.
         blank: number of the latter.
         incomplete: videos that are used up to where they end.
+        missing_depth, damaged_depth: frames of clips whose depth is not there, or cannot be decoded.
+        holes, damaged_holes: entries of these; of missing ones the first in its place.
         stopping: kind of error that would stop a run -> times.
         stopping_examples: kind of error -> the first message.
         hashes: (key, perceptual hash).
@@ -73,6 +75,8 @@ class SplitTally:
     with_depth: int = 0
     with_labels: int = 0
     blank: int = 0
+    missing_depth: int = 0
+    damaged_depth: int = 0
     sizes: Counter[str] = field(default_factory=Counter)
     label_pixels: Counter[int] = field(default_factory=Counter)
     action_samples: Counter[int] = field(default_factory=Counter)
@@ -82,6 +86,8 @@ class SplitTally:
     scenes: dict[str, SceneTally] = field(default_factory=dict)
     unusable: list[SkippedFile] = field(default_factory=list)
     incomplete: list[SkippedFile] = field(default_factory=list)
+    holes: list[SkippedFile] = field(default_factory=list)
+    damaged_holes: list[SkippedFile] = field(default_factory=list)
     hashes: list[tuple[str, str]] = field(default_factory=list)
 
     def scene(self, name: str) -> SceneTally:
@@ -137,7 +143,7 @@ class SplitTally:
             setattr(tally, name, Counter({int(key): count for key, count in found[name].items()}))
         tally.stopping_examples = dict(found["stopping_examples"])
         tally.scenes = {name: SceneTally.from_dict(scene) for name, scene in found["scenes"].items()}
-        tally.unusable = [SkippedFile(*entry) for entry in found["unusable"]]
-        tally.incomplete = [SkippedFile(*entry) for entry in found["incomplete"]]
+        for name in ("unusable", "incomplete", "holes", "damaged_holes"):
+            setattr(tally, name, [SkippedFile(*entry) for entry in found.get(name, ())])
         tally.hashes = [(key, digest) for key, digest in found["hashes"]]
         return tally

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.files.files import decode_map
 from m33d_hf.data.files.tiff_maps import read_tiff_map
 from m33d_hf.data.options import choose
-from m33d_hf.data.sample import IGNORE_INDEX, RGBDSample, VideoHandle
+from m33d_hf.data.sample import IGNORE_INDEX, Hole, RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.source import Source
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
@@ -60,7 +61,11 @@ class Encoder:
     kind: str = "metric"
 
     def rows(
-        self, handle: VideoHandle, sequence: str, indices: Sequence[int] | None = None
+        self,
+        handle: VideoHandle,
+        sequence: str,
+        indices: Sequence[int] | None = None,
+        holes: HoleCount | None = None,
     ) -> Iterator[dict[str, Any]]:
         """The rows of an item's frames, in order; values as Parquet takes them.
 
@@ -68,15 +73,18 @@ class Encoder:
             handle: of the item.
             sequence: what the frames belong to.
             indices: frames to take; None for all.
+            holes: counts the frames of clips whose depth is missing or damaged: it is stored as a hole, or not at all.
 
         Raises:
-            CorruptFileError: a frame cannot be decoded. DataError: a frame of another aspect ratio than `size`, or with
-                modalities that the columns have no place for.
+            CorruptFileError: a frame cannot be decoded, of a clip its picture. DataError: a frame of another aspect
+                ratio than `size`, or with modalities that the columns have no place for.
         """
         chosen = list(range(handle.length) if indices is None else indices)
         for start in range(0, len(chosen), _CHUNK):
             numbers = chosen[start : start + _CHUNK]
-            sample = handle.read(numbers).align()
+            sample, lacking = _read(handle, numbers)
+            if holes is not None:
+                holes.merge(lacking)
             if others := sample.meta.get("modalities"):
                 raise ConfigError(
                     f"{handle.key} has {', '.join(others)}; prepared data holds rgb, depth and segmentation only. "
@@ -132,6 +140,23 @@ class Encoder:
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, format="JPEG", quality=self.quality)
         return stream.getvalue()
+
+
+def _read(handle: VideoHandle, numbers: Sequence[int]) -> tuple[RGBDSample, HoleCount]:
+    """Frames of an item, without depth where that of none of them can be decoded; and the count of what is missing."""
+    found = HoleCount()
+    try:
+        sample = handle.read(numbers).align()
+    except CorruptFileError as error:
+        if handle.length == 1:
+            raise
+        sample = read_sample(handle, numbers, ("rgb", "segmentation"))
+        if sample.rgb is None:
+            raise
+        found.add(len(numbers), [Hole(place, error.path, error.reason, True) for place in range(len(numbers))])
+    else:
+        found.add_sample(sample)
+    return sample, found
 
 
 def read_size(text: str | None) -> tuple[int, int | None] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.files.markers import MARKER, is_complete, mark_complete
 from m33d_hf.data.files.skips import SkippedFile, unreadable
 from m33d_hf.data.prepared.encoding import Encoder, sequence_of
@@ -29,6 +30,7 @@ class PartResult:
         rows: frames written.
         size: bytes of its files.
         skipped: items that could not be read.
+        holes: frames of clips, and those whose depth is missing or damaged.
     """
 
     number: int
@@ -36,6 +38,7 @@ class PartResult:
     rows: int
     size: int
     skipped: list[SkippedFile] = field(default_factory=list)
+    holes: HoleCount = field(default_factory=HoleCount)
 
 
 def part_ranges(length: int, per_part: int) -> list[range]:
@@ -81,30 +84,36 @@ def write_part(
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder)
     skipped: list[SkippedFile] = []
+    holes = HoleCount()
     files = PartFiles(folder, manifest, most_bytes, form)
     try:
         for index in items:
-            for row in _rows_of(source, index, encoder, groups, skipped):
+            for row in _rows_of(source, index, encoder, groups, skipped, holes):
                 files.add(row)
             if step is not None:
                 step()
     finally:
         files.close()
     mark_complete(folder, files.names)
-    return PartResult(
-        number, len(items), files.rows, sum((folder / name).stat().st_size for name in files.names), skipped
-    )
+    size = sum((folder / name).stat().st_size for name in files.names)
+    return PartResult(number, len(items), files.rows, size, skipped, holes)
 
 
 def _rows_of(
-    source: Source, index: int, encoder: Encoder, groups: Sequence[str] | None, skipped: list[SkippedFile]
+    source: Source,
+    index: int,
+    encoder: Encoder,
+    groups: Sequence[str] | None,
+    skipped: list[SkippedFile],
+    holes: HoleCount,
 ) -> Iterator[dict[str, Any]]:
     """The rows of an item; none of an image that cannot be read, those before the damage of a clip."""
     key = f"sample {index}"
     try:
         handle = source[index]
         key = handle.key
-        yield from encoder.rows(handle, sequence_of(None if groups is None else groups[index], handle))
+        sequence = sequence_of(None if groups is None else groups[index], handle)
+        yield from encoder.rows(handle, sequence, holes=holes)
     except (DepthUnitError, LabelError):
         raise
     except (DataError, OSError) as error:

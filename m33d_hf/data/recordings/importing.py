@@ -36,7 +36,7 @@ from m33d_hf.data.recordings.formats import open_recording
 from m33d_hf.data.recordings.recording import Content, ImportOptions, PendingFrame, Recording, picture_suffix
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 
-RECORD, FRAMES, SPEC = "import.json", "frames.csv", "depth_spec.json"
+RECORD, FRAMES, SPEC = "import.json", "frames.csv", "depth_spec.json"  # the first two: also `frames.recorded_times`
 _RULES = ("every", "min_confidence", "color_topic", "depth_topic", "max_difference")
 _PICTURES = (".jpg", ".png")
 
@@ -146,6 +146,7 @@ class _Import:
         self.wanted = max(1, min(-(-about.announced // options.every), options.limit or about.announced))
         self.quantizer = Quantizer("metric")
         self.sizes: tuple[tuple[int, int], tuple[int, ...]] | None = None
+        self.timed = True
         self.started = self.reported = time.monotonic()
 
     def all(self) -> ImportSummary:
@@ -156,8 +157,8 @@ class _Import:
         write_text_atomically(self.output / SPEC, json.dumps(about.depth_spec.to_dict(), indent=1) + "\n")
         if about.calibration is not None:
             write_calibration(self.output / CALIBRATION_FILE, about.calibration)
-        self.summary.flags = self._flags()
         write_atomically(self.output / FRAMES, self._frames)
+        self.summary.flags = self._flags()
         summary = self.summary
         summary.counts.update(self.quantizer.counts)
         summary.seconds = time.monotonic() - self.started
@@ -171,7 +172,7 @@ class _Import:
         words = [f"--data.source folder --data.root {self.output}", scale]
         if about.calibration is not None:
             words.append(f"--data.options.calibration {CALIBRATION_FILE}")
-        if about.fps is not None:
+        if about.fps is not None and not self.timed:  # else the times of the frames count
             words.append(f"--data.options.fps {about.fps / self.options.every:g}")
         return " ".join(words)
 
@@ -207,6 +208,7 @@ class _Import:
                 self.say(f"skipped frame {frame.number}: {entry.reason}")
                 append_skipped(self.output / FILE_NAME, [entry])
                 return
+        self.timed = self.timed and frame.seconds is not None
         table.write(f"{frame.number},{'' if frame.seconds is None else f'{frame.seconds:.9f}'}\n")
 
     def _write(self, name: str, content: Content) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from m33d_hf.data.depth.calibration import Calibration, Camera
 from m33d_hf.data.files.json_objects import parse_json_object
 from m33d_hf.data.plural import plural
+from m33d_hf.data.recordings.rates import frames_per_second
 from m33d_hf.data.recordings.recording import About, Content, ImportOptions, PendingFrame, stored_picture
 from m33d_hf.data.sources.frames.pairing import match_timestamps
 from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError
@@ -132,7 +133,7 @@ class KinectRecording:
             notes.append("no calibration: none is attached")
         else:
             calibration = calibration_of(self.path, attached, self._sizes["color"], self._sizes["depth"], notes)
-        fps = 1 / step if step > 0 else None
+        fps = frames_per_second(self._stamps["color"])
         return About("Azure Kinect", len(self._partner) + lost, calibration, fps=fps, notes=notes)
 
     def _calibration_text(self, container: Any) -> bytes | None:

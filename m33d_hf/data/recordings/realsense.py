@@ -21,6 +21,7 @@ import numpy as np
 
 from m33d_hf.data.depth.calibration import Calibration, Camera
 from m33d_hf.data.plural import plural
+from m33d_hf.data.recordings.rates import frames_per_second
 from m33d_hf.data.recordings.realsense_files import count_pictures
 from m33d_hf.data.recordings.realsense_sdk import load_sdk, open_playback, play, profiles_of
 from m33d_hf.data.recordings.recording import About, Content, ImportOptions, PendingFrame
@@ -131,8 +132,7 @@ class RealSenseRecording:
             f"{pairs} frames of {counts['color']} pictures and {counts['depth']} depth maps, at most "
             f"{self.options.max_difference:g} s apart"
         )
-        steps = np.diff(sorted(times["color"]))
-        fps = float(1 / np.median(steps)) if len(steps) and np.median(steps) > 0 else None
+        fps = frames_per_second(times["color"])
         playback = open_playback(self._rs, self.path)
         chosen = self._chosen(playback)
         spec = self._spec(chosen["depth"][0])

@@ -16,6 +16,7 @@ import numpy as np
 
 from m33d_hf.data.depth.calibration import Calibration
 from m33d_hf.data.plural import plural
+from m33d_hf.data.recordings.rates import frames_per_second
 from m33d_hf.data.recordings.recording import About, Content, ImportOptions, PendingFrame
 from m33d_hf.data.recordings.ros_messages import (
     CAMERA,
@@ -146,8 +147,7 @@ class RosRecording:
             "depth maps "
             f"({streams['depth'].topic}), at most {self.options.max_difference:g} s apart"
         ]
-        steps = np.diff(sorted(self._stamps["color"][i] for i in self._partner))
-        fps = float(1 / np.median(steps)) if len(steps) and np.median(steps) > 0 else None
+        fps = frames_per_second([self._stamps["color"][i] for i in self._partner])
         calibration = self._calibration(reader, streams, notes)
         version = "ROS 2" if reader.is2 else "ROS 1"
         return About(f"{version} bag", len(self._partner) + lost, calibration, fps=fps, notes=notes)

@@ -36,6 +36,7 @@ class View(Protocol):
         offset: seconds from the beginning of the case's clock to its first frame.
         unreadable: stretches that could not be read, once `clips` was called.
         lacks: what is missing of the recording.
+        notes: sentences on what else was missing, once `clips` was called.
     """
 
     name: str
@@ -48,6 +49,10 @@ class View(Protocol):
 
     @property
     def lacks(self) -> tuple[Lack, ...]:
+        """See above."""
+
+    @property
+    def notes(self) -> list[str]:
         """See above."""
 
     @property
@@ -74,6 +79,7 @@ class RecordedView:
     def __init__(self, encoder: ClipEncoder, camera: CameraVideo, fps: float | None) -> None:
         self.encoder, self.fps = encoder, fps
         self.name, self.path, self.offset = camera.name, camera.path, camera.offset
+        self.notes: list[str] = []
         self._video: WatchedVideo | None = None
         self._cut = False
 
@@ -170,6 +176,8 @@ def see_cameras(encoder: ClipEncoder, views: Sequence[View], say: Say | None, wo
         except CorruptFileError as error:
             errors.append(error)
             notes.append(f"camera {view.name} is done without: {error}")
+            continue
+        notes += [f"camera {view.name}: {note}" if view.name else note for note in view.notes]
     if seen is None:
         raise errors[0]
     seen.notes = [*notes, *seen.notes]

@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.maps import how_to_extract
 from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.loader.task_inputs import stacked_depth
@@ -82,8 +83,8 @@ class SourceVideo(NamedTuple):
 def find_deep_videos(root: str | Path, options: Mapping[str, Any]) -> dict[str, SourceVideo]:
     """Name for the output -> video, of all videos below a folder; of each case the first camera.
 
-    As in training, a video without any depth is seen by RGB alone (`without_depth` names them), and a clip of which
-    some frames lack theirs cannot be read.
+    As in training, a video without any depth is seen by RGB alone (`without_depth` names them), and frames of a clip
+    that lack theirs are holes (`DeepClips.holes`).
 
     Args:
         root: folder of the data, as training takes it.
@@ -163,6 +164,11 @@ class DeepView:
         return known_lacks(self._video.handle)
 
     @property
+    def notes(self) -> list[str]:
+        """See `View`."""
+        return [words] if (words := self._clips.holes.words()) else []
+
+    @property
     def place(self) -> Placed:
         """See `View`."""
         return Placed.of(self._video)
@@ -184,12 +190,14 @@ class DeepClips:
 
     Attributes:
         unreadable: clips that could not be read so far, those that touch as one.
+        holes: frames that were read with depth so far, and those of them that lack it.
     """
 
     def __init__(self, encoder: ClipEncoder, source: PhaseSource, number: int) -> None:
         self.encoder, self.number = encoder, number
         self.dataset = ClipDataset(source, encoder.rule, encoder.transform, encoder.model.task_inputs)
         self.unreadable: list[Stretch] = []
+        self.holes = HoleCount()
 
     def stream(self, spans: list[ClipSpan]) -> Iterator[DeepClip]:
         """The given clips in order; the next batch is read by a thread while the model has this one."""
@@ -214,6 +222,7 @@ class DeepClips:
         good = [sample for sample in samples if "skipped" not in sample.meta]
         rows = iter(zip(*self._encode(good))) if good else iter(())
         for sample in samples:
+            self.holes.add_sample(sample)
             span = sample.meta["row"].span
             if "skipped" in sample.meta:
                 add_stretch(self.unreadable, Stretch(span.start, span.stop, sample.meta["skipped"].reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from m33d_hf.data.plural import plural
+from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.videos.files import VideoFile
-from m33d_hf.errors import ConfigError
+from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.loading import load_model, load_video_processor, model_digest, usable_device
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.files.tables import gather, write_rows
@@ -119,7 +121,11 @@ class ClipTask(PredictionTask):
 
     def _with_depth(self, video: VideoFile) -> Inputs:
         clips = [video.read(numbers) for numbers in self._numbers(video.info)]
-        rgb, depth = [clip.rgb for clip in clips], [clip.depth for clip in clips]
+        if self.depth is not None:
+            self.depth.count_holes(clips)
+        if not self.sees_rgb and all(clip.depth is None for clip in clips):
+            raise DataError(f"{video.file}: no frame of its clips has depth, and the model sees nothing else")
+        rgb, depth = [clip.rgb for clip in clips], [_with_holes(clip) for clip in clips]
         made = self.processor(rgb, depth=depth, do_sample_frames=False, return_tensors="pt")
         unseen = () if self.sees_rgb else ("pixel_values",)
         return {name: torch.as_tensor(values) for name, values in made.items() if name not in unseen}
@@ -184,6 +190,12 @@ def _pixels(inputs: Any) -> Tensor:
     """The clips of what a video processor returned, whatever it calls them."""
     found = inputs["pixel_values"] if "pixel_values" in inputs else inputs["pixel_values_videos"]
     return torch.as_tensor(found)
+
+
+def _with_holes(clip: RGBDSample) -> Tensor:
+    """(T, 1, H, W) depth of a clip, all holes where every frame lacks it."""
+    shape = (clip.num_frames, 1, clip.height, clip.width)
+    return torch.full(shape, math.nan) if clip.depth is None else clip.depth
 
 
 def spread(middle: np.ndarray, length: int, count: int) -> list[list[int]]:

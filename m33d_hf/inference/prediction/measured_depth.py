@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.maps import DepthMaps, decode_depth, find_depth_maps, read_sidecar_spec, spec_folder
 from m33d_hf.data.depth.stores import read_picture_scale
 from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
 from m33d_hf.data.plural import plural
+from m33d_hf.data.sample import RGBDSample
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
@@ -50,6 +52,7 @@ class DepthFolder:
             )
         self._counting = threading.Lock()
         self.used = self.lacking = 0
+        self.holes = HoleCount()
 
     def of_picture(self, item: Item) -> dict[str, Any] | None:
         """Arguments of an image processor, "depth" (H, W) and more; None where there is no map.
@@ -98,10 +101,17 @@ class DepthFolder:
             self.used += there
             self.lacking += not there
 
+    def count_holes(self, clips: Sequence[RGBDSample]) -> None:
+        """Count the frames of clips that were read, and those of them without depth; from several threads."""
+        with self._counting:
+            for clip in clips:
+                self.holes.add_sample(clip)
+
     def closing(self, word: str) -> str:
-        """How many inputs had depth; `word` names one of them, in small letters."""
+        """How many inputs had depth, and all of it; `word` names one of them, in small letters."""
         lacking = f"; {self.lacking} without depth there, from RGB alone" if self.lacking else ""
-        return f"With measured depth: {plural(self.used, word)}{lacking}."
+        holes = f" Of their clips, {words}" if (words := self.holes.words()) else ""
+        return f"With measured depth: {plural(self.used, word)}{lacking}.{holes}"
 
 
 def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> DepthFolder | None:

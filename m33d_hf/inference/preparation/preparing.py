@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from m33d_hf.data.clock import clock
+from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.sampling import evenly_spaced
 from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.markers import damage
@@ -71,6 +72,7 @@ class PreparationSummary:
     rows: int = 0
     size: int = 0
     skipped: list[SkippedFile] = field(default_factory=list)
+    holes: HoleCount = field(default_factory=HoleCount)
     seconds: float = 0.0
 
     def describe(self) -> str:
@@ -82,6 +84,8 @@ class PreparationSummary:
         lines += [f"skipped {file.path}: {file.reason}" for file in self.skipped[:5]]
         if len(self.skipped) > 5:
             lines.append(f".. and {len(self.skipped) - 5} more, listed in {FILE_NAME} of the output.")
+        if words := self.holes.words():
+            lines.append(f"of clips, {words}")
         return "\n".join(lines)
 
 
@@ -293,6 +297,7 @@ class _Run:
         self.summary.rows += result.rows
         self.summary.size += result.size
         self.summary.skipped += result.skipped
+        self.summary.holes.merge(result.holes)
         self.ledger.record({"indices": self.jobs[result.number], "skipped": result.skipped})
         if self.ledger.over_budget():
             raise DataError(

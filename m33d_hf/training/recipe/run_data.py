@@ -178,6 +178,7 @@ def build_run_datasets(
     labelled: bool = False,
     multi_view: bool = False,
     maps: Collection[str] | None = None,
+    required: Collection[str] = (),
 ) -> tuple[SampleDataset, SampleDataset | None]:
     """Training data, and evaluation data unless `data.eval_split` is null and there is no `data.eval_root`.
 
@@ -186,20 +187,26 @@ def build_run_datasets(
         config: of the model.
         labelled: see `build_dataset`.
         multi_view: the task evaluates `evaluation.num_segments` x `num_crops` views of each video, in lists.
-        maps: see `build_dataset`.
+        maps, required: see `build_dataset`.
     """
-    train_set = build_dataset(args, config, True, labelled=labelled, maps=maps)
-    return train_set, build_eval_dataset(args, config, multi_view=multi_view, maps=maps)
+    train_set = build_dataset(args, config, True, labelled=labelled, maps=maps, required=required)
+    return train_set, build_eval_dataset(args, config, multi_view=multi_view, maps=maps, required=required)
 
 
 def build_eval_dataset(
-    args: RunArguments, config: M33DConfig, *, multi_view: bool = False, maps: Collection[str] | None = None
+    args: RunArguments,
+    config: M33DConfig,
+    *,
+    multi_view: bool = False,
+    maps: Collection[str] | None = None,
+    required: Collection[str] = (),
 ) -> SampleDataset | None:
     """Evaluation data only; None unless `data.eval_split` or `data.eval_root` is set; see `build_run_datasets`."""
     if args.data.eval_split is None and args.data.eval_root is None:
         return None
     views = (args.evaluation.num_segments, args.evaluation.num_crops) if multi_view else (None, None)
-    return build_dataset(args, config, False, num_segments=views[0], num_crops=views[1], maps=maps)
+    segments, crops = views
+    return build_dataset(args, config, False, num_segments=segments, num_crops=crops, maps=maps, required=required)
 
 
 def build_dataset(
@@ -211,6 +218,7 @@ def build_dataset(
     num_segments: int | None = None,
     num_crops: int | None = None,
     maps: Collection[str] | None = None,
+    required: Collection[str] = (),
 ) -> SampleDataset:
     """One data set: source, subset, transform.
 
@@ -223,6 +231,7 @@ def build_dataset(
         num_segments: clips of an evaluation video; None, with `num_crops` None, for single samples.
         num_crops: crops of each of them.
         maps: the maps to read of a sample, if its files allow a choice; None for all.
+        required: those of them without which a clip is of no use (`SampleDataset`).
 
     Raises:
         ConfigError: more samples, or a share of labels, requested that the source cannot give.
@@ -243,6 +252,7 @@ def build_dataset(
         num_segments=num_segments,
         num_crops=num_crops,
         maps=maps,
+        required=required,
         keep_bytes=int(args.data.keep_decoded_gb * GIGABYTE / max(1, args.data.num_workers)) if train else 0,
     )
 

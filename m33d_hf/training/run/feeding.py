@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.files.skips import SkipLedger
+from m33d_hf.data.files.text_files import say_once
 from m33d_hf.data.loader.workers import stop_workers
 from m33d_hf.data.progress import SECONDS_BETWEEN_LINES, Progress, Say
 from m33d_hf.errors import DataError
@@ -29,6 +31,9 @@ class BatchFeed:
         stop: signals to act on.
         ledger: unusable files and their budget.
         remember: number of steps whose keys are kept for a non-finite capture.
+
+    Attributes:
+        holes: frames of clips that this rank read since it started, and those whose depth is missing or damaged.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class BatchFeed:
         self._ranks = ranks
         self._stop = stop
         self._ledger = ledger
+        self.holes = HoleCount()
         self.recent_keys: deque[tuple[int, list[list[str]]]] = deque(maxlen=remember + 1)
         self.wait_seconds = 0.0
 
@@ -89,6 +95,7 @@ class BatchFeed:
         self.recent_keys.append((step, [list(meta.get("keys", [])) for meta in metas]))
         for meta in metas:
             self._ledger.record(meta)
+            self.holes.merge(meta.get("hole_count", HoleCount()))
 
 
 class EvaluationFeed:
@@ -99,20 +106,27 @@ class EvaluationFeed:
         ledger: its unusable files and their budget.
         batches: how many there are.
         say: receives lines of progress; None says nothing.
+
+    Attributes:
+        holes: of the last evaluation, as that of `BatchFeed`.
     """
 
     def __init__(self, loader: Iterable[Batch], ledger: SkipLedger, batches: int = 0, say: Say | None = None) -> None:
         self.loader = loader
         self.ledger = ledger
+        self.holes = HoleCount()
         self.batches = batches
         self.say = say
 
     def __iter__(self) -> Iterator[Batch]:
         progress = None
+        self.holes = HoleCount()
         if self.say is not None:
             progress = Progress(self.batches, SECONDS_BETWEEN_LINES, self.say, "batches", "evaluation")
         for batch in self.loader:
-            self.ledger.record(batch.get("meta", {}))
+            meta = batch.get("meta", {})
+            self.ledger.record(meta)
+            self.holes.merge(meta.get("hole_count", HoleCount()))
             yield batch
             if progress is not None:
                 progress.done += 1
@@ -123,10 +137,12 @@ class EvaluationFeed:
         stop_workers(self.loader)
 
     def check(self, ranks: Ranks) -> None:
-        """Check the budget of unusable files of the evaluation, on all ranks alike.
+        """Check the budget of unusable files of the evaluation, on all ranks alike, and tell of missing depth.
 
         Raises:
             DataError: too many of them.
         """
+        if words := self.holes.words():
+            say_once(f"evaluation: {words}")
         bad, seen = ranks.sums([self.ledger.bad, self.ledger.seen])
         self.ledger.check(int(bad), int(seen))

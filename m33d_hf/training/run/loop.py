@@ -323,4 +323,5 @@ def _finish(run: Run) -> None:
         run.ranks.on_main(save)
     listed = count_skipped(run.args.output_dir)
     run.report.say(_closing_lines(run))
-    run.report.say([f"model and metrics are in {run.args.output_dir}", *([listed] if listed else [])])
+    holes = [f"WARNING: training: {words}"] if (words := run.feed.holes.words()) else []
+    run.report.say([f"model and metrics are in {run.args.output_dir}", *([listed] if listed else []), *holes])

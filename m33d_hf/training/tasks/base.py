@@ -252,17 +252,22 @@ class SourceTask(Task):
         """What the collator reads of a sample ("rgb", "depth", "segmentation", ...); None: all that there is."""
         return None
 
+    def required(self, config: M33DConfig) -> Collection[str]:
+        """Those of `maps` that a clip must have to be of use: depth, where the model sees nothing else."""
+        maps = self.maps(config) or ()
+        return ("depth",) if "depth" in maps and "rgb" not in maps else ()
+
     def build_datasets(self, args: RunArguments, model: nn.Module) -> tuple[SampleDataset, SampleDataset | None]:
         """Training data, and evaluation data or None."""
         config = config_of(model)
-        train_set, eval_set = build_run_datasets(args, config, maps=self.maps(config))
+        train_set, eval_set = build_run_datasets(args, config, maps=self.maps(config), required=self.required(config))
         self.depth_spec = train_set.source.depth_spec
         return train_set, eval_set
 
     def build_eval_dataset(self, args: RunArguments, model: nn.Module) -> SampleDataset | None:
         """Evaluation data only, or None."""
         config = config_of(model)
-        return build_eval_dataset(args, config, maps=self.maps(config))
+        return build_eval_dataset(args, config, maps=self.maps(config), required=self.required(config))
 
     def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
         """RGB images or clips, depth beside or instead of them where the model's `task_inputs` say so."""

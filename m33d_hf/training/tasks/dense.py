@@ -59,6 +59,10 @@ class DenseTask(SourceTask):
         """The model's inputs and labels."""
         return (*self.inputs_of(config), self.label_map)
 
+    def required(self, config: M33DConfig) -> Collection[str]:
+        """Depth also where the labels are made of it."""
+        return ("depth",) if self.label_map == "depth" else super().required(config)
+
     def config_overrides(self, args: RunArguments) -> dict[str, Any]:
         """Configuration fields that follow from the data instead of the arguments."""
         return {}
@@ -103,7 +107,9 @@ class DenseTask(SourceTask):
         if args.evaluation.floor and eval_set is not None and not args.dry_run:
             config = config_of(model)
             if names_training_data(args):
-                self._floor = self._floor_of(args, config, build_dataset(args, config, True, maps=self.maps(config)))
+                maps, required = self.maps(config), self.required(config)
+                frames = build_dataset(args, config, True, maps=maps, required=required)
+                self._floor = self._floor_of(args, config, frames)
             else:
                 self._no_floor = "no trivial floor (evaluation.floor): it needs the training data, --data.root"
         return eval_set

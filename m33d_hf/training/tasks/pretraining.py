@@ -105,6 +105,10 @@ class PretrainingTask(SourceTask):
         """Those of the modalities."""
         return [spec.name for spec in config.specs]
 
+    def required(self, config: M33DConfig) -> Collection[str]:
+        """Depth, where the method has it: a clip without any would be pre-trained as RGB."""
+        return [name for name in self.maps(config) if name == "depth"]
+
     def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
         """All modalities with their validity, masks as drawn, and a teacher's features."""
         batch: Batch = {"keep": draw_keep(config, rows, motion=torch.zeros(rows, config.num_tokens))}

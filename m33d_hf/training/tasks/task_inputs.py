@@ -31,8 +31,11 @@ def check_depth_is_there(args: RunArguments, inputs: Sequence[str], source: Sour
     if source is None or "depth" not in inputs:
         return
     if source.depth_spec is None:
+        options = args.data.options if word == "training" else {**args.data.options, **args.data.eval_options}
+        off = "data.options.depth is none, which turns it off: pass --data.options.depth auto. Else name its depth "
         raise ConfigError(
-            f"model.task_inputs has depth, but the {word} data (source {args.data.source!r}) has none. Name its depth "
+            f"model.task_inputs has depth, but the {word} data (source {args.data.source!r}) has none. "
+            f"{off if options.get('depth') == 'none' else 'Name its depth '}"
             "(--data.options.depth FOLDER, where the source has that option), predict it with "
             "scripts/extract_depth.py, or go without: --model.task_inputs '[rgb]'"
             + (", or --evaluation.inputs '[[rgb]]'." if word == "evaluation" else ".")

@@ -104,6 +104,9 @@ class VideoClassificationTask(SourceTask):
         """The model's inputs."""
         return self.inputs_of(config)
 
+    def _read(self, config: M33DConfig) -> dict[str, Any]:
+        return {"maps": self.maps(config), "required": self.required(config)}
+
     def example_batch(self, config: M33DConfig, rows: int, clips: int = 1) -> Batch:
         """Views and soft targets."""
         targets = torch.empty(rows, int(config.num_labels or 0), device="meta")
@@ -118,8 +121,8 @@ class VideoClassificationTask(SourceTask):
             DataError: a class without a training sample, unless `data.allow_missing_classes`.
         """
         config, names = config_of(model), names_of(model)
-        adapted, maps = clip_arguments(args, config, names), self.maps(config)
-        train_set, eval_set = build_run_datasets(adapted, config, labelled=True, multi_view=True, maps=maps)
+        adapted, read = clip_arguments(args, config, names), self._read(config)
+        train_set, eval_set = build_run_datasets(adapted, config, labelled=True, multi_view=True, **read)
         inputs = self.inputs_of(config)
         check_depth_is_there(args, inputs, train_set.source, "training")
         check_depth_is_there(args, inputs, source_of(eval_set), "evaluation")
@@ -165,13 +168,13 @@ class VideoClassificationTask(SourceTask):
             ConfigError: its classes are not the model's; no depth for a model that sees it.
         """
         config, names = config_of(model), names_of(model)
-        adapted, maps = clip_arguments(args, config, names), self.maps(config)
-        eval_set = build_eval_dataset(adapted, config, multi_view=True, maps=maps)
+        adapted, read = clip_arguments(args, config, names), self._read(config)
+        eval_set = build_eval_dataset(adapted, config, multi_view=True, **read)
         check_depth_is_there(args, self.inputs_of(config), source_of(eval_set), "evaluation")
         self._check_evaluation(names, eval_set)
         if args.evaluation.floor and eval_set is not None and not args.dry_run:
             if names_training_data(args):
-                self._take_floor(build_dataset(adapted, config, True, maps=maps), names)
+                self._take_floor(build_dataset(adapted, config, True, **read), names)
             else:
                 self._no_floor = "no trivial floor (evaluation.floor): it needs the training data, --data.root"
         return eval_set

@@ -274,7 +274,9 @@ def test_lists_of_views_are_flattened():
     dropped = RGBDSample("c", meta={"dropped": True, "skipped": [], "index": 99})
     batch = ClipClassificationCollator(clip_config(num_labels=2), train=True)([views, sample("b", 4), dropped])
     assert batch["pixel_values"].shape[0] == 3
+    count, holes = batch["meta"].pop("hole_count"), batch["meta"].pop("holes")
     assert batch["meta"] == {"keys": ["a", "a", "b"], "indices": [97, 98, 99], "skipped": [file]}
+    assert (count.frames, holes) == (8, []), "views of the same frames are read once"
     test = [sample("a", 4), sample("a", 4)]
     for crop, view in enumerate(test):
         view.meta.update(segment=0, crop=crop)

@@ -99,7 +99,9 @@ def test_every_and_limit(tmp_path: Path):
     source = write_record3d(tmp_path / "a.r3d", 7)
     summary = import_recording(source, tmp_path / "out", ImportOptions(every=3, limit=2), quiet)
     assert sorted(path.name for path in (tmp_path / "out/depth").iterdir()) == ["000000.png", "000003.png"]
-    assert (summary.found, summary.missing) == (7, 0) and "fps 10" in summary.flags
+    assert (summary.found, summary.missing) == (7, 0) and "fps" not in summary.flags
+    times = FolderSource(tmp_path / "out", unit="clips", depth_scale=1000.0, calibration="calibration.json")[0].times
+    assert times is not None and times.at([0, 1, 2]).tolist() == pytest.approx([0, 0.1, 0.2], abs=1e-6)
 
 
 def test_damaged_frames_are_counted_and_listed(tmp_path: Path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.kinect_files import write_kinect
 from helpers.phases_in_memory import MODEL, NAMES, SIDE, arguments, first_stage
@@ -99,21 +101,54 @@ def test_depth_changes_what_is_seen(root: Path) -> None:
     assert not np.allclose(both.clips[0].clipwise, alone.clips[0].clipwise, atol=1e-5)
 
 
-def test_a_clip_without_a_frame_is_told_and_the_rest_is_read(trained: Path, root: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_depth_that_is_missing_is_a_hole_and_a_clip_without_any_is_told(
+    trained: Path, root: Path, tmp_path: Path
+) -> None:
+    """Frame 4 is missing and 6 is there; of 8 and 10 both are torn."""
     shutil.copytree(root, tmp_path / "data")
-    (tmp_path / "data/a/depth/000005.png").write_bytes(b"torn")
-    (tmp_path / "data/a/depth/000004.png").write_bytes(b"torn")
+    depth = tmp_path / "data/a/depth"
+    (depth / "000004.png").unlink()
+    (depth / "000008.png").write_bytes(b"torn")
+    (depth / "000010.png").write_bytes(b"torn")
     detector = ActionDetector.from_pretrained(trained)
     videos = find_deep_videos(tmp_path / "data", OPTIONS)
     found = detector.detect_source(*videos["a"])
-    assert [clip.readable for clip in found.clips] == [True, False, True, True]
-    assert [(stretch.start, stretch.stop) for stretch in found.unreadable] == [(4, 8)]
+    assert [clip.readable for clip in found.clips] == [True, True, False, True]
+    assert [(stretch.start, stretch.stop) for stretch in found.unreadable] == [(8, 12)]
+    (note,) = found.notes
+    assert note.startswith("the depth of 1 of 6 frames read is missing or damaged: it is a hole; the first: ")
+    whole = detector.detect_source(*find_deep_videos(root, OPTIONS)["a"])
+    assert np.array_equal(found.clips[0].clipwise, whole.clips[0].clipwise)
+    assert not np.array_equal(found.clips[1].clipwise, whole.clips[1].clipwise)
+    holes = Image.fromarray(np.zeros_like(np.asarray(Image.open(depth / "000006.png"))))
+    holes.save(depth / "000004.png")
+    again = detector.detect_source(*find_deep_videos(tmp_path / "data", OPTIONS)["a"])
+    assert np.array_equal(again.clips[1].clipwise, found.clips[1].clipwise), "as a map without a measurement"
+    assert not again.notes
     for path in (tmp_path / "data/b/depth").iterdir():
         path.write_bytes(b"torn")
     with pytest.raises(CorruptFileError, match="no clip of it can be read"):
         detector.detect_source(*videos["b"])
+
+
+def test_a_clip_whose_depth_is_missing_is_seen_by_rgb_alone(
+    trained: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(root, tmp_path / "data")
+    for number in range(4, 8):
+        (tmp_path / f"data/a/depth/{number:06d}.png").unlink()
+    words = ["--model", str(trained), "--video", str(tmp_path / "data"), "--depth", "--output", str(tmp_path / "out")]
+    words += ["--device", "cpu", "--options", *(f"{name}={value}" for name, value in OPTIONS.items())]
+    assert detect_actions.main(words) == 0
+    said, rows = capsys.readouterr().err, (tmp_path / "out/a_clips.csv").read_text(encoding="utf-8")
+    readable = [row["readable"] for row in csv.DictReader(rows.splitlines())]
+    sees_rgb = "rgb" in ActionDetector.from_pretrained(trained).model.task_inputs
+    if sees_rgb:
+        assert readable == ["1"] * 4
+        assert "a: the depth of 2 of 8 frames read is missing or damaged: they are holes" in said
+    else:
+        assert readable == ["1", "0", "1", "1"]
+        assert "no frame of the clip has depth, and the model sees nothing else: no depth for a/000004" in said
 
 
 def test_what_does_not_go_together_is_refused(trained: Path, root: Path, tmp_path: Path, capsys: Any) -> None:

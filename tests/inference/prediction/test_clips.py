@@ -128,6 +128,32 @@ def test_depth_beside_the_videos_where_there_is_any(tmp_path: Path) -> None:
     ), "depth tells in this model"
 
 
+def test_frames_whose_depth_is_missing_or_torn_are_holes(tmp_path: Path) -> None:
+    """As maps of zeros, which is what no measurement is stored as; the clip is of frames 2, 4, 6 and 8."""
+    model = save_rgbd(tmp_path / "model", "rgb", "depth")
+    videos = [write_video(tmp_path / f"in/v{n}.mp4", 12, size=(48, 60)) for n in range(2)]
+    maps = save_depth(tmp_path / "maps/v0", 12)
+    (tmp_path / "maps/v0/004.png").unlink()
+    (tmp_path / "maps/v0/006.png").write_bytes(b"torn")
+    save_depth(tmp_path / "maps/v1", 12)
+    for number in (2, 4, 6, 8):
+        (tmp_path / f"maps/v1/{number:03d}.png").unlink()
+    summary = run(model, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps", save=["classes"])
+    assert not summary.skipped
+    (line,) = (line for line in summary.lines if line.startswith("With measured depth: 2 videos."))
+    assert "Of their clips, the depth of 6 of 8 frames read is missing or damaged: they are holes" in line
+    rows, middle = rows_of(tmp_path / "out/classes.csv"), [2, 4, 6, 8]
+    maps[[4, 6]] = 0
+    for name, depth in (("v0", maps), ("v1", None)):
+        found = {int(row["class_id"]): float(row["probability"]) for row in rows if row["input"] == name}
+        shares = expected_shares(model, videos[int(name[1])], middle, depth)
+        assert [found[n] for n in range(3)] == pytest.approx(shares, abs=1e-5), name
+    alone = save_rgbd(tmp_path / "alone", "depth")
+    summary = run(alone, tmp_path / "in", tmp_path / "out2", depth=tmp_path / "maps", save=["classes"])
+    assert [Path(file.path).name for file in summary.skipped] == ["v1.mp4"]
+    assert "no frame of its clips has depth" in summary.skipped[0].reason
+
+
 def test_a_model_of_depth_alone_needs_it(tmp_path: Path) -> None:
     model = save_rgbd(tmp_path / "model", "depth")
     video = write_video(tmp_path / "in/v.mp4", 12, size=(48, 60))

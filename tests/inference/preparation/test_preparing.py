@@ -19,6 +19,7 @@ from helpers.preparations import assert_same_items, file_bytes, keys_of, prepare
 from helpers.ranks import ForkedRanks
 from m33d_hf.data.files.skips import read_skipped
 from m33d_hf.data.prepared.encoding import read_size
+from m33d_hf.data.sample import holes_of
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.hub.source import HubSource
@@ -132,6 +133,29 @@ def test_unreadable_items_are_listed_and_counted(tmp_path: Path) -> None:
     assert keys_of(HubSource(tmp_path / "out")) == expected
     with pytest.raises(DataError, match="max_bad_fraction"):
         prepared(source, tmp_path / "strict", max_bad_fraction=0.0)
+
+
+def test_clips_with_frames_without_depth_are_written_whole(tmp_path: Path) -> None:
+    """Frames 8 to 15 are written together, and none of them has depth that can be read."""
+    root = write_frames(tmp_path / "in", 20)
+    (root / "depth/2.png").unlink()
+    for number in range(8, 16):
+        (root / f"depth/{number}.png").write_bytes(b"torn")
+    source = FolderSource(root, depth_unit="mm", unit="clips")
+    summary = prepared(source, tmp_path / "out")
+    assert summary.rows == 20 and not summary.skipped
+    assert "of clips, the depth of 9 of 20 frames read is missing or damaged: they are holes" in summary.describe()
+    again = HubSource(tmp_path / "out", unit="clips")[0]
+    holes = [2, *range(8, 16)]
+    for frames in (range(20), [1, 2, 3], [7, 8, 9]):
+        sample, whole = again.read(frames), source[0].read(frames)
+        assert sample.rgb is not None and np.array_equal(sample.rgb, whole.rgb)
+        assert sample.depth is not None and np.array_equal(sample.depth, whole.depth, equal_nan=True)
+        empty = [number for number, values in zip(frames, sample.depth, strict=True) if bool(values.isnan().all())]
+        assert empty == [number for number in frames if number in holes]
+    assert [hole.place for hole in holes_of(again.read([7, 8, 9]))] == [1, 2]
+    nothing = again.read([8, 9])
+    assert nothing.depth is None and nothing.rgb is not None
 
 
 @pytest.mark.parametrize(

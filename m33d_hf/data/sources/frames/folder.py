@@ -29,7 +29,7 @@ from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice
 from m33d_hf.data.sources.frames.video_layouts import with_video_frames
 from m33d_hf.errors import ConfigError, DataError
 
-_HOW_TO_FIX = (
+HOW_TO_FIX = (
     "Expected, for example, color/7.jpg + depth/7.png (+ label/7.png), at the root or in a folder per sequence, or "
     "frame-000007.color.jpg + frame-000007.depth.png. Otherwise name them with --data.options: rgb=FOLDER "
     "depth=FOLDER, patterns such as rgb='*_left.png' depth='*_disp.png' (in one folder or in a folder per modality; "
@@ -78,7 +78,8 @@ class FolderSource(FrameSource):
             classes are numbered anew.
         palette: which colour is which class in colour-coded labels: a file or its content, see
             `palettes.read_palette`; its order is that of the classes.
-        require_depth: drop (and list) frames without depth; false keeps them as RGB-only samples.
+        require_depth: drop (and list) frames without depth; false keeps them as RGB-only samples. In clips of a
+            sequence where at least half of the frames have depth, the others stay, and are holes.
         require_labels: drop (and list) frames without labels, where labels are read.
         every: keep every k-th frame of a sequence.
         min_frames: with `clips`, drop (and list) shorter sequences; None takes `clip_length`.
@@ -157,6 +158,11 @@ class FolderSource(FrameSource):
         asked = json.dumps([str(root.absolute()), chosen, sorted(required), association])
         found = remembered(f"frames {asked}", lambda: find_frames(listing, chosen, required, association or "none"))
         sequences, unpaired, notes = found[0], list(found[1]), list(found[2])  # which this split adds to
+        if unit == "clips" and "depth" in required and unpaired:
+            wider = f"frames of clips {asked}"
+            spare = required - {"depth"}
+            whole = remembered(wider, lambda: find_frames(listing, chosen, spare, association or "none")[0])
+            sequences, unpaired = with_holes(sequences, whole, unpaired)
         super().__init__(
             root,
             sequences,
@@ -212,7 +218,7 @@ def find_frames(
     associations = find_associations(listing, association)
     covered = []
     for file in associations:
-        found, missing = rows_of_association(listing, file, list(chosen))
+        found, missing = rows_of_association(listing, file, list(chosen), required)
         rows.update(found)
         unpaired += missing
         covered.append(PurePosixPath(file).parent)
@@ -237,12 +243,29 @@ def find_frames(
         unpaired += [entry for entry in leftovers if entry.path not in kept]
     complete = {name: row for name, row in rows.items() if required <= set(row)}
     if not complete:
-        fix = _naming(listing, chosen, required) or f"{readable_suffixes(chosen)}\n{_HOW_TO_FIX}"
+        fix = _naming(listing, chosen, required) or f"{readable_suffixes(chosen)}\n{HOW_TO_FIX}"
         raise DataError(
             f"no frame under {listing.root} has {' and '.join(sorted(required)) or 'RGB or depth'}. "
             f"{''.join(f'{note}. ' for note in notes)}{_unlike(unpaired)}Found:\n{listing.summary()}\n{fix}"
         )
     return _in_sequences(complete), unpaired, notes
+
+
+def with_holes(
+    sequences: Sequences, every: Sequences, unpaired: Sequence[Unpaired]
+) -> tuple[Sequences, list[Unpaired]]:
+    """Sequences of clips with the frames that lack depth, which are holes; and the files that are still not used.
+
+    Where most frames lack it, depth was recorded at another rate: those that have it stay alone.
+
+    Args:
+        sequences: frames that have depth.
+        every: all frames, of these sequences and others.
+        unpaired: files that `sequences` do not use.
+    """
+    found = {key: every[key] if 2 * len(frames) >= len(every[key]) else frames for key, frames in sequences.items()}
+    used = {file for frames in found.values() for frame in frames for file in frame.files.values()}
+    return found, [entry for entry in unpaired if entry.path not in used]
 
 
 def _naming(listing: Listing, chosen: dict[str, str], required: set[str]) -> str:

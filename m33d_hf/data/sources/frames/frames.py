@@ -23,19 +23,20 @@ from m33d_hf.data.files.files import size_and_orientation
 from m33d_hf.data.labels.census import LabelFiles
 from m33d_hf.data.labels.labels import LabelRules, check_label_files
 from m33d_hf.data.options import choose
-from m33d_hf.data.plural import agree
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.remembering import remembered
-from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sample import HOLES, RGBDSample
 from m33d_hf.data.source import Source, Unpaired
 from m33d_hf.data.sources.frames.calibrations import check_calibrated, check_calibrated_frame
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
+from m33d_hf.data.sources.frames.recorded_times import recorded_table, recorded_times
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, select_split
 from m33d_hf.data.sources.frames.validation import split_by_validation
 from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window, thin_out
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
-from m33d_hf.errors import CorruptFileError
+from m33d_hf.errors import CorruptFileError, DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.modeling.video_times_m33d import FrameTimes, times_of
 
@@ -49,12 +50,21 @@ _STAMP_DIGITS = 9
 
 @dataclass(frozen=True)
 class FrameSequence:
-    """A `VideoHandle` over frames on disk; one frame is an image."""
+    """A `VideoHandle` over frames on disk; one frame is an image.
+
+    Attributes:
+        key: stable name.
+        frames: the files of each, in order.
+        reader: of them.
+        fps: frames per second, evenly; None where that is not known, or the times of frames are.
+        recorded: the table of times of an imported recording, None without.
+    """
 
     key: str
     frames: tuple[Frame, ...]
     reader: FrameReader = field(repr=False)
     fps: float | None = None
+    recorded: Path | None = None
 
     @property
     def length(self) -> int:
@@ -68,7 +78,10 @@ class FrameSequence:
 
     @property
     def times(self) -> FrameTimes | None:
-        """When each frame was taken, if no frame rate is given and the names of all files are timestamps in seconds."""
+        """When each frame was taken, if no frame rate is given: by the table of its recording, or by the names of all
+        files where these are timestamps in seconds."""
+        if self.fps is None and self.recorded is not None and self.length > 1:
+            return recorded_times(self.recorded, [frame.rgb or frame.depth or "" for frame in self.frames])
         stems = [PurePosixPath(frame.rgb or frame.depth or "").stem for frame in self.frames]
         if self.fps is not None or not all("." in stem and is_number(stem) for stem in stems):
             return None
@@ -76,8 +89,32 @@ class FrameSequence:
         ascending = all(before < after for before, after in pairwise(stamps))
         return times_of(stamps, Fraction(1, 10**_STAMP_DIGITS), None) if ascending and len(stamps) > 1 else None
 
+    @property
+    def reading_rules(self) -> dict[str, Any]:
+        """How the files are read: plain values, for features that are stored."""
+        reader = self.reader
+        return {
+            "align": reader.align,
+            "orientation": reader.orientation,
+            "depth": None if reader.depth_spec is None else reader.depth_spec.to_dict(),
+            "calibration": None if reader.calibration is None else reader.calibration.to_dict(),
+        }
+
+    @property
+    def missing_depth(self) -> list[int]:
+        """Frames of a clip without depth, where others have it: they are holes."""
+        return [i for i, frame in enumerate(self.frames) if frame.depth is None] if self._may_lack_depth else []
+
+    @property
+    def _may_lack_depth(self) -> bool:
+        """Whether single frames may lack depth: a picture has it or has it not."""
+        return self.length > 1 and self.reader.depth_spec is not None and self.has_depth
+
     def read(self, indices: Sequence[int]) -> RGBDSample:
-        """Read the given frames; see `FrameReader.read` for what it raises."""
+        """Read the given frames; see `FrameReader.read` for what it raises.
+
+        A frame of several whose depth is missing or damaged is a hole, which meta tells (`holes_of`).
+        """
         return self.read_maps(indices, None)
 
     def read_maps(self, indices: Sequence[int], maps: Collection[str] | None) -> RGBDSample:
@@ -93,7 +130,11 @@ class FrameSequence:
         numbers = ",".join(str(int(index)) for index in indices)
         key = self.key if self.length == 1 else f"{self.key}[{numbers}]"
         meta = {"frames": [frame.key for frame in chosen], "root": str(self.reader.root)}
-        return self.reader.read(chosen if maps is None else self.reader.narrowed(chosen, maps), key, meta)
+        read = chosen if maps is None else self.reader.narrowed(chosen, maps)
+        sample = self.reader.read(read, key, meta, self._may_lack_depth)
+        if maps is not None and "depth" not in maps:
+            sample.meta.pop(HOLES, None)  # depth was read for its size alone, or not at all
+        return sample
 
 
 class FrameSource(Source):
@@ -179,7 +220,9 @@ class FrameSource(Source):
             if unit != "clips":
                 self.sequences += [FrameSequence(frame.key, (frame,), reader) for frame in part]
             elif part:
-                self.sequences.append(FrameSequence(key, tuple(part), reader, rate))
+                recorded = None if rate is not None else self._table_of(sequence)
+                self.sequences.append(FrameSequence(key, tuple(part), reader, rate, recorded))
+        notes += describe_missing_depth(self.sequences)
         if self.groups() is None:
             self.group_word = "clips" if unit == "clips" else "images"
         self._check_some(sequences)
@@ -202,6 +245,11 @@ class FrameSource(Source):
         """Frames per second where none are stated."""
         return None
 
+    def _table_of(self, sequence: str) -> Path | None:
+        """Times of the frames of an imported recording, which may be the root itself."""
+        folder = self.root / sequence
+        return recorded_table(folder if folder.is_dir() else self.root)
+
     def _reader_of(self, sequence: str) -> FrameReader:
         found = None if self.detection is None else self.detection.of_sequence(sequence)
         spec, check = (None, None) if found is None else (found.spec, found.check)
@@ -213,7 +261,7 @@ class FrameSource(Source):
         """Sizes and labels of some frames, spread from first to last, before anything is trained."""
         frames = [frame for sequence in sequences.values() for frame in sequence]
         for key, calibration in self.calibrations.items():
-            for frame in sequences[key][:1]:
+            for frame in [frame for frame in sequences[key] if frame.depth is not None][:1]:
                 check_calibrated_frame(self.root, frame, self._sizes(frame), calibration, self.depth_spec)
         self._check_orientations([frames[i] for i in spread_indices(len(frames), _CHECKED_ORIENTATIONS)])
         chosen = [frames[i] for i in spread_indices(len(frames), _CHECKED_FRAMES)]
@@ -302,6 +350,32 @@ class FrameSource(Source):
                     size = path.stat().st_size if path.is_file() else -1
                     state.update(f"\n {file} {size}".encode("utf-8", "surrogatepass"))
         return state.hexdigest()
+
+
+def describe_missing_depth(videos: Sequence[Any]) -> list[str]:
+    """A sentence on the frames of clips and videos whose depth is known to be missing; none without any.
+
+    Args:
+        videos: handles with `missing_depth`, and others, which do not know.
+    """
+    missing: dict[str, list[int]] = {}
+    frames = 0
+    for video in videos:
+        try:
+            found = getattr(video, "missing_depth", ())
+            if video.length > 1 and getattr(video, "has_depth", False):
+                frames += video.length
+        except DataError:
+            continue  # told where it is read
+        if found:
+            missing[video.key] = found
+    if not missing:
+        return []
+    count, first = sum(map(len, missing.values())), next(iter(missing))
+    return [
+        f"the depth of {count} of {plural(frames, 'frame')} is missing, and counts as a hole: in "
+        f"{plural(len(missing), 'sequence')}, the first: {first}, frame {missing[first][0]}"
+    ]
 
 
 def _depth_files(sequences: Sequences) -> dict[str, list[str]]:

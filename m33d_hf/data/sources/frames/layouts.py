@@ -11,7 +11,7 @@ import os
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path, PurePosixPath
@@ -301,10 +301,16 @@ def find_associations(listing: Listing, association: str) -> list[str]:
 
 
 def rows_of_association(
-    listing: Listing, association: str, wanted: Sequence[str]
+    listing: Listing, association: str, wanted: Sequence[str], required: Collection[str] | None = None
 ) -> tuple[dict[str, dict[str, str]], list[Unpaired]]:
-    """Frames that an association file names: name -> files that exist; lines with a missing file are returned as
-    leftovers."""
+    """Frames that an association file names: name -> files that exist; missing files are returned as leftovers.
+
+    Args:
+        listing: the files that there are.
+        association: the file that names pairs.
+        wanted: modalities to read.
+        required: those that a frame needs; None: all that its line names.
+    """
     folder = PurePosixPath(association).parent
     present = listing.by_composed_name()
     rows: dict[str, dict[str, str]] = {}
@@ -314,7 +320,8 @@ def rows_of_association(
         files = {name: present.get(composed(file), file) for name, file in named.items()}
         absent = [file for file in named.values() if composed(file) not in present]
         missing += [Unpaired(file, f"named in {association} but missing") for file in absent]
-        if absent or not files:
+        files = {name: file for name, file in files.items() if composed(file) in present}
+        if (absent and not (required and set(required) <= files.keys())) or not files:
             continue
         first = PurePosixPath(next(files[name] for name in ("rgb", "depth", "labels") if name in files))
         name = (folder / strip_modality(first.stem)).as_posix()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from m33d_hf.data.depth.checks import DepthCheck
 from m33d_hf.data.depth.registration import register_depth
 from m33d_hf.data.files.files import load_channels, load_map, load_rgb, size_and_orientation
 from m33d_hf.data.labels.labels import LabelRules
-from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sample import HOLES, Hole, RGBDSample
 from m33d_hf.data.sources.frames.orientation import as_the_picture_lies
-from m33d_hf.data.sources.videos.frames import read_video_frames, video_frame_size
-from m33d_hf.errors import DataError
+from m33d_hf.data.sources.videos.frames import is_video_frame, read_video_frames, video_frame_size, video_of
+from m33d_hf.errors import CorruptFileError, DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec, resize_depth
 from m33d_hf.modeling.preprocessing_m33d import resize_rgb
 
@@ -47,6 +48,17 @@ class Frame:
         return {name: file for name, file in known.items() if file is not None} | dict(self.others)
 
 
+@dataclass
+class DecodedFrame:
+    """The maps of one frame before they are brought to one size, and why its depth cannot be read."""
+
+    rgb: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    others: dict[str, torch.Tensor] = field(default_factory=dict)
+    damage: CorruptFileError | None = None
+
+
 @dataclass(frozen=True)
 class FrameReader:
     """Reads frames into samples: units, labels and sizes are settled here and not later.
@@ -69,18 +81,29 @@ class FrameReader:
     depth_check: DepthCheck | None = None
     calibration: Calibration | None = None
 
-    def read(self, frames: Sequence[Frame], key: str, meta: dict[str, Any]) -> RGBDSample:
+    def read(self, frames: Sequence[Frame], key: str, meta: dict[str, Any], holes: bool = False) -> RGBDSample:
         """Read `frames` (all with the same modalities) as one sample of T = len(frames).
 
+        Args:
+            frames: what to read.
+            key: of the sample.
+            meta: of the sample.
+            holes: the frames are those of a clip, of which single ones may lack depth or have it damaged: it is NaN
+                there, and None if no frame has it; meta tells the places (`holes_of`).
+
         Raises:
-            CorruptFileError: a file that cannot be decoded, or depth in a different unit from the rest.
+            CorruptFileError: a file that cannot be decoded, or depth in a different unit from the rest; with `holes`,
+                depth of which nothing can be decoded.
             DepthUnitError: a whole folder of depth in a different unit.
             DataError: sizes that differ within a frame (with `refuse`) or between frames, or a calibrated picture that
                 EXIF says to turn; LabelError for labels.
             ConfigError: the calibration of pictures of another size.
         """
         pictures = read_video_frames(self.root, [frame.rgb for frame in frames])
-        maps = [self._read_frame(frame, pictures) for frame in frames]
+        decoded = [self._decoded(frame, pictures, holes) for frame in frames]
+        if holes:
+            meta = meta | self._told_holes(frames, decoded)
+        maps = [self._aligned(frame, each) for frame, each in zip(frames, decoded, strict=True)]
         stacked: dict[str, torch.Tensor | None] = {}
         others = dict.fromkeys(name for frame in frames for name, _ in frame.others)
         for name in ("rgb", "depth", "labels", *others):
@@ -96,6 +119,26 @@ class FrameReader:
         return RGBDSample(
             key=key, rgb=stacked["rgb"], depth=stacked["depth"], segmentation=stacked["labels"], meta=meta
         )
+
+    def _told_holes(self, frames: Sequence[Frame], decoded: Sequence[DecodedFrame]) -> dict[str, Any]:
+        """Fill the depth of the frames of a clip that lack it with NaN; what meta says of them.
+
+        Raises:
+            CorruptFileError: some is damaged, and none can be read.
+        """
+        depths = [each.depth for each in decoded if each.depth is not None]
+        damaged = [each.damage for each in decoded if each.damage is not None]
+        if damaged and not depths:
+            raise damaged[0]
+        found: list[Hole] = []
+        for place, (frame, each) in enumerate(zip(frames, decoded, strict=True)):
+            if each.damage is not None:
+                found.append(Hole(place, each.damage.path, each.damage.reason, True))
+            elif each.depth is None:
+                found.append(Hole(place, str(self.root / sequence_of(frame)), f"no depth for {frame.key}", False))
+            if each.depth is None and depths:
+                each.depth = torch.full_like(depths[0], math.nan)
+        return {HOLES: tuple(found)} if found else {}
 
     def narrowed(self, frames: Sequence[Frame], maps: Collection[str]) -> Sequence[Frame]:
         """The frames without the files of maps that are not named; all files if no RGB or depth would be left.
@@ -119,8 +162,9 @@ class FrameReader:
         ]
         return kept if any(frame.rgb or frame.depth for frame in kept) else frames
 
-    def _read_frame(self, frame: Frame, pictures: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor | None]:
-        rgb = depth = labels = None
+    def _decoded(self, frame: Frame, pictures: Mapping[str, np.ndarray], holes: bool) -> DecodedFrame:
+        """The maps of a frame as they are stored, upright, depth in metres and registered."""
+        found = DecodedFrame()
         lies, size = 1, (0, 0)
         if frame.rgb is not None:
             if frame.rgb in pictures:
@@ -129,39 +173,54 @@ class FrameReader:
                 pixels, lies = load_rgb(self.root / frame.rgb)
             size = (pixels.shape[0], pixels.shape[1])
             # As decoded, pixel by pixel: resizing reads that faster than planes, which would cost a copy first.
-            rgb = torch.from_numpy(pixels).permute(2, 0, 1)
-
-        def read(file: str) -> np.ndarray:
-            values, own = load_map(self.root / file)
-            if own != 1:
-                return values
-            return as_the_picture_lies(values, self.root / file, lies, size, self.orientation)
-
-        others = {}
+            found.rgb = torch.from_numpy(pixels).permute(2, 0, 1)
         for name, file in frame.others:
             values, own = load_channels(self.root / file)
             if own == 1:
                 values = as_the_picture_lies(values, self.root / file, lies, size, self.orientation)
-            others[name] = as_modality(values)
+            found.others[name] = as_modality(values)
         if frame.depth is not None and self.depth_spec is not None:
-            path = self.root / frame.depth
-            stored = read(frame.depth)
-            metres = self.depth_spec.decode(stored)
-            if self.depth_check is not None:
-                self.depth_check.require(path, stored, metres)
-            if self.calibration is not None:
-                refuse_turned(self.root, frame, lies)
-                pair = f"{frame.key} under {self.root}"
-                self.calibration.require_sizes(size if rgb is not None else None, metres.shape[:2], pair)
-                metres = register_depth(metres, self.calibration)
-            depth = torch.from_numpy(metres)[None]
+            try:
+                found.depth = self._depth(frame, frame.depth, self.depth_spec, lies, size)
+            except CorruptFileError as error:
+                if not holes:
+                    raise
+                found.damage = error
         if frame.labels is not None and self.label_rules is not None:
             path = self.root / frame.labels
             ids = self.label_rules.read(path)
             if lies != 1 and size_and_orientation(path)[2] == 1:
                 ids = as_the_picture_lies(ids, path, lies, size, self.orientation)
-            labels = torch.from_numpy(ids)
-        return self.aligned(frame, rgb, depth, labels, others)
+            found.labels = torch.from_numpy(ids)
+        return found
+
+    def _depth(self, frame: Frame, file: str, spec: DepthSpec, lies: int, size: tuple[int, int]) -> torch.Tensor:
+        """(1, h, w) float32 of a frame's depth, registered where there is a calibration.
+
+        Args:
+            frame: whose depth it is.
+            file: of its depth.
+            spec: what its values mean.
+            lies: EXIF's orientation of the picture.
+            size: (height, width) of the picture, (0, 0) without one.
+        """
+        path = self.root / file
+        stored, own = load_map(path)
+        if own == 1:
+            stored = as_the_picture_lies(stored, path, lies, size, self.orientation)
+        metres = spec.decode(stored)
+        if self.depth_check is not None:
+            self.depth_check.require(path, stored, metres)
+        if self.calibration is not None:
+            refuse_turned(self.root, frame, lies)
+            pair = f"{frame.key} under {self.root}"
+            self.calibration.require_sizes(size if frame.rgb is not None else None, metres.shape[:2], pair)
+            metres = register_depth(metres, self.calibration)
+        return torch.from_numpy(metres)[None]
+
+    def _aligned(self, frame: Frame, found: DecodedFrame) -> dict[str, torch.Tensor | None]:
+        """The maps of a frame at one size."""
+        return self.aligned(frame, found.rgb, found.depth, found.labels, found.others)
 
     def aligned(
         self,
@@ -200,6 +259,12 @@ class FrameReader:
             labels = nearest[0, 0].to(labels.dtype)
         placed = {name: resize_depth(values, size) for name, values in others.items()}
         return {"rgb": rgb, "depth": depth, "labels": labels, **placed}
+
+
+def sequence_of(frame: Frame) -> str:
+    """The folder of a frame's picture, or the recording that holds it."""
+    file = frame.rgb or frame.depth or ""
+    return video_of(file) if is_video_frame(file) else PurePosixPath(file).parent.as_posix()
 
 
 def as_modality(values: np.ndarray) -> torch.Tensor:

@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections import defaultdict
 
+from m33d_hf.data.depth.holes import frames_without_partner
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sources.frames.layouts import Columns, Listing, find_columns
 from m33d_hf.data.sources.frames.pairing import modality_of
@@ -18,9 +19,6 @@ from m33d_hf.modeling.video_times_m33d import frames_lost_at_the_end
 logger = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"\d+")
-# A recorder may lose a frame or two at the end of one of its files; more is another clock.
-_SHARE_WITHOUT_PARTNER = 0.02
-_FRAMES_WITHOUT_PARTNER = 3
 
 
 def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns, list[str]]:
@@ -77,7 +75,7 @@ def with_video_frames(listing: Listing, chosen: dict[str, str]) -> tuple[Columns
 
 def _require_same_clock(video: str, count: int, numbers: dict[int, str], lost: float) -> None:
     """Refuse depth whose numbers are not those of the video's frames, with those `lost` where it was cut short."""
-    allowed = max(_FRAMES_WITHOUT_PARTNER, round(_SHARE_WITHOUT_PARTNER * count))
+    allowed = frames_without_partner(count)
     if not -allowed <= max(numbers) + 1 - count <= allowed + lost:
         raise DataError(
             f"{video} has {plural(count, 'frame')}, but the depth beside it has "

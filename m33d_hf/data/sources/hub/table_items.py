@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from m33d_hf.data.prepared.encoding import decode_stored_map
-from m33d_hf.data.sample import RGBDSample
-from m33d_hf.errors import DataError
+from m33d_hf.data.sample import HOLES, Hole, RGBDSample
+from m33d_hf.errors import CorruptFileError, DataError
 
 if TYPE_CHECKING:
     from m33d_hf.data.sources.hub.table_source import TableSource
@@ -72,7 +73,7 @@ class TableHandle:
 
         Raises:
             IndexError: a frame outside the item. CorruptFileError: a row that cannot be read or decoded.
-            DataError: frames of several sizes, or some of which lack a map.
+            DataError: frames of several sizes, or some of which lack a map other than depth, which is a hole there.
         """
         return self.read_maps(indices, None)
 
@@ -84,7 +85,11 @@ class TableHandle:
         table, decoder = self.source.rows, self.source.decoder
         numbers = [self.rows[index] for index in indices]
         values = table.read(numbers, decoder.needed(maps))
-        frames = [decoder.maps(row, self._where(number), maps) for row, number in zip(values, numbers, strict=True)]
+        frames: list[dict[str, torch.Tensor]] = []
+        holes: list[Hole] = []
+        for place, (row, number) in enumerate(zip(values, numbers, strict=True)):
+            frames.append(self._maps(row, number, maps, place, holes))
+        self._fill_depth(frames, holes)
         stacked = {name: self._stack(name, frames) for name, _ in decoder.columns.of_maps(maps)}
         label = values[0].get(decoder.columns.label) if decoder.columns.label is not None else None
         places = ",".join(str(int(index)) for index in indices)
@@ -94,12 +99,45 @@ class TableHandle:
             depth=stacked.get("depth"),
             segmentation=stacked.get("segmentation"),
             label=None if label is None else int(label),
-            meta={"rows": numbers},
+            meta={"rows": numbers, **({HOLES: tuple(holes)} if holes else {})},
         )
         return self._one_size(sample)
 
     def _where(self, row: int) -> Path:
         return self.source.where(row)
+
+    def _maps(
+        self, row: Mapping[str, Any], number: int, maps: Collection[str] | None, place: int, holes: list[Hole]
+    ) -> dict[str, torch.Tensor]:
+        """The maps of a row; a frame of a clip whose depth cannot be decoded has none, and is added to `holes`."""
+        decoder, where = self.source.decoder, self._where(number)
+        names = [name for name, _ in decoder.columns.of_maps(maps)]
+        if self.length == 1 or "depth" not in names:
+            return decoder.maps(row, where, maps)
+        others = [name for name in names if name != "depth"]
+        found = decoder.maps(row, where, others) if others else {}
+        try:
+            depth = decoder.maps(row, where, ["depth"])
+        except CorruptFileError as error:
+            depth = {}
+            holes.append(Hole(place, error.path, error.reason, True))
+        else:
+            if not depth:
+                holes.append(Hole(place, self.key, f"no depth in row {where.name}", False))
+        return found | depth
+
+    def _fill_depth(self, frames: Sequence[dict[str, torch.Tensor]], holes: list[Hole]) -> None:
+        """NaN where frames of a clip lack depth that others have.
+
+        Raises:
+            CorruptFileError: some is damaged, and none can be decoded.
+        """
+        depths = [maps["depth"] for maps in frames if "depth" in maps]
+        damaged = [hole for hole in holes if hole.damaged]
+        if not depths and damaged:
+            raise CorruptFileError(damaged[0].path, damaged[0].reason)
+        for hole in holes if depths else ():
+            frames[hole.place]["depth"] = torch.full_like(depths[0], math.nan)
 
     def _stack(self, name: str, frames: Sequence[Mapping[str, torch.Tensor]]) -> torch.Tensor | None:
         parts = [maps[name] for maps in frames if name in maps]

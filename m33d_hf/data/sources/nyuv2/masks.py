@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from m33d_hf.data.files.files import load_map
-from m33d_hf.data.sources.frames.reading import Frame, FrameReader
+from m33d_hf.data.sources.frames.reading import DecodedFrame, Frame, FrameReader
 from m33d_hf.errors import DataError
 
 
@@ -23,10 +22,10 @@ class MaskedFrameReader(FrameReader):
 
     masks: Mapping[str, str] = field(default_factory=dict)
 
-    def _read_frame(self, frame: Frame, pictures: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor | None]:
-        maps = super()._read_frame(frame, pictures)
+    def _aligned(self, frame: Frame, found: DecodedFrame) -> dict[str, torch.Tensor | None]:
+        maps = super()._aligned(frame, found)
         depth = maps["depth"]
-        if frame.depth is None or depth is None:
+        if frame.depth is None or depth is None or found.damage is not None:
             return maps
         path = self.root / self.masks[frame.depth]
         valid = load_map(path).values > 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -210,6 +211,11 @@ class PhaseSource(Source):
     def clips(self, video: int) -> list[ClipSpan]:
         """All clips of video number `video`, in order, unlabelled ones included."""
         return cut_clips(self.videos[video].phases, self.clip_span, self.clip_stride)
+
+    def files(self, video: int) -> Iterable[tuple[str, Path]]:
+        """(name that does not depend on where the data lies, path) of every file that video number `video` is read
+        from; none where there are no files."""
+        return ()
 
     def __len__(self) -> int:
         return len(self.videos) if self.unit == "videos" else len(self._items)

@@ -63,13 +63,20 @@ def find_cases(root: Path, cameras: str | None, files: Mapping[str, str]) -> tup
         return _by_folder(files), []
     if "*" in cameras:
         return _by_suffix(cameras, files), []
-    path = next((place for place in stated_places(root, cameras) if place.is_file()), None)
+    path = table_of_cameras(root, cameras)
     if path is None:
         raise ConfigError(
             f"cameras is {cameras!r}: pass folder (the videos of a folder show one case), a suffix with * for the "
             "camera (_cam*), or a CSV file with the columns case, camera, video, offset, under the root or elsewhere"
         )
     return _by_table(path, files)
+
+
+def table_of_cameras(root: Path, cameras: str | None) -> Path | None:
+    """The file that the option `cameras` names; None if it names none."""
+    if cameras is None or cameras == FOLDER or "*" in cameras:
+        return None
+    return next((place for place in stated_places(root, cameras) if place.is_file()), None)
 
 
 def _by_folder(files: Mapping[str, str]) -> Cases:

@@ -14,8 +14,9 @@ from m33d_hf.data.files.data_set_tables import stated_places
 from m33d_hf.data.plural import plural
 from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.source import Unpaired
-from m33d_hf.data.sources.frames.folder import ROOT_SEQUENCE, FolderSource
+from m33d_hf.data.sources.frames.folder import HOW_TO_FIX, ROOT_SEQUENCE, FolderSource
 from m33d_hf.data.sources.frames.layouts import list_files
+from m33d_hf.data.sources.frames.recorded_times import is_recorded_table
 from m33d_hf.data.sources.phases.annotations import (
     FORMATS,
     Annotation,
@@ -212,17 +213,26 @@ def _frame_folders(folder: Path, options: VideoOptions) -> FoundVideos:
         max_depth=depth.max_depth,
         align=options.align,
         orientation=options.orientation,
-        require_depth=options.require_depth,
+        require_depth=False,  # no frame goes missing with its depth: annotations count them
         fps=options.fps,
         calibration=options.calibration,
     )
     videos = {}
+    without = [sequence.key for sequence in source.sequences if not sequence.has_depth] if options.require_depth else []
+    if without and len(without) == len(source.sequences):
+        raise DataError(
+            f"require_depth is set, but no depth was found beside the frames of {folder}. "
+            f"Found:\n{list_files(folder).summary()}\n{HOW_TO_FIX}"
+        )
     for sequence in source.sequences:
+        if sequence.key in without:
+            continue
         frames = [file for frame in sequence.frames for file in (frame.rgb, frame.depth) if file is not None]
         videos[sequence.key] = FoundVideo(sequence, FileList(folder, tuple(frames)))
     names = {key: key for key in videos}
+    unpaired = [*source.unpaired, *(Unpaired(key, "it has no depth") for key in without)]
     notes = [f"{plural(len(videos), 'folder')} of frames in {folder.name}", *source.notes]
-    return FoundVideos(videos, source.depth_spec, names, list(source.unpaired), notes)
+    return FoundVideos(videos, source.depth_spec, names, unpaired, notes)
 
 
 @dataclass
@@ -246,7 +256,11 @@ class FoundAnnotations:
 
 
 def find_annotations(
-    root: Path, keys: Sequence[str], annotations: str = "auto", options: AnnotationOptions | None = None
+    root: Path,
+    keys: Sequence[str],
+    annotations: str = "auto",
+    options: AnnotationOptions | None = None,
+    known: Path | None = None,
 ) -> FoundAnnotations:
     """Read all annotation files and pair them with videos by name.
 
@@ -260,6 +274,7 @@ def find_annotations(
         annotations: a folder or file (relative to the root or absolute), "none", or "auto": `phase_annotations/` and
             the like where present, else files beside the videos that bear their names.
         options: as for `read_annotations`.
+        known: a file that may lie among them and is something else, such as the table of cameras.
 
     Raises:
         DataError: a missing file, two that claim one video, or content that cannot be read (see `read_annotations`).
@@ -268,6 +283,7 @@ def find_annotations(
         return FoundAnnotations()
     options = options or AnnotationOptions()
     base, files, strict = _annotation_files(root, annotations)
+    files = [file for file in files if base / file != known and not is_recorded_table(base / file)]
     found = FoundAnnotations()
     claims: dict[str, list[Path]] = {}
     tables: list[Path] = []

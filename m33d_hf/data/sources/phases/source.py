@@ -21,6 +21,7 @@ from m33d_hf.data.options import choose
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
 from m33d_hf.data.source import Unpaired
+from m33d_hf.data.sources.frames.frames import describe_missing_depth
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import missing_entries, select_split
 from m33d_hf.data.sources.phases.alignment import (
@@ -33,8 +34,9 @@ from m33d_hf.data.sources.phases.alignment import (
 )
 from m33d_hf.data.sources.phases.annotations import AnnotationOptions
 from m33d_hf.data.sources.phases.base import PhaseSource, PhaseVideo
-from m33d_hf.data.sources.phases.cameras import Camera, Cases, find_cases
+from m33d_hf.data.sources.phases.cameras import Camera, Cases, find_cases, table_of_cameras
 from m33d_hf.data.sources.phases.files import (
+    FileList,
     FoundAnnotations,
     FoundVideo,
     FoundVideos,
@@ -171,7 +173,7 @@ class PhasesSource(PhaseSource):
         files = {key: found.names[key] for key in found.videos}
         cases, unlisted = find_cases(self.root, cameras, files)
         keys = dict.fromkeys([*found.videos, *cases])
-        labels = find_annotations(self.root, list(keys), annotations, reading)
+        labels = find_annotations(self.root, list(keys), annotations, reading, table_of_cameras(self.root, cameras))
         self.notes: list[str] = list(found.notes)
         self.incomplete: dict[str, str] = {}
         self.unpaired: list[Unpaired] = [*found.unpaired, *labels.unpaired, *unlisted]
@@ -365,6 +367,7 @@ class PhasesSource(PhaseSource):
                 f"{plural(len(uneven), 'video')} {agree(len(uneven), 'has', 'have')} a variable frame rate, such as "
                 f"{uneven[0]}: presentation times are used"
             )
+        self._tell(describe_missing_depth([video.handle for video in laid.values()]))
         self._tell_incomplete()
         if tails:
             self.notes.append(f"the ends of {plural(len(tails), 'video')} are not annotated; the first: {tails[0]}")
@@ -392,6 +395,10 @@ class PhasesSource(PhaseSource):
         if how == "error":
             raise DataError(f"{what}. With --data.options.on_unpaired=list they are left out")
         logger.warning("%s", what)
+
+    def files(self, video: int) -> FileList:
+        """See the base class: the video or its frames, and its depth."""
+        return self._files[self.videos[video].key]
 
     def digest(self) -> str:
         """Digest of names and sizes of all files, depth rules, phases and clip rules; the place of the root and times

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sample import HOLES, Hole, RGBDSample
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.depth_m33d import resize_depth
 from m33d_hf.modeling.video_reading_m33d import (
@@ -36,14 +36,24 @@ VIDEO_SUFFIXES = (
 class DepthFrames(Protocol):
     """Depth of a video, frame by frame (`m33d_hf.data.depth.maps.DepthMaps`)."""
 
-    def require_length(self, num_frames: int, video: object) -> None:
-        """Raise a DataError unless there are as many maps as frames."""
+    def of_video(self, num_frames: int, video: object) -> DepthFrames:
+        """The maps of a video with so many frames; raises a DataError where they are those of other frames."""
+
+    @property
+    def reading_rules(self) -> dict[str, Any]:
+        """How stored values and numbers of frames are understood: plain values."""
 
     def require_upright(self, orientations: Sequence[int], picture: tuple[int, int], maps: torch.Tensor) -> None:
         """Raise a DataError where maps of pictures that their file says to turn may not be upright."""
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
-        """Return (T, 1, h, w) float32, NaN where invalid."""
+        """Return (T, 1, h, w) float32, NaN where invalid; raises a DataError for a frame that is not there."""
+
+    def read_clip(self, indices: Sequence[int]) -> tuple[torch.Tensor | None, list[Hole]]:
+        """As `read`, NaN for frames that are not there, which are told; None where none is."""
+
+    def missing(self, num_frames: int) -> list[int]:
+        """The frames that are known to be missing, of the maps that `of_video` gave."""
 
 
 @lru_cache(maxsize=16384)
@@ -129,6 +139,23 @@ class VideoFile:
         found = self.info.lacks
         return restated(found, self.length, self.stated_fps) if self.stated_fps else found
 
+    @property
+    def reading_rules(self) -> dict[str, Any]:
+        """How the files are read: plain values, for features that are stored; raises as `info` does."""
+        rules = {} if self.depth is None else self.depth.reading_rules
+        return {"reader": self.info.backend, **rules}
+
+    @property
+    def missing_depth(self) -> list[int]:
+        """Frames whose depth is known to be missing; raises as `info` does.
+
+        Raises:
+            DataError: depth of another number of frames.
+        """
+        if self.depth is None or self.info.num_frames == 1:
+            return []
+        return self.depth.of_video(self.info.num_frames, self.file).missing(self.info.num_frames)
+
     def forwards(self) -> ForwardFile:
         """A handle on the same video, to be closed, for who reads it from front to back."""
         return ForwardFile(**{each.name: getattr(self, each.name) for each in fields(VideoFile)})
@@ -142,12 +169,13 @@ class VideoFile:
 
         Returns:
             rgb (T, 3, H, W) uint8; with depth also depth (T, 1, H, W), resized to the picture without mixing valid
-            depth with holes; label; meta with path, frames and fps.
+            depth with holes, NaN for frames whose depth is missing or damaged, None where all are missing; label; meta
+            with path, frames, fps and, where there are any, those without depth (`holes_of`).
 
         Raises:
             IndexError: a frame outside the video.
-            CorruptFileError: a frame that cannot be decoded.
-            DataError: depth of another number of frames.
+            CorruptFileError: a frame that cannot be decoded, or no depth of a clip that can.
+            DataError: depth of another number of frames, or none where RGB is not read.
         """
         return self.read_maps(indices, None).align()
 
@@ -163,6 +191,7 @@ class VideoFile:
         held = {"rgb"} if self.depth is None else {"rgb", "depth"}
         wanted = held if maps is None else held & set(maps) or held
         rgb = depth = None
+        holes: list[Hole] = []
         for number in numbers:
             if not 0 <= number < info.num_frames:
                 raise IndexError(f"{self.file}: frame {number} of a video of {info.num_frames} frames")
@@ -170,18 +199,30 @@ class VideoFile:
             # As decoded, pixel by pixel: resizing reads that faster than planes, and a copy of a clip costs as much.
             rgb = torch.from_numpy(self._pictures(numbers, info)).permute(0, 3, 1, 2)
         if self.depth is not None and "depth" in wanted:
-            self.depth.require_length(info.num_frames, self.file)
-            depth = self.depth.read(numbers)
-            folder = info.backend == "frames"
-            orientations = frame_orientations(self.file, numbers) if folder else [info.orientation] * len(numbers)
-            self.depth.require_upright(orientations, (info.height, info.width), depth)
+            depth, holes = self._read_depth(self.depth, info, numbers)
             if rgb is None:
+                if depth is None:
+                    raise CorruptFileError(holes[0].path, holes[0].reason)
                 depth = resize_depth(depth, (info.height, info.width))
         listing = ",".join(map(str, numbers))
         key = self.key if info.num_frames == 1 else f"{self.key}[{listing}]"
         meta: dict[str, Any] = {"path": str(self.file), "frames": numbers, "fps": self.fps}
+        if holes:
+            meta[HOLES] = tuple(holes)
         aligned = depth is None or depth.shape[-2:] == (info.height, info.width)
         return RGBDSample(key=key, rgb=rgb, depth=depth, label=self.label, meta=meta, aligned=aligned)
+
+    def _read_depth(
+        self, depth: DepthFrames, info: VideoInfo, numbers: Sequence[int]
+    ) -> tuple[torch.Tensor | None, list[Hole]]:
+        """(T, 1, h, w) at the size in which depth is stored, and the frames of a clip without it."""
+        maps = depth.of_video(info.num_frames, self.file)
+        found, holes = maps.read_clip(numbers) if info.num_frames > 1 else (maps.read(numbers), [])
+        if found is not None:
+            folder = info.backend == "frames"
+            orientations = frame_orientations(self.file, numbers) if folder else [info.orientation] * len(numbers)
+            maps.require_upright(orientations, (info.height, info.width), found)
+        return found, holes
 
 
 @dataclass(frozen=True)

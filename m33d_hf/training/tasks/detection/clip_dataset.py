@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -11,9 +12,9 @@ from torch.utils.data import Dataset
 
 from m33d_hf.data.files.skips import SkippedFile, unreadable
 from m33d_hf.data.loader.loading import Transform
-from m33d_hf.data.sample import ForwardHandle, RGBDSample, VideoHandle, read_sample
+from m33d_hf.data.sample import HOLES, ForwardHandle, Hole, RGBDSample, VideoHandle, holes_of, read_sample
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseClip, PhaseSource
-from m33d_hf.errors import DataError, DepthUnitError, LabelError
+from m33d_hf.errors import CorruptFileError, DataError, DepthUnitError, LabelError
 from m33d_hf.training.tasks.detection.features import ClipRule
 
 # Frames that are held as they were decoded: of a video that is opened for them, and of one that stays open.
@@ -26,10 +27,6 @@ class ClipRow(NamedTuple):
     video: int
     clip: int
     span: ClipSpan
-
-
-Maps = tuple[Tensor | None, Tensor | None]
-"""RGB (3, H, W) and depth (1, H, W) of a frame at the model's size, None for what is not wanted."""
 
 
 class ClipDataset(Dataset[RGBDSample]):
@@ -51,7 +48,7 @@ class ClipDataset(Dataset[RGBDSample]):
     ) -> None:
         self.source, self.rule, self.transform, self.maps = source, rule, transform, tuple(maps)
         self._opened: _Opened | None = None
-        self._frames: dict[int, Maps] = {}
+        self._frames: dict[int, _Frame] = {}
 
     def close(self) -> None:
         """Close the video that is open; reading opens it again."""
@@ -63,7 +60,7 @@ class ClipDataset(Dataset[RGBDSample]):
         """Read one clip; errors that concern the whole data set are raised."""
         clip = PhaseClip(self.source.videos[row.video].handle, row.span)
         try:
-            sample = read_sample(clip, self.rule.frames(clip.length), self.maps)
+            sample = self._with_what_is_seen(read_sample(clip, self.rule.frames(clip.length), self.maps))
         except (DepthUnitError, LabelError):
             raise
         except (DataError, OSError) as error:
@@ -71,8 +68,8 @@ class ClipDataset(Dataset[RGBDSample]):
             frames = f"frames {row.span.start} to {row.span.stop - 1}"
             skipped = SkippedFile(f"{found.path} ({frames})", found.reason, clip.key)
             return RGBDSample(clip.key, meta={"row": row, "skipped": skipped})
-        seen = self._prepared(sample)
-        return RGBDSample(clip.key, rgb=seen.rgb, depth=seen.depth, meta={"row": row})
+        seen, meta = self._prepared(sample), {"row": row, HOLES: holes_of(sample)}
+        return RGBDSample(clip.key, rgb=seen.rgb, depth=seen.depth, meta=meta)
 
     def __getitems__(self, rows: Sequence[ClipRow]) -> list[RGBDSample]:
         """Read the clips of a batch, all of one video."""
@@ -89,12 +86,14 @@ class ClipDataset(Dataset[RGBDSample]):
         except (DataError, OSError):
             return [self[row] for row in rows]  # which says what is wrong with which of them
         if whole is not None:
-            seen = self._prepared(whole)
-            self._frames.update((number, _frame(seen, place)) for place, number in enumerate(numbers))
+            seen, holes = self._prepared(whole), {hole.place: hole for hole in holes_of(whole)}
+            self._frames.update(
+                (number, _frame(seen, place, holes.get(place))) for place, number in enumerate(numbers)
+            )
         samples = [self._clip(row, clip) for row, clip in zip(rows, clips, strict=True)]
         if self.rule.clip_stride < self.rule.span:  # clips overlap; of those to come, none begins earlier
             first = rows[-1].span.start
-            self._frames = {number: maps for number, maps in self._frames.items() if number > first}
+            self._frames = {number: frame for number, frame in self._frames.items() if number > first}
         else:
             self._frames.clear()
         return samples
@@ -118,9 +117,22 @@ class ClipDataset(Dataset[RGBDSample]):
         return self._opened
 
     def _clip(self, row: ClipRow, numbers: Sequence[int]) -> RGBDSample:
-        rgb, depth = zip(*(self._frames[number] for number in numbers), strict=True)
+        frames = [self._frames[number] for number in numbers]
+        holes = [frame.hole._replace(place=place) for place, frame in enumerate(frames) if frame.hole is not None]
+        if len(holes) == len(frames) and ("rgb" not in self.maps or any(hole.damaged for hole in holes)):
+            return self[row]  # which says what is wrong
         key = PhaseClip(self.source.videos[row.video].handle, row.span).key
-        return RGBDSample(key, rgb=_stacked(rgb), depth=_stacked(depth), meta={"row": row})
+        rgb = [frame.rgb for frame in frames if frame.rgb is not None]
+        meta = {"row": row, HOLES: tuple(holes)}
+        return RGBDSample(key, rgb=torch.stack(rgb) if rgb else None, depth=_stacked_depth(frames), meta=meta)
+
+    def _with_what_is_seen(self, sample: RGBDSample) -> RGBDSample:
+        """The sample, which has something that the model sees."""
+        if sample.depth is None and "rgb" not in self.maps:
+            holes = holes_of(sample)
+            path, reason = (holes[0].path, holes[0].reason) if holes else (sample.key, "the recording has no depth")
+            raise CorruptFileError(path, f"no frame of the clip has depth, and the model sees nothing else: {reason}")
+        return sample
 
     def _prepared(self, sample: RGBDSample) -> RGBDSample:
         seen = self.transform(sample)
@@ -137,11 +149,23 @@ class _Opened(NamedTuple):
     stays: bool
 
 
-def _frame(sample: RGBDSample, place: int) -> Maps:
-    return (None if sample.rgb is None else sample.rgb[place], None if sample.depth is None else sample.depth[place])
+class _Frame(NamedTuple):
+    """RGB (3, H, W) and depth (1, H, W) at the model's size, None for what is not wanted or not there."""
+
+    rgb: Tensor | None
+    depth: Tensor | None
+    hole: Hole | None
 
 
-def _stacked(maps: Sequence[Tensor | None]) -> Tensor | None:
-    """(T, ...) of the maps of frames; None where one has none."""
-    found = [each for each in maps if each is not None]
-    return torch.stack(found) if len(found) == len(maps) else None
+def _frame(sample: RGBDSample, place: int, hole: Hole | None) -> _Frame:
+    rgb, depth = (None if maps is None else maps[place] for maps in (sample.rgb, sample.depth))
+    return _Frame(rgb, depth, hole)
+
+
+def _stacked_depth(frames: Sequence[_Frame]) -> Tensor | None:
+    """(T, 1, H, W); a frame is NaN where only others of its clip have depth."""
+    known = next((frame.depth for frame in frames if frame.depth is not None), None)
+    if known is None:
+        return None
+    hole = torch.full_like(known, math.nan)
+    return torch.stack([hole if frame.depth is None else frame.depth for frame in frames])

@@ -31,6 +31,7 @@ from m33d_hf.training.tasks.detection.feature_dataset import check_known_phases,
 from m33d_hf.training.tasks.detection.feature_extraction import FeatureExtractor, bad_clips, weights_digest
 from m33d_hf.training.tasks.detection.features import FeatureStore
 from m33d_hf.training.tasks.detection.first_stage import clip_rule, known_phases
+from m33d_hf.training.tasks.detection.freshness import is_fresh, reading_rules
 from m33d_hf.training.tasks.task_inputs import check_depth_is_there
 
 
@@ -210,7 +211,7 @@ def planned_features(
         ConfigError: the folder holds features of another origin.
     """
     store = _store(args, model, share, inputs, write=False)
-    return None if store.missing(share.keys) else store
+    return store if all(is_fresh(store, share.source, number) for number in share.videos) else None
 
 
 def extracted_features(
@@ -254,7 +255,7 @@ def extracted_features(
     if state.is_main_process and problems:
         append_skipped(Path(args.output_dir) / FILE_NAME, problems)
     ledger = SkipLedger(Path(args.output_dir) / FILE_NAME, data.max_bad_fraction, total)
-    ledger.files = {problem.path: problem for problem in problems}
+    ledger.files = {problem.path: problem for problem in problems if not problem.is_used}
     ledger.check(bad, total)
     return store
 
@@ -280,6 +281,7 @@ def feature_provenance(args: RunArguments, model: M33DForVideoActionDetection, s
         "classes": list(known_phases(config)),
         "feature_size": int(config.hidden_size),
         "source": {"name": source.name, "digest": source.digest()},
+        "reading": reading_rules(source),
         "clip": clip_rule(args, config).to_dict(),
         "image": {
             "size": list(config.image_height_width),

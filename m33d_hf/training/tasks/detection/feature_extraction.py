@@ -23,12 +23,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from m33d_hf.data.clock import clock
-from m33d_hf.data.files.skips import SkipLedger, SkippedFile
+from m33d_hf.data.depth.holes import HoleCount
+from m33d_hf.data.files.skips import SkipLedger, SkippedFile, hole_entry
 from m33d_hf.data.loader.loading import Transform
 from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.loader.task_inputs import stacked_depth
 from m33d_hf.data.loader.workers import stop_workers
-from m33d_hf.data.plural import plural
+from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.progress import SECONDS_BETWEEN_LINES, Progress, Say
 from m33d_hf.data.sample import RGBDSample
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseSource
@@ -40,6 +41,7 @@ from m33d_hf.training.processes.guards import exit_code, handled
 from m33d_hf.training.tasks.detection.cameras import camera_clips
 from m33d_hf.training.tasks.detection.clip_dataset import ClipDataset, ClipRow
 from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore, VideoFeatures
+from m33d_hf.training.tasks.detection.freshness import is_fresh, stamp_of
 
 # A rank that has finished waits for the others this long; the default of half an hour is less than one long video.
 PATIENCE = timedelta(days=7)
@@ -55,6 +57,15 @@ _COMPUTING_FIELDS = (
     "position_embedding_resize",
     "position_grid",
     "modalities",
+    "use_cls_token",
+    "num_register_tokens",
+    "global_token",
+    "encoder_sharing",
+    "encoder_modalities",
+    "encoder_norm",
+    "encoder_final_norm",
+    "joint_encoding",
+    "head_norm",
 )
 _DEPTH_FIELDS = ("task_inputs", "task_fusion", "depth_standardization", "depth_standardization_scope")
 
@@ -139,12 +150,18 @@ class FeatureExtractor:
         """
         group = _waiting_group()
         share = videos[self.rank :: self.world_size]
-        todo = [number for number in share if not self.store.is_whole(source.videos[number].key)]
+        todo = [number for number in share if not is_fresh(self.store, source, number, write=True)]
+        self._tell_changed([key for number in todo if self.store.is_whole(key := source.videos[number].key)])
         if todo:
             with handled(_leave):
                 self._extract(source, todo)
         _wait(group)
         return len(todo)
+
+    def _tell_changed(self, keys: Sequence[str]) -> None:
+        if keys and self.say is not None:
+            what = f"{plural(len(keys), 'video')} {agree(len(keys), 'has', 'have')} other files than when"
+            self.say(f"{what} features were extracted, and {agree(len(keys), 'is', 'are')} read again: {keys[0]}")
 
     def _extract(self, source: PhaseSource, todo: Sequence[int]) -> None:
         spans = {number: camera_clips(source, number) for number in todo}
@@ -157,6 +174,7 @@ class FeatureExtractor:
         loader = self._loader(dataset, batches)
         current: _Growing | None = None
         seen = done = 0
+        holes = HoleCount()
         try:
             with self._ahead(loader) as read:
                 for samples in read:
@@ -172,6 +190,7 @@ class FeatureExtractor:
                     progress.report(f"video {done + 1} of {len(todo)} ({current.key})")
                     if current.complete:
                         self.store.write(current.finish(self.precision))
+                        holes.merge(current.video.holes)
                         current = None
                         done += 1
         finally:
@@ -179,7 +198,8 @@ class FeatureExtractor:
             dataset.close()
         if self.say is not None:
             unread = f", {plural(ledger.bad, 'clip')} unreadable" if ledger.bad else ""
-            self.say(f"features of {plural(done, 'video')} extracted in {clock(progress.elapsed)}{unread}")
+            lacking = f"; {words}" if (words := holes.words()) else ""
+            self.say(f"features of {plural(done, 'video')} extracted in {clock(progress.elapsed)}{unread}{lacking}")
 
     def _ahead(self, loader: DataLoader[Any]) -> AbstractContextManager[Iterable[Any]]:
         """Without workers a thread reads the next batch while the model has this one."""
@@ -260,6 +280,8 @@ class _Growing:
         self.key = video.key
         self.seen = 0
         self.problems: dict[int, SkippedFile] = {}
+        self.holes: dict[int, HoleCount] = {}
+        files = stamp_of(source.files(number))  # before they are read: what changes meanwhile is read again
         self.video = VideoFeatures(
             video.key,
             video.handle.length,
@@ -270,6 +292,7 @@ class _Growing:
             torch.tensor([span.stop for span in spans], dtype=torch.int64),
             torch.from_numpy(labels),
             torch.zeros(count, dtype=torch.bool),
+            files=files,
         )
 
     def add(self, samples: Sequence[RGBDSample], encoded: tuple[Tensor, Tensor]) -> None:
@@ -280,6 +303,9 @@ class _Growing:
             self.video.features[place], self.video.clip_logits[place] = encoded
             self.video.valid[place] = True
         self.problems |= {s.meta["row"].clip: s.meta["skipped"] for s in samples if not _is_read(s)}
+        for sample in samples:
+            self.holes[sample.meta["row"].clip] = found = HoleCount()
+            found.add_sample(sample)
         self.seen += len(samples)
 
     @property
@@ -298,7 +324,10 @@ class _Growing:
                 f"{self.key}: its features are not finite with train.precision={precision}; use bf16 or no, and check "
                 "the weights of init_from"
             )
+        # Batches need not come in order, see `dealt_batches`.
         self.video.problems = [self.problems[clip] for clip in sorted(self.problems)]
+        for clip in sorted(self.holes):
+            self.video.holes.merge(self.holes[clip])
         return self.video
 
 
@@ -335,11 +364,15 @@ def _wait(group: dist.ProcessGroup | None) -> None:
 
 
 def bad_clips(store: FeatureStore, keys: Sequence[str]) -> tuple[int, int, list[SkippedFile]]:
-    """(unreadable clips, all clips, why) of the given videos."""
+    """(unreadable clips, all clips, why) of the given videos; of frames without depth the first of each video too,
+    which is no reason that a clip cannot be read."""
     problems: list[SkippedFile] = []
-    total = 0
+    total = bad = 0
     for key in keys:
         summary = store.summary(key)
         total += len(summary.valid)
+        bad += len(summary.problems)
         problems += summary.problems
-    return len(problems), total, problems
+        if summary.holes.first is not None:
+            problems.append(hole_entry(*summary.holes.first, key))
+    return bad, total, problems

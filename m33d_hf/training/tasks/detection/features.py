@@ -7,6 +7,7 @@ write different videos to one folder.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -20,13 +21,14 @@ import torch
 from torch import Tensor
 
 from m33d_hf.data.augmentation.views import frame_indices
+from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.files.atomic_writing import write_atomically
 from m33d_hf.data.files.sealed_json import read_sealed_json, sealed, unsealed, write_sealed_json
 from m33d_hf.data.files.skips import SkippedFile
 from m33d_hf.errors import ConfigError, CorruptFileError, MissingDependencyError, decoding, nearest_name_hint
 
 PROVENANCE = "features.json"
-VERSION = 1
+VERSION = 2  # 2: the files of every video, and how they are read, are part of what features are known by
 FORMATS = ("parquet", "safetensors")
 # Told for people; a model that was moved still has the same weights.
 UNCOMPARED = ("model",)
@@ -87,6 +89,8 @@ class VideoFeatures:
         valid: (S,) bool, False for clips that could not be read.
         problems: why, for each clip that is not valid.
         cameras: (S,) int64, by how many cameras of a case with several a clip was seen; None with one.
+        holes: frames that were read with depth, and those of them that lack it.
+        files: what was known of the video's files (`freshness.FileStamp`); None of one without files.
     """
 
     key: str
@@ -100,6 +104,8 @@ class VideoFeatures:
     valid: Tensor
     problems: list[SkippedFile] = field(default_factory=list)
     cameras: Tensor | None = None
+    holes: HoleCount = field(default_factory=HoleCount)
+    files: tuple[str, str] | None = None
 
     def notes(self) -> dict[str, Any]:
         """Everything that is not a tensor, for a file's metadata."""
@@ -109,17 +115,22 @@ class VideoFeatures:
             "length": self.length,
             "fps": self.fps,
             "problems": [list(problem) for problem in self.problems],
+            **({"holes": dataclasses.asdict(self.holes)} if self.holes.holes else {}),
+            **({"files": list(self.files)} if self.files is not None else {}),
         }
 
 
 @dataclass(frozen=True)
 class VideoSummary:
-    """Summary of a file without its features: clips, readable clips, and why the others could not be read."""
+    """Summary of a file without its features: clips, readable clips, and why the others could not be read; `holes` and
+    `files` as `VideoFeatures` has them."""
 
     key: str
     labels: Tensor
     valid: Tensor
     problems: list[SkippedFile]
+    holes: HoleCount = field(default_factory=HoleCount)
+    files: tuple[str, str] | None = None
 
 
 class FeatureStore:
@@ -217,7 +228,10 @@ class FeatureStore:
         """
         tensors, notes = self._load(key, None)
         problems = [SkippedFile(*row) for row in notes["problems"]]
-        return VideoFeatures(key, int(notes["length"]), notes["fps"], **tensors, problems=problems)
+        return VideoFeatures(
+            key, int(notes["length"]), notes["fps"], **tensors, problems=problems, holes=_holes(notes),
+            files=_files(notes),
+        )  # fmt: skip
 
     def summary(self, key: str) -> VideoSummary:
         """Read what a file says about its clips, without their features.
@@ -227,7 +241,7 @@ class FeatureStore:
         """
         tensors, notes = self._load(key, ("labels", "valid"))
         problems = [SkippedFile(*row) for row in notes["problems"]]
-        return VideoSummary(key, tensors["labels"], tensors["valid"], problems)
+        return VideoSummary(key, tensors["labels"], tensors["valid"], problems, _holes(notes), _files(notes))
 
     def _load(self, key: str, names: Sequence[str] | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         path = self.path_of(key)
@@ -238,6 +252,18 @@ class FeatureStore:
         if notes.get("key") != key:
             raise CorruptFileError(path, f"it holds the features of {notes.get('key')!r}, not of {key!r}")
         return tensors, notes
+
+
+def _holes(notes: Mapping[str, Any]) -> HoleCount:
+    """What a file says of frames without depth; nothing where none lacks it."""
+    told = notes.get("holes")
+    return HoleCount() if told is None else HoleCount(told["frames"], told["holes"], tuple(told["first"]))
+
+
+def _files(notes: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a file of features says of the files that it was made of."""
+    told = notes.get("files")
+    return None if told is None else (str(told[0]), str(told[1]))
 
 
 def _sealed_notes(video: VideoFeatures) -> str:

@@ -78,7 +78,7 @@ def check_depth_of_videos(source: PhaseSource, videos: Sequence[int], rule: Clip
 
 
 def _has_depth(source: PhaseSource, number: int, rule: ClipRule) -> bool:
-    """Whether some clip has a pixel with depth; True also where no clip can be read, which the extraction tells."""
+    """Whether some clip has a pixel with depth; True also where no frame can be read, which the extraction tells."""
     video = source.videos[number]
     if not video.may_have_depth:
         return False
@@ -92,4 +92,12 @@ def _has_depth(source: PhaseSource, number: int, rule: ClipRule) -> bool:
         read = True
         if depth is not None and bool(depth.isfinite().any()):
             return True
-    return not read
+    return not read and not _has_rgb(source, number)
+
+
+def _has_rgb(source: PhaseSource, number: int) -> bool:
+    """Whether the first frame can be read, so that only depth is missing."""
+    try:
+        return read_sample(source.videos[number].handle, [0], ("rgb",)).rgb is not None
+    except (DataError, OSError):
+        return False

@@ -190,3 +190,13 @@ def test_clips_of_one_moment_belong_to_that_of_the_first_camera(root: Path) -> N
     rows = [place for place, (key, start) in named.items() if key.startswith("op2") and start == 5]
     assert same_moments(source, rows) == {1: 0}
     assert not same_moments(PhasesSource(root / "videos", annotations=str(root / "phase_annotations"), **OPTIONS), [0])
+
+
+def test_a_table_of_cameras_beside_the_annotations_is_none_of_them(tmp_path: Path) -> None:
+    """Where both lie in the root: the table was taken for segments without a begin, and refused."""
+    for video in ("a_left", "a_right"):
+        write_video(tmp_path / f"{video}.mp4", 8)
+    (tmp_path / "a.csv").write_text("start_frame,end_frame,phase\n0,4,cut\n4,8,sew\n")
+    (tmp_path / "cameras.csv").write_text("case,camera,video\na,left,a_left.mp4\na,right,a_right.mp4\n")
+    source = PhasesSource(tmp_path, cameras="cameras.csv", clip_span=4, segment_end="exclusive")
+    assert source.cases == [[0, 1]] and source.action_names == ["cut", "sew"]

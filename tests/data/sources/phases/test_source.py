@@ -17,7 +17,7 @@ from helpers.frames_on_disk import write_frames
 from helpers.shared_data import shared
 from m33d_hf.data.depth.maps import DepthMaps
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.data.sample import read_sample
+from m33d_hf.data.sample import holes_of, read_sample
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.phases.alignment import CHOLEC80_PHASES
 from m33d_hf.data.sources.phases.source import PhasesSource
@@ -212,9 +212,17 @@ def test_depth_sidecars_of_video_files(cholec: Path, tmp_path: Path) -> None:
     assert coarse.depth is not None and coarse.depth.shape == (2, 1, 16, 32) and coarse.key == sample.key
     assert coarse.label == sample.label and torch.equal(coarse.align().depth.nan_to_num(), sample.depth.nan_to_num())
     with pytest.MonkeyPatch.context() as patch:  # training on RGB alone opens no depth
-        patch.setattr(DepthMaps, "read", None)
+        patch.setattr(DepthMaps, "read_clip", None)
         assert SampleDataset(source, num_frames=2, maps=["rgb"])[0, 1].depth is None
     assert [entry.reason for entry in source.unpaired] == ["no depth for it in depth"]
+    (tmp_path / "depth/video01/3.png").unlink()
+    lacking = _source(tmp_path, clip_span=4)
+    again = lacking[1].read([0, 3])
+    assert again.depth is not None and torch.equal(again.depth.nan_to_num(), sample.depth.nan_to_num()), "of 4 and 7"
+    holed = lacking[0].read([2, 3, 3])
+    assert [hole.place for hole in holes_of(holed)] == [1, 2] and bool(holed.depth[1:].isnan().all())  # type: ignore[index]
+    assert any(note.startswith("the depth of 1 of 20 frames is missing") for note in lacking.notes)
+    (tmp_path / "depth/video01/3.png").write_bytes((tmp_path / "depth/video01/4.png").read_bytes())
     only = _source(tmp_path, clip_span=4, require_depth=True)
     assert [video.key for video in only.videos] == ["video01"]
     plain = _source(tmp_path, clip_span=4, depth="none")

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from helpers.videos import number_in, numbered_frame, write_video
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.augmentation.transforms import EvaluationTransform, build_transform, checked_size
 from m33d_hf.data.loader.loading import SampleDataset
-from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample
+from m33d_hf.data.sample import Hole, RGBDSample, VideoHandle, read_sample
 from m33d_hf.data.sources.videos import files as video_files
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES, VideoFile, cached_info
 from m33d_hf.errors import CorruptFileError, DataError
@@ -32,12 +33,23 @@ class RampDepth:
 
     length: int
 
+    @property
+    def reading_rules(self) -> dict[str, Any]:
+        return {}
+
     def require_upright(self, orientations: object, picture: tuple[int, int], maps: torch.Tensor) -> None:
         assert len(orientations) == len(maps)
 
-    def require_length(self, num_frames: int, video: object) -> None:
+    def of_video(self, num_frames: int, video: object) -> RampDepth:
         if num_frames != self.length:
             raise DataError(f"{video} has {num_frames} frames, but its depth {self.length}")
+        return self
+
+    def missing(self, num_frames: int) -> list[int]:
+        return []
+
+    def read_clip(self, indices: Sequence[int]) -> tuple[torch.Tensor, list[Hole]]:
+        return self.read(indices), []
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         maps = torch.stack([torch.full((1, 32, 48), float(index)) for index in indices])

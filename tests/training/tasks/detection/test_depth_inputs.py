@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.frames_on_disk import write_frames
 from helpers.phases_in_memory import DeepSource, MemorySource, arguments, deep_stage, first_stage
 from m33d_hf.data.sources import SOURCES
+from m33d_hf.data.sources.phases.source import PhasesSource
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.timeline import ActionDetector
 from m33d_hf.modeling.depth_m33d import standardize_depth
 from m33d_hf.modeling.preprocessing_m33d import normalize_rgb
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection, M33DForVideoClassification
 from m33d_hf.training.run.loop import train
+from m33d_hf.training.tasks.detection.clip_dataset import ClipDataset, ClipRow
 from m33d_hf.training.tasks.detection.feature_extraction import weights_digest
-from m33d_hf.training.tasks.detection.features import FeatureStore
+from m33d_hf.training.tasks.detection.features import ClipRule, FeatureStore
 from m33d_hf.training.tasks.detection.first_stage import load_first_stage
 from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 
@@ -81,3 +84,25 @@ def test_depth_alone_and_a_detector_that_streams_pictures(tmp_path: Path) -> Non
     for use in (lambda: detector.detect(tmp_path / "video.mp4"), lambda: detector.follow(tmp_path / "video.mp4")):
         with pytest.raises(ConfigError, match=r"sees depth alone, .* use detect_source, or detect_actions\.py --depth"):
             use()
+
+
+@pytest.mark.parametrize("inputs", [("rgb", "depth"), ("depth",)], ids="+".join)
+def test_clips_read_together_are_those_read_alone(tmp_path: Path, inputs: tuple[str, ...]) -> None:
+    """Clips of two frames: whole, one missing, both missing, both torn, one torn and one missing, one torn."""
+    write_frames(tmp_path / "a", 12)
+    for frame in (2, 4, 5, 9):
+        (tmp_path / f"a/depth/{frame}.png").unlink()
+    for frame in (6, 7, 8, 11):
+        (tmp_path / f"a/depth/{frame}.png").write_bytes(b"torn")
+    source = PhasesSource(tmp_path, unit="videos", clip_span=2, fps=10, depth_scale=1000)
+    dataset = ClipDataset(source, ClipRule(2, 1, 2), lambda sample: sample, inputs)
+    rows = [ClipRow(0, number, span) for number, span in enumerate(source.clips(0))]
+    together, alone = dataset.__getitems__(rows), [dataset[row] for row in rows]
+    missing = inputs == ("depth",)
+    unreadable = [number for number, sample in enumerate(together) if "skipped" in sample.meta]
+    assert unreadable == ([2, 3, 4] if missing else [3, 4])
+    for one, other in zip(together, alone, strict=True):
+        assert one.meta == other.meta and (one.depth is None) == (other.depth is None)
+        assert one.depth is None or other.depth is None or torch.equal(one.depth.nan_to_num(), other.depth.nan_to_num())
+    counts = [len(sample.meta.get("holes", ())) for sample in together]
+    assert counts == ([0, 1, 0, 0, 0, 1] if missing else [0, 1, 2, 0, 0, 1])

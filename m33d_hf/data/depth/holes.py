@@ -1,0 +1,69 @@
+"""Counts the frames of clips whose depth is missing or damaged: they are holes, as pixels are that a sensor could not
+measure.
+
+A reader of clips leaves what it found in the sample's meta (`m33d_hf.data.sample.holes_of`); a picture of its own
+without its depth is none of these, but unpaired or unreadable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from m33d_hf.data.plural import agree, plural
+from m33d_hf.data.sample import Hole, RGBDSample, holes_of
+
+# A recorder may lose a frame or two at the end of one of its files; more is another clock.
+_SHARE_WITHOUT_PARTNER = 0.02
+_FRAMES_WITHOUT_PARTNER = 3
+
+
+@dataclass
+class HoleCount:
+    """Counts the frames of clips that were read with depth, and those of them that lack it.
+
+    Attributes:
+        frames: frames that were read, each as often as it was.
+        holes: how many of them lack depth.
+        first: one of these, by its file and what is wrong.
+    """
+
+    frames: int = 0
+    holes: int = 0
+    first: tuple[str, str] | None = None
+
+    def add(self, frames: int, holes: Iterable[Hole]) -> None:
+        """Count some frames."""
+        self.frames += frames
+        for hole in holes:
+            self.holes += 1
+            self.first = self.first or (hole.path, hole.reason)
+
+    def add_sample(self, sample: RGBDSample) -> None:
+        """Count a sample as it was read; one that never has depth counts for nothing."""
+        holes = holes_of(sample)
+        if sample.depth is not None or holes:
+            self.add(sample.num_frames, holes)
+
+    def merge(self, other: HoleCount) -> None:
+        """Add another count to this one."""
+        self.frames += other.frames
+        self.holes += other.holes
+        self.first = self.first or other.first
+
+    def words(self) -> str:
+        """A sentence; empty where nothing was missing."""
+        if self.first is None:
+            return ""
+        path, reason = self.first
+        what = f"the depth of {self.holes} of {plural(self.frames, 'frame')} read is missing or damaged"
+        return f"{what}: {agree(self.holes, 'it is a hole', 'they are holes')}; the first: {path}: {reason}"
+
+
+def frames_without_partner(count: int) -> int:
+    """How many frames at the end of a recording may lack their depth before it counts as that of other frames.
+
+    Args:
+        count: frames of its video.
+    """
+    return max(_FRAMES_WITHOUT_PARTNER, round(_SHARE_WITHOUT_PARTNER * count))

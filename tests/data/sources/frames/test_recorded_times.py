@@ -1,0 +1,89 @@
+"""Frames of imported recordings have the times of their recording, lost frames and rounding included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.frames_on_disk import write_frames
+from m33d_hf.data.sources.frames.folder import FolderSource
+from m33d_hf.data.sources.frames.frames import FrameSequence
+from m33d_hf.data.sources.phases.source import PhasesSource
+from m33d_hf.errors import CorruptFileError
+
+UNIT: dict[str, Any] = {"depth_unit": "mm"}
+
+
+def recording(root: Path, seconds: list[float | None], imported: bool = True) -> Path:
+    write_frames(root, len(seconds), rgb="color/{i:06d}.png", depth="depth/{i:06d}.png")
+    rows = [f"{number},{'' if time is None else f'{time:.9f}'}\n" for number, time in enumerate(seconds)]
+    (root / "frames.csv").write_text("number,seconds\n" + "".join(rows))
+    if imported:
+        (root / "import.json").write_text("{}")
+    return root
+
+
+def clip_of(root: Path, **options: Any) -> FrameSequence:
+    return FolderSource(root, unit="clips", **{**UNIT, **options})[0]
+
+
+def test_rounded_times_of_an_even_recording_are_even(tmp_path: Path) -> None:
+    times = clip_of(recording(tmp_path, [round(n / 30, 3) for n in range(40)])).times
+    assert times is not None and times.starts is None and times.fps == 30.0
+
+
+def test_lost_frames_leave_a_hole_in_time(tmp_path: Path) -> None:
+    seconds = [n / 10 for n in (0, 1, 2, 9, 10, 11)]
+    times = clip_of(recording(tmp_path / "a", [2.0 + each for each in seconds])).times
+    assert times is not None and times.at(range(6)).tolist() == pytest.approx(seconds)
+    stated = FolderSource(tmp_path, unit="clips", fps=10.0, **UNIT)[0]
+    assert stated.times is None and stated.fps == 10.0, "a rate that is stated is even"
+
+
+def test_windows_and_frames_that_are_gone_keep_their_times(tmp_path: Path) -> None:
+    root = recording(tmp_path, [n / 10 for n in range(12)])
+    for kind in ("color", "depth"):
+        (root / kind / "000004.png").unlink()
+    windows = FolderSource(root, unit="clips", clip_length=5, **UNIT)
+    assert len(windows) == 2
+    first, second = windows[0].times, windows[1].times
+    assert first is not None and first.at([0, 3, 4]).tolist() == pytest.approx([0, 0.3, 0.5])
+    assert second is not None and second.at([0, 1]).tolist() == pytest.approx([0, 0.1])
+
+
+@pytest.mark.parametrize("seconds", [[0.0, None, 0.2], [0.0, 0.2, 0.1]])
+def test_times_that_are_not_known_are_none(tmp_path: Path, seconds: list[float | None]) -> None:
+    assert clip_of(recording(tmp_path, seconds)).times is None
+
+
+def test_only_tables_of_recordings_count(tmp_path: Path) -> None:
+    assert clip_of(recording(tmp_path / "other", [0.0, 0.1, 0.2], imported=False)).times is None
+    root = recording(tmp_path / "torn", [0.0, 0.1, 0.2])
+    (root / "frames.csv").write_text("number,seconds\nx,y\n")
+    with pytest.raises(CorruptFileError, match=r"frames\.csv: is no table of frames and seconds"):
+        assert clip_of(root).times
+
+
+def test_annotations_in_seconds_go_by_the_times_of_the_recording(tmp_path: Path) -> None:
+    recording(tmp_path / "or1", [n / 10 for n in (0, 1, 2, 3, 14, 15, 16, 17)])
+    (tmp_path / "or1.csv").write_text("start_seconds,end_seconds,phase\n0,1.0,cut\n1.0,1.8,sew\n")
+    source = PhasesSource(tmp_path, clip_span=4, depth_scale=1000)
+    assert source.action_names == ["cut", "sew"]
+    assert source.videos[0].phases.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert not [entry for entry in source.unpaired if "frames.csv" in entry.path], "which is no annotation"
+
+
+def test_a_recording_needs_depth_and_a_frame_does_not(tmp_path: Path) -> None:
+    recording(tmp_path / "a", [n / 10 for n in range(6)])
+    recording(tmp_path / "b", [n / 10 for n in range(6)])
+    for number in range(1, 6):
+        (tmp_path / f"a/depth/{number:06d}.png").unlink()
+    for file in (tmp_path / "b/depth").iterdir():
+        file.unlink()
+    source = PhasesSource(tmp_path, unit="videos", require_depth=True, depth_scale=1000)
+    assert [video.key for video in source.videos] == ["a"] and source.videos[0].handle.length == 6
+    assert ("b", "it has no depth") in [(entry.path, entry.reason) for entry in source.unpaired]
+    assert np.isnan(source[0].read(range(6)).depth[1:].numpy()).all()  # type: ignore[index]
