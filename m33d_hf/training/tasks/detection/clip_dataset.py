@@ -87,9 +87,7 @@ class ClipDataset(Dataset[RGBDSample]):
             return [self[row] for row in rows]  # which says what is wrong with which of them
         if whole is not None:
             seen, holes = self._prepared(whole), {hole.place: hole for hole in holes_of(whole)}
-            self._frames.update(
-                (number, _frame(seen, place, holes.get(place))) for place, number in enumerate(numbers)
-            )
+            self._frames.update((number, _frame(seen, place, holes.get(place))) for place, number in enumerate(numbers))
         samples = [self._clip(row, clip) for row, clip in zip(rows, clips, strict=True)]
         if self.rule.clip_stride < self.rule.span:  # clips overlap; of those to come, none begins earlier
             first = rows[-1].span.start
@@ -163,8 +161,8 @@ def _frame(sample: RGBDSample, place: int, hole: Hole | None) -> _Frame:
 
 
 def _stacked_depth(frames: Sequence[_Frame]) -> Tensor | None:
-    """(T, 1, H, W); a frame is NaN where only others of its clip have depth."""
-    known = next((frame.depth for frame in frames if frame.depth is not None), None)
+    """(T, 1, H, W), NaN in frames that are holes; None for a clip that has no depth at all."""
+    known = next((frame.depth for frame in frames if frame.depth is not None and frame.hole is None), None)
     if known is None:
         return None
     hole = torch.full_like(known, math.nan)
