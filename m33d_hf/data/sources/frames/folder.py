@@ -79,7 +79,8 @@ class FolderSource(FrameSource):
         palette: which colour is which class in colour-coded labels: a file or its content, see
             `palettes.read_palette`; its order is that of the classes.
         require_depth: drop (and list) frames without depth; false keeps them as RGB-only samples. In clips of a
-            sequence where at least half of the frames have depth, the others stay, and are holes.
+            sequence where at least half of the frames have depth, the others stay, and are holes; a window none of
+            whose frames has depth is left out (and listed).
         require_labels: drop (and list) frames without labels, where labels are read.
         every: keep every k-th frame of a sequence.
         min_frames: with `clips`, drop (and list) shorter sequences; None takes `clip_length`.
@@ -181,6 +182,7 @@ class FolderSource(FrameSource):
             windows=windows,
             clip_stride=clip_stride,
             calibrations=find_calibrations(root, sequences, calibration, notes),
+            require_depth="depth" in required,
         )
 
 

@@ -34,7 +34,7 @@ from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, 
 from m33d_hf.data.sources.frames.recorded_times import recorded_table, recorded_times
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, select_split
 from m33d_hf.data.sources.frames.validation import split_by_validation
-from m33d_hf.data.sources.frames.windows import cut_windows, sequence_of_window, thin_out
+from m33d_hf.data.sources.frames.windows import cut_windows, leave_out_blind, sequence_of_window, thin_out
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
 from m33d_hf.errors import CorruptFileError, DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec
@@ -176,6 +176,7 @@ class FrameSource(Source):
         windows: int | None = None,
         clip_stride: int | None = None,
         calibrations: Mapping[str, Calibration] | None = None,
+        require_depth: bool = False,
     ) -> None:
         all_depth = _depth_files(sequences)
         sequences, how = self._of_split(root, sequences, split)
@@ -210,6 +211,8 @@ class FrameSource(Source):
         parts: Mapping[str, Sequence[Frame]] = sequences
         if unit == "clips":
             parts = cut_windows(sequences, clip_length, windows, notes, clip_stride)
+            if require_depth:
+                parts = leave_out_blind(parts, unpaired, notes)
         self.sequences: list[FrameSequence] = []
         self._sequence_of: list[str] = []
         rate = self._rate(sequences) if fps is None else fps

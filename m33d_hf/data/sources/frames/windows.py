@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Sequence, Sized
 from itertools import pairwise
 
 from m33d_hf.data.options import choose
@@ -110,6 +110,22 @@ def cut_windows(
             f"{agree(short, 'its', 'their')} last frame is repeated"
         )
     return parts
+
+
+def leave_out_blind(
+    windows: Mapping[str, Sequence[Frame]], unpaired: list[Unpaired], notes: list[str]
+) -> dict[str, Sequence[Frame]]:
+    """The windows of which some frame has depth; the others go to `unpaired` and are named in a note."""
+    blind = [key for key, frames in windows.items() if not any(frame.depth for frame in frames)]
+    if blind:
+        unpaired += [Unpaired(key, "no frame of the window has depth") for key in blind]
+        more = f" and {len(blind) - _NAMED} more" if len(blind) > _NAMED else ""
+        notes.append(
+            f"left out, because none of {agree(len(blind), 'its', 'their')} frames has depth: "
+            f"{plural(len(blind), 'window')}, {', '.join(blind[:_NAMED])}{more} (--data.options.require_depth false "
+            "keeps what has RGB alone)"
+        )
+    return {key: frames for key, frames in windows.items() if key not in set(blind)}
 
 
 def _overlapping(

@@ -151,3 +151,21 @@ def test_what_needs_depth_takes_another_clip(tmp_path: Path) -> None:
     assert "no frame of the clip b[0,1,2,3] has depth: the recording has no depth" in entry.reason
     both = SampleDataset(source, **kinds)[0, 1]
     assert isinstance(both, RGBDSample) and both.depth is None and both.rgb is not None, "RGB alone where that is seen"
+
+
+@pytest.mark.parametrize(("stride", "left"), [(None, ["a@0", "a@8"]), (2, ["a@0", "a@2", "a@6", "a@8"])])
+def test_windows_without_any_depth_are_left_out_before_anything_is_read(
+    tmp_path: Path, stride: int | None, left: list[str]
+) -> None:
+    spoil(write_frames(tmp_path / "a", 12), [4, 5, 6, 7])
+    options = {"unit": "clips", "clip_length": 4, "clip_stride": stride, **UNIT}
+    source = FolderSource(tmp_path, **options)
+    assert [source[number].key for number in range(len(source))] == left
+    assert [(entry.path, entry.reason) for entry in source.unpaired] == [("a@4", "no frame of the window has depth")]
+    said = [note for note in source.notes if "left out" in note]
+    assert len(said) == 1 and "none of its frames has depth: 1 window, a@4" in said[0]
+    for number in range(len(source)):
+        depth = source[number].read(range(4)).depth
+        assert depth is not None and bool(depth.isfinite().any())
+    with_rgb_alone = FolderSource(tmp_path, **options, require_depth=False)
+    assert len(with_rgb_alone) == len(left) + 1 and not with_rgb_alone.unpaired
