@@ -193,8 +193,10 @@ def check_first_samples(
     batch: dict[str, Any] = task.build_collator(args, model, train)([dataset[row] for row in rows])
     keys = batch.get("meta", {}).get("keys", [])
     if not keys:
+        skipped = batch.get("meta", {}).get("skipped", [])
+        why = f" The first: {skipped[0].path}: {skipped[0].bare_reason}" if skipped else ""
         raise DataError(
-            f"None of the first {plural(len(rows), 'sample')} can be read; check --data.root and the file format."
+            f"None of the first {plural(len(rows), 'sample')} can be read; check --data.root and the file format.{why}"
         )
     shapes = [f"{name} {tuple(value.shape)}" for name, value in batch.items() if hasattr(value, "shape")]
     first = ", ".join(map(str, dict.fromkeys(keys)))  # views of one video share its key

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.frames_on_disk import write_frames
 from helpers.rooms_runs import words
 from helpers.tiny import tiny_config
 from m33d_hf.data.loader.collation import PretrainingCollator
-from m33d_hf.errors import ConfigError
+from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.video_tasks_m33d import M33DForVideoActionDetection
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.recipe.parsing import resolve
@@ -79,6 +80,17 @@ def test_parameters_add_up(tmp_path: Path) -> None:
 def test_it_stops_where_the_run_would(tmp_path: Path) -> None:
     args, _ = arguments("rooms/pretrain", tmp_path, data__max_train_samples="13")
     with pytest.raises(ConfigError, match="13 samples"):
+        dry_run(args, PretrainingTask())
+
+
+def test_it_says_what_is_wrong_with_samples_of_which_none_can_be_read(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write_frames(tmp_path / "data" / split / "a", 12, size=(48, 48))
+    for file in (tmp_path / "data/validation/a/depth").iterdir():
+        file.write_bytes(file.read_bytes()[:60])
+    options = {"data__source": "folder", "data__root": str(tmp_path / "data"), "data__options": "{depth_unit: mm}"}
+    args, _ = arguments("rooms/pretrain", tmp_path / "out", method="rgbd_mae", **options)
+    with pytest.raises(DataError, match=r"None of the first \d samples can be read.* The first: .*depth.0\.png: "):
         dry_run(args, PretrainingTask())
 
 

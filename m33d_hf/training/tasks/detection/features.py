@@ -32,6 +32,8 @@ VERSION = 2  # 2: the files of every video, and how they are read, are part of w
 FORMATS = ("parquet", "safetensors")
 # Told for people; a model that was moved still has the same weights.
 UNCOMPARED = ("model",)
+# What a digest stands for, which says nothing by itself.
+_MEANING = {"source": " (files were added, are gone or have another size, or options of the source differ)"}
 _NUMBERS = ("starts", "stops", "labels", "valid")
 
 
@@ -188,7 +190,9 @@ class FeatureStore:
         names = [name for name in {**wanted, **found} if name not in UNCOMPARED]
         different = [name for name in names if found.get(name) != wanted.get(name)]
         if different:
-            lines = "".join(f"\n  {n}: {found.get(n)} there, {wanted.get(n)} in this run" for n in different)
+            lines = "".join(
+                f"\n  {n}{_MEANING.get(n, '')}: {found.get(n)} there, {wanted.get(n)} in this run" for n in different
+            )
             raise ConfigError(
                 f"{self.folder} holds features of another origin; these differ: {', '.join(different)}.{lines}\nChoose "
                 "another --features.dir, or delete the folder to extract them again."
