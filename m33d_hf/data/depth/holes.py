@@ -57,7 +57,7 @@ class HoleCount:
             return ""
         path, reason = self.first
         what = f"the depth of {self.holes} of {plural(self.frames, 'frame')} read is missing or damaged"
-        return f"{what}: {agree(self.holes, 'it is a hole', 'they are holes')}; the first: {path}: {reason}"
+        return f"{what}: {agree(self.holes, 'it is a hole', 'they are holes')}; the first: {path}: {reason.rstrip('.')}"
 
 
 def frames_without_partner(count: int) -> int:

@@ -124,7 +124,8 @@ class SkipLedger:
         self._seen.update(meta.get("indices", ()))
         for file in meta.get("holes", ()):
             if not self._holes:
-                logger.warning("%s: %s. Such frames are counted, and listed in %s", file.path, file.reason, FILE_NAME)
+                reason = file.reason.rstrip(".")
+                logger.warning("%s: %s. Such frames are counted, and listed in %s", file.path, reason, FILE_NAME)
             if file.path not in self._holes:
                 self._holes.add(file.path)
                 self._unwritten.append(file)

@@ -79,6 +79,8 @@ class PhoneFolder:
         fps = float(rate) if isinstance(rate, (int, float)) and rate > 0 else None
         if fps is None and self._video:
             fps = cached_info(self.path / self._video).fps
+        if not stamps and self._video and (times := cached_info(self.path / self._video).times) is not None:
+            stamps = times.at(range(times.count)).tolist()  # frames that a phone dropped are gaps
         self._stamps = stamps if len(stamps) > self._numbers[-1] else []
         try:
             calibration = self._calibration(metadata, values)

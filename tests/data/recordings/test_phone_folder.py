@@ -75,6 +75,18 @@ def test_a_video_beside_the_depth(tmp_path: Path):
     assert read_calibration(tmp_path / "out/calibration.json").color == Camera(64, 48, 52.0, 51.0, 31.0, 23.5)
 
 
+def test_frames_that_a_phone_dropped_are_gaps_in_the_times_of_its_video(tmp_path: Path):
+    source, stamps = tmp_path / "in", [0, 4, 8, 20, 24, 28]  # two are missing after the third, at 10 per second
+    frames = [np.full((48, 64, 3), 40 + 30 * number, np.uint8) for number in range(6)]
+    write_video(source / "rgb.mp4", 6, size=(48, 64), frames=frames, rate=10, pts=stamps)
+    for number in range(6):
+        save(source / f"depth/{number:06d}.png", millimetres(number))
+    import_recording(source, tmp_path / "out", say=quiet)
+    rows = (tmp_path / "out/frames.csv").read_text().split()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(6))
+    assert [float(row.split(",")[1]) for row in rows] == pytest.approx([stamp / 40 for stamp in stamps])
+
+
 def read_map_mean(path: Path) -> float:
     from PIL import Image
 
