@@ -49,6 +49,17 @@ def test_maps_beside_pictures_are_no_pictures(tmp_path: Path) -> None:
     assert len(find_inputs([f"{tmp_path}/s1/*/1.png"]).items) == 3
 
 
+def test_depth_beside_videos_is_no_video(tmp_path: Path) -> None:
+    names = ["v1.mp4", "depth/v1/0.png", "depth/v1/1.png", "more/v2.mp4", "more/depth/v2/0.png", "depth/v3/0.png"]
+    for name in names:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    found = find_inputs([tmp_path], frames_are_videos=True)
+    assert [item.name for item in found.items] == ["depth/v3", "more/v2", "v1"], "of v3 nothing else is there"
+    assert found.ignored == "3 maps of depth or labels by name"
+
+
 def test_files_and_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a/x1.jpg", "a/x2.png", "a/deep/x3.jpg", "b/x1.jpg", "[1].jpg")
     names = lambda *given: [item.name for item in find_inputs(given).items]  # noqa: E731

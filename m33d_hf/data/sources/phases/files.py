@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 ANNOTATION_FOLDERS = ("phase_annotations", "annotations", "phases", "segments", "labels")
 _ANNOTATION_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
 _SUBTITLES = (".srt", ".vtt")  # only in folders of annotations: beside videos they are what somebody says
-_DEPTH_FOLDERS = ("depth", "depths", "disparity")
+DEPTH_FOLDERS = ("depth", "depths", "disparity")
 _WHAT_IT_IS = re.compile(r"[-_. ]+(phases?|timestamps?|segments?|annotations?|labels?)$", re.IGNORECASE)
 _KIND_BEFORE = re.compile(r"^(phases?|annotations?|labels?)[-_. ]+", re.IGNORECASE)
 _HOW_TO_NAME = (
@@ -191,7 +191,7 @@ def _sidecar_root(root: Path, folder: Path, options: VideoOptions) -> Path | Non
         if found is None:
             raise DataError(f"depth={options.depth!r} is not a folder, neither under {root} nor elsewhere")
         return found
-    usual = [base / name for base in (root, folder) for name in _DEPTH_FOLDERS]
+    usual = [base / name for base in (root, folder) for name in DEPTH_FOLDERS]
     stated = options.depth_options.states_meaning
     return next((place for place in usual if place.is_dir() and (stated or (place / SPEC_FILE).is_file())), None)
 
