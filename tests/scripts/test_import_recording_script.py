@@ -31,12 +31,15 @@ def test_import_and_read_by_the_flags_that_it_prints(tmp_path: Path, capsys: pyt
     flags = dict(zip(words[::2], words[1::2]))
     assert flags.pop("--data.source") == "folder" and flags.pop("--data.root") == str(tmp_path / "data/kitchen")
     options = {name.removeprefix("--data.options."): value for name, value in flags.items()}
-    assert options == {"depth_scale": "1000", "calibration": "calibration.json", "fps": "15"}
+    assert options == {"depth_scale": "1000", "calibration": "calibration.json"}
     # The folder above, of several recordings, is read alike: each brings its own calibration.
     found = FolderSource(
         tmp_path / "data", depth_scale=float(options["depth_scale"]), calibration=options["calibration"]
     )
     assert len(found) == 2 and found[0].read([0]).depth.shape[-2:] == COLOR
+    # The rate needs no flag: frames.csv has the times of the frames, of which every second one is there.
+    (clip,) = FolderSource(tmp_path / "data", unit="clips", depth_scale=1000, calibration="calibration.json")
+    assert clip.times is not None and clip.times.fps == pytest.approx(15, rel=1e-3)
 
 
 def test_errors_end_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

