@@ -20,6 +20,7 @@ from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.errors import M33DError
 from m33d_hf.evaluation.flops import flops_per_sample
 from m33d_hf.evaluation.loss_floors import loss_floors
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.modeling.pretraining_m33d import M33DForPreTraining
 from m33d_hf.training.prior.choosing import with_prior_weight
 from m33d_hf.training.recipe.arguments import RunArguments
@@ -103,7 +104,7 @@ def dense(
     if inputs is None:
         metrics, test_args = _tested(test_argv, output_dir, task)
     else:
-        metrics, test_args = _tested_by_inputs(test_argv, output_dir, task, inputs, model.config.task_input_names)
+        metrics, test_args = _tested_by_inputs(test_argv, output_dir, task, inputs, model.config)
     if picture:
         _save_predictions(model, TASKS[task](), test_args, pictures, Path(folder) / picture)
     validation = [row for row in result.history if row["kind"] == "eval"]
@@ -206,13 +207,15 @@ def _tested(argv: Sequence[str], output_dir: str, task: str) -> tuple[dict[str, 
 
 
 def _tested_by_inputs(
-    argv: Sequence[str], output_dir: str, task: str, inputs: Sequence[Sequence[str]], seen: Sequence[str]
+    argv: Sequence[str], output_dir: str, task: str, inputs: Sequence[Sequence[str]], config: M33DConfig
 ) -> tuple[dict[str, float], RunArguments]:
-    """As `_tested`, also with every input set of what the model sees; metrics of a set begin with its names."""
-    sets = [list(names) for names in inputs if set(names) <= set(seen)]
-    if len(seen) == 1:
+    """As `_tested`, also with every input set that the model can be given; metrics of a set begin with its names."""
+    sets = [list(names) for names in inputs if set(names) <= set(config.task_input_names)]
+    if len(config.task_input_names) == 1:
         metrics, args = _tested(argv, output_dir, task)
         return metrics | _named(sets[0], metrics), args
+    if config.task_fusion == "cross_attention":  # RGB asks the questions
+        sets = [names for names in sets if "rgb" in names]
     metrics, args = _tested([*argv, "--evaluation.inputs", json.dumps(sets)], output_dir, task)
     for row in read_sealed_json(Path(args.output_dir) / "eval_results.json")["by_inputs"]:
         metrics |= _named(row["inputs"], row["metrics"])
