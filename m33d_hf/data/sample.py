@@ -132,6 +132,12 @@ def holes_of(sample: RGBDSample) -> Sequence[Hole]:
     return found
 
 
+def why_no_depth(sample: RGBDSample) -> tuple[str, str]:
+    """(path, reason) of a clip that was read without any depth."""
+    holes = holes_of(sample)
+    return (holes[0].path, holes[0].reason) if holes else (sample.key, "the recording has no depth")
+
+
 def taken_holes(holes: Sequence[Hole], positions: Sequence[int]) -> tuple[Hole, ...]:
     """Those of the frames at the given positions, at their new ones."""
     by_place = {hole.place: hole for hole in holes}

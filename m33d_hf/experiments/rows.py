@@ -34,6 +34,7 @@ from m33d_hf.training.tasks.depth_estimation import DepthEstimationTask
 from m33d_hf.training.tasks.detection.task import ActionDetectionTask
 from m33d_hf.training.tasks.pretraining import PretrainingTask
 from m33d_hf.training.tasks.semantic_segmentation import SemanticSegmentationTask
+from m33d_hf.training.tasks.task_inputs import can_be_fused
 from m33d_hf.training.tasks.video_classification import VideoClassificationTask
 from m33d_hf.visualization.reconstruction import output_views, rgb_image
 
@@ -210,12 +211,11 @@ def _tested_by_inputs(
     argv: Sequence[str], output_dir: str, task: str, inputs: Sequence[Sequence[str]], config: M33DConfig
 ) -> tuple[dict[str, float], RunArguments]:
     """As `_tested`, also with every input set that the model can be given; metrics of a set begin with its names."""
-    sets = [list(names) for names in inputs if set(names) <= set(config.task_input_names)]
-    if len(config.task_input_names) == 1:
+    seen = set(config.task_input_names)
+    sets = [list(names) for names in inputs if set(names) <= seen and can_be_fused(names, config)]
+    if len(seen) == 1:
         metrics, args = _tested(argv, output_dir, task)
         return metrics | _named(sets[0], metrics), args
-    if config.task_fusion == "cross_attention":  # RGB asks the questions
-        sets = [names for names in sets if "rgb" in names]
     metrics, args = _tested([*argv, "--evaluation.inputs", json.dumps(sets)], output_dir, task)
     for row in read_sealed_json(Path(args.output_dir) / "eval_results.json")["by_inputs"]:
         metrics |= _named(row["inputs"], row["metrics"])

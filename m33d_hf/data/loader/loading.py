@@ -21,7 +21,7 @@ from m33d_hf.data.loader.sampling import EvaluationSampler, Row, StepSampler, ch
 from m33d_hf.data.loader.workers import WorkerLoader, end_children, start_worker, worker_context
 from m33d_hf.data.plural import plural
 from m33d_hf.data.randomness import Draw, seed_of
-from m33d_hf.data.sample import RGBDSample, VideoHandle, holes_of, read_sample
+from m33d_hf.data.sample import RGBDSample, VideoHandle, read_sample, why_no_depth
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError, DepthUnitError, LabelError
 
 Transform = Callable[[RGBDSample], RGBDSample]
@@ -269,8 +269,7 @@ class SampleDataset(Dataset[RGBDSample | Views]):
     def _check_depth(self, sample: RGBDSample, length: int) -> None:
         """Refuse a clip, of a recording of so many frames, that has none of the depth that is needed."""
         if self._needs_depth and length > 1 and sample.depth is None:
-            holes = holes_of(sample)
-            path, reason = (holes[0].path, holes[0].reason) if holes else (sample.key, "the recording has no depth")
+            path, reason = why_no_depth(sample)
             raise CorruptFileError(path, f"no frame of the clip {sample.key} has depth: {reason}")
 
     def _choose_frames(self, epoch: int, key: str, length: int) -> list[int]:

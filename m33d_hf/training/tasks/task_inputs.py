@@ -9,6 +9,7 @@ from torch import nn
 from m33d_hf.data.loader.loading import SampleDataset
 from m33d_hf.data.source import Source
 from m33d_hf.errors import ConfigError
+from m33d_hf.modeling.configuration_m33d import M33DConfig
 from m33d_hf.training.recipe.arguments import RunArguments
 from m33d_hf.training.tasks.base import Task
 from m33d_hf.training.tasks.building import config_of
@@ -53,6 +54,11 @@ def source_of(dataset: SampleDataset | None) -> Source | None:
     return None if dataset is None else dataset.source
 
 
+def can_be_fused(names: Sequence[str], config: M33DConfig) -> bool:
+    """Whether a model can do without its other inputs: with cross-attention RGB asks the questions."""
+    return config.task_fusion != "cross_attention" or "rgb" in names or "rgb" not in config.task_input_names
+
+
 def judged_inputs(args: RunArguments, task: Task, model: nn.Module) -> list[Inputs]:
     """The input sets of `evaluation.inputs`; none without it.
 
@@ -75,7 +81,7 @@ def judged_inputs(args: RunArguments, task: Task, model: nn.Module) -> list[Inpu
                 f"evaluation.inputs is {args.evaluation.inputs}; each set must have other inputs, all of them among "
                 f"those of the model, {known}."
             )
-        if found == ("depth",) and "rgb" in known and config.task_fusion == "cross_attention":
+        if not can_be_fused(found, config):
             raise ConfigError(
                 "evaluation.inputs has [depth], but with task_fusion 'cross_attention' RGB asks the questions; take "
                 "that set out."

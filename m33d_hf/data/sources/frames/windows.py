@@ -11,7 +11,7 @@ from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.errors import ConfigError, DataError
 
-_NAMED = 5  # short sequences named in a note; all are listed
+_NAMED = 5  # sequences and windows named in a note; all are listed
 TOO_SHORT = "sequence of "  # begins the reason of a sequence that is left out for its length
 
 
@@ -52,10 +52,14 @@ def thin_out(
             "set --data.options.min_frames (the last frame is then repeated)."
         )
     if lengths and notes is not None:
-        named = ", ".join(f"{key} ({length})" for key, length in list(lengths.items())[:_NAMED])
-        more = f" and {len(lengths) - _NAMED} more" if len(lengths) > _NAMED else ""
-        notes.append(f"left out as too short ({what}; frames in brackets): {named}{more}")
+        named = _first_of([f"{key} ({length})" for key, length in lengths.items()])
+        notes.append(f"left out as too short ({what}; frames in brackets): {named}")
     return kept
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def sequence_of_window(key: str) -> str:
@@ -116,16 +120,16 @@ def leave_out_blind(
     windows: Mapping[str, Sequence[Frame]], unpaired: list[Unpaired], notes: list[str]
 ) -> dict[str, Sequence[Frame]]:
     """The windows of which some frame has depth; the others go to `unpaired` and are named in a note."""
-    blind = [key for key, frames in windows.items() if not any(frame.depth for frame in frames)]
+    kept = {key: frames for key, frames in windows.items() if any(frame.depth for frame in frames)}
+    blind = [key for key in windows if key not in kept]
     if blind:
         unpaired += [Unpaired(key, "no frame of the window has depth") for key in blind]
-        more = f" and {len(blind) - _NAMED} more" if len(blind) > _NAMED else ""
         notes.append(
             f"left out, because none of {agree(len(blind), 'its', 'their')} frames has depth: "
-            f"{plural(len(blind), 'window')}, {', '.join(blind[:_NAMED])}{more} (--data.options.require_depth false "
+            f"{plural(len(blind), 'window')}, {_first_of(blind)} (--data.options.require_depth false "
             "keeps what has RGB alone)"
         )
-    return {key: frames for key, frames in windows.items() if key not in set(blind)}
+    return kept
 
 
 def _overlapping(

@@ -12,7 +12,16 @@ from torch.utils.data import Dataset
 
 from m33d_hf.data.files.skips import SkippedFile, unreadable
 from m33d_hf.data.loader.loading import Transform
-from m33d_hf.data.sample import HOLES, ForwardHandle, Hole, RGBDSample, VideoHandle, holes_of, read_sample
+from m33d_hf.data.sample import (
+    HOLES,
+    ForwardHandle,
+    Hole,
+    RGBDSample,
+    VideoHandle,
+    holes_of,
+    read_sample,
+    why_no_depth,
+)
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseClip, PhaseSource
 from m33d_hf.errors import CorruptFileError, DataError, DepthUnitError, LabelError
 from m33d_hf.training.tasks.detection.features import ClipRule
@@ -127,8 +136,7 @@ class ClipDataset(Dataset[RGBDSample]):
     def _with_what_is_seen(self, sample: RGBDSample) -> RGBDSample:
         """The sample, which has something that the model sees."""
         if sample.depth is None and "rgb" not in self.maps:
-            holes = holes_of(sample)
-            path, reason = (holes[0].path, holes[0].reason) if holes else (sample.key, "the recording has no depth")
+            path, reason = why_no_depth(sample)
             raise CorruptFileError(path, f"no frame of the clip has depth, and the model sees nothing else: {reason}")
         return sample
 
