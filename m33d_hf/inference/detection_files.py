@@ -8,6 +8,7 @@ from pathlib import Path
 
 from m33d_hf.data.csv_text import csv_text
 from m33d_hf.data.files.atomic_writing import write_text_atomically
+from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, unreadable
 from m33d_hf.data.plural import plural
 from m33d_hf.data.progress import tell
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
@@ -178,7 +179,8 @@ def detect_all(
 ) -> list[tuple[Path, str]]:
     """Detect and write one video after the other; one that cannot be read does not stop the others.
 
-    Lines on stderr say how far each is.
+    Lines on stderr say how far each is. skipped_files.csv of the folder lists those that were left out, and the depth
+    that is missing or damaged.
 
     Args:
         detector: finds the phases.
@@ -191,6 +193,7 @@ def detect_all(
         (video, reason) of those that nothing could be said about, or whose further files could not be written.
     """
     failed: list[tuple[Path, str]] = []
+    ledger = SkipLedger(folder / FILE_NAME, 1.0, len(videos))
     for number, (name, given) in enumerate(videos.items(), 1):
         path = given if isinstance(given, Path) else given.path if isinstance(given, SourceVideo) else given[0].path
         work = f"video {number} of {len(videos)}, {name}"
@@ -198,13 +201,14 @@ def detect_all(
             if isinstance(given, Path):
                 detection = detector.detect(given, fps, tell, work)
             elif isinstance(given, SourceVideo):
-                detection = detector.detect_source(*given, tell, work)
+                detection = detector.detect_source(*given, tell, work, ledger)
             else:
                 offsets = {camera.name: camera.offset for camera in given}
                 paths = {camera.name: camera.path for camera in given}
                 detection = detector.detect(paths, fps, tell, work, offsets)
         except DataError as error:
             failed.append((path, str(error)))
+            ledger.record({"skipped": [unreadable(error, name)]})
             print(f"{path}: left out: {error}", file=sys.stderr, flush=True)
             continue
         written = write_detection(folder, name, detection)

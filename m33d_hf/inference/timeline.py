@@ -11,6 +11,7 @@ from typing import Any
 
 from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.files.sealed_json import read_sealed_json
+from m33d_hf.data.files.skips import SkipLedger
 from m33d_hf.data.plural import plural
 from m33d_hf.data.progress import Say
 from m33d_hf.data.sources.phases.base import PhaseSource
@@ -90,7 +91,14 @@ class ActionDetector(LiveDetector):
         seen = see_cameras(self, [RecordedView(self, camera, fps) for camera in cameras], say, work)
         return detected(self, seen, several=not isinstance(path, (str, Path)), rate=None)
 
-    def detect_source(self, source: PhaseSource, number: int, say: Say | None = None, work: str = "") -> Detection:
+    def detect_source(
+        self,
+        source: PhaseSource,
+        number: int,
+        say: Say | None = None,
+        work: str = "",
+        ledger: SkipLedger | None = None,
+    ) -> Detection:
         """Find the phases of a video with depth beside it, by all inputs of the model, read as training reads it.
 
         Args:
@@ -99,13 +107,14 @@ class ActionDetector(LiveDetector):
                 as `detect` does, each by all inputs of the model.
             say: receives lines of progress; None says nothing.
             work: begins these lines.
+            ledger: lists the depth that is missing or damaged, a hole in its clips; None only counts it.
 
         Raises:
             ConfigError: other cameras than the model knows, or a further camera of a case.
             DataError: nothing tells how the frames of two cameras lie beside each other.
             CorruptFileError: no part of it can be read.
         """
-        return deep_detection(self, SourceVideo(source, number), say, work)
+        return deep_detection(self, SourceVideo(source, number), say, work, ledger)
 
 
 def _trained_geometry(folder: Path) -> TransformOptions:

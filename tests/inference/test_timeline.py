@@ -393,8 +393,11 @@ def test_the_command_goes_on_past_a_bad_video(tmp_path: Path, capfd: pytest.Capt
     assert detect_actions.main([*words, "--output", str(tmp_path / "out"), "--fps", "4"]) == 1
     captured = capfd.readouterr()
     assert "bad.mp4: left out" in captured.err and "12 frames, 3 clips" in captured.out
+    with next(tmp_path.rglob("skipped_files.csv")).open(newline="", encoding="utf-8") as file:
+        (listed,) = csv.DictReader(file)
+    assert Path(listed["path"]).name == "bad.mp4" and listed["key"] == "bad" and listed["reason"] in captured.err
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["good_clips.csv", "good_segments.csv", "good_timeline.png"]
+    assert names == ["good_clips.csv", "good_segments.csv", "good_timeline.png", "skipped_files.csv"]
     assert detect_actions.main([*words, "--output", str(tmp_path / "out"), "--model", str(tmp_path)]) == 2
     assert "holds no trained action detection" in capfd.readouterr().err
 

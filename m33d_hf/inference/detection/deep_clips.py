@@ -12,10 +12,11 @@ from torch import Tensor
 
 from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.maps import how_to_extract
+from m33d_hf.data.files.skips import SkipLedger, hole_entries
 from m33d_hf.data.loader.reading_ahead import read_ahead
 from m33d_hf.data.loader.task_inputs import stacked_depth
 from m33d_hf.data.progress import Say
-from m33d_hf.data.sample import RGBDSample, known_lacks
+from m33d_hf.data.sample import RGBDSample, holes_of, known_lacks
 from m33d_hf.data.sources import build_source
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseSource, cut_clips
 from m33d_hf.data.sources.phases.synchrony import Placed
@@ -135,11 +136,13 @@ def source_options(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def deep_detection(encoder: ClipEncoder, video: SourceVideo, say: Say | None, work: str) -> Detection:
+def deep_detection(
+    encoder: ClipEncoder, video: SourceVideo, say: Say | None, work: str, ledger: SkipLedger | None = None
+) -> Detection:
     """See `ActionDetector.detect_source`."""
     video.check_cameras(encoder.model.config.temporal_cameras)
     source, number = video
-    seen = see_cameras(encoder, [DeepView(encoder, each) for each in video.cameras], say, work)
+    seen = see_cameras(encoder, [DeepView(encoder, each, ledger) for each in video.cameras], say, work)
     rate = source.videos[number].handle.fps
     return detected(encoder, seen, several=source.videos[number].case is not None, rate=rate)
 
@@ -147,11 +150,11 @@ def deep_detection(encoder: ClipEncoder, video: SourceVideo, say: Say | None, wo
 class DeepView:
     """A video with depth beside it; see `View`."""
 
-    def __init__(self, encoder: ClipEncoder, video: SourceVideo) -> None:
+    def __init__(self, encoder: ClipEncoder, video: SourceVideo, ledger: SkipLedger | None = None) -> None:
         self.encoder, self.video = encoder, video
         self._video = video.source.videos[video.number]
         self.name, self.path, self.offset = self._video.camera, video.path, self._video.offset
-        self._clips = DeepClips(encoder, video.source, video.number)
+        self._clips = DeepClips(encoder, video.source, video.number, ledger)
 
     @property
     def unreadable(self) -> list[Stretch]:
@@ -187,14 +190,17 @@ class DeepClips:
         encoder: of clips.
         source: that holds the video; its clips are cut by the rule of the model, whatever the source says.
         number: of the video.
+        ledger: lists the depth that is missing or damaged; None only counts it.
 
     Attributes:
         unreadable: clips that could not be read so far, those that touch as one.
         holes: frames that were read with depth so far, and those of them that lack it.
     """
 
-    def __init__(self, encoder: ClipEncoder, source: PhaseSource, number: int) -> None:
-        self.encoder, self.number = encoder, number
+    def __init__(
+        self, encoder: ClipEncoder, source: PhaseSource, number: int, ledger: SkipLedger | None = None
+    ) -> None:
+        self.encoder, self.number, self.ledger = encoder, number, ledger
         self.dataset = ClipDataset(source, encoder.rule, encoder.transform, encoder.model.task_inputs)
         self.unreadable: list[Stretch] = []
         self.holes = HoleCount()
@@ -223,6 +229,8 @@ class DeepClips:
         rows = iter(zip(*self._encode(good))) if good else iter(())
         for sample in samples:
             self.holes.add_sample(sample)
+            if self.ledger is not None:
+                self.ledger.record({"holes": hole_entries(holes_of(sample), sample.key)})
             span = sample.meta["row"].span
             if "skipped" in sample.meta:
                 add_stretch(self.unreadable, Stretch(span.start, span.stop, sample.meta["skipped"].reason))

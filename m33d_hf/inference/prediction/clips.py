@@ -121,10 +121,10 @@ class ClipTask(PredictionTask):
 
     def _with_depth(self, video: VideoFile) -> Inputs:
         clips = [video.read(numbers) for numbers in self._numbers(video.info)]
-        if self.depth is not None:
-            self.depth.count_holes(clips)
         if not self.sees_rgb and all(clip.depth is None for clip in clips):
             raise DataError(f"{video.file}: no frame of its clips has depth, and the model sees nothing else")
+        if self.depth is not None:
+            self.depth.count_clips(clips)
         rgb, depth = [clip.rgb for clip in clips], [_with_holes(clip) for clip in clips]
         made = self.processor(rgb, depth=depth, do_sample_frames=False, return_tensors="pt")
         unseen = () if self.sees_rgb else ("pixel_values",)

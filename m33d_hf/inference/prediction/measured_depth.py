@@ -13,8 +13,9 @@ from m33d_hf.data.depth.holes import HoleCount
 from m33d_hf.data.depth.maps import DepthMaps, decode_depth, find_depth_maps, read_sidecar_spec, spec_folder
 from m33d_hf.data.depth.stores import read_picture_scale
 from m33d_hf.data.files.files import MAP_SUFFIXES, load_map
+from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, hole_entries
 from m33d_hf.data.plural import plural
-from m33d_hf.data.sample import RGBDSample
+from m33d_hf.data.sample import RGBDSample, holes_of
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.options import PredictionOptions
@@ -25,19 +26,21 @@ from m33d_hf.modeling.processor_options_m33d import spec_of
 class DepthFolder:
     """The folder, and what its values mean: its depth_spec.json says it, or else --depth_unit, or else the processor.
 
-    Counts the inputs that had depth and those that had none; from several threads.
+    Counts the inputs that had depth and those that had none, and lists what of a video's depth is missing or damaged;
+    from several threads.
 
     Args:
         folder: of maps.
         unit: of --depth_unit, or None.
         processor: of the model.
         needed: an input without depth there is an error.
+        output: folder of the predictions, for the list.
 
     Raises:
         ConfigError: no such folder, or depth of a kind or unit that contradicts what is known of it.
     """
 
-    def __init__(self, folder: Path, unit: str | None, processor: Any, needed: bool) -> None:
+    def __init__(self, folder: Path, unit: str | None, processor: Any, needed: bool, output: Path) -> None:
         self.folder = folder.expanduser()
         if not self.folder.is_dir():
             raise ConfigError(f"--depth {self.folder} is no folder; give the one that holds the maps.")
@@ -53,6 +56,7 @@ class DepthFolder:
         self._counting = threading.Lock()
         self.used = self.lacking = 0
         self.holes = HoleCount()
+        self._ledger = SkipLedger(output / FILE_NAME, 1.0, 0)
 
     def of_picture(self, item: Item) -> dict[str, Any] | None:
         """Arguments of an image processor, "depth" (H, W) and more; None where there is no map.
@@ -64,18 +68,22 @@ class DepthFolder:
         if len(found) > 1:
             raise DataError(f"--depth {self.folder} holds several maps named {item.name} ({', '.join(MAP_SUFFIXES)})")
         given = self._read_map(found[0]) if found else None
-        self._count(given is not None, item)
+        if given is None:
+            self._lacks(item)
+        with self._counting:
+            self.used += given is not None
         return given
 
     def of_video(self, item: Item) -> DepthMaps | None:
-        """The depth of a video, frame by frame; None where there is none.
+        """The depth of a video, frame by frame, which `count_clips` counts once it is read; None where there is none.
 
         Raises:
             ConfigError: nobody says what the values mean.
             DataError: the depth exists twice, or there is none where it is needed.
         """
         found = find_depth_maps(self.folder, item.name, self._stated or self._spec())
-        self._count(found is not None, item)
+        if found is None:
+            self._lacks(item)
         return found
 
     def _spec(self) -> DepthSpec:
@@ -94,29 +102,33 @@ class DepthFolder:
             return {"depth": decode_depth(np.asarray(values), self._stated, read_picture_scale(path))}
         return {"depth": values} if self._unit is None else {"depth": values, "depth_unit": self._unit}
 
-    def _count(self, there: bool, item: Item) -> None:
-        if self._needed and not there:
+    def _lacks(self, item: Item) -> None:
+        if self._needed:
             raise DataError(f"--depth {self.folder} holds nothing named {item.name} ({', '.join(MAP_SUFFIXES)})")
         with self._counting:
-            self.used += there
-            self.lacking += not there
+            self.lacking += 1
 
-    def count_holes(self, clips: Sequence[RGBDSample]) -> None:
-        """Count the frames of clips that were read, and those of them without depth; from several threads."""
+    def count_clips(self, clips: Sequence[RGBDSample]) -> None:
+        """Count a video that was read, by its clips, and those of their frames without depth, which are listed."""
         with self._counting:
+            self.used += 1
             for clip in clips:
                 self.holes.add_sample(clip)
+                self._ledger.record({"holes": hole_entries(holes_of(clip), clip.key)})
 
     def closing(self, word: str) -> str:
         """How many inputs had depth, and all of it; `word` names one of them, in small letters."""
         lacking = f"; {self.lacking} without depth there, from RGB alone" if self.lacking else ""
-        holes = f" Of their clips, {words}" if (words := self.holes.words()) else ""
+        listed = f" ({FILE_NAME} lists them)"
+        holes = f" Of their clips, {words}{listed}" if (words := self.holes.words()) else ""
         return f"With measured depth: {plural(self.used, word)}{lacking}.{holes}"
 
 
 def depth_folder(options: PredictionOptions, processor: Any, needed: bool) -> DepthFolder | None:
     """The folder of `--depth`, None without it; arguments and errors as those of the class."""
-    return None if options.depth is None else DepthFolder(Path(options.depth), options.depth_unit, processor, needed)
+    if options.depth is None:
+        return None
+    return DepthFolder(Path(options.depth), options.depth_unit, processor, needed, Path(options.output))
 
 
 def depth_rules(options: PredictionOptions) -> Mapping[str, Any]:

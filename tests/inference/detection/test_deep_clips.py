@@ -143,11 +143,15 @@ def test_a_clip_whose_depth_is_missing_is_seen_by_rgb_alone(
     said, rows = capsys.readouterr().err, (tmp_path / "out/a_clips.csv").read_text(encoding="utf-8")
     readable = [row["readable"] for row in csv.DictReader(rows.splitlines())]
     sees_rgb = "rgb" in ActionDetector.from_pretrained(trained).model.task_inputs
+    listed = tmp_path / "out/skipped_files.csv"
     if sees_rgb:
         assert readable == ["1"] * 4
+        (row,) = csv.DictReader(listed.read_text(encoding="utf-8").splitlines())
+        assert row["path"] == str(tmp_path / "data/a/color"), "the first one of the folder"
+        assert row["reason"] == "depth is missing, a hole in its clips: no depth for a/000004"
         assert "a: the depth of 2 of 8 frames read is missing or damaged: they are holes" in said
     else:
-        assert readable == ["1", "0", "1", "1"]
+        assert readable == ["1", "0", "1", "1"] and not listed.exists(), "the tables of the video tell of it"
         assert "no frame of the clip has depth, and the model sees nothing else: no depth for a/000004" in said
 
 

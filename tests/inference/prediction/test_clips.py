@@ -114,7 +114,7 @@ def test_depth_beside_the_videos_where_there_is_any(tmp_path: Path) -> None:
     save_depth(tmp_path / "maps/v2", 7)
     (tmp_path / "maps/depth_spec.json").write_text('{"kind": "metric", "scale": 10000}')
     summary = run(model, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps", save=["classes"])
-    assert "With measured depth: 2 videos; 1 without depth there, from RGB alone." in summary.lines
+    assert "With measured depth: 1 video; 1 without depth there, from RGB alone." in summary.lines, "v2 was skipped"
     assert [Path(file.path).name for file in summary.skipped] == ["v2.mp4"]
     assert "12 frames, but its depth v2 has 7" in summary.skipped[0].reason
     rows = rows_of(tmp_path / "out/classes.csv")
@@ -142,6 +142,12 @@ def test_frames_whose_depth_is_missing_or_torn_are_holes(tmp_path: Path) -> None
     assert not summary.skipped
     (line,) = (line for line in summary.lines if line.startswith("With measured depth: 2 videos."))
     assert "Of their clips, the depth of 6 of 8 frames read is missing or damaged: they are holes" in line
+    listed = {row["path"]: row["reason"] for row in rows_of(tmp_path / "out/skipped_files.csv")}
+    wanted = {"maps/v0": "no depth for frame 4", "maps/v0/006.png": "", "maps/v1": "no depth for frame 2"}
+    assert listed.keys() == {str(tmp_path / path) for path in wanted}
+    for path, words in wanted.items():
+        reason = listed[str(tmp_path / path)]
+        assert reason.startswith("depth is missing, a hole in its clips: ") and words in reason
     rows, middle = rows_of(tmp_path / "out/classes.csv"), [2, 4, 6, 8]
     maps[[4, 6]] = 0
     for name, depth in (("v0", maps), ("v1", None)):
@@ -152,6 +158,7 @@ def test_frames_whose_depth_is_missing_or_torn_are_holes(tmp_path: Path) -> None
     summary = run(alone, tmp_path / "in", tmp_path / "out2", depth=tmp_path / "maps", save=["classes"])
     assert [Path(file.path).name for file in summary.skipped] == ["v1.mp4"]
     assert "no frame of its clips has depth" in summary.skipped[0].reason
+    assert any(line.startswith("With measured depth: 1 video.") for line in summary.lines)
 
 
 def test_a_model_of_depth_alone_needs_it(tmp_path: Path) -> None:
