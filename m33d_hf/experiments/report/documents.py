@@ -30,6 +30,7 @@ SUPERSEDED: dict[str, tuple[str, str] | None] = {
     "rgbd": None,
     "search": None,
     "confirm": None,
+    "confirm_single": None,
     "clips_search": None,
     "clips_confirm": None,
     "gpu": ("half a run with one seed", _HERE),
