@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def _row(job: Job, place: int) -> dict[str, Any]:
         return {**row, "diagnostics": {"loss/rgb": 0.5, "loss": 0.5}}
     names = ("miou", "delta1", "top1", "map", "clipwise/map", "knn/top1", "linear/top1")
     names += ("frame_accuracy", "phase_jaccard", "edit", "f1_50", "rgb/miou", "depth/miou")
-    value = 0.3 + 0.01 * (place * 7 % 11) + 0.2 * ("m33d_plus" in job.id)
+    value = 0.3 + 0.1 * random.Random(place).random() + 0.2 * ("m33d_plus" in job.id)
     return {**row, "metrics": dict.fromkeys(names, value), "steps": 1, "seconds": 1.0}
 
 
