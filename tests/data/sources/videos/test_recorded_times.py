@@ -12,6 +12,7 @@ from helpers.frames_on_disk import write_frames
 from m33d_hf.data.sources.frames.folder import FolderSource
 from m33d_hf.data.sources.frames.frames import FrameSequence
 from m33d_hf.data.sources.phases.source import PhasesSource
+from m33d_hf.data.sources.videos.files import cached_info
 from m33d_hf.errors import CorruptFileError
 
 UNIT: dict[str, Any] = {"depth_unit": "mm"}
@@ -54,9 +55,33 @@ def test_windows_and_frames_that_are_gone_keep_their_times(tmp_path: Path) -> No
     assert second is not None and second.at([0, 1]).tolist() == pytest.approx([0, 0.1])
 
 
-@pytest.mark.parametrize("seconds", [[0.0, None, 0.2], [0.0, 0.2, 0.1]])
-def test_times_that_are_not_known_are_none(tmp_path: Path, seconds: list[float | None]) -> None:
-    assert clip_of(recording(tmp_path, seconds)).times is None
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ([0.0, None, 0.2], "has no time of 1 of 3 frames, the first: 000001"),
+        ([0.0, 0.2, 0.1], "has times that do not go on: frame 000002 is not later"),
+    ],
+)
+def test_times_that_are_not_known_are_none_and_said_once(
+    tmp_path: Path, seconds: list[float | None], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = clip_of(recording(tmp_path, seconds))
+    assert clip.times is None and clip.times is None
+    assert [said in record.getMessage() for record in caplog.records if "frames.csv" in record.getMessage()] == [True]
+
+
+@pytest.mark.parametrize("stamps", [(0, 1, 2, 3, 4), (0, 1, 2, 9, 10)])
+def test_pictures_of_a_recording_that_are_a_video_have_its_times(tmp_path: Path, stamps: tuple[int, ...]) -> None:
+    root = recording(tmp_path / "or1", [2.0 + n / 10 for n in stamps])
+    info = cached_info(root / "color")
+    assert info.times is not None and info.times.at(range(5)).tolist() == pytest.approx([n / 10 for n in stamps])
+    assert (info.uneven is None) == (stamps[-1] == 4) and info.fps == pytest.approx(info.times.fps)
+    shifted = "".join(f"{number},{2 * n / 10:.9f}\n" for number, n in enumerate(stamps))
+    (root / "frames.csv").write_text("number,seconds\n" + shifted)
+    later = cached_info(root / "color").times
+    assert later is not None and later.at(4) == pytest.approx(2 * stamps[-1] / 10), "of a table that changed"
+    other = recording(tmp_path / "or2", [0.0, 0.1], imported=False)
+    assert cached_info(other / "color").times is None
 
 
 def test_only_tables_of_recordings_count(tmp_path: Path) -> None:
