@@ -101,6 +101,20 @@ def test_annotations_in_seconds_go_by_the_times_of_the_recording(tmp_path: Path)
     assert not [entry for entry in source.unpaired if "frames.csv" in entry.path], "which is no annotation"
 
 
+def test_a_border_of_phases_in_a_hole_leaves_the_frame_before_it_what_it_was(tmp_path: Path) -> None:
+    """The hole is from 0.4 to 1.4 s, its middle at .9; cameras of one case go by the same rule."""
+    seconds: list[float | None] = [n / 10 for n in (0, 1, 2, 3, 14, 15, 16, 17)]
+    recording(tmp_path / "or1/a", [n / 10 for n in range(18)])
+    recording(tmp_path / "or1/b", seconds)
+    recording(tmp_path / "or2/a", seconds)
+    for name in ("or1", "or2"):
+        (tmp_path / f"{name}.csv").write_text("start_seconds,end_seconds,phase\n0,0.6,cut\n0.6,1.8,sew\n")
+    source = PhasesSource(tmp_path, clip_span=4, depth_scale=1000, cameras="folder")
+    phases = {video.key: video.phases.tolist() for video in source.videos}
+    assert phases["or1/a"] == [0] * 6 + [1] * 12
+    assert phases["or1/b"] == phases["or2/a"] == [0] * 4 + [1] * 4
+
+
 def test_a_recording_needs_depth_and_a_frame_does_not(tmp_path: Path) -> None:
     recording(tmp_path / "a", [n / 10 for n in range(6)])
     recording(tmp_path / "b", [n / 10 for n in range(6)])
