@@ -20,12 +20,19 @@ _PICTURES = "color"  # the folder of an imported recording that holds them
 _NANO = 10**9
 _TICKS = (10**6, 10**3, 1)  # nanoseconds: a millisecond, where all times are whole ones
 _CACHED = 64
+_NO_TIMES = "its frames have no times. State an even rate (fps), or repair the table"
 
 
 def recorded_table(folder: Path) -> Path | None:
-    """The table of an imported recording; None in any other folder."""
+    """The table of an imported recording; None in any other folder, and where an import was stopped, with a warning."""
     table = folder / TABLE
-    return table if table.is_file() and (folder / RECORD).is_file() else None
+    if not (folder / RECORD).is_file():
+        return None
+    if table.is_file():
+        return table
+    _warn(folder, f"has {RECORD} and no {TABLE}: the import was stopped, frames are missing at its end and none has a "
+          "time. Repeat the command of scripts/import_recording.py, which goes on")  # fmt: skip
+    return None
 
 
 def recording_of(pictures: Path) -> Path | None:
@@ -61,11 +68,14 @@ def recorded_times(table: Path, files: Sequence[str]) -> FrameTimes | None:
     found = [stamp for stamp in stamps if stamp is not None]
     if len(found) < len(stamps):
         _warn(table, f"has no time of {len(stamps) - len(found)} of {len(stamps)} frames, the first: "
-              f"{numbers[stamps.index(None)]}")  # fmt: skip
+              f"{numbers[stamps.index(None)]}; {_NO_TIMES}")  # fmt: skip
         return None
     back = next((place for place, (before, after) in enumerate(pairwise(found), 1) if after <= before), None)
     if back is not None:
-        _warn(table, f"has times that do not go on: frame {numbers[back]} is not later than the one before it")
+        _warn(
+            table,
+            f"has times that do not go on: frame {numbers[back]} is not later than the one before it; {_NO_TIMES}",
+        )
         return None
     if len(found) < 2:
         return None
@@ -77,9 +87,9 @@ def recorded_times(table: Path, files: Sequence[str]) -> FrameTimes | None:
 
 
 @lru_cache(maxsize=1024)
-def _warn(table: Path, what: str) -> None:
-    """Once for each table: the times are asked for again and again."""
-    logger.warning("%s %s; its frames have no times. State an even rate (fps), or repair the table", table, what)
+def _warn(path: Path, what: str) -> None:
+    """Once for each: the times are asked for again and again."""
+    logger.warning("%s %s", path, what)
 
 
 def _is_even(ticks: Sequence[int], rate: float, tick: int) -> bool:

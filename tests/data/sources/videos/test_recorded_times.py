@@ -92,6 +92,14 @@ def test_only_tables_of_recordings_count(tmp_path: Path) -> None:
         assert clip_of(root).times
 
 
+def test_an_import_that_was_stopped_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (recording(tmp_path, [0.0, 0.1, 0.2]) / "frames.csv").unlink()
+    clip = clip_of(tmp_path)
+    assert clip.times is None and cached_info(tmp_path / "color").times is None
+    told = [record.getMessage() for record in caplog.records if "the import was stopped" in record.getMessage()]
+    assert len(told) == 1 and told[0].startswith(f"{tmp_path} has import.json and no frames.csv")
+
+
 def test_annotations_in_seconds_go_by_the_times_of_the_recording(tmp_path: Path) -> None:
     recording(tmp_path / "or1", [n / 10 for n in (0, 1, 2, 3, 14, 15, 16, 17)])
     (tmp_path / "or1.csv").write_text("start_seconds,end_seconds,phase\n0,1.0,cut\n1.0,1.8,sew\n")
