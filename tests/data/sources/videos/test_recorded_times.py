@@ -109,6 +109,24 @@ def test_annotations_in_seconds_go_by_the_times_of_the_recording(tmp_path: Path)
     assert not [entry for entry in source.unpaired if "frames.csv" in entry.path], "which is no annotation"
 
 
+def test_annotations_by_frame_of_recordings_that_lack_frames_are_told(tmp_path: Path) -> None:
+    """Labels are those of the frames that are there, in order; whoever counted the recording's frames is warned."""
+    for name in ("a", "b"):
+        recording(tmp_path / name, [n / 10 for n in range(8)])
+        rows = "".join(f"{number}\t{'cut' if number < 4 else 'sew'}\n" for number in range(7))
+        (tmp_path / f"{name}.txt").write_text("Frame\tPhase\n" + rows)
+    said = "lacks frames and is annotated by frame, the first: b, from 000003"
+    assert not [note for note in PhasesSource(tmp_path, clip_span=4, depth_scale=1000).notes if "lacks frames" in note]
+    for kind in ("color", "depth"):
+        (tmp_path / "b" / kind / "000002.png").unlink()
+    source = PhasesSource(tmp_path, clip_span=4, depth_scale=1000)
+    assert len([note for note in source.notes if said in note]) == 1
+    assert source.videos[1].phases.tolist() == [0] * 4 + [1] * 3
+    by_time = PhasesSource(tmp_path, clip_span=4, depth_scale=1000, label_fps=10)
+    assert by_time.videos[1].phases.tolist() == [0] * 3 + [1] * 3 + [255], "and of those that were meant"
+    assert not [note for note in by_time.notes if said in note]
+
+
 def test_a_border_of_phases_in_a_hole_leaves_the_frame_before_it_what_it_was(tmp_path: Path) -> None:
     """The hole is from 0.4 to 1.4 s, its middle at .9; cameras of one case go by the same rule."""
     seconds: list[float | None] = [n / 10 for n in (0, 1, 2, 3, 14, 15, 16, 17)]
