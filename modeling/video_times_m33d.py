@@ -46,17 +46,26 @@ class FrameTimes:
         return np.asarray(borders[np.minimum(numbers, self.count)] + beyond)
 
     def middles(self) -> np.ndarray:
-        """(count,) seconds half-way from each frame to the next: a time before that means this frame or an earlier."""
+        """(count,) seconds half-way from each frame to the next: a time before that means this frame or an earlier.
+
+        Before a hole it is half the usual step after the frame, which shows nothing of what happened in the hole.
+        """
         if self.starts is None:
             return (np.arange(self.count) + 0.5) / self.fps
-        borders = np.append(self.starts, self.end)
-        return (borders[:-1] + borders[1:]) / 2
+        return middles_between(np.append(self.starts, self.end))
 
     def frames_until(self, seconds: float) -> float:
         """How many frames, with fractions, begin and end before a time; beyond the end it goes on at `fps`."""
         if self.starts is None or seconds >= self.end:
             return self.count + (seconds - self.duration) * self.fps if self.starts is not None else seconds * self.fps
         return float(np.interp(seconds, np.append(self.starts, self.end), np.arange(self.count + 1)))
+
+
+def middles_between(borders: np.ndarray) -> np.ndarray:
+    """(N,) half-way from each of N frames to the next, by N + 1 ascending borders; see `FrameTimes.middles`."""
+    steps = np.diff(borders)
+    usual = float(np.median(steps)) if len(steps) else 0.0
+    return np.asarray(borders[:-1] + np.where(steps > (SPARE_FRAMES + 1) * usual, usual, steps) / 2)
 
 
 def times_of(stamps: Sequence[int], tick: Fraction, fps: float | None, last: int = 0) -> FrameTimes:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.phases.cameras import FOLDER, find_cases
+from m33d_hf.data.sources.videos.recorded_times import recording_of
 from m33d_hf.errors import ConfigError
 from m33d_hf.inference.detection.cameras import CameraVideo, given_cameras
 from m33d_hf.inference.detection.deep_clips import SourceVideo
-from m33d_hf.inference.detection_files import videos_below
+from m33d_hf.inference.detection_files import place_below, videos_below
 
 
 def find_case_videos(paths: Sequence[str | Path], cameras: str) -> tuple[dict[str, list[CameraVideo]], list[Unpaired]]:
@@ -70,10 +71,10 @@ def _keys(given: Sequence[Path], by_folder: bool) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in given:
         for path in videos_below(folder):
-            place = Path(path.name) if path == folder else path.relative_to(folder)
+            place = place_below(folder, path)
             bare = place if path.is_dir() else place.with_suffix("")
             if by_folder and len(bare.parts) == 1:
-                bare = path.resolve().parent.name / bare
+                bare = (recording_of(path) or path).resolve().parent.name / bare
             key = bare.as_posix()
             if key in found:
                 raise ConfigError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m33d_hf.data.plural import agree, plural
+from m33d_hf.data.sources.frames.layouts import leads_upwards
 from m33d_hf.data.sources.frames.pairing import natural_key
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
@@ -76,12 +77,16 @@ def list_items(
 
 
 def files_below(root: Path, exclude: Path | None) -> list[Path]:
-    """Every file below a folder that is neither hidden nor in `exclude`."""
+    """Every file below a folder that is neither hidden nor in `exclude`; links are followed, as in training."""
     excluded = None if exclude is None else exclude.resolve()
     files: list[Path] = []
-    for folder, subfolders, names in os.walk(root):
+    for folder, subfolders, names in os.walk(root, followlinks=True):
         here = Path(folder)
-        subfolders[:] = [name for name in subfolders if name[0] != "." and (here / name).resolve() != excluded]
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if name[0] != "." and (here / name).resolve() != excluded and not leads_upwards(str(here / name))
+        ]
         files += [here / name for name in names if name[0] != "."]
     return files
 

@@ -11,7 +11,10 @@ from m33d_hf.data.files.atomic_writing import write_text_atomically
 from m33d_hf.data.files.skips import FILE_NAME, SkipLedger, unreadable
 from m33d_hf.data.plural import plural
 from m33d_hf.data.progress import tell
+from m33d_hf.data.sources.frames.layouts import list_files
+from m33d_hf.data.sources.phases.maps_beside import without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
+from m33d_hf.data.sources.videos.recorded_times import recording_of
 from m33d_hf.errors import ConfigError, DataError, MissingDependencyError
 from m33d_hf.inference.detection.cameras import CameraVideo
 from m33d_hf.inference.detection.deep_clips import SourceVideo
@@ -30,7 +33,8 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
     """Name for the output -> video file or folder of frames.
 
     A file is a video; a folder with pictures in it is one; any other folder is searched for both. Names are file names
-    without suffix, preceded by folders below the one that was given; where two would be equal, with suffix.
+    without suffix, preceded by folders below the one that was given; where two would be equal, with suffix. An imported
+    recording is called what its folder is.
 
     Raises:
         ConfigError: a path without a video, or two videos of one name.
@@ -38,12 +42,6 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for given in map(Path, paths):
         videos = videos_below(given)
-        if not videos:
-            there = kinds_of(path for path in given.rglob("*") if path.is_file())
-            raise ConfigError(
-                f"{given} is neither a video nor a folder of frames (files: {there}); see --video. Supported file "
-                f"types: {', '.join((*VIDEO_SUFFIXES, *FRAME_SUFFIXES))}."
-            )
         bare = [_name(given, path, suffix=False) for path in videos]
         for path, name in zip(videos, bare):
             chosen = name if bare.count(name) == 1 else _name(given, path, suffix=True)
@@ -57,24 +55,42 @@ def find_videos(paths: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def videos_below(given: Path) -> list[Path]:
-    """A video file or folder of frames itself; the videos of both kinds below any other folder.
+    """A video file or folder of frames itself; the videos of both kinds below any other folder, without maps of depth
+    or labels beside them. Links are followed, as in training.
 
     Raises:
-        ConfigError: the path does not exist.
+        ConfigError: the path does not exist, or there is none.
     """
     if not given.exists():
         raise ConfigError(f"{given} does not exist; --video takes video files, folders of frames, or folders of both.")
     if given.is_file() or frame_files(given):
         return [given]
-    inside = sorted(path for path in given.rglob("*") if not any(part.startswith(".") for part in path.parts[1:]))
-    files = [path for path in inside if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES]
-    return sorted([*files, *(path for path in inside if path.is_dir() and frame_files(path))])
+    there = [given / file for file in list_files(given).files]
+    files, _ = without_maps(given, there)
+    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    folders = {path.parent for path in files if path.suffix.lower() in FRAME_SUFFIXES}
+    found = sorted([*videos, *(path for path in folders if frame_files(path))])
+    if not found:
+        raise ConfigError(
+            f"{given} is neither a video nor a folder of frames (files: {kinds_of(there)}); see --video. Supported "
+            f"file types: {', '.join((*VIDEO_SUFFIXES, *FRAME_SUFFIXES))}."
+        )
+    return found
 
 
 def _name(given: Path, path: Path, suffix: bool) -> str:
-    relative = Path(path.name) if path == given else path.relative_to(given)
-    shown = relative if suffix or path.is_dir() else relative.with_suffix("")
+    shown = place_below(given, path)
+    shown = shown if suffix or path.is_dir() else shown.with_suffix("")
     return "_".join(shown.parts) or path.resolve().name
+
+
+def place_below(given: Path, path: Path) -> Path:
+    """What a video is called: its place below the folder that was given, which is its own name where it is that itself.
+
+    Pictures of an imported recording are called what their recording is, as in training.
+    """
+    whole = recording_of(path) or path
+    return Path(whole.name or whole.resolve().name) if given in (path, whole) else whole.relative_to(given)
 
 
 def time_text(frame: int, fps: float | FrameTimes | None) -> str:

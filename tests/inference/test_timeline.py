@@ -10,7 +10,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ from m33d_hf.data.augmentation.options import TransformOptions
 from m33d_hf.data.randomness import generator_of
 from m33d_hf.data.sources.phases.base import cut_clips
 from m33d_hf.errors import CheckpointError, ConfigError, CorruptFileError
+from m33d_hf.inference.case_videos import find_case_videos
 from m33d_hf.inference.detection import clip_encoder, watched_video
 from m33d_hf.inference.detection.clip_encoder import BATCHES_AHEAD, FRAMES_AHEAD
-from m33d_hf.inference.detection_files import find_videos, time_text, write_detection
+from m33d_hf.inference.detection_files import find_videos, time_text, videos_below, write_detection
 from m33d_hf.inference.live.clips import ClipAssembler
 from m33d_hf.inference.loading import usable_device
+from m33d_hf.inference.prediction.inputs import find_inputs
 from m33d_hf.inference.timeline import ActionDetector, Stretch
 from m33d_hf.modeling import video_reading_m33d
 from m33d_hf.modeling.configuration_m33d import M33DConfig
@@ -355,6 +357,41 @@ def test_find_videos_takes_files_frames_and_folders_of_both(tmp_path: Path) -> N
         find_videos([tmp_path / "all/a.mp4", tmp_path / "all/day1/a.mp4"])
     with pytest.raises(ConfigError, match="does not exist"):
         find_videos([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("look", [find_videos, lambda paths: find_case_videos(paths, "folder")])
+def test_links_are_followed_and_folders_without_a_video_are_refused(
+    tmp_path: Path, look: Callable[[list[Path]], Any]
+) -> None:
+    _frames(tmp_path / "disk/left", 1)
+    (tmp_path / ".data/case").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"neither a video nor a folder of frames \(files: nothing\)"):
+        look([tmp_path / ".data"])
+    (tmp_path / ".data/case/left").symlink_to(tmp_path / "disk/left")
+    (tmp_path / ".data/case/up").symlink_to(tmp_path / ".data")
+    look([tmp_path / ".data"])
+    assert videos_below(tmp_path / ".data") == [tmp_path / ".data/case/left"]
+    assert [item.path for item in find_inputs([tmp_path / ".data"], frames_are_videos=True).items] == [
+        tmp_path / ".data/case/left"
+    ]
+
+
+def test_imported_recordings_are_called_what_their_folders_are(tmp_path: Path) -> None:
+    for name in ("or1/left", "or1/ceiling"):
+        _frames(tmp_path / name / "color", 1)
+        _frames(tmp_path / name / "depth", 1)
+        (tmp_path / name / "import.json").write_text("{}")
+        (tmp_path / name / "frames.csv").write_text("number,seconds\n0,0\n")
+    _frames(tmp_path / "or2/color", 1)
+    wanted = {"or1_ceiling": "or1/ceiling/color", "or1_left": "or1/left/color", "or2_color": "or2/color"}
+    assert find_videos([tmp_path]) == {name: tmp_path / place for name, place in wanted.items()}, "as in training"
+    for given in ("or1/left", "or1/left/color"):
+        assert find_videos([tmp_path / given]) == {"left": tmp_path / "or1/left/color"}
+    for given in (tmp_path, tmp_path / "or1"):
+        cases, _ = find_case_videos([given], "folder")
+        assert {camera.name: camera.path for camera in cases["or1"]} == {
+            name: tmp_path / "or1" / name / "color" for name in ("ceiling", "left")
+        }
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,11 @@ def test_a_time_is_turned_into_frames_and_back() -> None:
     assert middles[49] == pytest.approx(4.95) and middles[50] == pytest.approx(5.2)
 
 
+def test_the_last_frame_before_a_hole_tells_nothing_of_the_hole() -> None:
+    times = times_of([0, 1, 2, 62, 63], Fraction(1, 10), None)
+    assert times.middles().tolist() == pytest.approx([0.05, 0.15, 0.25, 6.25, 6.35]), "not 3.2, half a minute later"
+
+
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.flv", "a.avi", "a.wmv", "a.mp4"])
 def test_a_recording_that_is_cut_short_says_so(tmp_path: Path, name: str) -> None:
     codec = {**CODECS, ".wmv": "wmv2"}.get(Path(name).suffix, "libx264")

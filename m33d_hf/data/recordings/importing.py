@@ -36,7 +36,7 @@ from m33d_hf.data.recordings.formats import open_recording
 from m33d_hf.data.recordings.recording import Content, ImportOptions, PendingFrame, Recording, picture_suffix
 from m33d_hf.errors import ConfigError, CorruptFileError, DataError
 
-RECORD, FRAMES, SPEC = "import.json", "frames.csv", "depth_spec.json"  # the first two: also `frames.recorded_times`
+RECORD, FRAMES, SPEC = "import.json", "frames.csv", "depth_spec.json"  # the first two: also `videos.recorded_times`
 _RULES = ("every", "min_confidence", "color_topic", "depth_topic", "max_difference")
 _PICTURES = (".jpg", ".png")
 

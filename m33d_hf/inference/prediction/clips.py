@@ -24,6 +24,7 @@ from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.measured_depth import (
     depth_folder,
     depth_rules,
+    notes_of_unused_depth,
     refuse_unusable_depth,
     task_inputs_of,
 )
@@ -62,6 +63,7 @@ class ClipTask(PredictionTask):
         self.device = usable_device(options.device, local_rank)
         self.model = load_model(options.model, "clips", options.trust_remote_code).to(self.device).eval()
         refuse_unusable_depth(options, self.model, reads_maps=True)
+        self.notes += notes_of_unused_depth(options, self.model, reads_maps=True)
         self.processor = load_video_processor(options.model, options.trust_remote_code)
         self.sees_rgb = "rgb" in task_inputs_of(self.model)
         self.depth = depth_folder(options, self.processor, needed=not self.sees_rgb)

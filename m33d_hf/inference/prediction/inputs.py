@@ -7,13 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from m33d_hf.data.plural import plural
-from m33d_hf.data.sources.frames.layouts import maps_beside_pictures
 from m33d_hf.data.sources.frames.pairing import natural_key
-from m33d_hf.data.sources.phases.files import DEPTH_FOLDERS
+from m33d_hf.data.sources.phases.maps_beside import without_maps
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.inference.depth_items import files_below
@@ -134,7 +132,7 @@ def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[
     """
     path = Path(word).expanduser()
     if path.is_dir():
-        return path, *_without_maps(path, files_below(path, exclude))
+        return path, *without_maps(path, files_below(path, exclude))
     if path.exists():
         if not _of([path], (*FRAME_SUFFIXES, *VIDEO_SUFFIXES)):
             raise DataError(
@@ -152,7 +150,7 @@ def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[
         _refuse_pictures(word, files)
     maps: list[Path] = []
     for folder in (match for match in found if match.is_dir()):
-        pictures, aside = _without_maps(folder, files_below(folder, exclude))
+        pictures, aside = without_maps(folder, files_below(folder, exclude))
         files += pictures
         maps += aside
     if not files:
@@ -160,25 +158,6 @@ def _expanded(word: str, exclude: Path | None, clips: bool) -> tuple[Path, list[
     parts = Path(path).parts
     fixed = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     return Path(*parts[:fixed]) if fixed else Path("."), files, maps
-
-
-def _without_maps(folder: Path, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """(inputs, depth and label maps) below a folder of RGB-D frames or videos: they are no pictures."""
-    relative = {file.relative_to(folder).as_posix(): file for file in files}
-    maps = maps_beside_pictures(list(relative)) | _maps_beside_videos(list(relative))
-    return [file for name, file in relative.items() if name not in maps], [relative[name] for name in sorted(maps)]
-
-
-def _maps_beside_videos(files: Sequence[str]) -> set[str]:
-    """Those in `depth/NAME/...` of a video `NAME`, as the source of videos reads them."""
-    paths = [PurePosixPath(file) for file in files]
-    videos = {path.stem for path in paths if path.suffix.lower() in VIDEO_SUFFIXES}
-    return {
-        str(path)
-        for path in paths
-        if path.suffix.lower() not in VIDEO_SUFFIXES
-        and any(one in DEPTH_FOLDERS and other in videos for one, other in pairwise(path.parts[:-1]))
-    }
 
 
 def _maps_in_words(maps: Sequence[Path]) -> str:

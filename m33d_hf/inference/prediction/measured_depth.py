@@ -164,3 +164,14 @@ def refuse_unusable_depth(options: PredictionOptions, model: Any, reads_maps: bo
     if "rgb" not in inputs and options.depth is None:
         also = "pass --depth FOLDER, with depth named as every input" if reads_maps else "predict.py cannot use it"
         raise ConfigError(f"{options.model} sees depth alone: {also}.")
+
+
+def notes_of_unused_depth(options: PredictionOptions, model: Any, reads_maps: bool) -> list[str]:
+    """A sentence where a model of RGB and depth is given RGB alone: its predictions are not those of both.
+
+    Arguments as those of `refuse_unusable_depth`.
+    """
+    if options.depth is not None or not {"rgb", "depth"} <= set(task_inputs_of(model)):
+        return []
+    how = "--depth FOLDER here" if reads_maps else "--depth of scripts/detect_actions.py"
+    return [f"{options.model} sees RGB and depth, and looked at RGB alone; depth beside the inputs is read by {how}."]

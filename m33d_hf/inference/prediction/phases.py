@@ -13,7 +13,7 @@ from m33d_hf.inference.detection_files import detection_targets, write_detection
 from m33d_hf.inference.loading import model_digest, usable_device
 from m33d_hf.inference.prediction.base import FrameSink, PredictionTask
 from m33d_hf.inference.prediction.inputs import Item
-from m33d_hf.inference.prediction.measured_depth import refuse_unusable_depth
+from m33d_hf.inference.prediction.measured_depth import notes_of_unused_depth, refuse_unusable_depth
 from m33d_hf.inference.prediction.options import PredictionOptions
 from m33d_hf.inference.timeline import ActionDetector, Detection
 
@@ -36,6 +36,7 @@ class PhaseTask(PredictionTask):
             options.model, device=device, batch_size=options.batch_size, precision=options.precision
         )
         refuse_unusable_depth(options, self.detector.model, reads_maps=False)
+        self.notes += notes_of_unused_depth(options, self.detector.model, reads_maps=False)
         self.digest = model_digest(self.detector.model)
         self._drawing = threading.Lock()  # matplotlib has settings of the whole process
 

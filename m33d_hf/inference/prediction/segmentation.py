@@ -26,6 +26,7 @@ from m33d_hf.inference.prediction.inputs import Item
 from m33d_hf.inference.prediction.measured_depth import (
     depth_folder,
     depth_rules,
+    notes_of_unused_depth,
     refuse_unusable_depth,
     task_inputs_of,
 )
@@ -58,6 +59,7 @@ class SegmentationTask(PredictionTask):
         device = usable_device(options.device, local_rank)
         loaded = load_model(options.model, "segmentation", options.trust_remote_code).to(device).eval()
         refuse_unusable_depth(options, loaded, reads_maps=True)
+        self.notes += notes_of_unused_depth(options, loaded, reads_maps=True)
         processor = load_image_processor(options.model, options.trust_remote_code)
         self.digest = model_digest(loaded, processor)
         self.model = DenseClasses(loaded, processor, device, options.views, options.batch_size, options.precision)

@@ -115,6 +115,9 @@ def test_depth_beside_the_videos_where_there_is_any(tmp_path: Path) -> None:
     (tmp_path / "maps/depth_spec.json").write_text('{"kind": "metric", "scale": 10000}')
     summary = run(model, tmp_path / "in", tmp_path / "out", depth=tmp_path / "maps", save=["classes"])
     assert "With measured depth: 1 video; 1 without depth there, from RGB alone." in summary.lines, "v2 was skipped"
+    assert not any("looked at RGB alone" in line for line in summary.lines)
+    without = run(model, tmp_path / "in", tmp_path / "rgb", save=["classes"])
+    assert any("sees RGB and depth, and looked at RGB alone" in line for line in without.lines)
     assert [Path(file.path).name for file in summary.skipped] == ["v2.mp4"]
     assert "12 frames, but its depth v2 has 7" in summary.skipped[0].reason
     rows = rows_of(tmp_path / "out/classes.csv")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from helpers.videos import write_video
 from m33d_hf.errors import DataError
+from m33d_hf.inference.detection_files import videos_below
 from m33d_hf.inference.prediction.inputs import counted, find_inputs, unique_names
 
 
@@ -47,6 +48,31 @@ def test_maps_beside_pictures_are_no_pictures(tmp_path: Path) -> None:
     assert [item.name for item in clips.items] == ["s1/color", "s2"], "depth is no video"
     assert [item.name for item in find_inputs([tmp_path / "s1/depth"]).items] == ["1"], "what is asked for is taken"
     assert len(find_inputs([f"{tmp_path}/s1/*/1.png"]).items) == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "videos"),
+    [
+        (["Cut/a.mp4", "depth/Cut/a/0.png", "depth/Cut/a/1.png"], ["Cut/a"]),  # as extract_depth.py writes it
+        (["videos/a.mp4", "depth/a/0.png"], ["videos/a"]),
+        (["videos/a.mp4", "depth/videos/a/0.png"], ["videos/a"]),
+        (["or1/left.mp4", "or1/depth/left/0.png"], ["or1/left"]),
+        (["or1/left/0.jpg", "depth/or1/left/0.png"], ["or1/left"]),
+        (["or1/color/0.jpg", "or1/depth/0.png"], ["or1/color"]),
+        (["a.mp4", "depth/b/0.png"], ["a", "depth/b"]),  # nothing else is called b
+        (["depth/a.mp4", "depth/a/0.jpg"], ["depth/a", "depth/a.mp4"]),
+    ],
+)
+def test_depth_in_every_layout_of_extraction_is_no_input(tmp_path: Path, files: list[str], videos: list[str]) -> None:
+    make(tmp_path, *files)
+    found = find_inputs([tmp_path], frames_are_videos=True)
+    assert [item.name for item in found.items] == videos
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in videos_below(tmp_path)) == sorted(
+        item.path.relative_to(tmp_path).as_posix() for item in found.items
+    ), "detection looks at the same videos"
+    assert len(find_inputs([tmp_path]).items) == sum(
+        name.endswith(".mp4") or (tmp_path / name).parent in [item.path for item in found.items] for name in files
+    ), "nor are the maps pictures"
 
 
 def test_depth_beside_videos_is_no_video(tmp_path: Path) -> None:

@@ -156,6 +156,11 @@ def test_depth_beside_the_pictures_where_there_is_any(tmp_path: Path) -> None:
     assert flipped.predicted == 3
     with pytest.raises(ConfigError, match="made in another way"):
         run(folder, tmp_path / "in", tmp_path / "out")
+    assert not any("looked at RGB alone" in line for line in summary.lines)
+    without = run(folder, tmp_path / "in", tmp_path / "rgb")
+    assert any(
+        "looked at RGB alone; depth beside the inputs is read by --depth FOLDER" in line for line in without.lines
+    )
 
 
 def test_depth_spec_of_the_folder_says_what_maps_mean(tmp_path: Path) -> None:

@@ -31,11 +31,11 @@ from m33d_hf.data.sources.frames.calibrations import check_calibrated, check_cal
 from m33d_hf.data.sources.frames.orientation import ORIENTATIONS, as_the_picture_lies, describe_orientations
 from m33d_hf.data.sources.frames.pairing import is_number
 from m33d_hf.data.sources.frames.reading import ALIGNMENTS, Frame, FrameReader, refuse_sizes
-from m33d_hf.data.sources.frames.recorded_times import recorded_table, recorded_times
 from m33d_hf.data.sources.frames.splits import Sequences, SplitChoice, select_split
 from m33d_hf.data.sources.frames.validation import split_by_validation
 from m33d_hf.data.sources.frames.windows import cut_windows, leave_out_blind, sequence_of_window, thin_out
 from m33d_hf.data.sources.videos.frames import is_video_frame, video_frame_size, video_of
+from m33d_hf.data.sources.videos.recorded_times import recorded_table, recorded_times
 from m33d_hf.errors import CorruptFileError, DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec
 from m33d_hf.modeling.video_times_m33d import FrameTimes, times_of

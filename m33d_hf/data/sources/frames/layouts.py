@@ -79,7 +79,7 @@ class Listing:
         return "\n".join(lines) or "  (no files)"
 
 
-def _leads_upwards(folder: str) -> bool:
+def leads_upwards(folder: str) -> bool:
     """Whether a link leads to a folder that it lies in."""
     if not os.path.islink(folder):
         return False
@@ -103,7 +103,7 @@ def _listed(root: Path) -> Listing:
     for folder, folders, names in os.walk(root, followlinks=True):
         # Data sets are often assembled from links; a link to a folder above would be walked for ever.
         folders[:] = [
-            name for name in folders if not name.startswith(".") and not _leads_upwards(os.path.join(folder, name))
+            name for name in folders if not name.startswith(".") and not leads_upwards(os.path.join(folder, name))
         ]
         relative = Path(folder).relative_to(root).as_posix()
         prefix = "" if relative == "." else f"{relative}/"

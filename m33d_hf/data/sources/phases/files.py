@@ -16,7 +16,6 @@ from m33d_hf.data.sample import VideoHandle
 from m33d_hf.data.source import Unpaired
 from m33d_hf.data.sources.frames.folder import HOW_TO_FIX, ROOT_SEQUENCE, FolderSource
 from m33d_hf.data.sources.frames.layouts import list_files
-from m33d_hf.data.sources.frames.recorded_times import is_recorded_table
 from m33d_hf.data.sources.phases.annotations import (
     FORMATS,
     Annotation,
@@ -26,6 +25,7 @@ from m33d_hf.data.sources.phases.annotations import (
     read_annotations,
 )
 from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES, VideoFile
+from m33d_hf.data.sources.videos.recorded_times import is_recorded_table
 from m33d_hf.errors import ConfigError, DataError
 from m33d_hf.modeling.depth_m33d import DepthSpec
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from m33d_hf.data.options import choose
 from m33d_hf.data.plural import agree, plural
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times, known_lacks
 from m33d_hf.data.source import Unpaired
-from m33d_hf.data.sources.frames.frames import describe_missing_depth
+from m33d_hf.data.sources.frames.frames import FrameSequence, describe_missing_depth
 from m33d_hf.data.sources.frames.reading import Frame
 from m33d_hf.data.sources.frames.splits import missing_entries, select_split
 from m33d_hf.data.sources.phases.alignment import (
@@ -369,6 +369,8 @@ class PhasesSource(PhaseSource):
             )
         self._tell(describe_missing_depth([video.handle for video in laid.values()]))
         self._tell_incomplete()
+        if timing.label_fps is None:
+            self._tell(_counted_otherwise(laid, labels))
         if tails:
             self.notes.append(f"the ends of {plural(len(tails), 'video')} are not annotated; the first: {tails[0]}")
         return laid
@@ -432,6 +434,26 @@ def _readable(video: FoundVideo) -> bool:
         return video.handle.length > 0
     except CorruptFileError:
         return False
+
+
+def _counted_otherwise(videos: Mapping[str, PhaseVideo], labels: FoundAnnotations) -> list[str]:
+    """A sentence on imported recordings that are annotated by frame and lack frames: numbers are places, not names."""
+    first: dict[str, str] = {}
+    for key, video in videos.items():
+        annotation = labels.by_key.get(key)
+        frames = video.handle.frames if isinstance(video.handle, FrameSequence) and video.handle.recorded else ()
+        if annotation is not None and annotation.unit == "frames":
+            stems = [PurePosixPath(frame.rgb or frame.depth or "").stem for frame in frames]
+            otherwise = next((stem for number, stem in enumerate(stems) if stem != f"{number:06d}"), None)
+            first |= {} if otherwise is None else {key: otherwise}
+    if not first:
+        return []
+    named = next(iter(first))
+    return [
+        f"{plural(len(first), 'imported recording')} {agree(len(first), 'lacks', 'lack')} frames and "
+        f"{agree(len(first), 'is', 'are')} annotated by frame, the first: {named}, from {first[named]}. Annotations "
+        "count the frames that are there; if theirs are the numbers of the recording, annotate by time"
+    ]
 
 
 def _timing_of(videos: Mapping[str, FoundVideo], timing: Timing, key: str) -> Timing | None:

@@ -10,7 +10,7 @@ import numpy as np
 from m33d_hf.data.sample import IGNORE_INDEX, frame_times
 from m33d_hf.data.sources.phases.base import ClipSpan, PhaseSource, PhaseVideo
 from m33d_hf.errors import DataError
-from m33d_hf.modeling.video_times_m33d import FrameTimes, missing_between
+from m33d_hf.modeling.video_times_m33d import FrameTimes, middles_between, missing_between
 
 # A clip of which another camera shows less than this share is one that it does not show: half, but for what the
 # rounding of time stamps takes from it.
@@ -132,8 +132,7 @@ def on_one_clock(first: Placed, other: Placed) -> tuple[np.ndarray, np.ndarray]:
 def phases_of(first: PhaseVideo, other: PhaseVideo) -> np.ndarray:
     """(length,) uint8 phases of the frames of `other`: those that `first` has at their middle; 255 outside of it."""
     borders, theirs = simultaneous(first, other)
-    middles = (theirs[:-1] + theirs[1:]) / 2
-    frames = np.searchsorted(borders, middles, side="right") - 1
+    frames = np.searchsorted(borders, middles_between(theirs), side="right") - 1
     inside = (frames >= 0) & (frames < len(first.phases))
     return np.where(inside, first.phases[np.clip(frames, 0, len(first.phases) - 1)], IGNORE_INDEX).astype(np.uint8)
 

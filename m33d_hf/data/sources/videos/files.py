@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from m33d_hf.data.sample import HOLES, Hole, RGBDSample
+from m33d_hf.data.sources.videos.recorded_times import TABLE, recorded_table, recorded_times, recording_of
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.depth_m33d import resize_depth
 from m33d_hf.modeling.video_reading_m33d import (
     ForwardReader,
     VideoInfo,
+    frame_files,
     frame_orientations,
     probe_video,
     read_video,
@@ -57,24 +59,38 @@ class DepthFrames(Protocol):
 
 
 @lru_cache(maxsize=16384)
-def _probed(path: str, backend: str, size: int, time_ns: int) -> VideoInfo:
+def _probed(path: str, backend: str, state: tuple[int, ...]) -> VideoInfo:
     info = probe_video(path, backend)
     if info.incomplete:
         logger.warning("%s is incomplete: %s", path, info.incomplete)
-    return info
+    return _with_recorded_times(Path(path), info)
+
+
+def _with_recorded_times(path: Path, info: VideoInfo) -> VideoInfo:
+    """Pictures of an imported recording have its times, which their files do not tell."""
+    recording = recording_of(path)
+    table = None if recording is None else recorded_table(recording)
+    times = None if table is None else recorded_times(table, [file.name for file in frame_files(path)])
+    if times is None:
+        return info
+    return replace(info, fps=times.fps, uneven=None if times.starts is None else times)
 
 
 def cached_info(path: Path | str, backend: str = "auto") -> VideoInfo:
     """The result of `probe_video`, cached per process and state of the file; logs what is missing from the file.
 
+    The pictures of an imported recording have its times besides.
+
     Raises:
         CorruptFileError: as `probe_video`.
     """
     try:
-        state = os.stat(path)
+        recording = recording_of(Path(path))
+        files = [path] if recording is None else [path, recording / TABLE]
+        states = [os.stat(file) for file in files]
     except OSError as error:
         raise CorruptFileError(path, f"cannot be read ({error.strerror or error})") from error
-    return _probed(str(path), backend, state.st_size, state.st_mtime_ns)
+    return _probed(str(path), backend, tuple(n for state in states for n in (state.st_size, state.st_mtime_ns)))
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,8 @@ class FeatureStore:
         different = [name for name in names if found.get(name) != wanted.get(name)]
         if different:
             lines = "".join(
-                f"\n  {n}{_MEANING.get(n, '')}: {found.get(n)} there, {wanted.get(n)} in this run" for n in different
+                f"\n  {n}{_MEANING.get(n, '')}: {there} there, {here} in this run"
+                for n, (there, here) in ((n, _only_differing(found.get(n), wanted.get(n))) for n in different)
             )
             raise ConfigError(
                 f"{self.folder} holds features of another origin; these differ: {', '.join(different)}.{lines}\nChoose "
@@ -256,6 +257,14 @@ class FeatureStore:
         if notes.get("key") != key:
             raise CorruptFileError(path, f"it holds the features of {notes.get('key')!r}, not of {key!r}")
         return tensors, notes
+
+
+def _only_differing(there: Any, here: Any) -> tuple[Any, Any]:
+    """Two values that differ, without the entries that both have alike."""
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return there, here
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return {n: there[n] for n in names if n in there}, {n: here[n] for n in names if n in here}
 
 
 def _holes(notes: Mapping[str, Any]) -> HoleCount:

@@ -92,6 +92,9 @@ def test_features_of_another_origin_are_refused_with_what_differs(tmp_path: Path
     with pytest.raises(ConfigError, match="these differ: weights, clip") as caught:
         FeatureStore(tmp_path).open_for(changed)
     assert "abc there, def in this run" in str(caught.value) and "--features.dir" in str(caught.value)
+    assert "num_frames" not in str(caught.value) and "'frame_stride': 4" in str(caught.value), (
+        "what is alike is not told"
+    )
     with pytest.raises(ConfigError, match="these differ: format"):
         FeatureStore(tmp_path, "safetensors").open_for(ORIGIN)
     (tmp_path / "features.json").write_text("{")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -12,16 +13,31 @@ from pathlib import Path, PurePosixPath
 from m33d_hf.errors import CorruptFileError
 from m33d_hf.modeling.video_times_m33d import FrameTimes, times_of
 
+logger = logging.getLogger(__name__)
+
 TABLE, RECORD = "frames.csv", "import.json"
+_PICTURES = "color"  # the folder of an imported recording that holds them
 _NANO = 10**9
 _TICKS = (10**6, 10**3, 1)  # nanoseconds: a millisecond, where all times are whole ones
 _CACHED = 64
+_NO_TIMES = "its frames have no times. State an even rate (fps), or repair the table"
 
 
 def recorded_table(folder: Path) -> Path | None:
-    """The table of an imported recording; None in any other folder."""
+    """The table of an imported recording; None in any other folder, and where an import was stopped, with a warning."""
     table = folder / TABLE
-    return table if table.is_file() and (folder / RECORD).is_file() else None
+    if not (folder / RECORD).is_file():
+        return None
+    if table.is_file():
+        return table
+    _warn(folder, f"has {RECORD} and no {TABLE}: the import was stopped, frames are missing at its end and none has a "
+          "time. Repeat the command of scripts/import_recording.py, which goes on")  # fmt: skip
+    return None
+
+
+def recording_of(pictures: Path) -> Path | None:
+    """The folder of the imported recording that a folder of pictures belongs to; None of any other folder."""
+    return pictures.parent if pictures.name == _PICTURES and recorded_table(pictures.parent) is not None else None
 
 
 def is_recorded_table(path: Path) -> bool:
@@ -37,7 +53,7 @@ def recorded_times(table: Path, files: Sequence[str]) -> FrameTimes | None:
         files: of the frames, in order; their names are the numbers in the table.
 
     Returns:
-        None where the table does not have all of them, or they do not go on.
+        None where the table does not have all of them, or they do not go on; a warning says so, once.
 
     Raises:
         CorruptFileError: it cannot be read.
@@ -50,13 +66,30 @@ def recorded_times(table: Path, files: Sequence[str]) -> FrameTimes | None:
     numbers = [PurePosixPath(file).stem for file in files]
     stamps = [known.get(int(number)) if number.isdecimal() else None for number in numbers]
     found = [stamp for stamp in stamps if stamp is not None]
-    if len(found) < max(len(stamps), 2) or any(after <= before for before, after in pairwise(found)):
+    if len(found) < len(stamps):
+        _warn(table, f"has no time of {len(stamps) - len(found)} of {len(stamps)} frames, the first: "
+              f"{numbers[stamps.index(None)]}; {_NO_TIMES}")  # fmt: skip
+        return None
+    back = next((place for place, (before, after) in enumerate(pairwise(found), 1) if after <= before), None)
+    if back is not None:
+        _warn(
+            table,
+            f"has times that do not go on: frame {numbers[back]} is not later than the one before it; {_NO_TIMES}",
+        )
+        return None
+    if len(found) < 2:
         return None
     tick = next(tick for tick in _TICKS if all(stamp % tick == 0 for stamp in found))
     ticks = [stamp // tick for stamp in found]
     rate = (len(ticks) - 1) * _NANO / ((found[-1] - found[0]) or 1)
     even = next((each for each in (round(rate), rate) if each and _is_even(ticks, each, tick)), None)
     return times_of(ticks, Fraction(tick, _NANO), None if even is None else float(even))
+
+
+@lru_cache(maxsize=1024)
+def _warn(path: Path, what: str) -> None:
+    """Once for each: the times are asked for again and again."""
+    logger.warning("%s %s", path, what)
 
 
 def _is_even(ticks: Sequence[int], rate: float, tick: int) -> bool:

@@ -1,0 +1,42 @@
+"""Maps of depth and labels that lie among pictures and videos: by their names they are no input of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from m33d_hf.data.sources.frames.layouts import maps_beside_pictures
+from m33d_hf.data.sources.phases.files import DEPTH_FOLDERS
+from m33d_hf.data.sources.videos.files import VIDEO_SUFFIXES
+from m33d_hf.modeling.video_reading_m33d import FRAME_SUFFIXES
+
+
+def without_maps(folder: Path, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """(inputs, depth and label maps) of files below a folder of RGB-D frames or videos."""
+    relative = {file.relative_to(folder).as_posix(): file for file in files}
+    maps = maps_beside_pictures(list(relative)) | _maps_of_videos(list(relative))
+    return [file for name, file in relative.items() if name not in maps], [relative[name] for name in sorted(maps)]
+
+
+def _maps_of_videos(files: Sequence[str]) -> set[str]:
+    """Those below `depth/` in a folder that is named like a video or like a folder of frames outside of it.
+
+    `scripts/extract_depth.py` writes them by the place of the video below its input: `depth/NAME`, `depth/CLASS/NAME`.
+    """
+    paths = [PurePosixPath(file) for file in files]
+    places = {path: _depth_folder(path) for path in paths}
+    outside = [path for path, place in places.items() if place is None]
+    videos = {path.stem for path in outside if path.suffix.lower() in VIDEO_SUFFIXES}
+    videos |= {path.parent.name for path in outside if path.suffix.lower() in FRAME_SUFFIXES}
+    return {
+        str(path)
+        for path, place in places.items()
+        if place is not None
+        and path.suffix.lower() not in VIDEO_SUFFIXES
+        and not videos.isdisjoint(path.parts[place + 1 : -1])
+    }
+
+
+def _depth_folder(path: PurePosixPath) -> int | None:
+    """Where the first folder called `depth` or the like stands among the parts of a path."""
+    return next((place for place, part in enumerate(path.parts[:-1]) if part in DEPTH_FOLDERS), None)
