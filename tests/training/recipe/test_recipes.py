@@ -126,6 +126,11 @@ def test_methods_change_only_what_defines_them() -> None:
     assert [(s.name, s.masking) for s in tube.specs] == [("rgb", "tube")]
 
 
+def test_hidden_depth_in_one_stage_is_its_stage_2() -> None:
+    one, two, first = (recipes.method_layer("m33d_hidden", stage, 1)[1] for stage in (None, 2, 1))
+    assert one == two != first
+
+
 def test_budgets_of_the_stages_add_up() -> None:
     steps = [parse(f"rooms/{name}").train.max_steps or 0 for name in ("pretrain_stage1", "pretrain_stage2", "pretrain")]
     assert steps[0] + steps[1] == steps[2]

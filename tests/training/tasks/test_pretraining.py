@@ -32,6 +32,7 @@ RUNS = [
     ("rooms/pretrain", "rgbd_mae", {"rgb", "depth"}),
     ("rooms/pretrain", "mask3d", {"depth"}),
     ("rooms/pretrain", "rgb_to_depth", {"depth"}),
+    ("rooms/pretrain", "m33d_hidden", {"rgb", "depth"}),
     ("rooms/pretrain_stage1", "m33d", {"contrastive"}),
     ("rooms/pretrain_stage1", "m33d_followup", {"contrastive"}),
     ("rooms/pretrain_stage2", "m33d_plus", {"rgb", "depth"}),
