@@ -327,11 +327,20 @@ def labelled_words(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> list[
         if not counts:
             continue
         drawn = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        whole = sorted({tuple(data["sequences"]) for data in found if data.get("sequences")})
-        wholes = f" ({whole[0][0]} of {plural(whole[0][1], 'sequence')})" if len(whole) == 1 else ""
+        whole = sorted({drawn_whole for data in found if (drawn_whole := _wholes(data))})
+        wholes = f" ({whole[0]})" if len(whole) == 1 else ""
         total = f" of {of.pop()}" if len(of) == 1 and None not in of else ""
         said.append(f"{amount.title}: {drawn}{total} samples{wholes}")
     return [f"Trained on: {'; '.join(said)}."] if said else []
+
+
+def _wholes(data: Mapping[str, Any]) -> str:
+    """How many of the scenes or videos, which are drawn whole; empty where nobody counted them."""
+    if data.get("sequences"):
+        drawn, there = data["sequences"]
+        return f"{drawn} of {plural(there, 'sequence')}"
+    drawn, there = data.get("videos"), data.get("videos_in_source")
+    return f"{drawn} of {plural(there, 'video')}" if drawn and there else ""
 
 
 def unlike_words(study: Study, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

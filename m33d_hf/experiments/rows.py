@@ -153,7 +153,8 @@ def _seen(output_dir: str) -> Row:
     config = M33DConfig.from_pretrained(output_dir)
     encoder: Row = {name: getattr(config, name) for name in ENCODER}
     encoder |= {"image_size": list(config.image_height_width), "patch_size": list(config.patch_height_width)}
-    return {"data": kept(data, "samples", "samples_in_source", "sequences"), "encoder": encoder}
+    counted = kept(data, "samples", "samples_in_source", "sequences", "videos", "videos_in_source")
+    return {"data": counted, "encoder": encoder}
 
 
 def _by_command(task: str, argv: Sequence[str], output_dir: str) -> tuple[TrainResult, float]:

@@ -144,6 +144,10 @@ def test_a_share_says_how_many_samples_it_was(tmp_path: Path) -> None:
     study = _study(starts=(Start("a"), Start("b")), amounts=(Amount(share=0.1),), draws=1)
     note = results_of(study, _done(study, tmp_path, {"a": 1, "b": 1}))["tables"][0]["note"]
     assert note.endswith("Trained on: 10 % of the labels: 6 to 7 of 24 samples (1 of 4 sequences).")
+    clips = {name: {**row, "data": {"samples": 8, "videos": 1, "videos_in_source": 5}}
+             for name, row in _done(study, tmp_path, {"a": 1, "b": 1}).items()}  # fmt: skip
+    note = results_of(study, clips)["tables"][0]["note"]
+    assert note.endswith("Trained on: 10 % of the labels: 8 samples (1 of 5 videos).")
     before = {name: {k: v for k, v in row.items() if k != "data"}
               for name, row in _done(study, tmp_path, {"a": 1, "b": 1}).items()}  # fmt: skip
     assert "Trained on" not in results_of(study, before)["tables"][0]["note"], "rows of earlier versions"
